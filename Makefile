@@ -1,0 +1,58 @@
+# Everything a person or a workflow runs. `make help` explains it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GROUPS := infra pipelines local test
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help
+help: ## This text
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
+
+$(INSTALLED): $(GROUPS:%=requirements/%.txt) requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(GROUPS:%=-r requirements/%.txt)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: setup ## The main job, end to end, on this machine: data, training, dev, staging, prod
+	@$(BIN)/mlops demo
+
+.PHONY: test
+test: setup ## Linters, types and tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -n 2
+
+.PHONY: format
+format: setup ## Format the code and fix what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: setup ## Measure, side by side with the peers; writes docs/benchmarks.md
+	@$(BIN)/python -m tests.bench
+
+# The groups are resolved together, so that one version of a package serves them all.
+.PHONY: lock
+lock: setup ## Pin requirements/*.in again, with hashes
+	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in > $(VENV)/all.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links $(VENV)/all.in -o $(VENV)/all.txt
+	@for group in uv serving $(GROUPS); do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links -c $(VENV)/all.txt requirements/$$group.in -o requirements/$$group.txt; \
+	done
+
+.PHONY: clean
+clean: ## Remove .venv and everything the local target left
+	@rm -rf $(VENV) .mlops .mypy_cache .ruff_cache
