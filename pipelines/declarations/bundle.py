@@ -1,0 +1,149 @@
+"""A bundle: everything that is promoted together, named by the digest of its `bundle.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from pipelines.declarations.digests import Digest, canonical_json, digest_of_bytes
+from pipelines.declarations.documents import Declaration
+from pipelines.declarations.model import Task
+from pipelines.declarations.names import Name
+
+Datatype = Literal["FP32", "FP64", "INT32", "INT64", "BOOL", "BYTES"]
+"""Datatypes of the Open Inference Protocol that a model may take or give."""
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+MANIFEST = "bundle.json"
+"""The file that names all the others; its digest is the bundle's id."""
+
+FILES = ("model.onnx", "schema.json", "baseline.json", "evaluation.json", "golden.json", "card.md")
+"""The files of a bundle, besides its manifest."""
+
+
+class BundledFile(Declaration):
+    """One file of a bundle."""
+
+    sha256: Digest
+    size: Annotated[int, Field(ge=0)]
+
+
+class Source(Declaration):
+    """The code a bundle was made by, as digests of its content.
+
+    Attributes:
+        model: of the model's folder, without its releases.
+        pipelines: of the package `pipelines`.
+        requirements: of the pinned requirements.
+    """
+
+    model: Digest
+    pipelines: Digest
+    requirements: Digest
+
+
+class DatasetVersion(Declaration):
+    """The data a bundle was made from.
+
+    Attributes:
+        dataset: the contract's name.
+        table: `<database>.<table>` in the catalogue.
+        snapshot: the Iceberg snapshot's id, as text: JSON numbers are too small for it.
+        content: the digest of the rows that were read, in the order of their keys.
+        rows: how many.
+    """
+
+    dataset: Name
+    table: str
+    snapshot: Annotated[str, StringConstraints(pattern=r"^[0-9]+$")]
+    content: Digest
+    rows: Annotated[int, Field(ge=1)]
+
+
+class Bundle(Declaration):
+    """`bundle.json`. Holds no timestamp and no commit, so that the same inputs give the same digest.
+
+    Attributes:
+        model: the model's name.
+        task: regression or classification.
+        files: name → digest and size of every other file of the bundle.
+        source: the code.
+        contract: digest of the contract's file.
+        dataset: the data.
+        image: digest of the training image.
+        parameters: what the training function got.
+        seed: of its random choices.
+    """
+
+    format: Literal["mlops/bundle/v1"] = "mlops/bundle/v1"
+    model: Name
+    task: Task
+    files: dict[FileName, BundledFile]
+    source: Source
+    contract: Digest
+    dataset: DatasetVersion
+    image: Digest
+    parameters: dict[str, Any]
+    seed: int
+
+    def manifest(self) -> bytes:
+        """The canonical bytes of `bundle.json`."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """The bundle's id."""
+        return digest_of_bytes(self.manifest())
+
+
+class RequestColumn(Declaration):
+    """One column of an input tensor, and the values it may hold.
+
+    Attributes:
+        name: the feature.
+        minimum, maximum, exclusive_minimum, exclusive_maximum: bounds from the contract.
+        values: the only values allowed, if the contract lists them.
+        nullable: whether the contract lets the value be absent (NaN in a float tensor).
+    """
+
+    name: str
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: float | None = None
+    exclusive_maximum: float | None = None
+    values: tuple[str | int | float | bool, ...] | None = None
+    nullable: bool = False
+
+
+class InputTensor(Declaration):
+    """An input of the model.
+
+    Attributes:
+        name: the ONNX input's name.
+        datatype: of its elements.
+        shape: -1 stands for the number of rows.
+        columns: one for each element of a row.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    columns: tuple[RequestColumn, ...]
+
+
+class OutputTensor(Declaration):
+    """An output of the model."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+class RequestSchema(Declaration):
+    """`schema.json`: what a request to the model must look like, and what comes back."""
+
+    format: Literal["mlops/request-schema/v1"] = "mlops/request-schema/v1"
+    inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[OutputTensor, ...], Field(min_length=1)]

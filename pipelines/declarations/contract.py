@@ -1,0 +1,236 @@
+"""A data contract: the part of the Open Data Contract Standard v3.1 that this project acts on.
+
+Source: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/. Sections that describe but do not bind (team,
+support, price, …) are accepted as they are. Keys the standard does not have are refused; so are rules of the standard
+that we do not check, because a rule that is silently not checked is worse than none.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pipelines.declarations.documents import Declaration
+from pipelines.declarations.names import ColumnName, Name
+
+LogicalType = Literal["string", "integer", "number", "boolean", "date", "timestamp"]
+Scalar = str | int | float | bool
+
+
+class TypeOptions(Declaration):
+    """`logicalTypeOptions`: what a single value must keep.
+
+    Attributes:
+        minimum, maximum, exclusive_minimum, exclusive_maximum: of numbers, or ISO dates and timestamps.
+        min_length, max_length: of text, in characters.
+        pattern: a regular expression (RE2) that text must match in full.
+    """
+
+    minimum: Scalar | None = None
+    maximum: Scalar | None = None
+    exclusive_minimum: Scalar | None = Field(None, alias="exclusiveMinimum")
+    exclusive_maximum: Scalar | None = Field(None, alias="exclusiveMaximum")
+    min_length: Annotated[int, Field(ge=0)] | None = Field(None, alias="minLength")
+    max_length: Annotated[int, Field(ge=0)] | None = Field(None, alias="maxLength")
+    pattern: str | None = None
+
+
+class QualityArguments(Declaration):
+    """Arguments of a library metric.
+
+    Attributes:
+        valid_values: for `invalidValues`: the values that may occur.
+        properties: for `duplicateValues` on the table: the columns that are unique together.
+    """
+
+    valid_values: tuple[Scalar, ...] | None = Field(None, alias="validValues")
+    properties: tuple[ColumnName, ...] | None = None
+
+
+class Quality(Declaration):
+    """A rule from the standard's library of metrics.
+
+    Attributes:
+        metric: which figure is computed.
+        must_be: the value it must have; for rules on rows only 0 can be enforced row by row.
+        must_be_greater_than, must_be_greater_or_equal_to, must_be_less_than, must_be_less_or_equal_to: bounds.
+        unit: `rows` (default) or `percent`.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    type: Literal["library"] = "library"
+    metric: Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount"]
+    arguments: QualityArguments | None = None
+    dimension: str | None = None
+    severity: str | None = None
+    business_impact: str | None = Field(None, alias="businessImpact")
+    unit: Literal["rows", "percent"] = "rows"
+    must_be: float | None = Field(None, alias="mustBe")
+    must_be_greater_than: float | None = Field(None, alias="mustBeGreaterThan")
+    must_be_greater_or_equal_to: float | None = Field(None, alias="mustBeGreaterOrEqualTo")
+    must_be_less_than: float | None = Field(None, alias="mustBeLessThan")
+    must_be_less_or_equal_to: float | None = Field(None, alias="mustBeLessOrEqualTo")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Quality:
+        bounds = (
+            self.must_be,
+            self.must_be_greater_than,
+            self.must_be_greater_or_equal_to,
+            self.must_be_less_than,
+            self.must_be_less_or_equal_to,
+        )
+        if all(bound is None for bound in bounds):
+            raise ValueError("mustBe, or another bound; found none")
+        if self.metric == "invalidValues" and (self.arguments is None or not self.arguments.valid_values):
+            raise ValueError("arguments.validValues for the metric invalidValues; found none")
+        return self
+
+
+class CustomProperty(Declaration):
+    """A key and value outside the standard."""
+
+    id: str | None = None
+    property: str
+    value: Any
+    description: str | None = None
+
+
+class Column(Declaration):
+    """A property of the dataset's schema object: one column of the table."""
+
+    id: str | None = None
+    name: ColumnName
+    physical_name: str | None = Field(None, alias="physicalName")
+    business_name: str | None = Field(None, alias="businessName")
+    logical_type: LogicalType = Field(alias="logicalType")
+    physical_type: str | None = Field(None, alias="physicalType")
+    description: str | None = None
+    required: bool = False
+    unique: bool = False
+    primary_key: bool = Field(False, alias="primaryKey")
+    primary_key_position: int | None = Field(None, alias="primaryKeyPosition")
+    options: TypeOptions = Field(default_factory=lambda: TypeOptions(), alias="logicalTypeOptions")
+    classification: str | None = None
+    critical_data_element: bool = Field(False, alias="criticalDataElement")
+    examples: tuple[Scalar, ...] = ()
+    tags: tuple[str, ...] = ()
+    quality: tuple[Quality, ...] = ()
+    custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+
+    @property
+    def valid_values(self) -> tuple[Scalar, ...] | None:
+        """The values that may occur, if the contract lists them."""
+        for rule in self.quality:
+            if rule.metric == "invalidValues" and rule.arguments is not None:
+                return rule.arguments.valid_values
+        return None
+
+    @model_validator(mode="after")
+    def _rules_can_be_checked(self) -> Column:
+        text = (self.options.min_length, self.options.max_length, self.options.pattern)
+        if self.logical_type != "string" and any(option is not None for option in text):
+            raise ValueError(f"minLength, maxLength and pattern on text; found one on {self.logical_type}")
+        ranged = (
+            self.options.minimum,
+            self.options.maximum,
+            self.options.exclusive_minimum,
+            self.options.exclusive_maximum,
+        )
+        for bound in (bound for bound in ranged if bound is not None):
+            if self.logical_type in ("string", "boolean"):
+                raise ValueError(
+                    f"minimum and maximum on numbers, dates and timestamps; found one on {self.logical_type}"
+                )
+            numeric = isinstance(bound, int | float) and not isinstance(bound, bool)
+            if self.logical_type in ("integer", "number") and not numeric:
+                raise ValueError(f"a number as bound of {self.logical_type}; found {bound!r}")
+        for rule in self.quality:
+            if rule.metric == "rowCount":
+                raise ValueError("rowCount among the table's quality rules; found it on a column")
+        return self
+
+
+class Table(Declaration):
+    """The dataset's one schema object."""
+
+    id: str | None = None
+    name: Name
+    physical_name: str | None = Field(None, alias="physicalName")
+    business_name: str | None = Field(None, alias="businessName")
+    logical_type: Literal["object"] = Field("object", alias="logicalType")
+    physical_type: Literal["table"] = Field("table", alias="physicalType")
+    description: str | None = None
+    data_granularity: str | None = Field(None, alias="dataGranularityDescription")
+    tags: tuple[str, ...] = ()
+    properties: Annotated[tuple[Column, ...], Field(min_length=1)]
+    quality: tuple[Quality, ...] = ()
+    custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+
+    @model_validator(mode="after")
+    def _columns_hold_together(self) -> Table:
+        names = [column.name for column in self.properties]
+        if len(set(names)) != len(names):
+            raise ValueError("each property once; found one twice")
+        if not any(column.primary_key for column in self.properties):
+            raise ValueError("a property with primaryKey: true, by which rows are told apart; found none")
+        return self
+
+
+class Contract(Declaration):
+    """`data-contracts/<dataset>.odcs.yaml`.
+
+    Attributes:
+        id: the standard's identifier of the contract.
+        name: the dataset's name, the file's and the schema object's.
+        version: of the contract itself.
+        table: the one schema object (`schema` in the file holds a list of one).
+    """
+
+    api_version: Literal["v3.1.0"] = Field(alias="apiVersion")
+    kind: Literal["DataContract"]
+    id: Annotated[str, StringConstraints(min_length=1)]
+    name: Name
+    version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+    status: Literal["proposed", "draft", "active", "deprecated", "retired"]
+    tables: Annotated[tuple[Table, ...], Field(min_length=1, max_length=1, alias="schema")]
+    description: dict[str, Any] | None = None
+    domain: str | None = None
+    tenant: str | None = None
+    data_product: str | None = Field(None, alias="dataProduct")
+    tags: tuple[str, ...] = ()
+    servers: tuple[dict[str, Any], ...] = ()
+    team: Any = None
+    roles: tuple[dict[str, Any], ...] = ()
+    support: tuple[dict[str, Any], ...] = ()
+    price: dict[str, Any] | None = None
+    sla_default_element: str | None = Field(None, alias="slaDefaultElement")
+    sla_properties: tuple[dict[str, Any], ...] = Field((), alias="slaProperties")
+    authoritative_definitions: tuple[dict[str, Any], ...] = Field((), alias="authoritativeDefinitions")
+    custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+    contract_created: str | None = Field(None, alias="contractCreatedTs")
+
+    @property
+    def table(self) -> Table:
+        """The dataset's schema object."""
+        return self.tables[0]
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The columns by name, in the contract's order."""
+        return {column.name: column for column in self.table.properties}
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The names of the columns by which rows are told apart, in their order."""
+        keys = [column for column in self.table.properties if column.primary_key]
+        return tuple(c.name for c in sorted(keys, key=lambda c: c.primary_key_position or 0))
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Contract:
+        if self.table.name != self.name:
+            raise ValueError(f"schema[0].name equal to name ({self.name!r}); found {self.table.name!r}")
+        return self

@@ -1,0 +1,18 @@
+"""The names people choose: models, datasets, environments, columns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$")]
+"""Lower-case letters, digits and hyphens, 2 to 40 characters: fits Kubernetes names, IAM roles and S3 prefixes."""
+
+ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+"""Lower-case letters, digits and underscores: the same in Parquet, Glue, SQL and JSON."""
+
+
+def table_name(dataset: str) -> str:
+    """The Glue table of a dataset: Glue and SQL take no hyphens."""
+    return dataset.replace("-", "_")

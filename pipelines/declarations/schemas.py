@@ -1,0 +1,45 @@
+"""JSON Schemas of the files people write, so that editors complete and check them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pipelines.declarations.bundle import Bundle, RequestSchema
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.environment import EnvironmentDescriptor, StackFile
+from pipelines.declarations.model import Model
+from pipelines.declarations.release import Release
+
+KINDS: dict[str, type[BaseModel]] = {
+    "model": Model,
+    "release": Release,
+    "contract": Contract,
+    "stack": StackFile,
+    "environment": EnvironmentDescriptor,
+    "bundle": Bundle,
+    "request": RequestSchema,
+}
+
+
+def json_schemas() -> dict[str, str]:
+    """File name → text of every exported JSON Schema (draft 2020-12)."""
+    texts = {}
+    for name, kind in KINDS.items():
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema()}
+        texts[f"{name}.schema.json"] = json.dumps(schema, indent=2) + "\n"
+    return texts
+
+
+def export_schemas(folder: Path) -> list[Path]:
+    """Write the JSON Schemas into `folder`; the paths of those that changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    changed = []
+    for name, text in json_schemas().items():
+        path = folder / name
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+            changed.append(path)
+    return changed
