@@ -233,4 +233,4 @@ class Project:
 def render_release(release: Release) -> str:
     """The text of a release file."""
     body = yaml.safe_dump(release.model_dump(mode="json"), sort_keys=False, default_flow_style=False, width=120)
-    return "# yaml-language-server: $schema=../../../schemas/release.schema.json\n" + body
+    return "# yaml-language-server: $schema=../../../pipelines/declarations/schemas/release.schema.json\n" + body

@@ -13,6 +13,9 @@ from pipelines.declarations.environment import EnvironmentDescriptor, StackFile
 from pipelines.declarations.model import Model
 from pipelines.declarations.release import Release
 
+FOLDER = Path(__file__).parent / "schemas"
+"""Where the exported schemas are."""
+
 KINDS: dict[str, type[BaseModel]] = {
     "model": Model,
     "release": Release,
@@ -33,7 +36,7 @@ def json_schemas() -> dict[str, str]:
     return texts
 
 
-def export_schemas(folder: Path) -> list[Path]:
+def export_schemas(folder: Path = FOLDER) -> list[Path]:
     """Write the JSON Schemas into `folder`; the paths of those that changed."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = []
