@@ -18,7 +18,7 @@ class Diff:
     Attributes:
         changed: property paths that differ (`tags.owner`, `rules[0].days`); () means the same.
         replace: those of `changed` that force replacement.
-        delete_before_replace: the old one must go first, for example because both have the same physical name.
+        delete_before_replace: the old one must go first, for example because both have one physical name.
     """
 
     changed: tuple[str, ...]
@@ -45,18 +45,16 @@ class Created:
 class Provider(Protocol):
     """Applies the resources of one package (`aws`, `kubernetes`).
 
-    Inputs and outputs are plain JSON-like values (camelCase keys as on Pulumi's wire); secrets arrive unwrapped.
-    A value that a preview cannot know yet is the object `UNKNOWN`; it can stand anywhere in the inputs that
-    `check` and the *new* inputs that `diff` get. Compare it with `is`, or leave the property alone. `create`,
-    `update`, `read`, `delete` and `invoke` never see it.
+    Inputs and outputs are plain JSON-like values (camelCase keys as on Pulumi's wire); secrets arrive
+    unwrapped. No method ever sees a value that is not known yet: where a preview has one, the engine leaves
+    that property as it was, or does not ask.
 
-    Calls come from several threads at once, never two at once for one resource. Failures are `MlopsError`s; any
-    other exception is shown with its type as the provider's defect.
+    Calls come from several threads at once, never two at once for one resource. An `MlopsError` is the
+    provider's answer: what was asked was not done. After any other exception the engine takes it that the
+    step may have happened, and resumes it the next time.
     """
 
-    def check(
-        self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None
-    ) -> dict[str, Any]:
+    def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
         """Inputs with defaults and auto-names filled in; an auto-name reuses the value in `old_inputs`.
 
         Must not touch the target. Raises MlopsError on invalid input.
@@ -76,14 +74,12 @@ class Provider(Protocol):
     def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
         """Creates the resource from checked inputs.
 
-        `resuming=True`: an earlier create with the same checked inputs may already have happened (it was killed
-        before the state was written): adopt what exists rather than fail or make a second one.
+        `resuming=True`: an earlier create with the same checked inputs may already have happened (it was
+        killed before the state was written): adopt what exists rather than fail or make a second one.
         """
         ...
 
-    def read(
-        self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
         """Live output properties, or None when the resource is gone. `inputs` and `outputs` may be empty."""
         ...
 
@@ -106,43 +102,6 @@ class Provider(Protocol):
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Calls a function of the package, such as `aws:index/getRegion:getRegion`."""
         ...
-
-
-class Unknown:
-    """The type of `UNKNOWN`, a value that only an `up` will know."""
-
-    _only: Unknown | None = None
-
-    def __new__(cls) -> Unknown:
-        if cls._only is None:
-            cls._only = super().__new__(cls)
-        return cls._only
-
-    def __repr__(self) -> str:
-        return "<unknown>"
-
-    def __copy__(self) -> Unknown:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Unknown:
-        return self
-
-    def __reduce__(self) -> str:
-        return "UNKNOWN"
-
-
-UNKNOWN = Unknown()
-
-
-def has_unknown(value: Any) -> bool:
-    """Whether `UNKNOWN` stands anywhere in a JSON-like value."""
-    if value is UNKNOWN:
-        return True
-    if isinstance(value, Mapping):
-        return any(has_unknown(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return any(has_unknown(item) for item in value)
-    return False
 
 
 def package_of(type_or_token: str) -> str:
@@ -168,6 +127,6 @@ class Providers:
             known = ", ".join(self) or "none"
             raise MlopsError(
                 f"no provider for `{type_or_token}`: the local target serves these packages: {known}",
-                fix=f"give the deployment a provider for `{package}`, or keep that resource out of this stack.",
+                fix=f"give the deployment a provider for `{package}`, or leave that resource out.",
             )
         return self._providers[package]
