@@ -1,0 +1,1 @@
+"""What the pipelines ask of the Kubernetes cluster that their KUBECONFIG names."""

@@ -1,0 +1,153 @@
+"""Run a Job made from a CronJob, as `kubectl create job --from` does, and follow it to its end."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lightkube import Client
+from lightkube.core.exceptions import ApiError
+from lightkube.models.core_v1 import EnvVar
+from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
+from lightkube.resources.batch_v1 import CronJob, Job
+from lightkube.resources.core_v1 import Pod
+
+from pipelines.cluster.connection import connect
+from pipelines.declarations.errors import MlopsError
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A Job that ended well.
+
+    Attributes:
+        name: of the Job.
+        log: what its last pod printed, line by line.
+        seconds: from its creation to its end.
+    """
+
+    name: str
+    log: tuple[str, ...]
+    seconds: float
+
+
+def run_job(
+    namespace: str,
+    cron_job: str,
+    *,
+    variables: Mapping[str, str],
+    on_line: Callable[[str], None],
+    deadline_seconds: float = 3600,
+) -> JobRun:
+    """Run `cron_job` once, now.
+
+    Args:
+        namespace: where it is.
+        cron_job: the CronJob whose template is used.
+        variables: environment variables added to every container.
+        on_line: called with each line of the pod's log as it comes.
+        deadline_seconds: how long to wait for the end.
+
+    Raises:
+        MlopsError: there is no such CronJob, the Job failed, or it did not end in time.
+    """
+    with connect(namespace) as client:
+        started = time.monotonic()
+        name = _create(client, cron_job, variables)
+        log: list[str] = []
+        seen: set[str] = set()
+        waiting = ""
+        while True:
+            job = client.get(Job, name)
+            for pod in sorted(client.list(Pod, labels={"job-name": name}), key=_created):
+                pod_name = pod.metadata.name if pod.metadata else None
+                phase = pod.status.phase if pod.status else None
+                if pod_name and pod_name not in seen and phase in ("Running", "Succeeded", "Failed"):
+                    seen.add(pod_name)
+                    log = []
+                    for line in client.log(pod_name, follow=True, newlines=False):
+                        log.append(line)
+                        on_line(line)
+                elif phase == "Pending" and (reason := _waiting_for(pod)) and reason != waiting:
+                    waiting = reason
+                    on_line(f"waiting: {reason}")
+            # The Job is read before its pods, so that no pod's last lines are missed.
+            ended = _outcome(job)
+            if ended is not None:
+                succeeded, reason = ended
+                if not succeeded:
+                    tail = "\n".join(f"  | {line}" for line in log[-15:])
+                    raise MlopsError(f"job {name} failed: {reason}" + (f"\n{tail}" if tail else ""))
+                return JobRun(name, tuple(log), time.monotonic() - started)
+            if time.monotonic() - started > deadline_seconds:
+                raise MlopsError(
+                    f"job {name} did not end within {deadline_seconds:.0f} s" + (f" ({waiting})" if waiting else ""),
+                    fix=f"kubectl -n {namespace} describe job {name}",
+                )
+            time.sleep(POLL_SECONDS)
+
+
+def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
+    try:
+        source = client.get(CronJob, cron_job)
+    except ApiError as error:
+        if error.status.code != 404:
+            raise
+        known = sorted(c.metadata.name for c in client.list(CronJob) if c.metadata and c.metadata.name)
+        raise MlopsError(
+            f"no CronJob {cron_job!r} in namespace {client.namespace!r}; it has {', '.join(known) or 'none'}",
+            fix="`mlops up` provisions one a model once a training image is pinned (`mlops images`)",
+        ) from None
+    assert source.spec is not None and source.metadata is not None
+    template = source.spec.jobTemplate
+    spec = template.spec
+    assert spec is not None and spec.template.spec is not None
+    for container in spec.template.spec.containers:
+        kept = [variable for variable in container.env or [] if variable.name not in variables]
+        container.env = kept + [EnvVar(name=key, value=value) for key, value in variables.items()]
+    labels = template.metadata.labels if template.metadata else None
+    job = Job(
+        metadata=ObjectMeta(
+            name=f"{cron_job}-{secrets.token_hex(4)}",
+            labels=labels,
+            annotations={"cronjob.kubernetes.io/instantiate": "manual"},
+            ownerReferences=[
+                OwnerReference(
+                    apiVersion="batch/v1",
+                    kind="CronJob",
+                    name=cron_job,
+                    uid=source.metadata.uid or "",
+                    controller=True,
+                )
+            ],
+        ),
+        spec=spec,
+    )
+    created = client.create(job)
+    assert created.metadata is not None and created.metadata.name is not None
+    return created.metadata.name
+
+
+def _created(pod: Pod) -> str:
+    created = pod.metadata.creationTimestamp if pod.metadata else None
+    return str(created or "")
+
+
+def _waiting_for(pod: Pod) -> str:
+    for status in (pod.status.containerStatuses if pod.status else None) or []:
+        if status.state and status.state.waiting:
+            waiting = status.state.waiting
+            return ": ".join(part for part in (waiting.reason, waiting.message) if part)
+    return ""
+
+
+def _outcome(job: Job) -> tuple[bool, str] | None:
+    for condition in (job.status.conditions if job.status else None) or []:
+        if condition.status == "True" and condition.type in ("Complete", "Failed"):
+            reason = ": ".join(part for part in (condition.reason, condition.message) if part)
+            return condition.type == "Complete", reason
+    return None

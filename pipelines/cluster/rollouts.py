@@ -1,0 +1,89 @@
+"""Follow an Argo Rollout until what was asked for is live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lightkube.core.exceptions import ApiError
+from lightkube.generic_resource import create_namespaced_resource
+
+from pipelines.cluster.connection import connect
+from pipelines.declarations.errors import MlopsError
+
+Rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """What a Rollout says of itself.
+
+    Attributes:
+        phase: Healthy, Progressing, Paused or Degraded.
+        message: why, if it says so.
+        weight: percent of the traffic that goes to the new pods.
+        settled: the newest specification has been seen, and all of the traffic goes to it.
+    """
+
+    phase: str
+    message: str
+    weight: int
+    settled: bool
+
+
+def rollout_state(resource: dict[str, Any]) -> RolloutState:
+    """Read the state out of a Rollout object."""
+    status = resource.get("status") or {}
+    observed = str(status.get("observedGeneration", "")) == str(resource["metadata"].get("generation"))
+    phase = str(status.get("phase") or "Progressing")
+    weights = (status.get("canary") or {}).get("weights") or {}
+    weight = int((weights.get("canary") or {}).get("weight") or 0)
+    current, stable = status.get("currentPodHash"), status.get("stableRS")
+    settled = observed and phase == "Healthy" and current == stable and bool(current)
+    return RolloutState(phase, str(status.get("message") or ""), weight, settled)
+
+
+def wait_for_rollout(
+    namespace: str,
+    name: str,
+    *,
+    on_change: Callable[[RolloutState], None],
+    deadline_seconds: float,
+) -> None:
+    """Wait until the Rollout's newest specification is live.
+
+    Args:
+        namespace, name: of the Rollout.
+        on_change: called with each new state.
+        deadline_seconds: how long to wait.
+
+    Raises:
+        MlopsError: there is none, it was aborted, or it did not become healthy in time.
+    """
+    started, last = time.monotonic(), None
+    with connect(namespace) as client:
+        while True:
+            try:
+                state = rollout_state(client.get(Rollout, name).to_dict())  # type: ignore[no-untyped-call]
+            except ApiError as error:
+                if error.status.code != 404:
+                    raise
+                raise MlopsError(f"no Rollout {name!r} in namespace {namespace!r}") from None
+            if state != last:
+                on_change(state)
+                last = state
+            if state.settled:
+                return
+            if state.phase == "Degraded":
+                raise MlopsError(f"the rollout of {name} in {namespace} failed: {state.message}")
+            if time.monotonic() - started > deadline_seconds:
+                raise MlopsError(
+                    f"the rollout of {name} in {namespace} was still {state.phase} after {deadline_seconds:.0f} s"
+                    + (f": {state.message}" if state.message else ""),
+                    fix=f"kubectl -n {namespace} describe rollout {name}",
+                )
+            time.sleep(POLL_SECONDS)

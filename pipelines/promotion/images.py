@@ -1,0 +1,121 @@
+"""The two images: what goes into them, and which one an environment runs."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.declarations.documents import parse
+from pipelines.declarations.environment import Images, StackFile
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+
+NAMES = ("training", "serving")
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What an image is built from.
+
+    Attributes:
+        name: `training` or `serving`.
+        dockerfile: the recipe.
+        files: every file of the repository that the recipe copies, and the recipe itself.
+    """
+
+    name: str
+    dockerfile: Path
+    files: tuple[Path, ...]
+
+
+def build_context(project: Project, name: str) -> BuildContext:
+    """The files that `docker build` would copy into the image `name`.
+
+    Read from the Dockerfile's own `COPY` lines and `.dockerignore`, so that there is one list.
+
+    Raises:
+        MlopsError: there is no such image, or a `COPY` names what does not exist.
+    """
+    dockerfile = project.root / "pipelines" / name / "Dockerfile"
+    if name not in NAMES or not dockerfile.is_file():
+        raise MlopsError(f"no image {name!r}", fix=f"the images are {', '.join(NAMES)}")
+    ignored = _ignored(project.root)
+    files = {dockerfile}
+    for line in dockerfile.read_text().splitlines():
+        words = line.split()
+        if not words or words[0] != "COPY" or words[1].startswith("--from"):
+            continue
+        for source in words[1:-1]:
+            path = project.root / source
+            if not path.exists():
+                raise MlopsError(f"{dockerfile.relative_to(project.root)} copies {source}, which does not exist")
+            found = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            files.update(p for p in found if not _matches(p.relative_to(project.root), ignored))
+    return BuildContext(name, dockerfile, tuple(sorted(files)))
+
+
+def _ignored(root: Path) -> tuple[str, ...]:
+    path = root / ".dockerignore"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    patterns = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            raise MlopsError(f".dockerignore: exceptions are not understood here: {pattern}")
+    return patterns
+
+
+def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether a pattern of `.dockerignore` matches the path or a folder above it (`*` stays within one name)."""
+    for folder in (path, *path.parents):
+        parts = folder.parts
+        for pattern in patterns:
+            wanted = tuple(pattern.strip("/").split("/"))
+            if wanted[0] == "**":
+                wanted, tail = wanted[1:], parts[-len(wanted[1:]) :]
+            else:
+                tail = parts
+            if len(tail) == len(wanted) and all(map(fnmatch.fnmatchcase, tail, wanted)):
+                return True
+    return False
+
+
+def pin_images(project: Project, environment: str, images: Images) -> bool:
+    """Write the digests of `images` into `Pulumi.<environment>.yaml`; a None there leaves the pinned one.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        MlopsError: the file has no line `images: {training: …, serving: …}` to change.
+    """
+    pinned = project.stack(environment).config.environment.images
+    wanted = Images(training=images.training or pinned.training, serving=images.serving or pinned.serving)
+    if wanted == pinned:
+        return False
+    path = project.stack_file(environment)
+    line = f"images: {{training: {wanted.training or 'null'}, serving: {wanted.serving or 'null'}}}"
+    text, found = re.subn(r"^(\s+)images:.*$", rf"\g<1>{line}", path.read_text(), count=1, flags=re.MULTILINE)
+    if not found or parse(text, StackFile, path).config.environment.images != wanted:
+        raise MlopsError(f"{path.name} has no line `images: {{training: …, serving: …}}` under mlops:environment")
+    replace_file(path, text)
+    return True
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file wholly or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            Path(temporary).chmod(path.stat().st_mode & 0o777)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
