@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from infra.local.engine.values import Path, is_at, lookup
+from infra.local.engine.values import PropertyPath, is_at, lookup
 from pipelines.declarations.errors import MlopsError
 
 ANY = "*"
@@ -17,7 +18,7 @@ _PART = re.compile(r"""\.?(?P<key>[^.\[\]"]+)|\[(?P<index>\d+|\*)\]|\.?\["(?P<qu
 _PLAIN_KEY = re.compile(r"[^.\[\]\"*]+")
 
 
-def parse_path(text: str) -> Path:
+def parse_path(text: str) -> PropertyPath:
     """The parts of a written path; raises MlopsError when it is malformed."""
     parts: list[str | int] = []
     at = 0
@@ -40,7 +41,7 @@ def parse_path(text: str) -> Path:
     return tuple(parts)
 
 
-def write_path(path: Path) -> str:
+def write_path(path: PropertyPath) -> str:
     """A path as people write it."""
     text = ""
     for part in path:
@@ -54,15 +55,15 @@ def write_path(path: Path) -> str:
     return text
 
 
-def covers(pattern: Path, path: Path) -> bool:
+def covers(pattern: PropertyPath, path: PropertyPath) -> bool:
     """Whether a change at `path` is a change at `pattern`: one contains the other."""
     return all(want in (ANY, have) or have == ANY for want, have in zip(pattern, path, strict=False))
 
 
-def changed_paths(old: Any, new: Any, at: Path = ()) -> tuple[Path, ...]:
+def changed_paths(old: Any, new: Any, at: PropertyPath = ()) -> tuple[PropertyPath, ...]:
     """The deepest paths at which two values differ, in order. Lists of different lengths differ as a whole."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found: list[Path] = []
+        found: list[PropertyPath] = []
         for key in [*old, *(key for key in new if key not in old)]:
             if key not in old or key not in new:
                 found.append((*at, key))
@@ -93,7 +94,7 @@ def keep_ignored(new: dict[str, Any], old: dict[str, Any], patterns: Iterable[st
     return kept
 
 
-def _expand(pattern: Path, new: Any, old: Any, at: Path = ()) -> list[Path]:
+def _expand(pattern: PropertyPath, new: Any, old: Any, at: PropertyPath = ()) -> list[PropertyPath]:
     if len(at) == len(pattern):
         return [at]
     part = pattern[len(at)]
@@ -109,8 +110,8 @@ def _expand(pattern: Path, new: Any, old: Any, at: Path = ()) -> list[Path]:
     return [path for choice in choices for path in _expand(pattern, new, old, (*at, choice))]
 
 
-def _put(target: Any, path: Path, value: Any) -> None:
-    for part, following in zip(path, path[1:], strict=False):
+def _put(target: Any, path: PropertyPath, value: Any) -> None:
+    for part, following in itertools.pairwise(path):
         if isinstance(target, dict) and isinstance(part, str):
             if not isinstance(target.get(part), dict | list):
                 if not isinstance(following, str):
@@ -131,7 +132,7 @@ def _put(target: Any, path: Path, value: Any) -> None:
             target.append(value)
 
 
-def _take_out(target: Any, path: Path) -> None:
+def _take_out(target: Any, path: PropertyPath) -> None:
     parent = lookup(target, path[:-1])
     last = path[-1]
     if isinstance(parent, dict):

@@ -15,10 +15,10 @@ from pulumi.runtime import rpc
 
 from pipelines.declarations.errors import MlopsError
 
-Path = tuple[str | int, ...]
+PropertyPath = tuple[str | int, ...]
 """Where a value stands in a property bag: keys and list indexes."""
 
-NO_SECRETS: frozenset[Path] = frozenset()
+NO_SECRETS: frozenset[PropertyPath] = frozenset()
 
 
 class Unknown:
@@ -49,7 +49,7 @@ class Properties:
     """A property bag and the paths in it that are secret."""
 
     values: dict[str, Any]
-    secrets: frozenset[Path] = NO_SECRETS
+    secrets: frozenset[PropertyPath] = NO_SECRETS
 
 
 def has_unknown(value: Any) -> bool:
@@ -61,7 +61,7 @@ def has_unknown(value: Any) -> bool:
     return isinstance(value, list) and any(has_unknown(item) for item in value)
 
 
-def leaves(value: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(value: Any, at: PropertyPath = ()) -> Iterator[tuple[PropertyPath, Any]]:
     """Every value below that is neither an object nor a list, with its path."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -76,7 +76,7 @@ def leaves(value: Any, at: Path = ()) -> Iterator[tuple[Path, Any]]:
 _MISSING = object()
 
 
-def lookup(value: Any, path: Path, default: Any = None) -> Any:
+def lookup(value: Any, path: PropertyPath, default: Any = None) -> Any:
     """What stands at a path, or the default."""
     for part in path:
         if isinstance(value, dict) and part in value:
@@ -88,14 +88,14 @@ def lookup(value: Any, path: Path, default: Any = None) -> Any:
     return value
 
 
-def is_at(value: Any, path: Path) -> bool:
+def is_at(value: Any, path: PropertyPath) -> bool:
     """Whether anything stands at a path."""
     return lookup(value, path, _MISSING) is not _MISSING
 
 
-def still_secret(secrets: Iterable[Path], values: dict[str, Any]) -> frozenset[Path]:
+def still_secret(secrets: Iterable[PropertyPath], values: dict[str, Any]) -> frozenset[PropertyPath]:
     """Secret paths, as far as they stand in the values; one that moved makes its whole property secret."""
-    kept: set[Path] = set()
+    kept: set[PropertyPath] = set()
     for path in secrets:
         if is_at(values, path):
             kept.add(path)
@@ -108,7 +108,7 @@ SHORTEST_TRACED_SECRET = 8
 """Characters a secret string needs before copies of it inside other strings are looked for."""
 
 
-def secret_outputs(inputs: Properties, outputs: dict[str, Any], additional: Iterable[str]) -> frozenset[Path]:
+def secret_outputs(inputs: Properties, outputs: dict[str, Any], additional: Iterable[str]) -> frozenset[PropertyPath]:
     """Which outputs are secret: what was secret as input, copies of it, and what the program names.
 
     Args:
@@ -143,7 +143,7 @@ def decode(struct: struct_pb2.Struct) -> Properties:
     A reference to a resource becomes its id (its URN when it is a component); a number without a fraction
     becomes an int; a key whose value is null is left out.
     """
-    secrets: set[Path] = set()
+    secrets: set[PropertyPath] = set()
     values: dict[str, Any] = {}
     for key, item in struct.fields.items():
         value = _decode(item, (key,), secrets)
@@ -152,7 +152,7 @@ def decode(struct: struct_pb2.Struct) -> Properties:
     return Properties(values, frozenset(secrets))
 
 
-def _decode(value: struct_pb2.Value, at: Path, secrets: set[Path]) -> Any:
+def _decode(value: struct_pb2.Value, at: PropertyPath, secrets: set[PropertyPath]) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "string_value":
         return UNKNOWN if value.string_value == _SENTINEL else value.string_value
@@ -168,7 +168,7 @@ def _decode(value: struct_pb2.Value, at: Path, secrets: set[Path]) -> Any:
     return None
 
 
-def _decode_struct(struct: struct_pb2.Struct, at: Path, secrets: set[Path]) -> Any:
+def _decode_struct(struct: struct_pb2.Struct, at: PropertyPath, secrets: set[PropertyPath]) -> Any:
     fields = struct.fields
     if _SIGNATURE in fields:
         signature = fields[_SIGNATURE].string_value
@@ -195,7 +195,7 @@ def encode(properties: Properties) -> struct_pb2.Struct:
     )
 
 
-def _encode(value: Any, at: Path, secrets: frozenset[Path]) -> struct_pb2.Value:
+def _encode(value: Any, at: PropertyPath, secrets: frozenset[PropertyPath]) -> struct_pb2.Value:
     encoded = _encode_plain(value, at, secrets)
     if at not in secrets:
         return encoded
@@ -203,7 +203,7 @@ def _encode(value: Any, at: Path, secrets: frozenset[Path]) -> struct_pb2.Value:
     return struct_pb2.Value(struct_value=struct_pb2.Struct(fields={_SIGNATURE: signature, "value": encoded}))
 
 
-def _encode_plain(value: Any, at: Path, secrets: frozenset[Path]) -> struct_pb2.Value:
+def _encode_plain(value: Any, at: PropertyPath, secrets: frozenset[PropertyPath]) -> struct_pb2.Value:
     if value is UNKNOWN:
         return struct_pb2.Value(string_value=_SENTINEL)
     if value is None:

@@ -1,0 +1,413 @@
+"""What a stack is known to consist of, in one JSON file a stack.
+
+The file is replaced as a whole (temporary file, fsync, rename) before and after each step: a step is noted as
+pending before the provider is called, so that a run that dies at any moment can be taken up again. Steps run at
+once, so a write carries all changes that came in while the write before it was under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from infra.local.engine.paths import parse_path, write_path
+from infra.local.engine.sealing import Seal
+from infra.local.engine.urns import STACK_TYPE, Urn
+from infra.local.engine.values import Properties, PropertyPath, has_unknown, is_at, lookup
+from pipelines.declarations.errors import MlopsError
+
+STATE_VERSION = 1
+STACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+SECRET_MASK = "[secret]"  # noqa: S105 - what people see instead of a secret
+
+_SEALED = "$sealed"
+
+
+@dataclass(frozen=True)
+class ResourceState:
+    """One resource as it was left by the last step on it.
+
+    Attributes:
+        custom: False for components, which exist in the program only.
+        id: the physical id; empty for components, and for what a preview would create.
+        inputs: the checked inputs, with defaults and auto-names.
+        outputs: what the provider returned, the inputs among it.
+        parent: URN, or empty.
+        dependencies: URNs, sorted.
+        property_dependencies: input name → URNs, sorted.
+        provider: the reference `urn::id` of an explicit provider, or empty.
+        external: read by the program, not managed by it.
+        recorded: why nothing stands for it at the target, or empty.
+    """
+
+    urn: str
+    custom: bool = True
+    id: str = ""
+    inputs: Properties = field(default_factory=lambda: Properties({}))
+    outputs: Properties = field(default_factory=lambda: Properties({}))
+    parent: str = ""
+    dependencies: tuple[str, ...] = ()
+    property_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    provider: str = ""
+    protect: bool = False
+    retain_on_delete: bool = False
+    deleted_with: str = ""
+    external: bool = False
+    recorded: str = ""
+
+    @property
+    def type(self) -> str:
+        return Urn.parse(self.urn).type
+
+    @property
+    def name(self) -> str:
+        return Urn.parse(self.urn).name
+
+    def needs(self) -> frozenset[str]:
+        """The URNs that must exist as long as this resource does."""
+        provider = {self.provider.rpartition("::")[0]} if self.provider else set()
+        parent = {self.parent} if self.parent else set()
+        by_property = {urn for _, urns in self.property_dependencies for urn in urns}
+        return frozenset({*self.dependencies, *by_property, *provider, *parent} - {self.urn})
+
+    def renamed(self, names: dict[str, str]) -> ResourceState:
+        """The same resource with every URN that has a new name replaced by it."""
+        if not (self.needs() | {self.urn, self.deleted_with}) & names.keys():
+            return self
+        urn_of_provider, _, id_of_provider = self.provider.rpartition("::")
+        return replace(
+            self,
+            urn=names.get(self.urn, self.urn),
+            parent=names.get(self.parent, self.parent),
+            dependencies=tuple(sorted(names.get(urn, urn) for urn in self.dependencies)),
+            property_dependencies=tuple(
+                (key, tuple(sorted(names.get(urn, urn) for urn in urns))) for key, urns in self.property_dependencies
+            ),
+            provider=f"{names.get(urn_of_provider, urn_of_provider)}::{id_of_provider}" if self.provider else "",
+            deleted_with=names.get(self.deleted_with, self.deleted_with),
+        )
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A step that was begun, and is not known to have ended.
+
+    Attributes:
+        resource: for a create and an update with the inputs it was asked for; for a delete as it was.
+    """
+
+    kind: Literal["create", "update", "delete"]
+    resource: ResourceState
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kind, self.resource.urn, self.resource.id if self.kind == "delete" else ""
+
+
+@dataclass
+class Contents:
+    """What the file of a stack says.
+
+    Attributes:
+        incarnation: which emulated account the resources stand in; empty when that is not tracked.
+        resources: by URN.
+        doomed: replaced copies that are still to be deleted, by URN and id.
+        pending: by kind, URN and (for deletes) id.
+    """
+
+    project: str
+    stack: str
+    incarnation: str = ""
+    resources: dict[str, ResourceState] = field(default_factory=dict)
+    doomed: dict[tuple[str, str], ResourceState] = field(default_factory=dict)
+    pending: dict[tuple[str, str, str], Pending] = field(default_factory=dict)
+
+    def copy(self) -> Contents:
+        return replace(self, resources=dict(self.resources), doomed=dict(self.doomed), pending=dict(self.pending))
+
+    def stack_resource(self) -> ResourceState | None:
+        """The root resource, which holds the stack's outputs."""
+        return next((known for known in self.resources.values() if known.type == STACK_TYPE), None)
+
+    def rename(self, old: str, new: str) -> None:
+        """Gives the resource `old` the URN `new`, and says so to all that name it. Nothing is touched."""
+        names = {old: new}
+        self.resources = {names.get(urn, urn): known.renamed(names) for urn, known in self.resources.items()}
+        doomed = [known.renamed(names) for known in self.doomed.values()]
+        self.doomed = {(known.urn, known.id): known for known in doomed}
+        pending = [Pending(item.kind, item.resource.renamed(names)) for item in self.pending.values()]
+        self.pending = {item.key: item for item in pending}
+
+
+def state_path(home: Path, stack: str) -> Path:
+    """The file of a stack; raises MlopsError when the name cannot be one."""
+    if not STACK_NAME.fullmatch(stack):
+        raise MlopsError(
+            f"`{stack}` cannot be the name of a stack",
+            fix="use letters, digits, `-`, `_` and `.`, at most 100, and do not start with `.`.",
+        )
+    return home / "state" / f"{stack}.json"
+
+
+class Ledger:
+    """The contents of a stack in memory, and in its file when it has one.
+
+    Args:
+        contents: taken over, not copied.
+        path: the file; None keeps everything in memory, as a preview does.
+        seal: what secrets are sealed with; needed with a path.
+    """
+
+    def __init__(self, contents: Contents, path: Path | None = None, seal: Seal | None = None) -> None:
+        self.contents = contents
+        self.changes = 0
+        self._path = path
+        self._seal = seal
+        self._written = 0
+        self._lock = threading.RLock()
+        self._writing = threading.Lock()
+        self._encoded: dict[int, tuple[ResourceState, str]] = {}
+
+    def change(self, mutate: Callable[[Contents], None]) -> None:
+        """Changes the contents, and returns when the change is safely in the file."""
+        with self._lock:
+            mutate(self.contents)
+            self.changes += 1
+            mine = self.changes
+        if self._path is None:
+            return
+        with self._writing:
+            if self._written >= mine:
+                return
+            with self._lock:
+                reached, data = self.changes, self._encode()
+            write_atomically(self._path, data)
+            self._written = reached
+
+    def look(self, question: Callable[[Contents], Any]) -> Any:
+        """Asks something of the contents while nothing changes them."""
+        with self._lock:
+            return question(self.contents)
+
+    def _encode(self) -> bytes:
+        contents = self.contents
+        head = {
+            "version": STATE_VERSION,
+            "project": contents.project,
+            "stack": contents.stack,
+            "incarnation": contents.incarnation,
+        }
+        encoded: dict[int, tuple[ResourceState, str]] = {}
+
+        def one(known: ResourceState) -> str:
+            # Resources do not change, they are replaced: what was encoded before need not be again.
+            before = self._encoded.get(id(known))
+            text = before[1] if before is not None and before[0] is known else self._encode_one(known)
+            encoded[id(known)] = (known, text)
+            return text
+
+        pending = [f'{{"kind":"{item.kind}","resource":{one(item.resource)}}}' for item in contents.pending.values()]
+        parts = {
+            "resources": [one(known) for known in contents.resources.values()],
+            "doomed": [one(known) for known in contents.doomed.values()],
+            "pending": pending,
+        }
+        self._encoded = encoded
+        lists = [f'"{key}":[' + ",".join(f"\n{item}" for item in items) + "]" for key, items in parts.items()]
+        return (json.dumps(head)[:-1] + ",\n" + ",\n".join(lists) + "}\n").encode()
+
+    def _encode_one(self, known: ResourceState) -> str:
+        document: dict[str, Any] = {}
+        for item in fields(known):
+            value = getattr(known, item.name)
+            if isinstance(value, Properties):
+                value = self._encode_properties(value)
+            if value or item.name in ("urn", "custom"):
+                document[item.name] = value
+        return json.dumps(document, separators=(",", ":"))
+
+    def _encode_properties(self, properties: Properties) -> dict[str, Any]:
+        assert self._seal is not None
+        sealed: dict[str, str] = {}
+        values = properties.values
+        for path in sorted(properties.secrets, key=len):
+            if is_at(values, path):
+                sealed[write_path(path)] = self._seal.seal(lookup(values, path))
+                values = _with(values, path, None)
+        return {**values, _SEALED: sealed} if sealed else values
+
+
+def _with(value: Any, path: PropertyPath, new: Any) -> Any:
+    """A copy of a value that differs at one path."""
+    if not path:
+        return new
+    head, *rest = path
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
+    copied[head] = _with(value[head], tuple(rest), new)
+    return copied
+
+
+def load(path: Path, project: str, stack: str, incarnation: str, seal: Seal) -> Contents:
+    """Reads the file of a stack; without a file the stack is empty.
+
+    Raises:
+        MlopsError: the file is damaged, of a newer version, of another project, or its resources stand in
+            another emulated account than `incarnation` names. The file is left as it is.
+    """
+    document = read_document(path)
+    if document is None:
+        return Contents(project, stack, incarnation)
+    contents = _decode(path, document, seal)
+    if (contents.project, contents.stack) != (project, stack):
+        raise MlopsError(
+            f"{path} is the state of stack `{contents.stack}` of project `{contents.project}`, "
+            f"not of stack `{stack}` of project `{project}`",
+            fix="give each project its own home folder (MLOPS_HOME), or the stack another name.",
+        )
+    if contents.incarnation != incarnation:
+        known = contents.resources or contents.doomed or contents.pending
+        if known and contents.incarnation and incarnation:
+            raise MlopsError(
+                f"{path} describes resources in another emulated account (`{contents.incarnation}`) than the "
+                f"one that runs now (`{incarnation}`); they cannot be found there",
+                fix=f"start the account that has them, or delete {path} to forget them and begin anew.",
+            )
+        contents.incarnation = incarnation or contents.incarnation
+    return contents
+
+
+def read_document(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a state file, None without a file; raises MlopsError when it is damaged or newer."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, str(error)) from None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"not a JSON document: {error}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("version"), int):
+        raise _damaged(path, "it has no version number")
+    if document["version"] > STATE_VERSION:
+        raise MlopsError(
+            f"{path} was written by a newer release: its version is {document['version']}, "
+            f"this release reads up to {STATE_VERSION}",
+            fix="use the release that wrote it, or a later one.",
+        )
+    return document
+
+
+def _damaged(path: Path, reason: str) -> MlopsError:
+    return MlopsError(
+        f"the state file {path} is damaged: {reason}",
+        fix="put back a copy of it; it was not touched. Deleting it forgets every resource of the stack.",
+    )
+
+
+def _decode(path: Path, document: dict[str, Any], seal: Seal) -> Contents:
+    try:
+        resources = [_decode_one(item, seal) for item in document["resources"]]
+        doomed = [_decode_one(item, seal) for item in document["doomed"]]
+        pending = [_decode_pending(item, seal) for item in document["pending"]]
+        return Contents(
+            project=document["project"],
+            stack=document["stack"],
+            incarnation=document["incarnation"],
+            resources={known.urn: known for known in resources},
+            doomed={(known.urn, known.id): known for known in doomed},
+            pending={item.key: item for item in pending},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def _decode_pending(document: dict[str, Any], seal: Seal) -> Pending:
+    if document["kind"] not in ("create", "update", "delete"):
+        raise ValueError(f"unknown pending step `{document['kind']}`")
+    return Pending(document["kind"], _decode_one(document["resource"], seal))
+
+
+def _decode_one(document: dict[str, Any], seal: Seal) -> ResourceState:
+    known = dict(document)
+    Urn.parse(known["urn"])
+    for key in ("inputs", "outputs"):
+        known[key] = _decode_properties(known.get(key, {}), seal)
+    known["dependencies"] = tuple(known.get("dependencies", ()))
+    known["property_dependencies"] = tuple((key, tuple(urns)) for key, urns in known.get("property_dependencies", ()))
+    return ResourceState(**known)
+
+
+def _decode_properties(document: dict[str, Any], seal: Seal) -> Properties:
+    sealed = document.get(_SEALED)
+    if not sealed:
+        return Properties(document)
+    values = {key: value for key, value in document.items() if key != _SEALED}
+    paths = {parse_path(text): text for text in sealed}
+    # The reverse of the order in which they were sealed: inner ones first.
+    for path in sorted(paths, key=len, reverse=True):
+        values = _with(values, path, seal.open(sealed[paths[path]]))
+    return Properties(values, frozenset(paths))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file as a whole: a reader, or a crash at any moment, finds the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def stack_outputs(home: Path, stack: str, *, reveal: bool = False) -> dict[str, Any]:
+    """The outputs of a stack as its last `up` left them; {} when it has none or was never applied.
+
+    Args:
+        home: the folder of the local target.
+        reveal: False shows `[secret]` in the place of each secret.
+
+    Raises:
+        MlopsError: the state file is damaged or newer.
+    """
+    outputs = known_outputs(state_path(home, stack), Seal(home / "state"))
+    if outputs is None:
+        return {}
+    return outputs.values if reveal else masked(outputs)
+
+
+def known_outputs(path: Path, seal: Seal, *, project: str = "") -> Properties | None:
+    """The outputs in a state file; None without the file, or when it is of another project than a given one."""
+    document = read_document(path)
+    if document is None or (project and document.get("project") != project):
+        return None
+    found = _decode(path, document, seal).stack_resource()
+    return found.outputs if found is not None else Properties({})
+
+
+def masked(properties: Properties) -> dict[str, Any]:
+    """The values with `[secret]` in the place of each secret."""
+    values: dict[str, Any] = properties.values
+    for path in sorted(properties.secrets, key=len):
+        if is_at(values, path):
+            values = _with(values, path, SECRET_MASK)
+    return values
+
+
+def known_only(properties: Properties) -> Properties:
+    """The properties without those that have an unknown anywhere."""
+    values = {key: value for key, value in properties.values.items() if not has_unknown(value)}
+    return Properties(values, frozenset(path for path in properties.secrets if path[0] in values))
