@@ -147,3 +147,35 @@ class RequestSchema(Declaration):
     format: Literal["mlops/request-schema/v1"] = "mlops/request-schema/v1"
     inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputTensor, ...], Field(min_length=1)]
+
+
+class Tensor(Declaration):
+    """A tensor with its values, as the Open Inference Protocol writes it in a request or a response.
+
+    Attributes:
+        name: of the model's input or output.
+        datatype: of its elements.
+        shape: without -1.
+        data: the elements in row-major order, flat.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    data: tuple[str | int | float | bool | None, ...]
+
+
+class GoldenPredictions(Declaration):
+    """`golden.json`: a request of a few rows and the answer the model gave when it was packaged.
+
+    Attributes:
+        inputs: every input of the model; all have the same number of rows.
+        outputs: what must come back, to within the tolerance where it is a number, exactly where it is not.
+        absolute_tolerance, relative_tolerance: as in `|found - expected| <= absolute + relative * |expected|`.
+    """
+
+    format: Literal["mlops/golden/v1"] = "mlops/golden/v1"
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    absolute_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-5
+    relative_tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
