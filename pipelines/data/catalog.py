@@ -1,0 +1,209 @@
+"""The tables of an environment: Iceberg, in the Glue catalogue, in the lake bucket.
+
+Everything goes through the standard AWS configuration: credentials, region and endpoints are those that boto3 finds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import boto3
+
+from pipelines.declarations.bundle import DatasetVersion
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import table_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.catalog.glue import GlueCatalog
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+BATCH = "mlops.batch"
+"""Snapshot property: digest of the landing file whose rows the snapshot added."""
+
+PRIMARY_KEY = "mlops.primary-key"
+"""Snapshot property: the columns by which rows were told apart when it was written, comma-separated. Kept with the
+snapshot, so that its digest does not depend on a later contract."""
+
+CONTRACT = "mlops.contract"
+"""Snapshot property: version of the contract that the rows were checked against."""
+
+
+def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
+    """The environment's catalogue.
+
+    Raises:
+        MlopsError: there are no AWS credentials.
+    """
+    from pyiceberg.catalog.glue import GlueCatalog
+
+    session = boto3.Session(region_name=descriptor.region)
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise MlopsError("no AWS credentials were found", fix="sign in (aws sso login), or start the local target")
+    # Arrow's own S3 client does not know all the places where boto3 finds credentials (EKS Pod Identity, SSO).
+    frozen = credentials.get_frozen_credentials()
+    properties = {
+        "warehouse": f"s3://{descriptor.lake_bucket}",
+        "s3.region": descriptor.region,
+        "s3.access-key-id": frozen.access_key,
+        "s3.secret-access-key": frozen.secret_key,
+        "s3.session-token": frozen.token,
+        "s3.endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+    }
+    given = {key: value for key, value in properties.items() if value}
+    return GlueCatalog(descriptor.catalog_database, client=session.client("glue"), **given)
+
+
+def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:
+    """The table of a dataset, as it is now.
+
+    Raises:
+        MlopsError: the environment has no such table.
+    """
+    from pyiceberg.exceptions import NoSuchIcebergTableError, NoSuchPropertyException, NoSuchTableError
+
+    name = (descriptor.catalog_database, table_name(dataset))
+    try:
+        return open_catalog(descriptor).load_table(name)
+    except (NoSuchTableError, NoSuchIcebergTableError, NoSuchPropertyException):
+        raise MlopsError(
+            f"the catalogue of {descriptor.name} has no Iceberg table {'.'.join(name)}",
+            fix=f"provision it: mlops up --env {descriptor.name} (the contract must be in data-contracts/)",
+        ) from None
+
+
+def read_version(
+    descriptor: EnvironmentDescriptor, dataset: str, snapshot: str | None = None
+) -> tuple[pa.Table, DatasetVersion]:
+    """All rows of one version of a dataset, in the order of their primary key, and what names that version.
+
+    Args:
+        descriptor: the environment to read from.
+        dataset: the contract's name.
+        snapshot: id of an Iceberg snapshot; the latest when None.
+
+    Returns:
+        The rows, with the columns and types the table had at that version, and the version.
+
+    Raises:
+        MlopsError: there is no such table, no such snapshot, or no row in it.
+    """
+    from pipelines.data.digest import digest_of_rows, in_key_order
+
+    table = open_table(descriptor, dataset)
+    found = _snapshot(table, dataset, snapshot)
+    key = _primary_key(table, found)
+    rows = in_key_order(table.scan(snapshot_id=found.snapshot_id).to_arrow(), key).combine_chunks()
+    if rows.num_rows == 0:
+        raise MlopsError(f"snapshot {found.snapshot_id} of {dataset} has no rows", fix="ingest data first")
+    version = DatasetVersion(
+        dataset=dataset,
+        table=f"{descriptor.catalog_database}.{table_name(dataset)}",
+        snapshot=str(found.snapshot_id),
+        content=digest_of_rows(rows, key),
+        rows=rows.num_rows,
+    )
+    return rows, version
+
+
+def _snapshot(table: Table, dataset: str, snapshot: str | None) -> Snapshot:
+    if snapshot is None:
+        current = table.current_snapshot()
+        if current is None:
+            raise MlopsError(f"{dataset} has no rows yet", fix=f"mlops data ingest {dataset}")
+        return current
+    found = table.snapshot_by_id(int(snapshot)) if snapshot.isascii() and snapshot.isdigit() else None
+    if found is None:
+        known = ", ".join(str(entry.snapshot_id) for entry in table.snapshots()[-5:]) or "none"
+        raise MlopsError(
+            f"{dataset} has no snapshot {snapshot!r}", fix=f"the latest are {known}; older ones may have been expired"
+        )
+    return found
+
+
+def _primary_key(table: Table, snapshot: Snapshot) -> tuple[str, ...]:
+    """The key noted with the snapshot or, when another engine wrote it (a compaction), with the one before it."""
+    at: Snapshot | None = snapshot
+    while at is not None:
+        noted = at.summary.additional_properties.get(PRIMARY_KEY) if at.summary is not None else None
+        if noted:
+            return tuple(noted.split(","))
+        at = table.snapshot_by_id(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
+    return ()
+
+
+def tag_of(batch: str) -> str:
+    """The tag of the snapshot that added a batch: `batch-` and the first 12 digits of its digest."""
+    return f"batch-{batch.removeprefix('sha256:')[:12]}"
+
+
+def find_batch(table: Table, batch: str) -> Snapshot | None:
+    """The snapshot that added a batch, or None: then none of its rows is in the table."""
+    for snapshot in table.snapshots():
+        if snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch:
+            return snapshot
+    return None
+
+
+def append(table: Table, rows: pa.RecordBatchReader, batch: str, properties: Mapping[str, str]) -> str:
+    """Add rows to a table and tag the snapshot, in one commit: either all of it happened, or nothing.
+
+    A commit that loses against another one is not tried again here: what was checked against the table (is the batch
+    in it, are its keys) may no longer hold.
+
+    Args:
+        table: the table, as it was when the rows were checked.
+        rows: with the table's columns; read as a stream.
+        batch: digest of the landing file.
+        properties: noted with the snapshot, besides the batch.
+
+    Returns:
+        The new snapshot's id.
+
+    Raises:
+        pyiceberg.exceptions.CommitFailedException: another commit came first.
+    """
+    from pyiceberg.table import Table as IcebergTable
+    from pyiceberg.table import TableProperties
+    from pyiceberg.table.update.snapshot import ManageSnapshots
+
+    # Only in this process's copy: other writers keep their own settings. The smaller parts bound the memory.
+    settings = {
+        **table.metadata.properties,
+        TableProperties.COMMIT_NUM_RETRIES: "0",
+        TableProperties.WRITE_TARGET_FILE_SIZE_BYTES: str(128 << 20),
+    }
+    once = IcebergTable(
+        identifier=table.name(),
+        metadata=table.metadata.model_copy(update={"properties": settings}),
+        metadata_location=table.metadata_location,
+        io=table.io,
+        catalog=table.catalog,
+    )
+    with once.transaction() as transaction:
+        transaction.append(_as_table_has_it(table, rows), snapshot_properties={BATCH: batch, **properties})
+        added: Any = transaction.table_metadata.current_snapshot_id
+        with ManageSnapshots(transaction) as manage:
+            manage.create_tag(added, tag_of(batch))
+    return str(added)
+
+
+def _as_table_has_it(table: Table, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """`rows` in the table's own Arrow schema: Iceberg compares order, types and which columns must have a value."""
+    import pyarrow as pa
+    from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+    schema = schema_to_pyarrow(table.schema(), include_field_ids=False)
+    schema = pa.schema([field for field in schema if field.name in rows.schema.names])
+
+    def batches() -> Any:
+        for batch in rows:
+            arrays = [batch.column(field.name).cast(field.type) for field in schema]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())

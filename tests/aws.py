@@ -1,0 +1,112 @@
+"""An emulated AWS account for tests: moto's server on 127.0.0.1, without IAM enforcement."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import boto3
+
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Repositories
+from pipelines.declarations.names import table_name
+
+REGION = "eu-west-1"
+ACCOUNT = "123456789012"
+
+
+@dataclass(frozen=True)
+class EmulatedAccount:
+    """A running account.
+
+    Attributes:
+        endpoint: base URL of every service.
+    """
+
+    endpoint: str
+
+    def environ(self) -> dict[str, str]:
+        """The standard variables by which the SDKs, in this process or another, find the account."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+@contextmanager
+def emulated_account() -> Iterator[EmulatedAccount]:
+    """Start an account; the SDKs of this process find it until the block ends."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        account = EmulatedAccount(f"http://{host}:{port}")
+        others = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLOPS_"))}
+        with mock.patch.dict(os.environ, {**others, **account.environ()}, clear=True):
+            boto3.setup_default_session()
+            yield account
+    finally:
+        server.stop()
+        boto3.setup_default_session()
+
+
+def make_environment(name: str = "dev", *contracts: Contract) -> EnvironmentDescriptor:
+    """The buckets, the Glue database and the empty Iceberg tables that the infrastructure makes; names never repeat.
+
+    Args:
+        name: of the environment.
+        contracts: one table is made for each.
+    """
+    unique = uuid.uuid4().hex[:12]
+    buckets = {kind: f"{name}-{kind}-{unique}" for kind in ("landing", "lake", "logs", "registry")}
+    s3 = boto3.client("s3")
+    for bucket in buckets.values():
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    database = f"{name}_{unique}"
+    boto3.client("glue").create_database(DatabaseInput={"Name": database})
+    descriptor = EnvironmentDescriptor(
+        name=name,
+        promotes_from=None,
+        region=REGION,
+        account=ACCOUNT,
+        landing_bucket=buckets["landing"],
+        lake_bucket=buckets["lake"],
+        logs_bucket=buckets["logs"],
+        registry_bucket=buckets["registry"],
+        catalog_database=database,
+        signing_key=f"arn:aws:kms:{REGION}:{ACCOUNT}:key/none",
+        trusted_keys={},
+        cluster=f"mlops-{name}",
+        namespace=f"models-{name}",
+        images=ImageReferences(training=None, serving=None),
+        repositories=Repositories(training="none", serving="none"),
+    )
+    for contract in contracts:
+        make_table(descriptor, contract)
+    return descriptor
+
+
+def make_table(descriptor: EnvironmentDescriptor, contract: Contract) -> None:
+    """The empty Iceberg table of a contract."""
+    from pipelines.data.catalog import open_catalog
+    from pipelines.data.columns import iceberg_schema
+
+    table = table_name(contract.name)
+    open_catalog(descriptor).create_table(
+        (descriptor.catalog_database, table),
+        iceberg_schema(contract),
+        location=f"s3://{descriptor.lake_bucket}/{descriptor.catalog_database}/{table}",
+        properties={"format-version": "2"},
+    )
