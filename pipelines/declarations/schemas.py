@@ -36,13 +36,17 @@ def json_schemas() -> dict[str, str]:
     return texts
 
 
+def outdated_schemas(folder: Path = FOLDER) -> list[Path]:
+    """The files in `folder` that are not what `export_schemas` would write."""
+    texts = {folder / name: text for name, text in json_schemas().items()}
+    return [path for path, text in texts.items() if not path.is_file() or path.read_text() != text]
+
+
 def export_schemas(folder: Path = FOLDER) -> list[Path]:
     """Write the JSON Schemas into `folder`; the paths of those that changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    changed = []
-    for name, text in json_schemas().items():
-        path = folder / name
-        if not path.is_file() or path.read_text() != text:
-            path.write_text(text)
-            changed.append(path)
-    return changed
+    texts = json_schemas()
+    outdated = outdated_schemas(folder)
+    for path in outdated:
+        path.write_text(texts[path.name])
+    return outdated

@@ -1,0 +1,191 @@
+"""The repository as one thing: its declarations fit each other, or the error says which does not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.declarations.documents import parse
+from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
+
+ROOT = Path(__file__).parents[3]
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    for name in ("Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.staging.yaml", "Pulumi.prod.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data-contracts", tmp_path / "data-contracts")
+    return Project(tmp_path)
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_everything_this_repository_declares_is_in_order() -> None:
+    project = Project(ROOT)
+    assert project.environments == ("dev", "staging", "prod")
+    for model in project.model_names:
+        declared = project.model(model)
+        assert set(declared.features) <= set(project.contract(declared.contract).columns)
+        for environment in project.environments:
+            assert project.release(model, environment).model == model
+
+
+def test_a_fork_starts_with_nothing_released_and_no_image_pinned() -> None:
+    project = Project(ROOT)
+    for environment in project.environments:
+        for model in project.model_names:
+            assert project.release(model, environment).bundle is None
+        images = project.stack(environment).config.environment.images
+        assert (images.training, images.serving) == (None, None)
+
+
+def test_the_project_is_found_from_any_folder_inside_it(project: Project) -> None:
+    assert Project.find(project.root / "models" / "diabetes-progression").root == project.root.resolve()
+
+
+def test_outside_a_project_the_error_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match=r"no Pulumi\.yaml in .* or any folder above"):
+        Project.find(tmp_path)
+
+
+def test_an_environment_is_added_by_adding_its_file(project: Project) -> None:
+    text = (project.root / "Pulumi.prod.yaml").read_text().replace("promotes_from: staging", "promotes_from: prod")
+    (project.root / "Pulumi.canary.yaml").write_text(text)
+    assert project.environments == ("dev", "staging", "prod", "canary")
+
+
+def test_the_order_of_environments_may_not_be_a_circle(project: Project) -> None:
+    change(project.root / "Pulumi.staging.yaml", "promotes_from: dev", "promotes_from: prod")
+    with pytest.raises(DeclarationError, match="expected an order, found a circle"):
+        _ = project.environments
+
+
+def test_an_environment_that_promotes_from_an_unknown_one_is_refused_with_the_line(project: Project) -> None:
+    change(project.root / "Pulumi.staging.yaml", "promotes_from: dev", "promotes_from: qa")
+    with pytest.raises(DeclarationError, match=r"Pulumi\.staging\.yaml:\d+: .*one of dev, prod, staging, found 'qa'"):
+        _ = project.environments
+
+
+def test_only_the_first_environment_trains(project: Project) -> None:
+    change(project.root / "Pulumi.prod.yaml", "trains: false", "trains: true")
+    with pytest.raises(DeclarationError, match="trains: true exactly where promotes_from is null"):
+        project.stack("prod")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p: p.stack("qa"), "the environments are dev, prod, staging"),
+        (lambda p: p.model("churn"), "mlops new model churn"),
+        (lambda p: p.contract("patients"), "the datasets are diabetes-patients"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(
+    project: Project, call: Callable[[Project], object], words: str
+) -> None:
+    with pytest.raises(MlopsError, match=words):
+        call(project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "target: progression",
+            "target: outcome",
+            r"target: expected a column of diabetes-patients .* found 'outcome'",
+        ),
+        (
+            "contract: diabetes-patients",
+            "contract: patients",
+            "contract: expected one of diabetes-patients, found 'patients'",
+        ),
+        ("[age, sex, bmi,", "[age, sex, weight,", r"features\[2\]: .* found 'weight'"),
+        ("protected: [sex]", "protected: [gender]", "found 'sex', which is not listed"),
+        ("features: [age,", "features: [progression, age,", "features without the target"),
+        ("name: diabetes-progression", "name: diabetes", "expected 'diabetes-progression', the folder's name"),
+        ("metric: r2", "metric: auc", "gates on metrics of regression"),
+        ("column: bmi", "column: weight", r"slices\[2\]\.column: .* found 'weight'"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(project: Project, old: str, new: str, words: str) -> None:
+    change(project.model_file("diabetes-progression"), old, new)
+    with pytest.raises(DeclarationError, match=words):
+        project.model("diabetes-progression")
+
+
+def test_a_contract_that_lacks_the_target_is_refused_by_the_model(project: Project) -> None:
+    change(project.contract_file("diabetes-patients"), "- name: progression", "- name: outcome")
+    with pytest.raises(DeclarationError, match="found 'progression'"):
+        project.model("diabetes-progression")
+
+
+def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
+    project.contract_file("diabetes-patients").unlink()
+    with pytest.raises(DeclarationError, match="expected one of none yet"):
+        project.model("diabetes-progression")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("mustBe: 0}", "mustBee: 0}", "mustBee"),
+        ("primaryKey: true", "primaryKey: false", "primaryKey: true, by which rows are told apart"),
+        ("{minimum: 0, maximum: 120}", '{minimum: "young"}', "a number as bound of integer"),
+        ("{minimum: 10, maximum: 80}", "{pattern: abc}", "minLength, maxLength and pattern on text"),
+        ("metric: rowCount", "metric: freshness", "'nullValues', 'missingValues'"),
+        ("apiVersion: v3.1.0", "apiVersion: v2.2.2", "'v3.1.0'"),
+        ("- name: bmi", "- name: age", "each property once"),
+        (
+            "{metric: invalidValues, arguments: {validValues: [1, 2]}, mustBe: 0}",
+            "{metric: invalidValues, mustBe: 0}",
+            "validValues",
+        ),
+    ],
+)
+def test_a_contract_that_could_not_be_kept_is_refused(project: Project, old: str, new: str, words: str) -> None:
+    change(project.contract_file("diabetes-patients"), old, new)
+    with pytest.raises(DeclarationError, match=words):
+        project.contract("diabetes-patients")
+
+
+def test_a_release_is_read_back_as_it_was_written(project: Project) -> None:
+    release = Release(model="diabetes-progression", environment="dev", bundle=DIGEST, replaces=None)
+    path = project.release_file("diabetes-progression", "dev")
+    path.write_text(render_release(release))
+    assert project.release("diabetes-progression", "dev") == release
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("bundle: sha256:abc\nreplaces: null", "text that matches"),
+        (f"bundle: {DIGEST}\nreplaces: {DIGEST}", "replaces another bundle"),
+        (f"bundle: null\nreplaces: {DIGEST}", "replaces: null while bundle is null"),
+        (f"bundle: {DIGEST}", "replaces: expected this key"),
+    ],
+)
+def test_a_release_that_makes_no_sense_is_refused(body: str, words: str) -> None:
+    text = f"model: diabetes-progression\nenvironment: dev\n{body}\n"
+    with pytest.raises(DeclarationError, match=words):
+        parse(text, Release, Path("dev.yaml"))
+
+
+def test_a_release_in_the_wrong_folder_is_refused(project: Project) -> None:
+    shutil.copy(
+        project.release_file("diabetes-progression", "prod"), project.release_file("diabetes-progression", "staging")
+    )
+    with pytest.raises(DeclarationError, match="expected 'staging', as the path says, found 'prod'"):
+        project.release("diabetes-progression", "staging")
