@@ -3,10 +3,12 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 GROUPS := infra pipelines local test
-INSTALLED := $(VENV)/.installed
+PINNED := $(GROUPS:%=requirements/%.txt) requirements/uv.txt pyproject.toml
+# Named by what is pinned, so that another checkout of the same pins finds everything installed.
+INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
 
 .PHONY: help
 help: ## This text
@@ -15,13 +17,13 @@ help: ## This text
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
 
-$(INSTALLED): $(GROUPS:%=requirements/%.txt) requirements/uv.txt pyproject.toml
+$(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(GROUPS:%=-r requirements/%.txt)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
+	@rm -f $(VENV)/.installed-* && touch $@
 
 .PHONY: demo
 demo: setup ## The main job, end to end, on this machine: data, training, dev, staging, prod

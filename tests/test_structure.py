@@ -1,0 +1,90 @@
+"""The shape of the repository: imports go downward only, and no file names what it must not."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = [
+    {"pipelines.cli"},
+    {"pipelines.promotion", "pipelines.monitoring"},
+    {"pipelines.serving", "pipelines.training"},
+    {"pipelines.data"},
+    {"pipelines.registry", "pipelines.cluster"},
+    {"pipelines.declarations"},
+]
+"""From the top down: a package imports only from floors below its own, or from itself."""
+
+ABOVE_THE_LOCAL_TARGET = {"pipelines.cli"}
+
+
+def package(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides its floor"
+            yield node.lineno, node.module or ""
+
+
+def floor_of(module: str) -> int | None:
+    return next((n for n, floor in enumerate(FLOORS) if package(module) in floor), None)
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", sources("pipelines"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_pipelines_import_only_downward(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if module == "pipelines.__init__":
+        return
+    own = floor_of(module)
+    assert own is not None, f"{module} is on no floor: add its package to FLOORS"
+    for line, imported in imports(path):
+        if imported.split(".")[0] in ("infra", "tests"):
+            assert imported.startswith("infra.local") and package(module) in ABOVE_THE_LOCAL_TARGET, (
+                f"{path}:{line} imports {imported}"
+            )
+        if imported.split(".")[0] == "pipelines" and package(imported) != package(module):
+            target = floor_of(imported)
+            assert target is not None and target > own, f"{path}:{line} imports {imported}, which is not below"
+
+
+@pytest.mark.parametrize("path", sources("infra"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_infrastructure_imports_only_declarations(path: Path) -> None:
+    for line, imported in imports(path):
+        if imported.split(".")[0] == "pipelines":
+            assert package(imported) == "pipelines.declarations", f"{path}:{line} imports {imported}"
+        assert imported.split(".")[0] != "tests", f"{path}:{line} imports {imported}"
+
+
+def test_the_pulumi_program_does_not_know_of_the_local_target() -> None:
+    program = [path for path in sources("infra") if "local" not in path.relative_to(ROOT / "infra").parts]
+    assert program
+    for path in program:
+        assert not re.search(r"infra\.local|moto|127\.0\.0\.1|localhost", path.read_text()), path
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False).stdout
+    return [ROOT / name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_file_holds_the_address_of_a_package_index() -> None:
+    words = ("--index" + "-url", "--extra-index" + "-url", "--find" + "-links", "pypi" + ".org", "registry." + "npmjs")
+    for path in tracked_files():
+        text = path.read_bytes().decode(errors="replace")
+        assert not [word for word in words if word in text], path
