@@ -106,7 +106,7 @@ def served_bundle(endpoint: str, model: str) -> str:
 @click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="An Open Inference Protocol request; without it, the first golden request of the live bundle.",
+    help="An Open Inference Protocol request; without it, the golden request of the live bundle.",
 )
 @target_option
 def predict(model: str, environment: str, file: Path | None, target: str) -> None:
@@ -120,13 +120,13 @@ def predict(model: str, environment: str, file: Path | None, target: str) -> Non
 def ask(
     target: Target, model: str, environment: str, request: bytes | None = None
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Send a request (by default the live bundle's first golden one) to an endpoint; the request and the answer.
+    """Send a request (by default the live bundle's golden one) to an endpoint; the request and the answer.
 
     Raises:
         MlopsError: nothing is released there, or the endpoint answers with an error.
     """
+    from pipelines.declarations.bundle import GoldenPredictions
     from pipelines.declarations.documents import parse
-    from pipelines.declarations.golden import Golden
     from pipelines.registry.bundles import fetch
 
     target.project.model(model)
@@ -136,6 +136,7 @@ def ask(
         raise MlopsError(f"{model} is not released in {environment}", fix="release a bundle there, then `mlops deploy`")
     if request is None:
         served = served_bundle(endpoint, model)
-        golden = parse(fetch(descriptor, model, served, ["golden.json"]).files["golden.json"], Golden, Path("golden.json"))
-        request = golden.cases[0].request.model_dump_json(exclude_none=True).encode()
+        content = fetch(descriptor, model, served, ["golden.json"]).files["golden.json"]
+        golden = parse(content, GoldenPredictions, Path("golden.json"))
+        request = json.dumps({"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}).encode()
     return json.loads(request), call(f"{endpoint}/v2/models/{model}/infer", request)
