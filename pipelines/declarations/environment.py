@@ -18,6 +18,12 @@ VARIABLE = "MLOPS_ENVIRONMENT"
 
 PORT_OF_HTTPS = 443
 
+Cidr = Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")]
+"""A range of IPv4 addresses, `10.0.0.0/8`."""
+
+PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+"""The addresses of private networks (RFC 1918), in which every VPC lies unless somebody went out of their way."""
+
 
 class Images(Declaration):
     """The images that an environment's pods run, by digest; None until one has been built and pinned."""
@@ -38,6 +44,10 @@ class EnvironmentConfig(Declaration):
         cluster: name of the EKS cluster.
         namespace: the Kubernetes namespace, made by the program.
         ingress_class: the class whose controller moves traffic by weight; `alb` is the AWS Load Balancer Controller.
+        load_balancer_cidrs: address ranges from which the load balancer reaches the pods. The private ranges unless
+            said; name the subnets of your load balancers to keep other pods of the VPC out.
+        permissions_boundary: ARN of the managed policy that bounds every role the program makes, where the deploy role
+            may only make roles that carry it; None where the account has none.
         noncurrent_days: days that a superseded or deleted version of an object is kept.
         retention_days: days during which Object Lock lets nobody delete a bundle or a ledger record.
         log_days: days that logs are kept.
@@ -52,6 +62,10 @@ class EnvironmentConfig(Declaration):
     cluster: Name
     namespace: Name
     ingress_class: Name = "alb"
+    load_balancer_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)] = PRIVATE_RANGES
+    permissions_boundary: Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:policy/\S+$")] | None = (
+        None
+    )
     noncurrent_days: Annotated[int, Field(ge=1)] = 30
     retention_days: Annotated[int, Field(ge=1)] = 1
     log_days: Annotated[int, Field(ge=1)] = 90
