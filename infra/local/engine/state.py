@@ -44,6 +44,7 @@ class ResourceState:
         provider: the reference `urn::id` of an explicit provider, or empty.
         external: read by the program, not managed by it.
         recorded: why nothing stands for it at the target, or empty.
+        secret_names: outputs that the program declared to be secret.
     """
 
     urn: str
@@ -60,6 +61,7 @@ class ResourceState:
     deleted_with: str = ""
     external: bool = False
     recorded: str = ""
+    secret_names: tuple[str, ...] = ()
 
     @property
     def type(self) -> str:
@@ -340,7 +342,8 @@ def _decode_one(document: dict[str, Any], seal: Seal) -> ResourceState:
     Urn.parse(known["urn"])
     for key in ("inputs", "outputs"):
         known[key] = _decode_properties(known.get(key, {}), seal)
-    known["dependencies"] = tuple(known.get("dependencies", ()))
+    for key in ("dependencies", "secret_names"):
+        known[key] = tuple(known.get(key, ()))
     known["property_dependencies"] = tuple((key, tuple(urns)) for key, urns in known.get("property_dependencies", ()))
     return ResourceState(**known)
 
