@@ -1,0 +1,102 @@
+"""The clients of one account: made once each, shared by all threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from configparser import ConfigParser
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Cloud:
+    """Reaches the AWS API that the standard variables name.
+
+    Args:
+        environ: `AWS_ENDPOINT_URL`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_REGION`, as in `Account.environ()`. Taken as
+            an argument, so that a process can hold several accounts and need not change its own environment.
+        home: where the account's files are.
+    """
+
+    def __init__(self, environ: Mapping[str, str], home: Path) -> None:
+        self.home = home
+        self.region = environ["AWS_REGION"]
+        self._endpoint = environ["AWS_ENDPOINT_URL"]
+        self._credentials = Path(environ["AWS_SHARED_CREDENTIALS_FILE"])
+        self._making = threading.Lock()  # a session's clients are safe to share, making them is not
+        self._session: Any = None
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._account = ""
+
+    @property
+    def account(self) -> str:
+        """The twelve-digit id of the account behind the credentials."""
+        if not self._account:
+            self._account = str(self.client("sts").get_caller_identity()["Account"])
+        return self._account
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """A boto3 client that any thread may use.
+
+        Args:
+            region: another region than the account's default.
+        """
+        where = region or self.region
+        with self._making:
+            if (service, where) not in self._clients:
+                self._clients[service, where] = self._make(service, where)
+            return self._clients[service, where]
+
+    def shape(self, service: str, operation: str) -> Any:
+        """The shape of an operation's parameters, from botocore's model of the service."""
+        return self.client(service).meta.service_model.operation_model(operation).input_shape
+
+    def _make(self, service: str, region: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        if self._session is None:
+            profile = ConfigParser(interpolation=None)
+            profile.read(self._credentials, encoding="utf-8")
+            if "default" not in profile:
+                raise MlopsError(
+                    f"no AWS credentials in {self._credentials}", fix="start the local target: mlops local start."
+                )
+            self._session = boto3.Session(
+                aws_access_key_id=profile["default"]["aws_access_key_id"],
+                aws_secret_access_key=profile["default"]["aws_secret_access_key"],
+            )
+        return self._session.client(
+            service,
+            region_name=region,
+            endpoint_url=self._endpoint,
+            config=Config(
+                max_pool_connections=32,
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"mode": "standard", "max_attempts": 3},
+            ),
+        )
+
+
+def code_of(error: Any) -> str:
+    """The error code in a botocore ClientError (`NoSuchBucket`)."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def tolerating(*codes: str) -> Iterator[None]:
+    """Lets the given AWS errors pass: what they complain of is what was wanted, such as a thing already gone."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if code_of(error) not in codes:
+            raise

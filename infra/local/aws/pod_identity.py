@@ -1,0 +1,103 @@
+"""Which role the pods of a service account assume: the associations, in a file that the cluster's agent reads.
+
+moto has no EKS Pod Identity, so nothing is created there. The file maps a cluster's name to its associations:
+`{"mlops": [{"id": …, "namespace": …, "service_account": …, "role_arn": …}]}`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.declarations.errors import MlopsError
+
+FILE = "pod-identity.json"
+
+
+@dataclass(frozen=True)
+class Association:
+    """The role of one service account of one cluster."""
+
+    id: str
+    namespace: str
+    service_account: str
+    role_arn: str
+
+
+def role_of(home: Path, cluster: str, namespace: str, service_account: str) -> str | None:
+    """The ARN of the role that pods of a service account assume, None when there is no association.
+
+    Args:
+        home: the account's folder.
+    """
+    for association in associations(home, cluster):
+        if (association.namespace, association.service_account) == (namespace, service_account):
+            return association.role_arn
+    return None
+
+
+def associations(home: Path, cluster: str) -> tuple[Association, ...]:
+    """Every association of a cluster."""
+    return _read(home / FILE).get(cluster, ())
+
+
+def associate(home: Path, cluster: str, association: Association) -> None:
+    """Adds an association, or changes the one with the same id.
+
+    Raises:
+        MlopsError: another association stands for that service account, which EKS refuses too.
+    """
+    with _changing(home) as found:
+        others = [known for known in found.get(cluster, ()) if known.id != association.id]
+        for other in others:
+            if (other.namespace, other.service_account) == (association.namespace, association.service_account):
+                raise MlopsError(
+                    f"the service account {other.namespace}/{other.service_account} of the cluster {cluster} "
+                    f"has a pod identity association already ({other.id}, {other.role_arn})",
+                    fix="remove one of the two; EKS allows one role a service account.",
+                )
+        found[cluster] = (*others, association)
+
+
+def dissociate(home: Path, cluster: str, association_id: str) -> None:
+    """Removes an association; it may be gone already."""
+    with _changing(home) as found:
+        left = tuple(known for known in found.get(cluster, ()) if known.id != association_id)
+        found[cluster] = left
+        if not left:
+            del found[cluster]
+
+
+def _read(path: Path) -> dict[str, tuple[Association, ...]]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise MlopsError(f"{path} is not JSON: {error}", fix="stop and start the local target.") from error
+    return {cluster: tuple(Association(**item) for item in items) for cluster, items in held.items()}
+
+
+@contextmanager
+def _changing(home: Path) -> Iterator[dict[str, tuple[Association, ...]]]:
+    """The associations, to be changed by one thread of one process at a time."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home / f".{FILE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = _read(home / FILE)
+        yield found
+        text = json.dumps(
+            {cluster: [asdict(item) for item in items] for cluster, items in sorted(found.items())}, indent=1
+        )
+        handle, temporary = tempfile.mkstemp(dir=home, prefix=f".{FILE}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(home / FILE)
