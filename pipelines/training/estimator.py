@@ -36,11 +36,11 @@ def from_sklearn(estimator: Any, features: pd.DataFrame) -> TrainedModel:
     return TrainedModel(estimator.predict_proba, model, tuple(classes.tolist()))
 
 
-def _converted(estimator: Any, names: list[str], numeric: list[str]) -> onnx.ModelProto:
+def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
-    def convert(inputs: list[tuple[str, Any]]) -> onnx.ModelProto:
+    def convert(inputs: list[tuple[str, Any]]) -> Any:
         options = {"zipmap": False} if hasattr(estimator, "classes_") else None
         return convert_sklearn(estimator, initial_types=inputs, options=options)
 

@@ -1,0 +1,92 @@
+"""The model card of a bundle, in Markdown. Nothing in it depends on when or where the model was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pipelines.declarations.bundle import DatasetVersion
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.model import METRICS, Model
+
+
+def write_card(model: Model, contract: Contract, dataset: DatasetVersion, evaluation: Evaluation) -> str:
+    """The text of `card.md`, after Mitchell et al., Model Cards for Model Reporting (2019)."""
+    holdout = evaluation.holdout
+    limitations = (contract.description or {}).get("limitations")
+    parts = [
+        f"# {model.name}",
+        model.objective.strip(),
+        f"**Intended use.** {' '.join(model.intended_use.split())}",
+        f"**Owner.** {model.owner}",
+        "## Data",
+        f"{contract.name} {contract.version}, snapshot {dataset.snapshot}, {dataset.rows} rows "
+        f"(content `{dataset.content}`). {holdout.training_rows} rows were trained on and {holdout.rows} kept from "
+        "training, chosen by their keys"
+        + (f"; {holdout.unlabelled_rows} had no target yet." if holdout.unlabelled_rows else "."),
+        f"Predicts `{model.target}` from {', '.join(f'`{name}`' for name in model.features)}.",
+        "## Metrics on the holdout",
+        _table(
+            ("metric", "value", "95 % interval", "better"),
+            (
+                (metric, _number(e.value), f"{_number(e.low)} to {_number(e.high)}", METRICS[model.task][metric])
+                for metric, e in evaluation.metrics.items()
+            ),
+        ),
+    ]
+    metrics = list(evaluation.metrics)
+    if evaluation.slices:
+        parts += [
+            "## Slices",
+            _table(
+                ("slice", "rows", *metrics),
+                (
+                    (name, str(part.rows), *(_number(part.metrics.get(metric)) for metric in metrics))
+                    for name, part in evaluation.slices.items()
+                ),
+            ),
+        ]
+    for attribute, groups in evaluation.groups.items():
+        parts += [
+            f"## Fairness: {attribute}",
+            _table(
+                (attribute, "rows", *metrics),
+                (
+                    *(
+                        (name, str(part.rows), *(_number(part.metrics.get(metric)) for metric in metrics))
+                        for name, part in groups.groups.items()
+                    ),
+                    ("difference", "", *(_number(groups.difference[metric]) for metric in metrics)),
+                    ("ratio", "", *(_number(groups.ratio[metric]) for metric in metrics)),
+                ),
+            ),
+        ]
+    parts += ["## Limitations", *_limitations(evaluation, limitations)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _limitations(evaluation: Evaluation, of_the_data: object) -> list[str]:
+    lines = [f"- {of_the_data}"] if of_the_data else []
+    lines.append(
+        f"- Measured on {evaluation.holdout.rows} rows of the data it was trained with; other populations may differ."
+    )
+    small = [
+        f"{attribute} {name} ({part.rows})"
+        for attribute, groups in evaluation.groups.items()
+        for name, part in groups.groups.items()
+        if part.rows < 30
+    ]
+    if small:
+        lines.append(f"- Too few rows to judge these groups by: {', '.join(small)}.")
+    if evaluation.holdout.leaked_rows:
+        lines.append(f"- {evaluation.holdout.leaked_rows} rows of the holdout are equal to rows in training.")
+    return ["\n".join(lines)]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,159 @@
+"""Evaluate a model on its holdout: overall, per slice, per protected group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.declarations.baseline import category
+from pipelines.declarations.evaluation import Estimate, Evaluation, Groups, Holdout, Part, Sample
+from pipelines.declarations.model import Model, Slice, Task
+from pipelines.training.metrics import Floats, measure, replicate
+from pipelines.training.split import Hashes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_SAMPLED = 5000
+"""Rows of the holdout that `evaluation.json` holds."""
+
+DIGITS = 9
+"""Significant digits of a figure: what is left after rounding is the same on every machine."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of the holdout, beside the truth.
+
+    Attributes:
+        truth: (n,): the target, or the index of its class.
+        predicted: (n,) for regression; (n, classes) probabilities for classification.
+        classes: for classification.
+    """
+
+    truth: Floats
+    predicted: Floats
+    classes: tuple[str | int, ...] | None
+
+
+def evaluate(model: Model, holdout: Holdout, rows: pd.DataFrame, keys: Hashes, predictions: Predictions) -> Evaluation:
+    """Everything that `evaluation.json` says.
+
+    Args:
+        model: the declaration: its task, slices and protected attributes.
+        holdout: which rows these are.
+        rows: the holdout, with every column of the contract.
+        keys: hashes of their keys.
+        predictions: of the same rows, in the same order.
+    """
+    return Evaluation(
+        model=model.name,
+        task=model.task,
+        classes=predictions.classes,
+        holdout=holdout,
+        metrics=_overall(model, predictions),
+        slices={part.name: _part(model.task, predictions, _in_slice(rows, part)) for part in model.slices},
+        groups={name: _groups(model.task, predictions, rows[name]) for name in model.protected},
+        sample=_sample(keys, predictions),
+    )
+
+
+def _overall(model: Model, predictions: Predictions) -> dict[str, Estimate]:
+    once = measure(model.task, predictions.truth, predictions.predicted)
+    many = replicate(model.task, predictions.truth, predictions.predicted, model.training.seed)
+    estimates = {}
+    for metric, value in once.items():
+        defined = many[metric][np.isfinite(many[metric])]
+        low, high = np.quantile(defined, (0.025, 0.975)) if len(defined) else (np.nan, np.nan)
+        estimates[metric] = Estimate(value=_figure(value[0]), low=_figure(low), high=_figure(high))
+    return estimates
+
+
+def _part(task: Task, predictions: Predictions, chosen: NDArray[Any]) -> Part:
+    truth = predictions.truth[chosen]
+    values = measure(task, truth, predictions.predicted[chosen]) if len(truth) else {}
+    return Part(rows=len(truth), metrics={metric: _figure(value[0]) for metric, value in values.items()})
+
+
+def _in_slice(rows: pd.DataFrame, part: Slice) -> NDArray[np.bool_]:
+    column = rows[part.column]
+    if part.equals is not None:
+        chosen = column == part.equals
+    else:
+        chosen = column.notna()
+        if part.minimum is not None:
+            chosen &= column >= part.minimum
+        if part.below is not None:
+            chosen &= column < part.below
+    return np.asarray(chosen.fillna(False), dtype=bool)
+
+
+def _groups(task: Task, predictions: Predictions, attribute: pd.Series) -> Groups:
+    import pandas as pd
+    from fairlearn.metrics import MetricFrame
+
+    names = attribute.map(lambda value: "null" if pd.isna(value) else _name(value)).astype(str)
+    at = np.arange(len(names))
+    metrics = list(measure(task, predictions.truth, predictions.predicted))
+
+    def on_rows(metric: str) -> Callable[[Any, Any], float]:
+        # fairlearn hands over the rows of one group; probabilities of several classes do not fit its one column.
+        def value(group: Any, _: Any) -> float:
+            chosen = np.asarray(group)
+            return float(measure(task, predictions.truth[chosen], predictions.predicted[chosen])[metric][0])
+
+        return value
+
+    functions: dict[str, Callable[[Any, Any], float]] = {metric: on_rows(metric) for metric in metrics}
+    frame = MetricFrame(metrics=functions, y_true=at, y_pred=at, sensitive_features=names.to_numpy())
+    by_group = frame.by_group.astype(float)
+    least, greatest = by_group.min(), by_group.max()
+    difference = frame.difference(method="between_groups", errors="coerce")
+    # fairlearn's ratio is of the least to the greatest.
+    ratio = frame.ratio(method="between_groups", errors="coerce")
+    return Groups(
+        groups={
+            str(name): Part(
+                rows=int((names == name).sum()), metrics={m: _figure(v) for m, v in by_group.loc[name].items()}
+            )
+            for name in sorted(by_group.index)
+        },
+        difference={metric: _figure(difference[metric]) for metric in metrics},
+        ratio={
+            metric: _figure(1 / ratio[metric]) if least[metric] > 0 and np.isfinite(greatest[metric]) else None
+            for metric in metrics
+        },
+    )
+
+
+def _name(value: Any) -> str:
+    plain = value.item() if isinstance(value, np.generic) else value
+    return category(plain) if isinstance(plain, str | int | float | bool) else str(plain)
+
+
+def _sample(keys: Hashes, predictions: Predictions) -> Sample:
+    order = np.argsort(keys, kind="stable")[:MOST_SAMPLED]
+    predicted = predictions.predicted[order]
+    values: tuple[Any, ...]
+    if predicted.ndim == 1:
+        values = tuple(rounded(value) for value in predicted)
+    else:
+        values = tuple(tuple(rounded(value) for value in row) for row in predicted)
+    return Sample(
+        keys=tuple(f"{key:016x}" for key in keys[order].tolist()),
+        truth=tuple(float(value) for value in predictions.truth[order]),
+        predicted=values,
+    )
+
+
+def rounded(value: float) -> float:
+    """`value` to `DIGITS` significant digits."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _figure(value: float) -> float | None:
+    return rounded(float(value)) if np.isfinite(value) else None

@@ -1,0 +1,62 @@
+"""The training function of a model, loaded from the model's own folder."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from typing import TYPE_CHECKING
+
+from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.errors import MlopsError
+from pipelines.training.api import TrainedModel, TrainingData
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.declarations.model import Model
+
+TrainingFunction = Callable[[TrainingData], TrainedModel]
+
+
+@contextmanager
+def training_function(model: Model, folder: Path) -> Iterator[TrainingFunction]:
+    """The function that `training.entrypoint` names, until the block ends.
+
+    The folder is a package of its own while it is loaded: its modules reach each other by `from . import …`, and
+    nothing outside it becomes importable or hidden.
+
+    Raises:
+        MlopsError: there is no such module or function.
+    """
+    module_name, _, function_name = model.training.entrypoint.partition(":")
+    path = folder / f"{module_name}.py"
+    if not path.is_file():
+        raise MlopsError(
+            f"the entry point {model.training.entrypoint} of {model.name} is missing: there is no {path}",
+            fix="training.entrypoint is module:function in the model's folder",
+        )
+    package = f"mlops_model_{digest_of_bytes(str(folder.resolve()).encode())[7:19]}"
+    spec = ModuleSpec(package, None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    sys.modules[package] = module_from_spec(spec)
+    writes = sys.dont_write_bytecode
+    try:
+        # Nothing is left in the model's folder.
+        sys.dont_write_bytecode = True
+        importlib.invalidate_caches()
+        module = importlib.import_module(f"{package}.{module_name}")
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise MlopsError(
+                f"{path} has no function {function_name!r}, which training.entrypoint of {model.name} names",
+                fix=f"define `def {function_name}(data: TrainingData) -> TrainedModel` there",
+            )
+        yield function
+    finally:
+        sys.dont_write_bytecode = writes
+        for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+            del sys.modules[name]

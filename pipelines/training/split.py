@@ -1,0 +1,80 @@
+"""Which rows are kept from training: decided by each row's key alone, so that a row never moves as data grows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Hashes = NDArray[np.uint64]
+
+
+def in_holdout(keys: Hashes, seed: int, share: float) -> NDArray[np.bool_]:
+    """Which rows belong to the holdout.
+
+    Args:
+        keys: one hash a row, see `hash_keys`.
+        seed: another seed makes another holdout.
+        share: of the rows, in (0, 1); kept up to chance, as each row is decided on its own.
+    """
+    return _mix(keys ^ _mix(np.array([seed], np.uint64))) < np.uint64(share * 2.0**64)
+
+
+def hash_keys(rows: pa.Table, key: Sequence[str]) -> Hashes:
+    """A hash of each row's primary key: of the values, whatever the width of their types.
+
+    Raises:
+        MlopsError: a column of the key is missing.
+    """
+    hashes = np.zeros(rows.num_rows, np.uint64)
+    for name in key:
+        if name not in rows.column_names:
+            raise MlopsError(
+                f"the table lacks the column {name!r} of the primary key", fix="ingest with the current contract"
+            )
+        hashes = _mix(hashes ^ _column(rows.column(name)))
+    return hashes
+
+
+def digest_of_keys(keys: Hashes) -> str:
+    """The digest of a set of rows, by their keys, in whatever order."""
+    return digest_of_bytes(np.sort(keys).astype("<u8").tobytes())
+
+
+def _column(column: pa.ChunkedArray) -> Hashes:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        texts: list[Any] = column.to_pylist()
+        digests = b"".join(hashlib.blake2b((text or "").encode(), digest_size=8).digest() for text in texts)
+        return np.frombuffer(digests, "<u8").astype(np.uint64)
+    if pa.types.is_floating(kind):
+        # -0.0 + 0.0 is 0.0
+        return (np.asarray(pc.fill_null(column, 0.0), np.float64) + 0.0).view(np.uint64)
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("us", kind.tz)).cast(pa.int64())
+    elif pa.types.is_date32(kind):
+        column = column.cast(pa.int32())
+    return np.asarray(pc.fill_null(column.cast(pa.int64()), 0), np.int64).view(np.uint64)
+
+
+def _mix(values: Hashes) -> Hashes:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the input changes half of the output."""
+    with np.errstate(over="ignore"):
+        z = values + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
