@@ -62,9 +62,7 @@ class FakeProvider:
         self.calls.append((verb, name))
         self._hook("before", f"{verb} {name}")
 
-    def check(
-        self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None
-    ) -> dict[str, Any]:
+    def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
         json.dumps(inputs)  # nothing but JSON may arrive here
         if inputs.get("bad"):
             raise MlopsError(f"`bad` is not allowed: {inputs['bad']}")
@@ -118,9 +116,7 @@ class FakeProvider:
         outputs = {key: value for key, value in inputs.items() if key != "__auto"}
         return {**outputs, "type": type_, "arn": f"arn:{identity}"}
 
-    def read(
-        self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
         self._moment("read", id_)
         if inputs.get("unreadable"):
             raise MlopsError("the cloud does not answer")
@@ -147,9 +143,7 @@ class FakeProvider:
         self._hook("after", f"update {logical}")
         return Created(id_, outputs)
 
-    def delete(
-        self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]
-    ) -> None:
+    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         logical = urn.rpartition("::")[2]
         self._moment("delete", logical)
         if inputs.get("stuck"):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from infra.local.engine.deployment import Deployment, Result
-from infra.local.engine.state import Contents, load
 from infra.local.engine.sealing import Seal
+from infra.local.engine.state import Contents, load
 from tests.infra.local.engine.cloud import Cloud, FakeProvider
 
 PREAMBLE = """
