@@ -1,0 +1,39 @@
+"""`python -m pipelines.serving --model M --bundle sha256:…`"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.serving.logs_bucket import logs_bucket
+from pipelines.serving.server import run
+from pipelines.serving.settings import Settings
+
+
+def main(arguments: list[str]) -> int:
+    """Serve one bundle; the exit status."""
+    parser = argparse.ArgumentParser("python -m pipelines.serving", description="Serve one bundle of one model.")
+    parser.add_argument("--model", required=True, help="the model's name")
+    parser.add_argument("--bundle", required=True, help="the bundle's digest, sha256:…")
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings.from_environ(given.model, given.bundle, os.environ)
+        descriptor = EnvironmentDescriptor.from_environ()
+    except MlopsError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+    from pipelines.registry.evidence import verify_bundle
+
+    return run(
+        settings,
+        lambda: verify_bundle(descriptor, settings.model, settings.bundle),
+        logs_bucket(descriptor.logs_bucket),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,279 @@
+"""The ASGI application: which path does what, and the state a server is in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from pipelines.serving.inference_log import InferenceLog
+from pipelines.serving.metrics import ABANDONED, Metrics
+from pipelines.serving.model import SHORT_DIGITS, Model
+from pipelines.serving.refusal import Header, Refusal
+from pipelines.serving.trace import Trace, continue_trace, new_trace
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request's body, unless configured otherwise."""
+
+BODY_SECONDS = 10.0
+"""For the rest of a body to arrive."""
+
+MOST_WAITING = 64
+"""Requests whose body may be awaited at once. It bounds what slow clients can make the server hold."""
+
+_JSON = (b"content-type", b"application/json")
+_CLOSE = (b"connection", b"close")
+_RETRY = (b"retry-after", b"1")
+
+
+class Application:
+    """Serves one bundle. Not ready until `serve` gives it the model; not ready any more after `drain`.
+
+    Args:
+        model: the model's name.
+        bundle: its digest.
+        metrics: counts requests.
+        largest_body: bytes.
+        body_seconds: for the rest of a body to arrive.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        bundle: str,
+        metrics: Metrics,
+        *,
+        largest_body: int = LARGEST_BODY,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self._name = model
+        self._metrics = metrics
+        self._largest_body = largest_body
+        self._body_seconds = body_seconds
+        self._waiting = 0
+        self._model: Model | None = None
+        self._log: InferenceLog | None = None
+        self._draining = False
+        self._fixed: tuple[Header, ...] = (_JSON,)
+        digits = bundle.removeprefix("sha256:")
+        self._versions = (bundle, digits, digits[:SHORT_DIGITS])
+        roots = (f"/v2/models/{model}", *(f"/v2/models/{model}/versions/{name}" for name in self._versions))
+        self._infer_paths = frozenset(f"{root}/infer" for root in roots)
+        self._gets: dict[str, Callable[[], tuple[int, Any]]] = {
+            "/v2": self._server,
+            "/v2/health/live": lambda: (200, {"live": True}),
+            "/v2/health/ready": lambda: (self._readiness(), {"ready": self.is_ready}),
+        }
+        for root in roots:
+            self._gets[root] = self._metadata
+            self._gets[f"{root}/ready"] = lambda: (self._readiness(), {"name": model, "ready": self.is_ready})
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return self._model is not None and not self._draining
+
+    def serve(self, model: Model, log: InferenceLog) -> None:
+        """Take requests from now on."""
+        self._model = model
+        self._log = log
+        self._metrics.ready(True)
+
+    def drain(self) -> None:
+        """Say that the server is not ready; still answer, and ask clients to take their next request elsewhere."""
+        self._draining = True
+        self._fixed = (_JSON, _CLOSE)
+        self._metrics.ready(False)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"this server speaks http, not {scope['type']}")
+        if scope["path"] not in self._infer_paths or scope["method"] != "POST":
+            await self._answer_other(scope, send)
+            return
+        start = perf_counter()
+        metrics = self._metrics
+        metrics.in_flight += 1
+        status: int | str = ABANDONED
+        more: tuple[Header, ...] = ()
+        try:
+            pairs = scope["headers"]
+            headers = dict(pairs)
+            trace = new_trace() if b"traceparent" not in headers else _trace_of(pairs)
+            answer = None
+            try:
+                model = self._model
+                if model is None:
+                    raise Refusal(503, "the model is being loaded", (_RETRY,))
+                if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+                    _check_content(headers)
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                body = message.get("body", b"")
+                if message.get("more_body") or len(body) > self._largest_body:
+                    whole = await self._whole_body(body, headers, message, receive)
+                    if whole is None:
+                        return
+                    body = whole
+                answer = model.answer(body, b'"%b-%b"' % (trace.id, trace.span))
+                status, content = 200, answer.body
+            except Refusal as refusal:
+                status, content, more = refusal.status, _error(refusal.message), refusal.headers
+            except Exception:
+                status, content = 500, _unexpected(trace)
+            sent = [*self._fixed, (b"content-length", b"%d" % len(content)), (b"traceparent", trace.parent), *more]
+            if trace.state:
+                sent.append((b"tracestate", trace.state))
+            await send({"type": "http.response.start", "status": status, "headers": sent})
+            await send({"type": "http.response.body", "body": content})
+            if answer is not None:
+                metrics.rows(answer.rows)
+                self._log.record(answer.id, trace.id, answer.rows, answer.inputs, answer.outputs)  # type: ignore[union-attr]
+        finally:
+            metrics.in_flight -= 1
+            metrics.answered(status)
+            metrics.seconds(perf_counter() - start)
+
+    async def _whole_body(
+        self, first: bytes, headers: dict[bytes, bytes], message: Message, receive: Receive
+    ) -> bytes | None:
+        """A body that did not come with its head; None if the client went away.
+
+        Raises:
+            Refusal: 413, 408, or 503 if too many are being awaited.
+        """
+        limit = self._largest_body
+        too_large = f"the body is too large: expected at most {limit} bytes"
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > limit:
+            raise Refusal(413, f"{too_large}, found {int(length[:20])}")
+        if self._waiting >= MOST_WAITING:
+            raise Refusal(503, "too many requests are being received", (_RETRY, _CLOSE))
+        self._waiting += 1
+        pieces, size = [first], len(first)
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while size <= limit and message.get("more_body"):
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    pieces.append(message.get("body", b""))
+                    size += len(pieces[-1])
+        except TimeoutError:
+            raise Refusal(408, f"the body did not arrive within {self._body_seconds:g} s", (_CLOSE,)) from None
+        finally:
+            self._waiting -= 1
+        if size > limit:
+            raise Refusal(413, too_large, (_CLOSE,))
+        return b"".join(pieces)
+
+    async def _answer_other(self, scope: Message, send: Send) -> None:
+        headers: tuple[Header, ...] = ()
+        content_type: tuple[Header, ...] = self._fixed
+        try:
+            path, method = scope["path"].rstrip("/"), scope["method"]
+            if path == "/metrics" and method in ("GET", "HEAD"):
+                kind, content = self._metrics.exposition()
+                status = 200
+                content_type = ((b"content-type", kind.encode()), *self._fixed[1:])
+            else:
+                status, value = self._route(path, method)
+                content = msgspec.json.encode(value)
+                headers = (_RETRY,) if status == 503 else ()
+        except Refusal as refusal:
+            status, content, headers = refusal.status, _error(refusal.message), refusal.headers
+        except Exception:
+            status, content = 500, _unexpected(new_trace())
+        sent = [*content_type, (b"content-length", b"%d" % len(content)), *headers]
+        await send({"type": "http.response.start", "status": status, "headers": sent})
+        await send({"type": "http.response.body", "body": content})
+
+    def _route(self, path: str, method: str) -> tuple[int, Any]:
+        get = self._gets.get(path)
+        if get is not None:
+            if method not in ("GET", "HEAD"):
+                raise Refusal(405, f"expected GET, found {method}", ((b"allow", b"GET, HEAD"),))
+            return get()
+        if path == "/metrics":
+            raise Refusal(405, f"expected GET, found {method}", ((b"allow", b"GET, HEAD"),))
+        if path in self._infer_paths and method == "POST":
+            raise Refusal(404, "unknown path; leave out the slash after infer")
+        if path in self._infer_paths:
+            raise Refusal(405, f"expected POST, found {method}", ((b"allow", b"POST"),))
+        raise Refusal(404, self._why_unknown(path))
+
+    def _why_unknown(self, path: str) -> str:
+        match path.split("/")[1:]:
+            case ["v2", "models", name, *_] if name != self._name:
+                return f"unknown model {name[:80]!r}; this server has {self._name!r}"
+            case ["v2", "models", _, "versions", name, *_] if name not in self._versions:
+                return f"unknown version {name[:80]!r} of {self._name!r}; this server has {self._versions[0]!r}"
+        return f"unknown path {path[:200]!r}; this server speaks the Open Inference Protocol v2"
+
+    def _readiness(self) -> int:
+        return 200 if self.is_ready else 503
+
+    def _server(self) -> tuple[int, Any]:
+        return 200, {"name": "mlops", "version": _version(), "extensions": []}
+
+    def _metadata(self) -> tuple[int, Any]:
+        if self._model is None:
+            raise Refusal(503, "the model is being loaded", (_RETRY,))
+        return 200, self._model.metadata()
+
+
+def _trace_of(pairs: list[Header]) -> Trace:
+    return continue_trace(
+        [value for name, value in pairs if name == b"traceparent"],
+        [value for name, value in pairs if name == b"tracestate"],
+    )
+
+
+def _check_content(headers: dict[bytes, bytes]) -> None:
+    """A client that says nothing of its body's type is believed to send JSON.
+
+    Raises:
+        Refusal: 415: it says that it sends something else.
+    """
+    given = headers.get(b"content-type")
+    if given is not None:
+        kind, *parameters = (part.strip().lower() for part in given.split(b";"))
+        if kind != b"application/json" or any(p not in (b"charset=utf-8", b'charset="utf-8"', b"") for p in parameters):
+            raise Refusal(415, f"content-type: expected application/json, found {given[:80].decode('latin-1')}")
+    if b"inference-header-content-length" in headers:
+        raise Refusal(415, "the binary tensor data extension is not supported; send the data as JSON")
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding.lower() != b"identity":
+        raise Refusal(415, f"content-encoding: expected none, found {encoding[:80].decode('latin-1')}")
+
+
+def _error(message: str) -> bytes:
+    # A client's lone surrogate may stand in a message; it has no UTF-8.
+    return msgspec.json.encode({"error": message.encode(errors="replace").decode()})
+
+
+def _unexpected(trace: Trace) -> bytes:
+    """The body of a 500: the id by which its cause is found in the log, and nothing of the cause."""
+    name = trace.id.decode()
+    logger.exception("unexpected error", extra={"trace": name})
+    return _error(f"an unexpected error; the server's log has it under {name}")
+
+
+def _version() -> str:
+    try:
+        return version("mlops")
+    except PackageNotFoundError:  # the image holds the code, not the package
+        return "0"

@@ -1,0 +1,217 @@
+"""The life of a server: listen, load and verify the bundle, be ready, and on SIGTERM drain, finish and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import uvicorn
+
+from pipelines.declarations.bundle import Bundle, GoldenPredictions
+from pipelines.declarations.documents import parse
+from pipelines.declarations.errors import MlopsError
+from pipelines.serving.application import Application
+from pipelines.serving.inference_log import InferenceLog, Limits, Write
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.model import Model
+from pipelines.serving.settings import Settings
+from pipelines.serving.structured_log import log_to_stderr
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than a load balancer keeps an idle connection (ALB: 60 s), so that it never sends into a closed one."""
+
+
+class Verified(Protocol):
+    """What the server needs of a verified bundle."""
+
+    @property
+    def manifest(self) -> Bundle:
+        """Its `bundle.json`."""
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Name → content."""
+
+
+Load = Callable[[], Verified]
+"""Fetches and verifies the bundle. Raises `MlopsError` if it is not whole, not signed, or not there."""
+
+
+def run(settings: Settings, load: Load, write: Write, *, limits: Limits | None = None) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: of this server.
+        load: fetches and verifies the bundle.
+        write: puts an object into the logs bucket.
+        limits: of the inference log.
+
+    Returns:
+        The exit status: 0 after a graceful end, 1 if it could not listen, or the bundle is bad.
+    """
+    log_to_stderr()
+    try:
+        listener = listen(settings.host, settings.port)
+    except MlopsError as error:
+        logger.error(error.what, extra={"fix": error.fix})
+        return 1
+    metrics = Metrics(settings.model, settings.bundle)
+    application = Application(settings.model, settings.bundle, metrics, largest_body=settings.largest_body)
+    config = server_config(application, finish_seconds=settings.finish_seconds)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        return runner.run(_live(_Server(config), listener, application, metrics, settings, load, write, limits))
+
+
+def server_config(application: Application | Callable[..., object], *, finish_seconds: float) -> uvicorn.Config:
+    """How uvicorn runs the application; the benchmark runs its constant answer in the same way."""
+    return uvicorn.Config(
+        application,
+        loop="auto",  # uvloop, where there is one
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(finish_seconds)),
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything slow happens.
+
+    Raises:
+        MlopsError: the address is not ours, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise MlopsError(
+            f"can not listen on {host} port {port}: {error.strerror or error}",
+            fix="set HOST and PORT to an address of this machine and a port that nothing else listens on",
+        ) from None
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but what a signal does is up to us: it would stop accepting at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def _live(
+    server: _Server,
+    listener: socket.socket,
+    application: Application,
+    metrics: Metrics,
+    settings: Settings,
+    load: Load,
+    write: Write,
+    limits: Limits | None,
+) -> int:
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: hurry.set() if stop.is_set() else stop.set())
+    host, port = listener.getsockname()[:2]
+    logger.info("live", extra={"host": host, "port": port, "model": settings.model, "bundle": settings.bundle})
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopping = asyncio.create_task(stop.wait())
+    loading = _in_thread(lambda: _load(settings, load))
+    status = 0
+    log: InferenceLog | None = None
+    try:
+        await asyncio.wait((loading, stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            model = loading.result()
+            log = InferenceLog(
+                write,
+                model=settings.model,
+                bundle=settings.bundle,
+                pod=settings.pod,
+                metrics=metrics,
+                limits=limits,
+            )
+            log.start()
+            # What is there now stays; the collector need not look through it again and again.
+            gc.collect()
+            gc.freeze()
+            application.serve(model, log)
+            logger.info("ready", extra={"model": settings.model, "bundle": settings.bundle})
+            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
+    except MlopsError as error:
+        logger.error(error.what, extra={"fix": error.fix})
+        status = 1
+    except Exception:
+        logger.exception("the bundle could not be loaded")
+        status = 1
+    application.drain()
+    if status == 0 and log is not None and not serving.done():
+        logger.info("draining", extra={"seconds": settings.drain_seconds})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), settings.drain_seconds)
+    server.should_exit = True
+    await serving
+    stopping.cancel()
+    if log is not None:
+        await asyncio.to_thread(log.close)
+    logger.info("stopped", extra={"status": status})
+    return status
+
+
+def _load(settings: Settings, load: Load) -> Model:
+    verified = load()
+    files = verified.files
+    for what, found, expected in (
+        ("model", verified.manifest.model, settings.model),
+        ("digest", verified.manifest.digest, settings.bundle),
+    ):
+        if found != expected:
+            raise MlopsError(f"the bundle's {what} is {found!r}; expected {expected!r}")
+    model = Model(verified.manifest, files, most_rows=settings.most_rows)
+    model.check_golden(parse(files["golden.json"], GoldenPredictions, Path("golden.json")))
+    return model
+
+
+def _in_thread(work: Callable[[], Model]) -> asyncio.Future[Model]:
+    """Run `work` in a thread that a stopping server need not wait for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Model] = loop.create_future()
+
+    def settle(result: Model | None, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def target() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=target, name="load", daemon=True).start()
+    return future

@@ -1,0 +1,190 @@
+"""Bundles made in memory, around tiny ONNX models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from pipelines.declarations.bundle import (
+    FILES,
+    Bundle,
+    BundledFile,
+    DatasetVersion,
+    GoldenPredictions,
+    InputTensor,
+    OutputTensor,
+    RequestColumn,
+    RequestSchema,
+    Source,
+    Tensor,
+)
+from pipelines.declarations.digests import canonical_json, digest_of_bytes
+
+NAME = "progression"
+DIGEST = "sha256:" + "0" * 64
+
+COLUMNS = (
+    RequestColumn(name="age", minimum=18, maximum=100),
+    RequestColumn(name="sex", values=(1, 2)),
+    RequestColumn(name="bmi", exclusive_minimum=10.0, exclusive_maximum=70.0),
+    RequestColumn(name="bp", nullable=True, minimum=40),
+    *(RequestColumn(name=f"s{index}") for index in range(1, 7)),
+)
+"""Ten columns, with every kind of bound the contract can put on a number."""
+
+ROW = [59.0, 2.0, 32.1, 101.0, 157.0, 93.2, 38.0, 4.0, 4.8598, 87.0]
+
+
+@dataclass(frozen=True)
+class MadeBundle:
+    """What `verify_bundle` would give."""
+
+    manifest: Bundle
+    files: dict[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """The bundle's id."""
+        return self.manifest.digest
+
+
+def made_bundle(onnx_model: bytes, schema: RequestSchema, golden: GoldenPredictions) -> MadeBundle:
+    """A whole bundle around a model."""
+    files = dict.fromkeys(FILES, b"{}") | {
+        "model.onnx": onnx_model,
+        "schema.json": canonical_json(schema.model_dump(mode="json")),
+        "golden.json": canonical_json(golden.model_dump(mode="json")),
+    }
+    manifest = Bundle(
+        model=NAME,
+        task="regression",
+        files={name: BundledFile(sha256=digest_of_bytes(content), size=len(content)) for name, content in files.items()},
+        source=Source(model=DIGEST, pipelines=DIGEST, requirements=DIGEST),
+        contract=DIGEST,
+        dataset=DatasetVersion(dataset="patients", table="db.patients", snapshot="1", content=DIGEST, rows=442),
+        image=DIGEST,
+        parameters={},
+        seed=7,
+    )
+    return MadeBundle(manifest, files)
+
+
+def linear_bundle(*, expected: float = 32.1 + 59.0, columns: tuple[RequestColumn, ...] = COLUMNS) -> MadeBundle:
+    """A model that adds up age and bmi, the first and third of ten columns; an absent bp counts as 0.
+
+    Args:
+        expected: what golden.json says the answer to `ROW` is.
+    """
+    schema = RequestSchema(
+        inputs=(InputTensor(name="features", datatype="FP32", shape=(-1, 10), columns=columns),),
+        outputs=(OutputTensor(name="variable", datatype="FP32", shape=(-1, 1)),),
+    )
+    golden = GoldenPredictions(
+        inputs=(Tensor(name="features", datatype="FP32", shape=(1, 10), data=tuple(ROW)),),
+        outputs=(Tensor(name="variable", datatype="FP32", shape=(1, 1), data=(expected,)),),
+    )
+    return made_bundle(linear_onnx(), schema, golden)
+
+
+def linear_onnx() -> bytes:
+    """age + bmi, with absent values imputed by 0."""
+    nodes = [
+        helper.make_node(
+            "Imputer",
+            ["features"],
+            ["whole"],
+            domain="ai.onnx.ml",
+            imputed_value_floats=[0.0],
+            replaced_value_float=float("nan"),
+        ),
+        helper.make_node(
+            "LinearRegressor",
+            ["whole"],
+            ["variable"],
+            domain="ai.onnx.ml",
+            coefficients=[1.0, 0.0, 1.0, *[0.0] * 7],
+            intercepts=[0.0],
+        ),
+    ]
+    return graph(nodes, {"features": (TensorProto.FLOAT, 10)}, {"variable": (TensorProto.FLOAT, 1)})
+
+
+def mixed_bundle() -> MadeBundle:
+    """One input of every other datatype, each given back as it came; and a quotient that can overflow.
+
+    Inputs: `wide` FP64 (a, b), `small` INT32, `large` INT64, `flag` BOOL, `town` BYTES (Ulm or Bonn, or null).
+    Outputs: `quotient` a / b, and each of the other inputs under its name + `_out`.
+    """
+    kinds: dict[str, tuple[Any, Any, int, tuple[RequestColumn, ...]]] = {
+        "wide": ("FP64", TensorProto.DOUBLE, 2, (RequestColumn(name="a"), RequestColumn(name="b"))),
+        "small": ("INT32", TensorProto.INT32, 1, (RequestColumn(name="small", exclusive_minimum=0, maximum=9.5),)),
+        "large": ("INT64", TensorProto.INT64, 1, (RequestColumn(name="large"),)),
+        "flag": ("BOOL", TensorProto.BOOL, 1, (RequestColumn(name="flag"),)),
+        "town": (
+            "BYTES",
+            TensorProto.STRING,
+            1,
+            (RequestColumn(name="town", values=("Ulm", "Bonn"), nullable=True),),
+        ),
+    }
+    nodes = [
+        helper.make_node("Split", ["wide"], ["a", "b"], axis=1, num_outputs=2),
+        helper.make_node("Div", ["a", "b"], ["quotient"]),
+        *(helper.make_node("Identity", [name], [f"{name}_out"]) for name in list(kinds)[1:]),
+    ]
+    outputs = {"quotient": (TensorProto.DOUBLE, 1)} | {f"{n}_out": (k[1], 1) for n, k in list(kinds.items())[1:]}
+    datatypes = {"quotient": "FP64"} | {f"{name}_out": kind[0] for name, kind in list(kinds.items())[1:]}
+    schema = RequestSchema(
+        inputs=tuple(
+            InputTensor(name=name, datatype=datatype, shape=(-1, width), columns=columns)
+            for name, (datatype, _, width, columns) in kinds.items()
+        ),
+        outputs=tuple(
+            OutputTensor(name=name, datatype=datatype, shape=(-1, 1))  # type: ignore[arg-type]
+            for name, datatype in datatypes.items()
+        ),
+    )
+    data: dict[str, tuple[Any, ...]] = {
+        "wide": (1.0, 4.0),
+        "small": (3,),
+        "large": (2**53 + 1,),
+        "flag": (True,),
+        "town": ("Ulm",),
+    }
+    golden = GoldenPredictions(
+        inputs=tuple(
+            Tensor(name=name, datatype=kinds[name][0], shape=(1, len(values)), data=values)
+            for name, values in data.items()
+            if name != "large"
+        )
+        + (Tensor(name="large", datatype="INT64", shape=(1, 1), data=(7,)),),
+        outputs=(Tensor(name="quotient", datatype="FP64", shape=(1, 1), data=(0.25,)),),
+    )
+    model = graph(nodes, {name: (kind[1], kind[2]) for name, kind in kinds.items()}, outputs)
+    return made_bundle(model, schema, golden)
+
+
+def graph(nodes: list[Any], inputs: dict[str, tuple[int, int]], outputs: dict[str, tuple[int, int]]) -> bytes:
+    """A serialized ONNX model of `nodes`; inputs and outputs: name → element type and width."""
+    made = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, kind, [None, width]) for name, (kind, width) in inputs.items()],
+        [helper.make_tensor_value_info(name, kind, [None, width]) for name, (kind, width) in outputs.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 1)]
+    model = helper.make_model(made, opset_imports=opsets, ir_version=9)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def with_file(bundle: MadeBundle, name: str, content: bytes) -> MadeBundle:
+    """The bundle with another content of one file, and the digest that goes with it."""
+    files = bundle.files | {name: content}
+    entry = BundledFile(sha256=digest_of_bytes(content), size=len(content))
+    manifest = bundle.manifest.model_copy(update={"files": dict(bundle.manifest.files) | {name: entry}})
+    return replace(bundle, manifest=manifest, files=files)
