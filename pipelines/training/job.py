@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 import pipelines
-from pipelines.declarations.bundle import BundledFile, Bundle, DatasetVersion, Source
+from pipelines.declarations.bundle import Bundle, BundledFile, DatasetVersion, Source
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import (
     Digest,
@@ -77,7 +77,7 @@ class Run:
         )
 
 
-def _variable(name: str, kind: object, expected: str) -> str:
+def _variable(name: str, kind: Any, expected: str) -> str:
     value = os.environ.get(name, "")
     try:
         return str(TypeAdapter(kind).validate_python(value))
@@ -238,8 +238,8 @@ def _divide(model: Model, contract: Contract, rows: pa.Table) -> _Divided:
     features, target = features_of(labelled, model, contract), target_of(labelled, model, contract)
     if min(kept.sum(), (~kept).sum()) < SMALLEST_PART:
         raise MlopsError(
-            f"{labelled.num_rows} labelled rows of {model.contract} leave {int((~kept).sum())} to train {model.name} on "
-            f"and {int(kept.sum())} to evaluate it; expected at least {SMALLEST_PART} of each",
+            f"{labelled.num_rows} labelled rows of {model.contract} leave {int((~kept).sum())} to train {model.name} "
+            f"on and {int(kept.sum())} to evaluate it; expected at least {SMALLEST_PART} of each",
             fix="ingest more data, or change training.holdout in model.yaml",
         )
     whole = pd.util.hash_pandas_object(features.assign(**{f"{model.target} (target)": target}), index=False).to_numpy()
@@ -308,7 +308,7 @@ def _truth(
     model: Model, target: pd.Series, classes: tuple[str | int, ...] | None
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     if classes is None:
-        return target.to_numpy(dtype=np.float64)
+        return np.asarray(target, dtype=np.float64)
     index = {name: at for at, name in enumerate(classes)}
     unknown = sorted({str(value) for value in target if value not in index})
     if unknown:
