@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
@@ -32,6 +32,25 @@ class Images(Declaration):
     serving: Digest | None = None
 
 
+class FreezeWindow(Declaration):
+    """A time in which nothing is promoted; a rollback always is.
+
+    Attributes:
+        start, end: with their time zone (`2026-12-24T00:00:00+01:00`); the end is not part of it.
+        reason: shown to whoever is refused.
+    """
+
+    start: AwareDatetime
+    end: AwareDatetime
+    reason: Annotated[str, StringConstraints(min_length=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> FreezeWindow:
+        if self.end <= self.start:
+            raise ValueError("an end after the start; found it before")
+        return self
+
+
 class EnvironmentConfig(Declaration):
     """The value of `mlops:environment` in `Pulumi.<environment>.yaml`.
 
@@ -51,6 +70,7 @@ class EnvironmentConfig(Declaration):
         noncurrent_days: days that a superseded or deleted version of an object is kept.
         retention_days: days during which Object Lock lets nobody delete a bundle or a ledger record.
         log_days: days that logs are kept.
+        freezes: times in which nothing is promoted to it.
         images: the pinned images.
     """
 
@@ -69,6 +89,7 @@ class EnvironmentConfig(Declaration):
     noncurrent_days: Annotated[int, Field(ge=1)] = 30
     retention_days: Annotated[int, Field(ge=1)] = 1
     log_days: Annotated[int, Field(ge=1)] = 90
+    freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
 
     @model_validator(mode="after")

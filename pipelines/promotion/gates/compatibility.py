@@ -1,0 +1,72 @@
+"""A request that is answered today will be answered by the candidate."""
+
+from __future__ import annotations
+
+from pipelines.declarations.bundle import RequestColumn, RequestSchema
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+
+
+def incompatibilities(live: RequestSchema, candidate: RequestSchema) -> list[str]:
+    """What a caller of the live bundle would notice: requests that are refused, or answers that look different."""
+    found = []
+    old_inputs, new_inputs = ({tensor.name: tensor for tensor in s.inputs} for s in (live, candidate))
+    found += [f"the input {name} is gone" for name in old_inputs if name not in new_inputs]
+    found += [
+        f"the input {name} is new, and every request must have it" for name in new_inputs if name not in old_inputs
+    ]
+    for name in (name for name in old_inputs if name in new_inputs):
+        old, new = old_inputs[name], new_inputs[name]
+        if (old.datatype, old.shape) != (new.datatype, new.shape):
+            found.append(f"{name} is {new.datatype} {list(new.shape)}, was {old.datatype} {list(old.shape)}")
+        elif [column.name for column in old.columns] != [column.name for column in new.columns]:
+            found.append(f"the columns of {name} are others, or in another order")
+        else:
+            for before, after in zip(old.columns, new.columns, strict=True):
+                found += _narrowed(before, after)
+    old_outputs, new_outputs = ({tensor.name: tensor for tensor in s.outputs} for s in (live, candidate))
+    found += [f"the output {name} is gone" for name in old_outputs if name not in new_outputs]
+    for name in (name for name in old_outputs if name in new_outputs):
+        was, now = old_outputs[name], new_outputs[name]
+        if (was.datatype, was.shape) != (now.datatype, now.shape):
+            found.append(f"the output {name} is {now.datatype} {list(now.shape)}, was {was.datatype} {list(was.shape)}")
+    return found
+
+
+def _narrowed(old: RequestColumn, new: RequestColumn) -> list[str]:
+    """How the values that a column may hold became fewer."""
+    found = []
+    for bound in ("minimum", "exclusive_minimum"):
+        before, after = getattr(old, bound), getattr(new, bound)
+        if after is not None and (before is None or after > before):
+            found.append(f"the {bound.replace('_', ' ')} of {old.name} rose to {after:g}")
+    for bound in ("maximum", "exclusive_maximum"):
+        before, after = getattr(old, bound), getattr(new, bound)
+        if after is not None and (before is None or after < before):
+            found.append(f"the {bound.replace('_', ' ')} of {old.name} fell to {after:g}")
+    if new.values is not None:
+        gone = [value for value in old.values if value not in new.values] if old.values is not None else []
+        if old.values is None:
+            found.append(f"{old.name} may hold only some values now")
+        elif gone:
+            found.append(f"{old.name} may no longer be {', '.join(map(str, gone))}")
+    if old.nullable and not new.nullable:
+        found.append(f"{old.name} may no longer be absent")
+    return found
+
+
+def compatibility(facts: Facts) -> Verdict:
+    """Refuses a candidate that callers of the live bundle would notice."""
+    threshold = "no change that callers notice"
+    if facts.request_schema is None:
+        return inconclusive("compatibility", threshold, facts.missing("request_schema"), "train again")
+    if facts.live is None:
+        return passed("compatibility", "first release", threshold, "nobody calls it yet")
+    if facts.live_schema is None:
+        fix = "find out why the live bundle cannot be read"
+        return inconclusive("compatibility", threshold, facts.missing("live_schema"), fix)
+    found = incompatibilities(facts.live_schema, facts.request_schema)
+    if found:
+        fix = "release it as a model of its own, and move the callers"
+        return failed("compatibility", f"{len(found)} changes", threshold, "; ".join(found[:5]), fix)
+    return passed("compatibility", "0 changes", threshold, "every request of today is answered alike")

@@ -1,0 +1,25 @@
+"""The bundle is there, and every file of it is what its digest says."""
+
+from __future__ import annotations
+
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.verdict import Verdict, failed, passed
+
+
+def digest(facts: Facts) -> Verdict:
+    """Refuses a bundle that does not exist, or of which a file was changed, is missing or was added."""
+    threshold = "every file re-hashes"
+    if not facts.candidate:
+        return failed("digest", "no bundle", threshold, "the release names no bundle", "name one, or roll back instead")
+    if not facts.files:
+        why = facts.unknown.get("files", "the registry has no such bundle")
+        return failed("digest", "not found", threshold, why, "release a bundle that training registered")
+    wrong = [file for file in facts.files if file.expected is None or file.found != file.expected]
+    if not wrong:
+        return passed("digest", f"{len(facts.files)} files", threshold, f"all of {facts.candidate} is as registered")
+    file = wrong[0]
+    happened = "was added" if file.expected is None else "is missing" if file.found is None else "was changed"
+    why = f"{file.name} {happened}" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+    return failed(
+        "digest", f"{len(wrong)} wrong", threshold, why, "train again, and find out who wrote to the registry"
+    )

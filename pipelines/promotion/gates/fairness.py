@@ -1,0 +1,53 @@
+"""The groups named by the model are treated alike, within the bounds it declares."""
+
+from __future__ import annotations
+
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+
+
+def fairness(facts: Facts) -> Verdict:
+    """Refuses a bundle whose metric differs between groups by more than a bound, or that has too small groups."""
+    if facts.policy is None:
+        return inconclusive("fairness", "unknown", facts.missing("policy"), "train again from main")
+    bounds = facts.policy.gates.fairness
+    if not bounds:
+        return passed("fairness", "no bound", "none declared", "model.yaml declares no protected group to compare")
+    if facts.evaluation is None:
+        return inconclusive("fairness", "as declared", facts.missing("evaluation"), "train again")
+    figures, limits, broken, undecided = [], [], [], []
+    for bound in bounds:
+        name = f"{bound.metric} by {bound.attribute}"
+        limit = bound.maximum_ratio if bound.maximum_ratio is not None else bound.maximum_difference
+        kind = "ratio" if bound.maximum_ratio is not None else "difference"
+        limits.append(f"{kind} of {name} ≤ {limit:g}")
+        groups = facts.evaluation.groups.get(bound.attribute)
+        if groups is None:
+            undecided.append(f"{bound.attribute} was not evaluated")
+            continue
+        small = {group: part.rows for group, part in groups.groups.items() if part.rows < bound.minimum_group_size}
+        if small or len(groups.groups) < 2:
+            named = ", ".join(f"{group} has {rows} rows" for group, rows in small.items()) or "there is one group only"
+            undecided.append(
+                f"{bound.attribute}: {named}, at least {bound.minimum_group_size} are needed in each of two"
+            )
+            continue
+        value = (groups.ratio if kind == "ratio" else groups.difference).get(bound.metric)
+        if value is None:
+            undecided.append(f"the {kind} of {name} is not defined")
+            continue
+        figures.append(f"{value:.3g}")
+        assert limit is not None
+        if value > limit:
+            each = ", ".join(f"{group}: {part.metrics.get(bound.metric):.4g}" for group, part in groups.groups.items())
+            broken.append(f"the {kind} of {name} is {value:.3g} ({each})")
+    figure, threshold = "; ".join(figures) or "none", "; ".join(limits)
+    if broken:
+        return failed(
+            "fairness", figure, threshold, ", ".join(broken), "find out what the groups differ in; do not ship"
+        )
+    if undecided:
+        return inconclusive(
+            "fairness", threshold, ", ".join(undecided), "collect more rows of the small groups", figure
+        )
+    return passed("fairness", figure, threshold, "the groups differ by less than the bound")

@@ -1,0 +1,17 @@
+"""The bundle was not found bad before."""
+
+from __future__ import annotations
+
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+
+
+def quarantine(facts: Facts) -> Verdict:
+    """Refuses a bundle that was rolled back."""
+    threshold = "not quarantined"
+    if facts.quarantined is None:
+        return inconclusive("quarantine", threshold, facts.missing("quarantined"), "make the registry readable")
+    if facts.candidate in facts.quarantined:
+        why = f"it was taken out: {facts.quarantined[facts.candidate]}"
+        return failed("quarantine", "quarantined", threshold, why, "release another bundle")
+    return passed("quarantine", "free", threshold, "it was never rolled back")

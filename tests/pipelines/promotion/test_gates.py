@@ -1,0 +1,127 @@
+"""Every gate refuses what it must, for its own reason, and no other gate does."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.gates import GATES, admits, judge
+from pipelines.promotion.verdict import Verdict
+
+REFUSED = Path(__file__).parents[2] / "refused"
+ACCEPTED: dict[str, Any] = json.loads((REFUSED / "accepted.json").read_text())
+CASES = [(path.stem, case) for path in sorted(REFUSED.glob("*.yaml")) for case in yaml.safe_load(path.read_text())]
+DESIGNED = {
+    "scope", "digest", "signature", "provenance", "thresholds", "champion", "fairness", "leakage", "runtime",
+    "compatibility", "order", "soak", "freshness", "freeze", "quarantine", "contract",
+}  # fmt: skip
+
+
+def facts(**changes: Any) -> Facts:
+    """The accepted facts, with some places changed (`files.1.found`), dots written as double underscores."""
+    return changed({path.replace("__", "."): value for path, value in changes.items()})
+
+
+def changed(changes: dict[str, Any]) -> Facts:
+    value = copy.deepcopy(ACCEPTED)
+    for path, new in changes.items():
+        place: Any = value
+        *way, last = path.split(".")
+        for step in way:
+            place = place[int(step)] if isinstance(place, list) else place[step]
+        if new == "truth":
+            new = value["evaluation"]["sample"]["truth"]
+        elif new == "disjoint":
+            new = sorted(key[::-1] for key in place[last])
+        if new is None and path == "evaluation.metrics.r2":
+            del place[last]
+        elif isinstance(place, list):
+            place[int(last)] = new
+        else:
+            place[last] = new
+    return Facts.model_validate_json(json.dumps(value))
+
+
+def verdict(gate: str, **changes: Any) -> Verdict:
+    return GATES[gate](facts(**changes))
+
+
+def test_the_accepted_facts_pass_every_gate() -> None:
+    verdicts = judge(facts())
+    assert [v for v in verdicts if v.outcome != "pass"] == []
+    assert admits(verdicts)
+
+
+def test_every_gate_of_the_design_exists_and_has_something_it_must_refuse() -> None:
+    assert set(GATES) == DESIGNED
+    assert {gate for gate, _ in CASES} == DESIGNED
+
+
+@pytest.mark.parametrize(("gate", "case"), CASES, ids=[f"{gate}: {case['because']}" for gate, case in CASES])
+def test_a_gate_refuses_for_its_own_reason_and_no_other_gate_does(gate: str, case: dict[str, Any]) -> None:
+    verdicts = {v.gate: v for v in judge(changed(case["change"]))}
+    found = verdicts.pop(gate)
+    assert found.outcome == case["outcome"]
+    assert case["says"] in found.why
+    assert found.fix
+    assert found.threshold
+    assert [v for v in verdicts.values() if v.outcome != "pass"] == []
+    assert not admits((found, *verdicts.values()))
+
+
+def test_a_promotion_that_a_gate_was_not_asked_about_is_not_admitted() -> None:
+    assert not admits(judge(facts())[1:])
+
+
+def test_a_bundle_that_was_never_verified_before_is_refused_by_order_and_by_soak() -> None:
+    refused = {v.gate: v.outcome for v in judge(facts(predecessor__verified_at=None)) if v.outcome != "pass"}
+    assert refused == {"order": "fail", "soak": "fail"}
+
+
+def test_the_first_environment_has_nothing_to_be_verified_in_before() -> None:
+    first = facts(predecessor=None, promotes_from=None)
+    assert admits(judge(first))
+
+
+def test_a_first_release_has_no_champion_and_no_caller() -> None:
+    first = facts(live=None, champion=None, live_schema=None, release__replaces=None)
+    assert admits(judge(first))
+    assert GATES["champion"](first).figure == "first release"
+
+
+def test_facts_about_a_bundle_that_cannot_be_read_leave_no_gate_that_needs_them_passing() -> None:
+    blind = facts(
+        files=[], signatures=[], origin=None, policy=None, evaluation=None, runtime=None, request_schema=None,
+        contract_breaks=None, quarantined=None, freezes=None,
+    )  # fmt: skip
+    passing = {v.gate for v in judge(blind) if v.outcome == "pass"}
+    assert passing == {"scope", "order", "freshness"}
+
+
+def test_a_release_that_names_no_bundle_is_refused() -> None:
+    found = verdict("digest", release__bundle=None, release__replaces=None)
+    assert (found.outcome, found.figure) == ("fail", "no bundle")
+
+
+@pytest.mark.parametrize(
+    ("gate", "path", "at_the_bound"),
+    [
+        ("thresholds", "evaluation__metrics__rmse__value", 65.0),
+        ("thresholds", "evaluation__metrics__r2__value", 0.30),
+        ("fairness", "evaluation__groups__sex__ratio__mae", 1.35),
+        ("fairness", "evaluation__groups__sex__groups__2__rows", 30),
+        ("runtime", "runtime__p99_ms", 20.0),
+        ("runtime", "runtime__requests", 100),
+        ("soak", "predecessor__requests", 20),
+        ("soak", "predecessor__verified_at", "2026-03-02T09:59:59Z"),
+        ("freeze", "freezes", [{"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T10:00:00Z", "reason": "over"}]),
+    ],
+)
+def test_a_figure_exactly_at_its_bound_passes(gate: str, path: str, at_the_bound: Any) -> None:
+    assert verdict(gate, **{path: at_the_bound}).outcome == "pass"
