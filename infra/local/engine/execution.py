@@ -26,7 +26,7 @@ from infra.local.engine.plan import (
     deletion_waits,
     dependents_to_replace,
     in_creation_order,
-    refuse_protected,
+    refuse_deletion,
     without_unknowns,
 )
 from infra.local.engine.policy import PlannedResource
@@ -366,6 +366,8 @@ class Execution:
         step = Step(Kind.REPLACE if replacing else Kind.CREATE, wanted.urn, changes=changes, replaces=decision.replaces)
         draft = self._described(wanted, checked.inputs)
         if not self.applying:
+            if old is not None:
+                self.ledger.change(lambda contents: contents.doomed.update({(old.urn, old.id): old}))
             return self._plan(step, draft)
 
         def act() -> tuple[ResourceState, str]:
@@ -463,7 +465,8 @@ class Execution:
             for known in dependents_to_replace(old.urn, resources, self._must_follow)
             if known.urn not in self._seen
         ]
-        refuse_protected(going)
+        for known in going:
+            refuse_deletion(known)
         for known in going:
             with self._alone(known.urn):
                 if known.urn not in self._seen:
@@ -615,14 +618,16 @@ class Execution:
         self.delete_all([*going, *contents.doomed.values()])
 
     def delete_all(self, going: list[ResourceState]) -> None:
-        """Deletes resources, each before what it needs, independent ones at once."""
-        try:
-            refuse_protected(known for known in going if not self._is_doomed(known))
-        except MlopsError as error:
-            # One failure each, so that every protected resource is named where people look for it.
-            for known in going:
-                if known.protect and not self._is_doomed(known):
-                    self._fail(known.urn, error, time.monotonic())
+        """Deletes resources, each before what it needs, independent ones at once; none if one is protected."""
+        refused = False
+        for known in going:
+            if not self._is_doomed(known):
+                try:
+                    refuse_deletion(known)
+                except MlopsError as error:
+                    self._fail(known.urn, error, time.monotonic(), Kind.DELETE)
+                    refused = True
+        if refused:
             return
         urns = {known.urn for known in going if not self._is_doomed(known)}
         if not self.applying:

@@ -134,14 +134,12 @@ def decide(
     return Decision(Kind.SAME)
 
 
-def refuse_protected(going: Iterable[ResourceState]) -> None:
-    """Raises MlopsError that names every protected resource among those that would be deleted."""
-    protected = sorted(known.urn for known in going if known.protect)
-    if protected:
-        listed = "\n".join(f"  {urn}" for urn in protected)
+def refuse_deletion(known: ResourceState) -> None:
+    """Raises MlopsError when a resource is protected and would be deleted."""
+    if known.protect:
         raise MlopsError(
-            f"these resources are protected and would be deleted, so nothing was deleted:\n{listed}",
-            fix="keep them in the program; or set protect=False, apply that, and then remove them.",
+            f"{known.urn} is protected and would be deleted",
+            fix="keep it in the program; or set protect=False, apply that, and then remove it.",
         )
 
 

@@ -158,7 +158,7 @@ def _explain(error: BaseException, project: ProjectFile) -> str:
         frames = [
             frame
             for frame in traceback.extract_tb(current.__traceback__)
-            if _is_of_program(Path(frame.filename), project.root)
+            if not frame.filename.startswith("<") and _is_of_program(Path(frame.filename), project.root)
         ]
         current = current.__cause__ or current.__context__
     what = str(error) if isinstance(error, RunError) else "".join(traceback.format_exception_only(type(error), error))

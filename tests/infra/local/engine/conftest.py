@@ -10,6 +10,7 @@ import pytest
 from infra.local.engine.deployment import Deployment, Result
 from infra.local.engine.sealing import Seal
 from infra.local.engine.state import Contents, load
+from infra.local.engine.steps import Step
 from tests.infra.local.engine.cloud import Cloud, FakeProvider
 
 PREAMBLE = """
@@ -23,10 +24,8 @@ class _Fake(CustomResource):
     size: pulumi.Output[int]
     secret: pulumi.Output[str]
     tags: pulumi.Output[dict]
-    def __init__(self, name, opts=None, **props):
-        props.setdefault("arn", None)
-        props.setdefault("name", None)
-        super().__init__(self.TYPE, name, props, opts)
+    def __init__(self, logical, /, opts=None, **props):
+        super().__init__(self.TYPE, logical, {"arn": None, "name": None, **props}, opts)
 
 class Thing(_Fake):
     TYPE = "fake:index:Thing"
@@ -47,20 +46,17 @@ class Group(ComponentResource):
 class Told:
     """What the progress of a run was told."""
 
-    began: list[Any] = field(default_factory=list)
-    steps: list[Any] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
-    def ended(self, step: Any) -> None:
+    def began(self, step: Step) -> None:
+        pass
+
+    def ended(self, step: Step) -> None:
         self.steps.append(step)
 
     def noticed(self, text: str) -> None:
         self.notices.append(text)
-
-
-class _Told(Told):
-    def began(self, step: Any) -> None:  # type: ignore[override]
-        pass
 
 
 @dataclass
@@ -69,7 +65,7 @@ class Site:
 
     folder: Path
     provider: FakeProvider
-    told: _Told = field(default_factory=_Told)
+    told: Told = field(default_factory=Told)
 
     @property
     def root(self) -> Path:
