@@ -121,6 +121,17 @@ def sizes(bucket: str, prefix: str, *, limit: int, client: Any = None) -> dict[s
     return dict(sorted(found.items()))
 
 
+def first_after(bucket: str, prefix: str, after: str, *, most: int, client: Any = None) -> list[str]:
+    """The first `most` (up to 1000) keys under a prefix that come after the key `after`, in order.
+
+    Raises:
+        NoBucketError, AccessDeniedError, MlopsError: the listing failed.
+    """
+    with _errors_by_name("s3:ListBucket", bucket, prefix):
+        answer = (client or s3()).list_objects_v2(Bucket=bucket, Prefix=prefix, StartAfter=after, MaxKeys=most)
+    return [str(entry["Key"]) for entry in answer.get("Contents", ())]
+
+
 def folders(bucket: str, prefix: str, *, limit: int, client: Any = None) -> list[str]:
     """The names directly under a prefix that have something under them, in order.
 

@@ -1,0 +1,295 @@
+"""The ledger: one append-only chain of signed records for each model of an environment.
+
+A record is an in-toto statement in a DSSE envelope, stored under its number by a conditional write, and names the
+digest of the envelope before it. So a record can be neither changed, nor removed from the middle, nor written twice.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
+
+from pipelines.declarations.digests import Digest, digest_of_bytes
+from pipelines.declarations.documents import Declaration
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import Name
+from pipelines.registry import signing, store
+from pipelines.registry.bundles import checked_name
+
+PREDICATE = "https://mlops.template/attestations/promotion/v1"
+DIGITS = 10
+LARGEST_REASON = 400
+MOST_COLLISIONS = 1000
+"""How often an append makes room for another writer before it gives up."""
+
+Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+
+
+class BrokenLedgerError(MlopsError):
+    """The chain is not whole: a record was changed, removed, or written by someone who may not."""
+
+
+class Event(Declaration):
+    """What happened: a promotion or a rollback that was tried, and how it ended.
+
+    Attributes:
+        attempt: names this try, so that the same one is never recorded twice.
+        at: when it ended.
+        action: what was tried.
+        result: `verified` when `to` was proven to serve; `refused` by a gate; `failed` on the way.
+        before: the bundle that was live; None when none was.
+        to: the bundle that was to go live.
+        live: the bundle that is live afterwards; None when none is.
+        verdicts: gate → outcome.
+        report: digest of the full report, stored beside the ledger; None when there is none.
+        policy: digest of the gates that were applied.
+        evidence: kind → digest of the signed statement that the gates read.
+        dataset: `<name>@<snapshot>` that the bundle was made from.
+        source_commit: the commit that the bundle was made from.
+        commit: the commit that was deployed.
+        pull_request, approvers: that it was merged by.
+        actor: who, or what, did it.
+        run: the workflow run.
+        reason: why, in words.
+    """
+
+    attempt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    at: AwareDatetime
+    action: Literal["promotion", "rollback"]
+    result: Literal["verified", "refused", "failed"]
+    before: Digest | None
+    to: Digest
+    live: Digest | None
+    verdicts: dict[str, Literal["pass", "fail", "inconclusive"]] = Field(default_factory=dict)
+    report: Digest | None = None
+    policy: Digest | None = None
+    evidence: dict[str, Digest] = Field(default_factory=dict)
+    dataset: Annotated[str, StringConstraints(max_length=128)] = ""
+    source_commit: Commit | None = None
+    commit: Commit | None = None
+    pull_request: int | None = None
+    approvers: Annotated[tuple[str, ...], Field(max_length=10)] = ()
+    actor: Annotated[str, StringConstraints(max_length=64)] = ""
+    run: Annotated[str, StringConstraints(max_length=128)] = ""
+    reason: Annotated[str, StringConstraints(max_length=LARGEST_REASON)] = ""
+
+
+class Record(Declaration):
+    """An event in its place in the chain.
+
+    Attributes:
+        environment, model: whose chain it is.
+        number: from 1, without gaps.
+        previous: the digest of the envelope of the record before; None for the first.
+        event: what happened.
+    """
+
+    environment: Name
+    model: Name
+    number: Annotated[int, Field(ge=1)]
+    previous: Digest | None
+    event: Event
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record as it stands in the ledger.
+
+    Attributes:
+        record: what it says.
+        digest: of its envelope.
+    """
+
+    record: Record
+    digest: str
+
+    @property
+    def event(self) -> Event:
+        """What happened."""
+        return self.record.event
+
+
+class Ledger:
+    """The chain of one model in one environment.
+
+    Args:
+        descriptor: the environment.
+        model: the model's name.
+    """
+
+    def __init__(self, descriptor: EnvironmentDescriptor, model: str) -> None:
+        self.descriptor = descriptor
+        self.model = model
+        self.prefix = f"ledger/{checked_name(model)}/"
+        self._client = store.s3()
+        self._seen = 0
+
+    def head(self) -> Entry | None:
+        """The newest record, verified; None while there is none.
+
+        Raises:
+            BrokenLedgerError: it does not verify.
+            MlopsError: the registry cannot be read.
+        """
+        number = self._newest()
+        return self.entry(number) if number else None
+
+    def entry(self, number: int) -> Entry:
+        """The record with this number, verified on its own.
+
+        Raises:
+            BrokenLedgerError: it is not there or does not verify.
+        """
+        return read_entry(self.envelope(number), self.descriptor, self.model, number)
+
+    def envelope(self, number: int) -> bytes:
+        """The stored bytes of the record with this number.
+
+        Raises:
+            BrokenLedgerError: it is not there.
+        """
+        key = self._key(number)
+        try:
+            return store.get(
+                self.descriptor.registry_bucket, key, limit=signing.LARGEST_ENVELOPE, client=self._client
+            ).content
+        except store.NotFoundError:
+            where = f"s3://{self.descriptor.registry_bucket}/{key}"
+            raise BrokenLedgerError(f"{where} is missing: the ledger has later records") from None
+
+    def back(self) -> Iterator[Entry]:
+        """The records from the newest to the oldest, each checked to be the one that the next names.
+
+        Raises:
+            BrokenLedgerError: the chain is not whole.
+        """
+        entry = self.head()
+        while entry is not None:
+            yield entry
+            number, previous = entry.record.number, entry.record.previous
+            if number == 1:
+                return
+            entry = self.entry(number - 1)
+            if entry.digest != previous:
+                raise _broken(self.descriptor, self.model, number, "names another record before it")
+
+    def append(self, decide: Callable[[Entry | None], Event]) -> Entry:
+        """Add a record, or find that this attempt was recorded before.
+
+        Args:
+            decide: from the newest record to the event; called again when another writer was faster. It raises when the
+                event no longer applies (a release that became stale).
+
+        Raises:
+            MlopsError: what `decide` raises, or the record cannot be signed or written.
+        """
+        for _ in range(MOST_COLLISIONS):
+            head = self.head()
+            event = decide(head)
+            if head is not None and head.event.attempt == event.attempt:
+                return head
+            record = Record(
+                environment=self.descriptor.name,
+                model=self.model,
+                number=head.record.number + 1 if head else 1,
+                previous=head.digest if head else None,
+                event=event,
+            )
+            statement = signing.Statement.about(self.model, event.to, PREDICATE, record.model_dump(mode="json"))
+            content = signing.sign(statement, self.descriptor.signing_key, self.descriptor.name).to_bytes()
+            try:
+                store.put_new(self.descriptor.registry_bucket, self._key(record.number), content, client=self._client)
+            except store.PreconditionFailedError:
+                # Someone else has this number, or our own write got through and its answer was lost.
+                self._seen = record.number
+                found = self.entry(record.number)
+                if found.event.attempt == event.attempt:
+                    return found
+                continue
+            self._seen = record.number
+            return Entry(record, digest_of_bytes(content))
+        raise MlopsError(
+            f"the ledger of {self.model} in {self.descriptor.name} was written by others {MOST_COLLISIONS} times over"
+        )
+
+    def _key(self, number: int) -> str:
+        return f"{self.prefix}{number:0{DIGITS}d}.dsse.json"
+
+    def _newest(self) -> int:
+        """The number of the newest record: gallop forward from the last one seen, then halve the distance."""
+        low, step = self._seen, 1
+        while self._any_after(low + step - 1):
+            low, step = low + step, step * 2
+        high = low + step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._any_after(middle - 1):
+                low = middle
+            else:
+                high = middle
+        self._seen = low
+        return low
+
+    def _any_after(self, number: int) -> bool:
+        bucket, after = self.descriptor.registry_bucket, self._key(number)
+        return bool(store.first_after(bucket, self.prefix, after, most=1, client=self._client))
+
+
+def new_attempt() -> str:
+    """A name for an attempt that has none of its own."""
+    return secrets.token_hex(16)
+
+
+def read_entry(content: bytes, descriptor: EnvironmentDescriptor, model: str, number: int) -> Entry:
+    """Read and verify one record.
+
+    Raises:
+        BrokenLedgerError: its signature is wrong, or it is not the record with this number of this chain.
+    """
+    try:
+        verified = signing.verify(
+            content, descriptor.trusted_keys, predicate_type=PREDICATE, what=f"record {number} of {model}"
+        )
+        record = Record.model_validate_json(json.dumps(verified.statement.predicate))
+    except signing.BadSignatureError as error:
+        raise BrokenLedgerError(error.what) from None
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise _broken(descriptor, model, number, f"does not say what a record must: {reason}") from None
+    if verified.signer != descriptor.name:
+        raise _broken(descriptor, model, number, f"was signed by {verified.signer}")
+    if (record.environment, record.model, record.number) != (descriptor.name, model, number):
+        found = f"record {record.number} of {record.model} in {record.environment}"
+        raise _broken(descriptor, model, number, f"is {found}, in the wrong place")
+    subject = f"sha256:{verified.statement.subject[0].digest['sha256']}"
+    if subject != record.event.to:
+        raise _broken(descriptor, model, number, "is about another bundle than it says")
+    return Entry(record, digest_of_bytes(content))
+
+
+def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, model: str) -> list[Entry]:
+    """Read and verify a whole chain, from its first record on.
+
+    Raises:
+        BrokenLedgerError: a signature, a number or a link is wrong; the message names the record.
+    """
+    entries: list[Entry] = []
+    for number, content in enumerate(envelopes, 1):
+        entry = read_entry(content, descriptor, model, number)
+        if entry.record.previous != (entries[-1].digest if entries else None):
+            raise _broken(descriptor, model, number, "names another record before it")
+        entries.append(entry)
+    return entries
+
+
+def _broken(descriptor: EnvironmentDescriptor, model: str, number: int, what: str) -> BrokenLedgerError:
+    return BrokenLedgerError(
+        f"record {number} of {model} in {descriptor.name} {what}",
+        fix=f"compare s3://{descriptor.registry_bucket}/ledger/{model}/ with its older object versions",
+    )
