@@ -1,7 +1,7 @@
 """Which role the pods of a service account assume: the associations, in a file that the cluster's agent reads.
 
 moto has no EKS Pod Identity, so nothing is created there. The file maps a cluster's name to its associations:
-`{"mlops": [{"id": …, "namespace": …, "service_account": …, "role_arn": …}]}`.
+`{"mlops": [{"associationId": …, "namespace": …, "serviceAccount": …, "roleArn": …}]}`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
@@ -81,7 +81,23 @@ def _read(path: Path) -> dict[str, tuple[Association, ...]]:
         return {}
     except ValueError as error:
         raise MlopsError(f"{path} is not JSON: {error}", fix="stop and start the local target.") from error
-    return {cluster: tuple(Association(**item) for item in items) for cluster, items in held.items()}
+    return {
+        cluster: tuple(
+            Association(item["associationId"], item["namespace"], item["serviceAccount"], item["roleArn"])
+            for item in items
+        )
+        for cluster, items in held.items()
+    }
+
+
+def _written(item: Association) -> dict[str, str]:
+    """An association as EKS spells it."""
+    return {
+        "associationId": item.id,
+        "namespace": item.namespace,
+        "serviceAccount": item.service_account,
+        "roleArn": item.role_arn,
+    }
 
 
 @contextmanager
@@ -93,7 +109,7 @@ def _changing(home: Path) -> Iterator[dict[str, tuple[Association, ...]]]:
         found = _read(home / FILE)
         yield found
         text = json.dumps(
-            {cluster: [asdict(item) for item in items] for cluster, items in sorted(found.items())}, indent=1
+            {cluster: [_written(item) for item in items] for cluster, items in sorted(found.items())}, indent=1
         )
         handle, temporary = tempfile.mkstemp(dir=home, prefix=f".{FILE}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:

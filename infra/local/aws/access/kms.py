@@ -34,6 +34,8 @@ def kms_needs(request: Request, action: str) -> Iterator[Need]:
     }
     if asked.get("SigningAlgorithm"):
         context["kms:signingalgorithm"] = (str(asked["SigningAlgorithm"]),)
+    if action in ("Sign", "Verify"):
+        context["kms:messagetype"] = (str(asked.get("MessageType") or "RAW"),)
     if str(asked.get("KeyId", "")).startswith("alias/"):
         context["kms:requestalias"] = (str(asked["KeyId"]),)
     yield key_need(f"kms:{action}", name, request.region, context)
