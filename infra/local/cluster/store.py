@@ -20,6 +20,17 @@ from infra.local.cluster.refusals import Refusal, already_exists, conflict, forb
 
 Object = dict[str, Any]
 
+# Parts of the metadata that only the store sets.
+_OURS = (
+    "name",
+    "namespace",
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
 _HISTORY = 4096  # events kept for watches that resume
 
 
@@ -111,7 +122,7 @@ class Store:
             raise not_found(kind.plural, name)
         return found
 
-    def list(self, kind: Kind, namespace: str = "") -> list[Object]:
+    def find_all(self, kind: Kind, namespace: str = "") -> list[Object]:
         """The objects of a kind in one namespace, or in all when it is "", oldest first."""
         objects = self._objects.get(kind, {})
         return [obj for (space, _), obj in objects.items() if not namespace or space == namespace]
@@ -123,7 +134,7 @@ class Store:
     def owned(self, kind: Kind, owner: Object) -> list[Object]:
         """The objects of a kind that `owner` controls, oldest first."""
         uid = uid_of(owner)
-        return [obj for obj in self.list(kind, namespace_of(owner)) if is_owned_by(obj, uid)]
+        return [obj for obj in self.find_all(kind, namespace_of(owner)) if is_owned_by(obj, uid)]
 
     def create(self, kind: Kind, namespace: str, obj: Object) -> Object:
         """Adds an object; `metadata.generateName` is made a name. Raises Refusal when it cannot stand there."""
@@ -161,10 +172,8 @@ class Store:
             source = obj
         else:
             new = copy.deepcopy({key: value for key, value in obj.items() if key != "status"})
-            kept = ("name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion")
-            kept += ("deletionTimestamp", "deletionGracePeriodSeconds")
-            metadata = {key: value for key, value in new.get("metadata", {}).items() if key not in kept}
-            metadata |= {key: old["metadata"][key] for key in kept if key in old["metadata"]}
+            metadata = {key: value for key, value in new.get("metadata", {}).items() if key not in _OURS}
+            metadata |= {key: old["metadata"][key] for key in _OURS if key in old["metadata"]}
             new |= {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
             source = old
         if "status" in source:
@@ -198,9 +207,7 @@ class Store:
         `Background` before; with `Orphan` what it owns stays.
         """
         obj = self.get(kind, namespace, name)
-        owns = [
-            (other_kind, other) for other_kind, other in self.everything() if is_owned_by(other, uid_of(obj))
-        ]
+        owns = [(other_kind, other) for other_kind, other in self.everything() if is_owned_by(other, uid_of(obj))]
         if propagation == "Orphan":
             for other_kind, other in owns:
                 self.modify(other_kind, other, lambda orphan: _disown(orphan, uid_of(obj)))

@@ -1,4 +1,4 @@
-"""What a real cluster would run and the small one cannot. It is refused with the reason, never run differently in silence."""
+"""What a real cluster would run and the small one cannot: refused with the reason, never run differently in silence."""
 
 from __future__ import annotations
 
