@@ -135,6 +135,13 @@ def _check_files(manifest: Bundle, files: Mapping[str, bytes]) -> None:
                 f"{name} has {len(content)} bytes and the digest {found}; "
                 f"the manifest says {expected.size} bytes (at most {LARGEST_FILE}) and {expected.sha256}"
             )
+    try:
+        Bundle.model_validate_json(manifest.manifest()).manifest()
+    except ValueError as error:
+        raise MlopsError(
+            f"the parameters of {manifest.model} cannot be written as canonical JSON: {error}",
+            fix="write numbers beyond 2**53 in training.parameters as text",
+        ) from None
     if len(manifest.manifest()) > LARGEST_MANIFEST:
         raise MlopsError(
             f"{MANIFEST} of {manifest.model} has {len(manifest.manifest())} bytes; expected at most {LARGEST_MANIFEST}",
@@ -239,9 +246,10 @@ def _manifest(client: Any, bucket: str, prefix: str, model: str, digest: str) ->
         raise _tampered(bucket, prefix + MANIFEST, digest, digest_of_bytes(content))
     try:
         manifest = Bundle.model_validate_json(content)
-    except (ValidationError, ValueError) as error:
+        canonical = manifest.manifest()
+    except ValueError as error:
         raise TamperedBundleError(f"s3://{bucket}/{prefix}{MANIFEST} is not a manifest: {error}") from None
-    if manifest.manifest() != content:
+    if canonical != content:
         raise TamperedBundleError(
             f"s3://{bucket}/{prefix}{MANIFEST} is not in canonical form (RFC 8785): expected {manifest.digest}, "
             f"found {digest}"

@@ -46,8 +46,8 @@ def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]
     """The quarantined bundles of a model, and why.
 
     Raises:
-        MlopsError: the registry cannot be read, or an entry cannot be understood. Nobody may then take a bundle for free
-            of it.
+        MlopsError: the registry cannot be read, or an entry cannot be understood; no bundle may then be
+            taken for free.
     """
     bucket, prefix = descriptor.registry_bucket, f"quarantine/{checked_name(model)}/"
     found = {}

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import boto3
+import pytest
+
+from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.registry import bundles, evidence, runs, signing
+from tests.aws import EmulatedAccount
+from tests.signed import (
+    COMMIT,
+    GATES,
+    MODEL,
+    OTHER_COMMIT,
+    example_build,
+    example_bundle,
+    example_files,
+    make_key,
+    make_signing_environment,
+    register,
+    with_empty_registry,
+)
+
+
+@pytest.fixture(scope="module")
+def environment(account: EmulatedAccount) -> EnvironmentDescriptor:
+    return make_signing_environment()
+
+
+@pytest.fixture
+def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
+    return with_empty_registry(environment)
+
+
+def stored(descriptor: EnvironmentDescriptor, digest: str, name: str) -> bytes:
+    key = evidence.prefix_of(MODEL, digest) + name
+    body: bytes = boto3.client("s3").get_object(Bucket=descriptor.registry_bucket, Key=key)["Body"].read()
+    return body
+
+
+def put(descriptor: EnvironmentDescriptor, digest: str, name: str, content: bytes) -> None:
+    key = evidence.prefix_of(MODEL, digest) + name
+    boto3.client("s3").put_object(Bucket=descriptor.registry_bucket, Key=key, Body=content)
+
+
+def state(descriptor: EnvironmentDescriptor, digest: str, name: str, kind: str, predicate: dict[str, object]) -> None:
+    """Sign something with the environment's own key, past the product."""
+    statement = signing.Statement.about(MODEL, digest, kind, predicate)
+    put(descriptor, digest, name, signing.sign(statement, descriptor.signing_key, descriptor.name).to_bytes())
+
+
+def test_a_registered_bundle_verifies_with_its_commit_its_gates_and_its_signer(dev: EnvironmentDescriptor) -> None:
+    digest = register(dev)
+    verified = evidence.verify_bundle(dev, MODEL, digest, signer="dev")
+    assert verified.files == example_files()
+    assert verified.signer == "dev"
+    assert verified.commits == (COMMIT,)
+    assert verified.provenance.policy == verified.evaluated.gates == GATES
+    assert verified.provenance.run.builder.id == f"dev/train-price@{example_bundle().image}"
+    assert verified.evaluated.evaluation == digest_of_bytes(b"content of evaluation.json")
+
+
+def test_the_largest_statement_fits_into_what_kms_signs() -> None:
+    manifest = example_bundle(model="m" * 40)
+    manifest = manifest.model_copy(
+        update={
+            "dataset": manifest.dataset.model_copy(
+                update={"dataset": "d" * 40, "table": "t" * 100, "snapshot": "9" * 19, "rows": 10**15}
+            )
+        }
+    )
+    predicate = evidence.provenance_of(manifest, GATES, example_build("e" * 40, commit="a" * 64, run="r" * 63))
+    value = predicate.model_dump(mode="json", by_alias=True)
+    payload = signing.Statement.about(manifest.model, manifest.digest, evidence.PROVENANCE, value).payload()
+    assert len(signing.encode(signing.PAYLOAD, payload)) < signing.LARGEST_MESSAGE
+
+
+@pytest.mark.parametrize("name", ["provenance.dsse.json", "evaluation.dsse.json"])
+def test_a_bundle_without_its_evidence_is_refused(dev: EnvironmentDescriptor, name: str) -> None:
+    digest = register(dev)
+    key = evidence.prefix_of(MODEL, digest) + name
+    boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key)
+    with pytest.raises(evidence.UnsignedBundleError, match=f"has no signed {name.split('.')[0]}"):
+        evidence.verify_bundle(dev, MODEL, digest)
+
+
+def test_a_run_that_was_interrupted_before_it_signed_is_finished_by_the_next(dev: EnvironmentDescriptor) -> None:
+    bundles.push(dev, example_bundle(), example_files())
+    with pytest.raises(evidence.UnsignedBundleError):
+        evidence.verify_bundle(dev, MODEL, example_bundle().digest)
+    assert evidence.verify_bundle(dev, MODEL, register(dev)).signer == "dev"
+
+
+@pytest.mark.parametrize("name", ["provenance.dsse.json", "evaluation.dsse.json"])
+def test_evidence_about_another_bundle_is_refused(dev: EnvironmentDescriptor, name: str) -> None:
+    digest, other = register(dev), register(dev, seed=8)
+    put(dev, digest, name, stored(dev, other, name))
+    with pytest.raises(signing.BadSignatureError, match=f"is about {other}; expected {digest}"):
+        evidence.verify_bundle(dev, MODEL, digest)
+
+
+def test_one_kind_of_evidence_in_the_place_of_the_other_is_refused(dev: EnvironmentDescriptor) -> None:
+    digest = register(dev)
+    put(dev, digest, "provenance.dsse.json", stored(dev, digest, "evaluation.dsse.json"))
+    with pytest.raises(signing.BadSignatureError, match="expected https://slsa"):
+        evidence.verify_bundle(dev, MODEL, digest)
+
+
+def test_evidence_signed_by_a_key_that_the_reader_does_not_trust_is_refused(dev: EnvironmentDescriptor) -> None:
+    digest = register(dev)
+    _, another = make_key()
+    reader = dev.model_copy(update={"trusted_keys": {"dev": another}})
+    with pytest.raises(signing.BadSignatureError, match="no valid signature by a trusted key"):
+        evidence.verify_bundle(reader, MODEL, digest)
+
+
+def test_a_trusted_environment_that_does_not_train_cannot_vouch_for_a_bundle(dev: EnvironmentDescriptor) -> None:
+    arn, pem = make_key()
+    changes = {"name": "staging", "signing_key": arn, "trusted_keys": {**dev.trusted_keys, "staging": pem}}
+    staging = dev.model_copy(update=changes)
+    digest = register(staging)
+    assert evidence.verify_bundle(staging, MODEL, digest).signer == "staging"
+    with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
+        evidence.verify_bundle(staging, MODEL, digest, signer="dev")
+
+
+def test_signed_evidence_that_contradicts_the_bundle_is_refused(dev: EnvironmentDescriptor) -> None:
+    digest = register(dev)
+    lie = evidence.Evaluated(
+        evaluation=digest_of_bytes(b"better figures"),
+        gates=GATES,
+        contract=example_bundle().contract,
+        dataset=example_bundle().dataset,
+    )
+    state(dev, digest, "evaluation.dsse.json", evidence.EVALUATION, lie.model_dump(mode="json"))
+    with pytest.raises(signing.BadSignatureError, match="does not match the bundle: evaluation"):
+        evidence.verify_bundle(dev, MODEL, digest)
+
+
+def test_signed_evidence_that_says_something_else_entirely_is_refused(dev: EnvironmentDescriptor) -> None:
+    digest = register(dev)
+    state(dev, digest, "provenance.dsse.json", evidence.PROVENANCE, {"buildDefinition": "trust me"})
+    with pytest.raises(signing.BadSignatureError, match="does not state a provenance"):
+        evidence.verify_bundle(dev, MODEL, digest)
+
+
+def test_a_bundle_made_again_from_another_commit_has_both_commits(dev: EnvironmentDescriptor) -> None:
+    digest = register(dev)
+    first = stored(dev, digest, "provenance.dsse.json")
+    for run in ("run-2", "run-3"):
+        evidence.attest(dev, example_bundle(), GATES, example_build(commit=OTHER_COMMIT, run=run))
+    assert evidence.verify_bundle(dev, MODEL, digest).commits == (COMMIT, OTHER_COMMIT)
+    assert stored(dev, digest, "provenance.dsse.json") == first
+
+
+def test_evidence_already_there_that_does_not_verify_stops_the_run(dev: EnvironmentDescriptor) -> None:
+    put(dev, example_bundle().digest, "provenance.dsse.json", b"{}")
+    with pytest.raises(signing.BadSignatureError, match="is not a DSSE envelope"):
+        register(dev)
+
+
+@pytest.mark.parametrize("change", [{"commit": "main"}, {"run": "../x"}, {"started": "yesterday"}])
+def test_a_run_that_is_not_well_described_signs_nothing(dev: EnvironmentDescriptor, change: dict[str, str]) -> None:
+    with pytest.raises(MlopsError, match="is not well formed"):
+        evidence.attest(dev, example_bundle(), GATES, example_build(**change))
+
+
+def test_a_run_names_its_bundle_once(dev: EnvironmentDescriptor) -> None:
+    digest, other = example_bundle().digest, example_bundle(seed=8).digest
+    runs.record_run(dev, MODEL, "12345", digest)
+    runs.record_run(dev, MODEL, "12345", digest)
+    assert runs.read_run(dev, MODEL, "12345") == digest
+    with pytest.raises(MlopsError, match=f"has registered {digest} before; found {other} now"):
+        runs.record_run(dev, MODEL, "12345", other)
+    with pytest.raises(MlopsError, match="has registered no bundle"):
+        runs.read_run(dev, MODEL, "12346")
+    with pytest.raises(MlopsError, match="is not a run's id"):
+        runs.read_run(dev, MODEL, "../12345")
