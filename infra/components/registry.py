@@ -115,4 +115,4 @@ class Registry(pulumi.ComponentResource):
         if digest is None:
             return None
         url: pulumi.Output[str] = self.repositories[image].repository_url
-        return pulumi.Output.concat(url, "@", digest)
+        return url.apply(lambda known: f"{known}@{digest}")

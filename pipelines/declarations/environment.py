@@ -122,8 +122,8 @@ class StackFile(Declaration):
 class ImageReferences(Declaration):
     """Full references of the images by digest (`<repository>@sha256:…`), None where none is pinned."""
 
-    training: str | None
-    serving: str | None
+    training: str | None = None
+    serving: str | None = None
 
 
 class Repositories(Declaration):
@@ -155,7 +155,7 @@ class EnvironmentDescriptor(Declaration):
 
     format: Literal["mlops/environment/v1"] = "mlops/environment/v1"
     name: Name
-    promotes_from: Name | None
+    promotes_from: Name | None = None  # Pulumi drops an output that is null
     region: str
     account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
     landing_bucket: str

@@ -1,0 +1,33 @@
+"""Rules about jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, holds
+from infra.policies.rule import Finding, rule
+from infra.policies.workloads import CRON_JOB, JOB
+
+
+@rule("k8s-job-ends", "A job gives up, ends in time, and is cleaned away")
+def job_ends(graph: Graph) -> Iterator[Finding]:
+    for resource, spec in _specs(graph):
+        for bound in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
+            if at(spec, bound) is None:
+                yield resource, f"has no {bound}"
+
+
+@rule("k8s-job-alone", "A CronJob does not run twice at once")
+def job_alone(graph: Graph) -> Iterator[Finding]:
+    for resource in graph.of_type(CRON_JOB):
+        if not holds(resource.at("spec", "concurrencyPolicy"), "Forbid"):
+            yield resource, "may run twice at once"
+
+
+def _specs(graph: Graph) -> Iterator[tuple[PlannedResource, object]]:
+    paths: dict[str, tuple[str, ...]] = {CRON_JOB: ("spec", "jobTemplate", "spec"), JOB: ("spec",)}
+    for type_, path in paths.items():
+        for resource in graph.of_type(type_):
+            spec = resource.at(*path)
+            if spec is not UNKNOWN:
+                yield resource, spec

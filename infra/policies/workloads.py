@@ -1,0 +1,73 @@
+"""The pods of the graph: found in whatever makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, elements
+
+CRON_JOB = "kubernetes:batch/v1:CronJob"
+JOB = "kubernetes:batch/v1:Job"
+ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
+DEPLOYMENT = "kubernetes:apps/v1:Deployment"
+STATEFUL_SET = "kubernetes:apps/v1:StatefulSet"
+
+_TEMPLATES: dict[str, tuple[str, ...]] = {
+    CRON_JOB: ("spec", "jobTemplate", "spec", "template"),
+    JOB: ("spec", "template"),
+    ROLLOUT: ("spec", "template"),
+    DEPLOYMENT: ("spec", "template"),
+    STATEFUL_SET: ("spec", "template"),
+    "kubernetes:apps/v1:DaemonSet": ("spec", "template"),
+    "kubernetes:core/v1:Pod": (),
+}
+
+LASTING = (ROLLOUT, DEPLOYMENT, STATEFUL_SET)
+"""What answers requests until it is told to stop."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something that makes pods.
+
+    Attributes:
+        resource: the resource.
+        template: of its pods: `metadata` and `spec`.
+    """
+
+    resource: PlannedResource
+    template: Any
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """The labels of its pods."""
+        found = at(self.template, "metadata", "labels")
+        return found if isinstance(found, dict) else {}
+
+    def pod(self, *path: str | int) -> Any:
+        """What stands at a path of the pods' spec."""
+        return at(self.template, "spec", *path)
+
+    @property
+    def containers(self) -> list[Any]:
+        """The containers, those that run first included."""
+        return elements(self.pod("containers")) + elements(self.pod("initContainers"))
+
+    def selected_by(self, selector: Any) -> bool:
+        """Whether a label selector means its pods."""
+        wanted = at(selector, "matchLabels") or {}
+        if wanted is UNKNOWN:
+            return True
+        return all(value is UNKNOWN or self.labels.get(key) in (value, UNKNOWN) for key, value in wanted.items())
+
+
+def workloads(graph: Graph, *types: str) -> Iterator[Workload]:
+    """The workloads of the graph, of some types or all."""
+    for type_ in types or tuple(_TEMPLATES):
+        for resource in graph.of_type(type_):
+            path = _TEMPLATES[type_]
+            template = resource.at(*path) if path else resource.plain
+            if template is not UNKNOWN:
+                yield Workload(resource, template)

@@ -1,0 +1,226 @@
+"""Runs the Pulumi program against a monitor that answers as AWS and Kubernetes would, and keeps what was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import os
+import runpy
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import empty_pb2
+from pulumi.runtime import config as sdk_config
+from pulumi.runtime import rpc
+from pulumi.runtime import settings as sdk_settings
+from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
+from pulumi.runtime.stack import run_in_stack
+
+from infra.policies import PlannedResource
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCOUNT = "111122223333"
+REGION = "eu-west-1"
+IMAGE = "sha256:" + "1a" * 32
+BUNDLE = "sha256:" + "b0" * 32
+STACK = "pulumi:pulumi:Stack"
+
+
+@dataclass
+class Recording:
+    """What one run of the program asked for.
+
+    Attributes:
+        resources: in the order of registration, components among them.
+        ignored: URN → properties whose changes are ignored.
+        dependencies: URN → URNs that it waits for.
+        outputs: what the stack exports.
+        invoked: the functions that were called.
+    """
+
+    resources: list[PlannedResource] = field(default_factory=list)
+    ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    invoked: list[str] = field(default_factory=list)
+
+    def of_type(self, type_: str) -> dict[str, PlannedResource]:
+        """Name → resource, of a type."""
+        return {resource.name: resource for resource in self.resources if resource.type == type_}
+
+    def one(self, type_: str, name: str) -> PlannedResource:
+        """The one resource of a type and name."""
+        return self.of_type(type_)[name]
+
+    def policy(self, role: str) -> list[dict[str, Any]]:
+        """The statements of the inline policy of a workload's role."""
+        statements: list[dict[str, Any]] = json.loads(self.one("aws:iam/rolePolicy:RolePolicy", role).props["policy"])[
+            "Statement"
+        ]
+        return statements
+
+
+class _Cloud(Mocks):
+    """Outputs as the providers would compute them.
+
+    Args:
+        descriptors: environment → the `descriptor` that its stack exports.
+        echo: answer with the inputs alone, as Pulumi's plain mocks do.
+    """
+
+    def __init__(self, recording: Recording, descriptors: Mapping[str, Any], *, echo: bool) -> None:
+        self._recording = recording
+        self._descriptors = descriptors
+        self._echo = echo
+
+    def call(self, args: MockCallArgs) -> dict[str, Any]:
+        self._recording.invoked.append(args.token)
+        if args.token.endswith("getCallerIdentity"):
+            return {"accountId": ACCOUNT, "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deploy/run", "userId": "x"}
+        if args.token.endswith("getRegion"):
+            return {"region": REGION, "name": REGION}
+        if args.token.endswith("getPublicKey"):
+            return {"publicKeyPem": f"PEM of {args.args.get('keyId')}"}
+        raise AssertionError(f"the program called {args.token}")
+
+    def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        inputs = dict(args.inputs)
+        if args.typ == "pulumi:pulumi:StackReference":
+            environment = args.name.rpartition("/")[2]
+            outputs = {"descriptor": self._descriptors[environment]} if environment in self._descriptors else {}
+            return args.name, {"name": args.name, "outputs": outputs, "secretOutputNames": []}
+        if self._echo:
+            return f"{args.name}-id", inputs
+        arn = f"arn:aws:{args.typ.split(':')[1].split('/')[0]}:{REGION}:{ACCOUNT}:{args.name}"
+        computed: dict[str, Any] = {
+            "aws:s3/bucket:Bucket": {"arn": f"arn:aws:s3:::{inputs.get('bucket')}"},
+            "aws:kms/key:Key": {"arn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{args.name}", "keyId": args.name},
+            "aws:iam/role:Role": {"arn": f"arn:aws:iam::{ACCOUNT}:role/{inputs.get('name')}"},
+            "aws:ecr/repository:Repository": {
+                "repositoryUrl": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{inputs.get('name')}"
+            },
+            "kubernetes:networking.k8s.io/v1:Ingress": {
+                "status": {"loadBalancer": {"ingress": [{"hostname": f"{args.name}.elb.example"}]}}
+            },
+        }.get(args.typ, {"arn": arn} if args.typ.startswith("aws:") else {})
+        id_ = str(inputs.get("bucket") or inputs.get("name") or args.name)
+        return id_, {**inputs, **computed}
+
+
+class _Monitor(MockMonitor):
+    def __init__(self, recording: Recording, mocks: Mocks, *, preview: bool) -> None:
+        super().__init__(mocks)
+        self._recording = recording
+        self._preview = preview
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802
+        if request.type == STACK:
+            return super().RegisterResource(request)
+        answer = super().RegisterResource(request)
+        self._recording.resources.append(
+            PlannedResource(
+                type=request.type,
+                name=request.name,
+                urn=answer.urn,
+                props=rpc.deserialize_properties(request.object, keep_unknowns=True),
+                protect=request.protect,
+                parent=request.parent,
+            )
+        )
+        self._recording.ignored[answer.urn] = tuple(request.ignoreChanges)
+        self._recording.dependencies[answer.urn] = tuple(request.dependencies)
+        if self._preview and request.custom:
+            # As the engine of a first preview: the inputs are known, what the provider computes is not.
+            inputs = {name: value for name, value in answer.object.fields.items() if name in request.object.fields}
+            answer.object.Clear()
+            for name, value in inputs.items():
+                answer.object.fields[name].CopyFrom(value)
+            answer.id = ""
+        return answer
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        if STACK in request.urn.split("::")[2:3]:
+            self._recording.outputs = rpc.deserialize_properties(request.outputs, keep_unknowns=True)
+        return empty_pb2.Empty()
+
+
+def record(
+    project: Path,
+    environment: str,
+    *,
+    descriptors: Mapping[str, Any] | None = None,
+    preview: bool = False,
+    echo: bool = False,
+) -> Recording:
+    """Run the program for an environment of a project.
+
+    Args:
+        descriptors: environment → what its stack exports as `descriptor`.
+        preview: what is not known before it is made stays unknown.
+        echo: answer as Pulumi's plain mocks do: with the inputs, and nothing else.
+    """
+    recording = Recording()
+    config = yaml.safe_load((project / f"Pulumi.{environment}.yaml").read_text())["config"]
+    monitor = _Monitor(recording, _Cloud(recording, descriptors or {}, echo=echo), preview=preview)
+    name = yaml.safe_load((project / "Pulumi.yaml").read_text())["name"]
+
+    def run() -> None:
+        sdk_settings.configure(
+            sdk_settings.Settings(
+                project=name, stack=environment, monitor=monitor, dry_run=preview, organization="organization"
+            )
+        )
+        sdk_settings.ROOT.set(None)
+        sdk_config.set_all_config({key: v if isinstance(v, str) else json.dumps(v) for key, v in config.items()}, [])
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        try:
+            loop.run_until_complete(
+                run_in_stack(lambda: runpy.run_path(str(ROOT / "infra" / "__main__.py"), run_name="__main__") and None)
+            )
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    before = Path.cwd()
+    os.chdir(project)
+    try:
+        contextvars.copy_context().run(run)
+    finally:
+        os.chdir(before)
+    return recording
+
+
+def copy_project(to: Path) -> Path:
+    """A copy of what the program reads of this repository."""
+    to.mkdir(parents=True, exist_ok=True)
+    for file in ROOT.glob("Pulumi*.yaml"):
+        shutil.copy(file, to)
+    shutil.copytree(ROOT / "models", to / "models")
+    shutil.copytree(ROOT / "data-contracts", to / "data-contracts")
+    return to
+
+
+def edit(file: Path, *path: str, value: Any) -> None:
+    """Write a value into a YAML file of a copy."""
+    document = yaml.safe_load(file.read_text())
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def release_everywhere(project: Path) -> Path:
+    """Pin both images and release a bundle of every model in every environment of a copy."""
+    for file in project.glob("Pulumi.*.yaml"):
+        environment = file.name.split(".")[1]
+        edit(file, "config", "mlops:environment", "images", value={"training": IMAGE, "serving": IMAGE})
+        for release in project.glob(f"models/*/releases/{environment}.yaml"):
+            edit(release, "bundle", value=BUNDLE)
+    return project
