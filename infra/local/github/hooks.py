@@ -1,0 +1,31 @@
+"""What git runs in the bare repository when somebody pushes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.local.github.forge import Forge, RefUpdate
+from pipelines.declarations.errors import MlopsError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`pre-receive` decides and announces; `post-receive` turns what happened into events."""
+    forge = Forge(Path(os.environ["MLOPS_FORGE"]))
+    if arguments[0] == "post-receive":
+        forge.settle()
+        return 0
+    updates = []
+    for line in sys.stdin:
+        before, after, ref = line.split()
+        updates.append(RefUpdate(ref, before, after))
+    try:
+        actor = forge.authenticate(os.environ.get("MLOPS_FORGE_TOKEN", ""))
+        forge.authorize(actor, updates)
+        forge.announce(actor, updates, os.getppid())
+    except MlopsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

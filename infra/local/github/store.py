@@ -1,0 +1,82 @@
+"""The laptop GitHub's state: one JSON file, changed under a lock and replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.declarations.errors import MlopsError
+
+State = dict[str, Any]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all; readable by its owner only."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+class Store:
+    """The state of one forge; safe between threads and between processes.
+
+    Args:
+        folder: holds `forge.json` and its lock.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "forge.json"
+
+    def exists(self) -> bool:
+        return self.path.is_file()
+
+    def create(self, state: State) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self.path, json.dumps(state))
+
+    def read(self) -> State:
+        """The state as last written.
+
+        Raises:
+            MlopsError: there is none, or the file is damaged.
+        """
+        try:
+            state: State = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            raise MlopsError(f"there is no repository in {self.folder}", fix="create it first") from None
+        except ValueError as error:
+            raise MlopsError(f"{self.path} is damaged: {error}", fix="remove the folder and create it again") from None
+        return state
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[State]:
+        """The state, to be changed in place: written when the block ends, forgotten when it raises."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = self.read()
+            before = json.dumps(state)
+            yield state
+            after = json.dumps(state)
+            if after != before:
+                write_atomically(self.path, after)
+
+    def version(self) -> tuple[int, int]:
+        """Changes with every write."""
+        found = self.path.stat()
+        return found.st_ino, found.st_mtime_ns
