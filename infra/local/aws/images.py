@@ -1,0 +1,179 @@
+"""Container images on a machine without a container engine: a real manifest in a real registry.
+
+The digest of such an image is a function of its Dockerfile and the files it copies, so that the same content is the
+same image on any machine. Nothing is built and no layer holds a file system: on this target the container's command
+runs in the project's own environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    from infra.local.aws.cloud import Cloud
+
+CONTEXT_LABEL = "mlops.context"
+"""The label that carries the digest of the build context."""
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+# An empty tar archive: two blocks of 512 zero bytes, padded to a record. The one layer of every such image.
+_EMPTY_LAYER = b"\0" * 10240
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an image is built from.
+
+    Attributes:
+        name: of the image (`serving`).
+        dockerfile: the Dockerfile.
+        files: every file it copies in.
+        root: the folder that the files' names are relative to.
+    """
+
+    name: str
+    dockerfile: Path
+    files: tuple[Path, ...]
+    root: Path
+
+    @classmethod
+    def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> Context:
+        """The context of an image.
+
+        Args:
+            dockerfile: where it is; `<root>/images/<name>/Dockerfile` when not given.
+        """
+        return cls(name, dockerfile or root / "images" / name / "Dockerfile", tuple(files), root)
+
+    def digest(self) -> str:
+        """`sha256:…` of names and contents; neither order, time nor owner of the files counts.
+
+        Raises:
+            MlopsError: a file is missing, or lies outside the root.
+        """
+        lines = []
+        for file in sorted({self.dockerfile, *self.files}):
+            name = "Dockerfile" if file == self.dockerfile else self._named(file)
+            try:
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+            except OSError as error:
+                raise MlopsError(
+                    f"the image `{self.name}` needs {file}, which cannot be read: {error.strerror}",
+                    fix="restore the file, or take it out of the image.",
+                ) from error
+            lines.append(f"{content}  {name}\n")
+        return "sha256:" + hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+    def _named(self, file: Path) -> str:
+        try:
+            return file.relative_to(self.root).as_posix()
+        except ValueError as error:
+            raise MlopsError(
+                f"the image `{self.name}` copies {file}, which is outside {self.root}",
+                fix="copy only files of the project.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as a registry holds it.
+
+    Attributes:
+        manifest: the manifest's JSON.
+        digest: `sha256:…` of the manifest: what a pod's image reference pins.
+    """
+
+    manifest: str
+    digest: str
+
+
+def image(context: Context) -> Image:
+    """The image of a context, without a registry."""
+    layer = _descriptor(_LAYER, _EMPTY_LAYER)
+    config = _canonical(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Labels": {CONTEXT_LABEL: context.digest(), "mlops.image": context.name}},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        }
+    )
+    manifest = _canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": _descriptor(_CONFIG, config),
+            "layers": [layer],
+        }
+    )
+    return Image(manifest.decode(), _digest(manifest))
+
+
+def digest(context: Context) -> str:
+    """The digest that `publish` gives, without publishing."""
+    return image(context).digest
+
+
+def publish(cloud: Cloud, repository: str, context: Context) -> str:
+    """Puts the image of a context into a repository and returns its digest. Publishing it again changes nothing.
+
+    Args:
+        repository: the repository's name.
+
+    Raises:
+        MlopsError: there is no such repository.
+    """
+    from botocore.exceptions import ClientError
+
+    from infra.local.aws.cloud import code_of, tolerating
+
+    made = image(context)
+    try:
+        with tolerating("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
+            cloud.client("ecr").put_image(
+                repositoryName=repository,
+                imageManifest=made.manifest,
+                imageDigest=made.digest,
+                imageManifestMediaType=_MANIFEST,
+                # A tag that names the content: an immutable repository takes it once.
+                imageTag="context-" + context.digest().removeprefix("sha256:")[:16],
+            )
+    except ClientError as error:
+        raise MlopsError(
+            f"the image `{context.name}` cannot be published to `{repository}`: {code_of(error)}",
+            fix="provision the environment first; it makes the repository.",
+        ) from error
+    if not exists(cloud, repository, made.digest):
+        raise MlopsError(f"the registry holds the image `{context.name}` under another digest than {made.digest}")
+    return made.digest
+
+
+def exists(cloud: Cloud, repository: str, image_digest: str) -> bool:
+    """Whether a repository holds an image."""
+    from infra.local.aws.cloud import tolerating
+
+    with tolerating("RepositoryNotFoundException", "ImageNotFoundException"):
+        found = cloud.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageDigest": image_digest}])
+        return bool(found["imageDetails"])
+    return False
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()

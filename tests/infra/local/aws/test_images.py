@@ -1,0 +1,81 @@
+"""Images without a container engine: one content, one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.local.aws import images
+from infra.local.aws.images import Context
+from infra.local.aws.provider import AwsProvider
+from pipelines.declarations.errors import MlopsError
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    (tmp_path / "images" / "serving").mkdir(parents=True)
+    (tmp_path / "images" / "serving" / "Dockerfile").write_text("FROM scratch\nCOPY a.py b.py ./\n")
+    (tmp_path / "a.py").write_text("a")
+    (tmp_path / "b.py").write_text("b")
+    return Context.of("serving", [tmp_path / "a.py", tmp_path / "b.py"], tmp_path)
+
+
+def test_the_same_content_is_the_same_image_wherever_it_lies(context: Context, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    for name in ("a.py", "b.py"):
+        (other / name).write_text(name[0])
+    (other / "Containerfile").write_text("FROM scratch\nCOPY a.py b.py ./\n")
+    copy = Context.of("serving", [other / "b.py", other / "a.py"], other, dockerfile=other / "Containerfile")
+    assert images.digest(copy) == images.digest(context)
+
+
+@pytest.mark.parametrize("change", ["content", "name", "dockerfile", "fewer"])
+def test_any_change_of_what_goes_in_is_another_image(context: Context, change: str) -> None:
+    before, files = images.digest(context), list(context.files)
+    if change == "content":
+        files[0].write_text("changed")
+    elif change == "name":
+        files[0] = files[0].rename(files[0].with_name("c.py"))
+    elif change == "dockerfile":
+        context.dockerfile.write_text("FROM scratch\n")
+    else:
+        files.pop()
+    assert images.digest(Context.of("serving", files, context.root)) != before
+
+
+def test_a_published_image_is_found_by_the_digest_computed_without_publishing(
+    provider: AwsProvider, make: Any, name: str, context: Context
+) -> None:
+    repository = make("aws:ecr/repository:Repository", name, imageTagMutability="IMMUTABLE").outputs["name"]
+    expected = images.digest(context)
+    assert not images.exists(provider.cloud, repository, expected)
+    assert images.publish(provider.cloud, repository, context) == expected
+    assert images.publish(provider.cloud, repository, context) == expected
+    assert images.exists(provider.cloud, repository, expected)
+
+    held = provider.cloud.client("ecr").batch_get_image(
+        repositoryName=repository, imageIds=[{"imageDigest": expected}]
+    )["images"]
+    manifest = held[0]["imageManifest"]
+    assert "sha256:" + hashlib.sha256(manifest.encode()).hexdigest() == expected
+    assert json.loads(manifest)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_an_image_is_not_published_to_a_repository_that_is_not_there(provider: AwsProvider, context: Context) -> None:
+    assert not images.exists(provider.cloud, "nowhere", images.digest(context))
+    with pytest.raises(MlopsError, match="nowhere"):
+        images.publish(provider.cloud, "nowhere", context)
+
+
+def test_a_missing_file_and_one_outside_the_project_are_named(context: Context, tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match=r"missing\.py"):
+        images.digest(Context.of("serving", [context.root / "missing.py"], context.root))
+    outside = tmp_path.parent / "outside.py"
+    outside.write_text("x")
+    with pytest.raises(MlopsError, match="outside"):
+        images.digest(Context.of("serving", [outside], context.root))
