@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, StringConstraints, ValidationError
 
 from pipelines.declarations.bundle import Bundle, DatasetVersion
-from pipelines.declarations.digests import Digest
+from pipelines.declarations.digests import Digest, digest_of_bytes
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -313,6 +313,31 @@ def names_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: s
                 fix="train again: a run that was interrupted is finished by the next one",
             )
     return [needed[0], *provenances, needed[1]]
+
+
+def copy_statements(source: EnvironmentDescriptor, target: EnvironmentDescriptor, model: str, digest: str) -> None:
+    """Copy the evidence about a bundle, as it was signed, into another registry. What is there already must be equal.
+
+    Raises:
+        UnsignedBundleError: there is none, or not all of it.
+        BadSignatureError: a key that the target does not trust signed it; or the target holds something else.
+        MlopsError: a registry cannot be read or written.
+    """
+    for name in names_of_statements(source, model, digest):
+        key = prefix_of(model, digest) + name
+        content = store.get(source.registry_bucket, key, limit=signing.LARGEST_ENVELOPE).content
+        where = f"s3://{source.registry_bucket}/{key}"
+        signing.verify(content, target.trusted_keys, subject=digest, what=where)
+        try:
+            store.put_new(target.registry_bucket, key, content)
+        except store.PreconditionFailedError:
+            found = store.get(target.registry_bucket, key, limit=signing.LARGEST_ENVELOPE).content
+            if found != content:
+                raise signing.BadSignatureError(
+                    f"s3://{target.registry_bucket}/{key} is not what {where} is: expected {digest_of_bytes(content)}, "
+                    f"found {digest_of_bytes(found)}",
+                    fix="find out who wrote it; evidence is never changed",
+                ) from None
 
 
 def verify_bundle(

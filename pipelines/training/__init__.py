@@ -5,6 +5,6 @@ What the author of a model needs is here: `train(data: TrainingData) -> TrainedM
 """
 
 from pipelines.training.api import TrainedModel, TrainingData
-from pipelines.training.estimator import from_sklearn
+from pipelines.training.sklearn_export import from_sklearn
 
 __all__ = ["TrainedModel", "TrainingData", "from_sklearn"]

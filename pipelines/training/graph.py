@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.declarations.bundle import Datatype
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.estimator import FEATURES
+from pipelines.training.sklearn_export import FEATURES
 
 if TYPE_CHECKING:
     import onnx

@@ -20,9 +20,9 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model, Task
 from pipelines.training.api import TrainedModel
-from pipelines.training.estimator import FEATURES
 from pipelines.training.graph import Graph, Port, Runtime, tensors_of
 from pipelines.training.metrics import Floats
+from pipelines.training.sklearn_export import FEATURES
 
 if TYPE_CHECKING:
     import pandas as pd
