@@ -176,7 +176,7 @@ class Forge:
             RefusedError: the credentials are wrong (401), or the app lacks a wanted permission (422).
         """
         found = self.store.read()["apps"].get(client_id)
-        if found is None or not secrets.comparedigest(found["key"], digest(private_key)):
+        if found is None or not secrets.compare_digest(found["key"], digest(private_key)):
             raise RefusedError(401, "A JSON web token could not be decoded", fix="check the app's id and private key")
         actor = Actor(f"{found['slug']}[bot]", "app", found["permissions"])
         for scope, level in (wanted or {}).items():

@@ -385,7 +385,7 @@ def _print_json(value: Any, given: _Given) -> None:
         print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-_STEP = re.compile(r"\.(?P<name>[A-Za-z_]\w*)|\.?\[(?P<index>-?\d*)\]")
+_STEP = re.compile(r"\.(?P<name>[A-Za-z_]\w*)|\.?\[(?P<index>(?:-?\d+)?)\]")
 
 
 def _print_query(value: Any, query: str) -> None:
