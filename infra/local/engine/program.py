@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import os
 import runpy
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,6 +81,7 @@ def run_program(
         sdk_config.set_all_config(configuration.values, list(configuration.secret_keys))
         _run_to_the_end(lambda: _execute(project.main), parallel, stop)
 
+    failure = ""
     with _one_at_a_time, _as_own_process(project):
         try:
             # The SDK keeps its globals in context variables: a context of its own leaves nothing behind.
@@ -86,7 +89,10 @@ def run_program(
         except (MlopsError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            raise ProgramError(_explain(error, project)) from None
+            failure = _explain(error, project)
+        if failure:
+            _drop_what_was_left_unawaited()
+            raise ProgramError(failure)
     if log.errors:
         raise ProgramError(f"the program logged {log.errors} error(s), see above")
 
@@ -115,6 +121,13 @@ def _run_to_the_end(program: Callable[[], None], parallel: int, stop: Callable[[
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _drop_what_was_left_unawaited() -> None:
+    """A program that failed leaves coroutines behind; Python would warn of each when it collects them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        gc.collect()
 
 
 @contextlib.contextmanager

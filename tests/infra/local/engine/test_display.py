@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+
+from infra.local.engine.display import Display, show_outputs, show_step, show_summary
+from infra.local.engine.steps import Change, Kind, Step, describe_changes, summarise
+from infra.local.engine.values import UNKNOWN, Properties
+from tests.infra.local.engine.conftest import Site
+
+URN = "urn:pulumi:dev::shop::aws:s3/bucket:Bucket::lake"
+
+
+def test_a_step_is_shown_with_its_sign_type_and_name() -> None:
+    assert show_step(Step(Kind.CREATE, URN)) == [" + aws:s3/bucket:Bucket  lake  create"]
+    assert show_step(Step(Kind.REPLACE, URN))[0].startswith("+- ")
+    assert show_step(Step(Kind.DELETE, URN))[0].startswith(" - ")
+
+
+def test_an_update_shows_old_and_new_what_is_unknown_and_what_forces_a_replacement() -> None:
+    changes = (
+        Change("tags.owner", "ann", "ben"),
+        Change("arn", "x", UNKNOWN),
+        Change("new", None, [1]),
+        Change("old", True, None),
+        Change("zone.name", "a", "b"),
+    )
+    assert show_step(Step(Kind.REPLACE, URN, changes=changes, replaces=("zone",)))[1:] == [
+        '     ~ tags.owner: "ann" => "ben"',
+        '     ~ arn: "x" => [unknown]',
+        "     + new: [1]",
+        "     - old: true",
+        '     ~ zone.name: "a" => "b"  (forces replacement)',
+    ]
+
+
+def test_a_recorded_step_says_why_and_a_failed_one_its_urn_and_reason() -> None:
+    assert show_step(Step(Kind.CREATE, URN, recorded="moto has no such call")) == [
+        " + aws:s3/bucket:Bucket  lake  recorded",
+        "     not at the local target: moto has no such call",
+    ]
+    assert show_step(Step(Kind.UPDATE, URN, error="no room\n  fix: make room")) == [
+        " ~ aws:s3/bucket:Bucket  lake  failed",
+        f"     {URN}",
+        "     no room",
+        "       fix: make room",
+    ]
+
+
+def test_long_values_are_cut() -> None:
+    (_, line) = show_step(Step(Kind.UPDATE, URN, changes=(Change("policy", None, "x" * 1000),)))
+    assert len(line) < 200
+    assert line.endswith("…")
+
+
+def test_the_summary_counts_each_outcome() -> None:
+    steps = [Step(Kind.CREATE, URN)] * 2 + [Step(Kind.SAME, URN)] * 3 + [Step(Kind.CREATE, URN, recorded="x")]
+    steps += [Step(Kind.UPDATE, URN, error="x")]
+    counts = summarise(steps)
+    assert show_summary(counts, 3.04, planned=False) == (
+        "Resources: + 2 created, + 1 recorded only, 3 unchanged, 1 failed; Duration 3.0s"
+    )
+    assert show_summary({"create": 1}, 0.1, planned=True) == "Resources: + 1 to create; Duration 0.1s"
+    assert show_summary({}, 0, planned=False) == "Resources: none; Duration 0.0s"
+
+
+def test_changes_are_shown_as_deep_as_they_go_and_those_of_secrets_are_masked() -> None:
+    old = Properties(
+        {"a": {"x": 1, "y": 1}, "pin": "1", "box": {"in": "p"}, "same": 1}, frozenset([("pin",), ("box", "in")])
+    )
+    new = Properties({"a": {"x": 1, "y": 2}, "pin": "2", "box": {"in": "q"}, "same": 1}, old.secrets)
+    assert describe_changes(old, new, ["a", "pin", "box", "same"]) == (
+        Change("a.y", 1, 2),
+        Change("box.in", "[secret]", "[secret]"),
+        Change("pin", "[secret]", "[secret]"),
+        Change("same", 1, 1),
+    )  # fmt: skip
+
+
+def test_a_run_prints_plain_lines_where_there_is_no_terminal(site: Site) -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    site.write('Thing("a", tags={"[bold]": ":smile: [red]x"})\nPaper("p")')
+    result = site.deployment(progress=display).up()
+    display.outputs({"url": "http://x", "id": 3})
+    display.summary(result.counts, result.duration)
+    site.deployment(progress=display).up()
+    site.up('Thing("a", tags={"[bold]": ":smile: [red]y"})', progress=display)
+    lines = stream.getvalue().splitlines()
+    assert " + fake:index:Thing  a  create" in lines
+    assert " + fake:index:Paper  p  recorded" in lines
+    assert '     ~ tags.[bold]: ":smile: [red]x" => ":smile: [red]y"' in [
+        line.replace('tags["[bold]"]', "tags.[bold]") for line in lines
+    ]
+    assert " - fake:index:Paper  p  delete" in lines
+    assert "\x1b" not in stream.getvalue()
+    assert show_outputs({"id": 3, "url": "x"}) == ["    id   3", '    url  "x"']
