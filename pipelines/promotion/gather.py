@@ -1,0 +1,341 @@
+"""Gather the facts of a promotion. Reads much, changes nothing, and lets no failure pass for a good fact."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pipelines.declarations.bundle import MANIFEST, Bundle, RequestSchema
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.digests import digest_of_bytes, digest_of_value
+from pipelines.declarations.documents import parse
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.model import Model
+from pipelines.declarations.project import Project
+from pipelines.declarations.release import Release
+from pipelines.promotion.facts import (
+    Facts,
+    FileContent,
+    Origin,
+    Policy,
+    Predecessor,
+    Runtime,
+    SignedStatement,
+)
+from pipelines.promotion.repository import Repository
+from pipelines.promotion.served import count_requests
+from pipelines.promotion.trial import try_bundle
+from pipelines.registry import bundles, evidence, store
+from pipelines.registry.ledger import Entry, Ledger
+from pipelines.registry.quarantine import quarantined
+
+T = TypeVar("T")
+
+RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that proposes a release.
+
+    Attributes:
+        release: as the change leaves the file.
+        files: every file that it changes.
+    """
+
+    release: Release
+    files: tuple[str, ...]
+
+
+def proposed(repository: Repository, base: str, head: str) -> list[Change]:
+    """The releases that a change proposes, in the order of their paths.
+
+    Args:
+        repository: git.
+        base: the commit or branch it would be merged into.
+        head: the commit it leads to.
+
+    Raises:
+        MlopsError: a release file is wrong.
+    """
+    files = repository.changed_files(base, head)
+    changes = []
+    for name in files:
+        if RELEASE_FILE.match(name):
+            content = repository.file_at(repository.commit(head), name)
+            changes.append(Change(parse(content, Release, Path(name)), files))
+    return changes
+
+
+@dataclass
+class _Gatherer:
+    """Collects facts, and why others could not be had."""
+
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def try_to(self, name: str, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except MlopsError as error:
+            self.unknown[name] = error.what
+            return None
+
+
+def gather(
+    project: Project,
+    repository: Repository,
+    descriptors: Mapping[str, EnvironmentDescriptor],
+    change: Change,
+    *,
+    now: datetime | None = None,
+) -> Facts:
+    """Everything that is known of a promotion.
+
+    Args:
+        project: the repository's declarations.
+        repository: git.
+        descriptors: of the environments that are up.
+        change: what is proposed.
+        now: the time of judgement.
+
+    Raises:
+        MlopsError: there is no such model or environment, or the environment is not up.
+    """
+    release = change.release
+    model, environment, digest = release.model, release.environment, release.bundle or ""
+    project.model(model)
+    before = project.stack(environment).config.environment.promotes_from
+    first = project.environments[0]
+    for name in (environment, before or environment):
+        if name not in descriptors:
+            raise MlopsError(f"{name} is not up", fix=f"mlops up --env {name}")
+    here, source = descriptors[environment], descriptors[before or environment]
+    get = _Gatherer()
+
+    files = get.try_to("files", lambda: read_files(source, model, digest)) or ()
+    fetched = get.try_to("bundle", lambda: bundles.fetch(source, model, digest))
+    why = get.unknown.pop("bundle", "")
+    manifest = fetched.manifest if fetched else None
+
+    def of_bundle(name: str, call: Callable[[Bundle, Mapping[str, bytes]], T]) -> T | None:
+        if fetched is None:
+            get.unknown[name] = why
+            return None
+        return get.try_to(name, lambda: call(fetched.manifest, fetched.files))
+
+    signatures = get.try_to("signatures", lambda: read_signatures(source, model, digest, first)) or ()
+    origin = of_bundle("origin", lambda m, _: read_origin(repository, source, m, first))
+    policy = of_bundle("policy", lambda m, _: read_policy(repository, source, m))
+    evaluation = of_bundle("evaluation", lambda _, f: parse(f["evaluation.json"], Evaluation, Path("evaluation.json")))
+    schema = of_bundle("request_schema", lambda _, f: parse(f["schema.json"], RequestSchema, Path("schema.json")))
+    runtime: Runtime | None = of_bundle("runtime", lambda m, f: try_bundle(project, m, f))
+
+    head = get.try_to("live", lambda: (Ledger(here, model).head(),))
+    live = head[0].event.live if head and head[0] else None
+    champion = live_schema = None
+    if live is not None:
+        current = live
+        champion = get.try_to("champion", lambda: _part(here, model, current, "evaluation.json", Evaluation))
+        live_schema = get.try_to("live_schema", lambda: _part(here, model, current, "schema.json", RequestSchema))
+
+    return Facts(
+        now=now or datetime.now(UTC),
+        release=release,
+        changed_files=change.files,
+        files=files,
+        signatures=signatures,
+        origin=origin,
+        policy=policy,
+        evaluation=evaluation,
+        runtime=runtime,
+        request_schema=schema,
+        champion=champion,
+        live=live,
+        live_schema=live_schema,
+        predecessor=get.try_to("predecessor", lambda: read_predecessor(source, model, digest)) if before else None,
+        promotes_from=before,
+        freezes=get.try_to("freezes", lambda: project.stack(environment).config.environment.freezes),
+        quarantined=get.try_to("quarantined", lambda: read_quarantines(descriptors, model)),
+        contract_breaks=get.try_to(
+            "contract_breaks", lambda: read_contract_breaks(repository, here, source, manifest, live)
+        ),
+        unknown=get.unknown,
+    )
+
+
+def read_files(descriptor: EnvironmentDescriptor, model: str, digest: str) -> tuple[FileContent, ...]:
+    """What the manifest says of each file, and what the registry holds; empty when there is no such bundle.
+
+    Raises:
+        MlopsError: the registry cannot be read, or holds something that is no bundle.
+    """
+    bucket, prefix = descriptor.registry_bucket, bundles.prefix_of(model, digest)
+    present = store.sizes(bucket, prefix, limit=100)
+    held: dict[str, str] = {}
+    manifest = None
+    for key in present:
+        content = store.get(bucket, key, limit=bundles.LARGEST_FILE).content
+        held[key.removeprefix(prefix)] = digest_of_bytes(content)
+        if key == prefix + MANIFEST:
+            manifest = content
+    if manifest is None:
+        return ()
+    stated = {MANIFEST: digest}
+    if held[MANIFEST] == digest:
+        files = parse(manifest, Bundle, Path(MANIFEST)).files
+        stated |= {name: file.sha256 for name, file in files.items()}
+    else:
+        stated |= {name: found for name, found in held.items() if name != MANIFEST}
+    names = sorted({*stated, *held})
+    return tuple(FileContent(name=name, expected=stated.get(name), found=held.get(name)) for name in names)
+
+
+def read_signatures(
+    descriptor: EnvironmentDescriptor, model: str, digest: str, trainer: str
+) -> tuple[SignedStatement, ...]:
+    """Who signed the statements about a bundle.
+
+    Raises:
+        MlopsError: a statement is missing altogether.
+    """
+    found = []
+    for name in evidence.names_of_statements(descriptor, model, digest):
+        kind = "evaluation" if name.startswith("evaluation") else "provenance"
+        signer, problem = None, ""
+        try:
+            if kind == "evaluation":
+                rated = evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
+                signer = rated[1] if rated else None
+            else:
+                made = evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
+                signer = made[1] if made else None
+        except MlopsError as error:
+            problem = error.what
+        found.append(SignedStatement(kind=kind, expected=trainer, signer=signer, problem=problem))
+    return tuple(found)
+
+
+def read_origin(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle, trainer: str) -> Origin:
+    """Where the provenance says that the bundle comes from, and what git says of that."""
+    verified = evidence.verify_bundle(descriptor, manifest.model, manifest.digest, [])
+    commit = _on_main(repository, verified)
+    committed = None
+    if commit is not None:
+        committed = repository.digest_of_folder_at(commit, f"models/{manifest.model}", without=("releases",))
+    return Origin(
+        builder=verified.provenance.run.builder.id,
+        expected_builder=evidence.builder_of(trainer, manifest),
+        commits=verified.commits,
+        commit_on_main=commit,
+        source=manifest.source.model,
+        committed_source=committed,
+    )
+
+
+def read_policy(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle) -> Policy:
+    """The gates as they were committed before the evaluation.
+
+    Raises:
+        MlopsError: the commit is not known here, or its `model.yaml` is wrong.
+    """
+    verified = evidence.verify_bundle(descriptor, manifest.model, manifest.digest, [])
+    commit = _on_main(repository, verified) or verified.commits[0]
+    path = f"models/{manifest.model}/model.yaml"
+    gates = parse(repository.file_at(commit, path), Model, Path(path)).gates
+    return Policy(
+        gates=gates, digest=digest_of_value(gates.model_dump(mode="json")), evaluated=verified.evaluated.gates
+    )
+
+
+def _on_main(repository: Repository, verified: evidence.VerifiedBundle) -> str | None:
+    return next((commit for commit in verified.commits if repository.is_on_main(commit)), None)
+
+
+D = TypeVar("D", Evaluation, RequestSchema)
+
+
+def _part(descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, kind: type[D]) -> D:
+    """A file of a bundle, as a declaration."""
+    return parse(bundles.fetch(descriptor, model, digest, [name]).files[name], kind, Path(name))
+
+
+def verified_entry(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Entry | None:
+    """The newest record that proves a bundle to have served in an environment."""
+    return next(
+        (e for e in Ledger(descriptor, model).back() if e.event.result == "verified" and e.event.to == digest), None
+    )
+
+
+def read_predecessor(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Predecessor:
+    """How a bundle did in an environment.
+
+    Raises:
+        MlopsError: its ledger or its logs cannot be read.
+    """
+    entry = verified_entry(descriptor, model, digest)
+    if entry is None:
+        return Predecessor(environment=descriptor.name, verified_at=None, live=False, requests=0, errors=0)
+    head = Ledger(descriptor, model).head()
+    served = count_requests(descriptor, model, digest, entry.event.at)
+    return Predecessor(
+        environment=descriptor.name,
+        verified_at=entry.event.at,
+        live=head is not None and head.event.live == digest,
+        requests=served.requests,
+        errors=served.errors,
+    )
+
+
+def read_quarantines(descriptors: Mapping[str, EnvironmentDescriptor], model: str) -> dict[str, str]:
+    """The bundles of a model that were found bad in any environment."""
+    found: dict[str, str] = {}
+    for name, descriptor in descriptors.items():
+        found |= {digest: f"{why} (in {name})" for digest, why in quarantined(descriptor, model).items()}
+    return found
+
+
+def read_contract_breaks(
+    repository: Repository,
+    here: EnvironmentDescriptor,
+    source: EnvironmentDescriptor,
+    candidate: Bundle | None,
+    live: str | None,
+) -> tuple[str, ...]:
+    """What the candidate's contract takes from those who rely on the live bundle's.
+
+    Raises:
+        MlopsError: a bundle or one of the contracts cannot be read.
+    """
+    from pipelines.data.compatibility import breaking_changes
+
+    if candidate is None:
+        raise MlopsError("the bundle cannot be read")
+    if live is None:
+        return ()
+    current = bundles.fetch(here, candidate.model, live, []).manifest
+    if current.contract == candidate.contract:
+        return ()
+    old, new = _contract(repository, here, current), _contract(repository, source, candidate)
+    return tuple(str(change) for change in breaking_changes(old, new))
+
+
+def _contract(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle) -> Contract:
+    """The contract that a bundle was made under, from one of the commits it was made from."""
+    path = f"data-contracts/{manifest.dataset.dataset}.odcs.yaml"
+    for commit in evidence.verify_bundle(descriptor, manifest.model, manifest.digest, []).commits:
+        content = repository.file_at(commit, path)
+        if digest_of_bytes(content) == manifest.contract:
+            return parse(content, Contract, Path(path))
+    raise MlopsError(f"no commit that {manifest.digest} was made from holds its contract")
+
+
+def facts_as_json(facts: Facts) -> str:
+    """The facts as text, for a report."""
+    return json.dumps(facts.model_dump(mode="json"), indent=1, sort_keys=True)
