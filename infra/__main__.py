@@ -66,6 +66,6 @@ for name, bundle in releases.items():
     )
     endpoints[name] = Endpoint(name, serving).url
 
-answering = pulumi.Output.all(**endpoints).apply(lambda urls: {name: url for name, url in urls.items() if url})
+answering = pulumi.Output.from_input(endpoints).apply(lambda urls: {name: url for name, url in urls.items() if url})
 pulumi.export("descriptor", {**descriptor, "endpoints": answering})
 pulumi.export("notes", notes)

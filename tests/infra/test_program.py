@@ -1,0 +1,394 @@
+"""What `pulumi up` makes of an environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.components.columns import glue_type
+from infra.environment import Environment
+from infra.policies import violations
+from infra.policies.graph import UNKNOWN, plain
+from infra.policies.stack import TAGGABLE
+from pipelines.data.columns import STORED_AS, UNLESS_SAID
+from pipelines.declarations.contract import Column
+from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
+from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.project import Project
+from tests.infra.recording import (
+    ACCOUNT,
+    BUNDLE,
+    IMAGE,
+    ROOT,
+    Recording,
+    copy_project,
+    edit,
+    record,
+    release_everywhere,
+)
+
+CRON_JOB = "kubernetes:batch/v1:CronJob"
+ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
+MODEL = "diabetes-progression"
+DATASET = "diabetes-patients"
+
+
+def test_every_rule_holds_in_every_environment(graph: Recording) -> None:
+    assert [str(violation) for violation in violations(graph.resources)] == []
+
+
+def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
+    assert [str(violation) for violation in violations(fresh.resources)] == []
+
+
+def test_the_first_environment_takes_data_in_and_trains(graphs: dict[str, Recording]) -> None:
+    assert set(graphs["dev"].of_type(CRON_JOB)) == {f"ingest-{DATASET}", f"train-{MODEL}"}
+
+
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_later_environments_have_no_data_job_no_training_job_and_no_role_for_one(
+    graphs: dict[str, Recording], environment: str
+) -> None:
+    assert graphs[environment].of_type(CRON_JOB) == {}
+    assert set(graphs[environment].of_type("aws:iam/role:Role")) == {f"serve-{MODEL}"}
+
+
+def test_the_descriptor_is_whole_and_names_what_was_made(graph: Recording) -> None:
+    descriptor = EnvironmentDescriptor.from_output(graph.outputs["descriptor"], "any")
+    buckets = {bucket.props["bucket"] for bucket in graph.of_type("aws:s3/bucket:Bucket").values()}
+    named = {descriptor.landing_bucket, descriptor.lake_bucket, descriptor.logs_bucket, descriptor.registry_bucket}
+    assert len(named) == 4
+    assert named <= buckets
+    assert descriptor.account == ACCOUNT
+    assert descriptor.catalog_database == graph.one("aws:glue/catalogDatabase:CatalogDatabase", "lake").props["name"]
+    assert descriptor.images.serving == f"{descriptor.repositories.serving}@{IMAGE}"
+    assert descriptor.endpoints == {MODEL: f"http://{MODEL}.elb.example"}
+
+
+def test_an_environment_trusts_its_own_key_and_those_before_it_and_none_after(graphs: dict[str, Recording]) -> None:
+    trusted = {name: set(graph.outputs["descriptor"]["trusted_keys"]) for name, graph in graphs.items()}
+    assert trusted == {"dev": {"dev"}, "staging": {"dev", "staging"}, "prod": {"dev", "staging", "prod"}}
+
+
+def test_an_environment_cannot_come_up_before_the_one_it_promotes_from(project: Path) -> None:
+    with pytest.raises(MlopsError, match="'dev' has no output `descriptor`") as refused:
+        record(project, "staging", descriptors={})
+    assert refused.value.fix == "bring 'dev' up first"
+
+
+def test_before_anything_is_pinned_the_jobs_are_left_out_and_a_note_says_what_to_pin(fresh: Recording) -> None:
+    assert fresh.of_type(CRON_JOB) == {}
+    assert fresh.of_type(ROLLOUT) == {}
+    assert fresh.outputs["notes"] == [
+        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, train-{MODEL} "
+        "are left out"
+    ]
+    descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
+    assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
+
+
+def test_everything_pinned_leaves_nothing_to_note(graph: Recording) -> None:
+    assert graph.outputs["notes"] == []
+
+
+def test_a_release_without_a_serving_image_is_noted_and_left_out(tmp_path: Path) -> None:
+    project = release_everywhere(copy_project(tmp_path / "project"))
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "serving", value=None)
+    recording = record(project, "dev")
+    assert recording.of_type(ROLLOUT) == {}
+    assert recording.outputs["notes"] == [
+        "no serving image is pinned (images.serving in Pulumi.dev.yaml): the endpoint of "
+        f"{MODEL} is left out, though it is released here"
+    ]
+
+
+def test_a_wrong_configuration_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "trains", value=False)
+    with pytest.raises(DeclarationError, match=r"Pulumi\.dev\.yaml:\d+: .*trains"):
+        record(project, "dev")
+
+
+def test_a_bucket_name_that_s3_would_refuse_is_refused_first(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    edit(project / "Pulumi.yaml", "name", value="an-organisation-with-a-very-long-name-indeed")
+    with pytest.raises(MlopsError, match="S3 allows 63"):
+        record(project, "dev")
+
+
+def test_no_plan_needs_more_of_aws_than_who_where_and_a_public_key(graph: Recording) -> None:
+    assert set(graph.invoked) == {
+        "aws:index/getCallerIdentity:getCallerIdentity",
+        "aws:index/getRegion:getRegion",
+        "aws:kms/getPublicKey:getPublicKey",
+    }
+
+
+def test_a_first_preview_knows_what_can_be_known_and_breaks_no_rule(project: Path) -> None:
+    preview = record(project, "dev", preview=True)
+    assert [str(violation) for violation in violations(preview.resources)] == []
+    descriptor = plain(preview.outputs["descriptor"])
+    assert descriptor["lake_bucket"] == f"mlops-dev-lake-{ACCOUNT}"
+    assert descriptor["trusted_keys"] is UNKNOWN
+    assert preview.one(ROLLOUT, MODEL).at("spec", "template", "spec", "containers", 0, "image") is UNKNOWN
+
+
+@pytest.mark.parametrize("preview", [True, False])
+def test_the_program_runs_under_pulumi_s_own_mocks(project: Path, graphs: dict[str, Recording], preview: bool) -> None:
+    mocked = record(project, "dev", echo=True, preview=preview)
+    assert {resource.urn for resource in mocked.resources} == {resource.urn for resource in graphs["dev"].resources}
+
+
+def test_names_are_the_same_on_every_run(project: Path, graphs: dict[str, Recording]) -> None:
+    again = record(project, "dev")
+    assert {r.urn: r.plain for r in again.resources} == {r.urn: r.plain for r in graphs["dev"].resources}
+
+
+def test_environments_share_no_physical_name_of_an_account(graphs: dict[str, Recording]) -> None:
+    account_wide = ("aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:kms/alias:Alias", "aws:ecr/repository:Repository")
+    names = [
+        resource.props.get("bucket") or resource.props["name"]
+        for graph in graphs.values()
+        for type_ in account_wide
+        for resource in graph.of_type(type_).values()
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_a_role_s_name_fits_however_long_its_parts_are_and_stays_its_own() -> None:
+    config = EnvironmentConfig.model_construct(disposable=True)
+    environment = Environment("an-environment-with-a-long-name", "mlops", config, ACCOUNT, "eu-west-1")
+    names = {environment.role_name(f"serve-{'m' * 38}{last}") for last in "ab"}
+    assert len(names) == 2
+    assert all(len(name) <= 64 for name in names)
+
+
+def test_state_is_protected_exactly_where_it_is_not_disposable(graphs: dict[str, Recording]) -> None:
+    for environment, graph in graphs.items():
+        stateful = [
+            graph.one("aws:s3/bucket:Bucket", "registry"),
+            graph.one("aws:kms/key:Key", "data"),
+            graph.one("aws:kms/key:Key", "signing"),
+            graph.one("aws:glue/catalogTable:CatalogTable", DATASET),
+            graph.one("aws:ecr/repository:Repository", "serving"),
+        ]
+        assert {resource.protect for resource in stateful} == {environment != "dev"}
+
+
+def test_nobody_can_delete_a_record_of_prod_but_the_data_of_dev_may_go(graphs: dict[str, Recording]) -> None:
+    lock = "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration"
+    kept = {name: graph.one(lock, "registry").at("rule", "defaultRetention") for name, graph in graphs.items()}
+    assert kept["prod"] == {"mode": "COMPLIANCE", "days": 365}
+    assert kept["dev"] == {"mode": "GOVERNANCE", "days": 1}
+    bucket = "aws:s3/bucket:Bucket"
+    assert graphs["dev"].one(bucket, "lake").props["forceDestroy"] is True
+    assert graphs["prod"].one(bucket, "lake").props["forceDestroy"] is False
+
+
+def test_nothing_current_in_the_lake_or_the_registry_ever_expires(graph: Recording) -> None:
+    for bucket in ("landing", "lake", "registry"):
+        rules = graph.one("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", bucket).props["rules"]
+        assert not [rule for rule in rules if "expiration" in rule]
+
+
+def test_each_contract_has_an_iceberg_table_with_its_columns_which_only_commits_change(graph: Recording) -> None:
+    table = graph.one("aws:glue/catalogTable:CatalogTable", DATASET)
+    contract = Project(ROOT).contract(DATASET)
+    assert table.at("openTableFormatInput", "icebergInput") == {"metadataOperation": "CREATE", "version": "2"}
+    assert table.at("name") == "diabetes_patients"
+    assert table.at("storageDescriptor", "location").endswith(f"/{table.at('databaseName')}/diabetes_patients")
+    columns = {column["name"]: column["type"] for column in table.at("storageDescriptor", "columns")}
+    assert list(columns) == list(contract.columns)
+    assert (columns["patient_id"], columns["age"], columns["bmi"]) == ("bigint", "int", "double")
+    assert {"storageDescriptor", "parameters", "openTableFormatInput"} <= set(graph.ignored[table.urn])
+
+
+@pytest.mark.parametrize(
+    ("logical", "physical", "iceberg"),
+    [
+        *((logical, physical, stored) for logical, types in STORED_AS.items() for physical, stored in types.items()),
+        *((logical, None, stored) for logical, stored in UNLESS_SAID.items()),
+    ],
+)
+def test_a_column_has_the_type_in_the_catalogue_that_ingest_gives_it(
+    logical: str, physical: str | None, iceberg: str
+) -> None:
+    column = Column.model_validate({"name": "c", "logicalType": logical, "physicalType": physical})
+    if iceberg == "timestamptz":  # the catalogue has no word for it
+        with pytest.raises(MlopsError, match="Glue makes no Iceberg column"):
+            glue_type(column)
+    else:
+        assert {"bigint": "long"}.get(glue_type(column), glue_type(column)) == iceberg
+
+
+def test_whatever_can_carry_tags_does(graph: Recording) -> None:
+    import pulumi_aws as aws
+
+    def takes_tags(type_: str) -> bool:
+        module, name = type_.split(":")[1].split("/")[0], type_.split(":")[2]
+        return isinstance(getattr(getattr(getattr(aws, module), name), "tags", None), property)
+
+    ours = {resource.type for resource in graph.resources if resource.package == "aws"}
+    assert {type_ for type_ in ours if takes_tags(type_)} <= set(TAGGABLE)
+    tagged = [resource for resource in graph.resources if resource.type in TAGGABLE]
+    assert all(resource.at("tags", "cost-centre") == "ml-research" for resource in tagged)
+
+
+def test_what_belongs_to_a_model_is_tagged_with_it_and_the_rest_with_the_platform(graph: Recording) -> None:
+    roles = graph.of_type("aws:iam/role:Role")
+    assert roles[f"serve-{MODEL}"].at("tags", "model") == MODEL
+    assert graph.one("aws:s3/bucket:Bucket", "lake").at("tags", "model") == "platform"
+
+
+def test_every_exemption_is_needed(graph: Recording) -> None:
+    said = {(r.name, rule) for r in graph.resources for rule in r.at("exemptions") or {}}
+    without = [
+        type(r)(r.type, r.name, r.urn, {k: v for k, v in r.props.items() if k != "exemptions"}, r.protect, r.parent)
+        for r in graph.resources
+    ]
+    found = {(violation.resource.split()[1], violation.rule) for violation in violations(without)}
+    assert found == said
+    assert said == {("access-logs", "s3-encrypted-with-customer-key"), ("access-logs", "s3-access-logged")}
+
+
+def test_prod_s_secrets_are_sealed_by_kms() -> None:
+    assert str(Project(ROOT).stack("prod").secrets_provider).startswith("awskms://")
+
+
+@pytest.mark.parametrize("removed", ["BucketPublicAccessBlock", "BucketPolicy", "BucketVersioning", "BucketLogging",
+                                     "BucketServerSideEncryptionConfiguration", "BucketOwnershipControls",
+                                     "BucketLifecycleConfiguration", "BucketObjectLockConfiguration",
+                                     "LifecyclePolicy", "NetworkPolicy", "PodDisruptionBudget"])  # fmt: skip
+def test_a_graph_that_lacks_a_safeguard_is_refused(graphs: dict[str, Recording], removed: str) -> None:
+    left = [resource for resource in graphs["prod"].resources if not resource.type.endswith(f":{removed}")]
+    assert violations(left)
+
+
+def _pods(graph: Recording) -> list[dict[str, Any]]:
+    templates = [job.at("spec", "jobTemplate", "spec", "template") for job in graph.of_type(CRON_JOB).values()]
+    templates += [rollout.at("spec", "template") for rollout in graph.of_type(ROLLOUT).values()]
+    return [template["spec"] for template in templates]
+
+
+def test_every_pod_is_told_its_environment_and_its_own_image_and_no_other(graphs: dict[str, Recording]) -> None:
+    for graph in graphs.values():
+        for pod in _pods(graph):
+            env = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
+            told = EnvironmentDescriptor.model_validate_json(env["MLOPS_ENVIRONMENT"])
+            exported = graph.outputs["descriptor"]
+            assert told.trusted_keys == exported["trusted_keys"]
+            assert told.endpoints == {}
+            assert env["IMAGE_DIGEST"] == IMAGE
+            assert [image for image in (told.images.training, told.images.serving) if image] == [
+                pod["containers"][0]["image"]
+            ]
+
+
+def test_a_new_training_image_does_not_roll_the_endpoints_out_again(
+    tmp_path: Path, graphs: dict[str, Recording]
+) -> None:
+    project = release_everywhere(copy_project(tmp_path / "project"))
+    other = "sha256:" + "2b" * 32
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "training", value=other)
+    changed = record(project, "dev")
+    assert changed.one(ROLLOUT, MODEL).plain == graphs["dev"].one(ROLLOUT, MODEL).plain
+    assert changed.one(CRON_JOB, f"train-{MODEL}").plain != graphs["dev"].one(CRON_JOB, f"train-{MODEL}").plain
+
+
+def test_jobs_run_on_request_unless_the_model_has_a_schedule(tmp_path: Path, graphs: dict[str, Recording]) -> None:
+    assert graphs["dev"].one(CRON_JOB, f"train-{MODEL}").at("spec", "suspend") is True
+    assert graphs["dev"].one(CRON_JOB, f"ingest-{DATASET}").at("spec", "suspend") is True
+    project = release_everywhere(copy_project(tmp_path / "project"))
+    edit(project / "models" / MODEL / "model.yaml", "training", "schedule", value="0 4 * * 1")
+    scheduled = record(project, "dev").one(CRON_JOB, f"train-{MODEL}")
+    assert (scheduled.at("spec", "suspend"), scheduled.at("spec", "schedule")) == (False, "0 4 * * 1")
+
+
+def test_the_jobs_run_the_commands_the_images_have(graphs: dict[str, Recording]) -> None:
+    commands = {
+        name: job.at("spec", "jobTemplate", "spec", "template", "spec", "containers", 0, "command")
+        for name, job in graphs["dev"].of_type(CRON_JOB).items()
+    }
+    assert commands == {
+        f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
+        f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
+    }
+
+
+def test_an_endpoint_runs_the_bundle_that_is_released_and_says_so(graph: Recording) -> None:
+    rollout = graph.one(ROLLOUT, MODEL)
+    container = rollout.at("spec", "template", "spec", "containers", 0)
+    assert container["command"] == ["python", "-m", "pipelines.serving", "--model", MODEL, "--bundle", BUNDLE]
+    assert rollout.at("spec", "template", "metadata", "annotations", "mlops/bundle") == BUNDLE
+    env = {variable["name"]: variable for variable in container["env"]}
+    assert env["HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    assert (env["PORT"]["value"], env["OMP_NUM_THREADS"]["value"]) == ("8080", "1")
+    assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
+
+
+def test_traffic_moves_by_the_steps_of_the_model_through_services_the_ingress_knows(graph: Recording) -> None:
+    canary = graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary")
+    assert canary["steps"] == [
+        {"setWeight": 10},
+        {"pause": {"duration": "1s"}},
+        {"setWeight": 50},
+        {"pause": {"duration": "1s"}},
+    ]
+    services = graph.of_type("kubernetes:core/v1:Service")
+    assert {canary["stableService"], canary["canaryService"]} == set(services)
+    ingress = graph.one("kubernetes:networking.k8s.io/v1:Ingress", canary["trafficRouting"]["alb"]["ingress"])
+    backend = ingress.at("spec", "rules", 0, "http", "paths", 0, "backend", "service")
+    assert backend == {"name": canary["stableService"], "port": {"name": "use-annotation"}}
+    assert ingress.at("spec", "ingressClassName") == "alb"
+
+
+def test_what_controllers_change_is_left_to_them(graph: Recording) -> None:
+    assert graph.ignored[graph.one(ROLLOUT, MODEL).urn] == ("spec.replicas",)
+    for service in graph.of_type("kubernetes:core/v1:Service").values():
+        assert graph.ignored[service.urn] == ("spec.selector",)
+
+
+def test_a_pod_answers_until_the_load_balancer_has_stopped_sending(graph: Recording) -> None:
+    pod = graph.one(ROLLOUT, MODEL).at("spec", "template", "spec")
+    waits = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    ingress = graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL)
+    attributes = ingress.at("metadata", "annotations", "alb.ingress.kubernetes.io/target-group-attributes")
+    assert attributes == f"deregistration_delay.timeout_seconds={int(waits)}"
+    assert pod["terminationGracePeriodSeconds"] > waits
+
+
+def test_nobody_reaches_a_job_and_only_the_load_balancer_an_endpoint(graphs: dict[str, Recording]) -> None:
+    policies = graphs["dev"].of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
+    assert policies[f"train-{MODEL}"].at("spec", "ingress") == []
+    assert policies[f"ingest-{DATASET}"].at("spec", "ingress") == []
+    (opened,) = policies[f"serve-{MODEL}"].at("spec", "ingress")
+    assert opened["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert {block["ipBlock"]["cidr"] for block in opened["from"]} == {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+
+
+def test_no_pod_reaches_the_node_s_metadata(graph: Recording) -> None:
+    import ipaddress
+
+    metadata = ipaddress.ip_address("169.254.169.254")
+    for policy in graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy").values():
+        blocks = [p["ipBlock"] for rule in policy.at("spec", "egress") or [] for p in rule["to"] if "ipBlock" in p]
+        for block in blocks:
+            inside = metadata in ipaddress.ip_network(block["cidr"])
+            assert not inside or any(metadata in ipaddress.ip_network(part) for part in block["except"])
+
+
+def test_the_manifests_are_valid_kubernetes(graph: Recording) -> None:
+    import kubernetes_validate
+
+    for resource in graph.resources:
+        if resource.package == "kubernetes" and "argoproj" not in resource.type:
+            kubernetes_validate.validate(
+                json.loads(json.dumps(resource.plain), parse_float=_whole), "1.33", strict=True
+            )
+
+
+def _whole(number: str) -> int | float:
+    return int(float(number)) if float(number).is_integer() else float(number)
