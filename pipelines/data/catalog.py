@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
+from pipelines.data.columns import iceberg_type
 from pipelines.declarations.bundle import DatasetVersion
+from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import table_name
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog.glue import GlueCatalog
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
+    from pyiceberg.types import IcebergType
 
 BATCH = "mlops.batch"
 """Snapshot property: digest of the landing file whose rows the snapshot added."""
@@ -28,6 +31,12 @@ BATCH = "mlops.batch"
 PRIMARY_KEY = "mlops.primary-key"
 """Snapshot property: the columns by which rows were told apart when it was written, comma-separated. Kept with the
 snapshot, so that its digest does not depend on a later contract."""
+
+SOURCE = "mlops.source"
+"""Snapshot property: key of the landing file."""
+
+ETAG = "mlops.etag"
+"""Snapshot property: ETag of the landing file, by which it is known again without reading it."""
 
 CONTRACT = "mlops.contract"
 """Snapshot property: version of the contract that the rows were checked against."""
@@ -55,6 +64,7 @@ def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
         "s3.session-token": frozen.token,
         "s3.endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
+    properties["py-io-impl"] = "pipelines.data.files.TableFiles"
     given = {key: value for key, value in properties.items() if value}
     return GlueCatalog(descriptor.catalog_database, client=session.client("glue"), **given)
 
@@ -148,6 +158,65 @@ def find_batch(table: Table, batch: str) -> Snapshot | None:
         if snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch:
             return snapshot
     return None
+
+
+def known_sources(table: Table) -> set[tuple[str, str]]:
+    """Key and ETag of every landing file whose rows are in the table."""
+    noted = [s.summary.additional_properties for s in table.snapshots() if s.summary is not None]
+    return {
+        (properties[SOURCE], properties[ETAG]) for properties in noted if SOURCE in properties and ETAG in properties
+    }
+
+
+def existing_keys(table: Table, key: tuple[str, ...]) -> pa.RecordBatchReader | None:
+    """The primary keys in a table, as a stream; None when it has no rows."""
+    if table.current_snapshot() is None:
+        return None
+    return table.scan(selected_fields=key).to_arrow_batch_reader()
+
+
+def evolve(table: Table, contract: Contract) -> Table:
+    """Add to a table the columns of a contract that it lacks, and widen those whose type became wider.
+
+    Raises:
+        MlopsError: a column has another type in the table, and the values there would have to change.
+    """
+    has = {field.name: field.field_type for field in table.schema().fields}
+    lacks = [column for name, column in contract.columns.items() if name not in has]
+    wider = []
+    for column in contract.columns.values():
+        old, new = has.get(column.name), iceberg_type(column)
+        if old is None or old == new or _holds(old, new):
+            continue
+        if not _holds(new, old):
+            raise MlopsError(
+                f"the table of {contract.name} has the column {column.name!r} as {old}, and the contract as {new}",
+                fix="a type can only become wider (int to long, float to double); name a new column instead",
+            )
+        wider.append(column)
+    if lacks or wider:
+        with table.update_schema() as update:
+            for column in lacks:
+                update.add_column(column.name, iceberg_type(column), doc=column.description)
+            for column in wider:
+                update.update_column(column.name, field_type=iceberg_type(column))
+        table.refresh()
+    return table
+
+
+def _holds(stored: IcebergType, value: IcebergType) -> bool:
+    """Whether a column of one type can take every value of another as it is."""
+    from pyiceberg.exceptions import ResolveError
+    from pyiceberg.schema import promote
+    from pyiceberg.types import TimestampType, TimestamptzType
+
+    if isinstance(stored, TimestamptzType) and isinstance(value, TimestampType):
+        return True  # ours are in UTC
+    try:
+        promote(value, stored)
+    except ResolveError:
+        return False
+    return True
 
 
 def append(table: Table, rows: pa.RecordBatchReader, batch: str, properties: Mapping[str, str]) -> str:

@@ -187,12 +187,12 @@ def conversion(column: Column, found: str, *, text: bool) -> str | None:
                 return f"CASE WHEN CAST({day} AS TIMESTAMP) = CAST({name} AS TIMESTAMP) THEN {day} END"
         case "timestamp":
             if found == "TIMESTAMP WITH TIME ZONE":
-                return name if stored == "timestamptz" else f"({name} AT TIME ZONE 'UTC')"
+                return f"({name} AT TIME ZONE 'UTC')"
             if found in TIMESTAMPS:
                 plain = f"CAST({name} AS TIMESTAMP)"
                 if found == "TIMESTAMP_NS":
                     plain = f"CASE WHEN CAST({plain} AS TIMESTAMP_NS) = {name} THEN {plain} END"
-                return plain if stored == "timestamp" else f"(({plain}) AT TIME ZONE 'UTC')"
+                return plain
     return None
 
 
@@ -212,7 +212,7 @@ def _from_text(name: str, logical_type: str, stored: str) -> str:
         case _:
             # By way of TIMESTAMPTZ: a plain TIMESTAMP ignores the offset that is written. The session is in UTC.
             instant = f"CASE WHEN {_written(name, WRITTEN_TIMESTAMP)} THEN TRY_CAST({name} AS TIMESTAMPTZ) END"
-            return instant if stored == "timestamptz" else f"(({instant}) AT TIME ZONE 'UTC')"
+            return f"(({instant}) AT TIME ZONE 'UTC')"
 
 
 def _written(name: str, pattern: str) -> str:
@@ -225,18 +225,26 @@ def rules(contract: Contract, batch: Batch) -> list[Rule]:
     Raises:
         MlopsError: a bound or a value of the contract is not of its column's type.
     """
-    return [rule for column in contract.columns.values() for rule in _column_rules(column, batch)]
+    return [
+        rule
+        for column in contract.columns.values()
+        for rule in _column_rules(column, conversion(column, batch.columns[column.name], text=batch.text))
+    ]
 
 
-def _column_rules(column: Column, batch: Batch) -> Iterator[Rule]:
+def contract_rules(contract: Contract) -> list[Rule]:
+    """The same for no batch in particular: by what names people know the rules, and what they expect."""
+    return [rule for column in contract.columns.values() for rule in _column_rules(column, None)]
+
+
+def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
     name, value, kind = quote(column.name), value_of(column.name), KINDS[column.logical_type]
     options = column.options
     if column.required or column.primary_key:
         yield Rule(column.name, "required", "a value", f"{name} IS NULL")
-    if value_type := conversion(column, batch.columns[column.name], text=batch.text):
-        bits = {"int": ", of 32 bits", "long": ", of 64 bits"}.get(stored_as(column), "")
-        if value_type not in (name, f"CAST({name} AS {IN_SQL[stored_as(column)]})"):
-            yield Rule(column.name, "type", f"{kind}{bits}", f"({name} IS NOT NULL AND {value} IS NULL)")
+    bits = {"int": ", of 32 bits", "long": ", of 64 bits"}.get(stored_as(column), "")
+    if converted not in (name, f"CAST({name} AS {IN_SQL[stored_as(column)]})"):
+        yield Rule(column.name, "type", f"{kind}{bits}", f"({name} IS NOT NULL AND {value} IS NULL)")
     if column.logical_type == "number":
         # DuckDB orders NaN above every number, so bounds on both sides find what is not finite.
         low = options.minimum is not None or options.exclusive_minimum is not None
@@ -304,8 +312,6 @@ def _in_sql(column: Column, value: str | int | float | bool) -> str:
             case "timestamp" if isinstance(value, str):
                 at = datetime.fromisoformat(value)
                 at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-                if stored_as(column) == "timestamptz":
-                    return f"TIMESTAMPTZ {literal(at.isoformat())}"
                 return f"TIMESTAMP {literal(at.replace(tzinfo=None).isoformat(sep=' '))}"
     except ValueError:
         pass

@@ -17,9 +17,9 @@ STORED_AS: dict[str, dict[str, str]] = {
     "number": {"double": "double", "float": "float"},
     "boolean": {"boolean": "boolean", "bool": "boolean"},
     "date": {"date": "date"},
-    "timestamp": {"timestamp": "timestamp", "timestamptz": "timestamptz"},
+    "timestamp": {"timestamp": "timestamp"},
 }
-"""Logical type → physical type as the contract may write it → Iceberg type."""
+"""Logical type → physical type as the contract may write it → Iceberg type. Timestamps are in UTC."""
 
 UNLESS_SAID = {
     "string": "string",
@@ -40,7 +40,6 @@ IN_SQL = {
     "boolean": "BOOLEAN",
     "date": "DATE",
     "timestamp": "TIMESTAMP",
-    "timestamptz": "TIMESTAMPTZ",
 }
 """Iceberg type → DuckDB type."""
 
@@ -77,7 +76,6 @@ def iceberg_type(column: Column) -> PrimitiveType:
         "boolean": types.BooleanType(),
         "date": types.DateType(),
         "timestamp": types.TimestampType(),
-        "timestamptz": types.TimestamptzType(),
     }
     return kinds[stored_as(column)]
 

@@ -18,6 +18,8 @@ from typing import IO, Any
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
 LARGEST_FILE = 4 << 30
 """Bytes. A larger batch is better cut into several: each is committed on its own."""
 

@@ -1,0 +1,215 @@
+"""Say where data went, as OpenLineage events (https://openlineage.io/spec). Saying it never fails a job.
+
+Events go where OpenLineage's own configuration says (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…`
+or `openlineage.yml`); without any, into the logs bucket under `lineage/<job>/`. `OPENLINEAGE_DISABLED=true` turns them
+off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.names import table_name
+
+if TYPE_CHECKING:
+    from openlineage.client import OpenLineageClient
+    from openlineage.client.event_v2 import InputDataset, OutputDataset
+
+PRODUCER = "urn:mlops:pipelines"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Assertion:
+    """A rule that data was held to.
+
+    Attributes:
+        rule: its name.
+        column: the column, or None.
+        kept: whether every row kept it.
+    """
+
+    rule: str
+    column: str | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data that went in or out.
+
+    Attributes:
+        namespace, name: as OpenLineage's naming conventions have them.
+        columns: name → type.
+        version: of the data: a digest or an Iceberg snapshot.
+        rows: how many, where known.
+        assertions: what it was held to.
+    """
+
+    namespace: str
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
+    rows: int | None = None
+    assertions: Sequence[Assertion] = ()
+
+
+def landing_data(descriptor: EnvironmentDescriptor, key: str, **facts: Any) -> Data:
+    """An object of the landing bucket; `facts` are further attributes of `Data`."""
+    return Data(f"s3://{descriptor.landing_bucket}", key, **facts)
+
+
+def table_data(descriptor: EnvironmentDescriptor, dataset: str, **facts: Any) -> Data:
+    """A table of the catalogue; `facts` are further attributes of `Data`."""
+    namespace = f"arn:aws:glue:{descriptor.region}:{descriptor.account}"
+    return Data(namespace, f"table/{descriptor.catalog_database}/{table_name(dataset)}", **facts)
+
+
+@dataclass
+class LineageRun:
+    """A run of a job, of which a job tells what it read and wrote. Made by `lineage`.
+
+    Attributes:
+        inputs, outputs: what is known so far; the last event holds what is here at the end.
+        failed: why the run failed although it raised nothing; None when it did not.
+    """
+
+    inputs: list[Data]
+    outputs: list[Data]
+    failed: str | None = None
+
+
+@contextmanager
+def lineage(
+    descriptor: EnvironmentDescriptor, job: str, inputs: Sequence[Data], outputs: Sequence[Data]
+) -> Iterator[LineageRun]:
+    """Emit START, and at the end of the block COMPLETE, or FAIL when it raises (which goes on) or says so.
+
+    Args:
+        descriptor: its namespace is the job's.
+        job: the job's name.
+        inputs, outputs: what is read and written; the block may replace them in what it is given.
+    """
+    run = LineageRun(list(inputs), list(outputs))
+    emitter = _Emitter(descriptor, job)
+    emitter.emit("START", run, None)
+    try:
+        yield run
+    except BaseException as error:
+        emitter.emit("FAIL", run, str(error) or type(error).__name__)
+        raise
+    emitter.emit("COMPLETE" if run.failed is None else "FAIL", run, run.failed)
+
+
+class _Emitter:
+    def __init__(self, descriptor: EnvironmentDescriptor, job: str) -> None:
+        self.descriptor = descriptor
+        self.job = job
+        self.client: OpenLineageClient | None = None
+        self.run_id = ""
+        if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+            return
+        try:
+            from openlineage.client import OpenLineageClient
+            from openlineage.client.uuid import generate_new_uuid
+
+            self.run_id = str(generate_new_uuid())
+            self.client = OpenLineageClient(
+                transport=None if _is_configured() else _bucket(descriptor, job, self.run_id)
+            )
+        except Exception as error:
+            _log.warning("no lineage is recorded: %s", error)
+
+    def emit(self, kind: str, run: LineageRun, message: str | None) -> None:
+        if self.client is None:
+            return
+        try:
+            from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
+            from openlineage.client.facet_v2 import error_message_run
+
+            failure = error_message_run.ErrorMessageRunFacet(message=message or "", programmingLanguage="python")
+            self.client.emit(
+                RunEvent(
+                    eventType=RunState[kind],
+                    eventTime=datetime.now(UTC).isoformat(),
+                    run=Run(runId=self.run_id, facets={} if message is None else {"errorMessage": failure}),
+                    job=Job(namespace=self.descriptor.namespace, name=self.job),
+                    producer=PRODUCER,
+                    inputs=[_as_input(data) for data in run.inputs],
+                    outputs=[_as_output(data) for data in run.outputs],
+                )
+            )
+        except Exception as error:
+            _log.warning("the lineage event %s of %s is not recorded: %s", kind, self.job, error)
+
+
+def _is_configured() -> bool:
+    named = any(key == "OPENLINEAGE_URL" or key == "OPENLINEAGE_CONFIG" for key in os.environ)
+    by_part = any(key.startswith("OPENLINEAGE__TRANSPORT") for key in os.environ)
+    return named or by_part or Path("openlineage.yml").is_file()
+
+
+def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
+    """A transport that puts each event into the logs bucket as an object of its own."""
+    import boto3
+    from openlineage.client.serde import Serde
+    from openlineage.client.transport import Transport
+
+    class BucketTransport(Transport):
+        kind = "bucket"
+
+        def emit(self, event: Any) -> None:
+            boto3.client("s3", region_name=descriptor.region).put_object(
+                Bucket=descriptor.logs_bucket,
+                Key=f"lineage/{job}/{run_id}-{event.eventType.name}.json",
+                Body=Serde.to_json(event).encode(),
+                ContentType="application/json",
+            )
+
+    return BucketTransport()
+
+
+def _facets(data: Data) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import dataset_version_dataset, schema_dataset
+
+    facets: dict[str, Any] = {}
+    if data.columns:
+        fields = [schema_dataset.SchemaDatasetFacetFields(name=n, type=kind) for n, kind in data.columns.items()]
+        facets["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
+    if data.version is not None:
+        facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=data.version)
+    return facets
+
+
+def _as_input(data: Data) -> InputDataset:
+    from openlineage.client.event_v2 import InputDataset
+    from openlineage.client.facet_v2 import data_quality_assertions_dataset as quality
+    from openlineage.client.facet_v2 import data_quality_metrics_input_dataset as metrics
+
+    facets: dict[str, Any] = {}
+    if data.assertions:
+        facets["dataQualityAssertions"] = quality.DataQualityAssertionsDatasetFacet(
+            assertions=[quality.Assertion(assertion=a.rule, success=a.kept, column=a.column) for a in data.assertions]
+        )
+    if data.rows is not None:
+        facets["dataQualityMetrics"] = metrics.DataQualityMetricsInputDatasetFacet(columnMetrics={}, rowCount=data.rows)
+    return InputDataset(namespace=data.namespace, name=data.name, facets=_facets(data), inputFacets=facets)
+
+
+def _as_output(data: Data) -> OutputDataset:
+    from openlineage.client.event_v2 import OutputDataset
+    from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
+
+    facets: dict[str, Any] = {}
+    if data.rows is not None:
+        facets["outputStatistics"] = statistics.OutputStatisticsOutputDatasetFacet(rowCount=data.rows)
+    return OutputDataset(namespace=data.namespace, name=data.name, facets=_facets(data), outputFacets=facets)
