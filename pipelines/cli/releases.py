@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,6 +43,7 @@ def run_deploy(target: Target, environment: str) -> None:
     Raises:
         MlopsError: a bundle cannot be trusted, the program failed, or a rollout did not become healthy.
     """
+    from pipelines.promotion.endpoint import verify
     from pipelines.promotion.replicate import replicate
 
     project = target.project
@@ -62,42 +64,15 @@ def run_deploy(target: Target, environment: str) -> None:
         wait_for_rollout(
             descriptor.namespace, model, on_change=lambda s, m=model: show(m, s), deadline_seconds=deadline
         )
-        served = served_bundle(descriptor.endpoints[model], model)
-        if served != digest:
-            raise MlopsError(f"{environment} answers with {served} for {model}, not with {digest}")
+        proven = verify(descriptor, model, digest, project.model(model).gates.latency.p99_ms)
         click.echo(f"{model} in {environment} serves {digest} at {descriptor.endpoints[model]}")
+        click.echo(f"  {proven.rows} golden rows match; median {proven.median_ms:.1f} ms of {proven.requests} requests")
 
 
 def show(model: str, state: RolloutState) -> None:
     """Print a rollout's state."""
     weight = f", {state.weight} % of the traffic to the new pods" if state.weight else ""
     click.echo(f"  rollout {model}: {state.phase}{weight}" + (f" ({state.message})" if state.message else ""))
-
-
-def call(url: str, body: bytes | None = None, timeout: float = 10.0) -> dict[str, object]:
-    """Ask an endpoint; its JSON answer.
-
-    Raises:
-        MlopsError: it does not answer, or answers with an error.
-    """
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(url, data=body, headers={"content-type": "application/json"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - the stack's own endpoint
-            parsed: dict[str, object] = json.load(answer)
-            return parsed
-    except urllib.error.HTTPError as error:
-        raise MlopsError(f"{url} answered {error.code}: {error.read(2000).decode(errors='replace')}") from None
-    except (OSError, ValueError) as error:
-        raise MlopsError(f"{url} does not answer: {error}") from None
-
-
-def served_bundle(endpoint: str, model: str) -> str:
-    """The digest of the bundle that an endpoint says it serves."""
-    parameters = call(f"{endpoint}/v2/models/{model}").get("parameters")
-    return str(parameters.get("bundle")) if isinstance(parameters, dict) else "nothing"
 
 
 @click.command()
@@ -119,24 +94,35 @@ def predict(model: str, environment: str, file: Path | None, target: str) -> Non
 
 def ask(
     target: Target, model: str, environment: str, request: bytes | None = None
-) -> tuple[dict[str, object], dict[str, object]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Send a request (by default the live bundle's golden one) to an endpoint; the request and the answer.
 
     Raises:
         MlopsError: nothing is released there, or the endpoint answers with an error.
     """
-    from pipelines.declarations.bundle import GoldenPredictions
-    from pipelines.declarations.documents import parse
-    from pipelines.registry.bundles import fetch
+    from pipelines.promotion.endpoint import connected, golden_of
 
     target.project.model(model)
     descriptor = target.descriptor(environment)
-    endpoint = descriptor.endpoints.get(model)
-    if endpoint is None:
-        raise MlopsError(f"{model} is not released in {environment}", fix="release a bundle there, then `mlops deploy`")
-    if request is None:
-        served = served_bundle(endpoint, model)
-        content = fetch(descriptor, model, served, ["golden.json"]).files["golden.json"]
-        golden = parse(content, GoldenPredictions, Path("golden.json"))
-        request = json.dumps({"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}).encode()
-    return json.loads(request), call(f"{endpoint}/v2/models/{model}/infer", request)
+    with connected(descriptor, model) as endpoint:
+        if request is None:
+            golden = golden_of(descriptor, model, endpoint.served())
+            asked: dict[str, Any] = {"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}
+        else:
+            asked = read_request(request)
+        return asked, endpoint.infer(asked)
+
+
+def read_request(content: bytes) -> dict[str, Any]:
+    """A request from a file.
+
+    Raises:
+        MlopsError: it is not a JSON object.
+    """
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise MlopsError(f"the request is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise MlopsError("the request is not a JSON object")
+    return parsed
