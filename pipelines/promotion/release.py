@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
+from pipelines.promotion.images import replace_file
 from pipelines.registry import bundles, evidence
 
 
@@ -56,21 +55,6 @@ def release(
     named = project.release(model, environment).bundle if path.is_file() else None
     if named != bundle:
         changed = Release(model=model, environment=environment, bundle=bundle, replaces=named)
-        write_atomically(path, render_release(changed))
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, render_release(changed))
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, also after a crash, finds the old text or the new one, and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,19 +106,25 @@ def run_training(
         MlopsError: a declaration, the data or the model is not fit, or a service refused.
     """
     from pipelines.data.catalog import read_version
+    from pipelines.data.lineage import Data, lineage, table_data
 
     started = _now()
     model = project.model(model_name)
     contract = project.contract(model.contract)
-    rows, version = read_version(descriptor, model.contract, run.snapshot)
-    say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
-    manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)
-    digest = bundles.push(descriptor, manifest, files)
-    say(f"registered in {descriptor.registry_bucket}")
-    build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
-    evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
-    say(f"signed by the key of {descriptor.name}")
-    runs.record_run(descriptor, model.name, run.id, digest)
+    source = table_data(descriptor, model.contract)
+    product = Data(f"s3://{descriptor.registry_bucket}", f"bundles/{model.name}")
+    with lineage(descriptor, f"train-{model.name}", [source], [product]) as told:
+        rows, version = read_version(descriptor, model.contract, run.snapshot)
+        told.inputs = [table_data(descriptor, model.contract, version=version.snapshot, rows=version.rows)]
+        say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
+        manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)
+        digest = bundles.push(descriptor, manifest, files)
+        told.outputs = [replace(product, version=digest)]
+        say(f"registered in {descriptor.registry_bucket}")
+        build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
+        evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
+        say(f"signed by the key of {descriptor.name}")
+        runs.record_run(descriptor, model.name, run.id, digest)
     return digest
 
 
