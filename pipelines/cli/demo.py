@@ -120,7 +120,7 @@ def demo(keep: bool) -> None:
             with journey.step(f"Provision {environment}: the same Pulumi program that runs on AWS"):
                 pin_images(project, environment, images)
                 target.apply("up", environment)
-                publish_locally(project, target.descriptor(environment))
+                publish_locally(target, target.descriptor(environment))
         first = project.environments[0]
         with journey.step(f"Ingest {DATASET}: check it against its contract, quarantine what breaks it"):
             descriptor = target.descriptor(first)
@@ -154,12 +154,12 @@ def demo(keep: bool) -> None:
 
 def summarise(target: LocalTarget, journey: Journey) -> None:
     """Print what runs where, and what it took."""
-    from infra.local.engine.state import count_resources
+    from infra.local.engine.state import resource_counts
 
     for environment in target.project.environments:
         descriptor = target.descriptor(environment)
-        count = count_resources(target.home, environment)
-        click.echo(f"{environment:<8} {count} resources, endpoint {descriptor.endpoints.get(MODEL, 'none')}")
+        counts = ", ".join(f"{n} {package}" for package, n in resource_counts(target.home, environment).items())
+        click.echo(f"{environment:<8} {counts}; endpoint {descriptor.endpoints.get(MODEL, 'none')}")
         click.echo(f"{'':<8} runs {target.project.release(MODEL, environment).bundle}")
     for title, seconds in journey.done:
         click.echo(f"  {seconds:5.1f} s  {title}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pipelines.cli.targets import LocalTarget, Target, environment_option, open_target, target_option
@@ -9,6 +11,9 @@ from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import NAMES, build_context, pin_images
+
+if TYPE_CHECKING:
+    from infra.local.aws.images import Context
 
 
 @click.group()
@@ -31,22 +36,32 @@ def pin(environment: str, training: str | None, serving: str | None) -> None:
     click.echo(f"{project.stack_file(environment).name} {'changed' if changed else 'is as it was'}")
 
 
+def local_context(project: Project, name: str) -> Context:
+    """What the image `name` is made from on this machine."""
+    from infra.local.aws.images import Context
+
+    built = build_context(project, name)
+    return Context.of(name, built.files, project.root, dockerfile=built.dockerfile)
+
+
 def local_digests(project: Project) -> Images:
     """The digests that the images have on this machine, where the content of what they copy stands in for a build."""
     from infra.local.aws.images import digest
 
-    found = {name: digest(name, build_context(project, name).files, project.root) for name in NAMES}
-    return Images(**found)
+    return Images(**{name: digest(local_context(project, name)) for name in NAMES})
 
 
-def publish_locally(project: Project, descriptor: EnvironmentDescriptor) -> Images:
+def publish_locally(target: LocalTarget, descriptor: EnvironmentDescriptor) -> Images:
     """Put the images into an environment's repositories of the emulated account; their digests."""
+    from infra.local import target as local_target
+    from infra.local.aws.cloud import Cloud
     from infra.local.aws.images import publish
 
+    cloud = Cloud(local_target.find(target.home).environ(), target.home / "aws")
     found = {}
     for name in NAMES:
         repository = getattr(descriptor.repositories, name).partition("/")[2]
-        found[name] = publish(repository, name, build_context(project, name).files, project.root)
+        found[name] = publish(cloud, repository, local_context(target.project, name))
     return Images(**found)
 
 
@@ -64,7 +79,7 @@ def publish(environment: str, target: str) -> None:
         raise MlopsError(
             "images for AWS are built by a container engine", fix="run the workflow `images`, then `mlops images pin`"
         )
-    digests = publish_locally(opened.project, opened.descriptor(environment))
+    digests = publish_locally(opened, opened.descriptor(environment))
     pin_images(opened.project, environment, digests)
     for name in NAMES:
         click.echo(f"{name:<9} {getattr(digests, name)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,7 @@ def run_deploy(target: Target, environment: str) -> None:
             continue
         steps = project.model(model).serving.rollout
         deadline = PAUSE_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
-        wait_for_rollout(
-            descriptor.namespace, model, on_change=lambda s, m=model: show(m, s), deadline_seconds=deadline
-        )
+        wait_for_rollout(descriptor.namespace, model, on_change=partial(show, model), deadline_seconds=deadline)
         proven = verify(descriptor, model, digest, project.model(model).gates.latency.p99_ms)
         click.echo(f"{model} in {environment} serves {digest} at {descriptor.endpoints[model]}")
         click.echo(f"  {proven.rows} golden rows match; median {proven.median_ms:.1f} ms of {proven.requests} requests")

@@ -172,7 +172,8 @@ def verify(descriptor: EnvironmentDescriptor, model: str, digest: str, budget_ms
     median = percentile(times, 0.5)
     if median > budget_ms:
         raise MlopsError(
-            f"{descriptor.endpoints[model]} takes {median:.1f} ms for half of its answers; the budget is {budget_ms:g} ms"
+            f"half of the answers of {descriptor.endpoints[model]} take {median:.1f} ms or more; "
+            f"the budget is {budget_ms:g} ms"
         )
     return Verification(digest, golden.inputs[0].shape[0], PROBES, median, percentile(times, 0.99))
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -390,6 +391,24 @@ def stack_outputs(home: Path, stack: str, *, reveal: bool = False) -> dict[str, 
     if outputs is None:
         return {}
     return outputs.values if reveal else masked(outputs)
+
+
+def resource_counts(home: Path, stack: str) -> dict[str, int]:
+    """How many resources of each package (`aws`, `kubernetes`) a stack holds; those only recorded count as `recorded`.
+
+    Args:
+        home: the folder of the local target.
+
+    Raises:
+        MlopsError: the state file is damaged or newer.
+    """
+    path = state_path(home, stack)
+    document = read_document(path)
+    if document is None:
+        return {}
+    held = (r for r in _decode(path, document, Seal(home / "state")).resources.values() if r.custom)
+    packages = ("recorded" if resource.recorded else resource.type.partition(":")[0] for resource in held)
+    return dict(sorted(Counter(name for name in packages if name != "pulumi").items()))
 
 
 def known_outputs(path: Path, seal: Seal, *, project: str = "") -> Properties | None:
