@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.local.aws.access.gate import Environ, Gate, StartResponse
 from infra.local.aws.access.principals import ACCOUNT, PARTITION, Principals
+from infra.local.aws.corrections import correct_moto
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -110,18 +111,9 @@ class _Front:
 
 def _moto() -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from moto.s3.models import FakeBucket
 
-    # The gate judges bucket policies, conditions and all. moto's own look at them skips conditions, so that a
-    # statement against plain HTTP would refuse every write.
-    FakeBucket.get_permission = _no_opinion  # type: ignore[method-assign,assignment]
+    correct_moto()
     return DomainDispatcherApplication(create_backend_app)
-
-
-def _no_opinion(*_: Any) -> Any:
-    from moto.iam.access_control import PermissionResult
-
-    return PermissionResult.NEUTRAL
 
 
 def _operator() -> Key:

@@ -59,17 +59,18 @@ def _public_key(cloud: Cloud, args: Values) -> Values:
     der = base64.b64encode(found["PublicKey"]).decode()
     lines = [der[at : at + 64] for at in range(0, len(der), 64)]
     pem = "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+    region, key = args.get("region") or cloud.region, found["KeyId"]
     return {
-        "id": found["KeyId"],
-        "arn": found["KeyId"],
+        "id": key,
+        "arn": key if key.startswith("arn:") else f"arn:aws:kms:{region}:{cloud.account}:key/{key}",
         "keyId": args["keyId"],
-        "customerMasterKeySpec": found["KeySpec"],
+        "customerMasterKeySpec": found.get("KeySpec") or found["CustomerMasterKeySpec"],
         "keyUsage": found["KeyUsage"],
         "publicKey": der,
         "publicKeyPem": pem,
         "signingAlgorithms": found.get("SigningAlgorithms", []),
         "encryptionAlgorithms": found.get("EncryptionAlgorithms", []),
-        "region": args.get("region") or cloud.region,
+        "region": region,
     }
 
 

@@ -191,10 +191,8 @@ def _named(auto: AutoName, type_: str, name: str, old: Values) -> str:
 
 
 def _same_name(row: Row, old: Values, new: Values) -> bool:
-    """Whether old and new would stand in each other's way: one physical name, or none that tells them apart."""
-    if row.auto_name is not None:
-        return old.get(row.auto_name.property) == new.get(row.auto_name.property)
-    return row.exclusive and not any(old.get(key) != new.get(key) for key in row.replaces if key != "region")
+    """Whether old and new would stand in each other's way at AWS."""
+    return bool(row.named_by) and all(old.get(key) == new.get(key) for key in (*row.named_by, "region"))
 
 
 @contextmanager

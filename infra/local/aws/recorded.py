@@ -38,6 +38,11 @@ RECORDED = (
         "a condition on aws:SecureTransport is kept and judged, but never bites: requests stay on the loopback "
         "device and count as secure",
     ),
+    Recorded(
+        "aws:s3/bucketNotification:BucketNotification",
+        "eventbridge",
+        "the emulator takes it and does not tell, so its drift is not seen",
+    ),
     Recorded("aws:kms/key:Key", "rotationPeriodInDays", "the emulator rotates by the year, if at all"),
     Recorded(
         "aws:kms/key:Key",

@@ -20,6 +20,8 @@ def document(value: Any) -> Any:
 
 
 def _spelled(value: Any, key: str) -> Any:
+    if key.lower() == "statement" and not isinstance(value, list):
+        return [_spelled(value, "")]
     if isinstance(value, dict):
         inside = key.lower()
         return {
@@ -30,8 +32,6 @@ def _spelled(value: Any, key: str) -> Any:
         }
     if key.lower() in _LISTS:
         return _sorted(value)
-    if key.lower() == "statement" and not isinstance(value, list):
-        return [_spelled(value, "")]
     if isinstance(value, list):
         return [_spelled(item, "") for item in value]
     return value

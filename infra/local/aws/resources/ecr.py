@@ -105,6 +105,7 @@ def _policy_row(name: str, put: str, get: str, delete: str, argument: str, missi
         delete=clear,
         required=("repository", "policy"),
         optional=("region",),
+        named_by=("repository",),
         replaces=("repository", "region"),
         documents=("policy",),
         policies=("policy",) if iam else (),
@@ -129,6 +130,7 @@ ROWS = (
         ),
         auto_name=AutoName(longest=256, lower=True),
         defaults={"imageTagMutability": "MUTABLE", "forceDelete": False},
+        named_by=("name",),
         replaces=("name", "encryptionConfigurations", "region"),
     ),
     _policy_row(

@@ -58,6 +58,7 @@ ROWS = (
         delete=_delete,
         required=("clusterName", "namespace", "serviceAccount", "roleArn"),
         optional=("disableSessionTags", "tags", "region"),
+        named_by=("clusterName", "namespace", "serviceAccount"),
         replaces=("clusterName", "namespace", "serviceAccount", "region"),
         recorded="the emulator has no EKS Pod Identity; the small cluster's agent reads the association from a file",
     ),

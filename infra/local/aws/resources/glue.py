@@ -212,6 +212,7 @@ ROWS = (
         delete=_delete_database,
         optional=(*_DATABASE, "tags", "region"),
         auto_name=AutoName(longest=255, lower=True),
+        named_by=("name",),
         replaces=("name", "region"),
     ),
     Row(
@@ -223,6 +224,7 @@ ROWS = (
         required=("databaseName",),
         optional=(*_TABLE, "openTableFormatInput", "region"),
         auto_name=AutoName(longest=255, lower=True),
+        named_by=("name", "databaseName"),
         replaces=("name", "databaseName", "openTableFormatInput", "region"),
     ),
 )

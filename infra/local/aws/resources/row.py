@@ -80,7 +80,8 @@ class Row:
         documents: inputs that hold a JSON document, compared by meaning.
         policies: those of `documents` that are IAM policies.
         sets: inputs that are lists whose order means nothing.
-        exclusive: whether two with the same inputs cannot stand side by side.
+        named_by: inputs that name it at AWS: two that agree in all of them cannot stand side by side. () means
+            that two always can.
         recorded: reason why nothing is created at the target, or "".
     """
 
@@ -98,5 +99,5 @@ class Row:
     documents: tuple[str, ...] = ()
     policies: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
-    exclusive: bool = True
+    named_by: tuple[str, ...] = ()
     recorded: str = ""

@@ -106,6 +106,7 @@ _BUCKET = Row(
     optional=("bucket", "forceDestroy", "objectLockEnabled", "tags", "region"),
     auto_name=AutoName("bucket", longest=63, lower=True),
     defaults={"forceDestroy": False, "objectLockEnabled": False},
+    named_by=("bucket",),
     replaces=("bucket", "objectLockEnabled", "region"),
 )
 
@@ -169,7 +170,8 @@ def _setting(
         found = answer.get(parameter, answer if parameter not in answer else {})
         if not found:
             return None
-        live: Values = {"bucket": call.tracked}
+        # A given property that the answer lacks is gone.
+        live: Values = {"bucket": call.tracked, **{key: None for key in properties if key in call.inputs}}
         if inside:
             live[properties[0]] = to_pulumi(found.get(inside, []), call.inputs.get(properties[0]))
             found = {key: value for key, value in found.items() if key != inside}
@@ -199,6 +201,7 @@ def _setting(
         delete=clear,
         required=("bucket", *(properties if required else ())),
         optional=(*(() if required else properties), "region"),
+        named_by=("bucket",),
         replaces=("bucket", "region"),
         defaults=defaults or {},
     )
@@ -317,6 +320,7 @@ _POLICY = Row(
     delete=_delete_policy,
     required=("bucket", "policy"),
     optional=("region",),
+    named_by=("bucket",),
     replaces=("bucket", "region"),
     documents=("policy",),
     policies=("policy",),
@@ -361,6 +365,7 @@ _LOGGING = Row(
     delete=_delete_logging,
     required=("bucket", "targetBucket", "targetPrefix"),
     optional=("targetObjectKeyFormat", "targetGrants", "region"),
+    named_by=("bucket",),
     replaces=("bucket", "region"),
 )
 
@@ -402,7 +407,7 @@ def _read_notification(call: Call) -> Values | None:
     live: Values | None = None
     with tolerating(*_GONE):
         answer = call.client("s3").get_bucket_notification_configuration(Bucket=call.tracked)
-        live = {"bucket": call.tracked, "eventbridge": "EventBridgeConfiguration" in answer}
+        live = {"bucket": call.tracked}
         for name, (member, ours, aws) in _NOTIFIES.items():
             if name in call.inputs:
                 live[name] = [
@@ -440,6 +445,7 @@ _NOTIFICATION = Row(
     required=("bucket",),
     optional=("eventbridge", *_NOTIFIES, "region"),
     defaults={"eventbridge": False},
+    named_by=("bucket",),
     replaces=("bucket", "region"),
 )
 
