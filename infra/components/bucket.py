@@ -160,7 +160,7 @@ def _only_tls(arn: str) -> Statement:
     return {
         "Sid": "OnlyTls",
         "Effect": "Deny",
-        "Principal": "*",
+        "Principal": {"AWS": "*"},
         "Action": "s3:*",
         "Resource": [arn, f"{arn}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
