@@ -232,6 +232,7 @@ class Api:
     def _write(self, request: web.Request, kind: Kind, old: Object, new: Object) -> web.StreamResponse:
         namespace, name, status = namespace_of(old), name_of(old), "sub" in request.match_info
         if not status:
+            new = with_defaults(kind, new)
             admit(self._store, kind, namespace, new, old)
         if _is_dry(request):
             return web.json_response(new)

@@ -77,13 +77,15 @@ class Cluster:
         Raises:
             PortInUse: the port is taken.
         """
-        shutil.rmtree(self._folder / "pods", ignore_errors=True)
-        (self._folder / "pods").mkdir(parents=True, mode=0o700)
+        for left in self._folder.glob("pods-*"):  # by a cluster that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        pods = self._folder / f"pods-{self.incarnation[:8]}"
+        pods.mkdir(parents=True, mode=0o700)
         store = self._store = Store()
         GarbageCollector(store)
         self._router = Router(store)
         runtime = Runtime(
-            folder=self._folder / "pods",
+            folder=pods,
             root=self._root,
             time_scale=self._time_scale,
             images=self._images,
@@ -118,8 +120,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Ends all pods and servers, and takes away the files by which it is found."""
-        (self._folder / DESCRIPTION).unlink(missing_ok=True)
-        (self._home / "kubeconfig").unlink(missing_ok=True)
+        self._remove_files()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -127,8 +128,7 @@ class Cluster:
         await self._router.close()
         await self._identity.close()
         await self._runner.cleanup()
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._folder / "pods")
+        shutil.rmtree(self._folder / f"pods-{self.incarnation[:8]}", ignore_errors=True)
 
     def _about(self) -> dict[str, Any]:
         phases = Counter((pod.get("status") or {}).get("phase", "Pending") for pod in self._store.find_all(POD))
@@ -163,3 +163,11 @@ class Cluster:
             "timeScale": self._time_scale,
         }
         write_private(self._folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+
+    def _remove_files(self) -> None:
+        """Takes away what was written, unless another cluster has written there since."""
+        for path in (self._home / "kubeconfig", self._folder / DESCRIPTION):
+            with contextlib.suppress(OSError):
+                text = path.read_text()
+                if self.token in text or self.incarnation in text:
+                    path.unlink()

@@ -500,17 +500,16 @@ class _Look:
         self._store.modify(ROLLOUT, self._obj, number)
 
     def _is_in_rollback_window(self) -> bool:
-        """Whether the template is one of the last few that were stable before the present one (`rollbackWindow`)."""
+        """Whether the template is an earlier one with fewer than `rollbackWindow.revisions` between it and the stable.
+
+        As Argo does, by the order in which the ReplicaSets were made.
+        """
         window = int((self._spec.get("rollbackWindow") or {}).get("revisions", 0))
-        revision = _revision_of(self._new)
-        if not window or not revision or self._stable is None or revision >= _revision_of(self._stable):
+        order = [uid_of(found) for found in self._store.owned(REPLICA_SET, self._obj)]
+        if not window or self._stable is None:
             return False
-        between = [
-            found
-            for found in self._store.owned(REPLICA_SET, self._obj)
-            if revision <= _revision_of(found) < _revision_of(self._stable)
-        ]
-        return len(between) <= window
+        between = order.index(uid_of(self._stable)) - order.index(uid_of(self._new)) - 1
+        return 0 <= between < window
 
 
 def _revision_of(replica_set: Object) -> int:
