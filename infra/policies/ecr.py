@@ -46,7 +46,7 @@ def lifecycle(graph: Graph) -> Iterator[Finding]:
 
 def _belongs(policy: PlannedResource, repository: PlannedResource) -> bool:
     target = policy.at("repository")
-    if target is UNKNOWN:
+    if target is UNKNOWN or repository.at("name") is UNKNOWN:
         return policy.parent == repository.parent and policy.name == repository.name
     return bool(target == repository.at("name"))
 

@@ -176,6 +176,7 @@ class Graph:
         found = []
         for resource in self.of_type(type_):
             target = resource.at("bucket")
-            if (target is UNKNOWN and resource.parent == bucket.parent) or (target is not None and target == name):
+            unsure = target is UNKNOWN or name is UNKNOWN
+            if resource.parent == bucket.parent if unsure else target == name:
                 found.append(resource)
         return found

@@ -20,10 +20,7 @@ _READ = {"get", "list", "watch", "*"}
 def default_deny(graph: Graph) -> Iterator[Finding]:
     policies = graph.of_type(_POLICY)
     for namespace in graph.of_type(NAMESPACE):
-        name = namespace.at("metadata", "name")
-        if not any(
-            _denies_all(policy) and policy.at("metadata", "namespace") in (name, UNKNOWN) for policy in policies
-        ):
+        if not any(_denies_all(policy) and _inside(policy, namespace) for policy in policies):
             yield namespace, "has no policy that denies everything"
     for workload in workloads(graph):
         named = [policy for policy in policies if policy.at("spec", "podSelector", "matchLabels")]
@@ -31,9 +28,14 @@ def default_deny(graph: Graph) -> Iterator[Finding]:
             yield workload.resource, "has no network policy of its own"
 
 
+def _inside(policy: PlannedResource, namespace: PlannedResource) -> bool:
+    names = (policy.at("metadata", "namespace"), namespace.at("metadata", "name"))
+    return UNKNOWN in names or names[0] == names[1]
+
+
 def _denies_all(policy: PlannedResource) -> bool:
     spec = policy.at("spec")
-    return (
+    return spec is UNKNOWN or (
         not at(spec, "podSelector")
         and set(elements(at(spec, "policyTypes"))) == {"Ingress", "Egress"}
         and not at(spec, "ingress")

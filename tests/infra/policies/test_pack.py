@@ -1,0 +1,61 @@
+"""The rules as a Pulumi policy pack say the same as everywhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pulumi_policy import (
+    EnforcementLevel,
+    PolicyCustomTimeouts,
+    PolicyResource,
+    PolicyResourceOptions,
+    StackValidationArgs,
+)
+from pulumi_policy.proxy import unknown_checking_proxy
+
+from infra.policies import RULES, violations
+from infra.policies.pack import policies
+from tests.infra.policies.examples import BUCKET_POLICY, EXAMPLES, Resources, put
+from tests.infra.recording import Recording
+
+UNKNOWN_STRING = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+PACK = {policy.name: policy for policy in policies()}
+
+
+def as_pulumi_gives_it(resources: Resources) -> StackValidationArgs:
+    given = {}
+    for one in resources:
+        options = PolicyResourceOptions(one.protect, [], None, [], PolicyCustomTimeouts(0, 0, 0), [])
+        props: Any = unknown_checking_proxy(dict(one.props))
+        given[one.urn] = PolicyResource(one.type, props, one.urn, one.name, options, None, None, [], {})
+    for one in resources:
+        given[one.urn].parent = given.get(one.parent)
+    return StackValidationArgs(list(given.values()))
+
+
+def reported(name: str, resources: Resources) -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    PACK[name].validate(as_pulumi_gives_it(resources), lambda message, urn=None: found.append((message, urn)))
+    return found
+
+
+def test_every_rule_is_a_policy_that_stops_the_update() -> None:
+    assert set(PACK) == {rule.id for rule in RULES}
+    assert {policy.enforcement_level for policy in PACK.values()} == {EnforcementLevel.MANDATORY}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_the_pack_finds_what_the_rule_finds(rule: Any) -> None:
+    for example in (EXAMPLES[rule.id].keeps, EXAMPLES[rule.id].breaks[0]):
+        found = violations(example, [rule])
+        assert reported(rule.id, example) == [(f"{v.resource}: {v.found}", v.urn) for v in found]
+
+
+def test_every_environment_passes_the_pack_with_its_exemptions(graph: Recording) -> None:
+    assert [found for name in PACK for found in reported(name, graph.resources)] == []
+
+
+def test_a_preview_with_unknown_values_is_no_violation_and_no_error() -> None:
+    hidden = put(EXAMPLES["s3-tls-only"].keeps, BUCKET_POLICY, "policy", value=UNKNOWN_STRING)
+    assert reported("s3-tls-only", hidden) == []
