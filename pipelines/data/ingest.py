@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.data.catalog import (
     CONTRACT,
@@ -35,6 +35,9 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file, digest_of_value
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
 
 Say = Callable[[str], None]
 
@@ -63,21 +66,22 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, say: Say) -> l
     if not files:
         say(f"nothing has landed in s3://{descriptor.landing_bucket}/{contract.name}/")
         return []
-    known = known_sources(evolve(open_table(descriptor, contract.name), contract))
+    table = evolve(open_table(descriptor, contract.name), contract)
+    known = known_sources(table)
     records = []
     for file in files:
         if (file.key, file.etag) in known:
             say(f"{file.name}: in the table already")
             continue
         with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
-            record = _ingest_file(descriptor, contract, file, Path(folder), say)
+            record = _ingest_file(descriptor, contract, table, file, Path(folder), say)
         if record is not None:
             records.append(record)
     return records
 
 
 def _ingest_file(
-    descriptor: EnvironmentDescriptor, contract: Contract, file: LandingFile, folder: Path, say: Say
+    descriptor: EnvironmentDescriptor, contract: Contract, table: Table, file: LandingFile, folder: Path, say: Say
 ) -> BatchRecord | None:
     source, target = landing_data(descriptor, file.key, version=file.etag), table_data(descriptor, contract.name)
     path: Path | None = None
@@ -85,7 +89,7 @@ def _ingest_file(
     if file.size <= LARGEST_FILE:
         path = download(descriptor, file, folder)
         batch = digest_of_file(path)
-        if _is_done(descriptor, contract, batch):
+        if _is_done(descriptor, contract, table.refresh(), batch):
             say(f"{file.name}: taken in before")
             return None
     with lineage(descriptor, f"ingest-{contract.name}", [source], [target]) as run:
@@ -93,9 +97,8 @@ def _ingest_file(
             if path is None:
                 most, found = f"at most {LARGEST_FILE} bytes", f"{file.size} bytes"
                 raise Refused(file.name, most, found, "cut it into several files")
-            record = _take_in(
-                descriptor, contract, file, read_batch(path, contract, folder, name=file.name), batch, folder
-            )
+            rows = read_batch(path, contract, folder, name=file.name)
+            record = _take_in(descriptor, contract, table, file, rows, batch, folder)
             _tell_lineage(run, descriptor, contract, file, record)
         except Refused as refusal:
             record = _record(contract, file, batch, verdict="refused", refused=refusal.what)
@@ -107,9 +110,9 @@ def _ingest_file(
     return record
 
 
-def _is_done(descriptor: EnvironmentDescriptor, contract: Contract, batch: str) -> bool:
+def _is_done(descriptor: EnvironmentDescriptor, contract: Contract, table: Table, batch: str) -> bool:
     """Whether a batch is in the table or, for want of one good row, wholly in quarantine by the same contract."""
-    snapshot = find_batch(open_table(descriptor, contract.name), batch)
+    snapshot = find_batch(table, batch)
     record = read_record(descriptor, contract.name, batch)
     if snapshot is None:
         return record is not None and record.verdict == "quarantined" and record.contract == contract.version
@@ -120,7 +123,13 @@ def _is_done(descriptor: EnvironmentDescriptor, contract: Contract, batch: str) 
 
 
 def _take_in(
-    descriptor: EnvironmentDescriptor, contract: Contract, file: LandingFile, rows: Batch, batch: str, folder: Path
+    descriptor: EnvironmentDescriptor,
+    contract: Contract,
+    table: Table,
+    file: LandingFile,
+    rows: Batch,
+    batch: str,
+    folder: Path,
 ) -> BatchRecord:
     from pyiceberg.exceptions import CommitFailedException
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -132,7 +141,7 @@ def _take_in(
         reraise=True,
     )
     try:
-        return attempts(_attempt, descriptor, contract, file, rows, batch, folder)
+        return attempts(_attempt, descriptor, contract, table, file, rows, batch, folder)
     except CommitFailedException as error:
         raise MlopsError(
             f"{file.name}: {MOST_ATTEMPTS} commits to the table of {contract.name} lost against others: {error}",
@@ -141,11 +150,17 @@ def _take_in(
 
 
 def _attempt(
-    descriptor: EnvironmentDescriptor, contract: Contract, file: LandingFile, rows: Batch, batch: str, folder: Path
+    descriptor: EnvironmentDescriptor,
+    contract: Contract,
+    table: Table,
+    file: LandingFile,
+    rows: Batch,
+    batch: str,
+    folder: Path,
 ) -> BatchRecord:
     from pipelines.data.validate import validate
 
-    table = evolve(open_table(descriptor, contract.name), contract)
+    evolve(table.refresh(), contract)
     other = find_batch(table, batch)
     with validate(rows, contract, folder, existing_keys=existing_keys(table, contract.primary_key)) as checked:
         summary = checked.summary

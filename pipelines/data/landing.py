@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pipelines.data.buckets import s3
 from pipelines.data.reading import SUFFIXES
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -46,14 +46,14 @@ def collect(descriptor: EnvironmentDescriptor, dataset: str, file: Path) -> str:
     if not file.is_file():
         raise MlopsError(f"{file} cannot land: expected a file, found none")
     key = f"{dataset}/{file.name}"
-    _s3(descriptor).upload_file(str(file), descriptor.landing_bucket, key)
+    s3(descriptor).upload_file(str(file), descriptor.landing_bucket, key)
     return f"s3://{descriptor.landing_bucket}/{key}"
 
 
 def landing_files(descriptor: EnvironmentDescriptor, dataset: str) -> list[LandingFile]:
     """What has landed for a dataset, in the order of names."""
     prefix = f"{dataset}/"
-    pages = _s3(descriptor).get_paginator("list_objects_v2").paginate(Bucket=descriptor.landing_bucket, Prefix=prefix)
+    pages = s3(descriptor).get_paginator("list_objects_v2").paginate(Bucket=descriptor.landing_bucket, Prefix=prefix)
     found = [
         LandingFile(entry["Key"], entry["Key"].removeprefix(prefix), entry["Size"], entry["ETag"].strip('"'))
         for page in pages
@@ -67,11 +67,5 @@ def download(descriptor: EnvironmentDescriptor, file: LandingFile, folder: Path)
     """Copy a landing file into a folder of this machine; its path there, which keeps the suffix and not the name."""
     suffix = Path(file.name).suffix.lower()
     path = folder / f"landing{suffix if suffix in SUFFIXES else '.unknown'}"
-    _s3(descriptor).download_file(descriptor.landing_bucket, file.key, str(path))
+    s3(descriptor).download_file(descriptor.landing_bucket, file.key, str(path))
     return path
-
-
-def _s3(descriptor: EnvironmentDescriptor) -> Any:
-    import boto3
-
-    return boto3.client("s3", region_name=descriptor.region)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.buckets import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import table_name
 
@@ -160,7 +161,6 @@ def _is_configured() -> bool:
 
 def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
     """A transport that puts each event into the logs bucket as an object of its own."""
-    import boto3
     from openlineage.client.serde import Serde
     from openlineage.client.transport import Transport
 
@@ -168,7 +168,7 @@ def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
         kind = "bucket"
 
         def emit(self, event: Any) -> None:
-            boto3.client("s3", region_name=descriptor.region).put_object(
+            s3(descriptor).put_object(
                 Bucket=descriptor.logs_bucket,
                 Key=f"lineage/{job}/{run_id}-{event.eventType.name}.json",
                 Body=Serde.to_json(event).encode(),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from pipelines.data.buckets import s3
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -68,7 +69,7 @@ def place_of(descriptor: EnvironmentDescriptor, dataset: str, batch: str, suffix
 
 def write_record(descriptor: EnvironmentDescriptor, record: BatchRecord) -> None:
     """Write down what became of a batch."""
-    _s3(descriptor).put_object(
+    s3(descriptor).put_object(
         Bucket=descriptor.lake_bucket,
         Key=_key(record.dataset, record.batch, ".json"),
         Body=(json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode(),
@@ -82,7 +83,7 @@ def read_record(descriptor: EnvironmentDescriptor, dataset: str, batch: str) -> 
     from pydantic import ValidationError
 
     try:
-        found = _s3(descriptor).get_object(Bucket=descriptor.lake_bucket, Key=_key(dataset, batch, ".json"))
+        found = s3(descriptor).get_object(Bucket=descriptor.lake_bucket, Key=_key(dataset, batch, ".json"))
         return BatchRecord.model_validate_json(found["Body"].read())
     except ClientError as error:
         # 403 is S3's answer, too, for an object that is not there, to who may not list the whole bucket.
@@ -95,14 +96,8 @@ def read_record(descriptor: EnvironmentDescriptor, dataset: str, batch: str) -> 
 
 def upload_rows(descriptor: EnvironmentDescriptor, dataset: str, batch: str, path: Path) -> None:
     """Put the rows of a batch that broke the contract (a Parquet file) into quarantine."""
-    _s3(descriptor).upload_file(str(path), descriptor.lake_bucket, _key(dataset, batch, ".parquet"))
+    s3(descriptor).upload_file(str(path), descriptor.lake_bucket, _key(dataset, batch, ".parquet"))
 
 
 def _key(dataset: str, batch: str, suffix: str) -> str:
     return f"quarantine/{dataset}/{batch.removeprefix('sha256:')}{suffix}"
-
-
-def _s3(descriptor: EnvironmentDescriptor) -> Any:
-    import boto3
-
-    return boto3.client("s3", region_name=descriptor.region)
