@@ -66,15 +66,21 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
 
 
 def _join_inputs(model: onnx.ModelProto, numeric: list[str]) -> None:
-    """Replace the one-column numeric inputs of a graph by the one tensor `features` that they are split from."""
-    from onnx import TensorProto, helper
+    """Replace the one-column numeric inputs of a graph by the one tensor `features` that they are taken from."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
 
     if not numeric:
         return
     rest = [entry for entry in model.graph.input if entry.name not in numeric]
     joined = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [None, len(numeric)])
-    split = helper.make_node("Split", [FEATURES], numeric, name="split_features", axis=1, num_outputs=len(numeric))
-    nodes = [split, *model.graph.node]
+    nodes = []
+    for index, name in enumerate(numeric):
+        # Gather is in every operator set that skl2onnx may have chosen; Split has changed between them.
+        at = f"{FEATURES}_{index}"
+        model.graph.initializer.append(numpy_helper.from_array(np.array([index]), at))
+        nodes.append(helper.make_node("Gather", [FEATURES, at], [name], name=f"take_{at}", axis=1))
+    nodes.extend(model.graph.node)
     del model.graph.input[:], model.graph.node[:]
     model.graph.input.extend([joined, *rest])
     model.graph.node.extend(nodes)

@@ -1,0 +1,39 @@
+"""ONNX models written by hand: no framework is needed to make a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = [helper.make_opsetid("", 18)]
+
+
+def make_model(
+    nodes: list[Any],
+    inputs: list[tuple[str, int, list[Any]]],
+    outputs: list[tuple[str, int, list[Any]]],
+    weights: dict[str, Any] | None = None,
+    opsets: list[Any] | None = None,
+) -> onnx.ModelProto:
+    """A graph of `nodes`; inputs and outputs are (name, element type, shape)."""
+    graph = helper.make_graph(
+        nodes,
+        "model",
+        [helper.make_tensor_value_info(*entry) for entry in inputs],
+        [helper.make_tensor_value_info(*entry) for entry in outputs],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=opsets or OPSET, ir_version=10)
+
+
+def linear(weights: list[float], rows: Any = "rows") -> onnx.ModelProto:
+    """`prediction` = `features` · weights."""
+    return make_model(
+        [helper.make_node("MatMul", ["features", "w"], ["prediction"])],
+        [("features", TensorProto.FLOAT, [rows, len(weights)])],
+        [("prediction", TensorProto.FLOAT, [rows, 1])],
+        {"w": np.array(weights, np.float32).reshape(-1, 1)},
+    )

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.declarations.evaluation import Holdout
+from pipelines.training.baseline import describe
+from pipelines.training.evaluate import Predictions, evaluate
+from tests.pipelines.training.project import DATASET, MODEL, make_project
+
+HOLDOUT = Holdout(
+    share=0.5, seed=1, rows=6, training_rows=6, unlabelled_rows=0, keys="sha256:" + "0" * 64, leaked_rows=0
+)
+
+
+def predictions(right: list[bool]) -> Predictions:
+    """Of six rows of alternating classes, right or wrong with a probability of 0.9."""
+    truth = np.array([0, 1] * 3, dtype=float)
+    said = np.where(right, truth, 1 - truth)
+    return Predictions(
+        truth, np.stack([np.where(said == 0, 0.9, 0.1), np.where(said == 1, 0.9, 0.1)], 1), ("no", "yes")
+    )
+
+
+def test_slices_and_groups_are_measured_on_their_own_rows(tmp_path: Path) -> None:
+    model = make_project(tmp_path, protected=["region", "member"]).model(MODEL)
+    rows = pd.DataFrame(
+        {
+            "age": [20, 25, 40, 50, 60, np.nan],
+            "region": ["north", "north", "north", "south", "south", "south"],
+            "member": [True, True, None, False, False, False],
+        }
+    )
+    keys = np.array([5, 3, 4, 0, 2, 1], np.uint64)
+    found = evaluate(model, HOLDOUT, rows, keys, predictions([True, True, False, True, True, True]))
+    accuracy = found.metrics["accuracy"]
+    assert accuracy.value == pytest.approx(5 / 6)
+    assert accuracy.low is not None and accuracy.high is not None
+    assert accuracy.low <= 5 / 6 <= accuracy.high <= 1
+    assert (found.slices["young"].rows, found.slices["young"].metrics["accuracy"]) == (2, 1.0)
+    assert (found.slices["north"].rows, found.slices["north"].metrics["accuracy"]) == (3, pytest.approx(2 / 3))
+    region = found.groups["region"]
+    assert {name: part.rows for name, part in region.groups.items()} == {"north": 3, "south": 3}
+    assert region.difference["accuracy"] == pytest.approx(1 / 3)
+    assert region.ratio["accuracy"] == pytest.approx(1.5)
+    member = found.groups["member"]
+    assert {name: part.rows for name, part in member.groups.items()} == {"0": 3, "1": 2, "null": 1}
+    # A group that was always wrong has no ratio to the others; one of a single class has no ROC curve.
+    assert member.ratio["accuracy"] is None
+    assert member.groups["null"].metrics["roc_auc"] is None
+    assert found.sample.keys == tuple(f"{key:016x}" for key in range(6))
+    assert found.sample.truth == (1.0, 1.0, 0.0, 1.0, 0.0, 0.0)
+
+
+def test_a_slice_without_rows_says_so_and_has_no_figures(tmp_path: Path) -> None:
+    model = make_project(tmp_path, protected=[]).model(MODEL)
+    rows = pd.DataFrame({"age": [40.0] * 6, "region": ["south"] * 6})
+    found = evaluate(model, HOLDOUT, rows, np.arange(6, dtype=np.uint64), predictions([True] * 6))
+    assert (found.slices["north"].rows, found.slices["north"].metrics) == (0, {})
+
+
+def test_the_baseline_counts_every_row_once(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    model, contract = project.model(MODEL), project.contract(DATASET)
+    features = pd.DataFrame(
+        {
+            "income": [1.0, 1.0, 2.0, 3.0, 100.0, 1.0],
+            "age": [20.0, np.nan, 30.0, 40.0, 50.0, 60.0],
+            "member": [1.0, 0.0, np.nan, 1.0, 1.0, 0.0],
+            "region": ["north", "north", "south", "north", "south", "north"],
+        }
+    )
+    found = describe(model, contract, features, predictions([True] * 6))
+    income, age, member, region = (found.features[name] for name in model.features)
+    assert income.kind == age.kind == "numeric" and member.kind == region.kind == "categorical"
+    assert sum(income.counts) == 6 and len(income.counts) == len(income.edges) + 1
+    assert list(income.edges) == sorted(set(income.edges))
+    assert (income.quantiles[0], income.quantiles[100], income.mean) == (1.0, 100.0, 18.0)
+    assert (age.rows, age.nulls, sum(age.counts)) == (6, 1, 5)
+    assert (member.counts, member.nulls) == ({"1": 3, "0": 2}, 1)
+    assert (region.counts, region.others) == ({"north": 4, "south": 2}, 0)
+    label = found.outputs["label"]
+    assert label.kind == "categorical" and label.counts == {"no": 3, "yes": 3}
+    assert set(found.outputs) == {"label", "probabilities[no]", "probabilities[yes]"}

@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import boto3
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.declarations.bundle import GoldenPredictions, RequestSchema
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.digests import digest_of_value
+from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.project import Project
+from pipelines.registry import bundles, evidence, runs
+from pipelines.training import job
+from pipelines.training.__main__ import main
+from pipelines.training.graph import Runtime, check_graph
+from pipelines.training.job import Run, make_bundle, run_training
+from tests.aws import EmulatedAccount
+from tests.pipelines.training.project import (
+    DATASET,
+    IMAGE,
+    MODEL,
+    contract_document,
+    make_project,
+    make_rows,
+    store_rows,
+    version_of,
+)
+from tests.signed import COMMIT, OTHER_COMMIT, make_signing_environment
+
+ROOT = Path(__file__).parents[3]
+
+BY_HAND = """
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    from pipelines.training import TrainedModel, TrainingData
+
+
+    def train(data: TrainingData) -> TrainedModel:
+        slope = np.float32(data.parameters["slope"])
+        graph = helper.make_graph(
+            [helper.make_node("Mul", ["features", "slope"], ["prediction"])],
+            "model",
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", 1])],
+            [helper.make_tensor_value_info("prediction", TensorProto.FLOAT, ["rows", 1])],
+            [numpy_helper.from_array(np.array([slope]), "slope")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return TrainedModel(lambda rows: rows["age"].to_numpy() * slope, model.SerializeToString())
+"""
+"""A model without scikit-learn: it says that income is a multiple of the age."""
+
+REGRESSION = {
+    "task": "regression",
+    "target": "income",
+    "features": ["age"],
+    "protected": [],
+    "slices": [],
+    "gates": {
+        "thresholds": [{"metric": "rmse", "maximum": 1e6}],
+        "champion": {"metric": "rmse", "maximum_regression": 0.02},
+        "latency": {"p99_ms": 20.0},
+        "soak": {"requests": 1, "seconds": 0},
+    },
+}
+
+
+def settings(entrypoint: str = "train:train", **parameters: object) -> dict[str, object]:
+    resources = {"cpu": "1", "memory": "1Gi"}
+    return {"entrypoint": entrypoint, "seed": 3, "holdout": 0.3, "parameters": parameters, "resources": resources}
+
+
+def by_hand(root: Path, train: str = BY_HAND, **training: object) -> Project:
+    return make_project(root, train, **{**REGRESSION, "training": settings(**{"slope": 2.0, **training})})
+
+
+def bundle(project: Project, rows: pa.Table | None = None) -> bundles.FetchedBundle:
+    """Make a bundle without any effect."""
+    rows = make_rows() if rows is None else rows
+    model, contract = project.model(MODEL), project.contract(DATASET)
+    manifest, files = make_bundle(project, model, contract, rows, version_of(rows), IMAGE, lambda line: None)
+    return bundles.FetchedBundle(manifest.digest, manifest, files)
+
+
+@pytest.fixture(scope="module")
+def dev(account: EmulatedAccount) -> EnvironmentDescriptor:
+    contract = Contract.model_validate_json(json.dumps(contract_document()))
+    descriptor = make_signing_environment("dev", None, contract)
+    store_rows(descriptor, contract, make_rows())
+    return descriptor
+
+
+def test_a_classifier_is_trained_evaluated_signed_and_registered_and_again_gives_the_same_digest(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run is another process with another hash seed, in another folder, at another commit."""
+    package = tmp_path / "source" / "pipelines"
+    shutil.copytree(ROOT / "pipelines", package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(job, "pipelines", SimpleNamespace(__file__=str(package / "__init__.py")))
+    project = make_project(tmp_path / "one")
+    digest = run_training(project, dev, MODEL, Run("run-1", COMMIT, IMAGE), lambda line: None)
+
+    elsewhere = make_project(tmp_path / "two" / "deeper")
+    (elsewhere.root / "README.md").write_text("Something else was committed in between.")
+    (elsewhere.models_folder / MODEL / "releases").mkdir()
+    (elsewhere.models_folder / MODEL / "releases" / "dev.yaml").write_text("bundle: null")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.training", MODEL],
+        cwd=elsewhere.root,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(package.parent),
+            "PYTHONHASHSEED": "1",
+            VARIABLE: dev.model_dump_json(),
+            "SOURCE_COMMIT": OTHER_COMMIT,
+            "IMAGE_DIGEST": IMAGE,
+            "RUN_ID": "run-2",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == digest
+    assert runs.read_run(dev, MODEL, "run-1") == runs.read_run(dev, MODEL, "run-2") == digest
+
+    verified = evidence.verify_bundle(dev, MODEL, digest, signer="dev")
+    assert verified.commits == (COMMIT, OTHER_COMMIT)
+    assert verified.evaluated.gates == digest_of_value(project.model(MODEL).gates.model_dump(mode="json"))
+    assert verified.manifest.dataset.rows == 240
+    evaluation = Evaluation.model_validate_json(verified.files["evaluation.json"])
+    assert evaluation.classes == ("no", "yes")
+    assert evaluation.holdout.rows + evaluation.holdout.training_rows == 239
+    assert evaluation.holdout.unlabelled_rows == 1
+    auc = evaluation.metrics["roc_auc"]
+    assert auc.value is not None and auc.value > 0.7
+    assert set(evaluation.groups["region"].groups) == {"north", "south"}
+    assert "roc_auc" in verified.files["card.md"].decode()
+
+    schema = RequestSchema.model_validate_json(verified.files["schema.json"])
+    assert [(t.name, t.datatype, t.shape) for t in schema.inputs] == [
+        ("features", "FP32", (-1, 3)),
+        ("region", "BYTES", (-1, 1)),
+    ]
+    golden = GoldenPredictions.model_validate_json(verified.files["golden.json"])
+    kinds = {"FP32": np.float32, "BYTES": object}
+    asked = {
+        t.name: np.array([np.nan if v is None else v for v in t.data], kinds[t.datatype]).reshape(t.shape)
+        for t in golden.inputs
+    }
+    answered = Runtime(check_graph(verified.files["model.onnx"])).run(asked)
+    for tensor in golden.outputs:
+        assert answered[tensor.name].ravel().tolist() == list(tensor.data)
+
+    listed = boto3.client("s3").list_objects_v2(Bucket=dev.logs_bucket, Prefix=f"lineage/train-{MODEL}/")["Contents"]
+    assert sorted(entry["Key"].rpartition("-")[2] for entry in listed) == ["COMPLETE.json"] * 2 + ["START.json"] * 2
+
+
+def test_a_model_without_scikit_learn_makes_a_bundle_too(tmp_path: Path) -> None:
+    made = bundle(by_hand(tmp_path))
+    assert made.manifest.task == "regression"
+    assert made.manifest.parameters == {"slope": 2.0}
+    assert set(made.files) == set(made.manifest.files)
+
+
+def test_the_digest_changes_with_source_data_and_parameters_and_with_nothing_else(tmp_path: Path) -> None:
+    first = bundle(by_hand(tmp_path / "a")).digest
+    project = by_hand(tmp_path / "b")
+    (project.root / "docs.md").write_text("unrelated")
+    assert bundle(project).digest == first
+    assert bundle(by_hand(tmp_path / "c", slope=3.0)).digest != first
+    assert bundle(by_hand(tmp_path / "d", BY_HAND + "\n    # a comment\n")).digest != first
+    assert bundle(project, make_rows(239)).digest != first
+    (project.root / "requirements" / "pipelines.txt").write_text("numpy==2\n")
+    assert bundle(project).digest != first
+
+
+def test_a_bundle_whose_onnx_is_not_the_trained_model_is_never_registered(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    wrong = by_hand(tmp_path, BY_HAND.replace('rows["age"].to_numpy() * slope', 'rows["age"].to_numpy() * 2.1'))
+    before = bundles.list_digests(dev, MODEL)
+    with pytest.raises(MlopsError, match="does not predict what the trained model does"):
+        run_training(wrong, dev, MODEL, Run("run-3", COMMIT, IMAGE), lambda line: None)
+    assert bundles.list_digests(dev, MODEL) == before
+    with pytest.raises(MlopsError, match="has registered no bundle"):
+        runs.read_run(dev, MODEL, "run-3")
+
+
+def test_a_model_may_have_several_files_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    project = by_hand(tmp_path, "from .parts import train\n")
+    by_hand_text = by_hand(tmp_path / "other").models_folder / MODEL / "train.py"
+    (project.models_folder / MODEL / "parts.py").write_text(by_hand_text.read_text())
+    modules, path = set(sys.modules), list(sys.path)
+    bundle(project)
+    assert not [name for name in set(sys.modules) - modules if name.startswith("mlops_model")]
+    assert sys.path == path
+    assert not list(project.models_folder.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ("def train(data):\n    return 1\n", "returned a int; expected a TrainedModel"),
+        ("def fit(data):\n    return 1\n", "has no function 'train'"),
+        ("train = 3\n", "has no function 'train'"),
+    ],
+)
+def test_an_entry_point_that_is_not_a_training_function_is_an_error_of_its_author(
+    tmp_path: Path, train: str, expected: str
+) -> None:
+    with pytest.raises(MlopsError, match=expected):
+        bundle(by_hand(tmp_path, train))
+
+
+def test_an_entry_point_that_does_not_exist_is_named_with_its_path(tmp_path: Path) -> None:
+    project = make_project(tmp_path, BY_HAND, **{**REGRESSION, "training": settings("fit:train", slope=1)})
+    with pytest.raises(MlopsError, match=r"entry point fit:train of loan-default is missing: there is no .*fit\.py"):
+        bundle(project)
+
+
+@pytest.mark.parametrize("missing", ["income", "age"])
+def test_rows_that_lack_the_target_or_a_feature_are_refused(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(MlopsError, match=f"the rows of loans lack {missing}, which loan-default needs"):
+        bundle(by_hand(tmp_path), make_rows().drop_columns([missing]))
+
+
+def test_a_target_that_does_not_fit_the_task_is_refused(tmp_path: Path) -> None:
+    project = make_project(tmp_path, BY_HAND, **{**REGRESSION, "target": "region", "training": settings(slope=1)})
+    with pytest.raises(MlopsError, match="region of loan-default is of the type string; regression needs integer or n"):
+        bundle(project)
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match="expected at least 2 of each"):
+        bundle(by_hand(tmp_path), make_rows(3))
+
+
+def test_rows_of_the_holdout_that_training_saw_under_another_key_are_counted(tmp_path: Path) -> None:
+    rows = make_rows(200)
+    again = rows.set_column(0, "loan_id", pa.array(range(1000, 1200), pa.int64()))
+    project = by_hand(tmp_path)
+
+    def leaked(table: pa.Table) -> int:
+        return Evaluation.model_validate_json(bundle(project, table).files["evaluation.json"]).holdout.leaked_rows
+
+    # Two of these loans are equal by chance.
+    assert leaked(rows) == 1
+    assert leaked(pa.concat_tables([rows, again])) > 50
+
+
+def test_a_class_that_only_the_holdout_has_is_refused(tmp_path: Path) -> None:
+    train = """
+        from pipelines.training import TrainedModel, TrainingData
+        from tests.pipelines.training.classifier import constant
+
+
+        def train(data: TrainingData) -> TrainedModel:
+            return constant(("maybe", "no"))
+    """
+    project = make_project(tmp_path, train, features=["age"], training=settings())
+    with pytest.raises(
+        MlopsError, match="values of defaulted that loan-default has not learned: yes; it knows maybe, no"
+    ):
+        bundle(project)
+
+
+def set_environ(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor, **changes: str) -> None:
+    variables = {VARIABLE: dev.model_dump_json(), "SOURCE_COMMIT": COMMIT, "IMAGE_DIGEST": IMAGE, "RUN_ID": "run-9"}
+    for name, value in {**variables, **changes}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({VARIABLE: ""}, "MLOPS_ENVIRONMENT is not set"),
+        ({"SOURCE_COMMIT": ""}, "SOURCE_COMMIT is ''; expected the commit of the source"),
+        ({"IMAGE_DIGEST": "latest"}, "IMAGE_DIGEST is 'latest'; expected the digest of the training image"),
+        ({"RUN_ID": "a b"}, "'a b' is not a run's id"),
+        ({"DATASET_SNAPSHOT": "77"}, "loans has no snapshot '77'"),
+    ],
+)
+def test_the_job_says_what_is_wrong_with_its_environment_and_fails(
+    dev: EnvironmentDescriptor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(by_hand(tmp_path).root)
+    set_environ(monkeypatch, dev, **changes)
+    assert main([MODEL]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert expected in said.err
+
+
+def test_a_run_without_an_id_gets_one_of_its_own(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor) -> None:
+    set_environ(monkeypatch, dev, RUN_ID="")
+    first, second = Run.from_environ(MODEL), Run.from_environ(MODEL)
+    assert first.id != second.id
+    assert first.id.startswith(f"{MODEL}-")
