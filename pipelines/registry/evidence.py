@@ -340,6 +340,21 @@ def copy_statements(source: EnvironmentDescriptor, target: EnvironmentDescriptor
                 ) from None
 
 
+def digests_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: str) -> dict[str, str]:
+    """Name of each statement about a bundle (`provenance`, `evaluation`) → digest of its stored envelope.
+
+    Raises:
+        UnsignedBundleError: there is no provenance, or no evaluation.
+        MlopsError: the registry cannot be read.
+    """
+    prefix = prefix_of(model, digest)
+    found = {}
+    for name in names_of_statements(descriptor, model, digest):
+        content = store.get(descriptor.registry_bucket, prefix + name, limit=signing.LARGEST_ENVELOPE).content
+        found[name.removesuffix(SUFFIX)] = digest_of_bytes(content)
+    return found
+
+
 def verify_bundle(
     descriptor: EnvironmentDescriptor,
     model: str,
