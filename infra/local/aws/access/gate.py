@@ -43,7 +43,13 @@ class Gate:
         headers = _headers(environ)
         signed = signature.parse(headers.get("authorization", ""))
         if signed is None:
-            return _refuse(start_response, "", 403, "AccessDenied", "The request carries no signature.")
+            return _refuse(
+                start_response,
+                _likely_service(headers),
+                403,
+                "AccessDenied",
+                "The request carries no signature in its headers, and nothing here is open to everybody.",
+            )
         uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
         request = Request(signed.service, signed.region, environ["REQUEST_METHOD"], uri, headers, body)
 
@@ -134,6 +140,13 @@ def _headers(environ: Environ) -> dict[str, str]:
     for key, original in (environ.get("moto.preserved_header_names") or {}).items():
         found[original.lower()] = found.pop(key[5:].replace("_", "-").lower())
     return found
+
+
+def _likely_service(headers: Mapping[str, str]) -> str:
+    """A service that speaks as an unsigned request does."""
+    if "x-amz-target" in headers:
+        return "kms"
+    return "sts" if "x-www-form-urlencoded" in headers.get("content-type", "") else "s3"
 
 
 def _refuse(start: StartResponse, service: str, status: int, code: str, message: str) -> list[bytes]:

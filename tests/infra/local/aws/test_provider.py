@@ -434,7 +434,7 @@ class TestIceberg:
         made = make(type_, name, **inputs)
         for key, value in account.environ().items():
             monkeypatch.setenv(key, value)
-        catalog = GlueCatalog("glue", **{"s3.endpoint": account.endpoint})
+        catalog = GlueCatalog("glue", **{"s3.endpoint": account.endpoint, "s3.region": account.region})
         table = catalog.load_table((database, "events"))
         assert [field.name for field in table.schema().fields] == [column["name"] for column in columns]
         assert table.format_version == 2
