@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 from pulumi_policy import (
     EnforcementLevel,
     PolicyCustomTimeouts,
@@ -17,7 +22,7 @@ from pulumi_policy.proxy import unknown_checking_proxy
 from infra.policies import RULES, violations
 from infra.policies.pack import policies
 from tests.infra.policies.examples import BUCKET_POLICY, EXAMPLES, Resources, put
-from tests.infra.recording import Recording
+from tests.infra.recording import ROOT, Recording
 
 UNKNOWN_STRING = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 PACK = {policy.name: policy for policy in policies()}
@@ -59,3 +64,31 @@ def test_every_environment_passes_the_pack_with_its_exemptions(graph: Recording)
 def test_a_preview_with_unknown_values_is_no_violation_and_no_error() -> None:
     hidden = put(EXAMPLES["s3-tls-only"].keeps, BUCKET_POLICY, "policy", value=UNKNOWN_STRING)
     assert reported("s3-tls-only", hidden) == []
+
+
+def test_pulumi_can_start_the_pack_and_ask_it_about_a_stack() -> None:
+    """As the Pulumi CLI does: run the folder, read the port from its first line, and talk to it."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "infra" / "policies")], stdout=subprocess.PIPE, cwd=ROOT / "infra" / "policies"
+    )
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            analyzer = analyzer_pb2_grpc.AnalyzerStub(channel)
+            info = analyzer.GetAnalyzerInfo(empty_pb2.Empty(), timeout=30)
+            assert {policy.name for policy in info.policies} == set(PACK)
+            broken = EXAMPLES["kms-rotated"].breaks[0]
+            asked = analyzer_pb2.AnalyzeStackRequest()
+            for one in broken:
+                given = asked.resources.add(type=one.type, urn=one.urn, name=one.name, parent=one.parent)
+                given.options.protect = one.protect
+                given.properties.update(dict(one.props))
+            answer = analyzer.AnalyzeStack(asked, timeout=30)
+        assert {diagnostic.policyName for diagnostic in answer.diagnostics} == {"kms-rotated"}
+        assert {diagnostic.enforcementLevel for diagnostic in answer.diagnostics} == {analyzer_pb2.MANDATORY}
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
