@@ -15,7 +15,7 @@ from pipelines.serving.inference_log import InferenceLog
 from pipelines.serving.metrics import ABANDONED, Metrics
 from pipelines.serving.model import SHORT_DIGITS, Model
 from pipelines.serving.refusal import Header, Refusal
-from pipelines.serving.trace import Trace, continue_trace, new_trace
+from pipelines.serving.trace import TRACE, TRACE_AND_SPAN, Trace, continue_trace, new_parent
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +88,13 @@ class Application:
         """Take requests from now on."""
         self._model = model
         self._log = log
-        self._metrics.ready(True)
+        self._metrics.is_ready = True
 
     def drain(self) -> None:
         """Say that the server is not ready; still answer, and ask clients to take their next request elsewhere."""
         self._draining = True
         self._fixed = (_JSON, _CLOSE)
-        self._metrics.ready(False)
+        self._metrics.is_ready = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -106,12 +106,12 @@ class Application:
         start = perf_counter()
         metrics = self._metrics
         metrics.in_flight += 1
-        status: int | str = ABANDONED
+        status = ABANDONED
         more: tuple[Header, ...] = ()
         try:
             pairs = scope["headers"]
             headers = dict(pairs)
-            trace = new_trace() if b"traceparent" not in headers else _trace_of(pairs)
+            parent, state = (new_parent(), b"") if b"traceparent" not in headers else _trace_of(pairs)
             answer = None
             try:
                 model = self._model
@@ -128,24 +128,23 @@ class Application:
                     if whole is None:
                         return
                     body = whole
-                answer = model.answer(body, b'"%b-%b"' % (trace.id, trace.span))
+                answer = model.answer(body, parent[TRACE_AND_SPAN])
                 status, content = 200, answer.body
             except Refusal as refusal:
                 status, content, more = refusal.status, _error(refusal.message), refusal.headers
             except Exception:
-                status, content = 500, _unexpected(trace)
-            sent = [*self._fixed, (b"content-length", b"%d" % len(content)), (b"traceparent", trace.parent), *more]
-            if trace.state:
-                sent.append((b"tracestate", trace.state))
+                status, content = 500, _unexpected(parent)
+            sent = [*self._fixed, (b"content-length", b"%d" % len(content)), (b"traceparent", parent), *more]
+            if state:
+                sent.append((b"tracestate", state))
             await send({"type": "http.response.start", "status": status, "headers": sent})
             await send({"type": "http.response.body", "body": content})
             if answer is not None:
-                metrics.rows(answer.rows)
-                self._log.record(answer.id, trace.id, answer.rows, answer.inputs, answer.outputs)  # type: ignore[union-attr]
+                metrics.rows += answer.rows
+                self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
         finally:
             metrics.in_flight -= 1
-            metrics.answered(status)
-            metrics.seconds(perf_counter() - start)
+            metrics.answered(status, perf_counter() - start)
 
     async def _whole_body(
         self, first: bytes, headers: dict[bytes, bytes], message: Message, receive: Receive
@@ -196,7 +195,7 @@ class Application:
         except Refusal as refusal:
             status, content, headers = refusal.status, _error(refusal.message), refusal.headers
         except Exception:
-            status, content = 500, _unexpected(new_trace())
+            status, content = 500, _unexpected(new_parent())
         sent = [*content_type, (b"content-length", b"%d" % len(content)), *headers]
         await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": content})
@@ -265,9 +264,9 @@ def _error(message: str) -> bytes:
     return msgspec.json.encode({"error": message.encode(errors="replace").decode()})
 
 
-def _unexpected(trace: Trace) -> bytes:
+def _unexpected(parent: bytes) -> bytes:
     """The body of a 500: the id by which its cause is found in the log, and nothing of the cause."""
-    name = trace.id.decode()
+    name = parent[TRACE].decode()
     logger.exception("unexpected error", extra={"trace": name})
     return _error(f"an unexpected error; the server's log has it under {name}")
 

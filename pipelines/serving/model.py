@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 
 from pipelines.declarations.bundle import Bundle, GoldenPredictions, OutputTensor, RequestSchema, Tensor
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.protocol import RequestOutput, read_request
 from pipelines.serving.refusal import Refusal
+from pipelines.serving.runtime import Runtime
 from pipelines.serving.tensors import TensorReader, read_tensors
 
 MOST_ROWS = 4096
@@ -26,35 +25,31 @@ up all others."""
 SHORT_DIGITS = 12
 """Hexadecimal digits of a bundle's digest that name a version for short."""
 
-_ONNX_TYPES = {
-    "FP32": "tensor(float)",
-    "FP64": "tensor(double)",
-    "INT32": "tensor(int32)",
-    "INT64": "tensor(int64)",
-    "BOOL": "tensor(bool)",
-    "BYTES": "tensor(string)",
-}
+_encode = msgspec.json.Encoder().encode
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, gc=False):
     """An answered request.
 
     Attributes:
         body: of the HTTP response.
         id: of the request, as JSON.
         rows: how many.
-        inputs, outputs: tensor → list of rows, as JSON on one line, for the inference log.
+        size: bytes of the request.
+        inputs, outputs: for the inference log, for each tensor of the model the row's list as JSON, or a list of such
+            lists if there are several rows.
     """
 
     body: bytes
     id: bytes
     rows: int
-    inputs: bytes
-    outputs: bytes
+    size: int
+    inputs: list[bytes | msgspec.Raw]
+    outputs: list[bytes]
 
 
 class Model:
-    """One bundle's model.
+    """One bundle's model. Not for several threads: a request of one row is read into memory that is used again.
 
     Args:
         manifest: of the bundle.
@@ -69,16 +64,14 @@ class Model:
         self.name = manifest.model
         self.digest = manifest.digest
         self.schema = parse(files["schema.json"], RequestSchema, Path("schema.json"))
-        self._session = _load(files["model.onnx"])
-        _check_signature(self._session, self.schema)
-        self._readers = {tensor.name: TensorReader(tensor, most_rows=most_rows) for tensor in self.schema.inputs}
-        self._only = next(iter(self._readers.values())) if len(self._readers) == 1 else None
+        self._runtime = Runtime(files["model.onnx"], self.schema)
+        self._readers = {
+            tensor.name: TensorReader(tensor, self._runtime.row[tensor.name], most_rows=most_rows)
+            for tensor in self.schema.inputs
+        }
+        self._writers = [OutputWriter(tensor) for tensor in self.schema.outputs]
         self._output_names = [tensor.name for tensor in self.schema.outputs]
-        self._outputs = [_OutputWriter(tensor) for tensor in self.schema.outputs]
-        self._by_name = dict(zip(self._output_names, range(len(self._outputs)), strict=True))
-        about = {"model_name": self.name, "model_version": self.digest}
-        self._head = msgspec.json.encode(about)[:-1] + b',"id":'
-        self._log_inputs = [msgspec.json.encode(name) + b":" for name in self._readers]
+        self._head = _encode({"model_name": self.name, "model_version": self.digest})[:-1] + b',"id":'
 
     def metadata(self) -> dict[str, Any]:
         """The protocol's model metadata."""
@@ -93,39 +86,37 @@ class Model:
 
         Args:
             body: JSON.
-            default_id: the request's id, as JSON, if it has none.
+            default_id: the request's id if it has none; needs no escapes in JSON.
 
         Raises:
             Refusal: the request is not one that this model can answer.
         """
         request = read_request(body)
-        given = request.inputs
-        if self._only is not None and len(given) == 1 and given[0].name == self._only.name:
-            tensor = self._only.read(given[0])
-            rows = tensor.rows
-            feed = {self._only.name: tensor.array}
-            inputs = b"{%b%b}" % (self._log_inputs[0], tensor.json)
-        else:
-            tensors = read_tensors(given, self._readers)
-            rows = tensors[0].rows
-            feed = {name: tensor.array for name, tensor in zip(self._readers, tensors, strict=True)}
-            named = (name + tensor.json for name, tensor in zip(self._log_inputs, tensors, strict=True))
-            inputs = b"{" + b",".join(named) + b"}"
+        tensors = read_tensors(request.inputs, self._readers)
+        rows = tensors[0].rows
         chosen = self._chosen(request.outputs) if request.outputs else None
-        arrays = self._session.run(self._output_names, feed)
-        written = [writer.write(array, rows) for writer, array in zip(self._outputs, arrays, strict=True)]
-        request_id = default_id if request.id is None else msgspec.json.encode(request.id)
-        sent = written if chosen is None else [written[index] for index in chosen]
-        answer = b'%b%b,"outputs":[%b]}' % (self._head, request_id, b",".join([response for response, _ in sent]))
-        return Answer(answer, request_id, rows, inputs, b"{" + b",".join([logged for _, logged in written]) + b"}")
+        request_id = b'"%b"' % default_id if request.id is None else _encode(request.id)
+        if rows == 1:
+            found = self._runtime.run_row()
+            logged = [writer.write_row(flat) for writer, flat in zip(self._writers, found, strict=True)]
+            sent = [writer.row_head + data for writer, data in zip(self._writers, logged, strict=True)]
+        else:
+            feed = {name: tensor.array for name, tensor in zip(self._readers, tensors, strict=True)}
+            arrays = self._runtime.run(feed)
+            written = [writer.write(array, rows) for writer, array in zip(self._writers, arrays, strict=True)]
+            sent, logged = [response for response, _ in written], [log for _, log in written]
+        if chosen is not None:
+            sent = [sent[index] for index in chosen]
+        content = b'%b%b,"outputs":[%b}]}' % (self._head, request_id, b"},".join(sent))
+        return Answer(content, request_id, rows, len(body), [tensor.json for tensor in tensors], logged)
 
     def _chosen(self, outputs: list[RequestOutput]) -> list[int]:
         chosen: list[int] = []
         for output in outputs:
-            index = self._by_name.get(output.name)
-            if index is None:
+            if output.name not in self._output_names:
                 known = ", ".join(map(repr, self._output_names))
                 raise Refusal(400, f"unknown output {output.name[:80]!r}; the model gives {known}")
+            index = self._output_names.index(output.name)
             if index in chosen:
                 raise Refusal(400, f"output {output.name!r} is asked for twice")
             chosen.append(index)
@@ -139,7 +130,7 @@ class Model:
         """
         request = {"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}
         try:
-            answer = self.answer(json.dumps(request).encode(), b'"golden"')
+            answer = self.answer(json.dumps(request).encode(), b"golden")
         except Refusal as refusal:
             raise MlopsError(f"golden.json: the model refuses its own golden request: {refusal.message}") from None
         found = {output["name"]: output for output in msgspec.json.decode(answer.body)["outputs"]}
@@ -147,94 +138,53 @@ class Model:
             _compare(expected, found.get(expected.name), golden)
 
 
-class _OutputWriter:
+class OutputWriter:
     """Writes one output as JSON.
 
     Args:
         schema: what the bundle says of it.
-
-    Raises:
-        MlopsError: the schema has no row dimension.
     """
 
     def __init__(self, schema: OutputTensor) -> None:
         self.name = schema.name
-        self._log_name = msgspec.json.encode(schema.name) + b":"
-        self._head = b'{"name":%b,"datatype":%b,"shape":' % (
-            msgspec.json.encode(schema.name),
-            msgspec.json.encode(schema.datatype),
-        )
-        self._is_float = schema.datatype in ("FP32", "FP64")
-        if not schema.shape or schema.shape[0] != -1 or -1 in schema.shape[1:]:
-            raise MlopsError(
-                f"schema.json: output {schema.name!r} has the shape {list(schema.shape)}; expected [-1, …]"
-            )
+        self._head = b'{"name":%b,"datatype":%b,"shape":' % (_encode(schema.name), _encode(schema.datatype))
         self._row_shape = schema.shape[1:]
-        self._one_row = (1, *self._row_shape)
-        self._one_row_head = self._head + msgspec.json.encode(self._one_row) + b',"data":'
+        self.row_head = self._head + _encode((1, *self._row_shape)) + b',"data":'
+        self._is_float = schema.datatype in ("FP32", "FP64")
+
+    def write_row(self, flat: list[Any]) -> bytes:
+        """One row's values, as JSON; `row_head` goes before them in the response.
+
+        Raises:
+            Refusal: 422: the model has no finite answer.
+        """
+        if self._is_float:
+            for value in flat:
+                if value - value != 0.0:  # infinite or not a number
+                    raise self._not_finite(0)
+        return _encode(flat)
 
     def write(self, array: Any, rows: int) -> tuple[bytes, bytes]:
-        """The output in the response, and in the inference log.
+        """Many rows: in the response, but for the closing brace; and for the inference log.
 
         Raises:
             Refusal: 422: the model has no finite answer.
             RuntimeError: the model gave another shape than its schema says.
         """
-        if array.shape == self._one_row:
-            flat = array.ravel().tolist()
-            if self._is_float:
-                for value in flat:
-                    if value - value != 0.0:  # infinite or not a number
-                        raise self._not_finite(array)
-            data = msgspec.json.encode(flat)
-            head = self._one_row_head
-        else:
-            if array.shape != (rows, *self._row_shape):
-                raise RuntimeError(f"output {self.name!r} has the shape {array.shape} for {rows} rows")
-            if self._is_float and not np.isfinite(array).all():
-                raise self._not_finite(array)
-            data = msgspec.json.encode(array.ravel().tolist())
-            head = self._head + msgspec.json.encode(array.shape) + b',"data":'
-        if rows == 1:
-            logged = b"%b[%b]" % (self._log_name, data)
-        else:
-            logged = self._log_name + msgspec.json.encode(array.reshape(rows, -1).tolist())
-        return b"%b%b}" % (head, data), logged
+        if array.shape != (rows, *self._row_shape):
+            raise RuntimeError(f"output {self.name!r} has the shape {array.shape} for {rows} rows")
+        if self._is_float and not np.isfinite(array).all():
+            raise self._not_finite(int(np.argwhere(~np.isfinite(array))[0][0]))
+        data = _encode(array.ravel().tolist())
+        return (
+            b'%b%b,"data":%b' % (self._head, _encode(array.shape), data),
+            _encode(array.reshape(rows, -1).tolist()),
+        )
 
-    def _not_finite(self, array: Any) -> Refusal:
-        row = int(np.argwhere(~np.isfinite(array))[0][0])
+    def _not_finite(self, row: int) -> Refusal:
         return Refusal(
             422, f"the model has no finite answer for row {row}: output {self.name!r} overflows or is undefined"
         )
-
-
-def _load(onnx: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    # One core a pod: more threads would only wait for each other. Scaling out is the cluster's work.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3  # errors; they reach us as exceptions as well
-    # Without this, weights that the model says are in another file would be read from the working directory. No file
-    # lies in a folder of this name. Custom operators are refused because none are registered.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own classes have no common base
-        raise MlopsError(f"model.onnx can not be loaded: {error}", fix="package the model again") from None
-
-
-def _check_signature(session: Any, schema: RequestSchema) -> None:
-    for kind, tensors, values in (
-        ("input", schema.inputs, session.get_inputs()),
-        ("output", schema.outputs, session.get_outputs()),
-    ):
-        said = {tensor.name: _ONNX_TYPES[tensor.datatype] for tensor in tensors}
-        found = {value.name: value.type for value in values}
-        if kind == "output":  # a schema may leave outputs out
-            found = {name: found[name] for name in found if name in said}
-        if said != found:
-            raise MlopsError(f"schema.json: the {kind}s are {said}, those of model.onnx are {found}; expected the same")
 
 
 def _compare(expected: Tensor, found: dict[str, Any] | None, golden: GoldenPredictions) -> None:

@@ -79,6 +79,7 @@ def server_config(application: Application | Callable[..., object], *, finish_se
         loop="auto",  # uvloop, where there is one
         http="httptools",
         ws="none",
+        proxy_headers=False,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -144,8 +145,7 @@ async def _live(
             model = loading.result()
             log = InferenceLog(
                 write,
-                model=settings.model,
-                bundle=settings.bundle,
+                model=model,
                 pod=settings.pod,
                 metrics=metrics,
                 limits=limits,
