@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from infra.local.aws.account import write_account
-from infra.local.aws.emulator import emulate
+from infra.local.aws.emulator import emulate, warm_up
 
 
 def main(home: Path, port: int, region: str) -> int:
@@ -36,6 +36,7 @@ def main(home: Path, port: int, region: str) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
     threading.Thread(target=stop_with_parent, daemon=True).start()
+    threading.Thread(target=warm_up, daemon=True).start()
     emulator.server.serve_forever(poll_interval=0.05)
     return 0
 

@@ -80,6 +80,17 @@ def emulate(port: int = 0) -> Emulator:
     return Emulator(server, f"http://{authority}", incarnation, operator, pods)
 
 
+def warm_up() -> None:
+    """Loads what the first requests need, so that they need not wait for it. Safe beside them."""
+    from importlib import import_module
+
+    from moto.core.utils import get_service_model
+
+    for service in ("sts", "s3", "kms", "iam", "glue", "ecr"):
+        import_module(f"moto.{service}.responses")
+        get_service_model(service)
+
+
 class _Front:
     """Reads each request whole, then lets one at a time through.
 
