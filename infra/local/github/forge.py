@@ -372,9 +372,9 @@ class Forge:
                     raise RefusedError(422, f"A pull request already exists for {owner}:{head}: #{pull.number}")
             if self._contains(str(shas[base]), str(shas[head])):
                 raise RefusedError(422, f"No commits between {base} and {head}")
-            now = _now()
+            now = timestamp()
             pull = PullRequest(
-                number=_take(state, "issue"),
+                number=take(state, "issue"),
                 title=title,
                 body=body,
                 author=actor.login,
@@ -478,8 +478,8 @@ class Forge:
             if actor.kind == "user" and actor.login not in state["settings"]["users"]:
                 raise RefusedError(403, f"{actor.login} is not a collaborator of {state['repository']}")
             verdict = "APPROVED" if approve else "CHANGES_REQUESTED"
-            review = Review(_take(state, "review"), actor.login, verdict, body, pull.head_sha, _now())
-            self._save(state, replace(pull, reviews=(*pull.reviews, review), updated_at=_now()))
+            review = Review(take(state, "review"), actor.login, verdict, body, pull.head_sha, timestamp())
+            self._save(state, replace(pull, reviews=(*pull.reviews, review), updated_at=timestamp()))
             return review
 
     def label(self, actor: Actor, number: int, label: str) -> None:
@@ -488,7 +488,7 @@ class Forge:
         with self.change() as state:
             pull = self._pull(state, number)
             if label not in pull.labels:
-                pull = replace(pull, labels=(*pull.labels, label), updated_at=_now())
+                pull = replace(pull, labels=(*pull.labels, label), updated_at=timestamp())
                 self._save(state, pull)
                 self._emit(state, actor, self._pull_event(state, actor, pull, "labeled", label={"name": label}))
 
@@ -499,7 +499,7 @@ class Forge:
             pull = self._pull(state, number)
             if pull.state != "OPEN":
                 raise RefusedError(422, f"Pull request #{number} is {pull.state.lower()}")
-            pull = replace(pull, state="CLOSED", updated_at=_now())
+            pull = replace(pull, state="CLOSED", updated_at=timestamp())
             self._save(state, pull)
             self._emit(state, actor, self._pull_event(state, actor, pull, "closed"))
 
@@ -550,7 +550,7 @@ class Forge:
 
     def _merged(self, state: State, actor: Actor, number: int, merged: str) -> None:
         pull = self._pull(state, number)
-        now = _now()
+        now = timestamp()
         base = git(self.git, "rev-parse", f"{merged}^1")
         pull = replace(pull, state="MERGED", base_sha=base, merged_by=actor.login, merge_commit=merged)
         pull = replace(pull, merged_at=now, updated_at=now)
@@ -565,10 +565,10 @@ class Forge:
             if pull.head != branch or pull.state != "OPEN":
                 continue
             if update.after == NOBODY:
-                pull, action = replace(pull, state="CLOSED", updated_at=_now()), "closed"
+                pull, action = replace(pull, state="CLOSED", updated_at=timestamp()), "closed"
             else:
                 base = self.commit_of(pull.base) or pull.base_sha
-                pull = replace(pull, head_sha=update.after, base_sha=base, updated_at=_now())
+                pull = replace(pull, head_sha=update.after, base_sha=base, updated_at=timestamp())
                 pull, action = (pull.dismissed() if dismiss else pull), "synchronize"
             self._save(state, pull)
             extra = {"before": update.before, "after": update.after}
@@ -612,8 +612,8 @@ class Forge:
             raise RefusedError(422, "Validation Failed: body can't be blank")
         with self.change() as state:
             self._pull(state, number)
-            now = _now()
-            item = {"id": _take(state, "comment"), "issue": number, "author": actor.login, "body": body[:65536]}
+            now = timestamp()
+            item = {"id": take(state, "comment"), "issue": number, "author": actor.login, "body": body[:65536]}
             item |= {"created_at": now, "updated_at": now}
             state["comments"].append(item)
             return item
@@ -624,7 +624,7 @@ class Forge:
         with self.change() as state:
             for item in state["comments"]:
                 if item["id"] == comment_id:
-                    item |= {"body": body[:65536], "updated_at": _now()}
+                    item |= {"body": body[:65536], "updated_at": timestamp()}
                     return dict(item)
         raise RefusedError(404, "Not Found")
 
@@ -693,10 +693,10 @@ class Forge:
         """The last events that started nothing, each with the reason."""
         return list(self.store.read()["suppressed"])
 
-    def changed(self, event: Event) -> tuple[str, ...]:
+    def changed_in(self, state: State, event: Event) -> tuple[str, ...]:
         """The files that an event changes, as `paths` filters see them."""
         if event.name == "pull_request":
-            return self.files(self.pull_request(event.payload["number"]))
+            return self.files(self._pull(state, event.payload["number"]))
         if event.name == "push":
             before = event.payload["before"]
             if before == NOBODY:
@@ -745,11 +745,13 @@ def _files(source: Path) -> list[str]:
     return sorted({name for name in listed if name and os.path.lexists(source / name)})
 
 
-def _take(state: State, name: str) -> int:
+def take(state: State, name: str) -> int:
+    """The next number of a kind (`issue`, `run`, …)."""
     number = int(state["next"][name])
     state["next"][name] = number + 1
     return number
 
 
-def _now() -> str:
+def timestamp() -> str:
+    """Now, in UTC, as GitHub writes it."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

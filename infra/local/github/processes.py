@@ -43,13 +43,29 @@ def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.killpg(pid, number)
 
 
-def end_tracked(tracking: str) -> int:
-    """Kill every process that carries this tracking id, and say how many; 0 where there is no /proc."""
-    wanted = f"{TRACKING}={tracking}".encode()
-    ended = 0
-    for entry in Path("/proc").glob("[0-9]*") if Path("/proc/self").exists() else ():
-        with contextlib.suppress(OSError):
-            if int(entry.name) != os.getpid() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-                ended += 1
-    return ended
+def end_tracked(prefix: str) -> None:
+    """Kill every process whose tracking id starts with `prefix`, also what they start meanwhile.
+
+    Without /proc (macOS) nothing is found: there, only the process groups of the steps are ended.
+    """
+    wanted = f"{TRACKING}={prefix}".encode()
+    for _ in range(10):
+        found = [pid for pid in _processes() if _carries(pid, wanted)]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
+
+
+def _processes() -> list[int]:
+    folder = Path("/proc")
+    return [int(entry.name) for entry in folder.glob("[0-9]*") if int(entry.name) != os.getpid()]
+
+
+def _carries(pid: int, wanted: bytes) -> bool:
+    try:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(variable.startswith(wanted) for variable in variables)

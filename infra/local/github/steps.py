@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from infra.local.github.processes import end_group
 
@@ -21,6 +22,12 @@ _DRAIN = 0.5
 
 LONGEST_LINE = 1 << 16
 """Bytes of a line in the log; longer ones are broken."""
+
+
+class Stop(Protocol):
+    """Set when somebody wants an end."""
+
+    def is_set(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ def run_script(
     *,
     on_line: Callable[[str], None],
     deadline: float,
-    cancelled: threading.Event,
+    cancelled: Stop,
 ) -> Ended:
     """Run a command in a process group of its own until it ends, time is up, or somebody cancels.
 

@@ -1,0 +1,81 @@
+"""actions/checkout: the repository at a commit, in the job's folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from infra.local.github.access import RefusedError
+from infra.local.github.actions import Answer, Call
+from infra.local.github.events import SERVER
+from infra.local.github.forge import Forge
+from infra.local.github.git import git
+from infra.local.github.transport import authorization
+from pipelines.declarations.errors import MlopsError
+
+INPUTS = frozenset(
+    ("repository", "ref", "token", "path", "fetch-depth", "fetch-tags", "persist-credentials", "clean", "show-progress")
+)
+
+
+def checkout(call: Call) -> Answer:
+    """Fetch and check out; outputs `ref` and `commit`.
+
+    Raises:
+        MlopsError: the token may not read, the ref does not exist, or the folder is outside the workspace.
+    """
+    forge = call.forge
+    if call.input("repository", forge.repository) != forge.repository:
+        raise MlopsError(f"actions/checkout: only {forge.repository} is here, found {call.input('repository')!r}")
+    token = call.input("token", call.token)
+    forge.authenticate(token).need("read", "contents")
+    folder = (call.workspace / call.input("path", ".")).resolve()
+    if not folder.is_relative_to(call.workspace.resolve()):
+        raise MlopsError(f"actions/checkout: path is outside the workspace: {call.input('path')!r}")
+    depth = call.input("fetch-depth", "1")
+    if not depth.isdecimal():
+        raise MlopsError(f"actions/checkout: fetch-depth is a whole number, found {depth!r}")
+    ref, commit = _wanted(call)
+    folder.mkdir(parents=True, exist_ok=True)
+    _fetch(forge, folder, ref, commit, int(depth), tags=call.flag("fetch-tags", default=False))
+    if call.flag("persist-credentials", default=True):
+        git(folder, "config", f"http.{SERVER}/.extraheader", authorization(token))
+    call.log(f"{commit} ({ref or 'detached'})")
+    return Answer({"ref": call.input("ref", call.event.ref), "commit": commit})
+
+
+def _wanted(call: Call) -> tuple[str, str]:
+    """The full ref ("" for a bare commit) and the commit."""
+    asked = call.input("ref")
+    if not asked:
+        return call.event.ref, call.event.sha
+    if re.fullmatch(r"[0-9a-f]{40}", asked):
+        candidates = [("", asked)]
+    elif asked.startswith("refs/"):
+        candidates = [(asked, asked)]
+    else:
+        candidates = [(f"refs/{kind}/{asked}", f"refs/{kind}/{asked}") for kind in ("heads", "tags")]
+    for ref, revision in candidates:
+        if (commit := call.forge.commit_of(revision)) is not None:
+            return ref, commit
+    raise RefusedError(404, f"A branch or tag with the name '{asked}' could not be found")
+
+
+def _fetch(forge: Forge, folder: Path, ref: str, commit: str, depth: int, *, tags: bool) -> None:
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "remote.origin.url", forge.url())
+    git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+    branch = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
+    local = f"refs/remotes/origin/{branch}" if branch else f"refs/remotes/{ref.removeprefix('refs/') or 'commit'}"
+    specs = [f"+{commit}:{local}"]
+    if depth == 0:
+        specs = ["+refs/heads/*:refs/remotes/origin/*", *([] if branch else specs)]
+    options = ["--no-tags", *([f"--depth={depth}"] if depth else [])]
+    if tags or depth == 0:
+        specs.append("+refs/tags/*:refs/tags/*")
+    git(folder, "fetch", "--quiet", "--no-auto-gc", *options, str(forge.git), *specs)
+    target = ["-B", branch, commit] if branch else ["--detach", commit]
+    git(folder, "checkout", "--quiet", "--force", *target)
+    if branch:
+        git(folder, "config", f"branch.{branch}.remote", "origin")
+        git(folder, "config", f"branch.{branch}.merge", ref)
