@@ -153,7 +153,7 @@ def _log_delivery(environment: Environment) -> Statement:
         "Effect": "Allow",
         "Principal": {"Service": "logging.s3.amazonaws.com"},
         "Action": "s3:PutObject",
-        "Resource": f"arn:{environment.partition}:s3:::{environment.bucket_name('access-logs')}/s3-access/*",
+        "Resource": f"arn:{environment.partition}:s3:::{environment.bucket_name('access-logs')}/*",
         "Condition": {
             "StringEquals": {"aws:SourceAccount": environment.account},
             "ArnLike": {"aws:SourceArn": f"arn:{environment.partition}:s3:::{environment.prefix}-*"},
