@@ -9,23 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.engine.configuration import ProjectFile, load_project, load_stack
-from infra.local.engine.display import Silence
-from infra.local.engine.execution import Execution, Progress
+from infra.local.engine.display import Held, Silence
+from infra.local.engine.execution import Execution
+from infra.local.engine.ledger import Ledger
 from infra.local.engine.lock import stack_lock
 from infra.local.engine.monitor import Monitor
 from infra.local.engine.policy import Policy
 from infra.local.engine.program import ORGANIZATION, run_program
 from infra.local.engine.provider import Provider, Providers
+from infra.local.engine.refreshing import refresh_all
+from infra.local.engine.report import Progress, Report
+from infra.local.engine.resources import Contents
 from infra.local.engine.sealing import Seal
-from infra.local.engine.state import (
-    Contents,
-    Ledger,
-    known_outputs,
-    load,
-    masked,
-    stack_outputs,
-    state_path,
-)
+from infra.local.engine.state import known_outputs, load, masked, stack_outputs, state_path
 from infra.local.engine.steps import CHANGES_NOTHING, Step, summarise
 from infra.local.engine.values import Properties
 from pipelines.declarations.errors import MlopsError
@@ -65,6 +61,16 @@ class DeploymentError(MlopsError):
     def __init__(self, what: str, *, result: Result, fix: str = "") -> None:
         super().__init__(what, fix=fix)
         self.result = result
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One pass over the program, or over the state."""
+
+    execution: Execution
+    report: Report
+    ledger: Ledger
+    applying: bool
 
 
 class Deployment:
@@ -117,8 +123,9 @@ class Deployment:
         """
         began = time.monotonic()
         project = load_project(self._root)
-        plan = self._plan(project, self._load(project), self._progress)
-        return self._verdict(plan, began, applied=False)
+        plan = self._begin(Ledger(self._load(project)), self._progress, applying=False)
+        self._follow(project, plan)
+        return self._verdict(plan, began)
 
     def up(self) -> Result:
         """Makes the target what the program says. Plans first; a plan that is refused changes nothing.
@@ -134,14 +141,20 @@ class Deployment:
         project = load_project(self._root)
         with self._locked():
             contents = self._load(project)
-            plan = self._plan(project, contents, Silence())
-            result = self._verdict(plan, began, applied=False)
+            held = Held()
+            plan = self._begin(Ledger(contents.copy()), held, applying=False)
+            try:
+                self._follow(project, plan)
+                result = self._verdict(plan, began)
+            except MlopsError:
+                held.release(self._progress)
+                raise
             if not plan.ledger.changes and not contents.pending:
+                held.release(self._progress)
                 return result
-            run = self._execution(Ledger(contents, self._path, self._seal), applying=True)
-            self._run(project, run)
-            run.finish()
-            return self._verdict(run, began, applied=True)
+            run = self._begin(self._on_file(contents), self._progress, applying=True)
+            self._follow(project, run)
+            return self._verdict(run, began)
 
     def destroy(self) -> Result:
         """Deletes every resource of the stack, in the order that their dependencies ask for.
@@ -153,10 +166,9 @@ class Deployment:
         began = time.monotonic()
         project = load_project(self._root)
         with self._locked():
-            ledger = Ledger(self._load(project), self._path, self._seal)
-            run = self._execution(ledger, applying=True)
-            run.finish()
-            return self._verdict(run, began, applied=True)
+            run = self._begin(self._on_file(self._load(project)), self._progress, applying=True)
+            run.execution.finish()
+            return self._verdict(run, began)
 
     def refresh(self) -> Result:
         """Brings the state up to what is at the target, so that the next `up` puts drift right.
@@ -168,10 +180,9 @@ class Deployment:
         began = time.monotonic()
         project = load_project(self._root)
         with self._locked():
-            ledger = Ledger(self._load(project), self._path, self._seal)
-            run = self._execution(ledger, applying=True)
-            run.refresh_all()
-            return self._verdict(run, began, applied=True)
+            run = self._begin(self._on_file(self._load(project)), self._progress, applying=True)
+            refresh_all(run.ledger, self._providers, run.report, self._parallel)
+            return self._verdict(run, began)
 
     def _locked(self) -> Any:
         path = self._path.with_suffix(".lock")
@@ -180,34 +191,34 @@ class Deployment:
     def _load(self, project: ProjectFile) -> Contents:
         return load(self._path, project.name, self._stack, self._incarnation, self._seal)
 
-    def _plan(self, project: ProjectFile, contents: Contents, progress: Progress) -> Execution:
-        run = self._execution(Ledger(contents.copy()), applying=False, progress=progress)
-        self._run(project, run)
-        run.finish()
-        return run
+    def _on_file(self, contents: Contents) -> Ledger:
+        return Ledger(contents, self._path, self._seal)
 
-    def _execution(self, ledger: Ledger, *, applying: bool, progress: Progress | None = None) -> Execution:
-        return Execution(
+    def _begin(self, ledger: Ledger, progress: Progress, *, applying: bool) -> _Run:
+        report = Report(progress)
+        execution = Execution(
             ledger,
             self._providers,
+            report,
             applying=applying,
-            progress=progress or self._progress,
             parallel=self._parallel,
             stack_reference=self._other_stack,
         )
+        return _Run(execution, report, ledger, applying)
 
-    def _run(self, project: ProjectFile, run: Execution) -> None:
-        configuration = load_stack(project, self._stack)
+    def _follow(self, project: ProjectFile, run: _Run) -> None:
+        """Runs the program, and deletes what it no longer has."""
         run_program(
             project,
             self._stack,
-            configuration,
-            Monitor(run, self._providers, project.name, self._stack),
+            load_stack(project, self._stack),
+            Monitor(run.execution, self._providers, project.name, self._stack),
             preview=not run.applying,
             parallel=self._parallel,
-            say=self._progress.noticed,
-            stop=run.stop,
+            say=run.report.noticed,
+            stop=run.execution.stop,
         )
+        run.execution.finish()
 
     def _other_stack(self, name: str) -> Properties:
         """The outputs of a stack by its full name, `organization/<project>/<stack>`."""
@@ -223,21 +234,23 @@ class Deployment:
             raise unknown
         return outputs
 
-    def _verdict(self, run: Execution, began: float, *, applied: bool) -> Result:
+    def _verdict(self, run: _Run, began: float) -> Result:
         """The result of a run; raises DeploymentError when steps failed or rules are violated."""
-        steps = run.steps
-        known = run.ledger.contents.stack_resource()
-        outputs = run.stack_outputs if not applied else (known.outputs if known is not None else Properties({}))
+        steps = run.report.steps
+        stack = run.ledger.contents.stack_resource()
+        outputs = stack.outputs if stack is not None else Properties({})
+        if not run.applying:
+            outputs = run.execution.stack_outputs
         result = Result(steps, masked(outputs), time.monotonic() - began, summarise(steps))
-        failures = run.failures
+        failures = run.report.failures
         if failures:
             listed = "\n".join(f"{step.urn}\n  {_indented(step.error)}" for step in failures)
-            done = "what was done before is kept in the state" if applied else "nothing was changed"
+            done = "what was done before is kept in the state" if run.applying else "nothing was changed"
             raise DeploymentError(f"{len(failures)} step(s) failed; {done}:\n{listed}", result=result)
-        violations = [str(found) for policy in self._policies for found in policy(run.planned)]
+        violations = [str(found) for policy in self._policies for found in policy(run.execution.planned)]
         if violations:
             listed = "\n".join(f"  {_indented(text)}" for text in violations)
-            done = "after it was applied" if applied else "so nothing was changed"
+            done = "after it was applied" if run.applying else "so nothing was changed"
             raise DeploymentError(f"{len(violations)} violation(s) of the rules, {done}:\n{listed}", result=result)
         return result
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from infra.local.engine.report import Progress
 from infra.local.engine.steps import Change, Kind, Step
 from infra.local.engine.values import UNKNOWN
 
@@ -153,3 +154,19 @@ class Silence:
 
     def noticed(self, text: str) -> None:
         """Nothing."""
+
+
+class Held(Silence):
+    """Keeps what is said until it is known whether it is to be shown: a plan that is applied says it all again."""
+
+    def __init__(self) -> None:
+        self._notices: list[str] = []
+
+    def noticed(self, text: str) -> None:
+        """Kept."""
+        self._notices.append(text)
+
+    def release(self, progress: Progress) -> None:
+        """Says what was kept."""
+        for text in self._notices:
+            progress.noticed(text)

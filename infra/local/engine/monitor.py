@@ -10,9 +10,10 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 
-from infra.local.engine.execution import Execution, Outcome, reason_of
+from infra.local.engine.execution import Execution, Outcome
 from infra.local.engine.plan import Options, Registration
 from infra.local.engine.provider import Providers
+from infra.local.engine.report import reason_of
 from infra.local.engine.urns import AliasSpec, make_urn
 from infra.local.engine.values import Properties, decode, encode, has_unknown
 from pipelines.declarations.errors import MlopsError
@@ -47,8 +48,9 @@ class Monitor(MockMonitor):
 
     Args:
         execution: what carries registrations out.
-        stack: the stack's name.
+        providers: who answers function calls.
         project: the project's name.
+        stack: the stack's name.
     """
 
     def __init__(self, execution: Execution, providers: Providers, project: str, stack: str) -> None:
@@ -57,7 +59,6 @@ class Monitor(MockMonitor):
         self._providers = providers
         self._project = project
         self._stack = stack
-        self._urns: set[str] = set()
 
     def GetDeploymentInfo(self, request: Any) -> Any:  # noqa: N802 - the names are Pulumi's
         # What is not in this list the SDK refuses by itself, or does on the program's side.
@@ -74,7 +75,6 @@ class Monitor(MockMonitor):
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
         wanted = self._registration(request)
         outcome = self._execution.register(wanted)
-        self._urns.add(wanted.urn)
         return resource_pb2.RegisterResourceResponse(
             urn=wanted.urn, id=outcome.id, object=encode(outcome.outputs), result=_result(outcome)
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.local.engine.paths import covers, parse_path
 from infra.local.engine.provider import Diff
-from infra.local.engine.state import ResourceState
+from infra.local.engine.resources import ResourceState
 from infra.local.engine.steps import Kind
 from infra.local.engine.urns import AliasSpec, Urn
 from infra.local.engine.values import Properties

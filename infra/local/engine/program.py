@@ -91,7 +91,7 @@ def run_program(
         except BaseException as error:
             failure = _explain(error, project)
         if failure:
-            _drop_what_was_left_unawaited()
+            gc.collect()  # here, where the warnings of what is left unawaited are not shown
             raise ProgramError(failure)
     if log.errors:
         raise ProgramError(f"the program logged {log.errors} error(s), see above")
@@ -123,13 +123,6 @@ def _run_to_the_end(program: Callable[[], None], parallel: int, stop: Callable[[
         loop.close()
 
 
-def _drop_what_was_left_unawaited() -> None:
-    """A program that failed leaves coroutines behind; Python would warn of each when it collects them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        gc.collect()
-
-
 @contextlib.contextmanager
 def _as_own_process(project: ProjectFile) -> Iterator[None]:
     """Makes the program find what it would find in a process of its own, and puts everything back."""
@@ -139,7 +132,10 @@ def _as_own_process(project: ProjectFile) -> Iterator[None]:
     sys.path.insert(0, str(folder))
     os.chdir(folder)
     try:
-        yield
+        with warnings.catch_warnings():
+            # The SDK leaves coroutines of its own behind when a program fails; they say nothing to its author.
+            warnings.filterwarnings("ignore", "coroutine 'Output", RuntimeWarning)
+            yield
     finally:
         os.chdir(cwd)
         sys.path[:] = path

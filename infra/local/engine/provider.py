@@ -104,9 +104,14 @@ class Provider(Protocol):
         ...
 
 
+def is_provider(type_: str) -> bool:
+    """Whether a type is that of an explicit provider (`pulumi:providers:aws`), which is kept, and nothing else."""
+    return type_.startswith(PROVIDER_TYPE_PREFIX)
+
+
 def package_of(type_or_token: str) -> str:
     """The package of a type or function token: `aws:s3/bucket:Bucket` gives `aws`."""
-    if type_or_token.startswith(PROVIDER_TYPE_PREFIX):
+    if is_provider(type_or_token):
         return type_or_token.removeprefix(PROVIDER_TYPE_PREFIX)
     return type_or_token.partition(":")[0]
 

@@ -1,26 +1,20 @@
-"""What a stack is known to consist of, in one JSON file a stack.
-
-The file is replaced as a whole (temporary file, fsync, rename) before and after each step: a step is noted as
-pending before the provider is called, so that a run that dies at any moment can be taken up again. Steps run at
-once, so a write carries all changes that came in while the write before it was under way.
-"""
+"""The file of a stack: JSON of one version, with secrets sealed."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import threading
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from infra.local.engine.paths import parse_path, write_path
+from infra.local.engine.resources import Contents, Pending, ResourceState
 from infra.local.engine.sealing import Seal
-from infra.local.engine.urns import STACK_TYPE, Urn
-from infra.local.engine.values import Properties, PropertyPath, has_unknown, is_at, lookup
+from infra.local.engine.urns import Urn
+from infra.local.engine.values import Properties, PropertyPath, is_at, lookup
 from pipelines.declarations.errors import MlopsError
 
 STATE_VERSION = 1
@@ -28,124 +22,6 @@ STACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 SECRET_MASK = "[secret]"  # noqa: S105 - what people see instead of a secret
 
 _SEALED = "$sealed"
-
-
-@dataclass(frozen=True)
-class ResourceState:
-    """One resource as it was left by the last step on it.
-
-    Attributes:
-        custom: False for components, which exist in the program only.
-        id: the physical id; empty for components, and for what a preview would create.
-        inputs: the checked inputs, with defaults and auto-names.
-        outputs: what the provider returned, the inputs among it.
-        parent: URN, or empty.
-        dependencies: URNs, sorted.
-        property_dependencies: input name → URNs, sorted.
-        provider: the reference `urn::id` of an explicit provider, or empty.
-        external: read by the program, not managed by it.
-        recorded: why nothing stands for it at the target, or empty.
-        secret_names: outputs that the program declared to be secret.
-    """
-
-    urn: str
-    custom: bool = True
-    id: str = ""
-    inputs: Properties = field(default_factory=lambda: Properties({}))
-    outputs: Properties = field(default_factory=lambda: Properties({}))
-    parent: str = ""
-    dependencies: tuple[str, ...] = ()
-    property_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    provider: str = ""
-    protect: bool = False
-    retain_on_delete: bool = False
-    deleted_with: str = ""
-    external: bool = False
-    recorded: str = ""
-    secret_names: tuple[str, ...] = ()
-
-    @property
-    def type(self) -> str:
-        return Urn.parse(self.urn).type
-
-    @property
-    def name(self) -> str:
-        return Urn.parse(self.urn).name
-
-    def needs(self) -> frozenset[str]:
-        """The URNs that must exist as long as this resource does."""
-        provider = {self.provider.rpartition("::")[0]} if self.provider else set()
-        parent = {self.parent} if self.parent else set()
-        by_property = {urn for _, urns in self.property_dependencies for urn in urns}
-        return frozenset({*self.dependencies, *by_property, *provider, *parent} - {self.urn})
-
-    def renamed(self, names: dict[str, str]) -> ResourceState:
-        """The same resource with every URN that has a new name replaced by it."""
-        if not (self.needs() | {self.urn, self.deleted_with}) & names.keys():
-            return self
-        urn_of_provider, _, id_of_provider = self.provider.rpartition("::")
-        return replace(
-            self,
-            urn=names.get(self.urn, self.urn),
-            parent=names.get(self.parent, self.parent),
-            dependencies=tuple(sorted(names.get(urn, urn) for urn in self.dependencies)),
-            property_dependencies=tuple(
-                (key, tuple(sorted(names.get(urn, urn) for urn in urns))) for key, urns in self.property_dependencies
-            ),
-            provider=f"{names.get(urn_of_provider, urn_of_provider)}::{id_of_provider}" if self.provider else "",
-            deleted_with=names.get(self.deleted_with, self.deleted_with),
-        )
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A step that was begun, and is not known to have ended.
-
-    Attributes:
-        resource: for a create and an update with the inputs it was asked for; for a delete as it was.
-    """
-
-    kind: Literal["create", "update", "delete"]
-    resource: ResourceState
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.kind, self.resource.urn, self.resource.id if self.kind == "delete" else ""
-
-
-@dataclass
-class Contents:
-    """What the file of a stack says.
-
-    Attributes:
-        incarnation: which emulated account the resources stand in; empty when that is not tracked.
-        resources: by URN.
-        doomed: replaced copies that are still to be deleted, by URN and id.
-        pending: by kind, URN and (for deletes) id.
-    """
-
-    project: str
-    stack: str
-    incarnation: str = ""
-    resources: dict[str, ResourceState] = field(default_factory=dict)
-    doomed: dict[tuple[str, str], ResourceState] = field(default_factory=dict)
-    pending: dict[tuple[str, str, str], Pending] = field(default_factory=dict)
-
-    def copy(self) -> Contents:
-        return replace(self, resources=dict(self.resources), doomed=dict(self.doomed), pending=dict(self.pending))
-
-    def stack_resource(self) -> ResourceState | None:
-        """The root resource, which holds the stack's outputs."""
-        return next((known for known in self.resources.values() if known.type == STACK_TYPE), None)
-
-    def rename(self, old: str, new: str) -> None:
-        """Gives the resource `old` the URN `new`, and says so to all that name it. Nothing is touched."""
-        names = {old: new}
-        self.resources = {names.get(urn, urn): known.renamed(names) for urn, known in self.resources.items()}
-        doomed = [known.renamed(names) for known in self.doomed.values()]
-        self.doomed = {(known.urn, known.id): known for known in doomed}
-        pending = [Pending(item.kind, item.resource.renamed(names)) for item in self.pending.values()]
-        self.pending = {item.key: item for item in pending}
 
 
 def state_path(home: Path, stack: str) -> Path:
@@ -158,48 +34,19 @@ def state_path(home: Path, stack: str) -> Path:
     return home / "state" / f"{stack}.json"
 
 
-class Ledger:
-    """The contents of a stack in memory, and in its file when it has one.
+class Encoder:
+    """Writes contents as the bytes of a state file.
 
     Args:
-        contents: taken over, not copied.
-        path: the file; None keeps everything in memory, as a preview does.
-        seal: what secrets are sealed with; needed with a path.
+        seal: what secrets are sealed with.
     """
 
-    def __init__(self, contents: Contents, path: Path | None = None, seal: Seal | None = None) -> None:
-        self.contents = contents
-        self.changes = 0
-        self._path = path
+    def __init__(self, seal: Seal) -> None:
         self._seal = seal
-        self._written = 0
-        self._lock = threading.RLock()
-        self._writing = threading.Lock()
         self._encoded: dict[int, tuple[ResourceState, str]] = {}
 
-    def change(self, mutate: Callable[[Contents], None]) -> None:
-        """Changes the contents, and returns when the change is safely in the file."""
-        with self._lock:
-            mutate(self.contents)
-            self.changes += 1
-            mine = self.changes
-        if self._path is None:
-            return
-        with self._writing:
-            if self._written >= mine:
-                return
-            with self._lock:
-                reached, data = self.changes, self._encode()
-            write_atomically(self._path, data)
-            self._written = reached
-
-    def look(self, question: Callable[[Contents], Any]) -> Any:
-        """Asks something of the contents while nothing changes them."""
-        with self._lock:
-            return question(self.contents)
-
-    def _encode(self) -> bytes:
-        contents = self.contents
+    def encode(self, contents: Contents) -> bytes:
+        """The bytes; a resource that did not change since the last time is not encoded again."""
         head = {
             "version": STATE_VERSION,
             "project": contents.project,
@@ -236,7 +83,6 @@ class Ledger:
         return json.dumps(document, separators=(",", ":"))
 
     def _encode_properties(self, properties: Properties) -> dict[str, Any]:
-        assert self._seal is not None
         sealed: dict[str, str] = {}
         values = properties.values
         for path in sorted(properties.secrets, key=len):
@@ -427,9 +273,3 @@ def masked(properties: Properties) -> dict[str, Any]:
         if is_at(values, path):
             values = _with(values, path, SECRET_MASK)
     return values
-
-
-def known_only(properties: Properties) -> Properties:
-    """The properties without those that have an unknown anywhere."""
-    values = {key: value for key, value in properties.values.items() if not has_unknown(value)}
-    return Properties(values, frozenset(path for path in properties.secrets if path[0] in values))

@@ -61,6 +61,12 @@ def has_unknown(value: Any) -> bool:
     return isinstance(value, list) and any(has_unknown(item) for item in value)
 
 
+def known_only(properties: Properties) -> Properties:
+    """The properties without those that have an unknown anywhere."""
+    values = {key: value for key, value in properties.values.items() if not has_unknown(value)}
+    return Properties(values, frozenset(path for path in properties.secrets if path[0] in values))
+
+
 def leaves(value: Any, at: PropertyPath = ()) -> Iterator[tuple[PropertyPath, Any]]:
     """Every value below that is neither an object nor a list, with its path."""
     if isinstance(value, dict):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from infra.local.engine.deployment import Deployment, Result
+from infra.local.engine.resources import Contents
 from infra.local.engine.sealing import Seal
-from infra.local.engine.state import Contents, load
+from infra.local.engine.state import load
 from infra.local.engine.steps import Step
 from tests.infra.local.engine.cloud import Cloud, FakeProvider
 

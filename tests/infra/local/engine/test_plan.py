@@ -13,7 +13,7 @@ from infra.local.engine.plan import (
     in_creation_order,
 )
 from infra.local.engine.provider import Diff
-from infra.local.engine.state import ResourceState
+from infra.local.engine.resources import ResourceState
 from infra.local.engine.steps import Kind
 from pipelines.declarations.errors import MlopsError
 

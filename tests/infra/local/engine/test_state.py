@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from infra.local.engine import state as state_module
+from infra.local.engine.ledger import Ledger
+from infra.local.engine.resources import Contents, Pending, ResourceState
 from infra.local.engine.sealing import KEY_FILE, Seal
-from infra.local.engine.state import Contents, Ledger, Pending, ResourceState, load, state_path, write_atomically
+from infra.local.engine.state import load, state_path, write_atomically
 from infra.local.engine.values import Properties
 from pipelines.declarations.errors import MlopsError
 
@@ -37,7 +40,7 @@ def thing(urn: str = URN, **more: object) -> ResourceState:
         protect=True,
         secret_names=("arn",),
     )
-    return state_module.replace(known, **more)
+    return replace(known, **more)
 
 
 def fill(target: Ledger) -> None:
