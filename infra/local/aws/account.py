@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = "account.json"
 _LOG = "account.log"
 _PORT_IN_USE = 98
+# Variables by which moto would behave otherwise than the tests have seen it.
+_SWITCHES = ("MOTO_", "INITIAL_NO_AUTH_ACTION_COUNT", "TEST_SERVER_MODE", "S3_IGNORE_SUBDOMAIN_BUCKETNAME")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def start(home: Path, *, port: int = 0, region: str = "eu-west-1", timeout: floa
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("MOTO_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith(_SWITCHES)},
         )
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
