@@ -164,3 +164,15 @@ def test_a_resource_read_by_its_id_is_not_managed(site: Site) -> None:
     assert list(site.cloud.things()) == ["id-lake"]
     with pytest.raises(DeploymentError, match="there is no fake:index:Thing with the id `id-sea`"):
         site.up(program.format("id-sea"))
+
+
+def test_what_the_program_says_is_shown_once_whether_or_not_anything_changes(site: Site) -> None:
+    program = "pulumi.log.warn('no image is pinned')\nThing('a')"
+    site.up(program)
+    assert site.told.notices == ["warning: no image is pinned"]
+    site.up()
+    assert site.told.notices == ["warning: no image is pinned"] * 2
+    site.told.notices.clear()
+    with pytest.raises(DeploymentError):
+        site.up(program + "\nThing('b', bad='x')")
+    assert site.told.notices == ["warning: no image is pinned"]
