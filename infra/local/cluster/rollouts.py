@@ -248,7 +248,9 @@ class _Look:
 
     def apply(self, decision: Decision) -> None:
         """Does what was decided: pods first, then traffic, then the status."""
-        if not decision.abort and not self._status.get("abort"):
+        if self._status.get("abort"):
+            self._stop_analyses()
+        elif not decision.abort:
             scale(self._store, self._new, decision.new_replicas)
         if self._stable is not None and self._stable_hash != self._hash:
             scale(self._store, self._stable, decision.stable_replicas)

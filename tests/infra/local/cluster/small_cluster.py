@@ -16,7 +16,7 @@ from infra.local.kubernetes.client import ApiError, Client
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serving@sha256:" + "a" * 64
 
 # A server that says which version it is; `/slow` answers after a while, `/die` ends it without an answer.
-APP = '''
+APP = """
 import asyncio, json, os, signal, sys
 
 VERSION = sys.argv[1]
@@ -31,6 +31,7 @@ async def serve(reader, writer):
                 headers[name.lower()] = value.strip()
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             if path == "/slow":
+                print("slow", flush=True)
                 await asyncio.sleep(0.3)
             if path == "/die":
                 os._exit(3)
@@ -50,7 +51,7 @@ async def main():
 
 
 asyncio.run(main())
-'''
+"""
 
 
 class KnownImages:

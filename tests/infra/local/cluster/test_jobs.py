@@ -87,9 +87,7 @@ def test_a_pod_waits_for_a_config_map_that_it_names(cluster: SmallCluster, names
     assert cluster.log(namespace, pod) == "here\n"
 
 
-def test_a_pod_writes_to_a_temporary_folder_of_its_own_that_goes_with_it(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_a_pod_writes_to_a_temporary_folder_of_its_own_that_goes_with_it(cluster: SmallCluster, namespace: str) -> None:
     code = "import tempfile, os; print(tempfile.mkdtemp()); print(os.getcwd())"
     cluster.create(JOB, namespace, job("scratch", code))
     cluster.ended(namespace, "scratch")
