@@ -64,11 +64,9 @@ def test_the_standard_variables_are_all_a_client_needs(account: Account, monkeyp
 def test_it_listens_on_the_loopback_device_only(account: Account) -> None:
     host, port = account.endpoint.removeprefix("http://").split(":")
     assert host == "127.0.0.1"
-    own = socket.gethostbyname(socket.gethostname())
-    if own.startswith("127."):
-        pytest.skip("this machine has no address but the loopback device's")
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection((own, int(port)), timeout=2)
+    # A server that listens on every address answers on this one too.
+    with pytest.raises(OSError, match=r"refused|timed out|assign"):
+        socket.create_connection(("127.0.0.2", int(port)), timeout=2)
 
 
 def test_an_account_that_runs_is_found_again_and_one_that_ended_is_not(home: Path) -> None:
