@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from pipelines.declarations.bundle import DatasetVersion
+from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.project import Project
+from pipelines.training.job import make_bundle
+
+PROJECT = Project(Path(__file__).parents[2])
+MODEL = "diabetes-progression"
+PATIENTS = 442
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """The bundle of the model as it is committed, made of the sample without the rows that ingest refuses."""
+    model = PROJECT.model(MODEL)
+    rows = pa.csv.read_csv(PROJECT.contracts_folder / "samples" / f"{model.contract}.csv").slice(0, PATIENTS)
+    content = digest_of_bytes(b"the sample")
+    version = DatasetVersion(dataset=model.contract, table="lake.t", snapshot="1", content=content, rows=PATIENTS)
+    contract, image = PROJECT.contract(model.contract), digest_of_bytes(b"image")
+    _, made = make_bundle(PROJECT, model, contract, rows, version, image, lambda line: None)
+    return made
+
+
+def test_the_model_keeps_its_own_thresholds_with_some_room(files: dict[str, bytes]) -> None:
+    evaluation = Evaluation.model_validate_json(files["evaluation.json"])
+    for threshold in PROJECT.model(MODEL).gates.thresholds:
+        value = evaluation.metrics[threshold.metric].value
+        assert value is not None
+        assert threshold.maximum is None or value < 0.95 * threshold.maximum
+        assert threshold.minimum is None or value > 1.05 * threshold.minimum
+    assert evaluation.holdout.leaked_rows == 0
+
+
+def test_the_model_is_fair_within_its_own_bounds_to_groups_that_are_large_enough(files: dict[str, bytes]) -> None:
+    evaluation = Evaluation.model_validate_json(files["evaluation.json"])
+    bounds = PROJECT.model(MODEL).gates.fairness
+    assert bounds
+    for bound in bounds:
+        groups = evaluation.groups[bound.attribute]
+        assert all(part.rows >= bound.minimum_group_size for part in groups.groups.values())
+        ratio = groups.ratio[bound.metric]
+        assert ratio is not None and bound.maximum_ratio is not None
+        assert ratio < bound.maximum_ratio
+
+
+def test_the_card_says_what_the_model_is_for_how_good_it_is_and_for_whom(files: dict[str, bytes]) -> None:
+    card, model = files["card.md"].decode(), PROJECT.model(MODEL)
+    for expected in (model.objective, model.owner, "Not for diagnosis", "snapshot 1", "| rmse | ", "## Fairness: sex"):
+        assert expected in card
+    for part in model.slices:
+        assert f"| {part.name} | " in card
