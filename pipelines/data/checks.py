@@ -280,7 +280,7 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
             column.name, "pattern", f"text that matches {options.pattern}", f"NOT {_written(value, options.pattern)}"
         )
     for quality in column.quality:
-        if _speaks_of_rows(quality) and quality.metric != "duplicateValues":
+        if speaks_of_rows(quality) and quality.metric != "duplicateValues":
             yield Rule(column.name, quality.metric, *_counted(column, quality))
 
 
@@ -322,7 +322,7 @@ def _in_sql(column: Column, value: str | int | float | bool) -> str:
     )
 
 
-def _speaks_of_rows(quality: Quality) -> bool:
+def speaks_of_rows(quality: Quality) -> bool:
     """Whether a rule lets no row break it: then each row that does can be named."""
     return quality.must_be == 0 or quality.must_be_less_or_equal_to == 0
 
@@ -331,11 +331,11 @@ def unique_groups(contract: Contract) -> list[UniqueGroup]:
     """The columns, or groups of them, whose values must not repeat: the primary key first."""
     groups = [UniqueGroup(contract.primary_key, "primaryKey")]
     for column in contract.columns.values():
-        no_duplicates = any(q.metric == "duplicateValues" and _speaks_of_rows(q) for q in column.quality)
+        no_duplicates = any(q.metric == "duplicateValues" and speaks_of_rows(q) for q in column.quality)
         if column.unique or no_duplicates:
             groups.append(UniqueGroup((column.name,), "unique" if column.unique else "duplicateValues"))
     for quality in contract.table.quality:
-        if quality.metric == "duplicateValues" and _speaks_of_rows(quality):
+        if quality.metric == "duplicateValues" and speaks_of_rows(quality):
             groups.append(UniqueGroup(_properties(contract, quality), "duplicateValues"))
     distinct: dict[tuple[str, ...], UniqueGroup] = {}
     for group in groups:
@@ -371,11 +371,11 @@ def batch_rules(contract: Contract) -> list[BatchRule]:
                 f"the contract {contract.name} has a rule on {quality.metric} of the table",
                 fix="move it to the column that it speaks of",
             )
-        elif not _speaks_of_rows(quality):
+        elif not speaks_of_rows(quality):
             found.append(BatchRule(quality, "", unique=_properties(contract, quality)))
     for column in contract.columns.values():
         for quality in column.quality:
-            if _speaks_of_rows(quality):
+            if speaks_of_rows(quality):
                 continue
             if quality.metric == "duplicateValues":
                 found.append(BatchRule(quality, column.name, unique=(column.name,)))

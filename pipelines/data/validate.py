@@ -167,6 +167,7 @@ def _connect(scratch: Path) -> Iterator[Any]:
         }
     )
     try:
+        _run(connection, "SET enable_progress_bar = false")
         _run(connection, "SET TimeZone = 'UTC'")
         # The statistics in a Parquet file are what its writer claims, and say nothing of NaN: with them, DuckDB would
         # skip row groups that hold bad rows.
