@@ -86,23 +86,23 @@ class Api:
                 raise Refusal(401, "Unauthorized", "the bearer token of the kubeconfig is required")
             return await handler(request)
         except Refusal as refusal:
-            return web.json_response(refusal.status(), status=refusal.code)
+            return _json(refusal.status(), status=refusal.code)
         except web.HTTPException as error:
             reason = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}.get(error.status, "")
             message = "the small cluster has nothing at this path" if error.status == 404 else error.reason
-            return web.json_response(Refusal(error.status, reason, message).status(), status=error.status)
+            return _json(Refusal(error.status, reason, message).status(), status=error.status)
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception as error:
             _log.exception("%s %s", request.method, request.path)
             defect = Refusal(500, "InternalError", f"{type(error).__name__}: {error}")
-            return web.json_response(defect.status(), status=500)
+            return _json(defect.status(), status=500)
 
     # Reading
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)
-        return web.json_response(self._store.get(kind, namespace, name))
+        return _json(self._store.get(kind, namespace, name))
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, _ = _target(request)
@@ -111,7 +111,7 @@ class Api:
         if request.query.get("watch") in ("1", "true"):
             return await self._watch(request, kind, namespace, lambda obj: labels(obj) and fields(obj))
         items = [obj for obj in self._store.find_all(kind, namespace) if labels(obj) and fields(obj)]
-        return web.json_response(
+        return _json(
             {
                 "apiVersion": kind.api_version,
                 "kind": f"{kind.name}List",
@@ -193,8 +193,8 @@ class Api:
             namespace = ""
         admit(self._store, kind, namespace, obj)
         if _is_dry(request):
-            return web.json_response(obj, status=201)
-        return web.json_response(self._store.create(kind, namespace, obj), status=201)
+            return _json(obj, status=201)
+        return _json(self._store.create(kind, namespace, obj), status=201)
 
     async def _replace(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)
@@ -226,8 +226,8 @@ class Api:
         obj = with_defaults(kind, _placed(kind, namespace, name, wanted))
         admit(self._store, kind, namespace, obj)
         if _is_dry(request):
-            return web.json_response(obj, status=201)
-        return web.json_response(self._store.create(kind, namespace, obj), status=201)
+            return _json(obj, status=201)
+        return _json(self._store.create(kind, namespace, obj), status=201)
 
     def _write(self, request: web.Request, kind: Kind, old: Object, new: Object) -> web.StreamResponse:
         namespace, name, status = namespace_of(old), name_of(old), "sub" in request.match_info
@@ -235,8 +235,8 @@ class Api:
             new = with_defaults(kind, new)
             admit(self._store, kind, namespace, new, old)
         if _is_dry(request):
-            return web.json_response(new)
-        return web.json_response(self._store.replace(kind, namespace, name, new, status=status))
+            return _json(new)
+        return _json(self._store.replace(kind, namespace, name, new, status=status))
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)
@@ -245,7 +245,7 @@ class Api:
         wanted = (options.get("preconditions") or {}).get("uid")
         if wanted and wanted != obj["metadata"]["uid"]:
             raise Refusal(409, "Conflict", f"the uid of {kind.plural} {name!r} is not {wanted}")
-        return web.json_response(self._remove(request, kind, obj, options))
+        return _json(self._remove(request, kind, obj, options))
 
     async def _delete_collection(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, _ = _target(request)
@@ -254,7 +254,7 @@ class Api:
         for obj in self._store.find_all(kind, namespace):
             if wanted(obj):
                 self._remove(request, kind, obj, options)
-        return web.json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 
     def _remove(self, request: web.Request, kind: Kind, obj: Object, options: dict[str, Any]) -> Object:
         if _is_dry(request):
@@ -271,7 +271,7 @@ class Api:
     # About itself
 
     async def _describe(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(dict(self._about()))
+        return _json(self._about())
 
     async def _healthy(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="ok")
@@ -279,17 +279,17 @@ class Api:
     async def _version(self, request: web.Request) -> web.StreamResponse:
         major, minor = KUBERNETES_VERSION.split(".")
         said = {"major": major, "minor": minor, "gitVersion": f"v{KUBERNETES_VERSION}.0+small-cluster"}
-        return web.json_response(said)
+        return _json(said)
 
     async def _versions(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+        return _json({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
 
     async def _groups(self, request: web.Request) -> web.StreamResponse:
         groups = []
         for group, version in dict.fromkeys((kind.group, kind.version) for kind in KINDS if kind.group):
             only = {"groupVersion": f"{group}/{version}", "version": version}
             groups.append({"name": group, "versions": [only], "preferredVersion": only})
-        return web.json_response({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        return _json({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 
     async def _resources(self, request: web.Request) -> web.StreamResponse:
         group, version = request.match_info.get("group", ""), request.match_info["version"]
@@ -303,7 +303,13 @@ class Api:
             for kind in kinds
         ]
         said = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": kinds[0].api_version}
-        return web.json_response(said | {"resources": resources})
+        return _json(said | {"resources": resources})
+
+
+def _json(said: Mapping[str, Any], status: int = 200) -> web.Response:
+    """An answer whose media type is exactly `application/json`: clients compare it."""
+    body = json.dumps(said, separators=(",", ":")).encode()
+    return web.Response(status=status, body=body, headers={"Content-Type": "application/json"})
 
 
 def _target(request: web.Request) -> tuple[Kind, str, str]:

@@ -28,7 +28,8 @@ def parse_schedule(schedule: str, time_zone: str | None = None) -> tuple[str, tz
     if len(fields.split()) != 5:
         raise ScheduleError(f"{schedule!r} is not five cron fields (minute hour day month weekday)")
     try:
-        zone: tzinfo = ZoneInfo(time_zone) if time_zone else UTC
+        # UTC is known on every machine, other zones where the system's table of them is installed.
+        zone: tzinfo = UTC if time_zone in (None, "UTC", "Etc/UTC") else ZoneInfo(time_zone or "")
         CronSim(fields, datetime.now(zone))
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise ScheduleError(f"the time zone {time_zone!r} is not known") from error
@@ -40,7 +41,4 @@ def parse_schedule(schedule: str, time_zone: str | None = None) -> tuple[str, tz
 def next_run(schedule: str, time_zone: str | None, after: datetime) -> datetime | None:
     """The first time after `after` (aware) that the schedule names; None when there is none in sight."""
     fields, zone = parse_schedule(schedule, time_zone)
-    try:
-        return next(CronSim(fields, after.astimezone(zone)))
-    except (StopIteration, CronSimError):
-        return None
+    return next(CronSim(fields, after.astimezone(zone)), None)

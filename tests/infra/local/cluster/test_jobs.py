@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -94,9 +95,9 @@ def test_a_pod_writes_to_a_temporary_folder_of_its_own_that_goes_with_it(cluster
     (pod,) = cluster.pods_of(namespace, "scratch")
     made, folder = cluster.log(namespace, pod["metadata"]["name"]).split()
     assert folder == str(cluster.root)
-    assert os.path.isdir(made)
+    assert Path(made).is_dir()
     cluster.delete(JOB, namespace, "scratch")
-    wait_for(lambda: not os.path.exists(made))
+    wait_for(lambda: not Path(made).exists())
 
 
 def test_a_failing_job_is_tried_again_up_to_its_limit(cluster: SmallCluster, namespace: str) -> None:
