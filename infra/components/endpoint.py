@@ -144,7 +144,15 @@ class Endpoint(pulumi.ComponentResource):
                 "ingressClassName": args.environment.config.ingress_class,
                 "rules": [{"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
             },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=services),
+            # Argo Rollouts writes the weights there, and which annotations are its own.
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=services,
+                ignore_changes=[
+                    f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._name}-stable"]',
+                    'metadata.annotations["rollouts.argoproj.io/managed-alb-actions"]',
+                ],
+            ),
         )
 
     def _rollout(self, after: list[pulumi.Resource]) -> k8s.apiextensions.CustomResource:

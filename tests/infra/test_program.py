@@ -10,6 +10,9 @@ import pytest
 
 from infra.components.columns import glue_type
 from infra.environment import Environment
+from infra.local.cluster.kinds import kind_of
+from infra.local.cluster.schemas import problems
+from infra.local.cluster.supported import unsupported
 from infra.policies import violations
 from infra.policies.graph import UNKNOWN, plain
 from infra.policies.stack import TAGGABLE
@@ -349,6 +352,8 @@ def test_what_controllers_change_is_left_to_them(graph: Recording) -> None:
     assert graph.ignored[graph.one(ROLLOUT, MODEL).urn] == ("spec.replicas",)
     for service in graph.of_type("kubernetes:core/v1:Service").values():
         assert graph.ignored[service.urn] == ("spec.selector",)
+    weights = f'metadata.annotations["alb.ingress.kubernetes.io/actions.{MODEL}-stable"]'
+    assert weights in graph.ignored[graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL).urn]
 
 
 def test_a_pod_answers_until_the_load_balancer_has_stopped_sending(graph: Recording) -> None:
@@ -380,14 +385,14 @@ def test_no_pod_reaches_the_node_s_metadata(graph: Recording) -> None:
             assert not inside or any(metadata in ipaddress.ip_network(part) for part in block["except"])
 
 
-def test_the_manifests_are_valid_kubernetes(graph: Recording) -> None:
-    import kubernetes_validate
-
+def test_the_manifests_are_valid_and_the_small_cluster_can_run_them(graph: Recording) -> None:
     for resource in graph.resources:
-        if resource.package == "kubernetes" and "argoproj" not in resource.type:
-            kubernetes_validate.validate(
-                json.loads(json.dumps(resource.plain), parse_float=_whole), "1.33", strict=True
-            )
+        if resource.package == "kubernetes":
+            manifest = json.loads(json.dumps(resource.plain), parse_float=_whole)
+            kind = kind_of(manifest["apiVersion"], manifest["kind"])
+            assert kind is not None
+            assert problems(kind, manifest) == []
+            assert unsupported(kind, manifest) == []
 
 
 def _whole(number: str) -> int | float:
