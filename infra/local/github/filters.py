@@ -37,7 +37,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         elif character == "[":
             end = pattern.find("]", position + 1)
             listed = pattern[position + 1 : end]
-            if end < 0 or not re.fullmatch(r"(?:[A-Za-z0-9]-[A-Za-z0-9]|[^\\\[\]^])+", listed):
+            if end < 0 or not re.fullmatch(r"(?:[A-Za-z0-9]-[A-Za-z0-9]|[^\\\[\]^!-])+", listed):
                 raise ValueError("brackets list single characters and ranges of a-z, A-Z and 0-9")
             expression, position = expression + f"[{listed}]", end
         elif character == "\\" and position + 1 < len(pattern):
