@@ -75,5 +75,5 @@ def _may(dataset: str, args: IngestionArgs) -> Statements:
         *read_prefix(storage.lake, *own),
         *write_prefix(storage.lake, *own),
         *commit_table(args.environment, table),
-        *write_prefix(storage.logs, "lineage/"),
+        *write_prefix(storage.logs, f"lineage/ingest-{dataset}/"),
     ]

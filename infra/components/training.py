@@ -75,5 +75,5 @@ def _may(args: TrainingArgs) -> Statements:
         *read_prefix(registry.bucket, *own),
         *write_prefix(registry.bucket, *own),
         *sign(registry.signing_key.arn),
-        *write_prefix(args.storage.logs, "lineage/"),
+        *write_prefix(args.storage.logs, f"lineage/train-{model}/"),
     ]
