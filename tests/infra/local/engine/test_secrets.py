@@ -126,3 +126,12 @@ def test_defaults_of_the_project_hold_where_the_stack_says_nothing(tmp_path: Pat
     (tmp_path / "Pulumi.dev.yaml").write_text("config: {a: 2}")
     values = load_stack(load_project(tmp_path), "dev").values
     assert values == {"shop:a": "2", "shop:b": "x", "shop:c": "[1]"}
+
+
+def test_an_old_secret_that_an_ignored_change_keeps_stays_sealed(site: Site) -> None:
+    program = 'Thing("a", pin={}, size={}, opts=Opts(ignore_changes=["pin"]))'
+    site.up(program.format('Output.secret("hunter2-hunter2")', 1))
+    site.up(program.format('"plain"', 2))
+    (thing,) = site.cloud.things().values()
+    assert (thing["pin"], thing["size"]) == (SECRET, 2)
+    assert SECRET not in (site.home / "state" / "dev.json").read_text()
