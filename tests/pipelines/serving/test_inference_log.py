@@ -1,0 +1,232 @@
+"""The inference log: what was asked and answered gets to the logs bucket, or its loss is counted; no request waits."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipelines.serving.inference_log import InferenceLog, Limits
+from pipelines.serving.metrics import Metrics
+from pipelines.serving.model import Answer, Model
+from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
+from tests.pipelines.serving.conftest import Served, features, mixture, row
+
+MODEL = Model(linear_bundle().manifest, linear_bundle().files)
+BODY = json.dumps(features()).encode()
+NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
+
+
+def answer(name: bytes = b"one") -> Answer:
+    """An answered request."""
+    return MODEL.answer(BODY, name)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail if it does not within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def make(write: Callable[[str, bytes], None], **options: Any) -> tuple[InferenceLog, Metrics]:
+    """A started log with quick retries."""
+    clock = options.pop("clock", time.time)
+    limits = Limits(
+        **({"seconds": 0.01, "first_pause": 0.001, "longest_pause": 0.002, "closing_seconds": 5.0} | options)
+    )
+    metrics = Metrics(NAME, MODEL.digest)
+    log = InferenceLog(write, model=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
+    log.start()
+    return log, metrics
+
+
+def count(metrics: Metrics, name: str) -> float:
+    """A counter's value; its labels are part of the name, as in the exposition."""
+    match = re.search(rf"^{re.escape(name)} (\S+)$", metrics.exposition()[1].decode(), re.MULTILINE)
+    return float(match[1]) if match else 0.0
+
+
+def test_a_record_holds_time_model_bundle_id_trace_rows_inputs_and_outputs(linear: Served) -> None:
+    linear.infer(features() | {"id": 'a "quoted" id'})
+    (record,) = linear.logged()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", record.pop("time"))
+    assert re.fullmatch("[0-9a-f]{32}", record.pop("trace"))
+    assert record.pop("outputs") == {"variable": [[pytest.approx(91.1)]]}
+    assert record == {
+        "model": NAME,
+        "bundle": linear.bundle.digest,
+        "id": 'a "quoted" id',
+        "rows": 1,
+        "inputs": {"features": [ROW]},
+    }
+
+
+def test_the_id_in_the_log_is_the_one_the_client_was_given(linear: Served) -> None:
+    given = linear.infer(features()).json["id"]
+    assert linear.logged()[0]["id"] == given
+
+
+def test_inputs_are_logged_as_rows_however_they_were_sent(linear: Served) -> None:
+    pretty = json.dumps(features(), indent=2).replace("\n", "\r\n").encode()
+    linear.infer(pretty)
+    linear.infer(features(data=[ROW]))
+    linear.infer(features(row(bp=None)))
+    linear.infer(features(row(), row(age=20)))
+    records = linear.logged()
+    assert [record["inputs"]["features"] for record in records] == [[ROW], [ROW], [row(bp=None)], [ROW, row(age=20)]]
+    assert [record["rows"] for record in records] == [1, 1, 1, 2]
+
+
+def test_every_tensor_is_logged_even_if_the_client_asked_for_one(mixed: Served) -> None:
+    mixed.infer(mixture() | {"outputs": [{"name": "quotient"}]})
+    (record,) = mixed.logged()
+    assert record["inputs"] == {"wide": [[1, 4]], "small": [[3]], "large": [[7]], "flag": [[True]], "town": [["Ulm"]]}
+    assert record["outputs"] == {
+        "quotient": [[0.25]],
+        "small_out": [[3]],
+        "large_out": [[7]],
+        "flag_out": [[True]],
+        "town_out": [["Ulm"]],
+    }
+
+
+def test_records_are_written_under_their_model_and_hour_and_no_object_twice() -> None:
+    written: list[tuple[str, bytes]] = []
+    times = iter([NOON - 0.5, NOON - 0.25, NOON + 0.125])
+    log, _ = make(lambda key, content: written.append((key, content)), clock=lambda: next(times), seconds=3600)
+    for _ in range(3):
+        log.record(answer(), b"0" * 32)
+    log.close()
+    assert [key for key, _ in written] == [
+        f"inference/{NAME}/2026/01/01/11/pod-7-1.jsonl",
+        f"inference/{NAME}/2026/01/01/12/pod-7-2.jsonl",
+    ]
+    times_written = [json.loads(line)["time"] for _, content in written for line in content.splitlines()]
+    assert times_written == ["2026-01-01T11:59:59.500Z", "2026-01-01T11:59:59.750Z", "2026-01-01T12:00:00.125Z"]
+
+
+def test_records_are_written_after_a_while_without_being_asked() -> None:
+    written: dict[str, bytes] = {}
+    log, metrics = make(written.__setitem__)
+    log.record(answer(), b"0" * 32)
+    wait_until(lambda: len(written) == 1)
+    log.close()
+    assert count(metrics, "inference_log_written_records_total") == 1
+
+
+def test_much_is_written_at_once_before_its_time_and_in_batches() -> None:
+    written: dict[str, bytes] = {}
+    one = answer()
+    size = len(one.body) + one.size
+    log, _ = make(written.__setitem__, seconds=3600, batch_bytes=10 * size)
+    for _ in range(12):
+        log.record(one, b"0" * 32)
+    wait_until(lambda: bool(written))
+    for _ in range(20):
+        log.record(one, b"0" * 32)
+    log.close()
+    assert len(written) >= 3
+    assert sum(len(content.splitlines()) for content in written.values()) == 32
+    assert max(len(content.splitlines()) for content in written.values()) <= 10
+
+
+def test_a_write_that_fails_is_tried_again_until_it_succeeds() -> None:
+    written: dict[str, bytes] = {}
+    failures = iter([True, True, True])
+
+    def write(key: str, content: bytes) -> None:
+        if next(failures, False):
+            raise OSError("no bucket today")
+        written[key] = content
+
+    log, metrics = make(write)
+    log.record(answer(), b"0" * 32)
+    wait_until(lambda: bool(written))
+    log.close()
+    assert list(written) == [next(iter(written))]
+    assert count(metrics, "inference_log_write_failures_total") == 3
+    assert count(metrics, 'inference_log_dropped_records_total{reason="write failed"}') == 0
+
+
+def test_records_that_can_not_be_written_are_dropped_and_counted_and_later_ones_still_written() -> None:
+    written: dict[str, bytes] = {}
+    broken = threading.Event()
+    broken.set()
+
+    def write(key: str, content: bytes) -> None:
+        if broken.is_set():
+            raise OSError("no bucket today")
+        written[key] = content
+
+    log, metrics = make(write, attempts=3)
+    log.record(answer(b"lost"), b"0" * 32)
+    lost = 'inference_log_dropped_records_total{reason="write failed"}'
+    wait_until(lambda: count(metrics, lost) == 1)
+    broken.clear()
+    log.record(answer(b"kept"), b"0" * 32)
+    log.close()
+    assert [json.loads(content)["id"] for content in written.values()] == ["kept"]
+    assert count(metrics, "inference_log_write_failures_total") == 3
+
+
+def test_a_full_buffer_drops_records_counts_them_and_does_not_wait() -> None:
+    release = threading.Event()
+    written: dict[str, bytes] = {}
+
+    def stuck(key: str, content: bytes) -> None:
+        release.wait(10)
+        written[key] = content
+
+    one = answer()
+    log, metrics = make(stuck, buffer_bytes=5 * (len(one.body) + one.size))
+    for _ in range(100):
+        log.record(one, b"0" * 32)
+    dropped = count(metrics, 'inference_log_dropped_records_total{reason="buffer full"}')
+    assert dropped == 94  # the buffer's five, and the one that makes it full
+    release.set()
+    log.close()
+    assert sum(len(content.splitlines()) for content in written.values()) == 6
+
+
+def test_closing_writes_what_is_left() -> None:
+    written: dict[str, bytes] = {}
+    log, _ = make(written.__setitem__, seconds=3600)
+    for _ in range(500):
+        log.record(answer(), b"0" * 32)
+    assert not written
+    log.close()
+    assert sum(len(content.splitlines()) for content in written.values()) == 500
+
+
+def test_closing_does_not_take_longer_than_it_may() -> None:
+    def write(key: str, content: bytes) -> None:
+        raise OSError("no bucket today")
+
+    log, metrics = make(write, seconds=3600, first_pause=5.0, longest_pause=60.0, attempts=1000, closing_seconds=0.1)
+    log.record(answer(), b"0" * 32)
+    start = time.monotonic()
+    log.close()
+    assert time.monotonic() - start < 3
+    assert count(metrics, 'inference_log_dropped_records_total{reason="write failed"}') == 1
+
+
+def test_closing_cuts_the_pause_between_attempts_short() -> None:
+    tried = threading.Event()
+
+    def write(key: str, content: bytes) -> None:
+        tried.set()
+        raise OSError("no bucket today")
+
+    log, _ = make(write, first_pause=3600.0, longest_pause=3600.0, closing_seconds=0.1)
+    log.record(answer(), b"0" * 32)
+    assert tried.wait(10)
+    start = time.monotonic()
+    log.close()
+    assert time.monotonic() - start < 3
