@@ -27,6 +27,15 @@ VERBS = {
     "release": "pipelines.cli.releases:release",
     "deploy": "pipelines.cli.releases:deploy",
     "predict": "pipelines.cli.releases:predict",
+    "plan": "pipelines.cli.promote:plan",
+    "connect": "pipelines.cli.promote:connect",
+    "gates": "pipelines.cli.promote:gates",
+    "review": "pipelines.cli.promote:review",
+    "propose": "pipelines.cli.promote:propose",
+    "rollback": "pipelines.cli.promote:rollback",
+    "respond": "pipelines.cli.promote:respond",
+    "audit": "pipelines.cli.promote:audit",
+    "history": "pipelines.cli.promote:history",
     "demo": "pipelines.cli.demo:demo",
 }
 """Verb → where its command is."""

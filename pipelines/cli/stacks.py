@@ -7,6 +7,7 @@ import json
 import click
 
 from pipelines.cli.targets import environment_option, open_target, target_option
+from pipelines.declarations.errors import MlopsError
 
 
 @click.command()
@@ -27,9 +28,12 @@ def up(environment: str, target: str) -> None:
 
 @click.command()
 @environment_option
+@click.option("--confirm", default="", help="The environment's name again.")
 @target_option
-def destroy(environment: str, target: str) -> None:
+def destroy(environment: str, confirm: str, target: str) -> None:
     """Remove an environment; what is protected refuses."""
+    if confirm != environment:
+        raise MlopsError(f"removing {environment} is not confirmed", fix=f"add --confirm {environment}")
     open_target(target).apply("destroy", environment)
 
 

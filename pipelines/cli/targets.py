@@ -52,6 +52,22 @@ class Target(ABC):
     def outputs(self, environment: str) -> dict[str, Any]:
         """The outputs of an environment's stack; empty when it is not up."""
 
+    @abstractmethod
+    def reach_cluster(self, environment: str) -> None:
+        """Make the cluster of an environment the one that KUBECONFIG names.
+
+        Raises:
+            MlopsError: it cannot be reached.
+        """
+
+    @abstractmethod
+    def drift(self, environment: str) -> list[str]:
+        """What is no longer as the last `up` left it, or as the repository declares it; a line each.
+
+        Raises:
+            MlopsError: it cannot be found out.
+        """
+
     def descriptor(self, environment: str) -> EnvironmentDescriptor:
         """The names of what an environment's stack made.
 
@@ -93,6 +109,14 @@ class LocalTarget(Target):
 
         return dict(stack_outputs(self.home, environment) or {})
 
+    def reach_cluster(self, environment: str) -> None:
+        self.project.stack(environment)  # one cluster holds every environment, and `connect` has reached it
+
+    def drift(self, environment: str) -> list[str]:
+        from infra.local.deploy import find_drift
+
+        return find_drift(self.project.root, self.home, environment)
+
 
 class AwsTarget(Target):
     """The AWS account and the cluster that the caller's credentials and KUBECONFIG name, by the Pulumi CLI."""
@@ -107,9 +131,7 @@ class AwsTarget(Target):
         self.project.stack(environment)
         confirmed = [] if operation == "preview" else ["--yes"]
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
-        status = subprocess.run(command, cwd=self.project.root, check=False).returncode
-        if status:
-            raise MlopsError(f"`{' '.join(command)}` ended with status {status}")
+        self._run(command)
 
     def outputs(self, environment: str) -> dict[str, Any]:
         command = ["pulumi", "stack", "output", "--json", "--stack", environment]
@@ -120,6 +142,24 @@ class AwsTarget(Target):
             raise MlopsError(f"`{' '.join(command)}`: {done.stderr.strip()}")
         outputs: dict[str, Any] = json.loads(done.stdout or "{}")
         return outputs
+
+    def reach_cluster(self, environment: str) -> None:
+        config = self.project.stack(environment).config
+        command = ["aws", "eks", "update-kubeconfig", "--name", config.environment.cluster, "--region", config.region]
+        self._run(command)
+
+    def drift(self, environment: str) -> list[str]:
+        command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
+        done = subprocess.run(command, cwd=self.project.root, check=False, capture_output=True, text=True)
+        return [f"`{' '.join(command)}`:", *done.stdout.splitlines(), done.stderr.strip()] if done.returncode else []
+
+    def _run(self, command: list[str]) -> None:
+        try:
+            status = subprocess.run(command, cwd=self.project.root, check=False).returncode
+        except FileNotFoundError:
+            raise MlopsError(f"`{command[0]}` is not on the PATH", fix="install it") from None
+        if status:
+            raise MlopsError(f"`{' '.join(command)}` ended with status {status}")
 
 
 def home(project: Project) -> Path:

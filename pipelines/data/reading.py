@@ -217,13 +217,12 @@ def _read_json_lines(path: Path, contract: Contract, scratch: Path, file: str) -
 
 
 def _json_text(value: str, logical_type: str) -> str | None:
-    import json
+    import msgspec
 
     if value == "null":
         return None
     if value.startswith('"') and logical_type in ("string", "date", "timestamp"):
-        # Lone surrogates are valid JSON escapes, and not text.
-        return str(json.loads(value)).encode(errors="replace").decode()
+        return msgspec.json.decode(value, type=str)
     return value
 
 

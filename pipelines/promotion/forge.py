@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,15 @@ class Forge:
                 return
         with self._text(body) as file:
             self.gh("pr", "comment", str(number), "--body-file", file)
+
+    def dispatch(self, workflow: str, inputs: Mapping[str, str]) -> None:
+        """Ask for a run of a workflow on main.
+
+        Raises:
+            MlopsError: `gh` failed.
+        """
+        fields = [part for name, value in inputs.items() for part in ("-f", f"{name}={value}")]
+        self.gh("workflow", "run", workflow, "--ref", "main", *fields)
 
     def merge_of(self, commit: str) -> Merge | None:
         """The pull request that brought a commit to main, and who approved it; None when none did.

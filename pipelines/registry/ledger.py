@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -137,7 +137,7 @@ class Ledger:
             BrokenLedgerError: it does not verify.
             MlopsError: the registry cannot be read.
         """
-        number = self._newest()
+        number = self.newest()
         return self.entry(number) if number else None
 
     def entry(self, number: int) -> Entry:
@@ -221,8 +221,13 @@ class Ledger:
     def _key(self, number: int) -> str:
         return f"{self.prefix}{number:0{DIGITS}d}.dsse.json"
 
-    def _newest(self) -> int:
-        """The number of the newest record: gallop forward from the last one seen, then halve the distance."""
+    def newest(self) -> int:
+        """The number of the newest record, 0 while there is none.
+
+        Raises:
+            MlopsError: the registry cannot be read.
+        """
+        # Gallop forward from the last one seen, then halve the distance.
         low, step = self._seen, 1
         while self._any_after(low + step - 1):
             low, step = low + step, step * 2
@@ -256,19 +261,38 @@ def read_entry(content: bytes, descriptor: EnvironmentDescriptor, model: str, nu
         verified = signing.verify(
             content, descriptor.trusted_keys, predicate_type=PREDICATE, what=f"record {number} of {model}"
         )
-        record = Record.model_validate_json(json.dumps(verified.statement.predicate))
     except signing.BadSignatureError as error:
         raise BrokenLedgerError(error.what) from None
+    if verified.signer != descriptor.name:
+        raise _broken(descriptor, model, number, f"was signed by {verified.signer}")
+    return _placed(content, verified.statement, descriptor, model, number)
+
+
+def read_unsigned(content: bytes, descriptor: EnvironmentDescriptor, model: str, number: int) -> Entry:
+    """Read one record without checking who signed it: for looking at a copy, not for deciding on it.
+
+    Raises:
+        BrokenLedgerError: it is not the record with this number of this chain.
+    """
+    try:
+        statement = signing.read_unverified(content)
+    except signing.BadSignatureError as error:
+        raise BrokenLedgerError(f"record {number} of {model}: {error.what}") from None
+    return _placed(content, statement, descriptor, model, number)
+
+
+def _placed(
+    content: bytes, statement: signing.Statement, descriptor: EnvironmentDescriptor, model: str, number: int
+) -> Entry:
+    try:
+        record = Record.model_validate_json(json.dumps(statement.predicate))
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
         raise _broken(descriptor, model, number, f"does not say what a record must: {reason}") from None
-    if verified.signer != descriptor.name:
-        raise _broken(descriptor, model, number, f"was signed by {verified.signer}")
     if (record.environment, record.model, record.number) != (descriptor.name, model, number):
         found = f"record {record.number} of {record.model} in {record.environment}"
         raise _broken(descriptor, model, number, f"is {found}, in the wrong place")
-    subject = f"sha256:{verified.statement.subject[0].digest['sha256']}"
-    if subject != record.event.to:
+    if [f"sha256:{subject.digest['sha256']}" for subject in statement.subject] != [record.event.to]:
         raise _broken(descriptor, model, number, "is about another bundle than it says")
     return Entry(record, digest_of_bytes(content))
 
@@ -279,13 +303,22 @@ def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, 
     Raises:
         BrokenLedgerError: a signature, a number or a link is wrong; the message names the record.
     """
-    entries: list[Entry] = []
-    for number, content in enumerate(envelopes, 1):
-        entry = read_entry(content, descriptor, model, number)
-        if entry.record.previous != (entries[-1].digest if entries else None):
-            raise _broken(descriptor, model, number, "names another record before it")
-        entries.append(entry)
+    entries = [read_entry(content, descriptor, model, number) for number, content in enumerate(envelopes, 1)]
+    link(entries, descriptor, model)
     return entries
+
+
+def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str) -> None:
+    """Check that each record names the one before it.
+
+    Raises:
+        BrokenLedgerError: one does not.
+    """
+    previous = None
+    for entry in entries:
+        if entry.record.previous != previous:
+            raise _broken(descriptor, model, entry.record.number, "names another record before it")
+        previous = entry.digest
 
 
 def _broken(descriptor: EnvironmentDescriptor, model: str, number: int, what: str) -> BrokenLedgerError:

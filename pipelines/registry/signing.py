@@ -209,6 +209,21 @@ def verify(
     return Verified(statement, signer)
 
 
+def read_unverified(envelope: bytes) -> Statement:
+    """What an envelope says, without checking who signed it. Nothing may be decided on it.
+
+    Raises:
+        BadSignatureError: it is not an envelope of a statement.
+    """
+    try:
+        parse_json(envelope)
+        payload = _decode(Envelope.model_validate_json(envelope).payload)
+        parse_json(payload)
+        return Statement.model_validate_json(payload)
+    except ValueError as error:
+        raise BadSignatureError(f"it is not a DSSE envelope of an in-toto statement: {_first(error)}") from None
+
+
 def _signed(message: bytes, signature: Signature, trusted_keys: Mapping[str, str]) -> bool:
     pem = trusted_keys.get(signature.keyid)
     if pem is None:
