@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from infra.local.github.hub import Hub
+from infra.local.github.processes import alive, identity
 from infra.local.github.settings import Settings
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
@@ -50,3 +52,14 @@ def push(clone: Path, branch: str, files: Mapping[str, str], message: str = "A c
     git(clone, "commit", "--quiet", "--message", message)
     git(clone, "push", "--quiet", "origin", branch)
     return git(clone, "rev-parse", "HEAD")
+
+
+def ends(pid: str) -> bool:
+    """Has the process ended, or does it very soon? (It was sent SIGKILL.)"""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        known = identity(int(pid))
+        if known.endswith((":", ":gone")) or not alive(known):
+            return True
+        time.sleep(0.01)
+    return False
