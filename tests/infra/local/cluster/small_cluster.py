@@ -37,7 +37,8 @@ async def serve(reader, writer):
                 os._exit(3)
             said = {"version": VERSION, "pid": os.getpid(), "path": path, "headers": headers, "body": body.decode()}
             answer = json.dumps(said).encode()
-            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(answer) + answer)
+            body = b"" if line.startswith(b"HEAD") else answer
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(answer) + body)
             await writer.drain()
     except (ConnectionError, asyncio.IncompleteReadError):
         pass
