@@ -5,6 +5,8 @@ SHELL := bash
 PYTHON ?= python3
 # Compiled modules are kept: without them every process compiles the SDKs again, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
+# Trust what the machine trusts: a company's proxy has a certificate of its own.
+export UV_SYSTEM_CERTS ?= true
 VENV ?= .venv
 BIN := $(VENV)/bin
 GROUPS := infra pipelines local test
