@@ -9,8 +9,8 @@ from typing import Literal
 from infra.local import target
 from infra.local.engine.deployment import Deployment, DeploymentError
 from infra.local.engine.display import Display, Silence
-from infra.local.engine.execution import Progress
 from infra.local.engine.policy import PlannedResource
+from infra.local.engine.report import Progress
 from infra.policies import PlannedResource as JudgedResource
 from infra.policies import violations
 
