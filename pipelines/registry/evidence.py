@@ -246,22 +246,23 @@ P = TypeVar("P", Provenance, Evaluated)
 
 
 def _say(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, predicate: P) -> None:
-    """Store a signed statement, unless it was made before."""
-    if _said(descriptor, manifest, name, predicate) is not None:
-        return
-    value = predicate.model_dump(mode="json", by_alias=True)
-    statement = signing.Statement.about(manifest.model, manifest.digest, _TYPES[type(predicate)], value)
-    envelope = signing.sign(statement, descriptor.signing_key, descriptor.name)
+    """Store a signed statement, unless it was made before; an evaluation made before must say the same."""
     key = prefix_of(manifest.model, manifest.digest) + name
-    try:
-        store.put_new(descriptor.registry_bucket, key, envelope.to_bytes())
-    except store.PreconditionFailedError:
-        # Another run of the same bundle was faster; what it wrote must say the same.
-        found = _said(descriptor, manifest, name, predicate)
-        if isinstance(found, Evaluated) and found != predicate:
-            raise signing.BadSignatureError(
-                f"s3://{descriptor.registry_bucket}/{key} states another evaluation of {manifest.digest}"
-            ) from None
+    found = _said(descriptor, manifest, name, predicate)
+    if found is None:
+        value = predicate.model_dump(mode="json", by_alias=True)
+        statement = signing.Statement.about(manifest.model, manifest.digest, _TYPES[type(predicate)], value)
+        envelope = signing.sign(statement, descriptor.signing_key, descriptor.name)
+        try:
+            store.put_new(descriptor.registry_bucket, key, envelope.to_bytes())
+        except store.PreconditionFailedError:
+            # Another run of the same bundle was faster.
+            found = _said(descriptor, manifest, name, predicate)
+    if isinstance(found, Evaluated) and found != predicate:
+        raise signing.BadSignatureError(
+            f"s3://{descriptor.registry_bucket}/{key} states another evaluation of {manifest.digest}: "
+            f"expected {predicate}, found {found}"
+        )
 
 
 def _said(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, like: P) -> P | None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-import pipelines
 from pipelines.declarations.bundle import Bundle, BundledFile, DatasetVersion, Source
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import (
@@ -37,6 +36,9 @@ from pipelines.training.api import TrainedModel, TrainingData
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+PACKAGE = Path(__file__).parents[1]
+"""The package `pipelines` that runs."""
 
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
 """What the training image installs."""
@@ -206,7 +208,7 @@ def source_of(project: Project, model: str) -> Source:
         raise MlopsError(f"there is no {requirements}", fix="restore it from git, or make it: make lock")
     return Source(
         model=digest_of_folder(project.models_folder / model, without=["releases"]),
-        pipelines=digest_of_folder(Path(pipelines.__file__).parent),
+        pipelines=digest_of_folder(PACKAGE),
         requirements=digest_of_file(requirements),
     )
 

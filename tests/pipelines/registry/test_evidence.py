@@ -125,15 +125,22 @@ def test_a_trusted_environment_that_does_not_train_cannot_vouch_for_a_bundle(dev
         evidence.verify_bundle(staging, MODEL, digest, signer="dev")
 
 
+def a_lie() -> dict[str, object]:
+    """An evaluation of the example bundle that it does not hold."""
+    manifest, better = example_bundle(), digest_of_bytes(b"better figures")
+    said = evidence.Evaluated(evaluation=better, gates=GATES, contract=manifest.contract, dataset=manifest.dataset)
+    return said.model_dump(mode="json")
+
+
+def test_an_evaluation_already_there_that_says_something_else_stops_the_run(dev: EnvironmentDescriptor) -> None:
+    state(dev, example_bundle().digest, "evaluation.dsse.json", evidence.EVALUATION, a_lie())
+    with pytest.raises(signing.BadSignatureError, match="states another evaluation"):
+        register(dev)
+
+
 def test_signed_evidence_that_contradicts_the_bundle_is_refused(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
-    lie = evidence.Evaluated(
-        evaluation=digest_of_bytes(b"better figures"),
-        gates=GATES,
-        contract=example_bundle().contract,
-        dataset=example_bundle().dataset,
-    )
-    state(dev, digest, "evaluation.dsse.json", evidence.EVALUATION, lie.model_dump(mode="json"))
+    state(dev, digest, "evaluation.dsse.json", evidence.EVALUATION, a_lie())
     with pytest.raises(signing.BadSignatureError, match="does not match the bundle: evaluation"):
         evidence.verify_bundle(dev, MODEL, digest)
 

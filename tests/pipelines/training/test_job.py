@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import boto3
 import numpy as np
@@ -107,7 +106,7 @@ def test_a_classifier_is_trained_evaluated_signed_and_registered_and_again_gives
     """The second run is another process with another hash seed, in another folder, at another commit."""
     package = tmp_path / "source" / "pipelines"
     shutil.copytree(ROOT / "pipelines", package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(job, "pipelines", SimpleNamespace(__file__=str(package / "__init__.py")))
+    monkeypatch.setattr(job, "PACKAGE", package)
     project = make_project(tmp_path / "one")
     digest = run_training(project, dev, MODEL, Run("run-1", COMMIT, IMAGE), lambda line: None)
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.stub import Stubber
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.registry import store
+
+SERVING = {
+    "boto3",
+    "botocore",
+    "cryptography",
+    "httptools",
+    "msgspec",
+    "numpy",
+    "onnxruntime",
+    "pydantic",
+    "rfc8785",
+    "yaml",
+}
+
+
+def client(**options: Any) -> Any:
+    """Of an endpoint that nothing listens on."""
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+    return boto3.client("s3", region_name="eu-west-1", endpoint_url="http://127.0.0.1:9", **keys, **options)
+
+
+def answers(*codes: tuple[str, int] | None) -> Any:
+    """A client whose writes end so, one after the other; None is a success."""
+    stubbed = client()
+    stub = Stubber(stubbed)
+    for code in codes:
+        if code is None:
+            stub.add_response("put_object", {"ETag": '"1"'})
+        else:
+            stub.add_client_error("put_object", code[0], http_status_code=code[1])
+    stub.activate()
+    return stubbed
+
+
+def test_a_denied_write_says_what_to_grant() -> None:
+    with pytest.raises(store.AccessDeniedError) as caught:
+        store.put_new("b", "ledger/x", b"", client=answers(("AccessDenied", 403)))
+    assert caught.value.what == "s3:PutObject on s3://b/ledger/x was denied"
+    assert caught.value.fix == "grant the caller's role s3:PutObject on this prefix"
+
+
+def test_a_write_that_meets_another_one_under_way_is_tried_again() -> None:
+    conflict = ("ConditionalRequestConflict", 409)
+    assert store.put_new("b", "k", b"", client=answers(conflict, conflict, None)) == '"1"'
+    with pytest.raises(store.PreconditionFailedError):
+        store.put_new("b", "k", b"", client=answers(conflict, ("PreconditionFailed", 412)))
+    with pytest.raises(MlopsError, match="another write of s3://b/k is under way"):
+        store.put_new("b", "k", b"", client=answers(*[conflict] * store.ATTEMPTS))
+
+
+def test_a_failure_of_the_service_is_an_error_with_its_reason() -> None:
+    with pytest.raises(MlopsError, match=r"s3:PutObject on s3://b/k failed: .*SlowDown"):
+        store.put_new("b", "k", b"", client=answers(("SlowDown", 503)))
+
+
+def test_an_endpoint_that_does_not_answer_is_an_error_not_a_traceback() -> None:
+    once = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
+    with pytest.raises(MlopsError, match="s3:GetObject on s3://b/k failed") as caught:
+        store.get("b", "k", limit=1, client=client(config=once))
+    assert caught.value.fix == "check the AWS credentials, region and endpoint"
+
+
+def test_the_registry_needs_only_what_the_serving_image_installs() -> None:
+    for path in Path(store.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                package = name.split(".")[0]
+                ours = name.startswith(("pipelines.registry", "pipelines.declarations"))
+                assert package in SERVING | set(sys.stdlib_module_names) or ours, f"{path.name} imports {name}"
