@@ -1,6 +1,6 @@
 """A real server process, but for AWS: its bundle is made in memory, and its inference log goes into a folder.
 
-`python -m tests.pipelines.serving.process <folder> [good|bad-golden|bad-model|slow|failing-log]`
+`python -m tests.pipelines.serving.process <folder> <kind>`; the kind is `good`, or names what is wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from pipelines.declarations.errors import MlopsError
 from pipelines.serving.inference_log import Limits
 from pipelines.serving.server import run
 from pipelines.serving.settings import Settings
@@ -25,6 +26,8 @@ def main(folder: Path, kind: str) -> int:
     def load() -> MadeBundle:
         if kind == "slow":
             threading.Event().wait()
+        if kind == "broken-registry":
+            raise MlopsError("the registry can not be reached", fix="try again")
         return bundle
 
     def write(key: str, content: bytes) -> None:
@@ -34,7 +37,8 @@ def main(folder: Path, kind: str) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    settings = Settings.from_environ(bundle.manifest.model, bundle.digest, os.environ)
+    digest = "sha256:" + "f" * 64 if kind == "other-digest" else bundle.digest
+    settings = Settings.from_environ(bundle.manifest.model, digest, os.environ)
     return run(settings, load, write, limits=Limits(seconds=0.2, first_pause=0.05, closing_seconds=1.0))
 
 
