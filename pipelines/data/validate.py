@@ -142,15 +142,32 @@ def validate(
                 late.append(_already_there(connection, existing_keys, contract))
             _add_reasons(connection, contract, sum(late))
             summary = _summary(connection, batch)
-        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.SerializationException) as error:
-            found = shorten(str(error).splitlines()[0], 200)
-            raise Refused(batch.file, "rows that can be read", found) from None
         except duckdb.OutOfMemoryException as error:
             raise MlopsError(
-                f"{batch.file}: checking it needs more than {MEMORY} of memory: {shorten(str(error).splitlines()[0])}",
+                f"{batch.file}: checking it needs more than {MEMORY} of memory: {_first_line(error)}",
                 fix="cut the file into smaller ones, with smaller Parquet row groups",
             ) from None
+        except duckdb.Error as error:
+            if not _is_about_the_file(error):
+                raise
+            raise Refused(batch.file, "rows that can be read", _first_line(error)) from None
         yield Validation(connection, batch, contract, summary)
+
+
+def _is_about_the_file(error: duckdb.Error) -> bool:
+    """Whether DuckDB could not read what is in the file; most of what it says of damage has no class of its own."""
+    classes = (
+        duckdb.InvalidInputException,
+        duckdb.IOException,
+        duckdb.SerializationException,
+        duckdb.ConversionException,
+        duckdb.OutOfRangeException,
+    )
+    return type(error) is duckdb.Error or isinstance(error, classes)
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return shorten(str(error).splitlines()[0], 200)
 
 
 @contextmanager

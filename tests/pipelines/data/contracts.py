@@ -1,0 +1,33 @@
+"""Contracts for tests, said in few words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.declarations.contract import Contract
+
+
+def contract(*columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (), **keys: Any) -> Contract:
+    """A contract of the dataset `visits` with these properties, and a key `id` unless one of them is a key."""
+    properties = list(columns)
+    if not any(column.get("primaryKey") for column in properties):
+        properties.insert(0, {"name": "id", "logicalType": "integer", "primaryKey": True})
+    document = {
+        "apiVersion": "v3.1.0",
+        "kind": "DataContract",
+        "id": "urn:test:visits",
+        "name": "visits",
+        "version": "1.0.0",
+        "status": "active",
+        "schema": [{"name": "visits", "properties": properties, "quality": list(quality)}],
+        **keys,
+    }
+    return Contract.model_validate_json(json.dumps(document))
+
+
+def column(name: str, kind: str, **keys: Any) -> dict[str, Any]:
+    """A property; keys of `logicalTypeOptions` may be given as they are."""
+    options = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "pattern"}
+    of_type = {key: keys.pop(key) for key in options & keys.keys()}
+    return {"name": name, "logicalType": kind, **keys, **({"logicalTypeOptions": of_type} if of_type else {})}
