@@ -48,7 +48,8 @@ def run_training(project: Project, descriptor: EnvironmentDescriptor, model: str
     from pipelines.registry.runs import read_run
 
     declared = project.model(model)
-    run_id = os.environ.get("GITHUB_RUN_ID") or secrets.token_hex(8)
+    run_id = "-".join(filter(None, (os.environ.get(f"GITHUB_RUN_{part}") for part in ("ID", "ATTEMPT"))))
+    run_id = run_id or secrets.token_hex(8)
     variables = {"RUN_ID": run_id, "SOURCE_COMMIT": source_commit(project)}
     job = run_job(
         descriptor.namespace,
