@@ -125,7 +125,7 @@ def _snapshot(table: Table, dataset: str, snapshot: str | None) -> Snapshot:
     if snapshot is None:
         current = table.current_snapshot()
         if current is None:
-            raise MlopsError(f"{dataset} has no rows yet", fix=f"mlops data ingest {dataset}")
+            raise MlopsError(f"{dataset} has no rows yet", fix=f"mlops ingest {dataset}")
         return current
     found = table.snapshot_by_id(int(snapshot)) if snapshot.isascii() and snapshot.isdigit() else None
     if found is None:

@@ -42,9 +42,9 @@ def digest_of_rows(rows: pa.Table, key: Sequence[str]) -> str:
     Returns:
         `sha256:<hex>`.
     """
-    ordered = in_key_order(rows, key)
-    names = sorted(ordered.column_names)
-    columns = {name: _plain(ordered.column(name)) for name in names}
+    names = sorted(rows.column_names)
+    ordered = in_key_order(pa.table({name: _plain(rows.column(name)) for name in names}), key)
+    columns = {name: _whole(ordered.column(name)) for name in names}
     header = {
         "format": FORMAT,
         "rows": ordered.num_rows,
@@ -57,12 +57,16 @@ def digest_of_rows(rows: pa.Table, key: Sequence[str]) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _plain(column: pa.ChunkedArray) -> pa.Array:
-    """One array, in the one type that stands for its kind of text."""
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in the one type that stands for its kind of text."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
+    return column
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
     array = column.combine_chunks()
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 

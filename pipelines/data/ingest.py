@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.catalog import (
+    BATCH,
     CONTRACT,
     ETAG,
     PRIMARY_KEY,
@@ -68,6 +69,7 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, say: Say) -> l
         return []
     table = evolve(open_table(descriptor, contract.name), contract)
     known = known_sources(table)
+    _finish_latest(descriptor, contract, table)
     records = []
     for file in files:
         if (file.key, file.etag) in known:
@@ -112,14 +114,22 @@ def _ingest_file(
 
 def _is_done(descriptor: EnvironmentDescriptor, contract: Contract, table: Table, batch: str) -> bool:
     """Whether a batch is in the table or, for want of one good row, wholly in quarantine by the same contract."""
-    snapshot = find_batch(table, batch)
+    if find_batch(table, batch) is not None:
+        return True
     record = read_record(descriptor, contract.name, batch)
-    if snapshot is None:
-        return record is not None and record.verdict == "quarantined" and record.contract == contract.version
-    if record is not None and record.verdict != "ingested":  # killed just after the commit
+    return record is not None and record.verdict == "quarantined" and record.contract == contract.version
+
+
+def _finish_latest(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
+    """Complete the record of the latest batch: the job may have been killed just after its commit."""
+    snapshot = table.current_snapshot()
+    if snapshot is None or snapshot.summary is None:
+        return
+    batch = snapshot.summary.additional_properties.get(BATCH)
+    record = read_record(descriptor, contract.name, batch) if batch else None
+    if record is not None and record.verdict == "checked":
         done = {"verdict": "ingested", "snapshot": str(snapshot.snapshot_id)}
         write_record(descriptor, record.model_copy(update=done))
-    return True
 
 
 def _take_in(

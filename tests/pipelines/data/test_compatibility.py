@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.data.compatibility import breaking_changes
+from tests.pipelines.data.contracts import column, contract
+
+LISTED: dict[str, Any] = {"metric": "invalidValues", "arguments": {"validValues": ["a", "b"]}, "mustBe": 0}
+
+
+def listing(*values: str) -> list[dict[str, Any]]:
+    return [{**LISTED, "arguments": {"validValues": list(values)}}]
+
+
+BREAKING = [
+    (column("x", "integer"), column("y", "integer"), "the column"),
+    (column("x", "integer"), column("x", "number"), "logicalType"),
+    (column("x", "integer", physicalType="int"), column("x", "integer"), "physicalType"),
+    (column("x", "integer", required=True), column("x", "integer"), "required"),
+    (column("x", "string", unique=True), column("x", "string"), "unique"),
+    (column("x", "number", minimum=0), column("x", "number", minimum=-1), "minimum"),
+    (column("x", "number", minimum=0), column("x", "number"), "minimum"),
+    (column("x", "number", exclusiveMinimum=0), column("x", "number", minimum=0), "minimum"),
+    (column("x", "number", maximum=9), column("x", "number", maximum=10), "maximum"),
+    (column("x", "number", exclusiveMaximum=9), column("x", "number", maximum=9), "maximum"),
+    (column("x", "date", maximum="2026-01-01"), column("x", "date", maximum="2026-01-02"), "maximum"),
+    (column("x", "string", minLength=2), column("x", "string", minLength=1), "minLength"),
+    (column("x", "string", maxLength=2), column("x", "string"), "maxLength"),
+    (column("x", "string", pattern="a+"), column("x", "string", pattern="a*"), "pattern"),
+    (column("x", "string", quality=listing("a")), column("x", "string", quality=listing("a", "b")), "validValues"),
+    (column("x", "string", quality=listing("a")), column("x", "string"), "validValues"),
+    (
+        column("x", "string", quality=[{"metric": "nullValues", "unit": "percent", "mustBeLessThan": 5}]),
+        column("x", "string", quality=[{"metric": "nullValues", "unit": "percent", "mustBeLessOrEqualTo": 5}]),
+        "nullValues",
+    ),
+]
+
+KEEPING = [
+    (column("x", "integer"), column("x", "integer", required=True, unique=True)),
+    (column("x", "number", minimum=0), column("x", "number", exclusiveMinimum=0)),
+    (column("x", "number", exclusiveMinimum=0), column("x", "number", minimum=1)),
+    (column("x", "number"), column("x", "number", minimum=0, maximum=5)),
+    (
+        column("x", "timestamp", maximum="2026-01-01T00:00:00Z"),
+        column("x", "timestamp", maximum="2026-01-01T01:00:00+01:00"),
+    ),
+    (column("x", "string", quality=listing("a", "b")), column("x", "string", quality=listing("b"))),
+    (column("x", "integer"), column("x", "integer", physicalType="bigint")),
+    (
+        column("x", "string", quality=[{"metric": "nullValues", "mustBe": 0}]),
+        column("x", "string", required=True),
+    ),
+    (
+        column("x", "string", quality=[{"metric": "missingValues", "mustBeLessThan": 5}]),
+        column("x", "string", quality=[{"metric": "missingValues", "mustBe": 2}]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "promise"), BREAKING)
+def test_a_weaker_promise_breaks_readers_and_is_named(old: dict[str, Any], new: dict[str, Any], promise: str) -> None:
+    changes = breaking_changes(contract(old), contract(new))
+    assert [(change.column, change.promise) for change in changes] == [("x", promise)]
+    assert str(changes[0]).startswith(f"x: {promise} was ")
+
+
+@pytest.mark.parametrize(("old", "new"), KEEPING)
+def test_a_stricter_promise_breaks_nobody(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert breaking_changes(contract(old), contract(new)) == []
+
+
+@pytest.mark.parametrize("declared", [case[0] for case in BREAKING + KEEPING])  # type: ignore[operator]
+def test_the_same_contract_breaks_nobody_nor_does_a_column_more(declared: dict[str, Any]) -> None:
+    old = contract(declared)
+    assert breaking_changes(old, old) == []
+    assert breaking_changes(old, contract(declared, column("more", "string"))) == []
+
+
+def test_a_change_of_the_key_breaks_readers() -> None:
+    old = contract(column("a", "string", primaryKey=True), column("b", "string", required=True))
+    new = contract(column("a", "string", primaryKey=True), column("b", "string", primaryKey=True))
+    assert [str(change) for change in breaking_changes(old, new)] == ["the dataset: primaryKey was a, is a, b"]
+
+
+def test_a_weaker_rule_about_the_table_breaks_readers() -> None:
+    old = contract(quality=({"metric": "rowCount", "mustBeGreaterThan": 10},))
+    new = contract(quality=({"metric": "rowCount", "mustBeGreaterOrEqualTo": 10},))
+    assert [change.promise for change in breaking_changes(old, new)] == ["rowCount"]
+    assert breaking_changes(new, old) == []
+
+
+def test_a_retired_dataset_breaks_readers() -> None:
+    changes = breaking_changes(contract(), contract(status="retired"))
+    assert [change.promise for change in changes] == ["status"]

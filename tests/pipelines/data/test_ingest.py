@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.data import __main__ as command
+from pipelines.data import ingest as job
+from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
+from pipelines.data.ingest import ingest
+from pipelines.data.landing import collect
+from pipelines.data.quarantine import BatchRecord, read_record
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.digests import digest_of_file
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from tests.aws import EmulatedAccount, make_environment
+from tests.pipelines.data.contracts import column, contract
+
+CONTRACT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"))
+PROJECT = Project.find(Path(__file__))
+
+
+@pytest.fixture
+def dev(account: EmulatedAccount) -> EnvironmentDescriptor:
+    return make_environment("dev", CONTRACT)
+
+
+def land(dev: EnvironmentDescriptor, folder: Path, name: str, *lines: str) -> str:
+    """Put a CSV file into landing; the batch it is."""
+    path = folder / name
+    path.write_text("\n".join(("id,age,name", *lines)) + "\n")
+    collect(dev, "visits", path)
+    return digest_of_file(path)
+
+
+def run(dev: EnvironmentDescriptor, declared: Contract = CONTRACT) -> list[BatchRecord]:
+    return ingest(dev, declared, lambda _: None)
+
+
+def ids(dev: EnvironmentDescriptor, snapshot: str | None = None) -> list[int]:
+    found: list[int] = read_version(dev, "visits", snapshot)[0]["id"].to_pylist()
+    return found
+
+
+def quarantined(dev: EnvironmentDescriptor, batch: str) -> list[dict[str, Any]]:
+    key = f"quarantine/visits/{batch.removeprefix('sha256:')}.parquet"
+    body = boto3.client("s3").get_object(Bucket=dev.lake_bucket, Key=key)["Body"].read()
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(body)).to_pylist()
+    return rows
+
+
+def events(dev: EnvironmentDescriptor) -> list[dict[str, Any]]:
+    s3 = boto3.client("s3")
+    listed = s3.list_objects_v2(Bucket=dev.logs_bucket, Prefix="lineage/ingest-visits/").get("Contents", [])
+    found = [json.loads(s3.get_object(Bucket=dev.logs_bucket, Key=o["Key"])["Body"].read()) for o in listed]
+    return sorted(found, key=lambda event: event["eventTime"])
+
+
+def test_good_rows_reach_the_table_and_bad_rows_the_quarantine_with_their_reasons(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "2,30,b", "1,x,a", "1,20,a", "3,-1,c")
+    (record,) = run(dev)
+    rows, version = read_version(dev, "visits")
+    assert rows.to_pylist() == [{"id": 2, "age": 30, "name": "b"}]
+    assert (version.snapshot, version.rows) == (record.snapshot, 1)
+    assert (record.verdict, record.rows, record.good, record.quarantined) == ("ingested", 4, 1, 3)
+    assert read_record(dev, "visits", batch) == record
+    assert [(row["_row"], row["id"], row["age"], row["name"]) for row in quarantined(dev, batch)] == [
+        (2, "1", "x", "a"),
+        (3, "1", "20", "a"),
+        (4, "3", "-1", "c"),
+    ]
+    assert quarantined(dev, batch)[2]["_reasons"] == [
+        {"column": "age", "rule": "minimum", "expected": "at least 0", "found": "-1"}
+    ]
+
+
+def test_a_batch_is_taken_in_once_whatever_its_name_and_however_often_the_job_runs(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    run(dev)
+    land(dev, tmp_path, "again.csv", "1,20,a")
+    assert run(dev) == []
+    assert ids(dev) == [1]
+    assert len(open_table(dev, "visits").snapshots()) == 1
+
+
+def test_each_batch_is_a_tagged_snapshot_that_can_be_read_ever_after(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    first = land(dev, tmp_path, "a.csv", "1,20,a")
+    land(dev, tmp_path, "b.csv", "3,20,a", "2,20,a")
+    a, b = run(dev)
+    assert a.snapshot is not None
+    assert ids(dev) == [1, 2, 3]
+    assert ids(dev, a.snapshot) == [1]
+    tags = open_table(dev, "visits").refs()
+    assert str(tags[tag_of(first)].snapshot_id) == a.snapshot
+    assert read_version(dev, "visits", b.snapshot)[1] == read_version(dev, "visits")[1]
+
+
+def test_the_content_digest_is_the_same_however_the_rows_came(account: EmulatedAccount, tmp_path: Path) -> None:
+    at_once, in_parts = make_environment("dev", CONTRACT), make_environment("dev", CONTRACT)
+    land(at_once, tmp_path, "a.csv", "1,20,a", "2,30,", "3,40,c")
+    land(in_parts, tmp_path, "a.csv", "3,40,c")
+    rows = pa.table({"name": [None, "a"], "id": pa.array([2, 1], pa.int8()), "age": [30.0, 20.0]})
+    pq.write_table(rows, tmp_path / "b.parquet")
+    collect(in_parts, "visits", tmp_path / "b.parquet")
+    run(at_once)
+    run(in_parts)
+    (_, one), (_, other) = read_version(at_once, "visits"), read_version(in_parts, "visits")
+    assert (one.content, one.rows) == (other.content, other.rows)
+    assert one.snapshot != other.snapshot
+
+
+def test_a_key_that_is_in_the_table_is_quarantined_by_a_later_batch(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    run(dev)
+    batch = land(dev, tmp_path, "b.csv", "1,21,a", "2,30,b")
+    run(dev)
+    assert ids(dev) == [1, 2]
+    (row,) = quarantined(dev, batch)
+    assert row["_reasons"][0]["expected"] == "a key that is not in the table yet"
+
+
+def test_a_file_that_is_refused_is_recorded_and_stays_and_the_others_are_taken_in(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.parquet"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    collect(dev, "visits", picture)
+    land(dev, tmp_path, "b.csv", "1,20,a")
+    refused, taken = run(dev)
+    assert (refused.file, refused.verdict, taken.verdict) == ("a.parquet", "refused", "ingested")
+    assert read_record(dev, "visits", digest_of_file(picture)) == refused
+    assert "a.parquet is refused: expected a Parquet file" in str(refused.refused)
+    boto3.client("s3").head_object(Bucket=dev.landing_bucket, Key="visits/a.parquet")
+    assert [record.verdict for record in run(dev)] == ["refused"]
+
+
+def test_a_batch_without_a_good_row_adds_no_snapshot_and_is_not_looked_at_again(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,x,a")
+    (record,) = run(dev)
+    assert (record.verdict, record.snapshot) == ("quarantined", None)
+    assert run(dev) == []
+    with pytest.raises(MlopsError, match="visits has no rows yet"):
+        read_version(dev, "visits")
+
+
+def test_a_column_that_the_contract_grew_is_added_to_the_table(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    (before,) = run(dev)
+    grown = contract(
+        column("age", "integer", required=True, minimum=0), column("name", "string"), column("ward", "string")
+    )
+    (tmp_path / "b.csv").write_text("id,age,name,ward\n2,30,b,east\n")
+    collect(dev, "visits", tmp_path / "b.csv")
+    run(dev, grown)
+    rows, _ = read_version(dev, "visits")
+    assert rows.select(["id", "ward"]).to_pylist() == [{"id": 1, "ward": None}, {"id": 2, "ward": "east"}]
+    assert read_version(dev, "visits", before.snapshot)[0].column_names == ["id", "age", "name"]
+
+
+def test_a_contract_that_changed_a_type_is_refused_before_anything_is_written(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    with pytest.raises(MlopsError, match="'age' as long, and the contract as string"):
+        run(dev, contract(column("age", "string"), column("name", "string")))
+    assert open_table(dev, "visits").snapshots() == []
+
+
+def test_a_commit_that_loses_against_another_is_tried_again_with_the_checks(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,mine", "2,30,mine")
+    real, calls = job.append, 0
+
+    def overtaken(table: Any, rows: Any, *rest: Any) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            other = open_table(dev, "visits")
+            theirs = pa.table({"id": [1], "age": [99], "name": ["theirs"]})
+            real(other, theirs.to_reader(), "sha256:" + "0" * 64, {})
+        return real(table, rows, *rest)
+
+    monkeypatch.setattr(job, "append", overtaken)
+    run(dev)
+    rows, _ = read_version(dev, "visits")
+    assert rows.select(["id", "name"]).to_pylist() == [{"id": 1, "name": "theirs"}, {"id": 2, "name": "mine"}]
+    assert [row["id"] for row in quarantined(dev, batch)] == ["1"]
+
+
+KILLED = """
+import os, signal, sys
+from pipelines.data import ingest as job
+from pipelines.declarations.environment import EnvironmentDescriptor
+from tests.pipelines.data.test_ingest import CONTRACT
+
+name, when, occurrence = sys.argv[1], sys.argv[2], int(sys.argv[3])
+real, calls = getattr(job, name), 0
+
+def killed(*arguments, **keys):
+    global calls
+    calls += 1
+    if calls == occurrence and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = real(*arguments, **keys)
+    if calls == occurrence:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+setattr(job, name, killed)
+job.ingest(EnvironmentDescriptor.from_environ(), CONTRACT, print)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "when", "occurrence", "committed"),
+    [
+        ("upload_rows", "after", 1, False),
+        ("append", "before", 1, False),
+        ("append", "after", 1, True),
+    ],
+    ids=["after the quarantine is written", "before the commit", "after the commit"],
+)
+def test_a_job_that_is_killed_and_runs_again_leaves_no_row_twice_and_loses_none(
+    dev: EnvironmentDescriptor, tmp_path: Path, name: str, when: str, occurrence: int, committed: bool
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b", "3,30,c")
+    environ = {**os.environ, "MLOPS_ENVIRONMENT": dev.model_dump_json()}
+    arguments = [sys.executable, "-c", KILLED, name, when, str(occurrence)]
+    done = subprocess.run(arguments, cwd=PROJECT.root, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (find_batch(open_table(dev, "visits"), batch) is not None) == committed
+    run(dev)
+    assert ids(dev) == [1, 3]
+    assert [row["id"] for row in quarantined(dev, batch)] == ["2"]
+    record = read_record(dev, "visits", batch)
+    assert record is not None
+    assert (record.verdict, record.good, record.quarantined) == ("ingested", 2, 1)
+    assert record.snapshot == read_version(dev, "visits")[1].snapshot
+
+
+def test_lineage_tells_where_rows_came_from_what_they_were_held_to_and_where_they_went(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,-5,b")
+    (record,) = run(dev)
+    start, complete = events(dev)
+    assert (start["eventType"], complete["eventType"]) == ("START", "COMPLETE")
+    assert start["run"]["runId"] == complete["run"]["runId"]
+    (source,), (table, quarantine) = complete["inputs"], complete["outputs"]
+    assert (source["namespace"], source["name"]) == (f"s3://{dev.landing_bucket}", "visits/a.csv")
+    held = {
+        (a["column"], a["assertion"]): a["success"]
+        for a in source["inputFacets"]["dataQualityAssertions"]["assertions"]
+    }
+    assert held[("age", "minimum")] is False
+    assert held[("id", "primaryKey")] is True
+    assert source["facets"]["version"]["datasetVersion"] == batch
+    assert table["name"] == f"table/{dev.catalog_database}/visits"
+    assert table["facets"]["version"]["datasetVersion"] == record.snapshot
+    assert [field["name"] for field in table["facets"]["schema"]["fields"]] == ["id", "age", "name"]
+    assert table["outputFacets"]["outputStatistics"]["rowCount"] == 1
+    assert quarantine["namespace"] == f"s3://{dev.lake_bucket}"
+
+
+def test_lineage_tells_of_a_refused_file_as_a_failure_with_the_reason(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("id,age\n1,2\n")
+    collect(dev, "visits", tmp_path / "a.csv")
+    run(dev)
+    start, fail = events(dev)
+    assert (start["eventType"], fail["eventType"]) == ("START", "FAIL")
+    assert "no 'name'" in fail["run"]["facets"]["errorMessage"]["message"]
+
+
+def test_lineage_goes_where_openlineage_is_configured_to_send_it(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "events.jsonl"
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "file")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(log))
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    run(dev)
+    assert [json.loads(line)["eventType"] for line in log.read_text().splitlines()] == ["START", "COMPLETE"]
+    assert events(dev) == []
+
+
+def test_lineage_that_cannot_be_written_does_not_fail_the_job(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    deaf = dev.model_copy(update={"logs_bucket": "no-such-bucket"})
+    assert [record.verdict for record in run(deaf)] == ["ingested"]
+
+
+def test_the_command_tells_what_became_of_a_file_and_fails_only_when_one_was_refused(
+    account: EmulatedAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = PROJECT.contract("diabetes-patients")
+    dev = make_environment("dev", declared)
+    monkeypatch.setenv("MLOPS_ENVIRONMENT", dev.model_dump_json())
+    monkeypatch.chdir(PROJECT.root)
+    collect(dev, declared.name, PROJECT.contracts_folder / "samples" / "diabetes-patients.csv")
+    assert command.main(["ingest", declared.name]) == 0
+    said = capsys.readouterr().out
+    assert "diabetes-patients.csv: 442 of 447 rows are in the table" in said
+    assert "1 row: sex: invalidValues" in said
+    (tmp_path / "z.csv").write_bytes(b"\x89PNG")
+    collect(dev, declared.name, tmp_path / "z.csv")
+    assert command.main(["ingest", declared.name]) == 1
+    captured = capsys.readouterr()
+    assert "diabetes-patients.csv: in the table already" in captured.out
+    assert captured.err.startswith("error: 1 of 1 files refused: z.csv")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "environment", "says"),
+    [
+        ("no-such", "{}", "no contract for 'no-such'"),
+        ("diabetes-patients", "", "MLOPS_ENVIRONMENT is not set"),
+        ("diabetes-patients", "{}", "expected this key"),
+    ],
+)
+def test_the_command_answers_a_mistake_with_an_error_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: str, environment: str, says: str
+) -> None:
+    monkeypatch.chdir(PROJECT.root)
+    monkeypatch.setenv("MLOPS_ENVIRONMENT", environment)
+    assert command.main(["ingest", dataset]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_a_dataset_without_a_table_is_an_error_that_says_what_to_do(account: EmulatedAccount, tmp_path: Path) -> None:
+    dev = make_environment("dev")
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    with pytest.raises(MlopsError, match="has no Iceberg table") as caught:
+        run(dev)
+    assert "mlops up --env dev" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a b.csv", ".csv"])
+def test_a_file_that_no_job_would_read_does_not_land(dev: EnvironmentDescriptor, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("id\n1\n")
+    with pytest.raises(MlopsError, match="cannot land"):
+        collect(dev, "visits", tmp_path / name)
+
+
+def test_a_snapshot_that_is_not_there_is_an_error_that_names_those_that_are(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    (record,) = run(dev)
+    with pytest.raises(MlopsError, match="no snapshot '12'") as caught:
+        read_version(dev, "visits", "12")
+    assert str(record.snapshot) in caught.value.fix

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.data.reading import read_batch
+from pipelines.data.validate import validate
+from pipelines.declarations.project import Project
+from tests.pipelines.data.diabetes_sample import sample
+
+PROJECT = Project.find(Path(__file__))
+SAMPLE = PROJECT.contracts_folder / "samples" / "diabetes-patients.csv"
+
+
+def test_the_sample_is_the_study_as_scikit_learn_has_it_and_the_rows_listed_as_refused() -> None:
+    assert SAMPLE.read_text() == sample()
+
+
+def test_of_the_sample_the_study_is_good_and_each_other_row_has_a_reason_of_its_own(tmp_path: Path) -> None:
+    contract = PROJECT.contract("diabetes-patients")
+    with validate(read_batch(SAMPLE, contract, tmp_path), contract, tmp_path) as checked:
+        summary = checked.summary
+        assert [row["patient_id"] for row in checked.good_rows().read_all().to_pylist()] == list(range(1, 443))
+    assert (summary.rows, summary.good, summary.quarantined) == (447, 442, 5)
+    assert {(reason.column, reason.rule, reason.rows) for reason in summary.reasons} == {
+        ("age", "required", 1),
+        ("bmi", "type", 1),
+        ("age", "maximum", 1),
+        ("patient_id", "primaryKey", 1),
+        ("sex", "invalidValues", 1),
+    }
