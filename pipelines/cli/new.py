@@ -58,8 +58,7 @@ from sklearn.linear_model import {estimator}
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipelines.training import TrainedModel, TrainingData
-from pipelines.training.sklearn_export import from_sklearn
+from pipelines.training import TrainedModel, TrainingData, from_sklearn
 
 
 def train(data: TrainingData) -> TrainedModel:

@@ -1,0 +1,86 @@
+"""The command line: how it answers people, and that it starts quickly."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli.main import VERBS, mlops
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLOPS_", "KUBE"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *arguments],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_verb_explains_itself() -> None:
+    listed = CliRunner().invoke(mlops, ["--help"]).output
+    for verb in VERBS:
+        assert f"\n  {verb} " in listed
+        done = CliRunner().invoke(mlops, [verb, "--help"])
+        assert done.exit_code == 0, done.output
+        assert "Usage:" in done.output
+
+
+def test_an_error_is_printed_on_stderr_without_a_traceback_and_with_what_to_do(tmp_path: Path) -> None:
+    done = run("check", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no Pulumi.yaml in ")
+    assert "fix: run this inside a clone" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_broken_declarations_are_all_listed_at_once(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.yaml").touch()
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {a: [}\n")
+    (tmp_path / "data-contracts").mkdir()
+    (tmp_path / "data-contracts" / "x.odcs.yaml").write_text("kind: Nothing\n")
+    done = run("check", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Pulumi.dev.yaml:1" in done.stderr
+    assert "x.odcs.yaml:1: kind: expected 'DataContract', found \"Nothing\"" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["up", "preview", "deploy", "output"])
+def test_without_a_running_local_target_a_command_says_how_to_start_it(verb: str, tmp_path: Path) -> None:
+    done = run(verb, "--env", "dev", MLOPS_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "no local target is running" in done.stderr
+    assert "mlops local start" in done.stderr
+
+
+def test_removing_an_environment_must_be_confirmed_by_its_name() -> None:
+    done = run("destroy", "--env", "prod", "--confirm", "production")
+    assert done.returncode == 1
+    assert "--confirm prod" in done.stderr
+
+
+def test_images_are_pinned_by_digest_only(tmp_path: Path) -> None:
+    done = run("images", "pin", "--env", "dev", "--training", "latest")
+    assert done.returncode == 1
+    assert "pinned by its digest" in done.stderr
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys, pipelines.cli.main as m; "
+        "heavy = {'pandas', 'sklearn', 'pulumi', 'pulumi_aws', 'duckdb', 'pyiceberg', 'moto', 'boto3', 'onnxruntime'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,56 @@
+"""`mlops new model` writes a starting point that passes the tests as it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli.main import mlops
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from tests.models.test_every_model import check_model
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    root = tmp_path / "fork"
+    root.mkdir()
+    for path in [*ROOT.glob("Pulumi*.yaml")]:
+        shutil.copy(path, root)
+    for folder in ("models", "data-contracts", "requirements"):
+        shutil.copytree(ROOT / folder, root / folder)
+    monkeypatch.chdir(root)
+    return Project(root)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project, task: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(mlops, ["new", "model", "churn", "--task", task])
+    assert done.exit_code == 0, done.output
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    checked = CliRunner().invoke(mlops, ["check"])
+    assert "all in order" in checked.output
+    check_model(Project(project.root), "churn", scratch)
+
+
+def test_a_new_model_overwrites_nothing(project: Project) -> None:
+    before = project.model_file("diabetes-progression").read_text()
+    done = CliRunner().invoke(mlops, ["new", "model", "diabetes-progression"])
+    assert isinstance(done.exception, MlopsError)
+    assert "already exists" in str(done.exception)
+    assert project.model_file("diabetes-progression").read_text() == before
+    assert project.dataset_names == ("diabetes-patients",)
+
+
+@pytest.mark.parametrize("name", ["Churn", "a", "../evil", "x" * 41, "churn_model"])
+def test_a_name_that_kubernetes_or_s3_would_not_take_is_refused(project: Project, name: str) -> None:
+    done = CliRunner().invoke(mlops, ["new", "model", name])
+    assert isinstance(done.exception, MlopsError)
+    assert "lower-case letters" in done.exception.fix
+    assert list((project.root / "models").iterdir()) == [project.models_folder / "diabetes-progression"]
