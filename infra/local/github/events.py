@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infra.local.github.workflow import Workflow
+if TYPE_CHECKING:  # git waits for the hooks, which need none of it
+    from infra.local.github.workflow import Workflow
 
 SERVER = "https://github.localhost"
 """A name that never leaves this machine (RFC 6761)."""

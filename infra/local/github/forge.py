@@ -10,10 +10,10 @@ It is a twin for one machine, not a security boundary: whoever runs here owns th
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
 import re
-import secrets
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,15 +127,15 @@ class Forge:
             self.bin / "gh": "infra.local.github.gh",
             self.bin / "connect": "infra.local.github.transport",
             self.git / "hooks" / "pre-receive": "infra.local.github.hooks",
-            self.git / "hooks" / "post-receive": "infra.local.github.hooks",
         }
         for path, module in programs.items():
-            # Isolated (-I): a job's PYTHONPATH must not decide what runs here.
+            # Isolated (-I): a job's PYTHONPATH must not decide what runs here. Git waits for all but gh, so without
+            # installed packages (-S), which take longer to find than all the rest.
+            options = "-I" if path.name == "gh" else "-I -S"
             code = f"import sys; sys.path.insert(0, {root}); from {module} import main; sys.exit(main(sys.argv[1:]))"
-            arguments = f"{path.name} " if path.parent.name == "hooks" else ""
             folder = shlex.quote(str(self.folder))
             text = f"#!/bin/sh\nMLOPS_FORGE=${{MLOPS_FORGE:-{folder}}}\nexport MLOPS_FORGE\n"
-            write_atomically(path, f'{text}exec {python} -I -c {shlex.quote(code)} {arguments}"$@"\n')
+            write_atomically(path, f'{text}exec {python} {options} -c {shlex.quote(code)} "$@"\n')
             path.chmod(0o700)
 
     @contextlib.contextmanager
@@ -160,7 +160,7 @@ class Forge:
 
     def register_app(self, slug: str, permissions: Mapping[str, str]) -> App:
         """Install an app and return its credentials; the state keeps a digest of the key only."""
-        app = App(slug, f"Iv-{slug}", f"local-app-key-{secrets.token_hex(24)}")
+        app = App(slug, f"Iv-{slug}", f"local-app-key-{os.urandom(24).hex()}")
         with self.change() as state:
             state["apps"][app.client_id] = {
                 "slug": slug,
@@ -176,7 +176,7 @@ class Forge:
             RefusedError: the credentials are wrong (401), or the app lacks a wanted permission (422).
         """
         found = self.store.read()["apps"].get(client_id)
-        if found is None or not secrets.compare_digest(found["key"], digest(private_key)):
+        if found is None or not hmac.compare_digest(found["key"], digest(private_key)):
             raise RefusedError(401, "A JSON web token could not be decoded", fix="check the app's id and private key")
         actor = Actor(f"{found['slug']}[bot]", "app", found["permissions"])
         for scope, level in (wanted or {}).items():
@@ -264,11 +264,13 @@ class Forge:
         move = {"ref": update.ref, "before": update.before, "after": update.after, "process": identity(process)}
         state["moves"].append({**move, "login": actor.login, "kind": actor.kind, **extra})
 
-    def settle(self) -> None:
-        """Turn the moves that happened into events."""
-        if self.store.read()["moves"]:
-            with self.change():
-                pass
+    def settled(self) -> State:
+        """The state, with the moves that happened turned into events."""
+        state = self.store.read()
+        if not state["moves"]:
+            return state
+        with self.change() as state:
+            return state
 
     def _settle(self, state: State) -> None:
         moves, state["moves"] = state["moves"], []
@@ -400,7 +402,7 @@ class Forge:
 
     def pull_requests(self) -> list[PullRequest]:
         """All pull requests, newest first."""
-        return self._pulls(self.store.read())
+        return self._pulls(self.settled())
 
     def pull_request(self, number: int) -> PullRequest:
         """One pull request.
@@ -408,7 +410,7 @@ class Forge:
         Raises:
             RefusedError: there is none with this number.
         """
-        return self._pull(self.store.read(), number)
+        return self._pull(self.settled(), number)
 
     @staticmethod
     def _pulls(state: State) -> list[PullRequest]:
@@ -441,7 +443,7 @@ class Forge:
 
     def facts(self, pull: PullRequest) -> MergeFacts:
         """What the merge depends on."""
-        return self._facts(self.store.read(), pull)
+        return self._facts(self.settled(), pull)
 
     def _facts(self, state: State, pull: PullRequest) -> MergeFacts:
         base = self.commit_of(pull.base) or pull.base_sha
@@ -457,7 +459,7 @@ class Forge:
 
     def blockers(self, pull: PullRequest) -> list[str]:
         """Why the rules forbid the merge; empty when they allow it."""
-        state = self.store.read()
+        state = self.settled()
         return blockers(pull, self._facts(state, pull), Settings.from_json(state["settings"]))
 
     def review(self, actor: Actor, number: int, *, approve: bool, body: str = "") -> Review:
@@ -539,7 +541,7 @@ class Forge:
             with self.change() as state:
                 state["moves"] = [move for move in state["moves"] if move["after"] != merged]
             raise RefusedError(409, "Base branch was modified. Review and try the merge again.") from None
-        self.settle()
+        self.settled()
         return merged
 
     def _squash_message(self, pull: PullRequest, base: str) -> str:
@@ -691,7 +693,7 @@ class Forge:
 
     def suppressed(self) -> list[dict[str, str]]:
         """The last events that started nothing, each with the reason."""
-        return list(self.store.read()["suppressed"])
+        return list(self.settled()["suppressed"])
 
     def changed_in(self, state: State, event: Event) -> tuple[str, ...]:
         """The files that an event changes, as `paths` filters see them."""

@@ -1,4 +1,4 @@
-"""What git runs in the bare repository when somebody pushes."""
+"""What git runs in the bare repository when somebody pushes, before it moves a branch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from infra.local.github.forge import Forge, RefUpdate
 from pipelines.declarations.errors import MlopsError
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`pre-receive` decides and announces; `post-receive` turns what happened into events."""
+def main(_arguments: Sequence[str]) -> int:
+    """`pre-receive`: decide, and announce what is about to move; whoever looks next makes events of it."""
     forge = Forge(Path(os.environ["MLOPS_FORGE"]))
-    if arguments[0] == "post-receive":
-        forge.settle()
-        return 0
     updates = []
     for line in sys.stdin:
         before, after, ref = line.split()

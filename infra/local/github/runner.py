@@ -67,7 +67,7 @@ class Runner:
         seen: tuple[int, int] | None = None
         try:
             while True:
-                if self.forge.store.version() != seen or self._woken.is_set():
+                if self.forge.store.version() != seen or self._woken.is_set() or self.forge.store.read()["moves"]:
                     self._woken.clear()
                     for execution in self._advance():
                         thread = threading.Thread(target=self._execute, args=(execution,))
@@ -109,7 +109,9 @@ class Runner:
 
     def _waiting(self) -> bool:
         state = self.forge.store.read()
-        return bool(state["events"]) or any(run["status"] == "queued" for run in state["runs"].values())
+        return bool(state["events"] or state["moves"]) or any(
+            run["status"] == "queued" for run in state["runs"].values()
+        )
 
     def _recover_if_needed(self) -> None:
         runs = self.forge.store.read()["runs"].values()

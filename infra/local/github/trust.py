@@ -42,7 +42,8 @@ def refusal(policy: Mapping[str, Any], claims: Mapping[str, str]) -> str:
     A Deny that fits, a principal other than GitHub's provider, a condition that does not hold or that is not known
     here: each refuses.
     """
-    reasons = []
+    reasons: list[str] = []
+    allowed = False
     for statement in _list(policy.get("Statement")):
         if "sts:AssumeRoleWithWebIdentity" not in _list(statement.get("Action")):
             reasons.append("the statement is not about sts:AssumeRoleWithWebIdentity")
@@ -59,11 +60,11 @@ def refusal(policy: Mapping[str, Any], claims: Mapping[str, str]) -> str:
         if statement.get("Effect") == "Deny":
             if not reason:
                 return "a Deny statement fits"
-        elif not reason:
-            return ""
-        else:
+        elif reason:
             reasons.append(reason)
-    return "; ".join(reasons) or "it has no statement"
+        else:
+            allowed = True
+    return "" if allowed else ("; ".join(reasons) or "it has no statement")
 
 
 def _unmet(conditions: Mapping[str, Any], claims: Mapping[str, str]) -> str:

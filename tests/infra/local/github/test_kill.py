@@ -76,14 +76,6 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
     assert book.read_text() == "1 1\n2 1\n1 2\n"
 
 
-def test_a_push_whose_last_hook_never_ran_still_starts_its_workflows(tmp_path: Path) -> None:
-    hub = hub_with(tmp_path, {"w.yml": "on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"})
-    (hub.forge.git / "hooks" / "post-receive").unlink()
-    commit = push(hub.clone(tmp_path / "clone", "maria"), "main", {"x": "1"})
-    assert hub.forge.store.read()["events"] == []
-    assert [(run.event, run.sha) for run in hub.pump()] == [("push", commit)]
-
-
 def test_a_push_that_was_announced_and_never_happened_leaves_nothing(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"README": "x"})
     forge = Forge(hub.forge.folder)
