@@ -60,6 +60,18 @@ def plan_deploy(base: str, environment: str) -> None:
     set_output("environments", json.dumps(chosen))
 
 
+@plan.command("review")
+@click.option("--base", required=True, help="The commit that the change would be merged into.")
+def plan_review(base: str) -> None:
+    """Whether a change holds releases (`releases`, a JSON list of their files), and anything else (`code`)."""
+    from pipelines.promotion.gather import RELEASE_FILE
+
+    files = Repository(Project.find().root).changed_files(base, "HEAD")
+    releases = [name for name in files if RELEASE_FILE.match(name)]
+    set_output("releases", json.dumps(releases))
+    set_output("code", json.dumps(len(releases) < len(files)))
+
+
 @plan.command("train")
 @click.option("--base", default="", help="The commit before the change; without it, all models.")
 @click.option("--model", default="", help="Only this model.")
