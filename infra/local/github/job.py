@@ -393,7 +393,12 @@ class JobExecution:
             mask=self.masks.add,
             at_end=self.endings.append,
         )
-        answer = perform(call, self.machine.twins)
+        try:
+            answer = perform(call, self.machine.twins)
+        except MlopsError:
+            raise
+        except Exception as error:  # an SDK's error, or a registered function's: it fails the step, as on GitHub
+            raise MlopsError(f"{action}: {type(error).__name__}: {error}") from error
         self.annotations += listener.annotations
         self.exported |= answer.exports
         self.paths = [*map(str, answer.paths), *self.paths]

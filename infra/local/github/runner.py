@@ -270,7 +270,7 @@ class Runner:
             conclusion, problems = execution.execute()
         except MlopsError as error:
             conclusion, problems = "failure", (str(error),)
-        except BaseException as error:  # a defect of the runner must not leave the run hanging
+        except Exception as error:  # a defect of the runner must not leave the run hanging
             conclusion, problems = "failure", (f"the runner failed: {type(error).__name__}: {error}",)
         with self.forge.change() as state:
             current = state["runs"][str(record["number"])]
@@ -548,10 +548,9 @@ class _RunExecution:
                 leg.result = self._perform(leg)
         except MlopsError as error:
             leg.result = JobResult(leg.job.id, leg.name, "failure", annotations=(Annotation("error", str(error)),))
-        except BaseException as error:
+        except Exception as error:  # a defect of the runner must not leave the run hanging
             what = Annotation("error", f"the runner failed: {type(error).__name__}: {error}")
             leg.result = JobResult(leg.job.id, leg.name, "failure", annotations=(what,))
-            raise
         finally:
             with self._changed:
                 self._leg_ended(leg)
