@@ -156,7 +156,10 @@ def start(
 
     Raises:
         MlopsError: a port is in use, it did not come up, or it runs already with another root or time scale.
+        ValueError: `time_scale` is out of its range.
     """
+    if not 0 < time_scale <= 1:
+        raise ValueError(f"time_scale must be above 0 and at most 1, not {time_scale}")
     home, root = home.resolve(), root.resolve()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone(home):
