@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import StringConstraints
 
@@ -16,3 +16,8 @@ ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")
 def table_name(dataset: str) -> str:
     """The Glue table of a dataset: Glue and SQL take no hyphens."""
     return dataset.replace("-", "_")
+
+
+def service_name(model: str, role: Literal["stable", "canary"]) -> str:
+    """The Kubernetes Service of a model's endpoint: before the pods that are trusted, or before those on trial."""
+    return f"{model}-{role}"

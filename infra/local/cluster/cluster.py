@@ -92,6 +92,7 @@ class Cluster:
             identity=self._identity,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
+            services=self._router.links,
         )
         self._pods = PodRunner(store, runtime)
         controllers: list[Controller] = [

@@ -22,7 +22,7 @@ def with_defaults(kind: Kind, obj: Object) -> Object:
         spec = {"concurrencyPolicy": "Allow", "suspend": False, **spec}
         spec = {"successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1, **spec}
     elif kind is SERVICE:
-        spec = {"type": "ClusterIP", "clusterIP": "None", "sessionAffinity": "None", **spec}
+        spec = {"type": "ClusterIP", "clusterIP": "127.0.0.1", "sessionAffinity": "None", **spec}
         spec["ports"] = [{"protocol": "TCP", "targetPort": port["port"], **port} for port in spec.get("ports") or ()]
     elif kind is POD:
         spec = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, **spec}

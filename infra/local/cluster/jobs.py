@@ -10,6 +10,7 @@ from infra.local.cluster.conditions import is_true, set_condition
 from infra.local.cluster.controller import Controller
 from infra.local.cluster.events import record
 from infra.local.cluster.kinds import JOB, POD
+from infra.local.cluster.pod_failures import judge_failures
 from infra.local.cluster.refusals import Refusal
 from infra.local.cluster.store import (
     Object,
@@ -61,7 +62,8 @@ class Jobs(Controller):
         uid, loop = uid_of(obj), asyncio.get_running_loop()
         started = self._started.setdefault(uid, loop.time())
         failed = [pod for pod in pods if _phase(pod) == "Failed"]
-        tries = len(failed) + sum(_restarts(pod) for pod in pods)
+        failures = judge_failures(obj["spec"].get("podFailurePolicy"), failed)
+        tries = failures.counted + sum(_restarts(pod) for pod in pods)
         limit = obj["spec"].get("backoffLimit")
         limit = _BACKOFF_LIMIT if limit is None else limit
         deadline = obj["spec"].get("activeDeadlineSeconds")
@@ -74,6 +76,8 @@ class Jobs(Controller):
             if any(_phase(pod) in ("Pending", "Running", "") for pod in active):
                 return 0.1
             self._finish(obj, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+        elif failures.final:
+            self._finish(obj, "Failed", "PodFailurePolicy", failures.final)
         elif tries > limit:
             for pod in active:
                 self._store.delete(POD, namespace_of(pod), name_of(pod))

@@ -59,6 +59,7 @@ class Runtime:
         identity: where pods get their credentials.
         drained: waits until no request is under way to the pod with that uid, for at most so many seconds.
         proxy: gives the address of the HTTP proxy that knows the names of Services.
+        services: gives the variables by which a pod of a namespace finds the Services there.
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Runtime:
     identity: Identity
     drained: Callable[[str, float], Awaitable[None]]
     proxy: Callable[[], str]
+    services: Callable[[str], dict[str, str]]
 
 
 class PodRunner:
@@ -281,7 +283,9 @@ class _RunningPod:
 
     async def _environment(self) -> dict[str, str] | None:
         """The container's variables, waiting for what they name; None when the pod ends before that is there."""
+        linked = self._spec.get("enableServiceLinks", True)
         base = {
+            **(self._runtime.services(namespace_of(self.object)) if linked else {}),
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._folder),
             "TMPDIR": str(self._folder / "tmp"),

@@ -1,4 +1,5 @@
-"""Takes requests to pods: one listening port an Ingress, and an HTTP proxy that knows the names of Services.
+"""Takes requests to pods: a listening port for each Ingress and each port of a Service, and an HTTP proxy that knows
+the names of Services.
 
 A request goes to one pod and is answered or failed by it. Only when no connection could be made, so that nothing was
 sent, another pod is tried.
@@ -9,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from infra.local.cluster.kinds import INGRESS
+from infra.local.cluster.kinds import INGRESS, SERVICE
+from infra.local.cluster.service_links import has_address, service_links
 from infra.local.cluster.store import Event, Object, Store, name_of, namespace_of, uid_of
 from infra.local.cluster.traffic import Endpoint, Target, endpoints_of, targets_of
 
@@ -35,6 +39,8 @@ _HOP_BY_HOP = {
     "transfer-encoding",
     "upgrade",
 }
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 _SMALL = 256 * 1024  # bytes; bodies up to this are passed on in one piece
 _IDLE = 2.0  # seconds; below any server's own, so that no request is sent into a connection that the server closes
 _CLOSING = 5.0  # seconds that a closed listener waits for its requests
@@ -46,6 +52,7 @@ class Router:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._listeners: dict[str, web.ServerRunner] = {}
+        self._doors: dict[str, dict[int, _Door]] = {}  # uid of a Service → its port → where that is
         self._under_way: Counter[str] = Counter()
         self._idle: dict[str, list[asyncio.Future[None]]] = {}
         self._turns: dict[str, dict[str, float]] = {}
@@ -61,7 +68,7 @@ class Router:
         return f"http://127.0.0.1:{self._proxy_port}"
 
     async def start(self) -> None:
-        """Opens the proxy, and a port for every Ingress from now on."""
+        """Opens the proxy, and a port for every Ingress and Service from now on."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
             auto_decompress=False,
@@ -75,10 +82,13 @@ class Router:
     async def close(self) -> None:
         """Closes everything at once."""
         self._closing = True
-        runners = [*self._listeners.values(), *([self._proxy] if self._proxy else [])]
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        doors = [door for doors in self._doors.values() for door in doors.values()]
+        for door in doors:
+            door.socket.close()
+        runners = [*self._listeners.values(), *(door.runner for door in doors), *([self._proxy] if self._proxy else [])]
         for runner in runners:
             await runner.cleanup()
         if self._session is not None:
@@ -92,10 +102,22 @@ class Router:
         self._idle.setdefault(uid, []).append(idle)
         await asyncio.wait([idle], timeout=seconds)
 
+    def links(self, namespace: str) -> dict[str, str]:
+        """The variables by which a pod of a namespace finds the Services that are there now."""
+        links: dict[str, str] = {}
+        for service in self._store.find_all(SERVICE, namespace):
+            doors = self._doors.get(uid_of(service), {})
+            links |= service_links(service, {port: door.port for port, door in doors.items()})
+        return links
+
     def _on_event(self, event: Event) -> None:
-        if event.kind is not INGRESS or self._closing:
+        if self._closing:
             return
         uid = uid_of(event.object)
+        if event.kind is SERVICE:
+            self._open_doors(event.object, gone=event.type == "DELETED")
+        if event.kind is not INGRESS:
+            return
         if event.type == "ADDED":
             self._begin(self._open(event.object))
         elif event.type == "DELETED" and uid in self._listeners:
@@ -123,6 +145,23 @@ class Router:
         if self._store.modify(INGRESS, ingress, report) is None:  # deleted meanwhile
             del self._listeners[uid]
             await runner.cleanup()
+
+    def _open_doors(self, service: Object, *, gone: bool) -> None:
+        """Gives each port of a Service a port of 127.0.0.1, which is known at once and answers a moment later."""
+        uid, namespace, name = uid_of(service), namespace_of(service), name_of(service)
+        doors = self._doors.setdefault(uid, {})
+        wanted = {port["port"] for port in service["spec"].get("ports") or ()} if has_address(service) else set()
+        for port in wanted - doors.keys() if not gone else ():
+
+            async def serve(request: web.BaseRequest, port: int = port) -> web.StreamResponse:
+                return await self._forward(request, namespace, name, port, "service")
+
+            doors[port] = door = _Door.open(serve)
+            self._begin(door.answer())
+        for port in [*doors] if gone else [*(doors.keys() - wanted)]:
+            self._begin(doors.pop(port).close())
+        if gone:
+            del self._doors[uid]
 
     async def _serve_ingress(self, namespace: str, name: str, request: web.BaseRequest) -> web.StreamResponse:
         ingress = self._store.find(INGRESS, namespace, name)
@@ -224,8 +263,40 @@ class Router:
                     idle.set_result(None)
 
 
+@dataclass(frozen=True)
+class _Door:
+    """Where a port of a Service listens."""
+
+    socket: socket.socket
+    runner: web.ServerRunner
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @classmethod
+    def open(cls, handler: Handler) -> _Door:
+        """Takes a free port; who connects before it answers waits."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        return cls(listening, web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=_CLOSING))
+
+    @property
+    def port(self) -> int:
+        """Of 127.0.0.1."""
+        return int(self.socket.getsockname()[1])
+
+    async def answer(self) -> None:
+        """Answers from now on."""
+        async with self._turn:
+            await self.runner.setup()
+            await web.SockSite(self.runner, self.socket).start()
+
+    async def close(self) -> None:
+        """Takes no more requests, and lets those under way end."""
+        async with self._turn:
+            await self.runner.cleanup()
+            self.socket.close()
+
+
 async def _listen(
-    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    handler: Handler,
 ) -> tuple[web.ServerRunner, int]:
     """A server on a free port of 127.0.0.1."""
     server = web.Server(handler, access_log=None)

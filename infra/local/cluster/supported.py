@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.local.cluster.kinds import CRON_JOB, INGRESS, JOB, ROLLOUT, Kind
+from infra.local.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, INGRESS, JOB, ROLLOUT, Kind
 from infra.local.cluster.templates import pod_spec_of
 
 _FIELD_REFS = {
@@ -16,7 +16,7 @@ _FIELD_REFS = {
     "status.podIP",
     "status.hostIP",
 }
-_JOB_FIELDS = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
+_JOB_FIELDS = ("successPolicy", "backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
 
 
 def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
@@ -30,6 +30,8 @@ def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
         found += _schedule(spec)
     if kind == ROLLOUT:
         found += _rollout(spec)
+    if kind in (ANALYSIS_TEMPLATE, ANALYSIS_RUN):
+        found += _analysis(spec)
     if kind == INGRESS and spec.get("tls"):
         found.append("spec.tls: the router speaks HTTP; on AWS name certificates in the ALB's annotations")
     pod = pod_spec_of(kind, obj)
@@ -44,6 +46,20 @@ def _job(spec: dict[str, Any]) -> list[str]:
         found.append("spec.completionMode: only NonIndexed is supported")
     if spec.get("manualSelector"):
         found.append("spec.manualSelector: not supported")
+    rules = (spec.get("podFailurePolicy") or {}).get("rules") or ()
+    if any(rule.get("onPodConditions") or rule.get("action") == "FailIndex" for rule in rules):
+        found.append("spec.podFailurePolicy: only rules on exit codes that fail the job, count or ignore are supported")
+    if rules and ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy") != "Never":
+        found.append("spec.podFailurePolicy: needs the restartPolicy Never, in Kubernetes too")
+    return found
+
+
+def _analysis(spec: dict[str, Any]) -> list[str]:
+    found = []
+    for metric in spec["metrics"]:
+        job = metric["provider"]["job"]["spec"]
+        problems = _job(job) + _pod((job.get("template") or {}).get("spec") or {})
+        found += [f"metric {metric['name']}: {what}" for what in problems]
     return found
 
 

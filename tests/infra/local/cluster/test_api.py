@@ -112,6 +112,10 @@ def test_a_rollout_is_held_to_what_the_cluster_runs(
     assert said in error.message
 
 
+ON_EXIT_1 = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
+ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
@@ -122,7 +126,11 @@ def test_a_rollout_is_held_to_what_the_cluster_runs(
         (job("x", "", pod={"container": {"ports": [{"name": "http", "containerPort": 80}]}}), "PORT must be '80'"),
         (job("x", "", pod={"container": {"livenessProbe": {"exec": {"command": ["true"]}}}}), "only httpGet"),
         (job("x", "", parallelism=3), "only 1 is supported"),
-        (job("x", "", podFailurePolicy={"rules": []}), "podFailurePolicy"),
+        (job("x", "", podFailurePolicy={"rules": [ON_DISRUPTION]}), "only rules on exit codes"),
+        (
+            job("x", "", pod={"restartPolicy": "OnFailure"}, podFailurePolicy={"rules": [ON_EXIT_1]}),
+            "needs the restartPolicy Never",
+        ),
     ],
 )
 def test_what_the_cluster_cannot_run_is_refused_and_not_run_differently(
