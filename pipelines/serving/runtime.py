@@ -54,6 +54,7 @@ class Runtime:
         }
         self._binding: Any = None
         self._row_outputs: list[Any] = []
+        self._row_output: Any = None
         tensors: Sequence[InputTensor | OutputTensor] = (*schema.inputs, *schema.outputs)
         # onnxruntime cannot bind text to memory of ours.
         if all(tensor.datatype != "BYTES" for tensor in tensors):
@@ -68,6 +69,7 @@ class Runtime:
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         self._binding = binding
         self._row_outputs = [array.ravel() for array in outputs]
+        self._row_output = self._row_outputs[0] if len(outputs) == 1 else None
 
     def run(self, feed: dict[str, Any]) -> list[Any]:
         """The outputs, in the schema's order.
@@ -83,6 +85,8 @@ class Runtime:
         if self._binding is None:
             return [array.ravel().tolist() for array in self.run(self.row)]
         self._session.run_with_iobinding(self._binding)
+        if self._row_output is not None:
+            return [self._row_output.tolist()]
         return [array.tolist() for array in self._row_outputs]
 
 

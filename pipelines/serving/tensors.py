@@ -95,7 +95,6 @@ class TensorReader:
         bounds = [_bounds(column, schema.datatype) for column in schema.columns] if self._ranged else []
         self._low = [low for low, _ in bounds]
         self._high = [high for _, high in bounds]
-        self._ranges = list(zip(self._low, self._high, strict=True))
         # An integer or a boolean of ONNX has no value that says it is absent.
         can_be_absent = schema.datatype in ("FP32", "FP64", "BYTES")
         self._nullable = [column.nullable and can_be_absent for column in schema.columns]
@@ -146,7 +145,7 @@ class TensorReader:
         """Whether a flat row is right as it stands. Comparing numbers one by one is faster than numpy for one row."""
         try:
             if self._ranged:
-                for value, (low, high) in zip(values, self._ranges, strict=True):
+                for value, low, high in zip(values, self._low, self._high):  # noqa: B905
                     if not low <= value <= high:
                         return False
             else:
@@ -200,10 +199,10 @@ class TensorReader:
             right = ((table >= self._low) & (table <= self._high)) | (np.isnan(table) & self._nullable)
             wrong = [] if right.all() else np.flatnonzero(~right.ravel()).tolist()
         elif self._ranged:
-            bounds = itertools.cycle(self._ranges)
+            lows, highs = itertools.cycle(self._low), itertools.cycle(self._high)
             wrong = [
                 i
-                for i, (value, (low, high)) in enumerate(zip(flat, bounds, strict=False))
+                for i, (value, low, high) in enumerate(zip(flat, lows, highs, strict=False))
                 if value is None or not low <= value <= high
             ]
         else:
