@@ -213,15 +213,18 @@ class _Reader:
         return operands[0] if len(operands) == 1 else Logical("&&", tuple(operands))
 
     def equality(self) -> Node:
-        node = self.comparison()
-        while operator := self.take("==", "!="):
-            node = Compare(node, operator, self.comparison())
-        return node
+        return self.chain(self.comparison, "==", "!=")
 
     def comparison(self) -> Node:
-        node = self.unary()
-        while operator := self.take("<=", ">=", "<", ">"):
-            node = Compare(node, operator, self.unary())
+        return self.chain(self.unary, "<=", ">=", "<", ">")
+
+    def chain(self, operand: Callable[[], Node], *operators: str) -> Node:
+        """Operands with one of `operators` between them, grouped from the left."""
+        node, depth = operand(), self.depth
+        while operator := self.take(*operators):
+            self.deeper()
+            node = Compare(node, operator, operand())
+        self.depth = depth
         return node
 
     def unary(self) -> Node:

@@ -97,14 +97,10 @@ class Forge:
         if self.store.exists():
             raise MlopsError(f"there is a repository in {self.folder} already", fix="remove the folder to start anew")
         self.bin.mkdir(parents=True, exist_ok=True, mode=0o700)
-        git(self.folder, "init", "--quiet", "--bare", f"--initial-branch={MAIN}", str(self.git))
-        for name, value in (
-            ("gc.auto", "0"),
-            ("uploadpack.allowAnySHA1InWant", "true"),
-            ("receive.denyNonFastForwards", "false"),
-            ("core.logAllRefUpdates", "true"),
-        ):
-            git(self.git, "config", name, value)
+        git(self.folder, "init", "--quiet", "--bare", "--template=", f"--initial-branch={MAIN}", str(self.git))
+        (self.git / "hooks").mkdir()
+        with (self.git / "config").open("a", encoding="utf-8") as config:
+            config.write("[gc]\n\tauto = 0\n[uploadpack]\n\tallowAnySHA1InWant = true\n")
         self._write_executables()
         environ = {"GIT_DIR": str(self.git), "GIT_WORK_TREE": str(source.resolve())}
         environ["GIT_INDEX_FILE"] = str(self.folder / "first-index")

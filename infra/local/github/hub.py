@@ -93,6 +93,7 @@ class Hub:
         for name, value in {
             "remote.origin.url": self.forge.url(),
             "user.name": user,
+            "commit.gpgSign": "false",
             "user.email": f"{user}@users.noreply.github.localhost",
             f"http.{SERVER}/.extraheader": authorization(token),
             **self.forge.remote_settings(),

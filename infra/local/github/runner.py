@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -613,7 +612,7 @@ class _RunExecution:
             self._check(state, leg.name, "")
         contexts = self._contexts(job, leg.values, environment, leg.index, leg.total)
         contexts["secrets"] = {**contexts["secrets"], "GITHUB_TOKEN": token}
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "-", leg.name)[:60] + (f"-{leg.index}" if leg.total > 1 else "")
+        slug = job.id if job.strategy is None else f"{job.id}.{leg.index}"
         folder = self.forge.run_folder(record["number"])
         attempt = f"attempt-{record['attempt']}"
         plan = Plan(

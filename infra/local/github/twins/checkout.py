@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from infra.local.github.access import RefusedError
@@ -37,7 +38,12 @@ def checkout(call: Call) -> Answer:
         raise MlopsError(f"actions/checkout: fetch-depth is a whole number, found {depth!r}")
     ref, commit = _wanted(call)
     folder.mkdir(parents=True, exist_ok=True)
+    again = (folder / ".git").exists()
+    if again:
+        shutil.rmtree(folder / ".git")
     _fetch(forge, folder, ref, commit, int(depth), tags=call.flag("fetch-tags", default=False))
+    if again and call.flag("clean", default=True):
+        git(folder, "clean", "--quiet", "-ffdx")
     if call.flag("persist-credentials", default=True):
         git(folder, "config", f"http.{SERVER}/.extraheader", authorization(token))
     call.log(f"{commit} ({ref or 'detached'})")
@@ -62,9 +68,9 @@ def _wanted(call: Call) -> tuple[str, str]:
 
 
 def _fetch(forge: Forge, folder: Path, ref: str, commit: str, depth: int, *, tags: bool) -> None:
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "config", "remote.origin.url", forge.url())
-    git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+    git(folder, "init", "--quiet", "--template=", "--initial-branch=main")
+    with (folder / ".git" / "config").open("a", encoding="utf-8") as config:
+        config.write(f'[remote "origin"]\n\turl = {forge.url()}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n')
     branch = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
     local = f"refs/remotes/origin/{branch}" if branch else f"refs/remotes/{ref.removeprefix('refs/') or 'commit'}"
     specs = [f"+{commit}:{local}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,15 +205,14 @@ def test_what_a_workflow_does_with_its_own_token_starts_no_workflow_and_the_reas
     assert [(run.event, run.actor) for run in hub.pump()] == [("pull_request", "mlops-bot[bot]")]
 
 
-@pytest.mark.parametrize("verb", ["open", "approve", "comment", "merge", "dispatch", "repository_dispatch", "close"])
-def test_a_token_may_only_what_its_permissions_say(tmp_path: Path, verb: str) -> None:
+def test_a_token_may_only_what_its_permissions_say(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     forge = hub.forge
     push(hub.clone(tmp_path / "clone", "maria"), "feature", {"y": "1"})
     hub.open("maria", "feature", "T")
     readers = dict.fromkeys(("contents", "pull-requests", "issues", "actions"), "read")
     app = Actor("reader[bot]", "app", readers)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "open": lambda: forge.open_pull_request(app, title="T", body="", head="feature"),
         "approve": lambda: forge.review(app, 1, approve=True),
         "comment": lambda: forge.comment(app, 1, "hi"),
@@ -221,8 +221,9 @@ def test_a_token_may_only_what_its_permissions_say(tmp_path: Path, verb: str) ->
         "repository_dispatch": lambda: forge.repository_dispatch(app, "drift", {}),
         "close": lambda: forge.close(app, 1),
     }
-    with pytest.raises(RefusedError, match="Resource not accessible by integration"):
-        calls[verb]()
+    for call in calls.values():
+        with pytest.raises(RefusedError, match="Resource not accessible by integration"):
+            call()
     assert hub.pull_request(1).state == "OPEN"
 
 
