@@ -20,6 +20,7 @@ help: ## This text
 
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
+	@test -e .venv || ln -s $(abspath $(VENV)) .venv
 
 $(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'

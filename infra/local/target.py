@@ -42,6 +42,12 @@ _ENDING_WITHIN = 10.0  # seconds that a supervisor which has begun to end may ta
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
+_IDENTITY = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
+)
+
+
 @dataclass(frozen=True)
 class LocalTarget:
     """A running local target.
@@ -82,13 +88,18 @@ class LocalTarget:
             "KUBECONFIG": str(self.home / "kubeconfig"),
         }
 
+    def environ_of_caller(self) -> dict[str, str]:
+        """The same, but for who one is: whoever has signed in already, as a job of a workflow has, stays that role."""
+        own = {name: value for name in _IDENTITY if (value := os.environ.get(name))}
+        return {**self.environ(), **own}
+
     def providers(self) -> dict[str, Provider]:
         """The providers by which the engine applies a stack here, by package."""
         from infra.local.aws.provider import AwsProvider
         from infra.local.kubernetes.provider import KubernetesProvider
 
         return {
-            "aws": AwsProvider(self.environ(), self.home / "aws"),
+            "aws": AwsProvider(self.environ_of_caller(), self.home / "aws"),
             "kubernetes": KubernetesProvider(self.home / "kubeconfig"),
         }
 

@@ -57,7 +57,7 @@ def publish_locally(target: LocalTarget, descriptor: EnvironmentDescriptor) -> I
     from infra.local.aws.cloud import Cloud
     from infra.local.aws.images import publish
 
-    cloud = Cloud(local_target.find(target.home).environ(), target.home / "aws")
+    cloud = Cloud(local_target.find(target.home).environ_of_caller(), target.home / "aws")
     found = {}
     for name in NAMES:
         repository = getattr(descriptor.repositories, name).partition("/")[2]

@@ -96,7 +96,7 @@ class LocalTarget(Target):
     def connect(self) -> None:
         from infra.local.target import find
 
-        os.environ.update(find(self.home).environ())
+        os.environ.update(find(self.home).environ_of_caller())
 
     def apply(self, operation: Operation, environment: str) -> None:
         from infra.local.deploy import deploy

@@ -19,7 +19,8 @@ class Cloud:
     """Reaches the AWS API that the standard variables name.
 
     Args:
-        environ: `AWS_ENDPOINT_URL`, `AWS_SHARED_CREDENTIALS_FILE`, `AWS_REGION`, as in `Account.environ()`. Taken as
+        environ: `AWS_ENDPOINT_URL`, `AWS_REGION` and `AWS_SHARED_CREDENTIALS_FILE`, as in `Account.environ()`, or
+            `AWS_ACCESS_KEY_ID` with the other two of its kind. Taken as
             an argument, so that a process can hold several accounts and need not change its own environment.
         home: where the account's files are.
     """
@@ -28,7 +29,7 @@ class Cloud:
         self.home = home
         self.region = environ["AWS_REGION"]
         self._endpoint = environ["AWS_ENDPOINT_URL"]
-        self._credentials = Path(environ["AWS_SHARED_CREDENTIALS_FILE"])
+        self._environ = dict(environ)
         self._making = threading.Lock()  # a session's clients are safe to share, making them is not
         self._session: Any = None
         self._clients: dict[tuple[str, str], Any] = {}
@@ -62,16 +63,7 @@ class Cloud:
         from botocore.config import Config
 
         if self._session is None:
-            profile = ConfigParser(interpolation=None)
-            profile.read(self._credentials, encoding="utf-8")
-            if "default" not in profile:
-                raise MlopsError(
-                    f"no AWS credentials in {self._credentials}", fix="start the local target: mlops local start."
-                )
-            self._session = boto3.Session(
-                aws_access_key_id=profile["default"]["aws_access_key_id"],
-                aws_secret_access_key=profile["default"]["aws_secret_access_key"],
-            )
+            self._session = boto3.Session(**self._credentials())
         return self._session.client(
             service,
             region_name=region,
@@ -83,6 +75,25 @@ class Cloud:
                 retries={"mode": "standard", "max_attempts": 3},
             ),
         )
+
+    def _credentials(self) -> dict[str, str]:
+        """Those in the environment, as a role that was assumed leaves them; otherwise those of the file."""
+        given = {
+            f"aws_{name}": self._environ[f"AWS_{name.upper()}"]
+            for name in ("access_key_id", "secret_access_key", "session_token")
+            if self._environ.get(f"AWS_{name.upper()}")
+        }
+        if "aws_access_key_id" in given:
+            return given
+        file = self._environ["AWS_SHARED_CREDENTIALS_FILE"]
+        profile = ConfigParser(interpolation=None)
+        profile.read(file, encoding="utf-8")
+        if "default" not in profile:
+            raise MlopsError(
+                f"no AWS credentials in {file}",
+                fix="start the local target: mlops local start; in a workflow, sign in before this step.",
+            )
+        return {f"aws_{name}": profile["default"][f"aws_{name}"] for name in ("access_key_id", "secret_access_key")}
 
 
 def code_of(error: Any) -> str:
