@@ -42,10 +42,11 @@ _ENDING_WITHIN = 10.0  # seconds that a supervisor which has begun to end may ta
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
-_IDENTITY = (
+IDENTITY = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
+    *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
 )
+"""The variables that say who one is to AWS."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ class LocalTarget:
         }
 
     def environ_of_caller(self) -> dict[str, str]:
-        """The same, but for who one is: whoever has signed in already, as a job of a workflow has, stays that role."""
-        own = {name: value for name in _IDENTITY if (value := os.environ.get(name))}
-        return {**self.environ(), **own}
+        """The same, but in a job of a workflow: that is who it signed in as, and nobody if it did not."""
+        if os.environ.get("GITHUB_ACTIONS") != "true":
+            return self.environ()
+        kept = {name: value for name, value in self.environ().items() if name not in IDENTITY}
+        return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
 
     def providers(self) -> dict[str, Provider]:
         """The providers by which the engine applies a stack here, by package."""

@@ -94,9 +94,12 @@ class LocalTarget(Target):
         return home(self.project)
 
     def connect(self) -> None:
-        from infra.local.target import find
+        from infra.local.target import IDENTITY, find
 
-        os.environ.update(find(self.home).environ_of_caller())
+        environ = find(self.home).environ_of_caller()
+        for name in IDENTITY:  # somebody's real account is none of the local target's business
+            os.environ.pop(name, None)
+        os.environ.update(environ)
 
     def apply(self, operation: Operation, environment: str) -> None:
         from infra.local.deploy import deploy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from configparser import ConfigParser
@@ -85,7 +86,7 @@ class Cloud:
         }
         if "aws_access_key_id" in given:
             return given
-        file = self._environ["AWS_SHARED_CREDENTIALS_FILE"]
+        file = self._environ.get("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         profile = ConfigParser(interpolation=None)
         profile.read(file, encoding="utf-8")
         if "default" not in profile:
