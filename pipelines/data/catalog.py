@@ -219,15 +219,22 @@ def _holds(stored: IcebergType, value: IcebergType) -> bool:
     return True
 
 
-def append(table: Table, rows: pa.RecordBatchReader, batch: str, properties: Mapping[str, str]) -> str:
+def append(
+    descriptor: EnvironmentDescriptor,
+    table: Table,
+    rows: pa.RecordBatchReader,
+    batch: str,
+    properties: Mapping[str, str],
+) -> str:
     """Add rows to a table and tag the snapshot, in one commit: either all of it happened, or nothing.
 
     A commit that loses against another one is not tried again here: what was checked against the table (is the batch
     in it, are its keys) may no longer hold.
 
     Args:
+        descriptor: the environment.
         table: the table, as it was when the rows were checked.
-        rows: with the table's columns; read as a stream.
+        rows: with columns of the table; read as a stream.
         batch: digest of the landing file.
         properties: noted with the snapshot, besides the batch.
 
@@ -241,12 +248,10 @@ def append(table: Table, rows: pa.RecordBatchReader, batch: str, properties: Map
     from pyiceberg.table import TableProperties
     from pyiceberg.table.update.snapshot import ManageSnapshots
 
-    # Only in this process's copy: other writers keep their own settings. The smaller parts bound the memory.
-    settings = {
-        **table.metadata.properties,
-        TableProperties.COMMIT_NUM_RETRIES: "0",
-        TableProperties.WRITE_TARGET_FILE_SIZE_BYTES: str(128 << 20),
-    }
+    from pipelines.data.files import write_data_files
+
+    # Only in this process's copy: other writers of the table keep their own setting.
+    settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
     once = IcebergTable(
         identifier=table.name(),
         metadata=table.metadata.model_copy(update={"properties": settings}),
@@ -254,25 +259,10 @@ def append(table: Table, rows: pa.RecordBatchReader, batch: str, properties: Map
         io=table.io,
         catalog=table.catalog,
     )
+    paths = write_data_files(descriptor, table, rows)
     with once.transaction() as transaction:
-        transaction.append(_as_table_has_it(table, rows), snapshot_properties={BATCH: batch, **properties})
+        transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
         added: Any = transaction.table_metadata.current_snapshot_id
         with ManageSnapshots(transaction) as manage:
             manage.create_tag(added, tag_of(batch))
     return str(added)
-
-
-def _as_table_has_it(table: Table, rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """`rows` in the table's own Arrow schema: Iceberg compares order, types and which columns must have a value."""
-    import pyarrow as pa
-    from pyiceberg.io.pyarrow import schema_to_pyarrow
-
-    schema = schema_to_pyarrow(table.schema(), include_field_ids=False)
-    schema = pa.schema([field for field in schema if field.name in rows.schema.names])
-
-    def batches() -> Any:
-        for batch in rows:
-            arrays = [batch.column(field.name).cast(field.type) for field in schema]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())

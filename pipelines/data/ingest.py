@@ -199,7 +199,7 @@ def _attempt(
             CONTRACT: contract.version,
             PRIMARY_KEY: ",".join(contract.primary_key),
         }
-        snapshot = append(table, checked.good_rows(), batch, properties)
+        snapshot = append(descriptor, table, checked.good_rows(), batch, properties)
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record

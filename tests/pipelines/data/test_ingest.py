@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import __main__ as command
+from pipelines.data import files
 from pipelines.data import ingest as job
 from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import ingest
@@ -127,6 +129,35 @@ def test_the_content_digest_is_the_same_however_the_rows_came(account: EmulatedA
     assert one.snapshot != other.snapshot
 
 
+def test_a_stream_of_rows_becomes_several_files_and_is_never_held_as_a_whole(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST_GROUP", 2_000)
+    monkeypatch.setattr(files, "LARGEST_FILE", 3_000)
+    given, most_ahead, seen = 0, 0, 0
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        nonlocal given, most_ahead
+        for start in range(0, 1000, 100):
+            most_ahead = max(most_ahead, given - seen)
+            given += 1
+            numbers = list(range(start, start + 100))
+            yield pa.record_batch({"id": numbers, "age": numbers, "name": [str(number) for number in numbers]})
+
+    class Written(pq.ParquetWriter):
+        def write_table(self, table: pa.Table, *rest: Any, **keys: Any) -> None:
+            nonlocal seen
+            seen += len(table) // 100
+            super().write_table(table, *rest, **keys)
+
+    monkeypatch.setattr(files.pq, "ParquetWriter", Written)
+    rows = pa.RecordBatchReader.from_batches(next(stream()).schema, stream())
+    places = files.write_data_files(dev, open_table(dev, "visits"), rows)
+    assert len(places) > 1
+    assert seen == 10
+    assert most_ahead <= 2
+
+
 def test_a_key_that_is_in_the_table_is_quarantined_by_a_later_batch(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
     run(dev)
@@ -192,14 +223,14 @@ def test_a_commit_that_loses_against_another_is_tried_again_with_the_checks(
     batch = land(dev, tmp_path, "a.csv", "1,20,mine", "2,30,mine")
     real, calls = job.append, 0
 
-    def overtaken(table: Any, rows: Any, *rest: Any) -> str:
+    def overtaken(*arguments: Any) -> str:
         nonlocal calls
         calls += 1
         if calls == 1:
             other = open_table(dev, "visits")
             theirs = pa.table({"id": [1], "age": [99], "name": ["theirs"]})
-            real(other, theirs.to_reader(), "sha256:" + "0" * 64, {})
-        return real(table, rows, *rest)
+            real(dev, other, theirs.to_reader(), "sha256:" + "0" * 64, {})
+        return real(*arguments)
 
     monkeypatch.setattr(job, "append", overtaken)
     run(dev)
@@ -210,6 +241,7 @@ def test_a_commit_that_loses_against_another_is_tried_again_with_the_checks(
 
 KILLED = """
 import os, signal, sys
+from pipelines.data import files
 from pipelines.data import ingest as job
 from pipelines.declarations.environment import EnvironmentDescriptor
 from tests.pipelines.data.test_ingest import CONTRACT
