@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.committing import git
 
 FIELDS = "number,title,headRefName,url,state"
 
@@ -107,15 +108,15 @@ class Forge:
             MlopsError: git or `gh` failed.
         """
         names = [str(file.relative_to(self.root)) for file in files]
-        back = self._git("rev-parse", "HEAD")
+        back = git(self.root, "rev-parse", "HEAD")
         try:
-            self._git("checkout", "--quiet", "-B", branch)
-            self._git("add", "--", *names)
-            if self._git("status", "--porcelain", "--", *names):
-                self._git("commit", "--quiet", "--message", message, "--", *names)
-            self._git("push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
+            git(self.root, "checkout", "--quiet", "-B", branch)
+            git(self.root, "add", "--", *names)
+            if git(self.root, "status", "--porcelain", "--", *names):
+                git(self.root, "commit", "--quiet", "--message", message, "--", *names)
+            git(self.root, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
         finally:
-            self._git("checkout", "--quiet", "--detach", back)
+            git(self.root, "checkout", "--quiet", "--detach", back)
         found = self.open_pull_request(branch)
         if found is None:
             with self._text(body) as file:
@@ -166,12 +167,6 @@ class Forge:
         newest = {review["user"]["login"]: review["state"] for review in reviews}
         approvers = sorted(login for login, state in newest.items() if state == "APPROVED")
         return Merge(number, str(merged[0]["user"]["login"]), tuple(approvers))
-
-    def _git(self, *arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MlopsError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
-        return done.stdout.strip()
 
     def _text(self, text: str) -> _TextFile:
         return _TextFile(text)

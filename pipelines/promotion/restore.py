@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
+from pipelines.promotion.committing import git
 from pipelines.promotion.images import replace_file
 
 ATTEMPTS = 5
@@ -26,26 +25,18 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     name = path.relative_to(project.root).as_posix()
     release = Release(model=model, environment=environment, bundle=target, replaces=bad)
     for attempt in range(ATTEMPTS):
-        _git(project, "fetch", "--quiet", "origin", "main")
-        _git(project, "checkout", "--quiet", "--detach", "origin/main")
+        git(project.root, "fetch", "--quiet", "origin", "main")
+        git(project.root, "checkout", "--quiet", "--detach", "origin/main")
         if project.release(model, environment).bundle == target:
-            return _git(project, "rev-parse", "HEAD")
+            return git(project.root, "rev-parse", "HEAD")
         replace_file(path, render_release(release))
         message = f"Roll {model} in {environment} back\n\n{reason}\n"
-        _git(project, "commit", "--quiet", "--message", message, "--", name)
+        git(project.root, "commit", "--quiet", "--message", message, "--", name)
         try:
-            _git(project, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+            git(project.root, "push", "--quiet", "origin", "HEAD:refs/heads/main")
         except MlopsError:
             if attempt + 1 == ATTEMPTS:
                 raise
             continue
-        return _git(project, "rev-parse", "HEAD")
+        return git(project.root, "rev-parse", "HEAD")
     raise AssertionError("unreachable")
-
-
-def _git(project: Project, *arguments: str) -> str:
-    identity = ["-c", "user.name=mlops", "-c", "user.email=mlops@users.noreply.github.com"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=project.root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MlopsError(f"git {' '.join(arguments[:2])}: {done.stderr.strip()}")
-    return done.stdout.strip()
