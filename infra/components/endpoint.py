@@ -14,9 +14,11 @@ from infra.components.labels import labels, ownership, selector
 from infra.components.pod import PodArgs, pod_spec
 from infra.components.registry import Registry
 from infra.components.storage import Storage
+from infra.components.trial import Trial, TrialArgs, asker, trial_step
 from infra.environment import Environment
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.model import Model, RolloutStep
+from pipelines.declarations.names import service_name
 
 PORT = 8080
 """What a serving pod listens on."""
@@ -26,6 +28,7 @@ SERVICE_PORT = 80
 
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"  # Open Inference Protocol v2
 _BUSY_PERCENT = 70
+_STANDBY_SECONDS = 600
 
 # The load balancer hears of a pod's end and stops sending before the pod stops answering; then requests in flight
 # are finished.
@@ -80,7 +83,10 @@ class Endpoint(pulumi.ComponentResource):
                 # A load balancer with targets by IP sends from its own addresses in its subnets.
                 ingress=[
                     {
-                        "from": [{"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs],
+                        "from": [
+                            *({"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs),
+                            {"podSelector": {"matchLabels": selector(asker(model))}},
+                        ],
                         "ports": [{"protocol": "TCP", "port": PORT}],
                     }
                 ],
@@ -88,10 +94,25 @@ class Endpoint(pulumi.ComponentResource):
             parent=self,
         )
         self._args, self._name, self._workload = args, model, workload.name
-        services = [self._service(f"{model}-{role}") for role in ("stable", "canary")]
+        self._stable, self._canary = service_name(model, "stable"), service_name(model, "canary")
+        services = [self._service(name) for name in (self._stable, self._canary)]
+        trial = Trial(
+            model,
+            TrialArgs(
+                environment,
+                args.model,
+                PORT,
+                args.registry,
+                args.namespace,
+                args.image,
+                args.digest,
+                args.descriptor,
+            ),
+            parent=self,
+        )
         # Side by side: the ingress is ready when pods answer, and the rollout steps when the ingress is there.
         ingress = self._ingress(services)
-        rollout = self._rollout([workload, *services])
+        rollout = self._rollout([workload, trial, *services])
         self._autoscaler(rollout)
         self._disruption_budget()
         self.url: pulumi.Output[str | None] = ingress.status.apply(url_of)
@@ -125,7 +146,7 @@ class Endpoint(pulumi.ComponentResource):
         in whose place Argo writes the annotation that weighs the two services."""
         args = self._args
         tags = args.environment.tags(args.model)
-        backend = {"service": {"name": f"{self._name}-stable", "port": {"name": "use-annotation"}}}
+        backend = {"service": {"name": self._stable, "port": {"name": "use-annotation"}}}
         options = {
             "scheme": "internal",
             "target-type": "ip",
@@ -149,7 +170,7 @@ class Endpoint(pulumi.ComponentResource):
                 parent=self,
                 depends_on=services,
                 ignore_changes=[
-                    f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._name}-stable"]',
+                    f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._stable}"]',
                     'metadata.annotations["rollouts.argoproj.io/managed-alb-actions"]',
                 ],
             ),
@@ -206,12 +227,14 @@ class Endpoint(pulumi.ComponentResource):
                 "template": {"metadata": {"labels": pods, "annotations": about}, "spec": pod_spec(pod)},
                 "strategy": {
                     "canary": {
-                        "stableService": f"{self._name}-stable",
-                        "canaryService": f"{self._name}-canary",
+                        "stableService": self._stable,
+                        "canaryService": self._canary,
                         "trafficRouting": {"alb": {"ingress": self._name, "servicePort": SERVICE_PORT}},
                         "maxSurge": "100%",
                         "maxUnavailable": 0,
-                        "steps": steps_of(serving.rollout),
+                        # The release before stays up for a while: back to it in no time.
+                        "scaleDownDelaySeconds": _STANDBY_SECONDS,
+                        "steps": steps_of(serving.rollout, trial_step(self._name, args.bundle)),
                     }
                 },
             },
@@ -278,13 +301,21 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
     }
 
 
-def steps_of(rollout: tuple[RolloutStep, ...]) -> list[dict[str, Any]]:
-    """The steps of Argo Rollouts; a pause without a duration would wait for a person, so zero seconds is no pause."""
+def steps_of(rollout: tuple[RolloutStep, ...], trial: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of Argo Rollouts: after each weight, and its pause, the release must pass the trial.
+
+    A pause without a duration would wait for a person, so zero seconds is no pause.
+
+    Args:
+        rollout: the weights and pauses.
+        trial: the step in which the release is asked.
+    """
     steps: list[dict[str, Any]] = []
     for step in rollout:
         steps.append({"setWeight": step.weight})
         if step.pause_seconds:
             steps.append({"pause": {"duration": f"{step.pause_seconds}s"}})
+        steps.append(trial)
     return steps
 
 

@@ -29,6 +29,7 @@ class WorkloadArgs:
         statements: of its role's policy.
         model: the model it works for; None where it works for all.
         ingress: rules of its network policy for who may reach it; none: nobody.
+        egress: more rules for whom it may reach, besides names, AWS and its credentials.
     """
 
     environment: Environment
@@ -36,6 +37,7 @@ class WorkloadArgs:
     statements: Statements
     model: Model | None = None
     ingress: Sequence[Mapping[str, Any]] = ()
+    egress: Sequence[Mapping[str, Any]] = ()
 
 
 class Workload(pulumi.ComponentResource):
@@ -91,7 +93,7 @@ class Workload(pulumi.ComponentResource):
                 "podSelector": {"matchLabels": selector(name)},
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": list(args.ingress),
-                "egress": _EGRESS,
+                "egress": [*_EGRESS, *args.egress],
             },
             opts=options,
         )

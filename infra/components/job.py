@@ -10,6 +10,7 @@ import pulumi_kubernetes as k8s
 
 from infra.components.labels import labels, ownership
 from infra.components.pod import PodArgs, pod_spec
+from infra.environment import Environment
 from pipelines.declarations.model import Model
 
 _NEVER_OF_ITSELF = "0 0 1 1 *"  # a suspended CronJob needs a schedule all the same
@@ -35,13 +36,14 @@ class JobArgs:
     model: Model | None = None
 
 
+def carried_by(workload: str, environment: Environment, model: Model | None) -> dict[str, Any]:
+    """The labels and annotations of a job and its pods."""
+    return {"labels": labels(environment, workload, model), "annotations": ownership(environment, model)}
+
+
 def cron_job(name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> k8s.batch.v1.CronJob:
     """The CronJob of a job."""
-    environment = args.pod.environment
-    carried: dict[str, Any] = {
-        "labels": labels(environment, name, args.model),
-        "annotations": ownership(environment, args.model),
-    }
+    carried = carried_by(name, args.pod.environment, args.model)
     return k8s.batch.v1.CronJob(
         name,
         metadata={"name": name, "namespace": args.namespace, **carried},

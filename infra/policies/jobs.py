@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, holds
 from infra.policies.rule import Finding, rule
-from infra.policies.workloads import CRON_JOB, JOB
+from infra.policies.workloads import CRON_JOB, JOB, analysis_jobs
 
 
 @rule("k8s-job-ends", "A job gives up, ends in time, and is cleaned away")
@@ -31,3 +31,4 @@ def _specs(graph: Graph) -> Iterator[tuple[PlannedResource, object]]:
             spec = resource.at(*path)
             if spec is not UNKNOWN:
                 yield resource, spec
+    yield from analysis_jobs(graph)

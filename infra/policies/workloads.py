@@ -24,6 +24,8 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
     "kubernetes:core/v1:Pod": (),
 }
 
+ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"
+
 LASTING = (ROLLOUT, DEPLOYMENT, STATEFUL_SET)
 """What answers requests until it is told to stop."""
 
@@ -65,9 +67,22 @@ class Workload:
 
 def workloads(graph: Graph, *types: str) -> Iterator[Workload]:
     """The workloads of the graph, of some types or all."""
-    for type_ in types or tuple(_TEMPLATES):
+    for type_ in types or (*_TEMPLATES, ANALYSIS_TEMPLATE):
+        if type_ == ANALYSIS_TEMPLATE:
+            for resource, spec in analysis_jobs(graph):
+                yield Workload(resource, at(spec, "template"))
+            continue
         for resource in graph.of_type(type_):
             path = _TEMPLATES[type_]
             template = resource.at(*path) if path else resource.plain
             if template is not UNKNOWN:
                 yield Workload(resource, template)
+
+
+def analysis_jobs(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
+    """The jobs that Argo Rollouts makes to ask about a release, with the template that has them."""
+    for resource in graph.of_type(ANALYSIS_TEMPLATE):
+        for metric in elements(resource.at("spec", "metrics")):
+            spec = at(metric, "provider", "job", "spec")
+            if spec is not None and spec is not UNKNOWN:
+                yield resource, spec

@@ -21,6 +21,7 @@ from pipelines.declarations.contract import Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
+from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
     ACCOUNT,
     BUNDLE,
@@ -35,7 +36,10 @@ from tests.infra.recording import (
 
 CRON_JOB = "kubernetes:batch/v1:CronJob"
 ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
+ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"
 MODEL = "diabetes-progression"
+CHECK = f"check-{MODEL}"
+ASKED = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}]}}
 DATASET = "diabetes-patients"
 
 
@@ -56,7 +60,7 @@ def test_later_environments_have_no_data_job_no_training_job_and_no_role_for_one
     graphs: dict[str, Recording], environment: str
 ) -> None:
     assert graphs[environment].of_type(CRON_JOB) == {}
-    assert set(graphs[environment].of_type("aws:iam/role:Role")) == {f"serve-{MODEL}"}
+    assert set(graphs[environment].of_type("aws:iam/role:Role")) == {f"serve-{MODEL}", f"check-{MODEL}"}
 
 
 def test_the_descriptor_is_whole_and_names_what_was_made(graph: Recording) -> None:
@@ -273,6 +277,8 @@ def test_a_graph_that_lacks_a_safeguard_is_refused(graphs: dict[str, Recording],
 def _pods(graph: Recording) -> list[dict[str, Any]]:
     templates = [job.at("spec", "jobTemplate", "spec", "template") for job in graph.of_type(CRON_JOB).values()]
     templates += [rollout.at("spec", "template") for rollout in graph.of_type(ROLLOUT).values()]
+    asking = [found.at("spec", "metrics", 0, "provider") for found in graph.of_type(ANALYSIS_TEMPLATE).values()]
+    templates += [provider["job"]["spec"]["template"] for provider in asking]
     return [template["spec"] for template in templates]
 
 
@@ -337,15 +343,31 @@ def test_traffic_moves_by_the_steps_of_the_model_through_services_the_ingress_kn
     assert canary["steps"] == [
         {"setWeight": 10},
         {"pause": {"duration": "1s"}},
+        ASKED,
         {"setWeight": 50},
         {"pause": {"duration": "1s"}},
+        ASKED,
     ]
+    assert canary["scaleDownDelaySeconds"] == 600
     services = graph.of_type("kubernetes:core/v1:Service")
     assert {canary["stableService"], canary["canaryService"]} == set(services)
     ingress = graph.one("kubernetes:networking.k8s.io/v1:Ingress", canary["trafficRouting"]["alb"]["ingress"])
     backend = ingress.at("spec", "rules", 0, "http", "paths", 0, "backend", "service")
     assert backend == {"name": canary["stableService"], "port": {"name": "use-annotation"}}
     assert ingress.at("spec", "ingressClassName") == "alb"
+
+
+def test_between_the_steps_a_job_of_its_own_identity_asks_the_release_that_is_on_trial(graph: Recording) -> None:
+    (metric,) = graph.one(ANALYSIS_TEMPLATE, CHECK).at("spec", "metrics")
+    spec = metric["provider"]["job"]["spec"]
+    pod = spec["template"]["spec"]
+    command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
+    assert pod["containers"][0]["command"] == command
+    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, True)
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
+    assert FAILED != INCONCLUSIVE
+    assert graph.one(ANALYSIS_TEMPLATE, CHECK).urn in graph.dependencies[graph.one(ROLLOUT, MODEL).urn]
 
 
 def test_what_controllers_change_is_left_to_them(graph: Recording) -> None:
@@ -365,13 +387,21 @@ def test_a_pod_answers_until_the_load_balancer_has_stopped_sending(graph: Record
     assert pod["terminationGracePeriodSeconds"] > waits
 
 
-def test_nobody_reaches_a_job_and_only_the_load_balancer_an_endpoint(graphs: dict[str, Recording]) -> None:
+def test_nobody_reaches_a_job_and_only_the_load_balancer_and_the_check_an_endpoint(
+    graphs: dict[str, Recording],
+) -> None:
     policies = graphs["dev"].of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
     assert policies[f"train-{MODEL}"].at("spec", "ingress") == []
     assert policies[f"ingest-{DATASET}"].at("spec", "ingress") == []
     (opened,) = policies[f"serve-{MODEL}"].at("spec", "ingress")
     assert opened["ports"] == [{"protocol": "TCP", "port": 8080}]
-    assert {block["ipBlock"]["cidr"] for block in opened["from"]} == {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+    *blocks, asker = opened["from"]
+    assert {block["ipBlock"]["cidr"] for block in blocks} == {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+    assert asker == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": CHECK}}}
+    asks = policies[CHECK].at("spec", "egress")[-1]
+    assert asks["to"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": f"serve-{MODEL}"}}}]
+    assert asks["ports"] == opened["ports"]
+    assert policies[CHECK].at("spec", "ingress") == []
 
 
 def test_no_pod_reaches_the_node_s_metadata(graph: Recording) -> None:

@@ -43,7 +43,8 @@ def key_context(purpose: str) -> dict[str, str]:
 
 DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
 SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
-SERVE, TRAIN, INGEST = f"serve-{MODEL}", f"train-{MODEL}", f"ingest-{DATASET}"
+SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
+TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ SERVE, TRAIN, INGEST = f"serve-{MODEL}", f"train-{MODEL}", f"ingest-{DATASET}"
         (INGEST, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
         (INGEST, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (INGEST, "glue:UpdateTable", glue("catalog")),
+        (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
     ],
 )
 def test_a_role_may_do_its_work(allowed: Allowed, role: str, action: str, resource: str) -> None:
@@ -79,6 +81,11 @@ def test_a_role_may_do_its_work(allowed: Allowed, role: str, action: str, resour
         (SERVE, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (SERVE, "s3:PutObject", s3("logs", "s3-access/registry/1")),
         (SERVE, "kms:Sign", SIGNING_KEY),
+        (CHECK, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/golden.json")),
+        (CHECK, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
+        (CHECK, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (CHECK, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (CHECK, "kms:Sign", SIGNING_KEY),
         (TRAIN, "s3:DeleteObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
         (TRAIN, "s3:DeleteObjectVersion", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
         (TRAIN, "s3:BypassGovernanceRetention", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),

@@ -36,6 +36,7 @@ SERVICE = f"{K8S}core/v1:Service"
 ROLLOUT = f"{K8S}argoproj.io/v1alpha1:Rollout"
 CRON_JOB = f"{K8S}batch/v1:CronJob"
 JOB = f"{K8S}batch/v1:Job"
+ANALYSIS_TEMPLATE = f"{K8S}argoproj.io/v1alpha1:AnalysisTemplate"
 BUDGET = f"{K8S}policy/v1:PodDisruptionBudget"
 NETWORK = f"{K8S}networking.k8s.io/v1:NetworkPolicy"
 INGRESS = f"{K8S}networking.k8s.io/v1:Ingress"
@@ -253,6 +254,12 @@ JOB_SPEC = {
     "ttlSecondsAfterFinished": 60.0,
     "template": {"metadata": {"labels": {"app": "train"}}, "spec": {**POD, "serviceAccountName": "train"}},
 }
+CHECK_SPEC = {
+    **JOB_SPEC,
+    "template": {"metadata": {"labels": {"app": "check"}}, "spec": {**POD, "serviceAccountName": "check"}},
+}
+ASKED = {"analysis": {"templates": [{"templateName": "check"}]}}
+STEPS = [{"setWeight": 10.0}, {"pause": {"duration": "60s"}}, ASKED, {"setWeight": 50.0}, ASKED]
 DNS = {"to": [{"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": [{"port": 53.0}]}
 FROM_VPC = {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 8080.0}]}
 
@@ -288,12 +295,17 @@ CLUSTER: Resources = [
     resource(NETWORK, DENY, name="default-deny"),
     resource(NETWORK, opening("serve"), name="serve"),
     resource(NETWORK, opening("train"), name="train"),
+    resource(NETWORK, opening("check"), name="check"),
     resource(SERVICE_ACCOUNT, {"automountServiceAccountToken": False}),
     resource(
         ROLLOUT,
         {
             "metadata": {"namespace": "models"},
-            "spec": {"replicas": 2.0, "template": {"metadata": {"labels": APP}, "spec": POD}},
+            "spec": {
+                "replicas": 2.0,
+                "template": {"metadata": {"labels": APP}, "spec": POD},
+                "strategy": {"canary": {"steps": STEPS}},
+            },
         },
     ),
     resource(BUDGET, {"spec": {"maxUnavailable": 1.0, "selector": {"matchLabels": APP}}}),
@@ -302,6 +314,13 @@ CLUSTER: Resources = [
         {
             "metadata": {"namespace": "models"},
             "spec": {"concurrencyPolicy": "Forbid", "jobTemplate": {"spec": JOB_SPEC}},
+        },
+    ),
+    resource(
+        ANALYSIS_TEMPLATE,
+        {
+            "metadata": {"namespace": "models", "name": "check"},
+            "spec": {"metrics": [{"name": "answers", "provider": {"job": {"spec": CHECK_SPEC}}}]},
         },
     ),
     resource(INGRESS, {"metadata": {"annotations": {"alb.ingress.kubernetes.io/scheme": "internal"}}}),
@@ -329,6 +348,16 @@ def pod(*path: str | int, value: Any) -> Resources:
 def container(*path: str | int, value: Any) -> Resources:
     """The cluster with another value in the rollout's container."""
     return put(CLUSTER, ROLLOUT, *_CONTAINER_PATH, *path, value=value)
+
+
+def asking(*path: str | int, value: Any) -> Resources:
+    """The cluster with another value in the job that asks a release."""
+    return put(CLUSTER, ANALYSIS_TEMPLATE, "spec", "metrics", 0, "provider", "job", "spec", *path, value=value)
+
+
+def steps(*given: dict[str, Any]) -> Resources:
+    """The cluster with other steps of the rollout."""
+    return put(CLUSTER, ROLLOUT, "spec", "strategy", "canary", "steps", value=list(given))
 
 
 def network(name: str, spec: dict[str, Any]) -> Resources:
@@ -554,6 +583,7 @@ EXAMPLES: dict[str, Example] = {
             container("securityContext", "capabilities", value={"drop": ["NET_RAW"]}),
             container("securityContext", "capabilities", value={"drop": ["ALL"], "add": ["SYS_ADMIN"]}),
             put(CLUSTER, CRON_JOB, "spec", "jobTemplate", "spec", "template", "spec", "securityContext", value={}),
+            asking("template", "spec", "securityContext", value={}),
         ),
     ),
     "k8s-read-only-root": Example(
@@ -600,6 +630,17 @@ EXAMPLES: dict[str, Example] = {
                 for bound in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
             ),
             [*CLUSTER, resource(JOB, {"spec": {}})],
+            asking("ttlSecondsAfterFinished", value=None),
+        ),
+    ),
+    "k8s-release-tried": Example(
+        CLUSTER,
+        (
+            drop(CLUSTER, ANALYSIS_TEMPLATE),
+            steps(),
+            steps(ASKED),
+            steps(*STEPS[:-1]),
+            steps(*STEPS[:2], *STEPS[3:]),
         ),
     ),
     "k8s-job-alone": Example(CLUSTER, (put(CLUSTER, CRON_JOB, "spec", "concurrencyPolicy", value="Allow"),)),
