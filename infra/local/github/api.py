@@ -70,6 +70,12 @@ def _pull(forge: Forge, actor: Actor, match: re.Match[str], _: Mapping[str, Any]
     return payloads.pull_request(pull, _repository(forge), mergeable=mergeable)
 
 
+def _pulls_of_commit(forge: Forge, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    actor.need("read", "pull-requests")
+    found = [pull for pull in forge.pull_requests() if match["commit"] in forge.commits(pull)]
+    return [payloads.pull_request(pull, _repository(forge), mergeable=None) for pull in found]
+
+
 def _protection(forge: Forge, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "administration")
     rules = forge.settings.protection
@@ -173,6 +179,7 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", r"pulls/(?P<number>\d+)"): _pull,
     ("GET", r"pulls/(?P<number>\d+)/files"): _files,
     ("GET", r"pulls/(?P<number>\d+)/reviews"): _reviews,
+    ("GET", r"commits/(?P<commit>[0-9a-f]{40})/pulls"): _pulls_of_commit,
     ("GET", r"branches/(?P<branch>[^/]+)/protection"): _protection,
     ("GET", r"environments"): _environments,
     ("GET", r"rulesets"): _rulesets,

@@ -428,6 +428,11 @@ class Forge:
         base = pull.base_sha if pull.state != "OPEN" else self.commit_of(pull.base) or pull.base_sha
         return changed_files(self.git, git(self.git, "merge-base", base, pull.head_sha), pull.head_sha)
 
+    def commits(self, pull: PullRequest) -> tuple[str, ...]:
+        """The commits that a pull request brings, and the one that merged it."""
+        own = git(self.git, "rev-list", pull.head_sha, f"^{pull.base_sha}").split()
+        return (*own, *([pull.merge_commit] if pull.merge_commit else []))
+
     def file_changes(self, number: int) -> list[tuple[str, str]]:
         """The files that a pull request changes, each with `added`, `modified` or `removed`."""
         pull = self.pull_request(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -367,6 +368,20 @@ def _auth_status(_forge: Forge, actor: Actor, arguments: Sequence[str]) -> None:
     print(f"{SERVER.removeprefix('https://')}\n  ✓ Logged in as {actor.login} (GH_TOKEN)\n  - Active account: true")
 
 
+def _auth_setup_git(_forge: Forge, _actor: Actor, arguments: Sequence[str]) -> None:
+    _read(arguments, "", "", _SHORT, 0)
+    subprocess.run(["git", "config", "--global", f"credential.{SERVER}.helper", "!gh auth git-credential"], check=True)
+
+
+def _auth_git_credential(_forge: Forge, _actor: Actor, arguments: Sequence[str]) -> None:
+    """What git asks its credential helpers; `store` and `erase` are nothing to us."""
+    given = _read(arguments, "", "", _SHORT, 1)
+    asked = dict(line.partition("=")[::2] for line in sys.stdin.read().splitlines())
+    if given.operands == ["get"] and f"{asked.get('protocol')}://{asked.get('host')}" == SERVER:
+        token = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN")
+        print(f"protocol=https\nhost={asked['host']}\nusername=x-access-token\npassword={token}")
+
+
 # --- output ----------------------------------------------------------------------------------------------------------
 
 
@@ -439,6 +454,8 @@ _COMMANDS: Mapping[tuple[str, ...], Callable[[Forge, Actor, Sequence[str]], None
     ("run", "list"): _run_list,
     ("run", "view"): _run_view,
     ("auth", "status"): _auth_status,
+    ("auth", "setup-git"): _auth_setup_git,
+    ("auth", "git-credential"): _auth_git_credential,
 }
 
 

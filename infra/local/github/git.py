@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from collections.abc import Mapping
@@ -65,6 +66,17 @@ def read_file(folder: Path, commit_id: str, path: str) -> bytes | None:
     command = ["git", "-C", str(folder), "cat-file", "blob", f"{commit_id}:{path}"]
     done = subprocess.run(command, capture_output=True, env=git_environ(), check=False)
     return done.stdout if done.returncode == 0 else None
+
+
+def extract(folder: Path, commit_id: str, path: str, to: Path) -> None:
+    """Write the files that a commit has under `path` below `to`; nothing when there are none."""
+    command = ["git", "-C", str(folder), "archive", "--format=tar", commit_id, "--", path]
+    done = subprocess.run(command, capture_output=True, env=git_environ(), check=False)
+    if done.returncode == 0:
+        import tarfile  # the hooks, which git waits for, need none of it
+
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(to, filter="data")
 
 
 def resolve(folder: Path, revision: str) -> str | None:

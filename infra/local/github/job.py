@@ -25,6 +25,7 @@ from infra.local.github.events import SERVER, Event
 from infra.local.github.expressions import Scope, Template, asks_status, evaluate, render, to_text, truthy
 from infra.local.github.filters import Patterns
 from infra.local.github.forge import Forge
+from infra.local.github.git import extract
 from infra.local.github.processes import TRACKING, end_tracked
 from infra.local.github.reading import read_action
 from infra.local.github.results import JobResult, Progress, StepResult
@@ -277,7 +278,7 @@ class JobExecution:
             return self._script(step, frame, env, scope, deadline)
         assert step.uses is not None
         inputs = {name: to_text(render(value, scope)) for name, value in step.inputs.items()}
-        if step.uses.startswith("./"):
+        if step.uses.startswith(("./", "$/")):
             return self._composite(step.uses, inputs, frame, env)
         return self._action(step.uses.split("@")[0], inputs, frame, env)
 
@@ -339,8 +340,7 @@ class JobExecution:
     ) -> tuple[str, dict[str, str]]:
         if frame.depth >= DEEPEST_ACTIONS:
             raise MlopsError(f"actions call each other more than {DEEPEST_ACTIONS} deep: {uses}")
-        folder = (self.workspace / uses).resolve()
-        action = self._read_action(uses, folder)
+        folder, action = self._find_action(uses)
         if unknown := sorted(set(inputs) - {item.name for item in action.inputs}):
             raise MlopsError(f"{uses} has no input {unknown[0]!r}")
         values: dict[str, str] = {}
@@ -357,13 +357,20 @@ class JobExecution:
         scope = self._scope(inner)
         return inner.status, {name: to_text(render(value, scope)) for name, value in action.outputs.items()}
 
-    def _read_action(self, uses: str, folder: Path) -> CompositeAction:
-        if not folder.is_relative_to(self.workspace.resolve()):
-            raise MlopsError(f"{uses} is outside the workspace")
+    def _find_action(self, uses: str) -> tuple[Path, CompositeAction]:
+        """A local action: `./` is taken from the workspace, `$/` from the commit that the workflow runs at."""
+        root = self.workspace
+        if uses.startswith("$/"):
+            root = self.temp / "actions"
+            extract(self.forge.git, self.plan.event.sha, uses[2:].strip("/"), root)
+        folder = (root / uses[2:]).resolve()
+        if not folder.is_relative_to(root.resolve()):
+            raise MlopsError(f"{uses} is outside the repository")
         for name in ("action.yml", "action.yaml"):
             if (folder / name).is_file():
-                return read_action((folder / name).read_bytes(), f"{uses.removeprefix('./')}/{name}")
-        raise MlopsError(f"Can't find 'action.yml' under {uses!r}", fix="run actions/checkout before a local action")
+                return folder, read_action((folder / name).read_bytes(), f"{uses[2:]}/{name}")
+        fix = "run actions/checkout before a local action, or write $/" if uses.startswith("./") else ""
+        raise MlopsError(f"Can't find 'action.yml' under {uses!r}", fix=fix)
 
     def _action(
         self, action: str, inputs: Mapping[str, str], frame: _Frame, env: Mapping[str, str]

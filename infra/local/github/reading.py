@@ -604,13 +604,13 @@ def _step(file: _File, number: int, body: dict[str, Any], key: Key, place: _Plac
 
 
 def _check_uses(file: _File, uses: str, key: Key) -> None:
-    if uses.startswith("./"):
-        if ".." in uses.split("/"):
-            file.refuse(key, "a folder inside the repository", uses)
+    if uses.startswith(("./", "$/")):
+        if ".." in uses.split("/") or "@" in uses or not uses[2:].strip("/"):
+            file.refuse(key, "a folder inside the repository, without a version", uses)
         return
     match = _REMOTE_ACTION.fullmatch(uses)
     if match is None:
-        file.refuse(key, "./folder or owner/action@<commit>", uses)
+        file.refuse(key, "$/folder, ./folder or owner/action@<commit>", uses)
     elif not re.fullmatch(r"[0-9a-f]{40}", match["ref"]):
         fix = "a tag can be moved to other code: write the commit, and the version in a comment"
         file.refuse(key, "an action pinned by its full commit (40 hexadecimal digits)", uses, fix)

@@ -1,7 +1,8 @@
 """What git runs to reach the bare repository: it stands where the network and GitHub's authentication stand.
 
 git starts it by its `ext::` transport, with the service as first argument. The token is found where git would find it:
-the `http.<address>.extraheader` that `actions/checkout` leaves in the clone.
+the `http.<address>.extraheader` that `actions/checkout` leaves in the clone, or a credential helper such as
+`gh auth git-credential`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,24 @@ def token_in(header: str) -> str:
         return ""
 
 
+def _found_token(address: str) -> str:
+    """The token that git itself would send: of the header, or of a credential helper."""
+    asked = ["git", "config", "--get-urlmatch", "http.extraheader", address]
+    header = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    if token := token_in(header.strip()):
+        return token
+    environ = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": ""}
+    filled = subprocess.run(
+        ["git", "credential", "fill"],
+        input=f"url={address}\n\n",
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+    ).stdout
+    return next((line.removeprefix("password=") for line in filled.splitlines() if line.startswith("password=")), "")
+
+
 def main(arguments: Sequence[str]) -> int:  # noqa: RET503 (it becomes another program)
     """Authenticate, then become the service."""
     forge = Forge(Path(os.environ["MLOPS_FORGE"]))
@@ -46,9 +65,7 @@ def main(arguments: Sequence[str]) -> int:  # noqa: RET503 (it becomes another p
     if repository != forge.repository:
         print(f"remote: Repository not found: {repository}", file=sys.stderr)
         return 128
-    asked = ["git", "config", "--get-urlmatch", "http.extraheader", f"{SERVER}/{repository}"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
-    token = token_in(found.strip())
+    token = _found_token(f"{SERVER}/{repository}")
     try:
         actor = forge.authenticate(token) if token else None
         if actor is None and (service == "git-receive-pack" or forge.settings.private):

@@ -65,6 +65,16 @@ def test_checkout_is_as_deep_as_asked_and_pushes_only_with_its_token(tmp_path: P
                   - run: |
                       git config user.name bot; git config user.email bot@x
                       git commit --quiet --allow-empty -m made; git push --quiet origin HEAD:refs/heads/made
+              helper:
+                runs-on: ubuntu-latest
+                permissions: {{contents: write}}
+                env: {{GH_TOKEN: '${{{{ github.token }}}}'}}
+                steps:
+                  - uses: {CHECKOUT}
+                    with: {{persist-credentials: false}}
+                  - run: git -c credential.helper='!gh auth git-credential' push --quiet origin HEAD:refs/heads/helped
+                  - run: gh auth setup-git; git push --quiet origin HEAD:refs/heads/set-up
+                  - run: GH_TOKEN=wrong git push origin HEAD:refs/heads/denied 2>&1
               twice:
                 name: shallow
                 runs-on: ubuntu-latest
@@ -107,6 +117,8 @@ def test_checkout_is_as_deep_as_asked_and_pushes_only_with_its_token(tmp_path: P
     assert run.job("writes").conclusion == "success"
     made = hub.forge.commit_of("made")
     assert made is not None
+    assert [step.conclusion for step in run.job("helper").steps] == ["success", "success", "success", "failure"]
+    assert hub.forge.commit_of("helped") == hub.forge.commit_of("set-up") == run.sha
     assert hub.forge.commit_of("denied") is None
     twice = next(job for job in run.jobs if job.id == "twice")
     assert twice.conclusion == "success"

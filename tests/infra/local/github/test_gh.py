@@ -117,6 +117,9 @@ def test_the_api_answers_in_githubs_form(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("api", f"/{at}/pulls/1/files")[1]) == [{"filename": "x", "status": "added"}]
     assert run("api", f"{at}/pulls/1", "--jq", ".head.ref")[1] == "feature"
     assert json.loads(run("api", f"{at}/pulls/1/reviews")[1]) == []
+    head = run("pr", "view", "1", "--json", "headRefOid", "--jq", ".headRefOid")[1]
+    assert run("api", f"{at}/commits/{head}/pulls", "--jq", ".[].number")[1] == "1"
+    assert run("api", f"{at}/commits/{'0' * 40}/pulls")[1] == "[]"
     rules = json.loads(run("api", f"{at}/branches/main/protection")[1])
     assert rules["required_status_checks"]["contexts"] == ["test"]
     assert rules["required_pull_request_reviews"]["required_approving_review_count"] == 1

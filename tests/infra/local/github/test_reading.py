@@ -219,6 +219,8 @@ def test_every_problem_of_a_file_is_told_at_once() -> None:
         ("- uses: docker://alpine", "owner/action@<commit>"),
         ("- uses: actions/checkout", "owner/action@<commit>"),
         ("- uses: ./../x", "inside the repository"),
+        ("- uses: $/x@v1", "without a version"),
+        ("- uses: $/", "inside the repository"),
         ("- {uses: ./x, working-directory: y}", "only beside run"),
         ("- {id: a b, run: x}", "an id of letters"),
     ],

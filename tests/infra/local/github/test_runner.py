@@ -369,6 +369,16 @@ jobs:
   early:
     runs-on: ubuntu-latest
     steps: [{{uses: ./.github/actions/setup, with: {{word: hi}}}}]
+  same-commit:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: $/.github/actions/setup
+        with: {{word: hi}}
+      - uses: {CHECKOUT}
+      - run: echo broken > .github/actions/setup/action.yml
+      - uses: $/.github/actions/setup
+        with: {{word: hi}}
+      - uses: $/.github/actions/none
 """,
         },
     )
@@ -377,6 +387,14 @@ jobs:
     assert [step.conclusion for step in run.job("a").steps] == ["success", "success", "success", "failure"]
     assert "has no input 'wrod'" in run.job("a").annotations[0].message
     assert "Can't find 'action.yml'" in run.job("early").annotations[0].message
+    assert [s.conclusion for s in run.job("same-commit").steps] == [
+        "success",
+        "success",
+        "success",
+        "success",
+        "failure",
+    ]
+    assert log_of(run, "same-commit").count("a note") == 2
 
 
 def test_a_file_that_is_refused_becomes_a_run_that_says_why(tmp_path: Path) -> None:
