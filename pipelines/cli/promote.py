@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pipelines.cli.releases import run_link
 from pipelines.cli.targets import Target, environment_option, open_target, target_option
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -118,6 +119,7 @@ def gates(base: str, number: str, target: str) -> None:
     refused = []
     for change in changes:
         release = change.release
+        preview = start_preview(release.environment, target) if number else None
         facts = gather(opened.project, repository, descriptors, change)
         verdicts = judge(facts)
         for verdict in verdicts:
@@ -125,9 +127,9 @@ def gates(base: str, number: str, target: str) -> None:
             click.echo(f"{mark}  {verdict.gate:<14} {verdict.figure:<28} {verdict.why}")
         if not admits(verdicts):
             refused += [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
-        if number:
+        if preview is not None:
             around = Surroundings(
-                preview=preview_text(release.environment, target),
+                preview=preview_text(preview),
                 rollback=rollback_target(descriptors[release.environment], release.model),
                 sizes=sizes_of(
                     descriptors, opened.project, change.release.environment, release.model, facts.live, release.bundle
@@ -199,17 +201,16 @@ def rollback_target(descriptor: EnvironmentDescriptor, model: str) -> str | None
     return head.event.live if head is not None else None
 
 
-def preview_text(environment: str, target: str) -> str:
-    """What a preview of an environment prints; a failed one says so."""
+def start_preview(environment: str, target: str) -> subprocess.Popen[str]:
+    """A preview of an environment, in a process of its own: it takes seconds, in which others can work."""
     command = [sys.executable, "-m", "pipelines.cli", "preview", "--env", environment, "--target", target]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout + (f"\nthe preview failed:\n{done.stderr}" if done.returncode else "")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run_link() -> str:
-    """The workflow run that this is part of; empty outside of one."""
-    server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
-    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
+def preview_text(process: subprocess.Popen[str]) -> str:
+    """What a preview printed; a failed one says so."""
+    text, _ = process.communicate()
+    return text + ("\nthe preview failed" if process.returncode else "")
 
 
 @click.command()
@@ -226,7 +227,8 @@ def review(base: str, number: int, target: str) -> None:
     repository = Repository(opened.project.root)
     changed = repository.changed_files(base, "HEAD")
     contracts = contract_changes(repository, base, changed)
-    previews = {name: preview_text(name, target) for name in environments_to_deploy(opened.project, changed)}
+    started = {name: start_preview(name, target) for name in environments_to_deploy(opened.project, changed)}
+    previews = {name: preview_text(process) for name, process in started.items()}
     text = render_review(contracts, previews)
     Forge.of(opened.project.root).comment(number, "<!-- mlops:review -->", text)
     broken = [text for texts in contracts.values() for text in texts]

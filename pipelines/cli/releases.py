@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.cli.targets import Target, environment_option, open_target, target_option
 from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
 from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    from pipelines.declarations.release import Release
+    from pipelines.promotion.gather import Change
+    from pipelines.promotion.promote import Context
+    from pipelines.promotion.repository import Repository
 
 PAUSE_ALLOWANCE_SECONDS = 300
 
@@ -32,40 +39,92 @@ def release(model: str, environment: str, bundle: str, target: str) -> None:
 
 @click.command()
 @environment_option
+@click.option("--propose-next", is_flag=True, help="Open the pull request that takes what was verified further.")
 @target_option
-def deploy(environment: str, target: str) -> None:
-    """Make an environment run what its release files say: copy the bundles, `up`, follow the rollouts."""
-    run_deploy(open_target(target), environment)
+def deploy(environment: str, propose_next: bool, target: str) -> None:
+    """Make an environment run what its release files say: judge, apply, follow the rollouts, verify, record."""
+    run_deploy(open_target(target), environment, propose_next=propose_next)
 
 
-def run_deploy(target: Target, environment: str) -> None:
-    """Make an environment run what its release files say.
+def run_deploy(target: Target, environment: str, *, propose_next: bool = False) -> None:
+    """Make an environment run what its release files say, and record each release that went live.
 
     Raises:
-        MlopsError: a bundle cannot be trusted, the program failed, or a rollout did not become healthy.
+        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
     """
-    from pipelines.promotion.endpoint import verify
-    from pipelines.promotion.replicate import replicate
+    from pipelines.cli.promote import propose_release
+    from pipelines.promotion.promote import Effects, is_recorded, promote
+    from pipelines.promotion.repository import Repository
+    from pipelines.registry.ledger import Ledger
 
-    project = target.project
-    released = {name: project.release(name, environment).bundle for name in project.model_names}
-    previous = project.stack(environment).config.environment.promotes_from
-    if previous is not None:
-        descriptors = target.descriptors()
-        for model, digest in released.items():
-            if digest is not None and environment in descriptors:
-                replicate(descriptors[previous], descriptors[environment], model, digest)
-    target.apply("up", environment)
-    descriptor = target.descriptor(environment)
-    for model, digest in released.items():
-        if digest is None or descriptor.images.serving is None:
-            continue
-        steps = project.model(model).serving.rollout
-        deadline = PAUSE_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
-        wait_for_rollout(descriptor.namespace, model, on_change=partial(show, model), deadline_seconds=deadline)
-        proven = verify(descriptor, model, digest, project.model(model).gates.latency.p99_ms)
-        click.echo(f"{model} in {environment} serves {digest} at {descriptor.endpoints[model]}")
-        click.echo(f"  {proven.rows} golden rows match; median {proven.median_ms:.1f} ms of {proven.requests} requests")
+    project, repository = target.project, Repository(target.project.root)
+    if environment not in target.descriptors():
+        # The first time: there is no registry yet in which a release could be judged.
+        target.apply("up", environment)
+    descriptors = target.descriptors()
+    releases = [project.release(model, environment) for model in project.model_names]
+    released = [release for release in releases if release.bundle is not None]
+    due = [r for r in released if not is_recorded(Ledger(descriptors[environment], r.model).head(), r)]
+    if not due:
+        target.apply("up", environment)
+    for release in due:
+        change, context = introduced(repository, release)
+        effects = Effects(
+            apply=partial(target.apply, "up", environment),
+            follow=partial(follow, target, environment),
+            descriptor=partial(target.descriptor, environment),
+            say=lambda text: click.echo(f"  {text}"),
+        )
+        entry = promote(project, repository, descriptors, change, context, effects)
+        live = target.descriptor(environment).endpoints[release.model]
+        click.echo(f"{release.model} in {environment} serves {release.bundle} at {live}")
+        click.echo(f"  record {entry.record.number} of its ledger")
+    if propose_next:
+        for following in project.environments:
+            if project.stack(following).config.environment.promotes_from == environment:
+                for release in released:
+                    propose_release(target, release.model, following, str(release.bundle))
+
+
+def introduced(repository: Repository, release: Release) -> tuple[Change, Context]:
+    """The merge that brought a release to main: all of its files, and who let it in.
+
+    Raises:
+        MlopsError: the release file is not committed.
+    """
+    from pipelines.promotion.forge import Forge
+    from pipelines.promotion.gather import Change
+    from pipelines.promotion.promote import Context
+
+    path = f"models/{release.model}/releases/{release.environment}.yaml"
+    commit = repository.last_change(path)
+    merge = Forge.of(repository.root).merge_of(commit) if os.environ.get("GITHUB_REPOSITORY") else None
+    context = Context(
+        commit=commit,
+        actor=merge.author if merge else (os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or ""),
+        run=run_link(),
+        pull_request=merge.number if merge else None,
+        approvers=merge.approvers if merge else (),
+    )
+    return Change(release, repository.changed_files(f"{commit}^", commit)), context
+
+
+def run_link() -> str:
+    """The workflow run that this is part of; empty outside of one."""
+    server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
+
+
+def follow(target: Target, environment: str, model: str) -> None:
+    """Wait until the newest release of a model is live, showing each step of the rollout.
+
+    Raises:
+        MlopsError: the rollout failed, or did not end in time.
+    """
+    namespace = target.project.stack(environment).config.environment.namespace
+    steps = target.project.model(model).serving.rollout
+    deadline = PAUSE_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
+    wait_for_rollout(namespace, model, on_change=partial(show, model), deadline_seconds=deadline)
 
 
 def show(model: str, state: RolloutState) -> None:

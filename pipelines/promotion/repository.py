@@ -51,6 +51,17 @@ class Repository:
         listed = self.run("diff", "--name-only", "--no-renames", "-z", f"{base}...{head}")
         return tuple(sorted(name for name in listed.decode().split("\0") if name))
 
+    def last_change(self, path: str) -> str:
+        """The commit that last changed a file, as seen from the line of merges that leads here.
+
+        Raises:
+            MlopsError: no commit has it.
+        """
+        commit = self.run("log", "-1", "--first-parent", "--diff-merges=first-parent", "--format=%H", "--", path)
+        if not commit.strip():
+            raise MlopsError(f"{path} is not committed", fix="commit it first")
+        return commit.decode().strip()
+
     def is_on_main(self, commit: str) -> bool:
         """Whether a commit is part of main.
 
