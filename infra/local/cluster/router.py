@@ -86,11 +86,11 @@ class Router:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         doors = [door for doors in self._doors.values() for door in doors.values()]
-        for door in doors:
-            door.socket.close()
         runners = [*self._listeners.values(), *(door.runner for door in doors), *([self._proxy] if self._proxy else [])]
         for runner in runners:
             await runner.cleanup()
+        for door in doors:  # those that had not answered yet; the loop must let go of a socket before it is closed
+            door.socket.close()
         if self._session is not None:
             await self._session.close()
 
@@ -198,6 +198,9 @@ class Router:
         self, request: web.BaseRequest, namespace: str, service: str, port: int | str, way: str
     ) -> web.StreamResponse:
         tried: set[str] = set()
+        # Read once, for it must be there again when the first pod cannot be reached.
+        is_small = request.content_length is not None and request.content_length <= _SMALL
+        body = await request.read() if is_small and request.can_read_body else None
         while True:
             endpoints = [
                 endpoint
@@ -214,7 +217,7 @@ class Router:
                 del turns[gone]
             self._under_way[endpoint.uid] += 1
             try:
-                return await self._exchange(request, endpoint)
+                return await self._exchange(request, endpoint, body)
             except aiohttp.ClientConnectorError:
                 tried.add(endpoint.uid)
             except (aiohttp.ClientError, TimeoutError) as error:
@@ -222,17 +225,18 @@ class Router:
             finally:
                 self._finished(endpoint.uid)
 
-    async def _exchange(self, request: web.BaseRequest, endpoint: Endpoint) -> web.StreamResponse:
+    async def _exchange(
+        self, request: web.BaseRequest, endpoint: Endpoint, small_body: bytes | None
+    ) -> web.StreamResponse:
         assert self._session is not None
         headers = _end_to_end(request.headers)
         peer = request.remote or "127.0.0.1"
         earlier = request.headers.get("X-Forwarded-For")
         headers["X-Forwarded-For"] = f"{earlier}, {peer}" if earlier else peer
         headers["X-Forwarded-Proto"] = "http"
-        body: bytes | AsyncIterator[bytes] | None = None
-        if request.can_read_body:
-            small = request.content_length is not None and request.content_length <= _SMALL
-            body = await request.read() if small else request.content.iter_any()
+        body: bytes | AsyncIterator[bytes] | None = small_body
+        if body is None and request.can_read_body:
+            body = request.content.iter_any()
         target = request.raw_path if request.raw_path.startswith("/") else request.path_qs
         url = URL(f"http://127.0.0.1:{endpoint.port}{target}", encoded=True)
         async with self._session.request(

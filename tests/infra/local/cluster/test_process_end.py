@@ -13,7 +13,7 @@ import pytest
 
 from infra.local.aws import account as aws
 from infra.local.cluster.account import Account
-from infra.local.cluster.kinds import JOB, NAMESPACE, POD
+from infra.local.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from infra.local.cluster.watchdog import Watchdog
 from infra.local.kubernetes.client import Client
 from tests.infra.local.cluster.small_cluster import job, wait_for
@@ -56,6 +56,8 @@ def start_cluster(home: Path, port: int = 0) -> subprocess.Popen[bytes]:
 def start_family(home: Path, image: str) -> list[int]:
     client = Client(home / "kubeconfig")
     client.send("POST", NAMESPACE.path(), {"metadata": {"name": "n"}})
+    service = {"metadata": {"name": "s"}, "spec": {"selector": {"app": "m"}, "ports": [{"port": 80}]}}
+    client.send("POST", SERVICE.path("n"), service)
     manifest = job("family", FAMILY, pod={"container": {"image": image}})
     client.send("POST", JOB.path("n"), manifest)
     wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"])
@@ -85,7 +87,7 @@ def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_hom
             process.stdin.close()  # as the kernel does
         else:
             process.send_signal(signal.Signals[end])
-        process.wait(10)
+        assert process.wait(10) == (-signal.SIGKILL if end == "SIGKILL" else 0)
         wait_for(lambda: not any(is_running(pid) for pid in family))
         assert (home / "kubeconfig").exists() is (end == "SIGKILL")
     finally:
