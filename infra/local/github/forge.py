@@ -110,6 +110,8 @@ class Forge:
         )
         (self.folder / "first-index").unlink()
         git(self.git, "update-ref", f"refs/heads/{MAIN}", first)
+        # Every checkout fetches from here: a pack is sent as it is, loose objects are packed each time.
+        git(self.git, "repack", "-a", "-d", "--quiet", "--window=0")
         names = ("issue", "comment", "review", "run", "slot", "move")
         empty: dict[str, Any] = {name: {} for name in ("tokens", "apps", "pulls", "checks", "runs")}
         lists: dict[str, Any] = {name: [] for name in ("comments", "events", "suppressed", "slots", "moves")}

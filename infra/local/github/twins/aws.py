@@ -33,8 +33,8 @@ def configure_credentials(call: Call) -> Answer:
     arn, region = call.input("role-to-assume"), call.input("aws-region")
     match = _ROLE.fullmatch(arn)
     if match is None or not region:
-        what = f"configure-aws-credentials: role-to-assume is {arn!r}, aws-region {region!r}; an ARN and a region are needed"
-        raise MlopsError(what, fix="set the variables that the workflow takes them from")
+        what = f"configure-aws-credentials: role-to-assume is {arn!r} and aws-region {region!r}"
+        raise MlopsError(what, fix="give an ARN and a region: set the variables that the workflow takes them from")
     allowed = call.input("allowed-account-ids")
     if allowed and match["account"] not in re.split(r"[\s,]+", allowed):
         raise MlopsError(f"configure-aws-credentials: the account {match['account']} is not among {allowed}")

@@ -1,0 +1,115 @@
+"""This repository on the laptop's GitHub: its people, its rules, its variables, and the actions that have a twin here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.local.github.actions import Answer, Call, Twin
+from infra.local.github.hub import Hub
+from infra.local.github.results import Progress
+from infra.local.github.settings import Protection, Settings
+
+AUTHOR, APPROVER = "ada", "grace"
+APP = "mlops"
+REPOSITORY = "acme/mlops"
+
+Build = Callable[[Path, str], str]
+"""From a checkout and the name of an image to the image's digest."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The roles that jobs sign in as.
+
+    Attributes:
+        deploy: environment → ARN.
+        preview: ARN.
+    """
+
+    deploy: Mapping[str, str]
+    preview: str
+
+
+def open_hub(
+    home: Path,
+    source: Path,
+    *,
+    environ: Mapping[str, str],
+    region: str,
+    roles: Roles,
+    build: Build,
+    on_step: Callable[[Progress], None],
+) -> Hub:
+    """Host a repository as docs/repository-settings.md asks for it on GitHub.
+
+    Args:
+        home: of the local target.
+        source: the folder that becomes the first commit on main.
+        environ: variables for every step; access to AWS is not passed on.
+        region: of AWS.
+        roles: what jobs may sign in as.
+        build: stands in for building and pushing an image.
+        on_step: hears of every step that ends.
+    """
+    venv = Path(sys.executable).parent.parent
+    hub = Hub(
+        home,
+        environ={**environ, "VENV": str(venv), "MLOPS_HOME": str(home)},
+        path=(venv / "bin",),
+        twins=twins(build),
+        on_step=on_step,
+    )
+    environments = tuple(roles.deploy)
+    owners = (AUTHOR, APPROVER)
+    teams = {f"acme/{team}": owners for team in ("ml-platform", "data-science", "ml-approvers", "security")}
+    hub.create(
+        source,
+        REPOSITORY,
+        Settings(
+            protection=Protection(required_checks=("gates",), approvals=1, bypass=(APP,)),
+            users=owners,
+            teams=teams,
+            environments={"preview": (), **dict.fromkeys(environments, ("main",))},
+        ),
+    )
+    app = hub.register_app(APP, {"actions": "write", "contents": "write", "pull_requests": "write"})
+    hub.set_variable("MLOPS_TARGET", "local")
+    hub.set_variable("AWS_REGION", region)
+    hub.set_variable("APP_CLIENT_ID", app.client_id)
+    hub.set_secret("APP_PRIVATE_KEY", app.private_key)
+    hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
+    for name in environments:
+        hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
+    return hub
+
+
+def twins(build: Build) -> dict[str, Twin]:
+    """What stands in for the actions that need what a laptop does not have."""
+
+    def nothing(why: str) -> Twin:
+        def say(call: Call) -> Answer:
+            call.log(why)
+            return Answer()
+
+        return say
+
+    def build_image(call: Call) -> Answer:
+        name = Path(call.input("file")).parent.name
+        digest = build(call.workspace / call.input("context", "."), name)
+        call.log(f"{name}: {digest}; nothing was compiled, the image is what it would copy")
+        return Answer({"digest": digest, "imageid": digest})
+
+    return {
+        "pulumi/actions": nothing("the local target has an engine of its own; there is no Pulumi CLI to install"),
+        "docker/setup-buildx-action": nothing("there is no container engine here to set up"),
+        "docker/build-push-action": build_image,
+        "actions/attest": nothing("not attested: the laptop has no Sigstore"),
+    }
+
+
+def person(name: str) -> str:
+    """How a person of the demo is shown."""
+    return {AUTHOR: "Ada, who owns the model", APPROVER: "Grace, who approves"}.get(name, name)
