@@ -27,7 +27,7 @@ from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from tests.aws import EmulatedAccount, make_environment
+from tests.aws import EmulatedAccount, make_environment, make_table
 from tests.pipelines.data.contracts import column, contract
 
 CONTRACT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"))
@@ -407,3 +407,17 @@ def test_a_snapshot_that_is_not_there_is_an_error_that_names_those_that_are(
     with pytest.raises(MlopsError, match="no snapshot '12'") as caught:
         read_version(dev, "visits", "12")
     assert str(record.snapshot) in caught.value.fix
+
+
+def test_the_job_as_a_process_takes_a_batch_in_without_loading_pandas(dev: EnvironmentDescriptor) -> None:
+    declared = PROJECT.contract("diabetes-patients")
+    make_table(dev, declared)
+    collect(dev, declared.name, PROJECT.contracts_folder / "samples" / "diabetes-patients.csv")
+    environ = {**os.environ, "MLOPS_ENVIRONMENT": dev.model_dump_json()}
+    arguments = [sys.executable, "-X", "importtime", "-m", "pipelines.data", "ingest", declared.name]
+    done = subprocess.run(arguments, cwd=PROJECT.root, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "442 of 447 rows" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "duckdb" in loaded
+    assert "pandas.core" not in loaded
