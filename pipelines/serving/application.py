@@ -97,9 +97,7 @@ class Application:
         self._metrics.is_ready = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"this server speaks http, not {scope['type']}")
+        """One HTTP request, as ASGI has it; uvicorn is told to send nothing else."""
         if scope["path"] not in self._infer_paths or scope["method"] != "POST":
             await self._answer_other(scope, send)
             return

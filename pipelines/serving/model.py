@@ -71,7 +71,9 @@ class Model:
             for tensor in self.schema.inputs
         }
         self._writers = [OutputWriter(tensor) for tensor in self.schema.outputs]
-        self._writer = self._writers[0] if len(self._writers) == 1 else None
+        reader = next(iter(self._readers.values()))
+        has_one = len(self._readers) == len(self._writers) == 1
+        self._shortcut = (reader, self._writers[0]) if has_one and reader.is_numeric else None
         self._output_names = [tensor.name for tensor in self.schema.outputs]
         self._head = _encode({"model_name": self.name, "model_version": self.digest})[:-1] + b',"id":'
 
@@ -94,15 +96,18 @@ class Model:
             Refusal: the request is not one that this model can answer.
         """
         request = read_request(body)
-        tensors = read_tensors(request.inputs, self._readers)
+        given = request.inputs
+        request_id = b'"%b"' % default_id if request.id is None else _encode(request.id)
+        if self._shortcut is not None and len(given) == 1 and not request.outputs:
+            # The common request on its own: a row of numbers, and one output.
+            reader, writer = self._shortcut
+            if reader.read_row(given[0]):
+                data = writer.write_row(self._runtime.run_row()[0])
+                content = b'%b%b,"outputs":[%b%b}]}' % (self._head, request_id, writer.row_head, data)
+                return Answer(content, request_id, 1, len(body), [given[0].data], [data])
+        tensors = read_tensors(given, self._readers)
         rows = tensors[0].rows
         chosen = self._chosen(request.outputs) if request.outputs else None
-        request_id = b'"%b"' % default_id if request.id is None else _encode(request.id)
-        if self._writer is not None and rows == 1:
-            # The common case on its own, without the lists that several outputs need.
-            data = self._writer.write_row(self._runtime.run_row()[0])
-            content = b'%b%b,"outputs":[%b%b}]}' % (self._head, request_id, self._writer.row_head, data)
-            return Answer(content, request_id, 1, len(body), [tensor.json for tensor in tensors], [data])
         if rows == 1:
             found = self._runtime.run_row()
             logged = [writer.write_row(flat) for writer, flat in zip(self._writers, found, strict=True)]

@@ -5,7 +5,7 @@ Source: https://github.com/kserve/open-inference-protocol/blob/main/specificatio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -40,7 +40,7 @@ class InferenceRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """
 
     inputs: list[RequestInput]
-    id: str | None = None
+    id: Annotated[str, msgspec.Meta(max_length=LONGEST_ID)] | None = None
     outputs: list[RequestOutput] | None = None
     parameters: dict[str, Any] | None = None
 
@@ -55,13 +55,10 @@ def read_request(body: bytes) -> InferenceRequest:
         Refusal: 400: it is not JSON, or not an inference request.
     """
     try:
-        request = _decode(body)
+        return _decode(body)
     except msgspec.ValidationError as error:
         raise Refusal(400, f"the body is not an inference request of the Open Inference Protocol v2: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(400, f"the body is not JSON: {error}" if body else "the body is empty; expected JSON") from None
     except RecursionError:
         raise Refusal(400, "the body is nested too deeply") from None
-    if request.id is not None and len(request.id) > LONGEST_ID:
-        raise Refusal(400, f"id: expected at most {LONGEST_ID} characters, found {len(request.id)}")
-    return request
