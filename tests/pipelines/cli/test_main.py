@@ -73,7 +73,7 @@ def test_removing_an_environment_must_be_confirmed_by_its_name() -> None:
 def test_images_are_pinned_by_digest_only(tmp_path: Path) -> None:
     done = run("images", "pin", "--env", "dev", "--training", "latest")
     assert done.returncode == 1
-    assert "pinned by its digest" in done.stderr
+    assert "named by its digest" in done.stderr
 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
