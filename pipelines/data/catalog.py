@@ -9,8 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import boto3
-
+from pipelines.data.clients import credentials, glue
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.contract import Contract
@@ -50,12 +49,8 @@ def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
     """
     from pyiceberg.catalog.glue import GlueCatalog
 
-    session = boto3.Session(region_name=descriptor.region)
-    credentials = session.get_credentials()
-    if credentials is None:
-        raise MlopsError("no AWS credentials were found", fix="sign in (aws sso login), or start the local target")
     # Arrow's own S3 client does not know all the places where boto3 finds credentials (EKS Pod Identity, SSO).
-    frozen = credentials.get_frozen_credentials()
+    frozen = credentials(descriptor)
     properties = {
         "warehouse": f"s3://{descriptor.lake_bucket}",
         "s3.region": descriptor.region,
@@ -66,7 +61,7 @@ def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
     }
     properties["py-io-impl"] = "pipelines.data.files.TableFiles"
     given = {key: value for key, value in properties.items() if value}
-    return GlueCatalog(descriptor.catalog_database, client=session.client("glue"), **given)
+    return GlueCatalog(descriptor.catalog_database, client=glue(descriptor), **given)
 
 
 def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:

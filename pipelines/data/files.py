@@ -12,7 +12,7 @@ from pyiceberg.io import OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO, schema_to_pyarrow
 from pyiceberg.table import Table
 
-from pipelines.data.buckets import s3
+from pipelines.data.clients import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
 
 LARGEST_GROUP = 32 << 20
