@@ -12,7 +12,7 @@ class Figure:
     Attributes:
         name: what was measured, as a reader would say it.
         value: the figure, as text with its unit ("9,412 req/s").
-        against: what it is held against, measured in the same run ("the same stack answering a constant: 11,020 req/s"),
+        against: what it is held against, measured in the same run ("the same stack, a constant: 11,020 req/s"),
             or "" for a figure on its own.
         result: the ratio or the figure that the target speaks of, as text ("0.85").
         target: the target, as text ("≥ 0.7").

@@ -1,4 +1,4 @@
-"""This repository on the laptop's GitHub: its people, its rules, its variables, and the actions that have a twin here."""
+"""This repository on the laptop's GitHub: its people, rules and variables, and the actions that have a twin here."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def open_hub(
             environments={"preview": (), **dict.fromkeys(environments, ("main",))},
         ),
     )
-    app = hub.register_app(APP, {"actions": "write", "contents": "write", "pull_requests": "write"})
+    app = hub.register_app(APP, {"actions": "write", "contents": "write", "pull-requests": "write"})
     hub.set_variable("MLOPS_TARGET", "local")
     hub.set_variable("AWS_REGION", region)
     hub.set_variable("APP_CLIENT_ID", app.client_id)
