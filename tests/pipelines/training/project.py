@@ -153,4 +153,4 @@ def store_rows(descriptor: EnvironmentDescriptor, contract: Contract, rows: pa.T
 
     table = open_table(descriptor, contract.name)
     batch = digest_of_bytes(str(rows.to_pydict()).encode())
-    return append(table, rows.to_reader(), batch, {PRIMARY_KEY: ",".join(contract.primary_key)})
+    return append(descriptor, table, rows.to_reader(), batch, {PRIMARY_KEY: ",".join(contract.primary_key)})
