@@ -109,7 +109,7 @@ def _start_cluster(order: Order) -> subprocess.Popen[bytes]:
     (folder / "cluster.json").unlink(missing_ok=True)
     # The operator's own AWS configuration has no business in the cluster.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    arguments = [str(order.home), str(order.root), str(order.time_scale), str(order.kubernetes_port)]
+    arguments = [str(order.home), str(order.time_scale), str(order.kubernetes_port)]
     with (folder / "cluster.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "infra.local.cluster", *arguments],

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ class LocalTarget:
 
     Attributes:
         home: its files.
-        root: the repository root, the working directory of every container.
+        root: the repository that it was started for.
         aws_endpoint: base URL of every AWS service.
         kubernetes_endpoint: base URL of the Kubernetes API.
         incarnation: changes whenever it starts anew, for it keeps nothing.
@@ -162,7 +163,7 @@ def start(
 
     Args:
         home: the folder for its files; secrets in it are readable by the owner only.
-        root: the repository root, the working directory of every container.
+        root: the repository that it was started for.
         time_scale: rollout pauses last this share of what they declare; 0 < time_scale <= 1.
         attached: it ends with this process. Otherwise it survives, until `stop`.
         region: of the account.
@@ -368,6 +369,7 @@ def _forget(home: Path) -> tuple[str, ...]:
     """Removes what described an account that is gone: its files, and the state of the stacks that stood in it."""
     for name in _OF_ONE_INCARNATION:
         (home / name).unlink(missing_ok=True)
+    shutil.rmtree(home / "aws" / "images", ignore_errors=True)
     states = _states(home)
     for path in states:
         path.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from pipelines.declarations.digests import (
     canonical_json,
     digest_of_bytes,
     digest_of_file,
+    digest_of_files,
     digest_of_folder,
     digest_of_value,
 )
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 """The package `pipelines` that runs."""
+
+TAKING_PART = ("declarations", "data", "registry", "training")
+"""The parts of it that a training run executes. The training image leaves some of the others out."""
 
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
 """What the training image installs."""
@@ -208,7 +212,7 @@ def source_of(project: Project, model: str) -> Source:
         raise MlopsError(f"there is no {requirements}", fix="restore it from git, or make it: make lock")
     return Source(
         model=digest_of_folder(project.models_folder / model, without=["releases"]),
-        pipelines=digest_of_folder(PACKAGE),
+        pipelines=digest_of_files({part: digest_of_folder(PACKAGE / part) for part in TAKING_PART}),
         requirements=digest_of_file(requirements),
     )
 

@@ -1,14 +1,17 @@
 """Container images on a machine without a container engine: a real manifest in a real registry.
 
 The digest of such an image is a function of its Dockerfile and the files it copies, so that the same content is the
-same image on any machine. Nothing is built and no layer holds a file system: on this target the container's command
-runs in the project's own environment.
+same image on any machine. Nothing is built: the files are kept beside the registry, and there a pod's command runs,
+with the packages of the Python environment that the target was started from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +121,16 @@ def image(context: Context) -> Image:
     return Image(manifest.decode(), _digest(manifest))
 
 
+def folder_of(home: Path, image_digest: str) -> Path:
+    """Where the files of an image are, if they are kept here.
+
+    Args:
+        home: the account's folder.
+        image_digest: `sha256:…` of the manifest.
+    """
+    return home / "images" / image_digest.replace(":", "-")
+
+
 def digest(context: Context) -> str:
     """The digest that `publish` gives, without publishing."""
     return image(context).digest
@@ -126,17 +139,20 @@ def digest(context: Context) -> str:
 def publish(cloud: Cloud, repository: str, context: Context) -> str:
     """Puts the image of a context into a repository and returns its digest. Publishing it again changes nothing.
 
+    Its files are kept in the account's folder, so that a pod runs what was published, whatever becomes of the context.
+
     Args:
         repository: the repository's name.
 
     Raises:
-        MlopsError: there is no such repository.
+        MlopsError: there is no such repository, or a file changed meanwhile.
     """
     from botocore.exceptions import ClientError
 
     from infra.local.aws.cloud import code_of, tolerating
 
     made = image(context)
+    keep(context, cloud.home)
     try:
         with tolerating("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
             cloud.client("ecr").put_image(
@@ -155,6 +171,42 @@ def publish(cloud: Cloud, repository: str, context: Context) -> str:
     if not exists(cloud, repository, made.digest):
         raise MlopsError(f"the registry holds the image `{context.name}` under another digest than {made.digest}")
     return made.digest
+
+
+def keep(context: Context, home: Path) -> Path:
+    """Copies the files of a context into the folder of its image, wholly or not at all, and returns that folder.
+
+    Args:
+        home: the account's folder.
+
+    Raises:
+        MlopsError: a file changed meanwhile.
+    """
+    expected = digest(context)
+    folder = folder_of(home, expected)
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    copied = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for file in {context.dockerfile, *context.files}:
+            if file.is_relative_to(context.root):
+                copy = copied / file.relative_to(context.root)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        files = [copied / file.relative_to(context.root) for file in context.files]
+        dockerfile = context.dockerfile
+        if dockerfile.is_relative_to(context.root):
+            dockerfile = copied / dockerfile.relative_to(context.root)
+        if digest(Context(context.name, dockerfile, tuple(files), copied)) != expected:
+            raise MlopsError(
+                f"a file of the image `{context.name}` changed while it was published", fix="publish it again."
+            )
+        with contextlib.suppress(OSError):  # another was faster, with the same content
+            copied.rename(folder)
+    finally:
+        shutil.rmtree(copied, ignore_errors=True)
+    return folder
 
 
 def exists(cloud: Cloud, repository: str, image_digest: str) -> bool:

@@ -1,4 +1,4 @@
-"""The process of the small cluster: `python -m infra.local.cluster HOME ROOT TIME_SCALE PORT`.
+"""The process of the small cluster: `python -m infra.local.cluster HOME TIME_SCALE PORT`.
 
 It ends, with everything that it started, on SIGTERM or when its standard input closes, which happens when the process
 that started it dies in whatever way.
@@ -19,7 +19,7 @@ from infra.local.cluster.cluster import Cluster, PortInUse
 PORT_IN_USE = 98  # exit code; EADDRINUSE
 
 
-async def serve(home: Path, root: Path, time_scale: float, port: int) -> int:
+async def serve(home: Path, time_scale: float, port: int) -> int:
     """Runs a cluster until it is told to stop. Returns the exit code."""
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
@@ -30,7 +30,7 @@ async def serve(home: Path, root: Path, time_scale: float, port: int) -> int:
             pass
         loop.call_soon_threadsafe(ending.set)
 
-    cluster = Cluster(home, root, time_scale=time_scale)
+    cluster = Cluster(home, time_scale=time_scale)
     try:
         await cluster.start(port)
     except PortInUse:
@@ -43,10 +43,10 @@ async def serve(home: Path, root: Path, time_scale: float, port: int) -> int:
 
 def main() -> int:
     """Reads the command line."""
-    home, root, time_scale, port = sys.argv[1:]
+    home, time_scale, port = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
-    return asyncio.run(serve(Path(home), Path(root), float(time_scale), int(port)))
+    return asyncio.run(serve(Path(home), float(time_scale), int(port)))
 
 
 if __name__ == "__main__":

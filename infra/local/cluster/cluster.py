@@ -50,13 +50,12 @@ class Cluster:
 
     Args:
         home: the local target's home. The cluster writes `kubeconfig` and `cluster/` there.
-        root: the repository root, the working directory of every container.
         time_scale: declared waits (rollout pauses, analysis intervals, scale-down delays, preStop sleeps) last this
             share of themselves.
         images: where images are looked for; the account's ECR when None.
     """
 
-    def __init__(self, home: Path, root: Path, *, time_scale: float = 1.0, images: Images | None = None) -> None:
+    def __init__(self, home: Path, *, time_scale: float = 1.0, images: Images | None = None) -> None:
         self._home = home
         self._folder = home / "cluster"
         self._time_scale = time_scale
@@ -64,9 +63,8 @@ class Cluster:
         self.token = secrets.token_urlsafe(32)
         self.endpoint = ""
         account = Account(home)
-        self._images = images or EcrImages(account)
+        self._images = images or EcrImages(account, home / "aws")
         self._identity = PodIdentityAgent(account)
-        self._root = root
 
     async def start(self, port: int = 0) -> None:
         """Starts everything and, last, writes the files by which it is found.
@@ -86,7 +84,6 @@ class Cluster:
         self._router = Router(store)
         runtime = Runtime(
             folder=pods,
-            root=self._root,
             time_scale=self._time_scale,
             images=self._images,
             identity=self._identity,

@@ -16,7 +16,7 @@ import aiohttp
 from infra.local.cluster.conditions import set_condition
 from infra.local.cluster.environment import ConfigurationError, environment_of, expand
 from infra.local.cluster.events import record
-from infra.local.cluster.images import Images
+from infra.local.cluster.images import Images, MissingImageError
 from infra.local.cluster.kinds import POD
 from infra.local.cluster.ports import free_port
 from infra.local.cluster.probes import Unhealthy, watch_health
@@ -53,7 +53,6 @@ class Runtime:
 
     Attributes:
         folder: where each pod has its own folder.
-        root: the repository root, the working directory of every container.
         time_scale: a declared preStop sleep lasts this share of itself.
         images: where images are looked for.
         identity: where pods get their credentials.
@@ -63,7 +62,6 @@ class Runtime:
     """
 
     folder: Path
-    root: Path
     time_scale: float
     images: Images
     identity: Identity
@@ -175,6 +173,7 @@ class _RunningPod:
         self._spec: dict[str, Any] = pod["spec"]
         self._container: dict[str, Any] = pod["spec"]["containers"][0]
         self._folder = folder(pod)
+        self._root = self._folder  # the image's files, once it is pulled
         self._accepted = asyncio.get_running_loop().time()
         self._ending = asyncio.Event()
         self._why = ""
@@ -221,7 +220,7 @@ class _RunningPod:
         self._identity = self._runtime.identity.admit(self.object, self._folder)
         self._set(self._accept)
         try:
-            if await self._image_is_there():
+            if await self._pull_image():
                 await self._run_container_as_often_as_due()
         finally:
             if self._deadline is not None:
@@ -243,15 +242,18 @@ class _RunningPod:
             return False
         return True
 
-    async def _image_is_there(self) -> bool:
+    async def _pull_image(self) -> bool:
+        """Waits for the image; False when the pod ends before it is there."""
         image, tries = self._container.get("image", ""), 0
         while not self._ending.is_set():
-            problem = await self._runtime.images.missing(image)
-            if not problem:
+            try:
+                self._root = await self._runtime.images.pull(image)
+            except MissingImageError as error:
+                if tries == 0:
+                    record(self._store, POD, self.object, "Failed", f"Failed to pull image: {error}", warning=True)
+                self._wait_for("ErrImagePull" if tries == 0 else "ImagePullBackOff", str(error))
+            else:
                 return True
-            if tries == 0:
-                record(self._store, POD, self.object, "Failed", f"Failed to pull image: {problem}", warning=True)
-            self._wait_for("ErrImagePull" if tries == 0 else "ImagePullBackOff", problem)
             await self._pause(_PULL_AGAIN[min(tries, len(_PULL_AGAIN) - 1)])
             tries += 1
         return False
@@ -291,6 +293,8 @@ class _RunningPod:
             "TMPDIR": str(self._folder / "tmp"),
             "HOSTNAME": self.name,
             "LANG": "C.UTF-8",
+            # The image's own code, not that of the checkout that the Python environment was made in.
+            "PYTHONPATH": str(self._root),
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(("http_proxy", "HTTP_PROXY"), self._runtime.proxy()),
             **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
@@ -318,7 +322,7 @@ class _RunningPod:
         command = [expand(word, environment) for word in command]
         log = self._folder / f"{self._restarts}.log"
         try:
-            self._process = await start_process(command, environment, self._runtime.root, log, self._watchdog)
+            self._process = await start_process(command, environment, self._root, log, self._watchdog)
         except OSError as error:
             log.write_text(f"cannot run {command[0]}: {error.strerror}\n")
             return 127, "StartError", f"cannot run {command[0]}: {error.strerror}"

@@ -105,7 +105,7 @@ def _container(container: dict[str, Any], empty_dirs: set[Any]) -> list[str]:
     if not container.get("command"):
         found.append("command: missing; no image is opened here, so its entry point is not known")
     if container.get("workingDir"):
-        found.append("workingDir: leave it to the image, whose working directory is the repository root")
+        found.append("workingDir: leave it to the image, whose working directory holds its files")
     for mount in container.get("volumeMounts") or ():
         if mount.get("name") in empty_dirs and mount.get("mountPath") != "/tmp":  # noqa: S108  a pod's own
             found.append(f"volumeMounts: only /tmp can be mounted (it is the TMPDIR), not {mount.get('mountPath')}")

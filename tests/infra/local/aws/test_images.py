@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,43 @@ def test_a_published_image_is_found_by_the_digest_computed_without_publishing(
     manifest = held[0]["imageManifest"]
     assert "sha256:" + hashlib.sha256(manifest.encode()).hexdigest() == expected
     assert json.loads(manifest)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_the_files_of_a_published_image_stay_as_they_were(
+    provider: AwsProvider, make: Any, name: str, context: Context
+) -> None:
+    repository = make("aws:ecr/repository:Repository", name).outputs["name"]
+    nested = context.root / "package" / "module.py"
+    nested.parent.mkdir()
+    nested.write_text("first")
+    context = Context(context.name, context.dockerfile, (*context.files, nested), context.root)
+    first = images.publish(provider.cloud, repository, context)
+    nested.write_text("second")
+    second = images.publish(provider.cloud, repository, context)
+    kept = {digest: images.folder_of(provider.cloud.home, digest) for digest in (first, second)}
+    assert (kept[first] / "package" / "module.py").read_text() == "first"
+    assert (kept[second] / "package" / "module.py").read_text() == "second"
+    assert (kept[first] / "a.py").read_text() == "a"
+    assert not list(kept[first].parent.glob(".*"))  # nothing half done is left
+
+
+def test_a_file_that_changes_while_it_is_published_makes_no_image(
+    provider: AwsProvider, make: Any, name: str, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = make("aws:ecr/repository:Repository", name).outputs["name"]
+    (context.root / "a.py").write_text(name)
+    copy = shutil.copyfile
+
+    def slow_copy(source: Path, to: Path) -> None:
+        copy(source, to)
+        to.write_text("changed")
+
+    monkeypatch.setattr(images.shutil, "copyfile", slow_copy)
+    digest = images.digest(context)
+    with pytest.raises(MlopsError, match="changed while it was published"):
+        images.publish(provider.cloud, repository, context)
+    assert not images.folder_of(provider.cloud.home, digest).exists()
+    assert not images.exists(provider.cloud, repository, digest)
 
 
 def test_an_image_is_not_published_to_a_repository_that_is_not_there(provider: AwsProvider, context: Context) -> None:

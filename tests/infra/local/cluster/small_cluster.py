@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.local.cluster.cluster import Cluster
+from infra.local.cluster.images import MissingImageError
 from infra.local.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
 from infra.local.kubernetes.client import ApiError, Client
 
@@ -56,13 +57,16 @@ asyncio.run(main())
 
 
 class KnownImages:
-    """Images that a test says are there."""
+    """Images that a test says are there, with the same files in each."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Path) -> None:
         self.known = {IMAGE}
+        self.files = files
 
-    async def missing(self, image: str) -> str:
-        return "" if image in self.known else f"{image}: not found"
+    async def pull(self, image: str) -> Path:
+        if image not in self.known:
+            raise MissingImageError(f"{image}: not found")
+        return self.files
 
 
 class SmallCluster:
@@ -73,8 +77,8 @@ class SmallCluster:
         self.root = folder / "root"
         self.root.mkdir(parents=True)
         (self.root / "app.py").write_text(APP)
-        self.images = KnownImages()
-        self._cluster = Cluster(self.home, self.root, time_scale=time_scale, images=self.images)
+        self.images = KnownImages(self.root)
+        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from infra.local.aws import account as aws
+from infra.local.aws.images import folder_of
 from infra.local.aws.pod_identity import Association, associate
 from infra.local.cluster.account import Account
-from infra.local.cluster.images import EcrImages
+from infra.local.cluster.images import EcrImages, MissingImageError
 from infra.local.cluster.kinds import JOB, NAMESPACE, SERVICE_ACCOUNT
 from tests.infra.local.cluster.small_cluster import SmallCluster, job, new_namespace, wait_for
 
@@ -149,11 +150,16 @@ def test_credentials_are_renewed_before_they_end(home: Path, joined: SmallCluste
 def test_an_image_is_there_once_it_was_pushed_to_the_accounts_registry(home: Path) -> None:
     import asyncio
 
-    images = EcrImages(Account(home))
+    images = EcrImages(Account(home), home / "aws")
     repository = client(home, "ecr").create_repository(repositoryName="mlops/serving")["repository"]
 
-    def missing(reference: str) -> str:
-        return asyncio.run(images.missing(f"{repository['repositoryUri']}{reference}"))
+    def missing(image: str) -> str:
+        image = f"{repository['repositoryUri']}{image}" if image[0] in "@:" else image
+        try:
+            assert asyncio.run(images.pull(image)) == folder_of(home / "aws", digest)
+        except MissingImageError as error:
+            return str(error)
+        return ""
 
     assert "not found in ECR" in missing("@sha256:" + "0" * 64)
     config = {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": "sha256:" + "1" * 64}
@@ -162,11 +168,13 @@ def test_an_image_is_there_once_it_was_pushed_to_the_accounts_registry(home: Pat
         repositoryName="mlops/serving", imageManifest=json.dumps({**manifest, "layers": []}), imageTag="one"
     )
     digest = pushed["image"]["imageId"]["imageDigest"]
+    assert "its files are not on this machine" in missing(f"@{digest}")
+    folder_of(home / "aws", digest).mkdir(parents=True)
     assert missing(f"@{digest}") == ""
     assert missing(":one") == ""
     assert "not found in ECR" in missing(":two")
-    assert "is not an image of an ECR repository" in asyncio.run(images.missing("docker.io/library/python:3.11"))
-    gone = asyncio.run(images.missing(f"{repository['repositoryUri']}x@{digest}"))
+    assert "is not an image of an ECR repository" in missing("docker.io/library/python:3.11")
+    gone = missing(f"{repository['repositoryUri']}x@{digest}")
     assert "does not exist" in gone or "not found" in gone
 
 

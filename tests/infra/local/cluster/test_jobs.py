@@ -40,7 +40,7 @@ def test_a_pod_sees_nothing_of_the_operators_environment(
     assert "of the operator" not in seen.values()
     assert seen["HOME"] != os.environ["HOME"]
     assert set(seen) <= {
-        *("PATH", "HOME", "TMPDIR", "HOSTNAME", "LANG", "PYTHONUNBUFFERED"),
+        *("PATH", "HOME", "TMPDIR", "HOSTNAME", "LANG", "PYTHONPATH", "PYTHONUNBUFFERED"),
         *("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"),
     }
 
