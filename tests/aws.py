@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import boto3
@@ -26,9 +28,11 @@ class EmulatedAccount:
 
     Attributes:
         endpoint: base URL of every service.
+        denied: names of buckets of which every use is denied.
     """
 
     endpoint: str
+    denied: set[str] = field(default_factory=set)
 
     def environ(self) -> dict[str, str]:
         """The standard variables by which the SDKs, in this process or another, find the account."""
@@ -42,6 +46,22 @@ class EmulatedAccount:
         }
 
 
+class _Front:
+    """One request at a time: S3 decides a conditional write and does it in one step, moto in two."""
+
+    def __init__(self, application: Any, denied: set[str]) -> None:
+        self._application = application
+        self._denied = denied
+        self._turn = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"].split("/")[1] in self._denied:
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+        with self._turn:
+            return list(self._application(environ, start_response))
+
+
 @contextmanager
 def emulated_account() -> Iterator[EmulatedAccount]:
     """Start an account; the SDKs of this process find it until the block ends."""
@@ -53,6 +73,7 @@ def emulated_account() -> Iterator[EmulatedAccount]:
     try:
         host, port = server.get_host_and_port()
         account = EmulatedAccount(f"http://{host}:{port}")
+        server._server.app = _Front(server._server.app, account.denied)  # type: ignore[union-attr]
         others = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLOPS_"))}
         with mock.patch.dict(os.environ, {**others, **account.environ()}, clear=True):
             boto3.setup_default_session()

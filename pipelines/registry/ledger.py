@@ -7,9 +7,11 @@ digest of the envelope before it. So a record can be neither changed, nor remove
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
@@ -24,11 +26,20 @@ from pipelines.registry.bundles import checked_name
 
 PREDICATE = "https://mlops.template/attestations/promotion/v1"
 DIGITS = 10
-LARGEST_REASON = 400
+LONGEST_REASON = 400
+"""Bytes."""
+
+MOST_STATEMENTS = 6
+"""Statements about the bundle that a record names."""
+
 MOST_COLLISIONS = 1000
 """How often an append makes room for another writer before it gives up."""
 
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Text on one line. What is signed must be small, and a control character takes six bytes of it."""
+
+_RECORD = re.compile(rf"[0-9]{{{DIGITS}}}\.dsse\.json")
 
 
 class BrokenLedgerError(MlopsError):
@@ -49,7 +60,7 @@ class Event(Declaration):
         verdicts: gate → outcome.
         report: digest of the full report, stored beside the ledger; None when there is none.
         policy: digest of the gates that were applied.
-        evidence: kind → digest of the signed statement that the gates read.
+        evidence: name → digest of the signed statements that the gates read.
         dataset: `<name>@<snapshot>` that the bundle was made from.
         source_commit: the commit that the bundle was made from.
         commit: the commit that was deployed.
@@ -69,15 +80,51 @@ class Event(Declaration):
     verdicts: dict[str, Literal["pass", "fail", "inconclusive"]] = Field(default_factory=dict)
     report: Digest | None = None
     policy: Digest | None = None
-    evidence: dict[str, Digest] = Field(default_factory=dict)
-    dataset: Annotated[str, StringConstraints(max_length=128)] = ""
+    evidence: dict[Annotated[Words, Field(max_length=32)], Digest] = Field(
+        default_factory=dict, max_length=MOST_STATEMENTS
+    )
+    dataset: Annotated[Words, Field(max_length=64)] = ""
     source_commit: Commit | None = None
     commit: Commit | None = None
-    pull_request: int | None = None
-    approvers: Annotated[tuple[str, ...], Field(max_length=10)] = ()
-    actor: Annotated[str, StringConstraints(max_length=64)] = ""
-    run: Annotated[str, StringConstraints(max_length=128)] = ""
-    reason: Annotated[str, StringConstraints(max_length=LARGEST_REASON)] = ""
+    pull_request: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    approvers: Annotated[tuple[Annotated[Words, Field(max_length=40)], ...], Field(max_length=6)] = ()
+    actor: Annotated[Words, Field(max_length=40)] = ""
+    run: Annotated[Words, Field(max_length=128)] = ""
+    reason: Annotated[Words, Field(max_length=LONGEST_REASON)] = ""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        approvers: Sequence[str] = (),
+        evidence: Mapping[str, str] | None = None,
+        actor: str = "",
+        run: str = "",
+        reason: str = "",
+        **values: object,
+    ) -> Event:
+        """An event of now, from plain values; texts are cut to what a record holds.
+
+        Args:
+            approvers, evidence, actor, run, reason: see the attributes.
+            values: the other attributes but `at`.
+        """
+        cut = {
+            "at": datetime.now(UTC).isoformat(),
+            "approvers": [words(name, 40) for name in approvers[:6]],
+            "evidence": dict(sorted((evidence or {}).items())[:MOST_STATEMENTS]),
+            "actor": words(actor, 40),
+            "run": words(run, 128),
+            "reason": words(reason, LONGEST_REASON),
+        }
+        return cls.model_validate_json(json.dumps({**cut, **values}))
+
+
+def words(text: str, longest: int = LONGEST_REASON) -> str:
+    """`text` as a record can hold it: printable, on one line, at most so many bytes of UTF-8."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    content = shown.encode()
+    return shown if len(content) <= longest else content[: longest - 3].decode(errors="ignore") + "…"
 
 
 class Record(Declaration):
@@ -140,6 +187,15 @@ class Ledger:
         number = self.newest()
         return self.entry(number) if number else None
 
+    def went_live(self) -> Entry | None:
+        """The record by which what is live went live; None while nothing ever did.
+
+        Raises:
+            BrokenLedgerError: the chain is not whole.
+            MlopsError: the registry cannot be read.
+        """
+        return next((entry for entry in self.back() if entry.event.result == "verified"), None)
+
     def entry(self, number: int) -> Entry:
         """The record with this number, verified on its own.
 
@@ -152,7 +208,7 @@ class Ledger:
         """The stored bytes of the record with this number.
 
         Raises:
-            BrokenLedgerError: it is not there.
+            BrokenLedgerError: it is not there, or too large to be one.
         """
         key = self._key(number)
         try:
@@ -162,6 +218,8 @@ class Ledger:
         except store.NotFoundError:
             where = f"s3://{self.descriptor.registry_bucket}/{key}"
             raise BrokenLedgerError(f"{where} is missing: the ledger has later records") from None
+        except store.TooLargeError as error:
+            raise _broken(self.descriptor, self.model, number, f"is no record: {error.what}") from None
 
     def back(self) -> Iterator[Entry]:
         """The records from the newest to the oldest, each checked to be the one that the next names.
@@ -179,12 +237,12 @@ class Ledger:
             if entry.digest != previous:
                 raise _broken(self.descriptor, self.model, number, "names another record before it")
 
-    def append(self, decide: Callable[[Entry | None], Event]) -> Entry:
+    def append(self, decide: Callable[[Entry | None], Event | Entry]) -> Entry:
         """Add a record, or find that this attempt was recorded before.
 
         Args:
-            decide: from the newest record to the event; called again when another writer was faster. It raises when the
-                event no longer applies (a release that became stale).
+            decide: from the newest record to the event, or to the record that says it already; called again when
+                another writer was faster. It raises when the event no longer applies (a release that became stale).
 
         Raises:
             MlopsError: what `decide` raises, or the record cannot be signed or written.
@@ -192,6 +250,8 @@ class Ledger:
         for _ in range(MOST_COLLISIONS):
             head = self.head()
             event = decide(head)
+            if isinstance(event, Entry):
+                return event
             if head is not None and head.event.attempt == event.attempt:
                 return head
             record = Record(
@@ -207,7 +267,14 @@ class Ledger:
                 store.put_new(self.descriptor.registry_bucket, self._key(record.number), content, client=self._client)
             except store.PreconditionFailedError:
                 # Someone else has this number, or our own write got through and its answer was lost.
-                self._seen = record.number
+                found = self.entry(record.number)
+                if found.event.attempt == event.attempt:
+                    return found
+                continue
+            except MlopsError:
+                # Whether it was written is not known, unless it is there.
+                if self.newest() < record.number:
+                    raise
                 found = self.entry(record.number)
                 if found.event.attempt == event.attempt:
                     return found
@@ -225,6 +292,7 @@ class Ledger:
         """The number of the newest record, 0 while there is none.
 
         Raises:
+            BrokenLedgerError: something that is no record lies where a later record would.
             MlopsError: the registry cannot be read.
         """
         # Gallop forward from the last one seen, then halve the distance.
@@ -243,7 +311,14 @@ class Ledger:
 
     def _any_after(self, number: int) -> bool:
         bucket, after = self.descriptor.registry_bucket, self._key(number)
-        return bool(store.first_after(bucket, self.prefix, after, most=1, client=self._client))
+        for key in store.first_after(bucket, self.prefix, after, most=1, client=self._client):
+            if not _RECORD.fullmatch(key.removeprefix(self.prefix)):
+                raise BrokenLedgerError(
+                    f"s3://{bucket}/{key} lies in the ledger of {self.model}, and is no record",
+                    fix="find out who wrote it, and remove it",
+                )
+            return True
+        return False
 
 
 def new_attempt() -> str:

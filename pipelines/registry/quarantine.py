@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
 
 from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
@@ -10,8 +12,11 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import store
 from pipelines.registry.bundles import checked_name, hex_of
+from pipelines.registry.ledger import LONGEST_REASON, Words
 
 LARGEST = 4096
+"""Bytes. What is written is bounded to fit: an entry that nobody can read would block the model for good."""
+
 MOST = 10_000
 
 
@@ -20,12 +25,12 @@ class Quarantined(Declaration):
 
     Attributes:
         bundle: its digest.
-        reason: in words.
+        reason: in words; see `ledger.words`.
         at: since when.
     """
 
     bundle: Digest
-    reason: str
+    reason: Annotated[Words, Field(max_length=LONGEST_REASON)]
     at: AwareDatetime
 
 
@@ -49,13 +54,15 @@ def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]
         MlopsError: the registry cannot be read, or an entry cannot be understood; no bundle may then be
             taken for free.
     """
-    bucket, prefix = descriptor.registry_bucket, f"quarantine/{checked_name(model)}/"
+    client, bucket, prefix = store.s3(), descriptor.registry_bucket, f"quarantine/{checked_name(model)}/"
     found = {}
-    for key in store.sizes(bucket, prefix, limit=MOST):
-        content = store.get(bucket, key, limit=LARGEST).content
+    for key in store.sizes(bucket, prefix, limit=MOST, client=client):
+        content = store.get(bucket, key, limit=LARGEST, client=client).content
         try:
             entry = Quarantined.model_validate_json(content)
         except ValueError:
             raise MlopsError(f"s3://{bucket}/{key} cannot be understood", fix="find out who wrote it") from None
+        if key != f"{prefix}{hex_of(entry.bundle)}.json":
+            raise MlopsError(f"s3://{bucket}/{key} speaks of {entry.bundle}", fix="find out who wrote it")
         found[entry.bundle] = entry.reason
     return found

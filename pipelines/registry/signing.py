@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import boto3
@@ -237,6 +238,7 @@ def _signed(message: bytes, signature: Signature, trusted_keys: Mapping[str, str
     return True
 
 
+@lru_cache(maxsize=64)
 def _public_key(pem: str, signer: str) -> ec.EllipticCurvePublicKey:
     try:
         key = load_pem_public_key(pem.encode())

@@ -1,0 +1,99 @@
+"""Chains of signed records, made without KMS: a local key signs as it would."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Repositories
+from pipelines.registry import signing
+from pipelines.registry.ledger import PREDICATE, Event, Record
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+MODEL = "price"
+GATES = dict.fromkeys((f"a-gate-with-a-name-{number}" for number in range(16)), "pass")
+
+
+def pem(key: ec.EllipticCurvePrivateKey) -> str:
+    """The public half, as a descriptor holds it."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def offline_environment(name: str = "dev", key: ec.EllipticCurvePrivateKey = KEY) -> EnvironmentDescriptor:
+    """An environment that exists nowhere, and trusts `key`."""
+    return EnvironmentDescriptor(
+        name=name,
+        region="eu-west-1",
+        account="123456789012",
+        landing_bucket="landing",
+        lake_bucket="lake",
+        logs_bucket="logs",
+        registry_bucket="registry",
+        catalog_database="lake",
+        signing_key="arn:aws:kms:eu-west-1:123456789012:key/none",
+        trusted_keys={name: pem(key)},
+        cluster="cluster",
+        namespace="models",
+        images=ImageReferences(),
+        repositories=Repositories(training="none", serving="none"),
+    )
+
+
+def bundle(number: int) -> str:
+    """The digest of some bundle."""
+    return digest_of_bytes(b"bundle %d" % number)
+
+
+def verified(number: int, **changes: object) -> Event:
+    """The promotion of bundle `number` over the one before it, as a whole promotion records it."""
+    values: dict[str, object] = {
+        "attempt": f"attempt-{number}",
+        "action": "promotion",
+        "result": "verified",
+        "before": bundle(number - 1) if number > 1 else None,
+        "to": bundle(number),
+        "live": bundle(number),
+        "verdicts": GATES,
+        "report": bundle(0),
+        "policy": bundle(0),
+        "evidence": {"provenance": bundle(0), "evaluation": bundle(0)},
+        "dataset": f"houses@{number}",
+        "source_commit": f"{number:040x}",
+        "commit": f"{number:040x}",
+        "pull_request": number,
+        "approvers": ["ann", "bob"],
+        "actor": "mlops[bot]",
+        "run": f"https://github.com/example/models/actions/runs/{number}",
+    }
+    return Event.of(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer: str | None = None) -> bytes:
+    """A signed record, as the ledger stores it."""
+    statement = signing.Statement.about(record.model, record.event.to, PREDICATE, record.model_dump(mode="json"))
+    payload = statement.payload()
+    signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
+    keyid = signer or record.environment
+    return signing.Envelope(
+        payload=base64.b64encode(payload).decode(),
+        signatures=(signing.Signature(keyid=keyid, sig=base64.b64encode(signature).decode()),),
+    ).to_bytes()
+
+
+def chain_of(events: Sequence[Event], *, environment: str = "dev", model: str = MODEL) -> list[bytes]:
+    """A whole chain."""
+    return list(_links(events, environment, model))
+
+
+def _links(events: Sequence[Event], environment: str, model: str) -> Iterator[bytes]:
+    previous = None
+    for number, event in enumerate(events, 1):
+        record = Record(environment=environment, model=model, number=number, previous=previous, event=event)
+        content = envelope_of(record)
+        previous = digest_of_bytes(content)
+        yield content

@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.registry import signing, store
+from pipelines.registry.ledger import (
+    BrokenLedgerError,
+    Entry,
+    Event,
+    Ledger,
+    Record,
+    read_unsigned,
+    verify_chain,
+    words,
+)
+from tests.aws import EmulatedAccount
+from tests.pipelines.registry.chains import (
+    KEY,
+    MODEL,
+    bundle,
+    chain_of,
+    envelope_of,
+    offline_environment,
+    verified,
+)
+from tests.signed import make_signing_environment, with_empty_registry
+
+PROCESSES, ROUNDS = 8, 25
+
+
+@pytest.fixture(scope="module")
+def environment(account: EmulatedAccount) -> EnvironmentDescriptor:
+    return make_signing_environment()
+
+
+@pytest.fixture
+def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
+    return with_empty_registry(environment)
+
+
+def stored(descriptor: EnvironmentDescriptor) -> list[bytes]:
+    """Every envelope of the chain, in order, read past the product."""
+    s3 = boto3.client("s3")
+    keys = [
+        e["Key"] for e in s3.list_objects_v2(Bucket=descriptor.registry_bucket, Prefix="ledger/").get("Contents", ())
+    ]
+    return [s3.get_object(Bucket=descriptor.registry_bucket, Key=key)["Body"].read() for key in sorted(keys)]
+
+
+def put(descriptor: EnvironmentDescriptor, key: str, content: bytes) -> None:
+    boto3.client("s3").put_object(Bucket=descriptor.registry_bucket, Key=key, Body=content)
+
+
+def key_of(number: int) -> str:
+    return f"ledger/{MODEL}/{number:010d}.dsse.json"
+
+
+def fill(descriptor: EnvironmentDescriptor, count: int) -> Ledger:
+    ledger = Ledger(descriptor, MODEL)
+    for number in range(1, count + 1):
+        ledger.append(lambda _, number=number: verified(number))  # type: ignore[misc]
+    return ledger
+
+
+# --- appending --------------------------------------------------------------------------------------------------------
+
+
+def test_records_form_a_chain_that_verifies_from_its_bytes_alone(dev: EnvironmentDescriptor) -> None:
+    ledger = fill(dev, 3)
+    entries = verify_chain(stored(dev), dev, MODEL)
+    assert [e.record.number for e in entries] == [1, 2, 3]
+    assert [e.record.previous for e in entries] == [None, entries[0].digest, entries[1].digest]
+    assert [e.event.to for e in entries] == [bundle(1), bundle(2), bundle(3)]
+    assert list(ledger.back()) == entries[::-1]
+    assert ledger.head() == entries[-1]
+
+
+def test_an_empty_ledger_has_no_head_and_nothing_live(dev: EnvironmentDescriptor) -> None:
+    ledger = Ledger(dev, MODEL)
+    assert (ledger.newest(), ledger.head(), ledger.went_live(), list(ledger.back())) == (0, None, None, [])
+
+
+def test_what_went_live_last_is_found_behind_promotions_that_were_refused_or_failed(dev: EnvironmentDescriptor) -> None:
+    ledger = fill(dev, 2)
+    for number, result in ((3, "refused"), (4, "failed")):
+        event = verified(number, result=result, before=bundle(2), live=bundle(2))
+        ledger.append(lambda _, event=event: event)  # type: ignore[misc]
+    found = ledger.went_live()
+    assert found is not None and found.record.number == 2
+
+
+def test_the_same_attempt_is_recorded_once(dev: EnvironmentDescriptor) -> None:
+    first = Ledger(dev, MODEL).append(lambda _: verified(1))
+    assert Ledger(dev, MODEL).append(lambda _: verified(1, reason="told again")) == first
+    assert len(stored(dev)) == 1
+
+
+def test_nothing_is_added_when_a_record_says_it_already(dev: EnvironmentDescriptor) -> None:
+    ledger = fill(dev, 2)
+
+    def already(head: Entry | None) -> Entry:
+        assert head is not None
+        return head
+
+    assert ledger.append(already).record.number == 2
+    assert len(stored(dev)) == 2
+
+
+def test_an_event_that_no_longer_applies_is_not_recorded(dev: EnvironmentDescriptor) -> None:
+    def refuse(_: Entry | None) -> Event:
+        raise MlopsError("stale")
+
+    with pytest.raises(MlopsError, match="stale"):
+        fill(dev, 1).append(refuse)
+    assert len(stored(dev)) == 1
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, error: Exception, *, written: bool, then: Callable[[], None]) -> None:
+    """Lose the answer of the next write: it got through, or it did not; then something happens, and writes work."""
+    put_new = store.put_new
+
+    def losing(*args: Any, **kwargs: Any) -> str:
+        monkeypatch.setattr(store, "put_new", put_new)
+        if written:
+            put_new(*args, **kwargs)
+        then()
+        raise error
+
+    monkeypatch.setattr(store, "put_new", losing)
+
+
+LOST = MlopsError("s3:PutObject failed: Connection was closed before we received a valid response")
+
+
+def test_a_write_whose_answer_was_lost_is_found_and_not_written_twice(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = fill(dev, 1)
+    lose(monkeypatch, LOST, written=True, then=lambda: None)
+    assert ledger.append(lambda _: verified(2)).record.number == 2
+    assert len(verify_chain(stored(dev), dev, MODEL)) == 2
+
+
+def test_a_write_that_was_tried_again_by_the_sdk_is_recognised_as_our_own(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try got through, the SDK's second finds the object: S3 answers 412 to our own write."""
+    lose(monkeypatch, store.PreconditionFailedError("exists"), written=True, then=lambda: None)
+    assert Ledger(dev, MODEL).append(lambda _: verified(1)).record.number == 1
+    assert len(stored(dev)) == 1
+
+
+def test_a_lost_answer_that_was_lost_because_another_was_faster_is_decided_anew(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Ledger(dev, MODEL)
+    lose(monkeypatch, LOST, written=False, then=lambda: other.append(lambda _: verified(1)) and None)
+    seen: list[int | None] = []
+
+    def decide(head: Entry | None) -> Event:
+        seen.append(head.record.number if head else None)
+        return verified(2)
+
+    assert Ledger(dev, MODEL).append(decide).record.number == 2
+    assert seen == [None, 1]
+    assert [e.event.attempt for e in verify_chain(stored(dev), dev, MODEL)] == ["attempt-1", "attempt-2"]
+
+
+def test_a_write_that_did_not_happen_is_not_taken_for_one(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(monkeypatch, LOST, written=False, then=lambda: None)
+    with pytest.raises(MlopsError, match="Connection was closed"):
+        Ledger(dev, MODEL).append(lambda _: verified(1))
+    assert stored(dev) == []
+
+
+def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results: Any) -> None:
+    """Rounds of promotions: all processes read what is live, then all at once replace it, each by another bundle."""
+    from pipelines.promotion.promote import StaleReleaseError, refuse_stale
+
+    told, ledger = [], Ledger(descriptor, MODEL)
+    for turn in range(ROUNDS):
+        head = ledger.head()
+        live, to = head.event.live if head else None, bundle(turn * PROCESSES + process + 1)
+        barrier.wait(60)
+
+        def decide(head: Entry | None, live: str | None = live, to: str = to, turn: int = turn) -> Event:
+            refuse_stale(head, "dev", MODEL, to, live)
+            return verified(1, attempt=f"{turn}/{process}", before=live, to=to, live=to)
+
+        try:
+            told.append((turn, ledger.append(decide).event.to))
+        except StaleReleaseError:
+            told.append((turn, None))
+        barrier.wait(60)
+    results.put(told)
+
+
+def test_of_200_promotions_by_8_processes_each_is_recorded_or_stale_and_none_lost_or_doubled(
+    dev: EnvironmentDescriptor,
+) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["pipelines.promotion.promote", __name__])
+    barrier, results = processes.Barrier(PROCESSES), processes.Queue()
+    workers = [processes.Process(target=race, args=(dev, n, barrier, results), daemon=True) for n in range(PROCESSES)]
+    for worker in workers:
+        worker.start()
+    told = [results.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join(30)
+    outcomes = list(itertools.chain.from_iterable(told))
+    assert len(outcomes) == PROCESSES * ROUNDS == 200
+    recorded = {turn: to for turn, to in outcomes if to is not None}
+    assert sum(to is not None for _, to in outcomes) == len(recorded) == ROUNDS, "one of each round, and one only"
+    entries = verify_chain(stored(dev), dev, MODEL)
+    assert [e.event.to for e in entries] == [recorded[turn] for turn in range(ROUNDS)]
+    assert [e.event.before for e in entries] == [None, *(e.event.live for e in entries[:-1])]
+
+
+def append_many(descriptor: EnvironmentDescriptor, worker: int, barrier: Any) -> None:
+    barrier.wait(60)
+    for number in range(6):
+        Ledger(descriptor, MODEL).append(lambda _: verified(1, attempt=f"{worker}/{number}"))  # noqa: B023
+
+
+def test_writers_that_do_not_go_stale_all_get_their_record_in_the_end(dev: EnvironmentDescriptor) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    barrier = processes.Barrier(3)
+    workers = [processes.Process(target=append_many, args=(dev, n, barrier), daemon=True) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    entries = verify_chain(stored(dev), dev, MODEL)
+    assert sorted(e.event.attempt for e in entries) == sorted(f"{w}/{n}" for w in range(3) for n in range(6))
+
+
+# --- what a record says -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    reason=st.text(max_size=2000),
+    actor=st.text(max_size=200),
+    run=st.text(max_size=300),
+    approvers=st.lists(st.text(max_size=100), max_size=20),
+    statements=st.integers(0, 64),
+)
+def test_whatever_is_told_the_record_is_small_enough_to_be_signed(
+    reason: str, actor: str, run: str, approvers: list[str], statements: int
+) -> None:
+    names = {"evaluation": bundle(0), "provenance": bundle(0)}
+    event = verified(
+        1,
+        attempt="a" * 128,
+        verdicts=dict.fromkeys(verified(1).verdicts, "inconclusive"),
+        evidence=names | {f"provenance-{number:012x}": bundle(number) for number in range(statements)},
+        dataset="d" * 40 + "@" + "9" * 19,
+        source_commit="a" * 64,
+        commit="a" * 64,
+        before=bundle(1),
+        pull_request=2**53 - 1,
+        reason=reason,
+        actor=actor,
+        run=run,
+        approvers=approvers,
+    )
+    record = Record(environment="e" * 40, model="m" * 40, number=10**10 - 1, previous=bundle(0), event=event)
+    statement = signing.Statement.about("m" * 40, event.to, "p", record.model_dump(mode="json"))
+    assert len(signing.encode(signing.PAYLOAD, statement.payload())) <= signing.LARGEST_MESSAGE
+    assert set(names) <= set(event.evidence)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("too slow", "too slow"),
+        ("two\n  lines\t", "two lines"),
+        ("\x1b[1m!\x07", "�[1m!�"),
+        ("a\u202eb", "a�b"),
+        ("x" * 10, "x" * 10),
+        ("x" * 11, "x" * 7 + "…"),
+        ("ä" * 6, "äää…"),
+        ("\ud800", "�"),
+        ("", ""),
+    ],
+)
+def test_words_are_printable_on_one_line_and_bounded_in_bytes(text: str, kept: str) -> None:
+    assert words(text, 10) == kept
+
+
+# --- what must be noticed ---------------------------------------------------------------------------------------------
+
+DEV = offline_environment()
+CHAIN = chain_of([verified(number) for number in range(1, 6)])
+
+
+def resigned(number: int, key: ec.EllipticCurvePrivateKey = KEY, signer: str = "dev", **changes: Any) -> bytes:
+    """Record `number` of the chain, changed and signed again."""
+    record = read_unsigned(CHAIN[number - 1], DEV, MODEL, number).record
+    return envelope_of(record.model_copy(update=changes), key, signer=signer)
+
+
+def flipped(envelope: bytes, *path: str | int) -> bytes:
+    """The envelope with one byte changed within the base64 at `path`."""
+    value = json.loads(envelope)
+    place: Any = value
+    for step in path[:-1]:
+        place = place[step]
+    content = bytearray(base64.b64decode(place[path[-1]]))
+    content[len(content) // 2] ^= 1
+    place[path[-1]] = base64.b64encode(content).decode()
+    return json.dumps(value).encode()
+
+
+OTHER = ec.generate_private_key(ec.SECP256R1())
+BROKEN: dict[str, tuple[list[bytes], str]] = {
+    "a byte of what was said is changed": (
+        [*CHAIN[:2], flipped(CHAIN[2], "payload"), *CHAIN[3:]],
+        "record 3 of price carries no valid signature",
+    ),
+    "a byte of the signature is changed": (
+        [*CHAIN[:2], flipped(CHAIN[2], "signatures", 0, "sig"), *CHAIN[3:]],
+        "record 3 of price carries no valid signature",
+    ),
+    "a record is removed from the middle": (
+        [*CHAIN[:2], *CHAIN[3:]],
+        "record 3 of price in dev is record 4 of price in dev, in the wrong place",
+    ),
+    "the first record is removed": (CHAIN[1:], "record 1 of price in dev is record 2 of price in dev"),
+    "two records are swapped": (
+        [CHAIN[0], CHAIN[2], CHAIN[1], *CHAIN[3:]],
+        "record 2 of price in dev is record 3 of price in dev, in the wrong place",
+    ),
+    "a record is there twice": ([*CHAIN[:2], CHAIN[1]], "record 3 of price in dev is record 2 of price in dev"),
+    "a record of another environment is put in": (
+        [*CHAIN[:2], resigned(3, environment="prod"), *CHAIN[3:]],
+        "record 3 of price in dev is record 3 of price in prod, in the wrong place",
+    ),
+    "a record of another model is put in": (
+        [*CHAIN[:2], resigned(3, model="churn"), *CHAIN[3:]],
+        "record 3 of price in dev is record 3 of churn in dev, in the wrong place",
+    ),
+    "a record is replaced by another that the same key signed": (
+        [*CHAIN[:2], resigned(3, event=verified(9)), *CHAIN[3:]],
+        "record 4 of price in dev names another record before it",
+    ),
+    "another key signed": (
+        [*CHAIN[:2], resigned(3, OTHER), *CHAIN[3:]],
+        "record 3 of price carries no valid signature",
+    ),
+    "a key that is not known at all signed": (
+        [*CHAIN[:2], resigned(3, OTHER, "mallory"), *CHAIN[3:]],
+        "expected one of dev, found 'mallory'",
+    ),
+    "a record is cut off": ([*CHAIN[:4], CHAIN[4][:100]], "record 5 of price is not a DSSE envelope"),
+    "a record is empty": ([*CHAIN[:2], b"", *CHAIN[3:]], "record 3 of price is not a DSSE envelope"),
+    "a chain does not begin at its first record": (
+        [resigned(1, previous=bundle(7))],
+        "record 1 of price in dev names another record before it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_chain_is_broken_when(case: str) -> None:
+    envelopes, says = BROKEN[case]
+    assert len(verify_chain(CHAIN, DEV, MODEL)) == 5
+    with pytest.raises(BrokenLedgerError) as caught:
+        verify_chain(envelopes, DEV, MODEL)
+    assert says in caught.value.what
+
+
+def test_a_record_signed_by_another_trusted_environment_is_no_record_of_this_one() -> None:
+    both = DEV.model_copy(
+        update={"trusted_keys": DEV.trusted_keys | offline_environment("staging", OTHER).trusted_keys}
+    )
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev was signed by staging"):
+        verify_chain([*CHAIN[:2], resigned(3, OTHER, "staging"), *CHAIN[3:]], both, MODEL)
+
+
+def unsigned(about: str, predicate: dict[str, Any]) -> bytes:
+    payload = signing.Statement.about(MODEL, about, "x", predicate).payload()
+    signature = signing.Signature(keyid="dev", sig="AA==")
+    return signing.Envelope(payload=base64.b64encode(payload).decode(), signatures=(signature,)).to_bytes()
+
+
+def test_a_record_about_another_bundle_than_it_says_is_noticed() -> None:
+    record = read_unsigned(CHAIN[0], DEV, MODEL, 1).record
+    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev is about another bundle than it says"):
+        read_unsigned(unsigned(bundle(99), record.model_dump(mode="json")), DEV, MODEL, 1)
+
+
+def test_a_record_that_does_not_say_what_a_record_must_is_noticed() -> None:
+    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev does not say what a record must"):
+        read_unsigned(unsigned(bundle(1), {"number": 1}), DEV, MODEL, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.integers(0, len(CHAIN[2]) - 1), bit=st.integers(0, 7))
+def test_no_bit_of_a_record_can_be_changed_unnoticed(place: int, bit: int) -> None:
+    changed = bytearray(CHAIN[2])
+    changed[place] ^= 1 << bit
+    with pytest.raises(BrokenLedgerError):
+        verify_chain([*CHAIN[:2], bytes(changed), *CHAIN[3:]], DEV, MODEL)
+
+
+def test_a_record_missing_from_the_registry_is_named(dev: EnvironmentDescriptor) -> None:
+    ledger = fill(dev, 3)
+    boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(2))
+    with pytest.raises(BrokenLedgerError, match=r"0000000002\.dsse\.json is missing: the ledger has later records"):
+        list(ledger.back())
+
+
+def test_a_record_replaced_in_the_registry_is_named(dev: EnvironmentDescriptor) -> None:
+    ledger = fill(dev, 3)
+    one, two, _ = stored(dev)
+    put(dev, key_of(2), two + b" ")
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev names another record before it"):
+        list(ledger.back())
+    put(dev, key_of(2), one)
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is record 1 of price in dev"):
+        list(ledger.back())
+    put(dev, key_of(2), b"x" * (signing.LARGEST_ENVELOPE + 1))
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is no record"):
+        list(ledger.back())
+
+
+def test_nothing_is_decided_on_a_newest_record_that_does_not_verify(dev: EnvironmentDescriptor) -> None:
+    ledger = fill(dev, 2)
+    put(dev, key_of(3), resigned(3, OTHER))
+    with pytest.raises(BrokenLedgerError, match="record 3 of price carries no valid signature"):
+        ledger.append(lambda _: pytest.fail("it was asked to decide"))
+
+
+@pytest.mark.parametrize("name", ["x", "0000000002.dsse.jsonx", "00000000002.dsse.json", "0000000002.dsse.json/x"])
+def test_something_else_in_the_place_of_records_is_named_and_not_counted(dev: EnvironmentDescriptor, name: str) -> None:
+    fill(dev, 1)
+    put(dev, f"ledger/{MODEL}/{name}", b"{}")
+    with pytest.raises(BrokenLedgerError, match="and is no record"):
+        Ledger(dev, MODEL).newest()
+
+
+# --- finding the newest -----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(count=st.integers(0, 5000), seen=st.integers(0, 5000))
+def test_the_newest_record_is_found_whatever_their_number_and_what_was_seen_before(count: int, seen: int) -> None:
+    ledger = Ledger.__new__(Ledger)
+    ledger._seen, asked = min(seen, count), []
+
+    def any_after(number: int) -> bool:
+        asked.append(number)
+        return number < count
+
+    ledger._any_after = any_after  # type: ignore[method-assign]
+    assert ledger.newest() == ledger._seen == count
+    assert len(asked) <= 2 * (count - min(seen, count) + 1).bit_length() + 1, "it gallops, and does not walk"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9])
+def test_the_newest_record_is_found_in_the_registry(environment: EnvironmentDescriptor, count: int) -> None:
+    dev = with_empty_registry(environment)
+    for number in range(1, count + 1):
+        put(dev, key_of(number), b"{}")
+    put(dev, "ledger/pricey/0000000099.dsse.json", b"{}")
+    put(dev, "ledgers", b"")
+    assert Ledger(dev, MODEL).newest() == count
