@@ -283,16 +283,17 @@ def rollback(model: str, environment: str, reason: str, target: str) -> None:
     run_rollback(open_target(target), model, environment, reason)
 
 
-def run_rollback(target: Target, model: str, environment: str, reason: str) -> None:
-    """Roll a model back in an environment, showing each step with the time since the beginning.
+def run_rollback(
+    target: Target, model: str, environment: str, reason: str, *, automatic: bool = False, suspect: str | None = None
+) -> None:
+    """Roll a model back in an environment, showing each step with the time since the beginning; see `roll_back`.
 
     Raises:
         MlopsError: there is nothing to go back to, or a step failed; it can be run again.
     """
-    from pipelines.cluster.rollouts import serve_bundle
-    from pipelines.promotion.endpoint import connected
     from pipelines.promotion.restore import restore_release
-    from pipelines.promotion.rollback import Effects, Plan, plan_rollback, roll_back
+    from pipelines.promotion.rollback import Effects, Plan, roll_back
+    from pipelines.promotion.traffic import move_traffic
 
     project = target.project
     project.model(model)
@@ -302,22 +303,21 @@ def run_rollback(target: Target, model: str, environment: str, reason: str) -> N
     def say(text: str) -> None:
         click.echo(f"  {time.monotonic() - began:5.2f} s  {text}")
 
-    def move_traffic(name: str, digest: str) -> None:
-        live = plan_rollback(descriptor, name).bad
-        moved = time.monotonic()
-        serve_bundle(descriptor.namespace, name, live, digest)
-        with connected(descriptor, name) as endpoint:
-            while endpoint.served() != digest:
-                if time.monotonic() - moved > 120:
-                    raise MlopsError(f"{environment} did not go back to {digest} within 120 s")
-                time.sleep(0.02)
-        say(f"traffic moved within {time.monotonic() - moved:.2f} s")
+    def move(name: str, digest: str) -> None:
+        say(f"traffic moved within {move_traffic(descriptor, name, digest):.2f} s")
 
     def restore(plan: Plan) -> None:
         restore_release(project, model, environment, plan.target, plan.bad, reason)
 
     entry = roll_back(
-        project, descriptor, model, reason, context_of(Repository(project.root)), Effects(move_traffic, restore, say)
+        project,
+        descriptor,
+        model,
+        reason,
+        context_of(Repository(project.root)),
+        Effects(move, restore, say),
+        automatic=automatic,
+        suspect=suspect,
     )
     click.echo(f"{model} in {environment} runs {entry.event.live}; record {entry.record.number} of its ledger says so")
 
@@ -344,7 +344,7 @@ def respond(event_file: Path, target: str) -> None:
         Forge.of(opened.project.root).dispatch("train.yml", {"model": alarm.model})
         click.echo(f"asked for training of {alarm.model}")
     else:
-        run_rollback(opened, alarm.model, alarm.environment, alarm.reason)
+        run_rollback(opened, alarm.model, alarm.environment, alarm.reason, automatic=True, suspect=alarm.bundle)
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,9 @@ def run_deploy(target: Target, environment: str, *, propose_next: bool = False) 
         MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
     """
     from pipelines.cli.promote import propose_release
-    from pipelines.promotion.promote import Effects, is_recorded, promote
+    from pipelines.promotion.promote import Effects, admit, take_live
     from pipelines.promotion.repository import Repository
-    from pipelines.registry.ledger import Ledger
+    from pipelines.promotion.traffic import move_traffic
 
     project, repository = target.project, Repository(target.project.root)
     if environment not in target.descriptors():
@@ -64,18 +64,26 @@ def run_deploy(target: Target, environment: str, *, propose_next: bool = False) 
     descriptors = target.descriptors()
     releases = [project.release(model, environment) for model in project.model_names]
     released = [release for release in releases if release.bundle is not None]
-    due = [r for r in released if not is_recorded(Ledger(descriptors[environment], r.model).head(), r)]
-    if not due:
-        target.apply("up", environment)
-    for release in due:
-        change, context = introduced(repository, release)
-        effects = Effects(
-            apply=partial(target.apply, "up", environment),
-            follow=partial(follow, target, environment),
-            descriptor=partial(target.descriptor, environment),
-            say=lambda text: click.echo(f"  {text}"),
-        )
-        entry = promote(project, repository, descriptors, change, context, effects)
+
+    def say(text: str) -> None:
+        click.echo(f"  {text}")
+
+    # All are judged before anything is applied: applying brings all of them.
+    admitted = [
+        admit(project, repository, descriptors, *introduced(repository, release), say=say) for release in released
+    ]
+    apply = cache(partial(target.apply, "up", environment))
+    if not admitted:
+        apply()
+    effects = Effects(
+        apply=apply,
+        follow=partial(follow, target, environment),
+        descriptor=partial(target.descriptor, environment),
+        take_back=lambda model, digest: move_traffic(target.descriptor(environment), model, digest),
+        say=say,
+    )
+    for one in admitted:
+        release, entry = one.release, take_live(project, descriptors, one, effects)
         live = target.descriptor(environment).endpoints[release.model]
         click.echo(f"{release.model} in {environment} serves {release.bundle} at {live}")
         click.echo(f"  record {entry.record.number} of its ledger")

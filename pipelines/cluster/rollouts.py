@@ -17,6 +17,9 @@ Rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "roll
 
 POLL_SECONDS = 0.1
 
+MOST_CONFLICTS = 50
+"""How often a change is made anew because the controller was faster."""
+
 
 @dataclass(frozen=True)
 class RolloutState:
@@ -27,12 +30,14 @@ class RolloutState:
         message: why, if it says so.
         weight: percent of the traffic that goes to the new pods.
         settled: the newest specification has been seen, and all of the traffic goes to it.
+        failed: the newest specification has been seen, and given up.
     """
 
     phase: str
     message: str
     weight: int
     settled: bool
+    failed: bool
 
 
 def rollout_state(resource: dict[str, Any]) -> RolloutState:
@@ -44,7 +49,8 @@ def rollout_state(resource: dict[str, Any]) -> RolloutState:
     weight = int((weights.get("canary") or {}).get("weight") or 0)
     current, stable = status.get("currentPodHash"), status.get("stableRS")
     settled = observed and phase == "Healthy" and current == stable and bool(current)
-    return RolloutState(phase, str(status.get("message") or ""), weight, settled)
+    # What an earlier specification came to is said until the controller has seen the newest.
+    return RolloutState(phase, str(status.get("message") or ""), weight, settled, observed and phase == "Degraded")
 
 
 def wait_for_rollout(
@@ -78,7 +84,7 @@ def wait_for_rollout(
                 last = state
             if state.settled:
                 return
-            if state.phase == "Degraded":
+            if state.failed:
                 raise MlopsError(f"the rollout of {name} in {namespace} failed: {state.message}")
             if time.monotonic() - started > deadline_seconds:
                 raise MlopsError(
@@ -89,29 +95,30 @@ def wait_for_rollout(
             time.sleep(POLL_SECONDS)
 
 
-def serve_bundle(namespace: str, name: str, live: str, wanted: str) -> None:
+def serve_bundle(namespace: str, name: str, wanted: str) -> None:
     """Make a Rollout serve another bundle, at once: the one before lies in its rollback window and skips the steps.
 
-    Everything in the pods' template that names the live bundle names the wanted one afterwards, as the program would
-    have written it. Doing it twice changes nothing.
+    Everything in the pods' template that names the bundle names the wanted one afterwards, as the program would have
+    written it. Doing it twice changes nothing.
 
     Args:
         namespace, name: of the Rollout.
-        live: digest of the bundle that it serves.
         wanted: digest of the bundle that it is to serve.
 
     Raises:
-        MlopsError: there is no such Rollout, or the cluster refuses.
+        MlopsError: there is no such Rollout, it serves no bundle, or the cluster refuses.
     """
     with connect(namespace) as client:
-        while True:
+        for _ in range(MOST_CONFLICTS):
             try:
-                resource = client.get(Rollout, name)
+                resource = client.get(Rollout, name).to_dict()  # type: ignore[no-untyped-call]
             except ApiError as error:
                 if error.status.code != 404:
                     raise
                 raise MlopsError(f"no Rollout {name!r} in namespace {namespace!r}") from None
-            changed = renamed_bundle(resource.to_dict(), live, wanted)  # type: ignore[no-untyped-call]
+            changed = renamed_bundle(resource, wanted)
+            if changed == resource:
+                return
             try:
                 client.replace(Rollout.from_dict(changed))
                 return
@@ -119,15 +126,20 @@ def serve_bundle(namespace: str, name: str, live: str, wanted: str) -> None:
                 # The controller wrote its status in between: read again.
                 if error.status.code != 409:
                     raise
+        raise MlopsError(f"the Rollout {name!r} in namespace {namespace!r} was changed by others all the time")
 
 
-def renamed_bundle(resource: dict[str, Any], live: str, wanted: str) -> dict[str, Any]:
-    """A Rollout as it is, with every mention of one bundle in its specification replaced by another.
+def renamed_bundle(resource: dict[str, Any], wanted: str) -> dict[str, Any]:
+    """A Rollout as it is, with every mention of its bundle replaced by another.
 
     Args:
         resource: the Rollout.
-        live, wanted: digests; labels hold their first 16 hexadecimal digits.
+        wanted: digest; labels hold its first 16 hexadecimal digits.
+
+    Raises:
+        MlopsError: it names no bundle.
     """
+    live = bundle_of(resource)
     names = {live: wanted, live.removeprefix("sha256:")[:16]: wanted.removeprefix("sha256:")[:16]}
 
     def renamed(value: Any) -> Any:
@@ -138,5 +150,19 @@ def renamed_bundle(resource: dict[str, Any], live: str, wanted: str) -> dict[str
         return names.get(value, value) if isinstance(value, str) else value
 
     metadata = dict(resource["metadata"])
-    metadata["annotations"] = renamed(metadata.get("annotations") or {})
+    if "annotations" in metadata:
+        metadata["annotations"] = renamed(metadata["annotations"])
     return {**resource, "metadata": metadata, "spec": renamed(resource["spec"])}
+
+
+def bundle_of(resource: dict[str, Any]) -> str:
+    """The digest of the bundle that the pods of a Rollout serve: what follows `--bundle` in their command.
+
+    Raises:
+        MlopsError: there is none.
+    """
+    for container in resource["spec"].get("template", {}).get("spec", {}).get("containers", ()):
+        words = [*(container.get("command") or ()), *(container.get("args") or ())]
+        if "--bundle" in words[:-1]:
+            return str(words[words.index("--bundle") + 1])
+    raise MlopsError(f"the pods of the Rollout {resource['metadata'].get('name')!r} serve no bundle")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import StringConstraints, ValidationError
 
+from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
@@ -21,12 +22,14 @@ class Alarm(Declaration):
         kind: `drift` of the data, or `breach` of a bound on quality or fairness.
         model, environment: what it is about.
         reason: what was found, in words.
+        bundle: that was found bad, where the monitor knows it.
     """
 
     kind: Literal["drift", "breach"]
     model: Name
     environment: Name
     reason: Annotated[str, StringConstraints(min_length=1, max_length=400)]
+    bundle: Digest | None = None
 
 
 def read_alarm(content: bytes) -> Alarm:
@@ -41,10 +44,11 @@ def read_alarm(content: bytes) -> Alarm:
         event = json.loads(content)
         payload = event["client_payload"]
         value = {"kind": event["action"], **{key: payload[key] for key in ("model", "environment", "reason")}}
+        value["bundle"] = payload.get("bundle")
         return Alarm.model_validate_json(json.dumps(value))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         detail = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else repr(error)
         raise MlopsError(
             f"the event is no alarm: {detail}",
-            fix="send event_type drift or breach, with client_payload {model, environment, reason}",
+            fix="send event_type drift or breach, with client_payload {model, environment, reason, bundle}",
         ) from None

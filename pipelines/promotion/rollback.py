@@ -13,10 +13,10 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.endpoint import verify
-from pipelines.promotion.promote import Context, Say, event_of
+from pipelines.promotion.promote import Context, Say
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import evidence
-from pipelines.registry.ledger import LARGEST_REASON, Entry, Event, Ledger, new_attempt
+from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
 
 
@@ -77,6 +77,9 @@ def roll_back(
     reason: str,
     context: Context,
     effects: Effects,
+    *,
+    automatic: bool = False,
+    suspect: str | None = None,
 ) -> Entry:
     """Roll a model back in an environment.
 
@@ -87,6 +90,9 @@ def roll_back(
         reason: why, in words; it is recorded, and shown to whoever proposes the bad bundle again.
         context: who does it.
         effects: how the environment and git are changed.
+        automatic: an alarm asks for it, not a person. What a rollback went back to is then left alone: a monitor that
+            is wrong must not walk through the history.
+        suspect: the bundle that is found bad, where that is known: when another is live by now, there is nothing to do.
 
     Returns:
         The ledger's entry that says so.
@@ -96,10 +102,22 @@ def roll_back(
             be run again.
     """
     declared = project.model(model)
-    head = Ledger(descriptor, model).head()
-    if head is not None and head.event.action == "rollback" and head.event.reason == reason[:LARGEST_REASON]:
+    why = words(reason)
+    if not why:
+        raise MlopsError("a rollback needs a reason", fix="say why, in words")
+    current = Ledger(descriptor, model).went_live()
+    if current is not None and current.event.action == "rollback" and current.event.reason == why:
         effects.say(f"{model} was rolled back for this reason already; another reason would go further back")
-        return head
+        return current
+    if current is not None and suspect is not None and current.event.live != suspect:
+        effects.say(f"{suspect} is not live in {descriptor.name} any more; there is nothing to do")
+        return current
+    if current is not None and current.event.action == "rollback" and automatic:
+        raise MlopsError(
+            f"{descriptor.name} runs what a rollback of {model} went back to, because: {current.event.reason}; "
+            "that is not rolled back again without a person",
+            fix="find out which of the two is wrong; then run `mlops rollback` yourself",
+        )
     plan = plan_rollback(descriptor, model)
     effects.say(f"from {plan.bad} back to {plan.target}")
     verified = evidence.verify_bundle(descriptor, model, plan.target)
@@ -109,34 +127,32 @@ def roll_back(
     effects.say("the target loads and predicts as it must")
     effects.move_traffic(model, plan.target)
     effects.say("traffic is restored")
-    now = datetime.now(UTC)
-    quarantine(descriptor, model, Quarantined(bundle=plan.bad, reason=reason, at=now))
+    quarantine(descriptor, model, Quarantined(bundle=plan.bad, reason=why, at=datetime.now(UTC)))
     effects.say("the bad bundle is quarantined")
     effects.restore(plan)
     effects.say("git says so")
     verify(descriptor, model, plan.target, declared.gates.latency.p99_ms)
-    attempt = new_attempt()
+    ledger, attempt = Ledger(descriptor, model), new_attempt()
 
-    def event(head: Entry | None) -> Event:
+    def event(head: Entry | None) -> Event | Entry:
         live = head.event.live if head is not None else None
-        if live not in (plan.bad, plan.target):
+        if head is not None and live == plan.target:
+            return ledger.went_live() or head  # the deployment of the restoring commit was faster
+        if live != plan.bad:
             raise MlopsError(f"{live} went live in {descriptor.name} meanwhile", fix="look at `mlops history`")
-        return event_of(
-            {
-                "attempt": attempt,
-                "at": datetime.now(UTC).isoformat(),
-                "action": "rollback",
-                "result": "verified",
-                "before": plan.bad,
-                "to": plan.target,
-                "live": plan.target,
-                "commit": context.commit or None,
-                "actor": context.actor[:64],
-                "run": context.run[:128],
-                "reason": reason[:LARGEST_REASON],
-                "dataset": f"{verified.manifest.dataset.dataset}@{verified.manifest.dataset.snapshot}",
-                "source_commit": verified.commits[0],
-            }
+        return Event.of(
+            attempt=attempt,
+            action="rollback",
+            result="verified",
+            before=plan.bad,
+            to=plan.target,
+            live=plan.target,
+            commit=context.commit or None,
+            actor=context.actor,
+            run=context.run,
+            reason=why,
+            dataset=f"{verified.manifest.dataset.dataset}@{verified.manifest.dataset.snapshot}",
+            source_commit=verified.commits[0],
         )
 
-    return Ledger(descriptor, model).append(event)
+    return ledger.append(event)

@@ -1,0 +1,51 @@
+"""Move the traffic of an endpoint to another bundle, at once."""
+
+from __future__ import annotations
+
+import time
+
+from pipelines.cluster.rollouts import serve_bundle, wait_for_rollout
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.endpoint import connected
+
+POLL_SECONDS = 0.02
+
+
+def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, deadline_seconds: float = 120) -> float:
+    """Make the endpoint of a model serve a bundle, and wait until all of the traffic goes to it.
+
+    Doing it when it does already changes nothing.
+
+    Args:
+        descriptor: the environment.
+        model: the model.
+        digest: the bundle.
+        deadline_seconds: how long to wait.
+
+    Returns:
+        Seconds until the endpoint first said that it serves the bundle.
+
+    Raises:
+        MlopsError: there is no such endpoint, the cluster refuses, or it did not happen in time.
+    """
+    began = time.monotonic()
+    serve_bundle(descriptor.namespace, model, digest)
+    with connected(descriptor, model) as endpoint:
+        while True:
+            try:
+                if endpoint.served() == digest:
+                    break
+                found = "it still serves another"
+            except MlopsError as error:  # pods come and go now
+                found = error.what
+            if time.monotonic() - began > deadline_seconds:
+                raise MlopsError(
+                    f"the endpoint of {model} in {descriptor.name} did not go to {digest} "
+                    f"within {deadline_seconds:.0f} s: {found}"
+                )
+            time.sleep(POLL_SECONDS)
+    moved = time.monotonic() - began
+    left = max(deadline_seconds - moved, 1.0)
+    wait_for_rollout(descriptor.namespace, model, on_change=lambda _: None, deadline_seconds=left)
+    return moved
