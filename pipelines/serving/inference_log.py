@@ -26,8 +26,6 @@ from pipelines.serving.model import Answer, Model
 
 logger = logging.getLogger(__name__)
 
-_Waiting = tuple[float, bytes, Answer]
-
 Write = Callable[[str, bytes], None]
 """Puts an object: key and content. Raises anything if it could not."""
 
@@ -38,15 +36,15 @@ class Limits:
 
     Attributes:
         seconds: between writes.
-        batch_bytes: one object holds about as many; so many waiting are written at once.
-        buffer_bytes: may wait; further records are dropped, and counted.
+        batch_bytes: of memory that waiting records may take before they are written, however recent.
+        buffer_bytes: of memory that they may take at all; further records are dropped, and counted.
         attempts: to write one object, before its records are dropped and counted.
         first_pause, longest_pause: seconds between attempts; they double, and vary by half at random.
         closing_seconds: to write what is left when the server stops.
     """
 
     seconds: float = 2.0
-    batch_bytes: int = 4 << 20
+    batch_bytes: int = 2 << 20
     buffer_bytes: int = 16 << 20
     attempts: int = 8
     first_pause: float = 0.25
@@ -54,8 +52,21 @@ class Limits:
     closing_seconds: float = 10.0
 
 
+OVERHEAD = 500
+"""Bytes that a waiting record takes besides the request's body, roughly."""
+
 PIECE = 50
 """Lines that are written in one call, during which no request is answered: some tens of microseconds."""
+
+
+class _Waiting(msgspec.Struct, gc=False):
+    time: float
+    trace: bytes
+    id: bytes
+    rows: int
+    size: int
+    inputs: list[bytes | msgspec.Raw]
+    outputs: list[bytes]
 
 
 class Line(msgspec.Struct, gc=False):
@@ -139,8 +150,11 @@ class InferenceLog:
             self._metrics.log_dropped(1, "buffer full")
             return
         # The thread makes the line: in bulk that is cheaper than one at a time, between requests.
-        self._records.append((self._clock(), trace, answer))
-        self._bytes_in += len(answer.body) + answer.size
+        size = OVERHEAD + answer.size
+        self._records.append(
+            _Waiting(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs)
+        )
+        self._bytes_in += size
         if waiting > self._batch_bytes and not self._wake.is_set():
             self._wake.set()
 
@@ -166,7 +180,7 @@ class InferenceLog:
 
     def _next_batch(self) -> _Batch:
         """Records of one hour, oldest first, up to the size of a batch."""
-        hour = int(self._records[0][0]) // 3600
+        hour = int(self._records[0].time) // 3600
         pieces: list[bytes] = []
         records = size = 0
         while True:
@@ -175,10 +189,10 @@ class InferenceLog:
                 self._records
                 and len(taken) < PIECE
                 and size < self._batch_bytes
-                and int(self._records[0][0]) // 3600 == hour
+                and int(self._records[0].time) // 3600 == hour
             ):
                 record = self._records.popleft()
-                size += len(record[2].body) + record[2].size
+                size += record.size
                 taken.append(record)
             if not taken:
                 return _Batch(hour, records, size, b"".join(pieces))
@@ -188,20 +202,20 @@ class InferenceLog:
     def _lines(self, records: list[_Waiting]) -> bytes:
         lines: list[Line] = []
         second, text = -1, ""
-        for when, trace, answer in records:
-            if int(when) != second:
-                second = int(when)
+        for record in records:
+            if int(record.time) != second:
+                second = int(record.time)
                 text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             lines.append(
                 Line(
-                    f"{text}.{int((when - second) * 1000):03d}Z",
+                    f"{text}.{int((record.time - second) * 1000):03d}Z",
                     self._model.name,
                     self._model.digest,
-                    msgspec.Raw(answer.id),
-                    trace.decode(),
-                    answer.rows,
-                    _tensors(self._inputs, answer.inputs, answer.rows),
-                    _tensors(self._outputs, answer.outputs, answer.rows),
+                    msgspec.Raw(record.id),
+                    record.trace.decode(),
+                    record.rows,
+                    _tensors(self._inputs, record.inputs, record.rows),
+                    _tensors(self._outputs, record.outputs, record.rows),
                 )
             )
         content = _encode_lines(lines)

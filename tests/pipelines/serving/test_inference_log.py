@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.serving.inference_log import InferenceLog, Limits
+from pipelines.serving.inference_log import OVERHEAD, InferenceLog, Limits
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.model import Answer, Model
 from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
@@ -124,7 +124,7 @@ def test_records_are_written_after_a_while_without_being_asked() -> None:
 def test_much_is_written_at_once_before_its_time_and_in_batches() -> None:
     written: dict[str, bytes] = {}
     one = answer()
-    size = len(one.body) + one.size
+    size = OVERHEAD + one.size
     log, _ = make(written.__setitem__, seconds=3600, batch_bytes=10 * size)
     for _ in range(12):
         log.record(one, b"0" * 32)
@@ -185,7 +185,7 @@ def test_a_full_buffer_drops_records_counts_them_and_does_not_wait() -> None:
         written[key] = content
 
     one = answer()
-    log, metrics = make(stuck, buffer_bytes=5 * (len(one.body) + one.size))
+    log, metrics = make(stuck, buffer_bytes=5 * (OVERHEAD + one.size))
     for _ in range(100):
         log.record(one, b"0" * 32)
     dropped = count(metrics, 'inference_log_dropped_records_total{reason="buffer full"}')

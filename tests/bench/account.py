@@ -1,0 +1,13 @@
+"""An emulated AWS account as a process: prints, as JSON, the variables by which the SDKs find it."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+from tests.aws import emulated_account
+
+if __name__ == "__main__":
+    with emulated_account() as account:
+        print(json.dumps(account.environ()), flush=True)
+        threading.Event().wait()

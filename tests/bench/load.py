@@ -1,0 +1,119 @@
+"""A load generator: the same request over connections that are kept open, each sending the next when it is answered.
+
+Plain sockets and epoll in one thread: it costs a fraction of what any server here does, so that the server is what is
+measured; `Load.busy` says whether it was.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one round measured.
+
+    Attributes:
+        rate: answers a second.
+        p50, p99: latencies, in seconds.
+        busy: the share of the round that the server's process computed, of one core.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    busy: float
+
+
+def request(url: str, body: bytes) -> bytes:
+    """An HTTP request with this body."""
+    parts = urlsplit(url)
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def put_load(url: str, body: bytes, *, connections: int, seconds: float, process: int) -> Load:
+    """Send as many requests as are answered, for so many seconds.
+
+    Args:
+        process: id of the server's process, whose computing time is read.
+
+    Raises:
+        AssertionError: an answer is not 200.
+    """
+    parts, content = urlsplit(url), request(url, body)
+    poll = select.epoll()
+    sockets: dict[int, socket.socket] = {}
+    for _ in range(connections):
+        connection = socket.create_connection((str(parts.hostname), parts.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        poll.register(connection, select.EPOLLIN)
+        sockets[connection.fileno()] = connection
+    sent = dict.fromkeys(sockets, 0.0)
+    parts_of: dict[int, bytes] = {}
+    latencies: list[float] = []
+    clock = time.perf_counter
+    computing = computed(process)
+    start = clock()
+    for number, connection in sockets.items():
+        sent[number] = clock()
+        connection.sendall(content)
+    end = start + seconds
+    now = start
+    while now < end:
+        for number, _ in poll.poll():
+            answer = sockets[number].recv(65536)
+            assert answer, "the server closed the connection"
+            if number in parts_of:
+                answer = parts_of.pop(number) + answer
+            if not is_whole(answer):
+                parts_of[number] = answer
+                continue
+            now = clock()
+            latencies.append(now - sent[number])
+            sent[number] = now
+            sockets[number].send(content)
+    elapsed = now - start
+    busy = (computed(process) - computing) / elapsed
+    for connection in sockets.values():
+        connection.close()
+    poll.close()
+    latencies.sort()
+    count = len(latencies)
+    return Load(count / elapsed, latencies[count // 2], latencies[min(count - 1, count * 99 // 100)], busy)
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether a response is complete.
+
+    Raises:
+        AssertionError: it is not a 200 with a length.
+    """
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    assert answer.startswith(b"HTTP/1.1 200 "), answer[:500]
+    at = answer.lower().find(b"content-length: ", 0, end + 2)
+    assert at > 0, answer[:500]
+    length = int(answer[at + 16 : answer.index(b"\r\n", at)])
+    return len(answer) >= end + 4 + length
+
+
+def computed(process: int) -> float:
+    """Seconds that a process has computed so far, as Linux counts them."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process holds (resident)."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
