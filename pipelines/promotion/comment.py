@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ from pipelines.promotion.verdict import Verdict
 LONGEST = 60_000
 """Characters; GitHub takes 65,536."""
 
-LONGEST_PREVIEW = 30_000
+LONGEST_PREVIEW = 24_000
 LONGEST_CELL = 240
+MOST_ROWS = 60
+"""Of the comparison with the champion."""
+
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
@@ -50,7 +54,7 @@ def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> s
         f"### {MARKS['pass']} {release.model} may go to {release.environment}"
         if admits(tuple(verdicts))
         else f"### {MARKS['fail']} {release.model} may not go to {release.environment}: "
-        f"{', '.join(verdict.gate for verdict in refused)}"
+        + (", ".join(verdict.gate for verdict in refused) or "not every gate was asked")
     )
     lines = [
         marker(release.model, release.environment),
@@ -68,15 +72,26 @@ def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> s
     ]
     if refused:
         lines += ["**What to do**", "", *(f"- {verdict.gate}: {cell(verdict.fix)}" for verdict in refused), ""]
-    lines += beside(facts, around)
     if facts.contract_breaks:
         lines += ["**The data contract breaks**", "", *(f"- {cell(text)}" for text in facts.contract_breaks[:20]), ""]
+    lines += beside(facts, around)
     if around.preview:
         lines += folded("Pulumi preview", around.preview)
     if around.run:
-        lines += [f"<sub>{cell(around.run)}, {facts.now.isoformat(timespec='seconds')}</sub>"]
-    text = "\n".join(lines) + "\n"
-    return text if len(text) <= LONGEST else text[:LONGEST] + "\n\n_cut: too long for a comment_\n"
+        lines += [f"<sub>{link(around.run)}, {facts.now.isoformat(timespec='seconds')}</sub>"]
+    return whole(lines)
+
+
+def whole(lines: Sequence[str]) -> str:
+    """The lines as one text, cut between lines where it would be too long for a comment."""
+    kept: list[str] = []
+    left = LONGEST
+    for line in lines:
+        left -= len(line) + 1
+        if left < 0:
+            return "\n".join([*kept, "", "_cut: too long for a comment_", ""])
+        kept.append(line)
+    return "\n".join([*kept, ""])
 
 
 def row(verdict: Verdict) -> tuple[str, ...]:
@@ -101,6 +116,8 @@ def beside(facts: Facts, around: Surroundings) -> list[str]:
             rows.append((f"{metric}, ratio by {attribute}", number(other), number(ratio)))
     if facts.runtime is not None:
         rows.append(("p99 of one row, ms", "", number(facts.runtime.p99_ms)))
+    if len(rows) > MOST_ROWS:
+        rows = [*rows[:MOST_ROWS], (f"and {len(rows) - MOST_ROWS} more, in the report", "", "")]
     rows.append(("size, bytes", *(f"{size:,}" if size is not None else "" for size in around.sizes)))
     rows.append(("data", *around.datasets))
     return ["**Candidate beside champion**", "", *table(("", "Live", "Candidate"), rows), ""]
@@ -140,25 +157,34 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Text that stays in its place: one line, no Markdown table or HTML of its own, no mention of a person."""
-    flat = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("@", "@\u200b")
-    return flat if len(flat) <= LONGEST_CELL else flat[: LONGEST_CELL - 1] + "…"
+    """Text that stays in its place: on one line, no Markdown or HTML of its own, no mention of a person or an issue."""
+    flat = " ".join(text.split())
+    short_ = flat if len(flat) <= LONGEST_CELL else flat[: LONGEST_CELL - 1] + "…"
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in short_)
+    return "".join(_ESCAPES.get(letter, letter) for letter in shown)
 
 
-def folded(title: str, text: str) -> list[str]:
-    """A section that opens on a click, holding text as it is."""
-    body = text if len(text) <= LONGEST_PREVIEW else text[:LONGEST_PREVIEW] + "\n… cut"
-    fence = "`" * (max((len(run) for run in _ticks(body)), default=2) + 1)
-    return [f"<details><summary>{title}</summary>", "", f"{fence}diff", body, fence, "", "</details>", ""]
+_ESCAPES = {
+    "|": "\\|",
+    "\\": "\\\\",
+    "`": "\\`",
+    "[": "\\[",  # neither a link nor an image
+    "<": "&lt;",
+    "&": "&amp;",
+    "@": "@\u200b",  # a space that nobody sees: GitHub makes no mention of it
+    "#": "#\u200b",
+}
 
 
-def _ticks(text: str) -> Iterable[str]:
-    """The runs of three or more backticks in a text, which would end a fence of that length."""
-    run = ""
-    for character in text + " ":
-        if character == "`":
-            run += character
-        else:
-            if len(run) > 2:
-                yield run
-            run = ""
+def link(address: str) -> str:
+    """A web address as it is, which becomes a link; anything else as text."""
+    return address if re.fullmatch(r"https?://[\w./:@?=&%+-]+", address, re.ASCII) else cell(address)
+
+
+def folded(title: str, text: str, longest: int = LONGEST_PREVIEW) -> list[str]:
+    """A section that opens on a click, holding text as it is; one line, so that it is never cut in the middle."""
+    body = text if len(text) <= longest else text[:longest] + "\n… cut"
+    body = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in body)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", body))])
+    section = ["<details><summary>" + cell(title) + "</summary>", "", f"{fence}diff", body, fence, "", "</details>", ""]
+    return ["\n".join(section)]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.committing import git
+from pipelines.promotion.committing import commit_onto, fetch, git, put_back
+from pipelines.promotion.repository import Repository
 
 FIELDS = "number,title,headRefName,url,state"
 
@@ -64,10 +65,10 @@ class Forge:
 
     @classmethod
     def of(cls, root: Path) -> Forge:
-        """The repository that a workflow runs for (`GITHUB_REPOSITORY`), or that `gh` finds.
+        """The repository that a workflow runs for (`GITHUB_REPOSITORY`).
 
         Raises:
-            MlopsError: neither names one.
+            MlopsError: it is not set.
         """
         named = os.environ.get("GITHUB_REPOSITORY")
         if not named:
@@ -98,6 +99,8 @@ class Forge:
     def propose(self, branch: str, files: Sequence[Path], message: str, body: str) -> PullRequest:
         """Propose changed files as one commit on top of main; a pull request of the branch that is open is renewed.
 
+        The files are left as the checked-out commit has them: the change is in the pull request.
+
         Args:
             branch: its name.
             files: the changed files; nothing else is committed.
@@ -107,16 +110,15 @@ class Forge:
         Raises:
             MlopsError: git or `gh` failed.
         """
-        names = [str(file.relative_to(self.root)) for file in files]
-        back = git(self.root, "rev-parse", "HEAD")
-        try:
-            git(self.root, "checkout", "--quiet", "-B", branch)
-            git(self.root, "add", "--", *names)
-            if git(self.root, "status", "--porcelain", "--", *names):
-                git(self.root, "commit", "--quiet", "--message", message, "--", *names)
-            git(self.root, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
-        finally:
-            git(self.root, "checkout", "--quiet", "--detach", back)
+        contents = {file.relative_to(self.root).as_posix(): file.read_bytes() for file in files}
+        main, before = fetch(self.root, "main"), fetch(self.root, branch)
+        if main is None:
+            raise MlopsError("the origin has no branch main")
+        commit = commit_onto(self.root, main, contents, message)
+        # The same change on the same main is not pushed again: that would run every check once more for nothing.
+        if before is None or not _same(Repository(self.root), before, commit):
+            git(self.root, "push", "--quiet", "--force", "origin", f"{commit}:refs/heads/{branch}")
+        put_back(self.root, contents)
         found = self.open_pull_request(branch)
         if found is None:
             with self._text(body) as file:
@@ -128,14 +130,16 @@ class Forge:
         return found
 
     def comment(self, number: int, marker: str, body: str) -> None:
-        """Write a comment on a pull request, or edit the one that holds `marker`.
+        """Write a comment on a pull request, or edit the one that was written by a program and begins with `marker`.
+
+        A person's comment is never edited, whatever it begins with: its author could change it afterwards.
 
         Raises:
             MlopsError: `gh` failed.
         """
         path = f"repos/{self.repository}/issues/{number}/comments"
-        for found in json.loads(self.gh("api", path, "--paginate")):
-            if marker in found["body"]:
+        for found in self._listed(path):
+            if _is_ours(found, marker):
                 with self._text(json.dumps({"body": body})) as file:
                     edited = f"repos/{self.repository}/issues/comments/{found['id']}"
                     self.gh("api", edited, "--method", "PATCH", "--input", file)
@@ -158,15 +162,32 @@ class Forge:
         Raises:
             MlopsError: `gh` failed.
         """
-        pulls = json.loads(self.gh("api", f"repos/{self.repository}/commits/{commit}/pulls"))
-        merged = [pull for pull in pulls if pull.get("merged_at")]
-        if not merged:
+        pulls = [
+            pull
+            for pull in self._listed(f"repos/{self.repository}/commits/{commit}/pulls")
+            if pull.get("merged_at") and (pull.get("base") or {}).get("ref", "main") == "main"
+        ]
+        if not pulls:
             return None
-        number = int(merged[0]["number"])
-        reviews = json.loads(self.gh("api", f"repos/{self.repository}/pulls/{number}/reviews"))
-        newest = {review["user"]["login"]: review["state"] for review in reviews}
+        pull = next((pull for pull in pulls if pull.get("merge_commit_sha") == commit), pulls[0])
+        number = int(pull["number"])
+        newest: dict[str, str] = {}
+        for review in self._listed(f"repos/{self.repository}/pulls/{number}/reviews"):
+            if review["state"] in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):  # a comment takes nothing back
+                newest[_login(review)] = review["state"]
         approvers = sorted(login for login, state in newest.items() if state == "APPROVED")
-        return Merge(number, str(merged[0]["user"]["login"]), tuple(approvers))
+        return Merge(number, _login(pull), tuple(approvers))
+
+    def _listed(self, path: str) -> list[dict[str, Any]]:
+        """Everything that a path of the API lists, from all of its pages."""
+        text, place = self.gh("api", f"{path}?per_page=100", "--paginate").strip(), 0
+        found: list[dict[str, Any]] = []
+        while place < len(text):
+            # Versions of gh differ in whether they join the pages' lists.
+            page, place = json.JSONDecoder().raw_decode(text, place)
+            found += page
+            place += len(text[place:]) - len(text[place:].lstrip())
+        return found
 
     def _text(self, text: str) -> _TextFile:
         return _TextFile(text)
@@ -194,3 +215,18 @@ def _pull_request(value: dict[str, Any]) -> PullRequest:
     return PullRequest(
         int(value["number"]), str(value["title"]), str(value["headRefName"]), str(value["url"]), str(value["state"])
     )
+
+
+def _same(repository: Repository, one: str, other: str) -> bool:
+    """Whether two commits make the same of the same."""
+    return (repository.tree(one), repository.parents(one)) == (repository.tree(other), repository.parents(other))
+
+
+def _is_ours(comment: Mapping[str, Any], marker: str) -> bool:
+    author = comment.get("user") or {}
+    return str(comment.get("body")).startswith(marker) and author.get("type") == "Bot"
+
+
+def _login(item: Mapping[str, Any]) -> str:
+    """Who did it; the accounts that were deleted are all GitHub's `ghost`."""
+    return str((item.get("user") or {}).get("login") or "ghost")

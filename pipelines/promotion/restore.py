@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.promotion.committing import git
-from pipelines.promotion.images import replace_file
+from pipelines.promotion.committing import commit_onto, fetch, git
+from pipelines.promotion.repository import Repository
+from pipelines.registry.ledger import words
 
 ATTEMPTS = 5
 """How often the commit is made anew because someone else pushed to main in between."""
@@ -16,27 +20,34 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     """Commit to main that an environment runs the bundle `target` again; the commit.
 
     Done again, it finds main saying so and commits nothing. It needs the right to push to main: a rollback does not
-    wait for a review.
+    wait for a review. The working tree is left as it is.
 
     Raises:
         MlopsError: git refused.
     """
-    path = project.release_file(model, environment)
-    name = path.relative_to(project.root).as_posix()
+    name = project.release_file(model, environment).relative_to(project.root).as_posix()
     release = Release(model=model, environment=environment, bundle=target, replaces=bad)
+    message = f"Roll {model} in {environment} back\n\n{words(reason)}\n"
     for attempt in range(ATTEMPTS):
-        git(project.root, "fetch", "--quiet", "origin", "main")
-        git(project.root, "checkout", "--quiet", "--detach", "origin/main")
-        if project.release(model, environment).bundle == target:
-            return git(project.root, "rev-parse", "HEAD")
-        replace_file(path, render_release(release))
-        message = f"Roll {model} in {environment} back\n\n{reason}\n"
-        git(project.root, "commit", "--quiet", "--message", message, "--", name)
+        main = fetch(project.root, "main")
+        if main is None:
+            raise MlopsError("the origin has no branch main")
+        if _named(Repository(project.root), main, name) == target:
+            return main
+        commit = commit_onto(project.root, main, {name: render_release(release).encode()}, message)
         try:
-            git(project.root, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+            git(project.root, "push", "--quiet", "origin", f"{commit}:refs/heads/main")
         except MlopsError:
             if attempt + 1 == ATTEMPTS:
                 raise
             continue
-        return git(project.root, "rev-parse", "HEAD")
+        return commit
     raise AssertionError("unreachable")
+
+
+def _named(repository: Repository, commit: str, path: str) -> str | None:
+    """The bundle that a release file names in a commit; None when it names none, or cannot be read."""
+    try:
+        return parse(repository.file_at(commit, path), Release, Path(path)).bundle
+    except MlopsError:
+        return None

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import parse
-from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.comment import LONGEST, cell, folded
+from pipelines.declarations.errors import DeclarationError
+from pipelines.promotion.comment import LONGEST_PREVIEW, cell, folded, whole
 from pipelines.promotion.repository import Repository
 
 CONTRACT_FILES = "data-contracts/"
+
+LONGEST_PREVIEWS = 45_000
+"""Characters of all previews of a comment together."""
 
 
 def contract_changes(repository: Repository, base: str, files: Sequence[str]) -> dict[str, list[str]]:
@@ -23,33 +26,44 @@ def contract_changes(repository: Repository, base: str, files: Sequence[str]) ->
     from pipelines.data.compatibility import breaking_changes
 
     found: dict[str, list[str]] = {}
+    before = repository.commit(base)
     for name in (name for name in files if name.startswith(CONTRACT_FILES) and name.endswith(".odcs.yaml")):
         path = Path(name)
-        try:
-            old = parse(repository.file_at(repository.commit(base), name), Contract, path)
-        except MlopsError:
-            found[name] = []  # it is new, or was wrong before
-            continue
-        try:
-            content = repository.file_at("HEAD", name)
-        except MlopsError:
+        old = _contract_before(repository, before, name)
+        if not repository.has_file("HEAD", name):
             found[name] = ["the contract is gone"]
             continue
-        found[name] = [str(change) for change in breaking_changes(old, parse(content, Contract, path))]
+        new = parse(repository.file_at("HEAD", name), Contract, path)
+        found[name] = [str(change) for change in breaking_changes(old, new)] if old is not None else []
     return found
 
 
+def _contract_before(repository: Repository, commit: str, name: str) -> Contract | None:
+    """The contract as it was; None when it is new, or was so wrong that nobody can have relied on it."""
+    if not repository.has_file(commit, name):
+        return None
+    try:
+        return parse(repository.file_at(commit, name), Contract, Path(name))
+    except DeclarationError:
+        return None
+
+
 def render_review(contracts: Mapping[str, Sequence[str]], previews: Mapping[str, str]) -> str:
-    """The comment, in GitHub's Markdown."""
+    """The comment, in GitHub's Markdown; shorter than GitHub's limit whatever it is made of."""
     lines = ["<!-- mlops:review -->", "### What this would change", ""]
     for name, broken in contracts.items():
-        lines.append(f"- ❌ `{name}` breaks: {cell('; '.join(broken))}" if broken else f"- ✅ `{name}` breaks nothing")
+        lines.append(
+            f"- ❌ {cell(name)} breaks: {cell('; '.join(broken))}" if broken else f"- ✅ {cell(name)} breaks nothing"
+        )
     if contracts:
         lines.append("")
     if not previews:
         lines += ["No environment changes.", ""]
+    # What matters of each comes first, and each gets its share of the room.
     for environment, text in previews.items():
         summary = next((line for line in reversed(text.splitlines()) if line.startswith("Resources:")), "no summary")
-        lines += [f"**{environment}**: {cell(summary)}", "", *folded(f"Pulumi preview of {environment}", text)]
-    text = "\n".join(lines) + "\n"
-    return text if len(text) <= LONGEST else text[:LONGEST] + "\n\n_cut: too long for a comment_\n"
+        lines += [f"**{cell(environment)}**: {cell(summary)}", ""]
+    for environment, text in previews.items():
+        longest = min(LONGEST_PREVIEW, LONGEST_PREVIEWS // len(previews))
+        lines += folded(f"Pulumi preview of {environment}", text, longest)
+    return whole(lines)
