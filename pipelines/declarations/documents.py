@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from types import UnionType
@@ -76,6 +77,15 @@ def parse(content: bytes | str, kind: type[D], path: Path) -> D:
         raise DeclarationError(problems) from None
 
 
+class _Loader(yaml.CSafeLoader):
+    """Reads `1e-7` as the number that it is in YAML 1.2 and in JSON; in YAML 1.1 it is a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     """Parse one YAML document (JSON is YAML) to plain values, and the 1-based line of each key.
 
@@ -86,7 +96,7 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     """
     loader: Any = None
     try:
-        loader = yaml.CSafeLoader(content)
+        loader = _Loader(content)
         node = loader.get_single_node()
         lines: Lines = {}
         return (None if node is None else _construct(loader, node, (), lines, path)), lines

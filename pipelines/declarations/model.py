@@ -167,10 +167,13 @@ class Soak(Declaration):
     Attributes:
         requests: number answered.
         seconds: time since it was verified.
+        maximum_error_rate: share of the requests that may have ended in a server error. Not zero unless you say so: one
+            error, on whatever day, would keep a bundle from going on for ever.
     """
 
     requests: Annotated[int, Field(ge=0)]
     seconds: Annotated[int, Field(ge=0)]
+    maximum_error_rate: Annotated[float, Field(ge=0, lt=1)] = 0.001
 
 
 class Gates(Declaration):
