@@ -36,7 +36,8 @@ class Limits:
 
     Attributes:
         seconds: between writes.
-        batch_bytes: of memory that waiting records may take before they are written, however recent.
+        batch_bytes: of memory that waiting records may take before they are written, however recent; an object holds at
+            most about twice as many.
         buffer_bytes: of memory that they may take at all; further records are dropped, and counted.
         attempts: to write one object, before its records are dropped and counted.
         first_pause, longest_pause: seconds between attempts; they double, and vary by half at random.
@@ -125,8 +126,9 @@ class InferenceLog:
         self._batch_bytes = self._limits.batch_bytes
         self._clock = clock
         self._records: deque[_Waiting] = deque()
-        # Two counters, each written by one thread only, so that neither needs a lock.
+        # Counters, each written by one thread only, so that none needs a lock. What is taken is out when it is written.
         self._bytes_in = 0
+        self._bytes_taken = 0
         self._bytes_out = 0
         self._objects = 0
         self._wake = threading.Event()
@@ -155,7 +157,7 @@ class InferenceLog:
             _Waiting(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs)
         )
         self._bytes_in += size
-        if waiting > self._batch_bytes and not self._wake.is_set():
+        if self._bytes_in - self._bytes_taken > self._batch_bytes and not self._wake.is_set():
             self._wake.set()
 
     def close(self) -> None:
@@ -173,13 +175,15 @@ class InferenceLog:
         self._write_waiting()
 
     def _write_waiting(self) -> None:
-        while self._records:
-            batch = self._next_batch()
+        # Not what comes meanwhile: under load that would never end, and each few records would be an object.
+        there = self._bytes_in
+        while self._records and self._bytes_taken < there:
+            batch = self._next_batch(there)
             self._put(self._key(batch.hour), batch.records, batch.content)
             self._bytes_out += batch.size
 
-    def _next_batch(self) -> _Batch:
-        """Records of one hour, oldest first, up to the size of a batch."""
+    def _next_batch(self, there: int) -> _Batch:
+        """Records of one hour, oldest first, as far as they were there when `_bytes_in` was `there`."""
         hour = int(self._records[0].time) // 3600
         pieces: list[bytes] = []
         records = size = 0
@@ -188,11 +192,13 @@ class InferenceLog:
             while (
                 self._records
                 and len(taken) < PIECE
-                and size < self._batch_bytes
+                and self._bytes_taken < there
+                and size < 2 * self._batch_bytes
                 and int(self._records[0].time) // 3600 == hour
             ):
                 record = self._records.popleft()
                 size += record.size
+                self._bytes_taken += record.size
                 taken.append(record)
             if not taken:
                 return _Batch(hour, records, size, b"".join(pieces))
