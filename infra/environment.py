@@ -1,4 +1,4 @@
-"""The environment that the program is run for: its configuration, and the names and tags of what it holds."""
+"""The environment that a program is run for: its configuration, and the names and tags of what it holds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pulumi
 import pulumi_aws as aws
@@ -23,20 +24,40 @@ _LONGEST_BUCKET_NAME = 63
 _LONGEST_ROLE_NAME = 64
 
 
+class Terms(Protocol):
+    """What is said of everything in one place."""
+
+    @property
+    def owner(self) -> str:
+        """The team that answers for it."""
+
+    @property
+    def cost_centre(self) -> str:
+        """Who pays for it."""
+
+    @property
+    def disposable(self) -> bool:
+        """Whether it may be deleted with what it holds."""
+
+    @property
+    def noncurrent_days(self) -> int:
+        """Days that a superseded or deleted version of an object is kept."""
+
+
 @dataclass(frozen=True)
-class Environment:
-    """An environment in its account.
+class Place:
+    """A part of an AWS account whose resources belong together, by their names and tags.
 
     Attributes:
-        name: the stack's name (`dev`).
+        name: of the part (`dev`).
         project: the project's name, the first part of every physical name.
-        config: what `Pulumi.<name>.yaml` says.
+        config: what is said of everything in it.
         account, region, partition: of AWS.
     """
 
     name: str
     project: str
-    config: EnvironmentConfig
+    config: Terms
     account: str
     region: str
     partition: str = "aws"
@@ -72,11 +93,6 @@ class Environment:
             return name
         return f"{name[: _LONGEST_ROLE_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
-    @property
-    def catalog_database(self) -> str:
-        """The name of the Glue database; SQL takes no hyphens."""
-        return self.prefix.replace("-", "_")
-
     def arn(self, service: str, resource: str) -> str:
         """The ARN of a resource of this account and region."""
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
@@ -94,6 +110,22 @@ class Environment:
             "cost-centre": self.config.cost_centre,
             "disposable": str(self.config.disposable).lower(),
         }
+
+
+@dataclass(frozen=True)
+class Environment(Place):
+    """An environment in its account.
+
+    Attributes:
+        config: what `Pulumi.<name>.yaml` says.
+    """
+
+    config: EnvironmentConfig
+
+    @property
+    def catalog_database(self) -> str:
+        """The name of the Glue database; SQL takes no hyphens."""
+        return self.prefix.replace("-", "_")
 
 
 def load_environment(project: Project) -> Environment:

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.environment import Environment
+from infra.environment import Place
 from infra.policies.exemptions import exemptions
 
 Statement = Mapping[str, Any]
@@ -22,7 +22,7 @@ class BucketArgs:
     """What tells one bucket from another.
 
     Attributes:
-        environment: where it lives.
+        place: where it lives.
         key_arn: of the KMS key that encrypts it; None for keys of S3 itself.
         access_logs: the bucket that gets its access logs; None: it keeps none.
         lock_days: days during which Object Lock lets nobody delete or overwrite a version; None: no Object Lock.
@@ -31,7 +31,7 @@ class BucketArgs:
         exempt: rule → reason, for each rule of `infra/policies` that it does not keep.
     """
 
-    environment: Environment
+    place: Place
     key_arn: pulumi.Input[str] | None
     access_logs: Bucket | None
     lock_days: int | None = None
@@ -54,10 +54,10 @@ class Bucket(pulumi.ComponentResource):
         super().__init__(
             "mlops:storage:Bucket", purpose, exemptions(args.exempt), pulumi.ResourceOptions(parent=parent)
         )
-        environment = args.environment
-        self.environment = environment
-        self.name = environment.bucket_name(purpose)
-        self.arn = f"arn:{environment.partition}:s3:::{self.name}"
+        place = args.place
+        self.region = place.region
+        self.name = place.bucket_name(purpose)
+        self.arn = f"arn:{place.partition}:s3:::{self.name}"
         self.key_arn = args.key_arn
 
         def child(*after: pulumi.Resource) -> pulumi.ResourceOptions:
@@ -66,10 +66,10 @@ class Bucket(pulumi.ComponentResource):
         bucket = aws.s3.Bucket(
             purpose,
             bucket=self.name,
-            force_destroy=environment.config.disposable,
+            force_destroy=place.config.disposable,
             object_lock_enabled=args.lock_days is not None,
-            tags=environment.tags(),
-            opts=pulumi.ResourceOptions(parent=self, protect=environment.protected),
+            tags=place.tags(),
+            opts=pulumi.ResourceOptions(parent=self, protect=place.protected),
         )
         private = aws.s3.BucketPublicAccessBlock(
             purpose,
@@ -91,7 +91,7 @@ class Bucket(pulumi.ComponentResource):
         )
         if args.lock_days is not None:
             # Governance can be lifted by who may; where data must outlive everybody, nobody may.
-            mode = "GOVERNANCE" if environment.config.disposable else "COMPLIANCE"
+            mode = "GOVERNANCE" if place.config.disposable else "COMPLIANCE"
             aws.s3.BucketObjectLockConfiguration(
                 purpose,
                 bucket=bucket.id,
@@ -101,7 +101,7 @@ class Bucket(pulumi.ComponentResource):
         aws.s3.BucketLifecycleConfiguration(
             purpose,
             bucket=bucket.id,
-            rules=_lifecycle(environment.config.noncurrent_days, args.expires_days),
+            rules=_lifecycle(place.config.noncurrent_days, args.expires_days),
             opts=child(versioned),
         )
         policy = aws.s3.BucketPolicy(

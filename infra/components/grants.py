@@ -54,7 +54,7 @@ def _key_of(bucket: Bucket, actions: tuple[str, ...]) -> Statements:
             "Action": list(actions),
             "Resource": [bucket.key_arn],
             "Condition": {
-                "StringEquals": {"kms:ViaService": f"s3.{bucket.environment.region}.amazonaws.com"},
+                "StringEquals": {"kms:ViaService": f"s3.{bucket.region}.amazonaws.com"},
                 # With a bucket key S3 names the bucket, without one the object.
                 "StringLike": {"kms:EncryptionContext:aws:s3:arn": [bucket.arn, f"{bucket.arn}/*"]},
             },

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 
 from infra.components.bucket import Bucket, BucketArgs, Statement
 from infra.components.columns import glue_type
-from infra.environment import Environment
+from infra.environment import Environment, Place
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.names import table_name
 
@@ -62,7 +62,9 @@ class Storage(pulumi.ComponentResource):
             target_key_id=self.key.key_id,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.access_logs = Bucket("access-logs", _access_logs(environment), parent=self)
+        self.access_logs = Bucket(
+            "access-logs", access_logs(environment, "access-logs", environment.config.log_days), parent=self
+        )
         self.landing = Bucket("landing", BucketArgs(environment, self.key.arn, self.access_logs), parent=self)
         self.lake = Bucket("lake", BucketArgs(environment, self.key.arn, self.access_logs), parent=self)
         self.logs = Bucket(
@@ -117,7 +119,7 @@ class Storage(pulumi.ComponentResource):
         )
 
 
-def account_decides(environment: Environment) -> dict[str, Any]:
+def account_decides(place: Place) -> dict[str, Any]:
     """A key policy that leaves it to the IAM policies of the account who may use the key; nobody outside can."""
     return {
         "Version": "2012-10-17",
@@ -125,7 +127,7 @@ def account_decides(environment: Environment) -> dict[str, Any]:
             {
                 "Sid": "AccountDecides",
                 "Effect": "Allow",
-                "Principal": {"AWS": f"arn:{environment.partition}:iam::{environment.account}:root"},
+                "Principal": {"AWS": f"arn:{place.partition}:iam::{place.account}:root"},
                 "Action": "kms:*",
                 "Resource": "*",
             }
@@ -133,13 +135,19 @@ def account_decides(environment: Environment) -> dict[str, Any]:
     }
 
 
-def _access_logs(environment: Environment) -> BucketArgs:
+def access_logs(place: Place, purpose: str, days: int) -> BucketArgs:
+    """A bucket that S3 delivers the access logs of the buckets beside it to.
+
+    Args:
+        purpose: of the bucket.
+        days: that logs are kept.
+    """
     return BucketArgs(
-        environment,
+        place,
         key_arn=None,
         access_logs=None,
-        expires_days={"s3-access/": environment.config.log_days},
-        statements=[_log_delivery(environment)],
+        expires_days={"s3-access/": days},
+        statements=[_log_delivery(place, purpose)],
         exempt={
             "s3-encrypted-with-customer-key": "S3 delivers access logs to buckets with SSE-S3 only",
             "s3-access-logged": "a bucket that logs its own deliveries never stops logging",
@@ -147,15 +155,15 @@ def _access_logs(environment: Environment) -> BucketArgs:
     )
 
 
-def _log_delivery(environment: Environment) -> Statement:
+def _log_delivery(place: Place, purpose: str) -> Statement:
     return {
         "Sid": "LogDelivery",
         "Effect": "Allow",
         "Principal": {"Service": "logging.s3.amazonaws.com"},
         "Action": "s3:PutObject",
-        "Resource": f"arn:{environment.partition}:s3:::{environment.bucket_name('access-logs')}/*",
+        "Resource": f"arn:{place.partition}:s3:::{place.bucket_name(purpose)}/*",
         "Condition": {
-            "StringEquals": {"aws:SourceAccount": environment.account},
-            "ArnLike": {"aws:SourceArn": f"arn:{environment.partition}:s3:::{environment.prefix}-*"},
+            "StringEquals": {"aws:SourceAccount": place.account},
+            "ArnLike": {"aws:SourceArn": f"arn:{place.partition}:s3:::{place.prefix}-*"},
         },
     }
