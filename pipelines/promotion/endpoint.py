@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,11 +17,14 @@ from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.trial import first_row, percentile
+from pipelines.promotion.trial import percentile
 from pipelines.registry import bundles
 
 PROBES = 30
-"""Requests that a verification sends."""
+"""Requests of one row that a verification sends, and of which the latency counts."""
+
+LARGEST_ANSWER = 64 << 20
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ class Endpoint:
         self.url = url
         self.model = model
         where = urlsplit(url)
-        self._connection = http.client.HTTPConnection(where.hostname or "", where.port or 80, timeout=timeout)
+        kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(where.hostname or "", where.port, timeout=timeout)
+        self._base = where.path.rstrip("/")
 
     def served(self) -> str:
         """The digest of the bundle that it says it serves.
@@ -91,24 +96,29 @@ class Endpoint:
     def _ask(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         for again in (True, False):
             try:
-                self._connection.request(method, path, body, {"content-type": "application/json"})
+                self._connection.request(method, self._base + path, body, {"content-type": "application/json"})
                 answer = self._connection.getresponse()
-                content = answer.read()
+                content = answer.read(LARGEST_ANSWER + 1)
                 break
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            except (ConnectionError, http.client.BadStatusLine):
                 # An idle connection may be closed at any time; a fresh one tells whether the endpoint is there.
                 self._connection.close()
                 if not again:
                     raise MlopsError(f"{self.url}{path} ends the connection without an answer") from None
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
-                raise MlopsError(f"{self.url}{path} does not answer: {error}") from None
+                raise MlopsError(f"{self.url}{path} does not answer: {error or type(error).__name__}") from None
+        if len(content) > LARGEST_ANSWER:
+            self._connection.close()
+            raise MlopsError(f"{self.url}{path} answered more than {LARGEST_ANSWER} bytes")
         if answer.status != http.HTTPStatus.OK:
             raise MlopsError(f"{self.url}{path} answered {answer.status}: {content[:500].decode(errors='replace')}")
         try:
-            parsed: dict[str, Any] = json.loads(content)
-        except ValueError:
-            raise MlopsError(f"{self.url}{path} did not answer in JSON: {content[:200]!r}") from None
+            parsed = json.loads(content)
+        except (ValueError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise MlopsError(f"{self.url}{path} did not answer with a JSON object: {content[:200]!r}")
         return parsed
 
 
@@ -154,21 +164,28 @@ def verify(descriptor: EnvironmentDescriptor, model: str, digest: str, budget_ms
     Raises:
         MlopsError: it serves another bundle, predicts something else, answers with an error, or is too slow.
     """
+    from pipelines.serving.golden import compare, request_of, single_rows
+
     golden = golden_of(descriptor, model, digest)
+    rows, times = single_rows(golden), []
+    if not rows:
+        raise MlopsError(f"the bundle {digest} holds no golden prediction to verify its endpoint by")
     with connected(descriptor, model) as endpoint:
         found = endpoint.served()
         if found != digest:
             raise MlopsError(f"{endpoint.url} serves {found}; expected {digest}")
-        whole = endpoint.infer({"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]})
-        check_answer(golden, whole, endpoint.url)
-        one = {"inputs": [first_row(tensor) for tensor in golden.inputs]}
-        times = []
-        for _ in range(PROBES):
+        for number, asked in enumerate((golden, *islice(cycle(rows), PROBES))):
+            request = request_of(asked)
             began = time.perf_counter()
-            answer = endpoint.infer(one)
-            times.append((time.perf_counter() - began) * 1000)
+            answer = endpoint.infer(request)
+            if number:
+                times.append((time.perf_counter() - began) * 1000)
             if answer.get("model_version") != digest:
                 raise MlopsError(f"{endpoint.url} answered from {answer.get('model_version')}; expected {digest}")
+            try:
+                compare(asked, answer.get("outputs"))
+            except MlopsError as error:
+                raise MlopsError(f"{endpoint.url} predicts something else: {error.what}", fix=error.fix) from None
     median = percentile(times, 0.5)
     if median > budget_ms:
         raise MlopsError(
@@ -176,26 +193,3 @@ def verify(descriptor: EnvironmentDescriptor, model: str, digest: str, budget_ms
             f"the budget is {budget_ms:g} ms"
         )
     return Verification(digest, golden.inputs[0].shape[0], PROBES, median, percentile(times, 0.99))
-
-
-def check_answer(golden: GoldenPredictions, answer: dict[str, Any], who: str) -> None:
-    """Compare an answer with the golden one.
-
-    Raises:
-        MlopsError: it differs; with the first value that does.
-    """
-    outputs = {output.get("name"): output for output in answer.get("outputs", ())}
-    for expected in golden.outputs:
-        found = outputs.get(expected.name, {}).get("data")
-        if not isinstance(found, list) or len(found) != len(expected.data):
-            raise MlopsError(f"{who} gives no output {expected.name} of {len(expected.data)} values")
-        for place, (is_, must) in enumerate(zip(found, expected.data, strict=True)):
-            if not alike(is_, must, golden):
-                raise MlopsError(f"{who} predicts {is_} in place {place} of {expected.name}; expected {must}")
-
-
-def alike(found: Any, expected: Any, golden: GoldenPredictions) -> bool:
-    """Whether a value is the golden one: within the tolerance where it is a number, exactly where it is not."""
-    if isinstance(expected, float) and isinstance(found, int | float) and not isinstance(found, bool):
-        return math.isclose(found, expected, rel_tol=golden.relative_tolerance, abs_tol=golden.absolute_tolerance)
-    return bool(found == expected)

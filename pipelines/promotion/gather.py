@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pipelines.declarations.bundle import MANIFEST, Bundle, RequestSchema
 from pipelines.declarations.contract import Contract
@@ -32,7 +31,7 @@ from pipelines.promotion.facts import (
 from pipelines.promotion.repository import Repository
 from pipelines.promotion.served import count_requests
 from pipelines.promotion.trial import try_bundle
-from pipelines.registry import bundles, evidence, store
+from pipelines.registry import bundles, evidence, signing, store
 from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.quarantine import quarantined
 
@@ -133,9 +132,9 @@ def gather(
     signatures = get.try_to("signatures", lambda: read_signatures(source, model, digest, first)) or ()
     origin = of_bundle("origin", lambda m, _: read_origin(repository, source, m, first))
     policy = of_bundle("policy", lambda m, _: read_policy(repository, source, m))
-    evaluation = of_bundle("evaluation", lambda _, f: parse(f["evaluation.json"], Evaluation, Path("evaluation.json")))
-    schema = of_bundle("request_schema", lambda _, f: parse(f["schema.json"], RequestSchema, Path("schema.json")))
-    runtime: Runtime | None = of_bundle("runtime", lambda m, f: try_bundle(project, m, f))
+    evaluation = of_bundle("evaluation", lambda _, f: _read(f, "evaluation.json", Evaluation))
+    schema = of_bundle("request_schema", lambda _, f: _read(f, "schema.json", RequestSchema))
+    runtime = of_bundle("runtime", lambda m, f: read_runtime(project, source, m, f))
 
     head = get.try_to("live", lambda: (Ledger(here, model).head(),))
     live = head[0].event.live if head and head[0] else None
@@ -164,7 +163,8 @@ def gather(
         freezes=get.try_to("freezes", lambda: project.stack(environment).config.environment.freezes),
         quarantined=get.try_to("quarantined", lambda: read_quarantines(descriptors, model)),
         contract_breaks=get.try_to(
-            "contract_breaks", lambda: read_contract_breaks(repository, here, source, manifest, live)
+            "contract_breaks",
+            lambda: read_contract_breaks(repository, here, source, manifest, live, get.unknown.get("live", "")),
         ),
         unknown=get.unknown,
     )
@@ -200,26 +200,42 @@ def read_files(descriptor: EnvironmentDescriptor, model: str, digest: str) -> tu
 def read_signatures(
     descriptor: EnvironmentDescriptor, model: str, digest: str, trainer: str
 ) -> tuple[SignedStatement, ...]:
-    """Who signed the statements about a bundle.
+    """Who signed the statements about a bundle; those that are missing are left out.
 
     Raises:
-        MlopsError: a statement is missing altogether.
+        MlopsError: the registry cannot be read.
     """
+    try:
+        names = evidence.names_of_statements(descriptor, model, digest)
+    except evidence.UnsignedBundleError:
+        names = [f"{kind}{evidence.SUFFIX}" for kind in ("provenance", "evaluation")]
     found = []
-    for name in evidence.names_of_statements(descriptor, model, digest):
-        kind = "evaluation" if name.startswith("evaluation") else "provenance"
-        signer, problem = None, ""
+    for name in names:
+        called: Literal["provenance", "evaluation"] = "evaluation" if name.startswith("evaluation") else "provenance"
         try:
-            if kind == "evaluation":
-                rated = evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
-                signer = rated[1] if rated else None
-            else:
-                made = evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
-                signer = made[1] if made else None
-        except MlopsError as error:
-            problem = error.what
-        found.append(SignedStatement(kind=kind, expected=trainer, signer=signer, problem=problem))
+            statement: tuple[object, str] | None = (
+                evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
+                if called == "evaluation"
+                else evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
+            )
+        except signing.BadSignatureError as error:
+            found.append(SignedStatement(kind=called, expected=trainer, signer=None, problem=error.what))
+            continue
+        if statement is not None:
+            found.append(SignedStatement(kind=called, expected=trainer, signer=statement[1]))
     return tuple(found)
+
+
+def read_runtime(
+    project: Project, descriptor: EnvironmentDescriptor, manifest: Bundle, files: Mapping[str, bytes]
+) -> Runtime:
+    """What a bundle does when it is loaded; one that nobody whom we trust vouches for is not.
+
+    Raises:
+        MlopsError: its evidence does not verify; or the pinned runtime is not known.
+    """
+    evidence.verify_bundle(descriptor, manifest.model, manifest.digest, [])
+    return try_bundle(project, manifest, files)
 
 
 def read_origin(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle, trainer: str) -> Origin:
@@ -263,7 +279,13 @@ D = TypeVar("D", Evaluation, RequestSchema)
 
 def _part(descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, kind: type[D]) -> D:
     """A file of a bundle, as a declaration."""
-    return parse(bundles.fetch(descriptor, model, digest, [name]).files[name], kind, Path(name))
+    return _read(bundles.fetch(descriptor, model, digest, [name]).files, name, kind)
+
+
+def _read(files: Mapping[str, bytes], name: str, kind: type[D]) -> D:
+    if name not in files:
+        raise MlopsError(f"the bundle holds no {name}")
+    return parse(files[name], kind, Path(name))
 
 
 def verified_entry(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Entry | None:
@@ -307,16 +329,27 @@ def read_contract_breaks(
     source: EnvironmentDescriptor,
     candidate: Bundle | None,
     live: str | None,
+    why_unknown: str = "",
 ) -> tuple[str, ...]:
     """What the candidate's contract takes from those who rely on the live bundle's.
 
+    Args:
+        repository: git.
+        here: the environment that the bundle is to run in.
+        source: the one that it comes from.
+        candidate: its manifest; None when it cannot be read.
+        live: the bundle that runs there now; None when none does, or when that is not known.
+        why_unknown: why it is not known what runs there; empty when it is.
+
     Raises:
-        MlopsError: a bundle or one of the contracts cannot be read.
+        MlopsError: a bundle or one of the contracts cannot be read, or it is not known what is live.
     """
     from pipelines.data.compatibility import breaking_changes
 
     if candidate is None:
         raise MlopsError("the bundle cannot be read")
+    if why_unknown:
+        raise MlopsError(f"it is not known what is live: {why_unknown}")
     if live is None:
         return ()
     current = bundles.fetch(here, candidate.model, live, []).manifest
@@ -330,12 +363,10 @@ def _contract(repository: Repository, descriptor: EnvironmentDescriptor, manifes
     """The contract that a bundle was made under, from one of the commits it was made from."""
     path = f"data-contracts/{manifest.dataset.dataset}.odcs.yaml"
     for commit in evidence.verify_bundle(descriptor, manifest.model, manifest.digest, []).commits:
-        content = repository.file_at(commit, path)
+        try:
+            content = repository.file_at(commit, path)
+        except MlopsError:
+            continue  # a branch that is gone by now; the same bundle may have been made from main as well
         if digest_of_bytes(content) == manifest.contract:
             return parse(content, Contract, Path(path))
-    raise MlopsError(f"no commit that {manifest.digest} was made from holds its contract")
-
-
-def facts_as_json(facts: Facts) -> str:
-    """The facts as text, for a report."""
-    return json.dumps(facts.model_dump(mode="json"), indent=1, sort_keys=True)
+    raise MlopsError(f"no commit known here that {manifest.digest} was made from holds its contract")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 
-from pipelines.declarations.digests import canonical_json, digest_of_bytes
+from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.facts import Facts
@@ -13,7 +14,8 @@ from pipelines.promotion.verdict import Verdict
 from pipelines.registry import store
 from pipelines.registry.bundles import checked_name, hex_of
 
-LARGEST = 16 << 20
+LARGEST = 64 << 20
+"""Bytes."""
 
 
 def keep_report(descriptor: EnvironmentDescriptor, model: str, facts: Facts, verdicts: Sequence[Verdict]) -> str:
@@ -26,7 +28,8 @@ def keep_report(descriptor: EnvironmentDescriptor, model: str, facts: Facts, ver
         "facts": facts.model_dump(mode="json"),
         "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
     }
-    content = canonical_json(report)
+    # Not canonical JSON, which has no whole numbers beyond 2**53: whatever was found must be kept.
+    content = json.dumps(report, sort_keys=True, separators=(",", ":")).encode()
     digest = digest_of_bytes(content)
     with contextlib.suppress(store.PreconditionFailedError):  # the very same report is there already
         store.put_new(descriptor.registry_bucket, _key(model, digest), content)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 
 LARGEST_OBJECT = 64 << 20
 MOST_OBJECTS = 100_000
+
+LONGEST = timedelta(days=7)
+"""What lies further back is not counted: it says little of today, and reading it takes long."""
+
+FIRST_SERVER_ERROR = 500
+"""Statuses from here on are errors of the server."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +34,45 @@ class Served:
     errors: int
 
 
-def count_requests(descriptor: EnvironmentDescriptor, model: str, digest: str, since: datetime) -> Served:
-    """Count what a bundle has answered since a time, from the inference log of its model.
+def count_requests(
+    descriptor: EnvironmentDescriptor, model: str, digest: str, since: datetime, *, now: datetime | None = None
+) -> Served:
+    """Count what a bundle has answered since a time, at most `LONGEST` ago, from the inference log of its model.
+
+    A line that is none of the log's counts as no request.
 
     Raises:
         MlopsError: the log cannot be read.
     """
+    until = now or datetime.now(UTC)
+    begin = max(since, until - LONGEST)
     requests = errors = 0
-    hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    now = datetime.now(UTC)
-    while hour <= now:
-        prefix = f"inference/{model}/{hour:%Y/%m/%d/%H}/"
-        for key in store.sizes(descriptor.logs_bucket, prefix, limit=MOST_OBJECTS):
-            for line in store.get(descriptor.logs_bucket, key, limit=LARGEST_OBJECT).content.splitlines():
-                record = json.loads(line)
-                if record.get("bundle") == digest and datetime.fromisoformat(record["time"]) >= since:
-                    requests += 1
-                    errors += "error" in record
-        hour += timedelta(hours=1)
+    for key in _objects(descriptor, model, begin, until):
+        for line in store.get(descriptor.logs_bucket, key, limit=LARGEST_OBJECT).content.splitlines():
+            record = _record(line)
+            if record is not None and record.get("bundle") == digest and record["time"] >= begin:
+                requests += 1
+                errors += record.get("status", 200) >= FIRST_SERVER_ERROR
     return Served(requests, errors)
+
+
+def _objects(descriptor: EnvironmentDescriptor, model: str, begin: datetime, until: datetime) -> Iterator[str]:
+    """The keys of the log's objects for the hours between two times; they lie in folders by day and hour."""
+    day, first = begin.astimezone(UTC).date(), f"{begin.astimezone(UTC):%Y/%m/%d/%H}"
+    while day <= until.astimezone(UTC).date():
+        above = f"inference/{model}/"
+        for key in store.sizes(descriptor.logs_bucket, f"{above}{day:%Y/%m/%d}/", limit=MOST_OBJECTS):
+            if key.removeprefix(above) >= first:
+                yield key
+        day += timedelta(days=1)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line of the log with its time; None when it is not one."""
+    try:
+        record = json.loads(line)
+        record["time"] = datetime.fromisoformat(record["time"])
+        in_order = record["time"].tzinfo is not None and isinstance(record.get("status", 200), int)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return record if in_order else None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.declarations.bundle import Bundle, GoldenPredictions, Tensor
+from pipelines.declarations.bundle import Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -20,35 +20,43 @@ WARM_UP = 20
 
 
 def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> Runtime:
-    """What a bundle does when it is loaded and asked.
+    """What a bundle does when it is loaded and asked. Whatever it does, it is told, not raised.
+
+    Args:
+        project: whose serving image pins the runtime.
+        manifest, files: of the bundle. Its evidence must have been verified: a stranger's model is not loaded.
 
     Raises:
         MlopsError: the pinned serving requirements cannot be read.
     """
     import onnxruntime
 
+    from pipelines.serving.golden import request_of, single_rows
     from pipelines.serving.model import Model
+    from pipelines.serving.refusal import Refusal
 
     version, pinned = f"onnxruntime {onnxruntime.__version__}", f"onnxruntime {pinned_runtime(project.root)}"
-    golden = None
-    problem, times = "", []
+    rows, problem, times = 0, "", []
     try:
         golden = parse(files["golden.json"], GoldenPredictions, Path("golden.json"))
         model = Model(manifest, files)
         model.check_golden(golden)
-        body = json.dumps({"inputs": [first_row(tensor) for tensor in golden.inputs]}).encode()
-        for number in range(WARM_UP + TIMED):
+        rows = golden.inputs[0].shape[0]
+        bodies = [json.dumps(request_of(row)).encode() for row in single_rows(golden)] if rows else []
+        for number in range(WARM_UP + TIMED if rows else 0):
             began = time.perf_counter()
-            model.answer(body, b'"trial"')
+            model.answer(bodies[number % rows], b"trial")
             if number >= WARM_UP:
                 times.append((time.perf_counter() - began) * 1000)
-    except MlopsError as error:
-        problem = error.what
+    except (MlopsError, Refusal) as error:
+        problem = error.what if isinstance(error, MlopsError) else f"it refuses a golden row: {error.message}"
+    except Exception as error:  # whatever the runtime comes up with, the bundle does not work in it
+        problem = f"{type(error).__name__}: {error}"
     return Runtime(
         version=version,
         serving_version=pinned,
         problem=problem,
-        golden_rows=golden.inputs[0].shape[0] if golden else 0,
+        golden_rows=rows,
         p99_ms=percentile(times, 0.99) if times else 0.0,
         requests=len(times),
     )
@@ -65,13 +73,6 @@ def pinned_runtime(root: Path) -> str:
     if found is None:
         raise MlopsError(f"{path} pins no onnxruntime", fix="make lock")
     return found[1]
-
-
-def first_row(tensor: Tensor) -> dict[str, object]:
-    """The first row of an input, as a request holds it."""
-    width = math.prod(tensor.shape[1:])
-    value = tensor.model_dump(mode="json")
-    return {**value, "shape": [1, *tensor.shape[1:]], "data": value["data"][:width]}
 
 
 def percentile(values: list[float], share: float) -> float:

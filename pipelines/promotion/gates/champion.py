@@ -24,7 +24,7 @@ class Comparison:
         rows: how many rows both were measured on.
         champion, candidate: the metric of each.
         regression: how much worse the candidate is, as a share of the champion's value; negative when it is better.
-        low, high: bootstrap interval of that share, paired by row; NaN when there are too few rows.
+        low, high: bootstrap interval of that share, paired by row; NaN when there are too few rows or no values.
     """
 
     rows: int
@@ -48,11 +48,12 @@ def compare(champion: Evaluation, candidate: Evaluation, metric: str, confidence
     truth = np.asarray(candidate.sample.truth, dtype=np.float64)[new_rows]
     old = np.asarray(champion.sample.predicted, dtype=np.float64)[old_rows]
     new = np.asarray(candidate.sample.predicted, dtype=np.float64)[new_rows]
-    if len(pairs) < FEWEST_ROWS:
+    measured = measure(task, truth, old) if len(pairs) >= FEWEST_ROWS else {}
+    if metric not in measured:
         nothing = float("nan")
         return Comparison(len(pairs), nothing, nothing, nothing, nothing, nothing)
     sign = 1.0 if METRICS[task][metric] == "lower" else -1.0
-    old_value, new_value = float(measure(task, truth, old)[metric][0]), float(measure(task, truth, new)[metric][0])
+    old_value, new_value = float(measured[metric][0]), float(measure(task, truth, new)[metric][0])
     olds, news = replicate(task, truth, old, seed=0)[metric], replicate(task, truth, new, seed=0)[metric]
     with np.errstate(divide="ignore", invalid="ignore"):
         worse = sign * (news - olds) / np.abs(olds)
@@ -75,6 +76,8 @@ def champion(facts: Facts) -> Verdict:
     threshold = f"{rule.metric} at most {rule.maximum_regression:.1%} worse"
     if facts.evaluation is None:
         return inconclusive("champion", threshold, facts.missing("evaluation"), "train again")
+    if facts.live is None and "live" in facts.unknown:
+        return inconclusive("champion", threshold, facts.missing("live"), "make the environment's registry readable")
     if facts.live is None:
         return passed("champion", "first release", threshold, "nothing is live that it could be worse than")
     if facts.champion is None:
@@ -84,9 +87,12 @@ def champion(facts: Facts) -> Verdict:
         why = "the live bundle predicts something else: the task or the classes differ"
         return failed("champion", "another task", threshold, why, "release it as a model of its own")
     found = compare(facts.champion, facts.evaluation, rule.metric, rule.confidence)
-    if np.isnan(found.high):
+    if found.rows < FEWEST_ROWS:
         why = f"only {found.rows} rows are in the holdout of both; at least {FEWEST_ROWS} are needed"
         return inconclusive("champion", threshold, why, "retrain the live model on the current data first")
+    if np.isnan(found.high):
+        why = f"{rule.metric} is not defined on the {found.rows} rows in the holdout of both"
+        return inconclusive("champion", threshold, why, "compare by a metric that these rows can measure")
     figure = f"{found.regression:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
     values = f"{rule.metric} {found.candidate:.4g} against {found.champion:.4g} on the same {found.rows} rows"
     if found.high <= rule.maximum_regression:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pipelines.declarations.bundle import RequestColumn, RequestSchema
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
@@ -36,14 +38,11 @@ def incompatibilities(live: RequestSchema, candidate: RequestSchema) -> list[str
 def _narrowed(old: RequestColumn, new: RequestColumn) -> list[str]:
     """How the values that a column may hold became fewer."""
     found = []
-    for bound in ("minimum", "exclusive_minimum"):
-        before, after = getattr(old, bound), getattr(new, bound)
-        if after is not None and (before is None or after > before):
-            found.append(f"the {bound.replace('_', ' ')} of {old.name} rose to {after:g}")
-    for bound in ("maximum", "exclusive_maximum"):
-        before, after = getattr(old, bound), getattr(new, bound)
-        if after is not None and (before is None or after < before):
-            found.append(f"the {bound.replace('_', ' ')} of {old.name} fell to {after:g}")
+    for side, moved, sign in (("minimum", "rose", 1), ("maximum", "fell", -1)):
+        before, after = _bound(old, side, sign), _bound(new, side, sign)
+        if after > before:
+            kind = f"exclusive {side}" if after[1] else side
+            found.append(f"the {kind} of {old.name} {moved} to {sign * after[0]:g}")
     if new.values is not None:
         gone = [value for value in old.values if value not in new.values] if old.values is not None else []
         if old.values is None:
@@ -55,11 +54,20 @@ def _narrowed(old: RequestColumn, new: RequestColumn) -> list[str]:
     return found
 
 
+def _bound(column: RequestColumn, side: str, sign: int) -> tuple[float, bool]:
+    """The bound on one side that counts, and whether it is exclusive itself; a greater one leaves fewer values."""
+    both = ((getattr(column, side), False), (getattr(column, f"exclusive_{side}"), True))
+    return max(((sign * value, strict) for value, strict in both if value is not None), default=(-math.inf, False))
+
+
 def compatibility(facts: Facts) -> Verdict:
     """Refuses a candidate that callers of the live bundle would notice."""
     threshold = "no change that callers notice"
     if facts.request_schema is None:
         return inconclusive("compatibility", threshold, facts.missing("request_schema"), "train again")
+    if facts.live is None and "live" in facts.unknown:
+        fix = "make the environment's registry readable"
+        return inconclusive("compatibility", threshold, facts.missing("live"), fix)
     if facts.live is None:
         return passed("compatibility", "first release", threshold, "nobody calls it yet")
     if facts.live_schema is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, passed
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def digest(facts: Facts) -> Verdict:
@@ -11,9 +11,11 @@ def digest(facts: Facts) -> Verdict:
     threshold = "every file re-hashes"
     if not facts.candidate:
         return failed("digest", "no bundle", threshold, "the release names no bundle", "name one, or roll back instead")
+    if "files" in facts.unknown:
+        return inconclusive("digest", threshold, facts.missing("files"), "make the registry readable")
     if not facts.files:
-        why = facts.unknown.get("files", "the registry has no such bundle")
-        return failed("digest", "not found", threshold, why, "release a bundle that training registered")
+        fix = "release a bundle that training registered"
+        return failed("digest", "not found", threshold, "the registry has no such bundle", fix)
     wrong = [file for file in facts.files if file.expected is None or file.found != file.expected]
     if not wrong:
         return passed("digest", f"{len(facts.files)} files", threshold, f"all of {facts.candidate} is as registered")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.declarations.evaluation import Part
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
@@ -39,7 +40,7 @@ def fairness(facts: Facts) -> Verdict:
         figures.append(f"{value:.3g}")
         assert limit is not None
         if value > limit:
-            each = ", ".join(f"{group}: {part.metrics.get(bound.metric):.4g}" for group, part in groups.groups.items())
+            each = ", ".join(f"{group}: {written(part, bound.metric)}" for group, part in groups.groups.items())
             broken.append(f"the {kind} of {name} is {value:.3g} ({each})")
     figure, threshold = "; ".join(figures) or "none", "; ".join(limits)
     if broken:
@@ -51,3 +52,9 @@ def fairness(facts: Facts) -> Verdict:
             "fairness", threshold, ", ".join(undecided), "collect more rows of the small groups", figure
         )
     return passed("fairness", figure, threshold, "the groups differ by less than the bound")
+
+
+def written(part: Part, metric: str) -> str:
+    """A group's value of a metric."""
+    value = part.metrics.get(metric)
+    return "undefined" if value is None else f"{value:.4g}"

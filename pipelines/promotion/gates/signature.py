@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, passed
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 KINDS = ("provenance", "evaluation")
 
@@ -12,9 +12,11 @@ def signature(facts: Facts) -> Verdict:
     """Refuses a bundle whose provenance or evaluation is not signed by the environment that trains."""
     threshold = " and ".join(KINDS)
     fix = "train again: the training job signs what it registers"
+    if "signatures" in facts.unknown:
+        return inconclusive("signature", threshold, facts.missing("signatures"), "make the registry readable")
     missing = [kind for kind in KINDS if kind not in {statement.kind for statement in facts.signatures}]
     if missing:
-        why = facts.unknown.get("signatures", "there is no signed " + " and no signed ".join(missing))
+        why = "there is no signed " + " and no signed ".join(missing)
         return failed("signature", f"no {missing[0]}", threshold, why, fix)
     for statement in facts.signatures:
         if statement.signer is None:

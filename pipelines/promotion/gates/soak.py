@@ -13,13 +13,13 @@ def soak(facts: Facts) -> Verdict:
     if facts.policy is None:
         return inconclusive("soak", "unknown", facts.missing("policy"), "train again from main")
     rule = facts.policy.gates.soak
-    threshold = f"{rule.requests} requests and {rule.seconds} s, no errors"
+    threshold = f"{rule.requests} requests and {rule.seconds} s, at most {rule.maximum_error_rate:.2%} errors"
     before = facts.predecessor
     if before is None:
         return inconclusive("soak", threshold, facts.missing("predecessor"), f"make {facts.promotes_from} reachable")
     since = (facts.now - before.verified_at).total_seconds() if before.verified_at is not None else 0.0
     figure = f"{before.requests} requests, {since:.0f} s, {before.errors} errors"
-    if before.errors > 0:
+    if before.errors > rule.maximum_error_rate * before.requests:
         why = f"{before.errors} of {before.requests} requests ended in an error in {before.environment}"
         return failed("soak", figure, threshold, why, "find out why before it goes on")
     if not before.live:

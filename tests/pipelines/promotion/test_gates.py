@@ -39,10 +39,12 @@ def changed(changes: dict[str, Any]) -> Facts:
             new = value["evaluation"]["sample"]["truth"]
         elif new == "disjoint":
             new = sorted(key[::-1] for key in place[last])
+        elif new == "flat":
+            new = [1.0] * len(place[last])
         if new is None and path == "evaluation.metrics.r2":
             del place[last]
         elif isinstance(place, list):
-            place[int(last)] = new
+            place[int(last) : int(last) + 1] = [new]
         else:
             place[last] = new
     return Facts.model_validate_json(json.dumps(value))
@@ -104,6 +106,40 @@ def test_facts_about_a_bundle_that_cannot_be_read_leave_no_gate_that_needs_them_
     assert passing == {"scope", "order", "freshness"}
 
 
+@pytest.mark.parametrize("gate", ["champion", "compatibility"])
+def test_what_is_live_being_unknown_is_not_taken_for_a_first_release(gate: str) -> None:
+    found = verdict(gate, live=None, champion=None, live_schema=None, unknown={"live": "s3:ListBucket was denied"})
+    assert (found.outcome, found.why) == (
+        "inconclusive",
+        "live could not be established: s3:ListBucket was denied",
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "candidate"),
+    [
+        ({"maximum": 120.0}, {"exclusive_maximum": 200.0, "maximum": None}),
+        ({"exclusive_maximum": 120.0, "maximum": None}, {"maximum": 120.0}),
+        ({"exclusive_maximum": 120.0, "maximum": 130.0}, {"maximum": 125.0}),
+        ({"minimum": 0.0}, {"minimum": None}),
+        ({"values": [1, 2]}, {"values": [2, 1, 3]}),
+        ({"values": [1, 2]}, {"values": None}),
+        ({"nullable": False}, {"nullable": True}),
+    ],
+)
+def test_a_schema_that_answers_more_requests_than_before_is_compatible(
+    live: dict[str, Any], candidate: dict[str, Any]
+) -> None:
+    changes = {f"live_schema__inputs__0__columns__0__{key}": value for key, value in live.items()}
+    changes |= {f"request_schema__inputs__0__columns__0__{key}": value for key, value in candidate.items()}
+    assert verdict("compatibility", **changes).outcome == "pass"
+
+
+def test_another_output_more_is_compatible() -> None:
+    more = {"name": "spread", "datatype": "FP32", "shape": [-1, 1]}
+    assert verdict("compatibility", request_schema__outputs__1=more).outcome == "pass"
+
+
 def test_a_release_that_names_no_bundle_is_refused() -> None:
     found = verdict("digest", release__bundle=None, release__replaces=None)
     assert (found.outcome, found.figure) == ("fail", "no bundle")
@@ -119,6 +155,7 @@ def test_a_release_that_names_no_bundle_is_refused() -> None:
         ("runtime", "runtime__p99_ms", 20.0),
         ("runtime", "runtime__requests", 100),
         ("soak", "predecessor__requests", 20),
+        ("soak", "predecessor", {**ACCEPTED["predecessor"], "requests": 1000, "errors": 1}),
         ("soak", "predecessor__verified_at", "2026-03-02T09:59:59Z"),
         ("freeze", "freezes", [{"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T10:00:00Z", "reason": "over"}]),
     ],
