@@ -69,7 +69,9 @@ def test_a_preview_with_unknown_values_is_no_violation_and_no_error() -> None:
 def test_pulumi_can_start_the_pack_and_ask_it_about_a_stack() -> None:
     """As the Pulumi CLI does: run the folder, read the port from its first line, and talk to it."""
     process = subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "infra" / "policies")], stdout=subprocess.PIPE, cwd=ROOT / "infra" / "policies"
+        [sys.executable, "-u", str(ROOT / "infra" / "policies")],
+        stdout=subprocess.PIPE,
+        cwd=ROOT / "infra" / "policies",
     )
     try:
         assert process.stdout is not None
