@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from infra.policies import ecr, iam, jobs, kms, network, pods, releases, s3, stack
+from infra.policies import ecr, iam, jobs, kms, network, oidc, pods, releases, s3, stack
 from infra.policies.exemptions import exemptions
 from infra.policies.graph import UNKNOWN, Graph, PlannedResource
 from infra.policies.rule import Rule, Violation
@@ -19,7 +19,7 @@ def _rules(module: ModuleType) -> list[Rule]:
     return [value for value in vars(module).values() if isinstance(value, Rule)]
 
 
-_MODULES = (s3, ecr, kms, iam, pods, jobs, releases, network, stack)
+_MODULES = (s3, ecr, kms, iam, oidc, pods, jobs, releases, network, stack)
 
 RULES: tuple[Rule, ...] = tuple(found for module in _MODULES for found in _rules(module))
 """Every rule."""

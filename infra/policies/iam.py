@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,10 +21,16 @@ _USERS = (
     "aws:iam/userPolicyAttachment:UserPolicyAttachment",
     "aws:iam/userLoginProfile:UserLoginProfile",
 )
+_ONE_KIND = re.compile(r":role/[\w/-]")
+"""Roles whose names begin alike; a pattern that begins with a wildcard names none."""
+
+_MAKES_ROLES = ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary")
 _ADMINISTRATORS = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
 
 WITHOUT_RESOURCE = {
     "ecr:GetAuthorizationToken": "the token is for the registry of the account, not for a repository",
+    "kms:CreateKey": "there is no key yet; a condition on the tags that it is made with says which may be made",
+    "kms:ListAliases": "lists the names of keys, and takes no resource",
     "sts:GetCallerIdentity": "says who one is",
 }
 """Action → why its resource can only be `*`."""
@@ -64,6 +71,16 @@ _ESCALATIONS = (
 
 # S3 asks KMS, in the caller's name, for what it needs to do this.
 _KEY_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
+
+
+def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedResource, Any]]:
+    """The identity policies of a role: those that name it, or beside it while its name is not known."""
+    name = role.at("name")
+    for holder, document in _documents(graph):
+        target = holder.at("role")
+        unsure = target is UNKNOWN or name is UNKNOWN
+        if holder is role or (holder.parent == role.parent if unsure else target == name):
+            yield holder, document
 
 
 def _documents(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
@@ -119,7 +136,7 @@ def pass_role_confined(graph: Graph) -> Iterator[Finding]:
         for pattern, statement in grants(document):
             if not covers(pattern, "iam:PassRole"):
                 continue
-            if any(str(resource).endswith(("*", "role/*")) for resource in many(statement.get("Resource"))):
+            if not all(_ONE_KIND.search(str(resource)) for resource in many(statement.get("Resource"))):
                 yield holder, "passes any role"
             if "iam:passedtoservice" not in {key for _, key, _ in conditions(statement)}:
                 yield holder, "passes a role to any service"
@@ -149,6 +166,18 @@ def bounded(graph: Graph) -> Iterator[Finding]:
     if len(boundaries) > 1:
         for role in roles:
             yield role, "carries another boundary than other roles do"
+
+
+@rule("iam-makes-bounded-roles", "Who makes roles makes them under a permissions boundary, and cannot lift it")
+def makes_bounded_roles(graph: Graph) -> Iterator[Finding]:
+    for holder, document in _documents(graph):
+        for pattern, statement in grants(document):
+            exact = {(operator, key) for operator, key, _ in conditions(statement)}
+            for action in _MAKES_ROLES:
+                if covers(pattern, action) and ("StringEquals", "iam:permissionsboundary") not in exact:
+                    yield holder, f"allows {action} without a permissions boundary"
+            if covers(pattern, "iam:DeleteRolePermissionsBoundary"):
+                yield holder, "can lift permissions boundaries"
 
 
 @rule("iam-key-with-bucket", "Who may use an encrypted bucket may use its key, for that bucket")

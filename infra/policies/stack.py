@@ -18,6 +18,7 @@ TAGGABLE = (
     "aws:ecr/repository:Repository",
     "aws:iam/role:Role",
     "aws:iam/policy:Policy",
+    "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
     "aws:eks/podIdentityAssociation:PodIdentityAssociation",
 )
 """Types of what carries tags, among those that an environment is made of."""

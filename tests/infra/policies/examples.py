@@ -216,6 +216,60 @@ ROLES: Resources = [
 ]
 
 
+ISSUER = "token.actions.githubusercontent.com"
+VISIT = {
+    "Effect": "Allow",
+    "Principal": {"Federated": f"arn:aws:iam::1:oidc-provider/{ISSUER}"},
+    "Action": "sts:AssumeRoleWithWebIdentity",
+    "Condition": {
+        "StringEquals": {
+            f"{ISSUER}:aud": "sts.amazonaws.com",
+            f"{ISSUER}:sub": "repo:acme@1/mlops@2:environment:preview",
+        }
+    },
+}
+LOOK = {
+    "Effect": "Allow",
+    "Action": ["s3:GetObject", "s3:GetBucket*", "kms:Decrypt", "iam:GetRole"],
+    "Resource": ["arn:aws:s3:::logs/*"],
+}
+MAKE_ROLE = {
+    "Effect": "Allow",
+    "Action": ["iam:CreateRole"],
+    "Resource": "arn:aws:iam::1:role/mlops-dev-*",
+    "Condition": {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}},
+}
+VISITORS: Resources = [
+    component(),
+    resource(ROLE, {"name": "preview", "assumeRolePolicy": document(VISIT), "tags": TAGS}, name="preview"),
+    resource(ROLE_POLICY, {"role": "preview", "policy": document(LOOK)}, name="preview"),
+    resource(ROLE_POLICY, {"role": "deploy", "policy": document(MAKE_ROLE)}, name="deploy"),
+]
+
+
+def visiting(claim: str, value: Any, operator: str = "StringEquals") -> Resources:
+    """A role from outside that asks something else of a claim."""
+    asked = dict(VISIT["Condition"]["StringEquals"])
+    del asked[f"{ISSUER}:{claim}"]
+    condition: dict[str, Any] = {"StringEquals": asked}
+    if value is not None:
+        condition.setdefault(operator, {})[f"{ISSUER}:{claim}"] = value
+    return put(VISITORS, ROLE, "assumeRolePolicy", value=document({**VISIT, "Condition": condition}))
+
+
+def looking(action: str) -> Resources:
+    """The role for previews with one action more."""
+    return [
+        *VISITORS,
+        resource(ROLE_POLICY, {"role": "preview", "policy": document({**LOOK, "Action": action})}, name="more"),
+    ]
+
+
+def making(**changes: Any) -> Resources:
+    """A role that makes roles on other terms."""
+    return [*VISITORS, resource(ROLE_POLICY, {"role": "x", "policy": document({**MAKE_ROLE, **changes})}, name="x")]
+
+
 def granting(*statements: dict[str, Any]) -> Resources:
     """The roles with a policy of these statements."""
     return put(ROLES, ROLE_POLICY, "policy", value=document(*statements))
@@ -524,7 +578,42 @@ EXAMPLES: dict[str, Example] = {
         ),
     ),
     "iam-pass-role-confined": Example(
-        ROLES, (granting({**PASS, "Resource": "arn:aws:iam::1:role/*"}), granting({**PASS, "Condition": {}}))
+        ROLES,
+        (
+            granting({**PASS, "Resource": "arn:aws:iam::1:role/*"}),
+            granting({**PASS, "Resource": "arn:aws:iam::1:*"}),
+            granting({**PASS, "Resource": ["*"]}),
+            granting({**PASS, "Condition": {}}),
+        ),
+    ),
+    "iam-makes-bounded-roles": Example(
+        VISITORS,
+        (
+            making(Condition={}),
+            making(Condition={"StringLike": {"iam:PermissionsBoundary": "*"}}),
+            making(Action="iam:PutRolePolicy", Condition={}),
+            making(Action="iam:DeleteRolePermissionsBoundary"),
+        ),
+    ),
+    "oidc-audience": Example(
+        VISITORS,
+        (visiting("aud", None), visiting("aud", "https://github.com/acme"), visiting("aud", "*", "StringLike")),
+    ),
+    "oidc-subject-exact": Example(
+        VISITORS,
+        (
+            visiting("sub", None),
+            visiting("sub", "repo:acme/mlops:*", "StringLike"),
+            visiting("sub", "repo:acme/mlops:environment:dev", "StringLike"),
+            visiting("sub", "repo:acme/*:environment:dev"),
+            visiting("sub", "repo:acme/mlops:ref:refs/heads/main"),
+            visiting("sub", "repo:acme/mlops:pull_request"),
+            visiting("sub", ["repo:acme/mlops:environment:dev", "repo:acme/mlops:environment:prod"]),
+        ),
+    ),
+    "oidc-preview-reads": Example(
+        VISITORS,
+        (looking("s3:PutObject"), looking("kms:Encrypt"), looking("iam:PassRole"), looking("glue:UpdateTable")),
     ),
     "iam-no-standing-credentials": Example(
         ROLES,

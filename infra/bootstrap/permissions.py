@@ -1,0 +1,343 @@
+"""What the roles of GitHub's jobs may do, and what bounds the roles that those make.
+
+An environment's resources are told by the beginning of their names, its keys by their tag `environment`: nothing here
+reaches from one environment into another, save to read what it promotes. Source of actions, resources and condition
+keys: AWS service authorization reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pulumi
+
+from infra.bootstrap.estate import Estate
+from infra.environment import Environment
+
+Statement = dict[str, Any]
+
+_READ_BUCKET = (
+    "s3:GetAccelerateConfiguration",
+    "s3:GetBucket*",
+    "s3:GetEncryptionConfiguration",
+    "s3:GetLifecycleConfiguration",
+    "s3:GetReplicationConfiguration",
+    "s3:ListBucket",
+    "s3:ListBucketVersions",
+    "s3:ListTagsForResource",
+)
+_MAKE_BUCKET = (
+    "s3:CreateBucket",
+    "s3:DeleteBucket",
+    "s3:DeleteBucketPolicy",
+    "s3:PutBucketLogging",
+    "s3:PutBucketObjectLockConfiguration",
+    "s3:PutBucketOwnershipControls",
+    "s3:PutBucketPolicy",
+    "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketTagging",
+    "s3:PutBucketVersioning",
+    "s3:PutEncryptionConfiguration",
+    "s3:PutLifecycleConfiguration",
+    "s3:TagResource",
+    "s3:UntagResource",
+)
+_EMPTY_BUCKET = ("s3:BypassGovernanceRetention", "s3:DeleteObject", "s3:DeleteObjectVersion")
+_READ_KEY = (
+    "kms:DescribeKey",
+    "kms:GetKeyPolicy",
+    "kms:GetKeyRotationStatus",
+    "kms:GetPublicKey",
+    "kms:ListResourceTags",
+)
+_MAKE_KEY = (
+    "kms:CreateAlias",
+    "kms:DeleteAlias",
+    "kms:DisableKeyRotation",
+    "kms:EnableKeyRotation",
+    "kms:PutKeyPolicy",
+    "kms:ScheduleKeyDeletion",
+    "kms:UntagResource",
+    "kms:UpdateAlias",
+    "kms:UpdateKeyDescription",
+)
+_READ_CATALOGUE = ("glue:GetDatabase", "glue:GetTable", "glue:GetTags", "glue:GetPartitionIndexes")
+_MAKE_CATALOGUE = (
+    "glue:CreateDatabase",
+    "glue:CreateTable",
+    "glue:DeleteDatabase",
+    "glue:DeleteTable",
+    "glue:TagResource",
+    "glue:UntagResource",
+    "glue:UpdateDatabase",
+    "glue:UpdateTable",
+)
+_READ_REPOSITORY = (
+    "ecr:BatchGetImage",
+    "ecr:DescribeImages",
+    "ecr:DescribeRepositories",
+    "ecr:GetLifecyclePolicy",
+    "ecr:GetRepositoryPolicy",
+    "ecr:ListTagsForResource",
+)
+_MAKE_REPOSITORY = (
+    "ecr:CreateRepository",
+    "ecr:DeleteLifecyclePolicy",
+    "ecr:DeleteRepository",
+    "ecr:PutImageScanningConfiguration",
+    "ecr:PutImageTagMutability",
+    "ecr:PutLifecyclePolicy",
+    "ecr:TagResource",
+    "ecr:UntagResource",
+)
+_PUSH_IMAGE = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:CompleteLayerUpload",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+)
+_READ_ROLE = (
+    "iam:GetRole",
+    "iam:GetRolePolicy",
+    "iam:ListAttachedRolePolicies",
+    "iam:ListInstanceProfilesForRole",
+    "iam:ListRolePolicies",
+    "iam:ListRoleTags",
+)
+_READ_CLUSTER = ("eks:DescribeCluster", "eks:ListPodIdentityAssociations")
+_READ_ASSOCIATION = ("eks:DescribePodIdentityAssociation", "eks:ListTagsForResource")
+_MAKE_ASSOCIATION = (
+    "eks:DeletePodIdentityAssociation",
+    "eks:TagResource",
+    "eks:UntagResource",
+    "eks:UpdatePodIdentityAssociation",
+)
+
+
+def allow(
+    actions: Iterable[str], resources: pulumi.Input[str] | Sequence[str], **condition: dict[str, Any]
+) -> Statement:
+    """A statement that allows."""
+    listed = list(resources) if isinstance(resources, list | tuple) else [resources]
+    statement: Statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": listed}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def deploys(estate: Estate, environment: Environment) -> dict[str, list[Statement]]:
+    """What the deployment of an environment may do, by what it is about; each is a policy of its role."""
+    return {
+        "storage": [*_storage(estate, environment), *_catalogue(estate, environment)],
+        "keys": _keys(estate, environment),
+        "images": _images(estate, environment),
+        "identity": [*_roles(estate, environment), *_cluster(estate, environment)],
+        "releases": _releases(estate, environment),
+    }
+
+
+def previews(estate: Estate) -> dict[str, list[Statement]]:
+    """What a preview and the gates may do: look at every environment, and change nothing at all.
+
+    `pulumi preview` takes no lock and writes no state (pulumi/pulumi, pkg/backend/diy/backend.go), so that nothing need
+    be written for it either.
+    """
+    everywhere = estate.environments
+    tables = [table for environment in everywhere for table in _tables(estate, environment)]
+    clusters = sorted({environment.config.cluster for environment in everywhere})
+    associations = [estate.arn("eks", f"podidentityassociation/{cluster}/*") for cluster in clusters]
+    return {
+        "resources": [
+            allow(_READ_BUCKET, [_buckets(environment) for environment in everywhere]),
+            allow(_READ_CATALOGUE, sorted(set(tables))),
+            allow(_READ_REPOSITORY, [_repositories(estate, environment) for environment in everywhere]),
+            allow(_READ_ROLE, [_role_names(estate, environment) for environment in everywhere]),
+            allow(_READ_KEY, estate.arn("kms", "key/*"), StringEquals=_tagged(*(e.name for e in everywhere))),
+            allow(_READ_CLUSTER, [estate.arn("eks", f"cluster/{cluster}") for cluster in clusters]),
+            allow(_READ_ASSOCIATION, associations),
+            allow(["kms:ListAliases"], "*"),
+        ],
+        "releases": [
+            allow(
+                ["s3:GetObject"],
+                [f"{_bucket(environment, kind)}/*" for environment in everywhere for kind in ("registry", "logs")],
+            ),
+            _through_s3(estate, ["kms:Decrypt"], *(environment.name for environment in everywhere)),
+        ],
+    }
+
+
+def keeps_state(
+    estate: Estate, environment: Environment, bucket_arn: str, key_arn: pulumi.Input[str]
+) -> list[Statement]:
+    """What keeping the state of one stack needs: see every stack's, write its own.
+
+    Source: Pulumi, "State and backends", AWS S3, required permissions; the layout of pkg/backend/diy.
+    """
+    own = f"{estate.main}/{environment.name}"
+    return [
+        *reads_state(estate, bucket_arn, key_arn),
+        allow(
+            ["s3:DeleteObject", "s3:PutObject"],
+            [
+                f"{bucket_arn}/.pulumi/stacks/{own}.json*",
+                f"{bucket_arn}/.pulumi/history/{own}/*",
+                f"{bucket_arn}/.pulumi/backups/{own}/*",
+                f"{bucket_arn}/.pulumi/locks/organization/{own}/*",
+            ],
+        ),
+        allow(["kms:Encrypt", "kms:GenerateDataKey"], key_arn),
+    ]
+
+
+def reads_state(estate: Estate, bucket_arn: str, key_arn: pulumi.Input[str]) -> list[Statement]:
+    """What reading the state of any stack needs, and opening the secrets in it."""
+    return [
+        allow(["s3:GetBucketLocation", "s3:ListBucket"], bucket_arn),
+        allow(["s3:GetObject"], f"{bucket_arn}/.pulumi/*"),
+        allow(["kms:Decrypt", "kms:DescribeKey"], key_arn),
+    ]
+
+
+def bounds(estate: Estate, environment: Environment) -> list[Statement]:
+    """The most that a role of an environment can be given: what all of its jobs and endpoints together need."""
+    return [
+        allow(
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"],
+            [_buckets(environment), f"{_buckets(environment)}/*"],
+        ),
+        allow(
+            ["kms:Decrypt", "kms:GenerateDataKey", "kms:Sign"],
+            estate.arn("kms", "key/*"),
+            StringEquals=_tagged(environment.name),
+        ),
+        allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(estate, environment)),
+    ]
+
+
+def _storage(estate: Estate, environment: Environment) -> list[Statement]:
+    emptied = _EMPTY_BUCKET if environment.config.disposable else ()
+    return [
+        allow((*_READ_BUCKET, *_MAKE_BUCKET), _buckets(environment)),
+        *([allow(emptied, f"{_buckets(environment)}/*")] if emptied else []),
+    ]
+
+
+def _catalogue(estate: Estate, environment: Environment) -> list[Statement]:
+    lake = f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*"
+    return [
+        allow((*_READ_CATALOGUE, *_MAKE_CATALOGUE), _tables(estate, environment)),
+        # Glue writes the first metadata of an Iceberg table in the name of who makes it.
+        allow(["s3:GetObject", "s3:PutObject"], lake),
+    ]
+
+
+def _keys(estate: Estate, environment: Environment) -> list[Statement]:
+    keys, own = estate.arn("kms", "key/*"), _tagged(environment.name)
+    asked = {"aws:RequestTag/environment": environment.name}
+    return [
+        allow(["kms:CreateKey"], "*", StringEquals=asked),
+        # Tags come with the key when it is made; a key of another environment cannot be claimed by a tag.
+        allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **asked}),
+        allow((*_READ_KEY, *_MAKE_KEY), keys, StringEquals=own),
+        allow(
+            ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
+            estate.arn("kms", f"alias/{environment.prefix}-*"),
+        ),
+        allow(["kms:ListAliases"], "*"),
+        # ECR keeps a grant for itself on the key that encrypts a repository.
+        allow(["kms:CreateGrant"], keys, StringEquals=own, Bool={"kms:GrantIsForAWSResource": "true"}),
+        _through_s3(estate, ["kms:Decrypt", "kms:GenerateDataKey"], environment.name),
+        allow(["kms:Sign", "kms:Verify"], keys, StringEquals=own),
+    ]
+
+
+def _images(estate: Estate, environment: Environment) -> list[Statement]:
+    emptied = ("ecr:BatchDeleteImage",) if environment.config.disposable else ()
+    return [
+        allow((*_READ_REPOSITORY, *_MAKE_REPOSITORY, *_PUSH_IMAGE, *emptied), _repositories(estate, environment)),
+        allow(["ecr:GetAuthorizationToken"], "*"),
+    ]
+
+
+def _roles(estate: Estate, environment: Environment) -> list[Statement]:
+    roles = _role_names(estate, environment)
+    bounded = {"iam:PermissionsBoundary": estate.boundary_arn(environment)}
+    return [
+        allow(
+            ["iam:CreateRole", "iam:DeleteRolePolicy", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"],
+            roles,
+            StringEquals=bounded,
+        ),
+        allow(
+            (
+                *_READ_ROLE,
+                "iam:DeleteRole",
+                "iam:TagRole",
+                "iam:UntagRole",
+                "iam:UpdateAssumeRolePolicy",
+                "iam:UpdateRole",
+                "iam:UpdateRoleDescription",
+            ),
+            roles,
+        ),
+        allow(["iam:PassRole"], roles, StringEquals={"iam:PassedToService": "pods.eks.amazonaws.com"}),
+    ]
+
+
+def _cluster(estate: Estate, environment: Environment) -> list[Statement]:
+    cluster = environment.config.cluster
+    return [
+        allow([*_READ_CLUSTER, "eks:CreatePodIdentityAssociation"], estate.arn("eks", f"cluster/{cluster}")),
+        allow((*_READ_ASSOCIATION, *_MAKE_ASSOCIATION), estate.arn("eks", f"podidentityassociation/{cluster}/*")),
+    ]
+
+
+def _releases(estate: Estate, environment: Environment) -> list[Statement]:
+    """Judge, promote and roll back: the registry and the logs here, and to read what comes from the one before."""
+    statements = [
+        allow(["s3:GetObject", "s3:PutObject"], f"{_bucket(environment, 'registry')}/*"),
+        allow(["s3:GetObject"], f"{_bucket(environment, 'logs')}/*"),
+    ]
+    before = estate.before(environment)
+    if before is not None:
+        registry, logs = _bucket(before, "registry"), _bucket(before, "logs")
+        statements += [
+            allow(["s3:ListBucket"], [registry, logs]),
+            allow(["s3:GetObject"], [f"{registry}/*", f"{logs}/inference/*"]),
+            _through_s3(estate, ["kms:Decrypt"], before.name),
+        ]
+    return statements
+
+
+def _through_s3(estate: Estate, actions: Iterable[str], *environments: str) -> Statement:
+    """The use of the keys of environments for what lies in their buckets."""
+    via = {"kms:ViaService": f"s3.{estate.place.region}.amazonaws.com"}
+    return allow(actions, estate.arn("kms", "key/*"), StringEquals={**_tagged(*environments), **via})
+
+
+def _tagged(*environments: str) -> dict[str, Any]:
+    return {"aws:ResourceTag/environment": environments[0] if len(environments) == 1 else list(environments)}
+
+
+def _buckets(environment: Environment) -> str:
+    return f"arn:{environment.partition}:s3:::{environment.prefix}-*"
+
+
+def _bucket(environment: Environment, purpose: str) -> str:
+    return f"arn:{environment.partition}:s3:::{environment.bucket_name(purpose)}"
+
+
+def _tables(estate: Estate, environment: Environment) -> list[str]:
+    database = environment.catalog_database
+    named = ("catalog", f"database/{database}", f"table/{database}/*")
+    return [estate.arn("glue", name) for name in named]
+
+
+def _repositories(estate: Estate, environment: Environment) -> str:
+    return estate.arn("ecr", f"repository/{environment.prefix}/*")
+
+
+def _role_names(estate: Estate, environment: Environment) -> str:
+    return estate.global_arn(f"role/{environment.prefix}-*")

@@ -1,0 +1,70 @@
+"""Rules about roles that are given to jobs outside of AWS, by the tokens of an identity provider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from infra.policies.documents import conditions, grants, many, principals, statements
+from infra.policies.graph import Graph, PlannedResource
+from infra.policies.iam import ROLE, policies_of
+from infra.policies.rule import Finding, rule
+
+AUDIENCE = "sts.amazonaws.com"
+_BY_TOKEN = "sts:AssumeRoleWithWebIdentity"  # noqa: S105  the name of an action
+# GitHub: `repo:owner/name:environment:name`, with or without ids.
+_EXACT = re.compile(r"repo:[\w.-]+(@\d+)?/[\w.-]+(@\d+)?:environment:([\w-]+)")
+_READS = re.compile(
+    r"(s3:(Get|List)|kms:(Describe|Get|List|Decrypt$)|glue:Get|iam:(Get|List)"
+    r"|ecr:(BatchGetImage$|Describe|Get|List)|eks:(Describe|List)|logs:(Describe|Get|Filter)|sts:GetCallerIdentity$)"
+)
+PREVIEW = "preview"
+
+
+def _trusts(graph: Graph) -> Iterator[tuple[PlannedResource, dict[str, Any]]]:
+    """The statements by which roles let federated callers in."""
+    for role in graph.of_type(ROLE):
+        for statement in statements(role.at("assumeRolePolicy")) or ():
+            federated = principals(statement, "Federated") or _BY_TOKEN in many(statement.get("Action"))
+            if statement.get("Effect") == "Allow" and federated:
+                yield role, statement
+
+
+def _claims(statement: dict[str, Any], claim: str) -> list[tuple[str, str]]:
+    """Operator and value of each condition on a claim of the token."""
+    return [(operator, value) for operator, key, value in conditions(statement) if key.endswith(f":{claim}")]
+
+
+@rule("oidc-audience", "A role takes only tokens that were made for AWS")
+def audience(graph: Graph) -> Iterator[Finding]:
+    for role, statement in _trusts(graph):
+        if _claims(statement, "aud") != [("StringEquals", AUDIENCE)]:
+            yield role, "takes tokens that were made for others"
+
+
+@rule("oidc-subject-exact", "A role trusts one environment of one repository", "CKV_AWS_358", "CKV_AWS_393")
+def subject_exact(graph: Graph) -> Iterator[Finding]:
+    for role, statement in _trusts(graph):
+        said = _claims(statement, "sub")
+        if len(said) != 1:
+            yield role, f"trusts {len(said)} subjects" if said else "trusts whoever has a token"
+        for operator, value in said:
+            if operator != "StringEquals" or not _EXACT.fullmatch(value):
+                yield role, f"trusts {value} by {operator}"
+
+
+@rule("oidc-preview-reads", "What a pull request may sign in as can change nothing")
+def preview_reads(graph: Graph) -> Iterator[Finding]:
+    for role, statement in _trusts(graph):
+        before_a_merge = [
+            value
+            for _, value in _claims(statement, "sub")
+            if value.endswith((f":environment:{PREVIEW}", ":pull_request"))
+        ]
+        if not before_a_merge:
+            continue
+        for holder, document in policies_of(graph, role):
+            for action, _ in grants(document):
+                if not _READS.match(action):
+                    yield holder, f"lets {before_a_merge[0]} do {action}"
