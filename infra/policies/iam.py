@@ -74,12 +74,11 @@ _KEY_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateData
 
 
 def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedResource, Any]]:
-    """The identity policies of a role: those that name it, or beside it while its name is not known."""
+    """The identity policies of a role: those that name it, or stand beside it while no name is known."""
     name = role.at("name")
     for holder, document in _documents(graph):
-        target = holder.at("role")
-        unsure = target is UNKNOWN or name is UNKNOWN
-        if holder is role or (holder.parent == role.parent if unsure else target == name):
+        beside = name is not UNKNOWN or holder.parent == role.parent
+        if holder is role or (holder.at("role") == name and beside):
             yield holder, document
 
 
