@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,6 +25,7 @@ from pipelines.declarations.digests import canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
+from pipelines.registry import clients
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -140,7 +140,7 @@ def sign(statement: Statement, key_arn: str, signer: str) -> Envelope:
             fix="state the digest of a document, not the document",
         )
     try:
-        answer = boto3.client("kms").sign(
+        answer = clients.client("kms").sign(
             KeyId=key_arn, Message=message, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
         )
     except ClientError as error:

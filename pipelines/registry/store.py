@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.registry import clients
 
 ATTEMPTS = 5
 """How often a write is tried while S3 answers that another write of the same key is under way (409)."""
@@ -55,7 +55,7 @@ class Stored:
 
 def s3() -> Any:
     """A client of S3, configured by the standard SDK environment."""
-    return boto3.client("s3")
+    return clients.client("s3")
 
 
 def put_new(bucket: str, key: str, content: bytes, *, client: Any = None) -> str:
