@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Deployment:
         policies: rules over the resource graph; a violation in the plan refuses the whole `up`.
         progress: who is told of the run while it goes on; `display.Display()` prints it.
         lock_wait: seconds to wait while another process works on the stack.
+        configuration: full key → text, in the place of what `Pulumi.<stack>.yaml` says.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Deployment:
         policies: Sequence[Policy] = (),
         progress: Progress | None = None,
         lock_wait: float = 60.0,
+        configuration: Mapping[str, str] | None = None,
     ) -> None:
         # Absolute, as the program changes the working directory while it runs.
         self._root = root.absolute()
@@ -110,6 +112,7 @@ class Deployment:
         self._policies = policies
         self._progress: Progress = progress or Silence()
         self._lock_wait = lock_wait
+        self._configuration = dict(configuration or {})
         self._path = state_path(self._home, stack)
         self._seal = Seal(self._path.parent)
 
@@ -208,10 +211,11 @@ class Deployment:
 
     def _follow(self, project: ProjectFile, run: _Run) -> None:
         """Runs the program, and deletes what it no longer has."""
+        stack = load_stack(project, self._stack)
         run_program(
             project,
             self._stack,
-            load_stack(project, self._stack),
+            replace(stack, values={**stack.values, **self._configuration}),
             Monitor(run.execution, self._providers, project.name, self._stack),
             preview=not run.applying,
             parallel=self._parallel,
