@@ -96,6 +96,9 @@ def _load(onnx: bytes) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Both are made for large models; for the small ones here they are only more steps for each request.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
     options.log_severity_level = 3  # errors; they reach us as exceptions as well
     # Without this, weights that the model says are in another file would be read from the working directory. No file
     # lies in a folder of this name. Custom operators are refused because none are registered.
