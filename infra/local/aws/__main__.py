@@ -12,14 +12,14 @@ import sys
 import threading
 from pathlib import Path
 
-from infra.local.aws.account import write_account
+from infra.local.aws.account import ISSUERS, write_account
 from infra.local.aws.emulator import emulate, warm_up
 
 
 def main(home: Path, port: int, region: str) -> int:
     """Serves until it is told to stop. Returns the exit code: 98 when the port is in use."""
     try:
-        emulator = emulate(port)
+        emulator = emulate(home / ISSUERS, port)
     except (OSError, SystemExit):
         # werkzeug ends the process by itself when the address is taken.
         return 98

@@ -19,6 +19,9 @@ from pipelines.declarations.errors import MlopsError
 if TYPE_CHECKING:
     from infra.local.aws.emulator import Emulator, Key
 
+ISSUERS = "issuers"
+"""The folder in the account's home with the public keys of identity providers, which STS fetches on AWS."""
+
 _DESCRIPTION = "account.json"
 _LOG = "account.log"
 _PORT_IN_USE = 98

@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.local.aws.access.gate import Environ, Gate, StartResponse
@@ -53,10 +54,11 @@ class Emulator:
     pod_identity: Key
 
 
-def emulate(port: int = 0) -> Emulator:
+def emulate(issuers: Path, port: int = 0) -> Emulator:
     """Makes an empty account that listens on 127.0.0.1.
 
     Args:
+        issuers: the folder with the keys that identity providers publish.
         port: 0 takes a free one.
 
     Raises:
@@ -76,7 +78,7 @@ def emulate(port: int = 0) -> Emulator:
     operator, pods = _operator(), Key("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
-    front.open(Gate(_moto(), principals, authority))
+    front.open(Gate(_moto(), principals, authority, issuers))
     return Emulator(server, f"http://{authority}", incarnation, operator, pods)
 
 

@@ -50,11 +50,6 @@ RECORDED = (
         "the emulator never checks whether a key policy locks its owner out",
     ),
     Recorded("aws:ecr/repository:Repository", "imageScanningConfiguration", "the emulator scans no image"),
-    Recorded(
-        "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
-        "url",
-        "nobody can assume a role by a token of the provider: the emulator does not check such tokens",
-    ),
     Recorded("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold", "the emulator compares no metric with an alarm"),
 )
 

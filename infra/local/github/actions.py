@@ -6,7 +6,7 @@
 | actions/setup-python | checks that the Python on the PATH is the wanted one; downloads nothing |
 | actions/upload-artifact, actions/download-artifact | folders of the run |
 | actions/create-github-app-token | a token of an app that is registered with the forge |
-| aws-actions/configure-aws-credentials | judges the role's trust policy against the job's OIDC subject, then assumes the role in the emulated account |
+| aws-actions/configure-aws-credentials | signs the job's OIDC token, and exchanges it at the emulated account for the role that trusts its subject |
 | aws-actions/amazon-ecr-login | names the registry of the account that the job's credentials are of |
 | everything else (docker/*, pulumi/*, actions/attest, …) | has no meaning without Docker, Pulumi or GitHub's signing; a caller may register a function for it |
 """  # noqa: E501

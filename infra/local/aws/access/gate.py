@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from infra.local.aws.access import signature
+from infra.local.aws.access import signature, web_identity
 from infra.local.aws.access.permissions import needs, request_tags
 from infra.local.aws.access.policy import Context, refusal
 from infra.local.aws.access.principals import AssumedSessions, Principal, Principals
@@ -32,24 +35,20 @@ class Gate:
         principals: who has which access key.
         authority: the `Host` under which the account is served (`127.0.0.1:4566`); others are refused, since the
             emulator reads bucket names and services out of a host name.
+        issuers: the folder with the keys that identity providers publish.
     """
 
-    def __init__(self, application: Application, principals: Principals, authority: str) -> None:
+    def __init__(self, application: Application, principals: Principals, authority: str, issuers: Path) -> None:
         self._application = application
         self._principals = principals
         self._authority = authority
+        self._issuers = issuers
 
     def __call__(self, environ: Environ, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
         headers = _headers(environ)
         signed = signature.parse(headers.get("authorization", ""))
         if signed is None:
-            return _refuse(
-                start_response,
-                _likely_service(headers),
-                403,
-                "AccessDenied",
-                "The request carries no signature in its headers, and nothing here is open to everybody.",
-            )
+            return self._unsigned(environ, headers, body, start_response)
         uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
         request = Request(signed.service, signed.region, environ["REQUEST_METHOD"], uri, headers, body)
 
@@ -81,6 +80,30 @@ class Gate:
         if denied is not None:
             return refuse("AccessDenied" if signed.service in ("s3", "iam", "sts") else _NOT_JSON, denied)
         return self._pass(request, environ, start_response)
+
+    def _unsigned(
+        self, environ: Environ, headers: Mapping[str, str], body: bytes, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Exchanges the token of an identity provider for a role; all else needs a signature."""
+        uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
+        request = Request("sts", "us-east-1", environ["REQUEST_METHOD"], uri, headers, body)
+        elsewhere = headers.get("host") != self._authority or "x-moto-account-id" in headers
+        if elsewhere or "authorization" in headers or not web_identity.asks_for(request):
+            return _refuse(
+                start_response,
+                _likely_service(headers),
+                403,
+                "AccessDenied",
+                "The request carries no signature in its headers, and nothing here is open to everybody.",
+            )
+        try:
+            judged = web_identity.judged_body(request, self._issuers)
+        except web_identity.TokenRefusedError as error:
+            return _refuse(start_response, "sts", error.status, error.code, str(error))
+        except MlopsError as error:
+            return _refuse(start_response, "sts", 403, "AccessDenied", f"A policy cannot be judged: {error.what}")
+        passed = {**environ, "wsgi.input": io.BytesIO(judged), "CONTENT_LENGTH": str(len(judged))}
+        return self._application(passed, start_response)
 
     def _denied(self, request: Request, principal: Principal) -> str | None:
         context = {**_surroundings(request), **principal.context}
@@ -164,7 +187,7 @@ def _refuse(start: StartResponse, service: str, status: int, code: str, message:
         body = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
         content = "application/xml"
     start(
-        f"{status} Forbidden",
+        f"{status} {HTTPStatus(status).phrase}",
         [
             ("Content-Type", content),
             ("Content-Length", str(len(body.encode()))),

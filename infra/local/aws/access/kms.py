@@ -10,6 +10,7 @@ from typing import Any
 from infra.local.aws.access.policy import Need, parse
 from infra.local.aws.access.principals import ACCOUNT
 from infra.local.aws.access.request import Request
+from infra.local.aws.access.tags import tag_context
 
 _WITHOUT_KEY = {"CreateKey", "ListKeys", "ListAliases", "GenerateRandom"}
 
@@ -18,8 +19,11 @@ def kms_needs(request: Request, action: str) -> Iterator[Need]:
     """The permissions of one call of the KMS API."""
     asked = request.json
     name = str(asked.get("KeyId") or asked.get("TargetKeyId") or "")
+    tags = {str(tag.get("TagKey")): str(tag.get("TagValue")) for tag in asked.get("Tags") or []}
     if action in _WITHOUT_KEY and not name:
-        yield Need(f"kms:{action}", "*")
+        yield Need(f"kms:{action}", "*", tag_context(tags, {}))
+        if action == "CreateKey" and tags:
+            yield Need("kms:TagResource", f"arn:aws:kms:{request.region}:{ACCOUNT}:key/*", tag_context(tags, {}))
         return
     alias = str(asked.get("AliasName") or "")
     if alias:
@@ -32,6 +36,8 @@ def kms_needs(request: Request, action: str) -> Iterator[Need]:
         f"kms:encryptioncontext:{key}".lower(): (str(value),)
         for key, value in (asked.get("EncryptionContext") or {}).items()
     }
+    if tags or asked.get("TagKeys"):
+        context |= tag_context(tags, {}, asked.get("TagKeys") or ())
     if asked.get("SigningAlgorithm"):
         context["kms:signingalgorithm"] = (str(asked["SigningAlgorithm"]),)
     if action in ("Sign", "Verify"):
@@ -52,6 +58,7 @@ def key_need(action: str, name: str, region: str, context: Mapping[str, tuple[st
     if key is None:  # judged as a resource that no key policy speaks for; KMS then says that it is not there
         arn = name if name.startswith("arn:") else f"arn:aws:kms:{region}:{ACCOUNT}:key/{name}"
         return Need(action, arn, full)
+    full |= {f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in _tags(key).items()}
     return Need(action, key.arn, full, parse(key.policy, f"the key {key.id}"), policy_rules=True)
 
 
@@ -65,6 +72,13 @@ def _key(name: str, region: str) -> Any:
         return backend.keys.get(backend.any_id_to_key_id(name))
     except (AttributeError, LookupError):  # an alias that points nowhere
         return None
+
+
+def _tags(key: Any) -> dict[str, str]:
+    from moto.kms.models import kms_backends
+
+    tags: dict[str, str] = kms_backends[ACCOUNT][key.arn.split(":")[3]].tagger.get_tag_dict_for_resource(key.id)
+    return tags
 
 
 def _encrypted_under(blob: str) -> str:

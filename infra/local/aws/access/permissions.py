@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from infra.local.aws.access import s3
 from infra.local.aws.access.kms import kms_needs
 from infra.local.aws.access.policy import Need
-from infra.local.aws.access.principals import ACCOUNT, trust_of
+from infra.local.aws.access.principals import ACCOUNT, role_named, tags_of, trust_of
 from infra.local.aws.access.request import Request
+from infra.local.aws.access.tags import tag_context
 
 
 def needs(request: Request) -> tuple[Need, ...]:
@@ -51,7 +52,7 @@ def _sts(request: Request, action: str) -> Iterator[Need]:
 
 
 def request_tags(request: Request) -> dict[str, str]:
-    """The session tags of an AssumeRole call."""
+    """The tags that a call of STS or IAM carries."""
     tags = {}
     for name, value in request.form.items():
         if name.startswith("Tags.member.") and name.endswith(".Key"):
@@ -76,6 +77,9 @@ def _glue(request: Request, action: str) -> Iterator[Need]:
         or asked.get("TableInput", {}).get("Name", "")
         or (asked.get("Name", "") if "Table" in action else "")
     )
+    if asked.get("ResourceArn"):  # tags
+        yield Need(f"glue:{action}", str(asked["ResourceArn"]))
+        return
     if not any(noun in action for noun in ("Database", "Table", "Partition", "Catalog", "UserDefinedFunction")):
         yield Need(f"glue:{action}", "*")
         return
@@ -88,39 +92,49 @@ def _glue(request: Request, action: str) -> Iterator[Need]:
 
 
 def _ecr(request: Request, action: str) -> Iterator[Need]:
-    name = request.parameter("repositoryName")
-    if not name:
-        yield Need(f"ecr:{action}", "*")
-        return
     from moto.ecr.models import ecr_backends
 
     from infra.local.aws.access.policy import parse
 
-    repository = ecr_backends[ACCOUNT][request.region].repositories.get(name)
-    policy = repository.policy if repository is not None else None
-    yield Need(
-        f"ecr:{action}",
-        f"arn:aws:ecr:{request.region}:{ACCOUNT}:repository/{name}",
-        policy=parse(policy, f"the repository {name}") if policy else None,
-    )
+    base = f"arn:aws:ecr:{request.region}:{ACCOUNT}:repository/"
+    listed = request.json.get("repositoryNames") or []
+    one = request.parameter("repositoryName") or request.parameter("resourceArn").removeprefix(base)
+    names = [one] if one else [str(name) for name in listed]
+    if not names:
+        yield Need(f"ecr:{action}", "*")
+    for name in names:
+        repository = ecr_backends[ACCOUNT][request.region].repositories.get(name)
+        policy = repository.policy if repository is not None else None
+        yield Need(f"ecr:{action}", base + name, policy=parse(policy, f"the repository {name}") if policy else None)
+    if action == "CreateRepository" and request.json.get("tags"):
+        yield Need("ecr:TagResource", base + one)
 
 
 def _iam(request: Request, action: str) -> Iterator[Need]:
     base = f"arn:aws:iam::{ACCOUNT}"
     resource = "*"
-    if request.parameter("RoleName"):
-        resource = f"{base}:role{request.parameter('Path') or '/'}{request.parameter('RoleName')}"
+    path, name = request.parameter("Path") or "/", request.parameter("RoleName")
+    role = role_named(name) if name else None
+    if name:
+        resource = role.arn if role is not None else f"{base}:role{path}{name}"
     elif request.parameter("UserName"):
-        resource = f"{base}:user{request.parameter('Path') or '/'}{request.parameter('UserName')}"
+        resource = f"{base}:user{path}{request.parameter('UserName')}"
     elif request.parameter("PolicyArn"):
         resource = request.parameter("PolicyArn")
     elif request.parameter("PolicyName"):
-        resource = f"{base}:policy{request.parameter('Path') or '/'}{request.parameter('PolicyName')}"
+        resource = f"{base}:policy{path}{request.parameter('PolicyName')}"
+    # What a role is given as its boundary counts where one is given, and the one it has everywhere else.
+    boundary = request.parameter("PermissionsBoundary") or (role.permissions_boundary_arn if role is not None else "")
+    tags = request_tags(request)
+    keys = [value for key, value in request.form.items() if key.startswith("TagKeys.member.")]
     context = {
-        "iam:permissionsboundary": _some(request.parameter("PermissionsBoundary")),
+        "iam:permissionsboundary": _some(boundary or ""),
         "iam:policyarn": _some(request.parameter("PolicyArn")),
+        **tag_context(tags, tags_of(role) if role is not None else {}, keys),
     }
     yield Need(f"iam:{action}", resource, context)
+    if action in ("CreateRole", "CreatePolicy") and tags:
+        yield Need(f"iam:Tag{action.removeprefix('Create')}", resource, context)
 
 
 def _logs(request: Request, action: str) -> Iterator[Need]:

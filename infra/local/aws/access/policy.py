@@ -30,12 +30,14 @@ class Caller:
         principals: every ARN that a policy can name to mean this caller (the session and its role).
         account: the account id; "" for an AWS service.
         service: the service principal (`pods.eks.amazonaws.com`), or "".
+        provider: ARN of the identity provider that vouches for a web identity, or "".
     """
 
     arn: str
     principals: frozenset[str]
     account: str
     service: str = ""
+    provider: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,9 @@ def _on(pattern: str, resource: str, context: Context) -> bool:
 
 
 def _principal(statement: Document, caller: Caller) -> _Match:
+    if caller.provider and statement["Effect"] == "Allow":
+        # Somebody from outside the account is let in by the name of who vouches, and by nothing wider.
+        return _Match.CALLER if _is_vouching(statement.get("Principal"), caller) else _Match.NO
     if "NotPrincipal" in statement:
         named = _named(statement["NotPrincipal"], caller)
         return _Match.NO if named is _Match.CALLER else _Match.CALLER
@@ -190,6 +195,8 @@ def _named(principal: Any, caller: Caller) -> _Match:
         return _Match.NO
     if caller.service:
         return _Match.CALLER if caller.service in _many(principal.get("Service", [])) else _Match.NO
+    if caller.provider:
+        return _Match.CALLER if "*" in _many(principal.get("AWS", [])) or _is_vouching(principal, caller) else _Match.NO
     found = _Match.NO
     for name in _many(principal.get("AWS", [])):
         if name == "*" or name in caller.principals:
@@ -197,6 +204,10 @@ def _named(principal: Any, caller: Caller) -> _Match:
         if name == caller.account or re.fullmatch(rf"arn:[^:]+:iam::{re.escape(caller.account)}:root", name):
             found = _Match.ACCOUNT
     return found
+
+
+def _is_vouching(principal: Any, caller: Caller) -> bool:
+    return isinstance(principal, dict) and caller.provider in _many(principal.get("Federated", []))
 
 
 @lru_cache(maxsize=4096)

@@ -75,7 +75,7 @@ class Principals:
                 _boundary(role.permissions_boundary_arn),
                 parse(session.policy, f"the session {session.session_name}") if session.policy else None,
             ),
-            _described(role.arn, "AssumedRole", session.user_id, {**_tags(role), **tags}),
+            _described(role.arn, "AssumedRole", session.user_id, {**tags_of(role), **tags}),
             session.session_token,
             session.expiration.replace(tzinfo=UTC),
         )
@@ -94,6 +94,11 @@ class Principals:
                         {**_described(user.arn, "User", user.id, {}), "aws:username": (user.name,)},
                     )
         return None
+
+
+def role_named(name: str) -> Any:
+    """A role as the emulator keeps it, or None when there is no such role."""
+    return next((role for role in _iam().get_roles() if role.name == name), None)
 
 
 def trust_of(role_arn: str) -> Document | None:
@@ -152,7 +157,8 @@ def _boundary(arn: str | None) -> Document | None:
     )
 
 
-def _tags(role: Any) -> dict[str, str]:
+def tags_of(role: Any) -> dict[str, str]:
+    """The tags of a role."""
     tags = role.tags
     if isinstance(tags, dict):
         return {str(key): str(value.get("Value", "")) for key, value in tags.items()}

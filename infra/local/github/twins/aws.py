@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from infra.local.aws.access.web_identity import published_keys
+from infra.local.aws.account import ISSUERS
 from infra.local.github.actions import Answer, Call
-from infra.local.github.trust import AUDIENCE, refusal, subject
+from infra.local.github.oidc import Issuer
+from infra.local.github.trust import AUDIENCE, ISSUER, subject
 from pipelines.declarations.errors import MlopsError
 
 CREDENTIALS_INPUTS = frozenset(
@@ -23,12 +26,14 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:.*/)?(?P<na
 def configure_credentials(call: Call) -> Answer:
     """Get credentials of a role for the steps that follow; output `aws-account-id`.
 
-    On GitHub, STS checks the job's OIDC token against the role's trust policy. Nobody here signs such a token, so the
-    twin judges the policy itself, and then assumes the role as the operator of the emulated account.
+    As on GitHub: the job's OIDC token, signed by the laptop's issuer, is exchanged for the role by STS of the emulated
+    account, which checks the token and the role's trust policy.
 
     Raises:
         MlopsError: the job may not have an OIDC token, or the role would not let it in.
     """
+    from botocore.exceptions import ClientError
+
     call.actor.need("write", "id-token")
     arn, region = call.input("role-to-assume"), call.input("aws-region")
     match = _ROLE.fullmatch(arn)
@@ -38,18 +43,25 @@ def configure_credentials(call: Call) -> Answer:
     allowed = call.input("allowed-account-ids")
     if allowed and match["account"] not in re.split(r"[\s,]+", allowed):
         raise MlopsError(f"configure-aws-credentials: the account {match['account']} is not among {allowed}")
-    role = _client(call.runner_environ, "iam", region).get_role(RoleName=match["name"])["Role"]
-    if role["Arn"] != arn:
-        raise MlopsError(f"configure-aws-credentials: there is no role {arn}; there is {role['Arn']}")
     claims = _claims(call)
-    if reason := refusal(role["AssumeRolePolicyDocument"], claims):
-        what = f"Not authorized to perform sts:AssumeRoleWithWebIdentity on {arn} as {claims['sub']}: {reason}"
-        raise MlopsError(what, fix="let the role trust this subject, or run the job in the environment that it trusts")
-    answer = _client(call.runner_environ, "sts", region).assume_role(
-        RoleArn=arn,
-        RoleSessionName=call.input("role-session-name", "GitHubActions"),
-        DurationSeconds=int(call.input("role-duration-seconds", "3600")),
-    )["Credentials"]
+    forge = call.forge.folder
+    token = Issuer(forge, published_keys(forge.parent / "aws" / ISSUERS, ISSUER)).token(claims)
+    call.mask(token)
+    # Nobody's credentials: the token is all that speaks for the job.
+    sts = _client({"AWS_ENDPOINT_URL": call.runner_environ["AWS_ENDPOINT_URL"]}, "sts", region)
+    try:
+        answer = sts.assume_role_with_web_identity(
+            RoleArn=arn,
+            RoleSessionName=call.input("role-session-name", "GitHubActions"),
+            WebIdentityToken=token,
+            DurationSeconds=int(call.input("role-duration-seconds", "3600")),
+        )["Credentials"]
+    except ClientError as error:
+        refused = error.response["Error"]
+        raise MlopsError(
+            f"{refused['Code']}: {refused['Message']}",
+            fix="let the role trust this subject, or run the job in the environment that it trusts",
+        ) from None
     exports = {
         "AWS_ACCESS_KEY_ID": answer["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": answer["SecretAccessKey"],
@@ -66,7 +78,7 @@ def configure_credentials(call: Call) -> Answer:
 
 
 def _claims(call: Call) -> dict[str, str]:
-    """The claims of the OIDC token that GitHub would sign for the job."""
+    """What GitHub's OIDC token says of the job."""
     settings = call.forge.settings
     ids = (settings.owner_id, settings.repository_id) if settings.subject_with_ids else (None, None)
     repository = call.forge.repository

@@ -10,7 +10,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from infra.local.aws.account import Account
@@ -230,10 +229,84 @@ def test_glue_asks_for_catalogue_database_and_table_alike(pod: Any, make: Any, n
         reader.update_table(DatabaseName=database, TableInput={"Name": "t"})
 
 
+def test_a_key_is_known_by_its_tags_those_it_is_made_with_and_those_it_has(pod: Any, make: Any, name: str) -> None:
+    def made(environment: str) -> str:
+        return str(make("aws:kms/key:Key", f"{name}-{environment}", tags={"environment": environment}).outputs["keyId"])
+
+    mine, theirs = made("dev"), made("prod")
+    own = {"StringEquals": {"aws:ResourceTag/environment": "dev"}}
+    asked = {"StringEquals": {"aws:RequestTag/environment": "dev"}, "Null": {"aws:ResourceTag/environment": "true"}}
+    keys = f"arn:aws:kms:*:{ACCOUNT}:key/*"
+    kms = pod(
+        allow("kms:CreateKey", "*", StringEquals={"aws:RequestTag/environment": "dev"}),
+        allow("kms:TagResource", keys, **asked),
+        allow(["kms:DescribeKey", "kms:UntagResource"], keys, **own),
+    )["kms"]
+    assert kms.describe_key(KeyId=mine)
+    assert kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "dev"}])
+    with refused("kms:CreateKey"):
+        kms.create_key()
+    with refused("kms:CreateKey"):
+        kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "prod"}])
+    with refused("kms:DescribeKey"):
+        kms.describe_key(KeyId=theirs)
+    with refused("kms:TagResource"):
+        kms.tag_resource(KeyId=theirs, Tags=[{"TagKey": "environment", "TagValue": "dev"}])
+    kms.untag_resource(KeyId=mine, TagKeys=["environment"])
+    with refused("kms:DescribeKey"):
+        kms.describe_key(KeyId=mine)
+
+
+def test_a_tag_that_a_key_is_made_with_needs_the_right_to_tag(pod: Any) -> None:
+    kms = pod(allow("kms:CreateKey", "*"))["kms"]
+    assert kms.create_key()
+    with refused("kms:TagResource"):
+        kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "dev"}])
+
+
+def test_who_may_make_bounded_roles_makes_no_other_and_gives_no_other_a_policy(
+    pod: Any, client: Callable[[str], Any], name: str
+) -> None:
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:*", "*")]})
+    boundary = client("iam").create_policy(PolicyName=f"bound-{name}", PolicyDocument=document)["Policy"]["Arn"]
+    roles, trust = f"arn:aws:iam::{ACCOUNT}:role/{name}-*", json.dumps(TRUSTS_PODS)
+    iam = pod(
+        allow(["iam:CreateRole", "iam:PutRolePolicy"], roles, StringEquals={"iam:PermissionsBoundary": boundary})
+    )["iam"]
+    iam.create_role(RoleName=f"{name}-a", AssumeRolePolicyDocument=trust, PermissionsBoundary=boundary)
+    iam.put_role_policy(RoleName=f"{name}-a", PolicyName="p", PolicyDocument=document)
+    with refused("iam:CreateRole"):
+        iam.create_role(RoleName=f"{name}-b", AssumeRolePolicyDocument=trust)
+    with refused("iam:TagRole"):
+        iam.create_role(
+            RoleName=f"{name}-b",
+            AssumeRolePolicyDocument=trust,
+            PermissionsBoundary=boundary,
+            Tags=[{"Key": "environment", "Value": "dev"}],
+        )
+    client("iam").create_role(RoleName=f"{name}-old", AssumeRolePolicyDocument=trust)
+    with refused("iam:PutRolePolicy"):
+        iam.put_role_policy(RoleName=f"{name}-old", PolicyName="p", PolicyDocument=document)
+
+
+def test_a_role_is_meant_by_the_path_it_really_has(pod: Any, client: Callable[[str], Any], name: str) -> None:
+    client("iam").create_role(RoleName=name, Path="/kept/", AssumeRolePolicyDocument=json.dumps(TRUSTS_PODS))
+    iam = pod(allow("iam:GetRole", f"arn:aws:iam::{ACCOUNT}:role/{name}"))["iam"]
+    with refused("iam:GetRole", f"role/kept/{name}"):
+        iam.get_role(RoleName=name)
+
+
 def test_a_repository_grant_reaches_no_other_repository(pod: Any, make: Any, name: str) -> None:
     mine = make("aws:ecr/repository:Repository", f"{name}-mine").outputs
     theirs = make("aws:ecr/repository:Repository", f"{name}-theirs").outputs
-    puller = pod(allow("ecr:DescribeImages", mine["arn"]))["ecr"]
+    about = ["ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:ListTagsForResource"]
+    puller = pod(allow(about, mine["arn"]))["ecr"]
+    assert puller.describe_repositories(repositoryNames=[mine["name"]])["repositories"]
+    assert puller.list_tags_for_resource(resourceArn=mine["arn"])["tags"] == []
+    with refused("ecr:DescribeRepositories", theirs["name"]):
+        puller.describe_repositories(repositoryNames=[mine["name"], theirs["name"]])
+    with refused("ecr:ListTagsForResource", theirs["name"]):
+        puller.list_tags_for_resource(resourceArn=theirs["arn"])
     assert puller.describe_images(repositoryName=mine["name"])["imageDetails"] == []
     with refused("ecr:DescribeImages", theirs["name"]):
         puller.describe_images(repositoryName=theirs["name"])
@@ -294,6 +367,15 @@ def test_a_permissions_boundary_caps_what_a_role_may_do(
     assert capped.get_object(Bucket=bucket, Key="a")
     with refused("permissions boundary"):
         capped.put_object(Bucket=bucket, Key="a", Body=b"1")
+
+
+def test_a_role_is_not_made_with_a_boundary_that_is_not_there(client: Callable[[str], Any], name: str) -> None:
+    with pytest.raises(ClientError, match=r"NoSuchEntity.*does not exist or is not attachable"):
+        client("iam").create_role(
+            RoleName=name,
+            AssumeRolePolicyDocument=json.dumps(TRUSTS_PODS),
+            PermissionsBoundary=f"arn:aws:iam::{ACCOUNT}:policy/nothing",
+        )
 
 
 def test_a_session_policy_caps_the_session_that_carries_it(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
@@ -448,12 +530,3 @@ class TestCredentials:
         address = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(address)
-
-    def test_a_token_of_an_identity_provider_is_not_taken_for_a_role(self, account: Account) -> None:
-        sts = boto3.client(
-            "sts", endpoint_url=account.endpoint, region_name="eu-west-1", config=Config(signature_version="v4")
-        )
-        with refused():
-            sts.assume_role_with_web_identity(
-                RoleArn=f"arn:aws:iam::{ACCOUNT}:role/deploy", RoleSessionName="ci", WebIdentityToken="token"
-            )

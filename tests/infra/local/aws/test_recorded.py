@@ -8,10 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from infra.local.aws import images
@@ -107,35 +104,6 @@ def _scanning(facts: Facts) -> None:
     digest = images.publish(facts.provider.cloud, repository, context)
     with pytest.raises(ClientError, match="ScanNotFound"):
         facts["ecr"].describe_image_scan_findings(repositoryName=repository, imageId={"imageDigest": digest})
-
-
-@proves("aws:iam/openIdConnectProvider:OpenIdConnectProvider", "url")
-def _web_identity(facts: Facts) -> None:
-    provider = facts.make(
-        "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
-        facts.name,
-        url=f"https://{facts.name}.example.com",
-        clientIdLists=["sts.amazonaws.com"],
-    )
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Federated": provider.id},
-                "Action": "sts:AssumeRoleWithWebIdentity",
-            }
-        ],
-    }
-    role = facts.make("aws:iam/role:Role", facts.name, assumeRolePolicy=json.dumps(trust)).outputs["arn"]
-    sts = boto3.client(
-        "sts",
-        endpoint_url=facts.account.endpoint,
-        region_name=facts.account.region,
-        config=Config(signature_version=UNSIGNED, retries={"total_max_attempts": 1}),
-    )
-    with pytest.raises(ClientError, match="AccessDenied"):
-        sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="ci", WebIdentityToken="any.token.will")
 
 
 @proves("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold")
