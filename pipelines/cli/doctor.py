@@ -86,6 +86,7 @@ def on_aws(project: Project) -> Iterator[Finding]:
         yield Finding(tool, path is not None, path or "not on the PATH", f"install {tool}: {why}")
     yield from _account(project)
     yield from _cluster()
+    yield from _repository(project)
 
 
 def _account(project: Project) -> Iterator[Finding]:
@@ -145,6 +146,22 @@ def _cluster() -> Iterator[Finding]:
         yield Finding("Kubernetes cluster", False, error.what, error.fix or "check KUBECONFIG")
 
 
+def _repository(project: Project) -> Iterator[Finding]:
+    from pipelines.promotion.forge import Forge
+    from pipelines.promotion.settings import read_settings
+
+    if shutil.which("gh") is None:
+        yield Finding("gh", False, "not on the PATH", "install the GitHub CLI, and sign in: gh auth login")
+        return
+    try:
+        forge = Forge.of(project.root)
+    except MlopsError as error:
+        yield Finding("GitHub repository", False, error.what, error.fix)
+        return
+    for setting in read_settings(forge, project.environments):
+        yield Finding(setting.name, setting.ok, setting.found, setting.fix)
+
+
 def missing_requirements(folder: Path) -> Iterator[str]:
     """Pinned requirements that are not installed here in that version (those for other platforms are passed over)."""
     pinned = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?==([^ \\;]+)(?: *; *(.*?))? *\\?$", re.MULTILINE)
@@ -174,7 +191,7 @@ def report(findings: Iterator[Finding], echo: Callable[[str], None]) -> int:
     missing = 0
     for finding in findings:
         mark = click.style("ok     ", fg="green") if finding.ok else click.style("missing", fg="red", bold=True)
-        echo(f"{mark}  {finding.name:<20} {finding.found}")
+        echo(f"{mark}  {finding.name:<22} {finding.found}")
         if not finding.ok:
             missing += 1
             echo(f"         fix: {finding.fix}")

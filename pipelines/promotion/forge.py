@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -70,10 +71,11 @@ class Forge:
         Raises:
             MlopsError: it is not set.
         """
-        named = os.environ.get("GITHUB_REPOSITORY")
+        named = os.environ.get("GITHUB_REPOSITORY") or _origin(root)
         if not named:
             raise MlopsError(
-                "it is not known which GitHub repository this belongs to", fix="set GITHUB_REPOSITORY=owner/name"
+                "it is not known which GitHub repository this belongs to",
+                fix="set GITHUB_REPOSITORY=owner/name, or let origin be on GitHub",
             )
         return cls(root, named)
 
@@ -230,3 +232,11 @@ def _is_ours(comment: Mapping[str, Any], marker: str) -> bool:
 def _login(item: Mapping[str, Any]) -> str:
     """Who did it; the accounts that were deleted are all GitHub's `ghost`."""
     return str((item.get("user") or {}).get("login") or "ghost")
+
+
+def _origin(root: Path) -> str:
+    """`owner/name` of the remote `origin` when it is on GitHub, otherwise ""."""
+    command = ["git", "config", "--get", "remote.origin.url"]
+    url = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", url)
+    return found[1] if found else ""

@@ -69,7 +69,7 @@ def open_hub(
         source,
         REPOSITORY,
         Settings(
-            protection=Protection(required_checks=("gates",), approvals=1, bypass=(APP,)),
+            protection=Protection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
             users=owners,
             teams=teams,
             environments={"preview": (), **dict.fromkeys(environments, ("main",))},
