@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import random
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,31 +19,34 @@ from pipelines.cli.targets import LocalTarget
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
+if TYPE_CHECKING:
+    from infra.local.github.hub import Hub
+    from infra.local.github.pulls import PullRequest
+    from infra.local.github.results import Progress, Run
+    from infra.local.target import LocalTarget as RunningTarget
+
 MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
+FIRST_BATCH = 400
+"""Patients in the first batch; those after them arrive later."""
 
 
 class Journey:
-    """Prints the steps of the demo with their times.
+    """Prints the steps of the demo with their times."""
 
-    Args:
-        count: how many steps there will be.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self) -> None:
         self.done: list[tuple[str, float]] = []
         self.started = time.monotonic()
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
         """One step: its title before, its time after."""
-        click.secho(f"\n[{len(self.done) + 1}/{self.count}] {title}", bold=True)
+        click.secho(f"\n{len(self.done) + 1}. {title}", bold=True)
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
         self.done.append((title, seconds))
-        click.secho(f"      {seconds:.1f} s", fg="green")
+        click.secho(f"   {seconds:.1f} s", fg="green")
 
     @property
     def seconds(self) -> float:
@@ -49,7 +55,7 @@ class Journey:
 
 
 def own_clone(project: Project, to: Path) -> Project:
-    """A clone of the project as its working tree stands, in which the demo may change and commit files.
+    """A copy of the project as its working tree stands, in which the demo may change and commit files.
 
     Raises:
         MlopsError: git cannot make it.
@@ -70,96 +76,271 @@ def own_clone(project: Project, to: Path) -> Project:
         if source.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
-    git(to, "init", "--quiet", "--initial-branch=main")
-    git(to, "add", "--all")
-    git(to, "commit", "--quiet", "--message=The repository as it was when the demo began")
+    made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
+    if made.returncode:
+        raise MlopsError(f"git cannot make a repository in {to}: {made.stderr.decode().strip()}")
     return Project(to)
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git as the demo's own user; what it printed.
+def batches(project: Project, folder: Path) -> dict[str, Path]:
+    """The sample as three batches: most patients with the rows that the contract refuses, the others, and a bad one.
 
-    Raises:
-        MlopsError: it failed.
+    The bad batch keeps the contract, but its outcomes are shuffled: no rule on a row can see that, a gate can.
     """
-    identity = ["-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MlopsError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
+    with (project.contracts_folder / "samples" / f"{DATASET}.csv").open(newline="") as file:
+        head, *rows = list(csv.reader(file))
+    good = [row for row in rows if row[0].isdigit() and int(row[0]) <= 442]
+    outcome = head.index("progression")
+    first = [*good[:FIRST_BATCH], *rows[442:]]
+    later = good[FIRST_BATCH:442]
+    outcomes = [row[outcome] for row in good[:442]]
+    random.Random(3).shuffle(outcomes)  # noqa: S311 - a made-up mistake, not a secret
+    mixed_up = []
+    for number, (row, shuffled) in enumerate(zip(good[:442], outcomes, strict=True)):
+        changed = list(row)
+        changed[0], changed[outcome] = str(10_000 + number), shuffled
+        mixed_up.append(changed)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name, content in (("first", first), ("later", later), ("mixed-up", mixed_up)):
+        path = folder / f"{name}.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *content])
+        written[name] = path
+    return written
+
+
+class Demo:
+    """The journey, and what it has made so far.
+
+    Args:
+        source: the project that the demo shows.
+        keep: leave the local target running at the end.
+    """
+
+    def __init__(self, source: Project, *, keep: bool) -> None:
+        self.source = source
+        self.keep = keep
+        self.scratch = source.root / ".mlops" / "demo"
+        self.home = self.scratch / "local"
+        self.journey = Journey()
+        self.merged = 0.0
+
+    def run(self) -> None:
+        """All of it."""
+        from infra.local import target as local_target
+
+        local_target.stop(self.home)
+        if self.scratch.exists():
+            shutil.rmtree(self.scratch)
+        try:
+            self.prepare()
+            self.promote_the_first()
+            self.refuse_a_bad_one()
+            self.roll_back()
+            self.summarise()
+        finally:
+            if hasattr(self, "callers"):
+                self.callers.stop()
+            if not self.keep:
+                local_target.stop(self.home)
+        click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
+        if self.keep:
+            click.echo(f"It is still running. Look around:\n  cd {self.project.root}\n  export MLOPS_HOME={self.home}")
+            click.echo(f'  eval "$({self.source.root}/.venv/bin/mlops local env)"')
+        else:
+            click.echo("Everything it started is stopped. To look around in it: .venv/bin/mlops demo --keep")
+
+    def prepare(self) -> None:
+        """An account, a cluster, a GitHub, three environments, and data."""
+        from infra.local import target as local_target
+        from pipelines.cli.images import local_digests, publish_locally
+        from pipelines.promotion.images import pin_images
+
+        with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
+            self.project = own_clone(self.source, self.scratch / "clone")
+            os.chdir(self.project.root)
+            os.environ["MLOPS_HOME"] = str(self.home)
+            running = local_target.start(self.home, self.project.root, attached=not self.keep)
+            click.echo(f"   AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, all on 127.0.0.1")
+            self.target = LocalTarget(self.project)
+            self.target.connect()
+            images = local_digests(self.project)
+            for environment in self.project.environments:
+                pin_images(self.project, environment, images)
+            self.hub = self._hub(running)
+        for environment in self.project.environments:
+            with self.journey.step(f"Provision {environment}: the Pulumi program that runs on AWS"):
+                self.target.apply("up", environment)
+                publish_locally(self.target, self.target.descriptor(environment))
+        self.first, self.last = self.project.environments[0], self.project.environments[-1]
+        self.batches = batches(self.project, self.scratch / "batches")
+
+    def promote_the_first(self) -> None:
+        """Data, training, and a pull request an environment, up to an answer from the last."""
+        from pipelines.cli.releases import ask
+        from pipelines.cli.traffic import Callers
+
+        with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
+            self._ingest("first")
+        with self.journey.step(f"Train {MODEL}; the workflow proposes the release, the gates judge it"):
+            self._dispatch_training()
+        for environment in self.project.environments:
+            with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
+                self._merge(self._open_release(environment), MODEL)
+                if environment == self.first:
+                    request, _ = ask(self.target, MODEL, environment)
+                    self.callers = Callers(MODEL, request)
+                self.callers.call(self.target.descriptor(environment))
+        with self.journey.step(f"Ask the endpoint of {self.last}"):
+            request, answer = ask(self.target, MODEL, self.last)
+            click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
+            click.echo(f"   answered {answer['outputs'][0]['data']} from {answer['model_version']}")
+        click.secho(f"   prod answers {self.journey.seconds:.1f} s after the beginning", fg="green")
+
+    def refuse_a_bad_one(self) -> None:
+        """More data makes a second release; mixed-up data makes a candidate that is refused."""
+        with self.journey.step(f"More patients arrive: a second release goes to {self.first}"):
+            self._ingest("later")
+            self._dispatch_training()
+            self._merge(self._open_release(self.first), MODEL)
+        with self.journey.step("A batch with mixed-up outcomes arrives: the gates refuse what was trained on it"):
+            self._ingest("mixed-up")
+            self._dispatch_training()
+            request = self._open_release(self.first)
+            for blocker in self.hub.blockers(request.number):
+                click.secho(f"   pull request {request.number} cannot be merged: {blocker}", fg="yellow")
+            self._show_refusal(request)
+
+    def roll_back(self) -> None:
+        """An alarm rolls the second release back."""
+        from infra.local.github.laptop import AUTHOR
+
+        with self.journey.step(f"An alarm: {self.first} goes back to the release before, traffic first"):
+            reason = "mean error of the last hour is over the bound"
+            payload = {"model": MODEL, "environment": self.first, "reason": reason}
+            self.hub.repository_dispatch(AUTHOR, "breach", payload)
+            self._pump(show=("respond",))
+
+    def summarise(self) -> None:
+        """What runs where, and what the ledgers say."""
+        from infra.local.engine.state import resource_counts
+        from pipelines.promotion.history import describe, read_history
+
+        with self.journey.step("What was made"):
+            self.callers.stop()
+            for environment in self.project.environments:
+                descriptor = self.target.descriptor(environment)
+                counts = ", ".join(f"{n} {name}" for name, n in resource_counts(self.home, environment).items())
+                click.secho(f"   {environment}: {counts}; {descriptor.endpoints[MODEL]}", bold=True)
+                folder = self.project.root / ".mlops" / "ledgers" / environment
+                for entry in read_history(folder, MODEL, descriptor, verify=True):
+                    click.echo("   " + describe(entry).replace("\n", "\n   "))
+            answered = sum(self.callers.answered.values())
+            click.echo(
+                f"   callers asked all the while: {answered} requests answered, {len(self.callers.failed)} failed"
+            )
+            for failure in self.callers.failed[:5]:
+                click.secho(f"   {failure}", fg="red")
+        for title, seconds in self.journey.done:
+            click.echo(f"   {seconds:5.1f} s  {title}")
+
+    def _hub(self, running: RunningTarget) -> Hub:
+        from infra.local.deploy import bootstrap
+        from infra.local.github.laptop import REPOSITORY, open_hub
+
+        roles = bootstrap(self.project.root, self.home, REPOSITORY)
+
+        def build(checkout: Path, name: str) -> str:
+            from pipelines.cli.images import publish_image
+
+            return publish_image(self.target, Project(checkout), self.target.descriptor(self.first), name)
+
+        return open_hub(
+            self.home,
+            self.project.root,
+            environ=running.environ(),
+            region=running.region,
+            roles=roles,
+            build=build,
+            on_step=self._say_step,
+        )
+
+    def _ingest(self, batch: str) -> None:
+        from pipelines.cli.run import run_ingest
+        from pipelines.data.landing import collect
+
+        descriptor = self.target.descriptor(self.first)
+        collect(descriptor, DATASET, self.batches[batch])
+        run_ingest(self.project, descriptor, DATASET)
+
+    def _dispatch_training(self) -> None:
+        from infra.local.github.laptop import AUTHOR
+
+        self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
+        self._pump(show=("train",))
+
+    def _pump(self, show: tuple[str, ...]) -> list[Run]:
+        """Run the workflows that wait, and those that they start; the log of a failed job that should pass is shown."""
+        runs = self.hub.pump()
+        for run in runs:
+            for problem in run.problems:
+                raise MlopsError(f"{run.workflow}: {problem}")
+            if run.workflow in show and run.conclusion != "success":
+                logs = [job.log for job in run.jobs if job.log and job.conclusion == "failure"]
+                tail = "\n".join(log.read_text()[-3000:] for log in logs)
+                raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
+        return runs
+
+    def _say_step(self, progress: Progress) -> None:
+        told = progress.step.removeprefix("Run ").split("$")[0].strip()
+        verb = told.removeprefix(".venv/bin/")
+        if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
+            click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
+        if verb.startswith("mlops deploy") and progress.conclusion == "success":
+            click.echo(f"   verified {time.monotonic() - self.merged:.1f} s after the merge")
+
+    def _open_release(self, environment: str) -> PullRequest:
+        """The open pull request of a release, judged again until only what a person can do is missing."""
+
+        found = [
+            p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == f"release/{environment}/{MODEL}"
+        ]
+        if not found:
+            raise MlopsError(f"no release to {environment} is proposed")
+        return found[0]
+
+    def _merge(self, request: PullRequest, model: str) -> None:
+        """Approve and merge a pull request, and let its workflows run."""
+        from infra.local.github.laptop import APPROVER
+
+        self.hub.approve(APPROVER, request.number)
+        for _ in range(5):
+            if not self.hub.blockers(request.number):
+                break
+            # Soaking takes time and traffic; the gates are asked again.
+            time.sleep(1)
+            self._rerun_gates(request)
+        merged = time.monotonic()
+        commit = self.hub.merge(APPROVER, request.number)
+        click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
+        self.merged = merged
+        self._pump(show=("deploy",))
+
+    def _rerun_gates(self, request: PullRequest) -> None:
+        newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
+        self.hub.rerun(newest.number)
+        self._pump(show=())
+
+    def _show_refusal(self, request: PullRequest) -> None:
+        for comment in self.hub.forge.comments(request.number):
+            for line in comment["body"].splitlines():
+                if line.startswith("| ") and ("❌" in line or "⚠️" in line):
+                    click.secho(f"   {line}", fg="yellow")
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the local target running at the end, to explore it.")
 def demo(keep: bool) -> None:
-    """The main job, end to end: three environments, one model, from raw data to an answer from prod."""
-    from infra.local import target as local_target
-    from pipelines.cli.images import local_digests, publish_locally
-    from pipelines.cli.releases import ask, run_deploy
-    from pipelines.cli.run import run_ingest, run_training
-    from pipelines.data.landing import collect
-    from pipelines.promotion.images import pin_images
-    from pipelines.promotion.release import release
-
-    source = Project.find()
-    scratch = source.root / ".mlops" / "demo"
-    home = scratch / "local"
-    journey = Journey(count=11)
-    local_target.stop(home)
-    with journey.step("Start an AWS account and a cluster on this machine, and a clone to work in"):
-        project = own_clone(source, scratch / "clone")
-        os.chdir(project.root)
-        os.environ["MLOPS_HOME"] = str(home)
-        running = local_target.start(home, project.root, attached=not keep)
-        click.echo(f"AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, clone {project.root}")
-    try:
-        target = LocalTarget(project)
-        target.connect()
-        images = local_digests(project)
-        for environment in project.environments:
-            with journey.step(f"Provision {environment}: the same Pulumi program that runs on AWS"):
-                pin_images(project, environment, images)
-                target.apply("up", environment)
-                publish_locally(target, target.descriptor(environment))
-        first = project.environments[0]
-        with journey.step(f"Ingest {DATASET}: check it against its contract, quarantine what breaks it"):
-            descriptor = target.descriptor(first)
-            collect(descriptor, DATASET, project.contracts_folder / "samples" / f"{DATASET}.csv")
-            run_ingest(project, descriptor, DATASET)
-        with journey.step(f"Train {MODEL}: a Job under its own role, signed, registered by digest"):
-            digest, _ = run_training(project, descriptor, MODEL)
-        for environment in project.environments:
-            with journey.step(f"Release {MODEL} to {environment}"):
-                path = release(project, target.descriptors(), MODEL, environment, digest)
-                git(project.root, "commit", "--quiet", "--message", f"Release {MODEL} to {environment}", str(path))
-                run_deploy(target, environment)
-        last = project.environments[-1]
-        with journey.step(f"Ask the endpoint of {last}"):
-            request, answer = ask(target, MODEL, last)
-            click.echo(f"request  {request}")
-            click.echo(f"answer   {answer}")
-        with journey.step("What was made"):
-            summarise(target, journey)
-    finally:
-        if not keep:
-            local_target.stop(home)
-    click.echo(f"\nThe whole journey took {journey.seconds:.1f} s.")
-    if keep:
-        click.echo(
-            f'It is still running. Explore it with: export MLOPS_HOME={home}; eval "$(.venv/bin/mlops local env)"'
-        )
-    else:
-        click.echo("Everything it started is stopped. To look around in it, run it with --keep, or see README.md.")
-
-
-def summarise(target: LocalTarget, journey: Journey) -> None:
-    """Print what runs where, and what it took."""
-    from infra.local.engine.state import resource_counts
-
-    for environment in target.project.environments:
-        descriptor = target.descriptor(environment)
-        counts = ", ".join(f"{n} {package}" for package, n in resource_counts(target.home, environment).items())
-        click.echo(f"{environment:<8} {counts}; endpoint {descriptor.endpoints.get(MODEL, 'none')}")
-        click.echo(f"{'':<8} runs {target.project.release(MODEL, environment).bundle}")
-    for title, seconds in journey.done:
-        click.echo(f"  {seconds:5.1f} s  {title}")
+    """The main job, end to end: data to prod by pull requests, a bad candidate refused, a rollback."""
+    Demo(Project.find(), keep=keep).run()
