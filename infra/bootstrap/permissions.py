@@ -295,7 +295,10 @@ def _cluster(estate: Estate, environment: Environment) -> list[Statement]:
 
 
 def _releases(estate: Estate, environment: Environment) -> list[Statement]:
-    """Judge, promote and roll back: the registry and the logs here, and to read what comes from the one before."""
+    """Judge, promote and roll back: the registry and the logs here, and to read what comes from the one before.
+
+    What was found bad in any environment goes into none, so what each has quarantined is read, too.
+    """
     statements = [
         allow(["s3:GetObject", "s3:PutObject"], f"{_bucket(environment, 'registry')}/*"),
         allow(["s3:GetObject"], f"{_bucket(environment, 'logs')}/*"),
@@ -307,6 +310,14 @@ def _releases(estate: Estate, environment: Environment) -> list[Statement]:
             allow(["s3:ListBucket"], [registry, logs]),
             allow(["s3:GetObject"], [f"{registry}/*", f"{logs}/inference/*"]),
             _through_s3(estate, ["kms:Decrypt"], before.name),
+        ]
+    others = [one for one in estate.environments if one not in (environment, before)]
+    if others:
+        registries = [_bucket(one, "registry") for one in others]
+        statements += [
+            allow(["s3:ListBucket"], registries, StringLike={"s3:prefix": "quarantine/*"}),
+            allow(["s3:GetObject"], [f"{registry}/quarantine/*" for registry in registries]),
+            _through_s3(estate, ["kms:Decrypt"], *(one.name for one in others)),
         ]
     return statements
 
