@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from botocore.config import Config
+
+from pipelines.registry import clients
 from pipelines.serving.inference_log import Write
 
 CONNECT_SECONDS = 3
@@ -15,16 +18,13 @@ def logs_bucket(bucket: str) -> Write:
     def write(key: str, content: bytes) -> None:
         nonlocal client
         if client is None:
-            # Made by the thread that writes, at its first write.
-            import boto3
-            from botocore.config import Config
-
+            # From the session that read the bundle: what it knows of S3 takes 15 MB, and is there already.
             config = Config(
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
                 retries={"total_max_attempts": 1},
             )
-            client = boto3.client("s3", config=config)
+            client = clients.session().client("s3", config=config)
         client.put_object(Bucket=bucket, Key=key, Body=content, ContentType="application/x-ndjson")
 
     return write

@@ -167,6 +167,42 @@ def mixed_bundle() -> MadeBundle:
     return made_bundle(model, schema, golden)
 
 
+def classifier_bundle() -> MadeBundle:
+    """Two classes, told apart by the sign of the one feature; a label for each row and the probabilities of both."""
+    nodes = [
+        helper.make_node("Sigmoid", ["features"], ["one"]),
+        helper.make_node("Sub", ["unit", "one"], ["zero"]),
+        helper.make_node("Concat", ["zero", "one"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "classes",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 1])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2]),
+        ],
+        [helper.make_tensor("unit", TensorProto.FLOAT, [1], [1.0])],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    schema = RequestSchema(
+        inputs=(InputTensor(name="features", datatype="FP32", shape=(-1, 1), columns=(RequestColumn(name="x"),)),),
+        outputs=(
+            OutputTensor(name="label", datatype="INT64", shape=(-1,)),
+            OutputTensor(name="probabilities", datatype="FP32", shape=(-1, 2)),
+        ),
+    )
+    golden = GoldenPredictions(
+        inputs=(Tensor(name="features", datatype="FP32", shape=(2, 1), data=(0.0, 50.0)),),
+        outputs=(
+            Tensor(name="label", datatype="INT64", shape=(2,), data=(0, 1)),
+            Tensor(name="probabilities", datatype="FP32", shape=(2, 2), data=(0.5, 0.5, 0.0, 1.0)),
+        ),
+    )
+    return made_bundle(model.SerializeToString(), schema, golden)
+
+
 def graph(nodes: list[Any], inputs: dict[str, tuple[int, int]], outputs: dict[str, tuple[int, int]]) -> bytes:
     """A serialized ONNX model of `nodes`; inputs and outputs: name → element type and width."""
     made = helper.make_graph(

@@ -9,7 +9,7 @@ import pytest
 from pipelines.serving.application import Application
 from pipelines.serving.metrics import Metrics
 from tests.pipelines.serving.asgi import ask
-from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
+from tests.pipelines.serving.bundles import NAME, ROW, classifier_bundle, linear_bundle
 from tests.pipelines.serving.conftest import Serve, Served, features, mixture, row
 
 
@@ -80,6 +80,19 @@ def test_batches_of_every_datatype_are_read_and_written(mixed: Served) -> None:
         "flag_out": [True, False],
         "town_out": ["Ulm", ""],
     }
+
+
+@pytest.mark.parametrize("rows", [[50.0], [-50.0, 50.0, 50.0]])
+def test_a_classifier_answers_with_a_label_and_probabilities_for_each_row(serve: Serve, rows: list[float]) -> None:
+    made = serve(classifier_bundle())
+    tensor = {"name": "features", "datatype": "FP32", "shape": [len(rows), 1], "data": rows}
+    label, probabilities = made.infer({"inputs": [tensor]}).json["outputs"]
+    assert (label["shape"], label["data"]) == ([len(rows)], [int(value > 0) for value in rows])
+    assert probabilities["shape"] == [len(rows), 2]
+    assert probabilities["data"] == pytest.approx([share for value in rows for share in (value < 0, value > 0)])
+    (record,) = made.logged()
+    assert record["outputs"]["label"] == [[value] for value in label["data"]]
+    assert [len(row) for row in record["outputs"]["probabilities"]] == [2] * len(rows)
 
 
 def test_inputs_may_come_in_any_order(mixed: Served) -> None:

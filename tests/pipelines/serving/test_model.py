@@ -13,7 +13,7 @@ from pipelines.declarations.bundle import GoldenPredictions, OutputTensor, Reque
 from pipelines.declarations.digests import canonical_json
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.model import Model
-from tests.pipelines.serving.bundles import MadeBundle, graph, linear_bundle, mixed_bundle, with_file
+from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, graph, linear_bundle, mixed_bundle, with_file
 
 
 def load(bundle: MadeBundle) -> Model:
@@ -29,7 +29,7 @@ def changed_schema(bundle: MadeBundle, **changes: object) -> MadeBundle:
     return with_file(bundle, "schema.json", canonical_json(schema.model_dump(mode="json")))
 
 
-@pytest.mark.parametrize("bundle", [linear_bundle(), mixed_bundle()])
+@pytest.mark.parametrize("bundle", [linear_bundle(), mixed_bundle(), classifier_bundle()])
 def test_golden_predictions_that_come_out_as_recorded_pass(bundle: MadeBundle) -> None:
     assert load(bundle).digest == bundle.digest
 
