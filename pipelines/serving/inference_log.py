@@ -45,7 +45,7 @@ class Limits:
     """
 
     seconds: float = 2.0
-    batch_bytes: int = 2 << 20
+    batch_bytes: int = 1 << 20
     buffer_bytes: int = 16 << 20
     attempts: int = 8
     first_pause: float = 0.25

@@ -89,7 +89,7 @@ def test_a_classifier_answers_with_a_label_and_probabilities_for_each_row(serve:
     label, probabilities = made.infer({"inputs": [tensor]}).json["outputs"]
     assert (label["shape"], label["data"]) == ([len(rows)], [int(value > 0) for value in rows])
     assert probabilities["shape"] == [len(rows), 2]
-    assert probabilities["data"] == pytest.approx([share for value in rows for share in (value < 0, value > 0)])
+    assert probabilities["data"] == pytest.approx([float(share) for value in rows for share in (value < 0, value > 0)])
     (record,) = made.logged()
     assert record["outputs"]["label"] == [[value] for value in label["data"]]
     assert [len(row) for row in record["outputs"]["probabilities"]] == [2] * len(rows)
