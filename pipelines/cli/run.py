@@ -89,9 +89,15 @@ def ingest(dataset: str, files: tuple[Path, ...], environment: str, target: str)
 @environment_option
 @target_option
 def train(model: str, environment: str, target: str) -> None:
-    """Run the training job of MODEL; prints the digest of the bundle as its last line."""
+    """Run the training job of MODEL, in the image that is pinned; prints the digest of the bundle as its last line."""
     opened = open_target(target)
-    digest, _ = run_training(opened.project, opened.descriptor(environment), model)
+    descriptor = opened.descriptor(environment)
+    pinned = opened.project.stack(environment).config.environment.images.training
+    if pinned is not None and not (descriptor.images.training or "").endswith(pinned):
+        click.echo(f"{environment} does not run the pinned training image yet")
+        opened.apply("up", environment)
+        descriptor = opened.descriptor(environment)
+    digest, _ = run_training(opened.project, descriptor, model)
     output = os.environ.get("GITHUB_OUTPUT")
     if output:
         with Path(output).open("a", encoding="utf-8") as file:

@@ -59,6 +59,7 @@ def open_hub(
         home,
         environ={**environ, "VENV": str(venv), "MLOPS_HOME": str(home)},
         path=(venv / "bin",),
+        workers=4,  # jobs wait more than they work
         twins=twins(build),
         on_step=on_step,
     )
