@@ -127,6 +127,14 @@ class Environment(Place):
         """The name of the Glue database; SQL takes no hyphens."""
         return self.prefix.replace("-", "_")
 
+    @property
+    def permissions_boundary(self) -> str | None:
+        """The ARN of what bounds its roles; None: nothing does."""
+        named = self.config.permissions_boundary
+        if named is None or named.startswith("arn:"):
+            return named
+        return f"arn:{self.partition}:iam::{self.account}:policy/{named}"
+
 
 def load_environment(project: Project) -> Environment:
     """The environment of the stack that is being run.

@@ -28,18 +28,16 @@ estate = Estate(place, main, tuple(Environment(name, main, said, *where) for nam
 state = State("state", place, config)
 github = GitHub("github", estate, config, state)
 
-pulumi.export("backend", f"s3://{state.bucket.name}")
-pulumi.export("boundaries", github.boundaries)
-pulumi.export("roles", {"deploy": github.deploy, "preview": github.preview})
+backend = f"s3://{state.bucket.name}?region={region}"
+pulumi.export("state_bucket", state.bucket.name)
+pulumi.export("backend_url", backend)
+pulumi.export("deploy_roles", github.deploy)
+pulumi.export("preview_role", github.preview)
 # Where each goes on GitHub: docs/bootstrap.md
 pulumi.export(
     "variables",
     {
-        "repository": {
-            "AWS_REGION": region,
-            "MLOPS_TARGET": "aws",
-            "PULUMI_BACKEND_URL": f"s3://{state.bucket.name}",
-        },
+        "repository": {"AWS_REGION": region, "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": backend},
         PREVIEW: {"AWS_PREVIEW_ROLE": github.preview},
         **{name: {"AWS_DEPLOY_ROLE": arn} for name, arn in github.deploy.items()},
     },

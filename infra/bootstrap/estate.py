@@ -40,6 +40,15 @@ class Estate:
                         "begin alike",
                         fix="give the environment another name",
                     )
+        for environment in self.environments:
+            wanted = self.boundary_arn(environment)
+            if environment.permissions_boundary != wanted:
+                raise MlopsError(
+                    f"Pulumi.{environment.name}.yaml has the permissions boundary "
+                    f"{environment.config.permissions_boundary}, and the roles of GitHub's jobs may only make roles "
+                    f"under {wanted}",
+                    fix=f"permissions_boundary: {wanted.partition(':policy/')[2]}",
+                )
 
     def arn(self, service: str, resource: str) -> str:
         """The ARN of something in the account's region."""

@@ -11,7 +11,7 @@ import pulumi_aws as aws
 
 from infra.bootstrap.configuration import AUDIENCE, ISSUER, PREVIEW, AccountConfig
 from infra.bootstrap.estate import PATH, Estate
-from infra.bootstrap.permissions import Statement, bounds, deploys, keeps_state, previews, reads_state
+from infra.bootstrap.permissions import Statement, bounds, deploys, keeps_state, opens, previews, reads_state
 from infra.bootstrap.state import State
 from infra.environment import Environment
 from infra.policies.exemptions import exemptions
@@ -19,9 +19,9 @@ from infra.policies.exemptions import exemptions
 _SESSION_SECONDS = 2 * 60 * 60
 """The longest a deployment may take: a workflow's job is ended then, too."""
 
-_MAKES_ROLES = {
-    "iam-no-escalation": "a deployment makes keys, buckets and roles with their policies; only what bears the names or "
-    "tags of its environment, and roles only under the environment's permissions boundary, which it cannot lift",
+_OPENS = {
+    "iam-no-escalation": "a deployment says who may use the buckets and the roles that it makes: only those that bear "
+    "the names of its environment, and those roles carry a permissions boundary that it cannot lift",
 }
 
 
@@ -35,7 +35,7 @@ class VisitorArgs:
         subject: the one subject that is let in.
         description: what for.
         policies: name → statements.
-        exempt: rule → reason, for each rule of `infra/policies` that the role does not keep.
+        opens: the statements by which it says who may use what it makes.
     """
 
     estate: Estate
@@ -43,7 +43,7 @@ class VisitorArgs:
     subject: str
     description: str
     policies: Mapping[str, Sequence[Statement]]
-    exempt: Mapping[str, str]
+    opens: Sequence[Statement] = ()
 
 
 class Visitor(pulumi.ComponentResource):
@@ -54,9 +54,7 @@ class Visitor(pulumi.ComponentResource):
     """
 
     def __init__(self, name: str, args: VisitorArgs, *, parent: pulumi.Resource) -> None:
-        super().__init__(
-            "mlops:bootstrap:Visitor", name, exemptions(args.exempt), pulumi.ResourceOptions(parent=parent)
-        )
+        super().__init__("mlops:bootstrap:Visitor", name, None, pulumi.ResourceOptions(parent=parent))
         options = pulumi.ResourceOptions(parent=self)
         role = aws.iam.Role(
             name,
@@ -69,15 +67,34 @@ class Visitor(pulumi.ComponentResource):
             opts=options,
         )
         for about, statements in args.policies.items():
-            aws.iam.RolePolicy(
-                f"{name}-{about}",
-                name=about,
-                role=role.name,
-                policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)}),
-                opts=options,
-            )
+            _policy(name, about, role, statements, self)
+        if args.opens:
+            Opening(name, role, args.opens, parent=self)
         self.arn: pulumi.Output[str] = role.arn
-        self.register_outputs({"arn": role.arn, **(exemptions(args.exempt) or {})})
+        self.register_outputs({"arn": role.arn})
+
+
+class Opening(pulumi.ComponentResource):
+    """The one policy of a role by which it changes who may use what: apart, so that only it is exempt from a rule."""
+
+    def __init__(
+        self, name: str, role: aws.iam.Role, statements: Sequence[Statement], *, parent: pulumi.Resource
+    ) -> None:
+        super().__init__("mlops:bootstrap:Opening", name, exemptions(_OPENS), pulumi.ResourceOptions(parent=parent))
+        _policy(name, "opening", role, statements, self)
+        self.register_outputs({})
+
+
+def _policy(
+    name: str, about: str, role: aws.iam.Role, statements: Sequence[Statement], parent: pulumi.Resource
+) -> None:
+    aws.iam.RolePolicy(
+        f"{name}-{about}",
+        name=about,
+        role=role.name,
+        policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)}),
+        opts=pulumi.ResourceOptions(parent=parent),
+    )
 
 
 class GitHub(pulumi.ComponentResource):
@@ -86,14 +103,14 @@ class GitHub(pulumi.ComponentResource):
     Attributes:
         deploy: environment → ARN of the role that deploys it.
         preview: ARN of the role that looks at all of them.
-        boundaries: environment → ARN of what bounds every role in it.
     """
 
     def __init__(self, name: str, estate: Estate, config: AccountConfig, state: State) -> None:
         super().__init__("mlops:bootstrap:GitHub", name)
         self._estate = estate
         provider = config.identity_provider or self._trusted_issuer(name)
-        self.boundaries = {one.name: self._boundary(one) for one in estate.environments}
+        for environment in estate.environments:
+            self._boundary(environment)
         self.deploy: dict[str, pulumi.Output[str]] = {}
         for environment in estate.environments:
             state_of = {"state": keeps_state(estate, environment, state.bucket.arn, state.key.arn)}
@@ -103,7 +120,7 @@ class GitHub(pulumi.ComponentResource):
                 config.subject(environment.name),
                 f"Deploys {environment.prefix}: for the jobs of the environment {environment.name} on GitHub alone",
                 {**deploys(estate, environment), **state_of},
-                _MAKES_ROLES,
+                opens(estate, environment),
             )
             self.deploy[environment.name] = Visitor(f"deploy-{environment.name}", deployer, parent=self).arn
         viewer = VisitorArgs(
@@ -112,7 +129,6 @@ class GitHub(pulumi.ComponentResource):
             config.subject(PREVIEW),
             "Looks at every environment and changes nothing: for previews and gates",
             {**previews(estate), "state": reads_state(estate, state.bucket.arn, state.key.arn)},
-            {},
         )
         self.preview = Visitor(PREVIEW, viewer, parent=self).arn
         self.register_outputs({"deploy": self.deploy, "preview": self.preview})
@@ -128,8 +144,8 @@ class GitHub(pulumi.ComponentResource):
         arn: pulumi.Output[str] = provider.arn
         return arn
 
-    def _boundary(self, environment: Environment) -> pulumi.Output[str]:
-        policy = aws.iam.Policy(
+    def _boundary(self, environment: Environment) -> None:
+        aws.iam.Policy(
             f"{environment.name}-boundary",
             name=self._estate.boundary_name(environment),
             path=PATH,
@@ -138,8 +154,6 @@ class GitHub(pulumi.ComponentResource):
             tags=self._estate.place.tags(),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        arn: pulumi.Output[str] = policy.arn
-        return arn
 
 
 def _trust(provider: pulumi.Input[str], subject: str) -> dict[str, Any]:

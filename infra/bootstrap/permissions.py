@@ -24,17 +24,13 @@ _READ_BUCKET = (
     "s3:GetLifecycleConfiguration",
     "s3:GetReplicationConfiguration",
     "s3:ListBucket",
-    "s3:ListBucketVersions",
     "s3:ListTagsForResource",
 )
 _MAKE_BUCKET = (
     "s3:CreateBucket",
-    "s3:DeleteBucket",
-    "s3:DeleteBucketPolicy",
     "s3:PutBucketLogging",
     "s3:PutBucketObjectLockConfiguration",
     "s3:PutBucketOwnershipControls",
-    "s3:PutBucketPolicy",
     "s3:PutBucketPublicAccessBlock",
     "s3:PutBucketTagging",
     "s3:PutBucketVersioning",
@@ -43,6 +39,7 @@ _MAKE_BUCKET = (
     "s3:TagResource",
     "s3:UntagResource",
 )
+_REMOVE_BUCKET = ("s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:ListBucketVersions")
 _EMPTY_BUCKET = ("s3:BypassGovernanceRetention", "s3:DeleteObject", "s3:DeleteObjectVersion")
 _READ_KEY = (
     "kms:DescribeKey",
@@ -54,45 +51,41 @@ _READ_KEY = (
 _MAKE_KEY = (
     "kms:CreateAlias",
     "kms:DeleteAlias",
-    "kms:DisableKeyRotation",
     "kms:EnableKeyRotation",
-    "kms:PutKeyPolicy",
-    "kms:ScheduleKeyDeletion",
     "kms:UntagResource",
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
 )
-_READ_CATALOGUE = ("glue:GetDatabase", "glue:GetTable", "glue:GetTags", "glue:GetPartitionIndexes")
+_REMOVE_KEY = ("kms:ScheduleKeyDeletion",)
+_READ_CATALOGUE = ("glue:GetDatabase", "glue:GetPartitionIndexes", "glue:GetTable", "glue:GetTags")
 _MAKE_CATALOGUE = (
     "glue:CreateDatabase",
     "glue:CreateTable",
-    "glue:DeleteDatabase",
-    "glue:DeleteTable",
     "glue:TagResource",
     "glue:UntagResource",
     "glue:UpdateDatabase",
     "glue:UpdateTable",
 )
+_REMOVE_CATALOGUE = ("glue:DeleteDatabase", "glue:DeleteTable")
 _READ_REPOSITORY = (
-    "ecr:BatchGetImage",
     "ecr:DescribeImages",
     "ecr:DescribeRepositories",
     "ecr:GetLifecyclePolicy",
-    "ecr:GetRepositoryPolicy",
     "ecr:ListTagsForResource",
 )
 _MAKE_REPOSITORY = (
     "ecr:CreateRepository",
     "ecr:DeleteLifecyclePolicy",
-    "ecr:DeleteRepository",
     "ecr:PutImageScanningConfiguration",
     "ecr:PutImageTagMutability",
     "ecr:PutLifecyclePolicy",
     "ecr:TagResource",
     "ecr:UntagResource",
 )
+_REMOVE_REPOSITORY = ("ecr:BatchDeleteImage", "ecr:DeleteRepository")
 _PUSH_IMAGE = (
     "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
     "ecr:CompleteLayerUpload",
     "ecr:GetDownloadUrlForLayer",
     "ecr:InitiateLayerUpload",
@@ -107,6 +100,7 @@ _READ_ROLE = (
     "iam:ListRolePolicies",
     "iam:ListRoleTags",
 )
+_MAKE_ROLE = ("iam:DeleteRole", "iam:TagRole", "iam:UntagRole", "iam:UpdateRole", "iam:UpdateRoleDescription")
 _READ_CLUSTER = ("eks:DescribeCluster", "eks:ListPodIdentityAssociations")
 _READ_ASSOCIATION = ("eks:DescribePodIdentityAssociation", "eks:ListTagsForResource")
 _MAKE_ASSOCIATION = (
@@ -115,6 +109,15 @@ _MAKE_ASSOCIATION = (
     "eks:UntagResource",
     "eks:UpdatePodIdentityAssociation",
 )
+
+_REGISTRY = ("bundles/", "evidence/", "ledger/", "quarantine/", "reports/", "runs/")
+"""What lies in a registry: see `pipelines/registry` and `pipelines/promotion/report.py`."""
+
+_JUDGED_EVERYWHERE = ("ledger/", "quarantine/")
+"""What a promotion to one environment asks the others about: what is live there, and what was found bad."""
+
+_ANSWERED = ("inference/",)
+"""Where a logs bucket says what endpoints have answered."""
 
 
 def allow(
@@ -127,14 +130,26 @@ def allow(
 
 
 def deploys(estate: Estate, environment: Environment) -> dict[str, list[Statement]]:
-    """What the deployment of an environment may do, by what it is about; each is a policy of its role."""
+    """What the deployment of an environment may do, by what it is about; each is a policy of its role.
+
+    Only what may be lost can be removed: where an environment is not disposable, nothing here deletes a bucket, an
+    object, a key, a table or an image.
+    """
     return {
-        "storage": [*_storage(estate, environment), *_catalogue(estate, environment)],
+        "storage": [*_storage(environment), *_catalogue(estate, environment)],
         "keys": _keys(estate, environment),
         "images": _images(estate, environment),
         "identity": [*_roles(estate, environment), *_cluster(estate, environment)],
         "releases": _releases(estate, environment),
     }
+
+
+def opens(estate: Estate, environment: Environment) -> list[Statement]:
+    """How the deployment of an environment says who may use what it has made: the buckets and the roles there."""
+    return [
+        allow(["s3:PutBucketPolicy"], _buckets(environment)),
+        allow(["iam:UpdateAssumeRolePolicy"], _role_names(estate, environment)),
+    ]
 
 
 def previews(estate: Estate) -> dict[str, list[Statement]]:
@@ -161,7 +176,10 @@ def previews(estate: Estate) -> dict[str, list[Statement]]:
         "releases": [
             allow(
                 ["s3:GetObject"],
-                [f"{_bucket(environment, kind)}/*" for environment in everywhere for kind in ("registry", "logs")],
+                [
+                    *(arn for environment in everywhere for arn in _objects(environment, "registry", *_REGISTRY)),
+                    *(arn for environment in everywhere for arn in _objects(environment, "logs", *_ANSWERED)),
+                ],
             ),
             _through_s3(estate, ["kms:Decrypt"], *(environment.name for environment in everywhere)),
         ],
@@ -216,72 +234,66 @@ def bounds(estate: Estate, environment: Environment) -> list[Statement]:
     ]
 
 
-def _storage(estate: Estate, environment: Environment) -> list[Statement]:
-    emptied = _EMPTY_BUCKET if environment.config.disposable else ()
+def _storage(environment: Environment) -> list[Statement]:
+    buckets, emptied = _buckets(environment), f"{_buckets(environment)}/*"
+    removed = _if_disposable(environment, _REMOVE_BUCKET)
     return [
-        allow((*_READ_BUCKET, *_MAKE_BUCKET), _buckets(environment)),
-        *([allow(emptied, f"{_buckets(environment)}/*")] if emptied else []),
+        allow((*_READ_BUCKET, *_MAKE_BUCKET, *removed), buckets),
+        *([allow(_EMPTY_BUCKET, emptied)] if removed else []),
     ]
 
 
 def _catalogue(estate: Estate, environment: Environment) -> list[Statement]:
-    lake = f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*"
+    # Glue writes the first metadata of an Iceberg table in the name of who makes it.
+    metadata = f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*/metadata/*"
+    removed = _if_disposable(environment, _REMOVE_CATALOGUE)
     return [
-        allow((*_READ_CATALOGUE, *_MAKE_CATALOGUE), _tables(estate, environment)),
-        # Glue writes the first metadata of an Iceberg table in the name of who makes it.
-        allow(["s3:GetObject", "s3:PutObject"], lake),
+        allow((*_READ_CATALOGUE, *_MAKE_CATALOGUE, *removed), _tables(estate, environment)),
+        allow(["s3:GetObject", "s3:PutObject"], metadata),
     ]
 
 
 def _keys(estate: Estate, environment: Environment) -> list[Statement]:
     keys, own = estate.arn("kms", "key/*"), _tagged(environment.name)
     asked = {"aws:RequestTag/environment": environment.name}
+    ecr = {"kms:ViaService": f"ecr.{estate.place.region}.amazonaws.com"}
     return [
         allow(["kms:CreateKey"], "*", StringEquals=asked),
         # Tags come with the key when it is made; a key of another environment cannot be claimed by a tag.
         allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **asked}),
-        allow((*_READ_KEY, *_MAKE_KEY), keys, StringEquals=own),
+        allow((*_READ_KEY, *_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
         allow(
             ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
             estate.arn("kms", f"alias/{environment.prefix}-*"),
         ),
         allow(["kms:ListAliases"], "*"),
         # ECR keeps a grant for itself on the key that encrypts a repository.
-        allow(["kms:CreateGrant"], keys, StringEquals=own, Bool={"kms:GrantIsForAWSResource": "true"}),
+        allow(["kms:CreateGrant"], keys, StringEquals={**own, **ecr}, Bool={"kms:GrantIsForAWSResource": "true"}),
         _through_s3(estate, ["kms:Decrypt", "kms:GenerateDataKey"], environment.name),
-        allow(["kms:Sign", "kms:Verify"], keys, StringEquals=own),
     ]
 
 
 def _images(estate: Estate, environment: Environment) -> list[Statement]:
-    emptied = ("ecr:BatchDeleteImage",) if environment.config.disposable else ()
+    about = (*_READ_REPOSITORY, *_MAKE_REPOSITORY, *_if_disposable(environment, _REMOVE_REPOSITORY))
+    if not environment.config.trains:
+        return [allow(about, _repositories(estate, environment))]
+    # Images are built for, and pushed to, the first environment.
     return [
-        allow((*_READ_REPOSITORY, *_MAKE_REPOSITORY, *_PUSH_IMAGE, *emptied), _repositories(estate, environment)),
+        allow((*about, *_PUSH_IMAGE), _repositories(estate, environment)),
         allow(["ecr:GetAuthorizationToken"], "*"),
     ]
+
+
+def _if_disposable(environment: Environment, actions: Sequence[str]) -> Sequence[str]:
+    return actions if environment.config.disposable else ()
 
 
 def _roles(estate: Estate, environment: Environment) -> list[Statement]:
     roles = _role_names(estate, environment)
     bounded = {"iam:PermissionsBoundary": estate.boundary_arn(environment)}
     return [
-        allow(
-            ["iam:CreateRole", "iam:DeleteRolePolicy", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"],
-            roles,
-            StringEquals=bounded,
-        ),
-        allow(
-            (
-                *_READ_ROLE,
-                "iam:DeleteRole",
-                "iam:TagRole",
-                "iam:UntagRole",
-                "iam:UpdateAssumeRolePolicy",
-                "iam:UpdateRole",
-                "iam:UpdateRoleDescription",
-            ),
-            roles,
-        ),
+        allow(["iam:CreateRole", "iam:PutRolePolicy"], roles, StringEquals=bounded),
+        allow((*_READ_ROLE, *_MAKE_ROLE, "iam:DeleteRolePolicy"), roles),
         allow(["iam:PassRole"], roles, StringEquals={"iam:PassedToService": "pods.eks.amazonaws.com"}),
     ]
 
@@ -295,30 +307,41 @@ def _cluster(estate: Estate, environment: Environment) -> list[Statement]:
 
 
 def _releases(estate: Estate, environment: Environment) -> list[Statement]:
-    """Judge, promote and roll back: the registry and the logs here, and to read what comes from the one before.
+    """Judge, promote and roll back: what is written here, and what is read here, in the one before and in all others.
 
-    What was found bad in any environment goes into none, so what each has quarantined is read, too.
+    A bundle comes from the environment before; where there is none, training has put it there.
     """
-    statements = [
-        allow(["s3:GetObject", "s3:PutObject"], f"{_bucket(environment, 'registry')}/*"),
-        allow(["s3:GetObject"], f"{_bucket(environment, 'logs')}/*"),
-    ]
     before = estate.before(environment)
+    written = ("ledger/", "quarantine/", "reports/")
+    read = [*_objects(environment, "registry", *_REGISTRY), *_objects(environment, "logs", *_ANSWERED)]
+    others = [one for one in estate.environments if one is not environment]
     if before is not None:
-        registry, logs = _bucket(before, "registry"), _bucket(before, "logs")
-        statements += [
-            allow(["s3:ListBucket"], [registry, logs]),
-            allow(["s3:GetObject"], [f"{registry}/*", f"{logs}/inference/*"]),
-            _through_s3(estate, ["kms:Decrypt"], before.name),
-        ]
-    others = [one for one in estate.environments if one not in (environment, before)]
+        written = (*written, "bundles/", "evidence/")
+        read += _objects(before, "registry", "bundles/", "evidence/")
+    for other in others:
+        read += [*_objects(other, "registry", *_JUDGED_EVERYWHERE), *_objects(other, "logs", *_ANSWERED)]
+    statements = [
+        allow(["s3:GetObject"], read),
+        allow(["s3:PutObject"], _objects(environment, "registry", *written)),
+        allow(
+            ["kms:Sign"],
+            estate.arn("kms", "key/*"),
+            StringEquals={
+                **_tagged(environment.name),
+                "kms:MessageType": "RAW",
+                "kms:SigningAlgorithm": "ECDSA_SHA_256",
+            },
+        ),
+    ]
     if others:
-        registries = [_bucket(one, "registry") for one in others]
+        held = [_bucket(other, kind) for other in others for kind in ("registry", "logs")]
+        seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_ANSWERED)]
         statements += [
-            allow(["s3:ListBucket"], registries, StringLike={"s3:prefix": "quarantine/*"}),
-            allow(["s3:GetObject"], [f"{registry}/quarantine/*" for registry in registries]),
-            _through_s3(estate, ["kms:Decrypt"], *(one.name for one in others)),
+            allow(["s3:ListBucket"], held, StringLike={"s3:prefix": seen}),
+            _through_s3(estate, ["kms:Decrypt"], *(other.name for other in others)),
         ]
+    if environment.config.trains:  # `mlops ingest --file` lands a batch
+        statements.append(allow(["s3:AbortMultipartUpload", "s3:PutObject"], _objects(environment, "landing", "")))
     return statements
 
 
@@ -338,6 +361,10 @@ def _buckets(environment: Environment) -> str:
 
 def _bucket(environment: Environment, purpose: str) -> str:
     return f"arn:{environment.partition}:s3:::{environment.bucket_name(purpose)}"
+
+
+def _objects(environment: Environment, purpose: str, *prefixes: str) -> list[str]:
+    return [f"{_bucket(environment, purpose)}/{prefix}*" for prefix in prefixes]
 
 
 def _tables(estate: Estate, environment: Environment) -> list[str]:

@@ -63,7 +63,7 @@ class Workload(pulumi.ComponentResource):
             name=environment.role_name(name),
             description=f"What the pods of {name} in {environment.prefix} may do",
             assume_role_policy=pulumi.Output.json_dumps(_trust(environment, name)),
-            permissions_boundary=environment.config.permissions_boundary,
+            permissions_boundary=environment.permissions_boundary,
             tags=environment.tags(args.model),
             opts=options,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,11 +13,11 @@ from infra.local.engine.deployment import Deployment, DeploymentError
 from infra.local.engine.display import Display, Silence
 from infra.local.engine.policy import PlannedResource
 from infra.local.engine.report import Progress
-from infra.local.engine.state import write_atomically
+from infra.local.engine.state import stack_outputs
 from infra.policies import PlannedResource as JudgedResource
 from infra.policies import violations
 from pipelines.declarations.documents import parse_yaml, read_bytes
-from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
     from infra.local.github.laptop import Roles
@@ -40,6 +40,8 @@ def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up
     Raises:
         MlopsError: the local target does not run, or the operation failed or was refused.
     """
+    if operation == "up":
+        prepare_account(root, home)
     display = Display()
     deployment = _deployment(root, home, stack, display)
     try:
@@ -97,16 +99,26 @@ def keep_the_rules(resources: Sequence[PlannedResource]) -> Iterable[object]:
     return violations(judged)
 
 
-def bootstrap(root: Path, home: Path, repository: str) -> Roles:
-    """Make the account ready for the workflows of a repository: `infra/bootstrap`, and what it asks to be written down.
+def prepare_account(root: Path, home: Path) -> None:
+    """Make the account ready for the environments of a project, unless it is; see `bootstrap`.
 
-    The permissions boundaries that it makes are written into `Pulumi.<environment>.yaml`, as docs/bootstrap.md asks a
-    person to do.
+    A job of a workflow cannot: as on AWS, the roles of jobs are none of theirs to make.
+
+    Raises:
+        MlopsError: the local target does not run, or the program failed or was refused.
+    """
+    known = set((stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {}))
+    if not set(Project(root).environments) <= known and os.environ.get("GITHUB_ACTIONS") != "true":
+        bootstrap(root, home)
+
+
+def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
+    """Make the account ready for the workflows of a repository: what `infra/bootstrap` says.
 
     Args:
         root: the folder with `Pulumi.yaml`.
         home: of the local target.
-        repository: on GitHub, `owner/name`.
+        repository: on GitHub, `owner/name`; None: the one that `Pulumi.account.yaml` names.
 
     Returns:
         The roles that jobs may take.
@@ -117,8 +129,6 @@ def bootstrap(root: Path, home: Path, repository: str) -> Roles:
     from infra.local.github.laptop import Roles
 
     running, folder = target.find(home), root / "infra" / "bootstrap"
-    file = folder / f"Pulumi.{ACCOUNT_STACK}.yaml"
-    said = parse_yaml(read_bytes(file), file)[0]["config"][_ACCOUNT_KEY]
     deployment = Deployment(
         folder,
         ACCOUNT_STACK,
@@ -126,21 +136,14 @@ def bootstrap(root: Path, home: Path, repository: str) -> Roles:
         running.home,
         running.incarnation,
         policies=[keep_the_rules],
-        configuration={_ACCOUNT_KEY: json.dumps({**said, "repository": repository})},
+        configuration=_for_repository(folder, repository) if repository else None,
     )
     made = deployment.up().outputs
-    for environment, boundary in made["boundaries"].items():
-        _write_boundary(root / f"Pulumi.{environment}.yaml", boundary)
-    return Roles(made["roles"]["deploy"], made["roles"]["preview"])
+    return Roles(made["deploy_roles"], made["preview_role"])
 
 
-def _write_boundary(file: Path, arn: str) -> None:
-    line = f"permissions_boundary: {arn}"
-    text, found = re.subn(
-        r"^(\s+)permissions_boundary:.*$", rf"\g<1>{line}", file.read_text(), count=1, flags=re.MULTILINE
-    )
-    if not found:
-        raise MlopsError(f"{file.name} has no line `permissions_boundary:` under mlops:environment")
-    mode = file.stat().st_mode & 0o777
-    write_atomically(file, text.encode())
-    file.chmod(mode)
+def _for_repository(folder: Path, repository: str) -> dict[str, str]:
+    """The configuration of the account's stack, for another repository than its file names."""
+    file = folder / f"Pulumi.{ACCOUNT_STACK}.yaml"
+    said = parse_yaml(read_bytes(file), file)[0]["config"][_ACCOUNT_KEY]
+    return {_ACCOUNT_KEY: json.dumps({**said, "repository": repository, "repository_ids": None})}

@@ -35,6 +35,8 @@ WITHOUT_RESOURCE = {
 }
 """Action → why its resource can only be `*`."""
 
+_MADE_UNNAMED = "kms:CreateKey"
+
 # Source: the actions by which a principal gives itself more, or gets at another's credentials
 # (checkov CKV_AWS_286 and 287, after cloudsplaining).
 _ESCALATIONS = (
@@ -68,6 +70,14 @@ _ESCALATIONS = (
     "sts:GetFederationToken",
     "sts:GetSessionToken",
 )
+
+# Action → the condition under which it gives nothing that was not given before.
+_CAPPED = {
+    "iam:AttachRolePolicy": "iam:permissionsboundary",
+    "iam:PutRolePermissionsBoundary": "iam:permissionsboundary",
+    "iam:PutRolePolicy": "iam:permissionsboundary",
+    "kms:CreateGrant": "kms:grantisforawsresource",
+}
 
 # S3 asks KMS, in the caller's name, for what it needs to do this.
 _KEY_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
@@ -116,17 +126,30 @@ def not_whole_service(graph: Graph) -> Iterator[Finding]:
 def names_resources(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for action, statement in grants(document):
-            if ANYONE in many(statement.get("Resource")) and action not in WITHOUT_RESOURCE:
+            if ANYONE not in many(statement.get("Resource")):
+                continue
+            if action not in WITHOUT_RESOURCE:
                 yield holder, f"allows {action} on every resource"
+            if action == _MADE_UNNAMED and not any(
+                key.startswith("aws:requesttag/") for _, key, _ in conditions(statement)
+            ):
+                yield holder, f"allows {action} without a condition on the tags that it is made with"
 
 
 @rule("iam-no-escalation", "No role can give itself more, or get at others' credentials", "CKV_AWS_286", "CKV_AWS_287")
 def no_escalation(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
-        for pattern, _ in grants(document):
+        for pattern, statement in grants(document):
             for action in _ESCALATIONS:
-                if covers(pattern, action):
+                if covers(pattern, action) and not _is_capped(action, statement):
                     yield holder, f"allows {action}"
+
+
+def _is_capped(action: str, statement: dict[str, Any]) -> bool:
+    return any(
+        key == _CAPPED.get(action) and operator in ("StringEquals", "Bool") and value != "false"
+        for operator, key, value in conditions(statement)
+    )
 
 
 @rule("iam-pass-role-confined", "A role is passed only by name, and to a named service", "CKV_AWS_110")

@@ -54,6 +54,20 @@ def subject_exact(graph: Graph) -> Iterator[Finding]:
                 yield role, f"trusts {value} by {operator}"
 
 
+@rule("oidc-alone", "A role for jobs outside of AWS is for the jobs of one environment, and for nobody else")
+def alone(graph: Graph) -> Iterator[Finding]:
+    subjects: dict[str, PlannedResource] = {}
+    for role, statement in _trusts(graph):
+        if len(statements(role.at("assumeRolePolicy")) or ()) > 1:
+            yield role, "trusts others, too"
+        if many(statement.get("Action")) != [_BY_TOKEN] or principals(statement) != principals(statement, "Federated"):
+            yield role, "is given by more than a token"
+        for _, value in _claims(statement, "sub"):
+            first = subjects.setdefault(value, role)
+            if first is not role:
+                yield role, f"is for the jobs that {first.name} is for, too"
+
+
 @rule("oidc-preview-reads", "What a pull request may sign in as can change nothing")
 def preview_reads(graph: Graph) -> Iterator[Finding]:
     for role, statement in _trusts(graph):

@@ -21,6 +21,11 @@ PORT_OF_HTTPS = 443
 Cidr = Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")]
 """A range of IPv4 addresses, `10.0.0.0/8`."""
 
+ManagedPolicy = Annotated[
+    str, StringConstraints(pattern=r"^(arn:[a-z-]+:iam::\d{12}:policy/)?[A-Za-z0-9_+=,.@/-]+$", max_length=700)
+]
+"""A policy of IAM: `path/name`, or its ARN."""
+
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """The addresses of private networks (RFC 1918), in which every VPC lies unless somebody went out of their way."""
 
@@ -65,8 +70,9 @@ class EnvironmentConfig(Declaration):
         ingress_class: the class whose controller moves traffic by weight; `alb` is the AWS Load Balancer Controller.
         load_balancer_cidrs: address ranges from which the load balancer reaches the pods. The private ranges unless
             said; name the subnets of your load balancers to keep other pods of the VPC out.
-        permissions_boundary: ARN of the managed policy that bounds every role the program makes, where the deploy role
-            may only make roles that carry it; None where the account has none.
+        permissions_boundary: the managed policy that bounds every role the program makes, by its name in the account
+            with the path before it, or by its ARN. The deploy role may only make roles that carry the one that
+            `infra/bootstrap` makes; None where the account has none.
         noncurrent_days: days that a superseded or deleted version of an object is kept.
         retention_days: days during which Object Lock lets nobody delete a bundle or a ledger record.
         log_days: days that logs are kept.
@@ -83,9 +89,7 @@ class EnvironmentConfig(Declaration):
     namespace: Name
     ingress_class: Name = "alb"
     load_balancer_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)] = PRIVATE_RANGES
-    permissions_boundary: Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:policy/\S+$")] | None = (
-        None
-    )
+    permissions_boundary: ManagedPolicy | None = None
     noncurrent_days: Annotated[int, Field(ge=1)] = 30
     retention_days: Annotated[int, Field(ge=1)] = 1
     log_days: Annotated[int, Field(ge=1)] = 90

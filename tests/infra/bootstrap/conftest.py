@@ -41,6 +41,11 @@ class Ready:
     outputs: dict[str, Any]
     issuer: Issuer
 
+    def role(self, name: str) -> str:
+        """ARN of the role of a GitHub environment: `preview`, or one that is deployed."""
+        outputs = self.outputs
+        return str(outputs["preview_role"] if name == "preview" else outputs["deploy_roles"][name])
+
     def session(self, credentials: dict[str, Any]) -> boto3.Session:
         """Somebody with credentials that STS gave."""
         return boto3.Session(

@@ -228,6 +228,15 @@ VISIT = {
         }
     },
 }
+VISIT_TO_DEPLOY = {
+    **VISIT,
+    "Condition": {
+        "StringEquals": {
+            f"{ISSUER}:aud": "sts.amazonaws.com",
+            f"{ISSUER}:sub": "repo:acme@1/mlops@2:environment:dev",
+        }
+    },
+}
 LOOK = {
     "Effect": "Allow",
     "Action": ["s3:GetObject", "s3:GetBucket*", "kms:Decrypt", "iam:GetRole"],
@@ -238,6 +247,18 @@ MAKE_ROLE = {
     "Action": ["iam:CreateRole"],
     "Resource": "arn:aws:iam::1:role/mlops-dev-*",
     "Condition": {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}},
+}
+MAKE_KEY = {
+    "Effect": "Allow",
+    "Action": ["kms:CreateKey"],
+    "Resource": "*",
+    "Condition": {"StringEquals": {"aws:RequestTag/environment": "dev"}},
+}
+GRANT = {
+    "Effect": "Allow",
+    "Action": ["kms:CreateGrant"],
+    "Resource": KEY_ARN,
+    "Condition": {"Bool": {"kms:GrantIsForAWSResource": "true"}},
 }
 VISITORS: Resources = [
     component(),
@@ -567,10 +588,19 @@ EXAMPLES: dict[str, Example] = {
         ),
     ),
     "iam-not-whole-service": Example(ROLES, (allowing("s3:*"), allowing("kms:*", KEY_ARN))),
-    "iam-names-resources": Example(ROLES, (allowing("s3:ListAllMyBuckets", "*"), allowing("kms:Sign", "*"))),
+    "iam-names-resources": Example(
+        [*VISITORS, resource(ROLE_POLICY, {"role": "deploy", "policy": document(MAKE_KEY)}, name="keys")],
+        (allowing("s3:ListAllMyBuckets", "*"), allowing("kms:Sign", "*"), allowing("kms:CreateKey", "*")),
+    ),
     "iam-no-escalation": Example(
-        ROLES,
+        [
+            *ROLES,
+            resource(ROLE_POLICY, {"policy": document({**MAKE_ROLE, "Action": "iam:PutRolePolicy"}, GRANT)}, name="x"),
+        ],
         (
+            making(Action="iam:PutRolePolicy", Condition={"StringLike": {"iam:PermissionsBoundary": "*"}}),
+            making(Action="iam:UpdateAssumeRolePolicy"),
+            allowing("kms:CreateGrant", KEY_ARN, Condition={"Bool": {"kms:GrantIsForAWSResource": "false"}}),
             allowing("iam:PutRolePolicy", "arn:aws:iam::1:role/a"),
             allowing("iam:Put*", "arn:aws:iam::1:role/a"),
             allowing("sts:AssumeRole", "arn:aws:iam::1:role/a"),
@@ -609,6 +639,31 @@ EXAMPLES: dict[str, Example] = {
             visiting("sub", "repo:acme/mlops:ref:refs/heads/main"),
             visiting("sub", "repo:acme/mlops:pull_request"),
             visiting("sub", ["repo:acme/mlops:environment:dev", "repo:acme/mlops:environment:prod"]),
+        ),
+    ),
+    "oidc-alone": Example(
+        [
+            *VISITORS,
+            resource(
+                ROLE, {"name": "deploy", "assumeRolePolicy": document(VISIT_TO_DEPLOY), "tags": TAGS}, name="deploy"
+            ),
+        ],
+        (
+            put(VISITORS, ROLE, "assumeRolePolicy", value=document(VISIT, TRUST)),
+            put(VISITORS, ROLE, "assumeRolePolicy", value=document(VISIT, {**VISIT, "Effect": "Deny"})),
+            put(
+                VISITORS,
+                ROLE,
+                "assumeRolePolicy",
+                value=document({**VISIT, "Principal": {**VISIT["Principal"], "AWS": "arn:aws:iam::1:root"}}),
+            ),
+            put(
+                VISITORS,
+                ROLE,
+                "assumeRolePolicy",
+                value=document({**VISIT, "Action": ["sts:AssumeRoleWithWebIdentity", "sts:AssumeRole"]}),
+            ),
+            [*VISITORS, resource(ROLE, {"name": "two", "assumeRolePolicy": document(VISIT), "tags": TAGS}, name="two")],
         ),
     ),
     "oidc-preview-reads": Example(

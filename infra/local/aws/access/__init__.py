@@ -10,5 +10,6 @@ all condition operators, policy variables; the use of a key by S3 in the caller'
 
 Not judged: service control policies, grants of KMS, access control lists, `iam:PassRole`, access points, the policies
 of topics, queues and the Glue catalogue. Requests must be signed in their headers: nothing is public, and no address is
-presigned. A call whose resource is not known here needs a grant on `*`. Condition keys that a request does not carry here are absent, so that a grant that asks for one is void.
+presigned. A call whose resource is not known here needs a grant on `*`. Condition keys that a request does not carry
+here are absent, so that a grant that asks for one is void.
 """

@@ -1,0 +1,99 @@
+"""Who gets in from GitHub: asked of the emulated account, with the roles as the bootstrap made them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from infra.local.github.oidc import LIFETIME_SECONDS, Issuer
+from infra.local.github.trust import AUDIENCE
+from tests.infra.bootstrap.conftest import REPOSITORY, Ready, SignIn
+from tests.infra.conftest import ENVIRONMENTS
+
+PREVIEW = "preview"
+ROLES = (*ENVIRONMENTS, PREVIEW)
+
+
+def subject(name: str, repository: str = REPOSITORY) -> str:
+    """Who a job in an environment of GitHub is."""
+    return f"repo:{repository}:environment:{name}"
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_job_gets_the_role_of_its_own_environment_and_no_other(ready: Ready, sign_in: SignIn, name: str) -> None:
+    identity = ready.client("sts", sign_in(ready.role(name), subject(name))).get_caller_identity()
+    assert identity["Arn"].split("/")[1] == ready.role(name).rpartition("/")[2]
+    for other in set(ROLES) - {name}:
+        with pytest.raises(ClientError, match=r"\(AccessDenied\)"):
+            sign_in(ready.role(other), subject(name))
+
+
+@pytest.mark.parametrize("name", ROLES)
+@pytest.mark.parametrize(
+    "other",
+    [
+        "repo:{0}-fork:environment:{1}",
+        "repo:mallory/mlops:environment:{1}",
+        "repo:{0}:environment:{1}-2",
+        "repo:{0}:environment:{1}:extra",
+        "repo:{0}:environment:*",
+        "repo:{0}:ref:refs/heads/main",
+        "repo:{0}:ref:refs/heads/{1}",
+        "repo:{0}:ref:refs/tags/environment:{1}",
+        "repo:{0}:pull_request",
+        "repo:acme@7/mlops@9:environment:{1}",
+        "REPO:{0}:environment:{1}",
+    ],
+)
+def test_no_other_repository_environment_branch_or_pull_request_gets_a_role(
+    ready: Ready, sign_in: SignIn, name: str, other: str
+) -> None:
+    with pytest.raises(ClientError, match=r"\(AccessDenied\)"):
+        sign_in(ready.role(name), other.format(REPOSITORY, name))
+
+
+def test_a_token_for_another_audience_gets_no_role(ready: Ready, sign_in: SignIn) -> None:
+    with pytest.raises(ClientError, match=r"\(InvalidIdentityToken\).*audience"):
+        sign_in(ready.role("dev"), subject("dev"), aud="https://github.com/acme")
+
+
+def test_an_old_token_gets_no_role(ready: Ready, sign_in: SignIn) -> None:
+    before = time.time() - LIFETIME_SECONDS - 1
+    token = ready.issuer.token({"sub": subject("dev"), "aud": AUDIENCE}, now=before)
+    with pytest.raises(ClientError, match=r"\(ExpiredTokenException\)"):
+        sign_in(ready.role("dev"), "", token=token)
+
+
+def test_a_token_that_github_did_not_sign_gets_no_role(ready: Ready, sign_in: SignIn, tmp_path: Path) -> None:
+    forged = Issuer(tmp_path, tmp_path / "keys.json").token({"sub": subject("dev"), "aud": AUDIENCE})
+    with pytest.raises(ClientError, match=r"\(InvalidIdentityToken\)"):
+        sign_in(ready.role("dev"), "", token=forged)
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_nobody_within_the_account_can_take_a_role_not_even_its_operator(ready: Ready, name: str) -> None:
+    from infra.local.aws.cloud import Cloud
+
+    operator = Cloud(ready.account.environ(), ready.account.home).client("sts")
+    with pytest.raises(ClientError, match="no resource-based policy allows the sts:AssumeRole"):
+        operator.assume_role(RoleArn=ready.role(name), RoleSessionName="operator")
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_a_trust_policy_is_one_statement_and_names_all_it_means(ready: Ready, name: str) -> None:
+    from infra.local.aws.cloud import Cloud
+
+    iam = Cloud(ready.account.environ(), ready.account.home).client("iam")
+    trust: Any = iam.get_role(RoleName=ready.role(name).rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+    (statement,) = trust["Statement"]
+    issuer = "token.actions.githubusercontent.com"
+    assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
+    assert statement["Principal"] == {"Federated": f"arn:aws:iam::{ready.account.account}:oidc-provider/{issuer}"}
+    exact = {f"{issuer}:aud": "sts.amazonaws.com", f"{issuer}:sub": subject(name)}
+    assert statement["Condition"] == {"StringEquals": exact}
+    assert "*" not in json.dumps(trust)
