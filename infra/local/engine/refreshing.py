@@ -41,31 +41,52 @@ def _refresh(known: ResourceState, ledger: Ledger, providers: Providers, report:
         ledger.drop(known)
         report.ended(Step(Kind.GONE, known.urn, seconds=seconds))
         return
-    found, drifted = reconcile(known, live)
+    found = reconcile(known, live)
+    if found != known:
+        ledger.put(found)
+    drifted = changed_paths(known.inputs.values, found.inputs.values)
     if not drifted:
         report.ended(Step(Kind.SAME, known.urn, seconds=seconds))
         return
-    ledger.put(found)
-    changes = describe_changes(known.outputs, found.outputs, drifted)
+    changes = describe_changes(known.inputs, found.inputs, {str(path[0]) for path in drifted})
     report.ended(Step(Kind.DRIFTED, known.urn, changes=changes, seconds=seconds))
 
 
-def reconcile(known: ResourceState, live: dict[str, Any]) -> tuple[ResourceState, tuple[str, ...]]:
-    """The resource as it is at the target, and which of its properties drifted.
+def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
+    """The resource as it is at the target.
 
-    An input that is not what the last step left becomes what was found, so that the next `up` sees a difference
-    to what the program says, and puts it right.
+    What was asked for and is no longer as the last step left it becomes what was found, so that the next `up` sees a
+    difference to what the program says, and puts it right. What nobody asked for is no drift, however it changes.
     """
-    drifted = tuple(sorted({str(path[0]) for path in changed_paths(known.outputs.values, live)}))
-    values = dict(known.inputs.values)
-    for key in set(drifted) & values.keys():
-        if key in live:
-            values[key] = live[key]
-        else:
-            del values[key]
-    found = replace(
+    values = _all_followed(known.inputs.values, known.outputs.values, live)
+    return replace(
         known,
         inputs=Properties(values, still_secret(known.inputs.secrets, values)),
         outputs=Properties(live, still_secret(known.outputs.secrets, live)),
     )
-    return found, drifted
+
+
+def _all_followed(asked: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """What was never to be seen at the target (a flag for the provider) stays; what was, and is no more, goes."""
+    return {
+        key: _followed(value, before.get(key), live[key]) if key in live else value
+        for key, value in asked.items()
+        if key in live or key not in before
+    }
+
+
+def _followed(asked: Any, before: Any, live: Any) -> Any:
+    """An input after what was made of it went from `before` to `live`.
+
+    A key that has come since the last step belongs to the input, where the input has keys at all (a tag that somebody
+    added); one that was there already without having been asked for does not.
+    """
+    if before == live and type(before) is type(live):
+        return asked
+    if isinstance(asked, dict) and isinstance(before, dict) and isinstance(live, dict):
+        kept = _all_followed(asked, before, live)
+        return kept | {key: value for key, value in live.items() if key not in asked and key not in before}
+    lists = [value for value in (asked, before, live) if isinstance(value, list)]
+    if len(lists) == 3 and len({len(value) for value in lists}) == 1:
+        return [_followed(*items) for items in zip(*lists, strict=True)]
+    return live

@@ -96,13 +96,14 @@ class KubernetesProvider:
         return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
 
     def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The live object, or None when it is gone."""
+        """The live object, or None when it is gone; without what others have set beside what was asked for."""
         if type_.startswith(PROVIDER_TYPE_PREFIX):
             return dict(outputs or inputs)
         kind = kind_of_token(type_)
         namespace, name = _parse_id(kind, id_)
         with _explained("read", kind, namespace, name):
-            return self._client.get(kind.path(namespace, name))
+            live = self._client.get(kind.path(namespace, name))
+        return live if live is None or not inputs else sameness.without_strangers(live, inputs, outputs)
 
     def update(
         self,

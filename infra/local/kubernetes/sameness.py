@@ -58,5 +58,22 @@ def merge_patch(old: Any, new: Any) -> dict[str, Any]:
     return patch
 
 
+def without_strangers(live: Any, *known: Any) -> Any:
+    """A live object without the fields that were neither asked for nor there when it was last applied.
+
+    They are the controllers' own (Argo's weights on an Ingress, its hash in a Service's selector): as with server-side
+    apply, a program answers for the fields that it sets. What is whole by itself, like the status, stays.
+    """
+    manifests = [value for value in known if isinstance(value, dict)]
+    if not isinstance(live, dict) or not manifests:
+        return live
+    kept = {}
+    for key, value in live.items():
+        there = [manifest[key] for manifest in manifests if key in manifest]
+        if there:
+            kept[key] = value if key == "status" else without_strangers(value, *there)
+    return kept
+
+
 def _is_under(path: str, tops: tuple[str, ...]) -> bool:
     return any(path == top or path.startswith((f"{top}.", f"{top}[")) or top.startswith(f"{path}.") for top in tops)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from infra.local.engine.deployment import DeploymentError
+from infra.local.engine.refreshing import reconcile
+from infra.local.engine.resources import ResourceState
+from infra.local.engine.values import Properties
 from tests.infra.local.engine.conftest import Site, kinds
 
 PROGRAM = (
@@ -55,6 +60,38 @@ def test_a_resource_that_cannot_be_read_is_a_failure_and_stays_known(site: Site)
     with pytest.raises(DeploymentError, match=r"Thing::a\n  the cloud does not answer"):
         site.deployment().refresh()
     assert sorted(urn.rpartition("::")[2] for urn in site.state().resources) == ["a", "shop-dev"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "live", "found"),
+    [
+        # as it was left, however the target spells it
+        ({"tags": {"a": "1"}}, {"tags": {"a": "1", "id": 7}}, {"tags": {"a": "1", "id": 7}}, {"tags": {"a": "1"}}),
+        # what was asked for is another, is gone, or stands beside something new
+        ({"tags": {"a": "1"}}, {"tags": {"a": "1"}}, {"tags": {"a": "2"}}, {"tags": {"a": "2"}}),
+        ({"tags": {"a": "1"}}, {"tags": {"a": "1"}}, {"tags": {}}, {"tags": {}}),
+        ({"tags": {"a": "1"}}, {"tags": {"a": "1"}}, {"tags": {"a": "1", "b": "2"}}, {"tags": {"a": "1", "b": "2"}}),
+        # what the target counts and numbers by itself was never asked for
+        ({"meta": {"name": "x"}}, {"meta": {"name": "x", "version": 1}}, {"meta": {"name": "x", "version": 2}}, None),
+        ({"size": 1}, {"size": 1, "used": 3}, {"size": 1, "used": 4}, None),
+        ({"force": True, "size": 1}, {"size": 1}, {"size": 1}, None),
+        # element by element where none came or went, else as a whole
+        (
+            {"ports": [{"port": 80}, {"port": 81}]},
+            {"ports": [{"port": 80, "protocol": "TCP"}, {"port": 81, "protocol": "TCP"}]},
+            {"ports": [{"port": 80, "protocol": "TCP"}, {"port": 82, "protocol": "TCP"}]},
+            {"ports": [{"port": 80}, {"port": 82}]},
+        ),
+        ({"ports": [80]}, {"ports": [80]}, {"ports": [80, 81]}, {"ports": [80, 81]}),
+    ],
+)
+def test_only_what_was_asked_for_can_drift(
+    asked: dict[str, Any], before: dict[str, Any], live: dict[str, Any], found: dict[str, Any] | None
+) -> None:
+    known = ResourceState("urn:pulumi:dev::p::a:b:C::x", inputs=Properties(asked), outputs=Properties(before))
+    refreshed = reconcile(known, live)
+    assert refreshed.inputs.values == (asked if found is None else found)
+    assert refreshed.outputs.values == live
 
 
 def test_destroy_deletes_everything_in_order_and_a_second_one_nothing(site: Site) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from infra.local.cluster.kinds import CONFIG_MAP, INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE
 from infra.local.engine.provider import Created, Provider
-from infra.local.engine.values import UNKNOWN
+from infra.local.engine.refreshing import reconcile
+from infra.local.engine.resources import ResourceState
+from infra.local.engine.values import UNKNOWN, Properties
 from infra.local.kubernetes.provider import KubernetesProvider
 from pipelines.declarations.errors import MlopsError
 from tests.infra.local.cluster.small_cluster import SmallCluster, expose, job, new_namespace, phase, rollout
@@ -237,6 +239,34 @@ def test_a_rollout_is_not_waited_for_because_pulumi_does_not_know_it(
     assert made.outputs["spec"]["replicas"] == 2
     provider.delete("urn", ROLLOUT_TYPE, made.id, {}, {})
     assert cluster.find_all(POD, namespace) == []
+
+
+def test_what_controllers_set_beside_a_program_is_no_drift_and_what_somebody_changes_is(
+    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+) -> None:
+    """An Ingress whose weights Argo writes, while the router reports its address."""
+    rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "m-stable"}}}]}}
+    rule["http"]["paths"][0]["backend"]["service"]["port"] = {"number": 80}  # type: ignore[index]
+    asked = {"metadata": {"name": "m", "namespace": namespace, "annotations": {"a": "1"}}, "spec": {"rules": [rule]}}
+    checked, made = apply(provider, INGRESS_TYPE, asked)
+    known = ResourceState(
+        f"urn:pulumi:dev::p::{INGRESS_TYPE}::m",
+        id=made.id,
+        inputs=Properties(checked),
+        outputs=Properties(made.outputs),
+    )
+
+    def refreshed() -> ResourceState:
+        live = provider.read(INGRESS_TYPE, made.id, known.inputs.values, known.outputs.values)
+        assert live is not None
+        return reconcile(known, live)
+
+    weights = {"metadata": {"annotations": {"alb.ingress.kubernetes.io/actions.m-stable": "{}"}}}
+    cluster.merge(INGRESS, namespace, "m", weights)
+    assert refreshed().inputs == known.inputs
+    cluster.merge(INGRESS, namespace, "m", {"metadata": {"annotations": {"a": "2"}}, "spec": {"rules": []}})
+    found = refreshed().inputs.values
+    assert provider.diff(INGRESS_TYPE, found, checked, {}).changed == ("metadata.annotations.a", "spec.rules")
 
 
 def test_a_refusal_names_the_object_and_what_to_do(provider: KubernetesProvider, namespace: str) -> None:
