@@ -46,8 +46,15 @@ format: setup ## Format the code and fix what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# The peers are measured in an environment of their own: their pins are not ours.
+BENCH := $(VENV)/bench
+$(BENCH)/.installed: $(INSTALLED) requirements/bench.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip install --quiet --python $(BENCH)/bin/python --require-hashes -r requirements/bench.txt
+	@touch $@
+
 .PHONY: bench
-bench: setup ## Measure, side by side with the peers; writes docs/benchmarks.md
+bench: setup $(BENCH)/.installed ## Measure, side by side with the peers; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.bench
 
 # The groups are resolved together, so that one version of a package serves them all.
@@ -59,6 +66,8 @@ lock: setup ## Pin requirements/*.in again, with hashes
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-find-links -c $(VENV)/all.txt requirements/$$group.in -o requirements/$$group.txt; \
 	done
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
 
 .PHONY: clean
 clean: ## Remove .venv and everything the local target left

@@ -91,7 +91,7 @@ def publish(environment: str, target: str) -> None:
 @target_option
 def repository(name: str, environment: str, target: str) -> None:
     """The repository of an image in an environment; for workflows."""
-    from pipelines.cli.promote import set_output
+    from pipelines.cli.workflow import set_output
 
     set_output("repository", str(getattr(open_target(target).descriptor(environment).repositories, name)))
 

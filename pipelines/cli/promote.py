@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from pipelines.cli.releases import run_link
 from pipelines.cli.targets import Target, environment_option, open_target, target_option
+from pipelines.cli.workflow import run_link, set_output
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -22,15 +22,6 @@ from pipelines.promotion.repository import Repository
 
 NO_COMMIT = "0" * 40
 """What GitHub gives as the commit before, when a branch is new."""
-
-
-def set_output(name: str, value: str) -> None:
-    """Give a value to the steps that follow in a workflow, and show it."""
-    output = os.environ.get("GITHUB_OUTPUT")
-    if output:
-        with Path(output).open("a", encoding="utf-8") as file:
-            file.write(f"{name}={value}\n")
-    click.echo(f"{name}: {value}")
 
 
 @click.group()
@@ -65,7 +56,7 @@ def plan_deploy(base: str, environment: str) -> None:
 @click.option("--base", required=True, help="The commit that the change would be merged into.")
 def plan_review(base: str) -> None:
     """Whether a change holds releases (`releases`, a JSON list of their files), and anything else (`code`)."""
-    from pipelines.promotion.gather import RELEASE_FILE
+    from pipelines.promotion.plan import RELEASE_FILE
 
     files = Repository(Project.find().root).changed_files(base, "HEAD")
     releases = [name for name in files if RELEASE_FILE.match(name)]

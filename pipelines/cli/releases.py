@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.cli.targets import Target, environment_option, open_target, target_option
+from pipelines.cli.workflow import run_link
 from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
 from pipelines.declarations.errors import MlopsError
 
@@ -115,12 +116,6 @@ def introduced(repository: Repository, release: Release) -> tuple[Change, Contex
         approvers=merge.approvers if merge else (),
     )
     return Change(release, repository.changed_files(f"{commit}^", commit)), context
-
-
-def run_link() -> str:
-    """The workflow run that this is part of; empty outside of one."""
-    server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
-    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
 
 
 def follow(target: Target, environment: str, model: str) -> None:

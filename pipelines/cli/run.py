@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from pipelines.cli.targets import environment_option, open_target, target_option
+from pipelines.cli.workflow import set_output
 from pipelines.cluster.jobs import JobRun, run_job
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project
@@ -98,8 +99,5 @@ def train(model: str, environment: str, target: str) -> None:
         opened.apply("up", environment)
         descriptor = opened.descriptor(environment)
     digest, _ = run_training(opened.project, descriptor, model)
-    output = os.environ.get("GITHUB_OUTPUT")
-    if output:
-        with Path(output).open("a", encoding="utf-8") as file:
-            file.write(f"bundle={digest}\n")
+    set_output("bundle", digest)
     click.echo(digest)

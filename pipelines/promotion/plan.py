@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from pipelines.declarations.project import Project
-from pipelines.promotion.gather import RELEASE_FILE
+
+RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
+"""What a release's file is called."""
 
 EVERYWHERE = ("infra/", "data-contracts/", "Pulumi.yaml")
 """A change here may change every environment."""
