@@ -121,20 +121,31 @@ def gather(
     files = get.try_to("files", lambda: read_files(source, model, digest)) or ()
     fetched = get.try_to("bundle", lambda: bundles.fetch(source, model, digest))
     why = get.unknown.pop("bundle", "")
-    manifest = fetched.manifest if fetched else None
 
-    def of_bundle(name: str, call: Callable[[Bundle, Mapping[str, bytes]], T]) -> T | None:
+    def of_bundle(name: str, call: Callable[[Mapping[str, bytes]], T]) -> T | None:
         if fetched is None:
             get.unknown[name] = why
             return None
-        return get.try_to(name, lambda: call(fetched.manifest, fetched.files))
+        return get.try_to(name, lambda: call(fetched.files))
+
+    vouched = get.try_to("evidence", lambda: evidence.verify_bundle(source, model, digest, []))
+    why_not = get.unknown.pop("evidence", "")
+
+    def of_evidence(name: str, call: Callable[[evidence.VerifiedBundle], T]) -> T | None:
+        if vouched is None:
+            get.unknown[name] = why_not
+            return None
+        return get.try_to(name, lambda: call(vouched))
 
     signatures = get.try_to("signatures", lambda: read_signatures(source, model, digest, first)) or ()
-    origin = of_bundle("origin", lambda m, _: read_origin(repository, source, m, first))
-    policy = of_bundle("policy", lambda m, _: read_policy(repository, source, m))
-    evaluation = of_bundle("evaluation", lambda _, f: _read(f, "evaluation.json", Evaluation))
-    schema = of_bundle("request_schema", lambda _, f: _read(f, "schema.json", RequestSchema))
-    runtime = of_bundle("runtime", lambda m, f: read_runtime(project, source, m, f))
+    origin = of_evidence("origin", lambda v: read_origin(repository, v, first))
+    policy = of_evidence("policy", lambda v: read_policy(repository, v))
+    evaluation = of_bundle("evaluation", lambda f: _read(f, "evaluation.json", Evaluation))
+    schema = of_bundle("request_schema", lambda f: _read(f, "schema.json", RequestSchema))
+    # A bundle that nobody whom we trust vouches for is not loaded.
+    runtime: Runtime | None = of_evidence(
+        "runtime", lambda v: try_bundle(project, v.manifest, fetched.files if fetched else {})
+    )
 
     head = get.try_to("live", lambda: (Ledger(here, model).head(),))
     live = head[0].event.live if head and head[0] else None
@@ -164,7 +175,7 @@ def gather(
         quarantined=get.try_to("quarantined", lambda: read_quarantines(descriptors, model)),
         contract_breaks=get.try_to(
             "contract_breaks",
-            lambda: read_contract_breaks(repository, here, source, manifest, live, get.unknown.get("live", "")),
+            lambda: read_contract_breaks(repository, here, vouched, live, why_not or get.unknown.get("live", "")),
         ),
         unknown=get.unknown,
     )
@@ -226,23 +237,13 @@ def read_signatures(
     return tuple(found)
 
 
-def read_runtime(
-    project: Project, descriptor: EnvironmentDescriptor, manifest: Bundle, files: Mapping[str, bytes]
-) -> Runtime:
-    """What a bundle does when it is loaded; one that nobody whom we trust vouches for is not.
+def read_origin(repository: Repository, verified: evidence.VerifiedBundle, trainer: str) -> Origin:
+    """Where the provenance says that the bundle comes from, and what git says of that.
 
     Raises:
-        MlopsError: its evidence does not verify; or the pinned runtime is not known.
+        MlopsError: git cannot tell.
     """
-    evidence.verify_bundle(descriptor, manifest.model, manifest.digest, [])
-    return try_bundle(project, manifest, files)
-
-
-def read_origin(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle, trainer: str) -> Origin:
-    """Where the provenance says that the bundle comes from, and what git says of that."""
-    verified = evidence.verify_bundle(descriptor, manifest.model, manifest.digest, [])
-    commit = _on_main(repository, verified)
-    committed = None
+    manifest, commit, committed = verified.manifest, _on_main(repository, verified), None
     if commit is not None:
         committed = repository.digest_of_folder_at(commit, f"models/{manifest.model}", without=("releases",))
     return Origin(
@@ -255,15 +256,14 @@ def read_origin(repository: Repository, descriptor: EnvironmentDescriptor, manif
     )
 
 
-def read_policy(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle) -> Policy:
+def read_policy(repository: Repository, verified: evidence.VerifiedBundle) -> Policy:
     """The gates as they were committed before the evaluation.
 
     Raises:
         MlopsError: the commit is not known here, or its `model.yaml` is wrong.
     """
-    verified = evidence.verify_bundle(descriptor, manifest.model, manifest.digest, [])
     commit = _on_main(repository, verified) or verified.commits[0]
-    path = f"models/{manifest.model}/model.yaml"
+    path = f"models/{verified.manifest.model}/model.yaml"
     gates = parse(repository.file_at(commit, path), Model, Path(path)).gates
     return Policy(
         gates=gates, digest=digest_of_value(gates.model_dump(mode="json")), evaluated=verified.evaluated.gates
@@ -326,8 +326,7 @@ def read_quarantines(descriptors: Mapping[str, EnvironmentDescriptor], model: st
 def read_contract_breaks(
     repository: Repository,
     here: EnvironmentDescriptor,
-    source: EnvironmentDescriptor,
-    candidate: Bundle | None,
+    candidate: evidence.VerifiedBundle | None,
     live: str | None,
     why_unknown: str = "",
 ) -> tuple[str, ...]:
@@ -336,33 +335,32 @@ def read_contract_breaks(
     Args:
         repository: git.
         here: the environment that the bundle is to run in.
-        source: the one that it comes from.
-        candidate: its manifest; None when it cannot be read.
+        candidate: it; None when it cannot be trusted.
         live: the bundle that runs there now; None when none does, or when that is not known.
-        why_unknown: why it is not known what runs there; empty when it is.
+        why_unknown: why the candidate cannot be trusted, or what is live is not known; empty when both are well.
 
     Raises:
-        MlopsError: a bundle or one of the contracts cannot be read, or it is not known what is live.
+        MlopsError: a bundle or one of the contracts cannot be read, or one of the two is not known.
     """
     from pipelines.data.compatibility import breaking_changes
 
-    if candidate is None:
-        raise MlopsError("the bundle cannot be read")
-    if why_unknown:
-        raise MlopsError(f"it is not known what is live: {why_unknown}")
+    if candidate is None or why_unknown:
+        raise MlopsError(why_unknown or "the bundle cannot be read")
     if live is None:
         return ()
-    current = bundles.fetch(here, candidate.model, live, []).manifest
-    if current.contract == candidate.contract:
+    current = evidence.verify_bundle(here, candidate.manifest.model, live, [])
+    if current.manifest.contract == candidate.manifest.contract:
         return ()
-    old, new = _contract(repository, here, current), _contract(repository, source, candidate)
-    return tuple(str(change) for change in breaking_changes(old, new))
+    return tuple(
+        str(change) for change in breaking_changes(_contract(repository, current), _contract(repository, candidate))
+    )
 
 
-def _contract(repository: Repository, descriptor: EnvironmentDescriptor, manifest: Bundle) -> Contract:
+def _contract(repository: Repository, verified: evidence.VerifiedBundle) -> Contract:
     """The contract that a bundle was made under, from one of the commits it was made from."""
+    manifest = verified.manifest
     path = f"data-contracts/{manifest.dataset.dataset}.odcs.yaml"
-    for commit in evidence.verify_bundle(descriptor, manifest.model, manifest.digest, []).commits:
+    for commit in verified.commits:
         try:
             content = repository.file_at(commit, path)
         except MlopsError:

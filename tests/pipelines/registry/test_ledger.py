@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +35,7 @@ from tests.pipelines.registry.chains import (
     offline_environment,
     verified,
 )
+from tests.processes import SERVER, start
 from tests.signed import make_signing_environment, with_empty_registry
 
 PROCESSES, ROUNDS = 8, 25
@@ -213,12 +213,8 @@ def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results:
 def test_of_200_promotions_by_8_processes_each_is_recorded_or_stale_and_none_lost_or_doubled(
     dev: EnvironmentDescriptor,
 ) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["pipelines.promotion.promote", __name__])
-    barrier, results = processes.Barrier(PROCESSES), processes.Queue()
-    workers = [processes.Process(target=race, args=(dev, n, barrier, results), daemon=True) for n in range(PROCESSES)]
-    for worker in workers:
-        worker.start()
+    barrier, results = SERVER.Barrier(PROCESSES), SERVER.Queue()
+    workers = [start(race, dev, number, barrier, results) for number in range(PROCESSES)]
     told = [results.get(timeout=120) for _ in workers]
     for worker in workers:
         worker.join(30)
@@ -238,11 +234,8 @@ def append_many(descriptor: EnvironmentDescriptor, worker: int, barrier: Any) ->
 
 
 def test_writers_that_do_not_go_stale_all_get_their_record_in_the_end(dev: EnvironmentDescriptor) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    barrier = processes.Barrier(3)
-    workers = [processes.Process(target=append_many, args=(dev, n, barrier), daemon=True) for n in range(3)]
-    for worker in workers:
-        worker.start()
+    barrier = SERVER.Barrier(3)
+    workers = [start(append_many, dev, number, barrier) for number in range(3)]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0

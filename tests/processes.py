@@ -1,0 +1,78 @@
+"""Processes of a test's own, started quickly: from one process that has imported what they need."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+SERVER: ForkServerContext = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    [
+        "pipelines.promotion.promote",
+        "pipelines.promotion.rollback",
+        "pipelines.data.compatibility",
+        "pipelines.serving.model",
+        "onnxruntime",
+        "onnx",
+        "hypothesis",
+        "pytest",
+        "tests.warm",
+        "tests.pipelines.promotion.world",
+    ]
+)
+
+
+def start(target: Callable[..., Any], *arguments: Any) -> ForkServerProcess:
+    """Run a function in a process with this one's environment variables; the caller joins it."""
+    process = SERVER.Process(target=_run, args=(dict(os.environ), target, arguments), daemon=True)
+    process.start()
+    return process
+
+
+def _run(environ: dict[str, str], target: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    target(*arguments)
+
+
+class Moments:
+    """Counts moments, and kills this process at one of them, as nothing can be prepared for.
+
+    Args:
+        fatal: the number of the moment, from 1; 0 for none.
+    """
+
+    def __init__(self, fatal: int = 0) -> None:
+        self.fatal = fatal
+        self.names: list[str] = []
+
+    def pass_by(self, name: str) -> None:
+        """One moment."""
+        self.names.append(name)
+        if len(self.names) == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, with a moment before it and one after."""
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            self.pass_by(f"before {name}")
+            result = call(*arguments, **named)
+            self.pass_by(f"after {name}")
+            return result
+
+        return watched
+
+    def writes(self, put_new: Callable[..., Any], wanted: Callable[[str], bool]) -> Callable[..., Any]:
+        """`store.put_new`, with a moment before and after each write of a key that is `wanted`."""
+
+        def watched(bucket: str, key: str, content: bytes, **named: Any) -> Any:
+            if not wanted(key):
+                return put_new(bucket, key, content, **named)
+            return self.around(f"the write of {key}", put_new)(bucket, key, content, **named)
+
+        return watched
