@@ -12,7 +12,7 @@ from typing import Any
 from infra.local.aws import functions
 from infra.local.aws.access.policy import parse
 from infra.local.aws.cloud import Cloud, code_of
-from infra.local.aws.recorded import Recorded, recorded_properties
+from infra.local.aws.recorded import recorded_properties
 from infra.local.aws.resources.row import AutoName, Call, Row, Values
 from infra.local.aws.sameness import differences, document
 from infra.local.aws.table import row_of
@@ -131,9 +131,9 @@ class AwsProvider:
         with _explained("call", token, ""):
             return functions.call(self.cloud, token, args)
 
-    def recorded(self, type_: str, inputs: dict[str, Any]) -> tuple[Recorded, ...]:
-        """What of a resource has no effect here, with the reasons."""
-        return recorded_properties(type_, inputs)
+    def recorded(self, type_: str, inputs: dict[str, Any]) -> Mapping[str, str]:
+        """What of a resource has no effect here, with the reasons; "" stands for all of it."""
+        return {entry.property: entry.reason for entry in recorded_properties(type_, inputs)}
 
     def _made(self, row: Row, urn: str, id_: str, inputs: Values) -> Created:
         live = row.read(Call(self.cloud, inputs, urn, tracked=id_))

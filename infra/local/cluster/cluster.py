@@ -33,6 +33,7 @@ from infra.local.cluster.replica_sets import ReplicaSets
 from infra.local.cluster.rollouts import Rollouts
 from infra.local.cluster.router import Router
 from infra.local.cluster.store import Store
+from infra.local.cluster.supported import NOT_ACTED_UPON
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class Cluster:
             "timeScale": self._time_scale,
             "pods": dict(phases),
             "rollouts": rollouts,
-            "notActedUpon": ["HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "resource limits"],
+            "notActedUpon": [*NOT_ACTED_UPON, "resource limits"],
         }
 
     def _write_files(self) -> None:

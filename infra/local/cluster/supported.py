@@ -7,6 +7,13 @@ from typing import Any
 from infra.local.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, INGRESS, JOB, ROLLOUT, Kind
 from infra.local.cluster.templates import pod_spec_of
 
+NOT_ACTED_UPON = {
+    "HorizontalPodAutoscaler": "nothing here measures load: the number of pods stays as it is",
+    "NetworkPolicy": "the pods' processes share one network, which nothing divides",
+    "PodDisruptionBudget": "there is one node, which is never drained",
+}
+"""Kinds of objects that are kept, and have no effect: why."""
+
 _FIELD_REFS = {
     "metadata.name",
     "metadata.namespace",

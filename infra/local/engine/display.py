@@ -43,6 +43,7 @@ _WORDS: Mapping[str, tuple[str, str, str]] = {
     Kind.DELETE.value: ("-", "deleted", "to delete"),
     Kind.FORGET.value: ("-", "forgotten", "to forget"),
     "recorded": ("+", "recorded only", "to record only"),
+    "partly": ("", "of these with properties recorded only", "of these with properties to record only"),
     Kind.DRIFTED.value: ("~", "drifted", "drifted"),
     Kind.GONE.value: ("-", "gone", "gone"),
     Kind.SAME.value: ("", "unchanged", "unchanged"),
@@ -76,6 +77,7 @@ def show_step(step: Step) -> list[str]:
     lines = [f"{sign:>2} {step.type}  {step.name}  {'failed' if step.error else what}"]
     if step.recorded and what == "recorded":
         lines.append(f"     not at the local target: {step.recorded}")
+    lines += [f"     recorded, not at the local target: {path}: {reason}" for path, reason in step.without]
     lines += ["     " + show_change(change, replaces=_forces(change.path, step.replaces)) for change in step.changes]
     if step.error:
         lines.append(f"     {step.urn}")

@@ -462,7 +462,11 @@ class Execution:
     def _done(self, step: Step, done: ResourceState, began: float) -> Outcome:
         if step.kind is Kind.REPLACE:
             self._replaced.add(step.urn)
-        self._report.ended(replace(step, recorded=done.recorded, seconds=time.monotonic() - began))
+        held = self._providers.serving(done.type).recorded(done.type, known_only(done.inputs).values)
+        recorded = done.recorded or held.get("", "")
+        without = () if recorded else tuple(sorted((path, why) for path, why in held.items() if path))
+        seconds = time.monotonic() - began
+        self._report.ended(replace(step, recorded=recorded, without=without, seconds=seconds))
         return Outcome(done.id, done.outputs)
 
     def _read(self, wanted: Registration, identity: str) -> Outcome:

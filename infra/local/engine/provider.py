@@ -99,6 +99,13 @@ class Provider(Protocol):
         """Deletes the resource. Deleting what is gone is not an error."""
         ...
 
+    def recorded(self, type_: str, inputs: dict[str, Any]) -> Mapping[str, str]:
+        """Which of the inputs are kept in the state and have no effect at the target: property → the reason.
+
+        The property "" stands for the whole resource. Must not touch the target; what is not known yet is left out.
+        """
+        ...
+
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Calls a function of the package, such as `aws:index/getRegion:getRegion`."""
         ...

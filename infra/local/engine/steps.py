@@ -57,6 +57,7 @@ class Step:
         changes: the properties that differ, for updates, replacements and drift.
         replaces: those paths that force a replacement.
         recorded: why nothing stands for it at the target, or empty.
+        without: properties that have no effect at the target, each with the reason.
         error: why it failed, or empty.
         seconds: how long it took.
     """
@@ -66,6 +67,7 @@ class Step:
     changes: tuple[Change, ...] = ()
     replaces: tuple[str, ...] = ()
     recorded: str = ""
+    without: tuple[tuple[str, str], ...] = ()
     error: str = ""
     seconds: float = 0.0
 
@@ -102,9 +104,14 @@ def _shown(properties: Properties, path: PropertyPath) -> Any:
 
 
 def summarise(steps: Iterable[Step]) -> dict[str, int]:
-    """How many resources each kind of outcome befell, `failed` and `recorded` among them."""
+    """How many resources each kind of outcome befell, `failed` and `recorded` among them.
+
+    And how many of them have properties that are recorded only, where there are any: `partly`.
+    """
     counts: Counter[str] = Counter()
     for step in steps:
+        if step.without and not step.error:
+            counts["partly"] += 1
         if step.error:
             counts["failed"] += 1
         elif step.recorded and step.kind in (Kind.CREATE, Kind.REPLACE, Kind.UPDATE):

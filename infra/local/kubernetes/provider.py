@@ -13,7 +13,7 @@ from typing import Any
 from infra.local.cluster.kinds import NAMESPACE, POD, Kind
 from infra.local.cluster.pod_security import ENFORCE, violations
 from infra.local.cluster.schemas import problems
-from infra.local.cluster.supported import unsupported
+from infra.local.cluster.supported import NOT_ACTED_UPON, unsupported
 from infra.local.cluster.templates import pod_spec_of
 from infra.local.engine.provider import PROVIDER_TYPE_PREFIX, Created, Diff
 from infra.local.engine.values import UNKNOWN, has_unknown
@@ -149,6 +149,13 @@ class KubernetesProvider:
                 return "it to be gone" if found is not None and found["metadata"]["uid"] == uid else ""
 
             self._wait(remains, self._gone_within, f"{kind.name} {_id(namespace, name)}", "what it owns may hold it")
+
+    def recorded(self, type_: str, inputs: dict[str, Any]) -> dict[str, str]:
+        """What the small cluster keeps and does not act upon."""
+        if type_.startswith(PROVIDER_TYPE_PREFIX):
+            return {}
+        kind = kind_of_token(type_).name
+        return {"spec": NOT_ACTED_UPON[kind]} if kind in NOT_ACTED_UPON else {}
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """No function of the package is served."""

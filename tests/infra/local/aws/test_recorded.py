@@ -146,8 +146,8 @@ def test_every_entry_names_a_property_of_its_type() -> None:
 
 def test_only_what_a_resource_uses_is_said_of_it(provider: AwsProvider) -> None:
     plain = provider.check("aws:kms/key:Key", "k", {}, None)
-    assert provider.recorded("aws:kms/key:Key", plain) == ()
+    assert provider.recorded("aws:kms/key:Key", plain) == {}
     period = provider.check("aws:kms/key:Key", "k", {"rotationPeriodInDays": 90}, None)
-    assert [entry.property for entry in provider.recorded("aws:kms/key:Key", period)] == ["rotationPeriodInDays"]
+    assert list(provider.recorded("aws:kms/key:Key", period)) == ["rotationPeriodInDays"]
     policy = {"bucket": "b", "policy": json.dumps({"Statement": []})}
-    assert provider.recorded("aws:s3/bucketPolicy:BucketPolicy", policy) == ()
+    assert provider.recorded("aws:s3/bucketPolicy:BucketPolicy", policy) == {}

@@ -155,6 +155,11 @@ class FakeProvider:
             things.pop(id_, None)
         self._hook("after", f"delete {logical}")
 
+    def recorded(self, type_: str, inputs: dict[str, Any]) -> dict[str, str]:
+        if type_ == "fake:index:Paper":
+            return {"": "the cloud has no paper"}
+        return {"scent": "the cloud cannot smell"} if "scent" in inputs else {}
+
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         self.calls.append(("invoke", token))
         if token != "fake:index:echo":

@@ -76,6 +76,21 @@ def test_changes_are_shown_as_deep_as_they_go_and_those_of_secrets_are_masked() 
     )  # fmt: skip
 
 
+def test_properties_without_effect_are_shown_with_the_reason_and_counted(site: Site) -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    program = 'Thing("a", scent="rose")\nPaper("p", scent="old")'
+    site.write(program)
+    planned = site.deployment(progress=display).preview()
+    assert planned.counts | {"recorded": 1, "partly": 1} == planned.counts
+    result = site.deployment(progress=display).up()
+    assert result.counts == planned.counts
+    said = "     recorded, not at the local target: scent: the cloud cannot smell"
+    assert stream.getvalue().splitlines().count(said) == 2
+    assert "1 of these with properties recorded only" in show_summary(result.counts, 1, planned=False)
+    assert "partly" not in site.deployment().up().counts  # nothing was done to it, so nothing is said again
+
+
 def test_a_run_prints_plain_lines_where_there_is_no_terminal(site: Site) -> None:
     stream = io.StringIO()
     display = Display(stream)
