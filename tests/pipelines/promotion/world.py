@@ -185,6 +185,8 @@ class World:
 
     def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> Change:
         """Merge a release: one commit that changes one file."""
+        git(self.root, "fetch", "--quiet", "origin")
+        git(self.root, "checkout", "--quiet", "--detach", "origin/main")
         wanted = Release(model=MODEL, environment=environment, bundle=digest, replaces=replaces)
         path = self.project.release_file(MODEL, environment)
         path.write_text(render_release(wanted))

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.gather import Change
+from pipelines.promotion.promote import promote
+from pipelines.promotion.rollback import Plan, plan_rollback, roll_back
+from pipelines.registry import store
+from pipelines.registry.ledger import Entry, Event, Ledger
+from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
+from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, git
+from tests.processes import Moments, start
+
+REASON = "mae 61.2 is over 55 since noon"
+
+
+def record(world: World, digest: str, before: str | None, *, result: str = "verified", live: str | None = None) -> None:
+    """A record of staging, past the promotion."""
+    after = digest if result == "verified" else live
+    values: dict[str, Any] = {"before": before, "to": digest, "live": after, "result": result}
+    event = Event.of(attempt=f"{digest}/{result}", action="promotion", **values)
+    Ledger(world.staging, MODEL).append(lambda _: event)
+
+
+def serve(world: World, *seeds: int) -> list[str]:
+    """Bundles that went live in staging, one after the other; the last one is live."""
+    digests, before = [], None
+    for seed in seeds:
+        digest = world.register(seed)
+        from pipelines.promotion.replicate import replicate
+
+        replicate(world.dev, world.staging, MODEL, digest)
+        record(world, digest, before)
+        digests.append(digest)
+        before = digest
+    world.set_live(digests[-1])
+    world.release(digests[-1], digests[-2] if len(digests) > 1 else None)
+    return digests
+
+
+def back(world: World, reason: str = REASON, *, effects: dict[str, Any] | None = None, **options: Any) -> Entry:
+    return roll_back(
+        world.project,
+        world.staging,
+        MODEL,
+        reason,
+        world.context(),
+        world.rollback_effects(reason, **(effects or {})),
+        **options,
+    )
+
+
+def deploy(world: World) -> Entry:
+    """What a deployment of main does."""
+    git(world.root, "fetch", "--quiet", "origin")
+    git(world.root, "checkout", "--quiet", "--detach", "origin/main")
+    change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
+    return promote(world.project, world.repository, world.descriptors, change, world.context(), world.effects())
+
+
+def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: World) -> None:
+    good, bad = serve(world, 1, 2)
+    entry = back(world)
+    assert world.said == [
+        f"from {bad} back to {good}",
+        "the target loads and predicts as it must",
+        "traffic is restored",
+        "the bad bundle is quarantined",
+        "git says so",
+    ]
+    assert world.live() == good
+    assert quarantined(world.staging, MODEL) == {bad: REASON}
+    git(world.root, "fetch", "--quiet", "origin")
+    released = git(world.root, "show", f"origin/main:{RELEASE}")
+    assert f"bundle: {good}" in released and f"replaces: {bad}" in released
+    event = entry.event
+    assert (event.action, event.result, event.before, event.to, event.live) == ("rollback", "verified", bad, good, good)
+    assert (event.reason, event.actor, event.dataset) == (REASON, "ann", "diabetes-patients@1")
+    assert world.records()[-1] == entry
+
+
+def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None:
+    serve(world, 3, 4, 5)
+    first, state = back(world), None
+    state = world.end_state()
+    refuse = mock.Mock(side_effect=AssertionError("something was done"))
+    assert back(world, f"  {REASON}\n", effects={"move_traffic": refuse, "restore": refuse}) == first
+    assert world.end_state() == state
+    assert "another reason would go further back" in world.said[-1]
+
+
+def test_it_does_nothing_even_when_a_promotion_was_refused_since(world: World) -> None:
+    """The newest record is then not the rollback's."""
+    oldest, good, bad = serve(world, 6, 7, 8)
+    first = back(world)
+    record(world, bad, good, result="refused", live=good)
+    assert back(world) == first
+    assert world.live() == good != oldest
+
+
+def test_a_rollback_for_another_reason_goes_further_back(world: World) -> None:
+    oldest, good, bad = serve(world, 9, 10, 11)
+    back(world)
+    entry = back(world, "the one before is wrong as well")
+    assert (world.live(), entry.event.live) == (oldest, oldest)
+    assert set(quarantined(world.staging, MODEL)) == {bad, good}
+
+
+def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(world: World) -> None:
+    good, bad = serve(world, 12, 13)
+    back(world)
+    newer = world.register(14)
+    record(world, newer, good)
+    world.set_live(newer)
+    world.release(newer, good)
+    assert back(world).event.live == good
+    assert set(quarantined(world.staging, MODEL)) == {bad, newer}
+
+
+def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(world: World) -> None:
+    oldest, blocked, bad = serve(world, 15, 16, 17)
+    for result in ("failed", "refused"):
+        record(world, world.register(18), bad, result=result, live=bad)
+    at = world.records()[-1].event.at
+    quarantine(world.staging, MODEL, Quarantined(bundle=blocked, reason="known to be bad", at=at))
+    assert plan_rollback(world.staging, MODEL) == Plan(bad, oldest)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [((), "is not live in staging, so there is nothing to roll back"), ((19,), "so there is nothing to go back to")],
+)
+def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
+    world: World, seeds: tuple[int, ...], says: str
+) -> None:
+    if seeds:
+        serve(world, *seeds)
+    before = world.end_state()
+    with pytest.raises(MlopsError, match=says):
+        back(world)
+    assert world.end_state() == before
+
+
+def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
+    from pipelines.promotion.replicate import replicate
+
+    wrong = world.register(20, golden=7.0)
+    replicate(world.dev, world.staging, MODEL, wrong)
+    record(world, wrong, None)
+    bad = world.register(21)
+    record(world, bad, wrong)
+    world.set_live(bad)
+    with pytest.raises(MlopsError, match=r"the bundle to go back to does not work: golden\.json"):
+        back(world)
+    assert world.live() == bad and quarantined(world.staging, MODEL) == {}
+
+
+def test_a_rollback_needs_a_reason(world: World) -> None:
+    serve(world, 22, 23)
+    with pytest.raises(MlopsError, match="needs a reason"):
+        back(world, " \n ")
+
+
+def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World) -> None:
+    _, bad = serve(world, 24, 25)
+    reason = "too slow: \x1b[31m" + "very " * 2000
+    entry = back(world, reason)
+    kept = quarantined(world.staging, MODEL)[bad]
+    assert kept == entry.event.reason and kept.startswith("too slow: �[31mvery ") and kept.endswith("…")
+    assert back(world, reason) == entry
+
+
+def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World) -> None:
+    _, bad = serve(world, 26, 27)
+    newer = world.register(28)
+
+    def overtaken(plan: Plan) -> None:
+        record(world, newer, bad)
+
+    with pytest.raises(MlopsError, match=f"{newer} went live in staging meanwhile"):
+        back(world, effects={"restore": overtaken})
+    assert world.records()[-1].event.to == newer
+
+
+# --- alarms -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
+    serve(world, 29, 30, 31)
+    back(world)
+    state = world.end_state()
+    with pytest.raises(MlopsError, match="is not rolled back again without a person") as caught:
+        back(world, "mae 61.4 is over 55 since one o'clock", automatic=True)
+    assert REASON in caught.value.what
+    assert world.end_state() == state
+
+
+def test_an_alarm_rolls_back_what_was_promoted(world: World) -> None:
+    good, bad = serve(world, 32, 33)
+    assert back(world, automatic=True, suspect=bad).event.live == good
+
+
+def test_an_alarm_about_a_bundle_that_is_no_longer_live_changes_nothing(world: World) -> None:
+    good, bad = serve(world, 34, 35)
+    state = world.end_state()
+    assert back(world, automatic=True, suspect=good).event.live == bad
+    assert world.end_state() == state
+    assert world.said == [f"{good} is not live in staging any more; there is nothing to do"]
+
+
+# --- the commit is deployed -------------------------------------------------------------------------------------------
+
+
+def test_deploying_the_commit_after_the_rollback_records_nothing_more(world: World) -> None:
+    serve(world, 36, 37)
+    entry = back(world)
+    assert deploy(world) == entry
+    assert world.records()[-1] == entry
+
+
+def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after_its_commit_was_deployed(
+    world: World,
+) -> None:
+    """Else running it again, as everybody is told to, would roll the good bundle back."""
+    oldest, good, bad = serve(world, 38, 39, 40)
+
+    class DiedError(BaseException):
+        pass
+
+    with (
+        mock.patch("pipelines.promotion.rollback.verify", side_effect=DiedError),
+        pytest.raises(DiedError),
+    ):
+        back(world)
+    deployed = deploy(world)
+    assert (deployed.event.action, deployed.event.live, deployed.event.reason) == ("rollback", good, REASON)
+    assert back(world) == deployed
+    assert world.live() == good != oldest
+    assert set(quarantined(world.staging, MODEL)) == {bad}
+
+
+def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(world: World) -> None:
+    serve(world, 41, 42, 43)
+    count = len(world.records())
+    restore = world.rollback_effects(REASON).restore
+    found: list[Entry] = []
+
+    def restore_and_deploy(plan: Plan) -> None:
+        restore(plan)
+        found.append(deploy(world))
+
+    assert [back(world, effects={"restore": restore_and_deploy})] == found
+    assert len(world.records()) == count + 1
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+def roll_back_watched(world: World, fatal: int = 0) -> list[str]:
+    """A rollback that passes by moments: each effect, each step that it tells, before and after each write."""
+    moments = Moments(fatal)
+    plain = world.rollback_effects(REASON)
+    effects = {
+        "move_traffic": moments.around("moving traffic", plain.move_traffic),
+        "restore": moments.around("restoring", plain.restore),
+        "say": moments.pass_by,
+    }
+    with mock.patch.object(store, "put_new", moments.writes(store.put_new, lambda _: True)):
+        back(world, effects=effects)
+    return moments.names
+
+
+def test_a_rollback_that_is_killed_at_any_moment_and_run_again_ends_like_one_that_was_not(
+    world: World, tmp_path: Path
+) -> None:
+    oldest, good, bad = (world.register(seed) for seed in (50, 51, 52))
+
+    def begin(place: str) -> World:
+        from pipelines.promotion.replicate import replicate
+
+        another = world.fresh(tmp_path / place)
+        replicate(another.dev, another.staging, MODEL, good)
+        for digest, before in ((oldest, None), (good, oldest), (bad, good)):
+            record(another, digest, before)
+        another.release(bad, good)
+        another.set_live(bad)
+        return another
+
+    untouched = begin("untouched")
+    moments = roll_back_watched(untouched)
+    expected = untouched.end_state()
+    assert [expected["live"], expected["story"][-1]] == [good, ("rollback", "verified", good, good)]
+    assert len(moments) == 13
+    for fatal, name in enumerate(moments, 1):
+        another = begin(str(fatal))
+        process = start(roll_back_watched, another, fatal)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, f"it lived through {name}"
+        assert another.live() in (bad, good)
+        back(another)
+        assert another.end_state() == expected, f"killed at {name}"
+
+
+def test_a_killed_rollback_is_finished_by_the_deployment_of_its_commit_if_git_says_so_already(
+    world: World, tmp_path: Path
+) -> None:
+    good, bad = serve(world, 60, 61)
+    moments_until_git = 11  # the last moment before the record is written
+    process = start(roll_back_watched, world, moments_until_git)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    with mock.patch("pipelines.promotion.promote.gather", accepted):
+        entry = deploy(world)
+    assert (entry.event.action, world.live()) == ("rollback", good)
+    assert back(world) == entry and bad in quarantined(world.staging, MODEL)
