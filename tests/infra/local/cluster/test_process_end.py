@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.aws import account as aws
+from infra.local.aws.images import folder_of
 from infra.local.cluster.account import Account
 from infra.local.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from infra.local.cluster.watchdog import Watchdog
@@ -37,7 +38,9 @@ def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     pushed = ecr.put_image(
         repositoryName="training", imageManifest=json.dumps({**manifest, "layers": []}), imageTag="one"
     )
-    yield home, f"{repository}@{pushed['image']['imageId']['imageDigest']}"
+    digest = pushed["image"]["imageId"]["imageDigest"]
+    folder_of(home / "aws", digest).mkdir(parents=True)
+    yield home, f"{repository}@{digest}"
     account.stop()
 
 
@@ -45,7 +48,7 @@ def start_cluster(home: Path, port: int = 0) -> subprocess.Popen[bytes]:
     description = home / "cluster" / "cluster.json"
     description.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "infra.local.cluster", str(home), str(home), "1.0", str(port)],
+        [sys.executable, "-m", "infra.local.cluster", str(home), "1.0", str(port)],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
