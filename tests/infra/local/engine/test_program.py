@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,8 @@ config:
 """
     program = """
         import os
+import signal
+import threading
         config = pulumi.Config()
         pulumi.export("found", {
             "size": config.require_int("size"), "enabled": config.require_bool("enabled"), "owner": config.get("owner"),
@@ -142,7 +145,8 @@ def test_a_stack_without_a_file_is_refused_with_those_there_are(site: Site) -> N
 def test_an_interrupted_up_ends_what_is_under_way_begins_nothing_and_can_go_on(site: Site) -> None:
     def interrupt(moment: str, what: str) -> None:
         if (moment, what) == ("before", "create a"):
-            os.kill(os.getpid(), 2)
+            # To the thread that waits, as from a terminal: it must not sleep on until the next step has ended.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     site.provider._hook = interrupt
     with pytest.raises(KeyboardInterrupt):
