@@ -312,7 +312,7 @@ def _releases(estate: Estate, environment: Environment) -> list[Statement]:
     A bundle comes from the environment before; where there is none, training has put it there.
     """
     before = estate.before(environment)
-    written = ("ledger/", "quarantine/", "reports/")
+    written: tuple[str, ...] = ("ledger/", "quarantine/", "reports/")
     read = [*_objects(environment, "registry", *_REGISTRY), *_objects(environment, "logs", *_ANSWERED)]
     others = [one for one in estate.environments if one is not environment]
     if before is not None:
