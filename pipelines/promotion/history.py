@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.images import replace_file
-from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, link, read_unsigned, verify_chain
+from pipelines.promotion.images import replace_bytes, replace_file
+from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, link, read_entry, read_unsigned
 
 FETCHED_AT_ONCE = 8
 
@@ -26,36 +27,53 @@ def read_history(
         folder: the copies of this environment's ledgers.
         model: the model's name.
         descriptor: the environment, to fetch what is new; None to use what was fetched before.
-        verify: check every signature and every link; otherwise only that each record can be read.
+        verify: check every signature and every link; otherwise only that each record can be read and names the one
+            before it. What is fetched is always verified.
 
     Raises:
-        BrokenLedgerError: the ledger is not whole, or holds less than was fetched before.
-        MlopsError: it cannot be read, or nothing was fetched before.
+        BrokenLedgerError: the ledger is not whole, or not what was fetched before.
+        MlopsError: it cannot be read, nothing was fetched before, or what was is of another environment.
     """
     described = folder / "environment.json"
+    before = parse(described.read_bytes(), EnvironmentDescriptor, described) if described.is_file() else None
+    if descriptor is None and before is None:
+        raise MlopsError(f"no ledger was fetched into {folder} before", fix="run it once without --offline")
+    current = descriptor or before
+    assert current is not None
+    if before is not None and before.trusted_keys.get(current.name) != current.trusted_keys.get(current.name):
+        raise MlopsError(
+            f"what was fetched into {folder} before was signed by another key than {current.name} has now",
+            fix=f"if {current.name} was made anew, delete the folder; if not, find out who replaced its key",
+        )
+    known = read_copy(folder, model)
+    fetched: list[Entry] = []
     if descriptor is not None:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(described, descriptor.model_dump_json())
-        envelopes = fetch_new(folder, model, descriptor)
-    else:
-        if not described.is_file():
-            raise MlopsError(f"no ledger was fetched into {folder} before", fix="run it once without --offline")
-        descriptor = parse(described.read_bytes(), EnvironmentDescriptor, described)
-        envelopes = read_copy(folder, model)
-    if verify:
-        return verify_chain(envelopes, descriptor, model)
-    entries = [read_unsigned(content, descriptor, model, number) for number, content in enumerate(envelopes, 1)]
-    link(entries, descriptor, model)
-    return entries
+        fetched = fetch_new(folder, model, descriptor, known)
+    read = read_entry if verify else read_unsigned
+    try:
+        entries = [read(content, current, model, number) for number, content in enumerate(known, 1)]
+        link(entries, current, model)
+    except BrokenLedgerError as error:
+        fix = f"if only the copy is damaged, delete {_copy(folder, model)} and fetch it again; {error.fix}"
+        raise BrokenLedgerError(error.what, fix=fix.rstrip("; ")) from None
+    return entries + fetched
 
 
-def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor) -> list[bytes]:
-    """All envelopes; those that the copy lacks are fetched and added to it.
+def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known: Sequence[bytes]) -> list[Entry]:
+    """Fetch the records that the copy lacks, verify them, and only then add them to it.
+
+    Args:
+        folder: the copies of this environment's ledgers.
+        model: the model's name.
+        descriptor: the environment.
+        known: the envelopes that the copy has.
 
     Raises:
-        BrokenLedgerError: the registry holds fewer records than the copy.
+        BrokenLedgerError: the registry holds fewer records than the copy, or another newest one; or a new one does not
+            verify, or does not follow.
     """
-    known = read_copy(folder, model)
     ledger = Ledger(descriptor, model)
     newest = ledger.newest()
     if newest < len(known):
@@ -64,23 +82,28 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor) -> li
             fix="someone removed records: look at the object versions in the registry bucket",
         )
     with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
-        new = list(pool.map(ledger.envelope, range(len(known) + 1, newest + 1)))
-    if new:
-        with _copy(folder, model).open("ab") as file:
-            file.write(b"".join(envelope + b"\n" for envelope in new))
-    return known + new
+        # The last one that is known is looked at again: all before it hang on it.
+        envelopes = list(pool.map(ledger.envelope, range(max(len(known), 1), newest + 1)))
+    if known and envelopes.pop(0) != known[-1]:
+        raise BrokenLedgerError(
+            f"record {len(known)} of {model} in {descriptor.name} is not the one that was fetched before",
+            fix="someone replaced records: look at the object versions in the registry bucket",
+        )
+    entries = [
+        read_entry(content, descriptor, model, number) for number, content in enumerate(envelopes, len(known) + 1)
+    ]
+    link(entries, descriptor, model, after=digest_of_bytes(known[-1]) if known else None)
+    if any(b"\n" in content or b"\r" in content for content in envelopes):
+        raise BrokenLedgerError(f"a record of {model} in {descriptor.name} is not written as the ledger writes it")
+    if envelopes:
+        replace_bytes(_copy(folder, model), b"".join(content + b"\n" for content in (*known, *envelopes)))
+    return entries
 
 
 def read_copy(folder: Path, model: str) -> list[bytes]:
-    """The envelopes fetched before; a line that was cut off in the middle does not count, and is removed."""
+    """The envelopes fetched before; a line that was cut off in the middle does not count."""
     path = _copy(folder, model)
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
-    return whole.splitlines()
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 def _copy(folder: Path, model: str) -> Path:

@@ -383,13 +383,18 @@ def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, 
     return entries
 
 
-def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str) -> None:
+def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str, *, after: str | None = None) -> None:
     """Check that each record names the one before it.
+
+    Args:
+        entries: records that follow each other.
+        descriptor, model: whose they are.
+        after: the digest of the record before the first of them; None when they are the whole chain.
 
     Raises:
         BrokenLedgerError: one does not.
     """
-    previous = None
+    previous = after
     for entry in entries:
         if entry.record.previous != previous:
             raise _broken(descriptor, model, entry.record.number, "names another record before it")

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.history import at_time, describe, read_history
+from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, verify_chain
+from tests.aws import EmulatedAccount
+from tests.pipelines.registry.chains import MODEL, bundle, chain_of, offline_environment, verified
+from tests.signed import make_signing_environment, with_empty_registry
+
+DEV = offline_environment()
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+CHAIN = chain_of([verified(number) for number in range(1, 7)])
+
+
+def write_copy(folder: Path, envelopes: list[bytes]) -> Path:
+    """What an earlier run would have left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "environment.json").write_text(DEV.model_dump_json())
+    path = folder / f"{MODEL}.jsonl"
+    path.write_bytes(b"".join(envelope + b"\n" for envelope in envelopes))
+    return path
+
+
+# --- offline ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_copy_is_read_without_asking_anybody(tmp_path: Path, verify: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    write_copy(tmp_path, CHAIN)
+    entries = read_history(tmp_path, MODEL, None, verify=verify)
+    assert entries == verify_chain(CHAIN, DEV, MODEL)
+
+
+def test_without_a_copy_it_says_that_nothing_was_fetched(tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match="no ledger was fetched"):
+        read_history(tmp_path, MODEL, None)
+
+
+def test_a_model_without_records_has_no_history(tmp_path: Path) -> None:
+    write_copy(tmp_path, [])
+    assert read_history(tmp_path, "churn", None, verify=True) == []
+
+
+def test_a_copy_cut_in_the_middle_of_a_line_is_read_up_to_there(tmp_path: Path) -> None:
+    path = write_copy(tmp_path, CHAIN)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert len(read_history(tmp_path, MODEL, None, verify=True)) == 5
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_record_missing_from_the_copy_is_named_with_what_to_do(tmp_path: Path, verify: bool) -> None:
+    path = write_copy(tmp_path, [*CHAIN[:2], *CHAIN[3:]])
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 4") as caught:
+        read_history(tmp_path, MODEL, None, verify=verify)
+    assert f"delete {path}" in caught.value.fix
+
+
+def test_a_changed_signature_in_the_copy_is_found_when_it_is_asked_to_verify(tmp_path: Path) -> None:
+    """Without that only what the record says is read, and its place in the chain checked."""
+    changed = CHAIN[5].replace(b'"sig":"ME', b'"sig":"MF')
+    assert changed != CHAIN[5]
+    write_copy(tmp_path, [*CHAIN[:5], changed])
+    assert len(read_history(tmp_path, MODEL, None)) == 6
+    with pytest.raises(BrokenLedgerError, match="record 6 of price carries no valid signature"):
+        read_history(tmp_path, MODEL, None, verify=True)
+
+
+def test_a_long_history_is_verified_to_its_last_record(tmp_path: Path) -> None:
+    """How long ten thousand take is measured by tests/bench/history.py."""
+    envelopes = chain_of([verified(number) for number in range(1, 101)])
+    write_copy(tmp_path, envelopes)
+    entries = read_history(tmp_path, MODEL, None, verify=True)
+    assert [entry.record.number for entry in entries] == list(range(1, 101))
+    for place in (0, 49, 99):
+        changed = bytearray(envelopes[place])
+        changed[len(changed) // 3] ^= 1
+        write_copy(tmp_path, [*envelopes[:place], bytes(changed), *envelopes[place + 1 :]])
+        with pytest.raises(BrokenLedgerError, match=f"record {place + 1} of price"):
+            read_history(tmp_path, MODEL, None, verify=True)
+
+
+# --- what ran when ----------------------------------------------------------------------------------------------------
+
+
+def told(*happened: tuple[float, str, int | None]) -> list[Entry]:
+    """A chain of (hours after noon, result, bundle that is live afterwards)."""
+    events, live = [], None
+    for number, (hours, result, after) in enumerate(happened, 1):
+        changes = {
+            "attempt": str(number),
+            "result": result,
+            "before": live,
+            "to": bundle(number),
+            "live": bundle(after) if after is not None else None,
+        }
+        event = verified(number, **changes).model_copy(update={"at": NOON + timedelta(hours=hours)})
+        events.append(event)
+        live = changes["live"]
+    return verify_chain(chain_of(events), DEV, MODEL)
+
+
+STORY = told((0, "verified", 1), (1, "refused", 1), (2, "failed", 1), (3, "verified", 4), (5, "verified", 1))
+
+
+@pytest.mark.parametrize(
+    ("hours", "number"),
+    [(-0.1, None), (0, 1), (1.5, 1), (2.9, 1), (3, 4), (4.9, 4), (5, 5), (100, 5)],
+)
+def test_what_ran_at_a_time_is_the_record_by_which_it_went_live(hours: float, number: int | None) -> None:
+    found = at_time(STORY, NOON + timedelta(hours=hours))
+    assert (found.record.number if found else None) == number
+
+
+def test_nothing_ran_before_anything_was_verified() -> None:
+    assert at_time(told((0, "refused", None), (1, "failed", None)), NOON + timedelta(hours=2)) is None
+    assert at_time([], NOON) is None
+
+
+def test_a_record_is_described_for_people() -> None:
+    event = verified(2, reason='it says "no"').model_copy(update={"at": NOON})
+    (entry,) = verify_chain(chain_of([event]), DEV, MODEL)
+    assert describe(entry) == "\n".join(
+        [
+            "    1  2026-03-02 12:00:00  promotion verified",
+            f"       {bundle(1)} → {bundle(2)}",
+            "       pull request 2, approved by ann, bob, by mlops[bot]",
+            "       data houses@2, source " + f"{2:040x}",
+            "       deployed from " + f"{2:040x}",
+            '       because "it says \\"no\\""',
+        ]
+    )
+
+
+def test_what_a_record_does_not_say_is_not_described() -> None:
+    bare = {"pull_request": None, "approvers": (), "actor": "", "dataset": "", "commit": None, "before": None}
+    (entry,) = verify_chain(chain_of([verified(1, **bare).model_copy(update={"at": NOON})]), DEV, MODEL)
+    assert describe(entry) == f"    1  2026-03-02 12:00:00  promotion verified\n       nothing → {bundle(1)}"
+
+
+# --- fetched from the registry ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def environment(account: EmulatedAccount) -> EnvironmentDescriptor:
+    return make_signing_environment()
+
+
+@pytest.fixture
+def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
+    return with_empty_registry(environment)
+
+
+def append(descriptor: EnvironmentDescriptor, *numbers: int) -> None:
+    for number in numbers:
+        Ledger(descriptor, MODEL).append(lambda _, number=number: verified(number))  # type: ignore[misc]
+
+
+def key_of(number: int) -> str:
+    return f"ledger/{MODEL}/{number:010d}.dsse.json"
+
+
+def asked_for(descriptor: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the records that are fetched from now on."""
+    numbers: list[int] = []
+    envelope = Ledger.envelope
+
+    def noted(ledger: Ledger, number: int) -> bytes:
+        numbers.append(number)
+        return envelope(ledger, number)
+
+    monkeypatch.setattr(Ledger, "envelope", noted)
+    return numbers
+
+
+def test_only_new_records_are_fetched_and_the_copy_says_the_same_offline(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read_history(tmp_path / "x", MODEL, dev) == []
+    append(dev, 1, 2, 3)
+    assert len(read_history(tmp_path / "x", MODEL, dev)) == 3
+    append(dev, 4, 5)
+    numbers = asked_for(dev, monkeypatch)
+    entries = read_history(tmp_path / "x", MODEL, dev, verify=True)
+    assert sorted(numbers) == [3, 4, 5], "the last one that is known is looked at again, and no other"
+    assert read_history(tmp_path / "x", MODEL, None, verify=True) == entries
+    assert [entry.event.to for entry in entries] == [bundle(number) for number in range(1, 6)]
+
+
+def test_a_copy_that_was_cut_is_completed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    append(dev, 1, 2, 3)
+    entries = read_history(tmp_path, MODEL, dev)
+    path = tmp_path / f"{MODEL}.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert read_history(tmp_path, MODEL, dev, verify=True) == entries
+    assert path.read_bytes() == whole
+
+
+def test_records_that_were_removed_from_the_registry_are_noticed_by_the_copy(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    append(dev, 1, 2, 3)
+    read_history(tmp_path, MODEL, dev)
+    boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(3))
+    with pytest.raises(BrokenLedgerError, match=r"dev has 2 records; 3 were fetched before"):
+        read_history(tmp_path, MODEL, dev)
+
+
+def test_a_newest_record_that_was_replaced_is_noticed_by_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    """By whoever holds the signing key, even: the chain in the registry verifies, but it is another one."""
+    append(dev, 1, 2)
+    read_history(tmp_path, MODEL, dev)
+    boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(2))
+    append(dev, 9)
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is not the one that was fetched before"):
+        read_history(tmp_path, MODEL, dev)
+
+
+def test_a_record_that_does_not_verify_never_gets_into_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    append(dev, 1, 2)
+    read_history(tmp_path, MODEL, dev)
+    before = (tmp_path / f"{MODEL}.jsonl").read_bytes()
+    s3 = boto3.client("s3")
+    s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=CHAIN[2])
+    with pytest.raises(BrokenLedgerError, match="record 3 of price carries no valid signature"):
+        read_history(tmp_path, MODEL, dev)
+    second = Ledger(dev, MODEL).envelope(2)
+    s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=second)
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 2 of price in dev"):
+        read_history(tmp_path, MODEL, dev)
+    assert (tmp_path / f"{MODEL}.jsonl").read_bytes() == before
+    assert len(read_history(tmp_path, MODEL, None, verify=True)) == 2
+
+
+def test_a_record_that_would_not_stay_on_its_line_never_gets_into_the_copy(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    append(dev, 1)
+    content = Ledger(dev, MODEL).envelope(1)
+    boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key_of(1), Body=content + b"\n")
+    with pytest.raises(BrokenLedgerError, match="is not written as the ledger writes it"):
+        read_history(tmp_path, MODEL, dev)
+    assert not (tmp_path / f"{MODEL}.jsonl").exists()
+
+
+def test_a_copy_of_an_environment_that_was_made_anew_is_not_mixed_with_it(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    write_copy(tmp_path, CHAIN)
+    with pytest.raises(MlopsError, match="was signed by another key than dev has now") as caught:
+        read_history(tmp_path, MODEL, dev)
+    assert "delete the folder" in caught.value.fix
