@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines.declarations.bundle import GoldenPredictions, Tensor
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.promotion import endpoint as module
+from pipelines.promotion.endpoint import PROBES, Endpoint, connected, verify
+from tests.pipelines.promotion.world import serving
+from tests.pipelines.registry.chains import offline_environment
+
+MODEL = "price"
+DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+GOLDEN = GoldenPredictions(
+    inputs=(Tensor(name="x", datatype="FP32", shape=(2, 2), data=(1.0, 2.0, 3, 4.5)),),
+    outputs=(
+        Tensor(name="y", datatype="FP32", shape=(2, 1), data=(150, 7.5)),
+        Tensor(name="label", datatype="BYTES", shape=(2, 1), data=("low", "high")),
+    ),
+)
+
+
+class Pod:
+    """What a server of the bundle answers, unless told otherwise.
+
+    Attributes:
+        asked: path and body of every request.
+        changes: function of the number of the request and its answer to another answer.
+    """
+
+    def __init__(self, change: Callable[[int, Any], Any] = lambda _, answer: answer) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.change = change
+
+    def __call__(self, path: str, body: bytes) -> tuple[int, bytes] | None:
+        self.asked.append((path, json.loads(body) if body else None))
+        if path == f"/v2/models/{MODEL}":
+            answer: Any = {"name": MODEL, "versions": [DIGEST]}
+        else:
+            (x,) = self.asked[-1][1]["inputs"]
+            rows = [x["data"][i : i + 2] for i in range(0, len(x["data"]), 2)]
+            golden = {(1.0, 2.0): (150.0, "low"), (3.0, 4.5): (7.5, "high")}
+            found = [golden[float(a), float(b)] for a, b in rows]
+            answer = {
+                "model_version": DIGEST,
+                "outputs": [
+                    {"name": "y", "shape": [len(rows), 1], "data": [y for y, _ in found]},
+                    {"name": "label", "shape": [len(rows), 1], "data": [label for _, label in found]},
+                ],
+            }
+        answer = self.change(len(self.asked), answer)
+        if answer is None or isinstance(answer, tuple):
+            return answer
+        return 200, answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+
+
+@pytest.fixture(autouse=True)
+def golden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "golden_of", lambda *_: GOLDEN)
+
+
+@contextmanager
+def environment(pod: Any) -> Iterator[EnvironmentDescriptor]:
+    with serving(pod) as url:
+        yield offline_environment().model_copy(update={"endpoints": {MODEL: url}})
+
+
+def test_an_endpoint_is_verified_whole_row_by_row_and_by_its_latency() -> None:
+    pod = Pod()
+    with environment(pod) as dev:
+        found = verify(dev, MODEL, DIGEST, 1000.0)
+    assert (found.bundle, found.rows, found.requests) == (DIGEST, 2, PROBES)
+    assert 0 < found.median_ms <= found.p99_ms < 1000
+    paths = [path for path, _ in pod.asked]
+    assert paths == [f"/v2/models/{MODEL}", *[f"/v2/models/{MODEL}/infer"] * (PROBES + 1)]
+    shapes = [body["inputs"][0]["shape"] for _, body in pod.asked[1:]]
+    assert shapes == [[2, 2], *[[1, 2]] * PROBES]
+    assert [body["inputs"][0]["data"] for _, body in pod.asked[2:4]] == [[1.0, 2.0], [3.0, 4.5]]
+
+
+def second_y(answer: dict[str, Any], value: Any) -> dict[str, Any]:
+    answer["outputs"][0]["data"][-1] = value
+    return answer
+
+
+WRONG: dict[str, tuple[Callable[[int, Any], Any], str]] = {
+    "it serves another bundle": (lambda n, a: {"versions": [OTHER]} if n == 1 else a, f"serves {OTHER}; expected"),
+    "it serves two bundles": (lambda n, a: {"versions": [OTHER, DIGEST]} if n == 1 else a, "does not say which bundle"),
+    "it does not say what it serves": (lambda n, a: {} if n == 1 else a, "does not say which bundle"),
+    "the first answer comes from another bundle": (
+        lambda n, a: a | {"model_version": OTHER} if n == 2 else a,
+        f"answered from {OTHER}; expected {DIGEST}",
+    ),
+    "a later answer comes from another bundle": (
+        lambda n, a: a | {"model_version": OTHER} if n == 20 else a,
+        f"answered from {OTHER}; expected {DIGEST}",
+    ),
+    "a value of the whole batch is wrong": (lambda n, a: second_y(a, 7.6) if n == 2 else a, "expected 7.5, found 7.6"),
+    "a value of a single row is wrong": (lambda n, a: second_y(a, 151.0) if n == 3 else a, "expected 150, found 151.0"),
+    "a label is wrong": (
+        lambda n, a: a | {"outputs": [a["outputs"][0], a["outputs"][1] | {"data": ["low", "low"]}]} if n == 2 else a,
+        "expected 'high', found 'low'",
+    ),
+    "a value is no number": (lambda n, a: second_y(a, None) if n == 2 else a, "expected 7.5, found None"),
+    "an output is missing": (lambda n, a: a | {"outputs": a.get("outputs", [])[:1]}, "the model does not give it"),
+    "there are no outputs": (lambda n, a: {"model_version": DIGEST} if n > 1 else a, "the model does not give it"),
+    "the outputs are no list of outputs": (
+        lambda n, a: a | {"outputs": [1, "y"]} if n > 1 else a,
+        "the model does not give it",
+    ),
+    "it answers with an error": (
+        lambda n, a: (500, b'{"error":"boom"}') if n == 9 else a,
+        'answered 500: {"error":"boom"}',
+    ),
+    "it is overloaded": (lambda n, a: (503, b"busy") if n == 2 else a, "answered 503: busy"),
+    "it does not answer in JSON": (lambda n, a: b"<html>" if n == 2 else a, "did not answer with a JSON object"),
+    "it answers with a list": (lambda n, a: b"[]" if n == 1 else a, "did not answer with a JSON object"),
+    "it answers with what is nested without end": (
+        lambda n, a: b"[" * 100_000 if n == 1 else a,
+        "did not answer with a JSON object",
+    ),
+    "it never answers": (lambda n, a: None, "ends the connection without an answer"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_endpoint_is_refused_when(case: str) -> None:
+    change, says = WRONG[case]
+    with environment(Pod(change)) as dev, pytest.raises(MlopsError) as caught:
+        verify(dev, MODEL, DIGEST, 1000.0)
+    assert says in caught.value.what
+
+
+def test_a_value_within_the_tolerance_is_the_golden_one_even_where_that_is_a_whole_number() -> None:
+    """150.0 is written 150 in canonical JSON; it stays the value of a float."""
+
+    def a_little_off(number: int, answer: Any) -> Any:
+        for output in answer.get("outputs", ())[:1]:
+            output["data"] = [value * (1 + 5e-5) for value in output["data"]]
+        return answer
+
+    with environment(Pod(a_little_off)) as dev:
+        assert verify(dev, MODEL, DIGEST, 1000.0).rows == 2
+
+
+def test_an_endpoint_that_is_too_slow_is_refused_by_its_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(float(n) for n in range(1000))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock) * 0.025))
+    with environment(Pod()) as dev:
+        assert verify(dev, MODEL, DIGEST, 25.1).median_ms == pytest.approx(25.0)
+        with pytest.raises(
+            MlopsError, match=r"half of the answers of http://\S+ take 25.0 ms or more; the budget is 24"
+        ):
+            verify(dev, MODEL, DIGEST, 24.0)
+
+
+def test_one_slow_answer_does_not_refuse_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = [0.001] * 1000
+    ticks[41] = 5.0
+    clock = accumulate(ticks)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with environment(Pod()) as dev:
+        found = verify(dev, MODEL, DIGEST, 10.0)
+    assert (found.median_ms, found.p99_ms) == (pytest.approx(1.0), pytest.approx(5000.0))
+
+
+def test_a_bundle_without_golden_predictions_cannot_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = GOLDEN.model_copy(
+        update={
+            "inputs": tuple(t.model_copy(update={"shape": (0, 2), "data": ()}) for t in GOLDEN.inputs),
+            "outputs": tuple(t.model_copy(update={"shape": (0, 1), "data": ()}) for t in GOLDEN.outputs),
+        }
+    )
+    monkeypatch.setattr(module, "golden_of", lambda *_: empty)
+    with environment(Pod()) as dev, pytest.raises(MlopsError, match="holds no golden prediction"):
+        verify(dev, MODEL, DIGEST, 1000.0)
+
+
+# --- the connection ---------------------------------------------------------------------------------------------------
+
+
+def test_a_kept_connection_that_the_server_closed_is_opened_again() -> None:
+    """As a server or a load balancer may do at any time between two requests."""
+    closes = Pod(lambda n, answer: None if n in (2, 4) else answer)
+    with serving(closes) as url:
+        endpoint = Endpoint(url, MODEL)
+        assert [endpoint.served() for _ in range(3)] == [DIGEST] * 3
+        endpoint.close()
+    assert len(closes.asked) == 5
+
+
+def test_one_connection_serves_all_requests() -> None:
+    ports: set[int] = set()
+
+    class Noting(Pod):
+        pass
+
+    with serving(Noting()) as url:
+        endpoint = Endpoint(url, MODEL)
+        for _ in range(3):
+            endpoint.served()
+            assert endpoint._connection.sock is not None
+            ports.add(endpoint._connection.sock.getsockname()[1])
+        endpoint.close()
+    assert len(ports) == 1
+
+
+def test_an_endpoint_that_is_not_there_says_so() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(MlopsError, match=f"{address}/v2/models/price "):
+        Endpoint(address, MODEL).served()
+
+
+def test_an_endpoint_that_does_not_answer_in_time_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", MODEL, timeout=0.05)
+        with pytest.raises(MlopsError, match="does not answer: timed out"):
+            endpoint.served()
+        endpoint.close()
+
+
+def test_an_endpoint_that_speaks_something_else_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            for _ in range(2):
+                peer, _ = listener.accept()
+                with peer:
+                    peer.recv(1000)
+                    peer.sendall(b"220 mail.example.org ESMTP\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        endpoint = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}", MODEL, timeout=5)
+        with pytest.raises(MlopsError, match="without an answer"):
+            endpoint.served()
+        thread.join()
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_ANSWER", 1000)
+    with serving(Pod(lambda *_: b" " * 1001)) as url, pytest.raises(MlopsError, match="answered more than 1000 bytes"):
+        Endpoint(url, MODEL).served()
+
+
+def test_a_path_in_the_address_is_kept_and_https_is_spoken_where_it_says_so() -> None:
+    pod = Pod(lambda _, answer: {"versions": [DIGEST]})
+    with serving(
+        lambda path, body: pod("/v2/models/price", body) if path == "/dev/v2/models/price" else (404, b"")
+    ) as url:
+        endpoint = Endpoint(f"{url}/dev/", MODEL)
+        assert endpoint.served() == DIGEST
+        endpoint.close()
+    secure = Endpoint("https://models.example.org", MODEL)
+    assert (type(secure._connection).__name__, secure._connection.port) == ("HTTPSConnection", 443)
+
+
+def test_a_model_without_an_endpoint_is_an_error() -> None:
+    with pytest.raises(MlopsError, match="price has no endpoint in dev"), connected(offline_environment(), MODEL):
+        pytest.fail("it connected")

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.promotion.served import LONGEST, Served, count_requests
+from pipelines.registry import store
+from tests.aws import EmulatedAccount, make_environment
+
+MODEL = "price"
+BUNDLE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+NOW = datetime(2026, 3, 2, 0, 20, tzinfo=UTC)
+SINCE = datetime(2026, 3, 1, 22, 30, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def environment(account: EmulatedAccount) -> EnvironmentDescriptor:
+    return make_environment()
+
+
+@pytest.fixture
+def dev(environment: EnvironmentDescriptor, request: pytest.FixtureRequest) -> EnvironmentDescriptor:
+    bucket = f"logs-{abs(hash(request.node.nodeid))}"
+    boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    return environment.model_copy(update={"logs_bucket": bucket})
+
+
+def line(at: datetime, **changes: Any) -> dict[str, Any]:
+    written = f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return {"time": written, "model": MODEL, "bundle": BUNDLE, "id": "1", "trace": "0" * 32, "rows": 1, **changes}
+
+
+def log(
+    descriptor: EnvironmentDescriptor,
+    at: datetime,
+    *lines: dict[str, Any] | bytes,
+    pod: str = "pod-1",
+    model: str = MODEL,
+) -> None:
+    """Lines in the object of the hour that they were written in."""
+    content = b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in lines)
+    key = f"inference/{model}/{at.astimezone(UTC):%Y/%m/%d/%H}/{pod}.jsonl"
+    boto3.client("s3").put_object(Bucket=descriptor.logs_bucket, Key=key, Body=content)
+
+
+def count(descriptor: EnvironmentDescriptor, since: datetime = SINCE) -> Served:
+    return count_requests(descriptor, MODEL, BUNDLE, since, now=NOW)
+
+
+def test_requests_are_counted_across_hours_and_midnight(dev: EnvironmentDescriptor) -> None:
+    for hours in (-1.5, -1, -0.5, 0.2):
+        at = NOW.replace(minute=0) + timedelta(hours=hours)
+        log(dev, at, line(at), line(at + timedelta(seconds=1)), pod=f"pod-{hours}")
+    assert count(dev) == Served(8, 0)
+
+
+def test_what_was_answered_before_is_not_counted_to_the_millisecond(dev: EnvironmentDescriptor) -> None:
+    log(dev, SINCE, line(SINCE - timedelta(milliseconds=1)), line(SINCE), line(SINCE + timedelta(milliseconds=1)))
+    earlier = SINCE - timedelta(hours=1)
+    log(dev, earlier, line(earlier))
+    assert count(dev) == Served(2, 0)
+
+
+def test_a_time_in_another_zone_is_the_same_time(dev: EnvironmentDescriptor) -> None:
+    from datetime import timezone
+
+    log(dev, SINCE, line(SINCE))
+    assert count(dev, SINCE.astimezone(timezone(timedelta(hours=9)))) == Served(1, 0)
+
+
+def test_only_the_bundle_and_the_model_in_question_count(dev: EnvironmentDescriptor) -> None:
+    log(dev, NOW, line(NOW), line(NOW, bundle=OTHER))
+    log(dev, NOW, line(NOW), pod="pod-2")
+    log(dev, NOW, line(NOW), model="churn")
+    log(dev, NOW, line(NOW), model="price-of-houses")
+    assert count(dev) == Served(2, 0)
+
+
+def test_server_errors_count_as_requests_and_as_errors_and_refusals_do_not(dev: EnvironmentDescriptor) -> None:
+    log(dev, NOW, line(NOW), line(NOW, status=500), line(NOW, status=503), line(NOW, status=499), line(NOW, status=200))
+    assert count(dev) == Served(5, 2)
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"1",
+        b'{"bundle":"x"}',
+        b"[" * 100_000,
+        line(NOW) | {"time": "yesterday"},
+        line(NOW) | {"time": None},
+        line(NOW) | {"time": "2026-03-02T00:10:00"},
+        line(NOW) | {"status": "500"},
+        line(NOW) | {"status": None},
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_line_that_is_none_of_the_log_counts_as_nothing_and_stops_nothing(
+    dev: EnvironmentDescriptor, malformed: bytes | dict[str, Any]
+) -> None:
+    log(dev, NOW, line(NOW), malformed, line(NOW, status=500))
+    assert count(dev) == Served(2, 1)
+
+
+def test_a_log_without_lines_and_no_log_at_all_are_no_requests(dev: EnvironmentDescriptor) -> None:
+    assert count(dev) == Served(0, 0)
+    log(dev, NOW)
+    assert count(dev) == Served(0, 0)
+
+
+def test_what_is_long_past_is_not_read(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
+    for days in (8, 6):
+        at = NOW - timedelta(days=days)
+        log(dev, at, line(at))
+    listed: list[str] = []
+    sizes = store.sizes
+    monkeypatch.setattr(store, "sizes", lambda b, prefix, **k: listed.append(prefix) or sizes(b, prefix, **k))
+    assert count(dev, NOW - timedelta(days=400)) == Served(1, 0)
+    assert len(listed) == LONGEST.days + 1, "one listing a day"
+
+
+def test_a_log_that_cannot_be_read_is_an_error_and_not_a_quiet_day(
+    dev: EnvironmentDescriptor, account: EmulatedAccount
+) -> None:
+    log(dev, NOW, line(NOW))
+    account.denied.add(dev.logs_bucket)
+    with pytest.raises(store.AccessDeniedError):
+        count(dev)
