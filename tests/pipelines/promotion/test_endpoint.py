@@ -166,7 +166,7 @@ def test_an_endpoint_that_is_too_slow_is_refused_by_its_median(monkeypatch: pyte
 
 def test_one_slow_answer_does_not_refuse_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = [0.001] * 1000
-    ticks[41] = 5.0
+    ticks[40] = 5.0
     clock = accumulate(ticks)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     with environment(Pod()) as dev:
