@@ -85,7 +85,12 @@ def _deployment(root: Path, home: Path, stack: str, progress: Progress) -> Deplo
 
 def keep_the_rules(resources: Sequence[PlannedResource]) -> Iterable[object]:
     """The rules of `infra.policies` over a plan of the engine."""
-    judged = [
+    return violations(judged(resources))
+
+
+def judged(resources: Sequence[PlannedResource]) -> list[JudgedResource]:
+    """A plan of the engine as the rules see it."""
+    return [
         JudgedResource(
             type=resource.type,
             name=resource.name,
@@ -96,7 +101,6 @@ def keep_the_rules(resources: Sequence[PlannedResource]) -> Iterable[object]:
         )
         for resource in resources
     ]
-    return violations(judged)
 
 
 def prepare_account(root: Path, home: Path) -> None:

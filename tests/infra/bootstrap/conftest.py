@@ -1,10 +1,12 @@
-"""An emulated account that the bootstrap made ready, and ways to be a job on GitHub that signs in to it."""
+"""An emulated account that the bootstrap made ready, and environments in it that their own roles brought up."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,96 @@ from botocore.config import Config
 from infra.local.aws.access.web_identity import published_keys
 from infra.local.aws.account import ISSUERS, Account, start
 from infra.local.aws.provider import AwsProvider
-from infra.local.deploy import ACCOUNT_STACK, keep_the_rules
+from infra.local.deploy import ACCOUNT_STACK, judged, keep_the_rules
 from infra.local.engine.deployment import Deployment
+from infra.local.engine.provider import Created, Diff
 from infra.local.github.oidc import Issuer
 from infra.local.github.trust import AUDIENCE, ISSUER
-from tests.infra.recording import ROOT
+from infra.policies import PlannedResource
+from tests.infra.recording import ROOT, copy_project, release_everywhere
 
 REPOSITORY = "acme/mlops"
 """As `Pulumi.account.yaml` says."""
+
+
+def subject(name: str, repository: str = REPOSITORY) -> str:
+    """Who a job in an environment of GitHub is."""
+    return f"repo:{repository}:environment:{name}"
+
+
+class AnyCluster:
+    """A cluster that takes everything and says that it is there: what counts here is what AWS says."""
+
+    def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
+        return inputs
+
+    def diff(
+        self, type_: str, old_inputs: dict[str, Any], new_inputs: dict[str, Any], old_outputs: dict[str, Any]
+    ) -> Diff:
+        return Diff(tuple(key for key in new_inputs if old_inputs.get(key) != new_inputs[key]))
+
+    def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
+        return Created(urn.rpartition("::")[2], dict(inputs))
+
+    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+        return dict(outputs)
+
+    def update(
+        self,
+        urn: str,
+        type_: str,
+        id_: str,
+        old_inputs: dict[str, Any],
+        new_inputs: dict[str, Any],
+        old_outputs: dict[str, Any],
+    ) -> Created:
+        return Created(id_, dict(new_inputs))
+
+    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        return None
+
+    def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError(token)
+
+    def recorded(self, type_: str, inputs: dict[str, Any]) -> dict[str, str]:
+        return {}
+
+
+_SESSION = boto3.Session()  # one for all: it reads what services there are, which takes a while
+
+
+class Somebody:
+    """Clients with some credentials, which give up at once when they are refused.
+
+    Args:
+        account: where.
+        key: as STS gives it.
+    """
+
+    def __init__(self, account: Account, key: Mapping[str, Any]) -> None:
+        names = {"ID": "AccessKeyId", "SECRET": "SecretAccessKey", "TOKEN": "SessionToken"}
+        self._account = account
+        self._key = {name: key[given] for name, given in names.items() if key.get(given)}
+        self._clients: dict[str, Any] = {}
+
+    def __getitem__(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = _SESSION.client(
+                service,
+                endpoint_url=self._account.endpoint,
+                region_name=self._account.region,
+                aws_access_key_id=self._key["ID"],
+                aws_secret_access_key=self._key["SECRET"],
+                aws_session_token=self._key.get("TOKEN"),
+                config=Config(retries={"total_max_attempts": 1}),
+            )
+        return self._clients[service]
+
+    def environ(self) -> dict[str, str]:
+        """The standard variables by which SDKs are this somebody."""
+        variables = {"ID": "AWS_ACCESS_KEY_ID", "SECRET": "AWS_SECRET_ACCESS_KEY", "TOKEN": "AWS_SESSION_TOKEN"}
+        given = {variables[name]: value for name, value in self._key.items()}
+        return {**self._account.environ(), "AWS_SHARED_CREDENTIALS_FILE": os.devnull, **given}
 
 
 @dataclass(frozen=True)
@@ -32,72 +116,101 @@ class Ready:
     Attributes:
         account: the account.
         home: of the local target.
+        project: a copy of this repository in which everything is released.
         outputs: what the bootstrap exports.
+        graph: the resources that the bootstrap made.
         issuer: GitHub's.
     """
 
     account: Account
     home: Path
-    outputs: dict[str, Any]
+    project: Path
+    outputs: Mapping[str, Any]
+    graph: Sequence[PlannedResource]
     issuer: Issuer
+    _signed_in: dict[str, Somebody] = field(default_factory=dict)
 
     def role(self, name: str) -> str:
         """ARN of the role of a GitHub environment: `preview`, or one that is deployed."""
-        outputs = self.outputs
-        return str(outputs["preview_role"] if name == "preview" else outputs["deploy_roles"][name])
+        return str(self.outputs["preview_role"] if name == "preview" else self.outputs["deploy_roles"][name])
 
-    def session(self, credentials: dict[str, Any]) -> boto3.Session:
-        """Somebody with credentials that STS gave."""
-        return boto3.Session(
-            aws_access_key_id=credentials["AccessKeyId"],
-            aws_secret_access_key=credentials["SecretAccessKey"],
-            aws_session_token=credentials["SessionToken"],
-            region_name=self.account.region,
+    @cached_property
+    def operator(self) -> Somebody:
+        """Who may do everything."""
+        return self._of_file("credentials")
+
+    @cached_property
+    def pod_identity(self) -> Somebody:
+        """The stand-in of EKS Pod Identity."""
+        return self._of_file("pod-identity-credentials")
+
+    def _of_file(self, name: str) -> Somebody:
+        lines = (self.account.home / name).read_text().split()
+        return Somebody(self.account, {"AccessKeyId": lines[3], "SecretAccessKey": lines[6]})
+
+    def somebody(self, **key: Any) -> Somebody:
+        """Somebody with credentials as STS gives them."""
+        return Somebody(self.account, key)
+
+    @cached_property
+    def _sts(self) -> Any:
+        return Somebody(self.account, {"AccessKeyId": "nobody", "SecretAccessKey": "nothing"})["sts"]
+
+    def as_job(self, name: str) -> Somebody:
+        """A job of a GitHub environment, with that environment's role."""
+        if name not in self._signed_in:
+            self._signed_in[name] = self.sign_in(name)
+        return self._signed_in[name]
+
+    def sign_in(self, name: str, subject_: str = "", *, token: str = "", **claims: str) -> Somebody:
+        """Take the role of a GitHub environment as a job does, by default one of that environment.
+
+        Raises what STS answers when the role does not let it in.
+        """
+        said = {"sub": subject_ or subject(name), "aud": AUDIENCE, **claims}
+        answer = self._sts.assume_role_with_web_identity(
+            RoleArn=self.role(name), RoleSessionName="run-1", WebIdentityToken=token or self.issuer.token(said)
         )
+        return self.somebody(**answer["Credentials"])
 
-    def client(self, service: str, session: boto3.Session) -> Any:
-        """A client of somebody, which gives up at once."""
-        once = Config(retries={"total_max_attempts": 1})
-        return session.client(service, endpoint_url=self.account.endpoint, config=once)
+    def deployment(self, who: Somebody, environment: str) -> Deployment:
+        """The main program's stack of an environment, run by somebody."""
+        providers = {"aws": AwsProvider(who.environ(), self.account.home), "kubernetes": AnyCluster()}
+        return Deployment(self.project, environment, providers, self.home, policies=[keep_the_rules])
 
 
 @pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     home = tmp_path_factory.mktemp("account")
+    project = release_everywhere(copy_project(home / "project"))
+    (project / "infra").mkdir()
+    shutil.copy(ROOT / "infra" / "__main__.py", project / "infra")
     account = start(home / "aws")
     try:
-        provider = AwsProvider(account.environ(), account.home)
-        deployment = Deployment(
-            ROOT / "infra" / "bootstrap", ACCOUNT_STACK, {"aws": provider}, home, policies=[keep_the_rules]
+        made: list[Any] = []
+
+        def keep(resources: Sequence[Any]) -> tuple[()]:
+            made[:] = judged(resources)
+            return ()
+
+        bootstrap = Deployment(
+            ROOT / "infra" / "bootstrap",
+            ACCOUNT_STACK,
+            {"aws": AwsProvider(account.environ(), account.home)},
+            home,
+            policies=[keep_the_rules, keep],
         )
+        outputs = bootstrap.up().outputs
         (home / "github").mkdir()
         issuer = Issuer(home / "github", published_keys(account.home / ISSUERS, ISSUER))
-        yield Ready(account, home, deployment.up().outputs, issuer)
+        yield Ready(account, home, project, outputs, tuple(made), issuer)
     finally:
         account.stop()
 
 
-SignIn = Callable[..., boto3.Session]
-
-
 @pytest.fixture(scope="session")
-def sign_in(ready: Ready) -> SignIn:
-    """Takes a role as a job of a subject does; returns its session.
-
-    Raises what STS answers when the role does not let it in.
-    """
-    sts = boto3.client("sts", endpoint_url=ready.account.endpoint, region_name=ready.account.region)
-
-    def take(role: str, subject: str, *, token: str = "", **claims: str) -> boto3.Session:
-        said = {"sub": subject, "aud": AUDIENCE, **claims}
-        answer = sts.assume_role_with_web_identity(
-            RoleArn=role, RoleSessionName="run-1", WebIdentityToken=token or ready.issuer.token(said)
-        )
-        return ready.session(answer["Credentials"])
-
-    return take
-
-
-def document(*statements: dict[str, Any]) -> str:
-    """A policy."""
-    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+def provisioned(ready: Ready) -> Ready:
+    """The same, with dev and staging up, each brought up by its own deploy role."""
+    for environment in ("dev", "staging"):
+        ready.deployment(ready.as_job(environment), environment).up()
+    return ready

@@ -12,25 +12,20 @@ from botocore.exceptions import ClientError
 
 from infra.local.github.oidc import LIFETIME_SECONDS, Issuer
 from infra.local.github.trust import AUDIENCE
-from tests.infra.bootstrap.conftest import REPOSITORY, Ready, SignIn
+from tests.infra.bootstrap.conftest import REPOSITORY, Ready, subject
 from tests.infra.conftest import ENVIRONMENTS
 
 PREVIEW = "preview"
 ROLES = (*ENVIRONMENTS, PREVIEW)
 
 
-def subject(name: str, repository: str = REPOSITORY) -> str:
-    """Who a job in an environment of GitHub is."""
-    return f"repo:{repository}:environment:{name}"
-
-
 @pytest.mark.parametrize("name", ROLES)
-def test_a_job_gets_the_role_of_its_own_environment_and_no_other(ready: Ready, sign_in: SignIn, name: str) -> None:
-    identity = ready.client("sts", sign_in(ready.role(name), subject(name))).get_caller_identity()
+def test_a_job_gets_the_role_of_its_own_environment_and_no_other(ready: Ready, name: str) -> None:
+    identity = ready.sign_in(name)["sts"].get_caller_identity()
     assert identity["Arn"].split("/")[1] == ready.role(name).rpartition("/")[2]
     for other in set(ROLES) - {name}:
         with pytest.raises(ClientError, match=r"\(AccessDenied\)"):
-            sign_in(ready.role(other), subject(name))
+            ready.sign_in(other, subject(name))
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -51,45 +46,41 @@ def test_a_job_gets_the_role_of_its_own_environment_and_no_other(ready: Ready, s
     ],
 )
 def test_no_other_repository_environment_branch_or_pull_request_gets_a_role(
-    ready: Ready, sign_in: SignIn, name: str, other: str
+    ready: Ready, name: str, other: str
 ) -> None:
     with pytest.raises(ClientError, match=r"\(AccessDenied\)"):
-        sign_in(ready.role(name), other.format(REPOSITORY, name))
+        ready.sign_in(name, other.format(REPOSITORY, name))
 
 
-def test_a_token_for_another_audience_gets_no_role(ready: Ready, sign_in: SignIn) -> None:
+def test_a_token_for_another_audience_gets_no_role(ready: Ready) -> None:
     with pytest.raises(ClientError, match=r"\(InvalidIdentityToken\).*audience"):
-        sign_in(ready.role("dev"), subject("dev"), aud="https://github.com/acme")
+        ready.sign_in("dev", aud="https://github.com/acme")
 
 
-def test_an_old_token_gets_no_role(ready: Ready, sign_in: SignIn) -> None:
+def test_an_old_token_gets_no_role(ready: Ready) -> None:
     before = time.time() - LIFETIME_SECONDS - 1
     token = ready.issuer.token({"sub": subject("dev"), "aud": AUDIENCE}, now=before)
     with pytest.raises(ClientError, match=r"\(ExpiredTokenException\)"):
-        sign_in(ready.role("dev"), "", token=token)
+        ready.sign_in("dev", token=token)
 
 
-def test_a_token_that_github_did_not_sign_gets_no_role(ready: Ready, sign_in: SignIn, tmp_path: Path) -> None:
+def test_a_token_that_github_did_not_sign_gets_no_role(ready: Ready, tmp_path: Path) -> None:
     forged = Issuer(tmp_path, tmp_path / "keys.json").token({"sub": subject("dev"), "aud": AUDIENCE})
     with pytest.raises(ClientError, match=r"\(InvalidIdentityToken\)"):
-        sign_in(ready.role("dev"), "", token=forged)
+        ready.sign_in("dev", token=forged)
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_nobody_within_the_account_can_take_a_role_not_even_its_operator(ready: Ready, name: str) -> None:
-    from infra.local.aws.cloud import Cloud
-
-    operator = Cloud(ready.account.environ(), ready.account.home).client("sts")
     with pytest.raises(ClientError, match="no resource-based policy allows the sts:AssumeRole"):
-        operator.assume_role(RoleArn=ready.role(name), RoleSessionName="operator")
+        ready.operator["sts"].assume_role(RoleArn=ready.role(name), RoleSessionName="operator")
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_a_trust_policy_is_one_statement_and_names_all_it_means(ready: Ready, name: str) -> None:
-    from infra.local.aws.cloud import Cloud
-
-    iam = Cloud(ready.account.environ(), ready.account.home).client("iam")
-    trust: Any = iam.get_role(RoleName=ready.role(name).rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+    trust: Any = ready.operator["iam"].get_role(RoleName=ready.role(name).rpartition("/")[2])["Role"][
+        "AssumeRolePolicyDocument"
+    ]
     (statement,) = trust["Statement"]
     issuer = "token.actions.githubusercontent.com"
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
