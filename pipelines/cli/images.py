@@ -72,7 +72,8 @@ def publish(environment: str, target: str) -> None:
     """Put the images of this working tree into an environment's repositories, and pin them.
 
     On the local target nothing is compiled: the image is a manifest that names the content of what would be copied
-    into it; they are kept, and its pods run them with the project's own Python environment. On AWS, the workflow `images` builds and pushes.
+    into it. Those files are kept, and its pods run them with the project's own Python environment. On AWS, the workflow
+    `images` builds and pushes.
     """
     opened: Target = open_target(target)
     if not isinstance(opened, LocalTarget):
