@@ -19,11 +19,14 @@ config = load_account()
 project = Project(Path(__file__).resolve().parents[2])
 main = parse_yaml(read_bytes(project.root / PROGRAM), project.root / PROGRAM)[0]["name"]
 caller, region = aws.get_caller_identity(), aws.get_region().region
-where = (caller.account_id, region, caller.arn.split(":")[1])
+account, partition = caller.account_id, caller.arn.split(":")[1]
 
-place = Place("account", main, config, *where)
-declared = {name: project.stack(name).config.environment for name in project.environments}
-estate = Estate(place, main, tuple(Environment(name, main, said, *where) for name, said in declared.items()))
+place = Place("account", main, config, account, region, partition)
+stacks = {name: project.stack(name).config for name in project.environments}
+environments = [
+    Environment(name, main, stack.environment, account, stack.region, partition) for name, stack in stacks.items()
+]
+estate = Estate(place, main, tuple(environments))
 
 state = State("state", place, config)
 github = GitHub("github", estate, config, state)

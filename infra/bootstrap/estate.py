@@ -50,21 +50,14 @@ class Estate:
                     fix=f"permissions_boundary: {wanted.partition(':policy/')[2]}",
                 )
 
-    def arn(self, service: str, resource: str) -> str:
-        """The ARN of something in the account's region."""
-        return self.place.arn(service, resource)
-
-    def global_arn(self, resource: str) -> str:
-        """The ARN of something of IAM, which knows no regions."""
-        return f"arn:{self.place.partition}:iam::{self.place.account}:{resource}"
-
     def boundary_name(self, environment: Environment) -> str:
         """The name of what bounds every role of an environment."""
         return f"{self.main}-{environment.name}-boundary"
 
     def boundary_arn(self, environment: Environment) -> str:
         """Its ARN, known before it exists."""
-        return self.global_arn(f"policy{PATH}{self.boundary_name(environment)}")
+        name = self.boundary_name(environment)
+        return f"arn:{environment.partition}:iam::{environment.account}:policy{PATH}{name}"
 
     def before(self, environment: Environment) -> Environment | None:
         """The environment that an environment promotes from."""

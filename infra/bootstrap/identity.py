@@ -120,7 +120,7 @@ class GitHub(pulumi.ComponentResource):
                 config.subject(environment.name),
                 f"Deploys {environment.prefix}: for the jobs of the environment {environment.name} on GitHub alone",
                 {**deploys(estate, environment), **state_of},
-                opens(estate, environment),
+                opens(environment),
             )
             self.deploy[environment.name] = Visitor(f"deploy-{environment.name}", deployer, parent=self).arn
         viewer = VisitorArgs(
@@ -128,7 +128,7 @@ class GitHub(pulumi.ComponentResource):
             provider,
             config.subject(PREVIEW),
             "Looks at every environment and changes nothing: for previews and gates",
-            {**previews(estate), "state": reads_state(estate, state.bucket.arn, state.key.arn)},
+            {**previews(estate), "state": reads_state(state.bucket.arn, state.key.arn)},
         )
         self.preview = Visitor(PREVIEW, viewer, parent=self).arn
         self.register_outputs({"deploy": self.deploy, "preview": self.preview})
@@ -150,7 +150,7 @@ class GitHub(pulumi.ComponentResource):
             name=self._estate.boundary_name(environment),
             path=PATH,
             description=f"The most that a role of {environment.prefix} can be given",
-            policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": bounds(self._estate, environment)}),
+            policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": bounds(environment)}),
             tags=self._estate.place.tags(),
             opts=pulumi.ResourceOptions(parent=self),
         )

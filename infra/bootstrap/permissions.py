@@ -136,19 +136,19 @@ def deploys(estate: Estate, environment: Environment) -> dict[str, list[Statemen
     object, a key, a table or an image.
     """
     return {
-        "storage": [*_storage(environment), *_catalogue(estate, environment)],
-        "keys": _keys(estate, environment),
-        "images": _images(estate, environment),
-        "identity": [*_roles(estate, environment), *_cluster(estate, environment)],
+        "storage": [*_storage(environment), *_catalogue(environment)],
+        "keys": _keys(environment),
+        "images": _images(environment),
+        "identity": [*_roles(estate, environment), *_cluster(environment)],
         "releases": _releases(estate, environment),
     }
 
 
-def opens(estate: Estate, environment: Environment) -> list[Statement]:
+def opens(environment: Environment) -> list[Statement]:
     """How the deployment of an environment says who may use what it has made: the buckets and the roles there."""
     return [
         allow(["s3:PutBucketPolicy"], _buckets(environment)),
-        allow(["iam:UpdateAssumeRolePolicy"], _role_names(estate, environment)),
+        allow(["iam:UpdateAssumeRolePolicy"], _role_names(environment)),
     ]
 
 
@@ -159,18 +159,16 @@ def previews(estate: Estate) -> dict[str, list[Statement]]:
     be written for it either.
     """
     everywhere = estate.environments
-    tables = [table for environment in everywhere for table in _tables(estate, environment)]
-    clusters = sorted({environment.config.cluster for environment in everywhere})
-    associations = [estate.arn("eks", f"podidentityassociation/{cluster}/*") for cluster in clusters]
+    tables = [table for environment in everywhere for table in _tables(environment)]
     return {
         "resources": [
             allow(_READ_BUCKET, [_buckets(environment) for environment in everywhere]),
             allow(_READ_CATALOGUE, sorted(set(tables))),
-            allow(_READ_REPOSITORY, [_repositories(estate, environment) for environment in everywhere]),
-            allow(_READ_ROLE, [_role_names(estate, environment) for environment in everywhere]),
-            allow(_READ_KEY, estate.arn("kms", "key/*"), StringEquals=_tagged(*(e.name for e in everywhere))),
-            allow(_READ_CLUSTER, [estate.arn("eks", f"cluster/{cluster}") for cluster in clusters]),
-            allow(_READ_ASSOCIATION, associations),
+            allow(_READ_REPOSITORY, [_repositories(environment) for environment in everywhere]),
+            allow(_READ_ROLE, [_role_names(environment) for environment in everywhere]),
+            allow(_READ_KEY, _every_key(*everywhere), StringEquals=_tagged(*everywhere)),
+            allow(_READ_CLUSTER, sorted({_cluster_of(environment) for environment in everywhere})),
+            allow(_READ_ASSOCIATION, sorted({_associations(environment) for environment in everywhere})),
             allow(["kms:ListAliases"], "*"),
         ],
         "releases": [
@@ -181,7 +179,7 @@ def previews(estate: Estate) -> dict[str, list[Statement]]:
                     *(arn for environment in everywhere for arn in _objects(environment, "logs", *_ANSWERED)),
                 ],
             ),
-            _through_s3(estate, ["kms:Decrypt"], *(environment.name for environment in everywhere)),
+            _through_s3(["kms:Decrypt"], *everywhere),
         ],
     }
 
@@ -195,7 +193,7 @@ def keeps_state(
     """
     own = f"{estate.main}/{environment.name}"
     return [
-        *reads_state(estate, bucket_arn, key_arn),
+        *reads_state(bucket_arn, key_arn),
         allow(
             ["s3:DeleteObject", "s3:PutObject"],
             [
@@ -209,7 +207,7 @@ def keeps_state(
     ]
 
 
-def reads_state(estate: Estate, bucket_arn: str, key_arn: pulumi.Input[str]) -> list[Statement]:
+def reads_state(bucket_arn: str, key_arn: pulumi.Input[str]) -> list[Statement]:
     """What reading the state of any stack needs, and opening the secrets in it."""
     return [
         allow(["s3:GetBucketLocation", "s3:ListBucket"], bucket_arn),
@@ -218,7 +216,7 @@ def reads_state(estate: Estate, bucket_arn: str, key_arn: pulumi.Input[str]) -> 
     ]
 
 
-def bounds(estate: Estate, environment: Environment) -> list[Statement]:
+def bounds(environment: Environment) -> list[Statement]:
     """The most that a role of an environment can be given: what all of its jobs and endpoints together need."""
     return [
         allow(
@@ -227,10 +225,10 @@ def bounds(estate: Estate, environment: Environment) -> list[Statement]:
         ),
         allow(
             ["kms:Decrypt", "kms:GenerateDataKey", "kms:Sign"],
-            estate.arn("kms", "key/*"),
-            StringEquals=_tagged(environment.name),
+            _every_key(environment),
+            StringEquals=_tagged(environment),
         ),
-        allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(estate, environment)),
+        allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
     ]
 
 
@@ -243,20 +241,20 @@ def _storage(environment: Environment) -> list[Statement]:
     ]
 
 
-def _catalogue(estate: Estate, environment: Environment) -> list[Statement]:
+def _catalogue(environment: Environment) -> list[Statement]:
     # Glue writes the first metadata of an Iceberg table in the name of who makes it.
     metadata = f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*/metadata/*"
     removed = _if_disposable(environment, _REMOVE_CATALOGUE)
     return [
-        allow((*_READ_CATALOGUE, *_MAKE_CATALOGUE, *removed), _tables(estate, environment)),
+        allow((*_READ_CATALOGUE, *_MAKE_CATALOGUE, *removed), _tables(environment)),
         allow(["s3:GetObject", "s3:PutObject"], metadata),
     ]
 
 
-def _keys(estate: Estate, environment: Environment) -> list[Statement]:
-    keys, own = estate.arn("kms", "key/*"), _tagged(environment.name)
+def _keys(environment: Environment) -> list[Statement]:
+    keys, own = _every_key(environment), _tagged(environment)
     asked = {"aws:RequestTag/environment": environment.name}
-    ecr = {"kms:ViaService": f"ecr.{estate.place.region}.amazonaws.com"}
+    ecr = {"kms:ViaService": f"ecr.{environment.region}.amazonaws.com"}
     return [
         allow(["kms:CreateKey"], "*", StringEquals=asked),
         # Tags come with the key when it is made; a key of another environment cannot be claimed by a tag.
@@ -264,22 +262,22 @@ def _keys(estate: Estate, environment: Environment) -> list[Statement]:
         allow((*_READ_KEY, *_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
         allow(
             ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
-            estate.arn("kms", f"alias/{environment.prefix}-*"),
+            environment.arn("kms", f"alias/{environment.prefix}-*"),
         ),
         allow(["kms:ListAliases"], "*"),
         # ECR keeps a grant for itself on the key that encrypts a repository.
         allow(["kms:CreateGrant"], keys, StringEquals={**own, **ecr}, Bool={"kms:GrantIsForAWSResource": "true"}),
-        _through_s3(estate, ["kms:Decrypt", "kms:GenerateDataKey"], environment.name),
+        _through_s3(["kms:Decrypt", "kms:GenerateDataKey"], environment),
     ]
 
 
-def _images(estate: Estate, environment: Environment) -> list[Statement]:
+def _images(environment: Environment) -> list[Statement]:
     about = (*_READ_REPOSITORY, *_MAKE_REPOSITORY, *_if_disposable(environment, _REMOVE_REPOSITORY))
     if not environment.config.trains:
-        return [allow(about, _repositories(estate, environment))]
+        return [allow(about, _repositories(environment))]
     # Images are built for, and pushed to, the first environment.
     return [
-        allow((*about, *_PUSH_IMAGE), _repositories(estate, environment)),
+        allow((*about, *_PUSH_IMAGE), _repositories(environment)),
         allow(["ecr:GetAuthorizationToken"], "*"),
     ]
 
@@ -289,7 +287,7 @@ def _if_disposable(environment: Environment, actions: Sequence[str]) -> Sequence
 
 
 def _roles(estate: Estate, environment: Environment) -> list[Statement]:
-    roles = _role_names(estate, environment)
+    roles = _role_names(environment)
     bounded = {"iam:PermissionsBoundary": estate.boundary_arn(environment)}
     return [
         allow(["iam:CreateRole", "iam:PutRolePolicy"], roles, StringEquals=bounded),
@@ -298,11 +296,10 @@ def _roles(estate: Estate, environment: Environment) -> list[Statement]:
     ]
 
 
-def _cluster(estate: Estate, environment: Environment) -> list[Statement]:
-    cluster = environment.config.cluster
+def _cluster(environment: Environment) -> list[Statement]:
     return [
-        allow([*_READ_CLUSTER, "eks:CreatePodIdentityAssociation"], estate.arn("eks", f"cluster/{cluster}")),
-        allow((*_READ_ASSOCIATION, *_MAKE_ASSOCIATION), estate.arn("eks", f"podidentityassociation/{cluster}/*")),
+        allow([*_READ_CLUSTER, "eks:CreatePodIdentityAssociation"], _cluster_of(environment)),
+        allow((*_READ_ASSOCIATION, *_MAKE_ASSOCIATION), _associations(environment)),
     ]
 
 
@@ -325,9 +322,9 @@ def _releases(estate: Estate, environment: Environment) -> list[Statement]:
         allow(["s3:PutObject"], _objects(environment, "registry", *written)),
         allow(
             ["kms:Sign"],
-            estate.arn("kms", "key/*"),
+            _every_key(environment),
             StringEquals={
-                **_tagged(environment.name),
+                **_tagged(environment),
                 "kms:MessageType": "RAW",
                 "kms:SigningAlgorithm": "ECDSA_SHA_256",
             },
@@ -338,21 +335,28 @@ def _releases(estate: Estate, environment: Environment) -> list[Statement]:
         seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_ANSWERED)]
         statements += [
             allow(["s3:ListBucket"], held, StringLike={"s3:prefix": seen}),
-            _through_s3(estate, ["kms:Decrypt"], *(other.name for other in others)),
+            _through_s3(["kms:Decrypt"], *others),
         ]
     if environment.config.trains:  # `mlops ingest --file` lands a batch
         statements.append(allow(["s3:AbortMultipartUpload", "s3:PutObject"], _objects(environment, "landing", "")))
     return statements
 
 
-def _through_s3(estate: Estate, actions: Iterable[str], *environments: str) -> Statement:
+def _through_s3(actions: Iterable[str], *environments: Environment) -> Statement:
     """The use of the keys of environments for what lies in their buckets."""
-    via = {"kms:ViaService": f"s3.{estate.place.region}.amazonaws.com"}
-    return allow(actions, estate.arn("kms", "key/*"), StringEquals={**_tagged(*environments), **via})
+    regions = sorted({f"s3.{environment.region}.amazonaws.com" for environment in environments})
+    via = {"kms:ViaService": regions if len(regions) > 1 else regions[0]}
+    return allow(actions, _every_key(*environments), StringEquals={**_tagged(*environments), **via})
 
 
-def _tagged(*environments: str) -> dict[str, Any]:
-    return {"aws:ResourceTag/environment": environments[0] if len(environments) == 1 else list(environments)}
+def _every_key(*environments: Environment) -> list[str]:
+    """The keys where environments live: a key has no name, so that conditions must say which are meant."""
+    return sorted({environment.arn("kms", "key/*") for environment in environments})
+
+
+def _tagged(*environments: Environment) -> dict[str, Any]:
+    names = [environment.name for environment in environments]
+    return {"aws:ResourceTag/environment": names if len(names) > 1 else names[0]}
 
 
 def _buckets(environment: Environment) -> str:
@@ -367,15 +371,23 @@ def _objects(environment: Environment, purpose: str, *prefixes: str) -> list[str
     return [f"{_bucket(environment, purpose)}/{prefix}*" for prefix in prefixes]
 
 
-def _tables(estate: Estate, environment: Environment) -> list[str]:
+def _tables(environment: Environment) -> list[str]:
     database = environment.catalog_database
     named = ("catalog", f"database/{database}", f"table/{database}/*")
-    return [estate.arn("glue", name) for name in named]
+    return [environment.arn("glue", name) for name in named]
 
 
-def _repositories(estate: Estate, environment: Environment) -> str:
-    return estate.arn("ecr", f"repository/{environment.prefix}/*")
+def _cluster_of(environment: Environment) -> str:
+    return environment.arn("eks", f"cluster/{environment.config.cluster}")
 
 
-def _role_names(estate: Estate, environment: Environment) -> str:
-    return estate.global_arn(f"role/{environment.prefix}-*")
+def _associations(environment: Environment) -> str:
+    return environment.arn("eks", f"podidentityassociation/{environment.config.cluster}/*")
+
+
+def _repositories(environment: Environment) -> str:
+    return environment.arn("ecr", f"repository/{environment.prefix}/*")
+
+
+def _role_names(environment: Environment) -> str:
+    return f"arn:{environment.partition}:iam::{environment.account}:role/{environment.prefix}-*"

@@ -87,11 +87,12 @@ def test_every_role_stays_below_the_quota_of_its_policies(ready: Ready) -> None:
         assert sum(len(json.dumps(one, separators=(",", ":"))) for one in documents) < LONGEST_POLICIES
 
 
-def test_prod_seals_its_secrets_with_the_key_that_the_bootstrap_makes(ready: Ready) -> None:
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_stack_seals_its_secrets_with_the_key_that_the_bootstrap_makes(ready: Ready, environment: str) -> None:
     (alias,) = named(ready, "aws:kms/alias:Alias").values()
     assert alias.at("name") == STATE_ALIAS
-    provider = str(Project(ROOT).stack("prod").secrets_provider)
-    assert provider == f"awskms://{STATE_ALIAS}?region=eu-west-1"
+    stack = Project(ROOT).stack(environment)
+    assert stack.secrets_provider == f"awskms://{STATE_ALIAS}?region={stack.config.region}"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -111,7 +112,7 @@ def test_the_boundary_takes_nothing_from_a_role_that_the_program_gives_it(
 ) -> None:
     account = estate()
     (here,) = [one for one in account.environments if one.name == environment]
-    boundary = {"Statement": bounds(account, here)}
+    boundary = {"Statement": bounds(here)}
     caller = Caller("arn:aws:iam::1:role/x", frozenset(), ACCOUNT)
     context = {"aws:resourcetag/environment": (environment,)}
     checked = 0
