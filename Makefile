@@ -23,6 +23,7 @@ setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other targ
 	@test -e .venv || ln -s $(abspath $(VENV)) .venv
 
 $(INSTALLED):
+	@test "$(VENV)" = .venv || { echo "error: $(VENV) holds other pins than this checkout; run make setup where it belongs" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
