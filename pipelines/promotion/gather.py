@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.quarantine import quarantined
 
 T = TypeVar("T")
+D = TypeVar("D", Evaluation, RequestSchema)
 
 RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
 
@@ -118,9 +119,10 @@ def gather(
     here, source = descriptors[environment], descriptors[before or environment]
     get = _Gatherer()
 
-    files = get.try_to("files", lambda: read_files(source, model, digest)) or ()
     fetched = get.try_to("bundle", lambda: bundles.fetch(source, model, digest))
     why = get.unknown.pop("bundle", "")
+    # What was fetched was re-hashed; what was not is looked at file by file, to say which one is wrong.
+    files = files_of(fetched) if fetched else get.try_to("files", lambda: read_files(source, model, digest)) or ()
 
     def of_bundle(name: str, call: Callable[[Mapping[str, bytes]], T]) -> T | None:
         if fetched is None:
@@ -149,11 +151,19 @@ def gather(
 
     head = get.try_to("live", lambda: (Ledger(here, model).head(),))
     live = head[0].event.live if head and head[0] else None
-    champion = live_schema = None
-    if live is not None:
-        current = live
-        champion = get.try_to("champion", lambda: _part(here, model, current, "evaluation.json", Evaluation))
-        live_schema = get.try_to("live_schema", lambda: _part(here, model, current, "schema.json", RequestSchema))
+    parts = ("evaluation.json", "schema.json")
+    current = get.try_to("current", lambda: bundles.fetch(here, model, live, parts)) if live is not None else None
+    why_not_current = get.unknown.pop("current", "")
+
+    def of_current(name: str, file: str, kind: type[D]) -> D | None:
+        if current is None:
+            get.unknown |= {name: why_not_current} if live is not None else {}
+            return None
+        return get.try_to(name, lambda: _read(current.files, file, kind))
+
+    champion = of_current("champion", "evaluation.json", Evaluation)
+    live_schema = of_current("live_schema", "schema.json", RequestSchema)
+    why_no_contracts = why_not or get.unknown.get("live", "") or why_not_current
 
     return Facts(
         now=now or datetime.now(UTC),
@@ -175,10 +185,16 @@ def gather(
         quarantined=get.try_to("quarantined", lambda: read_quarantines(descriptors, model)),
         contract_breaks=get.try_to(
             "contract_breaks",
-            lambda: read_contract_breaks(repository, here, vouched, live, why_not or get.unknown.get("live", "")),
+            lambda: read_contract_breaks(repository, here, vouched, current, why_no_contracts),
         ),
         unknown=get.unknown,
     )
+
+
+def files_of(fetched: bundles.FetchedBundle) -> tuple[FileContent, ...]:
+    """Every file of a bundle that was fetched whole, and so is what its manifest states."""
+    stated = {MANIFEST: fetched.digest, **{name: file.sha256 for name, file in fetched.manifest.files.items()}}
+    return tuple(FileContent(name=name, expected=found, found=found) for name, found in sorted(stated.items()))
 
 
 def read_files(descriptor: EnvironmentDescriptor, model: str, digest: str) -> tuple[FileContent, ...]:
@@ -274,25 +290,10 @@ def _on_main(repository: Repository, verified: evidence.VerifiedBundle) -> str |
     return next((commit for commit in verified.commits if repository.is_on_main(commit)), None)
 
 
-D = TypeVar("D", Evaluation, RequestSchema)
-
-
-def _part(descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, kind: type[D]) -> D:
-    """A file of a bundle, as a declaration."""
-    return _read(bundles.fetch(descriptor, model, digest, [name]).files, name, kind)
-
-
 def _read(files: Mapping[str, bytes], name: str, kind: type[D]) -> D:
     if name not in files:
         raise MlopsError(f"the bundle holds no {name}")
     return parse(files[name], kind, Path(name))
-
-
-def verified_entry(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Entry | None:
-    """The newest record that proves a bundle to have served in an environment."""
-    return next(
-        (e for e in Ledger(descriptor, model).back() if e.event.result == "verified" and e.event.to == digest), None
-    )
 
 
 def read_predecessor(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Predecessor:
@@ -301,18 +302,30 @@ def read_predecessor(descriptor: EnvironmentDescriptor, model: str, digest: str)
     Raises:
         MlopsError: its ledger or its logs cannot be read.
     """
-    entry = verified_entry(descriptor, model, digest)
-    if entry is None:
+    entries = list(_back_to(descriptor, model, digest))
+    entry = entries[-1] if entries else None
+    if entry is None or not _is_of(entry, digest):
         return Predecessor(environment=descriptor.name, verified_at=None, live=False, requests=0, errors=0)
-    head = Ledger(descriptor, model).head()
     served = count_requests(descriptor, model, digest, entry.event.at)
     return Predecessor(
         environment=descriptor.name,
         verified_at=entry.event.at,
-        live=head is not None and head.event.live == digest,
+        live=entries[0].event.live == digest,
         requests=served.requests,
         errors=served.errors,
     )
+
+
+def _back_to(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Iterator[Entry]:
+    """The records from the newest back to the one that proves a bundle to have served, or else to the first."""
+    for entry in Ledger(descriptor, model).back():
+        yield entry
+        if _is_of(entry, digest):
+            return
+
+
+def _is_of(entry: Entry, digest: str) -> bool:
+    return entry.event.result == "verified" and entry.event.to == digest
 
 
 def read_quarantines(descriptors: Mapping[str, EnvironmentDescriptor], model: str) -> dict[str, str]:
@@ -327,7 +340,7 @@ def read_contract_breaks(
     repository: Repository,
     here: EnvironmentDescriptor,
     candidate: evidence.VerifiedBundle | None,
-    live: str | None,
+    current: bundles.FetchedBundle | None,
     why_unknown: str = "",
 ) -> tuple[str, ...]:
     """What the candidate's contract takes from those who rely on the live bundle's.
@@ -336,8 +349,8 @@ def read_contract_breaks(
         repository: git.
         here: the environment that the bundle is to run in.
         candidate: it; None when it cannot be trusted.
-        live: the bundle that runs there now; None when none does, or when that is not known.
-        why_unknown: why the candidate cannot be trusted, or what is live is not known; empty when both are well.
+        current: the bundle that runs there now; None when none does, or when that is not known.
+        why_unknown: why one of the two is not known; empty when both are.
 
     Raises:
         MlopsError: a bundle or one of the contracts cannot be read, or one of the two is not known.
@@ -346,14 +359,11 @@ def read_contract_breaks(
 
     if candidate is None or why_unknown:
         raise MlopsError(why_unknown or "the bundle cannot be read")
-    if live is None:
+    if current is None or current.manifest.contract == candidate.manifest.contract:
         return ()
-    current = evidence.verify_bundle(here, candidate.manifest.model, live, [])
-    if current.manifest.contract == candidate.manifest.contract:
-        return ()
-    return tuple(
-        str(change) for change in breaking_changes(_contract(repository, current), _contract(repository, candidate))
-    )
+    relied_on = evidence.verify_bundle(here, current.manifest.model, current.digest, [])
+    old, new = _contract(repository, relied_on), _contract(repository, candidate)
+    return tuple(str(change) for change in breaking_changes(old, new))
 
 
 def _contract(repository: Repository, verified: evidence.VerifiedBundle) -> Contract:

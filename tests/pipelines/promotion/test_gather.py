@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -10,6 +12,7 @@ import pytest
 
 from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import GATES, admits, judge
 from pipelines.promotion.gather import Change, gather, proposed
@@ -24,10 +27,22 @@ from tests.signed import example_build, with_empty_registry
 
 
 @pytest.fixture
-def world(world: World) -> World:
-    """A world with a dev of its own, too."""
-    dev = with_empty_registry(world.dev)
-    return World(world.project, dev, world.staging, world.state, world.url)
+def world(first_world: World) -> World:
+    """A world with empty environments; the clone is that of all tests here, which leave it alone."""
+    dev, staging = with_empty_registry(first_world.dev), with_empty_registry(first_world.staging)
+    return World(first_world.project, dev, staging, first_world.state, first_world.url)
+
+
+@pytest.fixture
+def own(world: World, tmp_path: Path) -> World:
+    """The same with a clone of its own, for tests that change something in it."""
+    return replace(world.fresh(tmp_path), dev=world.dev)
+
+
+def proposal(bundle: str | None, replaces: str | None, environment: str = "staging") -> Change:
+    """A change of one release file."""
+    release = Release(model=MODEL, environment=environment, bundle=bundle, replaces=replaces)
+    return Change(release, (f"models/{MODEL}/releases/{environment}.yaml",))
 
 
 def facts_of(world: World, change: Change, **options: Any) -> Facts:
@@ -60,7 +75,7 @@ def test_every_fact_of_a_promotion_in_order_is_known_and_every_gate_passes(world
     go_live(world, live)
     commit = world.repository.head()
     candidate = world.ready(2)
-    change = world.release(candidate, live)
+    change = proposal(candidate, live)
     facts = facts_of(world, change)
     assert facts.unknown == {}
     assert refused(facts) == {}
@@ -90,13 +105,13 @@ def test_every_fact_of_a_promotion_in_order_is_known_and_every_gate_passes(world
 
 def test_the_first_environment_has_no_predecessor(world: World) -> None:
     digest = world.register(3)
-    facts = facts_of(world, world.release(digest, None, "dev"))
+    facts = facts_of(world, proposal(digest, None, "dev"))
     assert (facts.predecessor, facts.promotes_from, facts.unknown) == (None, None, {})
     assert refused(facts) == {}
 
 
 def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
-    change = world.release(world.register(4), None)
+    change = proposal(world.register(4), None)
     with pytest.raises(MlopsError, match="dev is not up"):
         gather(world.project, world.repository, {"staging": world.staging}, change)
 
@@ -105,7 +120,7 @@ def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
 
 
 def test_a_bundle_that_does_not_exist_leaves_no_gate_that_reads_it_passing(world: World) -> None:
-    facts = facts_of(world, world.release("sha256:" + "0" * 64, None))
+    facts = facts_of(world, proposal("sha256:" + "0" * 64, None))
     assert facts.files == () and "files" not in facts.unknown
     passing = {v.gate for v in judge(facts) if v.outcome == "pass"}
     assert passing == {"scope", "freshness", "freeze", "quarantine"}
@@ -123,7 +138,7 @@ def test_a_changed_a_missing_and_an_added_file_are_each_named(world: World) -> N
     put(world.dev.registry_bucket, prefix + "card.md", b"another card")
     put(world.dev.registry_bucket, prefix + "more.txt", b"more")
     boto3.client("s3").delete_object(Bucket=world.dev.registry_bucket, Key=prefix + "golden.json")
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     wrong = {f.name: (f.expected is None, f.found is None) for f in facts.files if f.expected != f.found}
     assert wrong == {"card.md": (False, False), "more.txt": (True, False), "golden.json": (False, True)}
     assert refused(facts)["digest"] == "fail"
@@ -134,7 +149,7 @@ def test_a_changed_manifest_is_named_and_what_it_names_is_not_believed(world: Wo
     digest = world.ready(6)
     key = bundles.prefix_of(MODEL, digest) + bundles.MANIFEST
     put(world.dev.registry_bucket, key, world.bundle(7)[0].manifest())
-    found = GATES["digest"](facts_of(world, world.release(digest, None)))
+    found = GATES["digest"](facts_of(world, proposal(digest, None)))
     assert (found.outcome, found.why) == ("fail", "bundle.json was changed")
 
 
@@ -142,7 +157,7 @@ def test_a_bundle_of_another_model_is_no_bundle_of_this_one(world: World) -> Non
     manifest, files = world.bundle(8, model="churn")
     for name, content in {**files, bundles.MANIFEST: manifest.manifest()}.items():
         put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + name, content)
-    outcomes = refused(facts_of(world, world.release(manifest.digest, None)))
+    outcomes = refused(facts_of(world, proposal(manifest.digest, None)))
     assert {"signature", "provenance", "thresholds", "runtime"} <= set(outcomes)
 
 
@@ -159,7 +174,7 @@ def test_a_bundle_without_evidence_is_refused_and_not_loaded(world: World, monke
     monkeypatch.setattr(
         "pipelines.promotion.gather.try_bundle", lambda *_: pytest.fail("a stranger's model was loaded")
     )
-    facts = facts_of(world, world.release(unsigned(world, 9), None))
+    facts = facts_of(world, proposal(unsigned(world, 9), None))
     assert (facts.signatures, "signatures" in facts.unknown) == ((), False)
     found = GATES["signature"](facts)
     assert (found.outcome, found.why) == ("fail", "there is no signed provenance and no signed evaluation")
@@ -171,7 +186,7 @@ def test_a_missing_evaluation_is_named_though_the_provenance_is_there(world: Wor
     digest = world.ready(10)
     key = evidence.prefix_of(MODEL, digest) + "evaluation.dsse.json"
     boto3.client("s3").delete_object(Bucket=world.dev.registry_bucket, Key=key)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert GATES["signature"](facts).why == "there is no signed evaluation"
 
 
@@ -183,7 +198,7 @@ def test_evidence_that_a_stranger_signed_is_refused(world: World) -> None:
     arn, pem = make_key()
     stranger = world.dev.model_copy(update={"signing_key": arn, "trusted_keys": {"dev": pem}})
     evidence.attest(stranger, manifest, digest_of_bytes(b"gates"), example_build("dev"))
-    facts = facts_of(world, world.release(manifest.digest, None))
+    facts = facts_of(world, proposal(manifest.digest, None))
     assert [s.signer for s in facts.signatures] == [None, None]
     found = GATES["signature"](facts)
     assert found.outcome == "fail" and "carries no valid signature by a trusted key" in found.why
@@ -196,7 +211,7 @@ def test_evidence_by_a_trusted_environment_that_does_not_train_is_refused(world:
     gates = digest_of_value(world.project.model(MODEL).gates.model_dump(mode="json"))
     evidence.attest(world.staging, manifest, gates, example_build("staging", commit=world.repository.head()))
     up = {**world.descriptors, "prod": with_empty_registry(world.staging)}
-    facts = gather(world.project, world.repository, up, world.release(manifest.digest, None, "prod"))
+    facts = gather(world.project, world.repository, up, proposal(manifest.digest, None, "prod"))
     assert GATES["signature"](facts).why == "staging signed the provenance; only dev may"
     assert GATES["provenance"](facts).why.startswith("it was built by staging/train-")
 
@@ -204,11 +219,11 @@ def test_evidence_by_a_trusted_environment_that_does_not_train_is_refused(world:
 # --- git --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(world: World) -> None:
-    git(world.root, "checkout", "--quiet", "-b", "feature")
-    git(world.root, "commit", "--quiet", "--allow-empty", "--message", "not merged")
-    digest = world.ready(13)
-    facts = facts_of(world, world.release(digest, None))
+def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(own: World) -> None:
+    git(own.root, "checkout", "--quiet", "-b", "feature")
+    git(own.root, "commit", "--quiet", "--allow-empty", "--message", "not merged")
+    digest = own.ready(13)
+    facts = facts_of(own, own.release(digest, None))
     assert facts.origin is not None and facts.origin.commit_on_main is None
     found = GATES["provenance"](facts)
     assert (found.outcome, found.figure) == ("fail", "not on main")
@@ -216,7 +231,7 @@ def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(world: World
 
 def test_a_bundle_made_from_a_commit_that_nobody_has_is_refused(world: World) -> None:
     digest = world.ready(14, commit="e" * 40)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert GATES["provenance"](facts).figure == "not on main"
     assert refused(facts)["thresholds"] == "inconclusive", "its bounds cannot be read"
 
@@ -226,33 +241,33 @@ def test_a_bundle_made_again_from_main_after_the_branch_is_good(world: World) ->
     gates = digest_of_value(world.project.model(MODEL).gates.model_dump(mode="json"))
     build = example_build("dev", commit=world.repository.head(), run="run-2")
     evidence.attest(world.dev, world.bundle(15)[0], gates, build)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert facts.origin is not None and facts.origin.commits == ("e" * 40, build.commit)
     assert refused(facts) == {}
 
 
-def test_a_bundle_trained_from_a_changed_folder_is_refused(world: World) -> None:
-    train = world.root / "models" / MODEL / "train.py"
+def test_a_bundle_trained_from_a_changed_folder_is_refused(own: World) -> None:
+    train = own.root / "models" / MODEL / "train.py"
     train.write_text(train.read_text() + "\n# changed, and not committed\n")
-    digest = world.ready(16)
-    git(world.root, "checkout", "--quiet", "--", ".")
-    facts = facts_of(world, world.release(digest, None))
+    digest = own.ready(16)
+    git(own.root, "checkout", "--quiet", "--", ".")
+    facts = facts_of(own, own.release(digest, None))
     assert refused(facts) == {"provenance": "fail"}
     assert "is not what the bundle was made from" in GATES["provenance"](facts).why
 
 
-def test_a_folder_that_changes_after_the_commit_is_no_reason_to_refuse(world: World) -> None:
-    digest = world.ready(17)
-    train = world.root / "models" / MODEL / "train.py"
+def test_a_folder_that_changes_after_the_commit_is_no_reason_to_refuse(own: World) -> None:
+    digest = own.ready(17)
+    train = own.root / "models" / MODEL / "train.py"
     train.write_text(train.read_text() + "\n# the next version\n")
-    commit_all(world.root, "work goes on")
-    assert refused(facts_of(world, world.release(digest, None))) == {}
+    commit_all(own.root, "work goes on")
+    assert refused(facts_of(own, own.release(digest, None))) == {}
 
 
 def test_bounds_that_were_loosened_after_the_evaluation_do_not_count(world: World) -> None:
     """A bundle evaluated under other gates than those of the commit that it says it was made from."""
     digest = world.ready(18)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert facts.policy is not None
     manifest, _ = world.bundle(19)
     bundles.push(world.dev, manifest, world.bundle(19)[1])
@@ -260,40 +275,40 @@ def test_bounds_that_were_loosened_after_the_evaluation_do_not_count(world: Worl
     evidence.attest(world.dev, manifest, digest_of_bytes(b"looser gates"), build)
     world.verify_in_dev(manifest.digest)
     world.log_requests(manifest.digest)
-    facts = facts_of(world, world.release(manifest.digest, None))
+    facts = facts_of(world, proposal(manifest.digest, None))
     assert refused(facts) == {"thresholds": "fail"}
 
 
-def test_bounds_that_are_loosened_later_on_main_do_not_count_either(world: World) -> None:
-    digest = world.ready(20)
-    path = world.project.model_file(MODEL)
+def test_bounds_that_are_loosened_later_on_main_do_not_count_either(own: World) -> None:
+    digest = own.ready(20)
+    path = own.project.model_file(MODEL)
     path.write_text(path.read_text().replace("maximum: 62.0", "maximum: 1000.0"))
-    commit_all(world.root, "Loosen the bound")
-    facts = facts_of(world, world.release(digest, None))
+    commit_all(own.root, "Loosen the bound")
+    facts = facts_of(own, own.release(digest, None))
     assert facts.policy is not None and facts.policy.gates.thresholds[0].maximum == 62.0
 
 
-def test_without_main_no_bundle_passes_for_one_that_is_on_it(world: World) -> None:
-    digest = world.ready(21)
-    change = world.release(digest, None)
-    git(world.root, "update-ref", "-d", "refs/remotes/origin/main")
-    facts = facts_of(world, change)
+def test_without_main_no_bundle_passes_for_one_that_is_on_it(own: World) -> None:
+    digest = own.ready(21)
+    change = own.release(digest, None)
+    git(own.root, "update-ref", "-d", "refs/remotes/origin/main")
+    facts = facts_of(own, change)
     assert refused(facts)["provenance"] == refused(facts)["thresholds"] == "inconclusive"
 
 
 # --- what it is held against ------------------------------------------------------------------------------------------
 
 
-def test_a_contract_that_takes_something_from_its_consumers_is_refused(world: World) -> None:
-    live = world.register(22)
-    go_live(world, live)
-    path = world.project.contract_file(DATASET)
+def test_a_contract_that_takes_something_from_its_consumers_is_refused(own: World) -> None:
+    live = own.register(22)
+    go_live(own, live)
+    path = own.project.contract_file(DATASET)
     text = path.read_text()
     assert text.count("maximum: 120") == 1
     path.write_text(text.replace("maximum: 120", "maximum: 130"))
-    commit_all(world.root, "Promise less")
-    candidate = world.ready(23)
-    facts = facts_of(world, world.release(candidate, live))
+    commit_all(own.root, "Promise less")
+    candidate = own.ready(23)
+    facts = facts_of(own, own.release(candidate, live))
     assert facts.contract_breaks == ("age: maximum was 120, is 130",)
     assert refused(facts) == {"contract": "fail"}
 
@@ -302,7 +317,7 @@ def test_contracts_that_cannot_be_compared_are_not_taken_for_equal(world: World)
     live = world.register(24, contract=digest_of_bytes(b"a contract that was never committed"))
     go_live(world, live)
     candidate = world.ready(25)
-    facts = facts_of(world, world.release(candidate, live))
+    facts = facts_of(world, proposal(candidate, live))
     assert refused(facts) == {"contract": "inconclusive"}
     assert "holds its contract" in facts.unknown["contract_breaks"]
 
@@ -316,7 +331,7 @@ def test_a_schema_that_callers_would_notice_is_refused(world: World) -> None:
         )
     )
     candidate = world.ready(27, files={"schema.json": narrower.files["schema.json"]})
-    facts = facts_of(world, world.release(candidate, live))
+    facts = facts_of(world, proposal(candidate, live))
     assert refused(facts) == {"compatibility": "fail"}
     assert GATES["compatibility"](facts).why == "the maximum of age fell to 60"
 
@@ -329,7 +344,7 @@ def _columns() -> Any:
 
 def test_a_bundle_that_does_not_work_is_told_with_its_first_wrong_value(world: World) -> None:
     digest = world.ready(28, golden=7.0)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"runtime": "fail"}
     assert "expected 7, found 91." in GATES["runtime"](facts).why
 
@@ -337,14 +352,14 @@ def test_a_bundle_that_does_not_work_is_told_with_its_first_wrong_value(world: W
 @pytest.mark.parametrize("content", [b"not a model", b"", b"\x08\x09\x12"])
 def test_a_model_that_does_not_load_is_told_and_stops_nothing(world: World, content: bytes) -> None:
     digest = world.ready(29 + len(content), files={"model.onnx": content})
-    assert refused(facts_of(world, world.release(digest, None))) == {"runtime": "fail"}
+    assert refused(facts_of(world, proposal(digest, None))) == {"runtime": "fail"}
 
 
 # --- the environment before -------------------------------------------------------------------------------------------
 
 
 def test_a_bundle_that_was_never_verified_before_is_refused(world: World) -> None:
-    facts = facts_of(world, world.release(world.register(45), None))
+    facts = facts_of(world, proposal(world.register(45), None))
     assert refused(facts) == {"order": "fail", "soak": "fail"}
 
 
@@ -352,7 +367,7 @@ def test_requests_are_counted_from_the_moment_of_verification(world: World) -> N
     digest = world.register(46)
     world.log_requests(digest)
     world.verify_in_dev(digest, at=datetime.now(UTC) + timedelta(seconds=1))
-    facts = facts_of(world, world.release(digest, None), now=datetime.now(UTC) + timedelta(hours=1))
+    facts = facts_of(world, proposal(digest, None), now=datetime.now(UTC) + timedelta(hours=1))
     assert facts.predecessor is not None and facts.predecessor.requests == 0
     assert refused(facts) == {"soak": "fail"}
 
@@ -361,7 +376,7 @@ def test_requests_that_ended_in_a_server_error_are_counted_as_errors(world: Worl
     digest = world.register(47)
     world.verify_in_dev(digest)
     world.log_requests(digest, 25, status=500)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert facts.predecessor is not None and facts.predecessor.errors == 25
     assert refused(facts) == {"soak": "fail"}
 
@@ -369,7 +384,7 @@ def test_requests_that_ended_in_a_server_error_are_counted_as_errors(world: Worl
 def test_a_bundle_that_the_environment_before_does_not_serve_any_more_is_refused(world: World) -> None:
     digest = world.ready(48)
     world.verify_in_dev(world.register(49))
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"soak": "fail"}
 
 
@@ -381,24 +396,24 @@ def test_a_bundle_quarantined_in_any_environment_goes_nowhere(world: World, wher
     digest = world.ready(50)
     entry = Quarantined(bundle=digest, reason="mae 61 is over 55", at=datetime.now(UTC))
     quarantine(world.descriptors[where], MODEL, entry)
-    facts = facts_of(world, world.release(digest, None))
+    facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"quarantine": "fail"}
     assert GATES["quarantine"](facts).why == f"it was taken out: mae 61 is over 55 (in {where})"
 
 
-def test_a_freeze_in_the_environments_configuration_refuses(world: World) -> None:
-    digest = world.ready(51)
+def test_a_freeze_in_the_environments_configuration_refuses(own: World) -> None:
+    digest = own.ready(51)
     window = "    freezes:\n      - {start: 2020-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z, reason: end of days}\n"
-    path = world.project.stack_file("staging")
+    path = own.project.stack_file("staging")
     path.write_text(path.read_text() + window)
-    assert refused(facts_of(world, world.release(digest, None))) == {"freeze": "fail"}
+    assert refused(facts_of(own, own.release(digest, None))) == {"freeze": "fail"}
 
 
 def test_a_release_that_replaces_something_else_than_what_is_live_is_refused(world: World) -> None:
     live = world.register(52)
     go_live(world, live)
     digest = world.ready(53)
-    assert refused(facts_of(world, world.release(digest, None))) == {"freshness": "fail"}
+    assert refused(facts_of(world, proposal(digest, None))) == {"freshness": "fail"}
 
 
 # --- fail closed ------------------------------------------------------------------------------------------------------
@@ -409,7 +424,7 @@ def test_a_registry_that_may_not_be_read_lets_nothing_pass_that_depends_on_it(
 ) -> None:
     live = world.register(54)
     go_live(world, live)
-    change = world.release(world.ready(55), live)
+    change = proposal(world.ready(55), live)
     account.denied.add(world.dev.registry_bucket)
     facts = facts_of(world, change)
     account.denied.clear()
@@ -424,7 +439,7 @@ def test_a_registry_that_may_not_be_read_lets_nothing_pass_that_depends_on_it(
 def test_a_registry_of_the_target_that_may_not_be_read_is_not_taken_for_a_first_release(
     world: World, account: EmulatedAccount
 ) -> None:
-    change = world.release(world.ready(56), None)
+    change = proposal(world.ready(56), None)
     account.denied.add(world.staging.registry_bucket)
     facts = facts_of(world, change)
     account.denied.clear()
@@ -433,7 +448,7 @@ def test_a_registry_of_the_target_that_may_not_be_read_is_not_taken_for_a_first_
 
 
 def test_a_log_that_may_not_be_read_is_not_taken_for_a_quiet_soak(world: World, account: EmulatedAccount) -> None:
-    change = world.release(world.ready(57), None)
+    change = proposal(world.ready(57), None)
     account.denied.add(world.dev.logs_bucket)
     facts = facts_of(world, change)
     account.denied.clear()
@@ -441,7 +456,7 @@ def test_a_log_that_may_not_be_read_is_not_taken_for_a_quiet_soak(world: World, 
 
 
 def test_a_broken_ledger_lets_nothing_pass_that_depends_on_it(world: World) -> None:
-    change = world.release(world.ready(58), None)
+    change = proposal(world.ready(58), None)
     for descriptor in (world.dev, world.staging):
         put(descriptor.registry_bucket, f"ledger/{MODEL}/0000000002.dsse.json", b"{}")
     found = refused(facts_of(world, change))
@@ -449,7 +464,7 @@ def test_a_broken_ledger_lets_nothing_pass_that_depends_on_it(world: World) -> N
 
 
 def test_a_quarantine_entry_that_cannot_be_understood_blocks_everything(world: World) -> None:
-    change = world.release(world.ready(59), None)
+    change = proposal(world.ready(59), None)
     put(world.staging.registry_bucket, f"quarantine/{MODEL}/{'a' * 64}.json", b"{}")
     assert refused(facts_of(world, change)) == {"quarantine": "inconclusive"}
 
@@ -457,7 +472,7 @@ def test_a_quarantine_entry_that_cannot_be_understood_blocks_everything(world: W
 def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> None:
     live = world.register(60)
     go_live(world, live)
-    change = world.release(world.ready(61), live)
+    change = proposal(world.ready(61), live)
     for name in ("evaluation.json", "schema.json"):
         put(world.staging.registry_bucket, bundles.prefix_of(MODEL, live) + name, b"{}")
     found = refused(facts_of(world, change))
@@ -467,37 +482,37 @@ def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> No
 # --- what a change proposes -------------------------------------------------------------------------------------------
 
 
-def test_a_change_proposes_the_releases_that_it_leaves_behind(world: World) -> None:
-    base = world.repository.head()
-    digest = world.register(62)
-    world.release(digest, None)
-    (world.root / "README.md").write_text("more")
-    commit_all(world.root, "and something else")
-    (change,) = proposed(world.repository, base, "HEAD")
+def test_a_change_proposes_the_releases_that_it_leaves_behind(own: World) -> None:
+    base = own.repository.head()
+    digest = own.register(62)
+    own.release(digest, None)
+    (own.root / "README.md").write_text("more")
+    commit_all(own.root, "and something else")
+    (change,) = proposed(own.repository, base, "HEAD")
     assert (change.release.bundle, change.files) == (digest, ("README.md", RELEASE))
-    assert proposed(world.repository, "HEAD", "HEAD") == []
+    assert proposed(own.repository, "HEAD", "HEAD") == []
 
 
-def test_a_release_file_that_is_wrong_is_an_error_that_names_it(world: World) -> None:
-    base = world.repository.head()
-    (world.root / RELEASE).write_text("model: x\n")
-    commit_all(world.root, "wrong")
+def test_a_release_file_that_is_wrong_is_an_error_that_names_it(own: World) -> None:
+    base = own.repository.head()
+    (own.root / RELEASE).write_text("model: x\n")
+    commit_all(own.root, "wrong")
     with pytest.raises(MlopsError, match=r"releases/staging\.yaml"):
-        proposed(world.repository, base, "HEAD")
+        proposed(own.repository, base, "HEAD")
 
 
-def test_a_release_file_that_is_taken_away_is_an_error(world: World) -> None:
-    base = world.repository.head()
-    (world.root / RELEASE).unlink()
-    commit_all(world.root, "gone")
+def test_a_release_file_that_is_taken_away_is_an_error(own: World) -> None:
+    base = own.repository.head()
+    (own.root / RELEASE).unlink()
+    commit_all(own.root, "gone")
     with pytest.raises(MlopsError):
-        proposed(world.repository, base, "HEAD")
+        proposed(own.repository, base, "HEAD")
 
 
 def test_only_a_bad_signature_is_taken_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement that could not be read for another reason is not known, and not wrong."""
     digest = world.ready(63)
-    change = world.release(digest, None)
+    change = proposal(digest, None)
 
     def unreadable(*_: Any) -> Any:
         raise MlopsError("s3:GetObject failed: connection reset")
