@@ -26,6 +26,7 @@ ACCOUNT_STACK = "account"
 """The stack of `infra/bootstrap`."""
 
 _ACCOUNT_KEY = "mlops-bootstrap:account"
+_BOOTSTRAP = Path("infra", "bootstrap")
 
 
 def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up", "destroy", "refresh"]) -> None:
@@ -40,9 +41,9 @@ def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up
     Raises:
         MlopsError: the local target does not run, or the operation failed or was refused.
     """
-    if operation == "up":
-        prepare_account(root, home)
     display = Display()
+    if operation == "up":
+        prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)
     try:
         result = getattr(deployment, operation)()
@@ -103,7 +104,7 @@ def judged(resources: Sequence[PlannedResource]) -> list[JudgedResource]:
     ]
 
 
-def prepare_account(root: Path, home: Path) -> None:
+def prepare_account(root: Path, home: Path, progress: Progress) -> None:
     """Make the account ready for the environments of a project, unless it is; see `bootstrap`.
 
     A job of a workflow cannot: as on AWS, the roles of jobs are none of theirs to make.
@@ -111,8 +112,11 @@ def prepare_account(root: Path, home: Path) -> None:
     Raises:
         MlopsError: the local target does not run, or the program failed or was refused.
     """
-    known = set((stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {}))
-    if not set(Project(root).environments) <= known and os.environ.get("GITHUB_ACTIONS") != "true":
+    if os.environ.get("GITHUB_ACTIONS") == "true" or not (root / _BOOTSTRAP).is_dir():
+        return
+    known = (stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {})
+    if not set(Project(root).environments) <= set(known):
+        progress.noticed(f"the account is made ready first, by {_BOOTSTRAP}: see docs/bootstrap.md")
         bootstrap(root, home)
 
 
@@ -132,7 +136,7 @@ def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
     """
     from infra.local.github.laptop import Roles
 
-    running, folder = target.find(home), root / "infra" / "bootstrap"
+    running, folder = target.find(home), root / _BOOTSTRAP
     deployment = Deployment(
         folder,
         ACCOUNT_STACK,
