@@ -146,8 +146,11 @@ class Demo:
                 local_target.stop(self.home)
         click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
         if self.keep:
-            click.echo(f"It is still running. Look around:\n  cd {self.project.root}\n  export MLOPS_HOME={self.home}")
-            click.echo(f'  eval "$({self.source.root}/.venv/bin/mlops local env)"')
+            from infra.local.github.laptop import AUTHOR
+
+            clone = self.hub.clone(self.scratch / "repository", AUTHOR)
+            click.echo(f"It is still running. Look around:\n  cd {clone}\n  export MLOPS_HOME={self.home}")
+            click.echo(f'  PATH={self.source.root}/.venv/bin:$PATH\n  eval "$(mlops local env)"')
         else:
             click.echo("Everything it started is stopped. To look around in it: .venv/bin/mlops demo --keep")
 
@@ -220,7 +223,10 @@ class Demo:
             reason = "mean error of the last hour is over the bound"
             payload = {"model": MODEL, "environment": self.first, "reason": reason}
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
-            self._pump(show=("respond",))
+            self.merged = 0.0
+            runs = self._pump(show=("respond", "deploy"))
+            for line in lines_of(runs, "respond", " s  "):
+                click.echo(f"   {line.strip()}")
 
     def summarise(self) -> None:
         """What runs where, and what the ledgers say."""
@@ -297,7 +303,7 @@ class Demo:
         verb = told.removeprefix(".venv/bin/")
         if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
-        if verb.startswith("mlops deploy") and progress.conclusion == "success":
+        if verb.startswith("mlops deploy") and progress.conclusion == "success" and self.merged:
             click.echo(f"   verified {time.monotonic() - self.merged:.1f} s after the merge")
 
     def _open_release(self, environment: str) -> PullRequest:
@@ -337,6 +343,12 @@ class Demo:
             for line in comment["body"].splitlines():
                 if line.startswith("| ") and ("❌" in line or "⚠️" in line):
                     click.secho(f"   {line}", fg="yellow")
+
+
+def lines_of(runs: list[Run], workflow: str, words: str) -> list[str]:
+    """The lines with some words in the logs of a workflow's jobs."""
+    logs = [job.log for run in runs if run.workflow == workflow for job in run.jobs if job.log is not None]
+    return [line for log in logs for line in log.read_text().splitlines() if words in line]
 
 
 @click.command()
