@@ -47,7 +47,8 @@ def page(parts: dict[str, list[Figure]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; every ratio within one run, on one machine: {machine()}.",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; every ratio within one run, on one machine: "
+        f"{machine()}.",
         "",
     ]
     for name, figures in parts.items():
