@@ -126,6 +126,25 @@ def test_the_boundary_takes_nothing_from_a_role_that_the_program_gives_it(
     assert checked > 10
 
 
+def test_a_role_is_passed_to_eks_pod_identity_only_and_only_within_its_environment(ready: Ready) -> None:
+    from infra.policies.graph import Graph
+
+    role = named(ready, ROLE)["deploy-dev"]
+    documents = tuple(json.loads(document) for _, document in policies_of(Graph(ready.graph), role))
+    caller = Caller("arn:aws:iam::1:role/x", frozenset(), "1")
+
+    def passes(name: str, service: str) -> bool:
+        arn = f"arn:aws:iam::{ready.account.account}:role/{name}"
+        need = Need("iam:PassRole", arn, {"iam:passedtoservice": (service,)})
+        return refusal(caller, Grants(documents), need, {}) is None
+
+    assert passes("mlops-dev-serve-fraud", "pods.eks.amazonaws.com")
+    assert not passes("mlops-dev-serve-fraud", "ec2.amazonaws.com")
+    assert not passes("mlops-prod-serve-fraud", "pods.eks.amazonaws.com")
+    assert not passes("bootstrap/mlops-deploy-dev", "pods.eks.amazonaws.com")
+    assert not passes("bootstrap/mlops-deploy-prod", "pods.eks.amazonaws.com")
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [

@@ -322,6 +322,17 @@ def test_what_must_outlive_a_mistake_is_not_the_deployment_s_to_delete_or_to_for
         call(staging, provisioned)
 
 
+def test_what_may_be_lost_is_the_deployment_s_to_remove(provisioned: Ready, dev: Somebody) -> None:
+    name = bucket("dev", "scratch")
+    dev["s3"].create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    provisioned.operator["s3"].put_object(Bucket=name, Key="x", Body=b"1")
+    dev["s3"].delete_object(Bucket=name, Key="x")
+    dev["s3"].delete_bucket(Bucket=name)
+    tags = [{"TagKey": "environment", "TagValue": "dev"}]
+    made = dev["kms"].create_key(Tags=tags)["KeyMetadata"]["KeyId"]
+    assert dev["kms"].schedule_key_deletion(KeyId=made, PendingWindowInDays=30)["DeletionDate"]
+
+
 def test_a_release_is_written_down_and_brought_over_by_who_deploys_it(
     provisioned: Ready, dev: Somebody, staging: Somebody, preview: Somebody
 ) -> None:
