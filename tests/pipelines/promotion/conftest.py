@@ -1,9 +1,8 @@
-"""A world for the tests of promotions; made once a module, with an empty staging for each test."""
+"""A world for the tests of promotions; made once a module, and begun anew for each test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,5 +20,6 @@ def first_world(account: EmulatedAccount, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def world(first_world: World, tmp_path: Path) -> World:
-    return first_world.fresh(tmp_path)
+def world(first_world: World) -> World:
+    first_world.reset()
+    return first_world

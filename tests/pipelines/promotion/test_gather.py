@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -16,7 +14,6 @@ from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import GATES, admits, judge
 from pipelines.promotion.gather import Change, gather, proposed
-from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing
 from pipelines.registry.ledger import Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
@@ -24,19 +21,6 @@ from tests.aws import EmulatedAccount
 from tests.pipelines.promotion.world import DATASET, MODEL, RELEASE, World, commit_all, git
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signed import example_build, with_empty_registry
-
-
-@pytest.fixture
-def world(first_world: World) -> World:
-    """A world with empty environments; the clone is that of all tests here, which leave it alone."""
-    dev, staging = with_empty_registry(first_world.dev), with_empty_registry(first_world.staging)
-    return World(first_world.project, dev, staging, first_world.state, first_world.url)
-
-
-@pytest.fixture
-def own(world: World, tmp_path: Path) -> World:
-    """The same with a clone of its own, for tests that change something in it."""
-    return replace(world.fresh(tmp_path), dev=world.dev)
 
 
 def proposal(bundle: str | None, replaces: str | None, environment: str = "staging") -> Change:
@@ -56,7 +40,7 @@ def refused(facts: Facts) -> dict[str, str]:
 
 def go_live(world: World, digest: str) -> None:
     """Let staging have taken a bundle live."""
-    replicate(world.dev, world.staging, MODEL, digest)
+    world.bring(digest)
     ledger = Ledger(world.staging, MODEL)
     head = ledger.head()
     values = {"before": head.event.live if head else None, "to": digest, "live": digest, "result": "verified"}
@@ -104,14 +88,14 @@ def test_every_fact_of_a_promotion_in_order_is_known_and_every_gate_passes(world
 
 
 def test_the_first_environment_has_no_predecessor(world: World) -> None:
-    digest = world.register(3)
+    digest = world.register(1)
     facts = facts_of(world, proposal(digest, None, "dev"))
     assert (facts.predecessor, facts.promotes_from, facts.unknown) == (None, None, {})
     assert refused(facts) == {}
 
 
 def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
-    change = proposal(world.register(4), None)
+    change = proposal(world.register(1), None)
     with pytest.raises(MlopsError, match="dev is not up"):
         gather(world.project, world.repository, {"staging": world.staging}, change)
 
@@ -219,11 +203,11 @@ def test_evidence_by_a_trusted_environment_that_does_not_train_is_refused(world:
 # --- git --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(own: World) -> None:
-    git(own.root, "checkout", "--quiet", "-b", "feature")
-    git(own.root, "commit", "--quiet", "--allow-empty", "--message", "not merged")
-    digest = own.ready(13)
-    facts = facts_of(own, own.release(digest, None))
+def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(world: World) -> None:
+    git(world.root, "checkout", "--quiet", "-b", "feature")
+    git(world.root, "commit", "--quiet", "--allow-empty", "--message", "not merged")
+    digest = world.ready(70)
+    facts = facts_of(world, world.release(digest, None))
     assert facts.origin is not None and facts.origin.commit_on_main is None
     found = GATES["provenance"](facts)
     assert (found.outcome, found.figure) == ("fail", "not on main")
@@ -246,22 +230,22 @@ def test_a_bundle_made_again_from_main_after_the_branch_is_good(world: World) ->
     assert refused(facts) == {}
 
 
-def test_a_bundle_trained_from_a_changed_folder_is_refused(own: World) -> None:
-    train = own.root / "models" / MODEL / "train.py"
+def test_a_bundle_trained_from_a_changed_folder_is_refused(world: World) -> None:
+    train = world.root / "models" / MODEL / "train.py"
     train.write_text(train.read_text() + "\n# changed, and not committed\n")
-    digest = own.ready(16)
-    git(own.root, "checkout", "--quiet", "--", ".")
-    facts = facts_of(own, own.release(digest, None))
+    digest = world.ready(71)
+    git(world.root, "checkout", "--quiet", "--", ".")
+    facts = facts_of(world, world.release(digest, None))
     assert refused(facts) == {"provenance": "fail"}
     assert "is not what the bundle was made from" in GATES["provenance"](facts).why
 
 
-def test_a_folder_that_changes_after_the_commit_is_no_reason_to_refuse(own: World) -> None:
-    digest = own.ready(17)
-    train = own.root / "models" / MODEL / "train.py"
+def test_a_folder_that_changes_after_the_commit_is_no_reason_to_refuse(world: World) -> None:
+    digest = world.ready(1)
+    train = world.root / "models" / MODEL / "train.py"
     train.write_text(train.read_text() + "\n# the next version\n")
-    commit_all(own.root, "work goes on")
-    assert refused(facts_of(own, own.release(digest, None))) == {}
+    commit_all(world.root, "work goes on")
+    assert refused(facts_of(world, world.release(digest, None))) == {}
 
 
 def test_bounds_that_were_loosened_after_the_evaluation_do_not_count(world: World) -> None:
@@ -279,36 +263,36 @@ def test_bounds_that_were_loosened_after_the_evaluation_do_not_count(world: Worl
     assert refused(facts) == {"thresholds": "fail"}
 
 
-def test_bounds_that_are_loosened_later_on_main_do_not_count_either(own: World) -> None:
-    digest = own.ready(20)
-    path = own.project.model_file(MODEL)
+def test_bounds_that_are_loosened_later_on_main_do_not_count_either(world: World) -> None:
+    digest = world.ready(1)
+    path = world.project.model_file(MODEL)
     path.write_text(path.read_text().replace("maximum: 62.0", "maximum: 1000.0"))
-    commit_all(own.root, "Loosen the bound")
-    facts = facts_of(own, own.release(digest, None))
+    commit_all(world.root, "Loosen the bound")
+    facts = facts_of(world, world.release(digest, None))
     assert facts.policy is not None and facts.policy.gates.thresholds[0].maximum == 62.0
 
 
-def test_without_main_no_bundle_passes_for_one_that_is_on_it(own: World) -> None:
-    digest = own.ready(21)
-    change = own.release(digest, None)
-    git(own.root, "update-ref", "-d", "refs/remotes/origin/main")
-    facts = facts_of(own, change)
+def test_without_main_no_bundle_passes_for_one_that_is_on_it(world: World) -> None:
+    digest = world.ready(1)
+    change = world.release(digest, None)
+    git(world.root, "update-ref", "-d", "refs/remotes/origin/main")
+    facts = facts_of(world, change)
     assert refused(facts)["provenance"] == refused(facts)["thresholds"] == "inconclusive"
 
 
 # --- what it is held against ------------------------------------------------------------------------------------------
 
 
-def test_a_contract_that_takes_something_from_its_consumers_is_refused(own: World) -> None:
-    live = own.register(22)
-    go_live(own, live)
-    path = own.project.contract_file(DATASET)
+def test_a_contract_that_takes_something_from_its_consumers_is_refused(world: World) -> None:
+    live = world.register(1)
+    go_live(world, live)
+    path = world.project.contract_file(DATASET)
     text = path.read_text()
     assert text.count("maximum: 120") == 1
     path.write_text(text.replace("maximum: 120", "maximum: 130"))
-    commit_all(own.root, "Promise less")
-    candidate = own.ready(23)
-    facts = facts_of(own, own.release(candidate, live))
+    commit_all(world.root, "Promise less")
+    candidate = world.ready(72)
+    facts = facts_of(world, world.release(candidate, live))
     assert facts.contract_breaks == ("age: maximum was 120, is 130",)
     assert refused(facts) == {"contract": "fail"}
 
@@ -359,12 +343,12 @@ def test_a_model_that_does_not_load_is_told_and_stops_nothing(world: World, cont
 
 
 def test_a_bundle_that_was_never_verified_before_is_refused(world: World) -> None:
-    facts = facts_of(world, proposal(world.register(45), None))
+    facts = facts_of(world, proposal(world.register(1), None))
     assert refused(facts) == {"order": "fail", "soak": "fail"}
 
 
 def test_requests_are_counted_from_the_moment_of_verification(world: World) -> None:
-    digest = world.register(46)
+    digest = world.register(1)
     world.log_requests(digest)
     world.verify_in_dev(digest, at=datetime.now(UTC) + timedelta(seconds=1))
     facts = facts_of(world, proposal(digest, None), now=datetime.now(UTC) + timedelta(hours=1))
@@ -373,7 +357,7 @@ def test_requests_are_counted_from_the_moment_of_verification(world: World) -> N
 
 
 def test_requests_that_ended_in_a_server_error_are_counted_as_errors(world: World) -> None:
-    digest = world.register(47)
+    digest = world.register(1)
     world.verify_in_dev(digest)
     world.log_requests(digest, 25, status=500)
     facts = facts_of(world, proposal(digest, None))
@@ -382,8 +366,8 @@ def test_requests_that_ended_in_a_server_error_are_counted_as_errors(world: Worl
 
 
 def test_a_bundle_that_the_environment_before_does_not_serve_any_more_is_refused(world: World) -> None:
-    digest = world.ready(48)
-    world.verify_in_dev(world.register(49))
+    digest = world.ready(1)
+    world.verify_in_dev(world.register(2))
     facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"soak": "fail"}
 
@@ -393,7 +377,7 @@ def test_a_bundle_that_the_environment_before_does_not_serve_any_more_is_refused
 
 @pytest.mark.parametrize("where", ["dev", "staging"])
 def test_a_bundle_quarantined_in_any_environment_goes_nowhere(world: World, where: str) -> None:
-    digest = world.ready(50)
+    digest = world.ready(1)
     entry = Quarantined(bundle=digest, reason="mae 61 is over 55", at=datetime.now(UTC))
     quarantine(world.descriptors[where], MODEL, entry)
     facts = facts_of(world, proposal(digest, None))
@@ -401,18 +385,18 @@ def test_a_bundle_quarantined_in_any_environment_goes_nowhere(world: World, wher
     assert GATES["quarantine"](facts).why == f"it was taken out: mae 61 is over 55 (in {where})"
 
 
-def test_a_freeze_in_the_environments_configuration_refuses(own: World) -> None:
-    digest = own.ready(51)
+def test_a_freeze_in_the_environments_configuration_refuses(world: World) -> None:
+    digest = world.ready(1)
     window = "    freezes:\n      - {start: 2020-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z, reason: end of days}\n"
-    path = own.project.stack_file("staging")
+    path = world.project.stack_file("staging")
     path.write_text(path.read_text() + window)
-    assert refused(facts_of(own, own.release(digest, None))) == {"freeze": "fail"}
+    assert refused(facts_of(world, world.release(digest, None))) == {"freeze": "fail"}
 
 
 def test_a_release_that_replaces_something_else_than_what_is_live_is_refused(world: World) -> None:
-    live = world.register(52)
+    live = world.register(1)
     go_live(world, live)
-    digest = world.ready(53)
+    digest = world.ready(2)
     assert refused(facts_of(world, proposal(digest, None))) == {"freshness": "fail"}
 
 
@@ -422,9 +406,9 @@ def test_a_release_that_replaces_something_else_than_what_is_live_is_refused(wor
 def test_a_registry_that_may_not_be_read_lets_nothing_pass_that_depends_on_it(
     world: World, account: EmulatedAccount
 ) -> None:
-    live = world.register(54)
+    live = world.register(1)
     go_live(world, live)
-    change = proposal(world.ready(55), live)
+    change = proposal(world.ready(2), live)
     account.denied.add(world.dev.registry_bucket)
     facts = facts_of(world, change)
     account.denied.clear()
@@ -439,7 +423,7 @@ def test_a_registry_that_may_not_be_read_lets_nothing_pass_that_depends_on_it(
 def test_a_registry_of_the_target_that_may_not_be_read_is_not_taken_for_a_first_release(
     world: World, account: EmulatedAccount
 ) -> None:
-    change = proposal(world.ready(56), None)
+    change = proposal(world.ready(1), None)
     account.denied.add(world.staging.registry_bucket)
     facts = facts_of(world, change)
     account.denied.clear()
@@ -448,7 +432,7 @@ def test_a_registry_of_the_target_that_may_not_be_read_is_not_taken_for_a_first_
 
 
 def test_a_log_that_may_not_be_read_is_not_taken_for_a_quiet_soak(world: World, account: EmulatedAccount) -> None:
-    change = proposal(world.ready(57), None)
+    change = proposal(world.ready(1), None)
     account.denied.add(world.dev.logs_bucket)
     facts = facts_of(world, change)
     account.denied.clear()
@@ -456,7 +440,7 @@ def test_a_log_that_may_not_be_read_is_not_taken_for_a_quiet_soak(world: World, 
 
 
 def test_a_broken_ledger_lets_nothing_pass_that_depends_on_it(world: World) -> None:
-    change = proposal(world.ready(58), None)
+    change = proposal(world.ready(1), None)
     for descriptor in (world.dev, world.staging):
         put(descriptor.registry_bucket, f"ledger/{MODEL}/0000000002.dsse.json", b"{}")
     found = refused(facts_of(world, change))
@@ -464,15 +448,15 @@ def test_a_broken_ledger_lets_nothing_pass_that_depends_on_it(world: World) -> N
 
 
 def test_a_quarantine_entry_that_cannot_be_understood_blocks_everything(world: World) -> None:
-    change = proposal(world.ready(59), None)
+    change = proposal(world.ready(1), None)
     put(world.staging.registry_bucket, f"quarantine/{MODEL}/{'a' * 64}.json", b"{}")
     assert refused(facts_of(world, change)) == {"quarantine": "inconclusive"}
 
 
 def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> None:
-    live = world.register(60)
+    live = world.register(1)
     go_live(world, live)
-    change = proposal(world.ready(61), live)
+    change = proposal(world.ready(2), live)
     for name in ("evaluation.json", "schema.json"):
         put(world.staging.registry_bucket, bundles.prefix_of(MODEL, live) + name, b"{}")
     found = refused(facts_of(world, change))
@@ -482,36 +466,36 @@ def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> No
 # --- what a change proposes -------------------------------------------------------------------------------------------
 
 
-def test_a_change_proposes_the_releases_that_it_leaves_behind(own: World) -> None:
-    base = own.repository.head()
-    digest = own.register(62)
-    own.release(digest, None)
-    (own.root / "README.md").write_text("more")
-    commit_all(own.root, "and something else")
-    (change,) = proposed(own.repository, base, "HEAD")
+def test_a_change_proposes_the_releases_that_it_leaves_behind(world: World) -> None:
+    base = world.repository.head()
+    digest = world.register(1)
+    world.release(digest, None)
+    (world.root / "README.md").write_text("more")
+    commit_all(world.root, "and something else")
+    (change,) = proposed(world.repository, base, "HEAD")
     assert (change.release.bundle, change.files) == (digest, ("README.md", RELEASE))
-    assert proposed(own.repository, "HEAD", "HEAD") == []
+    assert proposed(world.repository, "HEAD", "HEAD") == []
 
 
-def test_a_release_file_that_is_wrong_is_an_error_that_names_it(own: World) -> None:
-    base = own.repository.head()
-    (own.root / RELEASE).write_text("model: x\n")
-    commit_all(own.root, "wrong")
+def test_a_release_file_that_is_wrong_is_an_error_that_names_it(world: World) -> None:
+    base = world.repository.head()
+    (world.root / RELEASE).write_text("model: x\n")
+    commit_all(world.root, "wrong")
     with pytest.raises(MlopsError, match=r"releases/staging\.yaml"):
-        proposed(own.repository, base, "HEAD")
+        proposed(world.repository, base, "HEAD")
 
 
-def test_a_release_file_that_is_taken_away_is_an_error(own: World) -> None:
-    base = own.repository.head()
-    (own.root / RELEASE).unlink()
-    commit_all(own.root, "gone")
+def test_a_release_file_that_is_taken_away_is_an_error(world: World) -> None:
+    base = world.repository.head()
+    (world.root / RELEASE).unlink()
+    commit_all(world.root, "gone")
     with pytest.raises(MlopsError):
-        proposed(own.repository, base, "HEAD")
+        proposed(world.repository, base, "HEAD")
 
 
 def test_only_a_bad_signature_is_taken_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement that could not be read for another reason is not known, and not wrong."""
-    digest = world.ready(63)
+    digest = world.ready(1)
     change = proposal(digest, None)
 
     def unreadable(*_: Any) -> Any:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -21,7 +20,7 @@ from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted
+from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, empty
 from tests.processes import Moments, start
 
 
@@ -39,7 +38,7 @@ def go_on(world: World, change: Change, **effects: Any) -> Entry:
 
 
 def one_after_another(world: World, seed: int) -> tuple[str, str]:
-    """A bundle that is live in staging, and another."""
+    """A bundle that is live in staging, and world."""
     live = world.register(seed)
     go_on(world, world.release(live, None))
     return live, world.register(seed + 1)
@@ -65,7 +64,7 @@ def test_a_bundle_that_passes_goes_live_and_is_recorded_with_all_that_was_known(
 
 
 def test_nothing_is_recorded_before_the_endpoint_was_verified(world: World) -> None:
-    digest = world.register(2)
+    digest = world.register(1)
     seen: list[int] = []
 
     def say(text: str) -> None:
@@ -84,7 +83,7 @@ def test_nothing_is_recorded_before_the_endpoint_was_verified(world: World) -> N
 
 
 def test_running_it_again_records_nothing_twice_and_applies_and_verifies_again(world: World) -> None:
-    digest = world.register(3)
+    digest = world.register(1)
     change = world.release(digest, None)
     first = go_on(world, change)
     world.set_live(None)
@@ -94,7 +93,7 @@ def test_running_it_again_records_nothing_twice_and_applies_and_verifies_again(w
 
 def test_a_release_that_is_live_already_stays_recorded_when_another_was_refused_since(world: World) -> None:
     """Its replaces is long out of date; that is no reason to refuse an environment that is as git says."""
-    digest, other = world.ready(4), world.register(5)
+    digest, other = world.ready(1), world.register(2)
     change = world.release(digest, None)
     went_live = go(world, change)
     with pytest.raises(RefusedError):
@@ -105,7 +104,7 @@ def test_a_release_that_is_live_already_stays_recorded_when_another_was_refused_
 
 
 def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(world: World) -> None:
-    good, bad = world.ready(6), world.register(7)
+    good, bad = world.ready(1), world.register(2)
     go(world, world.release(good, None))
     with pytest.raises(RefusedError, match="order: it was never verified in dev") as caught:
         go(world, world.release(bad, good))
@@ -123,7 +122,7 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
 
 
 def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: World) -> None:
-    change = world.release(world.register(8), None)
+    change = world.release(world.register(1), None)
     for _ in range(2):
         with pytest.raises(RefusedError):
             go(world, change)
@@ -131,15 +130,15 @@ def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: Wor
 
 
 def test_a_stale_release_is_refused_before_anything_is_judged(world: World) -> None:
-    first, second = one_after_another(world, 9)
-    stale = world.release(second, world.register(11))
+    first, second = one_after_another(world, 1)
+    stale = world.release(second, world.register(3))
     with pytest.raises(StaleReleaseError, match=f"staging runs {first} of {MODEL}; the release replaces sha256:"):
         go_on(world, stale)
     assert len(world.records()) == 1 and world.live() == first
 
 
 def test_a_release_that_became_stale_while_it_rolled_out_is_not_recorded_as_live(world: World) -> None:
-    theirs, mine = world.register(13), world.register(12)
+    theirs, mine = world.register(1), world.register(2)
     change = world.release(mine, None)
 
     def overtaken(model: str) -> None:
@@ -153,7 +152,7 @@ def test_a_release_that_became_stale_while_it_rolled_out_is_not_recorded_as_live
 
 
 def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> None:
-    digest = world.register(14)
+    digest = world.register(1)
     change = world.release(digest, None)
 
     def also(model: str) -> None:
@@ -173,7 +172,7 @@ def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> No
 
 @pytest.mark.parametrize("when", ["apply", "follow"])
 def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world: World, when: str) -> None:
-    good, bad = one_after_another(world, 15)
+    good, bad = one_after_another(world, 1)
 
     def fail(*_: str) -> None:
         world.set_live(bad)
@@ -189,21 +188,21 @@ def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world
 
 
 def test_a_release_that_predicts_something_else_in_the_endpoint_is_taken_back(world: World) -> None:
-    good, bad = one_after_another(world, 17)
+    good, bad = one_after_another(world, 1)
     change = world.release(bad, good)
 
-    def serve_another(_: str) -> None:
+    def serve_world(_: str) -> None:
         world.set_live(good)
 
     with pytest.raises(MlopsError, match=f"serves {good}; expected {bad}"):
-        go_on(world, change, follow=serve_another)
+        go_on(world, change, follow=serve_world)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
     go_on(world, change)
     assert world.story()[-1] == ("promotion", "verified", bad, bad), "trying again is not held against it"
 
 
 def test_a_failure_whose_traffic_could_not_be_taken_back_says_so(world: World) -> None:
-    good, bad = one_after_another(world, 19)
+    good, bad = one_after_another(world, 1)
 
     def fail(*_: str) -> None:
         raise MlopsError("the cluster does not answer")
@@ -214,7 +213,7 @@ def test_a_failure_whose_traffic_could_not_be_taken_back_says_so(world: World) -
 
 
 def test_a_bundle_that_cannot_be_brought_over_fails_before_anything_is_applied(world: World) -> None:
-    good, bad = one_after_another(world, 21)
+    good, bad = one_after_another(world, 1)
     with (
         mock.patch("pipelines.promotion.promote.replicate", side_effect=MlopsError("access denied")),
         pytest.raises(MlopsError, match="access denied"),
@@ -229,7 +228,7 @@ def test_a_bundle_that_cannot_be_brought_over_fails_before_anything_is_applied(w
 
 
 def test_the_first_release_has_nothing_to_be_taken_back_to(world: World) -> None:
-    digest = world.register(23)
+    digest = world.register(1)
 
     def fail(*_: str) -> None:
         raise MlopsError("the rollout was aborted")
@@ -240,7 +239,7 @@ def test_the_first_release_has_nothing_to_be_taken_back_to(world: World) -> None
 
 
 def test_admitting_applies_nothing_and_taking_live_judges_nothing(world: World) -> None:
-    digest = world.register(24)
+    digest = world.register(1)
     change = world.release(digest, None)
     with mock.patch("pipelines.promotion.promote.gather", accepted):
         admitted = admit(world.project, world.repository, world.descriptors, change, world.context())
@@ -251,7 +250,7 @@ def test_admitting_applies_nothing_and_taking_live_judges_nothing(world: World) 
 
 
 def test_a_release_to_an_environment_that_is_not_up_or_of_no_bundle_is_an_error(world: World) -> None:
-    change = world.release(world.register(25), None)
+    change = world.release(world.register(1), None)
     for missing in ("staging", "dev"):
         up = {name: d for name, d in world.descriptors.items() if name != missing}
         with pytest.raises(MlopsError, match=f"{missing} is not up"):
@@ -276,7 +275,7 @@ def block(world: World, digest: str, reason: str = "it answers nonsense") -> Non
 
 
 def test_a_rollbacks_commit_is_taken_live_without_being_judged_as_a_promotion(world: World) -> None:
-    bad, good = bad_and_good(world, 30)
+    bad, good = bad_and_good(world, 1)
     block(world, bad)
     change = world.release(good, bad)
     with mock.patch("pipelines.promotion.promote.gather", side_effect=AssertionError("it was judged")):
@@ -287,13 +286,13 @@ def test_a_rollbacks_commit_is_taken_live_without_being_judged_as_a_promotion(wo
 
 
 def test_going_back_is_a_promotion_like_any_other_while_what_is_live_is_not_quarantined(world: World) -> None:
-    bad, good = bad_and_good(world, 32)
+    bad, good = bad_and_good(world, 1)
     with pytest.raises(RefusedError, match="order: it was never verified in dev"):
         go(world, world.release(good, bad))
 
 
 def test_going_back_to_a_bundle_that_is_quarantined_itself_is_judged_and_refused(world: World) -> None:
-    bad, good = bad_and_good(world, 34)
+    bad, good = bad_and_good(world, 1)
     block(world, bad)
     block(world, good, "worse still")
     with pytest.raises(RefusedError, match="quarantine: it was taken out: worse still"):
@@ -301,14 +300,14 @@ def test_going_back_to_a_bundle_that_is_quarantined_itself_is_judged_and_refused
 
 
 def test_going_from_a_quarantined_bundle_to_one_that_was_never_verified_here_is_judged(world: World) -> None:
-    bad, _ = bad_and_good(world, 36)
+    bad, _ = bad_and_good(world, 1)
     block(world, bad)
     with pytest.raises(RefusedError, match="order"):
-        go(world, world.release(world.register(38), bad))
+        go(world, world.release(world.register(3), bad))
 
 
 def test_a_rollback_that_is_under_way_is_not_undone_by_deploying_the_bad_release_again(world: World) -> None:
-    bad, good = bad_and_good(world, 40)
+    bad, good = bad_and_good(world, 1)
     change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
     block(world, bad)
     world.set_live(good)
@@ -340,30 +339,31 @@ def promote_watched(world: World, change: Change, fatal: int = 0) -> list[str]:
 
 
 def test_a_promotion_that_is_killed_at_any_moment_and_run_again_ends_like_one_that_was_not(
-    world: World, tmp_path: Path
+    world: World,
 ) -> None:
-    good, better = world.register(50), world.register(51)
+    good, better = world.register(1), world.register(2)
     change = world.release(better, good)
 
-    def begin(place: str) -> World:
-        another = world.fresh(tmp_path / place)
-        event = Event.of(attempt="first", action="promotion", result="verified", before=None, to=good, live=good)
-        Ledger(another.staging, MODEL).append(lambda _: event)
-        another.set_live(good)
-        return another
+    def begin() -> None:
+        for kind in ("bundles/", "evidence/", "reports/"):
+            empty(world.staging.registry_bucket, kind)
+        empty(world.staging.registry_bucket, f"ledger/{MODEL}/0000000002")
+        world.set_live(good)
 
-    untouched = begin("untouched")
-    moments = promote_watched(untouched, change)
-    expected = untouched.end_state()
+    event = Event.of(attempt="first", action="promotion", result="verified", before=None, to=good, live=good)
+    Ledger(world.staging, MODEL).append(lambda _: event)
+    begin()
+    moments = promote_watched(world, change)
+    expected = world.end_state()
     assert expected["story"] == [("promotion", "verified", good, good), ("promotion", "verified", better, better)]
     assert (expected["live"], len(moments)) == (better, 13)
     for fatal, name in enumerate(moments, 1):
-        another = begin(str(fatal))
-        process = start(promote_watched, another, change, fatal)
+        begin()
+        process = start(promote_watched, world, change, fatal)
         process.join(60)
         assert process.exitcode == -signal.SIGKILL, f"it lived through {name}"
-        so_far = another.story()
+        so_far = world.story()
         assert so_far in (expected["story"][:1], expected["story"]), f"killed at {name}"
-        assert len(so_far) == 1 or another.live() == better, "it is recorded only when it is live"
-        go_on(another, change)
-        assert another.end_state() == expected, f"killed at {name}"
+        assert len(so_far) == 1 or world.live() == better, "it is recorded only when it is live"
+        go_on(world, change)
+        assert world.end_state() == expected, f"killed at {name}"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,10 +13,16 @@ from pipelines.promotion.rollback import Plan, plan_rollback, roll_back
 from pipelines.registry import store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, git
+from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, empty, git
 from tests.processes import Moments, start
 
 REASON = "mae 61.2 is over 55 since noon"
+
+
+@pytest.fixture
+def world(first_world: World) -> World:
+    first_world.reset(keep_bundles=True)
+    return first_world
 
 
 def record(world: World, digest: str, before: str | None, *, result: str = "verified", live: str | None = None) -> None:
@@ -33,9 +38,7 @@ def serve(world: World, *seeds: int) -> list[str]:
     digests, before = [], None
     for seed in seeds:
         digest = world.register(seed)
-        from pipelines.promotion.replicate import replicate
-
-        replicate(world.dev, world.staging, MODEL, digest)
+        world.bring(digest)
         record(world, digest, before)
         digests.append(digest)
         before = digest
@@ -86,7 +89,7 @@ def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: Worl
 
 
 def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None:
-    serve(world, 3, 4, 5)
+    serve(world, 1, 2, 3)
     first, state = back(world), None
     state = world.end_state()
     refuse = mock.Mock(side_effect=AssertionError("something was done"))
@@ -97,7 +100,7 @@ def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None
 
 def test_it_does_nothing_even_when_a_promotion_was_refused_since(world: World) -> None:
     """The newest record is then not the rollback's."""
-    oldest, good, bad = serve(world, 6, 7, 8)
+    oldest, good, bad = serve(world, 1, 2, 3)
     first = back(world)
     record(world, bad, good, result="refused", live=good)
     assert back(world) == first
@@ -105,7 +108,7 @@ def test_it_does_nothing_even_when_a_promotion_was_refused_since(world: World) -
 
 
 def test_a_rollback_for_another_reason_goes_further_back(world: World) -> None:
-    oldest, good, bad = serve(world, 9, 10, 11)
+    oldest, good, bad = serve(world, 1, 2, 3)
     back(world)
     entry = back(world, "the one before is wrong as well")
     assert (world.live(), entry.event.live) == (oldest, oldest)
@@ -113,9 +116,9 @@ def test_a_rollback_for_another_reason_goes_further_back(world: World) -> None:
 
 
 def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(world: World) -> None:
-    good, bad = serve(world, 12, 13)
+    good, bad = serve(world, 2, 3)
     back(world)
-    newer = world.register(14)
+    newer = world.register(1)
     record(world, newer, good)
     world.set_live(newer)
     world.release(newer, good)
@@ -124,9 +127,9 @@ def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(w
 
 
 def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(world: World) -> None:
-    oldest, blocked, bad = serve(world, 15, 16, 17)
+    oldest, blocked, bad = serve(world, 2, 3, 4)
     for result in ("failed", "refused"):
-        record(world, world.register(18), bad, result=result, live=bad)
+        record(world, world.register(1), bad, result=result, live=bad)
     at = world.records()[-1].event.at
     quarantine(world.staging, MODEL, Quarantined(bundle=blocked, reason="known to be bad", at=at))
     assert plan_rollback(world.staging, MODEL) == Plan(bad, oldest)
@@ -134,7 +137,7 @@ def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(wor
 
 @pytest.mark.parametrize(
     ("seeds", "says"),
-    [((), "is not live in staging, so there is nothing to roll back"), ((19,), "so there is nothing to go back to")],
+    [((), "is not live in staging, so there is nothing to roll back"), ((1,), "so there is nothing to go back to")],
 )
 def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
     world: World, seeds: tuple[int, ...], says: str
@@ -148,10 +151,8 @@ def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
 
 
 def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
-    from pipelines.promotion.replicate import replicate
-
     wrong = world.register(20, golden=7.0)
-    replicate(world.dev, world.staging, MODEL, wrong)
+    world.bring(wrong)
     record(world, wrong, None)
     bad = world.register(21)
     record(world, bad, wrong)
@@ -162,13 +163,13 @@ def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
 
 
 def test_a_rollback_needs_a_reason(world: World) -> None:
-    serve(world, 22, 23)
+    serve(world, 1, 2)
     with pytest.raises(MlopsError, match="needs a reason"):
         back(world, " \n ")
 
 
 def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World) -> None:
-    _, bad = serve(world, 24, 25)
+    _, bad = serve(world, 1, 2)
     reason = "too slow: \x1b[31m" + "very " * 2000
     entry = back(world, reason)
     kept = quarantined(world.staging, MODEL)[bad]
@@ -177,8 +178,8 @@ def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World)
 
 
 def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World) -> None:
-    _, bad = serve(world, 26, 27)
-    newer = world.register(28)
+    _, bad = serve(world, 2, 3)
+    newer = world.register(1)
 
     def overtaken(plan: Plan) -> None:
         record(world, newer, bad)
@@ -192,7 +193,7 @@ def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World
 
 
 def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
-    serve(world, 29, 30, 31)
+    serve(world, 1, 2, 3)
     back(world)
     state = world.end_state()
     with pytest.raises(MlopsError, match="is not rolled back again without a person") as caught:
@@ -202,12 +203,12 @@ def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
 
 
 def test_an_alarm_rolls_back_what_was_promoted(world: World) -> None:
-    good, bad = serve(world, 32, 33)
+    good, bad = serve(world, 1, 2)
     assert back(world, automatic=True, suspect=bad).event.live == good
 
 
 def test_an_alarm_about_a_bundle_that_is_no_longer_live_changes_nothing(world: World) -> None:
-    good, bad = serve(world, 34, 35)
+    good, bad = serve(world, 1, 2)
     state = world.end_state()
     assert back(world, automatic=True, suspect=good).event.live == bad
     assert world.end_state() == state
@@ -218,7 +219,7 @@ def test_an_alarm_about_a_bundle_that_is_no_longer_live_changes_nothing(world: W
 
 
 def test_deploying_the_commit_after_the_rollback_records_nothing_more(world: World) -> None:
-    serve(world, 36, 37)
+    serve(world, 1, 2)
     entry = back(world)
     assert deploy(world) == entry
     assert world.records()[-1] == entry
@@ -228,7 +229,7 @@ def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after
     world: World,
 ) -> None:
     """Else running it again, as everybody is told to, would roll the good bundle back."""
-    oldest, good, bad = serve(world, 38, 39, 40)
+    oldest, good, bad = serve(world, 1, 2, 3)
 
     class DiedError(BaseException):
         pass
@@ -246,7 +247,7 @@ def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after
 
 
 def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(world: World) -> None:
-    serve(world, 41, 42, 43)
+    serve(world, 1, 2, 3)
     count = len(world.records())
     restore = world.rollback_effects(REASON).restore
     found: list[Entry] = []
@@ -277,40 +278,36 @@ def roll_back_watched(world: World, fatal: int = 0) -> list[str]:
 
 
 def test_a_rollback_that_is_killed_at_any_moment_and_run_again_ends_like_one_that_was_not(
-    world: World, tmp_path: Path
+    world: World,
 ) -> None:
-    oldest, good, bad = (world.register(seed) for seed in (50, 51, 52))
+    oldest, good, bad = serve(world, 1, 2, 3)
+    main = git(world.root, "rev-parse", "origin/main")
 
-    def begin(place: str) -> World:
-        from pipelines.promotion.replicate import replicate
+    def begin() -> None:
+        empty(world.staging.registry_bucket, "quarantine/")
+        empty(world.staging.registry_bucket, f"ledger/{MODEL}/0000000004")
+        git(world.root.parent / "origin.git", "update-ref", "refs/heads/main", main)
+        world.set_live(bad)
 
-        another = world.fresh(tmp_path / place)
-        replicate(another.dev, another.staging, MODEL, good)
-        for digest, before in ((oldest, None), (good, oldest), (bad, good)):
-            record(another, digest, before)
-        another.release(bad, good)
-        another.set_live(bad)
-        return another
-
-    untouched = begin("untouched")
-    moments = roll_back_watched(untouched)
-    expected = untouched.end_state()
+    moments = roll_back_watched(world)
+    expected = world.end_state()
     assert [expected["live"], expected["story"][-1]] == [good, ("rollback", "verified", good, good)]
     assert len(moments) == 13
     for fatal, name in enumerate(moments, 1):
-        another = begin(str(fatal))
-        process = start(roll_back_watched, another, fatal)
+        begin()
+        process = start(roll_back_watched, world, fatal)
         process.join(60)
         assert process.exitcode == -signal.SIGKILL, f"it lived through {name}"
-        assert another.live() in (bad, good)
-        back(another)
-        assert another.end_state() == expected, f"killed at {name}"
+        assert world.live() in (bad, good)
+        back(world)
+        assert world.end_state() == expected, f"killed at {name}"
+    assert oldest not in expected["quarantined"]
 
 
 def test_a_killed_rollback_is_finished_by_the_deployment_of_its_commit_if_git_says_so_already(
-    world: World, tmp_path: Path
+    world: World,
 ) -> None:
-    good, bad = serve(world, 60, 61)
+    good, bad = serve(world, 1, 2)
     moments_until_git = 11  # the last moment before the record is written
     process = start(roll_back_watched, world, moments_until_git)
     process.join(60)

@@ -28,6 +28,7 @@ from pipelines.promotion.facts import Facts
 from pipelines.promotion.gather import Change
 from pipelines.promotion.promote import Context
 from pipelines.promotion.promote import Effects as PromoteEffects
+from pipelines.promotion.replicate import replicate
 from pipelines.promotion.repository import Repository
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback import Effects as RollbackEffects
@@ -36,7 +37,7 @@ from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
 from tests.pipelines.serving.bundles import linear_bundle
-from tests.signed import example_build, with_empty_registry
+from tests.signed import example_build
 
 ROOT = Path(__file__).parents[3]
 MODEL = "diabetes-progression"
@@ -94,7 +95,10 @@ class World:
         dev, staging: the environments.
         state: the folder with what is applied and what is live.
         url: of the endpoint of staging.
+        start: the first commit.
         said: what the steps told.
+        registered: seed → digest of what was registered in dev already; a bundle stays what it is.
+        brought: the bundles that are in staging.
     """
 
     project: Project
@@ -102,7 +106,10 @@ class World:
     staging: EnvironmentDescriptor
     state: Path
     url: str
+    start: str
     said: list[str] = field(default_factory=list)
+    registered: dict[int, str] = field(default_factory=dict)
+    brought: set[str] = field(default_factory=set)
 
     @property
     def root(self) -> Path:
@@ -129,11 +136,22 @@ class World:
             golden: what it says that it predicts, if that is not what it does.
             changes: of the manifest.
         """
+        plain = commit is None and golden is None and not changes
+        if plain and seed in self.registered:
+            return self.registered[seed]
         manifest, files = self.bundle(seed, golden=golden, **changes)
         bundles.push(self.dev, manifest, files)
         gates = digest_of_value(self.project.model(MODEL).gates.model_dump(mode="json"))
         evidence.attest(self.dev, manifest, gates, example_build("dev", commit=commit or self.repository.head()))
+        if plain and self.repository.head() == self.start:
+            self.registered[seed] = manifest.digest
         return manifest.digest
+
+    def bring(self, digest: str) -> None:
+        """Let staging have a bundle."""
+        if digest not in self.brought:
+            replicate(self.dev, self.staging, MODEL, digest)
+            self.brought.add(digest)
 
     def bundle(self, seed: int, *, golden: float | None = None, **changes: Any) -> tuple[Bundle, dict[str, bytes]]:
         made = linear_bundle() if golden is None else linear_bundle(expected=golden)
@@ -260,14 +278,30 @@ class World:
             "bundles": bundles.list_digests(self.staging, MODEL),
         }
 
-    def fresh(self, folder: Path) -> World:
-        """The same world with nothing in staging, and a clone and an origin of its own."""
-        shutil.copytree(self.root.parent, folder / "git", symlinks=True)
-        root = folder / "git" / "clone"
-        git(root, "remote", "set-url", "origin", str(folder / "git" / "origin.git"))
+    def reset(self, *, keep_bundles: bool = False) -> None:
+        """Begin anew: nothing live or served, git at its first commit. Bundles stay in dev, and at will in staging."""
+        for kind in ("ledger/", "quarantine/", "reports/"):
+            for descriptor in self.descriptors.values():
+                empty(descriptor.registry_bucket, kind)
+        if not keep_bundles:
+            empty(self.staging.registry_bucket)
+            self.brought.clear()
+        empty(self.dev.logs_bucket)
         for name in ("applied", "live"):
             (self.state / name).unlink(missing_ok=True)
-        return World(Project(root), self.dev, with_empty_registry(self.staging), self.state, self.url)
+        git(self.root.parent / "origin.git", "update-ref", "refs/heads/main", self.start)
+        git(self.root, "update-ref", "refs/remotes/origin/main", self.start)
+        git(self.root, "checkout", "--quiet", "--force", "--detach", self.start)
+        git(self.root, "clean", "--quiet", "--force", "-d")
+        self.said.clear()
+
+
+def empty(bucket: str, prefix: str = "") -> None:
+    """Delete all objects under a prefix."""
+    s3 = boto3.client("s3")
+    keys = [{"Key": entry["Key"]} for entry in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
+    if keys:
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": keys})
 
 
 class Served:
@@ -342,6 +376,6 @@ def running_world(folder: Path, dev: EnvironmentDescriptor, staging: Environment
     state = folder / "state"
     state.mkdir(parents=True)
     with serving(Served(state, dev).answer) as url:
-        yield World(
-            make_repository(folder / "git"), dev, staging.model_copy(update={"endpoints": {MODEL: url}}), state, url
-        )
+        project = make_repository(folder / "git")
+        staging = staging.model_copy(update={"endpoints": {MODEL: url}})
+        yield World(project, dev, staging, state, url, git(project.root, "rev-parse", "HEAD"))
