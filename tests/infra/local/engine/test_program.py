@@ -82,8 +82,6 @@ config:
 """
     program = """
         import os
-import signal
-import threading
         config = pulumi.Config()
         pulumi.export("found", {
             "size": config.require_int("size"), "enabled": config.require_bool("enabled"), "owner": config.get("owner"),
