@@ -66,10 +66,10 @@ class Forge:
 
     @classmethod
     def of(cls, root: Path) -> Forge:
-        """The repository that a workflow runs for (`GITHUB_REPOSITORY`).
+        """The repository that a workflow runs for (`GITHUB_REPOSITORY`), or that `origin` names.
 
         Raises:
-            MlopsError: it is not set.
+            MlopsError: neither does.
         """
         named = os.environ.get("GITHUB_REPOSITORY") or _origin(root)
         if not named:
@@ -238,5 +238,5 @@ def _origin(root: Path) -> str:
     """`owner/name` of the remote `origin` when it is on GitHub, otherwise ""."""
     command = ["git", "config", "--get", "remote.origin.url"]
     url = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", url)
+    found = re.search(r"(?:^|[@/])github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", url)
     return found[1] if found else ""

@@ -64,7 +64,7 @@ class Repository:
         Raises:
             MlopsError: no commit has it.
         """
-        commit = self.run("log", "-1", "--first-parent", "--diff-merges=first-parent", "--format=%H", "--", path)
+        commit = self.run("rev-list", "-1", "--first-parent", "HEAD", "--", path)
         if not commit.strip():
             raise MlopsError(f"{path} is not committed", fix="commit it first")
         return commit.decode().strip()

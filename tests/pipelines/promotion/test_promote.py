@@ -191,11 +191,11 @@ def test_a_release_that_predicts_something_else_in_the_endpoint_is_taken_back(wo
     good, bad = one_after_another(world, 1)
     change = world.release(bad, good)
 
-    def serve_world(_: str) -> None:
+    def serve_another(_: str) -> None:
         world.set_live(good)
 
     with pytest.raises(MlopsError, match=f"serves {good}; expected {bad}"):
-        go_on(world, change, follow=serve_world)
+        go_on(world, change, follow=serve_another)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
     go_on(world, change)
     assert world.story()[-1] == ("promotion", "verified", bad, bad), "trying again is not held against it"

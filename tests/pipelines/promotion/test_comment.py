@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.declarations.evaluation import Part
+from pipelines.promotion.comment import (
+    LONGEST_CELL,
+    LONGEST_PREVIEW,
+    Surroundings,
+    cell,
+    folded,
+    link,
+    marker,
+    render,
+    table,
+    whole,
+)
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.gates import judge
+from pipelines.promotion.review import render_review
+from pipelines.promotion.verdict import Verdict
+
+GITHUB_TAKES = 65_536
+ACCEPTED = Facts.model_validate_json((Path(__file__).parents[2] / "refused" / "accepted.json").read_text())
+AROUND = Surroundings(
+    preview="+ kubernetes:…:Rollout diabetes-progression\nResources: 1 to create\n",
+    rollback="sha256:" + "b" * 64,
+    sizes=(12_345, None),
+    datasets=("diabetes-patients @ 1 (442 rows)", "diabetes-patients @ 2 (450 rows)"),
+    run="https://github.com/example/models/actions/runs/7",
+)
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a table's line, split where GitHub splits it: at pipes without a backslash before them."""
+    return [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+REFUSED = ACCEPTED.model_copy(
+    update={"contract_breaks": ("age: minimum was 0, is 10",), "evaluation": None, "unknown": {"evaluation": "gone"}}
+)
+GOLDEN: dict[str, Callable[[], str]] = {
+    "accepted.md": lambda: render(ACCEPTED, judge(ACCEPTED), AROUND),
+    "refused.md": lambda: render(REFUSED, judge(REFUSED), Surroundings()),
+    "review.md": lambda: render_review(
+        {"data-contracts/a.odcs.yaml": ["age: maximum was 120, is 130"], "data-contracts/b`|@x.odcs.yaml": []},
+        {"dev": "+ aws:s3/bucket:Bucket lake\nResources: 1 to create\n", "prod": "it failed"},
+    ),
+}
+"""What is compared with a file; `python -m tests.pipelines.promotion.test_comment` writes the files again."""
+
+FOLDER = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_comment_reads_as_it_should(name: str) -> None:
+    assert GOLDEN[name]() == (FOLDER / name).read_text()
+
+
+def test_every_gate_has_a_line_of_five_cells() -> None:
+    text = render(ACCEPTED, judge(ACCEPTED), AROUND)
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [cells(line)[0] for line in lines[2:18]] == [v.gate for v in judge(ACCEPTED)]
+    assert {len(cells(line)) for line in lines[:18]} == {5}
+
+
+def test_a_judgement_that_a_gate_is_missing_from_says_so() -> None:
+    text = render(ACCEPTED, judge(ACCEPTED)[1:], AROUND)
+    assert "may not go to staging: not every gate was asked" in text
+
+
+def test_the_comment_begins_with_its_mark() -> None:
+    assert render(ACCEPTED, judge(ACCEPTED), AROUND).startswith(marker("diabetes-progression", "staging") + "\n")
+    assert marker("m", "dev") != marker("m", "staging")
+
+
+def test_a_comparison_without_end_is_cut_and_its_last_lines_stay() -> None:
+    evaluation = ACCEPTED.evaluation
+    assert evaluation is not None
+    slices = {f"slice-{number:03}": Part(rows=1, metrics={"mae": 1.0}) for number in range(300)}
+    facts = ACCEPTED.model_copy(update={"evaluation": evaluation.model_copy(update={"slices": slices})})
+    text = render(facts, judge(facts), AROUND)
+    assert "more, in the report" in text
+    assert "| size, bytes | 12,345 |  |" in text
+    assert "Pulumi preview" in text
+
+
+# --- whatever goes in -------------------------------------------------------------------------------------------------
+
+anything = st.text(max_size=300) | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:abc", max_size=300)
+
+
+@settings(max_examples=300, deadline=None)
+@given(anything)
+def test_no_text_leaves_its_cell(text: str) -> None:
+    (_, _, line) = table(("a", "b", "c"), [("x", text, "y")])
+    assert "\n" not in line and "\r" not in line
+    found = cells(line)
+    assert (len(found), found[0], found[2]) == (3, "x", "y")
+
+
+@settings(max_examples=300, deadline=None)
+@given(anything)
+def test_no_text_becomes_html_a_link_a_mention_code_or_an_invisible_character(text: str) -> None:
+    shown = cell(text)
+    assert "<" not in shown
+    assert not re.search(r"@\w", shown) and not re.search(r"#\d", shown)
+    unescaped = re.sub(r"\\\\", "", shown)
+    assert not re.search(r"(?<!\\)[\[`|]", unescaped)
+    assert not re.search(r"&(?!amp;|lt;)", shown)
+    assert all(letter.isprintable() or letter == "\u200b" for letter in shown)
+    shown.encode()  # not half a character
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rmse ≤ 65", "rmse ≤ 65"),
+        ("balanced_accuracy 0.9", "balanced_accuracy 0.9"),
+        ("+1.0% [-0.5%, +2.0%]", "+1.0% \\[-0.5%, +2.0%]"),
+        ("a|b", "a\\|b"),
+        ("a\\|b", "a\\\\\\|b"),
+        ("two\nlines", "two lines"),
+        ("<img src=x>", "&lt;img src=x>"),
+        ("&lt;b>", "&amp;lt;b>"),
+        ("@octocat #12", "@\u200boctocat #\u200b12"),
+        ("![x](http://evil)", "!\\[x](http://evil)"),
+        ("`code`", "\\`code\\`"),
+        ("\x1b[31m", "�\\[31m"),
+        ("right\u202eleft", "right�left"),
+        ("x" * 500, "x" * (LONGEST_CELL - 1) + "…"),
+    ],
+)
+def test_a_cell(text: str, shown: str) -> None:
+    assert cell(text) == shown
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    preview=st.text(max_size=50) | st.text(alphabet="`\n~x", max_size=200),
+    times=st.sampled_from([1, 50, 5000]),
+    why=anything,
+    breaks=st.lists(anything, max_size=30),
+    datasets=st.tuples(anything, anything),
+    run=anything,
+)
+def test_a_comment_is_never_longer_than_github_takes(
+    preview: str, times: int, why: str, breaks: list[str], datasets: tuple[str, str], run: str
+) -> None:
+    verdict = Verdict(gate="scope", outcome="fail", figure=why * 50, threshold=why * 50, why=why * 50, fix=why * 50)
+    facts = ACCEPTED.model_copy(update={"contract_breaks": tuple(breaks)})
+    around = Surroundings(preview=preview * times, datasets=datasets, run=run)
+    text = render(facts, (verdict,) * 16, around)
+    assert len(text) < GITHUB_TAKES
+    text.encode()
+    assert text.startswith(marker("diabetes-progression", "staging"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet="`~\n -x", max_size=400))
+def test_a_preview_never_ends_its_own_fence(text: str) -> None:
+    lines = "\n".join(folded("Pulumi preview", text)).split("\n")
+    opening = lines[2]
+    fence = opening.removesuffix("diff")
+    assert set(fence) == {"`"} and len(fence) >= 3
+    closing = [n for n, line in enumerate(lines[3:], 3) if re.fullmatch(rf" {{0,3}}`{{{len(fence)},}}\s*", line)]
+    assert closing == [len(lines) - 4]
+    assert lines[-3:] == ["", "</details>", ""]
+
+
+def test_a_preview_without_end_is_cut() -> None:
+    (section,) = folded("Pulumi preview", "x" * (LONGEST_PREVIEW + 1))
+    assert "\n… cut\n" in section and len(section) < LONGEST_PREVIEW + 200
+
+
+def test_a_comment_is_cut_between_sections_and_says_so() -> None:
+    text = whole(["first", "x" * 59_000, "y" * 2_000, "last"])
+    assert text == "first\n" + "x" * 59_000 + "\n\n_cut: too long for a comment_\n"
+    assert whole(["first", "last"]) == "first\nlast\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://github.com/o/r_x/actions/runs/1", "https://github.com/o/r_x/actions/runs/1"),
+        ("run 7 of @ann", "run 7 of @\u200bann"),
+        ("https://x/<script>", "https://x/&lt;script>"),
+        ("javascript:alert(1)", "javascript:alert(1)"),
+    ],
+)
+def test_only_a_web_address_is_a_link(address: str, shown: str) -> None:
+    assert link(address) == shown
+
+
+# --- the comment on any other pull request ----------------------------------------------------------------------------
+
+
+def test_a_review_of_what_changes_nothing_says_so() -> None:
+    assert render_review({}, {}) == "<!-- mlops:review -->\n### What this would change\n\nNo environment changes.\n\n"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(anything, st.lists(anything, max_size=5), max_size=5), st.integers(0, 8), anything)
+def test_a_review_is_never_longer_than_github_takes_and_never_loses_an_environment(
+    contracts: dict[str, list[str]], environments: int, text: str
+) -> None:
+    previews = {f"env-{n}": text * 300 + "\nResources: 3 to change" for n in range(environments)}
+    written = render_review(contracts, previews)
+    assert len(written) < GITHUB_TAKES
+    for name in previews:
+        assert f"**{name}**: Resources: 3 to change" in written
+
+
+if __name__ == "__main__":
+    for name, text in GOLDEN.items():
+        (FOLDER / name).write_text(text())
