@@ -296,6 +296,7 @@ def _train(model: Model, folder: Path, data: _Divided) -> TrainedModel:
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
     """Seeds the global generators, and keeps numeric libraries to one thread: sums then have one order."""
+    import scipy.linalg  # noqa: F401 - it brings a BLAS of its own, and only what is loaded can be limited
     from threadpoolctl import threadpool_limits
 
     random.seed(seed)
