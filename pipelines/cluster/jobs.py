@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import httpx2
 from lightkube import Client
 from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import EnvVar
@@ -14,7 +15,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect
+from pipelines.cluster.connection import ask, connect
 from pipelines.declarations.errors import MlopsError
 
 POLL_SECONDS = 0.1
@@ -59,19 +60,18 @@ def run_job(
         started = time.monotonic()
         name = _create(client, cron_job, variables)
         log: list[str] = []
-        seen: set[str] = set()
-        waiting = ""
+        read: set[str] = set()
+        following, waiting = "", ""
         while True:
-            job = client.get(Job, name)
-            for pod in sorted(client.list(Pod, labels={"job-name": name}), key=_created):
+            job = ask(lambda: client.get(Job, name))
+            for pod in sorted(ask(lambda: list(client.list(Pod, labels={"job-name": name}))), key=_created):
                 pod_name = pod.metadata.name if pod.metadata else None
                 phase = pod.status.phase if pod.status else None
-                if pod_name and pod_name not in seen and phase in ("Running", "Succeeded", "Failed"):
-                    seen.add(pod_name)
-                    log = []
-                    for line in client.log(pod_name, follow=True, newlines=False):
-                        log.append(line)
-                        on_line(line)
+                if pod_name and pod_name not in read and phase in ("Running", "Succeeded", "Failed"):
+                    if pod_name != following:
+                        following, log = pod_name, []
+                    if _follow(client, pod_name, log, on_line):
+                        read.add(pod_name)
                 elif phase == "Pending" and (reason := _waiting_for(pod)) and reason != waiting:
                     waiting = reason
                     on_line(f"waiting: {reason}")
@@ -89,6 +89,26 @@ def run_job(
                     fix=f"kubectl -n {namespace} describe job {name}",
                 )
             time.sleep(POLL_SECONDS)
+
+
+def _follow(client: Client, pod: str, log: list[str], on_line: Callable[[str], None]) -> bool:
+    """Hand on a pod's log to its end, or until the connection breaks; whether it came to its end.
+
+    Args:
+        client: of the cluster.
+        pod: its name.
+        log: the lines that were read before; what follows is added.
+        on_line: called with each new line.
+    """
+    known = len(log)
+    try:
+        for number, line in enumerate(ask(lambda: client.log(pod, follow=True, newlines=False))):
+            if number >= known:
+                log.append(line)
+                on_line(line)
+    except httpx2.TransportError:
+        return False
+    return True
 
 
 def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 
-from pipelines.cluster.connection import connect
+from pipelines.cluster.connection import ask, connect
 from pipelines.declarations.errors import MlopsError
 
 Rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
@@ -74,7 +74,8 @@ def wait_for_rollout(
     with connect(namespace) as client:
         while True:
             try:
-                state = rollout_state(client.get(Rollout, name).to_dict())  # type: ignore[no-untyped-call]
+                resource = ask(lambda: client.get(Rollout, name))
+                state = rollout_state(resource.to_dict())  # type: ignore[no-untyped-call]
             except ApiError as error:
                 if error.status.code != 404:
                     raise

@@ -16,7 +16,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion import endpoint as module
 from pipelines.promotion.endpoint import PROBES, Endpoint, connected, verify
-from tests.pipelines.promotion.world import serving
+from tests.answering import serving
 from tests.pipelines.registry.chains import offline_environment
 
 MODEL = "price"
@@ -42,7 +42,7 @@ class Pod:
         self.asked: list[tuple[str, Any]] = []
         self.change = change
 
-    def __call__(self, path: str, body: bytes) -> tuple[int, bytes] | None:
+    def __call__(self, _method: str, path: str, body: bytes) -> tuple[int, bytes] | None:
         self.asked.append((path, json.loads(body) if body else None))
         if path == f"/v2/models/{MODEL}":
             answer: Any = {"name": MODEL, "versions": [DIGEST]}
@@ -258,7 +258,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.Monkey
 def test_a_path_in_the_address_is_kept_and_https_is_spoken_where_it_says_so() -> None:
     pod = Pod(lambda _, answer: {"versions": [DIGEST]})
     with serving(
-        lambda path, body: pod("/v2/models/price", body) if path == "/dev/v2/models/price" else (404, b"")
+        lambda m, path, b: pod(m, path.removeprefix("/dev"), b) if path == "/dev/v2/models/price" else (404, b"")
     ) as url:
         endpoint = Endpoint(f"{url}/dev/", MODEL)
         assert endpoint.served() == DIGEST

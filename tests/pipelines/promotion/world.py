@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from pipelines.promotion.rollback import Plan
 from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
+from tests.answering import serving
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signed import example_build
 
@@ -312,7 +311,7 @@ class Served:
         self.registry = registry
         self._models: dict[str, Any] = {}
 
-    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
+    def answer(self, _method: str, path: str, body: bytes) -> tuple[int, bytes]:
         from pipelines.serving.model import Model
         from pipelines.serving.refusal import Refusal
 
@@ -329,45 +328,6 @@ class Served:
             return 200, model.answer(body, b"id").body
         except Refusal as refusal:
             return refusal.status, json.dumps({"error": refusal.message}).encode()
-
-
-@contextmanager
-def serving(answer: Any) -> Iterator[str]:
-    """An HTTP server on this machine whose answers `answer(path, body)` gives: status and content; its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 1 << 16  # head and body in one packet
-
-        def do_GET(self) -> None:
-            self._send(answer(self.path, b""))
-
-        def do_POST(self) -> None:
-            self._send(answer(self.path, self.rfile.read(int(self.headers["content-length"]))))
-
-        def _send(self, answered: tuple[int, bytes] | None) -> None:
-            if answered is None:
-                self.close_connection = True
-                return
-            status, content = answered
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextmanager

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cluster.jobs import JobRun, run_job
+from pipelines.declarations.errors import MlopsError
+from tests.pipelines.cluster.conftest import Api, write_kubeconfig
+
+CRON = "/apis/batch/v1/namespaces/models/cronjobs"
+JOBS = "/apis/batch/v1/namespaces/models/jobs"
+PODS = "/api/v1/namespaces/models/pods"
+
+TEMPLATE = {
+    "metadata": {"labels": {"app": "train"}},
+    "spec": {
+        "backoffLimit": 1,
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [
+                    {
+                        "name": "job",
+                        "image": "registry/training@sha256:1",
+                        "env": [{"name": "RUN_ID", "value": "old"}, {"name": "HOST", "value": "x"}],
+                    },
+                    {"name": "sidecar", "image": "registry/other@sha256:2"},
+                ],
+            }
+        },
+    },
+}
+CRON_JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "CronJob",
+    "metadata": {"name": "train-m", "uid": "u-1", "namespace": "models"},
+    "spec": {"schedule": "0 0 1 1 *", "suspend": True, "jobTemplate": TEMPLATE},
+}
+
+
+def job(condition: str | None = None, reason: str = "", message: str = "") -> dict[str, Any]:
+    conditions = [{"type": condition, "status": "True", "reason": reason, "message": message}] if condition else []
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "status": {"conditions": conditions}}
+
+
+def pod(name: str, phase: str, created: str = "2026-03-02T10:00:00Z", waiting: str = "") -> dict[str, Any]:
+    statuses = [{"name": "job", "image": "i", "imageID": "", "ready": False, "restartCount": 0}]
+    if waiting:
+        statuses[0]["state"] = {"waiting": {"reason": waiting, "message": "back-off"}}
+    return {
+        "metadata": {"name": name, "creationTimestamp": created},
+        "status": {"phase": phase, "containerStatuses": statuses},
+    }
+
+
+def pods(*items: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": list(items)}
+
+
+class Run:
+    """A run of the job, and what it printed."""
+
+    def __init__(self, api: Api, **variables: str) -> None:
+        self.lines: list[str] = []
+        self.variables = variables
+        self.api = api
+
+    def __call__(self, deadline: float = 30) -> JobRun:
+        return run_job(
+            "models", "train-m", variables=self.variables, on_line=self.lines.append, deadline_seconds=deadline
+        )
+
+
+@pytest.fixture
+def run(api: Api, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr("pipelines.cluster.jobs.secrets.token_hex", lambda _: "beef")
+    api.on("GET", f"{CRON}/train-m", CRON_JOB)
+    api.on("POST", JOBS, lambda body: body)
+    return Run(api, RUN_ID="7", SOURCE_COMMIT="abc")
+
+
+JOB, LOG = f"{JOBS}/train-m-beef", f"{PODS}/p1/log"
+
+
+def test_a_job_is_made_from_the_cronjob_as_kubectl_makes_one(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job("Complete"))
+    api.on("GET", PODS, pods(pod("p1", "Succeeded")))
+    api.on("GET", LOG, "one\ntwo\n")
+    found = run()
+    (sent,) = api.bodies("POST")
+    assert sent["metadata"]["name"] == found.name == "train-m-beef"
+    assert sent["metadata"]["labels"] == {"app": "train"}
+    assert sent["metadata"]["annotations"] == {"cronjob.kubernetes.io/instantiate": "manual"}
+    assert sent["metadata"]["ownerReferences"] == [
+        {"apiVersion": "batch/v1", "kind": "CronJob", "name": "train-m", "uid": "u-1", "controller": True}
+    ]
+    first, second = sent["spec"]["template"]["spec"]["containers"]
+    assert first["env"] == [
+        {"name": "HOST", "value": "x"},
+        {"name": "RUN_ID", "value": "7"},
+        {"name": "SOURCE_COMMIT", "value": "abc"},
+    ]
+    assert [e["name"] for e in second["env"]] == ["RUN_ID", "SOURCE_COMMIT"]
+    assert sent["spec"]["backoffLimit"] == 1
+    assert (found.log, run.lines) == (("one", "two"), ["one", "two"])
+    assert found.seconds > 0
+
+
+def test_it_is_followed_from_waiting_over_running_to_its_end(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job(), job(), job(), job(), job("Complete"))
+    api.on(
+        "GET",
+        PODS,
+        pods(),
+        pods(pod("p1", "Pending")),
+        pods(pod("p1", "Pending", waiting="ContainerCreating")),
+        pods(pod("p1", "Pending", waiting="ContainerCreating")),
+        pods(pod("p1", "Running")),
+    )
+    api.on("GET", LOG, "done\n")
+    run()
+    assert run.lines == ["waiting: ContainerCreating: back-off", "done"]
+    assert [path for verb, path, _ in api.asked if path == LOG] == [LOG], "a log is read once"
+
+
+def test_the_log_of_each_try_is_shown_and_that_of_the_last_is_kept(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job(), job("Complete"))
+    api.on(
+        "GET",
+        PODS,
+        pods(pod("p1", "Failed")),
+        pods(pod("p2", "Succeeded", "2026-03-02T10:00:09Z"), pod("p1", "Failed")),
+    )
+    api.on("GET", LOG, "it broke\n")
+    api.on("GET", f"{PODS}/p2/log", "it works\n")
+    assert run().log == ("it works",)
+    assert run.lines == ["it broke", "it works"]
+
+
+def test_a_job_that_fails_says_why_with_the_end_of_its_log(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job("Failed", "BackoffLimitExceeded", "Job has reached the limit"))
+    api.on("GET", PODS, pods(pod("p1", "Failed")))
+    api.on("GET", LOG, "".join(f"line {n}\n" for n in range(40)))
+    with pytest.raises(MlopsError) as caught:
+        run()
+    said = caught.value.what.splitlines()
+    assert said[0] == "job train-m-beef failed: BackoffLimitExceeded: Job has reached the limit"
+    assert said[1:] == [f"  | line {n}" for n in range(25, 40)]
+
+
+def test_a_job_that_does_not_end_in_time_says_what_it_waits_for(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job())
+    api.on("GET", PODS, pods(pod("p1", "Pending", waiting="ImagePullBackOff")))
+    with pytest.raises(MlopsError, match=r"did not end within 0 s \(ImagePullBackOff: back-off\)") as caught:
+        run(deadline=0.05)
+    assert caught.value.fix == "kubectl -n models describe job train-m-beef"
+
+
+def test_an_unknown_cronjob_is_an_error_that_names_those_that_are_there(api: Api) -> None:
+    listed = [{**CRON_JOB, "metadata": {"name": name}} for name in ("train-b", "ingest-a")]
+    api.on("GET", CRON, {"apiVersion": "batch/v1", "kind": "CronJobList", "metadata": {}, "items": listed})
+    with pytest.raises(MlopsError, match="no CronJob 'train-m' in namespace 'models'; it has ingest-a, train-b"):
+        Run(api)()
+
+
+def test_a_cluster_that_is_out_of_reach_for_a_moment_does_not_lose_the_job(api: Api, run: Run) -> None:
+    api.on("GET", JOB, 503, None, job(), 429, (502, b"Bad Gateway"), job("Complete"))
+    api.on("GET", PODS, 500, pods(pod("p1", "Running")))
+    api.on("GET", LOG, 502, "done\n")
+    assert run().log == ("done",)
+    assert len(api.bodies("POST")) == 1, "and makes no second one"
+
+
+def test_a_log_that_breaks_off_is_read_on_from_there(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job(), job(), job("Complete"))
+    api.on("GET", PODS, pods(pod("p1", "Running")))
+    api.on("GET", LOG, (200, b"one\ntwo\n", 100), (200, b"one\ntwo\nthree\n", 100), "one\ntwo\nthree\nfour\n")
+    assert run().log == ("one", "two", "three", "four")
+    assert run.lines == ["one", "two", "three", "four"]
+
+
+def test_a_cluster_that_refuses_or_stays_out_of_reach_is_an_error_in_words(api: Api, run: Run) -> None:
+    api.on("GET", JOB, 403)
+    with pytest.raises(MlopsError, match="the cluster refused: it is 403"):
+        run()
+    api.on("GET", f"{CRON}/train-x", 503)
+    with pytest.raises(MlopsError, match="the cluster refused: it is 503"):
+        run_job("models", "train-x", variables={}, on_line=print)
+    api.on("GET", f"{CRON}/train-y", (403, b"a proxy says no"))
+    with pytest.raises(MlopsError, match="the cluster could not be asked: status 403"):
+        run_job("models", "train-y", variables={}, on_line=print)
+
+
+def test_without_a_usable_kubeconfig_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    with pytest.raises(MlopsError, match="no connection to a Kubernetes cluster"):
+        run_job("models", "train-m", variables={}, on_line=print)
+    write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(MlopsError, match="the Kubernetes cluster does not answer"):
+        run_job("models", "train-m", variables={}, on_line=print)
