@@ -140,6 +140,8 @@ class Application:
             if answer is not None:
                 metrics.rows += answer.rows
                 self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
+            elif status >= 500 and self._log is not None:
+                self._log.record_failure(status, parent[TRACE])
         finally:
             metrics.in_flight -= 1
             metrics.answered(status, perf_counter() - start)

@@ -6,6 +6,8 @@ One line a request:
      "inputs":{"features":[[59.0,2.0]]},"outputs":{"variable":[[152.1]]}}
 
 `inputs` and `outputs` hold a list of rows for each tensor. A client joins labels by `id`, which it sent or got back.
+A request that ended in an error of the server has its HTTP status instead, and no rows: `"rows":0,"status":500`.
+Requests that were refused are no lines: they say nothing of the model.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class _Waiting(msgspec.Struct, gc=False):
     size: int
     inputs: list[bytes | msgspec.Raw]
     outputs: list[bytes]
+    status: int = 200
 
 
 class _Batch(NamedTuple):
@@ -103,6 +106,7 @@ class InferenceLog:
         self._model = model
         self._one = _line(model, b"1", b"[%b]")
         self._many = _line(model, b"%d", b"%b")
+        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _about(model)
         self._pod = pod
         self._metrics = metrics
         self._limits = limits or Limits()
@@ -131,16 +135,25 @@ class InferenceLog:
             answer: what was asked and answered.
             trace: 32 hexadecimal digits.
         """
-        waiting = self._bytes_in - self._bytes_out
-        if waiting > self._buffer_bytes:
-            self._metrics.log_dropped(1, "buffer full")
-            return
         # The thread makes the line: in bulk that is cheaper than one at a time, between requests.
         size = OVERHEAD + answer.size
-        self._records.append(
-            _Waiting(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs)
-        )
-        self._bytes_in += size
+        self._add(_Waiting(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
+
+    def record_failure(self, status: int, trace: bytes) -> None:
+        """Add the record of a request that ended in an error of the server; see `record`.
+
+        Args:
+            status: of the HTTP response, 500 or above.
+            trace: 32 hexadecimal digits.
+        """
+        self._add(_Waiting(self._clock(), trace, b"", 0, OVERHEAD, [], [], status))
+
+    def _add(self, record: _Waiting) -> None:
+        if self._bytes_in - self._bytes_out > self._buffer_bytes:
+            self._metrics.log_dropped(1, "buffer full")
+            return
+        self._records.append(record)
+        self._bytes_in += record.size
         if self._bytes_in - self._bytes_taken > self._batch_bytes and not self._wake.is_set():
             self._wake.set()
 
@@ -191,13 +204,16 @@ class InferenceLog:
 
     def _lines(self, records: list[_Waiting]) -> bytes:
         lines: list[bytes] = []
-        second, one, many = -1, b"", b""
+        second, text, one, many = -1, b"", b"", b""
         for record in records:
             if int(record.time) != second:
                 second = int(record.time)
                 text = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
                 one, many = text + self._one, text + self._many
             milliseconds = int((record.time - second) * 1000)
+            if record.status != 200:
+                lines.append(text + self._failed % (milliseconds, record.trace, record.status))
+                continue
             form, rows = (one, ()) if record.rows == 1 else (many, (record.rows,))
             lines.append(form % (milliseconds, record.id, record.trace, *rows, *record.inputs, *record.outputs))
         content = b"".join(lines)
@@ -247,9 +263,13 @@ def _line(model: Model, rows: bytes, value: bytes) -> bytes:
         b",".join(_literal(msgspec.json.encode(tensor.name)) + b":" + value for tensor in tensors)
         for tensors in (model.schema.inputs, model.schema.outputs)
     )
-    about = _literal(msgspec.json.encode({"model": model.name, "bundle": model.digest})[1:-1])
     line = b'.%%03dZ",%b,"id":%%b,"trace":"%%b","rows":%b,"inputs":{%b},"outputs":{%b}}\n'
-    return line % (about, rows, inputs, outputs)
+    return line % (_about(model), rows, inputs, outputs)
+
+
+def _about(model: Model) -> bytes:
+    """What every line says of the model, as part of a format."""
+    return _literal(msgspec.json.encode({"model": model.name, "bundle": model.digest})[1:-1])
 
 
 def _literal(text: bytes) -> bytes:

@@ -97,6 +97,55 @@ def test_every_tensor_is_logged_even_if_the_client_asked_for_one(mixed: Served) 
     }
 
 
+def test_a_request_that_ended_in_an_error_of_the_server_is_logged_with_its_status_and_nothing_else(
+    linear: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a release is judged by later counts them."""
+    linear.infer(features())
+    run_row = linear.model._runtime.run_row
+    monkeypatch.setattr(linear.model._runtime, "run_row", lambda: 1 / 0)
+    failed = linear.infer(features() | {"id": "secret"})
+    monkeypatch.setattr(linear.model._runtime, "run_row", run_row)
+    linear.infer(features())
+    one, error, two = linear.logged()
+    assert (failed.status, one["rows"], two["rows"]) == (500, 1, 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", error.pop("time"))
+    assert error == {
+        "model": NAME,
+        "bundle": linear.bundle.digest,
+        "trace": failed.headers["traceparent"].split("-")[1],
+        "rows": 0,
+        "status": 500,
+    }
+
+
+def test_a_server_that_sheds_load_logs_that_too_and_a_refused_request_is_no_failure(
+    linear: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as overloaded:
+        overloaded.setattr("pipelines.serving.application.MOST_WAITING", 0)
+        assert linear.infer([BODY[:9], BODY[9:]]).status == 503
+    assert linear.infer(b"{").status == 400
+    assert [record["status"] for record in linear.logged()] == [503]
+
+
+def test_failures_wait_their_turn_and_are_dropped_with_the_rest_when_too_much_waits() -> None:
+    released = threading.Event()
+    written: dict[str, bytes] = {}
+
+    def write(key: str, content: bytes) -> None:
+        released.wait(10)
+        written[key] = content
+
+    log, metrics = make(write, batch_bytes=1, buffer_bytes=3 * OVERHEAD)
+    for _ in range(20):
+        log.record_failure(500, b"0" * 32)
+    assert count(metrics, 'inference_log_dropped_records_total{reason="buffer full"}') == 16
+    released.set()
+    log.close()
+    assert sum(len(content.splitlines()) for content in written.values()) == 4
+
+
 def test_records_are_written_under_their_model_and_hour_and_no_object_twice() -> None:
     written: list[tuple[str, bytes]] = []
     times = iter([NOON - 0.5, NOON - 0.25, NOON + 0.125])
