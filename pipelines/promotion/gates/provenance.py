@@ -17,7 +17,7 @@ def provenance(facts: Facts) -> Verdict:
         return failed("provenance", "another builder", threshold, why, "release what the training job registered")
     commit = origin.commit_on_main
     if commit is None:
-        named = ", ".join(commit[:12] or "no commit" for commit in origin.commits)
+        named = ", ".join(stated[:12] for stated in origin.commits) or "no commit"
         fix = "merge the code first, then train"
         return failed("provenance", "not on main", threshold, f"{named} is not on main", fix)
     if origin.committed_source != origin.source:

@@ -1,0 +1,229 @@
+"""What people read of the gates: every verdict of many situations, compared with golden/verdicts.txt.
+
+`python -m tests.pipelines.promotion.test_verdicts` writes that file again; its difference is then part of the review.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.gates import GATES, judge
+from pipelines.promotion.verdict import Verdict
+from tests.pipelines.promotion.test_gates import ACCEPTED, CASES, changed
+
+GOLDEN = Path(__file__).parent / "golden" / "verdicts.txt"
+FAIRNESS = ACCEPTED["policy"]["gates"]["fairness"][0]
+DIFFERENCE = {**FAIRNESS, "maximum_ratio": None, "maximum_difference": 2.5}
+PREDICTED = ACCEPTED["evaluation"]["sample"]["predicted"]
+TRUTH = ACCEPTED["evaluation"]["sample"]["truth"]
+TWO_CLASSES = {
+    "evaluation.task": "classification",
+    "champion.task": "classification",
+    "evaluation.classes": [0, 1],
+    "champion.classes": [0, 1],
+    "evaluation.sample.truth": [n % 2 for n in range(40)],
+    "champion.sample.truth": [n % 2 for n in range(40)],
+    "evaluation.sample.predicted": [[0.7, 0.3] if n % 2 == 0 or n == 1 else [0.2, 0.8] for n in range(40)],
+    "champion.sample.predicted": [[0.7, 0.3] if n % 2 == 0 or n in (1, 3, 5) else [0.2, 0.8] for n in range(40)],
+}
+
+
+def worse(share: float, spread: float = 0.0) -> list[float]:
+    """Predictions whose error is greater than the accepted ones' by a share, more or less by row."""
+    rows = enumerate(zip(PREDICTED, TRUTH, strict=True))
+    return [truth + (found - truth) * (1 + share + (spread if n % 2 else -spread)) for n, (found, truth) in rows]
+
+
+def champion(**changes: Any) -> dict[str, Any]:
+    """The live model predicts what the candidate does, and something else is changed."""
+    same = {"champion.sample.predicted": PREDICTED, "champion.sample.truth": TRUTH}
+    return same | {key.replace("__", "."): value for key, value in changes.items()}
+
+
+SITUATIONS: dict[str, dict[str, Any]] = {
+    "the first release": {"live": None, "champion": None, "live_schema": None, "release.replaces": None},
+    "the first environment": {"predecessor": None, "promotes_from": None},
+    "a release of no bundle": {"release.bundle": None, "release.replaces": None},
+    "a release whose bundle was never verified before": {"predecessor.verified_at": None},
+    "another environment is said to be before": {"predecessor.environment": "qa"},
+    "seven files change": {"changed_files": [f"file-{n}" for n in range(6)] + ACCEPTED["changed_files"]},
+    "five files change": {"changed_files": [f"file-{n}" for n in range(4)] + ACCEPTED["changed_files"]},
+    "six files change": {"changed_files": [f"file-{n}" for n in range(5)] + ACCEPTED["changed_files"]},
+    "two files of the bundle are wrong": {"files.0.found": None, "files.1.expected": None},
+    "nothing is signed": {"signatures": []},
+    "a statement that nobody says why it does not verify": {"signatures.0.signer": None},
+    "the bundle names no commit": {"origin.commits": [], "origin.commit_on_main": None},
+    "the bundle names two commits, and neither is on main": {
+        "origin.commits": ["b" * 40, "c" * 40],
+        "origin.commit_on_main": None,
+    },
+    "a bound on both sides": {
+        "policy.gates.thresholds.0": {"metric": "rmse", "minimum": 41.0, "maximum": 65.0},
+    },
+    "two bounds are broken": {"evaluation.metrics.rmse.value": 70.0, "evaluation.metrics.r2.value": 0.1},
+    "one bound is broken, and one cannot be decided": {
+        "evaluation.metrics.rmse.value": 70.0,
+        "evaluation.metrics.r2.value": None,
+    },
+    "two metrics have no value": {
+        "evaluation.metrics.rmse.value": None,
+        "evaluation.metrics.r2.value": None,
+    },
+    "no fairness is declared": {"policy.gates.fairness": []},
+    "fairness by the difference": {"policy.gates.fairness": [DIFFERENCE]},
+    "fairness by the difference, kept": {
+        "policy.gates.fairness": [{**DIFFERENCE, "maximum_difference": 3.0}],
+    },
+    "fairness by both, one broken": {"policy.gates.fairness": [FAIRNESS, DIFFERENCE]},
+    "fairness by both, both broken": {
+        "policy.gates.fairness": [FAIRNESS, DIFFERENCE],
+        "evaluation.groups.sex.ratio.mae": 2.0,
+    },
+    "fairness by both, both kept": {
+        "policy.gates.fairness": [FAIRNESS, {**DIFFERENCE, "maximum_difference": 4.0}],
+    },
+    "two attributes of which one was not evaluated": {
+        "policy.gates.fairness": [{**FAIRNESS, "attribute": "age"}, FAIRNESS],
+    },
+    "two attributes that cannot be decided": {
+        "policy.gates.fairness": [{**FAIRNESS, "attribute": "age"}, FAIRNESS],
+        "evaluation.groups.sex.groups.2.rows": 5,
+    },
+    "two groups that are too small": {
+        "evaluation.groups.sex.groups.1.rows": 3,
+        "evaluation.groups.sex.groups.2.rows": 5,
+    },
+    "a difference of groups that is not defined": {
+        "policy.gates.fairness": [DIFFERENCE],
+        "evaluation.groups.sex.difference.mae": None,
+    },
+    "the live model predicts the same": champion(),
+    "the live model is a little better, within what is allowed": champion(
+        champion__sample__predicted=worse(-0.01),
+    ),
+    "the live model is better by what is allowed, more or less": champion(
+        champion__sample__predicted=worse(-0.01, 0.2),
+    ),
+    "the live model is better by more than is allowed, on average": champion(
+        champion__sample__predicted=worse(-0.05, 0.2),
+    ),
+    "the live model is clearly worse": champion(champion__sample__predicted=worse(0.5)),
+    "the live model is perfect": champion(champion__sample__predicted=TRUTH),
+    "both models are perfect": champion(
+        champion__sample__predicted=TRUTH,
+        evaluation__sample__predicted=TRUTH,
+    ),
+    "a metric of which more is better": champion(
+        champion__sample__predicted=worse(-0.3),
+        policy__gates__champion__metric="r2",
+    ),
+    "a wider confidence": champion(
+        champion__sample__predicted=worse(-0.01, 0.2),
+        policy__gates__champion__confidence=0.5,
+    ),
+    "a classifier": {**TWO_CLASSES, "policy.gates.champion.metric": "accuracy"},
+    "the classes differ": {**TWO_CLASSES, "champion.classes": [0, 2]},
+    "only the task differs": {"champion.task": "classification"},
+    "the live model's other holdout": {
+        "champion.sample.keys": sorted(f"{n:016x}" for n in range(11)) + ACCEPTED["evaluation"]["sample"]["keys"][11:],
+    },
+    "thirty rows in common": {
+        "champion.sample.keys": sorted(f"{n:016x}" for n in range(10)) + ACCEPTED["evaluation"]["sample"]["keys"][10:],
+    },
+    "all that a request may not do": {
+        "request_schema.inputs.0.columns.0.minimum": 20.0,
+        "request_schema.inputs.0.columns.0.maximum": 30.0,
+        "request_schema.inputs.0.columns.0.values": [1, 2],
+        "request_schema.inputs.0.columns.1.minimum": 20.0,
+        "request_schema.inputs.0.columns.1.maximum": 30.0,
+        "request_schema.inputs.0.columns.1.values": [1, 2],
+    },
+    "two values are gone": {
+        "live_schema.inputs.0.columns.0.values": [1, 2, 3],
+        "request_schema.inputs.0.columns.0.values": [3],
+    },
+    "six promises are gone": {"contract_breaks": [f"break {n}" for n in range(6)]},
+    "it is as slow as it may be": {"runtime.p99_ms": 20.0},
+    "it failed in another runtime": {"runtime.version": "onnxruntime 1.20.0", "runtime.problem": "it broke"},
+    "nobody says why": dict.fromkeys(
+        ("policy", "evaluation", "runtime", "origin", "freezes", "quarantined", "request_schema", "contract_breaks")
+    ),
+    "an error in a thousand": {"predecessor.requests": 1000, "predecessor.errors": 1},
+    "two errors in a thousand": {"predecessor.requests": 1000, "predecessor.errors": 2},
+    "no errors are allowed": {"policy.gates.soak.maximum_error_rate": 0.0, "predecessor.errors": 1},
+    "half a second too early": {"predecessor.verified_at": "2026-03-02T09:59:59.500000Z"},
+    "verified in the future": {"predecessor.verified_at": "2026-03-02T10:00:01Z"},
+    "a soak of nothing": {
+        "policy.gates.soak": {"requests": 0, "seconds": 0, "maximum_error_rate": 0.0},
+        "predecessor.requests": 0,
+        "predecessor.verified_at": "2026-03-02T10:00:00Z",
+    },
+    "nothing is live and nothing is replaced": {
+        "live": None,
+        "release.replaces": None,
+        "champion": None,
+        "live_schema": None,
+    },
+    "something is live that the release does not replace": {"release.replaces": None},
+    "two freezes, the second of them now": {
+        "freezes": [
+            {"start": "2026-02-01T00:00:00Z", "end": "2026-02-02T00:00:00Z", "reason": "over"},
+            {"start": "2026-03-02T09:00:00Z", "end": "2026-03-02T11:00:00+00:00", "reason": "now"},
+        ]
+    },
+    "another bundle is quarantined": {"quarantined": {"sha256:" + "d" * 64: "it was bad"}},
+    "what is live is not known": {"live": None, "champion": None, "live_schema": None, "unknown": {"live": "denied"}},
+}
+for _fact, _empty in (
+    ("files", []), ("signatures", []), ("origin", None), ("policy", None), ("evaluation", None), ("runtime", None),
+    ("request_schema", None), ("champion", None), ("live_schema", None), ("predecessor", None), ("freezes", None),
+    ("quarantined", None), ("contract_breaks", None),
+):  # fmt: skip
+    SITUATIONS[f"{_fact} may not be read"] = {_fact: _empty, "unknown": {_fact: "denied"}}
+for _gate, _case in CASES:
+    SITUATIONS[f"{_gate}: {_case['because']}"] = _case["change"]
+
+
+def line(verdict: Verdict) -> str:
+    """A verdict as it is compared."""
+    said = (verdict.figure, verdict.threshold, verdict.why, verdict.fix)
+    return f"  {verdict.gate} {verdict.outcome}: " + " | ".join(said)
+
+
+def lines() -> Iterator[str]:
+    """Every verdict of the accepted facts, and of each situation those that differ from it."""
+    usual = {v.gate: line(v) for v in judge(changed({}))}
+    yield "accepted"
+    yield from usual.values()
+    for name, changes in SITUATIONS.items():
+        yield name
+        yield from (line(v) for v in judge(changed(changes)) if line(v) != usual[v.gate])
+
+
+def test_every_verdict_reads_as_it_should() -> None:
+    assert list(lines()) == GOLDEN.read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_whatever_the_situation_a_verdict_says_which_gate_speaks_why_and_what_to_do(name: str) -> None:
+    verdicts = judge(changed(SITUATIONS[name]))
+    assert [verdict.gate for verdict in verdicts] == list(GATES)
+    for verdict in verdicts:
+        assert verdict.figure and verdict.threshold and verdict.why
+        assert bool(verdict.fix) == (verdict.outcome != "pass")
+
+
+def test_a_gate_touches_nothing_and_says_the_same_again() -> None:
+    facts = changed({})
+    before = facts.model_dump_json()
+    assert judge(facts) == judge(Facts.model_validate_json(before))
+    assert facts.model_dump_json() == before
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text("\n".join(lines()) + "\n")
