@@ -59,12 +59,14 @@ def up(root: Path, home: Path) -> tuple[float, str]:
         [sys.executable, "-m", "pipelines.cli", "up", "--env", "dev"],
         cwd=root,
         env={**environ, "MLOPS_HOME": str(home), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=True,
     )
     seconds = time.monotonic() - began
-    return seconds, done.stdout.strip().splitlines()[-1].partition(";")[0]
+    summaries = [line for line in done.stdout.splitlines() if line.startswith("Resources:")]
+    return seconds, summaries[-1].partition(";")[0]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -162,3 +163,30 @@ def test_a_release_that_names_no_bundle_is_refused() -> None:
 )
 def test_a_figure_exactly_at_its_bound_passes(gate: str, path: str, at_the_bound: Any) -> None:
     assert verdict(gate, **{path: at_the_bound}).outcome == "pass"
+
+
+@pytest.mark.parametrize("gate", ["thresholds", "champion", "fairness", "runtime", "soak"])
+def test_without_the_bounds_that_were_committed_a_gate_decides_nothing(gate: str) -> None:
+    assert verdict(gate, policy=None).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize("gate", ["thresholds", "champion", "fairness", "leakage"])
+def test_without_an_evaluation_a_gate_decides_nothing(gate: str) -> None:
+    assert verdict(gate, evaluation=None).outcome == "inconclusive"
+
+
+def against(noise: float, seed: int) -> Verdict:
+    """The verdict on the candidate when the live model's predictions are its own with some noise."""
+    rng = np.random.default_rng(seed)
+    predicted = np.asarray(ACCEPTED["evaluation"]["sample"]["predicted"])
+    truth = np.asarray(ACCEPTED["evaluation"]["sample"]["truth"])
+    live = truth + (1 - noise) * (predicted - truth) + rng.normal(0, 3, len(truth))
+    return verdict("champion", champion__sample__predicted=live.round(3).tolist())
+
+
+def test_a_candidate_that_may_be_worse_is_refused_or_left_open_by_where_its_interval_lies() -> None:
+    left_open, refused = against(0.005, 1), against(0.035, 1)
+    assert (left_open.outcome, refused.outcome) == ("inconclusive", "fail")
+    for found in (left_open, refused):
+        assert "it may be worse" in found.why
+        assert found.fix
