@@ -1,172 +1,135 @@
-"""Change the gates in small ways, one at a time, and see that a test fails for each: `python -m tests.mutation`.
+"""How good the tests are: change the code in small ways, and see whether a test fails. `python -m tests.mutation`
 
-A mutant turns a comparison, a condition or a number into another, drops a condition, or lets a refusal pass. It is
-killed when `tests/pipelines/promotion/test_gates.py` fails with it. What survives is listed, for a person to look at.
+By default it changes the gates, each line of which can refuse a promotion; an argument names other sources. It works in
+a copy of the repository, by mutmut (https://mutmut.readthedocs.io), with the quick tests only.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import copy
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import io
-import os
+import json
+import shutil
+import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
-GATES = ROOT / "pipelines" / "promotion" / "gates"
-TESTS = "tests/pipelines/promotion/test_gates.py"
-AT_ONCE = 2
-LIMIT_SECONDS = 60
+COPIED = ("pipelines", "tests", "models", "data-contracts", "requirements", "docs")
+GATES = "pipelines/promotion/gates"
+TESTS = ("tests/pipelines/promotion/test_verdicts.py", "tests/pipelines/promotion/test_gates.py")
+LEAST = 0.95
+"""Share of the changes to the gates that the tests must notice."""
 
-COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
+SURVIVED = 0
+"""The exit status of tests that noticed nothing."""
+
+EQUIVALENT = {
+    "dtype=None": "the values are floats already",
+    "predicted, )": "the values are floats already",
+    "sample.truth, )": "the values are floats already",
+    "strict=None": "the columns were just found to have the same names",
+    "strict=False": "the columns were just found to have the same names",
+    "zip(old.columns, new.columns, )": "the columns were just found to have the same names",
+    "default=(-math.inf, True)": "no bound has the value that stands for no bound",
 }
+"""Part of a changed line → why the program does the same as before; such a change is no gap in the tests."""
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """A changed module.
+class Survivor:
+    """A change that no test noticed.
 
     Attributes:
-        module: its name.
-        line: where.
-        what: was changed.
-        source: all of it, changed.
+        name: as mutmut names it.
+        was, is_: the line before and after.
     """
 
-    module: str
-    line: int
-    what: str
-    source: str
+    name: str
+    was: str
+    is_: str
+
+    @property
+    def reason(self) -> str:
+        """Why it changes nothing; empty when it should have been noticed."""
+        return next((why for part, why in EQUIVALENT.items() if part in self.is_), "")
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
-    """Every mutant of a module."""
-    tree = ast.parse(path.read_text())
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for number, node in enumerate(ast.walk(tree)):
-        for index in range(len(changes(node))):
-            changed = copy.deepcopy(tree)
-            twin = next(n for k, n in enumerate(ast.walk(changed)) if k == number)
-            what = changes(twin)[index]()
-            yield Mutant(module, getattr(node, "lineno", 0), what, ast.unparse(ast.fix_missing_locations(changed)))
+@dataclass(frozen=True)
+class Score:
+    """What became of all changes.
+
+    Attributes:
+        made: how many there were.
+        survivors: those that no test noticed.
+    """
+
+    made: int
+    survivors: tuple[Survivor, ...]
+
+    @property
+    def gaps(self) -> tuple[Survivor, ...]:
+        """The survivors that are not known to change nothing."""
+        return tuple(survivor for survivor in self.survivors if not survivor.reason)
+
+    @property
+    def share(self) -> float:
+        """Of the changes, those that were noticed."""
+        return 1 - len(self.survivors) / self.made
 
 
-def changes(node: ast.AST) -> list:
-    """What can be changed in a node: functions that change it, and say how."""
-    found = []
-    if isinstance(node, ast.Compare):
-        for place, operator in enumerate(node.ops):
-            other = COMPARISONS[type(operator)]
+def mutate(source: str = GATES, tests: tuple[str, ...] = TESTS) -> Score:
+    """Change every line of some sources, one at a time, and run the tests against each change.
 
-            def compare(place: int = place, other: type[ast.cmpop] = other) -> str:
-                node.ops[place] = other()
-                return f"comparison becomes {other.__name__}"
-
-            found.append(compare)
-    if isinstance(node, ast.BoolOp):
-
-        def connect() -> str:
-            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-            return f"condition becomes {type(node.op).__name__}"
-
-        found.append(connect)
-    if isinstance(node, ast.If):
-        for value in (True, False):
-
-            def decide(value: bool = value) -> str:
-                node.test = ast.Constant(value)
-                return f"if becomes {value}"
-
-            found.append(decide)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("failed", "inconclusive"):
-
-        def let_pass() -> str:
-            node.func = ast.Name("passed", ast.Load())
-            del node.args[4:]
-            node.keywords = []
-            while len(node.args) < 4:
-                node.args.append(ast.Constant("x"))
-            return "a refusal passes"
-
-        found.append(let_pass)
-    return found
+    Args:
+        source: a file or folder of the repository.
+        tests: files of tests, quick ones: they run once a change.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            if (ROOT / name).exists():
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in ROOT.glob("Pulumi*.yaml"):
+            shutil.copy(path, copy)
+        lines = [
+            "[tool.mutmut]",
+            f"source_paths = {json.dumps([source])}",
+            f"also_copy = {json.dumps([name for name in COPIED if (copy / name).exists()])}",
+            f"pytest_add_cli_args_test_selection = {json.dumps(tests)}",
+            "[tool.pytest.ini_options]",
+            'addopts = "-q -x -p no:cacheprovider"',
+        ]
+        (copy / "pyproject.toml").write_text("\n".join(lines) + "\n")
+        done = subprocess.run(_mutmut("run"), cwd=copy, capture_output=True, text=True, check=False)
+        outcomes: dict[str, int | None] = {}
+        for path in copy.glob("mutants/**/*.meta"):
+            outcomes |= json.loads(path.read_text())["exit_code_by_key"]
+        if done.returncode or not outcomes or None in outcomes.values():
+            raise RuntimeError(f"mutmut did not come to its end:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return Score(len(outcomes), tuple(_shown(copy, name) for name, code in outcomes.items() if code == SURVIVED))
 
 
-class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from a changed source."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self.mutant = mutant
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if name == self.mutant.module else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        exec(compile(self.mutant.source, self.mutant.module, "exec"), module.__dict__)  # noqa: S102 - our own source
+def _shown(copy: Path, name: str) -> Survivor:
+    shown = subprocess.run(_mutmut("show", name), cwd=copy, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in shown.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    was, is_ = ("; ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    return Survivor(name, was, is_)
 
 
-def begin(mutant: Mutant) -> int:
-    """Run the tests with a mutant in a process of its own; its id."""
-    child = os.fork()
-    if child:
-        return child
-    sys.meta_path.insert(0, _Changed(mutant))
-    import pytest
-
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        status = pytest.main(["-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "-o", "addopts=", TESTS])
-    os._exit(int(status))
+def _mutmut(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mutmut", *arguments]
 
 
-def run(every: Sequence[Mutant]) -> list[Mutant]:
-    """The mutants that no test noticed."""
-    import numpy  # noqa: F401 - loaded once, for all
-    import pytest  # noqa: F401
-
-    import pipelines.promotion.facts
-    import pipelines.training.metrics  # noqa: F401
-
-    waiting, going, survived = list(every), {}, []
-    while waiting or going:
-        while waiting and len(going) < AT_ONCE:
-            mutant = waiting.pop(0)
-            going[begin(mutant)] = mutant
-        child, status = os.wait()
-        mutant = going.pop(child)
-        if os.waitstatus_to_exitcode(status) == 0:
-            survived.append(mutant)
-            print(f"survived: {mutant.module}:{mutant.line}: {mutant.what}", flush=True)
-    return survived
-
-
-def main() -> None:
-    """Run all mutants of the gates, and print the score."""
-    os.chdir(ROOT)
-    began = time.monotonic()
-    every = [mutant for path in sorted(GATES.glob("*.py")) if path.stem != "__init__" for mutant in mutants(path)]
-    survived = run(every)
-    killed = len(every) - len(survived)
-    print(f"{killed} of {len(every)} mutants killed ({killed / len(every):.1%}) in {time.monotonic() - began:.0f} s")
+def main(arguments: list[str]) -> int:
+    """Print the score and every survivor; 1 when too many changes to the gates were not noticed."""
+    score = mutate(*arguments)
+    for survivor in score.survivors:
+        print(f"{survivor.name}: {survivor.reason or 'NOT NOTICED'}\n  - {survivor.was}\n  + {survivor.is_}")
+    noticed = score.made - len(score.survivors)
+    print(f"{noticed} of {score.made} changes were noticed: {score.share:.1%}; {len(score.gaps)} gaps")
+    return int(not arguments and score.share < LEAST)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

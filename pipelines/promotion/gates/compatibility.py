@@ -11,9 +11,8 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 def incompatibilities(live: RequestSchema, candidate: RequestSchema) -> list[str]:
     """What a caller of the live bundle would notice: requests that are refused, or answers that look different."""
-    found = []
     old_inputs, new_inputs = ({tensor.name: tensor for tensor in s.inputs} for s in (live, candidate))
-    found += [f"the input {name} is gone" for name in old_inputs if name not in new_inputs]
+    found = [f"the input {name} is gone" for name in old_inputs if name not in new_inputs]
     found += [
         f"the input {name} is new, and every request must have it" for name in new_inputs if name not in old_inputs
     ]

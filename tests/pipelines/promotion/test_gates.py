@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from pipelines.declarations.evaluation import Evaluation
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import GATES, admits, judge
+from pipelines.promotion.gates.champion import Comparison, compare
 from pipelines.promotion.verdict import Verdict
+from pipelines.training.metrics import bootstrap
 
 REFUSED = Path(__file__).parents[2] / "refused"
 ACCEPTED: dict[str, Any] = json.loads((REFUSED / "accepted.json").read_text())
@@ -190,3 +195,59 @@ def test_a_candidate_that_may_be_worse_is_refused_or_left_open_by_where_its_inte
     for found in (left_open, refused):
         assert "it may be worse" in found.why
         assert found.fix
+
+
+# --- the comparison of two models -------------------------------------------------------------------------------------
+
+
+def compared(rows: int, *, worse: float = 0.1, metric: str = "mae", confidence: float = 0.9) -> Comparison:
+    """Two models of which the candidate's error is greater by a share on every other row, on the first of 40 rows."""
+    value = copy.deepcopy(ACCEPTED["evaluation"])
+    sample = {key: value["sample"][key][:rows] for key in ("keys", "truth")}
+    errors = [1.0 + n % 3 for n in range(rows)]
+    old = [truth + error for truth, error in zip(sample["truth"], errors, strict=True)]
+    new = [t + e * (1 + worse * (n % 2)) for n, (t, e) in enumerate(zip(sample["truth"], errors, strict=True))]
+    champion, candidate = (
+        Evaluation.model_validate_json(json.dumps(value | {"sample": sample | {"predicted": predicted}}))
+        for predicted in (old, new)
+    )
+    return compare(champion, candidate, metric, confidence)
+
+
+def test_too_few_rows_are_not_compared_at_all() -> None:
+    found = compared(29)
+    assert found.rows == 29
+    assert all(math.isnan(v) for v in (found.champion, found.candidate, found.regression, found.low, found.high))
+    assert compared(30).champion == pytest.approx(2.0)
+
+
+def test_a_metric_that_the_rows_do_not_have_is_not_compared() -> None:
+    found = compared(40, metric="accuracy")
+    assert found.rows == 40 and math.isnan(found.champion) and math.isnan(found.high)
+
+
+def test_the_interval_is_that_of_a_paired_bootstrap_over_the_rows() -> None:
+    """By hand: each sample draws rows with replacement, and both models are measured on the rows that it drew."""
+    found = compared(40)
+    errors = np.array([1.0 + n % 3 for n in range(40)])
+    more = errors * (1 + 0.1 * (np.arange(40) % 2))
+    (weights,) = bootstrap(40, seed=0)
+    shares = np.sort((weights @ more - weights @ errors) / (weights @ errors))
+    assert (found.champion, found.candidate) == (pytest.approx(errors.mean()), pytest.approx(more.mean()))
+    assert found.regression == pytest.approx(more.mean() / errors.mean() - 1)
+    assert (found.low, found.high) == (pytest.approx(shares[49]), pytest.approx(shares[949]))
+
+
+def test_the_same_models_get_the_same_interval_whatever_ran_before() -> None:
+    first = compared(40)
+    np.random.seed(1)
+    assert compared(40) == first
+
+
+def test_a_comparison_with_a_model_that_is_never_wrong_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        perfect = {"champion.sample.predicted": "truth"}
+        assert GATES["champion"](changed(perfect)).outcome == "fail"
+        both = {**perfect, "evaluation.sample.predicted": "truth"}
+        assert GATES["champion"](changed(both)).outcome == "pass"

@@ -57,6 +57,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "two files of the bundle are wrong": {"files.0.found": None, "files.1.expected": None},
     "nothing is signed": {"signatures": []},
     "a statement that nobody says why it does not verify": {"signatures.0.signer": None},
+    "two environments that may sign": {"signatures.1.signer": "qa", "signatures.1.expected": "qa"},
     "the bundle names no commit": {"origin.commits": [], "origin.commit_on_main": None},
     "the bundle names two commits, and neither is on main": {
         "origin.commits": ["b" * 40, "c" * 40],
