@@ -19,6 +19,7 @@ PARTS = {
     "history": "The ledger",
     "contract": "Contract checks",
     "serving": "Serving",
+    "mutation": "Mutation",
 }
 """Module → heading, in the order of the page."""
 
@@ -69,8 +70,7 @@ def main(chosen: list[str]) -> None:
         for figure in measured[name]:
             print(f"  {row(figure)}", flush=True)
     if not chosen:
-        kept = PAGE.read_text().partition("\n## Mutation")[2] if PAGE.is_file() else ""
-        PAGE.write_text(page(measured) + (f"\n## Mutation{kept}" if kept else ""))
+        PAGE.write_text(page(measured))
         print(f"wrote {PAGE}")
 
 
