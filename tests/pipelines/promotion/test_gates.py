@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,22 @@ def test_a_comparison_with_a_model_that_is_never_wrong_warns_of_nothing() -> Non
         assert GATES["champion"](changed(perfect)).outcome == "fail"
         both = {**perfect, "evaluation.sample.predicted": "truth"}
         assert GATES["champion"](changed(both)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("regression", "low", "high", "outcome", "says"),
+    [
+        (0.01, 0.0, 0.02, "pass", "on the same 40 rows"),
+        (0.021, 0.021, 0.021, "fail", ": it is worse"),
+        (0.02, 0.02, 0.03, "inconclusive", "it may be worse"),
+        (0.03, 0.02, 0.03, "fail", "it may be worse"),
+        (0.0, -0.1, 0.1, "inconclusive", "it may be worse"),
+    ],
+)
+def test_what_decides_is_whether_the_interval_lies_within_the_bound_which_belongs_to_it(
+    monkeypatch: pytest.MonkeyPatch, regression: float, low: float, high: float, outcome: str, says: str
+) -> None:
+    found = Comparison(40, 1.0, 1.0 + regression, regression, low, high)
+    monkeypatch.setattr(sys.modules[compare.__module__], "compare", lambda *_: found)
+    said = verdict("champion")
+    assert said.outcome == outcome and said.why.endswith(says)
