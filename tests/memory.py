@@ -1,4 +1,4 @@
-"""An AWS account in memory, for where the emulated one of `tests.aws` takes too long: S3, KMS and Glue, as far as needed.
+"""An AWS account in memory, where the emulated one of `tests.aws` takes too long: S3, KMS and Glue, as far as needed.
 
 `tests.mutation` runs the tests of promotions hundreds of times over it; `make test` runs the same tests over moto.
 """

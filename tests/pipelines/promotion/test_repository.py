@@ -12,20 +12,7 @@ from pipelines.declarations.digests import digest_of_folder
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.committing import commit_onto, fetch, put_back
 from pipelines.promotion.repository import Repository
-from pipelines.promotion.review import contract_changes
-from tests.pipelines.promotion.world import DATASET, ROOT, commit_all, git
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone of a bare origin with one commit."""
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
-    root = tmp_path / "clone"
-    git(tmp_path, "init", "--quiet", "--initial-branch=main", "clone")
-    git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
-    (root / "README.md").write_text("hello\n")
-    commit_all(root, "start")
-    return root
+from tests.pipelines.promotion.world import commit_all, git
 
 
 def status(root: Path) -> str:
@@ -215,65 +202,3 @@ def test_files_are_put_back_as_the_commit_has_them(clone: Path) -> None:
     (clone / "other").write_text("stays")
     put_back(clone, ["README.md", "new", "added", "never-there"])
     assert git(clone, "status", "--porcelain") == "?? other"
-
-
-# --- contracts --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def contracts(clone: Path) -> Path:
-    """The clone with the example's contract; the file."""
-    path = clone / "data-contracts" / f"{DATASET}.odcs.yaml"
-    path.parent.mkdir()
-    path.write_text((ROOT / "data-contracts" / path.name).read_text())
-    commit_all(clone, "a contract")
-    return path
-
-
-def changes(clone: Path, base: str) -> dict[str, list[str]]:
-    repository = Repository(clone)
-    return contract_changes(repository, base, repository.changed_files(base, "HEAD"))
-
-
-def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts: Path) -> None:
-    base = Repository(clone).head()
-    contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 130"))
-    commit_all(clone, "weaker")
-    assert changes(clone, base) == {f"data-contracts/{contracts.name}": ["age: maximum was 120, is 130"]}
-
-
-def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Path) -> None:
-    base = Repository(clone).head()
-    contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 110"))
-    (clone / "data-contracts" / "README.md").write_text("no contract")
-    commit_all(clone, "stronger")
-    assert changes(clone, base) == {f"data-contracts/{contracts.name}": []}
-
-
-def test_a_contract_that_is_renamed_is_gone_for_those_who_read_it(clone: Path, contracts: Path) -> None:
-    base = Repository(clone).head()
-    contracts.rename(contracts.with_name("patients.odcs.yaml"))
-    commit_all(clone, "renamed")
-    found = changes(clone, base)
-    assert found == {
-        f"data-contracts/{contracts.name}": ["the contract is gone"],
-        "data-contracts/patients.odcs.yaml": [],
-    }
-
-
-def test_a_contract_that_is_wrong_is_an_error_and_one_that_was_wrong_before_breaks_nothing(
-    clone: Path, contracts: Path
-) -> None:
-    base, good = Repository(clone).head(), contracts.read_text()
-    contracts.write_text("kind: no contract\n")
-    wrong = commit_all(clone, "wrong")
-    with pytest.raises(MlopsError, match=contracts.name):
-        changes(clone, base)
-    contracts.write_text(good.replace("maximum: 120", "maximum: 130"))
-    commit_all(clone, "right again")
-    assert changes(clone, wrong) == {f"data-contracts/{contracts.name}": []}
-
-
-def test_a_base_that_git_does_not_know_is_an_error_and_not_a_contract_that_is_new(clone: Path, contracts: Path) -> None:
-    with pytest.raises(MlopsError, match="rev-parse"):
-        contract_changes(Repository(clone), "e" * 40, [f"data-contracts/{contracts.name}"])
