@@ -1,4 +1,4 @@
-"""Every gate refuses what tests/refused says, for its own reason, and no other gate does; without the gate nothing does.
+"""Every gate refuses what tests/refused says, for its own reason, and no other gate does; without it nothing refuses.
 
 The second half is about these tests: delete a gate, or any one of its checks, and one of them fails.
 """
