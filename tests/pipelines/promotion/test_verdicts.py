@@ -89,6 +89,13 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "fairness by both, both kept": {
         "policy.gates.fairness": [FAIRNESS, {**DIFFERENCE, "maximum_difference": 4.0}],
     },
+    "a group too small for one bound, and another bound broken": {
+        "policy.gates.fairness": [{**FAIRNESS, "minimum_group_size": 1000}, DIFFERENCE],
+    },
+    "one bound not defined, and another broken": {
+        "policy.gates.fairness": [FAIRNESS, DIFFERENCE],
+        "evaluation.groups.sex.ratio.mae": None,
+    },
     "two attributes of which one was not evaluated": {
         "policy.gates.fairness": [{**FAIRNESS, "attribute": "age"}, FAIRNESS],
     },
