@@ -1,8 +1,9 @@
 """The tests of promotions, measured: how many small changes of `pipelines/promotion` make one of them fail.
 
 On its own, with every change that no test noticed: `python -m tests.mutation`. Each change runs the quick tests of its
-file alone, over an AWS account in memory (`tests/mutation.py` says which); those that kill processes are not among them.
-Each gate's check as a whole is deleted by `tests/pipelines/promotion/test_refused.py`, in `make test`.
+file alone (`TESTS` in that module), over an AWS account in memory; tests that kill processes or try hundreds of inputs
+are not among them, so the score is rather too low than too high. Each gate, and each of its checks, is also deleted
+as a whole, by `tests/pipelines/promotion/test_refused.py`, in `make test`.
 """
 
 from __future__ import annotations
