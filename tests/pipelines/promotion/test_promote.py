@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 
+from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.gather import Change
 from pipelines.promotion.promote import (
@@ -53,7 +54,10 @@ def test_a_bundle_that_passes_goes_live_and_is_recorded_with_all_that_was_known(
     event = entry.event
     assert (event.before, event.pull_request, event.approvers, event.actor) == (None, 12, ("bob", "eve"), "ann")
     assert event.commit == world.repository.head() != event.source_commit
-    assert event.dataset == "diabetes-patients@1"
+    assert (event.dataset, event.run, event.source_commit) == ("diabetes-patients@1", "run-1", world.start)
+    gates = world.project.model(MODEL).gates.model_dump(mode="json")
+    assert event.policy == digest_of_value(gates)
+    assert event.attempt == f"{event.commit}/verified"
     assert set(event.verdicts.values()) == {"pass"} and len(event.verdicts) == 16
     assert event.evidence == evidence.digests_of_statements(world.dev, MODEL, digest)
     assert event.report is not None
@@ -132,8 +136,10 @@ def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: Wor
 def test_a_stale_release_is_refused_before_anything_is_judged(world: World) -> None:
     first, second = one_after_another(world, 1)
     stale = world.release(second, world.register(3))
-    with pytest.raises(StaleReleaseError, match=f"staging runs {first} of {MODEL}; the release replaces sha256:"):
+    with pytest.raises(StaleReleaseError) as caught:
         go_on(world, stale)
+    assert caught.value.what == f"staging runs {first} of {MODEL}; the release replaces {stale.release.replaces}"
+    assert caught.value.fix == "propose the release again, against what is live"
     assert len(world.records()) == 1 and world.live() == first
 
 
@@ -253,10 +259,23 @@ def test_a_release_to_an_environment_that_is_not_up_or_of_no_bundle_is_an_error(
     change = world.release(world.register(1), None)
     for missing in ("staging", "dev"):
         up = {name: d for name, d in world.descriptors.items() if name != missing}
-        with pytest.raises(MlopsError, match=f"{missing} is not up"):
+        with pytest.raises(MlopsError) as caught:
             promote(world.project, world.repository, up, change, world.context(), world.effects())
-    with pytest.raises(MlopsError, match="names no bundle"):
+        assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
+    with pytest.raises(MlopsError) as caught:
         go(world, world.release(None, None))
+    assert caught.value.what == f"the release of {MODEL} to staging names no bundle"
+
+
+def test_a_release_that_replaces_what_is_not_there_or_leaves_out_what_is_says_so(world: World) -> None:
+    one, other = world.register(1), world.register(2)
+    with pytest.raises(StaleReleaseError) as caught:
+        go_on(world, world.release(one, other))
+    assert caught.value.what == f"staging runs nothing of {MODEL}; the release replaces {other}"
+    go_on(world, world.release(one, None))
+    with pytest.raises(StaleReleaseError) as caught:
+        go_on(world, world.release(other, None))
+    assert caught.value.what == f"staging runs {one} of {MODEL}; the release replaces nothing"
 
 
 # --- a rollback's commit ----------------------------------------------------------------------------------------------
@@ -311,8 +330,10 @@ def test_a_rollback_that_is_under_way_is_not_undone_by_deploying_the_bad_release
     change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
     block(world, bad)
     world.set_live(good)
-    with pytest.raises(RefusedError, match="is being rolled back: it answers nonsense"):
+    with pytest.raises(RefusedError) as caught:
         go_on(world, change)
+    assert caught.value.what == f"{MODEL} in staging is being rolled back: it answers nonsense"
+    assert caught.value.fix == "run the rollback again, which finishes it"
     assert world.live() == good
 
 
