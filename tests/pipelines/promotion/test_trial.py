@@ -86,14 +86,15 @@ def test_a_wrong_golden_prediction_is_told_and_nothing_is_timed() -> None:
 
 
 def test_golden_predictions_that_cannot_be_read_are_named() -> None:
-    assert "golden.json" in tried(linear_bundle(), golden=b"{}").problem
+    assert tried(linear_bundle(), golden=b"{}").problem.startswith("golden.json: ")
 
 
-def test_a_bundle_without_golden_rows_is_timed_by_nothing() -> None:
+def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
     golden = json.loads(linear_bundle().files["golden.json"])
     for tensor in (*golden["inputs"], *golden["outputs"]):
         tensor |= {"shape": [0, *tensor["shape"][1:]], "data": []}
     found = tried(linear_bundle(), golden=json.dumps(golden).encode())
+    assert "at least 1 row" in found.problem
     assert (found.golden_rows, found.p99_ms, found.requests) == (0, 0.0, 0)
 
 
