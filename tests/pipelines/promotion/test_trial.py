@@ -86,7 +86,7 @@ def test_a_wrong_golden_prediction_is_told_and_nothing_is_timed() -> None:
 
 
 def test_golden_predictions_that_cannot_be_read_are_named() -> None:
-    assert tried(linear_bundle(), golden=b"{}").problem.startswith("golden.json: ")
+    assert tried(linear_bundle(), golden=b"{}").problem.startswith("golden.json:1: inputs: ")
 
 
 def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
