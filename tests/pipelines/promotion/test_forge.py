@@ -13,7 +13,7 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.promotion.forge import Forge, Merge
+from pipelines.promotion.forge import Forge, Merge, PullRequest
 from pipelines.promotion.repository import Repository
 from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, git, make_repository
 
@@ -106,12 +106,14 @@ def test_a_proposal_is_one_commit_of_the_named_file_on_main_and_a_pull_request(
     main = git(project.root, "rev-parse", "origin/main")
     (project.root / "README.md").write_text("work in progress")
     pull = propose(project, write_release(project, GOOD))
-    assert (pull.number, pull.branch, pull.title, pull.state) == (
-        1,
-        "release/staging/m",
-        "Release m to staging",
-        "OPEN",
-    )
+    url = "https://github.com/o/r/pull/1"
+    assert pull == PullRequest(1, "Release m to staging", "release/staging/m", url, "OPEN")
+    branch = ("--head", "release/staging/m")
+    listed = ["pr", "list", *branch, "--state", "open", "--json", "number,title,headRefName,url,state"]
+    (body,) = {name for call in github["calls"] for name in call if name.endswith(".md")}
+    created = ["pr", "create", "--title", "Release m to staging", "--body-file", body, *branch, "--base", "main"]
+    assert github["calls"] == [listed, created, listed]
+    assert not Path(body).exists(), "the file with the text is gone"
     assert github["pulls"][0]["body"] == "Why.\n"
     repository = Repository(project.root)
     head = repository.commit("origin/release/staging/m")
@@ -159,6 +161,33 @@ def test_a_proposal_interrupted_before_its_pull_request_is_finished_by_the_next(
     assert propose(project, write_release(project, GOOD)).number == 1
 
 
+def test_a_pull_request_that_is_not_there_after_it_was_opened_is_an_error(
+    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forge, "open_pull_request", lambda *_: None)
+    with pytest.raises(MlopsError) as caught:
+        propose(project, write_release(project, GOOD))
+    assert caught.value.what == ("no pull request of release/staging/m is open, though it was just created")
+
+
+def test_where_there_is_no_main_nothing_is_proposed(project: Project, github: GitHub) -> None:
+    path = write_release(project, GOOD)
+    git(project.root.parent / "origin.git", "update-ref", "-d", "refs/heads/main")
+    with pytest.raises(MlopsError) as caught:
+        propose(project, path)
+    assert caught.value.what == "the origin has no branch main"
+    assert github["calls"] == []
+
+
+def test_another_change_on_the_same_main_is_pushed_though_its_commit_stands_on_the_same(
+    project: Project, github: GitHub
+) -> None:
+    propose(project, write_release(project, BAD))
+    before = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
+    propose(project, write_release(project, GOOD))
+    assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") != before
+
+
 def test_a_proposal_works_in_a_detached_checkout_as_workflows_have_it(project: Project, github: GitHub) -> None:
     git(project.root, "checkout", "--quiet", "--detach")
     assert propose(project, write_release(project, GOOD)).number == 1
@@ -178,6 +207,12 @@ def test_a_comment_is_written_once_and_edited_in_place(project: Project, github:
         forge.comment(7, MARKER, f"{MARKER}\n{text}\n")
     bodies = [comment["body"] for comment in github["comments"]]
     assert bodies == ["looks good"] * 3 + [f"{MARKER}\nthird\n"]
+    listed = ["api", "repos/o/r/issues/7/comments?per_page=100", "--paginate"]
+    _, written, _, edited, *_ = github["calls"]
+    assert written[:-1] == ["pr", "comment", "7", "--body-file"]
+    assert edited[:-1] == ["api", "repos/o/r/issues/comments/4", "--method", "PATCH", "--input"]
+    assert github["calls"][::2] == [listed] * 3
+    assert not any(Path(call[-1]).exists() for call in (written, edited))
     forge.comment(7, "<!-- mlops:gates m staging -->", "<!-- mlops:gates m staging -->\nanother environment\n")
     assert len(github["comments"]) == 5
 
@@ -245,6 +280,32 @@ def test_who_let_a_commit_in_is_the_pull_request_and_those_whose_approval_stands
         ],
     )
     assert Forge.of(project.root).merge_of("e" * 40) == Merge(12, "ann", ("bob", "ghost", "kim"))
+    assert github["calls"] == [
+        ["api", f"repos/o/r/commits/{'e' * 40}/pulls?per_page=100", "--paginate"],
+        ["api", "repos/o/r/pulls/12/reviews?per_page=100", "--paginate"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"base": None}, Merge(1, "ann", ())),
+        ({"base": {}}, Merge(1, "ann", ())),
+        ({"base": {"ref": "feature"}}, None),
+        ({"merged_at": ""}, None),
+        ({"merge_commit_sha": None}, Merge(1, "ann", ())),
+        ({"user": {"login": ""}}, Merge(1, "ghost", ())),
+        ({"user": {}}, Merge(1, "ghost", ())),
+    ],
+)
+def test_what_github_leaves_out_is_not_taken_for_more_than_it_says(
+    project: Project, github: GitHub, changes: dict[str, Any], found: Merge | None
+) -> None:
+    github.set(pulls=[pull(1, **changes)])
+    assert Forge.of(project.root).merge_of("e" * 40) == found
+    without = {name: value for name, value in pull(1, **changes).items() if value not in (None, {})}
+    github.set(pulls=[without])
+    assert Forge.of(project.root).merge_of("e" * 40) == found
 
 
 def test_of_several_pull_requests_the_one_that_was_merged_to_main_as_this_commit_counts(
@@ -273,6 +334,26 @@ def test_what_gh_says_when_it_fails_is_told(project: Project, github: GitHub) ->
         Forge.of(project.root).gh("release", "create", "x")
 
 
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo ' in words ' >&2; echo more; exit 1", "gh api x y: in words"),
+        ("echo ' on stdout '; exit 3", "gh api x y: on stdout"),
+        ("exit 1", "gh api x y: "),
+    ],
+)
+def test_why_gh_failed_is_told_in_its_words(tmp_path: Path, github: GitHub, script: str, says: str) -> None:
+    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{script}\n")
+    with pytest.raises(MlopsError) as caught:
+        Forge(tmp_path, "o/r").gh("api", "x", "y", "a secret")
+    assert caught.value.what == says
+
+
+def test_gh_works_where_the_clone_is(tmp_path: Path, github: GitHub) -> None:
+    (tmp_path / "bin" / "gh").write_text("#!/bin/sh\npwd\n")
+    assert Forge(tmp_path / "bin", "o/r").gh() == f"{tmp_path / 'bin'}\n"
+
+
 def test_without_gh_or_a_repository_it_says_what_to_do(
     project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -280,11 +361,14 @@ def test_without_gh_or_a_repository_it_says_what_to_do(
     only_git.mkdir()
     (only_git / "git").symlink_to(str(shutil.which("git")))
     monkeypatch.setenv("PATH", str(only_git))
-    with pytest.raises(MlopsError, match="is not on the PATH"):
+    with pytest.raises(MlopsError) as caught:
         Forge.of(project.root).dispatch("train.yml", {"model": "m"})
+    assert (caught.value.what, caught.value.fix) == ("the GitHub CLI `gh` is not on the PATH", "install it")
     monkeypatch.delenv("GITHUB_REPOSITORY")
-    with pytest.raises(MlopsError, match="not known which GitHub repository"):
+    with pytest.raises(MlopsError) as caught:
         Forge.of(project.root)
+    assert caught.value.what == "it is not known which GitHub repository this belongs to"
+    assert caught.value.fix == "set GITHUB_REPOSITORY=owner/name, or let origin be on GitHub"
 
 
 @pytest.mark.parametrize(
@@ -297,6 +381,8 @@ def test_without_gh_or_a_repository_it_says_what_to_do(
         ("https://notgithub.com/o/r", None),
         ("https://github.com.evil.org/o/r", None),
         ("/srv/git/o/r.git", None),
+        ("https://github.com/o/r/issues", None),
+        ("https://github.com/o", None),
     ],
 )
 def test_outside_of_a_workflow_the_origin_says_which_repository_it_is(
