@@ -75,6 +75,9 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "trial.py": {
         'if path.is_file() else "XXXX"': "there is no version in it either",
     },
+    "report.py": {
+        '"verdicts": [verdict.model_dump(mode=None)': "a verdict holds nothing but texts",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },
