@@ -183,21 +183,11 @@ def _mutate(source: str, told: str) -> list[Score]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy(copy, source)
-        with (copy / "log").open("w") as log:
-            run = subprocess.Popen(
-                _mutmut("run", "--max-children", "1"), cwd=copy, env=_environ(), stdout=log, stderr=subprocess.STDOUT
-            )
-            while True:
-                try:
-                    status = run.wait(timeout=30)
-                    break
-                except subprocess.TimeoutExpired:
-                    outcomes = [code for found in _outcomes(copy).values() for code in found.values()]
-                    print(f"{told}: {sum(c is not None for c in outcomes)} of {len(outcomes)} tried", flush=True)
-        outcomes_of = _outcomes(copy)
-        codes = [code for found in outcomes_of.values() for code in found.values()]
-        if status or not codes or None in codes:
-            raise RuntimeError(f"mutmut did not come to its end on {source}:\n{(copy / 'log').read_text()[-3000:]}")
+        _run(copy, told)
+        # The machine may have been busy with something else: what ran too long is tried once more.
+        again = [name for found in _outcomes(copy).values() for name, code in found.items() if code in TOO_LONG]
+        if again:
+            _run(copy, f"{told}, {len(again)} again", *again)
         return [
             Score(
                 file,
@@ -205,8 +195,34 @@ def _mutate(source: str, told: str) -> list[Score]:
                 sum(code in TOO_LONG for code in found.values()),
                 tuple(_shown(copy, file, name) for name, code in found.items() if code not in FAILED | TOO_LONG),
             )
-            for file, found in sorted(outcomes_of.items())
+            for file, found in sorted(_outcomes(copy).items())
         ]
+
+
+def _run(copy: Path, told: str, *names: str) -> None:
+    """Try all changes, or those with these names."""
+    with (copy / "log").open("w") as log:
+        run = subprocess.Popen(
+            _mutmut("run", "--max-children", "1", *names),
+            cwd=copy,
+            env=_environ(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        while True:
+            try:
+                status = run.wait(timeout=30)
+                break
+            except subprocess.TimeoutExpired:
+                codes = _codes(copy)
+                print(f"{told}: {sum(code is not None for code in codes)} of {len(codes)} tried", flush=True)
+    codes = _codes(copy)
+    if status or not codes or None in codes:
+        raise RuntimeError(f"mutmut did not come to its end:\n{(copy / 'log').read_text()[-3000:]}")
+
+
+def _codes(copy: Path) -> list[int | None]:
+    return [code for found in _outcomes(copy).values() for code in found.values()]
 
 
 def _copy(copy: Path, source: str) -> None:
