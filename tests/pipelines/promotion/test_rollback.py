@@ -98,6 +98,18 @@ def test_a_rollback_that_nobody_asked_for_from_a_commit_is_recorded_without_one(
     assert entry.event.commit is None
 
 
+def test_traffic_of_the_model_goes_to_the_target_and_git_is_told_of_both_bundles(world: World) -> None:
+    good, bad = serve(world, 1, 2)
+    told: list[Any] = []
+
+    def move(model: str, digest: str) -> None:
+        told.append((model, digest))
+        world.move(model, digest)
+
+    back(world, effects={"move_traffic": move, "restore": told.append})
+    assert told == [(MODEL, good), Plan(bad, good)]
+
+
 def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None:
     serve(world, 1, 2, 3)
     first, state = back(world), None
@@ -278,7 +290,7 @@ def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after
 
 
 def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(world: World) -> None:
-    serve(world, 1, 2, 3)
+    _, good, bad = serve(world, 1, 2, 3)
     count = len(world.records())
     restore = world.rollback_effects(REASON).restore
     found: list[Entry] = []
@@ -286,9 +298,10 @@ def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(wor
     def restore_and_deploy(plan: Plan) -> None:
         restore(plan)
         found.append(deploy(world))
+        record(world, bad, good, result="refused", live=good)
 
     assert [back(world, effects={"restore": restore_and_deploy})] == found
-    assert len(world.records()) == count + 1
+    assert len(world.records()) == count + 2
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
