@@ -78,6 +78,9 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "report.py": {
         '"verdicts": [verdict.model_dump(mode=None)': "a verdict holds nothing but texts",
     },
+    "settings.py": {
+        "settings = judge_rules([rule": "nothing was found before",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },

@@ -31,7 +31,7 @@ RULES: list[dict[str, Any]] = [
 
 def told(settings: list[Setting]) -> list[tuple[str, bool, str]]:
     """What the doctor shows; what to do is always the page, unless GitHub could not be asked."""
-    assert all(setting.fix == "docs/repository-settings.md" for setting in settings)
+    assert all(setting.fix == "docs/repository-settings.md" and type(setting.ok) is bool for setting in settings)
     return [(setting.name, setting.ok, setting.found) for setting in settings]
 
 
@@ -221,11 +221,11 @@ def test_an_environment_that_is_missing_or_open_to_any_branch_is_named() -> None
             {"name": "prod", "deployment_branch_policy": None},
         ]
     }
-    wrong = {s.name: s.found for s in judge_environments(listed, ("dev", "prod")) if not s.ok}
-    assert wrong == {
-        "environment prod": "takes deployments from any branch",
-        "environment preview": "does not exist",
-    }
+    assert told(judge_environments(listed, ("dev", "prod"))) == [
+        ("environment dev", True, "exists"),
+        ("environment prod", False, "takes deployments from any branch"),
+        ("environment preview", False, "does not exist"),
+    ]
 
 
 def test_it_asks_github_by_gh_and_says_what_it_could_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
