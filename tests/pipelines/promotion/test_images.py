@@ -86,6 +86,18 @@ def test_what_dockerignore_names_stays_out_of_every_image(project: Project, igno
     assert built(project) == left
 
 
+def test_a_comment_in_dockerignore_names_no_file_whatever_it_says(project: Project) -> None:
+    write(project.root, "#a.py")
+    recipe(project, "COPY #a.py /app/", ignored="#a.py\n")
+    assert built(project) == ["#a.py"]
+
+
+def test_only_slashes_around_a_name_in_dockerignore_are_not_part_of_it(project: Project) -> None:
+    write(project.root, "X/a.py", "X/X")
+    recipe(project, "COPY X /app/X", ignored="X/X\n")
+    assert built(project) == ["X/a.py"]
+
+
 def test_a_single_file_that_is_ignored_stays_out_as_well(project: Project) -> None:
     recipe(project, "COPY a.py /app/", ignored="a.py")
     assert built(project) == []
@@ -130,6 +142,18 @@ def test_images_are_pinned_on_their_line_and_the_rest_of_the_file_stays(project:
     assert project.stack_file("dev").read_text() == before.replace("    images: {training: null, serving: null}", line)
 
 
+@pytest.mark.parametrize(
+    ("images", "line"),
+    [
+        (Images(training=OLD), f"    images: {{training: {OLD}, serving: null}}\n"),
+        (Images(serving=OLD), f"    images: {{training: null, serving: {OLD}}}\n"),
+    ],
+)
+def test_an_image_that_nothing_was_built_of_stays_null(project: Project, images: Images, line: str) -> None:
+    pin_images(project, "dev", images)
+    assert line in project.stack_file("dev").read_text()
+
+
 def test_an_image_that_is_not_named_stays_pinned(project: Project) -> None:
     assert pin_images(project, "dev", Images(training=OLD)) is True
     assert pinned(project) == (OLD, None)
@@ -156,16 +180,18 @@ def test_a_file_without_the_line_to_change_is_left_as_it_is(project: Project, li
     path = project.stack_file("dev")
     path.write_text(path.read_text().replace("    images: {training: null, serving: null}\n", lines))
     before = path.read_bytes()
-    with pytest.raises(MlopsError):
+    with pytest.raises(MlopsError, match=path.name):
         pin_images(project, "dev", Images(training=OLD))
     assert path.read_bytes() == before
 
 
 def test_only_the_first_line_of_images_is_changed(project: Project) -> None:
     path = project.stack_file("dev")
-    path.write_text(path.read_text() + "# images: of old\n   # images: of older\n")
+    window = "start: 2026-12-24T00:00:00Z, end: 2026-12-27T00:00:00Z"
+    freeze = f'    freezes:\n      - {{{window}, reason: "now no\n          images: are built"}}\n'
+    path.write_text(path.read_text() + freeze)
     pin_images(project, "dev", Images(training=OLD))
-    assert path.read_text().endswith("# images: of old\n   # images: of older\n")
+    assert path.read_text().endswith(freeze)
     assert pinned(project) == (OLD, None)
 
 
@@ -193,8 +219,9 @@ def test_a_file_is_written_wholly_and_keeps_its_mode(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("swept", [False, True])
 def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: bool
 ) -> None:
     path = tmp_path / "file"
     path.write_text("before")
@@ -203,6 +230,8 @@ def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
     def full(handle: int) -> None:
         seen.extend(p.name for p in tmp_path.iterdir() if p != path)
         assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"after", "it is on its way to the disk"
+        if swept:
+            (tmp_path / seen[0]).unlink()
         raise OSError("the disk is full")
 
     monkeypatch.setattr(module.os, "fsync", full)
