@@ -242,6 +242,8 @@ def _copy(copy: Path, source: str) -> None:
         f"source_paths = {json.dumps([f'{PACKAGE}/{source}'])}",
         f"also_copy = {json.dumps([name for name in (*COPIED, *stacks) if (copy / name).exists()])}",
         f"pytest_add_cli_args_test_selection = {json.dumps(tests)}",
+        "timeout_multiplier = 3.0",
+        "timeout_constant = 5.0",
         "[tool.pytest.ini_options]",
         'addopts = "-q -x -p no:cacheprovider -p no:xdist -p no:unraisableexception -p tests.quick"',
         f"quickest_first = {json.dumps([name.partition('::')[0] for name in tests])}",
