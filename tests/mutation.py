@@ -81,6 +81,9 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "settings.py": {
         "settings = judge_rules([rule": "nothing was found before",
     },
+    "endpoint.py": {
+        'parsed = ""': "neither is a JSON object",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },

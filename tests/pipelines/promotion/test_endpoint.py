@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -18,7 +19,8 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion import endpoint as module
 from pipelines.promotion.endpoint import PROBES, Endpoint, connected, golden_of, verify
-from pipelines.registry import bundles
+from pipelines.registry import bundles, store
+from pipelines.serving.golden import single_rows
 from tests.answering import serving
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.registry.chains import offline_environment
@@ -71,7 +73,11 @@ class Pod:
 
 @pytest.fixture(autouse=True)
 def golden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "golden_of", lambda *_: GOLDEN)
+    def golden_of_this(descriptor: EnvironmentDescriptor, model: str, digest: str) -> GoldenPredictions:
+        assert (descriptor.name, model, digest) == ("dev", MODEL, DIGEST)
+        return GOLDEN
+
+    monkeypatch.setattr(module, "golden_of", golden_of_this)
 
 
 @contextmanager
@@ -91,6 +97,12 @@ def test_an_endpoint_is_verified_whole_row_by_row_and_by_its_latency() -> None:
     shapes = [body["inputs"][0]["shape"] for _, body in pod.asked[1:]]
     assert shapes == [[2, 2], *[[1, 2]] * PROBES]
     assert [body["inputs"][0]["data"] for _, body in pod.asked[2:4]] == [[1.0, 2.0], [3.0, 4.5]]
+
+
+def test_rows_are_counted_and_not_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "golden_of", lambda *_: single_rows(GOLDEN)[0])
+    with environment(Pod()) as dev:
+        assert verify(dev, MODEL, DIGEST, 1000.0).rows == 1
 
 
 def second_y(answer: dict[str, Any], value: Any) -> dict[str, Any]:
@@ -144,6 +156,7 @@ def test_an_endpoint_is_refused_when(case: str) -> None:
     with environment(Pod(change)) as dev, pytest.raises(MlopsError) as caught:
         verify(dev, MODEL, DIGEST, 1000.0)
     assert says in caught.value.what
+    assert bool(caught.value.fix) == (", found " in says), "where a value differs, it is said what to do"
 
 
 def test_a_value_within_the_tolerance_is_the_golden_one_even_where_that_is_a_whole_number() -> None:
@@ -201,8 +214,12 @@ def test_a_bundle_without_golden_predictions_cannot_be_verified(monkeypatch: pyt
 def test_what_must_be_predicted_is_read_from_the_bundle_that_must_be_served(account: EmulatedAccount) -> None:
     dev, bundle = make_environment(), linear_bundle()
     bundles.push(dev, bundle.manifest, bundle.files)
-    (asked,) = golden_of(dev, NAME, bundle.digest).inputs
+    read: list[str] = []
+    get = store.get
+    with mock.patch.object(store, "get", lambda b, key, **named: read.append(key) or get(b, key, **named)):
+        (asked,) = golden_of(dev, NAME, bundle.digest).inputs
     assert asked.data == tuple(ROW)
+    assert {key.rpartition("/")[2] for key in read} == {bundles.MANIFEST, "golden.json"}, "and not the model"
     broken = linear_bundle()
     files = broken.files | {"golden.json": b"{}"}
     listed = broken.manifest.files | {"golden.json": BundledFile(sha256=digest_of_bytes(b"{}"), size=2)}
@@ -318,6 +335,38 @@ class Broken:
 
     def close(self) -> None:
         self.did.append("closed")
+
+
+class Endless:
+    """A connection whose answer has no end, of which it counts what is read."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.read_bytes = 0
+
+    def request(self, _method: str, path: str, *_: Any) -> None:
+        self.asked.append(path)
+
+    def getresponse(self) -> Endless:
+        return self
+
+    def read(self, size: int) -> bytes:
+        self.read_bytes += size
+        return b" " * size
+
+    def close(self) -> None:
+        pass
+
+
+def test_of_an_answer_without_end_one_byte_too_many_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_ANSWER", 1000)
+    endpoint = Endpoint("http://models.example.org/X/", MODEL)
+    endless = endpoint._connection = Endless()  # type: ignore[assignment]
+    with pytest.raises(MlopsError, match="answered more than 1000 bytes"):
+        endpoint.served()
+    assert (endless.asked, endless.read_bytes) == ([f"/X/v2/models/{MODEL}"], 1001)
 
 
 @pytest.mark.parametrize(
