@@ -84,6 +84,11 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "endpoint.py": {
         'parsed = ""': "neither is a JSON object",
     },
+    "history.py": {
+        "ThreadPoolExecutor(None)": "how many are fetched at once changes nothing that is read",
+        "ensure_ascii=None": "None is false as well",
+        'rstrip("XX; XX")': "what to do never ends in an X",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },
