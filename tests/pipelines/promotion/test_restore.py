@@ -52,6 +52,12 @@ def test_a_rollback_that_git_knows_of_is_not_committed_again(project: Project) -
     assert git(project.root, "rev-list", "--count", "origin/main") == "3"
 
 
+def test_a_main_that_names_the_target_already_is_left_as_it_is_whatever_else_it_says(project: Project) -> None:
+    write_release(project, GOOD, OLD)
+    commit = commit_all(project.root, "somebody put it back by hand")
+    assert restore(project) == commit == git(project.root.parent / "origin.git", "rev-parse", "main")
+
+
 def test_a_rollback_does_not_undo_what_was_pushed_in_between(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
