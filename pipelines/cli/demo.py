@@ -199,13 +199,16 @@ class Demo:
         with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
             self._await(training)
             self._await_checks(self._open_release(self.first))
+        last = self.project.environments[-1]
         for environment in self.project.environments:
             with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
                 self.callers.call(self.target, environment)
-                self._merge(environment, arriving="later" if environment == self.first else "")
+                if environment == last:
+                    self._await(self.second_training)
+                # What comes next is on its way while the first release goes out.
+                self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
             if environment == self.first:
                 self.second_training = self._dispatch_training()
-        last = self.project.environments[-1]
         with self.journey.step(f"Ask the endpoint of {last}"):
             request, answer = ask(self.target, MODEL, last)
             click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
@@ -215,8 +218,7 @@ class Demo:
     def refuse_a_bad_one(self) -> None:
         """More data made a second release; mixed-up data makes a candidate that is refused."""
         with self.journey.step(f"More patients arrived meanwhile: the release trained on them goes to {self.first}"):
-            self._await(self.second_training)
-            self._merge(self.first, arriving="mixed-up")
+            self._merge(self.first)
         with self.journey.step("A batch with mixed-up outcomes had arrived: the gates refuse what is trained on it"):
             self._await(self._dispatch_training())
             request = self._open_release(self.first)
@@ -342,7 +344,7 @@ class Demo:
             raise MlopsError(f"no release to {environment} is proposed")
         return found[0]
 
-    def _merge(self, environment: str, arriving: str) -> None:
+    def _merge(self, environment: str, arriving: str = "") -> None:
         """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
         from infra.local.github.laptop import APPROVER
 

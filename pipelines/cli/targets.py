@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
+import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +41,9 @@ class Target(ABC):
         Raises:
             MlopsError: it cannot be reached.
         """
+
+    def get_ready(self) -> None:
+        """Begin, in the background, what `apply` needs anyway: the caller has something else to do before."""
 
     @abstractmethod
     def apply(self, operation: Operation, environment: str) -> None:
@@ -101,6 +106,9 @@ class LocalTarget(Target):
             os.environ.pop(name, None)
         os.environ.update(environ)
 
+    def get_ready(self) -> None:
+        threading.Thread(target=_import_the_engine, daemon=True).start()
+
     def apply(self, operation: Operation, environment: str) -> None:
         from infra.local.deploy import deploy
 
@@ -119,6 +127,11 @@ class LocalTarget(Target):
         from infra.local.deploy import find_drift
 
         return find_drift(self.project.root, self.home, environment)
+
+
+def _import_the_engine() -> None:
+    for name in ("infra.local.deploy", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
+        importlib.import_module(name)
 
 
 class AwsTarget(Target):
