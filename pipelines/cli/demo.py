@@ -193,7 +193,7 @@ class Demo:
 
         with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
             self._ingest("first")
-        training = self._dispatch_training()
+        training = second_training = self._dispatch_training()
         for environment in self.others:
             self._provision(environment, f"While {MODEL} is trained: provision {environment}")
         with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
@@ -204,11 +204,11 @@ class Demo:
             with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
                 self.callers.call(self.target, environment)
                 if environment == last:
-                    self._await(self.second_training)
+                    self._await(second_training)
                 # What comes next is on its way while the first release goes out.
                 self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
             if environment == self.first:
-                self.second_training = self._dispatch_training()
+                second_training = self._dispatch_training()
         with self.journey.step(f"Ask the endpoint of {last}"):
             request, answer = ask(self.target, MODEL, last)
             click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
