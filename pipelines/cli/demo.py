@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.cli.demo_material import DATASET, batches, own_clone
 from pipelines.cli.targets import LocalTarget
 from pipelines.cli.traffic import Callers
 from pipelines.declarations.errors import MlopsError
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
     from infra.local.target import LocalTarget as RunningTarget
 
 MODEL = "diabetes-progression"
-DATASET = "diabetes-patients"
-FIRST_BATCH = 400
-"""Patients in the first batch; those after them arrive later."""
 
 
 @dataclass(frozen=True)
@@ -64,62 +59,6 @@ class Journey:
         return time.monotonic() - self.started
 
 
-def own_clone(project: Project, to: Path) -> Project:
-    """A copy of the project as its working tree stands, in which the demo may change and commit files.
-
-    Raises:
-        MlopsError: git cannot make it.
-    """
-    if to.exists():
-        shutil.rmtree(to)
-    to.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=project.root,
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode:
-        raise MlopsError(f"git cannot list the files of {project.root}: {listed.stderr.decode().strip()}")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        source, copy = project.root / name, to / name
-        if source.is_file():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
-    made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
-    if made.returncode:
-        raise MlopsError(f"git cannot make a repository in {to}: {made.stderr.decode().strip()}")
-    return Project(to)
-
-
-def batches(project: Project, folder: Path) -> dict[str, Path]:
-    """The sample as three batches: most patients with the rows that the contract refuses, the others, and a bad one.
-
-    The bad batch keeps the contract, but its outcomes are shuffled: no rule on a row can see that, a gate can.
-    """
-    with (project.contracts_folder / "samples" / f"{DATASET}.csv").open(newline="") as file:
-        head, *rows = list(csv.reader(file))
-    good = [row for row in rows if row[0].isdigit() and int(row[0]) <= 442]
-    outcome = head.index("progression")
-    first = [*good[:FIRST_BATCH], *rows[442:]]
-    later = good[FIRST_BATCH:442]
-    outcomes = [row[outcome] for row in good[:442]]
-    random.Random(3).shuffle(outcomes)  # noqa: S311 - a made-up mistake, not a secret
-    mixed_up = []
-    for number, (row, shuffled) in enumerate(zip(good[:442], outcomes, strict=True)):
-        changed = list(row)
-        changed[0], changed[outcome] = str(10_000 + number), shuffled
-        mixed_up.append(changed)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for name, content in (("first", first), ("later", later), ("mixed-up", mixed_up)):
-        path = folder / f"{name}.csv"
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *content])
-        written[name] = path
-    return written
-
-
 class Demo:
     """The journey, and what it has made so far.
 
@@ -134,7 +73,6 @@ class Demo:
         self.scratch = source.root / ".mlops" / "demo"
         self.home = self.scratch / "local"
         self.journey = Journey()
-        self.merged = 0.0
 
     def run(self) -> None:
         """All of it."""
@@ -333,8 +271,6 @@ class Demo:
         verb = told.removeprefix(".venv/bin/")
         if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
-        if verb.startswith("mlops deploy") and progress.conclusion == "success" and self.merged:
-            click.echo(f"   verified {time.monotonic() - self.merged:.1f} s after the merge")
 
     def _open_release(self, environment: str) -> PullRequest:
         """The open pull request of a release."""
@@ -347,6 +283,7 @@ class Demo:
     def _merge(self, environment: str, arriving: str = "") -> None:
         """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
         from infra.local.github.laptop import APPROVER
+        from pipelines.registry.ledger import Ledger
 
         request = self._open_release(environment)
         self.hub.approve(APPROVER, request.number)
@@ -360,12 +297,16 @@ class Demo:
             self.hub.rerun(newest.number)
             self._await_checks(request)
         deployment = Awaited("deploy", self.hub.newest())
-        self.merged = time.monotonic()
+        merged = time.time()
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
         if arriving:
             self._ingest(arriving)
         self._await(deployment)
+        recorded = Ledger(self.target.descriptor(environment), MODEL).head()
+        assert recorded is not None
+        seconds = recorded.event.at.timestamp() - merged
+        click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
 
     def _show_refusal(self, request: PullRequest) -> None:
         for comment in self.hub.forge.comments(request.number):
