@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import sys
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.startup import spare_the_collector
 
 VERBS = {
     "check": "pipelines.cli.declare:check",
@@ -66,10 +65,7 @@ def mlops() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that a person can act on are printed without a traceback, with exit status 1."""
-    # The SDKs define thousands of classes, none of which is garbage: looking for it, when they are imported and again
-    # at the end, takes a third of the time of a short command.
-    gc.set_threshold(100_000)
-    atexit.register(gc.freeze)
+    spare_the_collector()
     try:
         return mlops(args=arguments, prog_name="mlops")
     except MlopsError as error:
