@@ -8,22 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli.demo_material import DATASET, batches, own_clone
+from pipelines.cli.github import attach, host
 from pipelines.cli.targets import LocalTarget
 from pipelines.cli.traffic import Callers
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
-    from infra.local.github.hub import Hub
     from infra.local.github.pulls import PullRequest
     from infra.local.github.results import Progress, Run
-    from infra.local.target import LocalTarget as RunningTarget
 
 MODEL = "diabetes-progression"
 
@@ -120,7 +118,8 @@ class Demo:
             images = local_digests(self.project)
             for environment in self.project.environments:
                 pin_images(self.project, environment, images)
-            self.hub = self._hub(running)
+            self.hub = attach(self.target, self._say_step)
+            host(self.target, self.hub)
         self.first, *self.others = self.project.environments
         self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
@@ -204,27 +203,6 @@ class Demo:
                 click.secho(f"   {failure}", fg="red")
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
-
-    def _hub(self, running: RunningTarget) -> Hub:
-        from infra.local.deploy import bootstrap
-        from infra.local.github.laptop import REPOSITORY, open_hub
-
-        roles = bootstrap(self.project.root, self.home, REPOSITORY)
-
-        def build(checkout: Path, name: str) -> str:
-            from pipelines.cli.images import publish_image
-
-            return publish_image(self.target, Project(checkout), self.target.descriptor(self.first), name)
-
-        return open_hub(
-            self.home,
-            self.project.root,
-            environ=running.environ(),
-            region=running.region,
-            roles=roles,
-            build=build,
-            on_step=self._say_step,
-        )
 
     def _ingest(self, batch: str) -> None:
         from pipelines.cli.run import run_ingest

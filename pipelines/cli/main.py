@@ -17,6 +17,7 @@ VERBS = {
     "new": "pipelines.cli.new:new",
     "doctor": "pipelines.cli.doctor:doctor",
     "local": "pipelines.cli.local:local",
+    "github": "pipelines.cli.github:github",
     "preview": "pipelines.cli.stacks:preview",
     "up": "pipelines.cli.stacks:up",
     "destroy": "pipelines.cli.stacks:destroy",
