@@ -175,7 +175,8 @@ class Demo:
         for environment in self.project.environments:
             with self.journey.step(f"Provision {environment}: the Pulumi program that runs on AWS"):
                 self.target.apply("up", environment)
-                publish_locally(self.target, self.target.descriptor(environment))
+                if environment == self.project.environments[0]:  # `mlops deploy` brings them to the others
+                    publish_locally(self.target, self.target.descriptor(environment))
         self.first, self.last = self.project.environments[0], self.project.environments[-1]
         self.batches = batches(self.project, self.scratch / "batches")
 
