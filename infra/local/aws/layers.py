@@ -45,13 +45,14 @@ def _download_url(self: Any) -> Any:
     from moto.core.exceptions import ServiceException
     from moto.core.responses import ActionResult
 
+    class LayersNotFoundException(ServiceException):
+        code = "LayersNotFoundException"
+
     repository = self.ecr_backend._get_repository(self._get_param("repositoryName"), self._get_param("registryId"))
     digest = self._get_param("layerDigest")
     content = getattr(repository, "contents", {}).get(digest)
     if content is None:
-        error = ServiceException(f"The layer {digest} does not exist in the repository {repository.name}.")
-        error.code = "LayersNotFoundException"
-        raise error
+        raise LayersNotFoundException(f"The layer {digest} does not exist in the repository {repository.name}.")
     ticket = secrets.token_urlsafe(24)
     _given[ticket] = content
     return ActionResult({"downloadUrl": f"http://{self.headers['Host']}{DOWNLOADS}{ticket}", "layerDigest": digest})
