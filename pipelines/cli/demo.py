@@ -217,7 +217,8 @@ class Demo:
 
         with self.journey.step(title):
             self.target.apply("up", environment)
-            publish_locally(self.target, self.target.descriptor(environment))
+            if environment == self.first:  # `mlops deploy` brings them to the others
+                publish_locally(self.target, self.target.descriptor(environment))
 
     def _dispatch_training(self) -> Awaited:
         """Ask the workflow for training, and do not wait for it."""
