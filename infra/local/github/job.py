@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -122,6 +123,7 @@ class JobExecution:
         self.machine = machine
         self.cancelled = cancelled
         self.place: Place
+        self.scratch: Path
         self.temp = plan.work / "temp"
         self.masks = Masks()
         self.annotations: list[Annotation] = []
@@ -146,6 +148,12 @@ class JobExecution:
             return self._run()
 
     def _run(self) -> JobResult:
+        # As /tmp on GitHub's machines: apart from the repository that this forge may lie in.
+        with tempfile.TemporaryDirectory(prefix="mlops-job-", ignore_cleanup_errors=True) as scratch:
+            self.scratch = Path(scratch)
+            return self._run_steps()
+
+    def _run_steps(self) -> JobResult:
         plan, started = self.plan, time.monotonic()
         for folder in (plan.folder, self.temp, plan.work / "home"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -494,7 +502,7 @@ class JobExecution:
         }
         return {
             "LANG": "C.UTF-8",
-            "TMPDIR": str(self.temp),
+            "TMPDIR": str(self.scratch),
             "PYTHONPATH": str(self.workspace),
             **given,
             "AWS_SHARED_CREDENTIALS_FILE": nothing,
