@@ -111,7 +111,7 @@ class LocalTarget(Target):
         deploy(self.project.root, self.home, environment, operation)
 
     def outputs(self, environment: str) -> dict[str, Any]:
-        from infra.local.engine.deployment import stack_outputs
+        from infra.local.engine.state import stack_outputs
 
         return dict(stack_outputs(self.home, environment) or {})
 

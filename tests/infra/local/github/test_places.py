@@ -52,8 +52,9 @@ def test_a_job_sees_nothing_that_the_job_before_it_left(tmp_path: Path) -> None:
         assert "before the checkout 0 files" in log
         assert "refs/heads/mine" not in log
         assert "\n M " not in log and "\n?? " not in log
-    assert "gone" in logs[0].split("left over:")[-1] and "gone" not in logs[1].split("left over:")[-1]
-    assert "junk" not in logs[1].split("left over:")[-1]
+    found = [next(line for line in log.splitlines() if line.startswith("left over: .git")).split() for log in logs]
+    assert "gone" in found[0] and "gone" not in found[1]
+    assert "junk" not in found[1] and "deep" not in found[1]
 
 
 def test_what_was_compiled_of_a_file_that_did_not_change_stays(tmp_path: Path) -> None:
