@@ -30,8 +30,7 @@ class Preview:
         """The line for those who read no further: what it counted, or why it failed."""
         lines = self.text.splitlines()
         if self.failed:
-            reasons = (line.strip().removeprefix("error:").strip() for line in lines if _says_error(line))
-            return f"the preview failed: {next(reasons, 'see below')}"
+            return f"the preview failed: {_reason(lines) or 'see below'}"
         counted = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Resources:")), None)
         if counted is None:
             return "the preview counted nothing"
@@ -44,8 +43,11 @@ class Preview:
         return ", ".join(filter(None, [lines[counted].removeprefix("Resources:").partition(";")[0].strip(), *below]))
 
 
-def _says_error(line: str) -> bool:
-    return line.strip().startswith("error:")
+def _reason(lines: Sequence[str]) -> str:
+    """The first error, with the first of the things it lists."""
+    at = next((at for at, line in enumerate(lines) if line.strip().startswith("error:")), len(lines))
+    reason = "".join(lines[at : at + 1]).strip().removeprefix("error:").strip()
+    return " ".join([reason, *(line.strip() for line in lines[at + 1 : at + 2])]) if reason.endswith(":") else reason
 
 
 def contract_changes(repository: Repository, base: str, files: Sequence[str]) -> dict[str, list[str]]:
