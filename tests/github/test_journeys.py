@@ -1,7 +1,7 @@
-"""The workflows as committed, run by the laptop's GitHub on a local target, each job under the role that it signs in as.
+"""The workflows as committed, run by the laptop's GitHub on a local target, each job under the role it signs in as.
 
-What `mlops demo` shows from data to prod is not repeated here: these are the workflows and the refusals that it does not
-come by. One story for all tests, for time: an environment from its first image to its end.
+What `mlops demo` shows from data to prod is not repeated here: these are the workflows and the refusals that it does
+not come by. One story for all tests, for time: an environment from its first image to its end.
 """
 
 from __future__ import annotations
@@ -128,29 +128,27 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def one_environment(folder: Path) -> Project:
-    """This repository with `dev` alone, which is still protected; what others would add is the same again."""
+    """This repository with `dev` alone; what others would add is the same again."""
     project = own_clone(Project(ROOT), folder)
     for name in ("staging", "prod"):
         project.stack_file(name).unlink()
         (folder / RELEASE.replace("dev", name)).unlink()
-    edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(folder)
     # The tests are running already; that they are asked for is what counts.
     edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
     return project
 
 
 def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch) -> Story:
-    """`dev` as forked, without images, is up; main says since that it may be lost; somebody changed a bucket by hand."""
+    """`dev` as forked, without images, is up; main says since then that it may be lost."""
     patch.chdir(project.root)
     running = target.start(home, project.root, attached=True)
     here = LocalTarget(project)
     for name, value in running.environ().items():
         patch.setenv(name, value)
-    deploy.prepare_account(project.root, home, deploy.Silence())
+    roles = deploy.bootstrap(project.root, home, REPOSITORY)
+    edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(project.root)
     here.apply("up", "dev")
     edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
-    roles = deploy.bootstrap(project.root, home, REPOSITORY)
-    client("s3").put_bucket_versioning(Bucket=LAKE, VersioningConfiguration={"Status": "Suspended"})
 
     def build(checkout: Path, name: str) -> str:
         return publish_image(here, Project(checkout), here.descriptor("dev"), name)
@@ -185,12 +183,10 @@ def told(story: Story) -> Story:
     story.queued = hub.forge.try_merge(person(AUTHOR), hub.open(AUTHOR, "breaks", "Widen").number)
     hub.repository_dispatch(AUTHOR, "drift", {"model": MODEL, "environment": "dev", "reason": "psi of bmi is 0.4"})
     hub.tick(TRAINING)
-    hub.tick(AUDIT)
     for confirmation in ("de", "dev"):
         hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": confirmation})
     story.play("asked")
 
-    client("s3").put_bucket_versioning(Bucket=LAKE, VersioningConfiguration={"Status": "Enabled"})
     hub.dispatch(AUTHOR, "images.yml")
     story.play("built")
 
@@ -199,6 +195,7 @@ def told(story: Story) -> Story:
     hub.merge(APPROVER, story.pulls["images"].number)
     story.play("merged")
 
+    client("s3").put_bucket_versioning(Bucket=LAKE, VersioningConfiguration={"Status": "Suspended"})
     hub.tick(AUDIT)
     story.play("audited")
     hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": "dev"})
@@ -306,22 +303,13 @@ def test_training_is_asked_for_by_drift_and_by_the_calendar(story: Story) -> Non
 # --- audit and teardown -----------------------------------------------------------------------------------------------
 
 
-def test_an_audit_names_what_was_changed_by_hand_and_what_is_merged_but_not_there(story: Story) -> None:
-    job = story.run("asked", "audit").job("audit dev")
+def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) -> None:
+    job = story.run("audited", "audit").job("audit dev")
     assert job.conclusion == "failure"
-    found = [line for line in log(job).splitlines() if line.startswith("- ")]
-    by_hand = [line for line in found if "at the target" in line]
-    assert by_hand == [
+    assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
         "- aws:s3/bucketVersioning:BucketVersioning lake: drifted at the target "
         '(~ versioningConfiguration.status: "Enabled" => "Suspended")'
     ]
-    assert "- aws:s3/bucket:Bucket registry: update is due" in found
-
-
-def test_an_audit_of_what_is_as_git_says_says_so(story: Story) -> None:
-    run = story.run("audited", "audit")
-    assert run.conclusion == "success"
-    assert "dev is as git says." in log(run.job("audit dev"))
 
 
 def test_an_environment_is_removed_only_if_its_name_is_said_again_and_nothing_protects_it(story: Story) -> None:
