@@ -90,7 +90,8 @@ def refuse_broken(contracts: Mapping[str, Sequence[str]]) -> None:
     broken = [f"{name}: {'; '.join(texts)}" for name, texts in contracts.items() if texts]
     if broken:
         raise MlopsError(
-            "a data contract breaks: " + "; ".join(broken), fix="start a new dataset, or agree with its consumers"
+            "a data contract breaks: " + "; ".join(broken),
+            fix="keep the promise, or start a new dataset beside it, to which its consumers move in their own time",
         )
 
 
