@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli.targets import LocalTarget
+from pipelines.cli.traffic import Callers
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -29,6 +31,14 @@ MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
 FIRST_BATCH = 400
 """Patients in the first batch; those after them arrive later."""
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A run that is on its way: the first of `workflow` whose number is higher than `after`."""
+
+    workflow: str
+    after: int
 
 
 class Journey:
@@ -133,15 +143,16 @@ class Demo:
         local_target.stop(self.home)
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
+        self.callers = Callers(MODEL)
         try:
             self.prepare()
-            self.promote_the_first()
-            self.refuse_a_bad_one()
-            self.roll_back()
+            with self.hub.serving():
+                self.promote_the_first()
+                self.refuse_a_bad_one()
+                self.roll_back()
             self.summarise()
         finally:
-            if hasattr(self, "callers"):
-                self.callers.stop()
+            self.callers.stop()
             if not self.keep:
                 local_target.stop(self.home)
         click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
@@ -157,7 +168,7 @@ class Demo:
     def prepare(self) -> None:
         """An account, a cluster, a GitHub, three environments, and data."""
         from infra.local import target as local_target
-        from pipelines.cli.images import local_digests, publish_locally
+        from pipelines.cli.images import local_digests
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
@@ -172,46 +183,50 @@ class Demo:
             for environment in self.project.environments:
                 pin_images(self.project, environment, images)
             self.hub = self._hub(running)
-        for environment in self.project.environments:
-            with self.journey.step(f"Provision {environment}: the Pulumi program that runs on AWS"):
-                self.target.apply("up", environment)
-                publish_locally(self.target, self.target.descriptor(environment))
-        self.first, self.last = self.project.environments[0], self.project.environments[-1]
+        self.first, *self.others = self.project.environments
+        self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
 
     def promote_the_first(self) -> None:
         """Data, training, and a pull request an environment, up to an answer from the last."""
         from pipelines.cli.releases import ask
-        from pipelines.cli.traffic import Callers
 
         with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
             self._ingest("first")
-        with self.journey.step(f"Train {MODEL}; the workflow proposes the release, the gates judge it"):
-            self._dispatch_training()
+        training = self._dispatch_training()
+        for environment in self.others:
+            self._provision(environment, f"While {MODEL} is trained: provision {environment}")
+        with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
+            self._await(training)
+            self._await_checks(self._open_release(self.first))
+        last = self.project.environments[-1]
         for environment in self.project.environments:
             with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
-                self._merge(self._open_release(environment), MODEL)
-                if environment == self.first:
-                    request, _ = ask(self.target, MODEL, environment)
-                    self.callers = Callers(MODEL, request)
-                self.callers.call(self.target.descriptor(environment))
-        with self.journey.step(f"Ask the endpoint of {self.last}"):
-            request, answer = ask(self.target, MODEL, self.last)
+                self.callers.call(self.target, environment)
+                if environment == last:
+                    self._await(self.second_training)
+                # What comes next is on its way while the first release goes out.
+                self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
+            if environment == self.first:
+                self.second_training = self._dispatch_training()
+        with self.journey.step(f"Ask the endpoint of {last}"):
+            request, answer = ask(self.target, MODEL, last)
             click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
             click.echo(f"   answered {answer['outputs'][0]['data']} from {answer['model_version']}")
-        click.secho(f"   prod answers {self.journey.seconds:.1f} s after the beginning", fg="green")
+        click.secho(f"   {last} answers {self.journey.seconds:.1f} s after the beginning", fg="green")
 
     def refuse_a_bad_one(self) -> None:
-        """More data makes a second release; mixed-up data makes a candidate that is refused."""
-        with self.journey.step(f"More patients arrive: a second release goes to {self.first}"):
-            self._ingest("later")
-            self._dispatch_training()
-            self._merge(self._open_release(self.first), MODEL)
-        with self.journey.step("A batch with mixed-up outcomes arrives: the gates refuse what was trained on it"):
-            self._ingest("mixed-up")
-            self._dispatch_training()
+        """More data made a second release; mixed-up data makes a candidate that is refused."""
+        with self.journey.step(f"More patients arrived meanwhile: the release trained on them goes to {self.first}"):
+            self._merge(self.first)
+        with self.journey.step("A batch with mixed-up outcomes had arrived: the gates refuse what is trained on it"):
+            self._await(self._dispatch_training())
             request = self._open_release(self.first)
-            for blocker in self.hub.blockers(request.number):
+            self._await_checks(request)
+            blockers = self.hub.blockers(request.number)
+            if not any("gates" in blocker for blocker in blockers):
+                raise MlopsError(f"the gates let pull request {request.number} pass, which was trained on a bad batch")
+            for blocker in blockers:
                 click.secho(f"   pull request {request.number} cannot be merged: {blocker}", fg="yellow")
             self._show_refusal(request)
 
@@ -222,11 +237,12 @@ class Demo:
         with self.journey.step(f"An alarm: {self.first} goes back to the release before, traffic first"):
             reason = "mean error of the last hour is over the bound"
             payload = {"model": MODEL, "environment": self.first, "reason": reason}
+            before = self.hub.newest()
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
-            self.merged = 0.0
-            runs = self._pump(show=("respond", "deploy"))
-            for line in lines_of(runs, "respond", " s  "):
+            run = self._await(Awaited("respond", before))
+            for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
+            self._await(Awaited("deploy", before))
 
     def summarise(self) -> None:
         """What runs where, and what the ledgers say."""
@@ -280,23 +296,37 @@ class Demo:
         collect(descriptor, DATASET, self.batches[batch])
         run_ingest(self.project, descriptor, DATASET)
 
-    def _dispatch_training(self) -> None:
+    def _provision(self, environment: str, title: str) -> None:
+        from pipelines.cli.images import publish_locally
+
+        with self.journey.step(title):
+            self.target.apply("up", environment)
+            publish_locally(self.target, self.target.descriptor(environment))
+
+    def _dispatch_training(self) -> Awaited:
+        """Ask the workflow for training, and do not wait for it."""
         from infra.local.github.laptop import AUTHOR
 
+        awaited = Awaited("train", self.hub.newest())
         self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
-        self._pump(show=("train",))
+        click.echo(f"   {AUTHOR} starts the workflow train for {MODEL}")
+        return awaited
 
-    def _pump(self, show: tuple[str, ...]) -> list[Run]:
-        """Run the workflows that wait, and those that they start; the log of a failed job that should pass is shown."""
-        runs = self.hub.pump()
-        for run in runs:
-            for problem in run.problems:
-                raise MlopsError(f"{run.workflow}: {problem}")
-            if run.workflow in show and run.conclusion != "success":
-                logs = [job.log for job in run.jobs if job.log and job.conclusion == "failure"]
-                tail = "\n".join(log.read_text()[-3000:] for log in logs)
-                raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
-        return runs
+    def _await(self, awaited: Awaited) -> Run:
+        """Wait for a run that must pass; the log of one that does not is in the error."""
+        run = self.hub.wait(awaited.workflow, after=awaited.after)
+        for problem in run.problems:
+            raise MlopsError(f"{run.workflow}: {problem}")
+        if run.conclusion != "success":
+            logs = [job.log for job in run.jobs if job.log and job.conclusion == "failure"]
+            tail = "\n".join(log.read_text()[-3000:] for log in logs)
+            raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
+        return run
+
+    def _await_checks(self, request: PullRequest) -> None:
+        """Wait until the checks of a pull request have ended, as they may."""
+        for workflow in ("ci", "promote"):
+            self.hub.wait(workflow, head_sha=request.head_sha)
 
     def _say_step(self, progress: Progress) -> None:
         told = progress.step.removeprefix("Run ").split("$")[0].strip()
@@ -307,36 +337,35 @@ class Demo:
             click.echo(f"   verified {time.monotonic() - self.merged:.1f} s after the merge")
 
     def _open_release(self, environment: str) -> PullRequest:
-        """The open pull request of a release, judged again until only what a person can do is missing."""
-
-        found = [
-            p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == f"release/{environment}/{MODEL}"
-        ]
+        """The open pull request of a release."""
+        branch = f"release/{environment}/{MODEL}"
+        found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
         if not found:
             raise MlopsError(f"no release to {environment} is proposed")
         return found[0]
 
-    def _merge(self, request: PullRequest, model: str) -> None:
-        """Approve and merge a pull request, and let its workflows run."""
+    def _merge(self, environment: str, arriving: str = "") -> None:
+        """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
         from infra.local.github.laptop import APPROVER
 
+        request = self._open_release(environment)
         self.hub.approve(APPROVER, request.number)
+        self._await_checks(request)
         for _ in range(5):
             if not self.hub.blockers(request.number):
                 break
             # Soaking takes time and traffic; the gates are asked again.
             time.sleep(1)
-            self._rerun_gates(request)
-        merged = time.monotonic()
+            newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
+            self.hub.rerun(newest.number)
+            self._await_checks(request)
+        deployment = Awaited("deploy", self.hub.newest())
+        self.merged = time.monotonic()
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
-        self.merged = merged
-        self._pump(show=("deploy",))
-
-    def _rerun_gates(self, request: PullRequest) -> None:
-        newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
-        self.hub.rerun(newest.number)
-        self._pump(show=())
+        if arriving:
+            self._ingest(arriving)
+        self._await(deployment)
 
     def _show_refusal(self, request: PullRequest) -> None:
         for comment in self.hub.forge.comments(request.number):
@@ -345,9 +374,9 @@ class Demo:
                     click.secho(f"   {line}", fg="yellow")
 
 
-def lines_of(runs: list[Run], workflow: str, words: str) -> list[str]:
-    """The lines with some words in the logs of a workflow's jobs."""
-    logs = [job.log for run in runs if run.workflow == workflow for job in run.jobs if job.log is not None]
+def lines_of(run: Run, words: str) -> list[str]:
+    """The lines with some words in the logs of a run's jobs."""
+    logs = [job.log for job in run.jobs if job.log is not None]
     return [line for log in logs for line in log.read_text().splitlines() if words in line]
 
 

@@ -87,6 +87,7 @@ def run_deploy(target: Target, environment: str) -> None:
     if environment not in target.descriptors():
         # The first time: there is no registry yet in which a release could be judged.
         target.apply("up", environment)
+    target.get_ready()
     descriptors = target.descriptors()
     releases = [project.release(model, environment) for model in project.model_names]
     released = [release for release in releases if release.bundle is not None]

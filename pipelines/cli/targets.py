@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +44,9 @@ class Target(ABC):
         Raises:
             MlopsError: it cannot be reached.
         """
+
+    def get_ready(self) -> None:
+        """Begin, in the background, what `apply` needs anyway: the caller has something else to do before."""
 
     @abstractmethod
     def apply(self, operation: Operation, environment: str) -> None:
@@ -104,6 +109,9 @@ class LocalTarget(Target):
             os.environ.pop(name, None)
         os.environ.update(environ)
 
+    def get_ready(self) -> None:
+        threading.Thread(target=_import_the_engine, daemon=True).start()
+
     def apply(self, operation: Operation, environment: str) -> None:
         from infra.local.deploy import deploy
 
@@ -122,6 +130,11 @@ class LocalTarget(Target):
         from infra.local.deploy import find_drift
 
         return find_drift(self.project.root, self.home, environment)
+
+
+def _import_the_engine() -> None:
+    for name in ("infra.local.deploy", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
+        importlib.import_module(name)
 
 
 class AwsTarget(Target):
