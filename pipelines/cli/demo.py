@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.cli.demo_material import DATASET, batches, own_clone
+from pipelines.cli.github import attach, host
 from pipelines.cli.targets import LocalTarget
 from pipelines.cli.traffic import Callers
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
-    from infra.local.github.hub import Hub
     from infra.local.github.pulls import PullRequest
     from infra.local.github.results import Progress, Run
-    from infra.local.target import LocalTarget as RunningTarget
 
 MODEL = "diabetes-progression"
-DATASET = "diabetes-patients"
-FIRST_BATCH = 400
-"""Patients in the first batch; those after them arrive later."""
 
 
 @dataclass(frozen=True)
@@ -64,62 +57,6 @@ class Journey:
         return time.monotonic() - self.started
 
 
-def own_clone(project: Project, to: Path) -> Project:
-    """A copy of the project as its working tree stands, in which the demo may change and commit files.
-
-    Raises:
-        MlopsError: git cannot make it.
-    """
-    if to.exists():
-        shutil.rmtree(to)
-    to.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=project.root,
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode:
-        raise MlopsError(f"git cannot list the files of {project.root}: {listed.stderr.decode().strip()}")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        source, copy = project.root / name, to / name
-        if source.is_file():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
-    made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
-    if made.returncode:
-        raise MlopsError(f"git cannot make a repository in {to}: {made.stderr.decode().strip()}")
-    return Project(to)
-
-
-def batches(project: Project, folder: Path) -> dict[str, Path]:
-    """The sample as three batches: most patients with the rows that the contract refuses, the others, and a bad one.
-
-    The bad batch keeps the contract, but its outcomes are shuffled: no rule on a row can see that, a gate can.
-    """
-    with (project.contracts_folder / "samples" / f"{DATASET}.csv").open(newline="") as file:
-        head, *rows = list(csv.reader(file))
-    good = [row for row in rows if row[0].isdigit() and int(row[0]) <= 442]
-    outcome = head.index("progression")
-    first = [*good[:FIRST_BATCH], *rows[442:]]
-    later = good[FIRST_BATCH:442]
-    outcomes = [row[outcome] for row in good[:442]]
-    random.Random(3).shuffle(outcomes)  # noqa: S311 - a made-up mistake, not a secret
-    mixed_up = []
-    for number, (row, shuffled) in enumerate(zip(good[:442], outcomes, strict=True)):
-        changed = list(row)
-        changed[0], changed[outcome] = str(10_000 + number), shuffled
-        mixed_up.append(changed)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for name, content in (("first", first), ("later", later), ("mixed-up", mixed_up)):
-        path = folder / f"{name}.csv"
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *content])
-        written[name] = path
-    return written
-
-
 class Demo:
     """The journey, and what it has made so far.
 
@@ -134,7 +71,6 @@ class Demo:
         self.scratch = source.root / ".mlops" / "demo"
         self.home = self.scratch / "local"
         self.journey = Journey()
-        self.merged = 0.0
 
     def run(self) -> None:
         """All of it."""
@@ -182,7 +118,8 @@ class Demo:
             images = local_digests(self.project)
             for environment in self.project.environments:
                 pin_images(self.project, environment, images)
-            self.hub = self._hub(running)
+            self.hub = attach(self.target, self._say_step)
+            host(self.target, self.hub)
         self.first, *self.others = self.project.environments
         self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
@@ -193,7 +130,7 @@ class Demo:
 
         with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
             self._ingest("first")
-        training = self._dispatch_training()
+        training = second_training = self._dispatch_training()
         for environment in self.others:
             self._provision(environment, f"While {MODEL} is trained: provision {environment}")
         with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
@@ -204,11 +141,11 @@ class Demo:
             with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
                 self.callers.call(self.target, environment)
                 if environment == last:
-                    self._await(self.second_training)
+                    self._await(second_training)
                 # What comes next is on its way while the first release goes out.
                 self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
             if environment == self.first:
-                self.second_training = self._dispatch_training()
+                second_training = self._dispatch_training()
         with self.journey.step(f"Ask the endpoint of {last}"):
             request, answer = ask(self.target, MODEL, last)
             click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
@@ -267,27 +204,6 @@ class Demo:
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
-    def _hub(self, running: RunningTarget) -> Hub:
-        from infra.local.deploy import bootstrap
-        from infra.local.github.laptop import REPOSITORY, open_hub
-
-        roles = bootstrap(self.project.root, self.home, REPOSITORY)
-
-        def build(checkout: Path, name: str) -> str:
-            from pipelines.cli.images import publish_image
-
-            return publish_image(self.target, Project(checkout), self.target.descriptor(self.first), name)
-
-        return open_hub(
-            self.home,
-            self.project.root,
-            environ=running.environ(),
-            region=running.region,
-            roles=roles,
-            build=build,
-            on_step=self._say_step,
-        )
-
     def _ingest(self, batch: str) -> None:
         from pipelines.cli.run import run_ingest
         from pipelines.data.landing import collect
@@ -301,7 +217,8 @@ class Demo:
 
         with self.journey.step(title):
             self.target.apply("up", environment)
-            publish_locally(self.target, self.target.descriptor(environment))
+            if environment == self.first:  # `mlops deploy` brings them to the others
+                publish_locally(self.target, self.target.descriptor(environment))
 
     def _dispatch_training(self) -> Awaited:
         """Ask the workflow for training, and do not wait for it."""
@@ -333,8 +250,6 @@ class Demo:
         verb = told.removeprefix(".venv/bin/")
         if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
-        if verb.startswith("mlops deploy") and progress.conclusion == "success" and self.merged:
-            click.echo(f"   verified {time.monotonic() - self.merged:.1f} s after the merge")
 
     def _open_release(self, environment: str) -> PullRequest:
         """The open pull request of a release."""
@@ -347,6 +262,7 @@ class Demo:
     def _merge(self, environment: str, arriving: str = "") -> None:
         """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
         from infra.local.github.laptop import APPROVER
+        from pipelines.registry.ledger import Ledger
 
         request = self._open_release(environment)
         self.hub.approve(APPROVER, request.number)
@@ -360,12 +276,16 @@ class Demo:
             self.hub.rerun(newest.number)
             self._await_checks(request)
         deployment = Awaited("deploy", self.hub.newest())
-        self.merged = time.monotonic()
+        merged = time.time()
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
         if arriving:
             self._ingest(arriving)
         self._await(deployment)
+        recorded = Ledger(self.target.descriptor(environment), MODEL).head()
+        assert recorded is not None
+        seconds = recorded.event.at.timestamp() - merged
+        click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
 
     def _show_refusal(self, request: PullRequest) -> None:
         for comment in self.hub.forge.comments(request.number):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.startup import spare_the_collector
 
 VERBS = {
     "check": "pipelines.cli.declare:check",
@@ -17,6 +17,7 @@ VERBS = {
     "new": "pipelines.cli.new:new",
     "doctor": "pipelines.cli.doctor:doctor",
     "local": "pipelines.cli.local:local",
+    "github": "pipelines.cli.github:github",
     "preview": "pipelines.cli.stacks:preview",
     "up": "pipelines.cli.stacks:up",
     "destroy": "pipelines.cli.stacks:destroy",
@@ -66,8 +67,7 @@ def mlops() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that a person can act on are printed without a traceback, with exit status 1."""
-    # The SDKs define thousands of classes, none of which is garbage: looking for it takes a fifth of their import.
-    gc.set_threshold(100_000)
+    spare_the_collector()
     try:
         return mlops(args=arguments, prog_name="mlops")
     except MlopsError as error:

@@ -76,10 +76,14 @@ def following(target: Target, environment: str) -> list[tuple[Release, str]]:
 def run_deploy(target: Target, environment: str) -> None:
     """Make an environment run what its release files say, and record each release that went live.
 
+    The images that it pins are brought into its repositories before anything is applied.
+
     Raises:
-        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
+        MlopsError: a release was refused, an image is nowhere to be had, the program failed, or a rollout did not
+            become healthy.
     """
     from pipelines.promotion.promote import Effects, admit, take_live
+    from pipelines.promotion.replicate_image import replicate_images
     from pipelines.promotion.repository import Repository
     from pipelines.promotion.traffic import move_traffic
 
@@ -99,7 +103,14 @@ def run_deploy(target: Target, environment: str) -> None:
     admitted = [
         admit(project, repository, descriptors, *introduced(repository, release), say=say) for release in released
     ]
-    apply = cache(partial(target.apply, "up", environment))
+    config = project.stack(environment).config.environment
+
+    @cache
+    def apply() -> None:
+        # First the images: no pod may be asked to run one that its repository does not hold.
+        replicate_images(descriptors.get(config.promotes_from or ""), descriptors[environment], config.images, say)
+        target.apply("up", environment)
+
     if not admitted:
         apply()
     effects = Effects(

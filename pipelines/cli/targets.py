@@ -45,7 +45,7 @@ class Target(ABC):
             MlopsError: it cannot be reached.
         """
 
-    def get_ready(self) -> None:
+    def get_ready(self) -> None:  # noqa: B027 - most have nothing to begin
         """Begin, in the background, what `apply` needs anyway: the caller has something else to do before."""
 
     @abstractmethod

@@ -9,6 +9,10 @@ from pipelines.cli.targets import Target
 from pipelines.declarations.errors import MlopsError
 
 PAUSE_SECONDS = 0.05
+"""Between two requests."""
+
+LOOK_SECONDS = 0.3
+"""Between two looks whether anything is live."""
 
 
 class Callers:
@@ -47,7 +51,7 @@ class Callers:
         from pipelines.promotion.endpoint import connected
 
         request = None
-        while request is None and not self._ended.wait(PAUSE_SECONDS):
+        while request is None and not self._ended.wait(LOOK_SECONDS):
             with suppress(MlopsError):  # nothing is live there yet
                 request, _ = ask(target, self.model, environment)
         if request is None:

@@ -19,11 +19,12 @@ import pytest
 from infra.local import deploy, target
 from infra.local.github.access import person
 from infra.local.github.hub import Hub
-from infra.local.github.laptop import APPROVER, AUTHOR, REPOSITORY, open_hub
+from infra.local.github.laptop import APPROVER, AUTHOR, REPOSITORY, host
 from infra.local.github.pulls import PullRequest
 from infra.local.github.results import JobResult, Run
 from pipelines.cli.demo import DATASET, MODEL, own_clone
-from pipelines.cli.images import local_digests, publish_image
+from pipelines.cli.github import attach
+from pipelines.cli.images import local_digests
 from pipelines.cli.targets import LocalTarget
 from pipelines.declarations.project import Project
 
@@ -150,18 +151,8 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
     here.apply("up", "dev")
     edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
 
-    def build(checkout: Path, name: str) -> str:
-        return publish_image(here, Project(checkout), here.descriptor("dev"), name)
-
-    hub = open_hub(
-        home,
-        project.root,
-        environ=running.environ(),
-        region=running.region,
-        roles=roles,
-        build=build,
-        on_step=lambda step: None,
-    )
+    hub = attach(here, on_step=lambda step: None)
+    host(hub, project.root, region=running.region, roles=roles)
     return Story(hub, hub.clone(folder / "clone", AUTHOR))
 
 
