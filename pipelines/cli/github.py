@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -69,17 +70,11 @@ def serve() -> None:
     """Run the workflows as events come in, until Ctrl-C."""
     hub = _existing(lambda progress: click.echo(str(progress)))
     stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     click.echo(f"Running the workflows of {hub.forge.repository}. Ctrl-C ends it, and what is under way then.")
-    worker = threading.Thread(target=hub.runner.serve, args=(stop,))
-    worker.start()
-    try:
-        while worker.is_alive():
-            worker.join(0.5)
-    except KeyboardInterrupt:
-        click.echo("Stopping …")
-    finally:
-        stop.set()
-        worker.join()
+    hub.runner.serve(stop)
+    click.echo("Stopped.")
 
 
 @github.command()
