@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from infra.local import target
 from infra.local.engine.deployment import Deployment, DeploymentError
-from infra.local.engine.display import Display, Silence
+from infra.local.engine.display import Display, Silence, show_change
 from infra.local.engine.policy import PlannedResource
 from infra.local.engine.report import Progress
 from infra.local.engine.state import stack_outputs
+from infra.local.engine.steps import Kind
 from infra.policies import PlannedResource as JudgedResource
 from infra.policies import violations
 from pipelines.declarations.documents import parse_yaml, read_bytes
@@ -54,7 +55,7 @@ def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up
 
 
 def find_drift(root: Path, home: Path, stack: str) -> list[str]:
-    """What is at the target but not as the state or the program says, a line a resource. Drift is taken into the state.
+    """What is at the target but not as the state or the program says, a line a resource.
 
     Args:
         root: the folder with `Pulumi.yaml`.
@@ -64,10 +65,13 @@ def find_drift(root: Path, home: Path, stack: str) -> list[str]:
     Raises:
         MlopsError: the local target does not run, or a resource cannot be read.
     """
-    found = _deployment(root, home, stack, Silence()).refresh().changes
-    drifted = {step.urn: f"{step.type} {step.name}: {step.kind.value} at the target" for step in found}
-    for step in _deployment(root, home, stack, Silence()).preview().changes:
-        drifted.setdefault(step.urn, f"{step.type} {step.name}: {step.kind.value} is due")
+    drifted: dict[str, str] = {}
+    for step in _deployment(root, home, stack, Silence()).drift():
+        if step.kind in (Kind.DRIFTED, Kind.GONE):
+            changes = ", ".join(show_change(change) for change in step.changes)
+            drifted[step.urn] = f"{step.type} {step.name}: {step.kind.value} at the target{changes and f' ({changes})'}"
+        else:
+            drifted.setdefault(step.urn, f"{step.type} {step.name}: {step.kind.value} is due")
     return list(drifted.values())
 
 

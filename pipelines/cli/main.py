@@ -34,6 +34,7 @@ VERBS = {
     "gates": "pipelines.cli.promote:gates",
     "review": "pipelines.cli.promote:review",
     "propose": "pipelines.cli.promote:propose",
+    "propose-next": "pipelines.cli.releases:propose_next",
     "rollback": "pipelines.cli.promote:rollback",
     "respond": "pipelines.cli.promote:respond",
     "audit": "pipelines.cli.promote:audit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import threading
@@ -17,6 +18,9 @@ from infra.local.engine.values import UNKNOWN
 
 LONGEST_VALUE = 160
 """Characters of a value that are shown."""
+
+SAME_BEFORE = 40
+"""Of them, at most so many in front of where two long values begin to differ."""
 
 SIGNS: Mapping[Kind, tuple[str, str]] = {
     Kind.CREATE: ("+", "green"),
@@ -54,9 +58,25 @@ _WORDS: Mapping[str, tuple[str, str, str]] = {
 
 def show_value(value: Any) -> str:
     """A value on one line."""
-    if value is UNKNOWN:
-        return repr(UNKNOWN)
-    text = json.dumps(value, default=repr, ensure_ascii=False)
+    return _cut(_on_one_line(value))
+
+
+def show_both(old: Any, new: Any) -> tuple[str, str]:
+    """Two values that differ, each on one line; of long ones the part where they begin to differ."""
+    texts = _on_one_line(old), _on_one_line(new)
+    if max(map(len, texts)) > LONGEST_VALUE:
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+        begins = sum(1 for _ in same) - SAME_BEFORE
+        if begins > 0:
+            texts = "…" + texts[0][begins:], "…" + texts[1][begins:]
+    return _cut(texts[0]), _cut(texts[1])
+
+
+def _on_one_line(value: Any) -> str:
+    return repr(UNKNOWN) if value is UNKNOWN else json.dumps(value, default=repr, ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 
@@ -67,7 +87,8 @@ def show_change(change: Change, *, replaces: bool = False) -> str:
         return f"+ {change.path}: {show_value(change.new)}{because}"
     if change.new is None:
         return f"- {change.path}: {show_value(change.old)}{because}"
-    return f"~ {change.path}: {show_value(change.old)} => {show_value(change.new)}{because}"
+    old, new = show_both(change.old, change.new)
+    return f"~ {change.path}: {old} => {new}{because}"
 
 
 def show_step(step: Step) -> list[str]:

@@ -45,7 +45,9 @@ class Event:
 
     @property
     def branch(self) -> str:
-        """The branch that filters are about: the pushed one, or a pull request's base."""
+        """The branch that filters are about: the pushed one, or what is to be merged into."""
+        if self.name == "merge_group":
+            return str(self.payload["merge_group"]["base_ref"]).removeprefix("refs/heads/")
         return self.base_ref or self.ref.removeprefix("refs/heads/")
 
     @property

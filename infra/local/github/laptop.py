@@ -87,10 +87,11 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
     hub.set_variable("MLOPS_TARGET", "local")
     hub.set_variable("AWS_REGION", region)
     hub.set_variable("APP_CLIENT_ID", app.client_id)
-    hub.set_secret("APP_PRIVATE_KEY", app.private_key)
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
     for name in environments:
         hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
+        # Not for the whole repository: whoever may push a branch could use it, and the app may push to main.
+        hub.set_secret("APP_PRIVATE_KEY", app.private_key, name)
 
 
 def twins(build: Build) -> dict[str, Twin]:

@@ -23,7 +23,7 @@ from pipelines.promotion.comment import (
 )
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
-from pipelines.promotion.review import render_review
+from pipelines.promotion.review import Preview, render_review
 from pipelines.promotion.verdict import Verdict
 
 GITHUB_TAKES = 65_536
@@ -50,7 +50,13 @@ GOLDEN: dict[str, Callable[[], str]] = {
     "refused.md": lambda: render(REFUSED, judge(REFUSED), Surroundings()),
     "review.md": lambda: render_review(
         {"data-contracts/a.odcs.yaml": ["age: maximum was 120, is 130"], "data-contracts/b`|@x.odcs.yaml": []},
-        {"dev": "+ aws:s3/bucket:Bucket lake\nResources: 1 to create\n", "prod": "it failed"},
+        {
+            "dev": Preview(
+                "+ aws:s3/bucket:Bucket lake\nResources: + 1 to create, 3 unchanged; Duration 1.2s\n", False
+            ),
+            "staging": Preview("Resources:\n    + 1 to create\n    3 unchanged\n\nDuration: 1s\n", False),
+            "prod": Preview("Resources: 1 to create\nerror: the key `data` is not protected\n", True),
+        },
     ),
 }
 """What is compared with a file; `python -m tests.pipelines.promotion.test_comment` writes the files again."""
@@ -210,11 +216,27 @@ def test_a_review_of_what_changes_nothing_says_so() -> None:
 def test_a_review_is_never_longer_than_github_takes_and_never_loses_an_environment(
     contracts: dict[str, list[str]], environments: int, text: str
 ) -> None:
-    previews = {f"env-{n}": text * 300 + "\nResources: 3 to change" for n in range(environments)}
+    previews = {f"env-{n}": Preview(text * 300 + "\nResources: 3 to change", False) for n in range(environments)}
     written = render_review(contracts, previews)
     assert len(written) < GITHUB_TAKES
     for name in previews:
-        assert f"**{name}**: Resources: 3 to change" in written
+        assert f"**{name}**: 3 to change" in written
+
+
+@pytest.mark.parametrize(
+    ("text", "failed", "summary"),
+    [
+        ("Resources: ~ 2 to update, 75 unchanged; Duration 3.1s\n", False, "~ 2 to update, 75 unchanged"),
+        ("Resources:\n    ~ 2 to update\n    75 unchanged\nDuration: 3s", False, "~ 2 to update, 75 unchanged"),
+        ("", False, "the preview counted nothing"),
+        ("    error: no stack named 'dev'\nerror: it ended\n", True, "the preview failed: no stack named 'dev'"),
+        ("error: 2 violations:\n  Key a: gone\n  Key b: gone", True, "the preview failed: 2 violations: Key a: gone"),
+        ("error: violations:", True, "the preview failed: violations:"),
+        ("killed", True, "the preview failed: see below"),
+    ],
+)
+def test_a_preview_says_in_a_line_what_it_counted_or_why_it_failed(text: str, failed: bool, summary: str) -> None:
+    assert Preview(text, failed).summary == summary
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 
-from infra.local.engine.display import Display, show_outputs, show_step, show_summary
+from infra.local.engine.display import SAME_BEFORE, Display, show_outputs, show_step, show_summary
 from infra.local.engine.steps import Change, Kind, Step, describe_changes, summarise
 from infra.local.engine.values import UNKNOWN, Properties
 from tests.infra.local.engine.conftest import Site
@@ -50,6 +50,15 @@ def test_long_values_are_cut() -> None:
     (_, line) = show_step(Step(Kind.UPDATE, URN, changes=(Change("policy", None, "x" * 1000),)))
     assert len(line) < 200
     assert line.endswith("…")
+
+
+def test_of_two_long_values_the_part_is_shown_where_they_begin_to_differ() -> None:
+    change = Change("env", "x" * 1000 + "sha256:1a" + "y" * 1000, "x" * 1000 + "sha256:2b")
+    (_, line) = show_step(Step(Kind.UPDATE, URN, changes=(change,)))
+    same = "x" * (SAME_BEFORE - len("sha256:"))
+    assert line.startswith(f"     ~ env: …{same}sha256:1ayyy") and line.endswith(f'… => …{same}sha256:2b"')
+    (_, line) = show_step(Step(Kind.UPDATE, URN, changes=(Change("env", "a" + "x" * 1000, "b" + "x" * 1000),)))
+    assert '~ env: "axx' in line and '=> "bxx' in line
 
 
 def test_the_summary_counts_each_outcome() -> None:
