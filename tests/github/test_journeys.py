@@ -22,11 +22,13 @@ from infra.local.github.hub import Hub
 from infra.local.github.laptop import APPROVER, AUTHOR, REPOSITORY, host
 from infra.local.github.pulls import PullRequest
 from infra.local.github.results import JobResult, Run
-from pipelines.cli.demo import DATASET, MODEL, own_clone
+from pipelines.cli.demo import MODEL
+from pipelines.cli.demo_material import DATASET, own_clone
 from pipelines.cli.github import attach
 from pipelines.cli.images import local_digests
 from pipelines.cli.targets import LocalTarget
 from pipelines.declarations.project import Project
+from tests.forked import undo_releases
 
 ROOT = Path(__file__).parents[2]
 AUDIT, TRAINING = "41 5 * * *", "17 4 * * 1"
@@ -131,6 +133,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 def one_environment(folder: Path) -> Project:
     """This repository with `dev` alone; what others would add is the same again."""
     project = own_clone(Project(ROOT), folder)
+    undo_releases(folder)
     for name in ("staging", "prod"):
         project.stack_file(name).unlink()
         (folder / RELEASE.replace("dev", name)).unlink()
