@@ -51,6 +51,12 @@ class Event:
         return self.base_ref or self.ref.removeprefix("refs/heads/")
 
     @property
+    def from_fork(self) -> bool:
+        """Is it about a pull request from another repository? Its jobs get no secrets and no variables."""
+        pull = self.payload.get("pull_request") if self.name == "pull_request" else None
+        return pull is not None and pull["head"]["repo"]["full_name"] != self.payload["repository"]["full_name"]
+
+    @property
     def ref_name(self) -> str:
         """`main`, `7/merge`, `v1.0`."""
         return self.ref.removeprefix("refs/heads/").removeprefix("refs/tags/").removeprefix("refs/pull/")

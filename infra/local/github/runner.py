@@ -263,7 +263,7 @@ class Runner:
         return {
             "github": github_context(state["repository"], workflow, event, number, 1),
             "inputs": _inputs(workflow, event),
-            "vars": self.vault.variables(""),
+            "vars": {} if event.from_fork else self.vault.variables(""),
         }
 
     # --- one run -----------------------------------------------------------------------------------------------------
@@ -538,8 +538,8 @@ class _RunExecution:
                 for name in job.needs
             },
             "inputs": _inputs(self.workflow, self.event),
-            "vars": vault.variables(environment),
-            "secrets": vault.secrets(environment),
+            "vars": {} if self.event.from_fork else vault.variables(environment),
+            "secrets": {} if self.event.from_fork else vault.secrets(environment),
             "matrix": values or None,
             "strategy": strategy,
         }

@@ -121,6 +121,7 @@ jobs:
     steps:
       - run: echo "base ${{ github.event.merge_group.base_sha }}"
       - run: echo "head ${{ github.event.pull_request.head.repo.full_name }}"
+      - run: echo "knows ${{ vars.PLACE || 'nothing' }} ${{ secrets.KEY && 'the key' || 'nothing' }}"
       - run: gh api repos/acme/mlops/issues/1/comments && gh api repos/acme/mlops/issues/1/comments -f body=hello
         env: {GH_TOKEN: "${{ github.token }}"}
 """
@@ -128,6 +129,8 @@ jobs:
 
 def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": ASKS})
+    hub.set_variable("PLACE", "here")
+    hub.set_secret("KEY", "hunter2-hunter2")
     clone = hub.clone(tmp_path / "clone", "eve")
     git(clone, "switch", "--quiet", "-c", "patch")
     git(clone, "commit", "--quiet", "--allow-empty", "--message", "x")
@@ -137,6 +140,7 @@ def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path
     assert (run.event, run.actor, job.conclusion) == ("pull_request", "eve", "failure")
     assert job.log is not None
     assert "head eve/mlops" in job.log.read_text()
+    assert "knows nothing nothing" in job.log.read_text()
     assert "\n[]\n" in job.log.read_text(), "it could read"
     assert "Resource not accessible by integration" in job.log.read_text()
     assert hub.forge.comments(pull.number) == []
