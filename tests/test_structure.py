@@ -18,7 +18,7 @@ FLOORS = [
     {"pipelines.serving", "pipelines.training"},
     {"pipelines.data"},
     {"pipelines.registry", "pipelines.cluster"},
-    {"pipelines.declarations"},
+    {"pipelines.declarations", "pipelines.startup"},
 ]
 """From the top down: a package imports only from floors below its own, or from itself."""
 

@@ -83,15 +83,15 @@ _MAKE_REPOSITORY = (
     "ecr:UntagResource",
 )
 _REMOVE_REPOSITORY = ("ecr:BatchDeleteImage", "ecr:DeleteRepository")
-_PUSH_IMAGE = (
+_TAKE_IMAGE = (
     "ecr:BatchCheckLayerAvailability",
     "ecr:BatchGetImage",
     "ecr:CompleteLayerUpload",
-    "ecr:GetDownloadUrlForLayer",
     "ecr:InitiateLayerUpload",
     "ecr:PutImage",
     "ecr:UploadLayerPart",
 )
+_GIVE_IMAGE = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 _READ_ROLE = (
     "iam:GetRole",
     "iam:GetRolePolicy",
@@ -125,7 +125,7 @@ def allow(
 ) -> Statement:
     """A statement that allows."""
     listed = list(resources) if isinstance(resources, list | tuple) else [resources]
-    statement: Statement = {"Effect": "Allow", "Action": sorted(actions), "Resource": listed}
+    statement: Statement = {"Effect": "Allow", "Action": sorted(set(actions)), "Resource": listed}
     return {**statement, "Condition": condition} if condition else statement
 
 
@@ -138,7 +138,7 @@ def deploys(estate: Estate, environment: Environment) -> dict[str, list[Statemen
     return {
         "storage": [*_storage(environment), *_catalogue(environment)],
         "keys": _keys(environment),
-        "images": _images(environment),
+        "images": _images(estate, environment),
         "identity": [*_roles(estate, environment), *_cluster(environment)],
         "releases": _releases(estate, environment),
     }
@@ -271,13 +271,18 @@ def _keys(environment: Environment) -> list[Statement]:
     ]
 
 
-def _images(environment: Environment) -> list[Statement]:
+def _images(estate: Estate, environment: Environment) -> list[Statement]:
     about = (*_READ_REPOSITORY, *_MAKE_REPOSITORY, *_if_disposable(environment, _REMOVE_REPOSITORY))
-    if not environment.config.trains:
-        return [allow(about, _repositories(environment))]
+    before = estate.before(environment)
+    if before is not None:
+        # A deployment brings the images over (pipelines/promotion/replicate_image.py).
+        return [
+            allow((*about, *_TAKE_IMAGE), _repositories(environment)),
+            allow(_GIVE_IMAGE, _repositories(before)),
+        ]
     # Images are built for, and pushed to, the first environment.
     return [
-        allow((*about, *_PUSH_IMAGE), _repositories(environment)),
+        allow((*about, *_TAKE_IMAGE, *_GIVE_IMAGE), _repositories(environment)),
         allow(["ecr:GetAuthorizationToken"], "*"),
     ]
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from infra.local import target
 from infra.local.engine.deployment import Deployment, DeploymentError
-from infra.local.engine.display import Display, Silence
+from infra.local.engine.display import Display, Silence, show_change
 from infra.local.engine.policy import PlannedResource
 from infra.local.engine.report import Progress
 from infra.local.engine.state import stack_outputs
+from infra.local.engine.steps import Kind
 from infra.policies import PlannedResource as JudgedResource
 from infra.policies import violations
 from pipelines.declarations.documents import parse_yaml, read_bytes
@@ -29,7 +30,13 @@ _ACCOUNT_KEY = "mlops-bootstrap:account"
 _BOOTSTRAP = Path("infra", "bootstrap")
 
 
-def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up", "destroy", "refresh"]) -> None:
+def deploy(
+    root: Path,
+    home: Path,
+    stack: str,
+    operation: Literal["preview", "up", "destroy", "refresh"],
+    display: Display | None = None,
+) -> None:
     """Run an operation on a stack of the local target, and print what it does.
 
     Args:
@@ -37,11 +44,12 @@ def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up
         home: of the local target.
         stack: the environment.
         operation: what to do.
+        display: how it is printed; a line a step by default.
 
     Raises:
         MlopsError: the local target does not run, or the operation failed or was refused.
     """
-    display = Display()
+    display = display or Display()
     if operation == "up":
         prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)
@@ -54,7 +62,7 @@ def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up
 
 
 def find_drift(root: Path, home: Path, stack: str) -> list[str]:
-    """What is at the target but not as the state or the program says, a line a resource. Drift is taken into the state.
+    """What is at the target but not as the state or the program says, a line a resource.
 
     Args:
         root: the folder with `Pulumi.yaml`.
@@ -64,10 +72,13 @@ def find_drift(root: Path, home: Path, stack: str) -> list[str]:
     Raises:
         MlopsError: the local target does not run, or a resource cannot be read.
     """
-    found = _deployment(root, home, stack, Silence()).refresh().changes
-    drifted = {step.urn: f"{step.type} {step.name}: {step.kind.value} at the target" for step in found}
-    for step in _deployment(root, home, stack, Silence()).preview().changes:
-        drifted.setdefault(step.urn, f"{step.type} {step.name}: {step.kind.value} is due")
+    drifted: dict[str, str] = {}
+    for step in _deployment(root, home, stack, Silence()).drift():
+        if step.kind in (Kind.DRIFTED, Kind.GONE):
+            changes = ", ".join(show_change(change) for change in step.changes)
+            drifted[step.urn] = f"{step.type} {step.name}: {step.kind.value} at the target{changes and f' ({changes})'}"
+        else:
+            drifted.setdefault(step.urn, f"{step.type} {step.name}: {step.kind.value} is due")
     return list(drifted.values())
 
 

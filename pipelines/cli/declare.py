@@ -10,7 +10,8 @@ from pipelines.declarations.schemas import export_schemas
 
 
 @click.command()
-def check() -> None:
+@click.option("--base", default="", help="Also what contracts take from their consumers since this commit.")
+def check(base: str) -> None:
     """Check every model, contract, release and environment, and that they fit each other."""
     project = Project.find()
     problems: list[Problem] = []
@@ -43,6 +44,24 @@ def check() -> None:
     if problems or other:
         raise MlopsError("\n".join([*dict.fromkeys(str(problem) for problem in problems), *other]))
     click.echo(f"{count} declarations, all in order.")
+    if base:
+        check_contracts(project, base)
+
+
+def check_contracts(project: Project, base: str) -> None:
+    """Say what each contract that was changed since a commit takes from its consumers.
+
+    Raises:
+        MlopsError: one takes something from them.
+    """
+    from pipelines.promotion.repository import Repository
+    from pipelines.promotion.review import contract_changes, refuse_broken
+
+    repository = Repository(project.root)
+    contracts = contract_changes(repository, base, repository.changed_files(base, "HEAD"))
+    refuse_broken(contracts)
+    for name in contracts:
+        click.echo(f"{name} breaks nothing.")
 
 
 @click.command()

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.cli.demo_material import DATASET, batches, own_clone
+from pipelines.cli.github import attach, host
 from pipelines.cli.targets import LocalTarget
+from pipelines.cli.traffic import Callers
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
-    from infra.local.github.hub import Hub
     from infra.local.github.pulls import PullRequest
     from infra.local.github.results import Progress, Run
-    from infra.local.target import LocalTarget as RunningTarget
 
 MODEL = "diabetes-progression"
-DATASET = "diabetes-patients"
-FIRST_BATCH = 400
-"""Patients in the first batch; those after them arrive later."""
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A run that is on its way: the first of `workflow` whose number is higher than `after`."""
+
+    workflow: str
+    after: int
 
 
 class Journey:
@@ -54,62 +57,6 @@ class Journey:
         return time.monotonic() - self.started
 
 
-def own_clone(project: Project, to: Path) -> Project:
-    """A copy of the project as its working tree stands, in which the demo may change and commit files.
-
-    Raises:
-        MlopsError: git cannot make it.
-    """
-    if to.exists():
-        shutil.rmtree(to)
-    to.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=project.root,
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode:
-        raise MlopsError(f"git cannot list the files of {project.root}: {listed.stderr.decode().strip()}")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        source, copy = project.root / name, to / name
-        if source.is_file():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
-    made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
-    if made.returncode:
-        raise MlopsError(f"git cannot make a repository in {to}: {made.stderr.decode().strip()}")
-    return Project(to)
-
-
-def batches(project: Project, folder: Path) -> dict[str, Path]:
-    """The sample as three batches: most patients with the rows that the contract refuses, the others, and a bad one.
-
-    The bad batch keeps the contract, but its outcomes are shuffled: no rule on a row can see that, a gate can.
-    """
-    with (project.contracts_folder / "samples" / f"{DATASET}.csv").open(newline="") as file:
-        head, *rows = list(csv.reader(file))
-    good = [row for row in rows if row[0].isdigit() and int(row[0]) <= 442]
-    outcome = head.index("progression")
-    first = [*good[:FIRST_BATCH], *rows[442:]]
-    later = good[FIRST_BATCH:442]
-    outcomes = [row[outcome] for row in good[:442]]
-    random.Random(3).shuffle(outcomes)  # noqa: S311 - a made-up mistake, not a secret
-    mixed_up = []
-    for number, (row, shuffled) in enumerate(zip(good[:442], outcomes, strict=True)):
-        changed = list(row)
-        changed[0], changed[outcome] = str(10_000 + number), shuffled
-        mixed_up.append(changed)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for name, content in (("first", first), ("later", later), ("mixed-up", mixed_up)):
-        path = folder / f"{name}.csv"
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *content])
-        written[name] = path
-    return written
-
-
 class Demo:
     """The journey, and what it has made so far.
 
@@ -124,7 +71,6 @@ class Demo:
         self.scratch = source.root / ".mlops" / "demo"
         self.home = self.scratch / "local"
         self.journey = Journey()
-        self.merged = 0.0
 
     def run(self) -> None:
         """All of it."""
@@ -133,15 +79,16 @@ class Demo:
         local_target.stop(self.home)
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
+        self.callers = Callers(MODEL)
         try:
             self.prepare()
-            self.promote_the_first()
-            self.refuse_a_bad_one()
-            self.roll_back()
+            with self.hub.serving():
+                self.promote_the_first()
+                self.refuse_a_bad_one()
+                self.roll_back()
             self.summarise()
         finally:
-            if hasattr(self, "callers"):
-                self.callers.stop()
+            self.callers.stop()
             if not self.keep:
                 local_target.stop(self.home)
         click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
@@ -157,7 +104,7 @@ class Demo:
     def prepare(self) -> None:
         """An account, a cluster, a GitHub, three environments, and data."""
         from infra.local import target as local_target
-        from pipelines.cli.images import local_digests, publish_locally
+        from pipelines.cli.images import local_digests
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
@@ -171,47 +118,52 @@ class Demo:
             images = local_digests(self.project)
             for environment in self.project.environments:
                 pin_images(self.project, environment, images)
-            self.hub = self._hub(running)
-        for environment in self.project.environments:
-            with self.journey.step(f"Provision {environment}: the Pulumi program that runs on AWS"):
-                self.target.apply("up", environment)
-                publish_locally(self.target, self.target.descriptor(environment))
-        self.first, self.last = self.project.environments[0], self.project.environments[-1]
+            self.hub = attach(self.target, self._say_step)
+            host(self.target, self.hub)
+        self.first, *self.others = self.project.environments
+        self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
 
     def promote_the_first(self) -> None:
         """Data, training, and a pull request an environment, up to an answer from the last."""
         from pipelines.cli.releases import ask
-        from pipelines.cli.traffic import Callers
 
         with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
             self._ingest("first")
-        with self.journey.step(f"Train {MODEL}; the workflow proposes the release, the gates judge it"):
-            self._dispatch_training()
+        training = second_training = self._dispatch_training()
+        for environment in self.others:
+            self._provision(environment, f"While {MODEL} is trained: provision {environment}")
+        with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
+            self._await(training)
+            self._await_checks(self._open_release(self.first))
+        last = self.project.environments[-1]
         for environment in self.project.environments:
             with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
-                self._merge(self._open_release(environment), MODEL)
-                if environment == self.first:
-                    request, _ = ask(self.target, MODEL, environment)
-                    self.callers = Callers(MODEL, request)
-                self.callers.call(self.target.descriptor(environment))
-        with self.journey.step(f"Ask the endpoint of {self.last}"):
-            request, answer = ask(self.target, MODEL, self.last)
+                self.callers.call(self.target, environment)
+                if environment == last:
+                    self._await(second_training)
+                # What comes next is on its way while the first release goes out.
+                self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
+            if environment == self.first:
+                second_training = self._dispatch_training()
+        with self.journey.step(f"Ask the endpoint of {last}"):
+            request, answer = ask(self.target, MODEL, last)
             click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
             click.echo(f"   answered {answer['outputs'][0]['data']} from {answer['model_version']}")
-        click.secho(f"   prod answers {self.journey.seconds:.1f} s after the beginning", fg="green")
+        click.secho(f"   {last} answers {self.journey.seconds:.1f} s after the beginning", fg="green")
 
     def refuse_a_bad_one(self) -> None:
-        """More data makes a second release; mixed-up data makes a candidate that is refused."""
-        with self.journey.step(f"More patients arrive: a second release goes to {self.first}"):
-            self._ingest("later")
-            self._dispatch_training()
-            self._merge(self._open_release(self.first), MODEL)
-        with self.journey.step("A batch with mixed-up outcomes arrives: the gates refuse what was trained on it"):
-            self._ingest("mixed-up")
-            self._dispatch_training()
+        """More data made a second release; mixed-up data makes a candidate that is refused."""
+        with self.journey.step(f"More patients arrived meanwhile: the release trained on them goes to {self.first}"):
+            self._merge(self.first)
+        with self.journey.step("A batch with mixed-up outcomes had arrived: the gates refuse what is trained on it"):
+            self._await(self._dispatch_training())
             request = self._open_release(self.first)
-            for blocker in self.hub.blockers(request.number):
+            self._await_checks(request)
+            blockers = self.hub.blockers(request.number)
+            if not any("gates" in blocker for blocker in blockers):
+                raise MlopsError(f"the gates let pull request {request.number} pass, which was trained on a bad batch")
+            for blocker in blockers:
                 click.secho(f"   pull request {request.number} cannot be merged: {blocker}", fg="yellow")
             self._show_refusal(request)
 
@@ -222,11 +174,12 @@ class Demo:
         with self.journey.step(f"An alarm: {self.first} goes back to the release before, traffic first"):
             reason = "mean error of the last hour is over the bound"
             payload = {"model": MODEL, "environment": self.first, "reason": reason}
+            before = self.hub.newest()
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
-            self.merged = 0.0
-            runs = self._pump(show=("respond", "deploy"))
-            for line in lines_of(runs, "respond", " s  "):
+            run = self._await(Awaited("respond", before))
+            for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
+            self._await(Awaited("deploy", before))
 
     def summarise(self) -> None:
         """What runs where, and what the ledgers say."""
@@ -251,27 +204,6 @@ class Demo:
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
-    def _hub(self, running: RunningTarget) -> Hub:
-        from infra.local.deploy import bootstrap
-        from infra.local.github.laptop import REPOSITORY, open_hub
-
-        roles = bootstrap(self.project.root, self.home, REPOSITORY)
-
-        def build(checkout: Path, name: str) -> str:
-            from pipelines.cli.images import publish_image
-
-            return publish_image(self.target, Project(checkout), self.target.descriptor(self.first), name)
-
-        return open_hub(
-            self.home,
-            self.project.root,
-            environ=running.environ(),
-            region=running.region,
-            roles=roles,
-            build=build,
-            on_step=self._say_step,
-        )
-
     def _ingest(self, batch: str) -> None:
         from pipelines.cli.run import run_ingest
         from pipelines.data.landing import collect
@@ -280,63 +212,83 @@ class Demo:
         collect(descriptor, DATASET, self.batches[batch])
         run_ingest(self.project, descriptor, DATASET)
 
-    def _dispatch_training(self) -> None:
+    def _provision(self, environment: str, title: str) -> None:
+        from infra.local.deploy import deploy
+        from infra.local.engine.display import Display, Overview
+        from pipelines.cli.images import publish_locally
+
+        with self.journey.step(title):
+            display = Display() if environment == self.first else Overview()
+            deploy(self.project.root, self.home, environment, "up", display)
+            if environment == self.first:  # `mlops deploy` brings them to the others
+                publish_locally(self.target, self.target.descriptor(environment))
+
+    def _dispatch_training(self) -> Awaited:
+        """Ask the workflow for training, and do not wait for it."""
         from infra.local.github.laptop import AUTHOR
 
+        awaited = Awaited("train", self.hub.newest())
         self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
-        self._pump(show=("train",))
+        click.echo(f"   {AUTHOR} starts the workflow train for {MODEL}")
+        return awaited
 
-    def _pump(self, show: tuple[str, ...]) -> list[Run]:
-        """Run the workflows that wait, and those that they start; the log of a failed job that should pass is shown."""
-        runs = self.hub.pump()
-        for run in runs:
-            for problem in run.problems:
-                raise MlopsError(f"{run.workflow}: {problem}")
-            if run.workflow in show and run.conclusion != "success":
-                logs = [job.log for job in run.jobs if job.log and job.conclusion == "failure"]
-                tail = "\n".join(log.read_text()[-3000:] for log in logs)
-                raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
-        return runs
+    def _await(self, awaited: Awaited) -> Run:
+        """Wait for a run that must pass; the log of one that does not is in the error."""
+        run = self.hub.wait(awaited.workflow, after=awaited.after)
+        for problem in run.problems:
+            raise MlopsError(f"{run.workflow}: {problem}")
+        if run.conclusion != "success":
+            logs = [job.log for job in run.jobs if job.log and job.conclusion == "failure"]
+            tail = "\n".join(log.read_text()[-3000:] for log in logs)
+            raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
+        return run
+
+    def _await_checks(self, request: PullRequest) -> None:
+        """Wait until the checks of a pull request have ended, as they may."""
+        for workflow in ("ci", "promote"):
+            self.hub.wait(workflow, head_sha=request.head_sha)
 
     def _say_step(self, progress: Progress) -> None:
         told = progress.step.removeprefix("Run ").split("$")[0].strip()
         verb = told.removeprefix(".venv/bin/")
         if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
-        if verb.startswith("mlops deploy") and progress.conclusion == "success" and self.merged:
-            click.echo(f"   verified {time.monotonic() - self.merged:.1f} s after the merge")
 
     def _open_release(self, environment: str) -> PullRequest:
-        """The open pull request of a release, judged again until only what a person can do is missing."""
-
-        found = [
-            p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == f"release/{environment}/{MODEL}"
-        ]
+        """The open pull request of a release."""
+        branch = f"release/{environment}/{MODEL}"
+        found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
         if not found:
             raise MlopsError(f"no release to {environment} is proposed")
         return found[0]
 
-    def _merge(self, request: PullRequest, model: str) -> None:
-        """Approve and merge a pull request, and let its workflows run."""
+    def _merge(self, environment: str, arriving: str = "") -> None:
+        """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
         from infra.local.github.laptop import APPROVER
+        from pipelines.registry.ledger import Ledger
 
+        request = self._open_release(environment)
         self.hub.approve(APPROVER, request.number)
+        self._await_checks(request)
         for _ in range(5):
             if not self.hub.blockers(request.number):
                 break
             # Soaking takes time and traffic; the gates are asked again.
             time.sleep(1)
-            self._rerun_gates(request)
-        merged = time.monotonic()
+            newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
+            self.hub.rerun(newest.number)
+            self._await_checks(request)
+        deployment = Awaited("deploy", self.hub.newest())
+        merged = time.time()
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
-        self.merged = merged
-        self._pump(show=("deploy",))
-
-    def _rerun_gates(self, request: PullRequest) -> None:
-        newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
-        self.hub.rerun(newest.number)
-        self._pump(show=())
+        if arriving:
+            self._ingest(arriving)
+        self._await(deployment)
+        recorded = Ledger(self.target.descriptor(environment), MODEL).head()
+        assert recorded is not None
+        seconds = recorded.event.at.timestamp() - merged
+        click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
 
     def _show_refusal(self, request: PullRequest) -> None:
         for comment in self.hub.forge.comments(request.number):
@@ -345,9 +297,9 @@ class Demo:
                     click.secho(f"   {line}", fg="yellow")
 
 
-def lines_of(runs: list[Run], workflow: str, words: str) -> list[str]:
-    """The lines with some words in the logs of a workflow's jobs."""
-    logs = [job.log for run in runs if run.workflow == workflow for job in run.jobs if job.log is not None]
+def lines_of(run: Run, words: str) -> list[str]:
+    """The lines with some words in the logs of a run's jobs."""
+    logs = [job.log for job in run.jobs if job.log is not None]
     return [line for log in logs for line in log.read_text().splitlines() if words in line]
 
 

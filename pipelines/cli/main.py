@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.startup import spare_the_collector
 
 VERBS = {
     "check": "pipelines.cli.declare:check",
@@ -16,6 +17,7 @@ VERBS = {
     "new": "pipelines.cli.new:new",
     "doctor": "pipelines.cli.doctor:doctor",
     "local": "pipelines.cli.local:local",
+    "github": "pipelines.cli.github:github",
     "preview": "pipelines.cli.stacks:preview",
     "up": "pipelines.cli.stacks:up",
     "destroy": "pipelines.cli.stacks:destroy",
@@ -32,6 +34,7 @@ VERBS = {
     "gates": "pipelines.cli.promote:gates",
     "review": "pipelines.cli.promote:review",
     "propose": "pipelines.cli.promote:propose",
+    "propose-next": "pipelines.cli.releases:propose_next",
     "rollback": "pipelines.cli.promote:rollback",
     "respond": "pipelines.cli.promote:respond",
     "audit": "pipelines.cli.promote:audit",
@@ -64,6 +67,7 @@ def mlops() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that a person can act on are printed without a traceback, with exit status 1."""
+    spare_the_collector()
     try:
         return mlops(args=arguments, prog_name="mlops")
     except MlopsError as error:

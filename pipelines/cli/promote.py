@@ -72,8 +72,8 @@ def plan_train(base: str, model: str) -> None:
     from pipelines.promotion.plan import models_to_train
 
     project = Project.find()
-    files = _changed(Repository(project.root), base)
-    chosen = project.model_names if files is None else models_to_train(project, files)
+    since = base not in ("", NO_COMMIT)
+    chosen = models_to_train(project, Repository(project.root), base) if since else project.model_names
     if model:
         project.model(model)
         chosen = (model,)
@@ -135,6 +135,10 @@ def gates(base: str, number: str, target: str) -> None:
             )
             text = render(facts, verdicts, around)
             Forge.of(opened.project.root).comment(int(number), marker(release.model, release.environment), text)
+            if preview.returncode:
+                refused.append(
+                    f"preview: the Pulumi program of {release.environment} cannot be applied; see the comment"
+                )
     if refused:
         raise MlopsError("refused by " + "; ".join(refused))
     click.echo("Every gate passes.")
@@ -212,21 +216,20 @@ def review(base: str, number: int, target: str) -> None:
     """Comment on a pull request what it would change: the preview of every environment, and its data contracts."""
     from pipelines.promotion.forge import Forge
     from pipelines.promotion.plan import environments_to_deploy
-    from pipelines.promotion.review import contract_changes, render_review
+    from pipelines.promotion.review import Preview, contract_changes, refuse_broken, render_review
 
     opened = open_target(target)
     repository = Repository(opened.project.root)
     changed = repository.changed_files(base, "HEAD")
     contracts = contract_changes(repository, base, changed)
     started = {name: start_preview(name, target) for name in environments_to_deploy(opened.project, changed)}
-    previews = {name: preview_text(process) for name, process in started.items()}
-    text = render_review(contracts, previews)
-    Forge.of(opened.project.root).comment(number, "<!-- mlops:review -->", text)
-    broken = [text for texts in contracts.values() for text in texts]
-    if broken:
-        raise MlopsError(
-            "a data contract breaks: " + "; ".join(broken), fix="start a new dataset, or agree with its consumers"
-        )
+    previews = {name: Preview(preview_text(process), process.returncode != 0) for name, process in started.items()}
+    Forge.of(opened.project.root).comment(number, "<!-- mlops:review -->", render_review(contracts, previews))
+    for name, preview in previews.items():
+        click.echo(f"{name}: {preview.summary}")
+    refuse_broken(contracts)
+    if failed := [name for name, preview in previews.items() if preview.failed]:
+        raise MlopsError(f"the preview of {', '.join(failed)} failed", fix="see the comment on the pull request")
 
 
 @click.command()
@@ -352,14 +355,23 @@ def audit(environment: str, target: str) -> None:
         wanted = opened.project.release(model, environment).bundle
         if wanted is None and model not in descriptor.endpoints:
             continue
-        with connected(descriptor, model) as endpoint:
-            served = endpoint.served()
+        try:
+            with connected(descriptor, model) as endpoint:
+                served = endpoint.served()
+        except MlopsError as error:  # what else differs is said all the same
+            differences.append(
+                f"{model}: git says {wanted or 'nothing'}, and what {environment} serves is not known: {error.what}"
+            )
+            continue
         if served != wanted:
             differences.append(f"{model}: {environment} serves {served}, git says {wanted or 'nothing'}")
         else:
             click.echo(f"{model}: serves {served}, as git says")
     if differences:
-        raise MlopsError("\n".join(differences), fix="mlops deploy, or find out who changed it by hand")
+        raise MlopsError(
+            f"{environment} is not as git says:\n" + "\n".join(f"- {difference}" for difference in differences),
+            fix=f"find out who changed it; to undo it: mlops refresh --env {environment}, then mlops deploy",
+        )
     click.echo(f"{environment} is as git says.")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.cli.targets import Target, environment_option, open_target, target_option
-from pipelines.cli.workflow import run_link
+from pipelines.cli.workflow import run_link, set_output
 from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
 from pipelines.declarations.errors import MlopsError
 
@@ -40,21 +40,50 @@ def release(model: str, environment: str, bundle: str, target: str) -> None:
 
 @click.command()
 @environment_option
-@click.option("--propose-next", is_flag=True, help="Open the pull request that takes what was verified further.")
 @target_option
-def deploy(environment: str, propose_next: bool, target: str) -> None:
+def deploy(environment: str, target: str) -> None:
     """Make an environment run what its release files say: judge, apply, follow the rollouts, verify, record."""
-    run_deploy(open_target(target), environment, propose_next=propose_next)
+    opened = open_target(target)
+    run_deploy(opened, environment)
+    set_output("follow", json.dumps([f"{release.model} to {to}" for release, to in following(opened, environment)]))
 
 
-def run_deploy(target: Target, environment: str, *, propose_next: bool = False) -> None:
+@click.command("propose-next")
+@environment_option
+@target_option
+def propose_next(environment: str, target: str) -> None:
+    """Open, or renew, the pull requests that take what an environment runs to those that follow it."""
+    from pipelines.cli.promote import propose_release
+
+    opened = open_target(target)
+    for release, to in following(opened, environment):
+        propose_release(opened, release.model, to, str(release.bundle))
+
+
+def following(target: Target, environment: str) -> list[tuple[Release, str]]:
+    """What is released to an environment but not to one that follows it, each with that one."""
+    project = target.project
+    after = [e for e in project.environments if project.stack(e).config.environment.promotes_from == environment]
+    releases = [project.release(model, environment) for model in project.model_names]
+    return [
+        (release, to)
+        for release in releases
+        for to in after
+        if release.bundle is not None and project.release(release.model, to).bundle != release.bundle
+    ]
+
+
+def run_deploy(target: Target, environment: str) -> None:
     """Make an environment run what its release files say, and record each release that went live.
 
+    The images that it pins are brought into its repositories before anything is applied.
+
     Raises:
-        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
+        MlopsError: a release was refused, an image is nowhere to be had, the program failed, or a rollout did not
+            become healthy.
     """
-    from pipelines.cli.promote import propose_release
     from pipelines.promotion.promote import Effects, admit, take_live
+    from pipelines.promotion.replicate_image import replicate_images
     from pipelines.promotion.repository import Repository
     from pipelines.promotion.traffic import move_traffic
 
@@ -62,6 +91,7 @@ def run_deploy(target: Target, environment: str, *, propose_next: bool = False) 
     if environment not in target.descriptors():
         # The first time: there is no registry yet in which a release could be judged.
         target.apply("up", environment)
+    target.get_ready()
     descriptors = target.descriptors()
     releases = [project.release(model, environment) for model in project.model_names]
     released = [release for release in releases if release.bundle is not None]
@@ -73,7 +103,14 @@ def run_deploy(target: Target, environment: str, *, propose_next: bool = False) 
     admitted = [
         admit(project, repository, descriptors, *introduced(repository, release), say=say) for release in released
     ]
-    apply = cache(partial(target.apply, "up", environment))
+    config = project.stack(environment).config.environment
+
+    @cache
+    def apply() -> None:
+        # First the images: no pod may be asked to run one that its repository does not hold.
+        replicate_images(descriptors.get(config.promotes_from or ""), descriptors[environment], config.images, say)
+        target.apply("up", environment)
+
     if not admitted:
         apply()
     effects = Effects(
@@ -88,11 +125,6 @@ def run_deploy(target: Target, environment: str, *, propose_next: bool = False) 
         live = target.descriptor(environment).endpoints[release.model]
         click.echo(f"{release.model} in {environment} serves {release.bundle} at {live}")
         click.echo(f"  record {entry.record.number} of its ledger")
-    if propose_next:
-        for following in project.environments:
-            if project.stack(following).config.environment.promotes_from == environment:
-                for release in released:
-                    propose_release(target, release.model, following, str(release.bundle))
 
 
 def introduced(repository: Repository, release: Release) -> tuple[Change, Context]:

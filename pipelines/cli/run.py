@@ -13,6 +13,7 @@ from pipelines.cli.targets import environment_option, open_target, target_option
 from pipelines.cli.workflow import set_output
 from pipelines.cluster.jobs import JobRun, run_job
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 
@@ -95,9 +96,11 @@ def train(model: str, environment: str, target: str) -> None:
     descriptor = opened.descriptor(environment)
     pinned = opened.project.stack(environment).config.environment.images.training
     if pinned is not None and not (descriptor.images.training or "").endswith(pinned):
-        click.echo(f"{environment} does not run the pinned training image yet")
-        opened.apply("up", environment)
-        descriptor = opened.descriptor(environment)
+        # Not applied here: what is released is judged first, and one at a time works on an environment.
+        raise MlopsError(
+            f"{environment} does not run the training image that Pulumi.{environment}.yaml pins",
+            fix=f"mlops deploy --env {environment}",
+        )
     digest, _ = run_training(opened.project, descriptor, model)
     set_output("bundle", digest)
     click.echo(digest)

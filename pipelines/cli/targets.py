@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
+import tempfile
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +44,9 @@ class Target(ABC):
         Raises:
             MlopsError: it cannot be reached.
         """
+
+    def get_ready(self) -> None:  # noqa: B027 - most have nothing to begin
+        """Begin, in the background, what `apply` needs anyway: the caller has something else to do before."""
 
     @abstractmethod
     def apply(self, operation: Operation, environment: str) -> None:
@@ -101,6 +109,9 @@ class LocalTarget(Target):
             os.environ.pop(name, None)
         os.environ.update(environ)
 
+    def get_ready(self) -> None:
+        threading.Thread(target=_import_the_engine, daemon=True).start()
+
     def apply(self, operation: Operation, environment: str) -> None:
         from infra.local.deploy import deploy
 
@@ -108,7 +119,7 @@ class LocalTarget(Target):
         deploy(self.project.root, self.home, environment, operation)
 
     def outputs(self, environment: str) -> dict[str, Any]:
-        from infra.local.engine.deployment import stack_outputs
+        from infra.local.engine.state import stack_outputs
 
         return dict(stack_outputs(self.home, environment) or {})
 
@@ -119,6 +130,11 @@ class LocalTarget(Target):
         from infra.local.deploy import find_drift
 
         return find_drift(self.project.root, self.home, environment)
+
+
+def _import_the_engine() -> None:
+    for name in ("infra.local.deploy", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
+        importlib.import_module(name)
 
 
 class AwsTarget(Target):
@@ -134,7 +150,8 @@ class AwsTarget(Target):
         self.project.stack(environment)
         confirmed = [] if operation == "preview" else ["--yes"]
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
-        self._run(command)
+        with self._own_cluster(environment) as environ:
+            self._run(command, environ)
 
     def outputs(self, environment: str) -> dict[str, Any]:
         command = ["pulumi", "stack", "output", "--json", "--stack", environment]
@@ -147,18 +164,35 @@ class AwsTarget(Target):
         return outputs
 
     def reach_cluster(self, environment: str) -> None:
-        config = self.project.stack(environment).config
-        command = ["aws", "eks", "update-kubeconfig", "--name", config.environment.cluster, "--region", config.region]
-        self._run(command)
+        self._run(self._reach(environment))
 
     def drift(self, environment: str) -> list[str]:
         command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
-        done = subprocess.run(command, cwd=self.project.root, check=False, capture_output=True, text=True)
+        with self._own_cluster(environment) as environ:
+            done = subprocess.run(
+                command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True
+            )
         return [f"`{' '.join(command)}`:", *done.stdout.splitlines(), done.stderr.strip()] if done.returncode else []
 
-    def _run(self, command: list[str]) -> None:
+    @contextmanager
+    def _own_cluster(self, environment: str) -> Iterator[dict[str, str]]:
+        """Variables by which a stack's program reaches that stack's cluster, whichever KUBECONFIG names for the rest.
+
+        A job looks at several environments, and each may have a cluster of its own.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            kubeconfig = str(Path(folder, "kubeconfig"))
+            self._run([*self._reach(environment), "--kubeconfig", kubeconfig], quiet=True)
+            yield {**os.environ, "KUBECONFIG": kubeconfig}
+
+    def _reach(self, environment: str) -> list[str]:
+        config = self.project.stack(environment).config
+        return ["aws", "eks", "update-kubeconfig", "--name", config.environment.cluster, "--region", config.region]
+
+    def _run(self, command: list[str], environ: dict[str, str] | None = None, *, quiet: bool = False) -> None:
+        output = subprocess.DEVNULL if quiet else None
         try:
-            status = subprocess.run(command, cwd=self.project.root, check=False).returncode
+            status = subprocess.run(command, cwd=self.project.root, env=environ, stdout=output, check=False).returncode
         except FileNotFoundError:
             raise MlopsError(f"`{command[0]}` is not on the PATH", fix="install it") from None
         if status:

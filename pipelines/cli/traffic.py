@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
 
-from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.cli.targets import Target
 from pipelines.declarations.errors import MlopsError
 
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.05
+"""Between two requests."""
+
+LOOK_SECONDS = 0.3
+"""Between two looks whether anything is live."""
 
 
 class Callers:
@@ -18,41 +20,25 @@ class Callers:
 
     Args:
         model: that they ask.
-        request: what they ask, an inference request.
 
     Attributes:
         answered: requests answered, by environment.
-        failed: environment → what went wrong.
+        failed: what went wrong, an entry a request.
     """
 
-    def __init__(self, model: str, request: dict[str, Any]) -> None:
+    def __init__(self, model: str) -> None:
         self.model = model
-        self.request = request
         self.answered: dict[str, int] = {}
         self.failed: list[str] = []
         self._ended = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
 
-    def call(self, descriptor: EnvironmentDescriptor) -> None:
-        """Ask an environment from now on; asking it already is fine."""
-        if descriptor.name not in self._threads:
-            thread = threading.Thread(target=self._call, args=(descriptor,), daemon=True)
-            self._threads[descriptor.name] = thread
+    def call(self, target: Target, environment: str) -> None:
+        """Ask an environment all the time, as soon as it answers for the first time; asking it already is fine."""
+        if environment not in self._threads:
+            thread = threading.Thread(target=self._call, args=(target, environment), daemon=True)
+            self._threads[environment] = thread
             thread.start()
-
-    def wait_for(self, environment: str, requests: int, on_wait: Callable[[], None], deadline: float = 30.0) -> None:
-        """Wait until an environment has answered a number of requests more.
-
-        Raises:
-            MlopsError: it did not.
-        """
-        wanted = self.answered.get(environment, 0) + requests
-        began = time.monotonic()
-        on_wait()
-        while self.answered.get(environment, 0) < wanted:
-            if time.monotonic() - began > deadline or self.failed:
-                raise MlopsError(f"{environment} does not answer: {'; '.join(self.failed) or 'too slow'}")
-            time.sleep(0.02)
 
     def stop(self) -> None:
         """End all calls."""
@@ -60,15 +46,22 @@ class Callers:
         for thread in self._threads.values():
             thread.join(10)
 
-    def _call(self, descriptor: EnvironmentDescriptor) -> None:
+    def _call(self, target: Target, environment: str) -> None:
+        from pipelines.cli.releases import ask
         from pipelines.promotion.endpoint import connected
 
-        with connected(descriptor, self.model) as endpoint:
+        request = None
+        while request is None and not self._ended.wait(LOOK_SECONDS):
+            with suppress(MlopsError):  # nothing is live there yet
+                request, _ = ask(target, self.model, environment)
+        if request is None:
+            return
+        with connected(target.descriptor(environment), self.model) as endpoint:
             while not self._ended.wait(PAUSE_SECONDS):
                 try:
-                    endpoint.infer(self.request)
+                    endpoint.infer(request)
                 except MlopsError as error:
                     if not self._ended.is_set():
-                        self.failed.append(f"{descriptor.name}: {error.what}")
+                        self.failed.append(f"{environment}: {error.what}")
                     continue
-                self.answered[descriptor.name] = self.answered.get(descriptor.name, 0) + 1
+                self.answered[environment] = self.answered.get(environment, 0) + 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import parse
-from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.promotion.comment import LONGEST_PREVIEW, cell, folded, whole
 from pipelines.promotion.repository import Repository
 
@@ -15,6 +16,38 @@ CONTRACT_FILES = "data-contracts/"
 
 LONGEST_PREVIEWS = 45_000
 """Characters of all previews of a comment together."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A preview of an environment: what it printed, and whether it failed."""
+
+    text: str
+    failed: bool
+
+    @property
+    def summary(self) -> str:
+        """The line for those who read no further: what it counted, or why it failed."""
+        lines = self.text.splitlines()
+        if self.failed:
+            return f"the preview failed: {_reason(lines) or 'see below'}"
+        counted = next((at for at in reversed(range(len(lines))) if lines[at].startswith("Resources:")), None)
+        if counted is None:
+            return "the preview counted nothing"
+        # Pulumi's own has a line a count, below; the local target's is one line.
+        below = []
+        for line in lines[counted + 1 :]:
+            if not line.startswith("    "):
+                break
+            below.append(line.strip())
+        return ", ".join(filter(None, [lines[counted].removeprefix("Resources:").partition(";")[0].strip(), *below]))
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """The first error, with the first of the things it lists."""
+    at = next((at for at, line in enumerate(lines) if line.strip().startswith("error:")), len(lines))
+    reason = "".join(lines[at : at + 1]).strip().removeprefix("error:").strip()
+    return " ".join([reason, *(line.strip() for line in lines[at + 1 : at + 2])]) if reason.endswith(":") else reason
 
 
 def contract_changes(repository: Repository, base: str, files: Sequence[str]) -> dict[str, list[str]]:
@@ -48,7 +81,21 @@ def _contract_before(repository: Repository, commit: str, name: str) -> Contract
         return None
 
 
-def render_review(contracts: Mapping[str, Sequence[str]], previews: Mapping[str, str]) -> str:
+def refuse_broken(contracts: Mapping[str, Sequence[str]]) -> None:
+    """Refuse what contracts take from their consumers; see `contract_changes`.
+
+    Raises:
+        MlopsError: they take something.
+    """
+    broken = [f"{name}: {'; '.join(texts)}" for name, texts in contracts.items() if texts]
+    if broken:
+        raise MlopsError(
+            "a data contract breaks: " + "; ".join(broken),
+            fix="keep the promise, or start a new dataset beside it, to which its consumers move in their own time",
+        )
+
+
+def render_review(contracts: Mapping[str, Sequence[str]], previews: Mapping[str, Preview]) -> str:
     """The comment, in GitHub's Markdown; shorter than GitHub's limit whatever it is made of."""
     lines = ["<!-- mlops:review -->", "### What this would change", ""]
     for name, broken in contracts.items():
@@ -60,10 +107,10 @@ def render_review(contracts: Mapping[str, Sequence[str]], previews: Mapping[str,
     if not previews:
         lines += ["No environment changes.", ""]
     # What matters of each comes first, and each gets its share of the room.
-    for environment, text in previews.items():
-        summary = next((line for line in reversed(text.splitlines()) if line.startswith("Resources:")), "no summary")
-        lines += [f"**{cell(environment)}**: {cell(summary)}", ""]
-    for environment, text in previews.items():
+    for environment, preview in previews.items():
+        mark = "❌ " if preview.failed else ""
+        lines += [f"**{cell(environment)}**: {mark}{cell(preview.summary)}", ""]
+    for environment, preview in previews.items():
         longest = min(LONGEST_PREVIEW, LONGEST_PREVIEWS // len(previews))
-        lines += folded(f"Pulumi preview of {environment}", text, longest)
+        lines += folded(f"Pulumi preview of {environment}", preview.text.rstrip(), longest)
     return whole(lines)

@@ -25,6 +25,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import service_name
 from pipelines.registry import bundles
 from pipelines.serving.golden import compare, request_of, single_rows
+from pipelines.startup import spare_the_collector
 
 PASSED, FAILED, INCONCLUSIVE = 0, 1, 2
 """Exit statuses."""
@@ -160,4 +161,5 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    spare_the_collector()
     sys.exit(main(sys.argv[1:], os.environ))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,37 @@ from pipelines.training.api import TrainedModel, TrainingData
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
+
+    from _typeshed import ReadableBuffer
 
     from pipelines.declarations.model import Model
 
 TrainingFunction = Callable[[TrainingData], TrainedModel]
+
+
+class _Loader(SourceFileLoader):
+    """Leaves nothing in the model's folder; what it imports from elsewhere is compiled and kept as always."""
+
+    def set_data(self, path: str, data: ReadableBuffer, *, _mode: int = 0o666) -> None:
+        """Write no bytecode."""
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of one package as Python does, and has them loaded by `_Loader`."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not fullname.startswith(self._prefix):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
 
 
 @contextmanager
@@ -43,10 +71,9 @@ def training_function(model: Model, folder: Path) -> Iterator[TrainingFunction]:
     spec = ModuleSpec(package, None, is_package=True)
     spec.submodule_search_locations = [str(folder)]
     sys.modules[package] = module_from_spec(spec)
-    writes = sys.dont_write_bytecode
+    finder = _Finder(f"{package}.")
+    sys.meta_path.insert(0, finder)
     try:
-        # Nothing is left in the model's folder.
-        sys.dont_write_bytecode = True
         importlib.invalidate_caches()
         module = importlib.import_module(f"{package}.{module_name}")
         function = getattr(module, function_name, None)
@@ -57,6 +84,6 @@ def training_function(model: Model, folder: Path) -> Iterator[TrainingFunction]:
             )
         yield function
     finally:
-        sys.dont_write_bytecode = writes
+        sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
             del sys.modules[name]

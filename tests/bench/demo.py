@@ -52,7 +52,14 @@ def measure() -> list[Figure]:
             "≤ 10 s",
             merged <= 10,
         ),
-        Figure("rollback to traffic restored", f"{restored:.2f} s", "", f"{restored:.2f} s", "≤ 1 s", restored <= 1),
+        Figure(
+            "from the rollback's first step to traffic restored",
+            f"{restored:.2f} s",
+            "",
+            f"{restored:.2f} s",
+            "≤ 1 s",
+            restored <= 1,
+        ),
     ]
 
 
@@ -66,8 +73,8 @@ def demo(clone: Path, home: Path) -> tuple[float, float, float, float]:
     if done.returncode:
         raise RuntimeError(f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     answer = float(found(r"prod answers ([\d.]+) s after the beginning", done.stdout)[-1])
-    merged = max(map(float, found(r"verified ([\d.]+) s after the merge", done.stdout)))
-    restored = float(found(r"traffic moved within ([\d.]+) s", done.stdout)[-1])
+    merged = max(map(float, found(r"recorded ([\d.]+) s after the merge", done.stdout)))
+    restored = float(found(r"([\d.]+) s  traffic is restored", done.stdout)[-1])
     return seconds, answer, merged, restored
 
 

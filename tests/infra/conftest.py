@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.recording import Recording, copy_project, record, release_everywhere
+from tests.forked import copy_as_forked
+from tests.infra.recording import Recording, record, release_everywhere
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 
@@ -14,7 +15,7 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which images are pinned and bundles released."""
-    return release_everywhere(copy_project(tmp_path_factory.mktemp("released") / "project"))
+    return release_everywhere(copy_as_forked(tmp_path_factory.mktemp("released") / "project"))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def graphs(project: Path) -> dict[str, Recording]:
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """What the program asks for in dev when no image is pinned and nothing is released."""
-    project = copy_project(tmp_path_factory.mktemp("fresh") / "project")
+    project = copy_as_forked(tmp_path_factory.mktemp("fresh") / "project")
     return record(project, "dev")
 
 

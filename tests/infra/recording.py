@@ -7,7 +7,6 @@ import contextvars
 import json
 import os
 import runpy
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,16 +193,6 @@ def record(
     finally:
         os.chdir(before)
     return recording
-
-
-def copy_project(to: Path) -> Path:
-    """A copy of what the program reads of this repository."""
-    to.mkdir(parents=True, exist_ok=True)
-    for file in ROOT.glob("Pulumi*.yaml"):
-        shutil.copy(file, to)
-    shutil.copytree(ROOT / "models", to / "models")
-    shutil.copytree(ROOT / "data-contracts", to / "data-contracts")
-    return to
 
 
 def edit(file: Path, *path: str, value: Any) -> None:

@@ -22,13 +22,13 @@ from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDes
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
+from tests.forked import copy_as_forked
 from tests.infra.recording import (
     ACCOUNT,
     BUNDLE,
     IMAGE,
     ROOT,
     Recording,
-    copy_project,
     edit,
     record,
     release_everywhere,
@@ -102,7 +102,7 @@ def test_everything_pinned_leaves_nothing_to_note(graph: Recording) -> None:
 
 
 def test_a_release_without_a_serving_image_is_noted_and_left_out(tmp_path: Path) -> None:
-    project = release_everywhere(copy_project(tmp_path / "project"))
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
     edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "serving", value=None)
     recording = record(project, "dev")
     assert recording.of_type(ROLLOUT) == {}
@@ -113,14 +113,14 @@ def test_a_release_without_a_serving_image_is_noted_and_left_out(tmp_path: Path)
 
 
 def test_a_wrong_configuration_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project")
+    project = copy_as_forked(tmp_path / "project")
     edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "trains", value=False)
     with pytest.raises(DeclarationError, match=r"Pulumi\.dev\.yaml:\d+: .*trains"):
         record(project, "dev")
 
 
 def test_a_bucket_name_that_s3_would_refuse_is_refused_first(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project")
+    project = copy_as_forked(tmp_path / "project")
     edit(project / "Pulumi.yaml", "name", value="an-organisation-with-a-very-long-name-indeed")
     with pytest.raises(MlopsError, match="S3 allows 63"):
         record(project, "dev")
@@ -299,7 +299,7 @@ def test_every_pod_is_told_its_environment_and_its_own_image_and_no_other(graphs
 def test_a_new_training_image_does_not_roll_the_endpoints_out_again(
     tmp_path: Path, graphs: dict[str, Recording]
 ) -> None:
-    project = release_everywhere(copy_project(tmp_path / "project"))
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
     other = "sha256:" + "2b" * 32
     edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "training", value=other)
     changed = record(project, "dev")
@@ -310,7 +310,7 @@ def test_a_new_training_image_does_not_roll_the_endpoints_out_again(
 def test_jobs_run_on_request_unless_the_model_has_a_schedule(tmp_path: Path, graphs: dict[str, Recording]) -> None:
     assert graphs["dev"].one(CRON_JOB, f"train-{MODEL}").at("spec", "suspend") is True
     assert graphs["dev"].one(CRON_JOB, f"ingest-{DATASET}").at("spec", "suspend") is True
-    project = release_everywhere(copy_project(tmp_path / "project"))
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
     edit(project / "models" / MODEL / "model.yaml", "training", "schedule", value="0 4 * * 1")
     scheduled = record(project, "dev").one(CRON_JOB, f"train-{MODEL}")
     assert (scheduled.at("spec", "suspend"), scheduled.at("spec", "schedule")) == (False, "0 4 * * 1")

@@ -187,6 +187,24 @@ class Deployment:
             refresh_all(run.ledger, self._providers, run.report, self._parallel)
             return self._verdict(run, began)
 
+    def drift(self) -> tuple[Step, ...]:
+        """What is at the target but not as the state says, then what an `up` would do. Changes nothing, nor the state.
+
+        Raises:
+            ProgramError: the program failed.
+            DeploymentError: a resource could not be read, or a rule is violated.
+            MlopsError: the state or the configuration cannot be read.
+        """
+        began = time.monotonic()
+        project = load_project(self._root)
+        ledger = Ledger(self._load(project))
+        read = self._begin(ledger, self._progress, applying=False)
+        refresh_all(ledger, self._providers, read.report, self._parallel)
+        found = self._verdict(read, began).changes
+        plan = self._begin(ledger, self._progress, applying=False)
+        self._follow(project, plan)
+        return (*found, *self._verdict(plan, began).changes)
+
     def _locked(self) -> Any:
         path = self._path.with_suffix(".lock")
         return stack_lock(path, wait=self._lock_wait, notice=self._progress.noticed)

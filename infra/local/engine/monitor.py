@@ -15,7 +15,8 @@ from infra.local.engine.plan import Options, Registration
 from infra.local.engine.provider import Providers
 from infra.local.engine.report import reason_of
 from infra.local.engine.urns import AliasSpec, make_urn
-from infra.local.engine.values import Properties, decode, encode, has_unknown
+from infra.local.engine.values import Properties, has_unknown
+from infra.local.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
 
 

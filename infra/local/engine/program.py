@@ -147,7 +147,8 @@ def _as_own_process(project: ProjectFile) -> Iterator[None]:
 
 def _belongs_to(module: Any, folder: Path) -> bool:
     file = getattr(module, "__file__", None)
-    return file is not None and _is_of_program(Path(file), folder)
+    # Following links takes long: not for the hundreds of modules of the SDKs.
+    return file is not None and "site-packages" not in file and _is_of_program(Path(file), folder)
 
 
 def _is_of_program(file: Path, folder: Path) -> bool:

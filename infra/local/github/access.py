@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,16 +75,28 @@ def person(login: str) -> Actor:
 
 
 def issue_token(state: dict[str, Any], actor: Actor) -> str:
-    """A new token that speaks for `actor`; the state keeps its digest only."""
+    """A new token that speaks for `actor`; the state keeps its digest only.
+
+    A job for a pull request from a fork may only read, whatever its workflow asks for, and gets no OIDC token.
+    """
     token = f"{_PREFIX[actor.kind]}_{os.urandom(18).hex()}"
+    permissions = dict(actor.permissions)
+    if _works_for_a_fork(state, actor):
+        permissions = {scope: "read" for scope, level in permissions.items() if level != "none"} | {"id-token": "none"}
     state["tokens"][digest(token)] = {
         "login": actor.login,
         "kind": actor.kind,
-        "permissions": dict(actor.permissions),
+        "permissions": permissions,
         "run": actor.run,
         "triggered_by": actor.triggered_by,
     }
     return token
+
+
+def _works_for_a_fork(state: dict[str, Any], actor: Actor) -> bool:
+    run = state["runs"].get(str(actor.run)) if actor.kind == "job" else None
+    number = re.fullmatch(r"refs/pull/(\d+)/merge", run["ref"]) if run is not None else None
+    return number is not None and bool(state["pulls"][number[1]].get("fork"))
 
 
 def revoke_token(state: dict[str, Any], token: str) -> None:

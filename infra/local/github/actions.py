@@ -2,7 +2,7 @@
 
 | action | what the twin does |
 |---|---|
-| actions/checkout | fetches from the bare repository, as deep as `fetch-depth` says; leaves the token in the clone unless `persist-credentials: false` |
+| actions/checkout | checks out from the bare repository, as deep as `fetch-depth` says, over what the last job here left; leaves the token in the clone unless `persist-credentials: false` |
 | actions/setup-python | checks that the Python on the PATH is the wanted one; downloads nothing |
 | actions/upload-artifact, actions/download-artifact | folders of the run |
 | actions/create-github-app-token | a token of an app that is registered with the forge |
@@ -31,6 +31,7 @@ class Call:
         action: `owner/name`.
         inputs: what stands under `with`, as text.
         workspace: the job's folder; may be empty yet.
+        kept: the last checkout that another job left at the same place, or nothing.
         temp: a folder of the job for other files.
         environ: the step's environment.
         runner_environ: the environment that the runner was given, with the operator's access to the emulated account.
@@ -49,6 +50,7 @@ class Call:
     action: str
     inputs: Mapping[str, str]
     workspace: Path
+    kept: Path
     temp: Path
     environ: Mapping[str, str]
     runner_environ: Mapping[str, str]

@@ -45,8 +45,16 @@ class Event:
 
     @property
     def branch(self) -> str:
-        """The branch that filters are about: the pushed one, or a pull request's base."""
+        """The branch that filters are about: the pushed one, or what is to be merged into."""
+        if self.name == "merge_group":
+            return str(self.payload["merge_group"]["base_ref"]).removeprefix("refs/heads/")
         return self.base_ref or self.ref.removeprefix("refs/heads/")
+
+    @property
+    def from_fork(self) -> bool:
+        """Is it about a pull request from another repository? Its jobs get no secrets and no variables."""
+        pull = self.payload.get("pull_request") if self.name == "pull_request" else None
+        return pull is not None and pull["head"]["repo"]["full_name"] != self.payload["repository"]["full_name"]
 
     @property
     def ref_name(self) -> str:

@@ -243,6 +243,8 @@ class Forge:
     def _refuse_workflow_changes(self, actor: Actor, update: RefUpdate) -> None:
         base = update.before if update.before != NOBODY else self.commit_of(MAIN) or NOBODY
         touched = [path for path in changed_files(self.git, base, update.after) if path.startswith(WORKFLOWS)]
+        # What is on main already is no change of theirs: a branch that is renewed brings it along.
+        touched = [path for path in touched if self.file(update.after, path) != self.file(MAIN, path)]
         if touched and not actor.may("workflows", "write"):
             message = f"refusing to allow a GitHub App to create or update workflow `{touched[0]}`"
             raise RefusedError(403, f"{message} without `workflows` permission")
@@ -372,24 +374,90 @@ class Forge:
                     raise RefusedError(422, f"A pull request already exists for {owner}:{head}: #{pull.number}")
             if self._contains(str(shas[base]), str(shas[head])):
                 raise RefusedError(422, f"No commits between {base} and {head}")
-            now = timestamp()
-            pull = PullRequest(
-                number=take(state, "issue"),
-                title=title,
-                body=body,
-                author=actor.login,
-                head=head,
-                base=base,
-                head_sha=str(shas[head]),
-                base_sha=str(shas[base]),
-                state="OPEN",
-                labels=tuple(dict.fromkeys(labels)),
-                created_at=now,
-                updated_at=now,
-            )
-            self._save(state, pull)
-            self._emit(state, actor, self._pull_event(state, actor, pull, "opened"))
-            return pull
+            commits = (str(shas[head]), str(shas[base]))
+            return self._opened(state, actor, title, body, (head, base), commits, labels=labels)
+
+    def open_from_fork(self, login: str, fork: str, clone: Path, branch: str, *, title: str) -> PullRequest:
+        """Open a pull request of somebody who may not write here.
+
+        Args:
+            login: who.
+            fork: the name of their repository, `owner/name`.
+            clone: what is in it.
+            branch: of it; main is what it is to be merged into.
+
+        Raises:
+            RefusedError: the name is none.
+        """
+        if not _REPOSITORY.fullmatch(fork):
+            raise RefusedError(422, f"Validation Failed: {fork!r} is no repository")
+        ref = f"refs/forks/{fork}/{branch}"
+        git(self.git, "fetch", "--quiet", "--no-tags", str(clone), f"+refs/heads/{branch}:{ref}")
+        with self.change() as state:
+            commits = (str(resolve(self.git, ref)), str(self.commit_of(MAIN)))
+            return self._opened(state, Actor(login, "user", {}), title, "", (branch, MAIN), commits, fork=fork)
+
+    def _opened(
+        self,
+        state: State,
+        actor: Actor,
+        title: str,
+        body: str,
+        branches: tuple[str, str],
+        commits: tuple[str, str],
+        *,
+        labels: Sequence[str] = (),
+        fork: str = "",
+    ) -> PullRequest:
+        now = timestamp()
+        pull = PullRequest(
+            number=take(state, "issue"),
+            title=title,
+            body=body,
+            author=actor.login,
+            head=branches[0],
+            base=branches[1],
+            head_sha=commits[0],
+            base_sha=commits[1],
+            state="OPEN",
+            labels=tuple(dict.fromkeys(labels)),
+            created_at=now,
+            updated_at=now,
+            fork=fork,
+        )
+        self._save(state, pull)
+        self._emit(state, actor, self._pull_event(state, actor, pull, "opened"))
+        return pull
+
+    def try_merge(self, actor: Actor, number: int) -> str:
+        """Ask for the checks of a merge queue (`merge_group`), and return the commit that they are reported on.
+
+        The queue itself is not here: nothing is merged when they pass, see `merge`.
+
+        Raises:
+            RefusedError: it conflicts with its base, or the token may not.
+        """
+        actor.need("write", "contents")
+        with self.change() as state:
+            pull = self._pull(state, number)
+            base = str(self.commit_of(pull.base))
+            tree = merged_tree(self.git, base, pull.head_sha)
+            if tree is None:
+                raise RefusedError(405, f"Pull request #{number} conflicts with {pull.base}")
+            head = commit(self.git, tree, (base,), self._squash_message(pull, base), pull.author)
+            ref = f"refs/heads/gh-readonly-queue/{pull.base}/pr-{number}-{base}"
+            git(self.git, "update-ref", ref, head)
+            group: dict[str, Any] = {
+                "head_sha": head,
+                "head_ref": ref,
+                "base_sha": base,
+                "base_ref": f"refs/heads/{pull.base}",
+            }
+            group["head_commit"] = self._commit_payload(head)
+            payload = {**self._about(state, actor), "action": "checks_requested", "merge_group": group}
+            event = Event("merge_group", payload, ref, head, actor.login, action="checks_requested", head_sha=head)
+            self._emit(state, actor, event)
+            return head
 
     @staticmethod
     def _refuse_actions(state: State, actor: Actor, verb: str) -> None:
@@ -567,7 +635,7 @@ class Forge:
         branch = update.ref.removeprefix("refs/heads/")
         dismiss = (state["settings"]["protection"] or {}).get("dismiss_stale", False)
         for pull in self._pulls(state):
-            if pull.head != branch or pull.state != "OPEN":
+            if pull.head != branch or pull.state != "OPEN" or pull.fork:
                 continue
             if update.after == NOBODY:
                 pull, action = replace(pull, state="CLOSED", updated_at=timestamp()), "closed"

@@ -126,9 +126,28 @@ def _pr_list(forge: Forge, actor: Actor, arguments: Sequence[str]) -> None:
 
 
 def _pr_view(forge: Forge, actor: Actor, arguments: Sequence[str]) -> None:
-    given = _read(arguments, "--json --jq", "", _PULL_SHORT, 1)
+    given = _read(arguments, "--json --jq", "--comments", {**_PULL_SHORT, "-c": "--comments"}, 1)
     actor.need("read", "pull-requests")
-    _print_json(_pick(_pull_fields(forge, forge.pull_request(given.number())), given.one("--json")), given)
+    pull = forge.pull_request(given.number())
+    if given.has("--json"):
+        _print_json(_pick(_pull_fields(forge, pull), given.one("--json")), given)
+        return
+    about = {
+        "title": pull.title,
+        "state": pull.state,
+        "author": pull.author,
+        "number": pull.number,
+        "url": _url(forge, pull),
+    }
+    said = (
+        [(comment["author"], comment["body"]) for comment in forge.comments(pull.number)]
+        if given.has("--comments")
+        else []
+    )
+    for name, value in about.items():
+        print(f"{name}:\t{value}")
+    for who, text in [("", pull.body), *said]:
+        print(f"--\n{who}:\n{text}" if who else f"--\n{text}")
 
 
 def _pr_comment(forge: Forge, actor: Actor, arguments: Sequence[str]) -> None:
@@ -313,16 +332,26 @@ def _run_list(forge: Forge, actor: Actor, arguments: Sequence[str]) -> None:
         )
         found += [run] if matches else []
     found = found[: int(given.one("--limit", "20"))]
-    _print_json([_pick(_run_fields(forge, run), given.one("--json")) for run in found], given)
+    if given.has("--json"):
+        _print_json([_pick(_run_fields(forge, run), given.one("--json")) for run in found], given)
+        return
+    for run in found:
+        names = ("status", "conclusion", "title", "workflow", "branch", "event", "number", "created_at")
+        print("\t".join(str(run[name]) for name in names))
 
 
 def _run_view(forge: Forge, actor: Actor, arguments: Sequence[str]) -> None:
-    given = _read(arguments, "--json --jq", "", _LIST_SHORT, 1)
+    given = _read(arguments, "--json --jq", "--log", _LIST_SHORT, 1)
     actor.need("read", "actions")
     run = next((run for run in forge.runs() if run["number"] == given.number()), None)
     if run is None:
         raise RefusedError(404, "Not Found")
-    _print_json(_pick(_run_fields(forge, run), given.one("--json")), given)
+    if not given.has("--log"):
+        _print_json(_pick(_run_fields(forge, run), given.one("--json")), given)
+        return
+    for job in forge.run_jobs(run["number"]):
+        for line in Path(job["log"]).read_text(encoding="utf-8").splitlines() if job["log"] else ():
+            print(f"{job['name']}\t{line}")
 
 
 def _run_fields(forge: Forge, run: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ from infra.local.github.runner import Runner
 from infra.local.github.settings import Settings
 from infra.local.github.transport import authorization
 from pipelines.declarations.errors import MlopsError
+
+_WATCH = 0.02
+"""Seconds between looks at the state."""
 
 
 class Hub:
@@ -166,6 +172,46 @@ class Hub:
     def pump(self) -> list[Run]:
         """Run everything that waits, and everything that this starts, until nothing is left to do."""
         return self.runner.pump()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Run whatever comes up, in the background, until the block ends; what is under way then is cancelled."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self.runner.serve, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def wait(self, workflow: str, *, after: int = 0, head_sha: str = "", seconds: float = 300.0) -> Run:
+        """Wait for a run to end, which somebody else runs (see `serving`).
+
+        Args:
+            workflow: its name.
+            after: the run's number is higher than this.
+            head_sha: the commit that it is about; any when empty.
+            seconds: how long to wait.
+
+        Returns:
+            The first such run, at its end.
+
+        Raises:
+            MlopsError: there was none, or it did not end.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            runs = [run for run in self.forge.store.look()["runs"].values() if run["workflow"] == workflow]
+            found = [run for run in runs if run["number"] > after and head_sha in ("", run["head_sha"])]
+            if found and (first := min(found, key=lambda run: int(run["number"])))["status"] == "completed":
+                return self.run(first["number"])
+            time.sleep(_WATCH)
+        raise MlopsError(f"no run of the workflow {workflow} ended within {seconds:g} s", fix="see the runs' logs")
+
+    def newest(self) -> int:
+        """The number of the newest run; 0 before the first."""
+        return max((run["number"] for run in self.forge.store.look()["runs"].values()), default=0)
 
     def rerun(self, number: int) -> None:
         """Queue another attempt of a run."""

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -26,6 +27,7 @@ from infra.local.github.expressions import Scope, Template, asks_status, evaluat
 from infra.local.github.filters import Patterns
 from infra.local.github.forge import Forge
 from infra.local.github.git import extract
+from infra.local.github.places import Place, take_place
 from infra.local.github.processes import TRACKING, end_tracked
 from infra.local.github.reading import read_action
 from infra.local.github.results import JobResult, Progress, StepResult
@@ -71,7 +73,7 @@ class Plan:
         actor: whoever the job's token speaks for, with the job's permissions.
         environment: the deployment environment, or "".
         folder: for its log.
-        work: for its workspace; removed when the job ends.
+        work: for its home and its temporary files; removed when the job ends.
         artifacts: the run's.
         tracking: on every process of the job.
     """
@@ -120,7 +122,8 @@ class JobExecution:
         self.forge = forge
         self.machine = machine
         self.cancelled = cancelled
-        self.workspace = plan.work / "workspace"
+        self.place: Place
+        self.scratch: Path
         self.temp = plan.work / "temp"
         self.masks = Masks()
         self.annotations: list[Annotation] = []
@@ -134,10 +137,25 @@ class JobExecution:
         self.log: TextIO
         self._writing = threading.Lock()
 
+    @property
+    def workspace(self) -> Path:
+        """The folder that steps run in."""
+        return self.place.workspace
+
     def run(self) -> JobResult:
         """Run the job to its end; everything that goes wrong is in the result."""
+        with take_place(self.forge.folder / "places") as self.place:
+            return self._run()
+
+    def _run(self) -> JobResult:
+        # As /tmp on GitHub's machines: apart from the repository that this forge may lie in.
+        with tempfile.TemporaryDirectory(prefix="mlops-job-", ignore_cleanup_errors=True) as scratch:
+            self.scratch = Path(scratch)
+            return self._run_steps()
+
+    def _run_steps(self) -> JobResult:
         plan, started = self.plan, time.monotonic()
-        for folder in (plan.folder, self.workspace, self.temp, plan.work / "home"):
+        for folder in (plan.folder, self.temp, plan.work / "home"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.masks.add(plan.token)
         for value in plan.contexts["secrets"].values():
@@ -384,6 +402,7 @@ class JobExecution:
             action=action,
             inputs=inputs,
             workspace=self.workspace,
+            kept=self.place.kept,
             temp=self.temp,
             environ=self._environ(frame, env),
             runner_environ=self.machine.environ,
@@ -483,7 +502,7 @@ class JobExecution:
         }
         return {
             "LANG": "C.UTF-8",
-            "TMPDIR": str(self.temp),
+            "TMPDIR": str(self.scratch),
             "PYTHONPATH": str(self.workspace),
             **given,
             "AWS_SHARED_CREDENTIALS_FILE": nothing,

@@ -12,7 +12,7 @@ from infra.local.github.hub import Hub
 from infra.local.github.results import Progress
 from infra.local.github.settings import Protection, Settings
 
-AUTHOR, APPROVER = "ada", "grace"
+AUTHOR, APPROVER = PEOPLE = "ada", "grace"
 APP = "mlops"
 REPOSITORY = "acme/mlops"
 
@@ -33,29 +33,23 @@ class Roles:
     preview: str
 
 
-def open_hub(
+def attach(
     home: Path,
-    source: Path,
     *,
     environ: Mapping[str, str],
-    region: str,
-    roles: Roles,
     build: Build,
-    on_step: Callable[[Progress], None],
+    on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Hub:
-    """Host a repository as docs/repository-settings.md asks for it on GitHub.
+    """The laptop's GitHub as this process runs it, whether or not it hosts a repository yet.
 
     Args:
         home: of the local target.
-        source: the folder that becomes the first commit on main.
         environ: variables for every step; access to AWS is not passed on.
-        region: of AWS.
-        roles: what jobs may sign in as.
         build: stands in for building and pushing an image.
         on_step: hears of every step that ends.
     """
     venv = Path(sys.executable).parent.parent
-    hub = Hub(
+    return Hub(
         home,
         environ={**environ, "VENV": str(venv), "MLOPS_HOME": str(home)},
         path=(venv / "bin",),
@@ -63,15 +57,28 @@ def open_hub(
         twins=twins(build),
         on_step=on_step,
     )
+
+
+def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
+    """Host a repository as docs/repository-settings.md asks for it on GitHub.
+
+    Args:
+        hub: hosts none yet.
+        source: the folder that becomes the first commit on main.
+        region: of AWS.
+        roles: what jobs may sign in as.
+
+    Raises:
+        MlopsError: there is a repository already.
+    """
     environments = tuple(roles.deploy)
-    owners = (AUTHOR, APPROVER)
-    teams = {f"acme/{team}": owners for team in ("ml-platform", "data-science", "ml-approvers", "security")}
+    teams = {f"acme/{team}": PEOPLE for team in ("ml-platform", "data-science", "ml-approvers", "security")}
     hub.create(
         source,
         REPOSITORY,
         Settings(
             protection=Protection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
-            users=owners,
+            users=PEOPLE,
             teams=teams,
             environments={"preview": (), **dict.fromkeys(environments, ("main",))},
         ),
@@ -80,11 +87,11 @@ def open_hub(
     hub.set_variable("MLOPS_TARGET", "local")
     hub.set_variable("AWS_REGION", region)
     hub.set_variable("APP_CLIENT_ID", app.client_id)
-    hub.set_secret("APP_PRIVATE_KEY", app.private_key)
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
     for name in environments:
         hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
-    return hub
+        # Not for the whole repository: whoever may push a branch could use it, and the app may push to main.
+        hub.set_secret("APP_PRIVATE_KEY", app.private_key, name)
 
 
 def twins(build: Build) -> dict[str, Twin]:
@@ -109,8 +116,3 @@ def twins(build: Build) -> dict[str, Twin]:
         "docker/build-push-action": build_image,
         "actions/attest": nothing("not attested: the laptop has no Sigstore"),
     }
-
-
-def person(name: str) -> str:
-    """How a person of the demo is shown."""
-    return {AUTHOR: "Ada, who owns the model", APPROVER: "Grace, who approves"}.get(name, name)

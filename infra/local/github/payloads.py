@@ -30,6 +30,7 @@ def repository(name: str, *, private: bool) -> dict[str, Any]:
 
 def pull_request(pull: PullRequest, repo: Mapping[str, Any], *, mergeable: bool | None) -> dict[str, Any]:
     """A pull request."""
+    head = repository(pull.fork, private=bool(repo["private"])) if pull.fork else dict(repo)
     return {
         "number": pull.number,
         "state": "open" if pull.state == "OPEN" else "closed",
@@ -46,8 +47,8 @@ def pull_request(pull: PullRequest, repo: Mapping[str, Any], *, mergeable: bool 
         "head": {
             "ref": pull.head,
             "sha": pull.head_sha,
-            "repo": dict(repo),
-            "label": f"{repo['owner']['login']}:{pull.head}",
+            "repo": head,
+            "label": f"{head['owner']['login']}:{pull.head}",
         },
         "base": {
             "ref": pull.base,

@@ -26,7 +26,11 @@ class Review:
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A pull request; `state` is OPEN, CLOSED or MERGED; times are ISO 8601, "" for never."""
+    """A pull request.
+
+    `state` is OPEN, CLOSED or MERGED; times are ISO 8601, "" for never; `fork` is the repository that the head is in,
+    "" for the same as the base.
+    """
 
     number: int
     title: str
@@ -44,6 +48,7 @@ class PullRequest:
     merged_at: str = ""
     merged_by: str = ""
     merge_commit: str = ""
+    fork: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -62,30 +62,35 @@ class Runner:
             The runs that ended here, in the order of their numbers.
         """
         self._done = []
+        self._work(lambda: not self._going and not self._waiting())
+        return sorted(self._done, key=lambda run: run.number)
+
+    def serve(self, stop: threading.Event) -> None:
+        """Run whatever comes up until `stop` is set; what is under way then is cancelled."""
+        self._work(stop.is_set)
+
+    def _work(self, finished: Callable[[], bool]) -> None:
         threads: list[threading.Thread] = []
         seen: tuple[int, int] | None = None
         try:
             while True:
-                if self.forge.store.version() != seen or self._woken.is_set() or self.forge.store.read()["moves"]:
+                if self.forge.store.version() != seen or self._woken.is_set() or self.forge.store.look()["moves"]:
                     self._woken.clear()
                     for execution in self._advance():
                         thread = threading.Thread(target=self._execute, args=(execution,))
                         threads.append(thread)
                         thread.start()
                     seen = self.forge.store.version()
-                    if not self._going and not self._waiting():
-                        break
+                if finished():
+                    break
                 self._woken.wait(_WATCH)
                 if self._waiting():
                     self._recover_if_needed()
-        except BaseException:
+        finally:
             for execution in list(self._going.values()):
                 execution.cancelled.set()
-            raise
-        finally:
             for thread in threads:
                 thread.join()
-        return sorted(self._done, key=lambda run: run.number)
 
     def rerun(self, number: int) -> None:
         """Queue another attempt of a run, of all its jobs, on the same commit.
@@ -107,13 +112,13 @@ class Runner:
     # --- the state ---------------------------------------------------------------------------------------------------
 
     def _waiting(self) -> bool:
-        state = self.forge.store.read()
+        state = self.forge.store.look()
         return bool(state["events"] or state["moves"]) or any(
             run["status"] == "queued" for run in state["runs"].values()
         )
 
     def _recover_if_needed(self) -> None:
-        runs = self.forge.store.read()["runs"].values()
+        runs = self.forge.store.look()["runs"].values()
         if any(run["status"] == "in_progress" and not alive(run["owner"]) for run in runs):
             with self.forge.change() as state:
                 self._recover(state)
@@ -258,7 +263,7 @@ class Runner:
         return {
             "github": github_context(state["repository"], workflow, event, number, 1),
             "inputs": _inputs(workflow, event),
-            "vars": self.vault.variables(""),
+            "vars": {} if event.from_fork else self.vault.variables(""),
         }
 
     # --- one run -----------------------------------------------------------------------------------------------------
@@ -533,8 +538,8 @@ class _RunExecution:
                 for name in job.needs
             },
             "inputs": _inputs(self.workflow, self.event),
-            "vars": vault.variables(environment),
-            "secrets": vault.secrets(environment),
+            "vars": {} if self.event.from_fork else vault.variables(environment),
+            "secrets": {} if self.event.from_fork else vault.secrets(environment),
             "matrix": values or None,
             "strategy": strategy,
         }
@@ -651,7 +656,7 @@ class _RunExecution:
     def _await_turn(self, slot: Slot, stop: _Either) -> bool:
         """Wait for the slot's turn; False when it was dropped or the job was stopped."""
         while not stop.is_set():
-            slots = [Slot(**item) for item in self.forge.store.read()["slots"]]
+            slots = [Slot(**item) for item in self.forge.store.look()["slots"]]
             if all(other.id != slot.id for other in slots):
                 return False
             if may_run(slots, slot):

@@ -40,6 +40,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "forge.json"
+        self._seen: tuple[tuple[int, int], State] | None = None
 
     def exists(self) -> bool:
         return self.path.is_file()
@@ -61,6 +62,17 @@ class Store:
         except ValueError as error:
             raise MlopsError(f"{self.path} is damaged: {error}", fix="remove the folder and create it again") from None
         return state
+
+    def look(self) -> State:
+        """The state as last written, for those who look often: parsed once a version, and not to be changed.
+
+        Raises:
+            MlopsError: as `read`.
+        """
+        version = self.version()
+        if self._seen is None or self._seen[0] != version:
+            self._seen = version, self.read()
+        return self._seen[1]
 
     @contextlib.contextmanager
     def change(self) -> Iterator[State]:

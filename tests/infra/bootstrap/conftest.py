@@ -23,7 +23,8 @@ from infra.local.engine.provider import Created, Diff
 from infra.local.github.oidc import Issuer
 from infra.local.github.trust import AUDIENCE, ISSUER
 from infra.policies import PlannedResource
-from tests.infra.recording import ROOT, copy_project, release_everywhere
+from tests.forked import copy_as_forked
+from tests.infra.recording import ROOT, release_everywhere
 
 REPOSITORY = "acme/mlops"
 """As `Pulumi.account.yaml` says."""
@@ -182,7 +183,7 @@ class Ready:
 @pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     home = tmp_path_factory.mktemp("account")
-    project = release_everywhere(copy_project(home / "project"))
+    project = release_everywhere(copy_as_forked(home / "project"))
     (project / "infra").mkdir()
     shutil.copy(ROOT / "infra" / "__main__.py", project / "infra")
     account = start(home / "aws")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from botocore.exceptions import ClientError
 
+from infra.local.aws.cloud import Cloud
+from infra.local.aws.images import Context, publish
 from infra.local.engine.deployment import DeploymentError
+from pipelines.declarations.environment import Images
+from pipelines.promotion.replicate_image import replicate_images
 from tests.infra.bootstrap.conftest import Ready, Somebody
 from tests.infra.conftest import ENVIRONMENTS
+from tests.pipelines.promotion.image_server import registered
 
 MODEL = "diabetes-progression"
 TRUST = json.dumps(
@@ -310,8 +319,10 @@ def test_a_role_that_a_deployment_gives_everything_can_still_do_only_what_the_bo
         ("s3:PutObject", put("staging", "registry", f"runs/{MODEL}/x.json")),
         ("kms:Sign", sign("staging", MessageType="DIGEST")),
         (
-            "ecr:PutImage",
-            lambda who, _: who["ecr"].put_image(repositoryName="mlops-staging/serving", imageManifest="{}"),
+            "ecr:BatchDeleteImage",
+            lambda who, _: who["ecr"].batch_delete_image(
+                repositoryName="mlops-staging/serving", imageIds=[{"imageTag": "x"}]
+            ),
         ),
     ],
 )
@@ -351,6 +362,41 @@ def test_a_release_is_written_down_and_brought_over_by_who_deploys_it(
         dev["s3"].get_object(Bucket=bucket("staging", "registry"), Key=f"bundles/{MODEL}/x")
     for who, environment in ((dev, "dev"), (staging, "staging")):
         assert sign(environment)(who, provisioned)["Signature"]
+
+
+def test_images_are_brought_over_by_who_deploys_them_and_pushed_only_to_their_own_environment(
+    provisioned: Ready, staging: Somebody, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    context = Context("serving", tmp_path / "Dockerfile", (), tmp_path)
+    repository = registered("dev").repositories.serving.partition("/")[2]
+    digest = publish(Cloud(provisioned.as_job("dev").environ(), tmp_path), repository, context)
+    with mock.patch.dict(os.environ, staging.environ()):
+        replicate_images(registered("dev"), registered("staging"), Images(serving=digest))
+    held = staging["ecr"].batch_get_image(
+        repositoryName="mlops-staging/serving", imageIds=[{"imageDigest": digest}], acceptedMediaTypes=["*/*"]
+    )["images"]
+    assert "sha256:" + hashlib.sha256(held[0]["imageManifest"].encode()).hexdigest() == digest
+
+    for environment in ("dev", "prod"):
+        given: dict[str, Any] = {"repositoryName": f"mlops-{environment}/serving"}
+        with refused("ecr:PutImage"):
+            staging["ecr"].put_image(**given, imageManifest="{}")
+        with refused("ecr:InitiateLayerUpload"):
+            staging["ecr"].initiate_layer_upload(**given)
+        with refused("ecr:CompleteLayerUpload"):
+            staging["ecr"].complete_layer_upload(**given, uploadId="x", layerDigests=[digest])
+
+
+@pytest.mark.parametrize(("environment", "other"), [("dev", "staging"), ("staging", "prod"), ("prod", "dev")])
+def test_images_are_read_only_where_they_are_promoted_from(provisioned: Ready, environment: str, other: str) -> None:
+    who, given = provisioned.as_job(environment)["ecr"], {"repositoryName": f"mlops-{other}/serving"}
+    with refused("ecr:BatchGetImage"):
+        who.batch_get_image(**given, imageIds=[{"imageTag": "x"}])
+    with refused("ecr:BatchGetImage"):
+        who.list_image_referrers(**given, subjectId={"imageDigest": "sha256:" + "0" * 64})
+    with refused("ecr:GetDownloadUrlForLayer"):
+        who.get_download_url_for_layer(**given, layerDigest="sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import VERBS, mlops
+from tests.pipelines.promotion.world import commit_all, make_repository
 
 ROOT = Path(__file__).parents[3]
 
@@ -54,6 +55,20 @@ def test_broken_declarations_are_all_listed_at_once(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Pulumi.dev.yaml:1" in done.stderr
     assert "x.odcs.yaml:1: kind: expected 'DataContract', found \"Nothing\"" in done.stderr
+
+
+def test_since_a_commit_a_contract_may_take_nothing_from_its_consumers(tmp_path: Path) -> None:
+    contract = make_repository(tmp_path).root / "data-contracts" / "diabetes-patients.odcs.yaml"
+    said = contract.read_text()
+    contract.write_text(said.replace("maximum: 120", "maximum: 110"))
+    commit_all(tmp_path / "clone", "Narrow")
+    done = run("check", "--base", "HEAD^", cwd=tmp_path / "clone")
+    assert "data-contracts/diabetes-patients.odcs.yaml breaks nothing." in done.stdout, done.stderr
+    contract.write_text(said)
+    commit_all(tmp_path / "clone", "Widen")
+    done = run("check", "--base", "HEAD^", cwd=tmp_path / "clone")
+    assert done.returncode == 1
+    assert "a data contract breaks: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
 
 
 @pytest.mark.parametrize("verb", ["up", "preview", "deploy", "output"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from click.testing import CliRunner
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from tests.forked import copy_as_forked
 from tests.models.test_every_model import check_model
 
 ROOT = Path(__file__).parents[3]
@@ -18,12 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    root = tmp_path / "fork"
-    root.mkdir()
-    for path in [*ROOT.glob("Pulumi*.yaml")]:
-        shutil.copy(path, root)
-    for folder in ("models", "data-contracts", "requirements"):
-        shutil.copytree(ROOT / folder, root / folder)
+    root = copy_as_forked(tmp_path / "fork", "requirements")
     monkeypatch.chdir(root)
     return Project(root)
 

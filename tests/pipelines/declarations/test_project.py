@@ -12,6 +12,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
+from tests.forked import copy_as_forked
 
 ROOT = Path(__file__).parents[3]
 DIGEST = "sha256:" + "a" * 64
@@ -19,11 +20,7 @@ DIGEST = "sha256:" + "a" * 64
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    for name in ("Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.staging.yaml", "Pulumi.prod.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "data-contracts", tmp_path / "data-contracts")
-    return Project(tmp_path)
+    return Project(copy_as_forked(tmp_path))
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -34,21 +31,12 @@ def change(path: Path, old: str, new: str) -> None:
 
 def test_everything_this_repository_declares_is_in_order() -> None:
     project = Project(ROOT)
-    assert project.environments == ("dev", "staging", "prod")
+    assert project.environments
     for model in project.model_names:
         declared = project.model(model)
         assert set(declared.features) <= set(project.contract(declared.contract).columns)
         for environment in project.environments:
             assert project.release(model, environment).model == model
-
-
-def test_a_fork_starts_with_nothing_released_and_no_image_pinned() -> None:
-    project = Project(ROOT)
-    for environment in project.environments:
-        for model in project.model_names:
-            assert project.release(model, environment).bundle is None
-        images = project.stack(environment).config.environment.images
-        assert (images.training, images.serving) == (None, None)
 
 
 def test_the_project_is_found_from_any_folder_inside_it(project: Project) -> None:

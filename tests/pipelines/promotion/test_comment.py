@@ -24,7 +24,7 @@ from pipelines.promotion.comment import (
 )
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
-from pipelines.promotion.review import render_review
+from pipelines.promotion.review import Preview, render_review
 from pipelines.promotion.verdict import Verdict
 from tests.pipelines.promotion.test_gates import changed
 
@@ -68,7 +68,13 @@ GOLDEN: dict[str, Callable[[], str]] = {
     "other.md": lambda: render(OTHER, judge(OTHER), Surroundings()),
     "review.md": lambda: render_review(
         {"data-contracts/a.odcs.yaml": ["age: maximum was 120, is 130"], "data-contracts/b`|@x.odcs.yaml": []},
-        {"dev": "+ aws:s3/bucket:Bucket lake\nResources: 1 to create\n", "prod": "it failed"},
+        {
+            "dev": Preview(
+                "+ aws:s3/bucket:Bucket lake\nResources: + 1 to create, 3 unchanged; Duration 1.2s\n", False
+            ),
+            "staging": Preview("Resources:\n    + 1 to create\n    3 unchanged\n\nDuration: 1s\n", False),
+            "prod": Preview("Resources: 1 to create\nerror: the key `data` is not protected\n", True),
+        },
     ),
 }
 """What is compared with a file; `python -m tests.pipelines.promotion.test_comment` writes the files again."""
@@ -276,7 +282,7 @@ def test_only_a_web_address_is_a_link(address: str, shown: str) -> None:
 
 def test_the_previews_of_a_review_share_its_room() -> None:
     for count, each in ((1, 24_000), (2, 22_500), (3, 15_000), (7, 6_428)):
-        written = render_review({}, {f"env-{n}": "x" * 50_000 for n in range(count)})
+        written = render_review({}, {f"env-{n}": Preview("x" * 50_000, False) for n in range(count)})
         assert written.count("x" * each + "\n… cut\n") == count and "x" * (each + 1) not in written
 
 
@@ -293,11 +299,27 @@ def test_a_review_of_what_changes_nothing_says_so() -> None:
 def test_a_review_is_never_longer_than_github_takes_and_never_loses_an_environment(
     contracts: dict[str, list[str]], environments: int, text: str
 ) -> None:
-    previews = {f"env-{n}": text * 300 + "\nResources: 3 to change" for n in range(environments)}
+    previews = {f"env-{n}": Preview(text * 300 + "\nResources: 3 to change", False) for n in range(environments)}
     written = render_review(contracts, previews)
     assert len(written) < GITHUB_TAKES
     for name in previews:
-        assert f"**{name}**: Resources: 3 to change" in written
+        assert f"**{name}**: 3 to change" in written
+
+
+@pytest.mark.parametrize(
+    ("text", "failed", "summary"),
+    [
+        ("Resources: ~ 2 to update, 75 unchanged; Duration 3.1s\n", False, "~ 2 to update, 75 unchanged"),
+        ("Resources:\n    ~ 2 to update\n    75 unchanged\nDuration: 3s", False, "~ 2 to update, 75 unchanged"),
+        ("", False, "the preview counted nothing"),
+        ("    error: no stack named 'dev'\nerror: it ended\n", True, "the preview failed: no stack named 'dev'"),
+        ("error: 2 violations:\n  Key a: gone\n  Key b: gone", True, "the preview failed: 2 violations: Key a: gone"),
+        ("error: violations:", True, "the preview failed: violations:"),
+        ("killed", True, "the preview failed: see below"),
+    ],
+)
+def test_a_preview_says_in_a_line_what_it_counted_or_why_it_failed(text: str, failed: bool, summary: str) -> None:
+    assert Preview(text, failed).summary == summary
 
 
 if __name__ == "__main__":

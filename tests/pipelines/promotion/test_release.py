@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from pipelines.promotion.release import release
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from tests.aws import EmulatedAccount
+from tests.forked import copy_as_forked
 from tests.signed import (
     GATES,
     OTHER_COMMIT,
@@ -46,10 +46,7 @@ def environments(provisioned: Environments) -> Environments:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """The repository's declarations in a git repository of their own."""
-    for path in [*ROOT.glob("Pulumi*.yaml")]:
-        shutil.copy(path, tmp_path)
-    for folder in ("models", "data-contracts"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
+    copy_as_forked(tmp_path)
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)

@@ -35,6 +35,7 @@ from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
 from tests.answering import serving
+from tests.forked import copy_as_forked
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signed import example_build
 
@@ -54,12 +55,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def make_repository(folder: Path) -> Project:
     """The repository's declarations in a clone of a bare origin, on main."""
-    root = folder / "clone"
-    root.mkdir(parents=True)
-    for path in ROOT.glob("Pulumi*.yaml"):
-        shutil.copy(path, root)
-    for name in ("models", "data-contracts"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    root = copy_as_forked(folder / "clone")
     (root / "requirements").mkdir()
     shutil.copy(ROOT / "requirements" / "serving.txt", root / "requirements")
     git(folder, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")

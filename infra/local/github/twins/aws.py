@@ -34,7 +34,7 @@ def configure_credentials(call: Call) -> Answer:
     """
     from botocore.exceptions import ClientError
 
-    call.actor.need("write", "id-token")
+    call.forge.authenticate(call.token).need("write", "id-token")
     arn, region = call.input("role-to-assume"), call.input("aws-region")
     match = _ROLE.fullmatch(arn)
     if match is None or not region:

@@ -10,7 +10,7 @@ from infra.local.github.access import RefusedError
 from infra.local.github.actions import Answer, Call
 from infra.local.github.events import SERVER
 from infra.local.github.forge import Forge
-from infra.local.github.git import git
+from infra.local.github.git import GitError, git
 from infra.local.github.transport import authorization
 from pipelines.declarations.errors import MlopsError
 
@@ -38,12 +38,21 @@ def checkout(call: Call) -> Answer:
         raise MlopsError(f"actions/checkout: fetch-depth is a whole number, found {depth!r}")
     ref, commit = _wanted(call)
     folder.mkdir(parents=True, exist_ok=True)
-    again = (folder / ".git").exists()
-    if again:
-        shutil.rmtree(folder / ".git")
-    _fetch(forge, folder, ref, commit, int(depth), tags=call.flag("fetch-tags", default=False))
-    if again and call.flag("clean", default=True):
-        git(folder, "clean", "--quiet", "-ffdx")
+    if folder == call.workspace.resolve() and not any(folder.iterdir()) and call.kept.is_dir():
+        folder.rmdir()
+        call.kept.rename(folder)
+    tags = call.flag("fetch-tags", default=False)
+    try:
+        _fetch(forge, folder, ref, commit, int(depth), tags=tags)
+    except GitError:
+        if not any(folder.iterdir()):
+            raise
+        for left in folder.iterdir():  # as the action itself does, when what it finds is of no use
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        _fetch(forge, folder, ref, commit, int(depth), tags=tags)
+    if call.flag("clean", default=True):
+        # What was compiled is not cleaned away: it is worth seconds, and that of a file that changed is gone already.
+        git(folder, "clean", "--quiet", "-ffdx", "--exclude=__pycache__")
     if call.flag("persist-credentials", default=True):
         git(folder, "config", f"http.{SERVER}/.extraheader", authorization(token))
     call.log(f"{commit} ({ref or 'detached'})")
@@ -68,9 +77,7 @@ def _wanted(call: Call) -> tuple[str, str]:
 
 
 def _fetch(forge: Forge, folder: Path, ref: str, commit: str, depth: int, *, tags: bool) -> None:
-    git(folder, "init", "--quiet", "--template=", "--initial-branch=main")
-    with (folder / ".git" / "config").open("a", encoding="utf-8") as config:
-        config.write(f'[remote "origin"]\n\turl = {forge.url()}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n')
+    _begin(forge, folder)
     branch = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
     local = f"refs/remotes/origin/{branch}" if branch else f"refs/remotes/{ref.removeprefix('refs/') or 'commit'}"
     specs = [f"+{commit}:{local}"]
@@ -80,8 +87,39 @@ def _fetch(forge: Forge, folder: Path, ref: str, commit: str, depth: int, *, tag
     if tags or depth == 0:
         specs.append("+refs/tags/*:refs/tags/*")
     git(folder, "fetch", "--quiet", "--no-auto-gc", *options, str(forge.git), *specs)
+    _forget_compiled(folder, commit)
     target = ["-B", branch, commit] if branch else ["--detach", commit]
     git(folder, "checkout", "--quiet", "--force", *target)
     if branch:
         git(folder, "config", f"branch.{branch}.remote", "origin")
         git(folder, "config", f"branch.{branch}.merge", ref)
+
+
+def _begin(forge: Forge, folder: Path) -> None:
+    """An empty repository over whatever files are there; of an older one, only the list of its files is kept.
+
+    With that list, git need not write the files that stay as they are. Objects are the forge's own: nothing is copied.
+    """
+    old, index = folder / ".git", None
+    if old.is_dir():
+        index = (old / "index").read_bytes() if (old / "index").is_file() else None
+        shutil.rmtree(old)
+    git(folder, "init", "--quiet", "--template=", "--initial-branch=main")
+    if index is not None:
+        (old / "index").write_bytes(index)
+    (old / "objects" / "info").mkdir(exist_ok=True)
+    (old / "objects" / "info" / "alternates").write_text(f"{forge.git / 'objects'}\n", encoding="utf-8")
+    with (old / "config").open("a", encoding="utf-8") as config:
+        config.write(f'[remote "origin"]\n\turl = {forge.url()}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n')
+
+
+def _forget_compiled(folder: Path, commit: str) -> None:
+    """Remove what Python compiled of files that are about to change: it trusts times, and two commits may share one."""
+    if not (folder / ".git" / "index").is_file():
+        return
+    changed = git(folder, "diff-index", "--cached", "--name-only", "--no-renames", "-z", commit)
+    for name in changed.split("\0"):
+        if name.endswith(".py"):
+            source = folder / name
+            for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*.pyc"):
+                compiled.unlink()

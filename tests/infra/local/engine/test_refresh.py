@@ -46,6 +46,18 @@ def test_a_refresh_finds_drift_and_the_next_up_puts_it_right(site: Site) -> None
     assert (thing["size"], thing["pin"]) == (1, "hunter2hunter2")
 
 
+def test_drift_is_found_again_and_again_for_looking_writes_nothing_down(site: Site) -> None:
+    site.up(PROGRAM)
+    before = (site.home / "state" / "dev.json").read_bytes()
+    assert site.deployment().drift() == ()
+    drift(site, "a", size=9)
+    drift(site, "b")
+    for _ in range(2):
+        found = [(step.name, step.kind.value) for step in site.deployment().drift()]
+        assert sorted(found) == [("a", "drifted"), ("a", "update"), ("b", "create"), ("b", "gone")]
+    assert (site.home / "state" / "dev.json").read_bytes() == before
+
+
 def test_a_refresh_forgets_what_is_gone_and_the_next_up_makes_it_again(site: Site) -> None:
     site.up(PROGRAM)
     drift(site, "b")

@@ -9,13 +9,12 @@ from pulumi.runtime import rpc
 from infra.local.engine.values import (
     UNKNOWN,
     Properties,
-    decode,
-    encode,
     has_unknown,
     lookup,
     secret_outputs,
     still_secret,
 )
+from infra.local.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8) | st.just(UNKNOWN)

@@ -89,6 +89,88 @@ def test_a_protected_main_takes_no_push_but_that_of_a_bypassing_app(tmp_path: Pa
     assert "without `workflows` permission" in attempt(clone, "push", "origin", "feature")
 
 
+def test_an_app_may_renew_a_branch_on_top_of_workflows_that_main_has_got_since(tmp_path: Path) -> None:
+    hub = hub_with(tmp_path, FILES, PEOPLE)
+    clone = hub.clone(tmp_path / "clone", "maria")
+    app = hub.register_app("bot", {"contents": "write"})
+    header = authorization(hub.forge.token(hub.forge.app_actor(app.client_id, app.private_key)))
+    by_app = ("-c", f"http.https://github.localhost/.extraheader={header}", "push", "--quiet", "--force", "origin")
+    git(clone, "config", "--unset", "http.https://github.localhost/.extraheader")
+    git(clone, "switch", "--quiet", "-c", "release")
+    git(clone, "commit", "--quiet", "--allow-empty", "--message", "Release")
+    git(clone, *by_app, "release")
+    maria = authorization(hub.forge.token(person("maria")))
+    git(clone, "config", "http.https://github.localhost/.extraheader", maria)
+    git(clone, "switch", "--quiet", "main")
+    push(clone, "main", {".github/workflows/new.yml": "on: push\n"})
+    git(clone, "config", "--unset", "http.https://github.localhost/.extraheader")
+    git(clone, "rebase", "--quiet", "main", "release")
+    git(clone, *by_app, "release")
+    assert hub.forge.commit_of("release") == git(clone, "rev-parse", "release")
+    (clone / ".github" / "workflows" / "new.yml").write_text("on: pull_request\n", encoding="utf-8")
+    git(clone, "commit", "--quiet", "--all", "--message", "Mine")
+    assert "without `workflows` permission" in attempt(clone, *by_app, "release")
+
+
+ASKS = """
+on: [pull_request, merge_group]
+jobs:
+  ask:
+    runs-on: ubuntu-latest
+    permissions: {contents: write, pull-requests: write, id-token: write}
+    steps:
+      - run: echo "base ${{ github.event.merge_group.base_sha }}"
+      - run: echo "head ${{ github.event.pull_request.head.repo.full_name }}"
+      - run: echo "knows ${{ vars.PLACE || 'nothing' }} ${{ secrets.KEY && 'the key' || 'nothing' }}"
+      - run: gh api repos/acme/mlops/issues/1/comments && gh api repos/acme/mlops/issues/1/comments -f body=hello
+        env: {GH_TOKEN: "${{ github.token }}"}
+"""
+
+
+def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path: Path) -> None:
+    hub = hub_with(tmp_path, {"w.yml": ASKS})
+    hub.set_variable("PLACE", "here")
+    hub.set_secret("KEY", "hunter2-hunter2")
+    clone = hub.clone(tmp_path / "clone", "eve")
+    git(clone, "switch", "--quiet", "-c", "patch")
+    git(clone, "commit", "--quiet", "--allow-empty", "--message", "x")
+    pull = hub.forge.open_from_fork("eve", "eve/mlops", clone, "patch", title="Mine")
+    (run,) = hub.pump()
+    (job,) = run.jobs
+    assert (run.event, run.actor, job.conclusion) == ("pull_request", "eve", "failure")
+    assert job.log is not None
+    assert "head eve/mlops" in job.log.read_text()
+    assert "knows nothing nothing" in job.log.read_text()
+    assert "\n[]\n" in job.log.read_text(), "it could read"
+    assert "Resource not accessible by integration" in job.log.read_text()
+    assert hub.forge.comments(pull.number) == []
+    assert hub.forge.commit_of("patch") is None, "nothing of it is a branch here"
+    with pytest.raises(RefusedError, match="no repository"):
+        hub.forge.open_from_fork("eve", "eve", clone, "patch", title="Mine")
+
+
+def test_a_merge_queue_runs_the_checks_on_the_commit_that_the_merge_would_make(tmp_path: Path) -> None:
+    hub = hub_with(tmp_path, {"w.yml": ASKS, "a.txt": "1\n"})
+    clone = hub.clone(tmp_path / "clone", "maria")
+    push(clone, "feature", {"a.txt": "2\n"})
+    hub.open("maria", "feature", "Two")
+    hub.pump()
+    main = hub.forge.commit_of("main")
+    head = hub.forge.try_merge(person("maria"), 1)
+    (run,) = hub.pump()
+    assert (run.event, run.action, run.sha) == ("merge_group", "checks_requested", head)
+    assert run.ref == f"refs/heads/gh-readonly-queue/main/pr-1-{main}"
+    assert run.jobs[0].log is not None
+    assert f"base {main}" in run.jobs[0].log.read_text()
+    assert hub.forge.checks(head)["ask"]["conclusion"] == "success"
+    assert hub.forge.file(head, "a.txt") == b"2\n"
+    assert (hub.forge.commit_of("main"), hub.pull_request(1).state) == (main, "OPEN"), "the queue does the rest"
+    git(clone, "switch", "--quiet", "main")
+    push(clone, "main", {"a.txt": "3\n"})
+    with pytest.raises(RefusedError, match="conflicts"):
+        hub.forge.try_merge(person("maria"), 1)
+
+
 def test_a_push_needs_a_credential_of_somebody_who_may(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     stranger = hub.clone(tmp_path / "stranger", "eve")

@@ -91,6 +91,9 @@ def test_a_pull_request_is_opened_listed_viewed_commented_reviewed_and_merged(ru
         "MERGEABLE",
     )
     assert (view["body"], view["comments"][0]["body"]) == ("The body\n", "The body\n")
+    shown = run("pr", "view", "1", "--comments")[1]
+    assert shown.startswith("title:\tA title\nstate:\tOPEN\nauthor:\tmaria\n")
+    assert shown.endswith("--\nmaria:\nThe body")
     assert run("pr", "review", "1", "--approve", as_="noah")[0] == 0
     with hub.forge.change() as state:
         state["checks"][hub.pull_request(1).head_sha] = {"test": {"conclusion": "success", "workflow": "ci", "run": 1}}
@@ -154,6 +157,8 @@ def test_workflows_are_started_and_their_runs_listed(run: Run, hub: Hub) -> None
     ]
     (job,) = json.loads(run("run", "view", "1", "--json", "jobs")[1])["jobs"]
     assert (job["name"], job["conclusion"], job["steps"][0]["number"]) == ("a", "success", 1)
+    assert run("run", "list")[1].startswith("completed\tsuccess\tTrain\tTrain\tmain\tworkflow_dispatch\t1\t")
+    assert all(line.startswith("a\t") for line in run("run", "view", "1", "--log")[1].splitlines())
 
 
 def test_what_happened_elsewhere_comes_in_by_dispatches(run: Run, hub: Hub) -> None:
@@ -176,7 +181,6 @@ UNKNOWN: tuple[tuple[str, ...], ...] = (
     ("pr", "merge", "1", "--squash", "--admin"),
     ("pr", "merge", "1", "--auto", "--squash"),
     ("pr", "view", "feature", "--json", "number"),
-    ("pr", "view", "1"),
     ("pr", "view", "1", "--json", "nope"),
     ("pr", "list", "--json", "number", "--jq", "map(.number)"),
     ("pr", "list", "--state", "draft", "--json", "number"),

@@ -1,0 +1,32 @@
+"""A model's training code is loaded from its own folder, and leaves nothing there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.training.load import training_function
+from tests.pipelines.training.project import MODEL, make_project
+
+
+def test_nothing_is_left_in_the_models_folder_but_what_it_imports_is_compiled_as_always(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_project(tmp_path / "project").model(MODEL)
+    folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    (folder / "parts").mkdir(parents=True)
+    elsewhere.mkdir()
+    (folder / "train.py").write_text("from .parts.inner import WORD\nimport a_library\ndef train(data): return WORD\n")
+    (folder / "parts" / "__init__.py").touch()
+    (folder / "parts" / "inner.py").write_text("WORD = 'inner'\n")
+    (elsewhere / "a_library.py").touch()
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    finders = list(sys.meta_path)
+    with training_function(model, folder) as train:
+        assert train(None) == "inner"  # type: ignore[arg-type, comparison-overlap]
+    assert sys.meta_path == finders
+    assert not list(folder.rglob("__pycache__"))
+    assert list(elsewhere.rglob("a_library.*.pyc"))
