@@ -97,6 +97,20 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         "raise AssertionError(": "it is never raised",
         "Release, None).bundle": "the error that would name it is not told",
     },
+    "promote.py": {
+        "head.event.live, None)": "what is recorded already is not recorded again",
+        'release.replaces or "XXXX"': "what it replaces is quarantined, so it has a name",
+        "refuse_stale(head, release.environment, release.model, None": "where something was live, something is",
+    },
+    "committing.py": {
+        "check=None": "None is false as well",
+        "check=False,; ) → )": "it is the default",
+        'Path(folder) / "': "any name will do",
+        '"fetch", "--no-tags"': "what git prints is not shown",
+        '"checkout", "HEAD"': "what git prints is not shown",
+        '"rm", "--cached"': "what git prints is not shown",
+        "XX--quietXX": "a file that is not there is no error",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },
@@ -110,7 +124,7 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         "default=(-math.inf, True)": "no bound has the value that stands for no bound",
     },
 }
-"""File → part of a changed line → why the program does the same as before; such a change is no gap in the tests."""
+"""File → part of a changed line, or `was → is` → why the program does the same as before; that is no gap in the tests."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,10 @@ class Survivor:
     @property
     def reason(self) -> str:
         """Why it changes nothing; empty when it should have been noticed."""
-        return next((why for part, why in EQUIVALENT.get(self.file, {}).items() if part in self.is_), "")
+        for part, why in EQUIVALENT.get(self.file, {}).items():
+            if part in (f"{self.was} → {self.is_}" if "→" in part else self.is_):
+                return why
+        return ""
 
 
 @dataclass(frozen=True)

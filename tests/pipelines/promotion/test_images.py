@@ -11,6 +11,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion import images as module
 from pipelines.promotion.images import build_context, pin_images, replace_bytes, replace_file
+from tests.forked import undo_releases
 from tests.pipelines.promotion.world import ROOT
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -30,7 +31,7 @@ def project(tmp_path: Path) -> Project:
     write(tmp_path, "a.py", "code/one.py", "code/deep/two.py", "code/deep/__pycache__/two.pyc", "data/rows.csv")
     for name in ("training", "serving"):
         write(tmp_path, f"pipelines/{name}/Dockerfile")
-    return Project(tmp_path)
+    return Project(undo_releases(tmp_path))
 
 
 def recipe(project: Project, *lines: str, ignored: str | None = None) -> None:

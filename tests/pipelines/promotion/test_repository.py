@@ -266,6 +266,9 @@ def test_what_git_prints_is_text_even_where_it_is_none(clone: Path) -> None:
 def test_a_commit_changes_the_named_files_only_and_leaves_the_clone_as_it_is(clone: Path) -> None:
     (clone / "README.md").write_text("work in progress\n")
     (clone / "untracked").write_text("mine")
+    (clone / "kept").write_text("as it is")
+    git(clone, "add", "kept")
+    git(clone, "commit", "--quiet", "--message", "another file")
     git(clone, "add", "README.md")
     before = status(clone)
     base = Repository(clone).head()
@@ -300,10 +303,28 @@ def test_fetching_finds_what_the_origin_has_now(clone: Path, tmp_path: Path) -> 
     git(tmp_path, "clone", "--quiet", str(tmp_path / "origin.git"), "other")
     (other / "new").write_text("x")
     newest = commit_all(other, "somebody else")
+    git(other, "tag", "v1")
+    git(other, "push", "--quiet", "origin", "v1", "HEAD:refs/heads/another")
     assert fetch(clone, "main") == newest == Repository(clone).commit("origin/main")
+    refs = git(clone, "for-each-ref", "--format=%(refname)").splitlines()
+    assert refs == ["refs/heads/main", "refs/remotes/origin/main"], "neither tags nor branches that nobody asked for"
     assert fetch(clone, "release/dev/m") is None
     git(other, "push", "--quiet", "--force", "origin", "HEAD~1:main")
     assert fetch(clone, "main") == Repository(clone).head(), "also what was pushed by force"
+
+
+def test_files_are_put_back_as_the_commit_has_them_whatever_they_are_called(clone: Path) -> None:
+    (clone / "-f").write_text("a file")
+    git(clone, "add", "--", "-f")
+    git(clone, "commit", "--quiet", "--message", "a name like an option")
+    for name in ("README.md", "-f"):
+        (clone / name).write_text("changed, and staged")
+        git(clone, "add", "--", name)
+    (clone / "-n").write_text("new")
+    git(clone, "add", "--", "-n")
+    put_back(clone, ["README.md", "-f", "-n"])
+    assert git(clone, "status", "--porcelain") == ""
+    assert ((clone / "README.md").read_text(), (clone / "-f").read_text()) == ("hello\n", "a file")
 
 
 def test_files_are_put_back_as_the_commit_has_them(clone: Path) -> None:
