@@ -124,7 +124,7 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         "default=(-math.inf, True)": "no bound has the value that stands for no bound",
     },
 }
-"""File → part of a changed line, or `was → is` → why the program does the same as before; that is no gap in the tests."""
+"""File → part of a changed line, or `was → is` → why the program does the same as before; it is no gap in the tests."""
 
 
 @dataclass(frozen=True)
