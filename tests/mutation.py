@@ -111,6 +111,13 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         '"rm", "--cached"': "what git prints is not shown",
         "XX--quietXX": "a file that is not there is no error",
     },
+    "repository.py": {
+        "check=None": "None is false as well",
+        "capture_output=True, )": "it is the default",
+        '"--verify", f"': "with --verify there are no other options",
+        '"--verify", "--END-OF-OPTIONS"': "with --verify there are no other options",
+        '"ls-tree", "--full-tree"': "what counts is whether anything is listed",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },

@@ -61,12 +61,14 @@ def test_a_commit_that_does_not_exist_is_an_error_and_never_an_option(clone: Pat
         Repository(clone).changed_files(name, "HEAD")
 
 
-def test_a_commit_is_on_main_when_main_holds_it(clone: Path) -> None:
+def test_a_commit_is_on_main_when_main_holds_it(clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     repository = Repository(clone)
     first = repository.head()
     git(clone, "commit", "--quiet", "--allow-empty", "--message", "not pushed")
     assert (repository.is_on_main(first), repository.is_on_main(repository.head())) == (True, False)
+    capfd.readouterr()
     assert not repository.is_on_main("e" * 40), "nobody knows that commit"
+    assert capfd.readouterr() == ("", ""), "and git does not talk in between"
     git(clone, "push", "--quiet", "origin", "HEAD:main")
     git(clone, "fetch", "--quiet", "origin")
     assert repository.is_on_main(repository.head())
@@ -103,6 +105,7 @@ def test_a_file_is_there_or_not_in_a_commit_whatever_the_working_tree_says(clone
         assert [repository.has_file(first, path) for path in ("README.md", "m/new")] == [True, False]
         assert [repository.has_file(second, path) for path in ("README.md", "m/new", "new")] == [True, True, False]
         assert repository.file_at(second, "m/new") == b"x"
+        assert not repository.has_file(second, "-d"), "which is a file's name, and no option"
     with pytest.raises(MlopsError):
         within.has_file("e" * 40, "README.md")
 
@@ -178,12 +181,21 @@ def test_a_folder_in_a_commit_has_the_digest_that_it_has_when_it_is_checked_out(
 
 def test_caches_and_hidden_files_are_no_part_of_a_folder_and_others_may_be_left_out(clone: Path) -> None:
     folder = clone / "m"
-    for name in ("train.py", "модель/ü", ".hidden", "a/.git-x/y", "__pycache__/x.pyc", "a/releases/dev.yaml", "a/b"):
+    for name in (
+        "train.py",
+        "модель/ü",
+        ".hidden",
+        "a/.git-x/y",
+        "__pycache__/x.pyc",
+        "a/releases/dev.yaml",
+        "a/b",
+        "a\tb",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     git(clone, "add", "--force", "--all")
     commit_all(clone, "a folder")
-    listed = {name: digest_of_bytes(name.encode()) for name in ("train.py", "модель/ü", "a/b")}
+    listed = {name: digest_of_bytes(name.encode()) for name in ("train.py", "модель/ü", "a/b", "a\tb")}
     digest = Repository(clone).digest_of_folder_at
     assert digest("HEAD", "m", without=("releases",)) == digest_of_files(listed)
     more = {"a/releases/dev.yaml": digest_of_bytes(b"a/releases/dev.yaml")}
