@@ -118,6 +118,16 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         '"--verify", "--END-OF-OPTIONS"': "with --verify there are no other options",
         '"ls-tree", "--full-tree"': "what counts is whether anything is listed",
     },
+    "gather.py": {
+        'get.unknown.pop("bundle", ': "of a bundle that was fetched nobody asks why it was not",
+        'get.unknown.pop("evidence", None)': "None is false as well",
+        'get.unknown.pop("current", None)': "None is false as well",
+        'get.unknown.get("live", None)': "None is false as well",
+        'get.unknown.get("live", )': "None is false as well",
+        "if (fetched) and False": "of a whole bundle both ways say the same",
+        "freezes=get.try_to(": "a configuration that cannot be read was refused before",
+        "gates.model_dump(mode=": "the gates hold nothing that JSON writes otherwise",
+    },
     "review.py": {
         "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
     },

@@ -144,9 +144,9 @@ def gather(
     policy = of_evidence("policy", lambda v: read_policy(repository, v))
     evaluation = of_bundle("evaluation", lambda f: _read(f, "evaluation.json", Evaluation))
     schema = of_bundle("request_schema", lambda f: _read(f, "schema.json", RequestSchema))
-    # A bundle that nobody whom we trust vouches for is not loaded.
+    # A bundle that nobody whom we trust vouches for, or that is not what it says, is not loaded.
     runtime: Runtime | None = of_evidence(
-        "runtime", lambda v: try_bundle(project, v.manifest, fetched.files if fetched else {})
+        "runtime", lambda v: of_bundle("runtime", lambda files: try_bundle(project, v.manifest, files))
     )
 
     head = get.try_to("live", lambda: (Ledger(here, model).head(),))

@@ -13,7 +13,7 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.release import Release
-from pipelines.promotion.facts import Facts
+from pipelines.promotion.facts import Facts, Predecessor
 from pipelines.promotion.gates import GATES, admits, judge
 from pipelines.promotion.gather import Change, _read, gather, proposed, read_contract_breaks
 from pipelines.registry import bundles, evidence, signing
@@ -147,6 +147,72 @@ def test_a_changed_a_missing_and_an_added_file_are_each_named(world: World) -> N
     assert wrong == {"card.md": (False, False), "more.txt": (True, False), "golden.json": (False, True)}
     assert refused(facts)["digest"] == "fail"
     assert refused(facts)["runtime"] == "inconclusive", "what is not what it says is not loaded"
+
+
+def same_size(world: World, digest: str, bucket: str) -> None:
+    """Change a file of a bundle to another of the same size."""
+    put(bucket, bundles.prefix_of(MODEL, digest) + "card.md", b"# B card\n")
+
+
+def test_of_a_bundle_of_which_a_file_was_changed_what_is_signed_is_known_and_nothing_is_loaded(world: World) -> None:
+    digest = world.ready(80)
+    same_size(world, digest, world.dev.registry_bucket)
+    facts = facts_of(world, proposal(digest, None))
+    assert [f.name for f in facts.files if f.expected != f.found] == ["card.md"]
+    assert facts.origin is not None and facts.policy is not None
+    for unknown in ("runtime", "evaluation", "request_schema"):
+        assert getattr(facts, unknown) is None
+        assert "card.md was changed" in facts.unknown[unknown]
+
+
+def test_what_the_live_bundle_is_compared_by_is_known_though_another_of_its_files_was_changed(world: World) -> None:
+    live = world.register(81)
+    go_live(world, live)
+    same_size(world, live, world.staging.registry_bucket)
+    path = world.project.contract_file(DATASET)
+    path.write_text(path.read_text().replace("maximum: 120", "maximum: 130"))
+    commit_all(world.root, "Promise less")
+    facts = facts_of(world, proposal(world.ready(82), live))
+    assert facts.champion is not None and facts.live_schema is not None
+    assert facts.contract_breaks == ("age: maximum was 120, is 130",)
+
+
+@pytest.mark.parametrize(
+    ("file", "known_as", "live_as"),
+    [("evaluation.json", "evaluation", "champion"), ("schema.json", "request_schema", "live_schema")],
+)
+def test_a_file_of_a_bundle_that_cannot_be_understood_is_named(
+    world: World, file: str, known_as: str, live_as: str
+) -> None:
+    digest = world.register(83, files={file: b"{}"})
+    go_live(world, digest)
+    candidate = world.ready(86, files={file: b"{}"})
+    facts = facts_of(world, proposal(candidate, digest))
+    for name in (known_as, live_as):
+        assert getattr(facts, name) is None and facts.unknown[name].startswith(f"{file}:1: ")
+
+
+def test_a_manifest_that_cannot_be_understood_is_named(world: World) -> None:
+    digest = digest_of_bytes(b"{}")
+    put(world.dev.registry_bucket, bundles.prefix_of(MODEL, digest) + bundles.MANIFEST, b"{}")
+    facts = facts_of(world, proposal(digest, None))
+    assert facts.unknown["files"].startswith("bundle.json:1: ")
+
+
+def test_bounds_or_a_contract_that_could_not_be_understood_when_they_were_committed_are_named(world: World) -> None:
+    model, contract = world.project.model_file(MODEL), world.project.contract_file(DATASET)
+    before = model.read_text(), contract.read_text()
+    model.write_text("name: x\n")
+    contract.write_text("kind: no contract\n")
+    wrong = commit_all(world.root, "wrong")
+    model.write_text(before[0])
+    contract.write_text(before[1])
+    commit_all(world.root, "right")
+    live = world.register(84, commit=wrong, contract=digest_of_bytes(b"kind: no contract\n"))
+    go_live(world, live)
+    facts = facts_of(world, proposal(world.ready(85, commit=wrong), live))
+    assert facts.unknown["policy"].startswith(f"models/{MODEL}/model.yaml:1: ")
+    assert facts.unknown["contract_breaks"].startswith(f"data-contracts/{DATASET}.odcs.yaml:1: ")
 
 
 def test_a_changed_manifest_is_named_and_what_it_names_is_not_believed(world: World) -> None:
@@ -414,6 +480,18 @@ def test_a_contract_is_read_from_any_commit_that_the_bundle_was_made_from(world:
 def test_a_bundle_that_was_never_verified_before_is_refused(world: World) -> None:
     facts = facts_of(world, proposal(world.register(1), None))
     assert refused(facts) == {"order": "fail", "soak": "fail"}
+    nothing = {"verified_at": None, "live": False, "requests": 0, "errors": 0}
+    assert facts.predecessor == Predecessor(environment="dev", **nothing)
+
+
+@pytest.mark.parametrize("result", ["refused", "failed"])
+def test_a_bundle_that_the_environment_before_did_not_take_was_not_verified_there(world: World, result: str) -> None:
+    other, digest = world.register(1), world.register(2)
+    world.verify_in_dev(other)
+    event = Event.of(attempt="x", action="promotion", result=result, before=other, to=digest, live=other)
+    Ledger(world.dev, MODEL).append(lambda _: event)
+    world.log_requests(digest)
+    assert refused(facts_of(world, proposal(digest, None))) == {"order": "fail", "soak": "fail"}
 
 
 def test_requests_are_counted_from_the_moment_of_verification(world: World) -> None:
@@ -530,6 +608,9 @@ def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> No
         put(world.staging.registry_bucket, bundles.prefix_of(MODEL, live) + name, b"{}")
     found = refused(facts_of(world, change))
     assert found == dict.fromkeys(["champion", "compatibility", "contract"], "inconclusive")
+    unknown = facts_of(world, change).unknown
+    assert set(unknown) == {"champion", "live_schema", "contract_breaks"}
+    assert "evaluation.json" in unknown["champion"] == unknown["live_schema"] == unknown["contract_breaks"]
 
 
 # --- what a change proposes -------------------------------------------------------------------------------------------
