@@ -107,7 +107,7 @@ class Endpoint:
                     raise MlopsError(f"{self.url}{path} ends the connection without an answer") from None
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
-                raise MlopsError(f"{self.url}{path} does not answer: {error or type(error).__name__}") from None
+                raise MlopsError(f"{self.url}{path} does not answer: {str(error) or type(error).__name__}") from None
         if len(content) > LARGEST_ANSWER:
             self._connection.close()
             raise MlopsError(f"{self.url}{path} answered more than {LARGEST_ANSWER} bytes")

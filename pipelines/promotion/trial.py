@@ -42,8 +42,8 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
         model = Model(manifest, files)
         model.check_golden(golden)
         rows = golden.inputs[0].shape[0]
-        bodies = [json.dumps(request_of(row)).encode() for row in single_rows(golden)] if rows else []
-        for number in range(WARM_UP + TIMED if rows else 0):
+        bodies = [json.dumps(request_of(row)).encode() for row in single_rows(golden)]
+        for number in range(WARM_UP + TIMED):
             began = time.perf_counter()
             model.answer(bodies[number % rows], b"trial")
             if number >= WARM_UP:

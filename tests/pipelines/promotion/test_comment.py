@@ -13,6 +13,7 @@ from pipelines.promotion.comment import (
     LONGEST_CELL,
     LONGEST_PREVIEW,
     Surroundings,
+    beside,
     cell,
     folded,
     link,
@@ -25,6 +26,7 @@ from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
 from pipelines.promotion.review import Preview, render_review
 from pipelines.promotion.verdict import Verdict
+from tests.pipelines.promotion.test_gates import changed
 
 GITHUB_TAKES = 65_536
 ACCEPTED = Facts.model_validate_json((Path(__file__).parents[2] / "refused" / "accepted.json").read_text())
@@ -45,9 +47,25 @@ def cells(line: str) -> list[str]:
 REFUSED = ACCEPTED.model_copy(
     update={"contract_breaks": ("age: minimum was 0, is 10",), "evaluation": None, "unknown": {"evaluation": "gone"}}
 )
+FIRST = changed(
+    {
+        "live": None,
+        "champion": None,
+        "live_schema": None,
+        "release.replaces": None,
+        "runtime": None,
+        "evaluation.metrics.rmse": {"value": 40.0, "low": None, "high": None},
+        "evaluation.metrics.mae.value": None,
+        "evaluation.slices.under-40.metrics": {"mae": 32.775, "rmse": None},
+        "evaluation.groups.sex.ratio.mae": None,
+    }
+)
+OTHER = changed({"champion.metrics": {}, "champion.slices": {}, "champion.groups": {}})
 GOLDEN: dict[str, Callable[[], str]] = {
     "accepted.md": lambda: render(ACCEPTED, judge(ACCEPTED), AROUND),
     "refused.md": lambda: render(REFUSED, judge(REFUSED), Surroundings()),
+    "first.md": lambda: render(FIRST, judge(FIRST), Surroundings(sizes=(None, 0))),
+    "other.md": lambda: render(OTHER, judge(OTHER), Surroundings()),
     "review.md": lambda: render_review(
         {"data-contracts/a.odcs.yaml": ["age: maximum was 120, is 130"], "data-contracts/b`|@x.odcs.yaml": []},
         {
@@ -97,6 +115,30 @@ def test_a_comparison_without_end_is_cut_and_its_last_lines_stay() -> None:
     assert "Pulumi preview" in text
 
 
+def named(count: int) -> list[tuple[str, str, str]]:
+    """The comparison of a candidate that has so many figures: name, live, candidate."""
+    evaluation = ACCEPTED.evaluation
+    assert evaluation is not None and len(evaluation.metrics) == 3
+    slices = {f"slice-{number:03}": Part(rows=1, metrics={"mae": 1.0}) for number in range(count - 5)}
+    facts = ACCEPTED.model_copy(update={"evaluation": evaluation.model_copy(update={"slices": slices})})
+    found = [tuple(cells(line)) for line in beside(facts, AROUND) if line.startswith("| ")]
+    assert all(len(line) == 3 for line in found)
+    return found[2:]  # type: ignore[return-value]
+
+
+def test_a_comparison_is_cut_after_sixty_figures_and_says_how_many_are_left_out() -> None:
+    assert [name for name, _, _ in named(60)[-3:]] == ["p99 of one row, ms", "size, bytes", "data"]
+    assert len(named(60)) == 62
+    assert named(61)[59:61] == [("mae, ratio by sex", "1.1", "1.1"), ("and 1 more, in the report", "", "")]
+    assert named(300)[60] == ("and 240 more, in the report", "", "")
+
+
+def test_of_a_contract_that_breaks_in_many_places_twenty_are_told() -> None:
+    facts = ACCEPTED.model_copy(update={"contract_breaks": tuple(f"break {n}" for n in range(1, 22))})
+    told = [line for line in render(facts, judge(facts), AROUND).splitlines() if line.startswith("- break")]
+    assert told == [f"- break {n}" for n in range(1, 21)]
+
+
 # --- whatever goes in -------------------------------------------------------------------------------------------------
 
 anything = st.text(max_size=300) | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:abc", max_size=300)
@@ -141,6 +183,8 @@ def test_no_text_becomes_html_a_link_a_mention_code_or_an_invisible_character(te
         ("\x1b[31m", "�\\[31m"),
         ("right\u202eleft", "right�left"),
         ("x" * 500, "x" * (LONGEST_CELL - 1) + "…"),
+        ("x" * 241, "x" * 239 + "…"),
+        ("x" * 240, "x" * 240),
     ],
 )
 def test_a_cell(text: str, shown: str) -> None:
@@ -180,6 +224,27 @@ def test_a_preview_never_ends_its_own_fence(text: str) -> None:
     assert lines[-3:] == ["", "</details>", ""]
 
 
+@pytest.mark.parametrize(
+    ("text", "fence", "shown"),
+    [
+        ("a\tb\nc", "```", "a\tb\nc"),
+        ("\x1b[31mred\u202e", "```", "\ufffd[31mred\ufffd"),
+        ("``", "```", "``"),
+        ("```", "````", "```"),
+        ("a ````` b ``", "``````", "a ````` b ``"),
+    ],
+)
+def test_a_preview_is_shown_as_it_is_in_a_fence_that_it_cannot_end(text: str, fence: str, shown: str) -> None:
+    assert folded("Preview <of> dev", text) == [
+        f"<details><summary>Preview &lt;of> dev</summary>\n\n{fence}diff\n{shown}\n{fence}\n\n</details>\n"
+    ]
+
+
+@pytest.mark.parametrize(("length", "shown"), [(9, "x" * 9), (10, "x" * 10), (11, "x" * 10 + "\n… cut")])
+def test_a_preview_is_cut_at_the_length_that_it_is_given(length: int, shown: str) -> None:
+    assert f"diff\n{shown}\n```" in folded("Preview", "x" * length, 10)[0]
+
+
 def test_a_preview_without_end_is_cut() -> None:
     (section,) = folded("Pulumi preview", "x" * (LONGEST_PREVIEW + 1))
     assert "\n… cut\n" in section and len(section) < LONGEST_PREVIEW + 200
@@ -189,6 +254,11 @@ def test_a_comment_is_cut_between_sections_and_says_so() -> None:
     text = whole(["first", "x" * 59_000, "y" * 2_000, "last"])
     assert text == "first\n" + "x" * 59_000 + "\n\n_cut: too long for a comment_\n"
     assert whole(["first", "last"]) == "first\nlast\n"
+    cut = "\n\n_cut: too long for a comment_\n"
+    fits = ["x" * 29_999, "y" * 29_999]
+    assert whole(fits) == "\n".join([*fits, ""]) and len(whole(fits)) == 60_000
+    assert whole([fits[0], fits[1] + "y"]) == fits[0] + cut
+    assert whole([*fits, ""]) == "\n".join(fits) + cut, "a line's end counts as well"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +268,9 @@ def test_a_comment_is_cut_between_sections_and_says_so() -> None:
         ("run 7 of @ann", "run 7 of @\u200bann"),
         ("https://x/<script>", "https://x/&lt;script>"),
         ("javascript:alert(1)", "javascript:alert(1)"),
+        ("http://ci.example.org/@ann?run=1&try=2", "http://ci.example.org/@ann?run=1&try=2"),
+        ("HTTPS://ci.example.org/@ann", "HTTPS://ci.example.org/@\u200bann"),
+        ("https://cï.example.org/@ann", "https://cï.example.org/@\u200bann"),
     ],
 )
 def test_only_a_web_address_is_a_link(address: str, shown: str) -> None:
@@ -205,6 +278,16 @@ def test_only_a_web_address_is_a_link(address: str, shown: str) -> None:
 
 
 # --- the comment on any other pull request ----------------------------------------------------------------------------
+
+
+def test_the_previews_of_a_review_share_its_room() -> None:
+    for count, each in ((1, 24_000), (2, 22_500), (3, 15_000), (7, 6_428)):
+        written = render_review({}, {f"env-{n}": Preview("x" * 50_000, False) for n in range(count)})
+        assert written.count("x" * each + "\n… cut\n") == count and "x" * (each + 1) not in written
+
+
+def test_a_review_names_everything_that_a_contract_breaks() -> None:
+    assert "- ❌ a breaks: one; two\n" in render_review({"a": ["one", "two"]}, {})
 
 
 def test_a_review_of_what_changes_nothing_says_so() -> None:

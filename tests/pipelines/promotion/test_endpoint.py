@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -8,16 +9,22 @@ from contextlib import contextmanager
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from pipelines.declarations.bundle import GoldenPredictions, Tensor
+from pipelines.declarations.bundle import BundledFile, GoldenPredictions, Tensor
+from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion import endpoint as module
-from pipelines.promotion.endpoint import PROBES, Endpoint, connected, verify
+from pipelines.promotion.endpoint import PROBES, Endpoint, connected, golden_of, verify
+from pipelines.registry import bundles, store
+from pipelines.serving.golden import single_rows
 from tests.answering import serving
+from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.registry.chains import offline_environment
+from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
 
 MODEL = "price"
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -66,7 +73,11 @@ class Pod:
 
 @pytest.fixture(autouse=True)
 def golden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "golden_of", lambda *_: GOLDEN)
+    def golden_of_this(descriptor: EnvironmentDescriptor, model: str, digest: str) -> GoldenPredictions:
+        assert (descriptor.name, model, digest) == ("dev", MODEL, DIGEST)
+        return GOLDEN
+
+    monkeypatch.setattr(module, "golden_of", golden_of_this)
 
 
 @contextmanager
@@ -86,6 +97,12 @@ def test_an_endpoint_is_verified_whole_row_by_row_and_by_its_latency() -> None:
     shapes = [body["inputs"][0]["shape"] for _, body in pod.asked[1:]]
     assert shapes == [[2, 2], *[[1, 2]] * PROBES]
     assert [body["inputs"][0]["data"] for _, body in pod.asked[2:4]] == [[1.0, 2.0], [3.0, 4.5]]
+
+
+def test_rows_are_counted_and_not_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "golden_of", lambda *_: single_rows(GOLDEN)[0])
+    with environment(Pod()) as dev:
+        assert verify(dev, MODEL, DIGEST, 1000.0).rows == 1
 
 
 def second_y(answer: dict[str, Any], value: Any) -> dict[str, Any]:
@@ -139,6 +156,7 @@ def test_an_endpoint_is_refused_when(case: str) -> None:
     with environment(Pod(change)) as dev, pytest.raises(MlopsError) as caught:
         verify(dev, MODEL, DIGEST, 1000.0)
     assert says in caught.value.what
+    assert bool(caught.value.fix) == (", found " in says), "where a value differs, it is said what to do"
 
 
 def test_a_value_within_the_tolerance_is_the_golden_one_even_where_that_is_a_whole_number() -> None:
@@ -164,6 +182,13 @@ def test_an_endpoint_that_is_too_slow_is_refused_by_its_median(monkeypatch: pyte
             verify(dev, MODEL, DIGEST, 24.0)
 
 
+def test_a_median_exactly_at_the_budget_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(n / 1024 for n in range(1000))
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with environment(Pod()) as dev:
+        assert verify(dev, MODEL, DIGEST, 1000 / 1024).median_ms == 1000 / 1024
+
+
 def test_one_slow_answer_does_not_refuse_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = [0.001] * 1000
     ticks[40] = 5.0
@@ -184,6 +209,24 @@ def test_a_bundle_without_golden_predictions_cannot_be_verified(monkeypatch: pyt
     monkeypatch.setattr(module, "golden_of", lambda *_: empty)
     with environment(Pod()) as dev, pytest.raises(MlopsError, match="holds no golden prediction"):
         verify(dev, MODEL, DIGEST, 1000.0)
+
+
+def test_what_must_be_predicted_is_read_from_the_bundle_that_must_be_served(account: EmulatedAccount) -> None:
+    dev, bundle = make_environment(), linear_bundle()
+    bundles.push(dev, bundle.manifest, bundle.files)
+    read: list[str] = []
+    get = store.get
+    with mock.patch.object(store, "get", lambda b, key, **named: read.append(key) or get(b, key, **named)):
+        (asked,) = golden_of(dev, NAME, bundle.digest).inputs
+    assert asked.data == tuple(ROW)
+    assert {key.rpartition("/")[2] for key in read} == {bundles.MANIFEST, "golden.json"}, "and not the model"
+    broken = linear_bundle()
+    files = broken.files | {"golden.json": b"{}"}
+    listed = broken.manifest.files | {"golden.json": BundledFile(sha256=digest_of_bytes(b"{}"), size=2)}
+    manifest = broken.manifest.model_copy(update={"files": listed})
+    bundles.push(dev, manifest, files)
+    with pytest.raises(MlopsError, match=r"^golden\.json"):
+        golden_of(dev, NAME, manifest.digest)
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
@@ -255,6 +298,112 @@ def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.Monkey
         Endpoint(url, MODEL).served()
 
 
+def test_an_answer_as_large_as_any_may_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.dumps({"versions": [DIGEST]}).encode()
+    monkeypatch.setattr(module, "LARGEST_ANSWER", len(content))
+    with serving(Pod(lambda *_: content)) as url:
+        endpoint = Endpoint(url, MODEL)
+        assert endpoint.served() == DIGEST
+        endpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ((500, b"\xff" + b"x" * 500), " answered 500: \ufffd" + "x" * 499),
+        ((404, b""), " answered 404: "),
+        ((201, b"{}"), " answered 201: {}"),
+        ((200, b"x" * 201), " did not answer with a JSON object: b'" + "x" * 200 + "'"),
+    ],
+)
+def test_of_an_answer_that_is_none_the_beginning_is_told(answer: tuple[int, bytes], says: str) -> None:
+    with serving(lambda *_: answer) as url, pytest.raises(MlopsError) as caught:
+        Endpoint(url, MODEL).get("/v2")
+    assert caught.value.what == f"{url}/v2{says}"
+
+
+class Broken:
+    """A connection that fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.did: list[Any] = []
+
+    def request(self, *what: Any) -> None:
+        self.did.append(what)
+        raise self.error
+
+    def close(self) -> None:
+        self.did.append("closed")
+
+
+class Endless:
+    """A connection whose answer has no end, of which it counts what is read."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.read_bytes = 0
+
+    def request(self, _method: str, path: str, *_: Any) -> None:
+        self.asked.append(path)
+
+    def getresponse(self) -> Endless:
+        return self
+
+    def read(self, size: int) -> bytes:
+        self.read_bytes += size
+        return b" " * size
+
+    def close(self) -> None:
+        pass
+
+
+def test_of_an_answer_without_end_one_byte_too_many_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_ANSWER", 1000)
+    endpoint = Endpoint("http://models.example.org/X/", MODEL)
+    endless = endpoint._connection = Endless()  # type: ignore[assignment]
+    with pytest.raises(MlopsError, match="answered more than 1000 bytes"):
+        endpoint.served()
+    assert (endless.asked, endless.read_bytes) == ([f"/X/v2/models/{MODEL}"], 1001)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError("no route to host"), "does not answer: no route to host"),
+        (http.client.HTTPException(), "does not answer: HTTPException"),
+        (http.client.IncompleteRead(b"x", 3), "does not answer: IncompleteRead(1 bytes read, 3 more expected)"),
+        (ConnectionResetError(), "ends the connection without an answer"),
+        (http.client.BadStatusLine("220"), "ends the connection without an answer"),
+    ],
+)
+def test_a_connection_that_fails_is_closed_and_says_why(error: Exception, says: str) -> None:
+    endpoint = Endpoint("http://models.example.org/dev", MODEL)
+    broken = endpoint._connection = Broken(error)  # type: ignore[assignment]
+    with pytest.raises(MlopsError) as caught:
+        endpoint.infer({"inputs": []})
+    assert caught.value.what == f"http://models.example.org/dev/v2/models/price/infer {says}"
+    asked = ("POST", "/dev/v2/models/price/infer", b'{"inputs": []}', {"content-type": "application/json"})
+    assert broken.did == [asked, "closed"] * (2 if "ends" in says else 1), "a connection that ended is tried once more"
+
+
+def test_an_answer_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_ANSWER", 10)
+    with serving(lambda *_: (200, b" " * 100)) as url:
+        endpoint = Endpoint(url, MODEL)
+        with pytest.raises(MlopsError, match="answered more than 10 bytes"):
+            endpoint.get("/")
+        assert endpoint._connection.sock is None
+
+
+def test_an_address_says_where_to_connect_and_nothing_waits_for_ever() -> None:
+    connection = Endpoint("http://models.example.org:8080/dev", MODEL)._connection
+    assert (connection.host, connection.port, connection.timeout) == ("models.example.org", 8080, 10.0)
+    assert Endpoint("http:", MODEL)._connection.host == ""
+
+
 def test_a_path_in_the_address_is_kept_and_https_is_spoken_where_it_says_so() -> None:
     pod = Pod(lambda _, answer: {"versions": [DIGEST]})
     with serving(
@@ -268,5 +417,19 @@ def test_a_path_in_the_address_is_kept_and_https_is_spoken_where_it_says_so() ->
 
 
 def test_a_model_without_an_endpoint_is_an_error() -> None:
-    with pytest.raises(MlopsError, match="price has no endpoint in dev"), connected(offline_environment(), MODEL):
+    with pytest.raises(MlopsError) as caught, connected(offline_environment(), MODEL):
         pytest.fail("it connected")
+    assert caught.value.what == "price has no endpoint in dev"
+    assert caught.value.fix == "release a bundle there and deploy it"
+
+
+def test_a_connection_is_closed_however_its_use_ends() -> None:
+    missing = Pod(lambda n, answer: answer if n == 1 else (404, b""))
+    with environment(missing) as dev:
+        with connected(dev, MODEL) as endpoint:
+            endpoint.served()
+            assert endpoint._connection.sock is not None
+        assert endpoint._connection.sock is None
+        with pytest.raises(MlopsError, match="answered 404"), connected(dev, MODEL) as failing:
+            failing.served()
+        assert failing._connection.sock is None

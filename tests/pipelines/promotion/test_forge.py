@@ -10,16 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.promotion.alarm import read_alarm
-from pipelines.promotion.forge import Forge, Merge
-from pipelines.promotion.images import pin_images
-from pipelines.promotion.plan import environments_to_deploy, models_to_train
+from pipelines.promotion.forge import Forge, Merge, PullRequest
 from pipelines.promotion.repository import Repository
-from pipelines.promotion.restore import restore_release
 from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, git, make_repository
 
 OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
@@ -111,12 +106,14 @@ def test_a_proposal_is_one_commit_of_the_named_file_on_main_and_a_pull_request(
     main = git(project.root, "rev-parse", "origin/main")
     (project.root / "README.md").write_text("work in progress")
     pull = propose(project, write_release(project, GOOD))
-    assert (pull.number, pull.branch, pull.title, pull.state) == (
-        1,
-        "release/staging/m",
-        "Release m to staging",
-        "OPEN",
-    )
+    url = "https://github.com/o/r/pull/1"
+    assert pull == PullRequest(1, "Release m to staging", "release/staging/m", url, "OPEN")
+    branch = ("--head", "release/staging/m")
+    listed = ["pr", "list", *branch, "--state", "open", "--json", "number,title,headRefName,url,state"]
+    (body,) = {name for call in github["calls"] for name in call if name.endswith(".md")}
+    created = ["pr", "create", "--title", "Release m to staging", "--body-file", body, *branch, "--base", "main"]
+    assert github["calls"] == [listed, created, listed]
+    assert not Path(body).exists(), "the file with the text is gone"
     assert github["pulls"][0]["body"] == "Why.\n"
     repository = Repository(project.root)
     head = repository.commit("origin/release/staging/m")
@@ -164,6 +161,33 @@ def test_a_proposal_interrupted_before_its_pull_request_is_finished_by_the_next(
     assert propose(project, write_release(project, GOOD)).number == 1
 
 
+def test_a_pull_request_that_is_not_there_after_it_was_opened_is_an_error(
+    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forge, "open_pull_request", lambda *_: None)
+    with pytest.raises(MlopsError) as caught:
+        propose(project, write_release(project, GOOD))
+    assert caught.value.what == ("no pull request of release/staging/m is open, though it was just created")
+
+
+def test_where_there_is_no_main_nothing_is_proposed(project: Project, github: GitHub) -> None:
+    path = write_release(project, GOOD)
+    git(project.root.parent / "origin.git", "update-ref", "-d", "refs/heads/main")
+    with pytest.raises(MlopsError) as caught:
+        propose(project, path)
+    assert caught.value.what == "the origin has no branch main"
+    assert github["calls"] == []
+
+
+def test_another_change_on_the_same_main_is_pushed_though_its_commit_stands_on_the_same(
+    project: Project, github: GitHub
+) -> None:
+    propose(project, write_release(project, BAD))
+    before = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
+    propose(project, write_release(project, GOOD))
+    assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") != before
+
+
 def test_a_proposal_works_in_a_detached_checkout_as_workflows_have_it(project: Project, github: GitHub) -> None:
     git(project.root, "checkout", "--quiet", "--detach")
     assert propose(project, write_release(project, GOOD)).number == 1
@@ -183,6 +207,12 @@ def test_a_comment_is_written_once_and_edited_in_place(project: Project, github:
         forge.comment(7, MARKER, f"{MARKER}\n{text}\n")
     bodies = [comment["body"] for comment in github["comments"]]
     assert bodies == ["looks good"] * 3 + [f"{MARKER}\nthird\n"]
+    listed = ["api", "repos/o/r/issues/7/comments?per_page=100", "--paginate"]
+    _, written, _, edited, *_ = github["calls"]
+    assert written[:-1] == ["pr", "comment", "7", "--body-file"]
+    assert edited[:-1] == ["api", "repos/o/r/issues/comments/4", "--method", "PATCH", "--input"]
+    assert github["calls"][::2] == [listed] * 3
+    assert not any(Path(call[-1]).exists() for call in (written, edited))
     forge.comment(7, "<!-- mlops:gates m staging -->", "<!-- mlops:gates m staging -->\nanother environment\n")
     assert len(github["comments"]) == 5
 
@@ -250,6 +280,32 @@ def test_who_let_a_commit_in_is_the_pull_request_and_those_whose_approval_stands
         ],
     )
     assert Forge.of(project.root).merge_of("e" * 40) == Merge(12, "ann", ("bob", "ghost", "kim"))
+    assert github["calls"] == [
+        ["api", f"repos/o/r/commits/{'e' * 40}/pulls?per_page=100", "--paginate"],
+        ["api", "repos/o/r/pulls/12/reviews?per_page=100", "--paginate"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"base": None}, Merge(1, "ann", ())),
+        ({"base": {}}, Merge(1, "ann", ())),
+        ({"base": {"ref": "feature"}}, None),
+        ({"merged_at": ""}, None),
+        ({"merge_commit_sha": None}, Merge(1, "ann", ())),
+        ({"user": {"login": ""}}, Merge(1, "ghost", ())),
+        ({"user": {}}, Merge(1, "ghost", ())),
+    ],
+)
+def test_what_github_leaves_out_is_not_taken_for_more_than_it_says(
+    project: Project, github: GitHub, changes: dict[str, Any], found: Merge | None
+) -> None:
+    github.set(pulls=[pull(1, **changes)])
+    assert Forge.of(project.root).merge_of("e" * 40) == found
+    without = {name: value for name, value in pull(1, **changes).items() if value not in (None, {})}
+    github.set(pulls=[without])
+    assert Forge.of(project.root).merge_of("e" * 40) == found
 
 
 def test_of_several_pull_requests_the_one_that_was_merged_to_main_as_this_commit_counts(
@@ -278,6 +334,26 @@ def test_what_gh_says_when_it_fails_is_told(project: Project, github: GitHub) ->
         Forge.of(project.root).gh("release", "create", "x")
 
 
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo ' in words ' >&2; echo more; exit 1", "gh api x y: in words"),
+        ("echo ' on stdout '; exit 3", "gh api x y: on stdout"),
+        ("exit 1", "gh api x y: "),
+    ],
+)
+def test_why_gh_failed_is_told_in_its_words(tmp_path: Path, github: GitHub, script: str, says: str) -> None:
+    (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{script}\n")
+    with pytest.raises(MlopsError) as caught:
+        Forge(tmp_path, "o/r").gh("api", "x", "y", "a secret")
+    assert caught.value.what == says
+
+
+def test_gh_works_where_the_clone_is(tmp_path: Path, github: GitHub) -> None:
+    (tmp_path / "bin" / "gh").write_text("#!/bin/sh\npwd\n")
+    assert Forge(tmp_path / "bin", "o/r").gh() == f"{tmp_path / 'bin'}\n"
+
+
 def test_without_gh_or_a_repository_it_says_what_to_do(
     project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -285,11 +361,14 @@ def test_without_gh_or_a_repository_it_says_what_to_do(
     only_git.mkdir()
     (only_git / "git").symlink_to(str(shutil.which("git")))
     monkeypatch.setenv("PATH", str(only_git))
-    with pytest.raises(MlopsError, match="is not on the PATH"):
+    with pytest.raises(MlopsError) as caught:
         Forge.of(project.root).dispatch("train.yml", {"model": "m"})
+    assert (caught.value.what, caught.value.fix) == ("the GitHub CLI `gh` is not on the PATH", "install it")
     monkeypatch.delenv("GITHUB_REPOSITORY")
-    with pytest.raises(MlopsError, match="not known which GitHub repository"):
+    with pytest.raises(MlopsError) as caught:
         Forge.of(project.root)
+    assert caught.value.what == "it is not known which GitHub repository this belongs to"
+    assert caught.value.fix == "set GITHUB_REPOSITORY=owner/name, or let origin be on GitHub"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +381,8 @@ def test_without_gh_or_a_repository_it_says_what_to_do(
         ("https://notgithub.com/o/r", None),
         ("https://github.com.evil.org/o/r", None),
         ("/srv/git/o/r.git", None),
+        ("https://github.com/o/r/issues", None),
+        ("https://github.com/o", None),
     ],
 )
 def test_outside_of_a_workflow_the_origin_says_which_repository_it_is(
@@ -319,166 +400,3 @@ def test_outside_of_a_workflow_the_origin_says_which_repository_it_is(
 def test_a_run_of_a_workflow_is_asked_for_on_main(project: Project, github: GitHub) -> None:
     Forge.of(project.root).dispatch("train.yml", {"model": "m", "why": "drift"})
     assert github["calls"] == [["workflow", "run", "train.yml", "--ref", "main", "-f", "model=m", "-f", "why=drift"]]
-
-
-# --- the commit of a rollback -----------------------------------------------------------------------------------------
-
-
-def restore(project: Project) -> str:
-    return restore_release(project, MODEL, "staging", GOOD, BAD, "too slow:\n\x1b[31mvery")
-
-
-def test_a_rollback_is_one_commit_on_main_that_names_both_bundles(project: Project) -> None:
-    write_release(project, BAD, GOOD)
-    commit_all(project.root, "bad")
-    (project.root / RELEASE).write_text("work in progress")
-    commit = restore(project)
-    git(project.root, "fetch", "--quiet", "origin")
-    assert git(project.root, "rev-parse", "origin/main") == commit
-    release = git(project.root, "show", f"{commit}:{RELEASE}")
-    assert f"bundle: {GOOD}\nreplaces: {BAD}" in release
-    assert git(project.root, "log", "-1", "--format=%s%n%b", commit) == (
-        f"Roll {MODEL} in staging back\ntoo slow: �[31mvery"
-    )
-    assert (project.root / RELEASE).read_text() == "work in progress", "the working tree is left alone"
-
-
-def test_a_rollback_that_git_knows_of_is_not_committed_again(project: Project) -> None:
-    write_release(project, BAD, GOOD)
-    commit_all(project.root, "bad")
-    commit = restore(project)
-    assert restore(project) == commit
-    assert git(project.root, "rev-list", "--count", "origin/main") == "3"
-
-
-def test_a_rollback_does_not_undo_what_was_pushed_in_between(
-    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipelines.promotion import restore as module
-
-    write_release(project, BAD, GOOD)
-    commit_all(project.root, "bad")
-    other = tmp_path / "other"
-    git(tmp_path, "clone", "--quiet", str(project.root.parent / "origin.git"), "other")
-    pushes = []
-    plain = module.git
-
-    def racing(root: Path, *arguments: str, **named: Any) -> str:
-        if arguments[0] == "push" and len(pushes) < 2:
-            pushes.append(arguments)
-            (other / f"more-{len(pushes)}").write_text("x")
-            commit_all(other, "somebody was faster")
-        return plain(root, *arguments, **named)
-
-    monkeypatch.setattr(module, "git", racing)
-    commit = restore(project)
-    listed = git(project.root, "ls-tree", "-r", "--name-only", commit)
-    assert len(pushes) == 2 and "more-1" in listed and "more-2" in listed
-    assert git(project.root.parent / "origin.git", "rev-parse", "main") == commit
-
-
-def test_a_rollback_that_may_not_push_says_so(project: Project) -> None:
-    write_release(project, BAD, GOOD)
-    commit_all(project.root, "bad")
-    hook = project.root.parent / "origin.git" / "hooks" / "pre-receive"
-    hook.write_text("#!/bin/sh\necho 'protected branch' >&2\nexit 1\n")
-    hook.chmod(0o755)
-    with pytest.raises(MlopsError, match="protected branch"):
-        restore(project)
-
-
-def test_a_release_file_on_main_that_cannot_be_read_is_replaced(project: Project) -> None:
-    (project.root / RELEASE).write_text("nonsense")
-    commit_all(project.root, "broken")
-    commit = restore(project)
-    assert GOOD in git(project.root, "show", f"{commit}:{RELEASE}")
-
-
-# --- alarms and plans -------------------------------------------------------------------------------------------------
-
-
-def event(**changes: Any) -> dict[str, Any]:
-    payload = {"model": "m1", "environment": "prod", "reason": "mae 61 is over 55"}
-    return {"action": "breach", "client_payload": payload | changes.pop("payload", {}), **changes}
-
-
-def test_an_alarm_is_read_from_the_event_that_carries_it() -> None:
-    alarm = read_alarm(json.dumps(event(payload={"bundle": BAD, "more": 1}, sender="x")).encode())
-    assert (alarm.kind, alarm.model, alarm.environment, alarm.bundle) == ("breach", "m1", "prod", BAD)
-    assert read_alarm(json.dumps(event(action="drift")).encode()).bundle is None
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\xff",
-        b"[]",
-        b"null",
-        b"{}",
-        b"[" * 100_000,
-        b"x" * (1 << 20) + b"x",
-        json.dumps(event(action="opened")).encode(),
-        json.dumps(event(client_payload=None)).encode(),
-        json.dumps(event(client_payload=[])).encode(),
-        json.dumps(event(client_payload="text")).encode(),
-        json.dumps(event(payload={"model": "../../etc"})).encode(),
-        json.dumps(event(payload={"environment": "--help"})).encode(),
-        json.dumps(event(payload={"reason": ""})).encode(),
-        json.dumps(event(payload={"reason": "x" * 401})).encode(),
-        json.dumps(event(payload={"bundle": "latest"})).encode(),
-    ],
-    ids=lambda content: str(content)[:40],
-)
-def test_an_event_that_is_no_alarm_is_an_error_for_people(content: bytes) -> None:
-    with pytest.raises(MlopsError, match="the event"):
-        read_alarm(content)
-
-
-@pytest.mark.parametrize(
-    ("files", "environments"),
-    [
-        ([RELEASE], ("staging",)),
-        ([RELEASE, RELEASE.replace("staging", "dev")], ("dev", "staging")),
-        (["Pulumi.prod.yaml"], ("prod",)),
-        (["Pulumi.yaml"], ("dev", "staging", "prod")),
-        (["infra/components/bucket.py"], ("dev", "staging", "prod")),
-        (["data-contracts/x.odcs.yaml"], ("dev", "staging", "prod")),
-        ([f"models/{MODEL}/model.yaml"], ("dev", "staging", "prod")),
-        ([f"models/{MODEL}/train.py", "docs/x.md", "pipelines/x.py"], ()),
-        ([RELEASE.replace("staging", "nowhere")], ()),
-        ([], ()),
-    ],
-)
-def test_a_change_is_deployed_where_it_may_change_something(
-    project: Project, files: list[str], environments: tuple[str, ...]
-) -> None:
-    assert environments_to_deploy(project, files) == environments
-
-
-def test_models_are_trained_when_the_environment_that_trains_pins_another_image(project: Project) -> None:
-    repository, image = Repository(project.root), "sha256:" + "1a" * 32
-    before, file = repository.head(), project.stack_file("dev")
-    assert models_to_train(project, repository, before) == (), "there is no image to train with"
-    pin_images(project, "staging", Images(training=image))
-    assert models_to_train(project, repository, before) == ()
-    pin_images(project, "dev", Images(serving=image))
-    assert models_to_train(project, repository, before) == ()
-    pin_images(project, "dev", Images(training=image))
-    assert models_to_train(project, repository, before) == project.model_names != ()
-    pinned = commit_all(project.root, "Pin")
-    file.write_text(file.read_text() + "# another word\n")
-    assert models_to_train(project, repository, pinned) == (), "the file changed, and pins what it pinned"
-
-
-def test_models_are_trained_when_the_stack_file_before_was_none_or_wrong(project: Project) -> None:
-    repository, file = Repository(project.root), project.stack_file("dev")
-    text = file.read_text()
-    file.write_text("config: [")
-    wrong = commit_all(project.root, "Wrong")
-    file.unlink()
-    gone = commit_all(project.root, "Gone")
-    file.write_text(text)
-    pin_images(project, "dev", Images(training="sha256:" + "1a" * 32))
-    for before in (wrong, gone):
-        assert models_to_train(project, repository, before) == project.model_names

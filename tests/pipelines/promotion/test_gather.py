@@ -8,12 +8,14 @@ from typing import Any
 import boto3
 import pytest
 
+from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import GATES, admits, judge
-from pipelines.promotion.gather import Change, gather, proposed
+from pipelines.promotion.gather import Change, _read, gather, proposed, read_contract_breaks
 from pipelines.registry import bundles, evidence, signing
 from pipelines.registry.ledger import Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
@@ -96,8 +98,26 @@ def test_the_first_environment_has_no_predecessor(world: World) -> None:
 
 def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
     change = proposal(world.register(1), None)
-    with pytest.raises(MlopsError, match="dev is not up"):
-        gather(world.project, world.repository, {"staging": world.staging}, change)
+    for missing in ("dev", "staging"):
+        up = {name: descriptor for name, descriptor in world.descriptors.items() if name != missing}
+        with pytest.raises(MlopsError) as caught:
+            gather(world.project, world.repository, up, change)
+        assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
+
+
+def test_a_judgement_is_of_now_unless_it_is_said_to_be_of_another_time(world: World) -> None:
+    change = proposal(None, None)
+    then = datetime(2026, 3, 2, tzinfo=UTC)
+    assert facts_of(world, change, now=then).now == then
+    found = facts_of(world, change)
+    assert timedelta() <= datetime.now(UTC) - found.now < timedelta(minutes=1)
+    assert found.unknown["policy"] == "'' is not the digest of a bundle"
+
+
+def test_a_model_that_does_not_exist_is_an_error(world: World) -> None:
+    release = Release(model="churn", environment="staging", bundle=None, replaces=None)
+    with pytest.raises(MlopsError, match="no model 'churn'"):
+        facts_of(world, Change(release, ()))
 
 
 # --- the bundle -------------------------------------------------------------------------------------------------------
@@ -172,6 +192,17 @@ def test_a_missing_evaluation_is_named_though_the_provenance_is_there(world: Wor
     boto3.client("s3").delete_object(Bucket=world.dev.registry_bucket, Key=key)
     facts = facts_of(world, proposal(digest, None))
     assert GATES["signature"](facts).why == "there is no signed evaluation"
+
+
+def test_a_missing_provenance_is_named_though_the_evaluation_is_there(world: World) -> None:
+    digest = world.ready(76)
+    key = evidence.prefix_of(MODEL, digest) + "provenance.dsse.json"
+    boto3.client("s3").delete_object(Bucket=world.dev.registry_bucket, Key=key)
+    facts = facts_of(world, proposal(digest, None))
+    assert GATES["signature"](facts).why == "there is no signed provenance"
+    assert [(s.kind, s.signer) for s in facts.signatures] == [("evaluation", "dev")]
+    assert facts.policy is facts.origin is facts.runtime is None
+    assert {"policy", "origin", "runtime"} <= set(facts.unknown)
 
 
 def test_evidence_that_a_stranger_signed_is_refused(world: World) -> None:
@@ -333,10 +364,48 @@ def test_a_bundle_that_does_not_work_is_told_with_its_first_wrong_value(world: W
     assert "expected 7, found 91." in GATES["runtime"](facts).why
 
 
+def test_a_bundle_that_holds_no_evaluation_leaves_that_unknown_and_says_so(world: World) -> None:
+    manifest, files = world.bundle(73)
+    kept = {name: file for name, file in manifest.files.items() if name != "evaluation.json"}
+    assert _read(files, "schema.json", RequestSchema).inputs
+    with pytest.raises(MlopsError) as caught:
+        _read({name: files[name] for name in kept}, "evaluation.json", Evaluation)
+    assert caught.value.what == "the bundle holds no evaluation.json"
+    with pytest.raises(MlopsError, match=r"^evaluation\.json:1: "):
+        _read({"evaluation.json": b"{}"}, "evaluation.json", Evaluation)
+
+
 @pytest.mark.parametrize("content", [b"not a model", b"", b"\x08\x09\x12"])
 def test_a_model_that_does_not_load_is_told_and_stops_nothing(world: World, content: bytes) -> None:
     digest = world.ready(29 + len(content), files={"model.onnx": content})
     assert refused(facts_of(world, proposal(digest, None))) == {"runtime": "fail"}
+
+
+def test_without_a_candidate_that_can_be_trusted_no_contract_is_compared(world: World) -> None:
+    for given, says in (((), "the bundle cannot be read"), (("it was denied",), "it was denied")):
+        with pytest.raises(MlopsError) as caught:
+            read_contract_breaks(world.repository, world.staging, None, None, *given)
+        assert caught.value.what == says
+
+
+def test_a_contract_is_read_from_any_commit_that_the_bundle_was_made_from(world: World) -> None:
+    """The first is of a branch that is gone, and the second of another contract."""
+    path = world.project.contract_file(DATASET)
+    before = path.read_text()
+    path.write_text(before.replace("maximum: 120", "maximum: 130"))
+    other = commit_all(world.root, "Promise less")
+    path.write_text(before)
+    commit_all(world.root, "Promise it again")
+    live = world.register(74, commit="e" * 40)
+    gates = digest_of_value(world.project.model(MODEL).gates.model_dump(mode="json"))
+    for run, commit in (("run-2", other), ("run-3", world.start)):
+        build = example_build("dev", commit=commit, run=run)
+        evidence.attest(world.dev, world.bundle(74)[0], gates, build)
+    go_live(world, live)
+    path.write_text(before.replace("maximum: 120", "maximum: 110"))
+    commit_all(world.root, "Promise more")
+    facts = facts_of(world, proposal(world.ready(75), live))
+    assert facts.contract_breaks == ()
 
 
 # --- the environment before -------------------------------------------------------------------------------------------

@@ -40,7 +40,16 @@ def test_a_copy_is_read_without_asking_anybody(tmp_path: Path, verify: bool, mon
 
 
 def test_without_a_copy_it_says_that_nothing_was_fetched(tmp_path: Path) -> None:
-    with pytest.raises(MlopsError, match="no ledger was fetched"):
+    with pytest.raises(MlopsError) as caught:
+        read_history(tmp_path, MODEL, None)
+    assert caught.value.what == f"no ledger was fetched into {tmp_path} before"
+    assert caught.value.fix == "run it once without --offline"
+
+
+def test_a_copy_whose_environment_cannot_be_read_names_the_file(tmp_path: Path) -> None:
+    write_copy(tmp_path, CHAIN)
+    (tmp_path / "environment.json").write_text("{}")
+    with pytest.raises(MlopsError, match=f"{tmp_path / 'environment.json'}"):
         read_history(tmp_path, MODEL, None)
 
 
@@ -60,7 +69,26 @@ def test_a_record_missing_from_the_copy_is_named_with_what_to_do(tmp_path: Path,
     path = write_copy(tmp_path, [*CHAIN[:2], *CHAIN[3:]])
     with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 4") as caught:
         read_history(tmp_path, MODEL, None, verify=verify)
-    assert f"delete {path}" in caught.value.fix
+    assert caught.value.fix == (
+        f"if only the copy is damaged, delete {path} and fetch it again; "
+        f"compare s3://registry/ledger/{MODEL}/ with its older object versions"
+    )
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_record_of_the_copy_that_does_not_follow_the_one_before_it_is_named(tmp_path: Path, verify: bool) -> None:
+    other = chain_of([verified(number) for number in range(7, 10)])
+    write_copy(tmp_path, [*CHAIN[:2], other[2]])
+    with pytest.raises(BrokenLedgerError) as caught:
+        read_history(tmp_path, MODEL, None, verify=verify)
+    assert caught.value.what == f"record 3 of {MODEL} in dev names another record before it"
+
+
+def test_a_line_of_the_copy_that_is_no_record_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = write_copy(tmp_path, [*CHAIN[:2], b"; "])
+    with pytest.raises(BrokenLedgerError, match="record 3 of price") as caught:
+        read_history(tmp_path, MODEL, None)
+    assert caught.value.fix == f"if only the copy is damaged, delete {path} and fetch it again"
 
 
 def test_a_changed_signature_in_the_copy_is_found_when_it_is_asked_to_verify(tmp_path: Path) -> None:
@@ -139,6 +167,24 @@ def test_a_record_is_described_for_people() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"actor": ""}, "pull request 2, approved by ann, bob, by nobody named"),
+        ({"pull_request": None}, "approved by ann, bob, by mlops[bot]"),
+        ({"approvers": ()}, "pull request 2, by mlops[bot]"),
+        ({"pull_request": None, "approvers": ()}, "by mlops[bot]"),
+        ({"pull_request": None, "actor": ""}, "approved by ann, bob, by nobody named"),
+        ({"approvers": (), "actor": ""}, "pull request 2, by nobody named"),
+        ({"source_commit": None}, "data houses@2, source unknown"),
+        ({"reason": "zu spät"}, 'because "zu spät"'),
+    ],
+)
+def test_of_who_and_why_a_description_says_what_the_record_does(changes: dict[str, object], says: str) -> None:
+    (entry,) = verify_chain(chain_of([verified(2, **changes)]), DEV, MODEL)
+    assert says in [line.strip() for line in describe(entry).splitlines()]
+
+
 def test_what_a_record_does_not_say_is_not_described() -> None:
     bare = {"pull_request": None, "approvers": (), "actor": "", "dataset": "", "commit": None, "before": None}
     (entry,) = verify_chain(chain_of([verified(1, **bare).model_copy(update={"at": NOON})]), DEV, MODEL)
@@ -183,14 +229,15 @@ def asked_for(descriptor: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
 def test_only_new_records_are_fetched_and_the_copy_says_the_same_offline(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read_history(tmp_path / "x", MODEL, dev) == []
+    folder = tmp_path / "ledgers" / "dev"
+    assert read_history(folder, MODEL, dev) == []
     append(dev, 1, 2, 3)
-    assert len(read_history(tmp_path / "x", MODEL, dev)) == 3
+    assert len(read_history(folder, MODEL, dev)) == 3
     append(dev, 4, 5)
     numbers = asked_for(dev, monkeypatch)
-    entries = read_history(tmp_path / "x", MODEL, dev, verify=True)
+    entries = read_history(folder, MODEL, dev, verify=True)
     assert sorted(numbers) == [3, 4, 5], "the last one that is known is looked at again, and no other"
-    assert read_history(tmp_path / "x", MODEL, None, verify=True) == entries
+    assert read_history(folder, MODEL, None, verify=True) == entries
     assert [entry.event.to for entry in entries] == [bundle(number) for number in range(1, 6)]
 
 
@@ -210,8 +257,9 @@ def test_records_that_were_removed_from_the_registry_are_noticed_by_the_copy(
     append(dev, 1, 2, 3)
     read_history(tmp_path, MODEL, dev)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(3))
-    with pytest.raises(BrokenLedgerError, match=r"dev has 2 records; 3 were fetched before"):
+    with pytest.raises(BrokenLedgerError, match=r"dev has 2 records; 3 were fetched before") as caught:
         read_history(tmp_path, MODEL, dev)
+    assert caught.value.fix == "someone removed records: look at the object versions in the registry bucket"
 
 
 def test_a_newest_record_that_was_replaced_is_noticed_by_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
@@ -220,8 +268,27 @@ def test_a_newest_record_that_was_replaced_is_noticed_by_the_copy(dev: Environme
     read_history(tmp_path, MODEL, dev)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(2))
     append(dev, 9)
-    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is not the one that was fetched before"):
+    with pytest.raises(
+        BrokenLedgerError, match="record 2 of price in dev is not the one that was fetched before"
+    ) as caught:
         read_history(tmp_path, MODEL, dev)
+    assert caught.value.fix == "someone replaced records: look at the object versions in the registry bucket"
+
+
+def test_a_new_record_that_does_not_follow_what_was_fetched_before_never_gets_into_the_copy(
+    environment: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    """As when the whole chain was written anew, but for the record that is looked at again."""
+    one, other = with_empty_registry(environment), with_empty_registry(environment)
+    append(one, 1)
+    append(other, 7, 8)
+    read_history(tmp_path, MODEL, one)
+    second = Ledger(other, MODEL).envelope(2)
+    boto3.client("s3").put_object(Bucket=one.registry_bucket, Key=key_of(2), Body=second)
+    with pytest.raises(BrokenLedgerError) as caught:
+        read_history(tmp_path, MODEL, one)
+    assert caught.value.what == f"record 2 of {MODEL} in dev names another record before it"
+    assert len(read_history(tmp_path, MODEL, None)) == 1
 
 
 def test_a_record_that_does_not_verify_never_gets_into_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
@@ -240,12 +307,13 @@ def test_a_record_that_does_not_verify_never_gets_into_the_copy(dev: Environment
     assert len(read_history(tmp_path, MODEL, None, verify=True)) == 2
 
 
+@pytest.mark.parametrize("more", [b"\n", b"\r"])
 def test_a_record_that_would_not_stay_on_its_line_never_gets_into_the_copy(
-    dev: EnvironmentDescriptor, tmp_path: Path
+    dev: EnvironmentDescriptor, tmp_path: Path, more: bytes
 ) -> None:
     append(dev, 1)
     content = Ledger(dev, MODEL).envelope(1)
-    boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key_of(1), Body=content + b"\n")
+    boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key_of(1), Body=content + more)
     with pytest.raises(BrokenLedgerError, match="is not written as the ledger writes it"):
         read_history(tmp_path, MODEL, dev)
     assert not (tmp_path / f"{MODEL}.jsonl").exists()

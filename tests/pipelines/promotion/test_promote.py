@@ -5,8 +5,10 @@ import signal
 from typing import Any
 from unittest import mock
 
+import boto3
 import pytest
 
+from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.gather import Change
 from pipelines.promotion.promote import (
@@ -53,7 +55,10 @@ def test_a_bundle_that_passes_goes_live_and_is_recorded_with_all_that_was_known(
     event = entry.event
     assert (event.before, event.pull_request, event.approvers, event.actor) == (None, 12, ("bob", "eve"), "ann")
     assert event.commit == world.repository.head() != event.source_commit
-    assert event.dataset == "diabetes-patients@1"
+    assert (event.dataset, event.run, event.source_commit) == ("diabetes-patients@1", "run-1", world.start)
+    gates = world.project.model(MODEL).gates.model_dump(mode="json")
+    assert event.policy == digest_of_value(gates)
+    assert event.attempt == f"{event.commit}/verified"
     assert set(event.verdicts.values()) == {"pass"} and len(event.verdicts) == 16
     assert event.evidence == evidence.digests_of_statements(world.dev, MODEL, digest)
     assert event.report is not None
@@ -87,8 +92,12 @@ def test_running_it_again_records_nothing_twice_and_applies_and_verifies_again(w
     change = world.release(digest, None)
     first = go_on(world, change)
     world.set_live(None)
+    world.said.clear()
     assert go_on(world, change) == first
     assert (world.live(), len(world.records())) == (digest, 1)
+    assert world.said == [f"{MODEL} in staging is recorded as live already", "applied", "rolled out"]
+    admitted = admit(world.project, world.repository, world.descriptors, change, world.context())
+    assert (admitted.release, admitted.recorded, admitted.live) == (change.release, first, digest)
 
 
 def test_a_release_that_is_live_already_stays_recorded_when_another_was_refused_since(world: World) -> None:
@@ -113,12 +122,37 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
     event = world.records()[-1].event
     assert (event.result, event.before, event.to, event.live) == ("refused", good, bad, good)
     assert {gate for gate, outcome in event.verdicts.items() if outcome != "pass"} == {"order", "soak"}
-    assert "order: it was never verified in dev" in event.reason
+    assert event.reason == "order: it was never verified in dev; soak: dev does not serve it any more"
+    assert str(caught.value).splitlines() == [
+        f"{MODEL} may not go to staging:",
+        "  order: it was never verified in dev; promote it to dev first",
+        "  soak: dev does not serve it any more; promote what runs there",
+    ]
     assert event.evidence, "it is known of the environment that it comes from"
     assert event.report is not None
     verdicts = {v["gate"]: v for v in json.loads(read_report(world.staging, MODEL, event.report))["verdicts"]}
     assert verdicts["order"]["outcome"] == "fail"
     assert bundles.list_digests(world.staging, MODEL) == [good]
+
+
+def test_a_release_of_a_bundle_that_nobody_vouches_for_is_recorded_with_what_is_known(world: World) -> None:
+    manifest, files = world.bundle(60)
+    bundles.push(world.dev, manifest, files)
+    with pytest.raises(RefusedError, match="signature: there is no signed provenance"):
+        go(world, world.release(manifest.digest, None))
+    event = world.records()[-1].event
+    assert (event.policy, event.dataset, event.source_commit, event.evidence) == (None, "", None, {})
+    assert (event.verdicts["signature"], event.verdicts["thresholds"]) == ("fail", "inconclusive")
+
+
+def test_what_the_evidence_says_is_recorded_of_a_bundle_of_which_a_file_was_changed(world: World) -> None:
+    digest = world.ready(61)
+    key = bundles.prefix_of(MODEL, digest) + "card.md"
+    boto3.client("s3").put_object(Bucket=world.dev.registry_bucket, Key=key, Body=b"# B card\n")
+    with pytest.raises(RefusedError, match=r"digest: card\.md was changed"):
+        go(world, world.release(digest, None))
+    event = world.records()[-1].event
+    assert (event.dataset, event.source_commit) == ("diabetes-patients@1", world.start)
 
 
 def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: World) -> None:
@@ -132,8 +166,10 @@ def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: Wor
 def test_a_stale_release_is_refused_before_anything_is_judged(world: World) -> None:
     first, second = one_after_another(world, 1)
     stale = world.release(second, world.register(3))
-    with pytest.raises(StaleReleaseError, match=f"staging runs {first} of {MODEL}; the release replaces sha256:"):
+    with pytest.raises(StaleReleaseError) as caught:
         go_on(world, stale)
+    assert caught.value.what == f"staging runs {first} of {MODEL}; the release replaces {stale.release.replaces}"
+    assert caught.value.fix == "propose the release again, against what is live"
     assert len(world.records()) == 1 and world.live() == first
 
 
@@ -146,9 +182,23 @@ def test_a_release_that_became_stale_while_it_rolled_out_is_not_recorded_as_live
         event = Event.of(attempt="x", action="promotion", result="verified", before=None, to=theirs, live=theirs)
         Ledger(world.staging, MODEL).append(lambda _: event)
 
-    with pytest.raises(StaleReleaseError):
+    with pytest.raises(StaleReleaseError, match=f"staging runs {theirs} of {MODEL}; the release replaces nothing"):
         go_on(world, change, follow=overtaken)
     assert world.story() == [("promotion", "verified", theirs, theirs)]
+
+
+def test_a_release_that_failed_is_recorded_though_something_else_went_live_meanwhile(world: World) -> None:
+    theirs, mine = world.register(1), world.register(2)
+    change = world.release(mine, None)
+
+    def overtaken(_: str) -> None:
+        event = Event.of(attempt="x", action="promotion", result="verified", before=None, to=theirs, live=theirs)
+        Ledger(world.staging, MODEL).append(lambda _: event)
+        raise MlopsError("the rollout was aborted")
+
+    with pytest.raises(MlopsError, match="aborted"):
+        go_on(world, change, follow=overtaken)
+    assert world.story() == [("promotion", "verified", theirs, theirs), ("promotion", "failed", mine, theirs)]
 
 
 def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> None:
@@ -165,9 +215,14 @@ def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> No
             world.context(commit="f" * 40),
             world.effects(),
         )
+        refused = Event.of(
+            attempt="x", action="promotion", result="refused", before=digest, to=world.register(2), live=digest
+        )
+        Ledger(world.staging, MODEL).append(lambda _: refused)
 
     entry = go_on(world, change, follow=also)
-    assert [entry] == world.records()
+    assert entry == world.records()[0]
+    assert [result for _, result, _, _ in world.story()] == ["verified", "refused"]
 
 
 @pytest.mark.parametrize("when", ["apply", "follow"])
@@ -184,6 +239,7 @@ def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world
     event = world.records()[-1].event
     assert (event.result, event.to, event.live) == ("failed", bad, good)
     assert event.reason == "the rollout was aborted: canary answers 500"
+    assert world.said[-1] == f"traffic went back to {good}"
     assert set(event.verdicts.values()) == {"pass"}
 
 
@@ -236,6 +292,7 @@ def test_the_first_release_has_nothing_to_be_taken_back_to(world: World) -> None
     with pytest.raises(MlopsError, match="aborted"):
         go_on(world, world.release(digest, None), follow=fail, take_back=lambda *_: pytest.fail("moved"))
     assert world.story() == [("promotion", "failed", digest, None)]
+    assert world.records()[-1].event.reason == "the rollout was aborted"
 
 
 def test_admitting_applies_nothing_and_taking_live_judges_nothing(world: World) -> None:
@@ -253,10 +310,23 @@ def test_a_release_to_an_environment_that_is_not_up_or_of_no_bundle_is_an_error(
     change = world.release(world.register(1), None)
     for missing in ("staging", "dev"):
         up = {name: d for name, d in world.descriptors.items() if name != missing}
-        with pytest.raises(MlopsError, match=f"{missing} is not up"):
+        with pytest.raises(MlopsError) as caught:
             promote(world.project, world.repository, up, change, world.context(), world.effects())
-    with pytest.raises(MlopsError, match="names no bundle"):
+        assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
+    with pytest.raises(MlopsError) as caught:
         go(world, world.release(None, None))
+    assert caught.value.what == f"the release of {MODEL} to staging names no bundle"
+
+
+def test_a_release_that_replaces_what_is_not_there_or_leaves_out_what_is_says_so(world: World) -> None:
+    one, other = world.register(1), world.register(2)
+    with pytest.raises(StaleReleaseError) as caught:
+        go_on(world, world.release(one, other), apply=lambda: pytest.fail("applied"))
+    assert caught.value.what == f"staging runs nothing of {MODEL}; the release replaces {other}"
+    go_on(world, world.release(one, None))
+    with pytest.raises(StaleReleaseError) as caught:
+        go_on(world, world.release(other, None))
+    assert caught.value.what == f"staging runs {one} of {MODEL}; the release replaces nothing"
 
 
 # --- a rollback's commit ----------------------------------------------------------------------------------------------
@@ -283,6 +353,7 @@ def test_a_rollbacks_commit_is_taken_live_without_being_judged_as_a_promotion(wo
     assert world.live() == good
     assert world.story()[-1] == ("rollback", "verified", good, good)
     assert entry.event.reason == "it answers nonsense"
+    assert f"it goes back from a quarantined bundle to {good}, which was verified here before" in world.said
 
 
 def test_going_back_is_a_promotion_like_any_other_while_what_is_live_is_not_quarantined(world: World) -> None:
@@ -311,8 +382,10 @@ def test_a_rollback_that_is_under_way_is_not_undone_by_deploying_the_bad_release
     change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
     block(world, bad)
     world.set_live(good)
-    with pytest.raises(RefusedError, match="is being rolled back: it answers nonsense"):
+    with pytest.raises(RefusedError) as caught:
         go_on(world, change)
+    assert caught.value.what == f"{MODEL} in staging is being rolled back: it answers nonsense"
+    assert caught.value.fix == "run the rollback again, which finishes it"
     assert world.live() == good
 
 

@@ -79,11 +79,24 @@ def test_a_bundle_goes_from_one_environment_to_the_next_and_skips_none(
 ) -> None:
     digest = register(environments["dev"], model=MODEL)
     release(project, environments, MODEL, "staging", digest)
-    with pytest.raises(bundles.UnknownBundleError, match="staging does not have the bundle"):
+    with pytest.raises(bundles.UnknownBundleError, match="staging does not have the bundle") as caught:
         release(project, environments, MODEL, "prod", digest)
+    assert caught.value.fix == (f"release it in staging first: mlops release {MODEL} --env staging --bundle {digest}")
     replicate(environments["dev"], environments["staging"], MODEL, digest)
     release(project, environments, MODEL, "prod", digest)
     assert project.release(MODEL, "prod").bundle == digest
+
+
+def test_a_model_that_was_never_released_gets_its_first_release_file(
+    project: Project, environments: Environments
+) -> None:
+    digest = register(environments["dev"], model=MODEL)
+    path = project.release_file(MODEL, "dev")
+    for left in path.parent.iterdir():
+        left.unlink()
+    path.parent.rmdir()
+    assert release(project, environments, MODEL, "dev", digest) == path
+    assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (digest, None)
 
 
 def test_a_bundle_that_cannot_be_trusted_is_not_released(project: Project, environments: Environments) -> None:
@@ -122,8 +135,9 @@ def test_a_release_of_what_does_not_exist_names_what_does(project: Project, envi
     assert caught.value.fix == "the environments are dev, prod, staging"
     with pytest.raises(MlopsError, match="no model 'churn'"):
         release(project, environments, "churn", "dev", digest)
-    with pytest.raises(MlopsError, match="dev is not up"):
+    with pytest.raises(MlopsError, match="dev is not up") as caught:
         release(project, {}, MODEL, "staging", digest)
+    assert caught.value.fix == "mlops up --env dev"
     with pytest.raises(MlopsError, match="is not the digest of a bundle"):
         release(project, environments, MODEL, "dev", "latest")
     assert changed_files(project) == []
@@ -169,6 +183,10 @@ def test_the_environment_that_receives_a_bundle_decides_whom_it_trusts(environme
     with pytest.raises(signing.BadSignatureError):
         replicate(environments["dev"], staging, MODEL, digest)
     assert bundles.list_digests(staging, MODEL) == []
+    assert store.sizes(staging.registry_bucket, "evidence/", limit=10) == {}, "nor anything that vouches for it"
+    doubting = environments["dev"].model_copy(update={"trusted_keys": {"dev": another}})
+    replicate(doubting, environments["staging"], MODEL, digest)
+    assert bundles.list_digests(environments["staging"], MODEL) == [digest]
 
 
 def test_a_bundle_changed_after_it_was_replicated_is_refused_and_not_repaired_in_silence(

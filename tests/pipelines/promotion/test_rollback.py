@@ -85,7 +85,29 @@ def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: Worl
     event = entry.event
     assert (event.action, event.result, event.before, event.to, event.live) == ("rollback", "verified", bad, good, good)
     assert (event.reason, event.actor, event.dataset) == (REASON, "ann", "diabetes-patients@1")
+    head = world.repository.head()
+    assert (event.commit, event.source_commit, event.run) == (head, world.start, "run-1") and head != world.start
     assert world.records()[-1] == entry
+
+
+def test_a_rollback_that_nobody_asked_for_from_a_commit_is_recorded_without_one(world: World) -> None:
+    serve(world, 1, 2)
+    entry = roll_back(
+        world.project, world.staging, MODEL, REASON, world.context(commit=""), world.rollback_effects(REASON)
+    )
+    assert entry.event.commit is None
+
+
+def test_traffic_of_the_model_goes_to_the_target_and_git_is_told_of_both_bundles(world: World) -> None:
+    good, bad = serve(world, 1, 2)
+    told: list[Any] = []
+
+    def move(model: str, digest: str) -> None:
+        told.append((model, digest))
+        world.move(model, digest)
+
+    back(world, effects={"move_traffic": move, "restore": told.append})
+    assert told == [(MODEL, good), Plan(bad, good)]
 
 
 def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None:
@@ -137,7 +159,14 @@ def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(wor
 
 @pytest.mark.parametrize(
     ("seeds", "says"),
-    [((), "is not live in staging, so there is nothing to roll back"), ((1,), "so there is nothing to go back to")],
+    [
+        ((), f"{MODEL} is not live in staging, so there is nothing to roll back"),
+        (
+            (1,),
+            f"no other bundle of {MODEL} was ever verified in staging, so there is nothing to go back to\n"
+            "  fix: release a good bundle, or take the endpoint down by a release without a bundle",
+        ),
+    ],
 )
 def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
     world: World, seeds: tuple[int, ...], says: str
@@ -145,9 +174,16 @@ def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
     if seeds:
         serve(world, *seeds)
     before = world.end_state()
-    with pytest.raises(MlopsError, match=says):
+    with pytest.raises(MlopsError) as caught:
         back(world)
+    assert str(caught.value) == says
     assert world.end_state() == before
+
+
+def test_a_model_that_was_only_ever_refused_is_not_live(world: World) -> None:
+    record(world, world.register(1), None, result="refused")
+    with pytest.raises(MlopsError, match="is not live in staging"):
+        plan_rollback(world.staging, MODEL)
 
 
 def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
@@ -157,15 +193,17 @@ def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
     bad = world.register(21)
     record(world, bad, wrong)
     world.set_live(bad)
-    with pytest.raises(MlopsError, match=r"the bundle to go back to does not work: golden\.json"):
+    with pytest.raises(MlopsError, match=r"the bundle to go back to does not work: golden\.json") as caught:
         back(world)
+    assert caught.value.fix == "release a good bundle"
     assert world.live() == bad and quarantined(world.staging, MODEL) == {}
 
 
 def test_a_rollback_needs_a_reason(world: World) -> None:
     serve(world, 1, 2)
-    with pytest.raises(MlopsError, match="needs a reason"):
+    with pytest.raises(MlopsError) as caught:
         back(world, " \n ")
+    assert (caught.value.what, caught.value.fix) == ("a rollback needs a reason", "say why, in words")
 
 
 def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World) -> None:
@@ -184,8 +222,9 @@ def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World
     def overtaken(plan: Plan) -> None:
         record(world, newer, bad)
 
-    with pytest.raises(MlopsError, match=f"{newer} went live in staging meanwhile"):
+    with pytest.raises(MlopsError, match=f"{newer} went live in staging meanwhile") as caught:
         back(world, effects={"restore": overtaken})
+    assert caught.value.fix == "look at `mlops history`"
     assert world.records()[-1].event.to == newer
 
 
@@ -198,7 +237,11 @@ def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
     state = world.end_state()
     with pytest.raises(MlopsError, match="is not rolled back again without a person") as caught:
         back(world, "mae 61.4 is over 55 since one o'clock", automatic=True)
-    assert REASON in caught.value.what
+    assert caught.value.what == (
+        f"staging runs what a rollback of {MODEL} went back to, because: {REASON}; "
+        "that is not rolled back again without a person"
+    )
+    assert caught.value.fix == "find out which of the two is wrong; then run `mlops rollback` yourself"
     assert world.end_state() == state
 
 
@@ -247,7 +290,7 @@ def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after
 
 
 def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(world: World) -> None:
-    serve(world, 1, 2, 3)
+    _, good, bad = serve(world, 1, 2, 3)
     count = len(world.records())
     restore = world.rollback_effects(REASON).restore
     found: list[Entry] = []
@@ -255,9 +298,10 @@ def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(wor
     def restore_and_deploy(plan: Plan) -> None:
         restore(plan)
         found.append(deploy(world))
+        record(world, bad, good, result="refused", live=good)
 
     assert [back(world, effects={"restore": restore_and_deploy})] == found
-    assert len(world.records()) == count + 1
+    assert len(world.records()) == count + 2
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------

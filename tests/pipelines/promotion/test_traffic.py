@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,6 +53,41 @@ def test_traffic_is_moved_until_the_endpoint_says_so_and_all_of_it_goes_there(
     assert made.told[0] == ("models", MODEL, NEW)
     assert made.told[-1] == ("waited for", "models", MODEL)
     assert made.told.count("asked") >= 6
+
+
+def test_what_is_left_of_the_time_is_for_the_rest_of_the_rollout_and_a_second_at_least(
+    cluster: tuple[Cluster, EnvironmentDescriptor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which each look takes a second, of which the fifth finds the new bundle."""
+    made, descriptor = cluster
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(traffic, "wait_for_rollout", lambda *_, **named: given.append(named))
+    for deadline, left in ((100.0, 95.0), (5.5, 1.0)):
+        made.told.clear()
+        ticks, slept = iter(range(10, 100)), list[float]()
+        clock = SimpleNamespace(monotonic=lambda ticks=ticks: next(ticks) * 1.0, sleep=slept.append)
+        monkeypatch.setattr(traffic, "time", clock)
+        assert move_traffic(descriptor, MODEL, NEW, deadline_seconds=deadline) == 5.0
+        assert given[-1]["deadline_seconds"] == left
+        assert given[-1]["on_change"]("a new state") is None
+        assert slept == [0.001] * 4
+
+
+@pytest.mark.parametrize(("before", "found"), [(0, "it still serves another"), (1, "answered 503: starting")])
+def test_traffic_may_take_two_minutes_and_not_a_moment_more(
+    cluster: tuple[Cluster, EnvironmentDescriptor], monkeypatch: pytest.MonkeyPatch, before: int, found: str
+) -> None:
+    made, descriptor = cluster
+    made.answers = 10**9
+    made.told += ["asked"] * before
+    ticks = iter([0.0, 120.0, 120.5])
+    monkeypatch.setattr(traffic, "time", SimpleNamespace(monotonic=lambda: next(ticks), sleep=lambda _: None))
+    with pytest.raises(MlopsError) as caught:
+        move_traffic(descriptor, MODEL, NEW)
+    what = caught.value.what
+    assert what.startswith(f"the endpoint of {MODEL} in dev did not go to {NEW} within 120 s: ")
+    assert what.endswith(found)
+    assert next(ticks, None) is None
 
 
 def test_traffic_that_does_not_move_in_time_is_an_error_that_says_what_is_served(

@@ -225,10 +225,12 @@ class World:
     def apply(self) -> None:
         (self.state / "applied").write_text(self.project.release(MODEL, "staging").bundle or "")
 
-    def follow(self, _model: str) -> None:
+    def follow(self, model: str) -> None:
+        assert model == MODEL
         (self.state / "live").write_text(self.applied() or "")
 
-    def move(self, _model: str, digest: str) -> None:
+    def move(self, model: str, digest: str) -> None:
+        assert model == MODEL
         self.set_live(digest)
 
     def effects(self, **changes: Any) -> PromoteEffects:

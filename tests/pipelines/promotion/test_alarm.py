@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.alarm import read_alarm
+
+BAD = "sha256:" + "b" * 64
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    payload = {"model": "m1", "environment": "prod", "reason": "mae 61 is over 55"}
+    return {"action": "breach", "client_payload": payload | changes.pop("payload", {}), **changes}
+
+
+def test_an_alarm_is_read_from_the_event_that_carries_it() -> None:
+    alarm = read_alarm(json.dumps(event(payload={"bundle": BAD, "more": 1}, sender="x")).encode())
+    assert (alarm.kind, alarm.model, alarm.environment, alarm.bundle) == ("breach", "m1", "prod", BAD)
+    assert read_alarm(json.dumps(event(action="drift")).encode()).bundle is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 100_000,
+        b"x" * (1 << 20) + b"x",
+        json.dumps(event(action="opened")).encode(),
+        json.dumps(event(client_payload=None)).encode(),
+        json.dumps(event(client_payload=[])).encode(),
+        json.dumps(event(client_payload="text")).encode(),
+        json.dumps(event(payload={"model": "../../etc"})).encode(),
+        json.dumps(event(payload={"environment": "--help"})).encode(),
+        json.dumps(event(payload={"reason": ""})).encode(),
+        json.dumps(event(payload={"reason": "x" * 401})).encode(),
+        json.dumps(event(payload={"bundle": "latest"})).encode(),
+    ],
+    ids=lambda content: str(content)[:40],
+)
+def test_an_event_that_is_no_alarm_is_an_error_for_people(content: bytes) -> None:
+    with pytest.raises(MlopsError, match="the event"):
+        read_alarm(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"payload": {"reason": ""}}, "String should have at least 1 character"),
+        ({"client_payload": {"model": "m1", "reason": "x"}}, "KeyError('environment')"),
+        ({"client_payload": None}, "TypeError(\"'NoneType' object is not subscriptable\")"),
+    ],
+)
+def test_what_is_no_alarm_says_why_and_what_to_send(changes: dict[str, Any], detail: str) -> None:
+    with pytest.raises(MlopsError) as caught:
+        read_alarm(json.dumps(event(**changes)).encode())
+    assert caught.value.what == f"the event is no alarm: {detail}"
+    assert caught.value.fix == (
+        "send event_type drift or breach, with client_payload {model, environment, reason, bundle}"
+    )
+
+
+def test_an_event_is_read_up_to_its_largest_size_and_no_further() -> None:
+    content = json.dumps(event()).encode()
+    largest = content + b" " * ((1 << 20) - len(content))
+    assert read_alarm(largest).reason == "mae 61 is over 55"
+    with pytest.raises(MlopsError) as caught:
+        read_alarm(largest + b" ")
+    assert caught.value.what == "the event has 1048577 bytes; expected at most 1048576"

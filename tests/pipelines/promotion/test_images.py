@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipelines.declarations.environment import Images
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.promotion import images as module
+from pipelines.promotion.images import build_context, pin_images, replace_bytes, replace_file
+from tests.forked import undo_releases
+from tests.pipelines.promotion.world import ROOT
+
+OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Two images' recipes, and a few files."""
+    for path in ROOT.glob("Pulumi*.yaml"):
+        shutil.copy(path, tmp_path)
+    write(tmp_path, "a.py", "code/one.py", "code/deep/two.py", "code/deep/__pycache__/two.pyc", "data/rows.csv")
+    for name in ("training", "serving"):
+        write(tmp_path, f"pipelines/{name}/Dockerfile")
+    return Project(undo_releases(tmp_path))
+
+
+def recipe(project: Project, *lines: str, ignored: str | None = None) -> None:
+    (project.root / "pipelines/training/Dockerfile").write_text("\n".join(lines) + "\n")
+    if ignored is not None:
+        (project.root / ".dockerignore").write_text(ignored)
+
+
+def built(project: Project) -> list[str]:
+    """The files that go into the image, but the recipe."""
+    context = build_context(project, "training")
+    assert (context.name, context.dockerfile) == ("training", project.root / "pipelines/training/Dockerfile")
+    assert list(context.files) == sorted(context.files) and context.dockerfile in context.files
+    return [p.relative_to(project.root).as_posix() for p in context.files if p != context.dockerfile]
+
+
+# --- what goes into an image ------------------------------------------------------------------------------------------
+
+
+def test_an_image_holds_what_its_recipe_copies_from_the_repository_and_nothing_else(project: Project) -> None:
+    recipe(
+        project,
+        "# COPY data data",
+        "FROM python AS build",
+        "",
+        "RUN COPY data data",
+        "COPY --from=build /opt /opt",
+        "COPY a.py code/one.py /app/",
+        "COPY code/deep /app/code/deep",
+    )
+    assert built(project) == ["a.py", "code/deep/__pycache__/two.pyc", "code/deep/two.py", "code/one.py"]
+
+
+@pytest.mark.parametrize(
+    ("ignored", "left"),
+    [
+        ("", ["code/deep/__pycache__/two.pyc", "code/deep/two.py", "code/one.py"]),
+        ("# code\n\n  \n", ["code/deep/__pycache__/two.pyc", "code/deep/two.py", "code/one.py"]),
+        ("**/__pycache__\n", ["code/deep/two.py", "code/one.py"]),
+        ("**/two.py\n", ["code/deep/__pycache__/two.pyc", "code/one.py"]),
+        ("**/deep/__pycache__\n", ["code/deep/two.py", "code/one.py"]),
+        ("  code/deep/  \n", ["code/one.py"]),
+        ("/code/deep\n", ["code/one.py"]),
+        ("code/*/two.py\n", ["code/deep/__pycache__/two.pyc", "code/one.py"]),
+        ("code/*.py\n", ["code/deep/__pycache__/two.pyc", "code/deep/two.py"]),
+        ("*.py\ndeep\n", ["code/deep/__pycache__/two.pyc", "code/deep/two.py", "code/one.py"]),
+        ("code/one.py\ncode/deep/__pycache__\n", ["code/deep/two.py"]),
+        ("code\n", []),
+    ],
+)
+def test_what_dockerignore_names_stays_out_of_every_image(project: Project, ignored: str, left: list[str]) -> None:
+    recipe(project, "COPY code /app/code", ignored=ignored)
+    assert built(project) == left
+
+
+def test_a_comment_in_dockerignore_names_no_file_whatever_it_says(project: Project) -> None:
+    write(project.root, "#a.py")
+    recipe(project, "COPY #a.py /app/", ignored="#a.py\n")
+    assert built(project) == ["#a.py"]
+
+
+def test_only_slashes_around_a_name_in_dockerignore_are_not_part_of_it(project: Project) -> None:
+    write(project.root, "X/a.py", "X/X")
+    recipe(project, "COPY X /app/X", ignored="X/X\n")
+    assert built(project) == ["X/a.py"]
+
+
+def test_a_single_file_that_is_ignored_stays_out_as_well(project: Project) -> None:
+    recipe(project, "COPY a.py /app/", ignored="a.py")
+    assert built(project) == []
+
+
+def test_an_exception_in_dockerignore_is_refused_before_it_is_misunderstood(project: Project) -> None:
+    recipe(project, "COPY code /app/code", ignored="code\n !code/one.py\n")
+    with pytest.raises(MlopsError) as caught:
+        build_context(project, "training")
+    assert caught.value.what == ".dockerignore: exceptions are not understood here: !code/one.py"
+
+
+def test_a_recipe_that_copies_what_does_not_exist_says_which(project: Project) -> None:
+    recipe(project, "COPY a.py nowhere /app/")
+    with pytest.raises(MlopsError) as caught:
+        build_context(project, "training")
+    assert caught.value.what == "pipelines/training/Dockerfile copies nowhere, which does not exist"
+
+
+@pytest.mark.parametrize("name", ["monitoring", "serving"])
+def test_an_image_that_nobody_can_build_is_an_error_that_names_those_that_exist(project: Project, name: str) -> None:
+    write(project.root, "pipelines/monitoring/Dockerfile")
+    (project.root / "pipelines/serving/Dockerfile").unlink()
+    with pytest.raises(MlopsError) as caught:
+        build_context(project, name)
+    assert (caught.value.what, caught.value.fix) == (f"no image {name!r}", "the images are training, serving")
+
+
+# --- which image an environment runs ----------------------------------------------------------------------------------
+
+
+def pinned(project: Project) -> tuple[str | None, str | None]:
+    images = project.stack("dev").config.environment.images
+    return images.training, images.serving
+
+
+def test_images_are_pinned_on_their_line_and_the_rest_of_the_file_stays(project: Project) -> None:
+    before = project.stack_file("dev").read_text()
+    assert pin_images(project, "dev", Images(training=OLD, serving=NEW)) is True
+    assert pinned(project) == (OLD, NEW)
+    line = f"    images: {{training: {OLD}, serving: {NEW}}}"
+    assert project.stack_file("dev").read_text() == before.replace("    images: {training: null, serving: null}", line)
+
+
+@pytest.mark.parametrize(
+    ("images", "line"),
+    [
+        (Images(training=OLD), f"    images: {{training: {OLD}, serving: null}}\n"),
+        (Images(serving=OLD), f"    images: {{training: null, serving: {OLD}}}\n"),
+    ],
+)
+def test_an_image_that_nothing_was_built_of_stays_null(project: Project, images: Images, line: str) -> None:
+    pin_images(project, "dev", images)
+    assert line in project.stack_file("dev").read_text()
+
+
+def test_an_image_that_is_not_named_stays_pinned(project: Project) -> None:
+    assert pin_images(project, "dev", Images(training=OLD)) is True
+    assert pinned(project) == (OLD, None)
+    assert pin_images(project, "dev", Images(serving=NEW)) is True
+    assert pinned(project) == (OLD, NEW)
+    assert pin_images(project, "dev", Images(training=NEW)) is True
+    assert pinned(project) == (NEW, NEW)
+
+
+@pytest.mark.parametrize("images", [Images(), Images(serving=NEW), Images(training=OLD, serving=NEW)])
+def test_pinning_what_is_pinned_writes_nothing(project: Project, images: Images) -> None:
+    pin_images(project, "dev", Images(training=OLD, serving=NEW))
+    project.stack_file("dev").chmod(0o444)
+    before = project.stack_file("dev").stat().st_ino
+    assert pin_images(project, "dev", images) is False
+    assert project.stack_file("dev").stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["", "    images:\n      training: null\n", "  # under no environment:\n    other:\n      images: {}\n"],
+)
+def test_a_file_without_the_line_to_change_is_left_as_it_is(project: Project, lines: str) -> None:
+    path = project.stack_file("dev")
+    path.write_text(path.read_text().replace("    images: {training: null, serving: null}\n", lines))
+    before = path.read_bytes()
+    with pytest.raises(MlopsError, match=path.name):
+        pin_images(project, "dev", Images(training=OLD))
+    assert path.read_bytes() == before
+
+
+def test_only_the_first_line_of_images_is_changed(project: Project) -> None:
+    path = project.stack_file("dev")
+    window = "start: 2026-12-24T00:00:00Z, end: 2026-12-27T00:00:00Z"
+    freeze = f'    freezes:\n      - {{{window}, reason: "now no\n          images: are built"}}\n'
+    path.write_text(path.read_text() + freeze)
+    pin_images(project, "dev", Images(training=OLD))
+    assert path.read_text().endswith(freeze)
+    assert pinned(project) == (OLD, None)
+
+
+def test_without_a_line_of_images_it_says_which_one_is_needed(project: Project) -> None:
+    path = project.stack_file("dev")
+    path.write_text(path.read_text().replace("    images: {training: null, serving: null}\n", ""))
+    with pytest.raises(MlopsError) as caught:
+        pin_images(project, "dev", Images(training=OLD))
+    assert caught.value.what == (
+        "Pulumi.dev.yaml has no line `images: {training: …, serving: …}` under mlops:environment"
+    )
+
+
+# --- writing files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_wholly_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    replace_file(path, "é\n")
+    assert path.read_bytes() == "é\n".encode()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600, "a new one is nobody else's business"
+    path.chmod(0o751)
+    replace_bytes(path, b"\xff")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"\xff", 0o751)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: bool
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    seen: list[str] = []
+
+    def full(handle: int) -> None:
+        seen.extend(p.name for p in tmp_path.iterdir() if p != path)
+        assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"after", "it is on its way to the disk"
+        if swept:
+            (tmp_path / seen[0]).unlink()
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        replace_file(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    assert [name.startswith(".file.") for name in seen] == [True], "beside it, under a name that nobody lists"

@@ -1,0 +1,102 @@
+"""Every gate refuses what tests/refused says, for its own reason, and no other gate does; without it nothing refuses.
+
+The second half is about these tests: delete a gate, or any one of its checks, and one of them fails.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.gates import GATES, admits, judge
+from pipelines.promotion.verdict import Verdict, passed
+from tests.pipelines.promotion.test_gates import CASES, changed
+from tests.pipelines.promotion.test_verdicts import SITUATIONS, facts_of, line
+
+NAMED = [f"{gate}: {case['because']}" for gate, case in CASES]
+
+
+def check(gate: str, case: dict[str, Any]) -> None:
+    """Fails unless this gate refuses, for the reason that the case states, and no other gate does."""
+    verdicts = {v.gate: v for v in judge(changed(case["change"]))}
+    found = verdicts.pop(gate)
+    assert found.outcome == case["outcome"]
+    assert case["says"] in found.why
+    assert found.fix
+    assert found.threshold
+    assert [v for v in verdicts.values() if v.outcome != "pass"] == []
+    assert not admits((found, *verdicts.values()))
+
+
+@pytest.mark.parametrize(("gate", "case"), CASES, ids=NAMED)
+def test_a_gate_refuses_for_its_own_reason_and_no_other_gate_does(gate: str, case: dict[str, Any]) -> None:
+    check(gate, case)
+
+
+def test_every_gate_has_something_that_it_must_refuse() -> None:
+    assert {gate for gate, _ in CASES} == set(GATES)
+
+
+# --- deleting a gate's check makes a test fail ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gate", "case"), CASES, ids=NAMED)
+def test_what_a_gate_refuses_is_admitted_without_it_and_its_test_fails(
+    gate: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GATES, gate, lambda _: passed(gate, "any", "none", "it was not looked at"))  # type: ignore[arg-type]
+    assert admits(judge(changed(case["change"])))
+    with pytest.raises(AssertionError):
+        check(gate, case)
+
+
+def refusals(tree: ast.Module, gate: str) -> list[ast.If]:
+    """The conditions in a gate's function under which it refuses, or does not decide."""
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == gate)
+    return [node for node in ast.walk(function) if isinstance(node, ast.If) and _refuses(node.body[-1])]
+
+
+def _refuses(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Return) else None
+    called = value.func.id if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else ""
+    return called in ("failed", "inconclusive")
+
+
+def without(gate: str, number: int) -> Callable[[Facts], Verdict]:
+    """A gate of which one check is deleted."""
+    module = sys.modules[GATES[gate].__module__]
+    tree = ast.parse(inspect.getsource(module))
+    refusals(tree, gate)[number].test = ast.Constant(False)
+    names = {"__name__": module.__name__}
+    exec(compile(ast.fix_missing_locations(tree), f"{gate} without a check", "exec"), names)  # noqa: S102
+    deleted: Callable[[Facts], Verdict] = names[gate]  # type: ignore[assignment]
+    return deleted
+
+
+def checks() -> Iterator[Any]:
+    """Every check of every gate."""
+    for gate, function in GATES.items():
+        found = refusals(ast.parse(inspect.getsource(sys.modules[function.__module__])), gate)
+        assert found, f"{gate} refuses nothing"
+        for number, node in enumerate(found):
+            yield pytest.param(gate, number, id=f"{gate}: {ast.unparse(node.test)}")
+
+
+@pytest.mark.parametrize(("gate", "number"), list(checks()))
+def test_a_gate_without_one_of_its_checks_says_something_else_somewhere(gate: str, number: int) -> None:
+    deleted = without(gate, number)
+
+    def differs(situation: str) -> bool:
+        try:
+            return line(deleted(facts_of(situation))) != line(GATES[gate](facts_of(situation)))
+        except (AttributeError, TypeError):  # it goes on without the fact that it found missing
+            return True
+
+    own = [name for name in SITUATIONS if name.startswith(f"{gate}: ")]
+    assert any(differs(name) for name in (*own, *SITUATIONS)), "no test would fail without this check"

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
+from pipelines.promotion.restore import restore_release
+from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, git, make_repository
+
+OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_repository(tmp_path / "git")
+
+
+def write_release(project: Project, bundle: str, replaces: str | None = None) -> Path:
+    path = project.root / RELEASE
+    path.write_text(render_release(Release(model=MODEL, environment="staging", bundle=bundle, replaces=replaces)))
+    return path
+
+
+def restore(project: Project) -> str:
+    return restore_release(project, MODEL, "staging", GOOD, BAD, "too slow:\n\x1b[31mvery")
+
+
+def test_a_rollback_is_one_commit_on_main_that_names_both_bundles(project: Project) -> None:
+    write_release(project, BAD, GOOD)
+    commit_all(project.root, "bad")
+    (project.root / RELEASE).write_text("work in progress")
+    commit = restore(project)
+    git(project.root, "fetch", "--quiet", "origin")
+    assert git(project.root, "rev-parse", "origin/main") == commit
+    release = git(project.root, "show", f"{commit}:{RELEASE}")
+    assert f"bundle: {GOOD}\nreplaces: {BAD}" in release
+    assert git(project.root, "log", "-1", "--format=%s%n%b", commit) == (
+        f"Roll {MODEL} in staging back\ntoo slow: �[31mvery"
+    )
+    assert (project.root / RELEASE).read_text() == "work in progress", "the working tree is left alone"
+
+
+def test_a_rollback_that_git_knows_of_is_not_committed_again(project: Project) -> None:
+    write_release(project, BAD, GOOD)
+    commit_all(project.root, "bad")
+    commit = restore(project)
+    assert restore(project) == commit
+    assert git(project.root, "rev-list", "--count", "origin/main") == "3"
+
+
+def test_a_main_that_names_the_target_already_is_left_as_it_is_whatever_else_it_says(project: Project) -> None:
+    write_release(project, GOOD, OLD)
+    commit = commit_all(project.root, "somebody put it back by hand")
+    assert restore(project) == commit == git(project.root.parent / "origin.git", "rev-parse", "main")
+
+
+def test_a_rollback_does_not_undo_what_was_pushed_in_between(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.promotion import restore as module
+
+    write_release(project, BAD, GOOD)
+    commit_all(project.root, "bad")
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(project.root.parent / "origin.git"), "other")
+    pushes = []
+    plain = module.git
+
+    def racing(root: Path, *arguments: str, **named: Any) -> str:
+        if arguments[0] == "push" and len(pushes) < 2:
+            pushes.append(arguments)
+            (other / f"more-{len(pushes)}").write_text("x")
+            commit_all(other, "somebody was faster")
+        return plain(root, *arguments, **named)
+
+    monkeypatch.setattr(module, "git", racing)
+    commit = restore(project)
+    listed = git(project.root, "ls-tree", "-r", "--name-only", commit)
+    assert len(pushes) == 2 and "more-1" in listed and "more-2" in listed
+    assert git(project.root.parent / "origin.git", "rev-parse", "main") == commit
+
+
+def test_a_rollback_that_may_not_push_says_so(project: Project) -> None:
+    write_release(project, BAD, GOOD)
+    commit_all(project.root, "bad")
+    hook = project.root.parent / "origin.git" / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho 'protected branch' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(MlopsError, match="protected branch"):
+        restore(project)
+    git(project.root.parent / "origin.git", "update-ref", "-d", "refs/heads/main")
+    with pytest.raises(MlopsError) as caught:
+        restore(project)
+    assert caught.value.what == "the origin has no branch main"
+
+
+@pytest.mark.parametrize("refused", [4, 5])
+def test_a_rollback_is_pushed_five_times_at_most(
+    project: Project, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    from pipelines.promotion import restore as module
+
+    write_release(project, BAD, GOOD)
+    commit_all(project.root, "bad")
+    plain, pushes = module.git, []
+
+    def racing(root: Path, *arguments: str, **named: Any) -> str:
+        if arguments[0] == "push":
+            pushes.append(arguments)
+            if len(pushes) <= refused:
+                raise MlopsError("somebody was faster")
+        return plain(root, *arguments, **named)
+
+    monkeypatch.setattr(module, "git", racing)
+    if refused < 5:
+        assert restore(project) == git(project.root.parent / "origin.git", "rev-parse", "main")
+    else:
+        with pytest.raises(MlopsError, match="somebody was faster"):
+            restore(project)
+    assert len(pushes) == 5
+
+
+@pytest.mark.parametrize(("bundle", "replaces"), [(None, None), (OLD, BAD)])
+def test_a_release_on_main_of_another_bundle_or_of_none_is_replaced(
+    project: Project, bundle: str | None, replaces: str | None
+) -> None:
+    path = project.root / RELEASE
+    path.write_text(render_release(Release(model=MODEL, environment="staging", bundle=bundle, replaces=replaces)))
+    (project.root / "README.md").write_text("another")
+    commit_all(project.root, "another")
+    released = git(project.root, "show", f"{restore(project)}:{RELEASE}")
+    expected = Release(model=MODEL, environment="staging", bundle=GOOD, replaces=BAD)
+    assert released == render_release(expected).strip()
+
+
+def test_a_release_file_on_main_that_cannot_be_read_is_replaced(project: Project) -> None:
+    (project.root / RELEASE).write_text("nonsense")
+    commit_all(project.root, "broken")
+    commit = restore(project)
+    assert GOOD in git(project.root, "show", f"{commit}:{RELEASE}")

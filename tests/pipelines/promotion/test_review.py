@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.repository import Repository
+from pipelines.promotion.review import contract_changes
+from tests.pipelines.promotion.world import DATASET, ROOT, commit_all
+
+
+@pytest.fixture
+def contracts(clone: Path) -> Path:
+    """The clone with the example's contract; the file."""
+    path = clone / "data-contracts" / f"{DATASET}.odcs.yaml"
+    path.parent.mkdir()
+    path.write_text((ROOT / "data-contracts" / path.name).read_text())
+    commit_all(clone, "a contract")
+    return path
+
+
+def changes(clone: Path, base: str) -> dict[str, list[str]]:
+    repository = Repository(clone)
+    return contract_changes(repository, base, repository.changed_files(base, "HEAD"))
+
+
+def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts: Path) -> None:
+    base = Repository(clone).head()
+    contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 130"))
+    commit_all(clone, "weaker")
+    assert changes(clone, base) == {f"data-contracts/{contracts.name}": ["age: maximum was 120, is 130"]}
+
+
+def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Path) -> None:
+    base = Repository(clone).head()
+    contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 110"))
+    (clone / "data-contracts" / "README.md").write_text("no contract")
+    commit_all(clone, "stronger")
+    assert changes(clone, base) == {f"data-contracts/{contracts.name}": []}
+
+
+def test_a_contract_that_is_renamed_is_gone_for_those_who_read_it(clone: Path, contracts: Path) -> None:
+    base = Repository(clone).head()
+    contracts.rename(contracts.with_name("patients.odcs.yaml"))
+    commit_all(clone, "renamed")
+    found = changes(clone, base)
+    assert found == {
+        f"data-contracts/{contracts.name}": ["the contract is gone"],
+        "data-contracts/patients.odcs.yaml": [],
+    }
+
+
+def test_a_contract_that_is_wrong_is_an_error_and_one_that_was_wrong_before_breaks_nothing(
+    clone: Path, contracts: Path
+) -> None:
+    base, good = Repository(clone).head(), contracts.read_text()
+    contracts.write_text("kind: no contract\n")
+    wrong = commit_all(clone, "wrong")
+    with pytest.raises(MlopsError, match=contracts.name):
+        changes(clone, base)
+    contracts.write_text(good.replace("maximum: 120", "maximum: 130"))
+    commit_all(clone, "right again")
+    assert changes(clone, wrong) == {f"data-contracts/{contracts.name}": []}
+
+
+def test_a_base_that_git_does_not_know_is_an_error_and_not_a_contract_that_is_new(clone: Path, contracts: Path) -> None:
+    with pytest.raises(MlopsError, match="rev-parse"):
+        contract_changes(Repository(clone), "e" * 40, [f"data-contracts/{contracts.name}"])

@@ -1,0 +1,129 @@
+"""A bundle is tried as the server would load it, and whatever it does is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.promotion import trial as module
+from pipelines.promotion.facts import Runtime
+from pipelines.promotion.trial import TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
+from pipelines.serving.model import Model
+from pipelines.serving.refusal import Refusal
+from tests.pipelines.promotion.world import ROOT
+from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linear_bundle
+
+HERE = f"onnxruntime {onnxruntime.__version__}"
+
+
+def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> Runtime:
+    return try_bundle(Project(root), bundle.manifest, bundle.files | {f"{n}.json": c for n, c in files.items()})
+
+
+def test_a_bundle_that_works_is_timed_after_it_has_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which the n-th of the requests that count takes n milliseconds."""
+    ticks = iter([0.0] * WARM_UP + [tick for n in range(1, TIMED + 1) for tick in (float(n), n + n / 1000)])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    found = tried(linear_bundle())
+    assert (found.problem, found.golden_rows, found.requests) == ("", 1, 300)
+    assert found.p99_ms == pytest.approx(297)
+    assert next(ticks, None) is None
+    assert found.version == found.serving_version == HERE
+
+
+def test_every_golden_row_is_asked_in_its_turn_as_a_client_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[float]] = []
+    answer = Model.answer
+
+    def noted(model: Model, body: bytes, identity: bytes) -> Any:
+        if identity == b"trial":
+            asked.append(json.loads(body)["inputs"][0]["data"])
+        return answer(model, body, identity)
+
+    monkeypatch.setattr(Model, "answer", noted)
+    assert tried(classifier_bundle()).golden_rows == 2
+    assert asked == [[0.0], [50.0]] * ((TIMED + WARM_UP) // 2)
+
+
+def test_the_runtime_that_the_serving_image_pins_is_told_beside_the_one_it_was_tried_in(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    pins = "onnx==1.0\n# onnxruntime==0.1\nonnxruntime==9.8.7 \\\n    --hash=sha256:0\nonnxruntime==1.2\n"
+    (tmp_path / "requirements" / "serving.txt").write_text(pins)
+    found = tried(linear_bundle(), tmp_path)
+    assert (found.version, found.serving_version) == (HERE, "onnxruntime 9.8.7")
+
+
+@pytest.mark.parametrize(("line", "version"), [("onnxruntime==1.2", "1.2"), ("onnxruntime==1.2;python>'3'", "1.2")])
+def test_a_pin_ends_where_the_version_does(tmp_path: Path, line: str, version: str) -> None:
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "serving.txt").write_text(line)
+    assert pinned_runtime(tmp_path) == version
+
+
+@pytest.mark.parametrize("content", [None, "", "onnxruntime>=1.2\n", "  onnxruntime==1.2\n"])
+def test_a_serving_image_that_pins_no_runtime_is_an_error(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "requirements" / "serving.txt"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(MlopsError) as caught:
+        tried(linear_bundle(), tmp_path)
+    assert (caught.value.what, caught.value.fix) == (f"{path} pins no onnxruntime", "make lock")
+
+
+def test_a_wrong_golden_prediction_is_told_and_nothing_is_timed() -> None:
+    found = tried(linear_bundle(expected=7.0))
+    assert found.problem.startswith("golden.json: output 'variable', value 0: expected 7")
+    assert (found.golden_rows, found.p99_ms, found.requests) == (0, 0.0, 0)
+
+
+def test_golden_predictions_that_cannot_be_read_are_named() -> None:
+    assert tried(linear_bundle(), golden=b"{}").problem.startswith("golden.json:1: inputs: ")
+
+
+def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
+    golden = json.loads(linear_bundle().files["golden.json"])
+    for tensor in (*golden["inputs"], *golden["outputs"]):
+        tensor |= {"shape": [0, *tensor["shape"][1:]], "data": []}
+    found = tried(linear_bundle(), golden=json.dumps(golden).encode())
+    assert "at least 1 row" in found.problem
+    assert (found.golden_rows, found.p99_ms, found.requests) == (0, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        (lambda: Refusal(400, "age: expected at most 120"), "it refuses a golden row: age: expected at most 120"),
+        (lambda: RuntimeError("out of memory"), "RuntimeError: out of memory"),
+        (lambda: MlopsError("it is worn out", fix="x"), "it is worn out"),
+    ],
+)
+def test_whatever_a_model_does_while_it_is_timed_is_told(
+    monkeypatch: pytest.MonkeyPatch, fails: Callable[[], Exception], says: str
+) -> None:
+    answer, asked = Model.answer, iter(range(TIMED + WARM_UP))
+
+    def worn_out(model: Model, body: bytes, identity: bytes) -> Any:
+        if identity == b"trial" and next(asked) == WARM_UP + 5:
+            raise fails()
+        return answer(model, body, identity)
+
+    monkeypatch.setattr(Model, "answer", worn_out)
+    found = tried(linear_bundle())
+    assert (found.problem, found.golden_rows, found.requests) == (says, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("share", "found"),
+    [(0.0, 1.0), (0.01, 1.0), (0.011, 2.0), (0.5, 50.0), (0.501, 51.0), (0.99, 99.0), (0.991, 100.0), (1.0, 100.0)],
+)
+def test_a_percentile_is_the_least_value_that_the_share_does_not_exceed(share: float, found: float) -> None:
+    assert percentile([float(n) for n in range(100, 0, -1)], share) == found
