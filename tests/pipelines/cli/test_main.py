@@ -10,12 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import VERBS, mlops
+from tests.forked import PROJECT, ROOT
 from tests.pipelines.promotion.world import commit_all, make_repository
 
-ROOT = Path(__file__).parents[3]
 
-
-def run(*arguments: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
     import os
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLOPS_", "KUBE"))}
