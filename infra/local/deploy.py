@@ -30,7 +30,13 @@ _ACCOUNT_KEY = "mlops-bootstrap:account"
 _BOOTSTRAP = Path("infra", "bootstrap")
 
 
-def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up", "destroy", "refresh"]) -> None:
+def deploy(
+    root: Path,
+    home: Path,
+    stack: str,
+    operation: Literal["preview", "up", "destroy", "refresh"],
+    display: Display | None = None,
+) -> None:
     """Run an operation on a stack of the local target, and print what it does.
 
     Args:
@@ -38,11 +44,12 @@ def deploy(root: Path, home: Path, stack: str, operation: Literal["preview", "up
         home: of the local target.
         stack: the environment.
         operation: what to do.
+        display: how it is printed; a line a step by default.
 
     Raises:
         MlopsError: the local target does not run, or the operation failed or was refused.
     """
-    display = Display()
+    display = display or Display()
     if operation == "up":
         prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)

@@ -213,10 +213,13 @@ class Demo:
         run_ingest(self.project, descriptor, DATASET)
 
     def _provision(self, environment: str, title: str) -> None:
+        from infra.local.deploy import deploy
+        from infra.local.engine.display import Display, Overview
         from pipelines.cli.images import publish_locally
 
         with self.journey.step(title):
-            self.target.apply("up", environment)
+            display = Display() if environment == self.first else Overview()
+            deploy(self.project.root, self.home, environment, "up", display)
             if environment == self.first:  # `mlops deploy` brings them to the others
                 publish_locally(self.target, self.target.descriptor(environment))
 

@@ -135,6 +135,10 @@ def gates(base: str, number: str, target: str) -> None:
             )
             text = render(facts, verdicts, around)
             Forge.of(opened.project.root).comment(int(number), marker(release.model, release.environment), text)
+            if preview.returncode:
+                refused.append(
+                    f"preview: the Pulumi program of {release.environment} cannot be applied; see the comment"
+                )
     if refused:
         raise MlopsError("refused by " + "; ".join(refused))
     click.echo("Every gate passes.")

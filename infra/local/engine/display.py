@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from infra.local.engine.report import Progress
 from infra.local.engine.steps import Change, Kind, Step
+from infra.local.engine.urns import Urn
 from infra.local.engine.values import UNKNOWN
 
 LONGEST_VALUE = 160
@@ -36,6 +38,7 @@ SIGNS: Mapping[Kind, tuple[str, str]] = {
     Kind.GONE: ("-", "red"),
     Kind.SKIPPED: (" ", "dim"),
 }
+_NOT_HERE = "not at the local target: "
 QUIET = frozenset({Kind.SAME, Kind.READ})
 
 _WORDS: Mapping[str, tuple[str, str, str]] = {
@@ -97,8 +100,8 @@ def show_step(step: Step) -> list[str]:
     what = "recorded" if step.recorded and step.kind in (Kind.CREATE, Kind.REPLACE, Kind.UPDATE) else step.kind.value
     lines = [f"{sign:>2} {step.type}  {step.name}  {'failed' if step.error else what}"]
     if step.recorded and what == "recorded":
-        lines.append(f"     not at the local target: {step.recorded}")
-    lines += [f"     recorded, not at the local target: {path}: {reason}" for path, reason in step.without]
+        lines.append(f"     {_NOT_HERE}{step.recorded}")
+    lines += [f"     recorded, {_NOT_HERE}{path}: {reason}" for path, reason in step.without]
     lines += ["     " + show_change(change, replaces=_forces(change.path, step.replaces)) for change in step.changes]
     if step.error:
         lines.append(f"     {step.urn}")
@@ -136,6 +139,7 @@ class Display:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._console = Console(file=stream or sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._lock = threading.Lock()
+        self._reasons: set[str] = set()
 
     def began(self, step: Step) -> None:
         """Only a terminal shows what is under way; a log has enough with what ended."""
@@ -146,12 +150,22 @@ class Display:
     def ended(self, step: Step) -> None:
         if step.kind in QUIET and not step.error:
             return
-        lines = show_step(step)
+        lines = [self._said(line) for line in show_step(step)]
         style = "bold red" if step.error else SIGNS[step.kind][1]
         self._print("\n".join(lines), style)
 
     def noticed(self, text: str) -> None:
         self._print(text, "cyan")
+
+    def _said(self, line: str) -> str:
+        """The line, with the reason why something is not at the target given in full only once."""
+        what, known, reason = line.partition(_NOT_HERE)
+        if not known:
+            return line
+        with self._lock:
+            again = reason in self._reasons
+            self._reasons.add(reason)
+        return f"{what}{known}{reason.partition(': ')[0]}: as above" if again and ": " in reason else line
 
     def summary(self, counts: Mapping[str, int], seconds: float, *, planned: bool = False) -> None:
         """The last line."""
@@ -164,6 +178,29 @@ class Display:
     def _print(self, text: str, style: str) -> None:
         with self._lock:
             self._console.print(Text(text, style=style))
+
+
+class Overview(Display):
+    """Prints how many resources each component of the program came to, faults, and the last line."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._counts: Counter[str] = Counter()
+
+    def began(self, step: Step) -> None:
+        """Nothing."""
+
+    def ended(self, step: Step) -> None:
+        if step.error:
+            super().ended(step)
+        types = Urn.parse(step.urn).types
+        if len(types) > 1 and types[-1].startswith(("aws:", "kubernetes:")):
+            with self._lock:
+                self._counts[types[0].rpartition(":")[2].lower()] += 1
+
+    def summary(self, counts: Mapping[str, int], seconds: float, *, planned: bool = False) -> None:
+        self._print("   " + ", ".join(f"{name} {count}" for name, count in self._counts.most_common()), "")
+        super().summary(counts, seconds, planned=planned)
 
 
 class Silence:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 
-from infra.local.engine.display import SAME_BEFORE, Display, show_outputs, show_step, show_summary
+from infra.local.engine.display import SAME_BEFORE, Display, Overview, show_outputs, show_step, show_summary
 from infra.local.engine.steps import Change, Kind, Step, describe_changes, summarise
 from infra.local.engine.values import UNKNOWN, Properties
 from tests.infra.local.engine.conftest import Site
@@ -87,12 +87,11 @@ def test_changes_are_shown_as_deep_as_they_go_and_those_of_secrets_are_masked() 
 
 def test_properties_without_effect_are_shown_with_the_reason_and_counted(site: Site) -> None:
     stream = io.StringIO()
-    display = Display(stream)
     program = 'Thing("a", scent="rose")\nPaper("p", scent="old")'
     site.write(program)
-    planned = site.deployment(progress=display).preview()
+    planned = site.deployment(progress=Display(stream)).preview()
     assert planned.counts | {"recorded": 1, "partly": 1} == planned.counts
-    result = site.deployment(progress=display).up()
+    result = site.deployment(progress=Display(stream)).up()
     assert result.counts == planned.counts
     said = "     recorded, not at the local target: scent: the cloud cannot smell"
     assert stream.getvalue().splitlines().count(said) == 2
@@ -118,3 +117,29 @@ def test_a_run_prints_plain_lines_where_there_is_no_terminal(site: Site) -> None
     assert " - fake:index:Paper  p  delete" in lines
     assert "\x1b" not in stream.getvalue()
     assert show_outputs({"id": 3, "url": "x"}) == ["    id   3", '    url  "x"']
+
+
+def test_a_reason_is_given_in_full_once_and_referred_to_after_that() -> None:
+    stream = io.StringIO()
+    display = Display(stream)
+    for name in ("lake", "logs"):
+        display.ended(Step(Kind.CREATE, f"{URN}-{name}", without=(("policy", "a condition never bites"),)))
+    assert stream.getvalue().splitlines()[1::2] == [
+        "     recorded, not at the local target: policy: a condition never bites",
+        "     recorded, not at the local target: policy: as above",
+    ]
+
+
+def test_an_overview_counts_the_resources_of_each_component_and_shows_faults() -> None:
+    stream = io.StringIO()
+    overview = Overview(stream)
+    for number in range(3):
+        overview.ended(
+            Step(Kind.CREATE, f"urn:pulumi:dev::shop::mlops:storage:Storage$aws:s3/bucket:Bucket::b{number}")
+        )
+    overview.ended(Step(Kind.CREATE, "urn:pulumi:dev::shop::mlops:storage:Storage::storage"))
+    overview.ended(Step(Kind.CREATE, "urn:pulumi:dev::shop::mlops:registry:Registry$aws:kms/key:Key::k", error="no"))
+    overview.summary({"create": 4, "failed": 1}, 1.0)
+    failed, _, _, counts, total = stream.getvalue().splitlines()
+    assert failed == " + aws:kms/key:Key  k  failed"
+    assert (counts, total.startswith("Resources: + 4 created, 1 failed")) == ("   storage 3, registry 1", True)

@@ -147,8 +147,12 @@ def test_an_interrupted_up_ends_what_is_under_way_begins_nothing_and_can_go_on(s
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     site.provider._hook = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        site.up("a = Thing('a')\nb = Thing('b', target=a.arn)\nThing('c', target=b.arn)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            site.up("a = Thing('a')\nb = Thing('b', target=a.arn)\nThing('c', target=b.arn)")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert site.names() in (["a"], ["a", "b"])
     assert site.state().pending == {}
     site.provider._hook = lambda moment, what: None
