@@ -22,8 +22,7 @@ from infra.local.github.hub import Hub
 from infra.local.github.laptop import APPROVER, AUTHOR, REPOSITORY, host
 from infra.local.github.pulls import PullRequest
 from infra.local.github.results import JobResult, Run
-from pipelines.cli.demo import MODEL
-from pipelines.cli.demo_material import DATASET, own_clone
+from pipelines.cli.demo_material import DATASET, MODEL, own_clone
 from pipelines.cli.github import attach
 from pipelines.cli.images import local_digests
 from pipelines.cli.targets import LocalTarget
@@ -137,6 +136,7 @@ def one_environment(folder: Path) -> Project:
     for name in ("staging", "prod"):
         project.stack_file(name).unlink()
         (folder / RELEASE.replace("dev", name)).unlink()
+    (folder / ".github" / "CODEOWNERS").write_text("* @initech/platform @milton\n")
     # The tests are running already; that they are asked for is what counts.
     edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
     return project
