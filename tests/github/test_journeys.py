@@ -136,7 +136,10 @@ def one_environment(folder: Path) -> Project:
     for name in ("staging", "prod"):
         project.stack_file(name).unlink()
         (folder / RELEASE.replace("dev", name)).unlink()
+    # What every fork changes.
     (folder / ".github" / "CODEOWNERS").write_text("* @initech/platform @milton\n")
+    for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
+        (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
     # The tests are running already; that they are asked for is what counts.
     edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
     return project
