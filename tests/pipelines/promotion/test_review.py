@@ -7,7 +7,8 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.repository import Repository
 from pipelines.promotion.review import contract_changes
-from tests.pipelines.promotion.world import DATASET, ROOT, commit_all
+from tests.forked import PROJECT
+from tests.pipelines.promotion.world import DATASET, commit_all
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def contracts(clone: Path) -> Path:
     """The clone with the example's contract; the file."""
     path = clone / "data-contracts" / f"{DATASET}.odcs.yaml"
     path.parent.mkdir()
-    path.write_text((ROOT / "data-contracts" / path.name).read_text())
+    path.write_text((PROJECT / "data-contracts" / path.name).read_text())
     commit_all(clone, "a contract")
     return path
 
