@@ -33,6 +33,19 @@ def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts:
     assert changes(clone, base) == {f"data-contracts/{contracts.name}": ["age: maximum was 120, is 130"]}
 
 
+def test_a_contract_may_go_when_it_was_deprecated_before_and_not_in_the_same_change(
+    clone: Path, contracts: Path
+) -> None:
+    active = Repository(clone).head()
+    contracts.write_text(contracts.read_text().replace("status: active", "status: deprecated"))
+    commit_all(clone, "deprecated")
+    deprecated = Repository(clone).head()
+    contracts.unlink()
+    commit_all(clone, "gone")
+    name = f"data-contracts/{contracts.name}"
+    assert (changes(clone, deprecated), changes(clone, active)) == ({name: []}, {name: ["the contract is gone"]})
+
+
 def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Path) -> None:
     base = Repository(clone).head()
     contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 110"))
