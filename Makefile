@@ -11,6 +11,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GROUPS := infra pipelines local test
 PINNED := $(GROUPS:%=requirements/%.txt) requirements/uv.txt pyproject.toml
+# Large, and imported by short processes: compiled on all cores at once, instead of by the first of them to come by.
+COMPILED := scipy sklearn skl2onnx pandas onnx pyiceberg botocore pulumi numpy
 # Named by what is pinned, so that another checkout of the same pins finds everything installed.
 INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
 
@@ -29,6 +31,7 @@ $(INSTALLED):
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(GROUPS:%=-r requirements/%.txt)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|backend)/' $(COMPILED:%=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/%)
 	@rm -f $(VENV)/.installed-* && touch $@
 
 .PHONY: demo

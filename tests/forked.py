@@ -1,34 +1,47 @@
-"""The repository as it is right after a fork, whatever was pinned and released in it since."""
+"""A repository as it is right after a fork, whatever was declared, pinned and released in this one since."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+PROJECT = ROOT / "tests" / "project"
+"""The declarations that the tests work on: three environments, a model, its contract and its sample, nothing released.
+
+The repository's own are for whoever forked it to change or delete; only what holds for any of them is tested on them.
+"""
+
+_SKIPPED = shutil.ignore_patterns("__pycache__")
+
 
 def copy_as_forked(to: Path, *more: str) -> Path:
-    """Copy the stacks, the models and the contracts, with no image pinned and nothing released.
+    """Copy the tests' own declarations.
 
     Args:
         to: a folder, made if it is missing.
-        more: other folders of the repository to copy.
+        more: files and folders of this repository to copy as well; of a file that both have, the tests' own is taken.
     """
     to.mkdir(parents=True, exist_ok=True)
-    for file in ROOT.glob("Pulumi*.yaml"):
-        shutil.copy(file, to)
-    for name in ("models", "data-contracts", *more):
-        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return undo_releases(to)
+    for name in more:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, to / name, ignore=_SKIPPED)
+        else:
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+    return _declare(to)
 
 
-def undo_releases(root: Path) -> Path:
-    """Pin no image and release nothing in a copy of the repository; returns it."""
-    for stack in root.glob("Pulumi.*.yaml"):
-        none = r"\1images: {training: null, serving: null}"
-        stack.write_text(re.sub(r"(?m)^( +)images:.*$", none, stack.read_text()))
-    for release in root.glob("models/*/releases/*.yaml"):
-        release.write_text(re.sub(r"(?m)^(bundle|replaces):.*$", r"\1: null", release.read_text()))
+def declare_as_forked(root: Path) -> Path:
+    """Put the tests' own declarations in the place of those in a copy of this repository; returns it."""
+    for folder in ("models", "data-contracts"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for stack in root.glob("Pulumi*.yaml"):
+        stack.unlink()
+    return _declare(root)
+
+
+def _declare(root: Path) -> Path:
+    shutil.copytree(PROJECT, root, dirs_exist_ok=True, ignore=_SKIPPED)
     return root

@@ -25,8 +25,8 @@ from typing import Any
 
 from infra.local.aws.account import Account
 from infra.local.aws.account import start as start_account
-from infra.local.cluster.files import write_private
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 
 LOCK = "running.lock"
 DESCRIPTION = "target.json"
@@ -72,7 +72,7 @@ def supervise(order: Order) -> int:
                 coming.result().stop()
             _answer({"error": error.what, "fix": error.fix})
             return 1
-    write_private(order.home / DESCRIPTION, json.dumps(_description(order, account, described), indent=1) + "\n")
+    write_atomically(order.home / DESCRIPTION, json.dumps(_description(order, account, described), indent=1) + "\n")
     _answer({"ready": True})
     while not ending.wait(_LOOK) and cluster.poll() is None and _is_alive(account):
         pass

@@ -22,11 +22,13 @@ import yaml
 
 from infra.local.supervisor import DESCRIPTION, hold
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
     from infra.local.engine.provider import Provider
 
 REGION = "eu-west-1"
+"""Of an account for a folder that declares no environment."""
 
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
@@ -155,7 +157,7 @@ def start(
     *,
     time_scale: float = 1.0,
     attached: bool = False,
-    region: str = REGION,
+    region: str | None = None,
     aws_port: int = 0,
     kubernetes_port: int = 0,
 ) -> LocalTarget:
@@ -166,11 +168,12 @@ def start(
         root: the repository that it was started for.
         time_scale: rollout pauses last this share of what they declare; 0 < time_scale <= 1.
         attached: it ends with this process. Otherwise it survives, until `stop`.
-        region: of the account.
+        region: of the account; None: where the first environment of `root` is, or `REGION` where it declares none.
         aws_port, kubernetes_port: where to listen on 127.0.0.1; 0 takes a free port.
 
     Raises:
-        MlopsError: a port is in use, it did not come up, or it runs already with another root or time scale.
+        MlopsError: a port is in use, it did not come up, or it runs already with another root or time scale; or what
+            `root` declares of its environments is wrong.
         ValueError: `time_scale` is out of its range.
     """
     if not 0 < time_scale <= 1:
@@ -182,6 +185,7 @@ def start(
         if running is not None:
             return _same(running, root, time_scale)
         forgotten = _forget(home)
+        region = region or _region_of(root)
         arguments = [home, root, time_scale, region, aws_port, kubernetes_port, "attached" if attached else "detached"]
         with (home / "supervisor.log").open("wb") as log:
             process = subprocess.Popen(
@@ -284,6 +288,12 @@ def _described(home: Path, *, was_running: bool = False, forgotten: tuple[str, .
         was_running=was_running,
         forgotten=forgotten,
     )
+
+
+def _region_of(root: Path) -> str:
+    """One account has one region here: where environments are in several, the first one's."""
+    project = Project(root)
+    return project.stack(project.environments[0]).config.region if project.environments else REGION
 
 
 def _same(running: LocalTarget, root: Path, time_scale: float) -> LocalTarget:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.cli.demo_material import DATASET, batches, own_clone
+from pipelines.cli.demo_material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
 from pipelines.cli.github import attach, host
 from pipelines.cli.targets import LocalTarget
 from pipelines.cli.traffic import Callers
@@ -22,8 +22,6 @@ from pipelines.declarations.project import Project
 if TYPE_CHECKING:
     from infra.local.github.pulls import PullRequest
     from infra.local.github.results import Progress, Run
-
-MODEL = "diabetes-progression"
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,14 @@ class Demo:
         self.journey = Journey()
 
     def run(self) -> None:
-        """All of it."""
+        """All of it.
+
+        Raises:
+            MlopsError: the project lacks what the demo shows, or a step of it did not go as it should.
+        """
         from infra.local import target as local_target
 
+        need_the_sample(self.source)
         local_target.stop(self.home)
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
@@ -109,6 +112,7 @@ class Demo:
 
         with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
             self.project = own_clone(self.source, self.scratch / "clone")
+            take_releases_back(self.project)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = local_target.start(self.home, self.project.root, attached=not self.keep)

@@ -9,11 +9,28 @@ import subprocess
 from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import Project
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
 
+MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
 FIRST_BATCH = 400
 """Patients in the first batch; those after them arrive later."""
+
+
+def need_the_sample(project: Project) -> None:
+    """Refuse a project without the model, the contract and the data that the demo shows.
+
+    Raises:
+        MlopsError: one of them is missing.
+    """
+    needed = (project.model_file(MODEL), project.contract_file(DATASET), _sample(project))
+    missing = [str(path.relative_to(project.root)) for path in needed if not path.is_file()]
+    if missing:
+        raise MlopsError(
+            f"the demo shows the sample model, and this repository has no {', no '.join(missing)}",
+            fix="run it in a clone of the template, or bring the sample back from the history of this one",
+        )
 
 
 def own_clone(project: Project, to: Path) -> Project:
@@ -44,12 +61,24 @@ def own_clone(project: Project, to: Path) -> Project:
     return Project(to)
 
 
+def take_releases_back(project: Project) -> None:
+    """Release nothing in any environment: what a repository has released is not in the demo's account."""
+    for model in project.model_names:
+        for environment in project.environments:
+            none = Release(model=model, environment=environment, bundle=None, replaces=None)
+            project.release_file(model, environment).write_text(render_release(none), encoding="utf-8")
+
+
+def _sample(project: Project) -> Path:
+    return project.contracts_folder / "samples" / f"{DATASET}.csv"
+
+
 def batches(project: Project, folder: Path) -> dict[str, Path]:
     """The sample as three batches: most patients with the rows that the contract refuses, the others, and a bad one.
 
     The bad batch keeps the contract, but its outcomes are shuffled: no rule on a row can see that, a gate can.
     """
-    with (project.contracts_folder / "samples" / f"{DATASET}.csv").open(newline="") as file:
+    with _sample(project).open(newline="") as file:
         head, *rows = list(csv.reader(file))
     good = [row for row in rows if row[0].isdigit() and int(row[0]) <= 442]
     outcome = head.index("progression")

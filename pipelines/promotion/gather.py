@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from pipelines.promotion.facts import (
     Runtime,
     SignedStatement,
 )
+from pipelines.promotion.plan import RELEASE_FILE
 from pipelines.promotion.repository import Repository
 from pipelines.promotion.served import count_requests
 from pipelines.promotion.trial import try_bundle
@@ -37,8 +37,6 @@ from pipelines.registry.quarantine import quarantined
 
 T = TypeVar("T")
 D = TypeVar("D", Evaluation, RequestSchema)
-
-RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.images import replace_bytes, replace_file
+from pipelines.declarations.files import write_atomically
 from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, link, read_entry, read_unsigned
 
 FETCHED_AT_ONCE = 8
@@ -49,7 +49,7 @@ def read_history(
     fetched: list[Entry] = []
     if descriptor is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(described, descriptor.model_dump_json())
+        write_atomically(described, descriptor.model_dump_json())
         fetched = fetch_new(folder, model, descriptor, known)
     read = read_entry if verify else read_unsigned
     try:
@@ -96,7 +96,7 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
     if any(b"\n" in content or b"\r" in content for content in envelopes):
         raise BrokenLedgerError(f"a record of {model} in {descriptor.name} is not written as the ledger writes it")
     if envelopes:
-        replace_bytes(_copy(folder, model), b"".join(content + b"\n" for content in (*known, *envelopes)))
+        write_atomically(_copy(folder, model), b"".join(content + b"\n" for content in (*known, *envelopes)))
     return entries
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import Images, StackFile
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 from pipelines.declarations.project import Project
 
 NAMES = ("training", "serving")
@@ -101,26 +100,5 @@ def pin_images(project: Project, environment: str, images: Images) -> bool:
     text, found = re.subn(r"^(\s+)images:.*$", rf"\g<1>{line}", path.read_text(), count=1, flags=re.MULTILINE)
     if not found or parse(text, StackFile, path).config.environment.images != wanted:
         raise MlopsError(f"{path.name} has no line `images: {{training: …, serving: …}}` under mlops:environment")
-    replace_file(path, text)
+    write_atomically(path, text)
     return True
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file wholly or not at all."""
-    replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a file wholly or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            Path(temporary).chmod(path.stat().st_mode & 0o777)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

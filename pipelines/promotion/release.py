@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.promotion.images import replace_file
 from pipelines.registry import bundles, evidence
 
 
@@ -56,5 +56,5 @@ def release(
     if named != bundle:
         changed = Release(model=model, environment=environment, bundle=bundle, replaces=named)
         path.parent.mkdir(exist_ok=True)
-        replace_file(path, render_release(changed))
+        write_atomically(path, render_release(changed))
     return path

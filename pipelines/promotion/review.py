@@ -14,6 +14,9 @@ from pipelines.promotion.repository import Repository
 
 CONTRACT_FILES = "data-contracts/"
 
+ENDING = ("deprecated", "retired")
+"""The statuses of a contract that may go: whoever relied on it was told."""
+
 LONGEST_PREVIEWS = 45_000
 """Characters of all previews of a comment together."""
 
@@ -64,7 +67,8 @@ def contract_changes(repository: Repository, base: str, files: Sequence[str]) ->
         path = Path(name)
         old = _contract_before(repository, before, name)
         if not repository.has_file("HEAD", name):
-            found[name] = ["the contract is gone"]
+            announced = old is not None and old.status in ENDING
+            found[name] = [] if announced else ["the contract is gone"]
             continue
         new = parse(repository.file_at("HEAD", name), Contract, path)
         found[name] = [str(change) for change in breaking_changes(old, new)] if old is not None else []
@@ -91,7 +95,8 @@ def refuse_broken(contracts: Mapping[str, Sequence[str]]) -> None:
     if broken:
         raise MlopsError(
             "a data contract breaks: " + "; ".join(broken),
-            fix="keep the promise, or start a new dataset beside it, to which its consumers move in their own time",
+            fix="keep the promise, or start a new dataset beside it, to which its consumers move in their own time; "
+            "a contract may go when `status: deprecated` was merged before",
         )
 
 

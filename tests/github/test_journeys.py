@@ -22,15 +22,13 @@ from infra.local.github.hub import Hub
 from infra.local.github.laptop import APPROVER, AUTHOR, REPOSITORY, host
 from infra.local.github.pulls import PullRequest
 from infra.local.github.results import JobResult, Run
-from pipelines.cli.demo import MODEL
-from pipelines.cli.demo_material import DATASET, own_clone
+from pipelines.cli.demo_material import DATASET, MODEL, own_clone
 from pipelines.cli.github import attach
 from pipelines.cli.images import local_digests
 from pipelines.cli.targets import LocalTarget
 from pipelines.declarations.project import Project
-from tests.forked import undo_releases
+from tests.forked import ROOT, declare_as_forked
 
-ROOT = Path(__file__).parents[2]
 AUDIT, TRAINING = "41 5 * * *", "17 4 * * 1"
 RELEASE = f"models/{MODEL}/releases/dev.yaml"
 LAKE = "mlops-dev-lake-123456789012"
@@ -42,6 +40,7 @@ class Story:
 
     Attributes:
         hub: the laptop's GitHub.
+        source: what it hosts, as its first commit.
         clone: of somebody who works on the repository.
         acts: name → the runs of an act, as they ended.
         pulls: head → pull request, as it was opened.
@@ -52,6 +51,7 @@ class Story:
     """
 
     hub: Hub
+    source: Path
     clone: Path
     acts: dict[str, list[Run]] = field(default_factory=dict)
     pulls: dict[str, PullRequest] = field(default_factory=dict)
@@ -131,12 +131,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def one_environment(folder: Path) -> Project:
-    """This repository with `dev` alone; what others would add is the same again."""
-    project = own_clone(Project(ROOT), folder)
-    undo_releases(folder)
+    """This repository's code, with the tests' own declarations of `dev` alone; others would add the same again."""
+    project = Project(declare_as_forked(own_clone(Project(ROOT), folder).root))
     for name in ("staging", "prod"):
         project.stack_file(name).unlink()
         (folder / RELEASE.replace("dev", name)).unlink()
+    # What every fork changes.
+    (folder / ".github" / "CODEOWNERS").write_text("* @initech/platform @milton\n")
+    for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
+        (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
     # The tests are running already; that they are asked for is what counts.
     edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
     return project
@@ -156,7 +159,7 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
 
     hub = attach(here, on_step=lambda step: None)
     host(hub, project.root, region=running.region, roles=roles)
-    return Story(hub, hub.clone(folder / "clone", AUTHOR))
+    return Story(hub, project.root, hub.clone(folder / "clone", AUTHOR))
 
 
 def client(service: str) -> Any:
@@ -255,7 +258,7 @@ def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
     pull = story.pulls["images"]
     assert (pull.author, pull.title) == ("mlops[bot]", "Pin the images")
     assert story.hub.forge.files(pull) == ("Pulumi.dev.yaml",)
-    digests = local_digests(Project(ROOT))
+    digests = local_digests(Project(story.source))
     assert f"training: `{digests.training}`" in pull.body
     pinned = (story.hub.forge.file(pull.head_sha, "Pulumi.dev.yaml") or b"").decode()
     assert f"images: {{training: {digests.training}, serving: {digests.serving}}}" in pinned

@@ -1,4 +1,4 @@
-"""The graphs of every environment, recorded once: with every model released everywhere, and as the repository is."""
+"""The graphs of every environment, recorded once: with every model released everywhere, and with nothing pinned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which images are pinned and bundles released."""
+    """A project in which images are pinned and bundles released."""
     return release_everywhere(copy_as_forked(tmp_path_factory.mktemp("released") / "project"))
 
 

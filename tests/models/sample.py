@@ -11,14 +11,26 @@ from pipelines.data.reading import read_batch
 from pipelines.data.validate import validate
 from pipelines.declarations.bundle import Bundle, DatasetVersion
 from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.training.job import make_bundle
 
 
 def good_rows(project: Project, dataset: str, scratch: Path) -> pa.Table:
-    """The rows of a dataset's sample that its contract accepts."""
+    """The rows of a dataset's sample that its contract accepts.
+
+    Raises:
+        MlopsError: there is not one sample.
+    """
     contract = project.contract(dataset)
-    (sample,) = sorted((project.contracts_folder / "samples").glob(f"{dataset}.*"))
+    samples = sorted((project.contracts_folder / "samples").glob(f"{dataset}.*"))
+    if len(samples) != 1:
+        found = ", ".join(path.name for path in samples) or "none"
+        raise MlopsError(
+            f"the tests train on one sample of {dataset}; found {found} in data-contracts/samples",
+            fix=f"put a batch as it arrives at data-contracts/samples/{dataset}.csv, without personal data",
+        )
+    (sample,) = samples
     with validate(read_batch(sample, contract, scratch), contract, scratch) as validation:
         return validation.good_rows().read_all()
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 
 if TYPE_CHECKING:
     from infra.local.aws.emulator import Emulator, Key
@@ -142,9 +142,9 @@ def write_account(home: Path, emulator: Emulator, region: str) -> None:
     from infra.local.aws.access.principals import ACCOUNT
 
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write_private(home / "credentials", _profile(emulator.operator))
-    _write_private(home / "pod-identity-credentials", _profile(emulator.pod_identity))
-    _write_private(
+    write_atomically(home / "credentials", _profile(emulator.operator))
+    write_atomically(home / "pod-identity-credentials", _profile(emulator.pod_identity))
+    write_atomically(
         home / "config", f"[default]\nregion = {region}\nendpoint_url = {emulator.endpoint}\nretry_mode = standard\n"
     )
     description = {
@@ -154,24 +154,11 @@ def write_account(home: Path, emulator: Emulator, region: str) -> None:
         "region": region,
         "account": ACCOUNT,
     }
-    _write_private(home / _DESCRIPTION, json.dumps(description, indent=1) + "\n")
+    write_atomically(home / _DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
 def _profile(key: Key) -> str:
     return f"[default]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n"
-
-
-def _write_private(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _described(home: Path, process: subprocess.Popen[bytes] | None) -> Account:

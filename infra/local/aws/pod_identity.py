@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 
 FILE = "pod-identity.json"
 
@@ -111,9 +110,4 @@ def _changing(home: Path) -> Iterator[dict[str, tuple[Association, ...]]]:
         text = json.dumps(
             {cluster: [_written(item) for item in items] for cluster, items in sorted(found.items())}, indent=1
         )
-        handle, temporary = tempfile.mkstemp(dir=home, prefix=f".{FILE}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(home / FILE)
+        write_atomically(home / FILE, text + "\n")

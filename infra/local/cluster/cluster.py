@@ -22,7 +22,6 @@ from infra.local.cluster.api import Api
 from infra.local.cluster.controller import Controller
 from infra.local.cluster.cron_jobs import CronJobs
 from infra.local.cluster.deployments import Deployments
-from infra.local.cluster.files import write_private
 from infra.local.cluster.garbage import GarbageCollector
 from infra.local.cluster.identity import PodIdentityAgent
 from infra.local.cluster.images import EcrImages, Images
@@ -34,6 +33,7 @@ from infra.local.cluster.rollouts import Rollouts
 from infra.local.cluster.router import Router
 from infra.local.cluster.store import Store
 from infra.local.cluster.supported import NOT_ACTED_UPON
+from pipelines.declarations.files import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -154,14 +154,14 @@ class Cluster:
             "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
             "current-context": NAME,
         }
-        write_private(self._home / "kubeconfig", yaml.safe_dump(config))
+        write_atomically(self._home / "kubeconfig", yaml.safe_dump(config))
         description = {
             "endpoint": self.endpoint,
             "incarnation": self.incarnation,
             "pid": os.getpid(),
             "timeScale": self._time_scale,
         }
-        write_private(self._folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+        write_atomically(self._folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
     def _remove_files(self) -> None:
         """Takes away what was written, unless another cluster has written there since."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from infra.local.engine import state
 from infra.local.engine.resources import Contents, Pending, ResourceState
 from infra.local.engine.sealing import Seal
 from infra.local.engine.state import Encoder
+from pipelines.declarations import files
 from pipelines.declarations.errors import MlopsError
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Ledger:
                 return
             with self._lock:
                 reached, data = self.changes, self._encoder.encode(self.contents)
-            state.write_atomically(self._path, data)
+            files.write_atomically(self._path, data)
             self._written = reached
 
     def known(self, urn: str) -> ResourceState | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import fields
@@ -205,22 +204,6 @@ def _decode_properties(document: dict[str, Any], seal: Seal) -> Properties:
     for path in sorted(paths, key=len, reverse=True):
         values = _with(values, path, seal.open(sealed[paths[path]]))
     return Properties(values, frozenset(paths))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file as a whole: a reader, or a crash at any moment, finds the old bytes or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def stack_outputs(home: Path, stack: str, *, reveal: bool = False) -> dict[str, Any]:

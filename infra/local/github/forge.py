@@ -39,8 +39,9 @@ from infra.local.github.git import (
 from infra.local.github.processes import alive, identity
 from infra.local.github.pulls import MergeFacts, PullRequest, Review, blockers
 from infra.local.github.settings import Settings
-from infra.local.github.store import State, Store, write_atomically
+from infra.local.github.store import State, Store
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 
 MAIN = "main"
 WORKFLOWS = ".github/workflows/"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.github.actions import Answer, Call, Twin
+from infra.local.github.codeowners import PLACES, read_rules
 from infra.local.github.hub import Hub
 from infra.local.github.results import Progress
 from infra.local.github.settings import Protection, Settings
@@ -72,14 +73,13 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
         MlopsError: there is a repository already.
     """
     environments = tuple(roles.deploy)
-    teams = {f"acme/{team}": PEOPLE for team in ("ml-platform", "data-science", "ml-approvers", "security")}
     hub.create(
         source,
         REPOSITORY,
         Settings(
             protection=Protection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
             users=PEOPLE,
-            teams=teams,
+            teams=dict.fromkeys(_owners(source), PEOPLE),
             environments={"preview": (), **dict.fromkeys(environments, ("main",))},
         ),
     )
@@ -92,6 +92,13 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
         hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
         # Not for the whole repository: whoever may push a branch could use it, and the app may push to main.
         hub.set_secret("APP_PRIVATE_KEY", app.private_key, name)
+
+
+def _owners(source: Path) -> set[str]:
+    """Everybody whom a repository's CODEOWNERS names: the people of the laptop stand in for them."""
+    files = [source / place for place in PLACES]
+    text = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+    return {owner for rule in read_rules(text) for owner in rule.owners}
 
 
 def twins(build: Build) -> dict[str, Twin]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.local.github.store import write_atomically
 from infra.local.github.trust import ISSUER
+from pipelines.declarations.files import write_atomically
 
 LIFETIME_SECONDS = 300
 """As long as GitHub's own tokens last."""

@@ -27,10 +27,11 @@ from infra.local.github.matrix import legs
 from infra.local.github.processes import alive, end_tracked, identity
 from infra.local.github.reading import read_workflow
 from infra.local.github.results import JobResult, Run
-from infra.local.github.store import State, write_atomically
+from infra.local.github.store import State
 from infra.local.github.vault import Vault
 from infra.local.github.workflow import Concurrency, Job, Workflow
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 
 _WATCH = 0.03
 """Seconds between looks at the state while runs go on."""

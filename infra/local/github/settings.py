@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         protection: the rules of the default branch, or None.
         users: who may write to the repository.
-        teams: `owner/team` → its members.
+        teams: `owner/team` → its members; by a login instead, who stands in for one person.
         private: reading needs a token too.
         write_by_default: GITHUB_TOKEN may write where a workflow says nothing about permissions.
         actions_open_pull_requests: "Allow GitHub Actions to create and approve pull requests".

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from infra.local.github.store import write_atomically
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

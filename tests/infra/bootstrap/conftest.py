@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,10 +23,10 @@ from infra.local.github.oidc import Issuer
 from infra.local.github.trust import AUDIENCE, ISSUER
 from infra.policies import PlannedResource
 from tests.forked import copy_as_forked
-from tests.infra.recording import ROOT, release_everywhere
+from tests.infra.recording import release_everywhere
 
 REPOSITORY = "acme/mlops"
-"""As `Pulumi.account.yaml` says."""
+"""As the tests' `Pulumi.account.yaml` says."""
 
 
 def subject(name: str, repository: str = REPOSITORY) -> str:
@@ -117,7 +116,7 @@ class Ready:
     Attributes:
         account: the account.
         home: of the local target.
-        project: a copy of this repository in which everything is released.
+        project: one in which everything is released.
         outputs: what the bootstrap exports.
         graph: the resources that the bootstrap made.
         issuer: GitHub's.
@@ -183,9 +182,7 @@ class Ready:
 @pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     home = tmp_path_factory.mktemp("account")
-    project = release_everywhere(copy_as_forked(home / "project"))
-    (project / "infra").mkdir()
-    shutil.copy(ROOT / "infra" / "__main__.py", project / "infra")
+    project = release_everywhere(copy_as_forked(home / "project", "infra/__main__.py", "infra/bootstrap"))
     account = start(home / "aws")
     try:
         made: list[Any] = []
@@ -195,7 +192,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
             return ()
 
         bootstrap = Deployment(
-            ROOT / "infra" / "bootstrap",
+            project / "infra" / "bootstrap",
             ACCOUNT_STACK,
             {"aws": AwsProvider(account.environ(), account.home)},
             home,

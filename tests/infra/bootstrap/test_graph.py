@@ -17,9 +17,10 @@ from infra.policies import PlannedResource, violations
 from infra.policies.iam import policies_of
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from tests.forked import PROJECT
 from tests.infra.bootstrap.conftest import Ready
 from tests.infra.conftest import ENVIRONMENTS
-from tests.infra.recording import ACCOUNT, REGION, ROOT, Recording
+from tests.infra.recording import ACCOUNT, REGION, Recording
 
 ROLE = "aws:iam/role:Role"
 POLICY = "aws:iam/rolePolicy:RolePolicy"
@@ -33,8 +34,8 @@ def named(ready: Ready, type_: str) -> dict[str, PlannedResource]:
 
 
 def estate(**changes: Any) -> Estate:
-    """The account as this repository declares it."""
-    project = Project(ROOT)
+    """The account as the tests' project declares it."""
+    project = Project(PROJECT)
     terms = AccountConfig(repository="acme/mlops", owner="us", cost_centre="1")
     where = (ACCOUNT, REGION, "aws")
     environments = []
@@ -87,12 +88,9 @@ def test_every_role_stays_below_the_quota_of_its_policies(ready: Ready) -> None:
         assert sum(len(json.dumps(one, separators=(",", ":"))) for one in documents) < LONGEST_POLICIES
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_stack_seals_its_secrets_with_the_key_that_the_bootstrap_makes(ready: Ready, environment: str) -> None:
+def test_the_key_of_the_state_has_the_name_by_which_stacks_know_it(ready: Ready) -> None:
     (alias,) = named(ready, "aws:kms/alias:Alias").values()
     assert alias.at("name") == STATE_ALIAS
-    stack = Project(ROOT).stack(environment)
-    assert stack.secrets_provider == f"awskms://{STATE_ALIAS}?region={stack.config.region}"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -13,7 +13,7 @@ from infra.local.aws.account import start
 from infra.local.aws.cloud import Cloud
 from infra.local.aws.provider import AwsProvider
 from infra.local.engine.display import Silence
-from tests.infra.recording import ROOT
+from tests.forked import PROJECT, copy_as_forked
 
 
 class Notices(Silence):
@@ -29,6 +29,7 @@ class Notices(Silence):
 def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    root = copy_as_forked(tmp_path / "project", "infra/bootstrap")
     account = start(tmp_path / "aws")
     try:
         provider = AwsProvider(account.environ(), account.home)
@@ -37,11 +38,11 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
         monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
         first, again = Notices(), Notices()
-        deploy.prepare_account(ROOT, tmp_path, first)
-        deploy.prepare_account(ROOT, tmp_path, again)
+        deploy.prepare_account(root, tmp_path, first)
+        deploy.prepare_account(root, tmp_path, again)
         assert [len(notices.said) for notices in (first, again)] == [1, 0]
 
-        roles = deploy.bootstrap(ROOT, tmp_path, "initech/models")
+        roles = deploy.bootstrap(root, tmp_path, "initech/models")
         iam: Any = Cloud(account.environ(), account.home).client("iam")
         for name, arn in {**roles.deploy, "preview": roles.preview}.items():
             trust = iam.get_role(RoleName=arn.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
@@ -54,5 +55,5 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
 def test_a_job_of_a_workflow_does_not_make_its_own_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     notices = Notices()
-    deploy.prepare_account(ROOT, tmp_path, notices)  # no target runs here, which would be said
+    deploy.prepare_account(PROJECT, tmp_path, notices)  # no target runs here, which would be said
     assert notices.said == []

@@ -14,18 +14,25 @@ from infra.local.aws.images import Context, keep
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context
 from pipelines.training.job import source_of
-from tests.infra.recording import ROOT
+from tests.forked import copy_as_forked
 
 MODEL = "diabetes-progression"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A checkout with this repository's code."""
+    folder = tmp_path_factory.mktemp("checkout")
+    return Project(copy_as_forked(folder, "infra", "pipelines", "requirements", ".dockerignore"))
+
+
+@pytest.fixture(scope="module")
+def images(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Name → folder with what the image holds."""
-    project, home = Project(ROOT), tmp_path_factory.mktemp("aws")
+    home = tmp_path_factory.mktemp("aws")
     contexts = {name: build_context(project, name) for name in ("training", "serving")}
     return {
-        name: keep(Context.of(name, built.files, ROOT, dockerfile=built.dockerfile), home)
+        name: keep(Context.of(name, built.files, project.root, dockerfile=built.dockerfile), home)
         for name, built in contexts.items()
     }
 
@@ -61,13 +68,15 @@ print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.split(".
     assert all(file.is_relative_to(images[image]) for file in files)
 
 
-def test_what_a_bundle_says_of_its_source_is_the_same_in_the_image_and_in_a_checkout(images: dict[str, Path]) -> None:
+def test_what_a_bundle_says_of_its_source_is_the_same_in_the_image_and_in_a_checkout(
+    project: Project, images: dict[str, Path]
+) -> None:
     code = f"""
 from pipelines.declarations.project import Project
 from pipelines.training.job import source_of
 print(source_of(Project.find(), {MODEL!r}).model_dump_json())
 """
-    assert json.loads(run(images["training"], code)) == source_of(Project(ROOT), MODEL).model_dump()
+    assert json.loads(run(images["training"], code)) == source_of(project, MODEL).model_dump()
 
 
 def test_an_image_leaves_out_what_its_pods_do_not_need(images: dict[str, Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from pipelines.cli.targets import AwsTarget
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-
-ROOT = Path(__file__).parents[3]
+from tests.forked import copy_as_forked
 
 PROGRAM = """#!{python}
 import json, os, pathlib, sys
@@ -32,9 +30,7 @@ else:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    for file in ROOT.glob("Pulumi*.yaml"):
-        shutil.copy(file, tmp_path)
-    return Project(tmp_path)
+    return Project(copy_as_forked(tmp_path))
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path:

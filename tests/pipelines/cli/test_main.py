@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import VERBS, mlops
-from tests.pipelines.promotion.world import commit_all, make_repository
+from tests.forked import PROJECT, ROOT
+from tests.pipelines.promotion.world import DATASET, MODEL, commit_all, make_repository
 
-ROOT = Path(__file__).parents[3]
 
-
-def run(*arguments: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
     import os
 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLOPS_", "KUBE"))}
@@ -69,6 +69,27 @@ def test_since_a_commit_a_contract_may_take_nothing_from_its_consumers(tmp_path:
     done = run("check", "--base", "HEAD^", cwd=tmp_path / "clone")
     assert done.returncode == 1
     assert "a data contract breaks: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
+
+
+def test_a_contract_may_go_only_after_its_consumers_were_told(tmp_path: Path) -> None:
+    project = make_repository(tmp_path)
+    contract = project.contract_file(DATASET)
+    shutil.rmtree(project.models_folder / MODEL)
+    said = contract.read_text()
+    contract.unlink()
+    commit_all(project.root, "Remove")
+    done = run("check", "--base", "HEAD^", cwd=project.root)
+    assert done.returncode == 1
+    assert f"a data contract breaks: data-contracts/{contract.name}: the contract is gone" in done.stderr
+    assert "when `status: deprecated` was merged before" in done.stderr
+    contract.write_text(said.replace("status: active", "status: deprecated"))
+    commit_all(project.root, "Deprecate")
+    contract.unlink()
+    commit_all(project.root, "Remove")
+    done = run("check", "--base", "HEAD^", cwd=project.root)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run("check", "--base", "HEAD~3", cwd=project.root)
+    assert done.returncode == 1, "nobody was told before all of that"
 
 
 @pytest.mark.parametrize("verb", ["up", "preview", "deploy", "output"])

@@ -13,8 +13,6 @@ from pipelines.declarations.project import Project
 from tests.forked import copy_as_forked
 from tests.models.test_every_model import check_model
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:

@@ -1,12 +1,10 @@
-"""How `data-contracts/samples/diabetes-patients.csv` was made: `python -m tests.pipelines.data.diabetes_sample`.
+"""How `samples/diabetes-patients.csv` was made, the tests' own and the repository's; run it, and it prints the file.
 
 The 442 patients of the study (Efron, Hastie, Johnstone, Tibshirani: Least Angle Regression, 2004) as scikit-learn has
 them, in the units they were measured in, and then rows that the contract must refuse.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 COLUMNS = ("patient_id", "age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "progression")
 
@@ -36,6 +34,4 @@ def sample() -> str:
 
 
 if __name__ == "__main__":
-    path = Path("data-contracts/samples/diabetes-patients.csv")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(sample())
+    print(sample(), end="")

@@ -28,10 +28,11 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.aws import EmulatedAccount, make_environment, make_table
+from tests.forked import PROJECT, ROOT
 from tests.pipelines.data.contracts import column, contract
 
 CONTRACT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"))
-PROJECT = Project.find(Path(__file__))
+DECLARED = Project(PROJECT)
 
 
 @pytest.fixture
@@ -277,9 +278,9 @@ def test_a_job_that_is_killed_and_runs_again_leaves_no_row_twice_and_loses_none(
     dev: EnvironmentDescriptor, tmp_path: Path, name: str, when: str, occurrence: int, committed: bool
 ) -> None:
     batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b", "3,30,c")
-    environ = {**os.environ, "MLOPS_ENVIRONMENT": dev.model_dump_json()}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": dev.model_dump_json()}
     arguments = [sys.executable, "-c", KILLED, name, when, str(occurrence)]
-    done = subprocess.run(arguments, cwd=PROJECT.root, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (find_batch(open_table(dev, "visits"), batch) is not None) == committed
     run(dev)
@@ -348,11 +349,11 @@ def test_lineage_that_cannot_be_written_does_not_fail_the_job(dev: EnvironmentDe
 def test_the_command_tells_what_became_of_a_file_and_fails_only_when_one_was_refused(
     account: EmulatedAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    declared = PROJECT.contract("diabetes-patients")
+    declared = DECLARED.contract("diabetes-patients")
     dev = make_environment("dev", declared)
     monkeypatch.setenv("MLOPS_ENVIRONMENT", dev.model_dump_json())
-    monkeypatch.chdir(PROJECT.root)
-    collect(dev, declared.name, PROJECT.contracts_folder / "samples" / "diabetes-patients.csv")
+    monkeypatch.chdir(PROJECT)
+    collect(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
     assert command.main(["ingest", declared.name]) == 0
     said = capsys.readouterr().out
     assert "diabetes-patients.csv: 442 of 447 rows are in the table" in said
@@ -376,7 +377,7 @@ def test_the_command_tells_what_became_of_a_file_and_fails_only_when_one_was_ref
 def test_the_command_answers_a_mistake_with_an_error_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: str, environment: str, says: str
 ) -> None:
-    monkeypatch.chdir(PROJECT.root)
+    monkeypatch.chdir(PROJECT)
     monkeypatch.setenv("MLOPS_ENVIRONMENT", environment)
     assert command.main(["ingest", dataset]) == 1
     error = capsys.readouterr().err
@@ -410,12 +411,12 @@ def test_a_snapshot_that_is_not_there_is_an_error_that_names_those_that_are(
 
 
 def test_the_job_as_a_process_takes_a_batch_in_without_loading_pandas(dev: EnvironmentDescriptor) -> None:
-    declared = PROJECT.contract("diabetes-patients")
+    declared = DECLARED.contract("diabetes-patients")
     make_table(dev, declared)
-    collect(dev, declared.name, PROJECT.contracts_folder / "samples" / "diabetes-patients.csv")
-    environ = {**os.environ, "MLOPS_ENVIRONMENT": dev.model_dump_json()}
+    collect(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": dev.model_dump_json()}
     arguments = [sys.executable, "-X", "importtime", "-m", "pipelines.data", "ingest", declared.name]
-    done = subprocess.run(arguments, cwd=PROJECT.root, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "442 of 447 rows" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

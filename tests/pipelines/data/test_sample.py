@@ -5,10 +5,11 @@ from pathlib import Path
 from pipelines.data.reading import read_batch
 from pipelines.data.validate import validate
 from pipelines.declarations.project import Project
+from tests.forked import PROJECT
 from tests.pipelines.data.diabetes_sample import sample
 
-PROJECT = Project.find(Path(__file__))
-SAMPLE = PROJECT.contracts_folder / "samples" / "diabetes-patients.csv"
+DECLARED = Project(PROJECT)
+SAMPLE = DECLARED.contracts_folder / "samples" / "diabetes-patients.csv"
 
 
 def test_the_sample_is_the_study_as_scikit_learn_has_it_and_the_rows_listed_as_refused() -> None:
@@ -16,7 +17,7 @@ def test_the_sample_is_the_study_as_scikit_learn_has_it_and_the_rows_listed_as_r
 
 
 def test_of_the_sample_the_study_is_good_and_each_other_row_has_a_reason_of_its_own(tmp_path: Path) -> None:
-    contract = PROJECT.contract("diabetes-patients")
+    contract = DECLARED.contract("diabetes-patients")
     with validate(read_batch(SAMPLE, contract, tmp_path), contract, tmp_path) as checked:
         summary = checked.summary
         assert [row["patient_id"] for row in checked.good_rows().read_all().to_pylist()] == list(range(1, 443))

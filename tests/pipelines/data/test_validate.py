@@ -23,6 +23,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.bench import contract as bench
+from tests.forked import PROJECT
 from tests.pipelines.data.contracts import column, contract
 
 Reasons = dict[int, list[tuple[str, str, str]]]
@@ -310,7 +311,7 @@ def test_a_parquet_file_that_is_damaged_inside_is_refused_or_its_rows_are_and_no
 def test_the_check_finds_as_many_bad_rows_as_sql_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "patients.parquet"
     bench.generate(path, 20_000)
-    declared = Project.find(Path(__file__)).contract("diabetes-patients")
+    declared = Project(PROJECT).contract("diabetes-patients")
     assert bench.by_contract(path, declared) == bench.by_hand(path) == 20
 
 

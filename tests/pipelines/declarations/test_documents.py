@@ -12,9 +12,9 @@ from pipelines.declarations.documents import LARGEST_DOCUMENT, dotted, parse, pa
 from pipelines.declarations.errors import DeclarationError, Problem
 from pipelines.declarations.model import Model
 from pipelines.declarations.release import Release
+from tests.forked import PROJECT
 
-ROOT = Path(__file__).parents[3]
-MODEL = (ROOT / "models" / "diabetes-progression" / "model.yaml").read_text()
+MODEL = (PROJECT / "models" / "diabetes-progression" / "model.yaml").read_text()
 HERE = Path("models/m/model.yaml")
 
 

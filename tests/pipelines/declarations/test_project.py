@@ -12,9 +12,8 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from tests.forked import copy_as_forked
+from tests.forked import ROOT, copy_as_forked
 
-ROOT = Path(__file__).parents[3]
 DIGEST = "sha256:" + "a" * 64
 
 

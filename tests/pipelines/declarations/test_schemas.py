@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -11,15 +12,18 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard
 
 from pipelines.declarations.schemas import FOLDER, json_schemas, outdated_schemas
+from tests.forked import PROJECT, ROOT
 
-ROOT = Path(__file__).parents[3]
-
+KINDS = {
+    "models/*/model.yaml": "model",
+    "models/*/releases/*.yaml": "release",
+    "data-contracts/*.odcs.yaml": "contract",
+    "Pulumi.*.yaml": "stack",
+}
 FILES = [
-    *((path, "model") for path in ROOT.glob("models/*/model.yaml")),
-    *((path, "release") for path in ROOT.glob("models/*/releases/*.yaml")),
-    *((path, "contract") for path in ROOT.glob("data-contracts/*.odcs.yaml")),
-    *((path, "stack") for path in ROOT.glob("Pulumi.*.yaml")),
+    (path, kind) for root in (ROOT, PROJECT) for pattern, kind in KINDS.items() for path in sorted(root.glob(pattern))
 ]
+"""Of the repository, whatever it declares, and of the tests' own project."""
 
 
 def test_the_exported_schemas_are_what_the_types_say() -> None:
@@ -31,12 +35,11 @@ def test_the_exported_schemas_are_what_the_types_say() -> None:
 def test_an_editor_that_follows_the_schema_accepts_every_declaration(path: Path, kind: str) -> None:
     schema = json.loads((FOLDER / f"{kind}.schema.json").read_text())
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
-    first = path.read_text().splitlines()[0]
-    named = path.parent / first.partition("$schema=")[2]
-    assert named.resolve() == FOLDER / f"{kind}.schema.json"
+    for named in re.findall(r"yaml-language-server: \$schema=(\S+)", path.read_text()):
+        assert (path.parent / named).resolve() == FOLDER / f"{kind}.schema.json", f"an editor does not find {named}"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("data-contracts/*.odcs.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path, kind in FILES if kind == "contract"], ids=lambda path: path.name)
 def test_the_open_data_contract_standard_reads_our_contracts(path: Path) -> None:
     contract = OpenDataContractStandard.from_file(str(path))
     assert contract.apiVersion == "v3.1.0"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import stat
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,8 @@ import pytest
 from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion import images as module
-from pipelines.promotion.images import build_context, pin_images, replace_bytes, replace_file
-from tests.forked import undo_releases
-from tests.pipelines.promotion.world import ROOT
+from pipelines.promotion.images import build_context, pin_images
+from tests.forked import PROJECT
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
@@ -26,12 +23,12 @@ def write(root: Path, *names: str) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """Two images' recipes, and a few files."""
-    for path in ROOT.glob("Pulumi*.yaml"):
+    for path in PROJECT.glob("Pulumi*.yaml"):
         shutil.copy(path, tmp_path)
     write(tmp_path, "a.py", "code/one.py", "code/deep/two.py", "code/deep/__pycache__/two.pyc", "data/rows.csv")
     for name in ("training", "serving"):
         write(tmp_path, f"pipelines/{name}/Dockerfile")
-    return Project(undo_releases(tmp_path))
+    return Project(tmp_path)
 
 
 def recipe(project: Project, *lines: str, ignored: str | None = None) -> None:
@@ -204,39 +201,3 @@ def test_without_a_line_of_images_it_says_which_one_is_needed(project: Project) 
     assert caught.value.what == (
         "Pulumi.dev.yaml has no line `images: {training: …, serving: …}` under mlops:environment"
     )
-
-
-# --- writing files ----------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_written_wholly_and_keeps_its_mode(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    replace_file(path, "é\n")
-    assert path.read_bytes() == "é\n".encode()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600, "a new one is nobody else's business"
-    path.chmod(0o751)
-    replace_bytes(path, b"\xff")
-    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"\xff", 0o751)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("swept", [False, True])
-def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: bool
-) -> None:
-    path = tmp_path / "file"
-    path.write_text("before")
-    seen: list[str] = []
-
-    def full(handle: int) -> None:
-        seen.extend(p.name for p in tmp_path.iterdir() if p != path)
-        assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"after", "it is on its way to the disk"
-        if swept:
-            (tmp_path / seen[0]).unlink()
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(OSError, match="the disk is full"):
-        replace_file(path, "after")
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-    assert [name.startswith(".file.") for name in seen] == [True], "beside it, under a name that nobody lists"

@@ -9,7 +9,8 @@ from pipelines.declarations.project import Project
 from pipelines.promotion.images import pin_images
 from pipelines.promotion.plan import environments_to_deploy, models_to_train
 from pipelines.promotion.repository import Repository
-from tests.pipelines.promotion.world import MODEL, RELEASE, ROOT, commit_all, make_repository
+from tests.forked import PROJECT
+from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, make_repository
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def project(tmp_path: Path) -> Project:
     ],
 )
 def test_a_change_is_deployed_where_it_may_change_something(files: list[str], environments: tuple[str, ...]) -> None:
-    assert environments_to_deploy(Project(ROOT), files) == environments
+    assert environments_to_deploy(Project(PROJECT), files) == environments
 
 
 def test_models_are_trained_when_the_environment_that_trains_pins_another_image(project: Project) -> None:

@@ -26,7 +26,6 @@ from tests.signed import (
     with_empty_registry,
 )
 
-ROOT = Path(__file__).parents[3]
 MODEL = "diabetes-progression"
 Environments = dict[str, EnvironmentDescriptor]
 
@@ -45,7 +44,7 @@ def environments(provisioned: Environments) -> Environments:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """The repository's declarations in a git repository of their own."""
+    """The tests' own declarations in a git repository of their own."""
     copy_as_forked(tmp_path)
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]

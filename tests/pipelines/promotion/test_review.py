@@ -7,7 +7,8 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.repository import Repository
 from pipelines.promotion.review import contract_changes
-from tests.pipelines.promotion.world import DATASET, ROOT, commit_all
+from tests.forked import PROJECT
+from tests.pipelines.promotion.world import DATASET, commit_all
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def contracts(clone: Path) -> Path:
     """The clone with the example's contract; the file."""
     path = clone / "data-contracts" / f"{DATASET}.odcs.yaml"
     path.parent.mkdir()
-    path.write_text((ROOT / "data-contracts" / path.name).read_text())
+    path.write_text((PROJECT / "data-contracts" / path.name).read_text())
     commit_all(clone, "a contract")
     return path
 
@@ -30,6 +31,19 @@ def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts:
     contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 130"))
     commit_all(clone, "weaker")
     assert changes(clone, base) == {f"data-contracts/{contracts.name}": ["age: maximum was 120, is 130"]}
+
+
+def test_a_contract_may_go_when_it_was_deprecated_before_and_not_in_the_same_change(
+    clone: Path, contracts: Path
+) -> None:
+    active = Repository(clone).head()
+    contracts.write_text(contracts.read_text().replace("status: active", "status: deprecated"))
+    commit_all(clone, "deprecated")
+    deprecated = Repository(clone).head()
+    contracts.unlink()
+    commit_all(clone, "gone")
+    name = f"data-contracts/{contracts.name}"
+    assert (changes(clone, deprecated), changes(clone, active)) == ({name: []}, {name: ["the contract is gone"]})
 
 
 def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Path) -> None:

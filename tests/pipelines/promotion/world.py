@@ -6,7 +6,6 @@ What is applied, and what is live, is in files, so that a process that is killed
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +34,10 @@ from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
 from tests.answering import serving
-from tests.forked import copy_as_forked
+from tests.forked import ROOT, copy_as_forked
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signed import example_build
 
-ROOT = Path(__file__).parents[3]
 MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
 ACCEPTED = json.loads((ROOT / "tests" / "refused" / "accepted.json").read_text())
@@ -54,10 +52,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def make_repository(folder: Path) -> Project:
-    """The repository's declarations in a clone of a bare origin, on main."""
-    root = copy_as_forked(folder / "clone")
-    (root / "requirements").mkdir()
-    shutil.copy(ROOT / "requirements" / "serving.txt", root / "requirements")
+    """The tests' own declarations in a clone of a bare origin, on main."""
+    root = copy_as_forked(folder / "clone", "requirements/serving.txt")
     git(folder, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
     git(root, "init", "--quiet", "--initial-branch=main")
     git(root, "remote", "add", "origin", str(folder / "origin.git"))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from infra.local.engine import sealing as sealing_module
-from infra.local.engine import state as state_module
+from pipelines.declarations import files
 from tests.infra.local.engine.cloud import Cloud, FakeProvider
 from tests.infra.local.engine.conftest import Site
 
@@ -69,7 +69,7 @@ class Bomb:
 
 def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
     """One `up`, with the bomb around each call of the provider and each write of the state."""
-    write = state_module.write_atomically
+    write = files.write_atomically
     link = sealing_module.os.link
 
     def watched(path: Path, data: bytes) -> None:
@@ -82,13 +82,13 @@ def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
         link(source, target)
         bomb("after", "key")
 
-    state_module.write_atomically = watched
+    files.write_atomically = watched
     sealing_module.os.link = watched_link
     try:
         site = Site(folder, FakeProvider(Cloud(folder / "cloud.json"), bomb))
         site.up(program, **options)
     finally:
-        state_module.write_atomically = write
+        files.write_atomically = write
         sealing_module.os.link = link
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.engine import state as state_module
 from infra.local.engine.ledger import Ledger
 from infra.local.engine.resources import Contents, Pending, ResourceState
 from infra.local.engine.sealing import KEY_FILE, Seal
-from infra.local.engine.state import load, state_path, write_atomically
+from infra.local.engine.state import load, state_path
 from infra.local.engine.values import Properties
+from pipelines.declarations import files
 from pipelines.declarations.errors import MlopsError
 
 URN = "urn:pulumi:dev::shop::fake:index:Thing::a"
@@ -140,20 +140,6 @@ def test_a_stack_name_that_could_leave_the_folder_is_refused(tmp_path: Path, nam
         state_path(tmp_path, name)
 
 
-def test_a_failed_write_leaves_the_file_and_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "dev.json"
-    write_atomically(file, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(state_module.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(file, b"new")
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
 def test_changes_that_come_in_during_a_write_share_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +152,7 @@ def test_changes_that_come_in_during_a_write_share_the_next_one(
             first_is_in.set()
             assert go_on.wait(10)
 
-    monkeypatch.setattr(state_module, "write_atomically", slow)
+    monkeypatch.setattr(files, "write_atomically", slow)
     target = ledger(tmp_path)
 
     def add(number: int) -> None:

@@ -1,0 +1,45 @@
+"""Files are written whole or not at all, and are for their owner only."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipelines.declarations.files import write_atomically
+
+
+def test_a_file_is_written_wholly_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    write_atomically(path, "é\r\n")
+    assert path.read_bytes() == "é\r\n".encode()
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
+    assert modes == [0o600, 0o700], "a new one is nobody else's business"
+    path.chmod(0o751)
+    write_atomically(path, b"\xff")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"\xff", 0o751)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: bool
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    seen: list[str] = []
+
+    def full(handle: int) -> None:
+        seen.extend(p.name for p in tmp_path.iterdir() if p != path)
+        assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"after", "it is on its way to the disk"
+        if swept:
+            (tmp_path / seen[0]).unlink()
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        write_atomically(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+    assert [name.startswith(".file.") for name in seen] == [True], "beside it, under a name that nobody lists"
