@@ -18,7 +18,7 @@ tests.aws.emulated_account = account_in_memory  # before any fixture takes it by
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
     """Order the tests as they stand in their files; mutmut names them in any order."""
-    slow = [item for item in items if "killed" in item.name or hasattr(item.obj, "hypothesis")]
+    slow = [item for item in items if "killed" in item.originalname or hasattr(item.obj, "hypothesis")]
     config.hook.pytest_deselected(items=slow)
     places = {file: place for place, file in enumerate(config.getini("quickest_first"))}
     kept = [item for item in items if item not in slow]

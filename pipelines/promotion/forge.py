@@ -205,8 +205,8 @@ class _TextFile:
     def __enter__(self) -> str:
         handle, name = tempfile.mkstemp(suffix=".md")
         self._path = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(self._text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(self._text.encode())
         return name
 
     def __exit__(self, *_: Any) -> None:

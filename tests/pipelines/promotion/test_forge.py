@@ -126,6 +126,9 @@ def test_a_proposal_is_one_commit_of_the_named_file_on_main_and_a_pull_request(
 def test_proposing_the_same_again_pushes_nothing_and_opens_nothing(project: Project, github: GitHub) -> None:
     first = propose(project, write_release(project, GOOD))
     head = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
+    hook = project.root.parent / "origin.git" / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
     assert propose(project, write_release(project, GOOD)) == first
     assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") == head
     assert len(github["pulls"]) == 1
@@ -395,6 +398,19 @@ def test_outside_of_a_workflow_the_origin_says_which_repository_it_is(
             Forge.of(project.root)
     else:
         assert Forge.of(project.root).repository == named
+
+
+def test_a_clone_of_nothing_belongs_to_no_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    git(project.root, "remote", "remove", "origin")
+    with pytest.raises(MlopsError, match="not known which"):
+        Forge.of(project.root)
+
+
+def test_a_text_is_in_a_file_while_it_is_needed_in_the_encoding_that_github_reads(tmp_path: Path) -> None:
+    with Forge(tmp_path, "o/r")._text("é ✅\n") as name:
+        assert Path(name).read_bytes() == "é ✅\n".encode()
+        Path(name).unlink()  # whoever cleans up before is welcome
 
 
 def test_a_run_of_a_workflow_is_asked_for_on_main(project: Project, github: GitHub) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.repository import Repository
-from pipelines.promotion.review import contract_changes
+from pipelines.promotion.review import contract_changes, refuse_broken
 from tests.forked import PROJECT
 from tests.pipelines.promotion.world import DATASET, commit_all
 
@@ -76,6 +76,17 @@ def test_a_contract_that_is_wrong_is_an_error_and_one_that_was_wrong_before_brea
     contracts.write_text(good.replace("maximum: 120", "maximum: 130"))
     commit_all(clone, "right again")
     assert changes(clone, wrong) == {f"data-contracts/{contracts.name}": []}
+
+
+def test_contracts_that_break_are_refused_with_all_that_they_take_and_others_are_not() -> None:
+    refuse_broken({"a.odcs.yaml": []})
+    with pytest.raises(MlopsError) as caught:
+        refuse_broken({"a.odcs.yaml": ["one", "two"], "b.odcs.yaml": [], "c.odcs.yaml": ["three"]})
+    assert caught.value.what == "a data contract breaks: a.odcs.yaml: one; two; c.odcs.yaml: three"
+    assert caught.value.fix == (
+        "keep the promise, or start a new dataset beside it, to which its consumers move in their own time; "
+        "a contract may go when `status: deprecated` was merged before"
+    )
 
 
 def test_a_base_that_git_does_not_know_is_an_error_and_not_a_contract_that_is_new(clone: Path, contracts: Path) -> None:
