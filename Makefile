@@ -66,6 +66,7 @@ $(BENCH)/.installed: $(INSTALLED) requirements/bench.txt
 bench: setup $(BENCH)/.installed ## Measure, side by side with the peers; writes docs/benchmarks.md
 	@$(BIN)/python -m tools.bench
 
+# What training runs is served: its image holds the serving group as well.
 # The groups are resolved together, so that one version of a package serves them all.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
@@ -74,7 +75,7 @@ lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes 
 	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
 	@$(COMPILE) $(UPGRADE) $(VENV)/all.in -o $(VENV)/all.txt
 	@for group in requirements/uv requirements/serving $(REQUIREMENTS:.txt=); do \
-	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in -o $$group.txt; \
+	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in $$(test $$group = requirements/pipelines && echo requirements/serving.in) -o $$group.txt; \
 	done
 	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
 
