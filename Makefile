@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
 
 .PHONY: help
 help: ## This text
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
@@ -43,12 +43,28 @@ $(INSTALLED):
 demo: setup ## The main job, end to end, on this machine: data, training, dev, staging, prod
 	@$(BIN)/mlops demo
 
-.PHONY: test
-test: setup ## Linters, types and tests
+.PHONY: lint
+lint: setup ## Formatting, lint, undeclared and unused dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/deptry --no-ansi infra pipelines
+	@$(if $(LAPTOP),cd laptop && $(abspath $(BIN))/deptry --no-ansi .)
+
+.PHONY: typecheck
+typecheck: setup ## Types, strictly
+	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop)
+
+.PHONY: test
+test: lint typecheck ## Everything: lint, types and all tests, in 4 minutes
 	@$(BIN)/pytest -n 2
+
+.PHONY: test-fast
+test-fast: setup ## The tests that start no process, kill nothing and race nothing, in a minute
+	@$(BIN)/pytest -n 2 -m "not slow"
+
+.PHONY: coverage
+coverage: setup ## All tests, with the coverage of each file
+	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
 .PHONY: format
 format: setup ## Format the code and fix what the linter can
