@@ -17,10 +17,10 @@ from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
     from laptop.github.hub import Hub
-    from laptop.github.results import Progress
+    from laptop.github.runner.results import StepProgress
 
 
-def attach(target: LaptopTarget, on_step: Callable[[Progress], None] = lambda progress: None) -> Hub:
+def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambda progress: None) -> Hub:
     """The GitHub beside a local target that runs.
 
     Raises:
@@ -72,7 +72,7 @@ def serve() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    click.echo(f"Running the workflows of {hub.forge.repository}. Ctrl-C ends it, and what is under way then.")
+    click.echo(f"Running the workflows of {hub.server.repository}. Ctrl-C ends it, and what is under way then.")
     hub.runner.serve(stop)
     click.echo("Stopped.")
 
@@ -102,7 +102,7 @@ def _reach() -> tuple[LaptopTarget, Hub]:
     return target, attach(target)
 
 
-def _existing(on_step: Callable[[Progress], None] = lambda progress: None) -> Hub:
+def _existing(on_step: Callable[[StepProgress], None] = lambda progress: None) -> Hub:
     target = LaptopTarget(Project.find())
     target.connect()
     hub = attach(target, on_step)

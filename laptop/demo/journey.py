@@ -20,8 +20,8 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
-    from laptop.github.pulls import PullRequest
-    from laptop.github.results import Progress, Run
+    from laptop.github.forge.merge_rules import PullRequestRecord
+    from laptop.github.runner.results import StepProgress, WorkflowRun
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Demo:
         click.echo(f"   {AUTHOR} starts the workflow train for {MODEL}")
         return awaited
 
-    def _await(self, awaited: Awaited) -> Run:
+    def _await(self, awaited: Awaited) -> WorkflowRun:
         """Wait for a run that must pass; the log of one that does not is in the error."""
         run = self.hub.wait(awaited.workflow, after=awaited.after)
         for problem in run.problems:
@@ -247,18 +247,18 @@ class Demo:
             raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
         return run
 
-    def _await_checks(self, request: PullRequest) -> None:
+    def _await_checks(self, request: PullRequestRecord) -> None:
         """Wait until the checks of a pull request have ended, as they may."""
         for workflow in ("ci", "promote"):
             self.hub.wait(workflow, head_sha=request.head_sha)
 
-    def _say_step(self, progress: Progress) -> None:
+    def _say_step(self, progress: StepProgress) -> None:
         told = progress.step.removeprefix("Run ").split("$")[0].strip()
         verb = told.removeprefix(".venv/bin/")
         if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
 
-    def _open_release(self, environment: str) -> PullRequest:
+    def _open_release(self, environment: str) -> PullRequestRecord:
         """The open pull request of a release."""
         branch = f"release/{environment}/{MODEL}"
         found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
@@ -294,14 +294,14 @@ class Demo:
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
 
-    def _show_refusal(self, request: PullRequest) -> None:
-        for comment in self.hub.forge.comments(request.number):
+    def _show_refusal(self, request: PullRequestRecord) -> None:
+        for comment in self.hub.server.comments(request.number):
             for line in comment["body"].splitlines():
                 if line.startswith("| ") and ("❌" in line or "⚠️" in line):
                     click.secho(f"   {line}", fg="yellow")
 
 
-def lines_of(run: Run, words: str) -> list[str]:
+def lines_of(run: WorkflowRun, words: str) -> list[str]:
     """The lines with some words in the logs of a run's jobs."""
     logs = [job.log for job in run.jobs if job.log is not None]
     return [line for log in logs for line in log.read_text().splitlines() if words in line]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from laptop.github.actions import Answer, Call, Twin
-from laptop.github.codeowners import PLACES, read_rules
+from laptop.github.actions.remote import ActionCall, ActionHandler, ActionResult
+from laptop.github.forge.owners import PLACES, read_rules
+from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.hub import Hub
-from laptop.github.results import Progress
-from laptop.github.settings import Protection, Settings
+from laptop.github.runner.results import StepProgress
 
 AUTHOR, APPROVER = PEOPLE = "ada", "grace"
 APP = "mlops"
@@ -39,7 +39,7 @@ def attach(
     *,
     environ: Mapping[str, str],
     build: Build,
-    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[StepProgress], None] = lambda progress: None,
 ) -> Hub:
     """The laptop's GitHub as this process runs it, whether or not it hosts a repository yet.
 
@@ -76,8 +76,8 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
     hub.create(
         source,
         REPOSITORY,
-        Settings(
-            protection=Protection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
+        RepositorySettings(
+            protection=BranchProtection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
             users=PEOPLE,
             teams=dict.fromkeys(_owners(source), PEOPLE),
             environments={"preview": (), **dict.fromkeys(environments, ("main",))},
@@ -101,21 +101,21 @@ def _owners(source: Path) -> set[str]:
     return {owner for rule in read_rules(text) for owner in rule.owners}
 
 
-def twins(build: Build) -> dict[str, Twin]:
+def twins(build: Build) -> dict[str, ActionHandler]:
     """What stands in for the actions that need what a laptop does not have."""
 
-    def nothing(why: str) -> Twin:
-        def say(call: Call) -> Answer:
+    def nothing(why: str) -> ActionHandler:
+        def say(call: ActionCall) -> ActionResult:
             call.log(why)
-            return Answer()
+            return ActionResult()
 
         return say
 
-    def build_image(call: Call) -> Answer:
+    def build_image(call: ActionCall) -> ActionResult:
         name = Path(call.input("file")).parent.name
         digest = build(call.workspace / call.input("context", "."), name)
         call.log(f"{name}: {digest}; nothing was compiled, the image is what it would copy")
-        return Answer({"digest": digest, "imageid": digest})
+        return ActionResult({"digest": digest, "imageid": digest})
 
     return {
         "pulumi/actions": nothing("the local target has an engine of its own; there is no Pulumi CLI to install"),

@@ -21,7 +21,7 @@ class Issuer:
     """Signs tokens as https://token.actions.githubusercontent.com does: with a key that only it has.
 
     Args:
-        folder: the forge's; the private key stays there, readable by its owner only.
+        folder: the server's; the private key stays there, readable by its owner only.
         published: where the public key is put, as a JWK set; on GitHub, under `/.well-known/jwks` of the issuer.
     """
 

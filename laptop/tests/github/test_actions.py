@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from laptop.github.actions import Answer, Call
-from laptop.github.results import Run
+from laptop.github.actions.remote import ActionCall, ActionResult
+from laptop.github.runner.results import WorkflowRun
 from laptop.tests.github.toys import APP_TOKEN, CHECKOUT, DOWNLOAD, UPLOAD, git, hub_with, push
 from pipelines.declarations.errors import MlopsError
 
@@ -15,11 +15,11 @@ BUILD = "docker/build-push-action@53b7df96c91f9c12dcc8a07bcb9ccacbed38856a"
 PYTHON = "actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97"
 
 
-def errors(run: Run, job: str) -> str:
+def errors(run: WorkflowRun, job: str) -> str:
     return " ".join(annotation.message for annotation in run.job(job).annotations)
 
 
-def log_of(run: Run, job: str) -> str:
+def log_of(run: WorkflowRun, job: str) -> str:
     log = run.job(job).log
     assert log is not None
     return log.read_text(encoding="utf-8")
@@ -115,11 +115,11 @@ def test_checkout_is_as_deep_as_asked_and_pushes_only_with_its_token(tmp_path: P
     assert "First commit" in log_of(run, "deep")
     assert "no credential" in log_of(run, "bare")
     assert run.job("writes").conclusion == "success"
-    made = hub.forge.commit_of("made")
+    made = hub.server.commit_of("made")
     assert made is not None
     assert [step.conclusion for step in run.job("helper").steps] == ["success", "success", "success", "failure"]
-    assert hub.forge.commit_of("helped") == hub.forge.commit_of("set-up") == run.sha
-    assert hub.forge.commit_of("denied") is None
+    assert hub.server.commit_of("helped") == hub.server.commit_of("set-up") == run.sha
+    assert hub.server.commit_of("denied") is None
     twice = next(job for job in run.jobs if job.id == "twice")
     assert twice.conclusion == "success"
     assert "transport 'https' not allowed" in log_of(run, "network")
@@ -218,13 +218,13 @@ def test_an_apps_token_may_what_was_asked_for_and_ends_with_its_job(tmp_path: Pa
     (run,) = hub.pump()
     assert run.job("may").conclusion == "success"
     assert "token=*** of mlops-bot" in log_of(run, "may")
-    assert [c["author"] for c in hub.forge.comments(1)] == ["mlops-bot[bot]"]
+    assert [c["author"] for c in hub.server.comments(1)] == ["mlops-bot[bot]"]
     assert "Resource not accessible" in log_of(run, "less")
     assert "permissions requested are not granted" in errors(run, "more")
     with pytest.raises(MlopsError, match="Bad credentials"):
-        hub.forge.authenticate(kept.read_text().strip())
+        hub.server.authenticate(kept.read_text().strip())
     with pytest.raises(MlopsError):
-        hub.forge.app_actor(app.client_id, "wrong")
+        hub.server.app_actor(app.client_id, "wrong")
 
 
 def test_an_action_without_a_twin_is_refused_and_a_registered_function_stands_for_it(tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_an_action_without_a_twin_is_refused_and_a_registered_function_stands_fo
     (run,) = hub.pump()
     assert "docker/build-push-action has no twin on the laptop" in errors(run, "build")
 
-    seen: list[Call] = []
+    seen: list[ActionCall] = []
 
-    def build(call: Call) -> Answer:
+    def build(call: ActionCall) -> ActionResult:
         seen.append(call)
-        return Answer({"digest": "sha256:1"}, {"BUILT": "yes"})
+        return ActionResult({"digest": "sha256:1"}, {"BUILT": "yes"})
 
     hub = hub_with(tmp_path / "with", {"w.yml": workflow}, twins={"docker/build-push-action": build})
     hub.dispatch("maria", "w.yml")

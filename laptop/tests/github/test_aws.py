@@ -11,8 +11,8 @@ import pytest
 
 from laptop.aws.account import Account, start
 from laptop.aws.cloud import Cloud
-from laptop.github.results import Run
-from laptop.github.settings import Settings
+from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.github.runner.results import WorkflowRun
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.tests.github.toys import AWS, hub_with, push
 
@@ -62,7 +62,7 @@ def job(role: str, *, environment: str = "", permission: str = "id-token: write"
 """
 
 
-def errors(run: Run, name: str) -> str:
+def errors(run: WorkflowRun, name: str) -> str:
     return " ".join(annotation.message for annotation in run.job(name).annotations)
 
 
@@ -82,7 +82,7 @@ def test_a_job_gets_the_role_that_trusts_it_and_no_other(folder: Path, account: 
               nobody: {{runs-on: ubuntu-latest, steps: [{{uses: {LOGIN}}}]}}
             """
         },
-        Settings(users=("maria",), environments={"prod": ("main",)}),
+        RepositorySettings(users=("maria",), environments={"prod": ("main",)}),
         environ=account.environ(),
     )
     hub.dispatch("maria", "w.yml")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.github.commands import LARGEST_FILE, Listener, Masks, read_pairs
+from laptop.github.runner.workflow_commands import LARGEST_FILE, Listener, Masks, read_pairs
 from pipelines.declarations.errors import MlopsError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laptop.github.concurrency import LONGEST_QUEUE, Slot, arrive, may_run
+from laptop.github.runner.concurrency import LONGEST_QUEUE, Slot, arrive, may_run
 from laptop.tests.github.toys import hub_with
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.github.expressions import (
+from laptop.github.expressions.language import (
+    EvaluationScope,
     ExpressionError,
-    Scope,
     asks_status,
     check_names,
     condition,
@@ -32,7 +32,7 @@ FUNCTIONS = {"success": lambda: True, "failure": lambda: False}
 
 
 def value_of(text: str) -> Any:
-    return evaluate(parse(text), Scope(CONTEXTS, FUNCTIONS))
+    return evaluate(parse(text), EvaluationScope(CONTEXTS, FUNCTIONS))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_nested_formats_cannot_fill_the_memory() -> None:
     ],
 )
 def test_a_template_keeps_the_type_of_an_expression_that_is_all_of_it(text: str, expected: Any) -> None:
-    assert render(template(text), Scope(CONTEXTS, {})) == expected
+    assert render(template(text), EvaluationScope(CONTEXTS, {})) == expected
 
 
 def test_an_expression_that_is_not_closed_is_refused() -> None:
@@ -229,7 +229,7 @@ json_values = st.recursive(
 @given(value=json_values)
 @settings(max_examples=40, deadline=None)
 def test_what_tojson_writes_fromjson_reads_back(value: Any) -> None:
-    scope = Scope({"github": {"event": value}}, {})
+    scope = EvaluationScope({"github": {"event": value}}, {})
     assert evaluate(parse("fromJSON(toJSON(github.event))"), scope) == value
     assert json.loads(evaluate(parse("toJSON(github.event)"), scope)) == value
 
@@ -238,7 +238,7 @@ def test_what_tojson_writes_fromjson_reads_back(value: Any) -> None:
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_read_or_refused_and_nothing_else_happens(text: str) -> None:
     try:
-        found = evaluate(parse(text), Scope({}, {}))
+        found = evaluate(parse(text), EvaluationScope({}, {}))
     except ExpressionError:
         return
     assert found is None or isinstance(found, str | int | float | list) or math.isnan(found)

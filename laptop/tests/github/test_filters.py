@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from laptop.github.filters import Patterns, compile_pattern
+from laptop.github.workflow.filters import Patterns, compile_pattern
 
 
 @pytest.mark.parametrize(

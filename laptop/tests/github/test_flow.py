@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from laptop.github.access import RefusedError
-from laptop.github.settings import Protection, Settings
+from laptop.github.forge.actors import RequestDeniedError
+from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.tests.github.toys import APP_TOKEN, CHECKOUT, hub_with, push
 
 FILES = {
@@ -66,10 +66,10 @@ FILES = {
 
 def test_a_change_goes_from_its_pull_request_to_prods(tmp_path: Path) -> None:
     live = tmp_path / "live"
-    settings = Settings(
+    settings = RepositorySettings(
         users=("maria", "noah"),
         teams={"acme/approvers": ("noah",)},
-        protection=Protection(required_checks=("gate",)),
+        protection=BranchProtection(required_checks=("gate",)),
     )
     hub = hub_with(tmp_path, FILES, settings, environ={"LIVE": str(live)})
     app = hub.register_app("mlops-bot", {"contents": "write", "pull-requests": "write"})
@@ -81,13 +81,13 @@ def test_a_change_goes_from_its_pull_request_to_prods(tmp_path: Path) -> None:
     number = hub.open("maria", "release", "Release to dev").number
     assert [(run.workflow, run.conclusion) for run in hub.pump()] == [("CI", "failure")]
     hub.approve("noah", number)
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(RequestDeniedError) as caught:
         hub.merge("maria", number)
     assert caught.value.fix == "wanted: the required check 'gate' ended in failure"
 
     push(clone, "release", {"releases/dev": "bundle-1\n"})
     assert [(run.action, run.conclusion) for run in hub.pump()] == [("synchronize", "success")]
-    assert [c["body"] for c in hub.forge.comments(number)] == ["**releases/dev** is fine\n"]
+    assert [c["body"] for c in hub.server.comments(number)] == ["**releases/dev** is fine\n"]
     assert hub.blockers(number) == [
         "it has 0 of 1 approvals",
         "releases/dev lacks the approval of an owner (acme/approvers)",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from laptop.github import gh
-from laptop.github.access import BOT, Actor, person
+from laptop.github.forge.actors import BOT, Actor, person
+from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
+from laptop.github.gh_cli import command_line as gh
 from laptop.github.hub import Hub
-from laptop.github.settings import Protection, Settings
 from laptop.tests.github.toys import hub_with, push
 
 Run = Callable[..., tuple[int, str, str]]
@@ -26,9 +26,9 @@ jobs: {a: {runs-on: ubuntu-latest, steps: [{run: "echo ${{ inputs.model }} ${{ i
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Hub:
-    settings = Settings(
+    settings = RepositorySettings(
         users=("maria", "noah"),
-        protection=Protection(required_checks=("test",), approvals=1, code_owners=False),
+        protection=BranchProtection(required_checks=("test",), approvals=1, code_owners=False),
         environments={"dev": (), "prod": ("main",)},
     )
     hub = hub_with(tmp_path, {"train.yml": WORKFLOW, "README": "x"}, settings)
@@ -39,14 +39,14 @@ def hub(tmp_path: Path) -> Hub:
 @pytest.fixture
 def run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLOPS_FORGE", str(hub.forge.folder))
+    monkeypatch.setenv("MLOPS_GITHUB", str(hub.server.folder))
     monkeypatch.setenv("GH_REPO", "acme/mlops")
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
     (tmp_path / "body.md").write_text("The body\n", encoding="utf-8")
 
     def call(*arguments: str, as_: Actor | str = "maria") -> tuple[int, str, str]:
         actor = person(as_) if isinstance(as_, str) else as_
-        monkeypatch.setenv("GH_TOKEN", hub.forge.token(actor))
+        monkeypatch.setenv("GH_TOKEN", hub.server.token(actor))
         code = gh.main(arguments)
         out, err = capsys.readouterr()
         return code, out.strip(), err.strip()
@@ -95,14 +95,14 @@ def test_a_pull_request_is_opened_listed_viewed_commented_reviewed_and_merged(ru
     assert shown.startswith("title:\tA title\nstate:\tOPEN\nauthor:\tmaria\n")
     assert shown.endswith("--\nmaria:\nThe body")
     assert run("pr", "review", "1", "--approve", as_="noah")[0] == 0
-    with hub.forge.change() as state:
+    with hub.server.change() as state:
         state["checks"][hub.pull_request(1).head_sha] = {"test": {"conclusion": "success", "workflow": "ci", "run": 1}}
     assert run("pr", "merge", "1", "--squash", as_="noah") == (0, "", "")
     view = json.loads(run("pr", "view", "1", "--json", "state,mergedBy,mergeCommit")[1])
     assert view == {
         "state": "MERGED",
         "mergedBy": {"login": "noah"},
-        "mergeCommit": {"oid": hub.forge.commit_of("main")},
+        "mergeCommit": {"oid": hub.server.commit_of("main")},
     }
 
 
@@ -167,9 +167,9 @@ def test_what_happened_elsewhere_comes_in_by_dispatches(run: Run, hub: Hub) -> N
         *("-f", "client_payload[model]=m", "-F", "client_payload[count]=3"),
     )
     assert (code, out, err) == (0, "", "")
-    event = hub.forge.store.read()["events"][-1]
+    event = hub.server.store.read()["events"][-1]
     assert (event["action"], event["payload"]["client_payload"]) == ("drift", {"model": "m", "count": 3})
-    assert event["sha"] == hub.forge.commit_of("main")
+    assert event["sha"] == hub.server.commit_of("main")
 
 
 UNKNOWN: tuple[tuple[str, ...], ...] = (

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from laptop.github.access import person
-from laptop.github.forge import Forge, RefUpdate
-from laptop.github.git import git as bare_git
+from laptop.github.forge.actors import person
+from laptop.github.forge.bare_repository import git as bare_git
+from laptop.github.forge.github_server import GitHubServer, RefUpdate
 from laptop.github.hub import Hub
 from laptop.tests.github.toys import ends, git, hub_with, push
 
@@ -64,11 +64,11 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
         ("the runner was killed in the middle; run it again with rerun",),
     )
     assert [job.name for job in killed.jobs] == ["first"]
-    assert hub.forge.checks(killed.sha)["slow"]["run"] == 2
+    assert hub.server.checks(killed.sha)["slow"]["run"] == 2
     assert ends(left)
-    assert list((hub.forge.folder / "work").iterdir()) == []
+    assert list((hub.server.folder / "work").iterdir()) == []
     # The job's token died with its run.
-    assert all(token["run"] is None for token in hub.forge.store.read()["tokens"].values())
+    assert all(token["run"] is None for token in hub.server.store.read()["tokens"].values())
 
     hub.rerun(1)
     (again,) = Hub(tmp_path / "home", environ=environ).pump()
@@ -78,13 +78,13 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
 
 def test_a_push_that_was_announced_and_never_happened_leaves_nothing(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"README": "x"})
-    forge = Forge(hub.forge.folder)
-    tip = str(forge.commit_of("main"))
+    server = GitHubServer(hub.server.folder)
+    tip = str(server.commit_of("main"))
     gone = subprocess.Popen(["true"])
-    forge.announce(person("maria"), [RefUpdate("refs/heads/x", "0" * 40, tip)], gone.pid)
+    server.announce(person("maria"), [RefUpdate("refs/heads/x", "0" * 40, tip)], gone.pid)
     gone.wait()
     assert hub.pump() == []
-    assert forge.store.read()["moves"] == []
+    assert server.store.read()["moves"] == []
 
 
 def test_a_merge_that_was_killed_after_git_moved_is_finished_by_whoever_looks_next(tmp_path: Path) -> None:
@@ -93,13 +93,13 @@ def test_a_merge_that_was_killed_after_git_moved_is_finished_by_whoever_looks_ne
     push(clone, "feature", {"x": "1"})
     hub.pump()
     number = hub.open("maria", "feature", "X").number
-    forge = hub.forge
+    server = hub.server
     gone = subprocess.Popen(["true"])
     before = git(clone, "rev-parse", "origin/main")
     merged = git(clone, "rev-parse", "feature")
-    with forge.change() as state:
-        forge._announce(state, person("maria"), RefUpdate("refs/heads/main", before, merged), gone.pid, pull=number)
+    with server.change() as state:
+        server._announce(state, person("maria"), RefUpdate("refs/heads/main", before, merged), gone.pid, pull=number)
     gone.wait()
-    bare_git(forge.git, "update-ref", "refs/heads/main", merged, before)
+    bare_git(server.git, "update-ref", "refs/heads/main", merged, before)
     assert [(run.event, run.ref) for run in hub.pump()] == [("push", "refs/heads/main")]
     assert (hub.pull_request(number).state, hub.pull_request(number).merge_commit) == ("MERGED", merged)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from laptop.github.expressions import ExpressionError, Scope
-from laptop.github.matrix import legs
-from laptop.github.reading import read_workflow
+from laptop.github.expressions.language import EvaluationScope, ExpressionError
+from laptop.github.runner.matrix import legs
+from laptop.github.workflow.workflow_file import read_workflow
 
 
 def combinations(matrix: str, needs: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def combinations(matrix: str, needs: dict[str, Any] | None = None) -> list[dict[
     workflow = read_workflow(json.dumps({"on": "push", "jobs": {"p": first, "j": job}}).encode(), "x.yml")
     strategy = workflow.jobs["j"].strategy
     assert strategy is not None
-    return legs(strategy, Scope({"needs": needs or {}}, {}))
+    return legs(strategy, EvaluationScope({"needs": needs or {}}, {}))
 
 
 def test_axes_are_multiplied_in_order() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from laptop.github.codeowners import owners_of, read_rules, unapproved
+from laptop.github.forge.owners import owners_of, read_rules, unapproved
 
 EXAMPLE = """
 # a comment

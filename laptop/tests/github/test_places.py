@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.github.places import take_place
+from laptop.github.runner.workspaces import lease_workspace
 from laptop.tests.github.toys import CHECKOUT, hub_with, push
 
 JOB = f"""
@@ -64,7 +64,7 @@ def test_what_was_compiled_of_a_file_that_did_not_change_stays(tmp_path: Path) -
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "main", {"more": ""})
     hub.pump()
-    (kept,) = (hub.forge.folder / "places").glob("*/kept/__pycache__/said.*.pyc")
+    (kept,) = (hub.server.folder / "places").glob("*/kept/__pycache__/said.*.pyc")
     before = kept.stat().st_mtime_ns
     push(clone, "main", {"README": "another\n"})
     hub.pump()
@@ -75,27 +75,27 @@ def test_what_was_compiled_of_a_file_that_did_not_change_stays(tmp_path: Path) -
 
 
 def test_two_jobs_are_never_in_one_place_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
-    with take_place(tmp_path) as first, take_place(tmp_path) as second:
+    with lease_workspace(tmp_path) as first, lease_workspace(tmp_path) as second:
         assert first.workspace != second.workspace
-    with take_place(tmp_path) as again:
+    with lease_workspace(tmp_path) as again:
         assert again.workspace == first.workspace
 
 
 def test_the_folder_of_a_job_that_was_killed_is_cleared(tmp_path: Path) -> None:
     child = os.fork()
     if not child:  # a runner that dies in the middle of a job
-        with take_place(tmp_path) as place:
+        with lease_workspace(tmp_path) as place:
             (place.workspace / "half").touch()
             os._exit(0)
     os.waitpid(child, 0)
-    with take_place(tmp_path) as place:
+    with lease_workspace(tmp_path) as place:
         assert list(place.workspace.iterdir()) == []
 
 
 def test_a_job_that_removes_its_workspace_harms_nobody(tmp_path: Path) -> None:
-    with take_place(tmp_path) as place:
+    with lease_workspace(tmp_path) as place:
         shutil.rmtree(place.workspace)
-    with take_place(tmp_path) as place:
+    with lease_workspace(tmp_path) as place:
         assert place.workspace.is_dir() and not place.kept.exists()
 
 
@@ -107,7 +107,7 @@ def test_a_damaged_checkout_that_was_kept_does_not_break_the_next_job(tmp_path: 
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "main", {"more": ""})
     hub.pump()
-    (kept,) = (hub.forge.folder / "places").glob("*/kept")
+    (kept,) = (hub.server.folder / "places").glob("*/kept")
     if damage == "index":
         (kept / ".git" / "index").write_bytes(b"nonsense")
     else:

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
-from laptop.github.reading import read_action, read_workflow
-from laptop.github.workflow import Workflow
+from laptop.github.workflow.definition import Workflow
+from laptop.github.workflow.workflow_file import read_action, read_workflow
 from laptop.tests.github.toys import CHECKOUT
 from pipelines.declarations.errors import DeclarationError, Problem
 

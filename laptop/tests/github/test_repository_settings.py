@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.hub import Hub
-from laptop.github.settings import Protection, Settings
 from pipelines.github.forge import Forge
 from pipelines.github.settings import read_settings
 
@@ -17,9 +17,11 @@ def test_it_asks_github_by_gh_and_says_what_it_could_not_see(tmp_path: Path, mon
     source.mkdir()
     (source / "README.md").write_text("x\n")
     hub = Hub(tmp_path / "home")
-    protection = Protection(required_checks=("test", "gates"))
+    protection = BranchProtection(required_checks=("test", "gates"))
     environments = {"preview": (), "dev": ("main",), "prod": ("main",)}
-    hub.create(source, "acme/mlops", Settings(protection=protection, users=("ada",), environments=environments))
+    hub.create(
+        source, "acme/mlops", RepositorySettings(protection=protection, users=("ada",), environments=environments)
+    )
     for name, value in hub.environ("ada").items():
         monkeypatch.setenv(name, value)
     found = read_settings(Forge(source, "acme/mlops"), ("dev", "prod"))

@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 
 from laptop.github.hub import Hub
-from laptop.github.results import Progress, Run
+from laptop.github.runner.results import StepProgress, WorkflowRun
 from laptop.tests.github.toys import CHECKOUT, ends, hub_with
 
 
-def run_once(hub: Hub, workflow: str = "w.yml", **inputs: str) -> Run:
+def run_once(hub: Hub, workflow: str = "w.yml", **inputs: str) -> WorkflowRun:
     hub.dispatch("maria", workflow, inputs=inputs)
     (run,) = hub.pump()
     assert run.status == "completed"
     return run
 
 
-def conclusions(run: Run) -> dict[str, str]:
+def conclusions(run: WorkflowRun) -> dict[str, str]:
     return {job.name: job.conclusion for job in run.jobs}
 
 
-def log_of(run: Run, job: str) -> str:
+def log_of(run: WorkflowRun, job: str) -> str:
     log = run.job(job).log
     assert log is not None
     return log.read_text(encoding="utf-8")
@@ -92,11 +92,11 @@ jobs:
     assert run.job("first").outputs == {"one": "hello", "many": "x=1\n\ny"}
     assert [a.message for a in run.annotations] == ["Process completed with exit code 3."]
     assert hub.run(run.number) == run
-    assert hub.forge.checks(run.sha)["tells"]["conclusion"] == "success"
+    assert hub.server.checks(run.sha)["tells"]["conclusion"] == "success"
 
 
 def test_steps_follow_their_conditions_and_continue_on_error(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[StepProgress] = []
     hub = hub_with(
         tmp_path,
         {
@@ -224,7 +224,7 @@ jobs:
     for secret in ("hunter2", "AKIAOPERATOR", "operator", os.environ["HOME"] + "\n"):
         assert secret not in log
     assert "Can't set GITHUB_SHA" in run.annotations[-1].message
-    assert list((hub.forge.folder / "work").iterdir()) == []
+    assert list((hub.server.folder / "work").iterdir()) == []
 
 
 def test_what_a_stranger_writes_in_a_title_is_data_and_not_code(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ jobs:
         "Skip output 'leak' since it may contain secret.",
     ]
     assert job.steps[1].name == "use ***"
-    assert "s3cret-value" not in (hub.forge.folder / "forge.json").read_text()
+    assert "s3cret-value" not in (hub.server.folder / "github.json").read_text()
 
 
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ jobs:
     assert "cleaned" in log_of(run, "step")
     assert "timeout-minutes" in run.job("job").annotations[0].message
     for name in ("pid", "left"):
-        assert ends((hub.forge.folder / name).read_text())
+        assert ends((hub.server.folder / name).read_text())
 
 
 def test_a_local_action_runs_with_its_inputs_and_gives_its_outputs(tmp_path: Path) -> None:

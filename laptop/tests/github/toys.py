@@ -8,16 +8,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.hub import Hub
-from laptop.github.processes import alive, identity
-from laptop.github.settings import Settings
+from laptop.github.process_tracking import alive, identity
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
 APP_TOKEN = "actions/create-github-app-token@bcd2ba49218906704ab6c1aa796996da409d3eb1"
 UPLOAD = "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"
 DOWNLOAD = "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"
 AWS = "aws-actions/configure-aws-credentials@e6de054238d6b7531b4efff3b6587d9aade6a06c"
-PEOPLE = Settings(users=("maria", "noah"))
+PEOPLE = RepositorySettings(users=("maria", "noah"))
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:
@@ -29,7 +29,7 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
-def hub_with(tmp_path: Path, files: Mapping[str, str], settings: Settings = PEOPLE, **options: object) -> Hub:
+def hub_with(tmp_path: Path, files: Mapping[str, str], settings: RepositorySettings = PEOPLE, **options: object) -> Hub:
     """A repository of these files. A name without a folder that ends in .yml is a workflow."""
     placed = {f".github/workflows/{n}" if n.endswith(".yml") and "/" not in n else n: t for n, t in files.items()}
     hub = Hub(tmp_path / "home", **options)  # type: ignore[arg-type]

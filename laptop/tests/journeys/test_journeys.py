@@ -19,11 +19,11 @@ import pytest
 from laptop import lifecycle, stacks
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, own_clone
-from laptop.github.access import person
+from laptop.github.forge.actors import person
+from laptop.github.forge.merge_rules import PullRequestRecord
 from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY, host
 from laptop.github.hub import Hub
-from laptop.github.pulls import PullRequest
-from laptop.github.results import JobResult, Run
+from laptop.github.runner.results import JobResult, WorkflowRun
 from laptop.publishing import local_digests
 from laptop.target import LaptopTarget
 from pipelines.declarations.project import Project
@@ -53,8 +53,8 @@ class Story:
     hub: Hub
     source: Path
     clone: Path
-    acts: dict[str, list[Run]] = field(default_factory=dict)
-    pulls: dict[str, PullRequest] = field(default_factory=dict)
+    acts: dict[str, list[WorkflowRun]] = field(default_factory=dict)
+    pulls: dict[str, PullRequestRecord] = field(default_factory=dict)
     comments: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     blockers: dict[str, list[str]] = field(default_factory=dict)
     queued: str = ""
@@ -66,7 +66,7 @@ class Story:
         for pull in self.hub.pull_requests():
             if pull.head not in self.pulls:
                 self.pulls[pull.head] = pull
-                self.comments[pull.head] = self.hub.forge.comments(pull.number)
+                self.comments[pull.head] = self.hub.server.comments(pull.number)
                 self.blockers[pull.head] = self.hub.blockers(pull.number)
 
     def branch(self, name: str, change: Callable[[Path], None]) -> None:
@@ -76,7 +76,7 @@ class Story:
         change(self.clone)
         git(self.clone, "commit", "--quiet", "--all", "--message", name)
 
-    def run(self, act: str, workflow: str, *, event: str = "", of: str = "") -> Run:
+    def run(self, act: str, workflow: str, *, event: str = "", of: str = "") -> WorkflowRun:
         """The one run of a workflow in an act: of an event, on a pull request."""
         (found,) = [
             run
@@ -174,10 +174,10 @@ def told(story: Story) -> Story:
 
     # What others propose, what is refused, what is asked for.
     story.branch("outside", edit(RELEASE, "bundle: .*", "bundle: sha256:" + "ab" * 32))
-    hub.forge.open_from_fork("mallory", "mallory/mlops", story.clone, "outside", title="Mine")
+    hub.server.open_from_fork("mallory", "mallory/mlops", story.clone, "outside", title="Mine")
     story.branch("breaks", break_a_contract_and_a_rule)
     git(story.clone, "push", "--quiet", "origin", "breaks")
-    story.queued = hub.forge.try_merge(person(AUTHOR), hub.open(AUTHOR, "breaks", "Widen").number)
+    story.queued = hub.server.try_merge(person(AUTHOR), hub.open(AUTHOR, "breaks", "Widen").number)
     hub.repository_dispatch(AUTHOR, "drift", {"model": MODEL, "environment": "dev", "reason": "psi of bmi is 0.4"})
     hub.tick(TRAINING)
     for confirmation in ("de", "dev"):
@@ -229,7 +229,7 @@ def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_
 
 
 def test_a_merge_queue_asks_the_required_checks_again_without_a_comment(story: Story) -> None:
-    checks = story.hub.forge.checks(story.queued)
+    checks = story.hub.server.checks(story.queued)
     assert {name: check["conclusion"] for name, check in checks.items()} == {
         "test": "failure",
         "gates": "success",
@@ -257,10 +257,10 @@ def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
     assert {job.name for job in run.jobs} == {"build training", "build serving", "pin"}
     pull = story.pulls["images"]
     assert (pull.author, pull.title) == ("mlops[bot]", "Pin the images")
-    assert story.hub.forge.files(pull) == ("Pulumi.dev.yaml",)
+    assert story.hub.server.files(pull) == ("Pulumi.dev.yaml",)
     digests = local_digests(Project(story.source))
     assert f"training: `{digests.training}`" in pull.body
-    pinned = (story.hub.forge.file(pull.head_sha, "Pulumi.dev.yaml") or b"").decode()
+    pinned = (story.hub.server.file(pull.head_sha, "Pulumi.dev.yaml") or b"").decode()
     assert f"images: {{training: {digests.training}, serving: {digests.serving}}}" in pinned
 
 

@@ -1,0 +1,1 @@
+"""Stand-ins for the actions of others, by `owner/name`."""

@@ -1,0 +1,1 @@
+"""The expression language of workflow files: parse and evaluate `${{ }}`."""

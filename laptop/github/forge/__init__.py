@@ -1,0 +1,1 @@
+"""Repository hosting: branches, pull requests, rules, tokens, events and the REST API."""

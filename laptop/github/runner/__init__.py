@@ -1,0 +1,1 @@
+"""Run workflows: order jobs, run their steps, keep logs and results."""

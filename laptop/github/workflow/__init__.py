@@ -1,0 +1,1 @@
+"""Workflow files and composite actions: read, validate, and match with events."""
