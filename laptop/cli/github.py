@@ -72,7 +72,7 @@ def serve() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    click.echo(f"Running the workflows of {hub.server.repository}. Ctrl-C ends it, and what is under way then.")
+    click.echo(f"Running the workflows of {hub.server.full_name}. Ctrl-C ends it, and what is under way then.")
     hub.runner.serve(stop)
     click.echo("Stopped.")
 

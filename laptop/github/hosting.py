@@ -1,4 +1,4 @@
-"""This repository on the laptop's GitHub: its people, rules and variables, and the actions that have a twin here."""
+"""Host this repository on the laptop's GitHub: its users, rules, variables and actions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from laptop.github.actions.remote import ActionCall, ActionHandler, ActionResult
-from laptop.github.forge.owners import PLACES, read_rules
+from laptop.github.forge.owners import CODEOWNERS_PATHS, all_owners, read_owners
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.hub import Hub
 from laptop.github.runner.results import StepProgress
@@ -18,16 +18,16 @@ APP = "mlops"
 REPOSITORY = "acme/mlops"
 
 Build = Callable[[Path, str], str]
-"""From a checkout and the name of an image to the image's digest."""
+"""Builds an image: (checkout, name of the image) → digest."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The roles that jobs sign in as.
+    """ARNs of the roles that jobs sign in as.
 
     Attributes:
         deploy: environment → ARN.
-        preview: ARN.
+        preview: ARN of the role for previews.
     """
 
     deploy: Mapping[str, str]
@@ -41,33 +41,33 @@ def attach(
     build: Build,
     on_step: Callable[[StepProgress], None] = lambda progress: None,
 ) -> Hub:
-    """The laptop's GitHub as this process runs it, whether or not it hosts a repository yet.
+    """Return the laptop's GitHub. It need not host a repository yet.
 
     Args:
-        home: of the local target.
-        environ: variables for every step; access to AWS is not passed on.
-        build: stands in for building and pushing an image.
-        on_step: hears of every step that ends.
+        home: the laptop's home.
+        environ: variables for every step; those that give access to AWS are left out.
+        build: stands in for docker/build-push-action.
+        on_step: called when a step ends.
     """
     venv = Path(sys.executable).parent.parent
     return Hub(
         home,
         environ={**environ, "VENV": str(venv), "MLOPS_HOME": str(home)},
         path=(venv / "bin",),
-        workers=4,  # jobs wait more than they work
-        twins=twins(build),
+        workers=4,  # jobs spend most of their time waiting
+        handlers=action_handlers(build),
         on_step=on_step,
     )
 
 
 def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
-    """Host a repository as docs/repository-settings.md asks for it on GitHub.
+    """Host a repository with the settings of docs/repository-settings.md.
 
     Args:
-        hub: hosts none yet.
-        source: the folder that becomes the first commit on main.
-        region: of AWS.
-        roles: what jobs may sign in as.
+        hub: has no repository yet.
+        source: folder that becomes the first commit on main.
+        region: AWS region.
+        roles: roles that jobs sign in as.
 
     Raises:
         MlopsError: there is a repository already.
@@ -90,36 +90,36 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
     for name in environments:
         hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
-        # Not for the whole repository: whoever may push a branch could use it, and the app may push to main.
+        # An environment secret: any branch could read one of the repository, and the app may push to main.
         hub.set_secret("APP_PRIVATE_KEY", app.private_key, name)
 
 
 def _owners(source: Path) -> set[str]:
-    """Everybody whom a repository's CODEOWNERS names: the people of the laptop stand in for them."""
-    files = [source / place for place in PLACES]
+    """Return the owners named in CODEOWNERS. Both users of the laptop stand in for each of them."""
+    files = [source / path for path in CODEOWNERS_PATHS]
     text = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
-    return {owner for rule in read_rules(text) for owner in rule.owners}
+    return all_owners(read_owners(text))
 
 
-def twins(build: Build) -> dict[str, ActionHandler]:
-    """What stands in for the actions that need what a laptop does not have."""
+def action_handlers(build: Build) -> dict[str, ActionHandler]:
+    """Return stand-ins for the actions that need Docker, the Pulumi CLI or Sigstore."""
 
-    def nothing(why: str) -> ActionHandler:
-        def say(call: ActionCall) -> ActionResult:
+    def skip(why: str) -> ActionHandler:
+        def log_reason(call: ActionCall) -> ActionResult:
             call.log(why)
             return ActionResult()
 
-        return say
+        return log_reason
 
     def build_image(call: ActionCall) -> ActionResult:
         name = Path(call.input("file")).parent.name
         digest = build(call.workspace / call.input("context", "."), name)
-        call.log(f"{name}: {digest}; nothing was compiled, the image is what it would copy")
+        call.log(f"{name}: {digest} (without Docker: the image has the files that its Dockerfile copies)")
         return ActionResult({"digest": digest, "imageid": digest})
 
     return {
-        "pulumi/actions": nothing("the local target has an engine of its own; there is no Pulumi CLI to install"),
-        "docker/setup-buildx-action": nothing("there is no container engine here to set up"),
+        "pulumi/actions": skip("skipped: the laptop has its own engine and needs no Pulumi CLI"),
+        "docker/setup-buildx-action": skip("skipped: the laptop has no container engine"),
         "docker/build-push-action": build_image,
-        "actions/attest": nothing("not attested: the laptop has no Sigstore"),
+        "actions/attest": skip("skipped: the laptop has no Sigstore"),
     }

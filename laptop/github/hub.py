@@ -1,4 +1,4 @@
-"""The laptop's GitHub as a whole: a repository, the people on it, and the runner of its workflows."""
+"""The laptop's GitHub: a repository, its users, and the runner of its workflows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from typing import Any
 
 from laptop.github.actions.remote import ActionHandler
 from laptop.github.forge.actors import person
-from laptop.github.forge.bare_repository import git
+from laptop.github.forge.bare_repository import git, noreply_address
 from laptop.github.forge.git_transport import authorization
 from laptop.github.forge.github_server import GitHubServer, InstalledApp
 from laptop.github.forge.merge_rules import PullRequestRecord
 from laptop.github.forge.repository_settings import RepositorySettings
-from laptop.github.forge.webhook_event import SERVER
-from laptop.github.runner.job_execution import SYSTEM_PATH, RunnerMachine
+from laptop.github.forge.webhook_event import SERVER_URL
+from laptop.github.runner.job_context import SYSTEM_PATH, RunnerMachine
 from laptop.github.runner.results import StepProgress, WorkflowRun
 from laptop.github.runner.workflow_runner import WorkflowRunner
 from pipelines.declarations.errors import MlopsError
 
-_WATCH = 0.02
+_POLL_SECONDS = 0.02
 """Seconds between looks at the state."""
 
 
 class Hub:
-    """One repository on the laptop, with everything that happens on it.
+    """The laptop's GitHub with one repository.
 
-    People are named by their login; whoever is not among the settings' users is refused as on GitHub.
+    Methods take users by login. As on GitHub, only the users in the settings have write access.
 
     Args:
-        home: the local target's home; all is kept under `home/github`.
-        environ: variables for every step of every job (see `Machine.environ`).
-        path: folders in front of the system's PATH for every step.
-        workers: how many jobs run at a time; the number of cores when None.
-        twins: functions that stand for remote actions, by `owner/name`.
-        on_step: hears of every step that ends.
+        home: the laptop's home; everything is under `home/github`.
+        environ: variables for every step of every job (see `RunnerMachine.environ`).
+        path: folders in front of the system's PATH.
+        workers: how many jobs run at a time; the number of cores if None.
+        handlers: functions that stand in for remote actions, by `owner/name`.
+        on_step: called when a step ends.
     """
 
     def __init__(
@@ -49,20 +49,21 @@ class Hub:
         environ: Mapping[str, str] | None = None,
         path: Sequence[Path] = (),
         workers: int | None = None,
-        twins: Mapping[str, ActionHandler] | None = None,
+        handlers: Mapping[str, ActionHandler] | None = None,
         on_step: Callable[[StepProgress], None] | None = None,
     ) -> None:
         self.server = GitHubServer(home / "github")
-        machine = RunnerMachine(environ or {}, path, twins or {}, on_step or (lambda progress: None))
+        machine = RunnerMachine(environ or {}, path, handlers or {}, on_step or (lambda progress: None))
         self.runner = WorkflowRunner(self.server, machine, workers)
 
-    # --- the repository ----------------------------------------------------------------------------------------------
+    # --- the repository ---
 
     def exists(self) -> bool:
-        return self.server.store.exists()
+        """Return whether a repository was created."""
+        return self.server.state.exists()
 
     def create(self, source: Path, repository: str = "acme/mlops", settings: RepositorySettings | None = None) -> str:
-        """Make the repository from a folder (see `Forge.create`), and return its first commit."""
+        """Create the repository from a folder, and return its first commit; see `GitHubServer.create`."""
         return self.server.create(source, repository, settings or RepositorySettings())
 
     def configure(self, settings: RepositorySettings) -> None:
@@ -70,38 +71,38 @@ class Hub:
         self.server.configure(settings)
 
     def set_secret(self, name: str, value: str, environment: str = "") -> None:
-        """Set a secret of the repository, or of one environment."""
+        """Set a secret of the repository, or of an environment."""
         self.runner.vault.set_secret(name, value, environment)
 
     def set_variable(self, name: str, value: str, environment: str = "") -> None:
-        """Set a variable of the repository, or of one environment."""
+        """Set a variable of the repository, or of an environment."""
         self.runner.vault.set_variable(name, value, environment)
 
     def register_app(self, slug: str, permissions: Mapping[str, str]) -> InstalledApp:
-        """Install an app; its id and key belong into a variable and a secret, for create-github-app-token."""
+        """Install an app and return its credentials, for actions/create-github-app-token."""
         return self.server.register_app(slug, permissions)
 
-    # --- people ------------------------------------------------------------------------------------------------------
+    # --- users ---
 
     def add_user(self, user: str) -> None:
-        """Let a person write to the repository."""
+        """Give a user write access."""
         settings = self.server.settings
         if user not in settings.users:
             self.server.configure(replace(settings, users=(*settings.users, user)))
 
     def clone(self, to: Path, user: str) -> Path:
-        """A clone in which `user` commits and pushes as themselves. Returns `to`."""
+        """Clone the repository for a user, who commits and pushes from the clone. Return `to`."""
         if to.exists() and any(to.iterdir()):
             raise MlopsError(f"{to} is not empty", fix="clone into a new folder")
-        token = self.server.token(person(user))
+        token = self.server.issue_token(person(user))
         to.parent.mkdir(parents=True, exist_ok=True)
-        git(to.parent, "clone", "--quiet", "--no-hardlinks", str(self.server.git), str(to.resolve()))
+        git(to.parent, "clone", "--quiet", "--no-hardlinks", str(self.server.repository.path), str(to.resolve()))
         for name, value in {
             "remote.origin.url": self.server.url(),
             "user.name": user,
             "commit.gpgSign": "false",
-            "user.email": f"{user}@users.noreply.github.localhost",
-            f"http.{SERVER}/.extraheader": authorization(token),
+            "user.email": noreply_address(user),
+            f"http.{SERVER_URL}/.extraheader": authorization(token),
             **self.server.remote_settings(),
         }.items():
             git(to, "config", name, value)
@@ -113,14 +114,14 @@ class Hub:
         return {
             "PATH": ":".join((str(self.server.bin), *SYSTEM_PATH)),
             "MLOPS_GITHUB": str(self.server.folder),
-            "GH_REPO": self.server.repository,
-            "GH_TOKEN": self.server.token(person(user)),
+            "GH_REPO": self.server.full_name,
+            "GH_TOKEN": self.server.issue_token(person(user)),
         }
 
     def open(
         self, user: str, head: str, title: str, *, body: str = "", base: str = "main", labels: Sequence[str] = ()
     ) -> PullRequestRecord:
-        """Open a pull request for a branch that was pushed."""
+        """Open a pull request for a pushed branch."""
         return self.server.open_pull_request(person(user), title=title, body=body, head=head, base=base, labels=labels)
 
     def approve(self, user: str, number: int, body: str = "") -> None:
@@ -128,7 +129,7 @@ class Hub:
         self.server.review(person(user), number, approve=True, body=body)
 
     def request_changes(self, user: str, number: int, body: str) -> None:
-        """Ask for changes on a pull request."""
+        """Request changes on a pull request."""
         self.server.review(person(user), number, approve=False, body=body)
 
     def comment(self, user: str, number: int, body: str) -> None:
@@ -136,7 +137,7 @@ class Hub:
         self.server.comment(person(user), number, body)
 
     def merge(self, user: str, number: int, method: str = "squash") -> str:
-        """Merge a pull request ("squash" or "merge"), and return the new commit on its base."""
+        """Merge a pull request by "squash" or "merge", and return the new commit on its base."""
         return self.server.merge(person(user), number, method)
 
     def close(self, user: str, number: int) -> None:
@@ -144,38 +145,38 @@ class Hub:
         self.server.close(person(user), number)
 
     def pull_requests(self) -> list[PullRequestRecord]:
-        """All pull requests, newest first."""
+        """Return all pull requests, newest first."""
         return self.server.pull_requests()
 
     def pull_request(self, number: int) -> PullRequestRecord:
-        """One pull request."""
+        """Return one pull request."""
         return self.server.pull_request(number)
 
     def blockers(self, number: int) -> list[str]:
-        """Why a pull request may not be merged; empty when it may."""
+        """Return the reasons why a pull request may not be merged; empty if it may."""
         return self.server.blockers(self.server.pull_request(number))
 
-    # --- workflows ---------------------------------------------------------------------------------------------------
+    # --- workflows ---
 
     def dispatch(self, user: str, workflow: str, ref: str = "main", inputs: Mapping[str, str] | None = None) -> None:
-        """Start a workflow by hand."""
+        """Start a workflow that has `workflow_dispatch`."""
         self.server.dispatch(person(user), workflow, ref, inputs or {})
 
     def repository_dispatch(self, user: str, event_type: str, client_payload: Mapping[str, Any] | None = None) -> None:
-        """Tell the repository that something happened elsewhere."""
+        """Report an event from elsewhere to the repository."""
         self.server.repository_dispatch(person(user), event_type, client_payload or {})
 
     def tick(self, cron: str) -> None:
-        """The hour of a schedule has come."""
+        """Fire a cron schedule."""
         self.server.tick(cron)
 
     def pump(self) -> list[WorkflowRun]:
-        """Run everything that waits, and everything that this starts, until nothing is left to do."""
+        """Run everything that is queued, and everything that this starts, until nothing is left."""
         return self.runner.pump()
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Run whatever comes up, in the background, until the block ends; what is under way then is cancelled."""
+        """Run workflows in the background until the block ends; then cancel the runs in progress."""
         stop = threading.Event()
         thread = threading.Thread(target=self.runner.serve, args=(stop,))
         thread.start()
@@ -186,53 +187,53 @@ class Hub:
             thread.join()
 
     def wait(self, workflow: str, *, after: int = 0, head_sha: str = "", seconds: float = 300.0) -> WorkflowRun:
-        """Wait for a run to end, which somebody else runs (see `serving`).
+        """Wait for the end of a run that another thread or process executes (see `serving`).
 
         Args:
-            workflow: its name.
-            after: the run's number is higher than this.
-            head_sha: the commit that it is about; any when empty.
-            seconds: how long to wait.
+            workflow: name of the workflow.
+            after: the run has a higher number than this.
+            head_sha: the commit that its checks report on; any if empty.
+            seconds: time limit.
 
         Returns:
-            The first such run, at its end.
+            The first such run.
 
         Raises:
-            MlopsError: there was none, or it did not end.
+            MlopsError: no such run ended in time.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            runs = [run for run in self.server.store.look()["runs"].values() if run["workflow"] == workflow]
+            runs = [run for run in self.server.state.peek()["runs"].values() if run["workflow"] == workflow]
             found = [run for run in runs if run["number"] > after and head_sha in ("", run["head_sha"])]
             if found and (first := min(found, key=lambda run: int(run["number"])))["status"] == "completed":
                 return self.run(first["number"])
-            time.sleep(_WATCH)
+            time.sleep(_POLL_SECONDS)
         raise MlopsError(f"no run of the workflow {workflow} ended within {seconds:g} s", fix="see the runs' logs")
 
     def newest(self) -> int:
-        """The number of the newest run; 0 before the first."""
-        return max((run["number"] for run in self.server.store.look()["runs"].values()), default=0)
+        """Return the number of the newest run; 0 if there is none."""
+        return max((run["number"] for run in self.server.state.peek()["runs"].values()), default=0)
 
     def rerun(self, number: int) -> None:
         """Queue another attempt of a run."""
         self.runner.rerun(number)
 
     def run(self, number: int) -> WorkflowRun:
-        """What a run came to.
+        """Return the result of a run.
 
         Raises:
-            MlopsError: there is none with this number, or it has not begun.
+            MlopsError: there is no such run, or it has not started.
         """
         path = self.server.run_folder(number) / "run.json"
         if not path.exists():
-            raise MlopsError(f"run {number} has not begun, or there is none")
+            raise MlopsError(f"run {number} does not exist or has not started")
         return WorkflowRun.from_json(json.loads(path.read_bytes()))
 
     def runs(self) -> list[WorkflowRun]:
-        """What the runs that have begun came to, newest first."""
+        """Return the results of all runs that have started, newest first."""
         numbers = [record["number"] for record in self.server.runs()]
         return [self.run(number) for number in numbers if (self.server.run_folder(number) / "run.json").exists()]
 
     def suppressed(self) -> list[dict[str, str]]:
-        """The last events that started nothing, each with the reason."""
+        """Return the last events that started no workflow, each with the reason."""
         return self.server.suppressed()

@@ -1,71 +1,67 @@
-"""Know a process again, and end what a job left behind."""
+"""Identify processes across restarts, and kill the processes that a job left behind."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from pathlib import Path
 
 TRACKING = "RUNNER_TRACKING_ID"
-"""Every process of a job has this variable; as on GitHub, what still has it when the job ends is killed."""
+"""Environment variable of every process of a job. As on GitHub, processes that still have it are killed at the end."""
+
+_CLOCK_TOLERANCE = 2.0
+"""Seconds. A start time is computed from the boot time, which changes a little when the clock is set."""
 
 
 def identity(pid: int) -> str:
-    """A process, apart from a later one with the same number: `pid:start`."""
-    return f"{pid}:{_started(pid)}"
+    """Return `pid:start`, which tells a process from a later one with the same pid; `pid:` if it has ended."""
+    started = _start_time(pid)
+    return f"{pid}:" if started is None else f"{pid}:{started}"
 
 
-def alive(known: str) -> bool:
-    """Does the process with this `identity` still run?"""
-    pid, started = known.split(":", 1)
+def is_alive(known: str) -> bool:
+    """Return whether the process with this `identity` is running. A zombie has ended."""
+    pid, _, started = known.partition(":")
+    now = _start_time(int(pid))
+    return bool(started) and now is not None and abs(now - float(started)) <= _CLOCK_TOLERANCE
+
+
+def _start_time(pid: int) -> float | None:
+    import psutil  # imported late: git waits for the hooks, and most of them never need it
+
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(int(pid)) == started
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
 
 
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; "gone" for a zombie, "" where there is no /proc."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "gone" if fields[0] in "ZX" else fields[19]
-
-
-def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Signal the process group that `pid` leads; no error when it is gone."""
+def signal_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to the process group that `pid` leads. A group that has ended is not an error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
-def end_tracked(prefix: str) -> None:
-    """Kill every process whose tracking id starts with `prefix`, also what they start meanwhile.
+def kill_tracked(prefix: str) -> None:
+    """Kill every process whose tracking id starts with `prefix`, and those that they start in the meantime."""
+    import psutil
 
-    Without /proc (macOS) nothing is found: there, only the process groups of the steps are ended.
-    """
-    wanted = f"{TRACKING}={prefix}".encode()
     for _ in range(10):
-        found = [pid for pid in _processes() if _carries(pid, wanted)]
-        for pid in found:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        found = [process for process in psutil.process_iter() if _is_tracked(process, prefix)]
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         if not found:
             return
 
 
-def _processes() -> list[int]:
-    folder = Path("/proc")
-    return [int(entry.name) for entry in folder.glob("[0-9]*") if int(entry.name) != os.getpid()]
+def _is_tracked(process: object, prefix: str) -> bool:
+    import psutil
 
-
-def _carries(pid: int, wanted: bytes) -> bool:
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
+    assert isinstance(process, psutil.Process)
+    if process.pid == os.getpid():
         return False
-    return any(variable.startswith(wanted) for variable in variables)
+    try:
+        return process.environ().get(TRACKING, "").startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False

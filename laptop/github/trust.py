@@ -1,4 +1,4 @@
-"""How the cloud knows a job: the subject of its OIDC token, by which a role's trust policy lets it in."""
+"""Subject of a job's OIDC token, which the trust policies of roles match."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def subject(
     owner_id: int | None = None,
     repository_id: int | None = None,
 ) -> str:
-    """The `sub` of a job's OIDC token.
+    """Return the `sub` claim of a job's OIDC token.
 
     Args:
-        environment: of the job, or "".
-        event: the event's name.
+        repository: `owner/name`.
+        environment: deployment environment of the job, or "".
+        event: name of the event.
         ref: the full ref.
-        owner_id, repository_id: put into the subject when given (repositories made since mid-2026).
+        owner_id, repository_id: part of the subject if given (repositories created since mid-2026).
     """
     owner, name = repository.split("/")
     if owner_id is not None:

@@ -11,21 +11,21 @@ INPUTS = frozenset({"app-id", "client-id", "private-key", "owner", "repositories
 
 
 def create_app_token(call: ActionCall) -> ActionResult:
-    """Outputs `token` (hidden from the logs, withdrawn when the job ends), `app-slug` and `installation-id`.
+    """Output `token` (masked, revoked when the job ends), `app-slug` and `installation-id`.
 
     Raises:
-        MlopsError: the credentials are wrong, or the app lacks a permission that is asked for.
+        MlopsError: the credentials are wrong, or the app lacks a requested permission.
     """
     client_id, key = call.input("client-id", call.input("app-id")), call.input("private-key")
     if not client_id or not key:
-        raise MlopsError("actions/create-github-app-token: client-id and private-key are needed")
-    owner, name = call.server.repository.split("/")
-    if call.input("owner", owner) != owner or call.input("repositories", name) not in (name, call.server.repository):
-        raise MlopsError(f"actions/create-github-app-token: the app is installed on {call.server.repository} only")
-    asked = {name.removeprefix("permission-"): value for name, value in call.inputs.items() if name in _PERMISSIONS}
-    actor = call.server.app_actor(client_id, key, {k: v for k, v in asked.items() if v} or None)
-    token = call.server.token(actor)
+        raise MlopsError("actions/create-github-app-token: client-id and private-key are required")
+    owner, name = call.server.full_name.split("/")
+    if call.input("owner", owner) != owner or call.input("repositories", name) not in (name, call.server.full_name):
+        raise MlopsError(f"actions/create-github-app-token: the app is installed on {call.server.full_name} only")
+    requested = {name.removeprefix("permission-"): value for name, value in call.inputs.items() if name in _PERMISSIONS}
+    actor = call.server.app_actor(client_id, key, {k: v for k, v in requested.items() if v} or None)
+    token = call.server.issue_token(actor)
     call.mask(token)
     if not call.flag("skip-token-revoke", default=False):
-        call.at_end(lambda: call.server.revoke(token))
+        call.at_end(lambda: call.server.revoke_token(token))
     return ActionResult({"token": token, "app-slug": actor.slug, "installation-id": "1"})

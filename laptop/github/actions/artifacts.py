@@ -1,4 +1,4 @@
-"""actions/upload-artifact and actions/download-artifact: folders of the run."""
+"""actions/upload-artifact and actions/download-artifact: an artifact is a folder of the run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NAME = re.compile(r'[^"\\/:<>|*?\r\n]{1,255}')
 
 
 def upload(call: ActionCall) -> ActionResult:
-    """Keep files of the workspace; outputs `artifact-id` (the name) and `artifact-url`.
+    """Copy files of the workspace to an artifact. Outputs: `artifact-id` (the name) and `artifact-url`.
 
     Raises:
-        MlopsError: the name is taken, or nothing is found and `if-no-files-found` is `error`.
+        MlopsError: the name is invalid or taken, or no file is found and `if-no-files-found` is `error`.
     """
     name = call.input("name", "artifact")
     if not _NAME.fullmatch(name) or name in (".", ".."):
-        raise MlopsError(f"actions/upload-artifact: {name!r} is not a name")
+        raise MlopsError(f"actions/upload-artifact: {name!r} is not a valid name")
     root, files = _select(call.workspace, call.input("path"), hidden=call.flag("include-hidden-files", default=False))
     if not files:
         verdict = call.input("if-no-files-found", "warn")
@@ -52,7 +52,7 @@ def upload(call: ActionCall) -> ActionResult:
 
 
 def _select(workspace: Path, patterns: str, *, hidden: bool) -> tuple[Path, list[Path]]:
-    """The files that the patterns name, and the folder that their names in the artifact start from."""
+    """Return the files that match, and the folder that their paths in the artifact are relative to."""
     bases: list[Path] = []
     chosen: set[Path] = set()
     for line in filter(None, (line.strip() for line in patterns.splitlines())):
@@ -65,7 +65,7 @@ def _select(workspace: Path, patterns: str, *, hidden: bool) -> tuple[Path, list
         fixed = Path(re.split(r"[*?\[]", pattern)[0] + "x").parent if re.search(r"[*?\[]", pattern) else Path(pattern)
         bases.append(fixed if fixed.is_dir() else fixed.parent)
     if not bases:
-        raise MlopsError("actions/upload-artifact: path names nothing")
+        raise MlopsError("actions/upload-artifact: path is empty")
     root = Path(os.path.commonpath(bases))
     kept = [file for file in sorted(chosen) if hidden or not _is_hidden(file.relative_to(root))]
     return root, kept
@@ -82,12 +82,13 @@ def _is_hidden(path: Path) -> bool:
 
 
 def download(call: ActionCall) -> ActionResult:
-    """Bring artifacts into the workspace; outputs `download-path`.
+    """Copy artifacts to the workspace. Output: `download-path`.
 
-    One `name` goes right into `path`; otherwise each goes into a folder of its name, unless `merge-multiple`.
+    A single artifact by `name` goes into `path` itself. Otherwise each goes into a folder with its name, unless
+    `merge-multiple` is true.
 
     Raises:
-        MlopsError: there is none of this name.
+        MlopsError: there is no artifact with this name.
     """
     source = _source(call)
     target = call.workspace / call.input("path", ".")
@@ -95,7 +96,7 @@ def download(call: ActionCall) -> ActionResult:
     if name:
         if not (source / name).is_dir() or not _NAME.fullmatch(name):
             raise MlopsError(
-                f"actions/download-artifact: there is no artifact {name!r}", fix=f"there are: {_names(source)}"
+                f"actions/download-artifact: there is no artifact {name!r}", fix=f"use one of {_names(source)}"
             )
         chosen: Sequence[str] = [name]
     else:

@@ -1,4 +1,4 @@
-"""aws-actions/configure-aws-credentials and aws-actions/amazon-ecr-login, in the emulated account."""
+"""aws-actions/configure-aws-credentials and aws-actions/amazon-ecr-login, for the laptop's AWS account."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS
 from laptop.github.actions.remote import ActionCall, ActionResult
-from laptop.github.oidc import Issuer
+from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER, subject
 from pipelines.declarations.errors import MlopsError
 
@@ -24,13 +24,13 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:.*/)?(?P<na
 
 
 def configure_credentials(call: ActionCall) -> ActionResult:
-    """Get credentials of a role for the steps that follow; output `aws-account-id`.
+    """Sign later steps in to a role. Output: `aws-account-id`.
 
-    As on GitHub: the job's OIDC token, signed by the laptop's issuer, is exchanged for the role by STS of the emulated
-    account, which checks the token and the role's trust policy.
+    As on GitHub, STS exchanges the job's OIDC token for credentials of the role, after checking the token and the
+    role's trust policy.
 
     Raises:
-        MlopsError: the job may not have an OIDC token, or the role would not let it in.
+        MlopsError: the job lacks `id-token: write`, or the role does not trust its token.
     """
     from botocore.exceptions import ClientError
 
@@ -39,15 +39,15 @@ def configure_credentials(call: ActionCall) -> ActionResult:
     match = _ROLE.fullmatch(arn)
     if match is None or not region:
         what = f"configure-aws-credentials: role-to-assume is {arn!r} and aws-region {region!r}"
-        raise MlopsError(what, fix="give an ARN and a region: set the variables that the workflow takes them from")
+        raise MlopsError(what, fix="set the variables of the role's ARN and of the region")
     allowed = call.input("allowed-account-ids")
     if allowed and match["account"] not in re.split(r"[\s,]+", allowed):
-        raise MlopsError(f"configure-aws-credentials: the account {match['account']} is not among {allowed}")
+        raise MlopsError(f"configure-aws-credentials: account: expected one of {allowed}, found {match['account']}")
     claims = _claims(call)
     server = call.server.folder
     token = Issuer(server, published_keys(server.parent / "aws" / ISSUERS, ISSUER)).token(claims)
     call.mask(token)
-    # Nobody's credentials: the token is all that speaks for the job.
+    # Without credentials: the token alone identifies the job.
     sts = _client({"AWS_ENDPOINT_URL": call.runner_environ["AWS_ENDPOINT_URL"]}, "sts", region)
     try:
         answer = sts.assume_role_with_web_identity(
@@ -60,7 +60,7 @@ def configure_credentials(call: ActionCall) -> ActionResult:
         refused = error.response["Error"]
         raise MlopsError(
             f"{refused['Code']}: {refused['Message']}",
-            fix="let the role trust this subject, or run the job in the environment that it trusts",
+            fix="make the role trust this subject, or run the job in the environment that it trusts",
         ) from None
     exports = {
         "AWS_ACCESS_KEY_ID": answer["AccessKeyId"],
@@ -78,10 +78,10 @@ def configure_credentials(call: ActionCall) -> ActionResult:
 
 
 def _claims(call: ActionCall) -> dict[str, str]:
-    """What GitHub's OIDC token says of the job."""
+    """Return the claims of GitHub's OIDC token about the job."""
     settings = call.server.settings
     ids = (settings.owner_id, settings.repository_id) if settings.subject_with_ids else (None, None)
-    repository = call.server.repository
+    repository = call.server.full_name
     event = call.event
     return {
         "aud": call.input("audience", AUDIENCE),
@@ -104,22 +104,22 @@ def _claims(call: ActionCall) -> dict[str, str]:
 
 
 def login_to_registry(call: ActionCall) -> ActionResult:
-    """Output `registry`: that of the account that the job's credentials are of. There is no Docker to log in.
+    """Output `registry`, of the account that the job is signed in to. Without Docker, there is nothing to log in.
 
     Raises:
-        MlopsError: the job has no credentials.
+        MlopsError: the job is not signed in.
     """
     region = call.environ.get("AWS_REGION", "")
     if "AWS_ACCESS_KEY_ID" not in call.environ or not region:
         raise MlopsError(
-            "amazon-ecr-login: there are no credentials", fix="run aws-actions/configure-aws-credentials first"
+            "amazon-ecr-login: the job is not signed in to AWS", fix="run aws-actions/configure-aws-credentials first"
         )
     account = _client(call.environ, "sts", region).get_caller_identity()["Account"]
     return ActionResult({"registry": f"{account}.dkr.ecr.{region}.amazonaws.com"})
 
 
 def _client(environ: Mapping[str, str], service: str, region: str) -> Any:
-    """A client with the access that `environ` gives, and nothing of this process's own environment."""
+    """Return a client with the credentials in `environ`, not those of this process."""
     import botocore.session
 
     session = botocore.session.Session(profile=None)

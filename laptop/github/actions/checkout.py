@@ -1,17 +1,22 @@
-"""actions/checkout: the repository at a commit, in the job's folder."""
+"""actions/checkout: a commit of the repository in the job's workspace.
+
+The clone uses the objects of the bare repository (`objects/info/alternates`), so nothing is fetched: refs, the shallow
+boundary and the configuration are written as a fetch would leave them.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from laptop.github.actions.remote import ActionCall, ActionResult
 from laptop.github.forge.actors import RequestDeniedError
-from laptop.github.forge.bare_repository import GitError, git
+from laptop.github.forge.bare_repository import BareRepository, GitError, git
 from laptop.github.forge.git_transport import authorization
-from laptop.github.forge.github_server import GitHubServer
-from laptop.github.forge.webhook_event import SERVER
+from laptop.github.forge.webhook_event import SERVER_URL
 from pipelines.declarations.errors import MlopsError
 
 INPUTS = frozenset(
@@ -19,102 +24,151 @@ INPUTS = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class _Target:
+    """What to check out.
+
+    Attributes:
+        ref: the full ref, "" for a bare commit.
+        commit: the commit.
+        depth: how many commits of the history to include; 0 for all, and all branches.
+        tags: include the tags.
+        config: text to append to the clone's configuration.
+    """
+
+    ref: str
+    commit: str
+    depth: int
+    tags: bool
+    config: str
+
+    @property
+    def branch(self) -> str:
+        """The short name of the branch, "" if the ref is not a branch."""
+        return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else ""
+
+
 def checkout(call: ActionCall) -> ActionResult:
-    """Fetch and check out; outputs `ref` and `commit`.
+    """Check out a commit. Outputs: `ref` and `commit`.
 
     Raises:
-        MlopsError: the token may not read, the ref does not exist, or the folder is outside the workspace.
+        MlopsError: the token may not read, the ref does not exist, or the path is outside the workspace.
     """
     server = call.server
-    if call.input("repository", server.repository) != server.repository:
-        raise MlopsError(f"actions/checkout: only {server.repository} is here, found {call.input('repository')!r}")
+    if call.input("repository", server.full_name) != server.full_name:
+        found = call.input("repository")
+        raise MlopsError(f"actions/checkout: repository: expected {server.full_name}, found {found!r}")
     token = call.input("token", call.token)
     server.authenticate(token).need("read", "contents")
-    folder = (call.workspace / call.input("path", ".")).resolve()
-    if not folder.is_relative_to(call.workspace.resolve()):
+    workspace = call.workspace.resolve()
+    folder = (workspace / call.input("path", ".")).resolve()
+    if not folder.is_relative_to(workspace):
         raise MlopsError(f"actions/checkout: path is outside the workspace: {call.input('path')!r}")
     depth = call.input("fetch-depth", "1")
     if not depth.isdecimal():
-        raise MlopsError(f"actions/checkout: fetch-depth is a whole number, found {depth!r}")
-    ref, commit = _wanted(call)
+        raise MlopsError(f"actions/checkout: fetch-depth: expected a whole number, found {depth!r}")
+    ref, commit = _resolve_ref(call)
+    config = f'[remote "origin"]\n\turl = {server.url()}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
+    if call.flag("persist-credentials", default=True):
+        config += f'[http "{SERVER_URL}/"]\n\textraheader = "{authorization(token)}"\n'
+    target = _Target(ref, commit, int(depth), call.flag("fetch-tags", default=False), config)
     folder.mkdir(parents=True, exist_ok=True)
-    if folder == call.workspace.resolve() and not any(folder.iterdir()) and call.kept.is_dir():
+    if folder == workspace and not any(folder.iterdir()) and call.kept.is_dir():
         folder.rmdir()
         call.kept.rename(folder)
-    tags = call.flag("fetch-tags", default=False)
     try:
-        _fetch(server, folder, ref, commit, int(depth), tags=tags)
+        _check_out(server.repository, folder, target)
     except GitError:
         if not any(folder.iterdir()):
             raise
-        for left in folder.iterdir():  # as the action itself does, when what it finds is of no use
+        for left in folder.iterdir():  # the action itself starts over as well if the existing files are of no use
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        _fetch(server, folder, ref, commit, int(depth), tags=tags)
+        _check_out(server.repository, folder, target)
     if call.flag("clean", default=True):
-        # What was compiled is not cleaned away: it is worth seconds, and that of a file that changed is gone already.
+        # Compiled modules stay: compiling takes seconds, and those of changed files are gone already.
         git(folder, "clean", "--quiet", "-ffdx", "--exclude=__pycache__")
-    if call.flag("persist-credentials", default=True):
-        git(folder, "config", f"http.{SERVER}/.extraheader", authorization(token))
     call.log(f"{commit} ({ref or 'detached'})")
     return ActionResult({"ref": call.input("ref", call.event.ref), "commit": commit})
 
 
-def _wanted(call: ActionCall) -> tuple[str, str]:
-    """The full ref ("" for a bare commit) and the commit."""
-    asked = call.input("ref")
-    if not asked:
+def _resolve_ref(call: ActionCall) -> tuple[str, str]:
+    """Return the full ref ("" for a bare commit) and the commit."""
+    wanted = call.input("ref")
+    if not wanted:
         return call.event.ref, call.event.sha
-    if re.fullmatch(r"[0-9a-f]{40}", asked):
-        candidates = [("", asked)]
-    elif asked.startswith("refs/"):
-        candidates = [(asked, asked)]
+    if re.fullmatch(r"[0-9a-f]{40}", wanted):
+        candidates = [("", wanted)]
+    elif wanted.startswith("refs/"):
+        candidates = [(wanted, wanted)]
     else:
-        candidates = [(f"refs/{kind}/{asked}", f"refs/{kind}/{asked}") for kind in ("heads", "tags")]
+        candidates = [(f"refs/{kind}/{wanted}", f"refs/{kind}/{wanted}") for kind in ("heads", "tags")]
     for ref, revision in candidates:
-        if (commit := call.server.commit_of(revision)) is not None:
+        if (commit := call.server.repository.resolve(revision)) is not None:
             return ref, commit
-    raise RequestDeniedError(404, f"A branch or tag with the name '{asked}' could not be found")
+    raise RequestDeniedError(404, f"A branch or tag with the name '{wanted}' could not be found")
 
 
-def _fetch(server: GitHubServer, folder: Path, ref: str, commit: str, depth: int, *, tags: bool) -> None:
-    _begin(server, folder)
-    branch = ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
-    local = f"refs/remotes/origin/{branch}" if branch else f"refs/remotes/{ref.removeprefix('refs/') or 'commit'}"
-    specs = [f"+{commit}:{local}"]
-    if depth == 0:
-        specs = ["+refs/heads/*:refs/remotes/origin/*", *([] if branch else specs)]
-    options = ["--no-tags", *([f"--depth={depth}"] if depth else [])]
-    if tags or depth == 0:
-        specs.append("+refs/tags/*:refs/tags/*")
-    git(folder, "fetch", "--quiet", "--no-auto-gc", *options, str(server.git), *specs)
-    _forget_compiled(folder, commit)
-    target = ["-B", branch, commit] if branch else ["--detach", commit]
-    git(folder, "checkout", "--quiet", "--force", *target)
-    if branch:
-        git(folder, "config", f"branch.{branch}.remote", "origin")
-        git(folder, "config", f"branch.{branch}.merge", ref)
+def _check_out(repository: BareRepository, folder: Path, target: _Target) -> None:
+    _write_clone(repository, folder, target)
+    _remove_stale_bytecode(folder, target.commit)
+    where = ["-B", target.branch, target.commit] if target.branch else ["--detach", target.commit]
+    git(folder, "checkout", "--quiet", "--force", *where)
 
 
-def _begin(server: GitHubServer, folder: Path) -> None:
-    """An empty repository over whatever files are there; of an older one, only the list of its files is kept.
-
-    With that list, git need not write the files that stay as they are. Objects are the server's own: nothing is copied.
-    """
-    old, index = folder / ".git", None
-    if old.is_dir():
-        index = (old / "index").read_bytes() if (old / "index").is_file() else None
-        shutil.rmtree(old)
+def _write_clone(repository: BareRepository, folder: Path, target: _Target) -> None:
+    """Write a new `.git` over the files in a folder. It keeps the index, so that git leaves unchanged files alone."""
+    clone, index = folder / ".git", None
+    if clone.is_dir():
+        index = (clone / "index").read_bytes() if (clone / "index").is_file() else None
+        shutil.rmtree(clone)
     git(folder, "init", "--quiet", "--template=", "--initial-branch=main")
     if index is not None:
-        (old / "index").write_bytes(index)
-    (old / "objects" / "info").mkdir(exist_ok=True)
-    (old / "objects" / "info" / "alternates").write_text(f"{server.git / 'objects'}\n", encoding="utf-8")
-    with (old / "config").open("a", encoding="utf-8") as config:
-        config.write(f'[remote "origin"]\n\turl = {server.url()}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n')
+        (clone / "index").write_bytes(index)
+    (clone / "objects" / "info").mkdir(exist_ok=True)
+    alternates = f"{repository.path / 'objects'}\n"
+    (clone / "objects" / "info" / "alternates").write_text(alternates, encoding="utf-8")
+    with (clone / "config").open("a", encoding="utf-8") as config:
+        config.write(target.config)
+        if target.branch:
+            config.write(f'[branch "{target.branch}"]\n\tremote = origin\n\tmerge = {target.ref}\n')
+    refs = _refs_of(repository, target)
+    (clone / "packed-refs").write_text("".join(f"{commit} {ref}\n" for ref, commit in refs.items()), encoding="utf-8")
+    if target.depth:
+        tips = [commit for ref, commit in refs.items() if not ref.startswith("refs/remotes/origin/")]
+        boundary = _shallow_boundary(repository, [target.commit, *tips], target.depth)
+        if boundary:
+            (clone / "shallow").write_text("".join(f"{commit}\n" for commit in boundary), encoding="utf-8")
 
 
-def _forget_compiled(folder: Path, commit: str) -> None:
-    """Remove what Python compiled of files that are about to change: it trusts times, and two commits may share one."""
+def _refs_of(repository: BareRepository, target: _Target) -> dict[str, str]:
+    """Return the refs of the clone: name → object."""
+    ref = target.ref
+    own = f"refs/remotes/origin/{target.branch}" if target.branch else f"refs/remotes/{ref[5:] if ref else 'commit'}"
+    refs = {own: target.commit}
+    sources = ["refs/heads"] if target.depth == 0 else []
+    sources += ["refs/tags"] if target.tags or target.depth == 0 else []
+    if sources:
+        listed = repository.run("for-each-ref", "--format=%(objectname) %(refname)", *sources)
+        for line in listed.splitlines():
+            commit, _, name = line.partition(" ")
+            refs.setdefault(name.replace("refs/heads/", "refs/remotes/origin/", 1), commit)
+    return refs
+
+
+def _shallow_boundary(repository: BareRepository, tips: Sequence[str], depth: int) -> list[str]:
+    """Return the commits whose parents a clone of this depth leaves out."""
+    options = ["--no-walk"] if depth == 1 else []
+    listed = repository.run("rev-list", "--parents", *options, *(f"{tip}^{{commit}}" for tip in tips))
+    parents = {commit: others for commit, *others in (line.split() for line in listed.splitlines())}
+    level, seen = set(parents) if depth == 1 else {repository.resolve(tip) or tip for tip in tips}, set()
+    for _ in range(depth - 1):
+        seen |= level
+        level = {parent for commit in level for parent in parents[commit]} - seen
+    return sorted(commit for commit in level if parents[commit])
+
+
+def _remove_stale_bytecode(folder: Path, commit: str) -> None:
+    """Remove the bytecode of files that the checkout changes. Python compares times, which two commits may share."""
     if not (folder / ".git" / "index").is_file():
         return
     changed = git(folder, "diff-index", "--cached", "--name-only", "--no-renames", "-z", commit)

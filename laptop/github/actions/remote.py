@@ -1,14 +1,14 @@
-"""Remote actions on the laptop: each has an explicit twin here, one that the caller registers, or is refused.
+"""Remote actions (`uses: owner/name@commit`): each needs a stand-in here or a registered one; all others are refused.
 
-| action | what the twin does |
+| action | stand-in |
 |---|---|
-| actions/checkout | checks out from the bare repository, as deep as `fetch-depth` says, over what the last job here left; leaves the token in the clone unless `persist-credentials: false` |
-| actions/setup-python | checks that the Python on the PATH is the wanted one; downloads nothing |
+| actions/checkout | checks out from the bare repository with the given `fetch-depth`, on top of the last checkout in the workspace; stores the token in the clone unless `persist-credentials: false` |
+| actions/setup-python | checks the version of the Python on the PATH; downloads nothing |
 | actions/upload-artifact, actions/download-artifact | folders of the run |
-| actions/create-github-app-token | a token of an app that is registered with the server |
-| aws-actions/configure-aws-credentials | signs the job's OIDC token, and exchanges it at the emulated account for the role that trusts its subject |
-| aws-actions/amazon-ecr-login | names the registry of the account that the job's credentials are of |
-| everything else (docker/*, pulumi/*, actions/attest, …) | has no meaning without Docker, Pulumi or GitHub's signing; a caller may register a function for it |
+| actions/create-github-app-token | a token of an app that is installed on the repository |
+| aws-actions/configure-aws-credentials | signs the job's OIDC token, and exchanges it at the laptop's AWS account for a role that trusts its subject |
+| aws-actions/amazon-ecr-login | returns the registry of the account that the job is signed in to |
+| all others (docker/*, pulumi/*, actions/attest, …) | need Docker, Pulumi or Sigstore; a caller can register a function |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from pipelines.declarations.errors import MlopsError
 
 @dataclass(frozen=True)
 class ActionCall:
-    """One use of an action.
+    """One use of a remote action.
 
     Attributes:
         action: `owner/name`.
-        inputs: what stands under `with`, as text.
-        workspace: the job's folder; may be empty yet.
-        kept: the last checkout that another job left at the same place, or nothing.
-        temp: a folder of the job for other files.
+        inputs: the inputs under `with`, as text.
+        workspace: the job's folder.
+        kept: the last checkout in this workspace; may not exist.
+        temp: the job's folder for temporary files.
         environ: the step's environment.
-        runner_environ: the environment that the runner was given, with the operator's access to the emulated account.
-        event: what started the run.
-        actor: whoever the job's token speaks for, with the job's permissions.
+        runner_environ: the runner's own variables, with the operator's access to the AWS account.
+        event: the event that started the run.
+        actor: owner of the job's token, with the job's permissions.
         token: the job's token.
-        environment: the job's deployment environment, or "".
+        environment: deployment environment of the job, or "".
         artifacts: the run's folder of artifacts.
-        run, attempt, workflow: of the run.
+        run, attempt, workflow: number, attempt and workflow file of the run.
         server: the repository.
         log: writes a line to the job's log.
-        mask: hides a value from the logs from now on.
-        at_end: runs when the job ends.
+        mask: hides a value in the logs.
+        at_end: registers a function to call when the job ends.
     """
 
     action: str
@@ -68,28 +68,29 @@ class ActionCall:
     at_end: Callable[[Callable[[], None]], None]
 
     def input(self, name: str, default: str = "") -> str:
+        """Return an input, or the default if it is missing or empty."""
         return self.inputs.get(name, "") or default
 
     def flag(self, name: str, default: bool) -> bool:
-        """A boolean input.
+        """Return a boolean input.
 
         Raises:
-            MlopsError: it is neither true nor false.
+            MlopsError: the value is neither true nor false.
         """
         value = self.input(name, "true" if default else "false").lower()
         if value not in ("true", "false"):
-            raise MlopsError(f"{self.action}: {name} is true or false, found {value!r}")
+            raise MlopsError(f"{self.action}: {name}: expected true or false, found {value!r}")
         return value == "true"
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """What an action leaves.
+    """Result of an action.
 
     Attributes:
-        outputs: of the step.
-        exports: variables for the steps that follow.
-        paths: folders put in front of the PATH of the steps that follow.
+        outputs: outputs of the step.
+        exports: variables for later steps.
+        paths: folders to put in front of PATH for later steps.
     """
 
     outputs: Mapping[str, str] = field(default_factory=dict)
@@ -103,34 +104,32 @@ ActionHandler = Callable[[ActionCall], ActionResult]
 @dataclass(frozen=True)
 class _Known:
     inputs: frozenset[str]
-    twin: ActionHandler
+    handler: ActionHandler
 
 
 def perform(call: ActionCall, registered: Mapping[str, ActionHandler]) -> ActionResult:
-    """Perform one use of a remote action by its twin.
+    """Perform a remote action by its stand-in.
 
     Args:
-        call: the use.
-        registered: the caller's own twins, by `owner/name`; they go first.
+        call: the use of the action.
+        registered: the caller's stand-ins, by `owner/name`; they take precedence.
 
     Raises:
-        MlopsError: there is no twin, it does not know an input, or what it stands for would fail.
+        MlopsError: there is no stand-in, it does not know an input, or the action fails.
     """
     if call.action in registered:
         return registered[call.action](call)
-    known = _twins().get(call.action)
+    known = _known_actions().get(call.action)
     if known is None:
-        what = f"the action {call.action} has no twin on the laptop"
-        raise MlopsError(what, fix="register a function for it with the runner, or skip the step there with `if:`")
+        what = f"the laptop has no stand-in for the action {call.action}"
+        raise MlopsError(what, fix="register a function for it with the runner, or skip the step with `if:`")
     if unknown := sorted(set(call.inputs) - known.inputs):
-        raise MlopsError(
-            f"{call.action}: the twin does not know the input {unknown[0]!r}", fix=f"known: {sorted(known.inputs)}"
-        )
-    return known.twin(call)
+        raise MlopsError(f"{call.action}: unknown input {unknown[0]!r}", fix=f"use one of {sorted(known.inputs)}")
+    return known.handler(call)
 
 
-def _twins() -> Mapping[str, _Known]:
-    # Imported late: reading a workflow must not need an AWS SDK.
+def _known_actions() -> Mapping[str, _Known]:
+    # Imported late: most jobs do not need an AWS SDK.
     from laptop.github.actions import app_token, artifacts, aws_sign_in, checkout, setup_python
 
     return {

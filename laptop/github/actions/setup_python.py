@@ -1,10 +1,12 @@
-"""actions/setup-python: the Python that is here must be the wanted one."""
+"""actions/setup-python: check the version of the Python on the PATH."""
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 from laptop.github.actions.remote import ActionCall, ActionResult
 from pipelines.declarations.errors import MlopsError
@@ -13,36 +15,42 @@ INPUTS = frozenset(("python-version", "python-version-file", "cache", "cache-dep
 
 
 def setup_python(call: ActionCall) -> ActionResult:
-    """Check the version; outputs `python-version` and `python-path`. Nothing is downloaded, so nothing is cached.
+    """Check the version. Outputs: `python-version` and `python-path`. Nothing is downloaded, so nothing is cached.
 
     Raises:
-        MlopsError: there is no Python on the PATH, or it is of another version.
+        MlopsError: there is no Python on the PATH, or it has another version.
     """
     wanted = call.input("python-version")
     if not wanted:
         file = call.workspace / call.input("python-version-file", ".python-version")
         if not file.is_file() or file.suffix not in ("", ".txt"):
-            raise MlopsError("actions/setup-python: name python-version, or a python-version-file that holds only that")
+            raise MlopsError("actions/setup-python: set python-version, or a python-version-file with only the version")
         wanted = file.read_text(encoding="utf-8").strip()
     path = shutil.which("python3", path=call.environ["PATH"])
     if path is None:
-        raise MlopsError("actions/setup-python: there is no python3 on the PATH")
-    code = "import platform; print(platform.python_version())"
-    found = subprocess.run([path, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        raise MlopsError("actions/setup-python: python3 is not on the PATH")
+    found = _version_of(path, Path(path).stat().st_mtime_ns)
     if not _fits(found, wanted):
-        raise MlopsError(f"actions/setup-python: Python {wanted} is wanted, {path} is {found}")
+        raise MlopsError(f"actions/setup-python: expected Python {wanted}, found {found} ({path})")
     call.log(f"Python {found} ({path})")
     return ActionResult({"python-version": found, "python-path": path})
 
 
+@functools.lru_cache(maxsize=8)
+def _version_of(path: str, _modified_ns: int) -> str:
+    """Return the version of a Python. It is cached until the file changes."""
+    code = "import platform; print(platform.python_version())"
+    return subprocess.run([path, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def _fits(found: str, wanted: str) -> bool:
-    """Is `found` what `3.11`, `3.x`, `3.11.7` or `>=3.11` asks for?"""
+    """Return whether a version satisfies `3.11`, `3.x`, `3.11.7` or `>=3.11`."""
     least = re.fullmatch(r">=\s*(\d+(?:\.\d+)*)", wanted)
     if least:
         return _numbers(found) >= _numbers(least[1])
     exact = re.sub(r"\.x$", "", wanted)
     if not re.fullmatch(r"\d+(?:\.\d+){0,2}", exact):
-        raise MlopsError(f"actions/setup-python: the twin does not know the version {wanted!r}")
+        raise MlopsError(f"actions/setup-python: expected a version such as 3.11 or >=3.11, found {wanted!r}")
     return _numbers(found)[: len(_numbers(exact))] == _numbers(exact)
 
 

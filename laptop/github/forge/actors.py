@@ -1,4 +1,4 @@
-"""Who calls, and what their token lets them do."""
+"""Users, apps and jobs that call the server, their tokens and permissions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ _PREFIX = {"user": "ghp", "app": "ghs", "job": "ghs"}
 
 
 class RequestDeniedError(MlopsError):
-    """The laptop's GitHub refuses a request.
+    """The laptop's GitHub refused a request.
 
     Args:
-        status: the HTTP status that GitHub answers.
-        message: GitHub's words.
+        status: the HTTP status of GitHub's answer.
+        message: GitHub's own message.
+        fix: what to do about it.
     """
 
     def __init__(self, status: int, message: str, *, fix: str = "") -> None:
@@ -32,14 +33,14 @@ class RequestDeniedError(MlopsError):
 
 @dataclass(frozen=True)
 class Actor:
-    """Whoever a token speaks for.
+    """The owner of a token.
 
     Attributes:
         login: `maria`, `mlops-bot[bot]`, `github-actions[bot]`.
-        kind: "user"; "app" (an installation token); "job" (a workflow's own GITHUB_TOKEN).
-        permissions: scope → level; users have them all.
-        run: the run whose token it is, for a job.
-        triggered_by: for a job, the login that started its run.
+        kind: "user", "app" (an installation token) or "job" (a job's GITHUB_TOKEN).
+        permissions: scope → level; ignored for users, who have all.
+        run: number of the run, for a job.
+        triggered_by: login that started the run, for a job.
     """
 
     login: str
@@ -49,15 +50,16 @@ class Actor:
     triggered_by: str = ""
 
     def may(self, scope: str, level: str) -> bool:
+        """Return whether a scope is granted at a level."""
         if self.kind == "user" or scope == "metadata":
             return True
         return _LEVELS[self.permissions.get(scope, "none")] >= _LEVELS[level]
 
     def need(self, level: str, *scopes: str) -> None:
-        """Refuse unless one of `scopes` is granted at `level`.
+        """Check that one of `scopes` is granted at `level`.
 
         Raises:
-            RefusedError: with 403, in GitHub's words.
+            RequestDeniedError: none of them is (403).
         """
         if not any(self.may(scope, level) for scope in scopes):
             where = "the job's `permissions`" if self.kind == "job" else "the app's permissions"
@@ -66,22 +68,23 @@ class Actor:
 
     @property
     def slug(self) -> str:
+        """The login without `[bot]`."""
         return self.login.removesuffix("[bot]")
 
 
 def person(login: str) -> Actor:
-    """A person, as themselves."""
+    """Return the actor for a user."""
     return Actor(login, "user", {})
 
 
 def issue_token(state: dict[str, Any], actor: Actor) -> str:
-    """A new token that speaks for `actor`; the state keeps its digest only.
+    """Return a new token for an actor. The state keeps only its digest.
 
-    A job for a pull request from a fork may only read, whatever its workflow asks for, and gets no OIDC token.
+    A job for a pull request from a fork may only read, whatever its workflow requests, and gets no OIDC token.
     """
     token = f"{_PREFIX[actor.kind]}_{os.urandom(18).hex()}"
     permissions = dict(actor.permissions)
-    if _works_for_a_fork(state, actor):
+    if _is_for_fork(state, actor):
         permissions = {scope: "read" for scope, level in permissions.items() if level != "none"} | {"id-token": "none"}
     state["tokens"][digest(token)] = {
         "login": actor.login,
@@ -93,21 +96,22 @@ def issue_token(state: dict[str, Any], actor: Actor) -> str:
     return token
 
 
-def _works_for_a_fork(state: dict[str, Any], actor: Actor) -> bool:
+def _is_for_fork(state: dict[str, Any], actor: Actor) -> bool:
     run = state["runs"].get(str(actor.run)) if actor.kind == "job" else None
     number = re.fullmatch(r"refs/pull/(\d+)/merge", run["ref"]) if run is not None else None
     return number is not None and bool(state["pulls"][number[1]].get("fork"))
 
 
 def revoke_token(state: dict[str, Any], token: str) -> None:
+    """Revoke a token. An unknown token is not an error."""
     state["tokens"].pop(digest(token), None)
 
 
 def authenticate(state: dict[str, Any], token: str) -> Actor:
-    """Whoever `token` speaks for.
+    """Return the owner of a token.
 
     Raises:
-        RefusedError: with 401, when nobody.
+        RequestDeniedError: the token is unknown (401).
     """
     found = state["tokens"].get(digest(token)) if token else None
     if found is None:
@@ -116,5 +120,5 @@ def authenticate(state: dict[str, Any], token: str) -> Actor:
 
 
 def digest(token: str) -> str:
-    """The sha256 by which a secret is known without being kept."""
+    """Return the SHA-256 of a secret, which is stored in its place."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,16 +1,18 @@
-"""Run git without the settings, identity or credentials of whoever started us."""
+"""The bare git repository behind the laptop's GitHub."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.declarations.errors import MlopsError
 
-NOBODY = "0" * 40
-"""What git writes for "no commit": a ref that is created or deleted."""
+NO_COMMIT = "0" * 40
+"""How git writes "no commit", for a ref that is created or deleted."""
 
 
 class GitError(MlopsError):
@@ -18,9 +20,9 @@ class GitError(MlopsError):
 
 
 def git_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of git: PATH, no configuration but the repository's, no prompts."""
+    """Return an environment for git without the user's configuration, identity or credentials, and without prompts."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
-    # In a hook, what is being pushed is in quarantine, and only these say where.
+    # In a hook, pushed objects are in quarantine, and only these variables say where.
     kept |= {
         name: value
         for name, value in os.environ.items()
@@ -37,87 +39,162 @@ def git_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def git(folder: Path, *arguments: str, text: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """Run `git -C folder …` and return what it prints, without the last line's end.
+    """Run `git -C folder …` and return its standard output without the final newline.
 
     Args:
-        folder: a repository.
-        arguments: the command.
-        text: its standard input.
-        environ: variables besides those of `git_environ`.
+        folder: a repository, or a folder inside one.
+        arguments: the command and its arguments.
+        text: standard input.
+        environ: variables added to those of `git_environ`.
 
     Raises:
-        GitError: git is missing, or ends with an error.
+        GitError: git is not installed, or the command failed.
     """
+    done = _start(folder, arguments, b"" if text is None else text.encode(errors="surrogateescape"), environ)
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
+        raise GitError(f"git {arguments[0]} failed in {folder}: {reason}")
+    return done.stdout.decode(errors="surrogateescape").removesuffix("\n")
+
+
+def _start(
+    folder: Path, arguments: Sequence[str], stdin: bytes, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, env=git_environ(environ), check=False
-        )
+        return subprocess.run(command, input=stdin, capture_output=True, env=git_environ(environ), check=False)
     except OSError as error:
-        raise GitError(f"git cannot be started: {error.strerror}", fix="install git 2.38 or newer") from None
-    if done.returncode != 0:
-        raise GitError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.removesuffix("\n")
+        raise GitError(f"git does not start: {error.strerror}", fix="install git 2.38 or newer") from None
 
 
-def read_file(folder: Path, commit_id: str, path: str) -> bytes | None:
-    """A file's content at a commit, or None."""
-    command = ["git", "-C", str(folder), "cat-file", "blob", f"{commit_id}:{path}"]
-    done = subprocess.run(command, capture_output=True, env=git_environ(), check=False)
-    return done.stdout if done.returncode == 0 else None
+@dataclass(frozen=True)
+class BareRepository:
+    """A bare repository.
 
-
-def extract(folder: Path, commit_id: str, path: str, to: Path) -> None:
-    """Write the files that a commit has under `path` below `to`; nothing when there are none."""
-    listed = subprocess.run(
-        ["git", "-C", str(folder), "ls-tree", "-r", "-z", commit_id, "--", path],
-        capture_output=True,
-        env=git_environ(),
-        check=False,
-    )
-    for entry in filter(None, listed.stdout.split(b"\0")):
-        kind, _, name = entry.decode().partition("\t")
-        content = read_file(folder, commit_id, name)
-        if content is not None and kind.startswith("100"):  # a file: links could lead anywhere
-            file = to / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-            file.chmod(0o755 if kind.startswith("100755") else 0o644)
-
-
-def resolve(folder: Path, revision: str) -> str | None:
-    """The commit that `revision` names, or None."""
-    try:
-        return git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    except GitError:
-        return None
-
-
-def changed_files(folder: Path, before: str, after: str) -> tuple[str, ...]:
-    """The files that differ between two commits; for a new branch (`before` is `NOBODY`), all of `after`'s."""
-    if before == NOBODY:
-        names = git(folder, "ls-tree", "-r", "-z", "--name-only", after)
-    else:
-        names = git(folder, "diff", "--name-only", "-z", "--no-renames", before, after)
-    return tuple(name for name in names.split("\0") if name)
-
-
-def merged_tree(folder: Path, base: str, head: str) -> str | None:
-    """The tree of merging `head` into `base`, or None when they conflict."""
-    try:
-        return git(folder, "merge-tree", "--write-tree", base, head).split("\n", 1)[0]
-    except GitError:
-        return None
-
-
-def commit(folder: Path, tree: str, parents: tuple[str, ...], message: str, author: str) -> str:
-    """Make a commit object and return its id.
-
-    Args:
-        author: the login that it is by.
+    Attributes:
+        path: its folder.
     """
-    email = f"{author}@users.noreply.github.localhost"
-    identity = {"GIT_AUTHOR_NAME": author, "GIT_AUTHOR_EMAIL": email}
-    identity |= {"GIT_COMMITTER_NAME": "GitHub", "GIT_COMMITTER_EMAIL": "noreply@github.localhost"}
-    options = [option for parent in parents for option in ("-p", parent)]
-    return git(folder, "commit-tree", tree, *options, "-F", "-", text=message, environ=identity)
+
+    path: Path
+
+    def run(self, *arguments: str, text: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+        """Run a git command in the repository; see `git`."""
+        return git(self.path, *arguments, text=text, environ=environ)
+
+    # --- reading ---
+
+    def resolve(self, *revisions: str) -> str | None:
+        """Return the commit that the first known revision names, or None."""
+        names = "".join(f"{revision}^{{commit}}\n" for revision in revisions if "\n" not in revision)
+        for line in self.run("cat-file", "--batch-check", text=names).splitlines():
+            commit, _, rest = line.partition(" ")
+            if rest.startswith("commit "):
+                return commit
+        return None
+
+    def resolve_ref(self, name: str) -> str | None:
+        """Return the commit of a branch, a tag, a full ref or a commit id; the first that exists, in this order."""
+        return self.resolve(f"refs/heads/{name}", f"refs/tags/{name}", name)
+
+    def read_file(self, commit_id: str, path: str) -> bytes | None:
+        """Return a file's content at a commit, or None if there is no such file."""
+        return self.read_files(commit_id, [path]).get(path)
+
+    def read_files(self, commit_id: str, paths: Sequence[str]) -> dict[str, bytes]:
+        """Return path → content of the files that a commit has; other paths are left out."""
+        names = [path for path in paths if "\n" not in path]
+        request = "".join(f"{commit_id}:{path}\n" for path in names).encode(errors="surrogateescape")
+        answer = _start(self.path, ("cat-file", "--batch"), request).stdout
+        files: dict[str, bytes] = {}
+        position = 0
+        for path in names:
+            end = answer.index(b"\n", position)
+            head, position = answer[position:end].split(b" "), end + 1
+            if len(head) == 3 and head[1] in (b"blob", b"tree", b"commit", b"tag") and head[2].isdigit():
+                size = int(head[2])
+                if head[1] == b"blob":
+                    files[path] = answer[position : position + size]
+                position += size + 1
+        return files
+
+    def list_files(self, commit_id: str, folder: str = "") -> tuple[str, ...]:
+        """Return the paths of a commit's files: all of them, or those directly in `folder` (`.github/workflows/`)."""
+        arguments = [commit_id, folder] if folder else ["-r", commit_id]
+        return _split(self.run("ls-tree", "--name-only", "-z", *arguments))
+
+    def changed_files(self, before: str, after: str) -> tuple[str, ...]:
+        """Return the paths that differ between two commits; all paths of `after` if `before` is `NO_COMMIT`."""
+        if before == NO_COMMIT:
+            return self.list_files(after)
+        return _split(self.run("diff", "--name-only", "-z", "--no-renames", before, after))
+
+    def changes_since_fork(self, base: str, head: str) -> list[tuple[str, str]]:
+        """Return the paths that `head` changes since it left `base`, each with `added`, `modified` or `removed`."""
+        listed = _split(self.run("diff", "--name-status", "-z", "--no-renames", f"{base}...{head}"))
+        words = {"A": "added", "D": "removed"}
+        return [(path, words.get(letter, "modified")) for letter, path in zip(listed[::2], listed[1::2], strict=True)]
+
+    def contains(self, commit_id: str, older: str) -> bool:
+        """Return whether `older` is `commit_id` or one of its ancestors."""
+        return _start(self.path, ("merge-base", "--is-ancestor", older, commit_id), b"").returncode == 0
+
+    def commit_payload(self, commit_id: str) -> dict[str, Any]:
+        """Return a commit in the form of GitHub's webhook payloads."""
+        shown = self.run("log", "-1", "--format=%an%n%ae%n%aI%n%B", commit_id)
+        author, email, when, message = shown.split("\n", 3)
+        return {
+            "id": commit_id,
+            "message": message.strip(),
+            "timestamp": when,
+            "author": {"name": author, "email": email},
+        }
+
+    def squash_message(self, base: str, head: str) -> str:
+        """Return the body of a squash commit: the subjects of its commits, or the body of a single commit."""
+        subjects = self.run("log", "--reverse", "--format=* %s", f"{base}..{head}")
+        return subjects if "\n" in subjects else self.run("log", "-1", "--format=%b", head).strip()
+
+    # --- writing ---
+
+    def merge_tree(self, base: str, head: str) -> str | None:
+        """Return the tree of merging `head` into `base`, or None if they conflict."""
+        try:
+            return self.run("merge-tree", "--write-tree", base, head).split("\n", 1)[0]
+        except GitError:
+            return None
+
+    def commit(self, tree: str, parents: Sequence[str], message: str, author: str) -> str:
+        """Create a commit object and return its id.
+
+        Args:
+            tree: the tree's id.
+            parents: the parents' ids.
+            message: the whole message.
+            author: the author's login.
+        """
+        identity = {"GIT_AUTHOR_NAME": author, "GIT_AUTHOR_EMAIL": noreply_address(author)}
+        identity |= {"GIT_COMMITTER_NAME": "GitHub", "GIT_COMMITTER_EMAIL": "noreply@github.localhost"}
+        options = [option for parent in parents for option in ("-p", parent)]
+        return self.run("commit-tree", tree, *options, "-F", "-", text=message, environ=identity)
+
+    def move_ref(self, ref: str, to: str, *, from_: str = "") -> None:
+        """Create or move a ref.
+
+        Args:
+            ref: the full ref.
+            to: the commit.
+            from_: the commit that it must be at; any if empty.
+
+        Raises:
+            GitError: the ref is at another commit.
+        """
+        self.run("update-ref", ref, to, *([from_] if from_ else []))
+
+
+def noreply_address(login: str) -> str:
+    """Return the email address that GitHub gives to a login."""
+    return f"{login}@users.noreply.github.localhost"
+
+
+def _split(listed: str) -> tuple[str, ...]:
+    return tuple(name for name in listed.split("\0") if name)

@@ -1,22 +1,27 @@
-"""Start a workflow by hand: find it, and give its inputs their types."""
+"""Workflow dispatch: find the workflow, and check its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from laptop.github.expressions.language import EvaluationScope, render, to_text
+from laptop.github.expressions.evaluation import EvaluationScope, render
+from laptop.github.expressions.values import to_text
 from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.workflow.definition import Input, Workflow
 from laptop.github.workflow.workflow_file import read_workflow
 
 
 def find_workflow(files: Mapping[str, bytes], wanted: str) -> Workflow:
-    """The workflow with this file name, path or name.
+    """Return the workflow with a file name, path or `name`.
+
+    Args:
+        files: path → content of the workflow files.
+        wanted: the file name, path or `name`.
 
     Raises:
-        RefusedError: there is none, or it has no `workflow_dispatch`.
-        DeclarationError: the file is not a workflow.
+        RequestDeniedError: there is no such workflow (404), or it has no `workflow_dispatch` (422).
+        DeclarationError: the file is not a valid workflow.
     """
     for path, content in files.items():
         if wanted in (path, path.rsplit("/", 1)[-1]) or f"name: {wanted}\n" in content.decode(errors="replace"):
@@ -28,10 +33,10 @@ def find_workflow(files: Mapping[str, bytes], wanted: str) -> Workflow:
 
 
 def typed_inputs(workflow: Workflow, given: Mapping[str, str]) -> dict[str, Any]:
-    """The inputs with defaults, each a text as in `github.event.inputs`.
+    """Return the inputs with defaults filled in, as text: the form of `github.event.inputs`.
 
     Raises:
-        RefusedError: an input is unknown, missing, or has a value that its type does not allow.
+        RequestDeniedError: an input is unknown or missing, or its value does not fit its type.
     """
     declared = workflow.triggers["workflow_dispatch"].inputs
     if unknown := sorted(set(given) - {item.name for item in declared}):

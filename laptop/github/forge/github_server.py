@@ -1,69 +1,53 @@
-"""The laptop's repository hosting: a bare git repository, its pull requests, its rules, and what happens on it.
+"""The laptop's GitHub as a server: one repository with its pull requests, comments, rules, apps and events.
 
-Everything is in one folder: `repository.git`, `github.json` (all else, changed under a lock and replaced as a whole) and
-`bin/` (what git and jobs run to come back here). A change of a branch and of the state cannot be one write, so each is
-announced first (`moves`): whoever looks next finishes what a killed process left, or forgets what it had not begun.
-
-It is a twin for one machine, not a security boundary: whoever runs here owns the files.
+Everything is in one folder: `repository.git`, `github.json` (the state, see `GitHubState`), `runs/` and `bin/` (the
+programs that git and jobs start to reach the server). It emulates GitHub on one machine. It is not a security boundary:
+the user who runs it owns the files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hmac
 import json
 import os
 import re
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from laptop.github.forge import payloads
 from laptop.github.forge.actors import Actor, RequestDeniedError, authenticate, digest, issue_token, revoke_token
-from laptop.github.forge.bare_repository import (
-    NOBODY,
-    GitError,
-    changed_files,
-    commit,
-    git,
-    merged_tree,
-    read_file,
-    resolve,
+from laptop.github.forge.bare_repository import NO_COMMIT, BareRepository, GitError
+from laptop.github.forge.branch_moves import RefUpdate, announce_move, settle_moves
+from laptop.github.forge.event_queue import common_payload, pull_request_event, queue_event
+from laptop.github.forge.github_state import GitHubState, State, take_number, timestamp
+from laptop.github.forge.merge_rules import MergeFacts, PullRequestRecord, Review, find_blockers
+from laptop.github.forge.merging import check_collaborator, prepare_merge, queue_trial
+from laptop.github.forge.pull_request_state import (
+    add_pull,
+    changes_of,
+    load_pull,
+    load_pulls,
+    read_merge_facts,
+    save_pull,
 )
-from laptop.github.forge.merge_rules import MergeFacts, PullRequestRecord, Review, blockers
-from laptop.github.forge.owners import PLACES, read_rules
+from laptop.github.forge.push_rules import WORKFLOWS, check_push
+from laptop.github.forge.repository_creation import MAIN, create_repository
 from laptop.github.forge.repository_settings import RepositorySettings
-from laptop.github.forge.state_file import State, StateFile
-from laptop.github.forge.webhook_event import SERVER, WebhookEvent
-from laptop.github.process_tracking import alive, identity
+from laptop.github.forge.webhook_event import SERVER_URL, WebhookEvent
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
-MAIN = "main"
-WORKFLOWS = ".github/workflows/"
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
+_FULL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
 _ROOT = Path(__file__).resolve().parents[3]
-_SKIP = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]")
-_LOUD = ("workflow_dispatch", "repository_dispatch")
-"""The events that start workflows even when a job's own token causes them."""
-
-
-@dataclass(frozen=True)
-class RefUpdate:
-    """A ref that is to move; `NOBODY` stands for no commit."""
-
-    ref: str
-    before: str
-    after: str
+_LONGEST_COMMENT = 65_536
+"""Characters; longer comments are cut."""
 
 
 @dataclass(frozen=True)
 class InstalledApp:
-    """A GitHub App installed on the repository, with what a workflow needs to get a token of it."""
+    """A GitHub App installed on the repository, with the credentials that a workflow needs for its token."""
 
     slug: str
     client_id: str
@@ -74,91 +58,65 @@ class GitHubServer:
     """One hosted repository.
 
     Args:
-        folder: `home/github`.
+        folder: holds everything; `home/github`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.git = self.folder / "repository.git"
+        self.repository = BareRepository(self.folder / "repository.git")
         self.bin = self.folder / "bin"
-        self.store = StateFile(self.folder)
+        self.state = GitHubState(self.folder)
 
-    # --- the repository ----------------------------------------------------------------------------------------------
+    # --- the repository ---
 
-    def create(self, source: Path, repository: str, settings: RepositorySettings) -> str:
-        """Make the repository from a folder, as one commit on main, and return the commit.
+    def create(self, source: Path, full_name: str, settings: RepositorySettings) -> str:
+        """Create the repository from a folder, as one commit on main, and return the commit.
 
-        What git tracks there and what it would (not ignored) is taken; `source` is only read. No event is made.
+        It takes the files that git tracks and new ones that git does not ignore; `source` is only read. No event is
+        queued.
 
         Raises:
             MlopsError: there is a repository already, or the name is not `owner/name`.
         """
-        if not _REPOSITORY.fullmatch(repository):
-            raise MlopsError(f"the repository's name must be owner/name, found {repository!r}")
-        if self.store.exists():
-            raise MlopsError(f"there is a repository in {self.folder} already", fix="remove the folder to start anew")
-        self.bin.mkdir(parents=True, exist_ok=True, mode=0o700)
-        git(self.folder, "init", "--quiet", "--bare", "--template=", f"--initial-branch={MAIN}", str(self.git))
-        (self.git / "hooks").mkdir()
-        with (self.git / "config").open("a", encoding="utf-8") as config:
-            config.write("[gc]\n\tauto = 0\n[uploadpack]\n\tallowAnySHA1InWant = true\n")
-        self._write_executables()
-        environ = {"GIT_DIR": str(self.git), "GIT_WORK_TREE": str(source.resolve())}
-        environ["GIT_INDEX_FILE"] = str(self.folder / "first-index")
-        git(source, "update-index", "--add", "-z", "--stdin", text="\0".join(_files(source)), environ=environ)
-        first = commit(
-            self.git, git(source, "write-tree", environ=environ), (), "First commit\n", repository.split("/")[0]
-        )
-        (self.folder / "first-index").unlink()
-        git(self.git, "update-ref", f"refs/heads/{MAIN}", first)
-        # Every checkout fetches from here: a pack is sent as it is, loose objects are packed each time.
-        git(self.git, "repack", "-a", "-d", "--quiet", "--window=0")
-        names = ("issue", "comment", "review", "run", "slot", "move")
-        empty: dict[str, Any] = {name: {} for name in ("tokens", "apps", "pulls", "checks", "runs")}
-        lists: dict[str, Any] = {name: [] for name in ("comments", "events", "suppressed", "slots", "moves")}
-        start: State = {"repository": repository, "next": dict.fromkeys(names, 1), "settings": settings.to_json()}
-        self.store.create({**start, **empty, **lists})
-        return first
-
-    def _write_executables(self) -> None:
-        python, root = shlex.quote(sys.executable), json.dumps(str(_ROOT))
-        programs = {
-            self.bin / "gh": "laptop.github.gh_cli.command_line",
-            self.bin / "connect": "laptop.github.forge.git_transport",
-            self.git / "hooks" / "pre-receive": "laptop.github.forge.push_hook",
-        }
-        for path, module in programs.items():
-            # Isolated (-I): a job's PYTHONPATH must not decide what runs here. Git waits for all but gh, so without
-            # installed packages (-S), which take longer to find than all the rest.
-            options = "-I" if path.name == "gh" else "-I -S"
-            code = f"import sys; sys.path.insert(0, {root}); from {module} import main; sys.exit(main(sys.argv[1:]))"
-            folder = shlex.quote(str(self.folder))
-            text = f"#!/bin/sh\nMLOPS_GITHUB=${{MLOPS_GITHUB:-{folder}}}\nexport MLOPS_GITHUB\n"
-            write_atomically(path, f'{text}exec {python} {options} -c {shlex.quote(code)} "$@"\n')
-            path.chmod(0o700)
+        if not _FULL_NAME.fullmatch(full_name):
+            raise MlopsError(f"repository name: expected owner/name, found {full_name!r}")
+        if self.state.exists():
+            raise MlopsError(f"{self.folder} has a repository already", fix="remove the folder to start again")
+        return create_repository(self.folder, self.repository, self.state, source, full_name, settings)
 
     @contextlib.contextmanager
     def change(self) -> Iterator[State]:
-        """The state, to be changed; what a killed process left half done is settled first."""
-        with self.store.change() as state:
-            self._settle(state)
+        """Yield the state, with announced moves settled, and write it when the block ends."""
+        with self.state.change() as state:
+            settle_moves(self.repository, state)
             yield state
 
+    def settled(self) -> State:
+        """Return the state, with announced moves settled."""
+        state = self.state.read()
+        if not state["moves"]:
+            return state
+        with self.change() as state:
+            return state
+
     @property
-    def repository(self) -> str:
-        return str(self.store.read()["repository"])
+    def full_name(self) -> str:
+        """The repository's `owner/name`."""
+        return str(self.state.peek()["repository"])
 
     @property
     def settings(self) -> RepositorySettings:
-        return RepositorySettings.from_json(self.store.read()["settings"])
+        return RepositorySettings.from_json(self.state.peek()["settings"])
 
     def configure(self, settings: RepositorySettings) -> None:
         """Replace the settings."""
         with self.change() as state:
             state["settings"] = settings.to_json()
 
+    # --- apps and tokens ---
+
     def register_app(self, slug: str, permissions: Mapping[str, str]) -> InstalledApp:
-        """Install an app and return its credentials; the state keeps a digest of the key only."""
+        """Install an app and return its credentials. The state keeps only a digest of the key."""
         app = InstalledApp(slug, f"Iv-{slug}", f"local-app-key-{os.urandom(24).hex()}")
         with self.change() as state:
             state["apps"][app.client_id] = {
@@ -169,16 +127,19 @@ class GitHubServer:
         return app
 
     def app_actor(self, client_id: str, private_key: str, wanted: Mapping[str, str] | None = None) -> Actor:
-        """The installed app that these credentials are of, with `wanted` of its permissions (None: all).
+        """Return the installed app that has these credentials.
+
+        Args:
+            client_id, private_key: the credentials.
+            wanted: the permissions to grant, out of the app's own; all if None.
 
         Raises:
-            RefusedError: the credentials are wrong (401), or the app lacks a wanted permission (422).
+            RequestDeniedError: the credentials are wrong (401), or the app lacks a wanted permission (422).
         """
-        found = self.store.read()["apps"].get(client_id)
+        found = self.state.read()["apps"].get(client_id)
         if found is None or not hmac.compare_digest(found["key"], digest(private_key)):
-            raise RequestDeniedError(
-                401, "A JSON web token could not be decoded", fix="check the app's id and private key"
-            )
+            fix = "check the app's id and private key"
+            raise RequestDeniedError(401, "A JSON web token could not be decoded", fix=fix)
         actor = Actor(f"{found['slug']}[bot]", "app", found["permissions"])
         for scope, level in (wanted or {}).items():
             if not actor.may(scope, level):
@@ -186,173 +147,41 @@ class GitHubServer:
                 raise RequestDeniedError(422, message, fix=f"grant `{scope}: {level}` to the app {found['slug']}")
         return actor if wanted is None else replace(actor, permissions=dict(wanted))
 
-    def token(self, actor: Actor) -> str:
-        """A new token that speaks for `actor`."""
+    def issue_token(self, actor: Actor) -> str:
+        """Return a new token for an actor."""
         with self.change() as state:
             return issue_token(state, actor)
 
-    def revoke(self, token: str) -> None:
+    def revoke_token(self, token: str) -> None:
+        """Revoke a token."""
         with self.change() as state:
             revoke_token(state, token)
 
     def authenticate(self, token: str) -> Actor:
-        """Whoever `token` speaks for.
+        """Return the actor that a token belongs to.
 
         Raises:
-            RefusedError: nobody.
+            RequestDeniedError: the token is unknown (401).
         """
-        return authenticate(self.store.read(), token)
+        return authenticate(self.state.peek(), token)
 
-    # --- branches ----------------------------------------------------------------------------------------------------
+    # --- branches ---
 
-    def commit_of(self, ref: str) -> str | None:
-        """The commit of a branch, a tag, a full ref or a commit id."""
-        for candidate in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref):
-            if (found := resolve(self.git, candidate)) is not None:
-                return found
-        return None
-
-    def file(self, commit_id: str, path: str) -> bytes | None:
-        """A file's content at a commit, or None."""
-        return read_file(self.git, commit_id, path)
-
-    def workflow_paths(self, commit_id: str) -> tuple[str, ...]:
-        """The workflow files at a commit."""
-        listed = git(self.git, "ls-tree", "--name-only", "-z", commit_id, WORKFLOWS).split("\0")
-        return tuple(path for path in listed if path.endswith((".yml", ".yaml")))
+    def workflow_files(self, commit_id: str) -> Mapping[str, bytes]:
+        """Return path → content of a commit's workflow files, sorted by path."""
+        return _workflow_files(self.repository, commit_id)
 
     def authorize(self, actor: Actor, updates: Sequence[RefUpdate]) -> None:
-        """May `actor` push these updates?
-
-        Raises:
-            RefusedError: no; in GitHub's words.
-        """
-        actor.need("write", "contents")
-        state = self.store.read()
-        settings = RepositorySettings.from_json(state["settings"])
-        if actor.kind == "user" and actor.login not in settings.users:
-            raise RequestDeniedError(403, f"Permission to {state['repository']}.git denied to {actor.login}.")
-        for update in updates:
-            if not update.ref.startswith(("refs/heads/", "refs/tags/")):
-                raise RequestDeniedError(422, f"{update.ref}: deny updating a hidden ref")
-            if update.ref == f"refs/heads/{MAIN}" and settings.protection and not self._bypasses(actor, settings):
-                fix = "push to another branch and open a pull request"
-                raise RequestDeniedError(
-                    422, f"protected branch {MAIN}: changes must be made through a pull request", fix=fix
-                )
-            if actor.kind != "user" and update.after != NOBODY:
-                self._refuse_workflow_changes(actor, update)
-
-    def _refuse_workflow_changes(self, actor: Actor, update: RefUpdate) -> None:
-        base = update.before if update.before != NOBODY else self.commit_of(MAIN) or NOBODY
-        touched = [path for path in changed_files(self.git, base, update.after) if path.startswith(WORKFLOWS)]
-        # What is on main already is no change of theirs: a branch that is renewed brings it along.
-        touched = [path for path in touched if self.file(update.after, path) != self.file(MAIN, path)]
-        if touched and not actor.may("workflows", "write"):
-            message = f"refusing to allow a GitHub App to create or update workflow `{touched[0]}`"
-            raise RequestDeniedError(403, f"{message} without `workflows` permission")
-
-    @staticmethod
-    def _bypasses(actor: Actor, settings: RepositorySettings) -> bool:
-        return actor.kind == "app" and settings.protection is not None and actor.slug in settings.protection.bypass
+        """Check that an actor may push these updates; see `check_push`."""
+        check_push(self.repository, self.state.read(), actor, updates)
 
     def announce(self, actor: Actor, updates: Sequence[RefUpdate], process: int) -> None:
-        """Say that `process` is about to move refs, so that nobody's kill can lose the events of it."""
+        """Record that a process is about to move refs, so that a kill can't lose their events."""
         with self.change() as state:
             for update in updates:
-                self._announce(state, actor, update, process)
+                announce_move(state, actor, update, process)
 
-    @staticmethod
-    def _announce(state: State, actor: Actor, update: RefUpdate, process: int, **extra: Any) -> None:
-        move = {"ref": update.ref, "before": update.before, "after": update.after, "process": identity(process)}
-        state["moves"].append({**move, "login": actor.login, "kind": actor.kind, **extra})
-
-    def settled(self) -> State:
-        """The state, with the moves that happened turned into events."""
-        state = self.store.read()
-        if not state["moves"]:
-            return state
-        with self.change() as state:
-            return state
-
-    def _settle(self, state: State) -> None:
-        moves, state["moves"] = state["moves"], []
-        for move in moves:
-            if (resolve(self.git, move["ref"]) or NOBODY) == move["after"]:
-                self._moved(state, move)
-            elif alive(move["process"]):
-                state["moves"].append(move)
-
-    def _moved(self, state: State, move: Mapping[str, Any]) -> None:
-        actor = Actor(move["login"], move["kind"], {})
-        update = RefUpdate(move["ref"], move["before"], move["after"])
-        if "pull" in move:
-            self._merged(state, actor, move["pull"], update.after)
-        if update.ref.startswith("refs/heads/"):
-            self._follow(state, actor, update)
-        if update.after != NOBODY:
-            self._emit(state, actor, self._push_event(state, actor, update))
-
-    def _push_event(self, state: State, actor: Actor, update: RefUpdate) -> WebhookEvent:
-        head = self._commit_payload(update.after)
-        payload = {
-            **self._about(state, actor),
-            "ref": update.ref,
-            "before": update.before,
-            "after": update.after,
-            "created": update.before == NOBODY,
-            "deleted": False,
-            "forced": update.before != NOBODY and not self._contains(update.after, update.before),
-            "pusher": {"name": actor.login},
-            "head_commit": head,
-            "commits": [head],
-        }
-        return WebhookEvent("push", payload, update.ref, update.after, actor.login, head_sha=update.after)
-
-    def _commit_payload(self, commit_id: str) -> dict[str, Any]:
-        author, email, when, message = git(self.git, "log", "-1", "--format=%an%n%ae%n%aI%n%B", commit_id).split(
-            "\n", 3
-        )
-        return {
-            "id": commit_id,
-            "message": message.strip(),
-            "timestamp": when,
-            "author": {"name": author, "email": email},
-        }
-
-    def _contains(self, commit_id: str, older: str) -> bool:
-        try:
-            git(self.git, "merge-base", "--is-ancestor", older, commit_id)
-        except GitError:
-            return False
-        return True
-
-    def _about(self, state: State, actor: Actor) -> dict[str, Any]:
-        private = bool(state["settings"]["private"])
-        return {
-            "repository": payloads.repository(state["repository"], private=private),
-            "sender": payloads.user(actor.login),
-        }
-
-    def _emit(self, state: State, actor: Actor, event: WebhookEvent) -> None:
-        """Queue an event, unless GitHub would start nothing for it; then keep why."""
-        why = ""
-        if actor.kind == "job" and event.name not in _LOUD:
-            why = "caused with GITHUB_TOKEN; use a GitHub App's token for what must start workflows"
-        elif event.name == "pull_request" and not event.sha:
-            why = "the pull request conflicts with its base"
-        elif event.name in ("push", "pull_request") and event.head_sha:
-            message = self._commit_payload(event.head_sha)["message"]
-            why = "the commit's message asks to skip" if _SKIP.search(message) else ""
-        if why:
-            state["suppressed"] = [
-                *state["suppressed"][-99:],
-                {"event": event.name, "action": event.action, "why": why},
-            ]
-        else:
-            state["events"].append(event.to_json())
-
-    # --- pull requests -----------------------------------------------------------------------------------------------
+    # --- pull requests ---
 
     def open_pull_request(
         self, actor: Actor, *, title: str, body: str, head: str, base: str = MAIN, labels: Sequence[str] = ()
@@ -360,484 +189,318 @@ class GitHubServer:
         """Open a pull request.
 
         Raises:
-            RefusedError: the token may not, a branch does not exist, or there is nothing to merge.
+            RequestDeniedError: the token lacks a permission, a branch does not exist, or there is nothing to merge.
         """
         actor.need("write", "pull-requests")
         if not title.strip():
             raise RequestDeniedError(422, "Validation Failed: title can't be blank")
         with self.change() as state:
-            self._refuse_actions(state, actor, "create")
-            shas = {name: resolve(self.git, f"refs/heads/{name}") for name in (head, base)}
+            _check_actions_may(state, actor, "create")
+            commits = {name: self.repository.resolve(f"refs/heads/{name}") for name in (head, base)}
             for field, name in (("head", head), ("base", base)):
-                if shas[name] is None:
-                    raise RequestDeniedError(
-                        422, f"Validation Failed: {field} {name!r} is not a branch", fix="push it first"
-                    )
-            for pull in self._pulls(state):
+                if commits[name] is None:
+                    message = f"Validation Failed: {field} {name!r} is not a branch"
+                    raise RequestDeniedError(422, message, fix="push it first")
+            for pull in load_pulls(state):
                 if (pull.head, pull.base, pull.state) == (head, base, "OPEN"):
                     owner = state["repository"].split("/")[0]
                     raise RequestDeniedError(422, f"A pull request already exists for {owner}:{head}: #{pull.number}")
-            if self._contains(str(shas[base]), str(shas[head])):
+            tips = (str(commits[head]), str(commits[base]))
+            if self.repository.contains(tips[1], tips[0]):
                 raise RequestDeniedError(422, f"No commits between {base} and {head}")
-            commits = (str(shas[head]), str(shas[base]))
-            return self._opened(state, actor, title, body, (head, base), commits, labels=labels)
+            return add_pull(
+                self.repository,
+                state,
+                actor,
+                title=title,
+                body=body,
+                branches=(head, base),
+                commits=tips,
+                labels=labels,
+            )
 
     def open_from_fork(self, login: str, fork: str, clone: Path, branch: str, *, title: str) -> PullRequestRecord:
-        """Open a pull request of somebody who may not write here.
+        """Open a pull request to main from a fork.
 
         Args:
-            login: who.
-            fork: the name of their repository, `owner/name`.
-            clone: what is in it.
-            branch: of it; main is what it is to be merged into.
+            login: the author, who need not have access to this repository.
+            fork: full name of the fork.
+            clone: a folder with the fork's content.
+            branch: the fork's branch.
+            title: the title.
 
         Raises:
-            RefusedError: the name is none.
+            RequestDeniedError: the fork's name is not `owner/name`.
         """
-        if not _REPOSITORY.fullmatch(fork):
-            raise RequestDeniedError(422, f"Validation Failed: {fork!r} is no repository")
+        if not _FULL_NAME.fullmatch(fork):
+            raise RequestDeniedError(422, f"Validation Failed: {fork!r} is not a repository name")
         ref = f"refs/forks/{fork}/{branch}"
-        git(self.git, "fetch", "--quiet", "--no-tags", str(clone), f"+refs/heads/{branch}:{ref}")
+        self.repository.run("fetch", "--quiet", "--no-tags", str(clone), f"+refs/heads/{branch}:{ref}")
         with self.change() as state:
-            commits = (str(resolve(self.git, ref)), str(self.commit_of(MAIN)))
-            return self._opened(state, Actor(login, "user", {}), title, "", (branch, MAIN), commits, fork=fork)
-
-    def _opened(
-        self,
-        state: State,
-        actor: Actor,
-        title: str,
-        body: str,
-        branches: tuple[str, str],
-        commits: tuple[str, str],
-        *,
-        labels: Sequence[str] = (),
-        fork: str = "",
-    ) -> PullRequestRecord:
-        now = timestamp()
-        pull = PullRequestRecord(
-            number=take(state, "issue"),
-            title=title,
-            body=body,
-            author=actor.login,
-            head=branches[0],
-            base=branches[1],
-            head_sha=commits[0],
-            base_sha=commits[1],
-            state="OPEN",
-            labels=tuple(dict.fromkeys(labels)),
-            created_at=now,
-            updated_at=now,
-            fork=fork,
-        )
-        self._save(state, pull)
-        self._emit(state, actor, self._pull_event(state, actor, pull, "opened"))
-        return pull
+            tips = (str(self.repository.resolve(ref)), str(self.repository.resolve_ref(MAIN)))
+            author = Actor(login, "user", {})
+            return add_pull(
+                self.repository, state, author, title=title, body="", branches=(branch, MAIN), commits=tips, fork=fork
+            )
 
     def try_merge(self, actor: Actor, number: int) -> str:
-        """Ask for the checks of a merge queue (`merge_group`), and return the commit that they are reported on.
+        """Request the checks of a merge queue (`merge_group`), and return the commit that they report on.
 
-        The queue itself is not here: nothing is merged when they pass, see `merge`.
+        There is no queue: nothing is merged when the checks pass, see `merge`.
 
         Raises:
-            RefusedError: it conflicts with its base, or the token may not.
+            RequestDeniedError: the pull request conflicts with its base, or the token lacks a permission.
         """
         actor.need("write", "contents")
         with self.change() as state:
-            pull = self._pull(state, number)
-            base = str(self.commit_of(pull.base))
-            tree = merged_tree(self.git, base, pull.head_sha)
-            if tree is None:
-                raise RequestDeniedError(405, f"Pull request #{number} conflicts with {pull.base}")
-            head = commit(self.git, tree, (base,), self._squash_message(pull, base), pull.author)
-            ref = f"refs/heads/gh-readonly-queue/{pull.base}/pr-{number}-{base}"
-            git(self.git, "update-ref", ref, head)
-            group: dict[str, Any] = {
-                "head_sha": head,
-                "head_ref": ref,
-                "base_sha": base,
-                "base_ref": f"refs/heads/{pull.base}",
-            }
-            group["head_commit"] = self._commit_payload(head)
-            payload = {**self._about(state, actor), "action": "checks_requested", "merge_group": group}
-            event = WebhookEvent(
-                "merge_group", payload, ref, head, actor.login, action="checks_requested", head_sha=head
-            )
-            self._emit(state, actor, event)
-            return head
-
-    @staticmethod
-    def _refuse_actions(state: State, actor: Actor, verb: str) -> None:
-        if actor.kind == "job" and not state["settings"]["actions_open_pull_requests"]:
-            message = "GitHub Actions is not permitted to create or approve pull requests"
-            fix = f"let a GitHub App's token {verb} it, or switch `actions_open_pull_requests` on in the settings"
-            raise RequestDeniedError(403, message, fix=fix)
+            return queue_trial(self.repository, state, actor, number)
 
     def pull_requests(self) -> list[PullRequestRecord]:
-        """All pull requests, newest first."""
-        return self._pulls(self.settled())
+        """Return all pull requests, newest first."""
+        return load_pulls(self.settled())
 
     def pull_request(self, number: int) -> PullRequestRecord:
-        """One pull request.
+        """Return one pull request.
 
         Raises:
-            RefusedError: there is none with this number.
+            RequestDeniedError: there is no pull request with this number.
         """
-        return self._pull(self.settled(), number)
-
-    @staticmethod
-    def _pulls(state: State) -> list[PullRequestRecord]:
-        found = [PullRequestRecord.from_json(value) for value in state["pulls"].values()]
-        return sorted(found, key=lambda pull: -pull.number)
-
-    @staticmethod
-    def _pull(state: State, number: int) -> PullRequestRecord:
-        if str(number) not in state["pulls"]:
-            raise RequestDeniedError(404, f"Could not resolve to a PullRequest with the number of {number}.")
-        return PullRequestRecord.from_json(state["pulls"][str(number)])
-
-    @staticmethod
-    def _save(state: State, pull: PullRequestRecord) -> None:
-        state["pulls"][str(pull.number)] = pull.to_json()
+        return load_pull(self.settled(), number)
 
     def files(self, pull: PullRequestRecord) -> tuple[str, ...]:
-        """The files that a pull request changes (since it left its base)."""
-        base = pull.base_sha if pull.state != "OPEN" else self.commit_of(pull.base) or pull.base_sha
-        return changed_files(self.git, git(self.git, "merge-base", base, pull.head_sha), pull.head_sha)
-
-    def commits(self, pull: PullRequestRecord) -> tuple[str, ...]:
-        """The commits that a pull request brings, and the one that merged it."""
-        own = git(self.git, "rev-list", pull.head_sha, f"^{pull.base_sha}").split()
-        return (*own, *([pull.merge_commit] if pull.merge_commit else []))
+        """Return the paths that a pull request changes."""
+        return tuple(path for path, _ in changes_of(self.repository, pull))
 
     def file_changes(self, number: int) -> list[tuple[str, str]]:
-        """The files that a pull request changes, each with `added`, `modified` or `removed`."""
-        pull = self.pull_request(number)
-        base = pull.base_sha if pull.state != "OPEN" else self.commit_of(pull.base) or pull.base_sha
-        since = git(self.git, "merge-base", base, pull.head_sha)
-        listed = git(self.git, "diff", "--name-status", "-z", "--no-renames", since, pull.head_sha).split("\0")[:-1]
-        words = {"A": "added", "D": "removed"}
-        return [(path, words.get(letter, "modified")) for letter, path in zip(listed[::2], listed[1::2], strict=True)]
+        """Return the paths that a pull request changes, each with `added`, `modified` or `removed`."""
+        return changes_of(self.repository, self.pull_request(number))
 
-    def facts(self, pull: PullRequestRecord) -> MergeFacts:
-        """What the merge depends on."""
-        return self._facts(self.settled(), pull)
+    def commits(self, pull: PullRequestRecord) -> tuple[str, ...]:
+        """Return the commits of a pull request, and the one that merged it."""
+        own = self.repository.run("rev-list", pull.head_sha, f"^{pull.base_sha}").split()
+        return (*own, *([pull.merge_commit] if pull.merge_commit else []))
 
-    def _facts(self, state: State, pull: PullRequestRecord) -> MergeFacts:
-        base = self.commit_of(pull.base) or pull.base_sha
-        owners = next((text for place in PLACES if (text := self.file(base, place)) is not None), b"")
-        checks = state["checks"].get(pull.head_sha, {})
-        return MergeFacts(
-            conflict=merged_tree(self.git, base, pull.head_sha) is None,
-            behind=not self._contains(pull.head_sha, base),
-            files=self.files(pull),
-            rules=read_rules(owners.decode("utf-8", errors="replace")),
-            checks={name: check["conclusion"] for name, check in checks.items()},
-        )
+    def merge_facts(self, pull: PullRequestRecord) -> MergeFacts:
+        """Return the facts that the merge depends on."""
+        return read_merge_facts(self.repository, self.settled(), pull)
 
     def blockers(self, pull: PullRequestRecord) -> list[str]:
-        """Why the rules forbid the merge; empty when they allow it."""
+        """Return the reasons why a pull request may not be merged; empty if it may."""
         state = self.settled()
-        return blockers(pull, self._facts(state, pull), RepositorySettings.from_json(state["settings"]))
+        facts = read_merge_facts(self.repository, state, pull)
+        return find_blockers(pull, facts, RepositorySettings.from_json(state["settings"]))
 
     def review(self, actor: Actor, number: int, *, approve: bool, body: str = "") -> Review:
-        """Review a pull request: approve it, or ask for changes.
+        """Approve a pull request, or request changes.
 
         Raises:
-            RefusedError: it is not open, is the reviewer's own, or the reviewer may not.
+            RequestDeniedError: the pull request is not open, is the reviewer's own, or the reviewer has no access.
         """
         actor.need("write", "pull-requests")
         with self.change() as state:
-            self._refuse_actions(state, actor, "approve")
-            pull = self._pull(state, number)
-            if pull.state != "OPEN":
-                raise RequestDeniedError(422, f"Pull request #{number} is {pull.state.lower()}")
+            _check_actions_may(state, actor, "approve")
+            pull = _open_pull(state, number)
             if pull.author == actor.login:
-                what = "approve" if approve else "request changes on"
-                raise RequestDeniedError(422, f"Can not {what} your own pull request")
-            if actor.kind == "user" and actor.login not in state["settings"]["users"]:
-                raise RequestDeniedError(403, f"{actor.login} is not a collaborator of {state['repository']}")
+                verb = "approve" if approve else "request changes on"
+                raise RequestDeniedError(422, f"Can not {verb} your own pull request")
+            check_collaborator(state, actor)
             verdict = "APPROVED" if approve else "CHANGES_REQUESTED"
-            review = Review(take(state, "review"), actor.login, verdict, body, pull.head_sha, timestamp())
-            self._save(state, replace(pull, reviews=(*pull.reviews, review), updated_at=timestamp()))
+            number = take_number(state, "review")
+            review = Review(number, actor.login, verdict, body, pull.head_sha, timestamp())
+            save_pull(state, replace(pull, reviews=(*pull.reviews, review), updated_at=timestamp()))
             return review
 
     def label(self, actor: Actor, number: int, label: str) -> None:
-        """Put a label on a pull request."""
+        """Add a label to a pull request."""
         actor.need("write", "pull-requests", "issues")
         with self.change() as state:
-            pull = self._pull(state, number)
+            pull = load_pull(state, number)
             if label not in pull.labels:
                 pull = replace(pull, labels=(*pull.labels, label), updated_at=timestamp())
-                self._save(state, pull)
-                self._emit(state, actor, self._pull_event(state, actor, pull, "labeled", label={"name": label}))
+                self._save(state, actor, pull, "labeled", label={"name": label})
 
     def close(self, actor: Actor, number: int) -> None:
         """Close a pull request without merging it."""
         actor.need("write", "pull-requests")
         with self.change() as state:
-            pull = self._pull(state, number)
-            if pull.state != "OPEN":
-                raise RequestDeniedError(422, f"Pull request #{number} is {pull.state.lower()}")
-            pull = replace(pull, state="CLOSED", updated_at=timestamp())
-            self._save(state, pull)
-            self._emit(state, actor, self._pull_event(state, actor, pull, "closed"))
+            pull = replace(_open_pull(state, number), state="CLOSED", updated_at=timestamp())
+            self._save(state, actor, pull, "closed")
+
+    def _save(self, state: State, actor: Actor, pull: PullRequestRecord, action: str, **extra: Any) -> None:
+        save_pull(state, pull)
+        event = pull_request_event(self.repository, state, actor, pull, action, **extra)
+        queue_event(self.repository, state, actor, event)
 
     def merge(self, actor: Actor, number: int, method: str) -> str:
-        """Merge a pull request and return the commit on its base.
+        """Merge a pull request and return the new commit on its base.
 
         Args:
+            actor: merges.
+            number: of the pull request.
             method: "squash" or "merge".
 
         Raises:
-            RefusedError: the rules forbid it (405), or the token may not (403).
+            RequestDeniedError: the rules forbid it (405), the token lacks a permission (403), or the base moved (409).
         """
         actor.need("write", "contents")
         with self.change() as state:
-            pull = self._pull(state, number)
-            settings = RepositorySettings.from_json(state["settings"])
-            facts = self._facts(state, pull)
-            if actor.kind == "user" and actor.login not in settings.users:
-                raise RequestDeniedError(403, f"{actor.login} is not a collaborator of {state['repository']}")
-            rules = replace(settings, protection=None) if self._bypasses(actor, settings) else settings
-            if reasons := blockers(pull, facts, rules):
-                message = f"Pull request #{number} is not mergeable: the base branch policy prohibits the merge"
-                raise RequestDeniedError(405, message, fix=f"wanted: {'; '.join(reasons)}")
-            base = str(self.commit_of(pull.base))
-            tree = str(merged_tree(self.git, base, pull.head_sha))
-            if method == "squash":
-                merged = commit(self.git, tree, (base,), self._squash_message(pull, base), pull.author)
-            else:
-                owner = state["repository"].split("/")[0]
-                message = f"Merge pull request #{number} from {owner}/{pull.head}\n\n{pull.title}\n"
-                merged = commit(self.git, tree, (base, pull.head_sha), message, actor.login)
-            update = RefUpdate(f"refs/heads/{pull.base}", base, merged)
-            self._announce(state, actor, update, os.getpid(), pull=number)
+            update = prepare_merge(self.repository, state, actor, number, method)
+            announce_move(state, actor, update, os.getpid(), pull=number)
         try:
-            git(self.git, "update-ref", update.ref, update.after, update.before)
+            self.repository.move_ref(update.ref, update.after, from_=update.before)
         except GitError:
             with self.change() as state:
-                state["moves"] = [move for move in state["moves"] if move["after"] != merged]
+                state["moves"] = [move for move in state["moves"] if move["after"] != update.after]
             raise RequestDeniedError(409, "Base branch was modified. Review and try the merge again.") from None
         self.settled()
-        return merged
+        return update.after
 
-    def _squash_message(self, pull: PullRequestRecord, base: str) -> str:
-        subjects = git(self.git, "log", "--reverse", "--format=* %s", f"{base}..{pull.head_sha}")
-        single = git(self.git, "log", "-1", "--format=%b", pull.head_sha)
-        body = subjects if "\n" in subjects else single.strip()
-        return f"{pull.title} (#{pull.number})\n\n{body}\n" if body else f"{pull.title} (#{pull.number})\n"
-
-    def _merged(self, state: State, actor: Actor, number: int, merged: str) -> None:
-        pull = self._pull(state, number)
-        now = timestamp()
-        base = git(self.git, "rev-parse", f"{merged}^1")
-        pull = replace(pull, state="MERGED", base_sha=base, merged_by=actor.login, merge_commit=merged)
-        pull = replace(pull, merged_at=now, updated_at=now)
-        self._save(state, pull)
-        self._emit(state, actor, self._pull_event(state, actor, pull, "closed"))
-
-    def _follow(self, state: State, actor: Actor, update: RefUpdate) -> None:
-        """Pull requests follow their branch: a push updates them, deleting it closes them."""
-        branch = update.ref.removeprefix("refs/heads/")
-        dismiss = (state["settings"]["protection"] or {}).get("dismiss_stale", False)
-        for pull in self._pulls(state):
-            if pull.head != branch or pull.state != "OPEN" or pull.fork:
-                continue
-            if update.after == NOBODY:
-                pull, action = replace(pull, state="CLOSED", updated_at=timestamp()), "closed"
-            else:
-                base = self.commit_of(pull.base) or pull.base_sha
-                pull = replace(pull, head_sha=update.after, base_sha=base, updated_at=timestamp())
-                pull, action = (pull.dismissed() if dismiss else pull), "synchronize"
-            self._save(state, pull)
-            extra = {"before": update.before, "after": update.after}
-            self._emit(state, actor, self._pull_event(state, actor, pull, action, **extra))
-
-    def _pull_event(
-        self, state: State, actor: Actor, pull: PullRequestRecord, action: str, **extra: Any
-    ) -> WebhookEvent:
-        ref = f"refs/pull/{pull.number}/merge"
-        sha = pull.merge_commit or self._merge_ref(pull)
-        about = self._about(state, actor)
-        body = payloads.pull_request(pull, about["repository"], mergeable=bool(sha))
-        payload = {**about, "action": action, "number": pull.number, "pull_request": body, **extra}
-        return WebhookEvent(
-            "pull_request",
-            payload,
-            ref,
-            sha,
-            actor.login,
-            action=action,
-            head_ref=pull.head,
-            base_ref=pull.base,
-            head_sha=pull.head_sha,
-        )
-
-    def _merge_ref(self, pull: PullRequestRecord) -> str:
-        """The commit that merges the head into the base for a trial, which workflows run on; "" on a conflict."""
-        git(self.git, "update-ref", f"refs/pull/{pull.number}/head", pull.head_sha)
-        base = self.commit_of(pull.base) or pull.base_sha
-        tree = merged_tree(self.git, base, pull.head_sha)
-        if tree is None:
-            return ""
-        merged = commit(self.git, tree, (base, pull.head_sha), f"Merge {pull.head_sha} into {base}\n", pull.author)
-        git(self.git, "update-ref", f"refs/pull/{pull.number}/merge", merged)
-        return merged
-
-    # --- comments ----------------------------------------------------------------------------------------------------
+    # --- comments ---
 
     def comment(self, actor: Actor, number: int, body: str) -> dict[str, Any]:
-        """Comment on a pull request."""
+        """Comment on a pull request and return the comment."""
         actor.need("write", "pull-requests", "issues")
         if not body.strip():
             raise RequestDeniedError(422, "Validation Failed: body can't be blank")
         with self.change() as state:
-            self._pull(state, number)
+            load_pull(state, number)
             now = timestamp()
-            item = {"id": take(state, "comment"), "issue": number, "author": actor.login, "body": body[:65536]}
-            item |= {"created_at": now, "updated_at": now}
+            item = {"id": take_number(state, "comment"), "issue": number, "author": actor.login}
+            item |= {"body": body[:_LONGEST_COMMENT], "created_at": now, "updated_at": now}
             state["comments"].append(item)
             return item
 
     def edit_comment(self, actor: Actor, comment_id: int, body: str) -> dict[str, Any]:
-        """Replace a comment's text."""
+        """Replace a comment's text and return the comment."""
         actor.need("write", "pull-requests", "issues")
         with self.change() as state:
             for item in state["comments"]:
                 if item["id"] == comment_id:
-                    item |= {"body": body[:65536], "updated_at": timestamp()}
+                    item |= {"body": body[:_LONGEST_COMMENT], "updated_at": timestamp()}
                     return dict(item)
         raise RequestDeniedError(404, "Not Found")
 
     def comments(self, number: int) -> list[dict[str, Any]]:
-        """The comments on a pull request, oldest first."""
-        return [item for item in self.store.read()["comments"] if item["issue"] == number]
+        """Return the comments on a pull request, oldest first."""
+        return [item for item in self.state.read()["comments"] if item["issue"] == number]
 
-    # --- other events ------------------------------------------------------------------------------------------------
+    # --- other events ---
 
     def dispatch(self, actor: Actor, workflow: str, ref: str, inputs: Mapping[str, str]) -> None:
         """Start a workflow that has `workflow_dispatch`.
 
         Args:
+            actor: starts it.
             workflow: its file name (`train.yml`), its path or its `name`.
             ref: a branch or a tag.
             inputs: name → text.
 
         Raises:
-            RefusedError: there is no such workflow, ref or input, or the token may not.
+            RequestDeniedError: the workflow, the ref or an input is unknown, or the token lacks a permission.
         """
         from laptop.github.forge.dispatch import find_workflow, typed_inputs
 
         actor.need("write", "actions")
         with self.change() as state:
-            full = next(
-                (f"refs/{kind}/{ref}" for kind in ("heads", "tags") if resolve(self.git, f"refs/{kind}/{ref}")), ""
-            )
+            refs = (f"refs/heads/{ref}", f"refs/tags/{ref}")
+            full = next((each for each in refs if self.repository.resolve(each)), "")
             if not full:
                 raise RequestDeniedError(422, f"No ref found for: {ref}")
-            sha = str(resolve(self.git, full))
-            files = {path: self.file(sha, path) or b"" for path in self.workflow_paths(sha)}
-            found = find_workflow(files, workflow)
+            sha = str(self.repository.resolve(full))
+            found = find_workflow(self.workflow_files(sha), workflow)
             payload = {
-                **self._about(state, actor),
+                **common_payload(state, actor),
                 "ref": full,
                 "workflow": found.path,
                 "inputs": typed_inputs(found, inputs),
             }
-            self._emit(
-                state, actor, WebhookEvent("workflow_dispatch", payload, full, sha, actor.login, workflow=found.path)
-            )
+            event = WebhookEvent("workflow_dispatch", payload, full, sha, actor.login, workflow=found.path)
+            queue_event(self.repository, state, actor, event)
 
     def repository_dispatch(self, actor: Actor, event_type: str, client_payload: Mapping[str, Any]) -> None:
-        """Tell the repository that something happened elsewhere."""
+        """Report an event from elsewhere to the repository."""
         actor.need("write", "contents")
         if not 1 <= len(event_type) <= 100 or len(client_payload) > 10:
-            raise RequestDeniedError(
-                422, "Invalid request: event_type has 1 to 100 characters, client_payload at most 10 keys"
-            )
+            message = "Invalid request: event_type has 1 to 100 characters, client_payload at most 10 keys"
+            raise RequestDeniedError(422, message)
         with self.change() as state:
-            sha = str(self.commit_of(MAIN))
-            payload = {**self._about(state, actor), "action": event_type, "branch": MAIN}
+            payload = {**common_payload(state, actor), "action": event_type, "branch": MAIN}
             payload["client_payload"] = dict(client_payload)
-            ref = f"refs/heads/{MAIN}"
-            self._emit(
-                state, actor, WebhookEvent("repository_dispatch", payload, ref, sha, actor.login, action=event_type)
-            )
+            self._queue_on_main(state, actor, "repository_dispatch", payload, event_type)
 
     def tick(self, cron: str) -> None:
-        """The hour of a schedule has come: start the workflows on main that name this cron."""
+        """Fire a cron schedule: start the workflows on main that name it."""
         with self.change() as state:
             owner = Actor(state["repository"].split("/")[0], "user", {})
-            payload = {**self._about(state, owner), "schedule": cron}
-            event = WebhookEvent(
-                "schedule", payload, f"refs/heads/{MAIN}", str(self.commit_of(MAIN)), owner.login, action=cron
-            )
-            self._emit(state, owner, event)
+            self._queue_on_main(state, owner, "schedule", {**common_payload(state, owner), "schedule": cron}, cron)
+
+    def _queue_on_main(self, state: State, actor: Actor, name: str, payload: dict[str, Any], action: str) -> None:
+        sha = str(self.repository.resolve_ref(MAIN))
+        event = WebhookEvent(name, payload, f"refs/heads/{MAIN}", sha, actor.login, action=action)
+        queue_event(self.repository, state, actor, event)
 
     def suppressed(self) -> list[dict[str, str]]:
-        """The last events that started nothing, each with the reason."""
+        """Return the last events that started no workflow, each with the reason."""
         return list(self.settled()["suppressed"])
 
-    def changed_in(self, state: State, event: WebhookEvent) -> tuple[str, ...]:
-        """The files that an event changes, as `paths` filters see them."""
+    def changed_paths(self, state: State, event: WebhookEvent) -> tuple[str, ...]:
+        """Return the paths that an event changes, for `paths` filters."""
         if event.name == "pull_request":
-            return self.files(self._pull(state, event.payload["number"]))
+            return self.files(load_pull(state, event.payload["number"]))
         if event.name == "push":
             before = event.payload["before"]
-            if before == NOBODY:
-                before = git(self.git, "merge-base", MAIN, event.sha)
-            return changed_files(self.git, before, event.sha)
+            if before == NO_COMMIT:
+                before = self.repository.run("merge-base", MAIN, event.sha)
+            return self.repository.changed_files(before, event.sha)
         return ()
 
-    # --- runs and checks ---------------------------------------------------------------------------------------------
+    # --- runs and checks ---
 
     def checks(self, commit_id: str) -> dict[str, dict[str, Any]]:
-        """The checks of a commit: name → `conclusion` ("" while it runs), `workflow`, `run`."""
-        return dict(self.store.read()["checks"].get(commit_id, {}))
+        """Return the checks of a commit: name → `conclusion` ("" while it runs), `workflow`, `run`."""
+        return dict(self.state.read()["checks"].get(commit_id, {}))
 
     def runs(self) -> list[dict[str, Any]]:
-        """The workflow runs, newest first, as the state keeps them."""
-        return sorted(self.store.read()["runs"].values(), key=lambda run: -run["number"])
+        """Return the records of all workflow runs, newest first."""
+        return sorted(self.state.read()["runs"].values(), key=lambda run: -run["number"])
 
     def run_folder(self, number: int) -> Path:
-        """Where a run's logs and results are."""
+        """Return the folder of a run's logs and results."""
         return self.folder / "runs" / str(number)
 
     def run_jobs(self, number: int) -> list[dict[str, Any]]:
-        """The jobs of a run, as its result says; empty before it has one."""
+        """Return the jobs of a run that have ended, as JSON."""
         path = self.run_folder(number) / "run.json"
         return list(json.loads(path.read_bytes())["jobs"]) if path.exists() else []
 
-    # --- how git reaches it ------------------------------------------------------------------------------------------
+    # --- git access ---
 
     def url(self) -> str:
-        """The clone address, which only means something with the `insteadOf` of `remote_settings`."""
-        return f"{SERVER}/{self.repository}"
+        """Return the clone URL, which git only understands with the `insteadOf` of `remote_settings`."""
+        return f"{SERVER_URL}/{self.full_name}"
 
     def remote_settings(self) -> dict[str, str]:
-        """The git configuration by which that address reaches this repository, through `bin/connect`."""
+        """Return the git configuration that makes the clone URL reach this repository, through `bin/connect`."""
         connect = str(self.bin / "connect").replace("%", "%%").replace(" ", "% ")
-        return {f"url.ext::{connect} %S .insteadOf": f"{SERVER}/", "protocol.ext.allow": "always"}
+        return {f"url.ext::{connect} %S .insteadOf": f"{SERVER_URL}/", "protocol.ext.allow": "always"}
 
 
-def _files(source: Path) -> list[str]:
-    """What git would commit of a folder: tracked, or neither tracked nor ignored; all files of a plain folder."""
-    try:
-        listed = git(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    except GitError:
-        found = (path for path in sorted(source.rglob("*")) if path.is_file() or path.is_symlink())
-        return [path.relative_to(source).as_posix() for path in found if ".git" not in path.parts]
-    return sorted({name for name in listed if name and os.path.lexists(source / name)})
+@functools.lru_cache(maxsize=64)
+def _workflow_files(repository: BareRepository, commit_id: str) -> Mapping[str, bytes]:
+    """Read a commit's workflow files. A commit never changes, so the answer is cached."""
+    listed = repository.list_files(commit_id, WORKFLOWS)
+    return repository.read_files(commit_id, [path for path in listed if path.endswith((".yml", ".yaml"))])
 
 
-def take(state: State, name: str) -> int:
-    """The next number of a kind (`issue`, `run`, …)."""
-    number = int(state["next"][name])
-    state["next"][name] = number + 1
-    return number
+def _check_actions_may(state: State, actor: Actor, verb: str) -> None:
+    if actor.kind == "job" and not state["settings"]["actions_open_pull_requests"]:
+        message = "GitHub Actions is not permitted to create or approve pull requests"
+        fix = f"use a GitHub App's token to {verb} it, or set `actions_open_pull_requests` in the settings"
+        raise RequestDeniedError(403, message, fix=fix)
 
 
-def timestamp() -> str:
-    """Now, in UTC, as GitHub writes it."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _open_pull(state: State, number: int) -> PullRequestRecord:
+    pull = load_pull(state, number)
+    if pull.state != "OPEN":
+        raise RequestDeniedError(422, f"Pull request #{number} is {pull.state.lower()}")
+    return pull

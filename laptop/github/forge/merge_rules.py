@@ -1,15 +1,19 @@
-"""Pull requests as values, and what keeps one from being merged."""
+"""Pull requests as values, and the rules that decide whether one may be merged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from laptop.github.forge.owners import Rule, unapproved
+from laptop.github.forge.owners import unapproved_files
 from laptop.github.forge.repository_settings import RepositorySettings
 
+if TYPE_CHECKING:
+    from codeowners import CodeOwners
+
 PASSED = ("success", "skipped", "neutral")
+"""Conclusions that satisfy a required check."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Review:
 class PullRequestRecord:
     """A pull request.
 
-    `state` is OPEN, CLOSED or MERGED; times are ISO 8601, "" for never; `fork` is the repository that the head is in,
-    "" for the same as the base.
+    `state` is OPEN, CLOSED or MERGED. Times are ISO 8601, or "" if the event has not happened. `fork` is the full name
+    of the repository that holds the head branch, "" if that is the base repository.
     """
 
     number: int
@@ -60,37 +64,37 @@ class PullRequestRecord:
 
     @property
     def approvers(self) -> tuple[str, ...]:
-        """Whoever's last word is an approval."""
+        """Logins whose latest review is an approval."""
         last = {review.author: review.state for review in self.reviews}
         return tuple(author for author, state in last.items() if state == "APPROVED")
 
-    def dismissed(self) -> PullRequestRecord:
-        """The same with its approvals taken away."""
-        stale = [replace(r, state="DISMISSED") if r.state == "APPROVED" else r for r in self.reviews]
-        return replace(self, reviews=tuple(stale))
+    def dismiss_approvals(self) -> PullRequestRecord:
+        """Return a copy with its approvals dismissed."""
+        reviews = [replace(r, state="DISMISSED") if r.state == "APPROVED" else r for r in self.reviews]
+        return replace(self, reviews=tuple(reviews))
 
 
 @dataclass(frozen=True)
 class MergeFacts:
-    """What a merge depends on besides the pull request itself.
+    """Facts that a merge depends on, besides the pull request itself.
 
     Attributes:
-        conflict: head and base cannot be merged.
+        conflict: head and base conflict.
         behind: the head lacks commits of the base.
-        files: what the pull request changes.
-        rules: CODEOWNERS on the base branch.
-        checks: name → conclusion ("" while it runs), on the head commit.
+        files: paths that the pull request changes.
+        owners: CODEOWNERS on the base branch.
+        checks: name → conclusion on the head commit; "" while the check runs.
     """
 
     conflict: bool
     behind: bool
     files: Sequence[str]
-    rules: Sequence[Rule]
+    owners: CodeOwners
     checks: Mapping[str, str]
 
 
-def blockers(pull: PullRequestRecord, facts: MergeFacts, settings: RepositorySettings) -> list[str]:
-    """Why the rules forbid the merge, one sentence a reason; empty when they allow it."""
+def find_blockers(pull: PullRequestRecord, facts: MergeFacts, settings: RepositorySettings) -> list[str]:
+    """Return the reasons why a pull request may not be merged, one sentence each; empty if it may."""
     reasons = [] if pull.state == "OPEN" else [f"it is {pull.state.lower()}"]
     if facts.conflict:
         reasons.append(f"it conflicts with {pull.base}")
@@ -104,12 +108,12 @@ def blockers(pull: PullRequestRecord, facts: MergeFacts, settings: RepositorySet
         if found not in PASSED:
             state = "has not run" if found is None else ("is running" if found == "" else f"ended in {found}")
             reasons.append(f"the required check {name!r} {state}")
-    objecting = {review.author: review.state for review in pull.reviews}
-    reasons += [f"{author} asks for changes" for author, state in objecting.items() if state == "CHANGES_REQUESTED"]
+    latest = {review.author: review.state for review in pull.reviews}
+    reasons += [f"{author} requests changes" for author, state in latest.items() if state == "CHANGES_REQUESTED"]
     if len(pull.approvers) < rules.approvals:
         reasons.append(f"it has {len(pull.approvers)} of {rules.approvals} approvals")
     if rules.code_owners:
-        missing = unapproved(facts.rules, facts.files, pull.approvers, settings.teams)
-        for path, owners in missing.items():
-            reasons.append(f"{path} lacks the approval of an owner ({', '.join(owners)})")
+        missing = unapproved_files(facts.owners, facts.files, pull.approvers, settings.teams)
+        for path, names in missing.items():
+            reasons.append(f"{path} lacks the approval of an owner ({', '.join(names)})")
     return reasons

@@ -1,61 +1,55 @@
-"""Who owns a file: `.github/CODEOWNERS` as GitHub reads it (the last line that matches decides)."""
+"""Owners of files, as `CODEOWNERS` declares them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-PLACES = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
+if TYPE_CHECKING:
+    from codeowners import CodeOwners
 
-
-@dataclass(frozen=True)
-class Rule:
-    """One line: a pattern and its owners (`maria`, `acme/approvers`); no owners takes the ownership away."""
-
-    pattern: re.Pattern[str]
-    owners: tuple[str, ...]
+CODEOWNERS_PATHS = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
+"""Where GitHub looks for the file; the first that exists counts."""
 
 
-def read_rules(text: str) -> tuple[Rule, ...]:
-    """The rules of a CODEOWNERS file. As on GitHub, a line that is not valid is skipped: `!`, `[` and `\\#` are not."""
-    rules = []
-    for line in text.splitlines():
-        pattern, *owners = line.split("#", 1)[0].split() or [""]
-        if not pattern or pattern.startswith("!") or "[" in pattern:
-            continue
-        rules.append(Rule(_compile(pattern), tuple(owner.removeprefix("@").lower() for owner in owners)))
-    return tuple(rules)
+def read_owners(text: str) -> CodeOwners:
+    """Read a CODEOWNERS file. GitHub skips lines with `!` or `[ ]` patterns, so they are skipped here as well."""
+    from codeowners import CodeOwners
+
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    return CodeOwners("\n".join(line for line in lines if line and not line.startswith("!") and "[" not in line))
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
-    """As in .gitignore: a slash inside or in front ties it to the root; a folder takes all that is in it."""
-    anchored = "/" in pattern.rstrip("/")
-    folder = pattern.endswith("/")
-    core = pattern.strip("/")
-    expression = ""
-    for part in re.split(r"(\*\*/|/\*\*|\*|\?)", core):
-        expression += {"**/": "(?:.*/)?", "/**": "/.*", "*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
-    # `docs/*` means the files right in docs, and nothing deeper.
-    below = "/.*" if folder else ("" if core.endswith("/*") else "(?:/.*)?")
-    return re.compile(f"{'' if anchored else '(?:.*/)?'}{expression}{below}", re.DOTALL)
+def owners_of(owners: CodeOwners, path: str) -> tuple[str, ...]:
+    """Return the owners of a file in lower case (`maria`, `acme/approvers`); () if it has none."""
+    return tuple(name.removeprefix("@").lower() for _, name in owners.of(path))
 
 
-def owners_of(rules: Sequence[Rule], path: str) -> tuple[str, ...]:
-    """The owners of a file; () when nobody owns it."""
-    return next((rule.owners for rule in reversed(rules) if rule.pattern.fullmatch(path)), ())
+def all_owners(owners: CodeOwners) -> set[str]:
+    """Return every owner that the file names, in lower case."""
+    return {name.removeprefix("@").lower() for _, _, named, _, _ in owners.paths for _, name in named}
 
 
-def unapproved(
-    rules: Sequence[Rule], paths: Iterable[str], approvers: Iterable[str], teams: Mapping[str, Sequence[str]]
+def unapproved_files(
+    owners: CodeOwners, paths: Iterable[str], approvers: Iterable[str], teams: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[str, ...]]:
-    """The files that no owner among `approvers` has approved, each with its owners."""
+    """Return the files that still need an owner's approval.
+
+    Args:
+        owners: the CODEOWNERS file of the base branch.
+        paths: the changed files.
+        approvers: logins of those who approved.
+        teams: `owner/team` → logins of its members.
+
+    Returns:
+        path → its owners.
+    """
     approved = {approver.lower() for approver in approvers}
     members = {team.lower(): {login.lower() for login in logins} for team, logins in teams.items()}
     missing = {}
     for path in paths:
-        owners = owners_of(rules, path)
-        people = {login for owner in owners for login in members.get(owner, {owner})}
-        if owners and not people & approved:
-            missing[path] = owners
+        names = owners_of(owners, path)
+        people = {login for name in names for login in members.get(name, {name})}
+        if names and not people & approved:
+            missing[path] = names
     return missing

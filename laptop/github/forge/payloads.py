@@ -1,4 +1,4 @@
-"""GitHub's JSON forms: what webhooks carry and what the REST API answers."""
+"""JSON forms of GitHub's webhook payloads and REST answers."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from laptop.github.forge.merge_rules import PullRequestRecord, Review
-from laptop.github.forge.webhook_event import SERVER
+from laptop.github.forge.webhook_event import SERVER_URL
 
 
 def user(login: str) -> dict[str, Any]:
-    """A user or a bot."""
-    return {"login": login, "type": "Bot" if login.endswith("[bot]") else "User", "html_url": f"{SERVER}/{login}"}
+    """Return a user or a bot."""
+    return {"login": login, "type": "Bot" if login.endswith("[bot]") else "User", "html_url": f"{SERVER_URL}/{login}"}
 
 
 def repository(name: str, *, private: bool) -> dict[str, Any]:
-    """The repository `owner/name`."""
+    """Return the repository `owner/name`."""
     owner, short = name.split("/")
     return {
         "name": short,
         "full_name": name,
         "owner": user(owner),
         "private": private,
-        "html_url": f"{SERVER}/{name}",
-        "clone_url": f"{SERVER}/{name}.git",
+        "html_url": f"{SERVER_URL}/{name}",
+        "clone_url": f"{SERVER_URL}/{name}.git",
         "default_branch": "main",
     }
 
 
 def pull_request(pull: PullRequestRecord, repo: Mapping[str, Any], *, mergeable: bool | None) -> dict[str, Any]:
-    """A pull request."""
+    """Return a pull request."""
     head = repository(pull.fork, private=bool(repo["private"])) if pull.fork else dict(repo)
     return {
         "number": pull.number,
@@ -63,7 +63,7 @@ def pull_request(pull: PullRequestRecord, repo: Mapping[str, Any], *, mergeable:
 
 
 def review(item: Review) -> dict[str, Any]:
-    """A review."""
+    """Return a review."""
     return {
         "id": item.id,
         "user": user(item.author),
@@ -75,12 +75,12 @@ def review(item: Review) -> dict[str, Any]:
 
 
 def comment(item: Mapping[str, Any], repository_name: str) -> dict[str, Any]:
-    """A comment on an issue or a pull request."""
+    """Return a comment on an issue or a pull request."""
     return {
         "id": item["id"],
         "user": user(item["author"]),
         "body": item["body"],
         "created_at": item["created_at"],
         "updated_at": item["updated_at"],
-        "html_url": f"{SERVER}/{repository_name}/pull/{item['issue']}#issuecomment-{item['id']}",
+        "html_url": f"{SERVER_URL}/{repository_name}/pull/{item['issue']}#issuecomment-{item['id']}",
     }

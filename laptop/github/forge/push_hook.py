@@ -1,4 +1,4 @@
-"""What git runs in the bare repository when somebody pushes, before it moves a branch."""
+"""The `pre-receive` hook of the bare repository: git runs it before a push moves a ref."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from laptop.github.forge.github_server import GitHubServer, RefUpdate
+from laptop.github.forge.branch_moves import RefUpdate
+from laptop.github.forge.github_server import GitHubServer
 from pipelines.declarations.errors import MlopsError
 
 
 def main(_arguments: Sequence[str]) -> int:
-    """`pre-receive`: decide, and announce what is about to move; whoever looks next makes events of it."""
+    """Check the push, and announce the refs that it moves. Return the exit code."""
     server = GitHubServer(Path(os.environ["MLOPS_GITHUB"]))
     updates = []
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""A repository's settings, as on GitHub's settings pages."""
+"""Settings of a repository, as on GitHub's settings pages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BranchProtection:
-    """The rules of the default branch. With one, nobody pushes to it directly.
+    """Protection rules of the default branch. Direct pushes to a protected branch are refused.
 
     Attributes:
-        required_checks: names of the jobs that must have passed on a pull request's head.
-        strict: the head must contain the base's newest commit.
-        approvals: how many approvals a merge needs.
-        code_owners: an owner named in `.github/CODEOWNERS` must approve each file that has one.
-        dismiss_stale: a new commit takes earlier approvals away.
-        bypass: apps (by slug) that these rules do not bind.
+        required_checks: names of the jobs that must pass on a pull request's head.
+        strict: the head must be up to date with the base.
+        approvals: number of approvals that a merge needs.
+        code_owners: each file that has owners in CODEOWNERS needs the approval of one of them.
+        dismiss_stale: a new commit dismisses earlier approvals.
+        bypass: slugs of apps that are exempt.
     """
 
     required_checks: tuple[str, ...] = ()
@@ -30,18 +30,18 @@ class BranchProtection:
 
 @dataclass(frozen=True)
 class RepositorySettings:
-    """The repository's settings.
+    """Settings of a repository.
 
     Attributes:
-        protection: the rules of the default branch, or None.
-        users: who may write to the repository.
-        teams: `owner/team` → its members; by a login instead, who stands in for one person.
-        private: reading needs a token too.
-        write_by_default: GITHUB_TOKEN may write where a workflow says nothing about permissions.
+        protection: rules of the default branch, or None.
+        users: logins with write access.
+        teams: `owner/team` → logins of its members. A login as key has stand-ins.
+        private: reading needs a token.
+        write_by_default: GITHUB_TOKEN may write if a workflow declares no permissions.
         actions_open_pull_requests: "Allow GitHub Actions to create and approve pull requests".
-        environments: deployment environment → patterns of the branches that may deploy to it; () means any branch.
-        subject_with_ids: the OIDC subject is `repo:OWNER@id/NAME@id:…` (repositories made since mid-2026).
-        owner_id, repository_id: the ids in it.
+        environments: deployment environment → patterns of the branches that may deploy to it; () for any branch.
+        subject_with_ids: the OIDC subject is `repo:OWNER@id/NAME@id:…` (repositories created since mid-2026).
+        owner_id, repository_id: the ids in the OIDC subject.
     """
 
     protection: BranchProtection | None = None

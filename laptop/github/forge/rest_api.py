@@ -1,4 +1,4 @@
-"""The part of GitHub's REST API that our code uses, on the laptop's server."""
+"""The part of GitHub's REST API that the product uses."""
 
 from __future__ import annotations
 
@@ -8,49 +8,52 @@ from typing import Any
 
 from laptop.github.forge import payloads
 from laptop.github.forge.actors import Actor, RequestDeniedError
-from laptop.github.forge.github_server import MAIN, GitHubServer
+from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.repository_creation import MAIN
 from laptop.github.forge.repository_settings import RepositorySettings
 
 Handler = Callable[[GitHubServer, Actor, "re.Match[str]", Mapping[str, Any]], Any]
 
 
 def request(server: GitHubServer, actor: Actor, method: str, path: str, fields: Mapping[str, Any]) -> Any:
-    """Answer one request.
+    """Answer a request.
 
     Args:
-        method: GET, POST, PATCH.
+        server: the server.
+        actor: the caller.
+        method: GET, POST or PATCH.
         path: `repos/owner/name/…`, without a query.
-        fields: the query or the body.
+        fields: parameters of the query or the body.
 
     Returns:
-        The JSON answer; None for an empty one.
+        The JSON answer; None if it is empty.
 
     Raises:
-        RefusedError: not found, not allowed, or not known here (501).
+        RequestDeniedError: not found (404), not allowed (403), invalid (422) or not implemented here (501).
     """
-    name = server.repository
+    name = server.full_name
     if not re.match(rf"repos/{re.escape(name)}(?:/|$)", path):
-        raise RequestDeniedError(404, "Not Found", fix=f"the repository here is {name}")
+        raise RequestDeniedError(404, "Not Found", fix=f"use the repository {name}")
     below = path.removeprefix(f"repos/{name}").strip("/")
     for (known, pattern), handler in _ROUTES.items():
         match = re.fullmatch(pattern, below)
         if match is not None and method == known:
             return handler(server, actor, match, fields)
-    raise RequestDeniedError(501, f"the laptop's GitHub does not know {method} {path}")
+    raise RequestDeniedError(501, f"the laptop's GitHub does not implement {method} {path}")
 
 
 def _list_comments(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "issues", "pull-requests")
     number = server.pull_request(int(match["number"])).number
-    return [payloads.comment(item, server.repository) for item in server.comments(number)]
+    return [payloads.comment(item, server.full_name) for item in server.comments(number)]
 
 
 def _add_comment(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
-    return payloads.comment(server.comment(actor, int(match["number"]), _text(fields, "body")), server.repository)
+    return payloads.comment(server.comment(actor, int(match["number"]), _text(fields, "body")), server.full_name)
 
 
 def _edit_comment(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
-    return payloads.comment(server.edit_comment(actor, int(match["id"]), _text(fields, "body")), server.repository)
+    return payloads.comment(server.edit_comment(actor, int(match["id"]), _text(fields, "body")), server.full_name)
 
 
 def _files(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
@@ -66,7 +69,7 @@ def _reviews(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mappin
 def _pull(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "pull-requests")
     pull = server.pull_request(int(match["number"]))
-    mergeable = None if pull.state != "OPEN" else not server.facts(pull).conflict
+    mergeable = None if pull.state != "OPEN" else not server.merge_facts(pull).conflict
     return payloads.pull_request(pull, _repository(server), mergeable=mergeable)
 
 
@@ -116,7 +119,7 @@ def _environments(server: GitHubServer, actor: Actor, _match: re.Match[str], _: 
 def _rulesets(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
     if server.settings.protection is None:
         return []
-    about = {"source_type": "Repository", "source": server.repository, "enforcement": "active"}
+    about = {"source_type": "Repository", "source": server.full_name, "enforcement": "active"}
     return [{"id": 1, "name": MAIN, "target": "branch", **about}]
 
 
@@ -161,7 +164,7 @@ def _about(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mappin
 
 
 def _repository(server: GitHubServer) -> dict[str, Any]:
-    return payloads.repository(server.repository, private=server.settings.private)
+    return payloads.repository(server.full_name, private=server.settings.private)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

@@ -1,12 +1,13 @@
-"""The repository's secrets and variables, and those of its environments."""
+"""Secrets and variables of the repository and its environments."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.files import write_atomically
@@ -15,29 +16,29 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Vault:
-    """One file, readable by its owner only, apart from the rest of the server's state.
+    """Secrets and variables, in a file that only its owner can read.
 
     Args:
-        folder: the server's.
+        folder: the server's folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "secrets.json"
 
     def set_secret(self, name: str, value: str, environment: str = "") -> None:
-        """Set a secret of the repository, or of one environment."""
+        """Set a secret of the repository, or of an environment."""
         self._set("secrets", name, value, environment)
 
     def set_variable(self, name: str, value: str, environment: str = "") -> None:
-        """Set a variable (`vars.NAME`) of the repository, or of one environment."""
+        """Set a variable (`vars.NAME`) of the repository, or of an environment."""
         self._set("variables", name, value, environment)
 
     def secrets(self, environment: str) -> dict[str, str]:
-        """What a job sees: the repository's secrets, and over them those of its environment ("" for none)."""
+        """Return the secrets of a job: the repository's, overridden by those of its environment ("" for none)."""
         return self._merged("secrets", environment)
 
     def variables(self, environment: str) -> dict[str, str]:
-        """As `secrets`, of the variables."""
+        """Return the variables of a job; see `secrets`."""
         return self._merged("variables", environment)
 
     def _merged(self, kind: str, environment: str) -> dict[str, str]:
@@ -46,9 +47,11 @@ class Vault:
 
     def _set(self, kind: str, name: str, value: str, environment: str) -> None:
         if not _NAME.fullmatch(name) or name.upper().startswith("GITHUB_"):
-            raise MlopsError(f"{name!r} is not a name for a secret or a variable")
-        with self.path.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            raise MlopsError(
+                f"{name!r} is not a valid name for a secret or a variable",
+                fix="use letters, digits and _; not GITHUB_…",
+            )
+        with FileLock(self.path.with_suffix(".lock")):
             content = self._read()
             content.setdefault(kind, {}).setdefault(environment, {})[name.upper()] = value
             write_atomically(self.path, json.dumps(content))

@@ -1,4 +1,4 @@
-"""Concurrency groups: who may run, who waits, who is dropped. Pure decisions over the slots in the server's state."""
+"""Decide who runs, waits or is dropped in a concurrency group."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LONGEST_QUEUE = 100
-"""How many may wait in a group with `queue: max`."""
+"""How many slots may wait in a group with `queue: max`; GitHub's limit."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a group's queue, of a run or of one of its jobs.
+    """A run, or one of its jobs, in the queue of a group.
 
     Attributes:
-        id: grows; the order of arrival.
-        group: the group's name, folded (GitHub compares names without case).
-        run: the run's number.
-        job: the job's name, "" for the whole run.
-        owner: the identity of the process that runs it, "" before one does.
+        id: increases in the order of arrival.
+        group: name of the group in lower case.
+        run: number of the run.
+        job: name of the job, "" for the whole run.
+        owner: identity of the process that runs it, "" before it starts.
         held: it runs; otherwise it waits.
-        stopping: it was told to stop.
+        stopping: it was requested to stop.
     """
 
     id: int
@@ -38,19 +38,20 @@ class Slot:
 
 @dataclass(frozen=True)
 class Arrival:
-    """What a new slot does to the others: those that are dropped, and those that are told to stop."""
+    """Effect of a new slot: slots to drop, and slots to stop."""
 
     dropped: tuple[Slot, ...]
     stopped: tuple[Slot, ...]
 
 
 def arrive(slots: Sequence[Slot], new: Slot, *, queue: str, cancel_in_progress: bool) -> Arrival:
-    """Decide what `new` does to the slots of its group.
+    """Return the effect of a new slot on its group.
 
     Args:
-        slots: all slots, without `new`.
-        queue: "single" drops whoever waits already; "max" drops `new` when `LONGEST_QUEUE` wait.
-        cancel_in_progress: whoever runs is told to stop.
+        slots: all slots, without the new one.
+        new: the new slot.
+        queue: "single" drops the slots that wait; "max" drops the new one if `LONGEST_QUEUE` slots wait.
+        cancel_in_progress: stop the slots that run.
     """
     waiting = tuple(slot for slot in slots if slot.group == new.group and not slot.held)
     running = tuple(slot for slot in slots if slot.group == new.group and slot.held)
@@ -60,5 +61,5 @@ def arrive(slots: Sequence[Slot], new: Slot, *, queue: str, cancel_in_progress: 
 
 
 def may_run(slots: Sequence[Slot], slot: Slot) -> bool:
-    """Is it this slot's turn? First in, first out."""
+    """Return whether it is a slot's turn: first in, first out."""
     return not any(other.group == slot.group and other.id < slot.id for other in slots)

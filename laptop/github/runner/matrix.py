@@ -1,15 +1,16 @@
-"""The combinations of a job's matrix."""
+"""Expand the matrix of a job."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from laptop.github.expressions.language import EvaluationScope, ExpressionError, Template, render
+from laptop.github.expressions.evaluation import EvaluationScope, render
+from laptop.github.expressions.syntax import ExpressionError, Template
 from laptop.github.workflow.definition import Strategy, Tree
 
 
 def render_tree(tree: Tree, scope: EvaluationScope) -> Any:
-    """A tree with its expressions evaluated."""
+    """Return a tree with its expressions evaluated."""
     if isinstance(tree, dict):
         return {name: render_tree(item, scope) for name, item in tree.items()}
     if isinstance(tree, list):
@@ -18,10 +19,10 @@ def render_tree(tree: Tree, scope: EvaluationScope) -> Any:
 
 
 def legs(strategy: Strategy, scope: EvaluationScope) -> list[dict[str, Any]]:
-    """The combinations of a matrix, in order: the axes' product less `exclude`, then what `include` adds or extends.
+    """Return the combinations of a matrix, in order: the product of the axes without `exclude`, then `include`.
 
     Raises:
-        ExpressionError: an expression yields something that is not a matrix, or more than 256 combinations.
+        ExpressionError: the matrix has a wrong type, or more than 256 combinations.
     """
     matrix = render(strategy.whole, scope) if strategy.whole is not None else None
     if matrix is None:
@@ -31,7 +32,7 @@ def legs(strategy: Strategy, scope: EvaluationScope) -> list[dict[str, Any]]:
         include, exclude = matrix.get("include", []), matrix.get("exclude", [])
         matrix = {name: value for name, value in matrix.items() if name not in ("include", "exclude")}
     else:
-        raise ExpressionError("the matrix expression does not yield an object")
+        raise ExpressionError("matrix: the value of the expression is not an object")
     for name, value in {**matrix, "include": include, "exclude": exclude}.items():
         if not isinstance(value, list):
             raise ExpressionError(f"matrix.{name} is not a list")
@@ -59,5 +60,5 @@ def legs(strategy: Strategy, scope: EvaluationScope) -> list[dict[str, Any]]:
             added.append(dict(item))
     result += added
     if len(result) > 256:
-        raise ExpressionError(f"a matrix has at most 256 combinations, found {len(result)}")
+        raise ExpressionError(f"matrix: expected at most 256 combinations, found {len(result)}")
     return result

@@ -1,4 +1,4 @@
-"""What a workflow run came to."""
+"""Results of workflow runs, jobs and steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from laptop.github.runner.workflow_commands import Annotation
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step. `outcome` is before `continue-on-error` is considered, `conclusion` after; `seconds` is its duration."""
+    """Result of a step.
+
+    Attributes:
+        outcome: the result before `continue-on-error`.
+        conclusion: the result after `continue-on-error`.
+        seconds: duration.
+    """
 
     number: int
     name: str
@@ -23,15 +29,15 @@ class StepResult:
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job, or one leg of its matrix.
+    """Result of a job, or of one leg of its matrix.
 
     Attributes:
-        id: its key in the workflow.
-        name: the name that people and required checks see.
+        id: its key in the workflow file.
+        name: its name in checks, with the matrix values.
         conclusion: success, failure, cancelled or skipped.
-        environment, url: of the deployment, or "".
-        log: its log, masked; None when nothing ran.
-        summary: what its steps wrote to $GITHUB_STEP_SUMMARY, masked.
+        environment, url: environment and URL of the deployment, or "".
+        log: its log, masked; None if the job did not run.
+        summary: text that its steps wrote to $GITHUB_STEP_SUMMARY, masked.
     """
 
     id: str
@@ -49,16 +55,16 @@ class JobResult:
 
 @dataclass(frozen=True)
 class WorkflowRun:
-    """One attempt of a workflow run.
+    """Result of one attempt of a workflow run.
 
     Attributes:
-        number, attempt: which.
-        workflow, path, title: the workflow's name and file, and the run's own name.
-        event, action, ref, sha, head_sha, actor: what started it.
+        number, attempt: identify the attempt.
+        workflow, path, title: name and file of the workflow, and the run's own name.
+        event, action, ref, sha, head_sha, actor: the event that started it.
         status: queued, in_progress or completed.
-        conclusion: success, failure, cancelled, skipped, startup_failure (the file is refused), or "" before the end.
-        problems: why it could not start, or why it was given up.
-        folder: logs, artifacts and the event.
+        conclusion: success, failure, cancelled, skipped, startup_failure (the file is invalid), or "" before the end.
+        problems: why it did not start, or why it was abandoned.
+        folder: holds logs, artifacts and the event.
     """
 
     number: int
@@ -80,15 +86,16 @@ class WorkflowRun:
     problems: tuple[str, ...] = ()
 
     def job(self, name: str) -> JobResult:
-        """The job with this name.
+        """Return the job with a name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such job.
         """
         return {job.name: job for job in self.jobs}[name]
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:
+        """Annotations of all jobs."""
         return tuple(annotation for job in self.jobs for annotation in job.annotations)
 
     def to_json(self) -> dict[str, Any]:
@@ -114,7 +121,7 @@ class WorkflowRun:
 
 @dataclass(frozen=True)
 class StepProgress:
-    """A step has ended: one line for whoever watches. `seconds` is its duration."""
+    """A step that has ended. As text, it is one line for a terminal."""
 
     run: int
     workflow: str

@@ -1,4 +1,4 @@
-"""Run one script of a job as a process of its own, with a time limit."""
+"""Run the script of a step as a process with a time limit."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from laptop.github.process_tracking import end_group
+from laptop.github.process_tracking import signal_group
 
-GRACE = 2.0
-"""Seconds between asking a script to end and ending it."""
+GRACE_SECONDS = 2.0
+"""Time between SIGTERM and SIGKILL."""
 
-_DRAIN = 0.5
-"""Seconds that the output of a script may outlive it (a background process may keep it open)."""
+_DRAIN_SECONDS = 0.5
+"""How long the output may outlive the script: a background process may keep it open."""
 
 LONGEST_LINE = 1 << 16
-"""Bytes of a line in the log; longer ones are broken."""
+"""Bytes of a line in the log; longer lines are broken."""
 
 
 class StopSignal(Protocol):
-    """Set when somebody wants an end."""
+    """Set to request the end of a job."""
 
     def is_set(self) -> bool: ...
 
@@ -47,18 +47,18 @@ def run_script(
     deadline: float,
     cancelled: StopSignal,
 ) -> ScriptEnd:
-    """Run a command in a process group of its own until it ends, time is up, or somebody cancels.
+    """Run a command in a new process group until it ends, times out or is cancelled.
 
     Args:
         command: the program and its arguments.
-        folder: where it runs.
+        folder: its working directory.
         environ: its whole environment.
-        on_line: gets each line of its output, without the end of the line.
-        deadline: on the clock of `time.monotonic`, in seconds.
-        cancelled: set by whoever wants it to stop.
+        on_line: called with each line of its output, without the newline.
+        deadline: time limit on the clock of `time.monotonic`, in seconds.
+        cancelled: stops the script when set.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program does not start.
     """
     process = subprocess.Popen(
         command,
@@ -81,17 +81,17 @@ def run_script(
             if why:
                 _end(process)
                 break
-    reader.join(_DRAIN)
+    reader.join(_DRAIN_SECONDS)
     if not reader.is_alive() and process.stdout is not None:
         process.stdout.close()
     return ScriptEnd(process.returncode, why)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    end_group(process.pid, signal.SIGTERM)
+    signal_group(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=GRACE)
-    end_group(process.pid)
+        process.wait(timeout=GRACE_SECONDS)
+    signal_group(process.pid)
     process.wait()
 
 

@@ -1,4 +1,4 @@
-"""What a step says to the runner: lines such as `::error::…`, and the files behind `$GITHUB_OUTPUT` and its like."""
+"""Workflow commands: lines such as `::error::…`, and the files `$GITHUB_OUTPUT`, `$GITHUB_ENV`, …"""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ from pipelines.declarations.errors import MlopsError
 
 _COMMAND = re.compile(r"^\s*::(?P<name>[a-z-]+)(?: (?P<properties>.*?))?::(?P<message>.*)$", re.DOTALL)
 _LEVELS = ("error", "warning", "notice", "debug")
-_GONE = ("set-output", "save-state", "set-env", "add-path")
+_REMOVED = ("set-output", "save-state", "set-env", "add-path")
 LARGEST_FILE = 1 << 20
 """Bytes of an output, environment or summary file; GitHub's limit."""
 
 
 class Masks:
-    """The values that logs must not show."""
+    """Values to hide in logs."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, value: str) -> None:
-        """Hide `value`, each of its lines, and its forms in JSON and base64."""
+        """Hide a value, each of its lines, and its JSON and base64 forms."""
         value = value.strip()
         if not value:
             return
         forms = {value, json.dumps(value)[1:-1], base64.b64encode(value.encode()).decode()}
-        # A short line of a long secret (a lone brace) would blacken the whole log.
+        # A short line of a long secret, such as a brace, would hide most of the log.
         forms |= {line.strip() for line in value.splitlines() if len(line.strip()) > 3}
         self._values |= forms
         longest_first = sorted(self._values, key=len, reverse=True)
         self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
 
     def hide(self, text: str) -> str:
-        """`text` with `***` in the place of every secret."""
+        """Return text with `***` in place of hidden values."""
         return self._pattern.sub("***", text) if self._pattern else text
 
     def found_in(self, text: str) -> bool:
+        """Return whether text contains a hidden value."""
         return self._pattern is not None and self._pattern.search(text) is not None
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """A message for people; `level` is error, warning or notice."""
+    """A message shown with a run; `level` is error, warning or notice."""
 
     level: str
     message: str
@@ -56,10 +57,10 @@ class Annotation:
 
 
 class Listener:
-    """Reads a step's output line by line.
+    """Reads the output of a step line by line.
 
     Args:
-        masks: what to hide; `::add-mask::` adds to it.
+        masks: values to hide; `::add-mask::` adds to them.
     """
 
     def __init__(self, masks: Masks) -> None:
@@ -69,7 +70,7 @@ class Listener:
         self._resume = ""
 
     def hear(self, line: str) -> str:
-        """Obey the line if it is a command, and return what the log shows for it."""
+        """Handle the line if it is a command, and return the line for the log."""
         match = _COMMAND.match(line)
         if match is None:
             return self.masks.hide(line)
@@ -83,10 +84,8 @@ class Listener:
             return "::add-mask::***"
         if name == "stop-commands":
             self._resume = message
-        elif name in _GONE:
-            self.problems.append(
-                f"the command ::{name}:: is switched off on GitHub; write to the file $GITHUB_… instead"
-            )
+        elif name in _REMOVED:
+            self.problems.append(f"GitHub has disabled the command ::{name}::; write to the file $GITHUB_… instead")
         elif name in _LEVELS[:3]:
             properties = dict(_properties(match["properties"] or ""))
             shown = {key: self.masks.hide(properties.get(key, "")) for key in ("file", "line", "title")}
@@ -104,10 +103,10 @@ def _unescape(text: str) -> str:
 
 
 def read_pairs(path: Path) -> dict[str, str]:
-    """The names and values of `$GITHUB_OUTPUT` or `$GITHUB_ENV`.
+    """Return the names and values in `$GITHUB_OUTPUT` or `$GITHUB_ENV`.
 
     Raises:
-        MlopsError: a line is neither `name=value` nor `name<<END`, the END is missing, or the file is too large.
+        MlopsError: a line is neither `name=value` nor `name<<END`, an END is missing, or the file is too large.
     """
     lines = _read(path).split("\n")
     pairs: dict[str, str] = {}
@@ -136,7 +135,7 @@ def read_pairs(path: Path) -> dict[str, str]:
 
 
 def read_exports(path: Path) -> dict[str, str]:
-    """The variables of `$GITHUB_ENV`.
+    """Return the variables in `$GITHUB_ENV`.
 
     Raises:
         MlopsError: see `read_pairs`; also for variables that belong to the runner.
@@ -149,12 +148,12 @@ def read_exports(path: Path) -> dict[str, str]:
 
 
 def read_paths(path: Path) -> list[str]:
-    """The folders of `$GITHUB_PATH`, the last one first."""
+    """Return the folders in `$GITHUB_PATH`, last one first."""
     return [line for line in reversed(_read(path).splitlines()) if line]
 
 
 def read_summary(path: Path) -> str:
-    """The text of `$GITHUB_STEP_SUMMARY`."""
+    """Return the text of `$GITHUB_STEP_SUMMARY`."""
     return _read(path)
 
 
@@ -163,5 +162,5 @@ def _read(path: Path) -> str:
         return ""
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise MlopsError(f"{path.name} has {size} bytes; at most {LARGEST_FILE} are allowed")
+        raise MlopsError(f"{path.name}: expected at most {LARGEST_FILE} bytes, found {size}")
     return path.read_text(encoding="utf-8", errors="replace")

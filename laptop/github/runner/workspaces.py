@@ -1,8 +1,8 @@
-"""The folders that jobs work in: one job at a time in each, and always the same path, as on a machine that is kept."""
+"""Folders that jobs work in: one job at a time in each, and the same paths for all jobs, as on a self-hosted runner."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -10,48 +10,68 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where one job works.
+    """Folders of one job.
 
     Attributes:
-        workspace: empty when the job begins.
-        kept: the last checkout here, for the twin of actions/checkout to begin from; may be missing.
+        path: the workspace; empty when the job starts.
+        kept: the last checkout here, which actions/checkout starts from; may not exist.
     """
 
-    workspace: Path
+    path: Path
     kept: Path
 
 
 @contextmanager
 def lease_workspace(folder: Path) -> Iterator[Workspace]:
-    """Take the first place that no job is in, and leave it to the next job at the end.
+    """Take the first free workspace until the block ends.
 
     Args:
-        folder: of all places; shared by the runners of several processes. A place whose runner died is free again.
+        folder: holds all workspaces. Runners in several processes can share it. A workspace whose runner died is free.
     """
     for number in itertools.count(1):
         home = folder / str(number)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (home / "lock").open("w") as lock:
+        lock = FileLock(home / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            workspace = Workspace(home / "workspace", home / "kept")
+            shutil.rmtree(workspace.path, ignore_errors=True)  # of a killed job, in an unknown state
+            if not workspace.kept.exists():
+                _copy_kept(folder, number, workspace.kept)
+            workspace.path.mkdir(mode=0o700)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            place = Workspace(home / "workspace", home / "kept")
-            shutil.rmtree(place.workspace, ignore_errors=True)  # a killed job's: nobody knows what state it is in
-            place.workspace.mkdir(mode=0o700)
-            try:
-                yield place
+                yield workspace
             finally:
-                _leave(place)
+                _keep(workspace)
+        finally:
+            lock.release()
+        return
+
+
+def _copy_kept(folder: Path, number: int, to: Path) -> None:
+    """Copy the checkout of another free workspace, with its compiled modules. Without one, the job starts from none."""
+    for other in sorted(folder.glob("*/kept")):
+        if other.parent.name == str(number):
+            continue
+        with contextlib.suppress(Timeout, OSError, shutil.Error), FileLock(other.parent / "lock", timeout=0):
+            partial = to.with_name("copying")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(other, partial, symlinks=True)
+            partial.rename(to)
             return
 
 
-def _leave(place: Workspace) -> None:
-    if (place.workspace / ".git").is_dir():
-        shutil.rmtree(place.kept, ignore_errors=True)
-        place.workspace.rename(place.kept)
+def _keep(workspace: Workspace) -> None:
+    if (workspace.path / ".git").is_dir():
+        shutil.rmtree(workspace.kept, ignore_errors=True)
+        workspace.path.rename(workspace.kept)
     else:
-        shutil.rmtree(place.workspace, ignore_errors=True)
+        shutil.rmtree(workspace.path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A workflow file, or a composite action, as types."""
+"""Types of a workflow file and a composite action."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from laptop.github.expressions.language import Node, Template
+from laptop.github.expressions.syntax import Node, Template
 from laptop.github.workflow.filters import Patterns
 
 Tree = Any
-"""A value of the file with templates in it: Template, or a dict or list of trees."""
+"""A value of the file: a Template, or a dict or list of trees."""
 
 EVENTS = ("merge_group", "pull_request", "push", "repository_dispatch", "schedule", "workflow_dispatch")
 
@@ -31,7 +31,7 @@ SCOPES: Mapping[str, tuple[str, ...]] = {
     "id-token": ("write", "none"),
     "models": ("read", "none"),
 }
-"""What `permissions` may name, and the levels of each."""
+"""Scopes of `permissions`, and the levels of each."""
 
 GITHUB_PROPERTIES = frozenset(
     (
@@ -71,12 +71,12 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Concurrency:
-    """At most one job or run of a group runs at a time.
+    """A concurrency group: one of its jobs or runs runs at a time.
 
     Attributes:
         group: its name, compared without case.
-        cancel_in_progress: a new one stops the running one.
-        queue: "single": a new one replaces the one that waits; "max": up to 100 wait, first in first out.
+        cancel_in_progress: a new run or job stops the running one.
+        queue: with "single", a new run or job replaces the waiting one; with "max", up to 100 wait, first in first out.
     """
 
     group: Template
@@ -86,12 +86,16 @@ class Concurrency:
 
 @dataclass(frozen=True)
 class Defaults:
+    """`defaults.run` of a workflow or job."""
+
     shell: str | None = None
     working_directory: Template | None = None
 
 
 @dataclass(frozen=True)
 class DeploymentEnvironment:
+    """`environment` of a job."""
+
     name: Template
     url: Template | None
 
@@ -117,7 +121,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A matrix: `axes` (or `whole`, an expression for all of it), `include`, `exclude`; each a tree."""
+    """A matrix: `axes`, `include` and `exclude`, or `whole`, an expression for all of it."""
 
     axes: Mapping[str, Tree]
     include: Tree
@@ -129,7 +133,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Job:
-    """One job. `permissions` is None when the job names none (the workflow's apply)."""
+    """One job. `permissions` is None if the job declares none; those of the workflow apply."""
 
     id: str
     line: int
@@ -151,7 +155,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A workflow file. `permissions` is None when the file names none (the repository's default applies)."""
+    """A workflow file. `permissions` is None if the file declares none; the repository's default applies."""
 
     path: str
     name: str
@@ -166,7 +170,7 @@ class Workflow:
 
 @dataclass(frozen=True)
 class CompositeAction:
-    """A local action: `runs.using: composite`."""
+    """A composite action: `runs.using: composite`."""
 
     name: str
     inputs: tuple[Input, ...]

@@ -1,4 +1,4 @@
-"""The patterns of `branches`, `tags` and `paths` (GitHub's "filter pattern cheat sheet")."""
+"""Filter patterns of `branches`, `tags` and `paths` (GitHub's "filter pattern cheat sheet")."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 @functools.cache
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """One pattern, without its `!`, as a regular expression for the whole name.
+    """Compile a pattern, without its `!`, to a regular expression for the whole name.
 
-    `*` is any characters but `/`, `**` any characters, `?` none or one of the character before it, `+` one or more of
-    it, `[…]` one of those listed, `\\` takes the next character as it is.
+    `*` matches any characters but `/`, `**` any characters, `?` zero or one of the preceding character, `+` one or more
+    of it, `[…]` one of those listed; `\\` escapes the next character.
 
     Raises:
-        ValueError: brackets are not closed, or `?` or `+` has nothing before it.
+        ValueError: brackets are not closed, or `?` or `+` follows nothing.
     """
     expression, position = "", 0
     while position < len(pattern):
         character = pattern[position]
         if pattern.startswith("**", position):
-            # `**/` also stands for no folder at all: `docs/**/*.md` takes `docs/hello.md`.
+            # `**/` also matches no folder at all: `docs/**/*.md` matches `docs/hello.md`.
             if pattern.startswith("**/", position) and (position == 0 or pattern[position - 1] == "/"):
                 expression, position = expression + "(?:.*/)?", position + 3
             else:
@@ -32,7 +32,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             expression += "[^/]*"
         elif character in "?+":
             if not expression:
-                raise ValueError(f"{character!r} has nothing before it")
+                raise ValueError(f"{character!r} follows nothing")
             expression += character
         elif character == "[":
             end = pattern.find("]", position + 1)
@@ -54,15 +54,15 @@ class Patterns:
     """An ordered list of patterns.
 
     Attributes:
-        patterns: a later one overrules an earlier one; `!` at the start takes names out again.
-        ignore: the list names what is left out (`branches-ignore`, `paths-ignore`).
+        patterns: a later pattern overrides an earlier one; `!` at the start excludes names.
+        ignore: the list names exclusions (`branches-ignore`, `paths-ignore`).
     """
 
     patterns: tuple[str, ...]
     ignore: bool = False
 
     def accept(self, name: str) -> bool:
-        """Is `name` in?"""
+        """Return whether a name passes the filter."""
         chosen = False
         for pattern in self.patterns:
             if compile_pattern(pattern.removeprefix("!")).fullmatch(name):
@@ -70,5 +70,5 @@ class Patterns:
         return chosen != self.ignore
 
     def accept_any(self, names: Iterable[str]) -> bool:
-        """Is at least one of `names` in?"""
+        """Return whether at least one name passes the filter."""
         return any(self.accept(name) for name in names)

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from laptop.aws.access.web_identity import LONGEST_TOKEN, published_keys
 from laptop.aws.account import ISSUERS, Account
-from laptop.github.oidc import LIFETIME_SECONDS, Issuer
+from laptop.github.oidc_issuer import LIFETIME_SECONDS, Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 
 PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"

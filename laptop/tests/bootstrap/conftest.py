@@ -19,7 +19,7 @@ from laptop.aws.account import ISSUERS, Account, start
 from laptop.aws.provider import AwsProvider
 from laptop.engine.deployment import Deployment
 from laptop.engine.provider import Created, Diff
-from laptop.github.oidc import Issuer
+from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.stacks import ACCOUNT_STACK, judged, keep_the_rules
 from tests.infra.recording import release_everywhere

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from laptop.github.oidc import LIFETIME_SECONDS, Issuer
+from laptop.github.oidc_issuer import LIFETIME_SECONDS, Issuer
 from laptop.github.trust import AUDIENCE
 from laptop.tests.bootstrap.conftest import REPOSITORY, Ready, subject
 from tests.infra.conftest import ENVIRONMENTS

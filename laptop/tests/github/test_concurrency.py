@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laptop.github.runner.concurrency import LONGEST_QUEUE, Slot, arrive, may_run
-from laptop.tests.github.toys import hub_with
+from laptop.tests.github.sample_repository import hub_with
 
 ROOT = Path(__file__).resolve().parents[3]
 

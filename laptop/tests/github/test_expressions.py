@@ -10,17 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.github.expressions.language import (
-    EvaluationScope,
-    ExpressionError,
-    asks_status,
-    check_names,
-    condition,
-    evaluate,
-    parse,
-    render,
-    template,
-)
+from laptop.github.expressions.evaluation import EvaluationScope, evaluate, render
+from laptop.github.expressions.functions import check_names
+from laptop.github.expressions.parser import parse, parse_condition, parse_template
+from laptop.github.expressions.syntax import ExpressionError, calls_status_function
 
 CONTEXTS: dict[str, Any] = {
     "github": {"event_name": "push", "ref": "refs/heads/main", "event": {"issue": {"labels": [{"name": "Bug"}, {}]}}},
@@ -198,17 +191,17 @@ def test_nested_formats_cannot_fill_the_memory() -> None:
     ],
 )
 def test_a_template_keeps_the_type_of_an_expression_that_is_all_of_it(text: str, expected: Any) -> None:
-    assert render(template(text), EvaluationScope(CONTEXTS, {})) == expected
+    assert render(parse_template(text), EvaluationScope(CONTEXTS, {})) == expected
 
 
 def test_an_expression_that_is_not_closed_is_refused() -> None:
     with pytest.raises(ExpressionError, match="not closed"):
-        template("echo ${{ github.ref }")
+        parse_template("echo ${{ github.ref }")
 
 
 def test_a_condition_around_an_expression_is_refused_because_it_would_always_be_true() -> None:
     with pytest.raises(ExpressionError, match="always be true"):
-        condition("${{ github.ref }} == 'refs/heads/main'")
+        parse_condition("${{ github.ref }} == 'refs/heads/main'")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +209,7 @@ def test_a_condition_around_an_expression_is_refused_because_it_would_always_be_
     [("always()", True), ("${{ !cancelled() && true }}", True), ("github.ref == 'success()'", False), ("true", False)],
 )
 def test_success_is_implied_unless_the_condition_asks_for_the_status(text: str, asks: bool) -> None:
-    assert asks_status(condition(text)) is asks
+    assert calls_status_function(parse_condition(text)) is asks
 
 
 json_values = st.recursive(

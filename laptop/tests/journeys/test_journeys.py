@@ -260,7 +260,7 @@ def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
     assert story.hub.server.files(pull) == ("Pulumi.dev.yaml",)
     digests = local_digests(Project(story.source))
     assert f"training: `{digests.training}`" in pull.body
-    pinned = (story.hub.server.file(pull.head_sha, "Pulumi.dev.yaml") or b"").decode()
+    pinned = (story.hub.server.repository.read_file(pull.head_sha, "Pulumi.dev.yaml") or b"").decode()
     assert f"images: {{training: {digests.training}, serving: {digests.serving}}}" in pinned
 
 

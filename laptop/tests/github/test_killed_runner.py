@@ -10,9 +10,10 @@ from pathlib import Path
 
 from laptop.github.forge.actors import person
 from laptop.github.forge.bare_repository import git as bare_git
-from laptop.github.forge.github_server import GitHubServer, RefUpdate
+from laptop.github.forge.branch_moves import RefUpdate, announce_move
+from laptop.github.forge.github_server import GitHubServer
 from laptop.github.hub import Hub
-from laptop.tests.github.toys import ends, git, hub_with, push
+from laptop.tests.github.sample_repository import ends, git, hub_with, push
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,14 +62,14 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
     killed = hub.run(1)
     assert (killed.conclusion, killed.problems) == (
         "failure",
-        ("the runner was killed in the middle; run it again with rerun",),
+        ("the runner was killed during the run; rerun it",),
     )
     assert [job.name for job in killed.jobs] == ["first"]
     assert hub.server.checks(killed.sha)["slow"]["run"] == 2
     assert ends(left)
     assert list((hub.server.folder / "work").iterdir()) == []
     # The job's token died with its run.
-    assert all(token["run"] is None for token in hub.server.store.read()["tokens"].values())
+    assert all(token["run"] is None for token in hub.server.state.read()["tokens"].values())
 
     hub.rerun(1)
     (again,) = Hub(tmp_path / "home", environ=environ).pump()
@@ -79,12 +80,12 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
 def test_a_push_that_was_announced_and_never_happened_leaves_nothing(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"README": "x"})
     server = GitHubServer(hub.server.folder)
-    tip = str(server.commit_of("main"))
+    tip = str(server.repository.resolve_ref("main"))
     gone = subprocess.Popen(["true"])
     server.announce(person("maria"), [RefUpdate("refs/heads/x", "0" * 40, tip)], gone.pid)
     gone.wait()
     assert hub.pump() == []
-    assert server.store.read()["moves"] == []
+    assert server.state.read()["moves"] == []
 
 
 def test_a_merge_that_was_killed_after_git_moved_is_finished_by_whoever_looks_next(tmp_path: Path) -> None:
@@ -98,8 +99,8 @@ def test_a_merge_that_was_killed_after_git_moved_is_finished_by_whoever_looks_ne
     before = git(clone, "rev-parse", "origin/main")
     merged = git(clone, "rev-parse", "feature")
     with server.change() as state:
-        server._announce(state, person("maria"), RefUpdate("refs/heads/main", before, merged), gone.pid, pull=number)
+        announce_move(state, person("maria"), RefUpdate("refs/heads/main", before, merged), gone.pid, pull=number)
     gone.wait()
-    bare_git(server.git, "update-ref", "refs/heads/main", merged, before)
+    bare_git(server.repository.path, "update-ref", "refs/heads/main", merged, before)
     assert [(run.event, run.ref) for run in hub.pump()] == [("push", "refs/heads/main")]
     assert (hub.pull_request(number).state, hub.pull_request(number).merge_commit) == ("MERGED", merged)

@@ -14,7 +14,7 @@ from laptop.aws.cloud import Cloud
 from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.runner.results import WorkflowRun
 from laptop.github.trust import AUDIENCE, ISSUER
-from laptop.tests.github.toys import AWS, hub_with, push
+from laptop.tests.github.sample_repository import AWS, hub_with, push
 
 LOGIN = "aws-actions/amazon-ecr-login@03f1aad4c6c7ffd436567f42f9384779290529bd"
 

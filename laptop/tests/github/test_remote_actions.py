@@ -8,7 +8,7 @@ import pytest
 
 from laptop.github.actions.remote import ActionCall, ActionResult
 from laptop.github.runner.results import WorkflowRun
-from laptop.tests.github.toys import APP_TOKEN, CHECKOUT, DOWNLOAD, UPLOAD, git, hub_with, push
+from laptop.tests.github.sample_repository import APP_TOKEN, CHECKOUT, DOWNLOAD, UPLOAD, git, hub_with, push
 from pipelines.declarations.errors import MlopsError
 
 BUILD = "docker/build-push-action@53b7df96c91f9c12dcc8a07bcb9ccacbed38856a"
@@ -115,11 +115,11 @@ def test_checkout_is_as_deep_as_asked_and_pushes_only_with_its_token(tmp_path: P
     assert "First commit" in log_of(run, "deep")
     assert "no credential" in log_of(run, "bare")
     assert run.job("writes").conclusion == "success"
-    made = hub.server.commit_of("made")
+    made = hub.server.repository.resolve_ref("made")
     assert made is not None
     assert [step.conclusion for step in run.job("helper").steps] == ["success", "success", "success", "failure"]
-    assert hub.server.commit_of("helped") == hub.server.commit_of("set-up") == run.sha
-    assert hub.server.commit_of("denied") is None
+    assert hub.server.repository.resolve_ref("helped") == hub.server.repository.resolve_ref("set-up") == run.sha
+    assert hub.server.repository.resolve_ref("denied") is None
     twice = next(job for job in run.jobs if job.id == "twice")
     assert twice.conclusion == "success"
     assert "transport 'https' not allowed" in log_of(run, "network")

@@ -14,7 +14,7 @@ from laptop.github.forge.actors import BOT, Actor, person
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.gh_cli import command_line as gh
 from laptop.github.hub import Hub
-from laptop.tests.github.toys import hub_with, push
+from laptop.tests.github.sample_repository import hub_with, push
 
 Run = Callable[..., tuple[int, str, str]]
 WORKFLOW = """
@@ -46,7 +46,7 @@ def run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     def call(*arguments: str, as_: Actor | str = "maria") -> tuple[int, str, str]:
         actor = person(as_) if isinstance(as_, str) else as_
-        monkeypatch.setenv("GH_TOKEN", hub.server.token(actor))
+        monkeypatch.setenv("GH_TOKEN", hub.server.issue_token(actor))
         code = gh.main(arguments)
         out, err = capsys.readouterr()
         return code, out.strip(), err.strip()
@@ -102,7 +102,7 @@ def test_a_pull_request_is_opened_listed_viewed_commented_reviewed_and_merged(ru
     assert view == {
         "state": "MERGED",
         "mergedBy": {"login": "noah"},
-        "mergeCommit": {"oid": hub.server.commit_of("main")},
+        "mergeCommit": {"oid": hub.server.repository.resolve_ref("main")},
     }
 
 
@@ -167,9 +167,9 @@ def test_what_happened_elsewhere_comes_in_by_dispatches(run: Run, hub: Hub) -> N
         *("-f", "client_payload[model]=m", "-F", "client_payload[count]=3"),
     )
     assert (code, out, err) == (0, "", "")
-    event = hub.server.store.read()["events"][-1]
+    event = hub.server.state.read()["events"][-1]
     assert (event["action"], event["payload"]["client_payload"]) == ("drift", {"model": "m", "count": 3})
-    assert event["sha"] == hub.server.commit_of("main")
+    assert event["sha"] == hub.server.repository.resolve_ref("main")
 
 
 UNKNOWN: tuple[tuple[str, ...], ...] = (

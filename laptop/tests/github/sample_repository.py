@@ -10,7 +10,7 @@ from pathlib import Path
 
 from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.hub import Hub
-from laptop.github.process_tracking import alive, identity
+from laptop.github.process_tracking import identity, is_alive
 
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
 APP_TOKEN = "actions/create-github-app-token@bcd2ba49218906704ab6c1aa796996da409d3eb1"
@@ -59,7 +59,7 @@ def ends(pid: str) -> bool:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         known = identity(int(pid))
-        if known.endswith((":", ":gone")) or not alive(known):
+        if known.endswith((":", ":gone")) or not is_alive(known):
             return True
         time.sleep(0.01)
     return False

@@ -10,7 +10,7 @@ import pytest
 
 from laptop.github.hub import Hub
 from laptop.github.runner.results import StepProgress, WorkflowRun
-from laptop.tests.github.toys import CHECKOUT, ends, hub_with
+from laptop.tests.github.sample_repository import CHECKOUT, ends, hub_with
 
 
 def run_once(hub: Hub, workflow: str = "w.yml", **inputs: str) -> WorkflowRun:

@@ -8,7 +8,7 @@ import pytest
 
 from laptop.github.workflow.definition import Workflow
 from laptop.github.workflow.workflow_file import read_action, read_workflow
-from laptop.tests.github.toys import CHECKOUT
+from laptop.tests.github.sample_repository import CHECKOUT
 from pipelines.declarations.errors import DeclarationError, Problem
 
 PATH = ".github/workflows/x.yml"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from laptop.github.runner.workspaces import lease_workspace
-from laptop.tests.github.toys import CHECKOUT, hub_with, push
+from laptop.tests.github.sample_repository import CHECKOUT, hub_with, push
 
 JOB = f"""
 on: push

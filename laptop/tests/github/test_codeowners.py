@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from laptop.github.forge.owners import owners_of, read_rules, unapproved
+from laptop.github.forge.owners import owners_of, read_owners, unapproved_files
 
 EXAMPLE = """
 # a comment
@@ -46,13 +46,13 @@ models/*/releases/prod.yaml @acme/approvers
     ],
 )
 def test_the_last_line_that_matches_names_the_owners(path: str, owners: tuple[str, ...]) -> None:
-    assert owners_of(read_rules(EXAMPLE), path) == owners
+    assert owners_of(read_owners(EXAMPLE), path) == owners
 
 
 def test_one_owner_of_each_file_must_approve_and_a_team_is_its_members() -> None:
-    rules = read_rules("* @Maria\nprod.yaml @acme/approvers\nfree\n")
+    rules = read_owners("* @Maria\nprod.yaml @acme/approvers\nfree\n")
     files = ("a.py", "prod.yaml", "free")
     teams = {"acme/Approvers": ("Noah", "olga")}
-    assert unapproved(rules, files, ("maria",), teams) == {"prod.yaml": ("acme/approvers",)}
-    assert unapproved(rules, files, ("noah",), teams) == {"a.py": ("maria",)}
-    assert unapproved(rules, files, ("maria", "NOAH"), teams) == {}
+    assert unapproved_files(rules, files, ("maria",), teams) == {"prod.yaml": ("acme/approvers",)}
+    assert unapproved_files(rules, files, ("noah",), teams) == {"a.py": ("maria",)}
+    assert unapproved_files(rules, files, ("maria", "NOAH"), teams) == {}

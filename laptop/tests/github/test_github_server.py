@@ -13,7 +13,7 @@ from laptop.github.forge.actors import BOT, Actor, RequestDeniedError, person
 from laptop.github.forge.git_transport import authorization
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.hub import Hub
-from laptop.tests.github.toys import PEOPLE, git, hub_with, push
+from laptop.tests.github.sample_repository import PEOPLE, git, hub_with, push
 
 PROTECTED = replace(
     PEOPLE,
@@ -56,7 +56,7 @@ def test_the_first_commit_has_what_git_tracks_or_would_and_leaves_the_source_alo
     before = git(source, "status", "--porcelain")
     hub = Hub(tmp_path / "home")
     commit = hub.create(source)
-    assert git(hub.server.git, "ls-tree", "-r", "--name-only", commit).split() == [
+    assert git(hub.server.repository.path, "ls-tree", "-r", "--name-only", commit).split() == [
         ".gitignore",
         "deep/.hidden",
         "new.txt",
@@ -77,10 +77,10 @@ def test_a_protected_main_takes_no_push_but_that_of_a_bypassing_app(tmp_path: Pa
     assert "hidden ref" in attempt(clone, "push", "origin", "feature:refs/pull/1/head")
 
     app = hub.register_app("release-bot", {"contents": "write"})
-    token = hub.server.token(hub.server.app_actor(app.client_id, app.private_key))
+    token = hub.server.issue_token(hub.server.app_actor(app.client_id, app.private_key))
     git(clone, "config", "http.https://github.localhost/.extraheader", authorization(token))
     git(clone, "push", "--quiet", "origin", "feature:main")
-    assert hub.server.commit_of("main") == git(clone, "rev-parse", "feature")
+    assert hub.server.repository.resolve_ref("main") == git(clone, "rev-parse", "feature")
     git(clone, "switch", "--quiet", "feature")
     (clone / ".github" / "workflows").mkdir()
     (clone / ".github" / "workflows" / "evil.yml").write_text("on: push\n", encoding="utf-8")
@@ -93,20 +93,20 @@ def test_an_app_may_renew_a_branch_on_top_of_workflows_that_main_has_got_since(t
     hub = hub_with(tmp_path, FILES, PEOPLE)
     clone = hub.clone(tmp_path / "clone", "maria")
     app = hub.register_app("bot", {"contents": "write"})
-    header = authorization(hub.server.token(hub.server.app_actor(app.client_id, app.private_key)))
+    header = authorization(hub.server.issue_token(hub.server.app_actor(app.client_id, app.private_key)))
     by_app = ("-c", f"http.https://github.localhost/.extraheader={header}", "push", "--quiet", "--force", "origin")
     git(clone, "config", "--unset", "http.https://github.localhost/.extraheader")
     git(clone, "switch", "--quiet", "-c", "release")
     git(clone, "commit", "--quiet", "--allow-empty", "--message", "Release")
     git(clone, *by_app, "release")
-    maria = authorization(hub.server.token(person("maria")))
+    maria = authorization(hub.server.issue_token(person("maria")))
     git(clone, "config", "http.https://github.localhost/.extraheader", maria)
     git(clone, "switch", "--quiet", "main")
     push(clone, "main", {".github/workflows/new.yml": "on: push\n"})
     git(clone, "config", "--unset", "http.https://github.localhost/.extraheader")
     git(clone, "rebase", "--quiet", "main", "release")
     git(clone, *by_app, "release")
-    assert hub.server.commit_of("release") == git(clone, "rev-parse", "release")
+    assert hub.server.repository.resolve_ref("release") == git(clone, "rev-parse", "release")
     (clone / ".github" / "workflows" / "new.yml").write_text("on: pull_request\n", encoding="utf-8")
     git(clone, "commit", "--quiet", "--all", "--message", "Mine")
     assert "without `workflows` permission" in attempt(clone, *by_app, "release")
@@ -144,7 +144,7 @@ def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path
     assert "\n[]\n" in job.log.read_text(), "it could read"
     assert "Resource not accessible by integration" in job.log.read_text()
     assert hub.server.comments(pull.number) == []
-    assert hub.server.commit_of("patch") is None, "nothing of it is a branch here"
+    assert hub.server.repository.resolve_ref("patch") is None, "nothing of it is a branch here"
     with pytest.raises(RequestDeniedError, match="no repository"):
         hub.server.open_from_fork("eve", "eve", clone, "patch", title="Mine")
 
@@ -155,7 +155,7 @@ def test_a_merge_queue_runs_the_checks_on_the_commit_that_the_merge_would_make(t
     push(clone, "feature", {"a.txt": "2\n"})
     hub.open("maria", "feature", "Two")
     hub.pump()
-    main = hub.server.commit_of("main")
+    main = hub.server.repository.resolve_ref("main")
     head = hub.server.try_merge(person("maria"), 1)
     (run,) = hub.pump()
     assert (run.event, run.action, run.sha) == ("merge_group", "checks_requested", head)
@@ -163,8 +163,10 @@ def test_a_merge_queue_runs_the_checks_on_the_commit_that_the_merge_would_make(t
     assert run.jobs[0].log is not None
     assert f"base {main}" in run.jobs[0].log.read_text()
     assert hub.server.checks(head)["ask"]["conclusion"] == "success"
-    assert hub.server.file(head, "a.txt") == b"2\n"
-    assert (hub.server.commit_of("main"), hub.pull_request(1).state) == (main, "OPEN"), "the queue does the rest"
+    assert hub.server.repository.read_file(head, "a.txt") == b"2\n"
+    assert (hub.server.repository.resolve_ref("main"), hub.pull_request(1).state) == (main, "OPEN"), (
+        "the queue does the rest"
+    )
     git(clone, "switch", "--quiet", "main")
     push(clone, "main", {"a.txt": "3\n"})
     with pytest.raises(RequestDeniedError, match="conflicts"):
@@ -188,7 +190,7 @@ def test_a_push_past_the_transport_is_refused_too(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     clone = hub.clone(tmp_path / "clone", "maria")
     git(clone, "switch", "--quiet", "-c", "b")
-    assert "Bad credentials" in attempt(clone, "push", str(hub.server.git), "b")
+    assert "Bad credentials" in attempt(clone, "push", str(hub.server.repository.path), "b")
 
 
 def test_a_merge_wants_the_checks_the_approvals_and_the_owners(tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_a_merge_wants_the_checks_the_approvals_and_the_owners(tmp_path: Path) -
     pass_check(hub, number)
     assert hub.blockers(number) == []
     merged = hub.merge("maria", number)
-    assert git(hub.server.git, "log", "-1", "--format=%s|%an|%P", merged) == (
+    assert git(hub.server.repository.path, "log", "-1", "--format=%s|%an|%P", merged) == (
         f"Release (#{number})|maria|{hub.pull_request(number).base_sha}"
     )
     with pytest.raises(RequestDeniedError) as caught:
@@ -250,7 +252,7 @@ def test_a_strict_rule_wants_the_newest_main_and_a_conflict_is_never_merged(tmp_
     git(clone, "switch", "--quiet", "two")
     git(clone, "merge", "--quiet", "--message", "Update", "origin/main")
     git(clone, "push", "--quiet", "origin", "two")
-    assert git(hub.server.git, "show", f"{hub.merge('maria', 2, 'merge')}:docs/a.md") == "one"
+    assert git(hub.server.repository.path, "show", f"{hub.merge('maria', 2, 'merge')}:docs/a.md") == "one"
 
 
 def test_a_pull_request_needs_two_branches_that_differ(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""The OIDC tokens of jobs: GitHub as an identity provider, for the cloud to believe."""
+"""OIDC tokens of jobs: GitHub as an identity provider for the cloud."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import time
@@ -10,19 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from laptop.github.trust import ISSUER
 from pipelines.declarations.files import write_atomically
 
 LIFETIME_SECONDS = 300
-"""As long as GitHub's own tokens last."""
+"""Lifetime of GitHub's own tokens."""
 
 
 class Issuer:
-    """Signs tokens as https://token.actions.githubusercontent.com does: with a key that only it has.
+    """Signs tokens in place of https://token.actions.githubusercontent.com.
 
     Args:
-        folder: the server's; the private key stays there, readable by its owner only.
-        published: where the public key is put, as a JWK set; on GitHub, under `/.well-known/jwks` of the issuer.
+        folder: the server's folder. It keeps the private key, which only its owner can read.
+        published: file for the public key, as a JWK set; GitHub serves it under `/.well-known/jwks`.
     """
 
     def __init__(self, folder: Path, published: Path) -> None:
@@ -30,26 +31,25 @@ class Issuer:
         self._published = published
 
     def token(self, claims: Mapping[str, str], *, now: float | None = None) -> str:
-        """A signed token for a job.
+        """Return a signed token for a job.
 
         Args:
-            claims: what it says of the job: `sub`, `aud`, and the others.
-            now: seconds since 1970 at which it begins.
+            claims: claims about the job: `sub`, `aud`, ….
+            now: start of its lifetime, in Unix seconds; the current time if None.
         """
         from joserfc import jwt
 
         key = self._key()
-        begins = int(time.time() if now is None else now)
-        times = {"iat": begins, "nbf": begins, "exp": begins + LIFETIME_SECONDS}
+        start = int(time.time() if now is None else now)
+        times = {"iat": start, "nbf": start, "exp": start + LIFETIME_SECONDS}
         full = {**claims, **times, "iss": f"https://{ISSUER}", "jti": secrets.token_hex(16)}
         return str(jwt.encode({"alg": "ES256", "kid": key.kid}, full, key, algorithms=["ES256"]))
 
     def _key(self) -> Any:
-        """The key; made and published when it is first needed."""
+        """Return the key. The first call creates and publishes it."""
         from joserfc.jwk import ECKey, KeySet
 
-        with self._private.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self._private.with_suffix(".lock")):
             if not self._private.exists():
                 write_atomically(self._private, ECKey.generate_key("P-256").as_pem(private=True).decode())
             key = ECKey.import_key(self._private.read_bytes(), {"use": "sig", "alg": "ES256"})

@@ -8,7 +8,7 @@ import pytest
 
 from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
-from laptop.tests.github.toys import APP_TOKEN, CHECKOUT, hub_with, push
+from laptop.tests.github.sample_repository import APP_TOKEN, CHECKOUT, hub_with, push
 
 FILES = {
     ".github/CODEOWNERS": "releases/ @acme/approvers\n",

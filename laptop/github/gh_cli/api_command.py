@@ -1,0 +1,76 @@
+"""The command `gh api`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from laptop.github.forge.actors import Actor
+from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.rest_api import request
+from laptop.github.gh_cli.arguments import (
+    API_SHORT,
+    UsageError,
+    read_arguments,
+    read_text,
+)
+from laptop.github.gh_cli.json_output import print_query
+
+
+def call_api(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    given = read_arguments(
+        arguments, "--method --field --raw-field --input --jq --header", "--paginate --silent", API_SHORT, 1
+    )
+    path, _, query = given.operands[0].lstrip("/").partition("?")
+    path = path.replace("{owner}/{repo}", server.full_name)
+    fields: dict[str, Any] = {}
+    for name in ("--raw-field", "--field"):
+        for pair in given.options.get(name, []):
+            key, equals, text = pair.partition("=")
+            if not equals:
+                raise UsageError(f"{name}: expected key=value, found {pair!r}")
+            _put(fields, key, text if name == "--raw-field" else _typed_value(text))
+    for pair in filter(None, query.split("&")):
+        if pair.partition("=")[0] not in ("per_page", "page"):
+            raise UsageError(f"the query parameter {pair!r} is not implemented here")
+    if given.has("--input"):
+        fields = _json_object(read_text(given.one("--input")))
+    method = given.one("--method", "POST" if fields else "GET").upper()
+    answer = request(server, actor, method, path, fields)
+    if answer is not None and not given.has("--silent"):
+        if given.has("--jq"):
+            print_query(answer, given.one("--jq"))
+        else:
+            print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+
+
+def _typed_value(text: str) -> Any:
+    """Convert a value of `-F`: `@file` to its content, true, false, null and integers to themselves."""
+    if text.startswith("@"):
+        return read_text(text[1:])
+    if text in ("true", "false", "null"):
+        return json.loads(text)
+    return int(text) if re.fullmatch(r"-?\d+", text) else text
+
+
+def _put(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set a field; `client_payload[model]` is the key `model` of the object `client_payload`."""
+    match = re.fullmatch(r"([^\[\]]+)((?:\[[^\[\]]+\])*)", key)
+    if match is None:
+        raise UsageError(f"{key!r} is not a valid key")
+    steps = [match[1], *re.findall(r"\[([^\[\]]+)\]", match[2])]
+    for step in steps[:-1]:
+        fields = fields.setdefault(step, {})
+    fields[steps[-1]] = value
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--input is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError("--input is not a JSON object")
+    return value
