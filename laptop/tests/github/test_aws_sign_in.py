@@ -99,7 +99,7 @@ def test_a_job_gets_the_role_that_trusts_it_and_no_other(folder: Path, account: 
     assert "deploy-prod" not in errors(run, "preview") and "AccessDenied" in errors(run, "preview")
     assert "add `id-token: write`" in errors(run, "silent")
     assert "AccessDenied" in errors(run, "missing")
-    assert "no credentials" in errors(run, "nobody")
+    assert "not signed in" in errors(run, "nobody")
 
     push(hub.clone(folder / "clone", "maria"), "feature", {"x": "1"})
     hub.open("maria", "feature", "T")

@@ -126,4 +126,4 @@ def test_a_job_that_would_wait_for_its_own_run_fails_and_says_so(tmp_path: Path)
     hub = hub_with(tmp_path, {"w.yml": WORKFLOW % (QUEUE % "z", QUEUE % "Z")})
     hub.dispatch("maria", "w.yml", inputs={"n": "1"})
     (run,) = hub.pump()
-    assert "would wait for its own run" in run.annotations[0].message
+    assert "waits for its own run" in run.annotations[0].message

@@ -132,7 +132,7 @@ def test_the_api_answers_in_githubs_form(run: Run, tmp_path: Path) -> None:
     assert "pull_request" in run("api", f"{at}/rulesets/1")[1]
     assert run("api", f"{at}/issues/9/comments")[0] == 1
     assert "Not Found" in run("api", "repos/other/thing/rulesets")[2]
-    assert "does not know GET repos/acme/mlops/actions/secrets" in run("api", f"{at}/actions/secrets")[2]
+    assert "does not implement GET repos/acme/mlops/actions/secrets" in run("api", f"{at}/actions/secrets")[2]
 
 
 def test_workflows_are_started_and_their_runs_listed(run: Run, hub: Hub) -> None:
@@ -201,7 +201,7 @@ def test_arguments_that_the_twin_does_not_know_end_in_exit_code_2(run: Run) -> N
     for arguments in UNKNOWN:
         code, out, err = run(*arguments)
         assert (arguments, code, out) == (arguments, 2, "")
-        assert err.startswith("gh (the laptop's twin): ")
+        assert err.startswith("gh (of the laptop): ")
 
 
 def test_permissions_bind_the_token_of_a_job(run: Run) -> None:

@@ -145,7 +145,7 @@ def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path
     assert "Resource not accessible by integration" in job.log.read_text()
     assert hub.server.comments(pull.number) == []
     assert hub.server.repository.resolve_ref("patch") is None, "nothing of it is a branch here"
-    with pytest.raises(RequestDeniedError, match="no repository"):
+    with pytest.raises(RequestDeniedError, match="not a repository name"):
         hub.server.open_from_fork("eve", "eve", clone, "patch", title="Mine")
 
 
@@ -214,7 +214,7 @@ def test_a_merge_wants_the_checks_the_approvals_and_the_owners(tmp_path: Path) -
     hub.approve("olga", number)
     assert "lacks the approval of an owner" in refusal(hub, "maria", number)
     hub.request_changes("noah", number, "why?")
-    assert "noah asks for changes" in refusal(hub, "maria", number)
+    assert "noah requests changes" in refusal(hub, "maria", number)
     hub.approve("noah", number)
 
     # A new commit takes the approvals and the checks away.
@@ -315,7 +315,7 @@ def test_a_commit_that_asks_to_skip_starts_nothing(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": "on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"})
     push(hub.clone(tmp_path / "clone", "maria"), "main", {"x": "1"}, "Tidy [skip ci]")
     assert hub.pump() == []
-    assert hub.suppressed()[-1]["why"] == "the commit's message asks to skip"
+    assert hub.suppressed()[-1]["why"] == "the commit message says to skip workflows"
 
 
 def test_branch_and_path_filters_decide_what_a_push_and_a_pull_request_start(tmp_path: Path) -> None:

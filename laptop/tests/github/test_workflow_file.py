@@ -7,7 +7,8 @@ import textwrap
 import pytest
 
 from laptop.github.workflow.definition import Workflow
-from laptop.github.workflow.workflow_file import read_action, read_workflow
+from laptop.github.workflow.composite_action import read_action
+from laptop.github.workflow.workflow_file import read_workflow
 from laptop.tests.github.sample_repository import CHECKOUT
 from pipelines.declarations.errors import DeclarationError, Problem
 
@@ -170,7 +171,7 @@ def step_with(extra: str) -> str:
         (job_with("services: {}"), 5, "jobs.a.services", "unknown key"),
         (job_with("needs: b"), 5, "jobs.a.needs", "unknown job 'b'"),
         (job_with("needs: a"), 5, "jobs.a.needs", "circle"),
-        (job_with("if: ${{ github.ref }} == 'x'"), 5, "jobs.a.if", "always be true"),
+        (job_with("if: ${{ github.ref }} == 'x'"), 5, "jobs.a.if", "always true"),
         (job_with("if: secrets.KEY != ''"), 5, "jobs.a.if", "'secrets' is not available"),
         (job_with("if: steps.x.outputs.y"), 5, "jobs.a.if", "'steps' is not available"),
         (job_with("timeout-minutes: soon"), 5, "jobs.a.timeout-minutes", "number"),
@@ -219,8 +220,9 @@ def test_every_problem_of_a_file_is_told_at_once() -> None:
         ("- uses: docker://alpine", "owner/action@<commit>"),
         ("- uses: actions/checkout", "owner/action@<commit>"),
         ("- uses: ./../x", "inside the repository"),
-        ("- uses: $/x@v1", "without a version"),
-        ("- uses: $/", "inside the repository"),
+        ("- uses: ./x@v1", "without a version"),
+        ("- uses: ./", "inside the repository"),
+        ("- uses: $/x", "owner/action@<commit>"),
         ("- {uses: ./x, working-directory: y}", "only beside run"),
         ("- {id: a b, run: x}", "an id of letters"),
     ],

@@ -76,27 +76,30 @@ def test_what_was_compiled_of_a_file_that_did_not_change_stays(tmp_path: Path) -
 
 def test_two_jobs_are_never_in_one_place_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
     with lease_workspace(tmp_path) as first, lease_workspace(tmp_path) as second:
-        assert first.workspace != second.workspace
+        assert first.path != second.path
     with lease_workspace(tmp_path) as again:
-        assert again.workspace == first.workspace
+        assert again.path == first.path
 
 
 def test_the_folder_of_a_job_that_was_killed_is_cleared(tmp_path: Path) -> None:
     child = os.fork()
     if not child:  # a runner that dies in the middle of a job
-        with lease_workspace(tmp_path) as place:
-            (place.workspace / "half").touch()
-            os._exit(0)
+        try:
+            with lease_workspace(tmp_path) as place:
+                (place.path / "half").touch()
+                os._exit(0)
+        finally:
+            os._exit(1)
     os.waitpid(child, 0)
     with lease_workspace(tmp_path) as place:
-        assert list(place.workspace.iterdir()) == []
+        assert list(place.path.iterdir()) == []
 
 
 def test_a_job_that_removes_its_workspace_harms_nobody(tmp_path: Path) -> None:
     with lease_workspace(tmp_path) as place:
-        shutil.rmtree(place.workspace)
+        shutil.rmtree(place.path)
     with lease_workspace(tmp_path) as place:
-        assert place.workspace.is_dir() and not place.kept.exists()
+        assert place.path.is_dir() and not place.kept.exists()
 
 
 @pytest.mark.parametrize("damage", ["index", "objects"])
