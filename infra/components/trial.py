@@ -17,6 +17,7 @@ from infra.components.registry import Registry
 from infra.environment import Environment
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.model import Model, Resources
+from pipelines.declarations.names import service_name
 
 _RESOURCES = Resources(cpu="250m", memory="256Mi")
 _DEADLINE_SECONDS = 180
@@ -89,12 +90,15 @@ class Trial(pulumi.ComponentResource):
             service_account=workload.name,
             image=args.image,
             digest=args.digest,
-            command=["python", "-m", "pipelines.serving.check", "--model", model, "--bundle", "{{args.bundle}}"],
+            command=[
+                *("python", "-m", "pipelines.serving.check"),
+                *("--url", pulumi.Output.format("http://{0}.{1}.svc", service_name(model, "canary"), args.namespace)),
+                *("--model", model, "--bundle", "{{args.bundle}}"),
+            ],
             descriptor=args.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
-            # The address of the service before the pods on trial comes by its variables.
-            pod={"enableServiceLinks": True, "restartPolicy": "Never"},
+            pod={"restartPolicy": "Never"},
         )
         carried = carried_by(workload.name, environment, args.model)
         k8s.apiextensions.CustomResource(

@@ -11,7 +11,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.startup import spare_the_collector
+from pipelines.startup import relax_gc
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,6 +66,6 @@ class _Absent(MetaPathFinder):
 
 
 if __name__ == "__main__":
-    spare_the_collector()
+    relax_gc()
     sys.meta_path.insert(0, _Absent())
     sys.exit(main())

@@ -8,7 +8,7 @@ import sys
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.startup import spare_the_collector
+from pipelines.startup import relax_gc
 from pipelines.training.job import Run, run_training
 
 
@@ -29,5 +29,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    spare_the_collector()
+    relax_gc()
     sys.exit(main())

@@ -16,8 +16,8 @@ from pipelines.declarations.project import Project
 from pipelines.promotion import trial as module
 from pipelines.promotion.facts import Runtime
 from pipelines.promotion.trial import TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
-from pipelines.serving.model import Model
-from pipelines.serving.refusal import Refusal
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_error import RequestError
 from tests.pipelines.promotion.world import ROOT
 from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linear_bundle
 
@@ -41,14 +41,14 @@ def test_a_bundle_that_works_is_timed_after_it_has_warmed_up(monkeypatch: pytest
 
 def test_every_golden_row_is_asked_in_its_turn_as_a_client_would(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[float]] = []
-    answer = Model.answer
+    answer = Predictor.answer
 
-    def noted(model: Model, body: bytes, identity: bytes) -> Any:
+    def noted(model: Predictor, body: bytes, identity: bytes) -> Any:
         if identity == b"trial":
             asked.append(json.loads(body)["inputs"][0]["data"])
         return answer(model, body, identity)
 
-    monkeypatch.setattr(Model, "answer", noted)
+    monkeypatch.setattr(Predictor, "answer", noted)
     assert tried(classifier_bundle()).golden_rows == 2
     assert asked == [[0.0], [50.0]] * ((TIMED + WARM_UP) // 2)
 
@@ -76,7 +76,8 @@ def test_a_serving_image_that_pins_no_runtime_is_an_error(tmp_path: Path, conten
         path.write_text(content)
     with pytest.raises(MlopsError) as caught:
         tried(linear_bundle(), tmp_path)
-    assert (caught.value.what, caught.value.fix) == (f"{path} pins no onnxruntime", "make lock")
+    assert caught.value.what == f"{path}: expected a pinned onnxruntime, found none"
+    assert caught.value.fix == "run `make lock`"
 
 
 def test_a_wrong_golden_prediction_is_told_and_nothing_is_timed() -> None:
@@ -101,7 +102,7 @@ def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
 @pytest.mark.parametrize(
     ("fails", "says"),
     [
-        (lambda: Refusal(400, "age: expected at most 120"), "it refuses a golden row: age: expected at most 120"),
+        (lambda: RequestError(400, "age: at most 120"), "the model refuses a golden row: age: at most 120"),
         (lambda: RuntimeError("out of memory"), "RuntimeError: out of memory"),
         (lambda: MlopsError("it is worn out", fix="x"), "it is worn out"),
     ],
@@ -109,14 +110,14 @@ def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
 def test_whatever_a_model_does_while_it_is_timed_is_told(
     monkeypatch: pytest.MonkeyPatch, fails: Callable[[], Exception], says: str
 ) -> None:
-    answer, asked = Model.answer, iter(range(TIMED + WARM_UP))
+    answer, asked = Predictor.answer, iter(range(TIMED + WARM_UP))
 
-    def worn_out(model: Model, body: bytes, identity: bytes) -> Any:
+    def worn_out(model: Predictor, body: bytes, identity: bytes) -> Any:
         if identity == b"trial" and next(asked) == WARM_UP + 5:
             raise fails()
         return answer(model, body, identity)
 
-    monkeypatch.setattr(Model, "answer", worn_out)
+    monkeypatch.setattr(Predictor, "answer", worn_out)
     found = tried(linear_bundle())
     assert (found.problem, found.golden_rows, found.requests) == (says, 1, 5)
 
