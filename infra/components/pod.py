@@ -44,7 +44,7 @@ class PodArgs:
     service_account: str
     image: pulumi.Input[str]
     digest: Digest
-    command: Sequence[pulumi.Input[str]]
+    command: Sequence[str]
     descriptor: pulumi.Input[str]
     resources: Resources
     scratch: str

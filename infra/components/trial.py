@@ -90,14 +90,16 @@ class Trial(pulumi.ComponentResource):
             service_account=workload.name,
             image=args.image,
             digest=args.digest,
-            command=[
-                *("python", "-m", "pipelines.serving.check"),
-                *("--url", pulumi.Output.format("http://{0}.{1}.svc", service_name(model, "canary"), args.namespace)),
-                *("--model", model, "--bundle", "{{args.bundle}}"),
-            ],
+            command=["python", "-m", "pipelines.serving.check", "--model", model, "--bundle", "{{args.bundle}}"],
             descriptor=args.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
+            variables=[
+                {
+                    "name": "CHECK_CANARY_URL",
+                    "value": f"http://{service_name(model, 'canary')}.{environment.config.namespace}.svc",
+                }
+            ],
             pod={"restartPolicy": "Never"},
         )
         carried = carried_by(workload.name, environment, args.model)

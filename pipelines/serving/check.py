@@ -1,14 +1,17 @@
-"""Canary check: `python -m pipelines.serving.check --url URL --model NAME --bundle sha256:…`.
+"""Canary check: `python -m pipelines.serving.check --model NAME --bundle sha256:…`.
 
 Argo Rollouts runs it as a Job between the traffic steps of a rollout. The exit status is the verdict: 0 passed,
-1 failed, 2 inconclusive. An inconclusive check is worth another try.
+1 failed, 2 inconclusive. An inconclusive check is worth another try. `CHECK_CANARY_URL` names the Service in front of
+the pods on trial.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+from collections.abc import Mapping
 
 from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -18,6 +21,9 @@ from pipelines.serving.golden import GoldenMismatchError, check_golden, row_coun
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 from pipelines.startup import relax_gc
 
+VARIABLE = "CHECK_CANARY_URL"
+"""Environment variable with the URL of the Service in front of the pods on trial."""
+
 PASSED, FAILED, INCONCLUSIVE = 0, 1, 2
 """Exit statuses."""
 
@@ -26,6 +32,21 @@ SINGLE_ROW_REQUESTS = 20
 
 _TIMEOUT_SECONDS = 5.0
 _LARGEST_ANSWER = 4 << 20  # bytes; the pod is small
+
+
+def canary_url(environ: Mapping[str, str]) -> str:
+    """Read the URL of the Service in front of the pods on trial.
+
+    Raises:
+        UnavailableError: the environment variable is missing or not a URL.
+    """
+    url = environ.get(VARIABLE, "")
+    if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+        raise UnavailableError(
+            f"environment variable {VARIABLE}: expected an http URL, found {url!r}",
+            fix="run the check from the AnalysisTemplate of the model",
+        )
+    return url
 
 
 def check(url: str, model: str, digest: str, golden: GoldenPredictions) -> None:
@@ -71,16 +92,16 @@ def read_golden(model: str, digest: str) -> GoldenPredictions:
         raise UnavailableError(error.what, fix=error.fix) from None
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Check one release; return the exit status."""
     parser = argparse.ArgumentParser("python -m pipelines.serving.check", description="Check a release on trial.")
-    parser.add_argument("--url", required=True, type=_http_url, help="URL of the Service in front of its pods")
     parser.add_argument("--model", required=True, help="name of the model")
     parser.add_argument("--bundle", required=True, help="digest of the bundle that it must serve, sha256:…")
     given = parser.parse_args(arguments)
     try:
+        url = canary_url(environ)
         golden = read_golden(given.model, given.bundle)
-        check(given.url, given.model, given.bundle, golden)
+        check(url, given.model, given.bundle, golden)
     except UnavailableError as error:
         print(f"inconclusive: {error}", file=sys.stderr)
         return INCONCLUSIVE
@@ -88,18 +109,12 @@ def main(arguments: list[str]) -> int:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED
     print(
-        f"passed: {given.url} serves {given.bundle}; {row_count(golden)} golden rows match, "
+        f"passed: {url} serves {given.bundle}; {row_count(golden)} golden rows match, "
         f"and {SINGLE_ROW_REQUESTS} requests of one row"
     )
     return PASSED
 
 
-def _http_url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]+\S*", text):
-        raise argparse.ArgumentTypeError(f"expected an http URL, found {text!r}")
-    return text
-
-
 if __name__ == "__main__":
     relax_gc()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], os.environ))
