@@ -71,7 +71,9 @@ def test_a_missing_key_is_named_with_the_line_of_the_section_it_belongs_in() -> 
         ("a: [1, 2", "expected"),
         ("a: 1\na: 2", "twice"),
         ("a: &x 1\nb: *x", "alias"),
-        ("a: !!python/object:os.system 1", "constructor"),
+        ("a: !!python/object:os.system 1", "tag"),
+        ("a: !secret 1", "tag"),
+        ("a: &x {b: 1}\nc:\n  <<: *x", "merge"),
         ("- 1\n- 2", "list of 2"),
         ("", "nothing"),
         ("1: 2", "1"),
@@ -125,6 +127,31 @@ json_values = st.recursive(
 @pytest.mark.parametrize("text", ["1e-7", "-2E+5", "1.5e22", "3.e1"])
 def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
     assert parse_yaml(f"value: {text}", HERE)[0] == {"value": float(text)}
+
+
+@pytest.mark.parametrize("text", ["on", "no", "Yes", "2026-01-31", "12:30", "1_000", "1.2.3", "0b1", "'7'", '"true"'])
+def test_text_that_only_yaml_1_1_reads_as_another_type_is_text(text: str) -> None:
+    assert parse_yaml(f"{text}: {text}", HERE)[0] == {text.strip("'\""): text.strip("'\"")}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("~", None), ("TRUE", True), ("010", 10), ("0x1F", 31), ("0o17", 15), (".5", 0.5), ("-.inf", float("-inf"))],
+)
+def test_scalars_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
+    assert parse_yaml(f"value: {text}", HERE)[0] == {"value": value}
+
+
+def test_every_value_has_the_line_of_its_key() -> None:
+    _, lines = parse_yaml("on:\n  push:\n    - a\n    - {b: 1}\n", HERE)
+    assert lines == {
+        (): 1,
+        ("on",): 1,
+        ("on", "push"): 2,
+        ("on", "push", 0): 3,
+        ("on", "push", 1): 4,
+        ("on", "push", 1, "b"): 4,
+    }
 
 
 @settings(max_examples=100, deadline=None)
