@@ -210,10 +210,10 @@ class Demo:
 
     def _ingest(self, batch: str) -> None:
         from pipelines.cli.run import run_ingest
-        from pipelines.data.landing import collect
+        from pipelines.data.landing import upload
 
         descriptor = self.target.descriptor(self.first)
-        collect(descriptor, DATASET, self.batches[batch])
+        upload(descriptor, DATASET, self.batches[batch])
         run_ingest(self.project, descriptor, DATASET)
 
     def _provision(self, environment: str, title: str) -> None:

@@ -76,13 +76,13 @@ def run_training(project: Project, descriptor: EnvironmentDescriptor, model: str
 @target_option
 def ingest(dataset: str, files: tuple[Path, ...], environment: str, target: str) -> None:
     """Run the ingest job of DATASET: landing → checked against its contract → table, quarantine."""
-    from pipelines.data.landing import collect
+    from pipelines.data.landing import upload
 
     opened = open_target(target)
     opened.project.contract(dataset)
     descriptor = opened.descriptor(environment)
     for file in files:
-        click.echo(f"landed {collect(descriptor, dataset, file)}")
+        click.echo(f"landed {upload(descriptor, dataset, file)}")
     run_ingest(opened.project, descriptor, dataset)
 
 

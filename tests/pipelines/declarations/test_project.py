@@ -129,12 +129,22 @@ def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
     ("old", "new", "words"),
     [
         ("mustBe: 0}", "mustBee: 0}", "mustBee"),
-        ("primaryKey: true", "primaryKey: false", "primaryKey: true, by which rows are told apart"),
+        ("primaryKey: true", "primaryKey: false", "at least one property with primaryKey: true, found none"),
         ("{minimum: 0, maximum: 120}", '{minimum: "young"}', "a number as bound of integer"),
-        ("{minimum: 10, maximum: 80}", "{pattern: abc}", "minLength, maxLength and pattern on text"),
+        (
+            "{minimum: 10, maximum: 80}",
+            "{pattern: abc}",
+            "minLength, maxLength and pattern on columns of type string only",
+        ),
+        (
+            "logicalType: integer\n        physicalType: int\n",
+            "logicalType: string\n        physicalType: int\n",
+            r"patients\.odcs\.yaml:\d+: schema\[0\]\.properties\[\d+\]\.physicalType: "
+            r"expected one of string, varchar, text \(logicalType is string\), found 'int'",
+        ),
         ("metric: rowCount", "metric: freshness", "'nullValues', 'missingValues'"),
         ("apiVersion: v3.1.0", "apiVersion: v2.2.2", "'v3.1.0'"),
-        ("- name: bmi", "- name: age", "each property once"),
+        ("- name: bmi", "- name: age", "unique property names"),
         (
             "{metric: invalidValues, arguments: {validValues: [1, 2]}, mustBe: 0}",
             "{metric: invalidValues, mustBe: 0}",
