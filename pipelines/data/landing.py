@@ -40,7 +40,7 @@ def upload(descriptor: EnvironmentDescriptor, dataset: str, file: Path) -> str:
     """
     if file.suffix.lower() not in SUFFIXES or not _FILE_NAME.fullmatch(file.name):
         raise MlopsError(
-            f"{file} cannot be uploaded: expected a name of letters, digits, dots, hyphens and underscores that ends in "
+            f"{file} cannot be uploaded: expected a name of letters, digits, '.', '-' and '_' that ends in "
             f"one of {', '.join(SUFFIXES)}, found {file.name!r}",
             fix="rename the file",
         )

@@ -164,7 +164,7 @@ def get(bucket: str, key: str, *, limit: int, client: Any = None) -> Stored:
             size = int(answer["ContentLength"])
             content = body.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
-        raise TooLargeError(f"s3://{bucket}/{key} has {size} bytes; expected at most {limit}")
+        raise TooLargeError(f"s3://{bucket}/{key} is too large: expected at most {limit} bytes, found {size}")
     return Stored(content, str(answer["ETag"]))
 
 
@@ -226,7 +226,7 @@ def _pages(client: Any, bucket: str, prefix: str, delimiter: str) -> Iterator[di
 
 def _check_count(found: int, bucket: str, prefix: str, limit: int) -> None:
     if found > limit:
-        raise TooLargeError(f"s3://{bucket}/{prefix} holds more than {limit} entries")
+        raise TooLargeError(f"s3://{bucket}/{prefix} has too many entries: expected at most {limit}")
 
 
 class _ConflictError(MlopsError):

@@ -385,7 +385,7 @@ def test_a_missing_table_is_an_error_with_a_fix(account: EmulatedAccount, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a b.csv", ".csv"])
-def test_a_file_that_the_job_would_not_read_is_not_uploaded(
+def test_a_file_that_the_job_would_ignore_is_not_uploaded(
     dev: EnvironmentDescriptor, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_text("id\n1\n")

@@ -28,7 +28,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_everything_this_repository_declares_is_in_order() -> None:
+def test_the_declarations_of_this_repository_are_valid() -> None:
     project = Project(ROOT)
     assert project.environments
     for model in project.model_names:
@@ -59,7 +59,7 @@ def test_the_order_of_environments_may_not_be_a_circle(project: Project) -> None
         _ = project.environments
 
 
-def test_an_environment_that_promotes_from_an_unknown_one_is_refused_with_the_line(project: Project) -> None:
+def test_promoting_from_an_unknown_environment_is_rejected_with_the_line(project: Project) -> None:
     change(project.root / "Pulumi.staging.yaml", "promotes_from: dev", "promotes_from: qa")
     with pytest.raises(DeclarationError, match=r"Pulumi\.staging\.yaml:\d+: .*one of dev, prod, staging, found 'qa'"):
         _ = project.environments
@@ -79,7 +79,7 @@ def test_only_the_first_environment_trains(project: Project) -> None:
         (lambda p: p.contract("patients"), "the datasets are diabetes-patients"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_known_ones(
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
     project: Project, call: Callable[[Project], object], words: str
 ) -> None:
     with pytest.raises(MlopsError, match=words):
@@ -107,19 +107,21 @@ def test_an_unknown_name_is_answered_with_the_known_ones(
         ("column: bmi", "column: weight", r"slices\[2\]\.column: .* found 'weight'"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(project: Project, old: str, new: str, words: str) -> None:
+def test_a_model_that_does_not_match_its_contract_or_task_is_rejected(
+    project: Project, old: str, new: str, words: str
+) -> None:
     change(project.model_file("diabetes-progression"), old, new)
     with pytest.raises(DeclarationError, match=words):
         project.model("diabetes-progression")
 
 
-def test_a_contract_that_lacks_the_target_is_refused_by_the_model(project: Project) -> None:
+def test_a_contract_without_the_target_column_is_rejected(project: Project) -> None:
     change(project.contract_file("diabetes-patients"), "- name: progression", "- name: outcome")
     with pytest.raises(DeclarationError, match="found 'progression'"):
         project.model("diabetes-progression")
 
 
-def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
+def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
     project.contract_file("diabetes-patients").unlink()
     with pytest.raises(DeclarationError, match="expected one of none yet"):
         project.model("diabetes-progression")
@@ -152,7 +154,7 @@ def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
         ),
     ],
 )
-def test_a_contract_that_could_not_be_kept_is_refused(project: Project, old: str, new: str, words: str) -> None:
+def test_a_contract_that_cannot_be_enforced_is_rejected(project: Project, old: str, new: str, words: str) -> None:
     change(project.contract_file("diabetes-patients"), old, new)
     with pytest.raises(DeclarationError, match=words):
         project.contract("diabetes-patients")
@@ -174,13 +176,13 @@ def test_a_release_is_read_back_as_it_was_written(project: Project) -> None:
         (f"bundle: {DIGEST}", "replaces: expected this key"),
     ],
 )
-def test_a_release_that_makes_no_sense_is_refused(body: str, words: str) -> None:
+def test_an_inconsistent_release_is_rejected(body: str, words: str) -> None:
     text = f"model: diabetes-progression\nenvironment: dev\n{body}\n"
     with pytest.raises(DeclarationError, match=words):
         parse(text, Release, Path("dev.yaml"))
 
 
-def test_a_release_in_the_wrong_folder_is_refused(project: Project) -> None:
+def test_a_release_in_the_wrong_folder_is_rejected(project: Project) -> None:
     shutil.copy(
         project.release_file("diabetes-progression", "prod"), project.release_file("diabetes-progression", "staging")
     )

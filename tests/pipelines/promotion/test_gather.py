@@ -282,7 +282,7 @@ def test_evidence_that_a_stranger_signed_is_refused(world: World) -> None:
     facts = facts_of(world, proposal(manifest.digest, None))
     assert [s.signer for s in facts.signatures] == [None, None]
     found = GATES["signature"](facts)
-    assert found.outcome == "fail" and "carries no valid signature by a trusted key" in found.why
+    assert found.outcome == "fail" and "has no valid signature by a trusted key" in found.why
 
 
 def test_evidence_by_a_trusted_environment_that_does_not_train_is_refused(world: World) -> None:

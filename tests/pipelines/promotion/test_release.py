@@ -122,7 +122,7 @@ def test_a_bundle_that_another_environment_vouches_for_is_not_released(
 ) -> None:
     """The evidence is signed, by a key that is trusted, but not by the environment that trains."""
     digest = register(environments["staging"], model=MODEL)
-    with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
+    with pytest.raises(signing.BadSignatureError, match="has the wrong signers: expected only dev, found staging"):
         release(project, environments, MODEL, "prod", digest)
     assert changed_files(project) == []
 

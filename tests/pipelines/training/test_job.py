@@ -193,7 +193,7 @@ def test_a_bundle_whose_onnx_is_not_the_trained_model_is_never_registered(
     with pytest.raises(MlopsError, match="does not predict what the trained model does"):
         run_training(wrong, dev, MODEL, Run("run-3", COMMIT, IMAGE), lambda line: None)
     assert bundles.list_digests(dev, MODEL) == before
-    with pytest.raises(MlopsError, match="has registered no bundle"):
+    with pytest.raises(MlopsError, match="produced no bundle"):
         runs.read_run(dev, MODEL, "run-3")
 
 
@@ -287,7 +287,7 @@ def set_environ(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor, **c
         ({VARIABLE: ""}, "MLOPS_ENVIRONMENT is not set"),
         ({"SOURCE_COMMIT": ""}, "SOURCE_COMMIT is ''; expected the commit of the source"),
         ({"IMAGE_DIGEST": "latest"}, "IMAGE_DIGEST is 'latest'; expected the digest of the training image"),
-        ({"RUN_ID": "a b"}, "'a b' is not a run's id"),
+        ({"RUN_ID": "a b"}, "'a b' is not a valid run id"),
         ({"DATASET_SNAPSHOT": "77"}, "loans has no snapshot '77'"),
     ],
 )
