@@ -360,7 +360,7 @@ def test_the_job_prints_each_outcome_and_fails_only_if_a_file_is_rejected(
 @pytest.mark.parametrize(
     ("dataset", "environment", "says"),
     [
-        ("no-such", "{}", "no contract for 'no-such'"),
+        ("no-such", "{}", "unknown dataset 'no-such'"),
         ("diabetes-patients", "", "MLOPS_ENVIRONMENT is not set"),
         ("diabetes-patients", "{}", "expected this key"),
     ],

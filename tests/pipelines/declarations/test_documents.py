@@ -1,4 +1,4 @@
-"""Reading declarations: what is refused, and how the error says so."""
+"""Reading declarations and describing their problems."""
 
 from __future__ import annotations
 

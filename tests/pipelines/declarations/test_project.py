@@ -1,4 +1,4 @@
-"""The repository as one thing: its declarations fit each other, or the error says which does not."""
+"""Declarations of a repository are checked against each other."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_an_environment_is_added_by_adding_its_file(project: Project) -> None:
     assert project.environments == ("dev", "staging", "prod", "canary")
 
 
-def test_the_order_of_environments_may_not_be_a_circle(project: Project) -> None:
+def test_a_cycle_of_environments_is_rejected(project: Project) -> None:
     change(project.root / "Pulumi.staging.yaml", "promotes_from: dev", "promotes_from: prod")
-    with pytest.raises(DeclarationError, match="expected an order, found a circle"):
+    with pytest.raises(DeclarationError, match="expected no cycle, found a cycle"):
         _ = project.environments
 
 
@@ -67,16 +67,16 @@ def test_promoting_from_an_unknown_environment_is_rejected_with_the_line(project
 
 def test_only_the_first_environment_trains(project: Project) -> None:
     change(project.root / "Pulumi.prod.yaml", "trains: false", "trains: true")
-    with pytest.raises(DeclarationError, match="trains: true exactly where promotes_from is null"):
+    with pytest.raises(DeclarationError, match="trains: true if, and only if, promotes_from is null"):
         project.stack("prod")
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: p.stack("qa"), "the environments are dev, prod, staging"),
+        (lambda p: p.stack("qa"), "one of the environments: dev, prod, staging"),
         (lambda p: p.model("churn"), "mlops new model churn"),
-        (lambda p: p.contract("patients"), "the datasets are diabetes-patients"),
+        (lambda p: p.contract("patients"), "one of the datasets: diabetes-patients"),
     ],
 )
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
@@ -100,7 +100,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
             "contract: expected one of diabetes-patients, found 'patients'",
         ),
         ("[age, sex, bmi,", "[age, sex, weight,", r"features\[2\]: .* found 'weight'"),
-        ("protected: [sex]", "protected: [gender]", "found 'sex', which is not listed"),
+        ("protected: [sex]", "protected: [gender]", "found 'sex', which is not in protected"),
         ("features: [age,", "features: [progression, age,", "features without the target"),
         ("name: diabetes-progression", "name: diabetes", "expected 'diabetes-progression', the folder's name"),
         ("metric: r2", "metric: auc", "gates on metrics of regression"),
@@ -171,7 +171,7 @@ def test_a_release_is_read_back_as_it_was_written(project: Project) -> None:
     ("body", "words"),
     [
         ("bundle: sha256:abc\nreplaces: null", "text that matches"),
-        (f"bundle: {DIGEST}\nreplaces: {DIGEST}", "replaces another bundle"),
+        (f"bundle: {DIGEST}\nreplaces: {DIGEST}", "bundle and replaces to differ"),
         (f"bundle: null\nreplaces: {DIGEST}", "replaces: null while bundle is null"),
         (f"bundle: {DIGEST}", "replaces: expected this key"),
     ],
@@ -186,5 +186,5 @@ def test_a_release_in_the_wrong_folder_is_rejected(project: Project) -> None:
     shutil.copy(
         project.release_file("diabetes-progression", "prod"), project.release_file("diabetes-progression", "staging")
     )
-    with pytest.raises(DeclarationError, match="expected 'staging', as the path says, found 'prod'"):
+    with pytest.raises(DeclarationError, match="expected 'staging', as in the path, found 'prod'"):
         project.release("diabetes-progression", "staging")

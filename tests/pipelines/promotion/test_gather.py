@@ -116,7 +116,7 @@ def test_a_judgement_is_of_now_unless_it_is_said_to_be_of_another_time(world: Wo
 
 def test_a_model_that_does_not_exist_is_an_error(world: World) -> None:
     release = Release(model="churn", environment="staging", bundle=None, replaces=None)
-    with pytest.raises(MlopsError, match="no model 'churn'"):
+    with pytest.raises(MlopsError, match="unknown model 'churn'"):
         facts_of(world, Change(release, ()))
 
 

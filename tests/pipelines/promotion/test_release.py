@@ -129,10 +129,10 @@ def test_a_bundle_that_another_environment_vouches_for_is_not_released(
 
 def test_a_release_of_what_does_not_exist_names_what_does(project: Project, environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
-    with pytest.raises(MlopsError, match="no environment 'qa'") as caught:
+    with pytest.raises(MlopsError, match="unknown environment 'qa'") as caught:
         release(project, environments, MODEL, "qa", digest)
-    assert caught.value.fix == "the environments are dev, prod, staging"
-    with pytest.raises(MlopsError, match="no model 'churn'"):
+    assert caught.value.fix == "use one of the environments: dev, prod, staging"
+    with pytest.raises(MlopsError, match="unknown model 'churn'"):
         release(project, environments, "churn", "dev", digest)
     with pytest.raises(MlopsError, match="dev is not up") as caught:
         release(project, {}, MODEL, "staging", digest)
