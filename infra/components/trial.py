@@ -17,6 +17,7 @@ from infra.components.registry import Registry
 from infra.environment import Environment
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.model import Model, Resources
+from pipelines.declarations.names import service_name
 
 _RESOURCES = Resources(cpu="250m", memory="256Mi")
 _DEADLINE_SECONDS = 180
@@ -93,8 +94,13 @@ class Trial(pulumi.ComponentResource):
             descriptor=args.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
-            # The address of the service before the pods on trial comes by its variables.
-            pod={"enableServiceLinks": True, "restartPolicy": "Never"},
+            variables=[
+                {
+                    "name": "CHECK_CANARY_URL",
+                    "value": f"http://{service_name(model, 'canary')}.{environment.config.namespace}.svc",
+                }
+            ],
+            pod={"restartPolicy": "Never"},
         )
         carried = carried_by(workload.name, environment, args.model)
         k8s.apiextensions.CustomResource(

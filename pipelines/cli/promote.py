@@ -347,7 +347,7 @@ def respond(event_file: Path, target: str) -> None:
 @target_option
 def audit(environment: str, target: str) -> None:
     """Compare an environment with git: its infrastructure, and the bundles that it really serves."""
-    from pipelines.promotion.endpoint import connected
+    from pipelines.serving.probe import open_endpoint
 
     opened = open_target(target)
     descriptor = opened.descriptor(environment)
@@ -357,7 +357,7 @@ def audit(environment: str, target: str) -> None:
         if wanted is None and model not in descriptor.endpoints:
             continue
         try:
-            with connected(descriptor, model) as endpoint:
+            with open_endpoint(descriptor, model) as endpoint:
                 served = endpoint.served()
         except MlopsError as error:  # what else differs is said all the same
             differences.append(

@@ -194,14 +194,14 @@ def ask(
     Raises:
         MlopsError: nothing is released there, or the endpoint answers with an error.
     """
-    from pipelines.promotion.endpoint import connected, golden_of
+    from pipelines.serving.golden import request_of
+    from pipelines.serving.probe import golden_of, open_endpoint
 
     target.project.model(model)
     descriptor = target.descriptor(environment)
-    with connected(descriptor, model) as endpoint:
+    with open_endpoint(descriptor, model) as endpoint:
         if request is None:
-            golden = golden_of(descriptor, model, endpoint.served())
-            asked: dict[str, Any] = {"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}
+            asked = request_of(golden_of(descriptor, model, endpoint.served()))
         else:
             asked = read_request(request)
         return asked, endpoint.infer(asked)

@@ -352,8 +352,13 @@ def test_between_the_steps_a_job_of_its_own_identity_asks_the_release_that_is_on
     spec = metric["provider"]["job"]["spec"]
     pod = spec["template"]["spec"]
     command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
-    assert pod["containers"][0]["command"] == command
-    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, True)
+    service = graph.one("kubernetes:core/v1:Service", f"{MODEL}-canary")
+    url = f"http://{service.at('metadata', 'name')}.{service.at('metadata', 'namespace')}.svc"
+    (container,) = pod["containers"]
+    assert container["command"] == command
+    assert {"name": "CHECK_CANARY_URL", "value": url} in container["env"]
+    assert service.at("spec", "ports", 0, "port") == 80, "the URL names no port"
+    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, False)
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
     assert FAILED != INCONCLUSIVE

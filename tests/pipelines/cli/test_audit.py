@@ -32,7 +32,7 @@ def audited(patch: pytest.MonkeyPatch, *, wanted: str | None, served: str | None
         drift=lambda _: list(drift),
     )
     patch.setattr(promote, "open_target", lambda _: target)
-    patch.setattr("pipelines.promotion.endpoint.connected", connected)
+    patch.setattr("pipelines.serving.probe.open_endpoint", connected)
     done = CliRunner().invoke(audit, ["--env", "dev"])
     return str(done.exception) if done.exception else done.output
 

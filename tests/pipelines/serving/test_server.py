@@ -1,4 +1,4 @@
-"""The life of a real server process."""
+"""Lifecycle of a server process."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ import pytest
 
 from tests.pipelines.serving.bundles import NAME
 from tests.pipelines.serving.conftest import features
-from tests.pipelines.serving.running import PATIENCE, Running, client, get
+from tests.pipelines.serving.server_process import PATIENCE, ServerProcess, client, get
 
 INFER = f"/v2/models/{NAME}/infer"
 BODY = json.dumps(features()).encode()
 HEADERS = {"Content-Type": "application/json"}
 
 
-def run(folder: Path, kind: str = "good", **environ: str) -> Running:
-    """A server with a bundle from memory whose log goes into `folder`."""
-    return Running(["tests.pipelines.serving.process", str(folder), kind], environ)
+def run(folder: Path, kind: str = "good", **environ: str) -> ServerProcess:
+    """Start a server with a bundle in memory; its inference log goes to `folder`."""
+    return ServerProcess(["tests.pipelines.serving.in_memory_server", str(folder), kind], environ)
 
 
 def head_of(length: int) -> bytes:
-    """The head of an inference request whose body has `length` bytes."""
+    """Return the headers of an inference request with a body of `length` bytes."""
     return (
         f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    """Every record of the inference log."""
+    """Return every record of the inference log."""
     lines = [line for path in folder.rglob("*.jsonl") for line in path.read_bytes().splitlines()]
     return [json.loads(line) for line in lines]
 
 
 class Client(threading.Thread):
-    """Sends one request after another on a connection that is kept open, until the server is gone.
+    """Sends one request after another on a persistent connection, until the server stops.
 
-    As HTTP has it, a request whose connection closes before the first byte of a response may be sent again. Anything
-    else that goes wrong is a failure.
+    HTTP allows to resend a request whose connection closes before the first byte of a response. Any other error is a
+    failure.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -56,7 +56,7 @@ class Client(threading.Thread):
         self.failures: list[str] = []
 
     def run(self) -> None:
-        """Until nothing listens any more."""
+        """Send requests until the connection is refused."""
         connection = self._connect()
         for number in range(1_000_000):
             name = f"{self.client}-{number}"
@@ -86,7 +86,7 @@ class Client(threading.Thread):
         return http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE)
 
 
-def test_a_server_that_is_stopped_under_load_loses_no_answer_and_no_record(tmp_path: Path) -> None:
+def test_a_server_stopped_under_load_loses_no_answer_and_no_record(tmp_path: Path) -> None:
     with run(tmp_path) as server:
         url = server.url()
         server.wait_for("ready")
@@ -108,18 +108,18 @@ def test_a_server_that_is_stopped_under_load_loses_no_answer_and_no_record(tmp_p
             assert not one.is_alive()
     assert [failure for one in clients for failure in one.failures] == []
     answered = [name for one in clients for name in one.answered]
-    assert len(answered) > answered_before, "it went on answering while it drained"
+    assert len(answered) > answered_before, "requests are answered while the server drains"
     assert sorted(record["id"] for record in logged(tmp_path)) == sorted(answered)
     assert [line["message"] for line in server.said] == ["live", "ready", "draining", "stopped"]
 
 
-def test_a_request_in_flight_when_the_server_is_stopped_is_answered(tmp_path: Path) -> None:
+def test_a_request_in_flight_at_a_stop_is_answered(tmp_path: Path) -> None:
     with run(tmp_path, DRAIN_SECONDS="0") as server:
         address = urlsplit(server.url())
         server.wait_for("ready")
         with socket.create_connection((str(address.hostname), address.port), timeout=PATIENCE) as connection:
             connection.sendall(head_of(len(BODY)) + BODY[:20])
-            # A second connection's answer shows that the first one's head has been read.
+            # An answer on a second connection shows that the headers on the first were read.
             assert get(f"http://{address.netloc}/v2/health/ready").status_code == 200
             metrics = get(f"http://{address.netloc}/metrics").text
             assert "inference_requests_in_flight 1.0" in metrics
@@ -140,25 +140,23 @@ def test_a_request_in_flight_when_the_server_is_stopped_is_answered(tmp_path: Pa
     ("kind", "message"),
     [
         ("bad-golden", r"golden\.json: output 'variable', value 0: expected 0, found 91\.09"),
-        ("bad-model", r"model\.onnx can not be loaded"),
-        ("other-digest", r"the bundle's digest is 'sha256:[0-9a-f]{64}'; expected 'sha256:f{64}'"),
-        ("broken-registry", r"the registry can not be reached"),
+        ("bad-model", r"model\.onnx cannot be loaded"),
+        ("other-digest", r"digest of the bundle: expected 'sha256:f{64}', found 'sha256:[0-9a-f]{64}'"),
+        ("broken-registry", r"the registry cannot be reached"),
     ],
 )
-def test_a_bad_bundle_ends_the_server_with_an_error_and_it_never_was_ready(
-    tmp_path: Path, kind: str, message: str
-) -> None:
+def test_a_bad_bundle_stops_the_server_before_it_is_ready(tmp_path: Path, kind: str, message: str) -> None:
     with run(tmp_path, kind) as server:
         assert server.status() == 1
         error = next(line for line in server.said if line.get("level") == "error")
         assert re.search(message, error["message"])
         messages = [line.get("message") for line in server.said]
         assert "ready" not in messages
-        assert not [line for line in server.said if "text" in line], "nothing but the log is on stderr"
+        assert not [line for line in server.said if "text" in line], "stderr holds only log lines"
         assert "Traceback" not in json.dumps(server.said)
 
 
-def test_a_server_is_live_and_not_ready_while_it_loads_and_can_be_stopped(tmp_path: Path) -> None:
+def test_a_loading_server_is_live_but_not_ready_and_can_be_stopped(tmp_path: Path) -> None:
     with run(tmp_path, "slow") as server:
         url = server.url()
         assert get(f"{url}/v2/health/live").status_code == 200
@@ -169,17 +167,17 @@ def test_a_server_is_live_and_not_ready_while_it_loads_and_can_be_stopped(tmp_pa
         assert "ready" not in [line["message"] for line in server.said]
 
 
-def test_a_port_that_is_taken_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_taken_port_is_an_error_that_names_the_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with run(tmp_path, PORT=str(port)) as server:
             assert server.status() == 1
             (line,) = server.said
-            assert line["message"] == f"can not listen on 127.0.0.1 port {port}: Address already in use"
+            assert line["message"] == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
             assert line["fix"]
 
 
-def test_a_log_that_can_not_be_written_does_not_stop_the_server(tmp_path: Path) -> None:
+def test_a_failing_inference_log_does_not_stop_the_server(tmp_path: Path) -> None:
     with run(tmp_path, "failing-log") as server:
         url = server.url()
         server.wait_for("ready")
@@ -192,12 +190,12 @@ def test_a_log_that_can_not_be_written_does_not_stop_the_server(tmp_path: Path) 
         assert server.status() == 0
 
 
-def test_what_is_not_http_or_cut_off_leaves_the_server_as_it_was(tmp_path: Path) -> None:
+def test_broken_and_incomplete_requests_do_not_affect_the_server(tmp_path: Path) -> None:
     with run(tmp_path) as server:
         url = server.url()
         server.wait_for("ready")
         address = (str(urlsplit(url).hostname), int(urlsplit(url).port or 0))
-        for sent in (b"\x16\x03\x01 this is no HTTP\r\n\r\n", head_of(500) + BODY, head_of(500)[:30], b""):
+        for sent in (b"\x16\x03\x01 this is not HTTP\r\n\r\n", head_of(500) + BODY, head_of(500)[:30], b""):
             with socket.create_connection(address, timeout=PATIENCE) as connection:
                 connection.sendall(sent)
         with socket.create_connection(address, timeout=PATIENCE) as connection:
@@ -227,9 +225,10 @@ def test_what_is_not_http_or_cut_off_leaves_the_server_as_it_was(tmp_path: Path)
         ),
     ],
 )
-def test_a_server_that_is_started_wrongly_says_what_is_wrong(
+def test_invalid_settings_are_errors_that_name_the_setting(
     arguments: list[str], environ: dict[str, str], message: str
 ) -> None:
-    with Running(["pipelines.serving", "--model", NAME, *arguments], {"MLOPS_ENVIRONMENT": "", **environ}) as server:
+    command = ["pipelines.serving", "--model", NAME, *arguments]
+    with ServerProcess(command, {"MLOPS_ENVIRONMENT": "", **environ}) as server:
         assert server.status() == 1
         assert server.said[0]["text"].strip() == message

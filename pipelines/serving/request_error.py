@@ -1,17 +1,17 @@
-"""A request that the server can not answer, and why."""
+"""Errors that a client of the inference server receives."""
 
 from __future__ import annotations
 
 Header = tuple[bytes, bytes]
 
 
-class Refusal(Exception):  # noqa: N818
-    """Becomes a response `{"error": message}`: an answer to the client, not a fault of the server.
+class RequestError(Exception):
+    """A request that gets an error response, `{"error": message}`.
 
     Args:
-        status: the HTTP status, 4xx or 503.
+        status: HTTP status: 4xx, or 503.
         message: what is wrong, where, what was expected and what was found.
-        headers: to send along (`Allow`, `Retry-After`).
+        headers: to add to the response (`Allow`, `Retry-After`).
     """
 
     def __init__(self, status: int, message: str, headers: tuple[Header, ...] = ()) -> None:

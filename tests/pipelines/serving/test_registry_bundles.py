@@ -1,4 +1,4 @@
-"""The server as its pod starts it: the bundle from the registry, verified; the log into the logs bucket."""
+"""The server as a pod starts it: verified bundle from the registry, inference log to the logs bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.registry import bundles, evidence
 from tests.aws import EmulatedAccount
 from tests.pipelines.serving.bundles import NAME, linear_bundle
 from tests.pipelines.serving.conftest import features
-from tests.pipelines.serving.running import Running, client, get
+from tests.pipelines.serving.server_process import ServerProcess, client, get
 from tests.signed import GATES, example_build, make_signing_environment, with_empty_registry
 
 BUNDLE = linear_bundle()
@@ -27,21 +27,21 @@ def environment(account: EmulatedAccount) -> EnvironmentDescriptor:
 
 @pytest.fixture
 def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
-    """An environment whose registry holds the signed bundle."""
+    """An environment whose registry has the signed bundle."""
     descriptor = with_empty_registry(environment)
     bundles.push(descriptor, BUNDLE.manifest, BUNDLE.files)
     evidence.attest(descriptor, BUNDLE.manifest, GATES, example_build(descriptor.name))
     return descriptor
 
 
-def start(descriptor: EnvironmentDescriptor, digest: str = BUNDLE.digest) -> Running:
-    """The container's command, with the environment variables of its pod."""
+def start(descriptor: EnvironmentDescriptor, digest: str = BUNDLE.digest) -> ServerProcess:
+    """Run the command of the container with the environment variables of its pod."""
     arguments = ["pipelines.serving", "--model", NAME, "--bundle", digest]
     environ = {"MLOPS_ENVIRONMENT": descriptor.model_dump_json(by_alias=True), "HOSTNAME": "progression-7d9f-x2x"}
-    return Running(arguments, {**environ, "DRAIN_SECONDS": "0"})
+    return ServerProcess(arguments, {**environ, "DRAIN_SECONDS": "0"})
 
 
-def test_a_signed_bundle_is_served_and_its_predictions_are_in_the_logs_bucket(dev: EnvironmentDescriptor) -> None:
+def test_a_signed_bundle_is_served_and_its_predictions_are_logged(dev: EnvironmentDescriptor) -> None:
     with start(dev) as server:
         url = server.url()
         server.wait_for("ready")
@@ -61,7 +61,7 @@ def test_a_signed_bundle_is_served_and_its_predictions_are_in_the_logs_bucket(de
 
 
 def tamper(descriptor: EnvironmentDescriptor, how: str) -> None:
-    """Change what the registry holds."""
+    """Change the content of the registry."""
     s3 = boto3.client("s3")
     if how == "changed file":
         s3.put_object(Bucket=descriptor.registry_bucket, Key=PREFIX + "model.onnx", Body=b"another model")

@@ -1,4 +1,4 @@
-"""What the server counts."""
+"""Metrics of the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.pipelines.serving.conftest import Serve, Served, features, row
 
 
 def scraped(made: Served) -> dict[str, float]:
-    """Every sample by its name and labels, as Prometheus' own parser reads them."""
+    """Scrape a server with Prometheus' parser; return each sample by name and labels."""
     answer = made.get("/metrics")
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -41,7 +41,7 @@ def test_the_latency_histogram_is_cumulative_and_counts_every_request(linear: Se
     assert 0 < found["inference_request_seconds_sum"] < 5
 
 
-def test_a_latency_on_a_bound_counts_into_its_bucket(linear: Served) -> None:
+def test_a_latency_equal_to_a_bound_counts_in_its_bucket(linear: Served) -> None:
     linear.metrics.answered(200, 0.001)
     linear.metrics.answered(200, 99.0)
     found = scraped(linear)
@@ -51,7 +51,7 @@ def test_a_latency_on_a_bound_counts_into_its_bucket(linear: Served) -> None:
     assert found["inference_request_seconds_bucket,le=+Inf"] == 2
 
 
-def test_the_bundle_that_is_served_is_a_label(linear: Served) -> None:
+def test_the_served_bundle_is_a_label(linear: Served) -> None:
     assert scraped(linear)[f"inference_bundle_info,bundle={linear.bundle.digest},model={NAME}"] == 1
 
 
@@ -62,7 +62,7 @@ def test_ready_is_1_until_the_server_drains(serve: Serve) -> None:
     assert scraped(made)["inference_ready"] == 0
 
 
-def test_lost_records_of_the_inference_log_are_there_to_be_alarmed_on_before_any_is_lost(linear: Served) -> None:
+def test_the_counter_of_lost_log_records_exists_before_any_is_lost(linear: Served) -> None:
     found = scraped(linear)
     assert found["inference_log_dropped_records_total,reason=buffer full"] == 0
     assert found["inference_log_dropped_records_total,reason=write failed"] == 0

@@ -1,4 +1,4 @@
-"""Start a server process, follow what it says on stderr, and leave none behind."""
+"""Start a server process, read its log from stderr, and stop it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import httpx
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0
-"""Seconds that anything may take on a busy machine."""
+"""Seconds until a test gives up on a busy machine."""
 
 
-class Running:
-    """A server process, as a context; it is killed at the end if it still runs.
+class ServerProcess:
+    """A server process, as a context manager that kills the process on exit.
 
     Attributes:
-        said: what it said on stderr so far: the log's lines as objects, anything else under `text`.
+        said: lines on stderr so far: log records as objects, other lines under `text`.
     """
 
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -54,30 +54,30 @@ class Running:
         self._lines.put(None)
 
     def wait_for(self, message: str) -> dict[str, Any]:
-        """The log line with this message; fails if the process ends before it says so."""
+        """Return the log record with this message; fail if the process ends first."""
         deadline = time.monotonic() + PATIENCE
         while True:
             said = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            assert said is not None, f"it ended without saying {message!r}: {self.said}"
+            assert said is not None, f"the server ended without logging {message!r}: {self.said}"
             if said.get("message") == message:
                 return said
 
     def url(self) -> str:
-        """Where it listens."""
+        """Return the URL that it listens on."""
         live = self.wait_for("live")
         return f"http://{live['host']}:{live['port']}"
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Send SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
     def status(self) -> int:
-        """Its exit status, when it ends."""
+        """Wait for the process to end; return its exit status."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return status
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> ServerProcess:
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class Running:
         self.process.stderr.close()
 
 
-# Making a client takes a tenth of a second; every request has a connection of its own.
+# A client takes a tenth of a second to make, so all tests share this one. It keeps no connections.
 client = httpx.Client(
     trust_env=False,
     verify=False,  # noqa: S501
@@ -101,5 +101,5 @@ client = httpx.Client(
 
 
 def get(url: str) -> httpx.Response:
-    """One request on a connection of its own."""
+    """Send a GET request on a new connection."""
     return client.get(url)

@@ -1,4 +1,4 @@
-"""Whatever a client sends, it gets an answer or is told what is wrong: never a 5xx, never a broken response."""
+"""Any body gets a prediction or a client error: never a 5xx, never a broken response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ bounded = settings(max_examples=150, deadline=None, suppress_health_check=[Healt
 
 
 def check(made: Served, body: bytes) -> None:
-    """The answer is a prediction, or an error object that says something."""
+    """Check that the answer is a prediction or an error with a message."""
     answer = made.infer(body)
     assert answer.status in (200, 400, 413, 422)
     if answer.status == 200:
@@ -39,7 +39,7 @@ def test_any_bytes(body: bytes) -> None:
 
 @bounded
 @given(st.integers(0, len(BODY)), st.integers(0, 20), st.binary(max_size=12))
-def test_a_good_body_with_any_part_replaced_by_any_bytes(start: int, length: int, middle: bytes) -> None:
+def test_a_good_body_with_a_part_replaced_by_any_bytes(start: int, length: int, middle: bytes) -> None:
     check(LINEAR, BODY[:start] + middle + BODY[start + length :])
 
 
@@ -51,7 +51,7 @@ def test_any_json(value: Any) -> None:
 
 @bounded
 @given(st.sampled_from(["name", "shape", "datatype", "data", "parameters", "id", "outputs"]), values)
-def test_a_good_request_with_any_value_in_the_place_of_one(key: str, value: Any) -> None:
+def test_a_good_request_with_one_value_replaced(key: str, value: Any) -> None:
     if key in ("id", "outputs"):
         check(LINEAR, json.dumps(features() | {key: value}).encode())
     else:
@@ -60,7 +60,7 @@ def test_a_good_request_with_any_value_in_the_place_of_one(key: str, value: Any)
 
 @bounded
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=10, max_size=10), st.booleans())
-def test_any_numbers_alone_or_in_a_batch_are_judged_alike(numbers: list[float], likely: bool) -> None:
+def test_numbers_are_accepted_alone_exactly_if_they_are_in_a_batch(numbers: list[float], likely: bool) -> None:
     numbers = [*ROW[:4], *numbers[4:]] if likely else numbers
     alone = LINEAR.infer(features(numbers))
     batch = LINEAR.infer(features(numbers, numbers))

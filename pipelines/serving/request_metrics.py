@@ -1,7 +1,7 @@
-"""What the server counts, in the Prometheus text format.
+"""Metrics of the server, in the Prometheus text format.
 
-The event loop counts each request by adding to plain numbers; the library turns them into metrics when they are asked
-for. Its own counters take a lock and several calls each, which would be a tenth of the time of a request.
+The event loop adds to plain numbers, which become metrics when they are scraped. The counters of `prometheus_client`
+take a lock and several calls each, which would be a tenth of the time of a request.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the latency histogram, in seconds: from a row of a linear model to a large batch of a forest."""
+"""Upper bounds of the latency histogram, in seconds: from one row of a linear model to a large batch of a forest."""
 
 ABANDONED = 499
-"""The status counted when a client went away before its request was whole; nothing could be sent."""
+"""Status counted when a client disconnects before its request is complete. No response is sent."""
 
 
-class Metrics(Collector):
-    """The server's counters. Only the event loop writes the plain ones.
+class RequestMetrics(Collector):
+    """Counters of the server. Only the event loop may write the plain numbers.
 
     Args:
-        model, bundle: that are served.
+        model: name of the model.
+        bundle: digest of the bundle.
 
     Attributes:
-        in_flight: inference requests that are being read or answered.
-        rows: predicted.
-        is_ready: whether the server takes requests.
+        in_flight: inference requests being read or answered.
+        rows: predicted rows.
+        is_ready: True while the server takes requests.
     """
 
     def __init__(self, model: str, bundle: str) -> None:
@@ -65,7 +66,7 @@ class Metrics(Collector):
         )
 
     def answered(self, status: int, seconds: float) -> None:
-        """Count one inference request by its HTTP status and its latency."""
+        """Count one inference request by HTTP status and latency."""
         try:
             self._by_status[status] += 1
         except KeyError:
@@ -74,19 +75,19 @@ class Metrics(Collector):
         self._seconds += seconds
 
     def log_dropped(self, records: int, reason: str) -> None:
-        """Count records of the inference log that were lost."""
+        """Count lost records of the inference log."""
         self._dropped.labels(reason).inc(records)
 
     def log_failed(self) -> None:
-        """Count a write of the inference log that failed; it may yet succeed."""
+        """Count a failed write of the inference log; a retry may follow."""
         self._failed.inc()
 
     def log_written(self, records: int) -> None:
-        """Count records that are in the logs bucket."""
+        """Count records written to the logs bucket."""
         self._written.inc(records)
 
     def collect(self) -> Iterator[Metric]:
-        """The plain numbers as metrics."""
+        """Yield the plain numbers as metrics."""
         requests = CounterMetricFamily("inference_requests", "Inference requests, by HTTP status.", labels=["code"])
         for status, count in sorted(self._by_status.items()):
             requests.add_metric([str(status)], count)
@@ -95,7 +96,7 @@ class Metrics(Collector):
         bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
         yield HistogramMetricFamily(
             "inference_request_seconds",
-            "From the request's head to its answer.",
+            "Time from the headers of a request to its response.",
             buckets=list(zip(bounds, cumulative, strict=True)),
             sum_value=self._seconds,
         )
@@ -107,5 +108,5 @@ class Metrics(Collector):
         yield InfoMetricFamily("inference_bundle", "The bundle that is served.", value=self._about)
 
     def exposition(self) -> tuple[str, bytes]:
-        """The content type, and the text."""
+        """Return the content type and the text of the metrics."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
