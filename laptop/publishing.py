@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from laptop import lifecycle
 from laptop.aws.cloud import Cloud
-from laptop.aws.images import Context, digest, publish
+from laptop.aws.image_content import Context, digest, publish
 from laptop.target import LaptopTarget
 from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.project import Project

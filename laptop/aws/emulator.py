@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
-from laptop.aws.corrections import correct_moto
 from laptop.aws.layers import DOWNLOADS, download
+from laptop.aws.moto_patches import correct_moto
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer

@@ -1,10 +1,8 @@
-"""The functions (`invoke`) of the package `aws` that a program may call."""
+"""Functions (`invoke`) of the package `aws`."""
 
 from __future__ import annotations
 
 import base64
-import json
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +13,15 @@ Values = dict[str, Any]
 
 
 def call(cloud: Cloud, token: str, args: Values) -> Values:
-    """The result of a function, camelCase as on Pulumi's wire.
+    """Return the result of a function, camelCase as on Pulumi's wire.
 
     Raises:
-        MlopsError: the local target does not have the function.
+        MlopsError: the laptop does not have the function.
     """
     if token not in _FUNCTIONS:
         raise MlopsError(
-            f"the local target does not have the function `{token}`",
-            fix="keep it out of a local environment, or add it to laptop/aws/functions.py.",
+            f"the laptop does not have the function `{token}`: expected one of {', '.join(sorted(_FUNCTIONS))}",
+            fix="add it to laptop/aws/functions.py.",
         )
     return _FUNCTIONS[token](cloud, {key: value for key, value in args.items() if value is not None})
 
@@ -42,15 +40,6 @@ def _region(cloud: Cloud, args: Values) -> Values:
         "region": region,
         "description": region,
         "endpoint": f"ec2.{region}.amazonaws.com",
-    }
-
-
-def _partition(cloud: Cloud, args: Values) -> Values:
-    return {
-        "id": "aws",
-        "partition": "aws",
-        "dnsSuffix": "amazonaws.com",
-        "reverseDnsPrefix": "com.amazonaws",
     }
 
 
@@ -74,25 +63,49 @@ def _public_key(cloud: Cloud, args: Values) -> Values:
     }
 
 
-def _authorization_token(cloud: Cloud, args: Values) -> Values:
-    data = cloud.client("ecr", args.get("region")).get_authorization_token()["authorizationData"][0]
-    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+_FUNCTIONS:
+        raise MlopsError(
+            f"the laptop does not have the function `{token}`: expected one of {', '.join(sorted(_FUNCTIONS))}",
+            fix="add it to laptop/aws/functions.py.",
+        )
+    return _FUNCTIONS[token](cloud, {key: value for key, value in args.items() if value is not None})
+
+
+def _caller_identity(cloud: Cloud, args: Values) -> Values:
+    found = cloud.client("sts").get_caller_identity()
+    account = found["Account"]
+    return {"id": account, "accountId": account, "arn": found["Arn"], "userId": found["UserId"]}
+
+
+def _region(cloud: Cloud, args: Values) -> Values:
+    region = args.get("region") or args.get("name") or cloud.region
     return {
-        "id": cloud.region,
-        "authorizationToken": data["authorizationToken"],
-        "proxyEndpoint": data["proxyEndpoint"],
-        "expiresAt": data["expiresAt"].isoformat(),
-        "userName": user,
-        "password": password,
-        "region": args.get("region") or cloud.region,
+        "id": region,
+        "name": region,
+        "region": region,
+        "description": region,
+        "endpoint": f"ec2.{region}.amazonaws.com",
     }
 
 
-def _cluster(cloud: Cloud, args: Values) -> Values:
-    raise MlopsError(
-        f"the emulated account holds no EKS cluster, so `{args.get('name')}` cannot be looked up there",
-        fix="name the cluster in the stack's configuration and reach it by its kubeconfig, as on AWS.",
-    )
+def _public_key(cloud: Cloud, args: Values) -> Values:
+    found = cloud.client("kms", args.get("region")).get_public_key(KeyId=args["keyId"])
+    der = base64.b64encode(found["PublicKey"]).decode()
+    lines = [der[at : at + 64] for at in range(0, len(der), 64)]
+    pem = "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+    region, key = args.get("region") or cloud.region, found["KeyId"]
+    return {
+        "id": key,
+        "arn": key if key.startswith("arn:") else f"arn:aws:kms:{region}:{cloud.account}:key/{key}",
+        "keyId": args["keyId"],
+        "customerMasterKeySpec": found.get("KeySpec") or found["CustomerMasterKeySpec"],
+        "keyUsage": found["KeyUsage"],
+        "publicKey": der,
+        "publicKeyPem": pem,
+        "signingAlgorithms": found.get("SigningAlgorithms", []),
+        "encryptionAlgorithms": found.get("EncryptionAlgorithms", []),
+        "region": region,
+    }
 
 
 def _policy_document(cloud: Cloud, args: Values) -> Values:
@@ -181,9 +194,5 @@ def _one_or_more(values: list[str]) -> str | list[str]:
 _FUNCTIONS: dict[str, Callable[[Cloud, Values], Values]] = {
     "aws:index/getCallerIdentity:getCallerIdentity": _caller_identity,
     "aws:index/getRegion:getRegion": _region,
-    "aws:index/getPartition:getPartition": _partition,
-    "aws:iam/getPolicyDocument:getPolicyDocument": _policy_document,
     "aws:kms/getPublicKey:getPublicKey": _public_key,
-    "aws:ecr/getAuthorizationToken:getAuthorizationToken": _authorization_token,
-    "aws:eks/getCluster:getCluster": _cluster,
 }

@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with a key that lies beside the state, readable by its owner only."""
+"""Encryption of secrets in the state, with a key file next to it that only its owner can read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KEY_FILE = "secrets.key"
 
 
 class Seal:
-    """Seals and opens values (Fernet: AES-128-CBC with HMAC-SHA256).
+    """Encrypts and decrypts values (Fernet: AES-128-CBC with HMAC-SHA256).
 
     Args:
-        folder: where the key lies, in the file `secrets.key`; it is made when the first secret is sealed.
+        folder: holds the key in `secrets.key`, which the first encryption creates.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,17 +27,21 @@ class Seal:
         self._fernet: Fernet | None = None
 
     def seal(self, value: Any) -> str:
-        """The sealed text of a JSON-like value."""
+        """Encrypt a JSON-like value."""
         return self._key(make=True).encrypt(json.dumps(value).encode()).decode()
 
     def open(self, sealed: str) -> Any:
-        """The value of a sealed text; raises MlopsError when the key is missing or another one."""
+        """Decrypt a value.
+
+        Raises:
+            MlopsError: the key is missing or wrong.
+        """
         try:
             return json.loads(self._key(make=False).decrypt(sealed.encode()))
         except InvalidToken:
             raise MlopsError(
-                f"a secret in the state beside {self._path} was not sealed with that key",
-                fix="put back the key file that belongs to this state.",
+                f"cannot decrypt a secret in the state: it was not encrypted with {self._path}",
+                fix="restore the key file that belongs to this state.",
             ) from None
 
     def _key(self, *, make: bool) -> Fernet:
@@ -48,13 +52,13 @@ class Seal:
                 self._fernet = Fernet(self._path.read_bytes().strip())
             except FileNotFoundError:
                 raise MlopsError(
-                    f"the state has secrets, and the key that opens them is missing: {self._path}",
-                    fix="put back the key file that belongs to this state.",
+                    f"cannot decrypt the secrets in the state: {self._path} does not exist",
+                    fix="restore the key file that belongs to this state.",
                 ) from None
             except ValueError:
                 raise MlopsError(
-                    f"{self._path} is not a key",
-                    fix="put back the key file that belongs to this state.",
+                    f"{self._path} is not a valid key",
+                    fix="restore the key file that belongs to this state.",
                 ) from None
         return self._fernet
 
@@ -67,7 +71,7 @@ class Seal:
             os.fsync(handle)
         finally:
             os.close(handle)
-        # A link never replaces: of two processes that make the key at once, both go on with the same one.
+        # A link never overwrites, so two processes that create the key at once end up with the same one.
         with contextlib.suppress(FileExistsError):
             os.link(draft, self._path)
         draft.unlink()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.aws.images import Context, keep
+from laptop.aws.image_content import Context, keep
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context
 from pipelines.training.job import source_of

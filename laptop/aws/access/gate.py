@@ -12,10 +12,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from laptop.aws.access import signature, web_identity
-from laptop.aws.access.permissions import needs, request_tags
 from laptop.aws.access.policy import Context, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
 from laptop.aws.access.request import Request
+from laptop.aws.access.request_permissions import needs, request_tags
 from pipelines.declarations.errors import MlopsError
 
 Environ = dict[str, Any]

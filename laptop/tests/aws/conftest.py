@@ -13,7 +13,7 @@ import pytest
 from botocore.config import Config
 
 from laptop.aws.account import Account, start
-from laptop.aws.provider import AwsProvider
+from laptop.aws.aws_provider import AwsProvider
 from laptop.engine.provider import Created
 
 TRUSTS_PODS = {

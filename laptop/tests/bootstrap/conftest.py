@@ -16,12 +16,12 @@ from botocore.config import Config
 from infra.policies import PlannedResource
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
-from laptop.aws.provider import AwsProvider
+from laptop.aws.aws_provider import AwsProvider
 from laptop.engine.deployment import Deployment
 from laptop.engine.provider import Created, Diff
 from laptop.github.oidc import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
-from laptop.stacks import ACCOUNT_STACK, judged, keep_the_rules
+from laptop.stack_operations import ACCOUNT_STACK, judged, keep_the_rules
 from tests.infra.recording import release_everywhere
 from tests.sample_project import copy_as_forked
 

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from laptop.aws.cloud import Cloud
-from laptop.aws.images import Context, publish
+from laptop.aws.image_content import Context, publish
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.bootstrap.conftest import Ready, Somebody
 from pipelines.declarations.environment import Images

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laptop.cluster.patches import merge, strategic_merge
-from laptop.kubernetes.sameness import differences, merge_patch
+from laptop.kubernetes.manifests import differences, merge_patch
 
 SCALARS = st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2)
 VALUES = st.recursive(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from laptop.aws import account as aws
-from laptop.aws.images import folder_of
+from laptop.aws.image_content import folder_of
 from laptop.cluster.account import Account
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from laptop.cluster.watchdog import Watchdog

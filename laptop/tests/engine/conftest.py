@@ -10,9 +10,9 @@ import pytest
 from laptop.engine.deployment import Deployment, Result
 from laptop.engine.resources import Contents
 from laptop.engine.sealing import Seal
-from laptop.engine.state import load
-from laptop.engine.steps import Step
-from laptop.tests.engine.cloud import Cloud, FakeProvider
+from laptop.engine.state_file import load
+from laptop.engine.resource_steps import Step
+from laptop.tests.engine.fake_cloud import Cloud, FakeProvider
 
 PREAMBLE = """
 import pulumi

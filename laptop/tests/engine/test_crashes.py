@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from laptop.engine import sealing as sealing_module
-from laptop.tests.engine.cloud import Cloud, FakeProvider
+from laptop.tests.engine.fake_cloud import Cloud, FakeProvider
 from laptop.tests.engine.conftest import Site
 from pipelines.declarations import files
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 from laptop.engine.display import SAME_BEFORE, Display, Overview, show_outputs, show_step, show_summary
-from laptop.engine.steps import Change, Kind, Step, describe_changes, summarise
+from laptop.engine.resource_steps import Change, Kind, Step, describe_changes, summarise
 from laptop.engine.values import UNKNOWN, Properties
 from laptop.tests.engine.conftest import Site
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from laptop.engine.deployment import DeploymentError
-from laptop.engine.steps import Kind
+from laptop.engine.resource_steps import Kind
 from laptop.tests.engine.conftest import Site, kinds
 
 BROKEN = """

@@ -90,7 +90,7 @@ UP = """
 import sys
 from pathlib import Path
 from laptop.engine.deployment import Deployment
-from laptop.tests.engine.cloud import Cloud, FakeProvider
+from laptop.tests.engine.fake_cloud import Cloud, FakeProvider
 folder = Path(sys.argv[1])
 provider = FakeProvider(Cloud(folder / "cloud.json"))
 print("ready", flush=True)

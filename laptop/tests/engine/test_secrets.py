@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from laptop.engine.configuration import PASSPHRASE, load_project, load_stack
+from laptop.engine.project_file import PASSPHRASE, load_project, load_stack
 from laptop.engine.deployment import stack_outputs
 from laptop.engine.display import show_step
 from laptop.tests.engine.conftest import Site

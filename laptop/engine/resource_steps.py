@@ -1,4 +1,4 @@
-"""What is done to one resource: the kinds of steps, and what people are shown of them."""
+"""Steps: what a run does to one resource, and the changes shown for it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from enum import StrEnum
 from typing import Any
 
 from laptop.engine.paths import changed_paths, write_path
-from laptop.engine.state import SECRET_MASK
+from laptop.engine.state_file import SECRET_MASK
 from laptop.engine.urns import Urn
 from laptop.engine.values import Properties, PropertyPath, lookup
 
 
-class Kind(StrEnum):
-    """What a step does."""
+class StepKind(StrEnum):
+    """Kind of a step."""
 
     CREATE = "create"
     UPDATE = "update"
     REPLACE = "replace"
     DELETE = "delete"
     DELETE_REPLACED = "delete replaced"  # the old copy of a replaced resource
-    FORGET = "forget"  # leaves the state, stays at the target
-    IMPORT = "import"
+    FORGET = "forget"  # removed from the state, kept in the account or cluster
     READ = "read"
     SAME = "same"
     DRIFTED = "drifted"  # a refresh found other values
     GONE = "gone"  # a refresh found nothing
-    SKIPPED = "skipped"  # what it depends on failed
+    SKIPPED = "skipped"  # a dependency failed
 
 
-CHANGES_NOTHING = frozenset({Kind.SAME, Kind.READ, Kind.SKIPPED})
+CHANGES_NOTHING = frozenset({StepKind.SAME, StepKind.READ, StepKind.SKIPPED})
 
 
 @dataclass(frozen=True)
-class Change:
+class PropertyChange:
     """One property that differs.
 
     Attributes:
-        path: as people write it.
-        old: the value before, None when there was none; `[secret]` when it is one.
-        new: the value after, likewise; `UNKNOWN` when only an `up` will know.
+        path: property path (`tags.owner`).
+        old: value before, None if absent, `[secret]` if secret.
+        new: value after, likewise; `UNKNOWN` if only an `up` can tell.
     """
 
     path: str
@@ -50,21 +49,21 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What was done, or would be done, to a resource.
+class ResourceStep:
+    """A step that was done, or is planned.
 
     Attributes:
-        changes: the properties that differ, for updates, replacements and drift.
-        replaces: those paths that force a replacement.
-        recorded: why nothing stands for it at the target, or empty.
-        without: properties that have no effect at the target, each with the reason.
-        error: why it failed, or empty.
-        seconds: how long it took.
+        changes: properties that differ, for updates, replacements and drift.
+        replaces: changed paths that force a replacement.
+        recorded: reason why the resource exists in the state only, or "".
+        without: properties without effect on the laptop, each with the reason.
+        error: why it failed, or "".
+        seconds: duration.
     """
 
-    kind: Kind
+    kind: StepKind
     urn: str
-    changes: tuple[Change, ...] = ()
+    changes: tuple[PropertyChange, ...] = ()
     replaces: tuple[str, ...] = ()
     recorded: str = ""
     without: tuple[tuple[str, str], ...] = ()
@@ -80,19 +79,21 @@ class Step:
         return Urn.parse(self.urn).name
 
 
-def describe_changes(old: Properties, new: Properties, reported: Iterable[str]) -> tuple[Change, ...]:
-    """What differs between two property bags, for people; secrets are masked.
+def describe_changes(old: Properties, new: Properties, reported: Iterable[str]) -> tuple[PropertyChange, ...]:
+    """Describe the differences between two property bags, with secrets masked.
 
     Args:
-        reported: paths that a provider reported. Under each the deepest differences are shown; one under which
-            the bags do not differ is shown as a whole.
+        reported: paths that a provider reported. The deepest differences under each are described; a path without
+            a difference is described as a whole.
     """
     found = changed_paths(old.values, new.values)
     tops = {text.partition(".")[0].partition("[")[0] for text in reported}
     shown = [path for path in found if str(path[0]) in tops]
     covered = {str(path[0]) for path in shown}
     shown += [(top,) for top in sorted(tops - covered) if top]
-    return tuple(Change(write_path(path), _shown(old, path), _shown(new, path)) for path in sorted(shown, key=str))
+    return tuple(
+        PropertyChange(write_path(path), _shown(old, path), _shown(new, path)) for path in sorted(shown, key=str)
+    )
 
 
 def _shown(properties: Properties, path: PropertyPath) -> Any:
@@ -103,10 +104,10 @@ def _shown(properties: Properties, path: PropertyPath) -> Any:
     return SECRET_MASK if touched else value
 
 
-def summarise(steps: Iterable[Step]) -> dict[str, int]:
-    """How many resources each kind of outcome befell, `failed` and `recorded` among them.
+def summarise(steps: Iterable[ResourceStep]) -> dict[str, int]:
+    """Count resources by outcome, including `failed` and `recorded`.
 
-    And how many of them have properties that are recorded only, where there are any: `partly`.
+    `partly` counts those that have properties without effect on the laptop.
     """
     counts: Counter[str] = Counter()
     for step in steps:
@@ -114,7 +115,7 @@ def summarise(steps: Iterable[Step]) -> dict[str, int]:
             counts["partly"] += 1
         if step.error:
             counts["failed"] += 1
-        elif step.recorded and step.kind in (Kind.CREATE, Kind.REPLACE, Kind.UPDATE):
+        elif step.recorded and step.kind in (StepKind.CREATE, StepKind.REPLACE, StepKind.UPDATE):
             counts["recorded"] += 1
         else:
             counts[step.kind.value] += 1

@@ -1,25 +1,25 @@
-"""EKS Pod Identity associations. moto has none, so they are kept in a file that the small cluster's agent reads."""
+"""EKS Pod Identity associations. moto has none, so a file holds them; the cluster's credentials agent reads it."""
 
 from __future__ import annotations
 
 import hashlib
 
 from laptop.aws.pod_identity import Association, associate, associations, dissociate
-from laptop.aws.resources.row import Call, Row, Values
+from laptop.aws.resources.row import AwsCall, Row, Values
 
 
-def _create(call: Call) -> str:
-    # The same URN gives the same id, so an interrupted create is found again.
+def _create(call: AwsCall) -> str:
+    # The id derives from the URN, so an interrupted create is found again.
     association_id = "a-" + hashlib.sha256(call.urn.encode()).hexdigest()[:17]
     _associate(call, association_id)
     return association_id
 
 
-def _update(call: Call) -> None:
-    _associate(call, call.tracked)
+def _update(call: AwsCall) -> None:
+    _associate(call, call.id)
 
 
-def _associate(call: Call, association_id: str) -> None:
+def _associate(call: AwsCall, association_id: str) -> None:
     inputs = call.inputs
     associate(
         call.cloud.home,
@@ -28,25 +28,25 @@ def _associate(call: Call, association_id: str) -> None:
     )
 
 
-def _read(call: Call) -> Values | None:
+def _read(call: AwsCall) -> Values | None:
     cluster = call.inputs.get("clusterName", "")
     for found in associations(call.cloud.home, cluster):
-        if found.id == call.tracked:
+        if found.id == call.id:
             return {
                 "clusterName": cluster,
                 "namespace": found.namespace,
                 "serviceAccount": found.service_account,
                 "roleArn": found.role_arn,
-                "associationId": call.tracked,
+                "associationId": call.id,
                 "associationArn": (
-                    f"arn:aws:eks:{call.region}:{call.cloud.account}:podidentityassociation/{cluster}/{call.tracked}"
+                    f"arn:aws:eks:{call.region}:{call.cloud.account}:podidentityassociation/{cluster}/{call.id}"
                 ),
             }
     return None
 
 
-def _delete(call: Call) -> None:
-    dissociate(call.cloud.home, call.inputs.get("clusterName", ""), call.tracked)
+def _delete(call: AwsCall) -> None:
+    dissociate(call.cloud.home, call.inputs.get("clusterName", ""), call.id)
 
 
 ROWS = (
@@ -60,6 +60,6 @@ ROWS = (
         optional=("disableSessionTags", "tags", "region"),
         named_by=("clusterName", "namespace", "serviceAccount"),
         replaces=("clusterName", "namespace", "serviceAccount", "region"),
-        recorded="the emulator has no EKS Pod Identity; the small cluster's agent reads the association from a file",
+        recorded="moto has no EKS Pod Identity; the cluster's credentials agent reads the association from a file",
     ),
 )

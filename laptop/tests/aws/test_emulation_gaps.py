@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 
 from laptop.aws import images
 from laptop.aws.account import Account
-from laptop.aws.provider import AwsProvider
-from laptop.aws.recorded import RECORDED
+from laptop.aws.aws_provider import AwsProvider
+from laptop.aws.emulation_gaps import RECORDED
 from laptop.aws.table import TABLE
 
 from .lives import LIVES

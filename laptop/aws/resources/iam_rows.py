@@ -1,4 +1,4 @@
-"""Roles, policies and identity providers."""
+"""IAM roles, policies and identity providers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from laptop.aws.cloud import tolerating
-from laptop.aws.resources.row import AutoName, Call, Row, Values
+from laptop.aws.resources.row import AutoName, AwsCall, Row, Values, retag
 from laptop.aws.shapes import tag_list, tag_map
 
 _GONE = "NoSuchEntity"
@@ -15,16 +15,16 @@ _EXISTS = "EntityAlreadyExists"
 
 
 def text(document: Any) -> str:
-    """A policy document as text: Pulumi takes it as text or as a structure."""
+    """Return a policy document as text; Pulumi accepts text or a structure."""
     return document if isinstance(document, str) else json.dumps(document)
 
 
 def _document(answer: Any) -> str:
-    """A policy document as IAM answers it: quoted for a URL; botocore has read it already."""
+    """Return a policy document from an answer of IAM: URL-quoted text, or what botocore parsed from it."""
     return json.dumps(answer) if isinstance(answer, dict) else unquote(answer)
 
 
-def _create_role(call: Call) -> str:
+def _create_role(call: AwsCall) -> str:
     iam, inputs = call.client("iam"), call.inputs
     parameters = {
         "RoleName": inputs["name"],
@@ -45,7 +45,7 @@ def _create_role(call: Call) -> str:
 
 def _put_inline(iam: Any, role: str, old: list[Values], new: list[Values]) -> None:
     for policy in new:
-        if policy.get("policy"):  # an empty block means "none", and no policy
+        if policy.get("policy"):  # an empty block means no policy
             iam.put_role_policy(RoleName=role, PolicyName=policy["name"], PolicyDocument=text(policy["policy"]))
     kept = {policy.get("name") for policy in new}
     for policy in old:
@@ -54,10 +54,10 @@ def _put_inline(iam: Any, role: str, old: list[Values], new: list[Values]) -> No
                 iam.delete_role_policy(RoleName=role, PolicyName=policy["name"])
 
 
-def _read_role(call: Call) -> Values | None:
+def _read_role(call: AwsCall) -> Values | None:
     found: Values | None = None
     with tolerating(_GONE):
-        found = call.client("iam").get_role(RoleName=call.tracked)["Role"]
+        found = call.client("iam").get_role(RoleName=call.id)["Role"]
     if found is None:
         return None
     live = {
@@ -75,8 +75,8 @@ def _read_role(call: Call) -> Values | None:
     return {**live, "permissionsBoundary": boundary} if boundary else live
 
 
-def _update_role(call: Call) -> None:
-    iam, role, inputs = call.client("iam"), call.tracked, call.inputs
+def _update_role(call: AwsCall) -> None:
+    iam, role, inputs = call.client("iam"), call.id, call.inputs
     if call.changed("assumeRolePolicy"):
         iam.update_assume_role_policy(RoleName=role, PolicyDocument=text(inputs["assumeRolePolicy"]))
     if call.changed("description", "maxSessionDuration"):
@@ -91,24 +91,23 @@ def _update_role(call: Call) -> None:
         else:
             iam.delete_role_permissions_boundary(RoleName=role)
     if call.changed("inlinePolicies"):
-        _put_inline(iam, role, call.old.get("inlinePolicies") or [], inputs.get("inlinePolicies") or [])
+        _put_inline(iam, role, call.old_inputs.get("inlinePolicies") or [], inputs.get("inlinePolicies") or [])
     if call.changed("managedPolicyArns"):
-        old, new = set(call.old.get("managedPolicyArns") or []), set(inputs.get("managedPolicyArns") or [])
+        old, new = set(call.old_inputs.get("managedPolicyArns") or []), set(inputs.get("managedPolicyArns") or [])
         for arn in sorted(new - old):
             iam.attach_role_policy(RoleName=role, PolicyArn=arn)
         for arn in sorted(old - new):
             with tolerating(_GONE):
                 iam.detach_role_policy(RoleName=role, PolicyArn=arn)
-    if call.changed("tags"):
-        old_tags, tags = call.old.get("tags") or {}, inputs.get("tags") or {}
-        if tags:
-            iam.tag_role(RoleName=role, Tags=tag_list(tags))
-        if set(old_tags) - set(tags):
-            iam.untag_role(RoleName=role, TagKeys=sorted(set(old_tags) - set(tags)))
+    retag(
+        call,
+        lambda tags: iam.tag_role(RoleName=role, Tags=tag_list(tags)),
+        lambda keys: iam.untag_role(RoleName=role, TagKeys=keys),
+    )
 
 
-def _delete_role(call: Call) -> None:
-    iam, role = call.client("iam"), call.tracked
+def _delete_role(call: AwsCall) -> None:
+    iam, role = call.client("iam"), call.id
     with tolerating(_GONE):
         inline = [policy["name"] for policy in call.inputs.get("inlinePolicies") or [] if policy.get("name")]
         attached = list(call.inputs.get("managedPolicyArns") or [])
@@ -126,7 +125,7 @@ def _delete_role(call: Call) -> None:
         iam.delete_role(RoleName=role)
 
 
-def _put_role_policy(call: Call) -> str:
+def _put_role_policy(call: AwsCall) -> str:
     inputs = call.inputs
     call.client("iam").put_role_policy(
         RoleName=inputs["role"], PolicyName=inputs["name"], PolicyDocument=text(inputs["policy"])
@@ -134,12 +133,12 @@ def _put_role_policy(call: Call) -> str:
     return f"{inputs['role']}:{inputs['name']}"
 
 
-def _update_role_policy(call: Call) -> None:
+def _update_role_policy(call: AwsCall) -> None:
     _put_role_policy(call)
 
 
-def _read_role_policy(call: Call) -> Values | None:
-    role, _, name = call.tracked.partition(":")
+def _read_role_policy(call: AwsCall) -> Values | None:
+    role, _, name = call.id.partition(":")
     found: Values | None = None
     with tolerating(_GONE):
         found = call.client("iam").get_role_policy(RoleName=role, PolicyName=name)
@@ -148,13 +147,13 @@ def _read_role_policy(call: Call) -> Values | None:
     return {"role": role, "name": name, "policy": _document(found["PolicyDocument"])}
 
 
-def _delete_role_policy(call: Call) -> None:
-    role, _, name = call.tracked.partition(":")
+def _delete_role_policy(call: AwsCall) -> None:
+    role, _, name = call.id.partition(":")
     with tolerating(_GONE):
         call.client("iam").delete_role_policy(RoleName=role, PolicyName=name)
 
 
-def _create_policy(call: Call) -> str:
+def _create_policy(call: AwsCall) -> str:
     iam, inputs = call.client("iam"), call.inputs
     parameters = {
         "PolicyName": inputs["name"],
@@ -169,14 +168,14 @@ def _create_policy(call: Call) -> str:
     return arn
 
 
-def _read_policy(call: Call) -> Values | None:
+def _read_policy(call: AwsCall) -> Values | None:
     iam = call.client("iam")
     found: Values | None = None
     with tolerating(_GONE):
-        found = iam.get_policy(PolicyArn=call.tracked)["Policy"]
+        found = iam.get_policy(PolicyArn=call.id)["Policy"]
     if found is None:
         return None
-    version = iam.get_policy_version(PolicyArn=call.tracked, VersionId=found["DefaultVersionId"])
+    version = iam.get_policy_version(PolicyArn=call.id, VersionId=found["DefaultVersionId"])
     return {
         "arn": found["Arn"],
         "name": found["PolicyName"],
@@ -189,25 +188,24 @@ def _read_policy(call: Call) -> Values | None:
     }
 
 
-def _update_policy(call: Call) -> None:
-    iam, arn = call.client("iam"), call.tracked
+def _update_policy(call: AwsCall) -> None:
+    iam, arn = call.client("iam"), call.id
     if call.changed("policy"):
         versions = iam.list_policy_versions(PolicyArn=arn)["Versions"]
         stale = [version for version in versions if not version["IsDefaultVersion"]]
-        if len(versions) >= 5:  # IAM keeps five
+        if len(versions) >= 5:  # the maximum of IAM
             oldest = min(stale, key=lambda version: int(version["VersionId"][1:]))
             iam.delete_policy_version(PolicyArn=arn, VersionId=oldest["VersionId"])
         iam.create_policy_version(PolicyArn=arn, PolicyDocument=text(call.inputs["policy"]), SetAsDefault=True)
-    if call.changed("tags"):
-        old, new = call.old.get("tags") or {}, call.inputs.get("tags") or {}
-        if new:
-            iam.tag_policy(PolicyArn=arn, Tags=tag_list(new))
-        if set(old) - set(new):
-            iam.untag_policy(PolicyArn=arn, TagKeys=sorted(set(old) - set(new)))
+    retag(
+        call,
+        lambda tags: iam.tag_policy(PolicyArn=arn, Tags=tag_list(tags)),
+        lambda keys: iam.untag_policy(PolicyArn=arn, TagKeys=keys),
+    )
 
 
-def _delete_policy(call: Call) -> None:
-    iam, arn = call.client("iam"), call.tracked
+def _delete_policy(call: AwsCall) -> None:
+    iam, arn = call.client("iam"), call.id
     with tolerating(_GONE):
         for version in iam.list_policy_versions(PolicyArn=arn)["Versions"]:
             if not version["IsDefaultVersion"]:
@@ -215,36 +213,14 @@ def _delete_policy(call: Call) -> None:
         iam.delete_policy(PolicyArn=arn)
 
 
-def _attach(call: Call) -> str:
-    role, arn = call.inputs["role"], call.inputs["policyArn"]
-    call.client("iam").attach_role_policy(RoleName=role, PolicyArn=arn)
-    return f"{role}/{arn}"
-
-
-def _read_attachment(call: Call) -> Values | None:
-    role, _, arn = call.tracked.partition("/")
-    attached: list[Values] = []
-    with tolerating(_GONE):
-        attached = call.client("iam").list_attached_role_policies(RoleName=role)["AttachedPolicies"]
-    if arn not in [policy["PolicyArn"] for policy in attached]:
-        return None
-    return {"role": role, "policyArn": arn}
-
-
-def _detach(call: Call) -> None:
-    role, _, arn = call.tracked.partition("/")
-    with tolerating(_GONE):
-        call.client("iam").detach_role_policy(RoleName=role, PolicyArn=arn)
-
-
-def _create_oidc(call: Call) -> str:
+def _create_oidc(call: AwsCall) -> str:
     iam, inputs = call.client("iam"), call.inputs
     arn = f"arn:aws:iam::{call.cloud.account}:oidc-provider/{_host(inputs['url'])}"
     with tolerating(*((_EXISTS,) if call.resuming else ())):
         iam.create_open_id_connect_provider(
             Url=inputs["url"] if "//" in inputs["url"] else f"https://{inputs['url']}",
             ClientIDList=inputs["clientIdLists"],
-            # AWS finds the thumbprint by itself; moto needs one to be given.
+            # AWS computes the thumbprint; moto requires one.
             ThumbprintList=inputs.get("thumbprintLists") or ["0" * 40],
             Tags=tag_list(inputs.get("tags")),
         )
@@ -255,14 +231,14 @@ def _host(url: str) -> str:
     return url.partition("//")[2] or url
 
 
-def _read_oidc(call: Call) -> Values | None:
+def _read_oidc(call: AwsCall) -> Values | None:
     found: Values | None = None
     with tolerating(_GONE):
-        found = call.client("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=call.tracked)
+        found = call.client("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=call.id)
     if found is None:
         return None
     return {
-        "arn": call.tracked,
+        "arn": call.id,
         "url": call.inputs.get("url") or found["Url"],
         "clientIdLists": found["ClientIDList"],
         "thumbprintLists": call.inputs.get("thumbprintLists") or found["ThumbprintList"],
@@ -270,23 +246,22 @@ def _read_oidc(call: Call) -> Values | None:
     }
 
 
-def _update_oidc(call: Call) -> None:
-    iam, arn, inputs = call.client("iam"), call.tracked, call.inputs
+def _update_oidc(call: AwsCall) -> None:
+    iam, arn, inputs = call.client("iam"), call.id, call.inputs
     if call.changed("thumbprintLists") and inputs.get("thumbprintLists"):
         iam.update_open_id_connect_provider_thumbprint(
             OpenIDConnectProviderArn=arn, ThumbprintList=inputs["thumbprintLists"]
         )
-    if call.changed("tags"):
-        gone = set(call.old.get("tags") or {}) - set(inputs.get("tags") or {})
-        if inputs.get("tags"):
-            iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=arn, Tags=tag_list(inputs["tags"]))
-        if gone:
-            iam.untag_open_id_connect_provider(OpenIDConnectProviderArn=arn, TagKeys=sorted(gone))
+    retag(
+        call,
+        lambda tags: iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=arn, Tags=tag_list(tags)),
+        lambda keys: iam.untag_open_id_connect_provider(OpenIDConnectProviderArn=arn, TagKeys=keys),
+    )
 
 
-def _delete_oidc(call: Call) -> None:
+def _delete_oidc(call: AwsCall) -> None:
     with tolerating(_GONE):
-        call.client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=call.tracked)
+        call.client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=call.id)
 
 
 ROWS = (
@@ -346,15 +321,6 @@ ROWS = (
         policies=("policy",),
     ),
     Row(
-        "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
-        create=_attach,
-        read=_read_attachment,
-        delete=_detach,
-        required=("role", "policyArn"),
-        named_by=("role", "policyArn"),
-        replaces=("role", "policyArn"),
-    ),
-    Row(
         "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
         create=_create_oidc,
         read=_read_oidc,
@@ -363,7 +329,7 @@ ROWS = (
         required=("url", "clientIdLists"),
         optional=("thumbprintLists", "tags"),
         named_by=("url",),
-        replaces=("url", "clientIdLists"),  # on AWS a client id can be added in place; moto cannot
+        replaces=("url", "clientIdLists"),  # AWS can add a client id in place; moto cannot
         sets=("clientIdLists", "thumbprintLists"),
     ),
 )

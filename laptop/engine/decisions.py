@@ -1,4 +1,4 @@
-"""Decisions: which step a registration asks for, what must go before what. No effects here."""
+"""Decisions without effects: the step that a registration requires, and the order of steps."""
 
 from __future__ import annotations
 
@@ -6,35 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from laptop.engine.paths import covers, parse_path
 from laptop.engine.provider import Diff
+from laptop.engine.resource_steps import StepKind
 from laptop.engine.resources import ResourceState
-from laptop.engine.steps import Kind
-from laptop.engine.urns import AliasSpec, Urn
+from laptop.engine.urns import Urn
 from laptop.engine.values import Properties
 from pipelines.declarations.errors import MlopsError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the program asks for beside the inputs; each as in Pulumi's resource options.
+    """Resource options of a registration, as in Pulumi.
 
     Attributes:
-        delete_before_replace: None leaves it to the provider.
-        timeouts: create, update, delete → a duration such as `5m`. Kept for the policies; the local target
-            has nothing to wait for.
+        delete_before_replace: None leaves the choice to the provider.
     """
 
     protect: bool = False
     retain_on_delete: bool = False
     delete_before_replace: bool | None = None
     ignore_changes: tuple[str, ...] = ()
-    replace_on_changes: tuple[str, ...] = ()
-    replace_with: tuple[str, ...] = ()
     additional_secret_outputs: tuple[str, ...] = ()
-    import_id: str = ""
-    deleted_with: str = ""
-    timeouts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,12 +35,11 @@ class Registration:
 
     Attributes:
         custom: False for a component.
-        parent: URN, or empty.
-        inputs: resolved; in a preview some can be `UNKNOWN`.
+        parent: URN, or "".
+        inputs: resolved; some are `UNKNOWN` in a preview.
         dependencies: URNs, sorted.
         property_dependencies: input name → URNs, sorted.
-        provider: the reference `urn::id` of an explicit provider, or empty.
-        aliases: as given; see `urns.older_urns`.
+        provider: reference `urn::id` of an explicit provider, or "".
     """
 
     urn: str
@@ -58,7 +49,6 @@ class Registration:
     dependencies: tuple[str, ...] = ()
     property_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
     provider: str = ""
-    aliases: tuple[str | AliasSpec, ...] = ()
     options: Options = field(default_factory=Options)
 
     @property
@@ -70,72 +60,60 @@ class Registration:
         return Urn.parse(self.urn).name
 
     def needs(self) -> frozenset[str]:
-        """The URNs that must have succeeded before this can be carried out."""
+        """Return the URNs that must succeed before this registration can."""
         by_property = {urn for _, urns in self.property_dependencies for urn in urns}
-        others = {self.parent, self.provider.rpartition("::")[0], *self.options.replace_with}
+        others = {self.parent, self.provider.rpartition("::")[0]}
         return frozenset({*self.dependencies, *by_property, *others} - {"", self.urn})
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which step a registration asks for.
+    """The step that a registration requires.
 
     Attributes:
-        changed: the paths that differ.
-        replaces: those that force a replacement.
-        delete_first: the old copy goes before the new one comes.
+        changed: paths that differ.
+        replaces: changed paths that force a replacement.
+        delete_first: delete the old copy before creating the new one.
     """
 
-    kind: Kind
+    kind: StepKind
     changed: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     delete_first: bool = False
 
 
 def decide(
-    old: ResourceState | None,
-    options: Options,
-    diff: Diff | None,
-    *,
-    replaced: frozenset[str] = frozenset(),
-    unfinished_update: bool = False,
+    old: ResourceState | None, options: Options, diff: Diff | None, *, unfinished_update: bool = False
 ) -> Decision:
-    """The step that takes `old` to what is registered.
+    """Choose the step that takes `old` to the registered resource.
 
     Args:
-        old: the resource as it is known; None when it is not.
-        diff: the provider's comparison; None when there is nothing to compare.
-        replaced: URNs that this run has replaced, for `replace_with`.
-        unfinished_update: an update of it was begun and not known to have ended.
+        old: the resource in the state, or None.
+        diff: the provider's comparison; None if there is nothing to compare.
+        unfinished_update: an earlier update of it may not have ended.
 
     Raises:
         MlopsError: the resource is protected and would be replaced.
     """
     if old is None or old.external:
-        return Decision(Kind.IMPORT if options.import_id else Kind.CREATE)
-    changed = diff.changed if diff is not None else ()
-    patterns = [parse_path(text) for text in options.replace_on_changes]
-    asked = [text for text in changed if any(covers(pattern, parse_path(text)) for pattern in patterns)]
-    replaces = tuple(dict.fromkeys([*(diff.replace if diff is not None else ()), *asked]))
-    followed = sorted(replaced & set(options.replace_with))
-    if replaces or followed:
+        return Decision(StepKind.CREATE)
+    changed, replaces = (diff.changed, diff.replace) if diff is not None else ((), ())
+    if diff is not None and replaces:
         if old.protect:
-            reason = f"a change of {', '.join(f'`{path}`' for path in replaces)}" if replaces else "replace_with"
+            reason = ", ".join(f"`{path}`" for path in replaces)
             raise MlopsError(
-                f"{old.urn} is protected and would be replaced because of {reason}",
+                f"{old.urn} is protected and would be replaced because of a change of {reason}",
                 fix="undo the change; or set protect=False, apply that, and then make the change.",
             )
         first = options.delete_before_replace
-        if first is None:
-            first = diff is not None and diff.delete_before_replace
-        return Decision(Kind.REPLACE, changed, replaces or tuple(followed), first)
+        return Decision(StepKind.REPLACE, changed, replaces, diff.delete_before_replace if first is None else first)
     if changed or unfinished_update:
-        return Decision(Kind.UPDATE, changed)
-    return Decision(Kind.SAME)
+        return Decision(StepKind.UPDATE, changed)
+    return Decision(StepKind.SAME)
 
 
 def refuse_deletion(known: ResourceState) -> None:
-    """Raises MlopsError when a resource is protected and would be deleted."""
+    """Raise MlopsError if a resource is protected and would be deleted."""
     if known.protect:
         raise MlopsError(
             f"{known.urn} is protected and would be deleted",
@@ -148,13 +126,13 @@ def dependents_to_replace(
     resources: Mapping[str, ResourceState],
     must_follow: Callable[[ResourceState, frozenset[str]], bool],
 ) -> list[ResourceState]:
-    """The resources that have to be deleted before `urn` is, dependents first, without `urn` itself.
+    """Return the resources to delete before `urn`, dependents first, without `urn` itself.
 
-    As in Pulumi: a dependent goes when one of its properties comes from a resource that goes, and a change of
-    that property would replace it; what only waits for it by `depends_on` stays.
+    As in Pulumi, a dependent is deleted if one of its properties comes from a deleted resource and a change of that
+    property would replace it. A plain `depends_on` does not delete the dependent.
 
     Args:
-        must_follow: whether a change of those top-level inputs would replace that resource.
+        must_follow: returns True if a change of the given top-level inputs would replace the given resource.
     """
     going = {urn}
     found: list[ResourceState] = []
@@ -171,7 +149,7 @@ def dependents_to_replace(
 
 
 def in_creation_order(resources: Mapping[str, ResourceState]) -> list[ResourceState]:
-    """The resources, each after all that it needs. A circle, which only a damaged state has, is cut."""
+    """Sort resources so each comes after its dependencies. A cycle, possible only in a damaged state, is cut."""
     ordered: dict[str, ResourceState] = {}
     visited: set[str] = set()
     for start in resources:
@@ -188,7 +166,7 @@ def in_creation_order(resources: Mapping[str, ResourceState]) -> list[ResourceSt
 
 
 def deletion_waits(going: Iterable[ResourceState]) -> dict[tuple[str, str], frozenset[tuple[str, str]]]:
-    """For each that goes (by URN and id), those that must be gone before it."""
+    """Map each resource to delete (by URN and id) to those that must be deleted before it."""
     going = list(going)
     by_urn: dict[str, list[tuple[str, str]]] = {}
     for known in going:
@@ -202,7 +180,7 @@ def deletion_waits(going: Iterable[ResourceState]) -> dict[tuple[str, str], froz
 
 
 def without_unknowns(inputs: dict[str, Any], unknown: Iterable[str], old: dict[str, Any]) -> dict[str, Any]:
-    """Inputs a provider can check although some are not known yet: those keep their old value, or are left out."""
+    """Replace unknown inputs by their old value, or drop them, so a provider can check the rest."""
     unknown = set(unknown)
     known = {key: value for key, value in inputs.items() if key not in unknown}
     return {**known, **{key: old[key] for key in unknown if key in old}}

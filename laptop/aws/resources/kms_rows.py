@@ -6,10 +6,10 @@ import hashlib
 from typing import Any
 
 from laptop.aws.cloud import tolerating
-from laptop.aws.resources.row import AutoName, Call, Row, Values
+from laptop.aws.resources.row import AutoName, AwsCall, Row, Values, retag
 from laptop.aws.shapes import tag_list, tag_map
 
-# A key has no name to be found again by, so a create leaves this tag behind.
+# A key has no name, so this tag is how an interrupted create is found again.
 _MARK = "mlops:resource"
 
 
@@ -17,7 +17,7 @@ def _mark(urn: str) -> str:
     return hashlib.sha256(urn.encode()).hexdigest()
 
 
-def _create_key(call: Call) -> str:
+def _create_key(call: AwsCall) -> str:
     kms, inputs = call.client("kms"), call.inputs
     key_id = _left_behind(kms, _mark(call.urn)) if call.resuming else None
     if key_id is None:
@@ -49,21 +49,21 @@ def _left_behind(kms: Any, mark: str) -> str | None:
 def _set_rotation(kms: Any, key_id: str, inputs: Values) -> None:
     if inputs["enableKeyRotation"]:
         kms.enable_key_rotation(KeyId=key_id)
-    elif inputs["customerMasterKeySpec"] == "SYMMETRIC_DEFAULT":  # the only kind that can rotate
+    elif inputs["customerMasterKeySpec"] == "SYMMETRIC_DEFAULT":  # the only spec that can rotate
         kms.disable_key_rotation(KeyId=key_id)
 
 
 def _alive(kms: Any, key_id: str) -> Values | None:
-    """The key's metadata, None when it is gone or waiting to be deleted."""
+    """Return the key's metadata; None if it is gone or its deletion is scheduled."""
     found: Values | None = None
     with tolerating("NotFoundException"):
         found = kms.describe_key(KeyId=key_id)["KeyMetadata"]
     return None if found is None or found["KeyState"] == "PendingDeletion" else found
 
 
-def _read_key(call: Call) -> Values | None:
+def _read_key(call: AwsCall) -> Values | None:
     kms = call.client("kms")
-    found = _alive(kms, call.tracked)
+    found = _alive(kms, call.id)
     if found is None:
         return None
     key_id = found["KeyId"]
@@ -85,8 +85,8 @@ def _read_key(call: Call) -> Values | None:
     }
 
 
-def _update_key(call: Call) -> None:
-    kms, key_id, inputs = call.client("kms"), call.tracked, call.inputs
+def _update_key(call: AwsCall) -> None:
+    kms, key_id, inputs = call.client("kms"), call.id, call.inputs
     if call.changed("description"):
         kms.update_key_description(KeyId=key_id, Description=inputs.get("description") or "")
     if call.changed("policy") and inputs.get("policy"):
@@ -95,38 +95,37 @@ def _update_key(call: Call) -> None:
         _set_rotation(kms, key_id, inputs)
     if call.changed("isEnabled"):
         (kms.enable_key if inputs["isEnabled"] else kms.disable_key)(KeyId=key_id)
-    if call.changed("tags"):
-        old, new = call.old.get("tags") or {}, inputs.get("tags") or {}
-        if new:
-            kms.tag_resource(KeyId=key_id, Tags=tag_list(new, "TagKey", "TagValue"))
-        if set(old) - set(new):
-            kms.untag_resource(KeyId=key_id, TagKeys=sorted(set(old) - set(new)))
+    retag(
+        call,
+        lambda tags: kms.tag_resource(KeyId=key_id, Tags=tag_list(tags, "TagKey", "TagValue")),
+        lambda keys: kms.untag_resource(KeyId=key_id, TagKeys=keys),
+    )
 
 
-def _delete_key(call: Call) -> None:
-    if _alive(call.client("kms"), call.tracked) is not None:
+def _delete_key(call: AwsCall) -> None:
+    if _alive(call.client("kms"), call.id) is not None:
         call.client("kms").schedule_key_deletion(
-            KeyId=call.tracked, PendingWindowInDays=int(call.inputs.get("deletionWindowInDays") or 30)
+            KeyId=call.id, PendingWindowInDays=int(call.inputs.get("deletionWindowInDays") or 30)
         )
 
 
-def _create_alias(call: Call) -> str:
+def _create_alias(call: AwsCall) -> str:
     kms, inputs = call.client("kms"), call.inputs
     with tolerating(*(("AlreadyExistsException",) if call.resuming else ())):
         kms.create_alias(AliasName=inputs["name"], TargetKeyId=inputs["targetKeyId"])
     return str(inputs["name"])
 
 
-def _read_alias(call: Call) -> Values | None:
+def _read_alias(call: AwsCall) -> Values | None:
     kms = call.client("kms")
     for page in kms.get_paginator("list_aliases").paginate():
         for alias in page["Aliases"]:
-            if alias["AliasName"] == call.tracked and alias.get("TargetKeyId"):
+            if alias["AliasName"] == call.id and alias.get("TargetKeyId"):
                 key_id = alias["TargetKeyId"]
                 key_arn = f"arn:aws:kms:{call.region}:{call.cloud.account}:key/{key_id}"
                 given = str(call.inputs.get("targetKeyId") or "")
                 return {
-                    "name": call.tracked,
+                    "name": call.id,
                     "arn": alias["AliasArn"],
                     "targetKeyArn": key_arn,
                     "targetKeyId": given if given in (key_id, key_arn) else key_id,
@@ -134,13 +133,13 @@ def _read_alias(call: Call) -> Values | None:
     return None
 
 
-def _update_alias(call: Call) -> None:
-    call.client("kms").update_alias(AliasName=call.tracked, TargetKeyId=call.inputs["targetKeyId"])
+def _update_alias(call: AwsCall) -> None:
+    call.client("kms").update_alias(AliasName=call.id, TargetKeyId=call.inputs["targetKeyId"])
 
 
-def _delete_alias(call: Call) -> None:
+def _delete_alias(call: AwsCall) -> None:
     with tolerating("NotFoundException"):
-        call.client("kms").delete_alias(AliasName=call.tracked)
+        call.client("kms").delete_alias(AliasName=call.id)
 
 
 ROWS = (

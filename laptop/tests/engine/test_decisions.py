@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.engine.plan import (
+from laptop.engine.decisions import (
     Decision,
     Options,
     decide,
@@ -14,7 +14,7 @@ from laptop.engine.plan import (
 )
 from laptop.engine.provider import Diff
 from laptop.engine.resources import ResourceState
-from laptop.engine.steps import Kind
+from laptop.engine.resource_steps import Kind
 from pipelines.declarations.errors import MlopsError
 
 

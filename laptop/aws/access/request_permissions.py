@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from laptop.aws.access import s3
-from laptop.aws.access.kms import kms_needs
+from laptop.aws.access.kms_permissions import kms_needs
 from laptop.aws.access.policy import Need
 from laptop.aws.access.principals import ACCOUNT, role_named, tags_of, trust_of
 from laptop.aws.access.request import Request

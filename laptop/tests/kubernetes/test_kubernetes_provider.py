@@ -14,7 +14,7 @@ from laptop.engine.provider import Created, Provider
 from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import UNKNOWN, Properties
-from laptop.kubernetes.provider import KubernetesProvider
+from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, new_namespace, phase, rollout
 from pipelines.declarations.errors import MlopsError
 

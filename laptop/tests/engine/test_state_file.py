@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from laptop.engine.ledger import Ledger
+from laptop.engine.journal import Ledger
 from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.sealing import KEY_FILE, Seal
-from laptop.engine.state import load, state_path
+from laptop.engine.state_file import load, state_path
 from laptop.engine.values import Properties
 from pipelines.declarations import files
 from pipelines.declarations.errors import MlopsError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from laptop.aws.access.kms import key_need
+from laptop.aws.access.kms_permissions import key_need
 from laptop.aws.access.policy import Document, Need, parse
 from laptop.aws.access.principals import ACCOUNT, PARTITION
 from laptop.aws.access.request import Request

@@ -1,8 +1,8 @@
-"""The state of a stack while a run changes it.
+"""Journal: the state of a stack while a run changes it.
 
-The file is replaced as a whole (temporary file, fsync, rename) before and after each step: a step is noted as
-pending before the provider is called, so that a run that dies at any moment can be taken up again. Steps run at
-once, so a write carries all changes that came in while the write before it was under way.
+Each step is noted as pending before the provider is called, so a run that dies at any moment can be resumed. The
+file is replaced atomically (temporary file, fsync, rename). Steps run in parallel, so one write carries all changes
+that arrived during the write before it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import TypeVar
 
 from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.sealing import Seal
-from laptop.engine.state import Encoder
+from laptop.engine.state_file import Encoder
 from pipelines.declarations import files
 from pipelines.declarations.errors import MlopsError
 
 T = TypeVar("T")
 
 
-class Ledger:
-    """The contents of a stack in memory, and in its file when it has one.
+class Journal:
+    """Contents of a stack in memory, and in a file if there is one.
 
     Args:
-        contents: taken over, not copied.
-        path: the file; None keeps everything in memory, as a preview does.
-        seal: what secrets are sealed with; needed with a path.
+        contents: used as is, not copied.
+        path: state file; None keeps everything in memory, as a preview does.
+        seal: encrypts secrets; required with a path.
     """
 
     def __init__(self, contents: Contents, path: Path | None = None, seal: Seal | None = None) -> None:
@@ -40,7 +40,7 @@ class Ledger:
         self._writing = threading.Lock()
 
     def change(self, mutate: Callable[[Contents], None]) -> None:
-        """Changes the contents, and returns when the change is safely in the file."""
+        """Change the contents. Returns once the change is in the file."""
         with self._lock:
             mutate(self.contents)
             self.changes += 1
@@ -56,22 +56,22 @@ class Ledger:
             self._written = reached
 
     def known(self, urn: str) -> ResourceState | None:
-        """The resource with a URN, if there is one."""
+        """Return the resource with a URN, if there is one."""
         with self._lock:
             return self.contents.resources.get(urn)
 
     def pending(self) -> dict[tuple[str, str, str], Pending]:
-        """The steps that were begun and are not known to have ended."""
+        """Return the steps that began and are not known to have ended."""
         with self._lock:
             return dict(self.contents.pending)
 
     def is_doomed(self, known: ResourceState) -> bool:
-        """Whether this is the replaced copy of a resource."""
+        """Return True for the replaced copy of a resource."""
         with self._lock:
             return self.contents.doomed.get((known.urn, known.id)) is known
 
     def put(self, new: ResourceState) -> None:
-        """Keeps a resource as it is now."""
+        """Store a resource."""
 
         def mutate(contents: Contents) -> None:
             contents.resources[new.urn] = new
@@ -79,20 +79,20 @@ class Ledger:
         self.change(mutate)
 
     def created(self, new: ResourceState, old: ResourceState | None) -> None:
-        """Keeps a new resource; the copy that it replaces is to be deleted at the end."""
+        """Store a new resource, and mark the copy that it replaces for deletion."""
 
         def mutate(contents: Contents) -> None:
             contents.pending.pop(("create", new.urn, ""), None)
             contents.pending.pop(("update", new.urn, ""), None)
             contents.resources[new.urn] = new
-            # The same id is the same thing: it was taken over, and must not be deleted under the new one.
+            # The same id means that the resource was adopted: deleting the old copy would delete the new one.
             if old is not None and not old.external and (old.id != new.id or not new.id):
                 contents.doomed[(old.urn, old.id)] = old
 
         self.change(mutate)
 
     def updated(self, new: ResourceState) -> None:
-        """Keeps a resource as an update left it."""
+        """Store a resource after an update."""
 
         def mutate(contents: Contents) -> None:
             contents.pending.pop(("update", new.urn, ""), None)
@@ -101,7 +101,7 @@ class Ledger:
         self.change(mutate)
 
     def drop(self, known: ResourceState) -> None:
-        """Forgets a resource, or the replaced copy of one, and what was begun on it."""
+        """Forget a resource, or the replaced copy of one, with its pending steps."""
 
         def mutate(contents: Contents) -> None:
             for key in [Pending("delete", known).key, ("update", known.urn, "")]:
@@ -114,18 +114,18 @@ class Ledger:
         self.change(mutate)
 
     def forget(self, pending: Pending) -> None:
-        """Takes back the note that a step was begun."""
+        """Remove the note that a step began."""
 
         def mutate(contents: Contents) -> None:
             contents.pending.pop(pending.key, None)
 
         self.change(mutate)
 
-    def ask(self, pending: Pending, action: Callable[[], T], *, keep: bool = False) -> T:
-        """Calls a provider with the step noted as begun, so that a crash from here on is known of.
+    def attempt(self, pending: Pending, action: Callable[[], T], *, keep: bool = False) -> T:
+        """Call a provider with the step noted as pending, so a crash leaves a trace.
 
-        The note stays after any failure but an `MlopsError`, which says that nothing was done; with `keep` after
-        that too.
+        An `MlopsError` means that nothing was done, so it removes the note unless `keep` is set. Any other failure
+        leaves the note.
         """
 
         def mutate(contents: Contents) -> None:

@@ -1,4 +1,4 @@
-"""Buckets, and the settings of a bucket."""
+"""S3 buckets and their settings."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from laptop.aws.cloud import code_of, tolerating
-from laptop.aws.resources.row import AutoName, Call, Row, Values
+from laptop.aws.resources.row import AutoName, AwsCall, Row, Values
 from laptop.aws.shapes import tag_list, tag_map, to_aws, to_pulumi
 from pipelines.declarations.errors import MlopsError
 
 _GONE = ("NoSuchBucket", "404", "NotFound")
 
 
-def _create_bucket(call: Call) -> str:
+def _create_bucket(call: AwsCall) -> str:
     s3, name = call.client("s3"), call.inputs["bucket"]
     parameters: dict[str, Any] = {"Bucket": name}
     if call.region != "us-east-1":
@@ -22,8 +22,8 @@ def _create_bucket(call: Call) -> str:
     if call.inputs["objectLockEnabled"]:
         parameters["ObjectLockEnabledForBucket"] = True
     if not call.resuming and _bucket_exists(s3, name):
-        # In us-east-1 S3 answers a second create of one's own bucket as if it had made it.
-        raise MlopsError(f"the bucket `{name}` exists already", fix="choose another name, or import the bucket.")
+        # In us-east-1 a second create of an own bucket succeeds.
+        raise MlopsError(f"the bucket `{name}` already exists", fix="choose another name, or delete the bucket.")
     with tolerating("BucketAlreadyOwnedByYou"):
         s3.create_bucket(**parameters)
     if call.inputs.get("tags"):
@@ -43,8 +43,8 @@ def _bucket_exists(s3: Any, name: str) -> bool:
     return True
 
 
-def _read_bucket(call: Call) -> Values | None:
-    s3, name = call.client("s3"), call.tracked
+def _read_bucket(call: AwsCall) -> Values | None:
+    s3, name = call.client("s3"), call.id
     if not _bucket_exists(s3, name):
         return None
     with_tags: Values = {}
@@ -60,22 +60,22 @@ def _read_bucket(call: Call) -> Values | None:
     }
 
 
-def _update_bucket(call: Call) -> None:
+def _update_bucket(call: AwsCall) -> None:
     if not call.changed("tags"):
         return
-    s3, name = call.client("s3"), call.tracked
+    s3, name = call.client("s3"), call.id
     if call.inputs.get("tags"):
         s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tag_list(call.inputs["tags"])})
     else:
         s3.delete_bucket_tagging(Bucket=name)
 
 
-def _delete_bucket(call: Call) -> None:
+def _delete_bucket(call: AwsCall) -> None:
     s3 = call.client("s3")
     with tolerating(*_GONE):
         if call.inputs.get("forceDestroy"):
-            _empty(s3, call.tracked, locked=bool(call.inputs.get("objectLockEnabled")))
-        s3.delete_bucket(Bucket=call.tracked)
+            _empty(s3, call.id, locked=bool(call.inputs.get("objectLockEnabled")))
+        s3.delete_bucket(Bucket=call.id)
 
 
 def _empty(s3: Any, bucket: str, *, locked: bool) -> None:
@@ -92,13 +92,12 @@ def _empty(s3: Any, bucket: str, *, locked: bool) -> None:
             first = answer["Errors"][0]
             raise MlopsError(
                 f"the bucket `{bucket}` cannot be emptied: {first.get('Key')}: {first.get('Message')}",
-                fix="wait until the objects' retention has ended; nobody can delete them before.",
+                fix="wait until the retention of its objects has ended.",
             )
 
 
 _BUCKET = Row(
     "aws:s3/bucket:Bucket",
-    also=("aws:s3/bucketV2:BucketV2",),
     create=_create_bucket,
     read=_read_bucket,
     update=_update_bucket,
@@ -122,24 +121,23 @@ def _setting(
     inside: str = "",
     cleared_by: str | Values = "",
     required: bool = True,
-    also: bool = False,
     defaults: Values | None = None,
 ) -> Row:
-    """A row for a setting of a bucket that one call puts and one gets.
+    """Build the row of a bucket setting with one operation to put and one to get it.
 
     Args:
         name: `BucketVersioning`.
-        put: the operation that sets it (`PutBucketVersioning`).
-        get: the operation that reads it.
-        parameter: the parameter of `put`, and the member of `get`'s answer, that holds the setting.
-        properties: the inputs that make up the setting. With one and `inside` empty, the input is the setting.
-        missing: error codes that say the bucket has no such setting.
-        inside: the member of the setting that the only property is put in (`Rules`).
-        cleared_by: the operation that removes the setting, or the setting that means "none".
-        also: whether the type has a `V2` spelling.
+        put: operation that sets it (`PutBucketVersioning`).
+        get: operation that reads it.
+        parameter: parameter of `put`, and member of `get`'s answer, that holds the setting.
+        properties: inputs that make up the setting. If there is one and `inside` is "", the input is the setting.
+        missing: error codes for a bucket without the setting.
+        inside: member of the setting that holds the first property (`Rules`).
+        cleared_by: operation that removes the setting, or the setting that means "none".
+        required: the properties must be given.
     """
 
-    def setting(call: Call) -> Any:
+    def setting(call: AwsCall) -> Any:
         given = {key: call.inputs[key] for key in properties if call.inputs.get(key) is not None}
         if inside:
             given = {inside: call.inputs[properties[0]]} | {
@@ -149,19 +147,19 @@ def _setting(
             given = call.inputs[properties[0]]
         return to_aws(given, call.cloud.shape("s3", put).members[parameter], name)
 
-    def apply(call: Call) -> str:
+    def apply(call: AwsCall) -> str:
         method = getattr(call.client("s3"), _snake(put))
         method(Bucket=call.inputs["bucket"], **{parameter: setting(call)})
         return str(call.inputs["bucket"])
 
-    def change(call: Call) -> None:
+    def change(call: AwsCall) -> None:
         apply(call)
 
-    def read(call: Call) -> Values | None:
+    def read(call: AwsCall) -> Values | None:
         from botocore.exceptions import ClientError
 
         try:
-            answer = getattr(call.client("s3"), _snake(get))(Bucket=call.tracked)
+            answer = getattr(call.client("s3"), _snake(get))(Bucket=call.id)
         except ClientError as error:
             if code_of(error) in (*_GONE, *missing):
                 return None
@@ -170,8 +168,8 @@ def _setting(
         found = answer.get(parameter, answer if parameter not in answer else {})
         if not found:
             return None
-        # A given property that the answer lacks is gone.
-        live: Values = {"bucket": call.tracked, **{key: None for key in properties if key in call.inputs}}
+        # A property that the answer lacks is gone.
+        live: Values = {"bucket": call.id, **{key: None for key in properties if key in call.inputs}}
         if inside:
             live[properties[0]] = to_pulumi(found.get(inside, []), call.inputs.get(properties[0]))
             found = {key: value for key, value in found.items() if key != inside}
@@ -182,19 +180,18 @@ def _setting(
             live |= to_pulumi(found, {key: call.inputs.get(key) for key in properties})
         return live
 
-    def clear(call: Call) -> None:
+    def clear(call: AwsCall) -> None:
         s3 = call.client("s3")
         with tolerating(*_GONE, *missing, "InvalidBucketState"):
             if isinstance(cleared_by, str):
                 if cleared_by:
-                    getattr(s3, _snake(cleared_by))(Bucket=call.tracked)
+                    getattr(s3, _snake(cleared_by))(Bucket=call.id)
             else:
-                getattr(s3, _snake(put))(Bucket=call.tracked, **{parameter: cleared_by})
+                getattr(s3, _snake(put))(Bucket=call.id, **{parameter: cleared_by})
 
     token = name[0].lower() + name[1:]
     return Row(
         f"aws:s3/{token}:{name}",
-        also=(f"aws:s3/{token}V2:{name}V2",) if also else (),
         create=apply,
         read=read,
         update=change,
@@ -221,7 +218,6 @@ _SETTINGS = (
         "VersioningConfiguration",
         ("versioningConfiguration",),
         cleared_by={"Status": "Suspended"},
-        also=True,
     ),
     _setting(
         "BucketServerSideEncryptionConfiguration",
@@ -232,7 +228,6 @@ _SETTINGS = (
         inside="Rules",
         missing=("ServerSideEncryptionConfigurationNotFoundError",),
         cleared_by="DeleteBucketEncryption",
-        also=True,
     ),
     _setting(
         "BucketPublicAccessBlock",
@@ -269,7 +264,6 @@ _SETTINGS = (
         inside="Rules",
         missing=("NoSuchLifecycleConfiguration",),
         cleared_by="DeleteBucketLifecycle",
-        also=True,
     ),
     _setting(
         "BucketObjectLockConfiguration",
@@ -280,36 +274,35 @@ _SETTINGS = (
         missing=("ObjectLockConfigurationNotFoundError",),
         cleared_by={"ObjectLockEnabled": "Enabled"},
         required=False,
-        also=True,
         defaults={"objectLockEnabled": "Enabled"},
     ),
 )
 
 
-def _put_policy(call: Call) -> str:
+def _put_policy(call: AwsCall) -> str:
     policy = call.inputs["policy"]
     text = policy if isinstance(policy, str) else json.dumps(policy)
     call.client("s3").put_bucket_policy(Bucket=call.inputs["bucket"], Policy=text)
     return str(call.inputs["bucket"])
 
 
-def _change(create: Callable[[Call], str]) -> Callable[[Call], None]:
-    def change(call: Call) -> None:
+def _change(create: Callable[[AwsCall], str]) -> Callable[[AwsCall], None]:
+    def change(call: AwsCall) -> None:
         create(call)
 
     return change
 
 
-def _read_policy(call: Call) -> Values | None:
+def _read_policy(call: AwsCall) -> Values | None:
     with tolerating(*_GONE, "NoSuchBucketPolicy"):
-        answer = call.client("s3").get_bucket_policy(Bucket=call.tracked)
-        return {"bucket": call.tracked, "policy": answer["Policy"]}
+        answer = call.client("s3").get_bucket_policy(Bucket=call.id)
+        return {"bucket": call.id, "policy": answer["Policy"]}
     return None
 
 
-def _delete_policy(call: Call) -> None:
+def _delete_policy(call: AwsCall) -> None:
     with tolerating(*_GONE, "NoSuchBucketPolicy"):
-        call.client("s3").delete_bucket_policy(Bucket=call.tracked)
+        call.client("s3").delete_bucket_policy(Bucket=call.id)
 
 
 _POLICY = Row(
@@ -327,7 +320,7 @@ _POLICY = Row(
 )
 
 
-def _put_logging(call: Call) -> str:
+def _put_logging(call: AwsCall) -> str:
     names = ("targetBucket", "targetPrefix", "targetObjectKeyFormat", "targetGrants")
     given = {name: call.inputs[name] for name in names if call.inputs.get(name) is not None}
     shape = call.cloud.shape("s3", "PutBucketLogging").members["BucketLoggingStatus"].members["LoggingEnabled"]
@@ -338,27 +331,26 @@ def _put_logging(call: Call) -> str:
     return str(call.inputs["bucket"])
 
 
-def _read_logging(call: Call) -> Values | None:
+def _read_logging(call: AwsCall) -> Values | None:
     found: Values | None = None
     with tolerating(*_GONE):
-        live = call.client("s3").get_bucket_logging(Bucket=call.tracked).get("LoggingEnabled")
+        live = call.client("s3").get_bucket_logging(Bucket=call.id).get("LoggingEnabled")
         if live:
             found = {
-                "bucket": call.tracked,
+                "bucket": call.id,
                 "targetBucket": live["TargetBucket"],
                 "targetPrefix": live.get("TargetPrefix", ""),
             }
     return found
 
 
-def _delete_logging(call: Call) -> None:
+def _delete_logging(call: AwsCall) -> None:
     with tolerating(*_GONE):
-        call.client("s3").put_bucket_logging(Bucket=call.tracked, BucketLoggingStatus={})
+        call.client("s3").put_bucket_logging(Bucket=call.id, BucketLoggingStatus={})
 
 
 _LOGGING = Row(
     "aws:s3/bucketLogging:BucketLogging",
-    also=("aws:s3/bucketLoggingV2:BucketLoggingV2",),
     create=_put_logging,
     read=_read_logging,
     update=_change(_put_logging),
@@ -376,7 +368,7 @@ _NOTIFIES = {
 }
 
 
-def _put_notification(call: Call) -> str:
+def _put_notification(call: AwsCall) -> str:
     configuration: dict[str, Any] = {}
     if call.inputs.get("eventbridge"):
         configuration["EventBridgeConfiguration"] = {}
@@ -403,11 +395,11 @@ def _notify(item: Values, ours: str, aws: str) -> Values:
     return {**found, "Filter": {"Key": {"FilterRules": rules}}} if rules else found
 
 
-def _read_notification(call: Call) -> Values | None:
+def _read_notification(call: AwsCall) -> Values | None:
     live: Values | None = None
     with tolerating(*_GONE):
-        answer = call.client("s3").get_bucket_notification_configuration(Bucket=call.tracked)
-        live = {"bucket": call.tracked}
+        answer = call.client("s3").get_bucket_notification_configuration(Bucket=call.id)
+        live = {"bucket": call.id}
         for name, (member, ours, aws) in _NOTIFIES.items():
             if name in call.inputs:
                 live[name] = [
@@ -431,9 +423,9 @@ def _notified(item: Values, ours: str, aws: str, like: Values) -> Values:
     return {key: value for key, value in found.items() if key in like}
 
 
-def _delete_notification(call: Call) -> None:
+def _delete_notification(call: AwsCall) -> None:
     with tolerating(*_GONE):
-        call.client("s3").put_bucket_notification_configuration(Bucket=call.tracked, NotificationConfiguration={})
+        call.client("s3").put_bucket_notification_configuration(Bucket=call.id, NotificationConfiguration={})
 
 
 _NOTIFICATION = Row(

@@ -14,8 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from laptop.aws import images
-from laptop.aws.images import Context
-from laptop.aws.provider import AwsProvider
+from laptop.aws.image_content import Context
+from laptop.aws.aws_provider import AwsProvider
 from pipelines.declarations.errors import MlopsError
 
 

@@ -20,7 +20,7 @@ from laptop.engine.values import UNKNOWN, has_unknown
 from laptop.kubernetes import sameness
 from laptop.kubernetes.client import ApiError, Client
 from laptop.kubernetes.readiness import SKIP, needs_pods, waiting_for
-from laptop.kubernetes.tokens import kind_of_token
+from laptop.kubernetes.type_tokens import kind_of_token
 from pipelines.declarations.errors import MlopsError
 
 AUTONAMED = "pulumi.com/autonamed"

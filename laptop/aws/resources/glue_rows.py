@@ -1,13 +1,14 @@
-"""Catalogue databases and tables. An Iceberg table gets its first metadata file here, as Glue writes it on AWS."""
+"""Glue databases and tables. An Iceberg table gets its first metadata file here, as from Glue on AWS."""
 
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from laptop.aws.cloud import tolerating
-from laptop.aws.resources.row import AutoName, Call, Row, Values
+from laptop.aws.resources.row import AutoName, AwsCall, Row, Values, retag
 from laptop.aws.shapes import to_aws, to_pulumi
 from pipelines.declarations.errors import MlopsError
 
@@ -28,12 +29,12 @@ _TABLE = (
 )
 
 
-def _input(call: Call, names: tuple[str, ...], operation: str, member: str) -> Any:
+def _input(call: AwsCall, names: tuple[str, ...], operation: str, member: str) -> Any:
     given = {name: call.inputs[name] for name in names if call.inputs.get(name) is not None}
     return to_aws(given, call.cloud.shape("glue", operation).members[member], member)
 
 
-def _create_database(call: Call) -> str:
+def _create_database(call: AwsCall) -> str:
     with tolerating(*((_EXISTS,) if call.resuming else ())):
         call.client("glue").create_database(
             DatabaseInput=_input(call, _DATABASE, "CreateDatabase", "DatabaseInput"),
@@ -42,8 +43,8 @@ def _create_database(call: Call) -> str:
     return f"{call.cloud.account}:{call.inputs['name']}"
 
 
-def _read_database(call: Call) -> Values | None:
-    catalog, _, name = call.tracked.partition(":")
+def _read_database(call: AwsCall) -> Values | None:
+    catalog, _, name = call.id.partition(":")
     found: Values | None = None
     with tolerating(_GONE):
         found = call.client("glue").get_database(Name=name)["Database"]
@@ -54,28 +55,27 @@ def _read_database(call: Call) -> Values | None:
     return {**live, "name": name, "catalogId": catalog, "arn": arn}
 
 
-def _update_database(call: Call) -> None:
+def _update_database(call: AwsCall) -> None:
     glue = call.client("glue")
     name = call.inputs["name"]
     glue.update_database(Name=name, DatabaseInput=_input(call, _DATABASE, "UpdateDatabase", "DatabaseInput"))
-    if call.changed("tags"):
-        arn = f"arn:aws:glue:{call.region}:{call.cloud.account}:database/{name}"
-        old, new = call.old.get("tags") or {}, call.inputs.get("tags") or {}
-        if new:
-            glue.tag_resource(ResourceArn=arn, TagsToAdd=new)
-        if set(old) - set(new):
-            glue.untag_resource(ResourceArn=arn, TagsToRemove=sorted(set(old) - set(new)))
+    arn = f"arn:aws:glue:{call.region}:{call.cloud.account}:database/{name}"
+    retag(
+        call,
+        lambda tags: glue.tag_resource(ResourceArn=arn, TagsToAdd=tags),
+        lambda keys: glue.untag_resource(ResourceArn=arn, TagsToRemove=keys),
+    )
 
 
-def _delete_database(call: Call) -> None:
+def _delete_database(call: AwsCall) -> None:
     with tolerating(_GONE):
-        call.client("glue").delete_database(Name=call.tracked.partition(":")[2])
+        call.client("glue").delete_database(Name=call.id.partition(":")[2])
 
 
-def _create_table(call: Call) -> str:
+def _create_table(call: AwsCall) -> str:
     glue, inputs = call.client("glue"), call.inputs
     table_id = f"{call.cloud.account}:{inputs['databaseName']}:{inputs['name']}"
-    if call.resuming and _read_table(_tracking(call, table_id)) is not None:
+    if call.resuming and _read_table(replace(call, id=table_id)) is not None:
         return table_id
     table = _input(call, _TABLE, "CreateTable", "TableInput")
     if inputs.get("openTableFormatInput"):
@@ -89,12 +89,8 @@ def _create_table(call: Call) -> str:
     return table_id
 
 
-def _tracking(call: Call, table_id: str) -> Call:
-    return Call(call.cloud, call.inputs, call.urn, tracked=table_id)
-
-
-def _start_iceberg(call: Call) -> str:
-    """Writes the metadata of an empty table and returns where, as Glue does for `metadataOperation: CREATE`."""
+def _start_iceberg(call: AwsCall) -> str:
+    """Write the metadata of an empty table and return its URL, as Glue does for `metadataOperation: CREATE`."""
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
     from pyiceberg.schema import Schema
     from pyiceberg.table.metadata import new_table_metadata
@@ -104,21 +100,21 @@ def _start_iceberg(call: Call) -> str:
     iceberg = call.inputs["openTableFormatInput"].get("icebergInput") or {}
     if iceberg.get("metadataOperation") != "CREATE" or iceberg.keys() - {"metadataOperation", "version"}:
         raise MlopsError(
-            f"the table `{call.inputs['name']}` wants an Iceberg operation that the local target does not have: "
+            f"unsupported Iceberg input of the table `{call.inputs['name']}`: "
             f"expected metadataOperation CREATE and a version, found {iceberg}",
-            fix="leave partitioning and ordering to the table's own commits.",
+            fix="set partitioning and ordering by commits to the table.",
         )
     if call.inputs.get("partitionKeys"):
         raise MlopsError(
-            f"the Iceberg table `{call.inputs['name']}` has partitionKeys: Iceberg partitions by its own spec",
-            fix="leave partitionKeys out.",
+            f"the Iceberg table `{call.inputs['name']}` has partitionKeys, but Iceberg has its own partition spec",
+            fix="remove partitionKeys.",
         )
     descriptor = call.inputs.get("storageDescriptor") or {}
     location = str(descriptor.get("location") or "").rstrip("/")
     if not location.startswith("s3://"):
         raise MlopsError(
             f"the Iceberg table `{call.inputs['name']}` has no location: expected s3://…, found {location!r}",
-            fix="give storageDescriptor.location.",
+            fix="set storageDescriptor.location.",
         )
     fields = [
         NestedField(
@@ -147,7 +143,7 @@ def _start_iceberg(call: Call) -> str:
     return url.geturl()
 
 
-# Hive's names of the types that Iceberg calls otherwise.
+# Hive types that have another name in Iceberg.
 _HIVE = {"tinyint": "int", "smallint": "int", "integer": "int", "bigint": "long", "real": "float"}
 
 
@@ -163,19 +159,19 @@ def _iceberg_type(column: Values, table: str) -> Any:
     except (ValidationError, ValueError, TypeError) as error:
         raise MlopsError(
             f"the column `{column.get('name')}` of the table `{table}` has the type `{column.get('type')}`, "
-            "which Iceberg does not know as a plain type",
-            fix="use a plain type: boolean, int, bigint, float, double, decimal(p,s), date, timestamp, string.",
+            "which is not a primitive type of Iceberg",
+            fix="use a primitive type: boolean, int, bigint, float, double, decimal(p,s), date, timestamp, string.",
         ) from error
 
 
-def _read_table(call: Call) -> Values | None:
-    catalog, database, name = call.tracked.split(":", 2)
+def _read_table(call: AwsCall) -> Values | None:
+    catalog, database, name = call.id.split(":", 2)
     found: Values | None = None
     with tolerating(_GONE):
         found = call.client("glue").get_table(DatabaseName=database, Name=name)["Table"]
     if found is None:
         return None
-    # What Iceberg's commits change is Iceberg's to say.
+    # Iceberg commits own the other properties.
     ours = ("description", "owner") if call.inputs.get("openTableFormatInput") else _TABLE
     live = to_pulumi(found, {key: call.inputs.get(key) for key in ours if key in call.inputs})
     return {
@@ -187,18 +183,18 @@ def _read_table(call: Call) -> Values | None:
     }
 
 
-def _update_table(call: Call) -> None:
+def _update_table(call: AwsCall) -> None:
     glue, inputs = call.client("glue"), call.inputs
     table = _input(call, _TABLE, "UpdateTable", "TableInput")
     if inputs.get("openTableFormatInput"):
-        # Columns, parameters and location of a living Iceberg table belong to its commits.
+        # Iceberg commits own the columns, parameters and location of an existing table.
         live = glue.get_table(DatabaseName=inputs["databaseName"], Name=inputs["name"])["Table"]
         table |= {key: live[key] for key in ("StorageDescriptor", "Parameters", "TableType") if key in live}
     glue.update_table(DatabaseName=inputs["databaseName"], TableInput=table)
 
 
-def _delete_table(call: Call) -> None:
-    _, database, name = call.tracked.split(":", 2)
+def _delete_table(call: AwsCall) -> None:
+    _, database, name = call.id.split(":", 2)
     with tolerating(_GONE):
         call.client("glue").delete_table(DatabaseName=database, Name=name)
 

@@ -1,4 +1,4 @@
-"""The file of a stack: JSON of one version, with secrets sealed."""
+"""State file of a stack: versioned JSON with encrypted secrets."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ from pipelines.declarations.errors import MlopsError
 
 STATE_VERSION = 1
 STACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
-SECRET_MASK = "[secret]"  # noqa: S105 - what people see instead of a secret
+SECRET_MASK = "[secret]"  # noqa: S105 - shown in place of a secret
 
 _SEALED = "$sealed"
 
 
 def state_path(home: Path, stack: str) -> Path:
-    """The file of a stack; raises MlopsError when the name cannot be one."""
+    """Return the path of a stack's state file.
+
+    Raises:
+        MlopsError: the name is not valid.
+    """
     if not STACK_NAME.fullmatch(stack):
         raise MlopsError(
-            f"`{stack}` cannot be the name of a stack",
-            fix="use letters, digits, `-`, `_` and `.`, at most 100, and do not start with `.`.",
+            f"`{stack}` is not a valid stack name",
+            fix="use at most 100 letters, digits, `-`, `_` and `.`, not starting with `.`.",
         )
     return home / "state" / f"{stack}.json"
 
 
 class Encoder:
-    """Writes contents as the bytes of a state file.
+    """Encodes contents as the bytes of a state file.
 
     Args:
-        seal: what secrets are sealed with.
+        seal: encrypts secrets.
     """
 
     def __init__(self, seal: Seal) -> None:
@@ -45,7 +49,7 @@ class Encoder:
         self._encoded: dict[int, tuple[ResourceState, str]] = {}
 
     def encode(self, contents: Contents) -> bytes:
-        """The bytes; a resource that did not change since the last time is not encoded again."""
+        """Return the bytes. Resources that did not change since the last call are not encoded again."""
         head = {
             "version": STATE_VERSION,
             "project": contents.project,
@@ -55,7 +59,7 @@ class Encoder:
         encoded: dict[int, tuple[ResourceState, str]] = {}
 
         def one(known: ResourceState) -> str:
-            # Resources do not change, they are replaced: what was encoded before need not be again.
+            # Resource states are immutable, so an encoding can be reused.
             before = self._encoded.get(id(known))
             text = before[1] if before is not None and before[0] is known else self._encode_one(known)
             encoded[id(known)] = (known, text)
@@ -92,7 +96,7 @@ class Encoder:
 
 
 def _with(value: Any, path: PropertyPath, new: Any) -> Any:
-    """A copy of a value that differs at one path."""
+    """Copy a value with a new item at a path."""
     if not path:
         return new
     head, *rest = path
@@ -102,11 +106,11 @@ def _with(value: Any, path: PropertyPath, new: Any) -> Any:
 
 
 def load(path: Path, project: str, stack: str, incarnation: str, seal: Seal) -> Contents:
-    """Reads the file of a stack; without a file the stack is empty.
+    """Read the state file of a stack; without one the stack is empty.
 
     Raises:
-        MlopsError: the file is damaged, of a newer version, of another project, or its resources stand in
-            another emulated account than `incarnation` names. The file is left as it is.
+        MlopsError: the file is damaged, newer than this release, of another project or stack, or its resources are
+            in another account than `incarnation`. The file is left unchanged.
     """
     document = read_document(path)
     if document is None:
@@ -114,24 +118,28 @@ def load(path: Path, project: str, stack: str, incarnation: str, seal: Seal) -> 
     contents = _decode(path, document, seal)
     if (contents.project, contents.stack) != (project, stack):
         raise MlopsError(
-            f"{path} is the state of stack `{contents.stack}` of project `{contents.project}`, "
-            f"not of stack `{stack}` of project `{project}`",
-            fix="give each project its own home folder (MLOPS_HOME), or the stack another name.",
+            f"{path} belongs to another stack: expected stack `{stack}` of project `{project}`, "
+            f"found stack `{contents.stack}` of project `{contents.project}`",
+            fix="give each project its own MLOPS_HOME, or rename the stack.",
         )
     if contents.incarnation != incarnation:
         known = contents.resources or contents.doomed or contents.pending
         if known and contents.incarnation and incarnation:
             raise MlopsError(
-                f"{path} describes resources in another emulated account (`{contents.incarnation}`) than the "
-                f"one that runs now (`{incarnation}`); they cannot be found there",
-                fix=f"start the account that has them, or delete {path} to forget them and begin anew.",
+                f"{path} describes resources in another account: expected `{incarnation}`, which is running, "
+                f"found `{contents.incarnation}`",
+                fix=f"delete {path} to forget those resources.",
             )
         contents.incarnation = incarnation or contents.incarnation
     return contents
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a state file, None without a file; raises MlopsError when it is damaged or newer."""
+    """Return the JSON object in a state file; None without a file.
+
+    Raises:
+        MlopsError: the file is damaged or newer than this release.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -146,8 +154,8 @@ def read_document(path: Path) -> dict[str, Any] | None:
         raise _damaged(path, "it has no version number")
     if document["version"] > STATE_VERSION:
         raise MlopsError(
-            f"{path} was written by a newer release: its version is {document['version']}, "
-            f"this release reads up to {STATE_VERSION}",
+            f"{path} was written by a newer release: expected version {STATE_VERSION} or lower, "
+            f"found {document['version']}",
             fix="use the release that wrote it, or a later one.",
         )
     return document
@@ -156,7 +164,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
 def _damaged(path: Path, reason: str) -> MlopsError:
     return MlopsError(
         f"the state file {path} is damaged: {reason}",
-        fix="put back a copy of it; it was not touched. Deleting it forgets every resource of the stack.",
+        fix="restore a copy of it, or delete it to forget every resource of the stack.",
     )
 
 
@@ -200,21 +208,21 @@ def _decode_properties(document: dict[str, Any], seal: Seal) -> Properties:
         return Properties(document)
     values = {key: value for key, value in document.items() if key != _SEALED}
     paths = {parse_path(text): text for text in sealed}
-    # The reverse of the order in which they were sealed: inner ones first.
+    # In reverse order of encryption: inner secrets first.
     for path in sorted(paths, key=len, reverse=True):
         values = _with(values, path, seal.open(sealed[paths[path]]))
     return Properties(values, frozenset(paths))
 
 
 def stack_outputs(home: Path, stack: str, *, reveal: bool = False) -> dict[str, Any]:
-    """The outputs of a stack as its last `up` left them; {} when it has none or was never applied.
+    """Return the outputs of a stack; {} if it has none or was never applied.
 
     Args:
-        home: the folder of the local target.
-        reveal: False shows `[secret]` in the place of each secret.
+        home: folder of the laptop.
+        reveal: False replaces each secret by `[secret]`.
 
     Raises:
-        MlopsError: the state file is damaged or newer.
+        MlopsError: the state file is damaged or newer than this release.
     """
     outputs = known_outputs(state_path(home, stack), Seal(home / "state"))
     if outputs is None:
@@ -223,13 +231,13 @@ def stack_outputs(home: Path, stack: str, *, reveal: bool = False) -> dict[str, 
 
 
 def resource_counts(home: Path, stack: str) -> dict[str, int]:
-    """How many resources of each package (`aws`, `kubernetes`) a stack holds; those only recorded count as `recorded`.
+    """Count the resources of a stack by package (`aws`, `kubernetes`); those in the state only are `recorded`.
 
     Args:
-        home: the folder of the local target.
+        home: folder of the laptop.
 
     Raises:
-        MlopsError: the state file is damaged or newer.
+        MlopsError: the state file is damaged or newer than this release.
     """
     path = state_path(home, stack)
     document = read_document(path)
@@ -241,7 +249,7 @@ def resource_counts(home: Path, stack: str) -> dict[str, int]:
 
 
 def known_outputs(path: Path, seal: Seal, *, project: str = "") -> Properties | None:
-    """The outputs in a state file; None without the file, or when it is of another project than a given one."""
+    """Return the outputs in a state file; None without the file, or if it belongs to another project."""
     document = read_document(path)
     if document is None or (project and document.get("project") != project):
         return None
@@ -250,7 +258,7 @@ def known_outputs(path: Path, seal: Seal, *, project: str = "") -> Properties | 
 
 
 def masked(properties: Properties) -> dict[str, Any]:
-    """The values with `[secret]` in the place of each secret."""
+    """Return the values with `[secret]` in place of each secret."""
     values: dict[str, Any] = properties.values
     for path in sorted(properties.secrets, key=len):
         if is_at(values, path):

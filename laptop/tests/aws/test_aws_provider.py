@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from laptop.aws.pod_identity import role_of
-from laptop.aws.provider import AwsProvider
+from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.resources.row import Row
 from laptop.aws.table import TABLE
 from laptop.engine.provider import Diff, Provider
