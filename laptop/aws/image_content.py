@@ -33,7 +33,7 @@ _EMPTY_LAYER = b"\0" * 10240
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """What an image is built from.
 
     Attributes:
@@ -49,7 +49,7 @@ class Context:
     root: Path
 
     @classmethod
-    def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> Context:
+    def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> BuildContext:
         """The context of an image.
 
         Args:
@@ -101,7 +101,7 @@ class Image:
     blobs: Mapping[str, bytes]
 
 
-def image(context: Context) -> Image:
+def image(context: BuildContext) -> Image:
     """The image of a context, without a registry."""
     layer = _descriptor(_LAYER, _EMPTY_LAYER)
     config = _canonical(
@@ -133,12 +133,12 @@ def folder_of(home: Path, image_digest: str) -> Path:
     return home / "images" / image_digest.replace(":", "-")
 
 
-def digest(context: Context) -> str:
+def digest(context: BuildContext) -> str:
     """The digest that `publish` gives, without publishing."""
     return image(context).digest
 
 
-def publish(cloud: Cloud, repository: str, context: Context) -> str:
+def publish(cloud: Cloud, repository: str, context: BuildContext) -> str:
     """Puts the image of a context into a repository and returns its digest. Publishing it again changes nothing.
 
     Its files are kept in the account's folder, so that a pod runs what was published, whatever becomes of the context.
@@ -192,7 +192,7 @@ def _push_blobs(cloud: Cloud, repository: str, blobs: Mapping[str, bytes]) -> No
         ecr.complete_layer_upload(repositoryName=repository, uploadId=upload, layerDigests=[blob])
 
 
-def keep(context: Context, home: Path) -> Path:
+def keep(context: BuildContext, home: Path) -> Path:
     """Copies the files of a context into the folder of its image, wholly or not at all, and returns that folder.
 
     Args:
@@ -217,7 +217,7 @@ def keep(context: Context, home: Path) -> Path:
         dockerfile = context.dockerfile
         if dockerfile.is_relative_to(context.root):
             dockerfile = copied / dockerfile.relative_to(context.root)
-        if digest(Context(context.name, dockerfile, tuple(files), copied)) != expected:
+        if digest(BuildContext(context.name, dockerfile, tuple(files), copied)) != expected:
             raise MlopsError(
                 f"a file of the image `{context.name}` changed while it was published", fix="publish it again."
             )

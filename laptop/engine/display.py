@@ -95,11 +95,8 @@ def show_change(change: PropertyChange, *, replaces: bool = False) -> str:
 def show_step(step: ResourceStep) -> list[str]:
     """Format a step: one line for the resource, then one per changed property."""
     sign, _ = SIGNS[step.kind]
-    what = (
-        "recorded"
-        if step.recorded and step.kind in (StepKind.CREATE, StepKind.REPLACE, StepKind.UPDATE)
-        else step.kind.value
-    )
+    is_recorded = step.recorded and step.kind in (StepKind.CREATE, StepKind.REPLACE, StepKind.UPDATE)
+    what = "recorded only" if is_recorded else step.kind.value
     lines = [f"{sign:>2} {step.type}  {step.name}  {'failed' if step.error else what}"]
     if is_recorded:
         lines.append(f"     {_NO_EFFECT}{step.recorded}")

@@ -68,6 +68,9 @@ class Monitor(MockMonitor):
                 resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
+                # Refused in _refuse_options, with a better text than the SDK's.
+                resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
+                resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
             ]
         )
 

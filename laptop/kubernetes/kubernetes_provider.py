@@ -1,4 +1,4 @@
-"""The Kubernetes provider of the local target: one program for every kind, over the small cluster's API."""
+"""Kubernetes provider of the engine: one implementation for every kind."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from infra.policies.graph import UNKNOWN
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
 from laptop.cluster.pod_security import ENFORCE, violations
 from laptop.cluster.schemas import problems
 from laptop.cluster.supported import NOT_ACTED_UPON, unsupported
 from laptop.cluster.templates import pod_spec_of
-from laptop.engine.provider import PROVIDER_TYPE_PREFIX, Created, Diff
-from laptop.engine.values import UNKNOWN, has_unknown
-from laptop.kubernetes import sameness
-from laptop.kubernetes.client import ApiError, Client
+from laptop.engine.paths import changed_paths, write_path
+from laptop.engine.provider import Created, Diff, ResourceCall, is_provider
+from laptop.engine.values import has_unknown
+from laptop.kubernetes import manifests
+from laptop.kubernetes.api_objects import ApiObjects
 from laptop.kubernetes.readiness import SKIP, needs_pods, waiting_for
 from laptop.kubernetes.type_tokens import kind_of_token
 from pipelines.declarations.errors import MlopsError
 
 AUTONAMED = "pulumi.com/autonamed"
-MERGE_PATCH = "application/merge-patch+json"
 
 _POLL = 0.03  # seconds
 _NAME_LIMIT = 50  # characters before the random suffix of an auto-name
 
 
 class KubernetesProvider:
-    """Applies resources of the package `kubernetes`. Safe for several threads.
+    """Applies resources of the package `kubernetes`. Thread-safe.
 
     Args:
-        kubeconfig: of the small cluster; read when something is first asked of it.
-        ready_within: seconds that an object may take to be ready.
-        gone_within: seconds that an object may take to be gone.
+        kubeconfig: kubeconfig of the cluster; read at the first request.
+        ready_within: seconds to wait until an object is ready.
+        gone_within: seconds to wait until an object is gone.
     """
 
     def __init__(self, kubeconfig: Path, *, ready_within: float = 120.0, gone_within: float = 120.0) -> None:
-        self._client = Client(kubeconfig)
+        self._objects = ApiObjects(kubeconfig)
         self._ready_within = ready_within
         self._gone_within = gone_within
-        self._restricted: set[str] = set()  # namespaces that the checked resources hold to `restricted`
+        self._restricted: set[str] = set()  # namespaces with the pod security level `restricted`
         self._lock = threading.Lock()
 
     def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
-        """The manifest with its name, namespace and kind; raises MlopsError when the cluster would refuse it."""
+        """Add name, namespace and kind to a manifest; raise MlopsError if the cluster would refuse it."""
         given = _pruned({key: value for key, value in inputs.items() if not key.startswith("__")})
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
+        if is_provider(type_):
             return dict(given)
         kind = kind_of_token(type_)
         metadata = _metadata(kind, name, given.get("metadata"), (old_inputs or {}).get("metadata") or {})
@@ -57,7 +58,7 @@ class KubernetesProvider:
         self._remember_namespace(kind, manifest)
         found = problems(kind, manifest, unknown=UNKNOWN)
         if not found and not has_unknown(pod_spec_of(kind, manifest)):
-            found = [f"{what} (a limit of the small cluster)" for what in unsupported(kind, manifest)]
+            found = [f"{what} (a limit of the laptop)" for what in unsupported(kind, manifest)]
             found += self._security_problems(kind, manifest)
         if found:
             raise MlopsError(
@@ -67,101 +68,79 @@ class KubernetesProvider:
             )
         return manifest
 
-    def diff(
-        self,
-        type_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Diff:
-        """Compares checked manifests."""
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
-            return Diff(tuple(sameness.differences(old_inputs, new_inputs)))
-        return sameness.diff(kind_of_token(type_), old_inputs, new_inputs)
+    def diff(self, call: ResourceCall) -> Diff:
+        """Compare checked manifests."""
+        if is_provider(call.type):
+            return Diff(tuple(write_path(path) for path in changed_paths(call.old_inputs, call.inputs)))
+        return manifests.diff(kind_of_token(call.type), call.old_inputs, call.inputs)
 
-    def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
-        """Creates the object and waits until it is ready, where Pulumi does."""
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
-            return Created(urn.rpartition("::")[2], dict(inputs))
-        kind = kind_of_token(type_)
-        namespace, name = _place(kind, inputs)
+    def create(self, call: ResourceCall) -> Created:
+        """Create the object and wait until it is ready, as Pulumi does."""
+        if is_provider(call.type):
+            return Created(call.urn.rpartition("::")[2], call.inputs)
+        kind = kind_of_token(call.type)
+        namespace, name = _place(kind, call.inputs)
         with _explained("create", kind, namespace, name):
-            try:
-                self._client.send("POST", kind.path(namespace), inputs)
-            except ApiError as error:
-                if error.reason != "AlreadyExists" or not resuming:
-                    raise
-                # An earlier create was cut off before the state was written; the checked inputs are the same.
-                self._client.send("PATCH", kind.path(namespace, name), inputs, type_=MERGE_PATCH)
+            self._objects.create(kind, namespace, name, call.inputs, adopt=call.resuming)
         return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
 
-    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The live object, or None when it is gone; without what others have set beside what was asked for."""
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
-            return dict(outputs or inputs)
-        kind = kind_of_token(type_)
-        namespace, name = _parse_id(kind, id_)
+    def read(self, call: ResourceCall) -> dict[str, Any] | None:
+        """Return the live object without the fields of other controllers, or None if it is gone."""
+        if is_provider(call.type):
+            return call.outputs or call.inputs
+        kind = kind_of_token(call.type)
+        namespace, name = _parse_id(kind, call.id)
         with _explained("read", kind, namespace, name):
-            live = self._client.get(kind.path(namespace, name))
-        return live if live is None or not inputs else sameness.without_strangers(live, inputs, outputs)
+            live = self._objects.get(kind, namespace, name)
+        if live is None or not call.inputs:
+            return live
+        known: dict[str, Any] = manifests.without_foreign_fields(live, call.inputs, call.outputs)
+        return known
 
-    def update(
-        self,
-        urn: str,
-        type_: str,
-        id_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Created:
-        """Changes what differs between the manifests, and leaves alone what controllers have set beside it."""
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
-            return Created(id_, dict(new_inputs))
-        kind = kind_of_token(type_)
-        namespace, name = _parse_id(kind, id_)
-        patch = sameness.merge_patch(old_inputs, new_inputs)
+    def update(self, call: ResourceCall) -> Created:
+        """Patch the differences between the manifests, keeping the fields of other controllers."""
+        if is_provider(call.type):
+            return Created(call.id, call.inputs)
+        kind = kind_of_token(call.type)
+        namespace, name = _parse_id(kind, call.id)
+        patch = manifests.merge_patch(call.old_inputs, call.inputs)
         with _explained("update", kind, namespace, name):
             if patch:
-                self._client.send("PATCH", kind.path(namespace, name), patch, type_=MERGE_PATCH)
-        return Created(id_, self._wait_until_ready(kind, namespace, name))
+                self._objects.patch(kind, namespace, name, patch)
+        return Created(call.id, self._wait_until_ready(kind, namespace, name))
 
-    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
-        """Deletes the object with what it owns, and waits until it is gone."""
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
+    def delete(self, call: ResourceCall) -> None:
+        """Delete the object with its dependents, and wait until it is gone."""
+        if is_provider(call.type):
             return
-        kind = kind_of_token(type_)
-        namespace, name = _parse_id(kind, id_)
-        path = kind.path(namespace, name)
+        kind = kind_of_token(call.type)
+        namespace, name = _parse_id(kind, call.id)
         with _explained("delete", kind, namespace, name):
-            live = self._client.get(path)
+            live = self._objects.get(kind, namespace, name)
             if live is None:
                 return
             uid = live["metadata"]["uid"]
-            try:
-                options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
-                self._client.send("DELETE", path, options)
-            except ApiError as error:
-                if error.code != 404:
-                    raise
+            self._objects.delete(kind, namespace, name)
 
             def remains() -> str:
-                found = self._client.get(path)
-                return "it to be gone" if found is not None and found["metadata"]["uid"] == uid else ""
+                found = self._objects.get(kind, namespace, name)
+                return "its deletion" if found is not None and found["metadata"]["uid"] == uid else ""
 
-            self._wait(remains, self._gone_within, f"{kind.name} {_id(namespace, name)}", "what it owns may hold it")
+            hint = "check its finalizers and its dependents"
+            self._wait(remains, self._gone_within, f"{kind.name} {_id(namespace, name)}", hint)
 
     def recorded(self, type_: str, inputs: dict[str, Any]) -> dict[str, str]:
-        """What the small cluster keeps and does not act upon."""
-        if type_.startswith(PROVIDER_TYPE_PREFIX):
+        """Return the inputs without effect on the laptop, with the reasons."""
+        if is_provider(type_):
             return {}
         kind = kind_of_token(type_).name
         return {"spec": NOT_ACTED_UPON[kind]} if kind in NOT_ACTED_UPON else {}
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
-        """No function of the package is served."""
+        """Refuse every function: the package has none on the laptop."""
         raise MlopsError(
-            f"`{token}` is not served by the local target's Kubernetes provider",
-            fix="keep the call out of the program.",
+            f"the laptop does not support the function `{token}`",
+            fix="remove the call from the program.",
         )
 
     def _wait_until_ready(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
@@ -169,15 +148,15 @@ class KubernetesProvider:
 
         def missing() -> str:
             with _explained("read", kind, namespace, name):
-                found = self._client.get(kind.path(namespace, name))
+                found = self._objects.get(kind, namespace, name)
                 if found is None:
-                    raise MlopsError(f"{kind.name} {_id(namespace, name)} went away while it was waited for")
-                pods = self._client.send("GET", POD.path(namespace))["items"] if needs_pods(kind) else []
+                    raise MlopsError(f"{kind.name} {_id(namespace, name)} was deleted before it was ready")
+                pods = self._objects.list(POD, namespace) if needs_pods(kind) else []
             live.clear()
             live.update(found)
             return waiting_for(kind, found, pods)
 
-        hint = f'set the annotation {SKIP}: "true" where Pulumi shall not wait'
+        hint = f'set the annotation {SKIP}: "true" to skip the wait'
         self._wait(missing, self._ready_within, f"{kind.name} {_id(namespace, name)}", hint)
         return dict(live)
 
@@ -186,7 +165,7 @@ class KubernetesProvider:
         deadline = time.monotonic() + seconds
         while said := missing():
             if time.monotonic() > deadline:
-                raise MlopsError(f"{what} has waited {seconds:.0f} s for {said}", fix=f"{hint}.")
+                raise MlopsError(f"{what} is not done after {seconds:.0f} s: waiting for {said}", fix=f"{hint}.")
             time.sleep(_POLL)
 
     def _remember_namespace(self, kind: Kind, manifest: dict[str, Any]) -> None:
@@ -223,7 +202,7 @@ def _metadata(kind: Kind, name: str, given: Any, old: dict[str, Any]) -> dict[st
 
 
 def _pruned(value: Any) -> Any:
-    """A copy without what is None, which Pulumi's inputs hold for what was not given."""
+    """Copy a value without None, which stands for inputs that were not given."""
     if isinstance(value, dict):
         return {key: _pruned(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -237,7 +216,7 @@ def _place(kind: Kind, manifest: dict[str, Any]) -> tuple[str, str]:
 
 
 def _id(namespace: str, name: str) -> str:
-    """As pulumi-kubernetes writes ids."""
+    """Return an id in the form of pulumi-kubernetes."""
     return f"{namespace}/{name}" if namespace else name
 
 
@@ -248,15 +227,18 @@ def _parse_id(kind: Kind, id_: str) -> tuple[str, str]:
 
 @contextmanager
 def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[None]:
+    """Turn a refusal of the API into an MlopsError."""
+    from lightkube.core.exceptions import ApiError
+
     try:
         yield
     except ApiError as error:
         fixes = {
-            "AlreadyExists": "delete it, or give the resource another name.",
-            "NotFound": "see what is there (`mlops laptop status`); a refresh brings the state up to it.",
+            "AlreadyExists": "delete it, or rename the resource.",
+            "NotFound": "run `mlops refresh` to update the state.",
             "Conflict": "try again.",
         }
         raise MlopsError(
-            f"the cluster refused to {verb} {kind.name} {_id(namespace, name)}: {error.message}",
-            fix=fixes.get(error.reason, "change the resource in the program."),
+            f"the cluster refused to {verb} {kind.name} {_id(namespace, name)}: {error.status.message}",
+            fix=fixes.get(error.status.reason or "", "change the resource in the program."),
         ) from error

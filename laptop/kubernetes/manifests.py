@@ -1,4 +1,4 @@
-"""What differs between two manifests, and the patch that leads from one to the other."""
+"""Comparison of manifests, and patches between them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,13 @@ from typing import Any
 
 from laptop.cluster.immutable import immutable_paths
 from laptop.cluster.kinds import Kind
+from laptop.engine.paths import changed_paths, write_path
 from laptop.engine.provider import Diff
-from laptop.engine.values import UNKNOWN
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """The paths (`spec.rules[0].host`) at which two JSON values differ. UNKNOWN differs from everything."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in [*old, *(key for key in new if key not in old)]:
-            where = f"{path}.{key}" if path else key
-            found += differences(old.get(key), new.get(key), where)
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            where
-            for index, (before, after) in enumerate(zip(old, new, strict=True))
-            for where in differences(before, after, f"{path}[{index}]")
-        ]
-    same = new is not UNKNOWN and old == new and isinstance(old, bool) == isinstance(new, bool)
-    return [] if same else [path]
 
 
 def diff(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> Diff:
-    """What an update of an object of that kind would change, and what of it forces a replacement."""
-    changed = differences(old, new)
+    """Return the changes of an update, and those that force a replacement."""
+    changed = [write_path(path) for path in changed_paths(old, new)]
     replace = [path for path in changed if _is_under(path, immutable_paths(kind))]
     same_place = all(
         (old.get("metadata") or {}).get(key) == (new.get("metadata") or {}).get(key) for key in ("name", "namespace")
@@ -39,10 +21,10 @@ def diff(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> Diff:
 
 
 def merge_patch(old: Any, new: Any) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7386) that leads from `old` to `new`.
+    """Return the JSON merge patch (RFC 7386) from `old` to `new`.
 
-    Applied to the live object it leaves alone what others have set beside it: the hash that Argo adds to a Service's
-    selector, the weights that it writes on an Ingress.
+    Applied to the live object, it keeps the fields of other controllers, such as the hash that Argo adds to a Service's
+    selector or the weights that it writes to an Ingress.
     """
     patch: dict[str, Any] = {}
     for key in [*old, *(key for key in new if key not in old)]:
@@ -58,11 +40,14 @@ def merge_patch(old: Any, new: Any) -> dict[str, Any]:
     return patch
 
 
-def without_strangers(live: Any, *known: Any) -> Any:
-    """A live object without the fields that were neither asked for nor there when it was last applied.
+def without_foreign_fields(live: Any, *known: Any) -> Any:
+    """Remove the fields that no known manifest has; the status stays whole.
 
-    They are the controllers' own (Argo's weights on an Ingress, its hash in a Service's selector): as with server-side
-    apply, a program answers for the fields that it sets. What is whole by itself, like the status, stays.
+    Those fields belong to controllers (Argo's weights on an Ingress, its hash in a Service's selector). As with
+    server-side apply, a program owns only the fields that it sets.
+
+    Args:
+        known: the inputs, and the outputs of the last step.
     """
     manifests = [value for value in known if isinstance(value, dict)]
     if not isinstance(live, dict) or not manifests:
@@ -71,7 +56,7 @@ def without_strangers(live: Any, *known: Any) -> Any:
     for key, value in live.items():
         there = [manifest[key] for manifest in manifests if key in manifest]
         if there:
-            kept[key] = value if key == "status" else without_strangers(value, *there)
+            kept[key] = value if key == "status" else without_foreign_fields(value, *there)
     return kept
 
 

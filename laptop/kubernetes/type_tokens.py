@@ -1,4 +1,4 @@
-"""Type tokens of pulumi-kubernetes, and the kinds of object that they stand for."""
+"""Type tokens of pulumi-kubernetes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _TOKEN = re.compile(r"kubernetes:(?P<group>[\w.-]+)/(?P<version>\w+):(?P<kind>\w
 
 
 def kind_of_token(type_: str) -> Kind:
-    """The kind of `kubernetes:batch/v1:CronJob`; raises MlopsError for what the small cluster does not keep.
+    """Return the kind of a token such as `kubernetes:batch/v1:CronJob`. The core group is `core` in tokens.
 
-    pulumi-kubernetes writes `core` for the group without a name.
+    Raises:
+        MlopsError: the laptop's cluster does not support the kind.
     """
     match = _TOKEN.fullmatch(type_)
     if match is not None:
@@ -23,6 +24,6 @@ def kind_of_token(type_: str) -> Kind:
             return found
     known = ", ".join(sorted({f"{kind.api_version} {kind.name}" for kind in KINDS}))
     raise MlopsError(
-        f"`{type_}` is nothing that the small cluster keeps; it keeps {known}",
-        fix="keep that resource out of the stack, or teach the cluster its kind in laptop/cluster/kinds.py.",
+        f"the laptop's cluster does not support `{type_}`: expected one of {known}",
+        fix="add the kind to laptop/cluster/kinds.py, or deploy this stack to AWS.",
     )

@@ -14,7 +14,7 @@ from botocore.config import Config
 
 from laptop.aws.account import Account, start
 from laptop.aws.aws_provider import AwsProvider
-from laptop.engine.provider import Created
+from laptop.engine.provider import Created, ResourceCall
 
 TRUSTS_PODS = {
     "Version": "2012-10-17",
@@ -58,7 +58,9 @@ def make(provider: AwsProvider) -> Callable[..., Created]:
     """Creates a resource as the engine does: check, then create."""
 
     def create(type_: str, resource: str, **inputs: Any) -> Created:
-        return provider.create(f"urn:{type_}::{resource}", type_, provider.check(type_, resource, inputs, None))
+        return provider.create(
+            ResourceCall(type_, provider.check(type_, resource, inputs, None), f"urn:{type_}::{resource}")
+        )
 
     return create
 

@@ -1,4 +1,4 @@
-"""What each resource type of the provider is created with, and changed to, in the tests of its life."""
+"""Inputs of each resource type for the test of its lifecycle."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def bucket_policy(inputs: dict[str, Any], action: str) -> str:
 
 
 @dataclass(frozen=True)
-class Life:
-    """What a type is created with, and changed to.
+class ResourceLifecycle:
+    """Inputs of one resource type.
 
     Attributes:
-        inputs: those of the create. A callable gets the name and the `make` fixture.
-        change: inputs of an update in place, {} when there is none.
+        inputs: returns the inputs of the create; gets the name and the `make` fixture.
+        change: returns the inputs of an update in place; {} if there is none.
         replace: inputs whose change needs a new resource.
-        computed: outputs that must be there besides the inputs.
+        computed: outputs that must exist in addition to the inputs.
     """
 
     inputs: Callable[[str, Callable[..., Any]], dict[str, Any]]
@@ -98,23 +98,9 @@ def _keep(count: int) -> dict[str, Any]:
     }
 
 
-def _pull(action: str) -> dict[str, Any]:
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "pull",
-                "Effect": "Allow",
-                "Principal": {"AWS": "arn:aws:iam::123456789012:root"},
-                "Action": [action],
-            }
-        ],
-    }
-
-
 TAGS = {"owner": "platform", "environment": "dev"}
 SSE = "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
-LIFECYCLE = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
+BUCKET_LIFECYCLE = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
 LOCK = "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration"
 ABORT = {
     "id": "clean",
@@ -124,19 +110,19 @@ ABORT = {
     "noncurrentVersionExpiration": {"noncurrentDays": 30},
 }
 
-LIVES: dict[str, Life] = {
-    "aws:s3/bucket:Bucket": Life(
+LIFECYCLES: dict[str, ResourceLifecycle] = {
+    "aws:s3/bucket:Bucket": ResourceLifecycle(
         plain(tags=TAGS),
         becomes(tags={"owner": "models"}),
         {"bucket": "another"},
         ("arn", "bucketDomainName", "bucketRegionalDomainName", "tagsAll", "region"),
     ),
-    "aws:s3/bucketVersioning:BucketVersioning": Life(
+    "aws:s3/bucketVersioning:BucketVersioning": ResourceLifecycle(
         on_bucket(versioningConfiguration={"status": "Enabled"}),
         becomes(versioningConfiguration={"status": "Suspended"}),
         {"bucket": "another"},
     ),
-    SSE: Life(
+    SSE: ResourceLifecycle(
         lambda name, make: {
             "bucket": make("aws:s3/bucket:Bucket", name).id,
             "rules": [
@@ -152,36 +138,36 @@ LIVES: dict[str, Life] = {
         becomes(rules=[{"applyServerSideEncryptionByDefault": {"sseAlgorithm": "AES256"}}]),
         {"bucket": "another"},
     ),
-    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": Life(
+    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": ResourceLifecycle(
         on_bucket(blockPublicAcls=True, blockPublicPolicy=True, ignorePublicAcls=True, restrictPublicBuckets=True),
         becomes(blockPublicPolicy=False),
         {"bucket": "another"},
     ),
-    "aws:s3/bucketOwnershipControls:BucketOwnershipControls": Life(
+    "aws:s3/bucketOwnershipControls:BucketOwnershipControls": ResourceLifecycle(
         on_bucket(rule={"objectOwnership": "BucketOwnerEnforced"}),
         becomes(rule={"objectOwnership": "BucketOwnerPreferred"}),
         {"bucket": "another"},
     ),
-    "aws:s3/bucketPolicy:BucketPolicy": Life(
+    "aws:s3/bucketPolicy:BucketPolicy": ResourceLifecycle(
         lambda name, make: (lambda held: {**held, "policy": bucket_policy(held, "s3:DeleteObject")})(
             {"bucket": make("aws:s3/bucket:Bucket", name).id}
         ),
         lambda inputs: {"policy": bucket_policy(inputs, "s3:PutObjectAcl")},
         {"bucket": "another"},
     ),
-    "aws:s3/bucketLogging:BucketLogging": Life(
+    "aws:s3/bucketLogging:BucketLogging": ResourceLifecycle(
         lambda name, make: _logging(name, make),
         becomes(targetPrefix="elsewhere/"),
         {"bucket": "another"},
     ),
-    LIFECYCLE: Life(
+    BUCKET_LIFECYCLE: ResourceLifecycle(
         on_bucket(rules=[ABORT]),
         becomes(
             rules=[ABORT, {"id": "old", "status": "Enabled", "filter": {"prefix": "a/"}, "expiration": {"days": 9}}]
         ),
         {"bucket": "another"},
     ),
-    LOCK: Life(
+    LOCK: ResourceLifecycle(
         lambda name, make: {
             "bucket": make("aws:s3/bucket:Bucket", name, objectLockEnabled=True).id,
             "rule": {"defaultRetention": {"mode": "GOVERNANCE", "days": 1}},
@@ -189,7 +175,7 @@ LIVES: dict[str, Life] = {
         becomes(rule={"defaultRetention": {"mode": "GOVERNANCE", "days": 2}}),
         {"bucket": "another"},
     ),
-    "aws:s3/bucketNotification:BucketNotification": Life(
+    "aws:s3/bucketNotification:BucketNotification": ResourceLifecycle(
         lambda name, make: {
             "bucket": make("aws:s3/bucket:Bucket", name).id,
             "eventbridge": True,
@@ -205,24 +191,24 @@ LIVES: dict[str, Life] = {
         lambda inputs: {"queues": [{**inputs["queues"][0], "filterPrefix": "out/"}]},
         {"bucket": "another"},
     ),
-    "aws:kms/key:Key": Life(
+    "aws:kms/key:Key": ResourceLifecycle(
         plain(description="d", enableKeyRotation=True, tags=TAGS, deletionWindowInDays=7),
         becomes(description="e", enableKeyRotation=False, tags={"owner": "models"}, isEnabled=False),
         {"customerMasterKeySpec": "ECC_NIST_P256"},
         ("arn", "keyId", "policy", "tagsAll"),
     ),
-    "aws:kms/alias:Alias": Life(
+    "aws:kms/alias:Alias": ResourceLifecycle(
         lambda name, make: {"targetKeyId": make("aws:kms/key:Key", name).outputs["keyId"]},
         replace={"name": "alias/another"},
         computed=("arn", "targetKeyArn", "name"),
     ),
-    "aws:glue/catalogDatabase:CatalogDatabase": Life(
+    "aws:glue/catalogDatabase:CatalogDatabase": ResourceLifecycle(
         plain(description="d", locationUri="s3://lake/db", parameters={"a": "1"}),
         becomes(description="e"),
         {"name": "another"},
         ("arn", "catalogId", "name"),
     ),
-    "aws:glue/catalogTable:CatalogTable": Life(
+    "aws:glue/catalogTable:CatalogTable": ResourceLifecycle(
         lambda name, make: {
             "databaseName": make("aws:glue/catalogDatabase:CatalogDatabase", name).outputs["name"],
             "description": "d",
@@ -232,7 +218,7 @@ LIVES: dict[str, Life] = {
         {"name": "another"},
         ("arn", "catalogId", "name"),
     ),
-    "aws:ecr/repository:Repository": Life(
+    "aws:ecr/repository:Repository": ResourceLifecycle(
         plain(
             imageTagMutability="IMMUTABLE",
             imageScanningConfiguration={"scanOnPush": True},
@@ -243,7 +229,7 @@ LIVES: dict[str, Life] = {
         {"name": "another"},
         ("arn", "repositoryUrl", "registryId", "name"),
     ),
-    "aws:ecr/lifecyclePolicy:LifecyclePolicy": Life(
+    "aws:ecr/lifecyclePolicy:LifecyclePolicy": ResourceLifecycle(
         lambda name, make: {
             "repository": make("aws:ecr/repository:Repository", name).outputs["name"],
             "policy": json.dumps({"rules": [_keep(10)]}),
@@ -252,16 +238,7 @@ LIVES: dict[str, Life] = {
         {"repository": "another"},
         ("registryId",),
     ),
-    "aws:ecr/repositoryPolicy:RepositoryPolicy": Life(
-        lambda name, make: {
-            "repository": make("aws:ecr/repository:Repository", name).outputs["name"],
-            "policy": json.dumps(_pull("ecr:BatchGetImage")),
-        },
-        becomes(policy=json.dumps(_pull("ecr:DescribeImages"))),
-        {"repository": "another"},
-        ("registryId",),
-    ),
-    "aws:iam/role:Role": Life(
+    "aws:iam/role:Role": ResourceLifecycle(
         plain(
             assumeRolePolicy=json.dumps(TRUST),
             description="d",
@@ -278,7 +255,7 @@ LIVES: dict[str, Life] = {
         {"name": "another"},
         ("arn", "uniqueId", "createDate", "name"),
     ),
-    "aws:iam/rolePolicy:RolePolicy": Life(
+    "aws:iam/rolePolicy:RolePolicy": ResourceLifecycle(
         lambda name, make: {
             "role": make("aws:iam/role:Role", name, assumeRolePolicy=json.dumps(TRUST)).outputs["name"],
             "policy": json.dumps(POLICY),
@@ -287,20 +264,13 @@ LIVES: dict[str, Life] = {
         {"role": "another"},
         ("name",),
     ),
-    "aws:iam/policy:Policy": Life(
+    "aws:iam/policy:Policy": ResourceLifecycle(
         plain(policy=json.dumps(POLICY), description="d", tags=TAGS),
         becomes(policy=json.dumps(SMALLER), tags={"owner": "m"}),
         {"description": "e"},
         ("arn", "policyId", "name"),
     ),
-    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": Life(
-        lambda name, make: {
-            "role": make("aws:iam/role:Role", name, assumeRolePolicy=json.dumps(TRUST)).outputs["name"],
-            "policyArn": make("aws:iam/policy:Policy", name, policy=json.dumps(POLICY)).outputs["arn"],
-        },
-        replace={"role": "another"},
-    ),
-    "aws:iam/openIdConnectProvider:OpenIdConnectProvider": Life(
+    "aws:iam/openIdConnectProvider:OpenIdConnectProvider": ResourceLifecycle(
         lambda name, make: {
             "url": f"https://{name}.example.com",
             "clientIdLists": ["sts.amazonaws.com"],
@@ -311,7 +281,7 @@ LIVES: dict[str, Life] = {
         {"url": "https://another.example.com"},
         ("arn",),
     ),
-    "aws:eks/podIdentityAssociation:PodIdentityAssociation": Life(
+    "aws:eks/podIdentityAssociation:PodIdentityAssociation": ResourceLifecycle(
         lambda name, make: {
             "clusterName": "mlops",
             "namespace": "models",
@@ -322,13 +292,7 @@ LIVES: dict[str, Life] = {
         {"serviceAccount": "another"},
         ("associationId", "associationArn"),
     ),
-    "aws:cloudwatch/logGroup:LogGroup": Life(
-        plain(retentionInDays=7, tags=TAGS),
-        becomes(retentionInDays=14, tags={"owner": "m"}),
-        {"name": "another"},
-        ("arn", "name"),
-    ),
-    "aws:cloudwatch/metricAlarm:MetricAlarm": Life(
+    "aws:cloudwatch/metricAlarm:MetricAlarm": ResourceLifecycle(
         plain(
             comparisonOperator="GreaterThanThreshold",
             evaluationPeriods=2,
@@ -345,19 +309,19 @@ LIVES: dict[str, Life] = {
         {"name": "another"},
         ("arn", "name"),
     ),
-    "aws:sns/topic:Topic": Life(
+    "aws:sns/topic:Topic": ResourceLifecycle(
         plain(displayName="d", tags=TAGS),
         becomes(displayName="e", tags={"owner": "m"}),
         {"name": "another"},
         ("arn", "name", "owner"),
     ),
-    "aws:sqs/queue:Queue": Life(
+    "aws:sqs/queue:Queue": ResourceLifecycle(
         plain(visibilityTimeoutSeconds=60, sqsManagedSseEnabled=True, tags=TAGS),
         becomes(visibilityTimeoutSeconds=90, tags={"owner": "m"}),
         {"name": "another"},
         ("arn", "url", "name"),
     ),
-    "aws:cloudwatch/eventRule:EventRule": Life(
+    "aws:cloudwatch/eventRule:EventRule": ResourceLifecycle(
         plain(description="d", eventPattern=json.dumps({"source": ["aws.s3"]}), tags=TAGS),
         becomes(description="e", tags={"owner": "m"}),
         {"name": "another"},

@@ -1,4 +1,4 @@
-"""Each entry of the list of what the emulator cannot hold is still true; so the list shrinks when moto learns."""
+"""Tests that prove each emulation gap, so the list shrinks as moto improves."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from laptop.aws import images
+from laptop.aws import image_content
 from laptop.aws.account import Account
 from laptop.aws.aws_provider import AwsProvider
-from laptop.aws.emulation_gaps import RECORDED
+from laptop.aws.emulation_gaps import GAPS
 from laptop.aws.table import TABLE
-
-from .lives import LIVES
+from laptop.tests.aws.resource_lifecycles import LIFECYCLES
 
 Proof = Callable[["Facts"], None]
 PROOFS: dict[tuple[str, str], Proof] = {}
 
 
 class Facts:
-    """What a proof may use."""
+    """Fixtures of a proof."""
 
     def __init__(self, account: Account, provider: AwsProvider, make: Any, name: str, folder: Path) -> None:
         self.account, self.provider, self.make, self.name, self.folder = account, provider, make, name, folder
@@ -90,7 +89,7 @@ def _lockout(facts: Facts) -> None:
         "Action": "kms:DescribeKey",
         "Resource": "*",
     }
-    # On AWS: MalformedPolicyDocumentException, for nobody could change this policy any more.
+    # On AWS: MalformedPolicyDocumentException, because nobody could change this policy again.
     facts["kms"].create_key(Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
 
 
@@ -100,15 +99,15 @@ def _scanning(facts: Facts) -> None:
         "aws:ecr/repository:Repository", facts.name, imageScanningConfiguration={"scanOnPush": True}
     ).outputs["name"]
     (facts.folder / "Dockerfile").write_text("FROM scratch\n")
-    context = images.Context.of("a", [], facts.folder, dockerfile=facts.folder / "Dockerfile")
-    digest = images.publish(facts.provider.cloud, repository, context)
+    context = image_content.BuildContext.of("a", [], facts.folder, dockerfile=facts.folder / "Dockerfile")
+    digest = image_content.publish(facts.provider.cloud, repository, context)
     with pytest.raises(ClientError, match="ScanNotFound"):
         facts["ecr"].describe_image_scan_findings(repositoryName=repository, imageId={"imageDigest": digest})
 
 
 @proves("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold")
 def _alarm(facts: Facts) -> None:
-    inputs = LIVES["aws:cloudwatch/metricAlarm:MetricAlarm"].inputs(facts.name, facts.make)
+    inputs = LIFECYCLES["aws:cloudwatch/metricAlarm:MetricAlarm"].inputs(facts.name, facts.make)
     alarm = facts.make("aws:cloudwatch/metricAlarm:MetricAlarm", facts.name, **inputs)
     facts["cloudwatch"].put_metric_data(
         Namespace="n",
@@ -126,25 +125,25 @@ def _alarm(facts: Facts) -> None:
     assert found["StateValue"] != "ALARM"
 
 
-@pytest.mark.parametrize("entry", RECORDED, ids=lambda entry: f"{entry.type.rpartition(':')[2]}.{entry.property}")
-def test_the_emulator_still_lacks_it(
-    entry: Any, account: Account, provider: AwsProvider, make: Any, name: str, tmp_path: Path
+@pytest.mark.parametrize("gap", GAPS, ids=lambda gap: f"{gap.type.rpartition(':')[2]}.{gap.property}")
+def test_the_gap_still_exists(
+    gap: Any, account: Account, provider: AwsProvider, make: Any, name: str, tmp_path: Path
 ) -> None:
-    PROOFS[entry.type, entry.property](Facts(account, provider, make, name, tmp_path))
+    PROOFS[gap.type, gap.property](Facts(account, provider, make, name, tmp_path))
 
 
-def test_a_type_is_recorded_as_a_whole_in_its_row_and_in_the_list_alike() -> None:
+def test_a_row_and_the_list_have_the_same_reason() -> None:
     rows = {row.token: row.recorded for row in TABLE.values() if row.recorded}
-    assert rows == {entry.type: entry.reason for entry in RECORDED if not entry.property}
+    assert rows == {gap.type: gap.reason for gap in GAPS if not gap.property}
 
 
-def test_every_entry_names_a_property_of_its_type() -> None:
-    for entry in RECORDED:
-        row = TABLE[entry.type]
-        assert entry.property in ("", *row.required, *row.optional)
+def test_every_gap_names_a_property_of_its_type() -> None:
+    for gap in GAPS:
+        row = TABLE[gap.type]
+        assert gap.property in ("", *row.required, *row.optional)
 
 
-def test_only_what_a_resource_uses_is_said_of_it(provider: AwsProvider) -> None:
+def test_only_the_gaps_that_a_resource_uses_are_reported(provider: AwsProvider) -> None:
     plain = provider.check("aws:kms/key:Key", "k", {}, None)
     assert provider.recorded("aws:kms/key:Key", plain) == {}
     period = provider.check("aws:kms/key:Key", "k", {"rotationPeriodInDays": 90}, None)

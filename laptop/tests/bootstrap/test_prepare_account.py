@@ -10,8 +10,8 @@ import pytest
 
 from laptop import lifecycle, stacks
 from laptop.aws.account import start
-from laptop.aws.cloud import Cloud
 from laptop.aws.aws_provider import AwsProvider
+from laptop.aws.cloud import Cloud
 from laptop.engine.display import Silence
 from tests.sample_project import PROJECT, copy_as_forked
 

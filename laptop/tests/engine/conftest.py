@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from laptop.engine.deployment import Deployment, Result
+from laptop.engine.resource_steps import ResourceStep
 from laptop.engine.resources import Contents
 from laptop.engine.sealing import Seal
 from laptop.engine.state_file import load
-from laptop.engine.resource_steps import Step
-from laptop.tests.engine.fake_cloud import Cloud, FakeProvider
+from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 
 PREAMBLE = """
 import pulumi
@@ -47,13 +47,13 @@ class Group(ComponentResource):
 class Told:
     """What the progress of a run was told."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ResourceStep] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
-    def began(self, step: Step) -> None:
+    def began(self, step: ResourceStep) -> None:
         pass
 
-    def ended(self, step: Step) -> None:
+    def ended(self, step: ResourceStep) -> None:
         self.steps.append(step)
 
     def noticed(self, text: str) -> None:
@@ -77,7 +77,7 @@ class Site:
         return self.folder / "home"
 
     @property
-    def cloud(self) -> Cloud:
+    def cloud(self) -> FakeCloud:
         return self.provider.cloud
 
     def write(self, program: str, config: str = "config: {}\n", stack: str = "dev") -> None:
@@ -116,7 +116,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path, FakeProvider(Cloud(tmp_path / "cloud.json")))
+    return Site(tmp_path, FakeProvider(FakeCloud(tmp_path / "cloud.json")))
 
 
 def kinds(result: Result) -> dict[str, str]:

@@ -1,13 +1,12 @@
-"""A small cloud in one file, and a provider for it: what it holds can be seen, drifted and made to fail.
+"""A fake cloud in one file and a provider for it. Tests can inspect it, change it and make it fail.
 
 Types: `fake:index:Thing` (auto-named, `zone` forces replacement), `fake:index:Named` (its name is its id, so a
-replacement has to delete first), `fake:index:Paper` (the cloud cannot hold it: recorded only).
+replacement deletes first), `fake:index:Paper` (recorded in the state only).
 """
 
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import os
 import threading
@@ -16,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from laptop.engine.paths import changed_paths, write_path
-from laptop.engine.provider import Created, Diff
+from laptop.engine.provider import Created, Diff, ResourceCall
 from pipelines.declarations.errors import MlopsError
 
 REPLACES = {"zone", "name", "target"}
@@ -25,8 +26,8 @@ REPLACES = {"zone", "name", "target"}
 Things = dict[str, dict[str, Any]]
 
 
-class Cloud:
-    """Things by id, in a JSON file; every access is alone on it, across processes too."""
+class FakeCloud:
+    """Things by id in a JSON file, under a lock across processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,8 +35,7 @@ class Cloud:
 
     @contextmanager
     def open(self) -> Iterator[Things]:
-        with self._lock, self._path.with_suffix(".lock").open("w") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
+        with self._lock, FileLock(self._path.with_suffix(".lock")):
             things: Things = json.loads(self._path.read_text()) if self._path.exists() else {}
             before = copy.deepcopy(things)
             yield things
@@ -50,9 +50,9 @@ class Cloud:
 
 
 class FakeProvider:
-    """Applies to a `Cloud`. `hook(moment, what)` is called before and after everything that touches the cloud."""
+    """Provider of a `FakeCloud`. Calls `hook(moment, what)` before and after every access."""
 
-    def __init__(self, cloud: Cloud, hook: Callable[[str, str], None] = lambda moment, what: None) -> None:
+    def __init__(self, cloud: FakeCloud, hook: Callable[[str, str], None] = lambda moment, what: None) -> None:
         self.cloud = cloud
         self.calls: list[tuple[str, str]] = []
         self.names = 0
@@ -63,7 +63,7 @@ class FakeProvider:
         self._hook("before", f"{verb} {name}")
 
     def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
-        json.dumps(inputs)  # nothing but JSON may arrive here
+        json.dumps(inputs)  # fails for anything that is not JSON
         if inputs.get("bad"):
             raise MlopsError(f"`bad` is not allowed: {inputs['bad']}")
         checked = {"size": 1, **inputs}
@@ -76,26 +76,20 @@ class FakeProvider:
             checked["__auto"] = True
         return checked
 
-    def diff(
-        self,
-        type_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Diff:
-        json.dumps([old_inputs, new_inputs, old_outputs])
-        changed = [path for path in changed_paths(old_inputs, new_inputs) if path[0] != "__auto"]
+    def diff(self, call: ResourceCall) -> Diff:
+        json.dumps([call.old_inputs, call.inputs, call.outputs])
+        changed = [path for path in changed_paths(call.old_inputs, call.inputs) if path[0] != "__auto"]
         replace = [write_path(path) for path in changed if path[0] in REPLACES]
         return Diff(
             changed=tuple(write_path(path) for path in changed),
             replace=tuple(replace),
-            delete_before_replace=type_ == "fake:index:Named" and bool(replace),
+            delete_before_replace=call.type == "fake:index:Named" and bool(replace),
         )
 
-    def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
-        logical = urn.rpartition("::")[2]
+    def create(self, call: ResourceCall) -> Created:
+        logical, inputs = call.urn.rpartition("::")[2], call.inputs
         self._moment("create", logical)
-        if type_ == "fake:index:Paper":
+        if call.type == "fake:index:Paper":
             return Created(f"paper-{logical}", dict(inputs), recorded="the cloud has no paper")
         if inputs.get("fail"):
             raise MlopsError(f"the cloud refuses: {inputs['fail']}")
@@ -103,10 +97,10 @@ class FakeProvider:
             raise ConnectionResetError("the cloud hung up")
         with self.cloud.open() as things:
             same = [key for key, thing in things.items() if thing["name"] == inputs["name"]]
-            if same and not resuming:
+            if same and not call.resuming:
                 raise MlopsError(f"there is already a thing called {inputs['name']}")
             identity = same[0] if same else f"id-{inputs['name']}"
-            things[identity] = self._outputs(type_, identity, inputs)
+            things[identity] = self._outputs(call.type, identity, inputs)
             outputs = copy.deepcopy(things[identity])
         self._hook("after", f"create {logical}")
         return Created(identity, outputs)
@@ -116,43 +110,35 @@ class FakeProvider:
         outputs = {key: value for key, value in inputs.items() if key != "__auto"}
         return {**outputs, "type": type_, "arn": f"arn:{identity}"}
 
-    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
-        self._moment("read", id_)
-        if inputs.get("unreadable"):
+    def read(self, call: ResourceCall) -> dict[str, Any] | None:
+        self._moment("read", call.id)
+        if call.inputs.get("unreadable"):
             raise MlopsError("the cloud does not answer")
-        return self.cloud.things().get(id_)
+        return self.cloud.things().get(call.id)
 
-    def update(
-        self,
-        urn: str,
-        type_: str,
-        id_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Created:
-        logical = urn.rpartition("::")[2]
+    def update(self, call: ResourceCall) -> Created:
+        logical = call.urn.rpartition("::")[2]
         self._moment("update", logical)
-        if new_inputs.get("fail"):
-            raise MlopsError(f"the cloud refuses: {new_inputs['fail']}")
+        if call.inputs.get("fail"):
+            raise MlopsError(f"the cloud refuses: {call.inputs['fail']}")
         with self.cloud.open() as things:
-            if id_ not in things:
-                raise MlopsError(f"there is no {id_}")
-            things[id_] = self._outputs(type_, id_, new_inputs)
-            outputs = copy.deepcopy(things[id_])
+            if call.id not in things:
+                raise MlopsError(f"there is no {call.id}")
+            things[call.id] = self._outputs(call.type, call.id, call.inputs)
+            outputs = copy.deepcopy(things[call.id])
         self._hook("after", f"update {logical}")
-        return Created(id_, outputs)
+        return Created(call.id, outputs)
 
-    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
-        logical = urn.rpartition("::")[2]
+    def delete(self, call: ResourceCall) -> None:
+        logical = call.urn.rpartition("::")[2]
         self._moment("delete", logical)
-        if inputs.get("stuck"):
+        if call.inputs.get("stuck"):
             raise MlopsError("it is still in use")
         with self.cloud.open() as things:
             for key, thing in things.items():
-                if key != id_ and thing.get("target") == f"arn:{id_}":
-                    raise MlopsError(f"{key} still points to {id_}")
-            things.pop(id_, None)
+                if key != call.id and thing.get("target") == f"arn:{call.id}":
+                    raise MlopsError(f"{key} still points to {call.id}")
+            things.pop(call.id, None)
         self._hook("after", f"delete {logical}")
 
     def recorded(self, type_: str, inputs: dict[str, Any]) -> dict[str, str]:

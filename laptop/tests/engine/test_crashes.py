@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from laptop.engine import sealing as sealing_module
-from laptop.tests.engine.fake_cloud import Cloud, FakeProvider
 from laptop.tests.engine.conftest import Site
+from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 from pipelines.declarations import files
 
 START = """
@@ -85,7 +85,7 @@ def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
     files.write_atomically = watched
     sealing_module.os.link = watched_link
     try:
-        site = Site(folder, FakeProvider(Cloud(folder / "cloud.json"), bomb))
+        site = Site(folder, FakeProvider(FakeCloud(folder / "cloud.json"), bomb))
         site.up(program, **options)
     finally:
         files.write_atomically = write
@@ -111,7 +111,7 @@ def killed_at(folder: Path, program: str, moment: int, **options: Any) -> bool:
 
 def calm(folder: Path) -> dict[str, Any]:
     """What stands in the cloud and in the state, without the random part of names; checks that they agree."""
-    site = Site(folder, FakeProvider(Cloud(folder / "cloud.json")))
+    site = Site(folder, FakeProvider(FakeCloud(folder / "cloud.json")))
     contents, things = site.state(), site.cloud.things()
     managed = {known.id for known in contents.resources.values() if known.custom and not known.recorded}
     retained = {key for key, thing in things.items() if thing["name"].startswith("r-")}

@@ -13,8 +13,8 @@ from laptop.engine.decisions import (
     in_creation_order,
 )
 from laptop.engine.provider import Diff
+from laptop.engine.resource_steps import StepKind
 from laptop.engine.resources import ResourceState
-from laptop.engine.resource_steps import Kind
 from pipelines.declarations.errors import MlopsError
 
 
@@ -24,7 +24,7 @@ def urn(number: int) -> str:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> dict[str, ResourceState]:
-    """Resources each of which needs some that come before it, in any order."""
+    """Generate resources that depend on earlier ones, in random order."""
     count = draw(st.integers(1, 12))
     found = {}
     for number in range(count):
@@ -44,7 +44,7 @@ def graphs(draw: st.DrawFn) -> dict[str, ResourceState]:
 
 @settings(max_examples=80, deadline=None)
 @given(graphs())
-def test_everything_is_created_after_what_it_needs(graph: dict[str, ResourceState]) -> None:
+def test_every_resource_is_created_after_its_dependencies(graph: dict[str, ResourceState]) -> None:
     ordered = [known.urn for known in in_creation_order(graph)]
     assert sorted(ordered) == sorted(graph)
     for known in graph.values():
@@ -53,7 +53,7 @@ def test_everything_is_created_after_what_it_needs(graph: dict[str, ResourceStat
 
 @settings(max_examples=80, deadline=None)
 @given(graphs(), st.data())
-def test_everything_is_deleted_after_all_that_need_it_and_all_of_it_is(graph: dict, data: st.DataObject) -> None:
+def test_every_resource_is_deleted_after_its_dependents(graph: dict, data: st.DataObject) -> None:
     going = [known for known in graph.values() if data.draw(st.booleans())]
     waits = deletion_waits(going)
     gone: list[tuple[str, str]] = []
@@ -90,42 +90,36 @@ OLD = ResourceState(urn(1), id="i-1")
 @pytest.mark.parametrize(
     ("old", "options", "diff", "expected"),
     [
-        (None, Options(), None, Decision(Kind.CREATE)),
-        (None, Options(import_id="i"), None, Decision(Kind.IMPORT)),
-        (ResourceState(urn(1), external=True), Options(), None, Decision(Kind.CREATE)),
-        (OLD, Options(), Diff(()), Decision(Kind.SAME)),
-        (OLD, Options(), Diff(("a",)), Decision(Kind.UPDATE, ("a",))),
-        (OLD, Options(), Diff(("a",), ("a",)), Decision(Kind.REPLACE, ("a",), ("a",))),
-        (OLD, Options(), Diff(("a",), ("a",), True), Decision(Kind.REPLACE, ("a",), ("a",), True)),
+        (None, Options(), None, Decision(StepKind.CREATE)),
+        (ResourceState(urn(1), external=True), Options(), None, Decision(StepKind.CREATE)),
+        (OLD, Options(), Diff(()), Decision(StepKind.SAME)),
+        (OLD, Options(), Diff(("a",)), Decision(StepKind.UPDATE, ("a",))),
+        (OLD, Options(), Diff(("a",), ("a",)), Decision(StepKind.REPLACE, ("a",), ("a",))),
+        (OLD, Options(), Diff(("a",), ("a",), True), Decision(StepKind.REPLACE, ("a",), ("a",), True)),
         (
             OLD,
             Options(delete_before_replace=False),
             Diff(("a",), ("a",), True),
-            Decision(Kind.REPLACE, ("a",), ("a",), False),
+            Decision(StepKind.REPLACE, ("a",), ("a",), False),
         ),
         (
             OLD,
-            Options(replace_on_changes=("a[*].b",)),
-            Diff(("a[0].b", "c")),
-            Decision(Kind.REPLACE, ("a[0].b", "c"), ("a[0].b",)),
+            Options(delete_before_replace=True),
+            Diff(("a",), ("a",)),
+            Decision(StepKind.REPLACE, ("a",), ("a",), True),
         ),
-        (OLD, Options(replace_on_changes=("b",)), Diff(("a",)), Decision(Kind.UPDATE, ("a",))),
-        (OLD, Options(replace_with=(urn(2),)), Diff(()), Decision(Kind.REPLACE, (), (urn(2),))),
-        (OLD, Options(replace_with=(urn(3),)), Diff(()), Decision(Kind.SAME)),
     ],
 )
-def test_each_case_asks_for_its_step(
+def test_each_case_gets_its_step(
     old: ResourceState | None, options: Options, diff: Diff | None, expected: Decision
 ) -> None:
-    assert decide(old, options, diff, replaced=frozenset([urn(2)])) == expected
+    assert decide(old, options, diff) == expected
 
 
 def test_an_update_that_may_not_have_ended_is_repeated() -> None:
-    assert decide(OLD, Options(), Diff(()), unfinished_update=True) == Decision(Kind.UPDATE)
+    assert decide(OLD, Options(), Diff(()), unfinished_update=True) == Decision(StepKind.UPDATE)
 
 
-@pytest.mark.parametrize("options", [Options(replace_with=(urn(2),)), Options()])
-def test_protection_refuses_every_way_to_a_replacement(options: Options) -> None:
-    diff = Diff(()) if options.replace_with else Diff(("a",), ("a",))
-    with pytest.raises(MlopsError, match="is protected and would be replaced"):
-        decide(ResourceState(urn(1), id="i-1", protect=True), options, diff, replaced=frozenset([urn(2)]))
+def test_protection_refuses_a_replacement() -> None:
+    with pytest.raises(MlopsError, match="is protected and would be replaced because of a change of `a`"):
+        decide(ResourceState(urn(1), id="i-1", protect=True), Options(), Diff(("a",), ("a",)))

@@ -136,7 +136,7 @@ def test_an_asynchronous_program_is_awaited(site: Site) -> None:
 def test_a_stack_without_a_file_is_refused_with_those_there_are(site: Site) -> None:
     site.write("")
     site.write("", stack="prod")
-    with pytest.raises(MlopsError, match=r"there is no stack `pord`(?s:.*)use one of: dev, prod"):
+    with pytest.raises(MlopsError, match=r"no stack `pord`(?s:.*)use one of: dev, prod"):
         site.deployment("pord").up()
 
 
@@ -168,7 +168,7 @@ def test_a_resource_read_by_its_id_is_not_managed(site: Site) -> None:
     site.up("")
     site.deployment().destroy()
     assert list(site.cloud.things()) == ["id-lake"]
-    with pytest.raises(DeploymentError, match="there is no fake:index:Thing with the id `id-sea`"):
+    with pytest.raises(DeploymentError, match="no fake:index:Thing with the id `id-sea`"):
         site.up(program.format("id-sea"))
 
 

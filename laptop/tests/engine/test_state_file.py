@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.engine.journal import Ledger
+from laptop.engine.journal import Journal
 from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.sealing import KEY_FILE, Seal
 from laptop.engine.state_file import load, state_path
@@ -19,8 +19,8 @@ from pipelines.declarations.errors import MlopsError
 URN = "urn:pulumi:dev::shop::fake:index:Thing::a"
 
 
-def ledger(folder: Path, **more: object) -> Ledger:
-    return Ledger(Contents("shop", "dev", "inc-1"), folder / "dev.json", Seal(folder))
+def new_journal(folder: Path, **more: object) -> Journal:
+    return Journal(Contents("shop", "dev", "inc-1"), folder / "dev.json", Seal(folder))
 
 
 def read(folder: Path, incarnation: str = "inc-1") -> Contents:
@@ -43,7 +43,7 @@ def thing(urn: str = URN, **more: object) -> ResourceState:
     return replace(known, **more)
 
 
-def fill(target: Ledger) -> None:
+def fill(target: Journal) -> None:
     def mutate(contents: Contents) -> None:
         contents.resources[URN] = thing()
         contents.doomed[(URN, "i-0")] = thing(id="i-0")
@@ -54,13 +54,13 @@ def fill(target: Ledger) -> None:
 
 
 def test_the_state_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    written = ledger(tmp_path)
+    written = new_journal(tmp_path)
     fill(written)
     assert read(tmp_path) == written.contents
 
 
 def test_secrets_are_never_plain_in_the_file_and_the_files_are_the_owners_only(tmp_path: Path) -> None:
-    fill(ledger(tmp_path))
+    fill(new_journal(tmp_path))
     text = (tmp_path / "dev.json").read_text()
     assert "secret-text" not in text
     assert '"pw"' not in text
@@ -80,7 +80,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, content: st
 
 
 def test_a_file_cut_anywhere_is_refused_and_never_read_as_a_shorter_state(tmp_path: Path) -> None:
-    fill(ledger(tmp_path))
+    fill(new_journal(tmp_path))
     file = tmp_path / "dev.json"
     whole = file.read_bytes()
     for length in range(0, len(whole.rstrip()) - 1, 37):
@@ -90,7 +90,7 @@ def test_a_file_cut_anywhere_is_refused_and_never_read_as_a_shorter_state(tmp_pa
 
 
 def test_a_resource_with_a_field_this_release_does_not_know_is_refused(tmp_path: Path) -> None:
-    fill(ledger(tmp_path))
+    fill(new_journal(tmp_path))
     file = tmp_path / "dev.json"
     document = json.loads(file.read_text())
     document["resources"][0]["surprise"] = 1
@@ -101,42 +101,42 @@ def test_a_resource_with_a_field_this_release_does_not_know_is_refused(tmp_path:
 
 def test_the_state_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text('{"version": 99}')
-    with pytest.raises(MlopsError, match=r"newer release: its version is 99(?s:.*)fix: use the release"):
+    with pytest.raises(MlopsError, match=r"expected version 1 or lower, found 99(?s:.*)fix: use the release"):
         read(tmp_path)
 
 
 def test_the_state_of_another_incarnation_is_refused_unless_it_is_empty(tmp_path: Path) -> None:
-    target = ledger(tmp_path)
+    target = new_journal(tmp_path)
     target.change(lambda contents: None)
     assert read(tmp_path, "inc-2").incarnation == "inc-2"
     fill(target)
-    with pytest.raises(MlopsError, match=r"another emulated account \(`inc-1`\)(?s:.*)`inc-2`"):
+    with pytest.raises(MlopsError, match=r"another account: expected `inc-2`(?s:.*)found `inc-1`"):
         read(tmp_path, "inc-2")
     assert read(tmp_path, "").incarnation == "inc-1"
 
 
 def test_the_state_of_another_project_is_refused(tmp_path: Path) -> None:
-    fill(ledger(tmp_path))
-    with pytest.raises(MlopsError, match="of project `shop`, not of stack `dev` of project `other`"):
+    fill(new_journal(tmp_path))
+    with pytest.raises(MlopsError, match="of project `other`, found stack `dev` of project `shop`"):
         load(tmp_path / "dev.json", "other", "dev", "", Seal(tmp_path))
 
 
 def test_without_its_key_or_with_another_one_a_state_with_secrets_is_refused(tmp_path: Path) -> None:
-    fill(ledger(tmp_path))
+    fill(new_journal(tmp_path))
     (tmp_path / KEY_FILE).unlink()
-    with pytest.raises(MlopsError, match="the key that opens them is missing"):
+    with pytest.raises(MlopsError, match=r"secrets\.key does not exist"):
         read(tmp_path)
     Seal(tmp_path).seal("makes another key")
-    with pytest.raises(MlopsError, match="not sealed with that key"):
+    with pytest.raises(MlopsError, match="was not encrypted with"):
         read(tmp_path)
     (tmp_path / KEY_FILE).write_text("nonsense")
-    with pytest.raises(MlopsError, match="is not a key"):
+    with pytest.raises(MlopsError, match="is not a valid key"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "a b", "-\n"])
 def test_a_stack_name_that_could_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(MlopsError, match="cannot be the name of a stack"):
+    with pytest.raises(MlopsError, match="is not a valid stack name"):
         state_path(tmp_path, name)
 
 
@@ -153,7 +153,7 @@ def test_changes_that_come_in_during_a_write_share_the_next_one(
             assert go_on.wait(10)
 
     monkeypatch.setattr(files, "write_atomically", slow)
-    target = ledger(tmp_path)
+    target = new_journal(tmp_path)
 
     def add(number: int) -> None:
         known = thing(urn=f"{URN}{number}", inputs=Properties({}))
@@ -172,28 +172,3 @@ def test_changes_that_come_in_during_a_write_share_the_next_one(
         thread.join(10)
     assert len(writes) == 2
     assert all(f"Thing::a{number}".encode() in writes[-1] for number in range(9))
-
-
-def test_a_rename_reaches_everything_that_names_the_resource() -> None:
-    a, b, new = "urn:pulumi:s::p::t:t:A::a", "urn:pulumi:s::p::t:t:B::b", "urn:pulumi:s::p::t:t:A::new"
-    provider = "urn:pulumi:s::p::t:t:A::a::id-1"
-    other = ResourceState(
-        b,
-        parent=a,
-        dependencies=(a,),
-        property_dependencies=(("x", (a,)),),
-        provider=provider,
-        deleted_with=a,
-    )
-    contents = Contents("p", "s", resources={a: ResourceState(a), b: other}, doomed={(b, ""): other})
-    contents.rename(a, new)
-    assert set(contents.resources) == {new, b}
-    for known in (contents.resources[b], contents.doomed[(b, "")]):
-        assert known == ResourceState(
-            b,
-            parent=new,
-            dependencies=(new,),
-            property_dependencies=(("x", (new,)),),
-            provider=f"{new}::id-1",
-            deleted_with=new,
-        )

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from infra.policies.graph import UNKNOWN
 from laptop.engine.deployment import DeploymentError, stack_outputs
-from laptop.engine.values import UNKNOWN
 from laptop.tests.engine.conftest import Site, kinds
 
 TWO = """
@@ -200,13 +200,13 @@ def test_functions_are_called_with_their_arguments(site: Site) -> None:
 
 
 def test_two_resources_of_one_name_are_refused_before_anything_is_done(site: Site) -> None:
-    with pytest.raises(DeploymentError, match=r"Thing::a\n  two resources are called `a`"):
+    with pytest.raises(DeploymentError, match=r"Thing::a\n  duplicate resource: (?s:.*)named `a`"):
         site.up('Thing("a")\nThing("a")')
     assert not site.cloud.things()
 
 
 def test_a_type_that_no_provider_serves_is_refused(site: Site) -> None:
-    with pytest.raises(DeploymentError, match=r"no provider for `gcp:a:B`(?s:.*)packages: fake"):
+    with pytest.raises(DeploymentError, match=r"no provider for `gcp:a:B`(?s:.*)serves \(fake\)"):
         site.up('CustomResource("gcp:a:B", "x", {})')
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi.runtime import rpc
 
+from infra.policies.graph import UNKNOWN
 from laptop.engine.values import (
-    UNKNOWN,
     Properties,
     has_unknown,
     lookup,

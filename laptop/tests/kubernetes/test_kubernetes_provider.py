@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from infra.policies.graph import UNKNOWN
 from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE
-from laptop.engine.provider import Created, Provider
+from laptop.engine.provider import Created, Provider, ResourceCall
 from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
-from laptop.engine.values import UNKNOWN, Properties
+from laptop.engine.values import Properties
 from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, new_namespace, phase, rollout
 from pipelines.declarations.errors import MlopsError
@@ -52,10 +53,10 @@ def config_map(namespace: str, name: str | None = "a", **data: str) -> dict[str,
 
 def apply(provider: Provider, type_: str, inputs: dict[str, Any], name: str = "res") -> tuple[dict[str, Any], Created]:
     checked = provider.check(type_, name, inputs, None)
-    return checked, provider.create(f"urn:pulumi:dev::p::{type_}::{name}", type_, checked)
+    return checked, provider.create(ResourceCall(type_, checked, f"urn:pulumi:dev::p::{type_}::{name}"))
 
 
-def test_it_is_a_provider(provider: KubernetesProvider) -> None:
+def test_the_provider_implements_the_protocol(provider: KubernetesProvider) -> None:
     assert isinstance(provider, Provider)
 
 
@@ -66,23 +67,26 @@ def test_a_resource_is_created_read_updated_and_deleted(
     assert made.id == f"{namespace}/a"
     assert made.outputs["metadata"]["uid"]
     new = provider.check(CONFIG_MAP_TYPE, "res", config_map(namespace, x="2"), old)
-    assert provider.diff(CONFIG_MAP_TYPE, old, new, made.outputs).changed == ("data.x", "data.y")
-    changed = provider.update("urn", CONFIG_MAP_TYPE, made.id, old, new, made.outputs)
+    assert provider.diff(ResourceCall(CONFIG_MAP_TYPE, new, old_inputs=old, outputs=made.outputs)).changed == (
+        "data.x",
+        "data.y",
+    )
+    changed = provider.update(ResourceCall(CONFIG_MAP_TYPE, new, "urn", made.id, old, made.outputs))
     assert changed.outputs["data"] == {"x": "2"}
-    assert provider.read(CONFIG_MAP_TYPE, made.id, {}, {}) == changed.outputs
-    provider.delete("urn", CONFIG_MAP_TYPE, made.id, {}, {})
-    assert provider.read(CONFIG_MAP_TYPE, made.id, {}, {}) is None
-    provider.delete("urn", CONFIG_MAP_TYPE, made.id, {}, {})  # once more is no error
+    assert provider.read(ResourceCall(CONFIG_MAP_TYPE, {}, id=made.id)) == changed.outputs
+    provider.delete(ResourceCall(CONFIG_MAP_TYPE, {}, "urn", made.id))
+    assert provider.read(ResourceCall(CONFIG_MAP_TYPE, {}, id=made.id)) is None
+    provider.delete(ResourceCall(CONFIG_MAP_TYPE, {}, "urn", made.id))  # deleting it again is not an error
 
 
-def test_a_name_is_made_up_once_and_kept(provider: KubernetesProvider, namespace: str) -> None:
+def test_a_generated_name_is_kept(provider: KubernetesProvider, namespace: str) -> None:
     first = provider.check(CONFIG_MAP_TYPE, "My-Map", config_map(namespace, None), None)
     again = provider.check(CONFIG_MAP_TYPE, "My-Map", config_map(namespace, None), first)
     other = provider.check(CONFIG_MAP_TYPE, "My-Map", config_map(namespace, None), None)
     assert first["metadata"]["name"].startswith("my-map-")
     assert again == first
     assert other["metadata"]["name"] != first["metadata"]["name"]
-    assert provider.diff(CONFIG_MAP_TYPE, first, again, {}).changed == ()
+    assert provider.diff(ResourceCall(CONFIG_MAP_TYPE, again, old_inputs=first)).changed == ()
 
 
 def test_a_resource_without_a_namespace_goes_to_the_default_one(provider: KubernetesProvider) -> None:
@@ -91,21 +95,21 @@ def test_a_resource_without_a_namespace_goes_to_the_default_one(provider: Kubern
     assert "data" not in checked
 
 
-def test_a_namespace_is_gone_only_when_all_in_it_is(provider: KubernetesProvider, cluster: SmallCluster) -> None:
+def test_a_namespace_is_gone_only_after_its_objects(provider: KubernetesProvider, cluster: SmallCluster) -> None:
     _, made = apply(provider, NAMESPACE_TYPE, {"metadata": {"name": "going"}})
     cluster.create(JOB, "going", job("a", "import time; time.sleep(60)"))
-    provider.delete("urn", NAMESPACE_TYPE, made.id, {}, {})
+    provider.delete(ResourceCall(NAMESPACE_TYPE, {}, "urn", made.id))
     assert cluster.find_all(POD, "going") == []
-    assert provider.read(NAMESPACE_TYPE, made.id, {}, {}) is None
+    assert provider.read(ResourceCall(NAMESPACE_TYPE, {}, id=made.id)) is None
 
 
-def test_a_second_create_is_refused_and_a_resumed_one_adopts_what_is_there(
+def test_a_second_create_is_refused_and_a_resumed_one_adopts_the_object(
     provider: KubernetesProvider, namespace: str
 ) -> None:
     checked, made = apply(provider, CONFIG_MAP_TYPE, config_map(namespace, x="1"))
     with pytest.raises(MlopsError, match="already exists"):
-        provider.create("urn", CONFIG_MAP_TYPE, checked)
-    resumed = provider.create("urn", CONFIG_MAP_TYPE, checked, resuming=True)
+        provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, "urn"))
+    resumed = provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, "urn", resuming=True))
     assert resumed.outputs["metadata"]["uid"] == made.outputs["metadata"]["uid"]
 
 
@@ -116,13 +120,13 @@ def test_a_second_create_is_refused_and_a_resumed_one_adopts_what_is_there(
         (CONFIG_MAP_TYPE, {"metadata": {"name": "A B"}}, "not a lower-case DNS name"),
         (JOB_TYPE, job("x", "", parallelism=2), "only 1 is supported"),
         (ROLLOUT_TYPE, {"metadata": {"name": "a"}, "spec": {"strategy": {"canary": {}}}}, "'template' is a required"),
-        ("kubernetes:apps/v1:StatefulSet", {}, "nothing that the small cluster keeps"),
+        ("kubernetes:apps/v1:StatefulSet", {}, "cluster does not support `kubernetes:apps/v1:StatefulSet`"),
     ],
 )
-def test_what_the_cluster_would_refuse_is_refused_before_anything_is_done(
+def test_an_invalid_manifest_is_refused_before_any_request(
     tmp_path: Path, type_: str, inputs: dict[str, Any], said: str
 ) -> None:
-    nowhere = KubernetesProvider(tmp_path / "no-kubeconfig")  # a check never asks the cluster
+    nowhere = KubernetesProvider(tmp_path / "no-kubeconfig")  # a check makes no requests
     with pytest.raises(MlopsError, match=said):
         nowhere.check(type_, "res", inputs, None)
 
@@ -137,7 +141,7 @@ def test_a_workload_in_a_restricted_namespace_is_checked_against_that_standard(t
         nowhere.check(JOB_TYPE, "x", manifest, None)
 
 
-def test_values_that_a_preview_does_not_know_are_not_judged(tmp_path: Path) -> None:
+def test_unknown_values_of_a_preview_are_not_checked(tmp_path: Path) -> None:
     nowhere = KubernetesProvider(tmp_path / "no-kubeconfig")
     manifest = rollout("v1", [])
     manifest["metadata"] = {"name": "m", "namespace": UNKNOWN}
@@ -147,7 +151,8 @@ def test_values_that_a_preview_does_not_know_are_not_judged(tmp_path: Path) -> N
     checked = nowhere.check(ROLLOUT_TYPE, "m", manifest, None)
     assert checked["metadata"]["namespace"] is UNKNOWN
     assert (
-        "metadata.namespace" in nowhere.diff(ROLLOUT_TYPE, {**checked, "metadata": {"name": "m"}}, checked, {}).changed
+        "metadata.namespace"
+        in nowhere.diff(ResourceCall(ROLLOUT_TYPE, checked, old_inputs={**checked, "metadata": {"name": "m"}})).changed
     )
     container["imag"] = UNKNOWN
     with pytest.raises(MlopsError, match='unknown field "imag"'):
@@ -166,7 +171,7 @@ def test_values_that_a_preview_does_not_know_are_not_judged(tmp_path: Path) -> N
         (ROLLOUT_TYPE, ("spec", "template", "metadata", "labels", "x"), "y", False),
     ],
 )
-def test_a_change_of_what_cannot_change_forces_a_replacement(
+def test_a_change_of_an_immutable_field_forces_a_replacement(
     provider: KubernetesProvider, type_: str, path: tuple[str, ...], value: Any, replaces: bool
 ) -> None:
     old: dict[str, Any] = {"metadata": {"name": "a", "namespace": "n"}, "spec": {"clusterIP": "10.0.0.1"}}
@@ -175,13 +180,13 @@ def test_a_change_of_what_cannot_change_forces_a_replacement(
     for key in path[:-1]:
         inner = inner.setdefault(key, {})
     inner[path[-1]] = value
-    found = provider.diff(type_, old, new, {})
+    found = provider.diff(ResourceCall(type_, new, old_inputs=old))
     assert found.changed
     assert bool(found.replace) is replaces
     assert found.delete_before_replace is (replaces and path[-1] != "name")
 
 
-def test_an_update_leaves_alone_what_the_rollout_controller_has_set(
+def test_an_update_keeps_the_fields_of_the_rollout_controller(
     provider: KubernetesProvider, cluster: SmallCluster, namespace: str
 ) -> None:
     expose(cluster, namespace)
@@ -190,12 +195,12 @@ def test_an_update_leaves_alone_what_the_rollout_controller_has_set(
     service = cluster.get(SERVICE, namespace, "m-stable")
     old = {"metadata": {"name": "m-stable", "namespace": namespace}, "spec": {"selector": {"app": "m"}}}
     new = {**old, "metadata": {**old["metadata"], "labels": {"owner": "us"}}}
-    made = provider.update("urn", SERVICE_TYPE, f"{namespace}/m-stable", old, new, {})
+    made = provider.update(ResourceCall(SERVICE_TYPE, new, "urn", f"{namespace}/m-stable", old))
     assert made.outputs["spec"]["selector"] == service["spec"]["selector"]
     assert "rollouts-pod-template-hash" in made.outputs["spec"]["selector"]
 
 
-def test_a_job_is_waited_for_and_its_failure_is_the_updates(
+def test_a_create_waits_for_its_job_and_fails_with_it(
     provider: KubernetesProvider, cluster: SmallCluster, namespace: str
 ) -> None:
     good, bad = job("good", "print(1)"), job("bad", "raise SystemExit(7)")
@@ -217,7 +222,7 @@ def test_an_ingress_has_its_address_when_it_is_created(provider: KubernetesProvi
     assert address["ports"][0]["port"] > 1024
 
 
-def test_a_service_is_waited_for_as_pulumi_does_unless_it_asks_not_to_be(cluster: SmallCluster, namespace: str) -> None:
+def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: SmallCluster, namespace: str) -> None:
     hasty = KubernetesProvider(cluster.home / "kubeconfig", ready_within=0.2)
     inputs = {
         "metadata": {"name": "s", "namespace": namespace},
@@ -230,18 +235,18 @@ def test_a_service_is_waited_for_as_pulumi_does_unless_it_asks_not_to_be(cluster
     assert made.id == f"{namespace}/t"
 
 
-def test_a_rollout_is_not_waited_for_because_pulumi_does_not_know_it(
+def test_a_create_does_not_wait_for_a_rollout_because_pulumi_does_not(
     provider: KubernetesProvider, cluster: SmallCluster, namespace: str
 ) -> None:
     manifest = rollout("v1", [])
     manifest["metadata"]["namespace"] = namespace
     _, made = apply(provider, ROLLOUT_TYPE, manifest)
     assert made.outputs["spec"]["replicas"] == 2
-    provider.delete("urn", ROLLOUT_TYPE, made.id, {}, {})
+    provider.delete(ResourceCall(ROLLOUT_TYPE, {}, "urn", made.id))
     assert cluster.find_all(POD, namespace) == []
 
 
-def test_what_controllers_set_beside_a_program_is_no_drift_and_what_somebody_changes_is(
+def test_fields_of_controllers_are_not_drift_but_changes_of_a_person_are(
     provider: KubernetesProvider, cluster: SmallCluster, namespace: str
 ) -> None:
     """An Ingress whose weights Argo writes, while the router reports its address."""
@@ -257,7 +262,7 @@ def test_what_controllers_set_beside_a_program_is_no_drift_and_what_somebody_cha
     )
 
     def refreshed() -> ResourceState:
-        live = provider.read(INGRESS_TYPE, made.id, known.inputs.values, known.outputs.values)
+        live = provider.read(ResourceCall(INGRESS_TYPE, known.inputs.values, id=made.id, outputs=known.outputs.values))
         assert live is not None
         return reconcile(known, live)
 
@@ -266,19 +271,22 @@ def test_what_controllers_set_beside_a_program_is_no_drift_and_what_somebody_cha
     assert refreshed().inputs == known.inputs
     cluster.merge(INGRESS, namespace, "m", {"metadata": {"annotations": {"a": "2"}}, "spec": {"rules": []}})
     found = refreshed().inputs.values
-    assert provider.diff(INGRESS_TYPE, found, checked, {}).changed == ("metadata.annotations.a", "spec.rules")
+    assert provider.diff(ResourceCall(INGRESS_TYPE, checked, old_inputs=found)).changed == (
+        "metadata.annotations.a",
+        "spec.rules",
+    )
 
 
-def test_a_refusal_names_the_object_and_what_to_do(provider: KubernetesProvider, namespace: str) -> None:
+def test_a_refusal_names_the_object_and_a_fix(provider: KubernetesProvider, namespace: str) -> None:
     old = config_map(namespace, "gone")
     with pytest.raises(MlopsError, match=rf"refused to update ConfigMap {namespace}/gone: .*not found") as error:
-        provider.update("urn", CONFIG_MAP_TYPE, f"{namespace}/gone", old, {**old, "data": {"x": "1"}}, {})
+        provider.update(ResourceCall(CONFIG_MAP_TYPE, {**old, "data": {"x": "1"}}, "urn", f"{namespace}/gone", old))
     assert "refresh" in error.value.fix
 
 
-def test_no_cluster_is_an_error_for_people(tmp_path: Path) -> None:
-    with pytest.raises(MlopsError, match="no cluster can be found") as error:
-        KubernetesProvider(tmp_path / "kubeconfig").read(CONFIG_MAP_TYPE, "n/a", {}, {})
+def test_a_missing_kubeconfig_is_reported_with_a_fix(tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match="cannot use the kubeconfig") as error:
+        KubernetesProvider(tmp_path / "kubeconfig").read(ResourceCall(CONFIG_MAP_TYPE, {}, id="n/a"))
     assert "mlops laptop start" in error.value.fix
 
 
