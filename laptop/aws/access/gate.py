@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from laptop.aws.access import signature, web_identity
+from laptop.aws.access import sigv4, web_identity
 from laptop.aws.access.policy import Context, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
 from laptop.aws.access.request import Request
@@ -46,7 +46,7 @@ class Gate:
 
     def __call__(self, environ: Environ, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
         headers = _headers(environ)
-        signed = signature.parse(headers.get("authorization", ""))
+        signed = sigv4.parse(headers.get("authorization", ""))
         if signed is None:
             return self._unsigned(environ, headers, body, start_response)
         uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
@@ -63,7 +63,7 @@ class Gate:
         if principal is None:
             code = "InvalidAccessKeyId" if signed.service == "s3" else "InvalidClientTokenId"
             return refuse(code, "The access key id belongs to nobody in this account.")
-        problem = _credentials_problem(principal, headers) or signature.problem(
+        problem = _credentials_problem(principal, headers) or sigv4.problem(
             signed,
             principal.secret,
             method=request.method,

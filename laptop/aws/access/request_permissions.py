@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from laptop.aws.access import s3
+from laptop.aws.access import s3_permissions
 from laptop.aws.access.kms_permissions import kms_needs
 from laptop.aws.access.policy import Need
 from laptop.aws.access.principals import ACCOUNT, role_named, tags_of, trust_of
@@ -20,7 +20,7 @@ from laptop.aws.access.tags import tag_context
 def needs(request: Request) -> tuple[Need, ...]:
     """Every permission the request needs; all of them must be granted."""
     if request.service == "s3":
-        return tuple(s3.needs(request))
+        return tuple(s3_permissions.needs(request))
     action = request.action or "UnknownOperation"
     return tuple(_SERVICES.get(request.prefix, _plain)(request, action))
 

@@ -24,7 +24,7 @@ _ALLOWED_SKEW = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
-class Signature:
+class RequestSignature:
     """The parts of an `Authorization` header."""
 
     access_key: str
@@ -35,12 +35,12 @@ class Signature:
     signature: str
 
 
-def parse(authorization: str) -> Signature | None:
+def parse(authorization: str) -> RequestSignature | None:
     """The signature of a request, or None when it carries none in the form of Signature Version 4."""
     found = _AUTHORIZATION.fullmatch(authorization)
     if found is None:
         return None
-    return Signature(
+    return RequestSignature(
         found["key"],
         found["date"],
         found["region"],
@@ -51,7 +51,7 @@ def parse(authorization: str) -> Signature | None:
 
 
 def problem(
-    signature: Signature,
+    signature: RequestSignature,
     secret: str,
     *,
     method: str,

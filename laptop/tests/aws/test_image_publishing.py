@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from laptop.aws import image_content
 from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.image_content import BuildContext
 from pipelines.declarations.errors import MlopsError
