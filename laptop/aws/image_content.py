@@ -1,8 +1,8 @@
-"""Container images on a machine without a container engine: a real manifest in a real registry.
+"""Container images without a container engine.
 
-The digest of such an image is a function of its Dockerfile and the files it copies, so that the same content is the
-same image on any machine. Nothing is built: the files are kept beside the registry, and there a pod's command runs,
-with the packages of the Python environment that the target was started from.
+An image has a valid manifest in the registry. Its digest depends only on its Dockerfile and the files it copies, so the
+same content has the same digest on any machine. Nothing is built: the files are copied to a folder of the account, in
+which a pod runs its command with the packages of the laptop's Python environment.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from laptop.aws.cloud import Cloud
 
 CONTEXT_LABEL = "mlops.context"
-"""The label that carries the digest of the build context."""
+"""Label with the digest of the build context."""
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-# An empty tar archive: two blocks of 512 zero bytes, padded to a record. The one layer of every such image.
+# Empty tar archive, two blocks of 512 zero bytes padded to a record: the only layer of every image.
 _EMPTY_LAYER = b"\0" * 10240
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What an image is built from.
+    """Files of an image.
 
     Attributes:
-        name: of the image (`serving`).
-        dockerfile: the Dockerfile.
-        files: every file it copies in.
-        root: the folder that the files' names are relative to.
+        name: name of the image (`serving`).
+        dockerfile: path of the Dockerfile.
+        files: files that it copies.
+        root: folder to which file names are relative.
     """
 
     name: str
@@ -50,18 +50,18 @@ class BuildContext:
 
     @classmethod
     def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> BuildContext:
-        """The context of an image.
+        """Build the context of an image.
 
         Args:
-            dockerfile: where it is; `<root>/images/<name>/Dockerfile` when not given.
+            dockerfile: `<root>/images/<name>/Dockerfile` by default.
         """
         return cls(name, dockerfile or root / "images" / name / "Dockerfile", tuple(files), root)
 
     def digest(self) -> str:
-        """`sha256:…` of names and contents; neither order, time nor owner of the files counts.
+        """Return the `sha256:…` of names and contents, independent of order, times and owners.
 
         Raises:
-            MlopsError: a file is missing, or lies outside the root.
+            MlopsError: a file is missing or outside the root.
         """
         lines = []
         for file in sorted({self.dockerfile, *self.files}):
@@ -70,8 +70,8 @@ class BuildContext:
                 content = hashlib.sha256(file.read_bytes()).hexdigest()
             except OSError as error:
                 raise MlopsError(
-                    f"the image `{self.name}` needs {file}, which cannot be read: {error.strerror}",
-                    fix="restore the file, or take it out of the image.",
+                    f"cannot read {file} of the image `{self.name}`: {error.strerror}",
+                    fix="restore the file, or remove it from the image.",
                 ) from error
             lines.append(f"{content}  {name}\n")
         return "sha256:" + hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
@@ -88,12 +88,12 @@ class BuildContext:
 
 @dataclass(frozen=True)
 class Image:
-    """An image as a registry holds it.
+    """An image in the format of a registry.
 
     Attributes:
-        manifest: the manifest's JSON.
-        digest: `sha256:…` of the manifest: what a pod's image reference pins.
-        blobs: digest → content of what the manifest names, the configuration and the layer.
+        manifest: JSON of the manifest.
+        digest: `sha256:…` of the manifest, which image references pin.
+        blobs: digest → content of the configuration and the layer.
     """
 
     manifest: str
@@ -102,7 +102,7 @@ class Image:
 
 
 def image(context: BuildContext) -> Image:
-    """The image of a context, without a registry."""
+    """Return the image of a context."""
     layer = _descriptor(_LAYER, _EMPTY_LAYER)
     config = _canonical(
         {
@@ -124,30 +124,30 @@ def image(context: BuildContext) -> Image:
 
 
 def folder_of(home: Path, image_digest: str) -> Path:
-    """Where the files of an image are, if they are kept here.
+    """Return the folder with the files of an image.
 
     Args:
-        home: the account's folder.
+        home: folder of the account.
         image_digest: `sha256:…` of the manifest.
     """
     return home / "images" / image_digest.replace(":", "-")
 
 
 def digest(context: BuildContext) -> str:
-    """The digest that `publish` gives, without publishing."""
+    """Return the digest of a context's image without publishing it."""
     return image(context).digest
 
 
 def publish(cloud: Cloud, repository: str, context: BuildContext) -> str:
-    """Puts the image of a context into a repository and returns its digest. Publishing it again changes nothing.
+    """Push the image of a context to a repository and return its digest. Idempotent.
 
-    Its files are kept in the account's folder, so that a pod runs what was published, whatever becomes of the context.
+    Its files are copied to the account's folder, so later changes of the context do not affect the image.
 
     Args:
-        repository: the repository's name.
+        repository: name of the repository.
 
     Raises:
-        MlopsError: there is no such repository, or a file changed meanwhile.
+        MlopsError: the repository does not exist, or a file changed during the copy.
     """
     from botocore.exceptions import ClientError
 
@@ -163,21 +163,21 @@ def publish(cloud: Cloud, repository: str, context: BuildContext) -> str:
                 imageManifest=made.manifest,
                 imageDigest=made.digest,
                 imageManifestMediaType=_MANIFEST,
-                # A tag that names the content: an immutable repository takes it once.
+                # The tag names the content, so an immutable repository accepts it once.
                 imageTag="context-" + context.digest().removeprefix("sha256:")[:16],
             )
     except ClientError as error:
         raise MlopsError(
-            f"the image `{context.name}` cannot be published to `{repository}`: {code_of(error)}",
-            fix="provision the environment first; it makes the repository.",
+            f"cannot publish the image `{context.name}` to `{repository}`: {code_of(error)}",
+            fix="apply the environment first, which creates the repository.",
         ) from error
     if not exists(cloud, repository, made.digest):
-        raise MlopsError(f"the registry holds the image `{context.name}` under another digest than {made.digest}")
+        raise MlopsError(f"the registry does not have the image `{context.name}` under the digest {made.digest}")
     return made.digest
 
 
 def _push_blobs(cloud: Cloud, repository: str, blobs: Mapping[str, bytes]) -> None:
-    """Puts into a repository what it does not hold of the blobs; each is small enough for one part."""
+    """Push the blobs that a repository does not have; each fits into one part."""
     ecr = cloud.client("ecr")
     answer = ecr.batch_check_layer_availability(repositoryName=repository, layerDigests=list(blobs))
     for blob in set(blobs) - {layer["layerDigest"] for layer in answer["layers"]}:
@@ -193,13 +193,13 @@ def _push_blobs(cloud: Cloud, repository: str, blobs: Mapping[str, bytes]) -> No
 
 
 def keep(context: BuildContext, home: Path) -> Path:
-    """Copies the files of a context into the folder of its image, wholly or not at all, and returns that folder.
+    """Copy the files of a context to the folder of its image, atomically, and return that folder.
 
     Args:
-        home: the account's folder.
+        home: folder of the account.
 
     Raises:
-        MlopsError: a file changed meanwhile.
+        MlopsError: a file changed during the copy.
     """
     expected = digest(context)
     folder = folder_of(home, expected)
@@ -221,7 +221,7 @@ def keep(context: BuildContext, home: Path) -> Path:
             raise MlopsError(
                 f"a file of the image `{context.name}` changed while it was published", fix="publish it again."
             )
-        with contextlib.suppress(OSError):  # another was faster, with the same content
+        with contextlib.suppress(OSError):  # another process copied the same content first
             copied.rename(folder)
     finally:
         shutil.rmtree(copied, ignore_errors=True)
@@ -229,7 +229,7 @@ def keep(context: BuildContext, home: Path) -> Path:
 
 
 def exists(cloud: Cloud, repository: str, image_digest: str) -> bool:
-    """Whether a repository holds an image."""
+    """Return True if a repository has an image."""
     from laptop.aws.cloud import tolerating
 
     with tolerating("RepositoryNotFoundException", "ImageNotFoundException"):

@@ -1,4 +1,4 @@
-"""Where moto departs from AWS in a way that would mislead, set right. Each has a test, and goes when moto does it."""
+"""Patches for differences between moto and AWS. Each has a test and is removed once moto behaves like AWS."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from laptop.aws.layers import give_layers_back
 
 
-def correct_moto() -> None:
-    """Applies the corrections to moto in this process."""
+def patch_moto() -> None:
+    """Patch moto in this process."""
     from moto.iam.models import IAMBackend
     from moto.s3.models import FakeBucket, S3Backend
 
@@ -19,9 +19,9 @@ def correct_moto() -> None:
 
 
 def _no_opinion(*_: Any) -> Any:
-    """The gate judges bucket policies, conditions and all.
+    """Leave bucket policies to the gate.
 
-    moto's own look at them skips conditions, so that a statement against plain HTTP would refuse every write.
+    moto's own check skips conditions, so a statement against plain HTTP would refuse every write.
     """
     from moto.iam.access_control import PermissionResult
 
@@ -36,7 +36,7 @@ def _lock(
     days: int | None = None,
     years: int | None = None,
 ) -> None:
-    """The default retention of a bucket can change while it holds objects; moto wants it empty."""
+    """Allow a change of the default retention of a bucket with objects, which moto refuses."""
     from moto.s3.exceptions import InvalidBucketState
 
     bucket = self.get_bucket(bucket_name)
@@ -47,7 +47,7 @@ def _lock(
 
 
 def _with_a_boundary_that_exists(create_role: Any) -> Any:
-    """IAM makes no role with a boundary that is not there; moto does, and nothing would be allowed to it."""
+    """Refuse a role with a boundary that does not exist, as IAM does."""
 
     def create(
         self: Any, name: str, trust: str, path: str, permissions_boundary: str | None, *args: Any, **more: Any

@@ -13,7 +13,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
 POLL_SECONDS = 0.05
 
@@ -50,7 +49,7 @@ def stack_lock(path: Path, *, wait: float, notice: Callable[[str], None]) -> Ite
         if before := _describe(holder):
             notice(f"took over the lock of {path.stem} from {before}, which ended without releasing it")
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        write_atomically(holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
         yield
     finally:
         holder.unlink(missing_ok=True)

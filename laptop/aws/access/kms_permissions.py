@@ -1,4 +1,4 @@
-"""Which permissions a KMS request needs. A key's own policy rules: without its word nobody uses the key."""
+"""Permissions of KMS requests. The key policy decides: without it, nobody may use the key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WITHOUT_KEY = {"CreateKey", "ListKeys", "ListAliases", "GenerateRandom"}
 
 
 def kms_needs(request: Request, action: str) -> Iterator[Need]:
-    """The permissions of one call of the KMS API."""
+    """Yield the permissions of a KMS request."""
     asked = request.json
     name = str(asked.get("KeyId") or asked.get("TargetKeyId") or "")
     tags = {str(tag.get("TagKey")): str(tag.get("TagValue")) for tag in asked.get("Tags") or []}
@@ -48,14 +48,14 @@ def kms_needs(request: Request, action: str) -> Iterator[Need]:
 
 
 def key_need(action: str, name: str, region: str, context: Mapping[str, tuple[str, ...]]) -> Need:
-    """The permission to do something with one key.
+    """Return the permission for an action on one key.
 
     Args:
         name: key id, key ARN, alias name or alias ARN.
     """
     full = {**context, "kms:calleraccount": (ACCOUNT,)}
     key = _key(name, region)
-    if key is None:  # judged as a resource that no key policy speaks for; KMS then says that it is not there
+    if key is None:  # evaluated without a key policy; KMS then answers that the key does not exist
         arn = name if name.startswith("arn:") else f"arn:aws:kms:{region}:{ACCOUNT}:key/{name}"
         return Need(action, arn, full)
     full |= {f"aws:resourcetag/{tag}".lower(): (value,) for tag, value in _tags(key).items()}
@@ -70,7 +70,7 @@ def _key(name: str, region: str) -> Any:
     backend = kms_backends[ACCOUNT][region]
     try:
         return backend.keys.get(backend.any_id_to_key_id(name))
-    except (AttributeError, LookupError):  # an alias that points nowhere
+    except (AttributeError, LookupError):  # an alias without a target
         return None
 
 
@@ -82,7 +82,7 @@ def _tags(key: Any) -> dict[str, str]:
 
 
 def _encrypted_under(blob: str) -> str:
-    """The key id that moto writes at the head of a ciphertext."""
+    """Return the key id that moto writes at the start of a ciphertext."""
     try:
         return base64.b64decode(blob)[:36].decode("ascii")
     except (binascii.Error, UnicodeDecodeError):

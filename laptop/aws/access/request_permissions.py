@@ -1,8 +1,8 @@
-"""Which permissions a request needs, service by service.
+"""Permissions that a request needs, by service.
 
-Source: AWS service authorization reference (actions, resources, condition keys), and of S3 "Required permissions for
-Amazon S3 API operations". A service without a row here asks for its action on every resource, so that only a policy
-with `Resource: "*"` lets it through: stricter than AWS, never laxer.
+Source: AWS service authorization reference (actions, resources, condition keys), and "Required permissions for Amazon
+S3 API operations". A service that is not listed here needs its action on every resource, so only a policy with
+`Resource: "*"` allows it: stricter than AWS, never laxer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from laptop.aws.access.tags import tag_context
 
 
 def needs(request: Request) -> tuple[Need, ...]:
-    """Every permission the request needs; all of them must be granted."""
+    """Return the permissions of a request; all of them must be granted."""
     if request.service == "s3":
         return tuple(s3_permissions.needs(request))
     action = request.action or "UnknownOperation"
@@ -30,7 +30,7 @@ def _plain(request: Request, action: str) -> Iterator[Need]:
 
 
 def _sts(request: Request, action: str) -> Iterator[Need]:
-    if action == "GetCallerIdentity":  # AWS never refuses it
+    if action == "GetCallerIdentity":  # AWS always allows it
         return
     if action != "AssumeRole":
         yield Need(f"sts:{action}", "*")
@@ -43,7 +43,7 @@ def _sts(request: Request, action: str) -> Iterator[Need]:
         "sts:rolesessionname": _some(request.parameter("RoleSessionName")),
         "sts:externalid": _some(request.parameter("ExternalId")),
     }
-    if "eks-cluster-arn" in tags:  # what EKS Pod Identity says of itself
+    if "eks-cluster-arn" in tags:  # tags of EKS Pod Identity
         context |= {"aws:sourcearn": (tags["eks-cluster-arn"],), "aws:sourceaccount": (ACCOUNT,)}
     trust = trust_of(role) or {"Statement": []}
     actions = ("AssumeRole", "TagSession") if tags else ("AssumeRole",)
@@ -52,7 +52,7 @@ def _sts(request: Request, action: str) -> Iterator[Need]:
 
 
 def request_tags(request: Request) -> dict[str, str]:
-    """The tags that a call of STS or IAM carries."""
+    """Return the tags in an STS or IAM request."""
     tags = {}
     for name, value in request.form.items():
         if name.startswith("Tags.member.") and name.endswith(".Key"):
@@ -83,7 +83,7 @@ def _glue(request: Request, action: str) -> Iterator[Need]:
     if not any(noun in action for noun in ("Database", "Table", "Partition", "Catalog", "UserDefinedFunction")):
         yield Need(f"glue:{action}", "*")
         return
-    # Glue asks for the table, its database and the catalog alike.
+    # Glue needs permission on the table, its database and the catalog.
     yield Need(f"glue:{action}", f"{base}:catalog")
     if database:
         yield Need(f"glue:{action}", f"{base}:database/{database}")
@@ -96,7 +96,7 @@ def _ecr(request: Request, action: str) -> Iterator[Need]:
 
     from laptop.aws.access.policy import parse
 
-    if action == "ListImageReferrers":  # has no permission of its own
+    if action == "ListImageReferrers":  # has no separate permission
         action = "BatchGetImage"
     base = f"arn:aws:ecr:{request.region}:{ACCOUNT}:repository/"
     listed = request.json.get("repositoryNames") or []
@@ -125,7 +125,7 @@ def _iam(request: Request, action: str) -> Iterator[Need]:
         resource = request.parameter("PolicyArn")
     elif request.parameter("PolicyName"):
         resource = f"{base}:policy{path}{request.parameter('PolicyName')}"
-    # What a role is given as its boundary counts where one is given, and the one it has everywhere else.
+    # The boundary in the request counts, else the role's own.
     boundary = request.parameter("PermissionsBoundary") or (role.permissions_boundary_arn if role is not None else "")
     tags = request_tags(request)
     keys = [value for key, value in request.form.items() if key.startswith("TagKeys.member.")]
@@ -139,18 +139,8 @@ def _iam(request: Request, action: str) -> Iterator[Need]:
         yield Need(f"iam:Tag{action.removeprefix('Create')}", resource, context)
 
 
-def _logs(request: Request, action: str) -> Iterator[Need]:
-    group = request.parameter("logGroupName")
-    stream = request.parameter("logStreamName")
-    if not group:
-        yield Need(f"logs:{action}", "*")
-        return
-    arn = f"arn:aws:logs:{request.region}:{ACCOUNT}:log-group:{group}:"
-    yield Need(f"logs:{action}", f"{arn}log-stream:{stream}" if stream else f"{arn}*")
-
-
 def _by_parameter(parameter: str) -> Callable[[Request, str], Iterator[Need]]:
-    """For a service whose calls carry the ARN of what they act on."""
+    """Build the permissions of a service whose requests contain the ARN of their resource."""
 
     def asked(request: Request, action: str) -> Iterator[Need]:
         yield Need(f"{request.prefix}:{action}", request.parameter(parameter) or "*")
@@ -169,7 +159,6 @@ _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
     "glue": _glue,
     "iam": _iam,
     "kms": kms_needs,
-    "logs": _logs,
     "sns": _by_parameter("TopicArn"),
     "sqs": _sqs,
     "sts": _sts,

@@ -1,4 +1,4 @@
-"""Which permissions an S3 request needs, those on the KMS key of an encrypted bucket included."""
+"""Permissions of S3 requests, including those on the KMS key of an encrypted bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from laptop.aws.access.policy import Document, Need, parse
 from laptop.aws.access.principals import ACCOUNT, PARTITION
 from laptop.aws.access.request import Request
 
-# (method, sub-resource in the query) -> action. Where GET and PUT differ only in the verb, one name serves both.
+# Subresource in the query -> action without its verb.
 _BUCKET = {
     "accelerate": "AccelerateConfiguration",
     "acl": "BucketAcl",
@@ -42,7 +42,7 @@ _OBJECT = {"acl": "Acl", "tagging": "Tagging", "retention": "Retention", "legal-
 
 
 def needs(request: Request) -> Iterator[Need]:
-    """The permissions of one call of the S3 API, by path-style address."""
+    """Yield the permissions of an S3 request with a path-style URL."""
     bucket, _, key = request.path.lstrip("/").partition("/")
     if not bucket:
         yield Need("s3:ListAllMyBuckets", "*")
@@ -108,7 +108,7 @@ def _of_object(request: Request, bucket: str, key: str) -> Iterator[Need]:
         else:
             yield need(f"GetObject{version}")
             found = _object(bucket, key, query.get("versionId"))
-            if found is None:  # S3 tells that an object is missing only to who may list the bucket
+            if found is None:  # S3 reports a missing object only to callers that may list the bucket
                 yield Need("s3:ListBucket", f"arn:aws:s3:::{bucket}", {"s3:prefix": (key,)}, policy)
             else:
                 yield from _decrypting(found, bucket, key, request.region)
@@ -174,12 +174,12 @@ def _encrypting(request: Request, bucket: str, key: str) -> Iterator[Need]:
         return
     enabled = str(rule.get("BucketKeyEnabled", "")).lower() == "true"
     yield _key_need("kms:GenerateDataKey", key_id, bucket, key, request.region, enabled)
-    if "uploadId" in request.query:  # S3 reads the parts back to join them
+    if "uploadId" in request.query:  # S3 reads the parts to join them
         yield _key_need("kms:Decrypt", key_id, bucket, key, request.region, enabled)
 
 
 def _key_need(action: str, key_id: str, bucket: str, key: str, region: str, bucket_key: object) -> Need:
-    """S3 uses the key in the caller's name, and says so; with a bucket key the context is the bucket's ARN."""
+    """Return S3's use of a key in the caller's name. With a bucket key, the encryption context is the bucket's ARN."""
     scope = f"arn:aws:s3:::{bucket}" if bucket_key else f"arn:aws:s3:::{bucket}/{key}"
     return key_need(
         action,
@@ -211,7 +211,7 @@ def _object(bucket: str, key: str, version: str | None) -> Any:
         if version
         else (versions[-1] if versions else None)
     )
-    # A delete marker has no content to decrypt.
+    # A delete marker has no content.
     return found if hasattr(found, "encryption") else None
 
 

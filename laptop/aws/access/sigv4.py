@@ -1,4 +1,4 @@
-"""Who signed a request: AWS Signature Version 4, checked with botocore's own implementation of it."""
+"""Verification of AWS Signature Version 4 with botocore's implementation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 
-# The form is kept narrow so that the emulator behind reads the same service out of it.
+# A narrow format, so that moto parses the same service from it.
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(?P<key>[A-Z0-9]{16,128})/(?P<date>\d{8})/(?P<region>[a-z0-9-]+)"
     r"/(?P<service>[a-z0-9-]+)/aws4_request, ?SignedHeaders=(?P<headers>[a-z0-9;_-]+), ?"
@@ -36,7 +36,7 @@ class RequestSignature:
 
 
 def parse(authorization: str) -> RequestSignature | None:
-    """The signature of a request, or None when it carries none in the form of Signature Version 4."""
+    """Parse an `Authorization` header; return None if it is not Signature Version 4."""
     found = _AUTHORIZATION.fullmatch(authorization)
     if found is None:
         return None
@@ -60,13 +60,13 @@ def problem(
     body: bytes,
     now: datetime | None = None,
 ) -> str | None:
-    """The error code AWS gives for a bad signature; None when it is good.
+    """Return AWS's error code for an invalid signature; None if it is valid.
 
     Args:
-        secret: the secret access key that belongs to the signature's access key.
-        uri: path and query as they came on the wire, still quoted.
+        secret: secret access key.
+        uri: path and query as received, still quoted.
         headers: header names in lower case.
-        now: the time to judge the date by.
+        now: time for the check of the date; the current time by default.
     """
     stamp = headers.get("x-amz-date", "")
     try:
@@ -97,7 +97,7 @@ def problem(
 
 
 class _AsSigned:
-    """Signs the headers that the client chose; botocore would choose for itself."""
+    """Signs the headers that the client signed, instead of botocore's choice."""
 
     signed: tuple[str, ...] = ()
 

@@ -198,7 +198,7 @@ class TestBuckets:
         s3 = client("s3")
         for body in (b"1", b"2"):
             s3.put_object(Bucket=made.id, Key="a", Body=body)
-        s3.delete_object(Bucket=made.id, Key="a")  # leaves a marker and two versions
+        s3.delete_object(Bucket=made.id, Key="a")  # leaves a delete marker and two versions
         with pytest.raises(MlopsError, match="BucketNotEmpty"):
             provider.delete(ResourceCall(type_, made.outputs, "urn", made.id, outputs=made.outputs))
         provider.delete(ResourceCall(type_, {"forceDestroy": True}, "urn", made.id))
@@ -222,7 +222,7 @@ class TestBuckets:
         with pytest.raises(MlopsError, match="cannot be emptied"):
             provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
 
-    def test_settings_of_a_bucket_that_is_gone_are_gone(self, provider: AwsProvider) -> None:
+    def test_settings_of_a_deleted_bucket_are_gone(self, provider: AwsProvider) -> None:
         for token, row in TABLE.items():
             if token.startswith("aws:s3/bucket") and token != "aws:s3/bucket:Bucket":
                 assert provider.read(ResourceCall(row.token, {"bucket": "never-was"}, id="never-was")) is None
@@ -244,7 +244,7 @@ class TestSameness:
         new = provider.check(type_, "p", {"name": "p", "policy": json.dumps(turned, indent=4)}, old)
         assert provider.diff(ResourceCall(type_, new, old_inputs=old)) == Diff(())
 
-    def test_one_action_more_is_another_policy(self, provider: AwsProvider) -> None:
+    def test_an_added_action_changes_a_policy(self, provider: AwsProvider) -> None:
         wider = json.loads(json.dumps(POLICY))
         wider["Statement"][0]["Action"].append("s3:DeleteObject")
         old, new = {"policy": json.dumps(POLICY)}, {"policy": json.dumps(wider)}
@@ -268,7 +268,7 @@ class TestSameness:
         old, new = {"tags": {"a": "1", "b": "2"}}, {"tags": {"b": "3", "a": "1"}}
         assert provider.diff(ResourceCall("aws:s3/bucket:Bucket", new, old_inputs=old)).changed == ("tags.b",)
 
-    def test_what_is_not_known_yet_is_a_change(self, provider: AwsProvider) -> None:
+    def test_an_unknown_value_is_a_change(self, provider: AwsProvider) -> None:
         type_ = "aws:s3/bucketPolicy:BucketPolicy"
         new = provider.check(type_, "p", {"bucket": UNKNOWN, "policy": UNKNOWN}, None)
         diff = provider.diff(ResourceCall(type_, new, old_inputs={"bucket": "a", "policy": "{}"}))
@@ -277,7 +277,7 @@ class TestSameness:
 
 
 class TestDrift:
-    """What somebody changes behind the program's back is seen."""
+    """Changes outside of the program are seen as drift."""
 
     @pytest.fixture
     def drift(self, provider: AwsProvider, make: Callable[..., Any]) -> Callable[..., dict[str, Any] | None]:
@@ -292,10 +292,10 @@ class TestDrift:
 
         return after
 
-    def test_a_bucket_that_is_gone(self, drift: Any, client: Any, name: str) -> None:
+    def test_a_deleted_bucket(self, drift: Any, client: Any, name: str) -> None:
         assert drift("aws:s3/bucket:Bucket", name, lambda id_: client("s3").delete_bucket(Bucket=id_)) is None
 
-    def test_versioning_switched_off(self, drift: Any, client: Any, bucket: str, name: str) -> None:
+    def test_disabled_versioning(self, drift: Any, client: Any, bucket: str, name: str) -> None:
         live = drift(
             "aws:s3/bucketVersioning:BucketVersioning",
             name,
@@ -305,7 +305,7 @@ class TestDrift:
         )
         assert live["versioningConfiguration"]["status"] == "Suspended"
 
-    def test_encryption_weakened(self, drift: Any, client: Any, bucket: str, name: str) -> None:
+    def test_weaker_encryption(self, drift: Any, client: Any, bucket: str, name: str) -> None:
         weaker = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
         live = drift(
             SSE,
@@ -316,7 +316,7 @@ class TestDrift:
         )
         assert live["rules"][0]["applyServerSideEncryptionByDefault"]["sseAlgorithm"] == "AES256"
 
-    def test_a_bucket_policy_taken_away(self, drift: Any, client: Any, bucket: str, name: str) -> None:
+    def test_a_deleted_bucket_policy(self, drift: Any, client: Any, bucket: str, name: str) -> None:
         assert (
             drift(
                 "aws:s3/bucketPolicy:BucketPolicy",
@@ -328,7 +328,7 @@ class TestDrift:
             is None
         )
 
-    def test_a_bucket_opened_to_the_public(self, drift: Any, client: Any, bucket: str, name: str) -> None:
+    def test_a_public_bucket(self, drift: Any, client: Any, bucket: str, name: str) -> None:
         live = drift(
             "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
             name,
@@ -340,7 +340,7 @@ class TestDrift:
         )
         assert live["blockPublicAcls"] is False
 
-    def test_tags_changed(self, drift: Any, client: Any, name: str) -> None:
+    def test_changed_tags(self, drift: Any, client: Any, name: str) -> None:
         live = drift(
             "aws:s3/bucket:Bucket",
             name,
@@ -351,7 +351,7 @@ class TestDrift:
         )
         assert live["tags"] == live["tagsAll"] == {"owner": "nobody"}
 
-    def test_a_role_given_more(self, drift: Any, make: Any, client: Any, name: str) -> None:
+    def test_a_role_with_more_permissions(self, drift: Any, make: Any, client: Any, name: str) -> None:
         role = make("aws:iam/role:Role", name, assumeRolePolicy=json.dumps(TRUST)).outputs["name"]
         live = drift(
             "aws:iam/rolePolicy:RolePolicy",
@@ -368,7 +368,7 @@ class TestDrift:
         )
         assert json.loads(live["policy"])["Statement"][0]["Action"] == "*"
 
-    def test_a_role_that_trusts_somebody_else(self, drift: Any, client: Any, name: str) -> None:
+    def test_a_role_that_trusts_another_principal(self, drift: Any, client: Any, name: str) -> None:
         live = drift(
             "aws:iam/role:Role",
             name,
@@ -377,7 +377,7 @@ class TestDrift:
         )
         assert "batch.amazonaws.com" in live["assumeRolePolicy"]
 
-    def test_an_alias_moved_to_another_key(self, drift: Any, make: Any, client: Any, name: str) -> None:
+    def test_an_alias_of_another_key(self, drift: Any, make: Any, client: Any, name: str) -> None:
         old = make("aws:kms/key:Key", f"{name}-old").outputs["keyId"]
         new = make("aws:kms/key:Key", f"{name}-new").outputs["keyId"]
         live = drift(
@@ -389,7 +389,7 @@ class TestDrift:
         assert live["targetKeyId"] == new
         assert live["targetKeyArn"].endswith(new)
 
-    def test_a_key_about_to_be_deleted_is_gone(self, drift: Any, client: Any, name: str) -> None:
+    def test_a_key_with_scheduled_deletion_is_gone(self, drift: Any, client: Any, name: str) -> None:
         assert (
             drift(
                 "aws:kms/key:Key",
@@ -399,7 +399,7 @@ class TestDrift:
             is None
         )
 
-    def test_a_database_described_otherwise(self, drift: Any, client: Any, name: str) -> None:
+    def test_a_database_with_another_description(self, drift: Any, client: Any, name: str) -> None:
         live = drift(
             "aws:glue/catalogDatabase:CatalogDatabase",
             name,
@@ -454,7 +454,7 @@ class TestIceberg:
         table.append(pa.table({"id": pa.array([1, 2], pa.int64()), "name": ["a", "b"]}))
         assert catalog.load_table((database, "events")).scan().to_arrow().num_rows == 2
 
-        # A commit is no drift, and a resumed create keeps what was committed.
+        # A commit is not drift, and a resumed create keeps it.
         assert provider.read(ResourceCall(type_, made.outputs, id=made.id, outputs=made.outputs)) == made.outputs
         provider.create(ResourceCall(type_, provider.check(type_, name, inputs, None), "urn", resuming=True))
         assert catalog.load_table((database, "events")).scan().to_arrow().num_rows == 2
@@ -531,7 +531,7 @@ class TestFunctions:
         assert caller["arn"].endswith(":user/operator")
         assert provider.invoke("aws:index/getRegion:getRegion", {})["region"] == provider.cloud.region
 
-    def test_the_public_key_verifies_what_the_key_signed(
+    def test_the_public_key_verifies_a_signature_of_the_key(
         self, provider: AwsProvider, make: Callable[..., Any], client: Callable[[str], Any], name: str
     ) -> None:
         from cryptography.hazmat.primitives import hashes, serialization
@@ -551,7 +551,7 @@ class TestFunctions:
             provider.invoke("aws:ec2/getVpc:getVpc", {})
 
 
-def test_the_properties_of_every_row_are_properties_that_pulumi_knows() -> None:
+def test_the_properties_of_every_row_exist_in_pulumi() -> None:
     import importlib
     import inspect
 

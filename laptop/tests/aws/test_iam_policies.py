@@ -1,4 +1,4 @@
-"""How policies are judged, on values: the cases of IAM's documentation, and what must hold of every policy."""
+"""Tests of policy evaluation: cases of IAM's documentation, and properties of every policy."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def allow(**elements: Any) -> dict[str, Any]:
         ("s3:Get*", "s3:GetObject", True),
         ("s3:Get?bject", "s3:GetObject", True),
         ("s3:Get", "s3:GetObject", False),
-        ("arn:aws:s3:::b.c/*", "arn:aws:s3:::bxc/k", False),  # a dot is a dot
-        ("arn:aws:s3:::b/[a]", "arn:aws:s3:::b/a", False),  # and brackets are brackets
+        ("arn:aws:s3:::b.c/*", "arn:aws:s3:::bxc/k", False),  # a dot is literal
+        ("arn:aws:s3:::b/[a]", "arn:aws:s3:::b/a", False),  # brackets are literal
         ("*a*b*", "xxaxxbxx", True),
         ("a\nb*", "a\nbc", True),
     ],
 )
-def test_a_pattern_knows_two_wildcards_and_no_more(pattern: str, value: str, fits: bool) -> None:
+def test_a_pattern_has_only_two_wildcards(pattern: str, value: str, fits: bool) -> None:
     assert matches(pattern, value) is fits
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
-def test_patterns_match_as_those_of_the_shell_do(pattern: str, value: str) -> None:
+def test_patterns_match_like_those_of_fnmatch(pattern: str, value: str) -> None:
     assert matches(pattern, value) == fnmatch.fnmatchcase(value, pattern)
 
 
@@ -52,8 +52,8 @@ def test_patterns_match_as_those_of_the_shell_do(pattern: str, value: str) -> No
     ("statement", "expected"),
     [
         (allow(), True),
-        (allow(Action="S3:getobject"), True),  # actions know no case
-        (allow(Resource="arn:aws:s3:::B/k"), False),  # resources do
+        (allow(Action="S3:getobject"), True),  # actions ignore case
+        (allow(Resource="arn:aws:s3:::B/k"), False),  # resources do not
         (allow(Action=["s3:PutObject", "s3:Get*"]), True),
         ({"Effect": "Allow", "NotAction": "s3:Put*", "Resource": "*"}, True),
         ({"Effect": "Allow", "NotAction": "s3:*", "Resource": "*"}, False),
@@ -63,7 +63,7 @@ def test_patterns_match_as_those_of_the_shell_do(pattern: str, value: str) -> No
         (allow(Resource="arn:aws:s3:::b/${aws:username}"), False),  # a variable without a value matches nothing
     ],
 )
-def test_a_statement_covers_what_it_names(statement: dict[str, Any], expected: bool) -> None:
+def test_a_statement_covers_only_its_actions_and_resources(statement: dict[str, Any], expected: bool) -> None:
     assert allowed(statement) is expected
 
 
@@ -107,7 +107,7 @@ CONTEXT = {
         ("Null", "flag", "false", True),
         ("NumericLessThan", "n", "6", True),
         ("NumericGreaterThanEquals", "n", 5, True),
-        ("NumericEquals", "who", "5", False),  # not a number: it compares with nothing
+        ("NumericEquals", "who", "5", False),  # not a number: no match
         ("NumericNotEquals", "n", "6", True),
         ("DateLessThan", "when", "2026-07-01T00:00:00Z", True),
         ("DateGreaterThan", "when", "1700000000", True),
@@ -118,7 +118,7 @@ CONTEXT = {
         ("ArnNotEquals", "arn", "arn:aws:iam::1:role/other", True),
     ],
 )
-def test_a_condition_holds_as_iam_defines_it(operator: str, key: str, values: Any, expected: bool) -> None:
+def test_each_condition_operator_follows_iam(operator: str, key: str, values: Any, expected: bool) -> None:
     listed = values if isinstance(values, list) else [values]
     assert holds(operator, key, listed, CONTEXT) is expected
 
@@ -144,21 +144,21 @@ _statements = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(_statements, st.randoms())
-def test_the_order_of_statements_means_nothing(statements: list[dict[str, Any]], random: Any) -> None:
+def test_the_order_of_statements_does_not_matter(statements: list[dict[str, Any]], random: Any) -> None:
     shuffled = random.sample(statements, len(statements))
     assert allowed(*statements, context=CONTEXT) == allowed(*shuffled, context=CONTEXT)
 
 
 @settings(max_examples=150, deadline=None)
 @given(_statements)
-def test_what_is_denied_once_is_denied_whatever_else_is_allowed(statements: list[dict[str, Any]]) -> None:
+def test_one_deny_overrides_every_allow(statements: list[dict[str, Any]]) -> None:
     deny = {"Effect": "Deny", "Action": "s3:Get*", "Resource": "arn:aws:s3:::b/*"}
     assert not allowed(*statements, deny, allow(), context=CONTEXT)
 
 
 @settings(max_examples=150, deadline=None)
 @given(_statements)
-def test_nothing_is_allowed_that_no_statement_allows(statements: list[dict[str, Any]]) -> None:
+def test_a_request_needs_an_allow(statements: list[dict[str, Any]]) -> None:
     denies = [{**statement, "Effect": "Deny"} for statement in statements]
     assert not allowed(*denies, context=CONTEXT)
 
@@ -170,22 +170,22 @@ class TestResourcePolicies:
         grants = Grants(({"Statement": [allow(Action="*")]},) if identity else ())
         return refusal(CALLER, grants, need, {}) is not None
 
-    def test_a_key_that_names_the_account_leaves_it_to_the_identity_policies(self) -> None:
+    def test_a_key_policy_that_names_the_account_delegates_to_identity_policies(self) -> None:
         for account in ("1", "arn:aws:iam::1:root"):
             assert not self.refused({"AWS": account}, rules=True, identity=True)
             assert self.refused({"AWS": account}, rules=True, identity=False)
 
-    def test_a_key_that_names_the_role_needs_no_identity_policy(self) -> None:
+    def test_a_key_policy_that_names_the_role_is_enough(self) -> None:
         assert not self.refused({"AWS": [ROLE]}, rules=True, identity=False)
 
-    def test_a_key_that_names_somebody_else_is_closed(self) -> None:
+    def test_a_key_policy_that_names_another_role_refuses(self) -> None:
         for other in ({"AWS": "arn:aws:iam::2:root"}, {"AWS": ROLE + "x"}, {"Service": "s3.amazonaws.com"}, {}):
             assert self.refused(other, rules=True, identity=True)
 
-    def test_a_bucket_that_says_nothing_leaves_it_to_the_identity_policies(self) -> None:
+    def test_without_a_bucket_policy_identity_policies_decide(self) -> None:
         assert not self.refused({"AWS": "arn:aws:iam::2:root"}, rules=False, identity=True)
 
-    def test_everybody_but_the_one_named(self) -> None:
+    def test_not_principal_applies_to_every_other_caller(self) -> None:
         assert self.refused(
             None, rules=False, identity=True, Effect="Deny", NotPrincipal={"AWS": "arn:aws:iam::1:role/other"}
         )

@@ -1,4 +1,4 @@
-"""Images without a container engine: one content, one digest."""
+"""Tests of image publishing without a container engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def context(tmp_path: Path) -> BuildContext:
     return BuildContext.of("serving", [tmp_path / "a.py", tmp_path / "b.py"], tmp_path)
 
 
-def test_the_same_content_is_the_same_image_wherever_it_lies(context: BuildContext, tmp_path: Path) -> None:
+def test_the_same_content_has_the_same_digest_in_any_folder(context: BuildContext, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     other.mkdir()
     for name in ("a.py", "b.py"):
@@ -39,7 +39,7 @@ def test_the_same_content_is_the_same_image_wherever_it_lies(context: BuildConte
 
 
 @pytest.mark.parametrize("change", ["content", "name", "dockerfile", "fewer"])
-def test_any_change_of_what_goes_in_is_another_image(context: BuildContext, change: str) -> None:
+def test_any_change_of_the_content_changes_the_digest(context: BuildContext, change: str) -> None:
     before, files = image_content.digest(context), list(context.files)
     if change == "content":
         files[0].write_text("changed")
@@ -52,7 +52,7 @@ def test_any_change_of_what_goes_in_is_another_image(context: BuildContext, chan
     assert image_content.digest(BuildContext.of("serving", files, context.root)) != before
 
 
-def test_a_published_image_is_found_by_the_digest_computed_without_publishing(
+def test_a_published_image_has_the_digest_computed_before(
     provider: AwsProvider, make: Any, name: str, context: BuildContext
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name, imageTagMutability="IMMUTABLE").outputs["name"]
@@ -70,7 +70,7 @@ def test_a_published_image_is_found_by_the_digest_computed_without_publishing(
     assert json.loads(manifest)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
 
 
-def test_the_content_of_a_published_image_is_given_to_who_may_have_it_and_to_who_has_the_url(
+def test_a_layer_is_downloaded_by_url_after_authorization(
     provider: AwsProvider, make: Any, name: str, context: BuildContext, pod: Any
 ) -> None:
     created = make("aws:ecr/repository:Repository", name).outputs
@@ -93,7 +93,7 @@ def test_the_content_of_a_published_image_is_given_to_who_may_have_it_and_to_who
         reader.get_download_url_for_layer(repositoryName=created["name"], layerDigest=digest)
 
 
-def test_what_refers_to_an_image_is_listed_to_who_may_read_images(
+def test_referrers_of_an_image_need_permission_to_read_images(
     provider: AwsProvider, make: Any, name: str, context: BuildContext, pod: Any
 ) -> None:
     created, ecr = make("aws:ecr/repository:Repository", name).outputs, provider.cloud.client("ecr")
@@ -112,7 +112,7 @@ def test_what_refers_to_an_image_is_listed_to_who_may_read_images(
         pod()["ecr"].list_image_referrers(**asked)
 
 
-def test_the_files_of_a_published_image_stay_as_they_were(
+def test_the_files_of_a_published_image_do_not_change(
     provider: AwsProvider, make: Any, name: str, context: BuildContext
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name).outputs["name"]
@@ -127,10 +127,10 @@ def test_the_files_of_a_published_image_stay_as_they_were(
     assert (kept[first] / "package" / "module.py").read_text() == "first"
     assert (kept[second] / "package" / "module.py").read_text() == "second"
     assert (kept[first] / "a.py").read_text() == "a"
-    assert not list(kept[first].parent.glob(".*"))  # nothing half done is left
+    assert not list(kept[first].parent.glob(".*"))  # no partial copies are left
 
 
-def test_a_file_that_changes_while_it_is_published_makes_no_image(
+def test_a_file_that_changes_during_publishing_is_refused(
     provider: AwsProvider, make: Any, name: str, context: BuildContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name).outputs["name"]
@@ -149,9 +149,7 @@ def test_a_file_that_changes_while_it_is_published_makes_no_image(
     assert not image_content.exists(provider.cloud, repository, digest)
 
 
-def test_an_image_is_not_published_to_a_repository_that_is_not_there(
-    provider: AwsProvider, context: BuildContext
-) -> None:
+def test_publishing_to_a_missing_repository_is_refused(provider: AwsProvider, context: BuildContext) -> None:
     assert not image_content.exists(provider.cloud, "nowhere", image_content.digest(context))
     with pytest.raises(MlopsError, match="nowhere"):
         image_content.publish(provider.cloud, "nowhere", context)

@@ -44,8 +44,8 @@ class Group(ComponentResource):
 
 
 @dataclass
-class Told:
-    """What the progress of a run was told."""
+class CollectedProgress:
+    """Collects the events of a run."""
 
     steps: list[ResourceStep] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -62,11 +62,11 @@ class Told:
 
 @dataclass
 class Site:
-    """A project, a home and a cloud in one folder."""
+    """A project, a laptop home and a fake cloud in one folder."""
 
     folder: Path
     provider: FakeProvider
-    told: Told = field(default_factory=Told)
+    progress: CollectedProgress = field(default_factory=CollectedProgress)
 
     @property
     def root(self) -> Path:
@@ -88,7 +88,7 @@ class Site:
         main.write_text(PREAMBLE + textwrap.dedent(program))
 
     def deployment(self, stack: str = "dev", **options: Any) -> Deployment:
-        options.setdefault("progress", self.told)
+        options.setdefault("progress", self.progress)
         return Deployment(self.root, stack, {"fake": self.provider}, self.home, **options)
 
     def up(self, program: str | None = None, **options: Any) -> Result:
@@ -120,5 +120,5 @@ def site(tmp_path: Path) -> Site:
 
 
 def kinds(result: Result) -> dict[str, str]:
-    """Logical name → what was done, for custom resources and components alike."""
+    """Map the name of each resource and component to its step."""
     return {step.name: step.kind.value for step in result.steps}

@@ -68,7 +68,7 @@ def test_every_resource_is_deleted_after_its_dependents(graph: dict, data: st.Da
 
 @settings(max_examples=80, deadline=None)
 @given(graphs(), st.data())
-def test_what_goes_first_is_all_that_follows_by_property_and_nothing_else(graph: dict, data: st.DataObject) -> None:
+def test_only_dependents_by_property_are_deleted_first(graph: dict, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from(sorted(graph)))
     firm = data.draw(st.sets(st.sampled_from(sorted(graph))))  # those that take a change without being replaced
     found = dependents_to_replace(start, graph, lambda known, keys: known.urn not in firm)

@@ -17,7 +17,7 @@ def test_a_step_is_shown_with_its_sign_type_and_name() -> None:
     assert show_step(ResourceStep(StepKind.DELETE, URN))[0].startswith(" - ")
 
 
-def test_an_update_shows_old_and_new_what_is_unknown_and_what_forces_a_replacement() -> None:
+def test_an_update_shows_old_and_new_values_unknowns_and_forced_replacements() -> None:
     changes = (
         PropertyChange("tags.owner", "ann", "ben"),
         PropertyChange("arn", "x", UNKNOWN),
@@ -34,7 +34,7 @@ def test_an_update_shows_old_and_new_what_is_unknown_and_what_forces_a_replaceme
     ]
 
 
-def test_a_recorded_step_says_why_and_a_failed_one_its_urn_and_reason() -> None:
+def test_a_recorded_step_shows_its_reason_and_a_failed_one_its_urn_and_error() -> None:
     assert show_step(ResourceStep(StepKind.CREATE, URN, recorded="moto has no such call")) == [
         " + aws:s3/bucket:Bucket  lake  recorded only",
         "     no effect on the laptop: moto has no such call",
@@ -53,7 +53,7 @@ def test_long_values_are_cut() -> None:
     assert line.endswith("…")
 
 
-def test_of_two_long_values_the_part_is_shown_where_they_begin_to_differ() -> None:
+def test_two_long_values_are_shown_from_their_first_difference() -> None:
     change = PropertyChange("env", "x" * 1000 + "sha256:1a" + "y" * 1000, "x" * 1000 + "sha256:2b")
     (_, line) = show_step(ResourceStep(StepKind.UPDATE, URN, changes=(change,)))
     same = "x" * (SAME_BEFORE - len("sha256:"))
@@ -79,7 +79,7 @@ def test_the_summary_counts_each_outcome() -> None:
     assert show_summary({}, 0, planned=False) == "Resources: none; Duration 0.0s"
 
 
-def test_changes_are_shown_as_deep_as_they_go_and_those_of_secrets_are_masked() -> None:
+def test_changes_are_shown_at_their_deepest_path_and_secrets_are_masked() -> None:
     old = Properties(
         {"a": {"x": 1, "y": 1}, "pin": "1", "box": {"in": "p"}, "same": 1}, frozenset([("pin",), ("box", "in")])
     )
@@ -92,7 +92,7 @@ def test_changes_are_shown_as_deep_as_they_go_and_those_of_secrets_are_masked() 
     )  # fmt: skip
 
 
-def test_properties_without_effect_are_shown_with_the_reason_and_counted(site: Site) -> None:
+def test_properties_without_effect_are_shown_with_their_reason_and_counted(site: Site) -> None:
     stream = io.StringIO()
     program = 'Thing("a", scent="rose")\nPaper("p", scent="old")'
     site.write(program)
@@ -106,7 +106,7 @@ def test_properties_without_effect_are_shown_with_the_reason_and_counted(site: S
     assert "partly" not in site.deployment().up().counts
 
 
-def test_a_run_prints_plain_lines_where_there_is_no_terminal(site: Site) -> None:
+def test_a_run_prints_plain_lines_without_a_terminal(site: Site) -> None:
     stream = io.StringIO()
     display = Display(stream)
     site.write('Thing("a", tags={"[bold]": ":smile: [red]x"})\nPaper("p")')
@@ -126,7 +126,7 @@ def test_a_run_prints_plain_lines_where_there_is_no_terminal(site: Site) -> None
     assert show_outputs({"id": 3, "url": "x"}) == ["    id   3", '    url  "x"']
 
 
-def test_a_reason_is_given_in_full_once_and_referred_to_after_that() -> None:
+def test_a_reason_is_printed_in_full_only_once() -> None:
     stream = io.StringIO()
     display = Display(stream)
     for name in ("lake", "logs"):
@@ -137,7 +137,7 @@ def test_a_reason_is_given_in_full_once_and_referred_to_after_that() -> None:
     ]
 
 
-def test_an_overview_counts_the_resources_of_each_component_and_shows_faults() -> None:
+def test_an_overview_counts_resources_per_component_and_shows_failures() -> None:
     stream = io.StringIO()
     overview = Overview(stream)
     for number in range(3):

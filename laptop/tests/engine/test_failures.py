@@ -18,7 +18,7 @@ pulumi.export("d", d.arn)
 """
 
 
-def test_a_failed_step_names_its_urn_and_reason_and_what_does_not_need_it_is_done(site: Site) -> None:
+def test_a_failed_step_is_reported_and_independent_steps_still_run(site: Site) -> None:
     with pytest.raises(DeploymentError) as failure:
         site.up(BROKEN)
     text = str(failure.value)
@@ -30,7 +30,7 @@ def test_a_failed_step_names_its_urn_and_reason_and_what_does_not_need_it_is_don
     assert failure.value.result.counts == {"create": 3, "failed": 1, "skipped": 1}
 
 
-def test_an_up_goes_on_where_the_failed_one_stopped(site: Site) -> None:
+def test_an_up_continues_after_a_failed_one(site: Site) -> None:
     with pytest.raises(DeploymentError):
         site.up(BROKEN)
     assert list(site.state().stack_resource().outputs.values) == ["d"]
@@ -59,7 +59,7 @@ def test_a_failed_update_is_repeated_even_if_the_program_is_reverted(site: Site)
     assert site.up().changes == ()
 
 
-def test_a_failed_deletion_keeps_what_it_needs_and_the_rest_goes(site: Site) -> None:
+def test_a_failed_deletion_keeps_its_dependencies_and_the_rest_is_deleted(site: Site) -> None:
     site.up('a = Thing("a")\nThing("b", target=a.arn, stuck=True)\nThing("c")')
     with pytest.raises(DeploymentError, match=r"Thing::b\n  it is still in use"):
         site.deployment().destroy()
@@ -67,7 +67,7 @@ def test_a_failed_deletion_keeps_what_it_needs_and_the_rest_goes(site: Site) -> 
     assert sorted(urn.rpartition("::")[2] for urn in site.state().resources) == ["a", "b", "shop-dev"]
 
 
-def test_invalid_inputs_are_refused_in_the_plan_before_anything_is_done(site: Site) -> None:
+def test_invalid_inputs_are_refused_in_the_plan_before_any_step(site: Site) -> None:
     with pytest.raises(DeploymentError, match=r"nothing was changed(?s:.*)`bad` is not allowed: worse"):
         site.up('Thing("b")\nThing("a", bad="worse")')
     assert site.verbs() == []
@@ -85,7 +85,7 @@ def test_an_unexpected_error_is_shown_with_its_place_and_its_step_is_resumed(sit
     site.provider.create = _without("explode", site.provider.create)
     site.up()
     assert [thing["name"] for thing in site.cloud.things().values()] == [name]
-    assert any("finished the create" in text for text in site.told.notices)
+    assert any("finished the create" in text for text in site.progress.notices)
 
 
 def _without(key: str, create):
@@ -114,7 +114,7 @@ def test_a_create_that_cannot_be_finished_does_not_block_the_stack(site: Site) -
     site.up('Thing("b")')
     assert site.names() == ["b"]
     assert site.state().pending == {}
-    assert any("an earlier run stopped while creating" in text for text in site.told.notices)
+    assert any("an earlier run stopped while creating" in text for text in site.progress.notices)
 
 
 def _refuse(create):

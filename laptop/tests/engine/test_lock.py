@@ -37,7 +37,7 @@ def end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def test_a_live_holder_is_named_and_waited_for_and_then_refuses(tmp_path: Path) -> None:
+def test_a_live_holder_is_named_awaited_and_then_reported_as_busy(tmp_path: Path) -> None:
     path = tmp_path / "dev.lock"
     pid = held_by_another_process(path)
     told: list[str] = []
@@ -129,7 +129,7 @@ def test_two_ups_at_once_do_the_work_once(site: Site) -> None:
     assert len(site.cloud.things()) == 6
 
 
-def test_an_up_does_not_start_while_another_process_works_on_the_stack(site: Site) -> None:
+def test_an_operation_does_not_start_while_another_process_works_on_the_stack(site: Site) -> None:
     site.write("Thing('a')")
     pid = held_by_another_process(site.home / "state" / "dev.lock")
     try:

@@ -60,7 +60,7 @@ def test_a_retained_resource_is_forgotten_but_not_deleted(site: Site) -> None:
     assert not any("::a" in urn for urn in site.state().resources)
 
 
-def test_the_old_copy_of_a_retained_resource_stays_when_it_is_replaced(site: Site) -> None:
+def test_the_old_copy_of_a_retained_resource_is_not_deleted(site: Site) -> None:
     program = 'Thing("a", zone="{}", opts=Opts(retain_on_delete=True))'
     site.up(program.format("x"))
     site.up(program.format("y"))
@@ -93,7 +93,7 @@ def test_the_program_can_have_the_old_copy_deleted_first(site: Site) -> None:
     assert [verb for verb, _ in site.verbs()] == ["delete", "create"]
 
 
-def test_auto_names_stay_over_updates_and_are_new_for_a_replacement(site: Site) -> None:
+def test_an_auto_name_survives_updates_and_changes_on_replacement(site: Site) -> None:
     site.up('Thing("a", size=1, zone="x")')
     (first,) = site.cloud.things()
     site.up('Thing("a", size=2, zone="x")')

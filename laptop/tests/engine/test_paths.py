@@ -27,7 +27,7 @@ def test_a_malformed_path_is_refused(text: str) -> None:
         parse_path(text)
 
 
-def test_changes_are_named_as_deep_as_they_can_be() -> None:
+def test_changes_are_named_by_their_deepest_path() -> None:
     old = {"a": {"b": 1, "c": 2}, "l": [1, 2], "m": [1], "gone": 1}
     new = {"a": {"b": 1, "c": 3}, "l": [1, 9], "m": [1, 2], "flag": True}
     assert changed_paths(old, new) == (("a", "c"), ("l", 1), ("m",), ("gone",), ("flag",))
@@ -66,7 +66,7 @@ def test_an_unknown_value_differs_from_every_value() -> None:
         (["nowhere.at.all"], {"a": 1}, {"a": 2}, {"a": 2}),
     ],
 )
-def test_ignored_places_keep_their_old_value(patterns: list, old: dict, new: dict, expected: dict) -> None:
+def test_ignored_paths_keep_their_old_value(patterns: list, old: dict, new: dict, expected: dict) -> None:
     assert keep_ignored(new, old, patterns) == expected
 
 
@@ -81,7 +81,7 @@ OBJECTS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
 
 @settings(max_examples=100, deadline=None)
 @given(OBJECTS, OBJECTS)
-def test_ignoring_every_property_leaves_no_difference_and_ignoring_none_leaves_all(old: Any, new: Any) -> None:
+def test_ignoring_every_property_keeps_the_old_inputs_and_ignoring_none_the_new(old: Any, new: Any) -> None:
     assert keep_ignored(new, old, ["*"]) == old
     assert keep_ignored(new, old, []) == new
 

@@ -59,7 +59,7 @@ def test_the_state_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read(tmp_path) == written.contents
 
 
-def test_secrets_are_never_plain_in_the_file_and_the_files_are_the_owners_only(tmp_path: Path) -> None:
+def test_secrets_are_encrypted_and_the_files_are_private(tmp_path: Path) -> None:
     fill(new_journal(tmp_path))
     text = (tmp_path / "dev.json").read_text()
     assert "secret-text" not in text
@@ -70,7 +70,7 @@ def test_secrets_are_never_plain_in_the_file_and_the_files_are_the_owners_only(t
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"version": "1"}', '{"version": 1}', "\x00\xff"])
-def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_refused_and_left_unchanged(tmp_path: Path, content: str) -> None:
     file = tmp_path / "dev.json"
     file.write_text(content, encoding="latin-1")
     before = file.read_bytes()
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, content: st
     assert file.read_bytes() == before
 
 
-def test_a_file_cut_anywhere_is_refused_and_never_read_as_a_shorter_state(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     fill(new_journal(tmp_path))
     file = tmp_path / "dev.json"
     whole = file.read_bytes()
@@ -89,7 +89,7 @@ def test_a_file_cut_anywhere_is_refused_and_never_read_as_a_shorter_state(tmp_pa
             read(tmp_path)
 
 
-def test_a_resource_with_a_field_this_release_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_resource_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     fill(new_journal(tmp_path))
     file = tmp_path / "dev.json"
     document = json.loads(file.read_text())
@@ -121,7 +121,7 @@ def test_the_state_of_another_project_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "dev.json", "other", "dev", "", Seal(tmp_path))
 
 
-def test_without_its_key_or_with_another_one_a_state_with_secrets_is_refused(tmp_path: Path) -> None:
+def test_a_state_with_secrets_needs_its_own_key(tmp_path: Path) -> None:
     fill(new_journal(tmp_path))
     (tmp_path / KEY_FILE).unlink()
     with pytest.raises(MlopsError, match=r"secrets\.key does not exist"):
@@ -135,14 +135,12 @@ def test_without_its_key_or_with_another_one_a_state_with_secrets_is_refused(tmp
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "a b", "-\n"])
-def test_a_stack_name_that_could_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_stack_name_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(MlopsError, match="is not a valid stack name"):
         state_path(tmp_path, name)
 
 
-def test_changes_that_come_in_during_a_write_share_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_during_a_write_share_the_next_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[bytes] = []
     first_is_in, go_on = threading.Event(), threading.Event()
 

@@ -9,7 +9,7 @@ GROUP = "urn:pulumi:dev::shop::my:g:Group::store"
 CHILD = "urn:pulumi:dev::shop::my:g:Group$aws:s3/bucket:Bucket::store-lake"
 
 
-def test_a_child_carries_the_types_of_all_components_above_it_but_not_the_stack() -> None:
+def test_the_urn_of_a_child_has_the_types_of_its_parent_components_but_not_of_the_stack() -> None:
     group = make_urn("dev", "shop", STACK, "my:g:Group", "store")
     inner = make_urn("dev", "shop", group, "my:g:Inner", "i")
     assert group == GROUP
