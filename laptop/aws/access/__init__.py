@@ -10,6 +10,6 @@ operators and policy variables; the use of a key by S3 in the caller's name.
 
 Not evaluated: service control policies, KMS grants, access control lists, `iam:PassRole`, access points, the policies
 of topics, queues and the Glue catalogue. Requests must be signed in their headers: nothing is public, and presigned
-URLs are refused. A call whose resource is unknown here needs a grant on `*`. Condition keys that a request does not carry
+URLs are refused. A call whose resource is unknown here needs a grant on `*`. Condition keys that a request lacks
 are absent, so a grant that requires one never applies.
 """

@@ -304,7 +304,7 @@ def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) 
     job = story.run("audited", "audit").job("audit dev")
     assert job.conclusion == "failure"
     assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
-        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted at the target "
+        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted "
         '(~ versioningConfiguration.status: "Enabled" => "Suspended")'
     ]
 
