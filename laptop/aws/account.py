@@ -163,14 +163,14 @@ def _profile(key: Key) -> str:
 
 
 def _described(home: Path, process: subprocess.Popen[bytes] | None) -> Account:
-    said: dict[str, Any] = json.loads((home / _DESCRIPTION).read_text(encoding="utf-8"))
+    description: dict[str, Any] = json.loads((home / _DESCRIPTION).read_text(encoding="utf-8"))
     return Account(
         home=home,
-        endpoint=said["endpoint"],
-        incarnation=said["incarnation"],
-        pid=said["pid"],
-        region=said["region"],
-        account=said["account"],
+        endpoint=description["endpoint"],
+        incarnation=description["incarnation"],
+        pid=description["pid"],
+        region=description["region"],
+        account=description["account"],
         _process=process,
     )
 

@@ -33,7 +33,7 @@ _EMPTY_LAYER = b"\0" * 10240
 
 
 @dataclass(frozen=True)
-class BuildContext:
+class ImageContext:
     """Files of an image.
 
     Attributes:
@@ -49,7 +49,7 @@ class BuildContext:
     root: Path
 
     @classmethod
-    def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> BuildContext:
+    def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> ImageContext:
         """Build the context of an image.
 
         Args:
@@ -101,7 +101,7 @@ class Image:
     blobs: Mapping[str, bytes]
 
 
-def image(context: BuildContext) -> Image:
+def image(context: ImageContext) -> Image:
     """Return the image of a context."""
     layer = _descriptor(_LAYER, _EMPTY_LAYER)
     config = _canonical(
@@ -133,12 +133,12 @@ def folder_of(home: Path, image_digest: str) -> Path:
     return home / "images" / image_digest.replace(":", "-")
 
 
-def digest(context: BuildContext) -> str:
+def digest(context: ImageContext) -> str:
     """Return the digest of a context's image without publishing it."""
     return image(context).digest
 
 
-def publish(cloud: Cloud, repository: str, context: BuildContext) -> str:
+def publish(cloud: Cloud, repository: str, context: ImageContext) -> str:
     """Push the image of a context to a repository and return its digest. Idempotent.
 
     Its files are copied to the account's folder, so later changes of the context do not affect the image.
@@ -192,7 +192,7 @@ def _push_blobs(cloud: Cloud, repository: str, blobs: Mapping[str, bytes]) -> No
         ecr.complete_layer_upload(repositoryName=repository, uploadId=upload, layerDigests=[blob])
 
 
-def keep(context: BuildContext, home: Path) -> Path:
+def keep(context: ImageContext, home: Path) -> Path:
     """Copy the files of a context to the folder of its image, atomically, and return that folder.
 
     Args:
@@ -217,7 +217,7 @@ def keep(context: BuildContext, home: Path) -> Path:
         dockerfile = context.dockerfile
         if dockerfile.is_relative_to(context.root):
             dockerfile = copied / dockerfile.relative_to(context.root)
-        if digest(BuildContext(context.name, dockerfile, tuple(files), copied)) != expected:
+        if digest(ImageContext(context.name, dockerfile, tuple(files), copied)) != expected:
             raise MlopsError(
                 f"a file of the image `{context.name}` changed while it was published", fix="publish it again."
             )

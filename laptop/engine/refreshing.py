@@ -64,27 +64,27 @@ def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
     )
 
 
-def _all_followed(asked: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+def _all_followed(wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
     """Follow every input. One that was never an output (a provider flag) stays; one that disappeared is dropped."""
     return {
         key: _followed(value, before.get(key), live[key]) if key in live else value
-        for key, value in asked.items()
+        for key, value in wanted.items()
         if key in live or key not in before
     }
 
 
-def _followed(asked: Any, before: Any, live: Any) -> Any:
+def _followed(wanted: Any, before: Any, live: Any) -> Any:
     """Return an input after its output changed from `before` to `live`.
 
     If the input is an object, keys added since the last step (such as a new tag) become part of it. Keys that
     were already there as defaults do not.
     """
     if before == live and type(before) is type(live):
-        return asked
-    if isinstance(asked, dict) and isinstance(before, dict) and isinstance(live, dict):
-        kept = _all_followed(asked, before, live)
-        return kept | {key: value for key, value in live.items() if key not in asked and key not in before}
-    lists = [value for value in (asked, before, live) if isinstance(value, list)]
+        return wanted
+    if isinstance(wanted, dict) and isinstance(before, dict) and isinstance(live, dict):
+        kept = _all_followed(wanted, before, live)
+        return kept | {key: value for key, value in live.items() if key not in wanted and key not in before}
+    lists = [value for value in (wanted, before, live) if isinstance(value, list)]
     if len(lists) == 3 and len({len(value) for value in lists}) == 1:
         return [_followed(*items) for items in zip(*lists, strict=True)]
     return live

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.aws.image_content import BuildContext, keep
+from laptop.aws.image_content import ImageContext, keep
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context
 from pipelines.training.job import source_of
@@ -32,7 +32,7 @@ def images(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     home = tmp_path_factory.mktemp("aws")
     contexts = {name: build_context(project, name) for name in ("training", "serving")}
     return {
-        name: keep(BuildContext.of(name, built.files, project.root, dockerfile=built.dockerfile), home)
+        name: keep(ImageContext.of(name, built.files, project.root, dockerfile=built.dockerfile), home)
         for name, built in contexts.items()
     }
 

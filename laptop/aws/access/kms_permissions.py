@@ -17,33 +17,33 @@ _WITHOUT_KEY = {"CreateKey", "ListKeys", "ListAliases", "GenerateRandom"}
 
 def kms_needs(request: Request, action: str) -> Iterator[Need]:
     """Yield the permissions of a KMS request."""
-    asked = request.json
-    name = str(asked.get("KeyId") or asked.get("TargetKeyId") or "")
-    tags = {str(tag.get("TagKey")): str(tag.get("TagValue")) for tag in asked.get("Tags") or []}
+    parameters = request.json
+    name = str(parameters.get("KeyId") or parameters.get("TargetKeyId") or "")
+    tags = {str(tag.get("TagKey")): str(tag.get("TagValue")) for tag in parameters.get("Tags") or []}
     if action in _WITHOUT_KEY and not name:
         yield Need(f"kms:{action}", "*", tag_context(tags, {}))
         if action == "CreateKey" and tags:
             yield Need("kms:TagResource", f"arn:aws:kms:{request.region}:{ACCOUNT}:key/*", tag_context(tags, {}))
         return
-    alias = str(asked.get("AliasName") or "")
+    alias = str(parameters.get("AliasName") or "")
     if alias:
         yield Need(f"kms:{action}", f"arn:aws:kms:{request.region}:{ACCOUNT}:{alias}")
         if not name:
             name = alias
-    if not name and asked.get("CiphertextBlob"):
-        name = _encrypted_under(str(asked["CiphertextBlob"]))
+    if not name and parameters.get("CiphertextBlob"):
+        name = _encrypted_under(str(parameters["CiphertextBlob"]))
     context: dict[str, tuple[str, ...]] = {
         f"kms:encryptioncontext:{key}".lower(): (str(value),)
-        for key, value in (asked.get("EncryptionContext") or {}).items()
+        for key, value in (parameters.get("EncryptionContext") or {}).items()
     }
-    if tags or asked.get("TagKeys"):
-        context |= tag_context(tags, {}, asked.get("TagKeys") or ())
-    if asked.get("SigningAlgorithm"):
-        context["kms:signingalgorithm"] = (str(asked["SigningAlgorithm"]),)
+    if tags or parameters.get("TagKeys"):
+        context |= tag_context(tags, {}, parameters.get("TagKeys") or ())
+    if parameters.get("SigningAlgorithm"):
+        context["kms:signingalgorithm"] = (str(parameters["SigningAlgorithm"]),)
     if action in ("Sign", "Verify"):
-        context["kms:messagetype"] = (str(asked.get("MessageType") or "RAW"),)
-    if str(asked.get("KeyId", "")).startswith("alias/"):
-        context["kms:requestalias"] = (str(asked["KeyId"]),)
+        context["kms:messagetype"] = (str(parameters.get("MessageType") or "RAW"),)
+    if str(parameters.get("KeyId", "")).startswith("alias/"):
+        context["kms:requestalias"] = (str(parameters["KeyId"]),)
     yield key_need(f"kms:{action}", name, request.region, context)
 
 

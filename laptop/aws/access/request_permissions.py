@@ -66,19 +66,19 @@ def _some(value: str) -> tuple[str, ...]:
 
 def _glue(request: Request, action: str) -> Iterator[Need]:
     base = f"arn:aws:glue:{request.region}:{ACCOUNT}"
-    asked = request.json
+    parameters = request.json
     database = str(
-        asked.get("DatabaseName")
-        or asked.get("DatabaseInput", {}).get("Name", "")
-        or (asked.get("Name", "") if "Database" in action else "")
+        parameters.get("DatabaseName")
+        or parameters.get("DatabaseInput", {}).get("Name", "")
+        or (parameters.get("Name", "") if "Database" in action else "")
     )
     table = str(
-        asked.get("TableName")
-        or asked.get("TableInput", {}).get("Name", "")
-        or (asked.get("Name", "") if "Table" in action else "")
+        parameters.get("TableName")
+        or parameters.get("TableInput", {}).get("Name", "")
+        or (parameters.get("Name", "") if "Table" in action else "")
     )
-    if asked.get("ResourceArn"):  # tags
-        yield Need(f"glue:{action}", str(asked["ResourceArn"]))
+    if parameters.get("ResourceArn"):  # tags
+        yield Need(f"glue:{action}", str(parameters["ResourceArn"]))
         return
     if not any(noun in action for noun in ("Database", "Table", "Partition", "Catalog", "UserDefinedFunction")):
         yield Need(f"glue:{action}", "*")
@@ -142,10 +142,10 @@ def _iam(request: Request, action: str) -> Iterator[Need]:
 def _by_parameter(parameter: str) -> Callable[[Request, str], Iterator[Need]]:
     """Build the permissions of a service whose requests contain the ARN of their resource."""
 
-    def asked(request: Request, action: str) -> Iterator[Need]:
+    def needs_by_arn(request: Request, action: str) -> Iterator[Need]:
         yield Need(f"{request.prefix}:{action}", request.parameter(parameter) or "*")
 
-    return asked
+    return needs_by_arn
 
 
 def _sqs(request: Request, action: str) -> Iterator[Need]:

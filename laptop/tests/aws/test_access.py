@@ -235,11 +235,14 @@ def test_conditions_on_the_tags_of_a_key_apply_to_requested_and_existing_tags(po
 
     mine, theirs = made("dev"), made("prod")
     own = {"StringEquals": {"aws:ResourceTag/environment": "dev"}}
-    asked = {"StringEquals": {"aws:RequestTag/environment": "dev"}, "Null": {"aws:ResourceTag/environment": "true"}}
+    conditions = {
+        "StringEquals": {"aws:RequestTag/environment": "dev"},
+        "Null": {"aws:ResourceTag/environment": "true"},
+    }
     keys = f"arn:aws:kms:*:{ACCOUNT}:key/*"
     kms = pod(
         allow("kms:CreateKey", "*", StringEquals={"aws:RequestTag/environment": "dev"}),
-        allow("kms:TagResource", keys, **asked),
+        allow("kms:TagResource", keys, **conditions),
         allow(["kms:DescribeKey", "kms:UntagResource"], keys, **own),
     )["kms"]
     assert kms.describe_key(KeyId=mine)

@@ -99,7 +99,7 @@ def _scanning(facts: Facts) -> None:
         "aws:ecr/repository:Repository", facts.name, imageScanningConfiguration={"scanOnPush": True}
     ).outputs["name"]
     (facts.folder / "Dockerfile").write_text("FROM scratch\n")
-    context = image_content.BuildContext.of("a", [], facts.folder, dockerfile=facts.folder / "Dockerfile")
+    context = image_content.ImageContext.of("a", [], facts.folder, dockerfile=facts.folder / "Dockerfile")
     digest = image_content.publish(facts.provider.cloud, repository, context)
     with pytest.raises(ClientError, match="ScanNotFound"):
         facts["ecr"].describe_image_scan_findings(repositoryName=repository, imageId={"imageDigest": digest})

@@ -15,31 +15,31 @@ from botocore.exceptions import ClientError
 
 from laptop.aws import image_content
 from laptop.aws.aws_provider import AwsProvider
-from laptop.aws.image_content import BuildContext
+from laptop.aws.image_content import ImageContext
 from pipelines.declarations.errors import MlopsError
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> BuildContext:
+def context(tmp_path: Path) -> ImageContext:
     (tmp_path / "images" / "serving").mkdir(parents=True)
     (tmp_path / "images" / "serving" / "Dockerfile").write_text("FROM scratch\nCOPY a.py b.py ./\n")
     (tmp_path / "a.py").write_text("a")
     (tmp_path / "b.py").write_text("b")
-    return BuildContext.of("serving", [tmp_path / "a.py", tmp_path / "b.py"], tmp_path)
+    return ImageContext.of("serving", [tmp_path / "a.py", tmp_path / "b.py"], tmp_path)
 
 
-def test_the_same_content_has_the_same_digest_in_any_folder(context: BuildContext, tmp_path: Path) -> None:
+def test_the_same_content_has_the_same_digest_in_any_folder(context: ImageContext, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     other.mkdir()
     for name in ("a.py", "b.py"):
         (other / name).write_text(name[0])
     (other / "Containerfile").write_text("FROM scratch\nCOPY a.py b.py ./\n")
-    copy = BuildContext.of("serving", [other / "b.py", other / "a.py"], other, dockerfile=other / "Containerfile")
+    copy = ImageContext.of("serving", [other / "b.py", other / "a.py"], other, dockerfile=other / "Containerfile")
     assert image_content.digest(copy) == image_content.digest(context)
 
 
 @pytest.mark.parametrize("change", ["content", "name", "dockerfile", "fewer"])
-def test_any_change_of_the_content_changes_the_digest(context: BuildContext, change: str) -> None:
+def test_any_change_of_the_content_changes_the_digest(context: ImageContext, change: str) -> None:
     before, files = image_content.digest(context), list(context.files)
     if change == "content":
         files[0].write_text("changed")
@@ -49,11 +49,11 @@ def test_any_change_of_the_content_changes_the_digest(context: BuildContext, cha
         context.dockerfile.write_text("FROM scratch\n")
     else:
         files.pop()
-    assert image_content.digest(BuildContext.of("serving", files, context.root)) != before
+    assert image_content.digest(ImageContext.of("serving", files, context.root)) != before
 
 
 def test_a_published_image_has_the_digest_computed_before(
-    provider: AwsProvider, make: Any, name: str, context: BuildContext
+    provider: AwsProvider, make: Any, name: str, context: ImageContext
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name, imageTagMutability="IMMUTABLE").outputs["name"]
     expected = image_content.digest(context)
@@ -71,7 +71,7 @@ def test_a_published_image_has_the_digest_computed_before(
 
 
 def test_a_layer_is_downloaded_by_url_after_authorization(
-    provider: AwsProvider, make: Any, name: str, context: BuildContext, pod: Any
+    provider: AwsProvider, make: Any, name: str, context: ImageContext, pod: Any
 ) -> None:
     created = make("aws:ecr/repository:Repository", name).outputs
     digest = image_content.publish(provider.cloud, created["name"], context)
@@ -94,32 +94,32 @@ def test_a_layer_is_downloaded_by_url_after_authorization(
 
 
 def test_referrers_of_an_image_need_permission_to_read_images(
-    provider: AwsProvider, make: Any, name: str, context: BuildContext, pod: Any
+    provider: AwsProvider, make: Any, name: str, context: ImageContext, pod: Any
 ) -> None:
     created, ecr = make("aws:ecr/repository:Repository", name).outputs, provider.cloud.client("ecr")
     digest = image_content.publish(provider.cloud, created["name"], context)
     media_type = "application/vnd.oci.image.manifest.v1+json"
     statement = json.dumps({"schemaVersion": 2, "mediaType": media_type, "subject": {"digest": digest}})
-    said = ecr.put_image(
+    referrer = ecr.put_image(
         repositoryName=created["name"], imageManifest=statement, imageDigest=image_content._digest(statement.encode())
     )["image"]["imageId"]["imageDigest"]
     reader = pod({"Effect": "Allow", "Action": "ecr:BatchGetImage", "Resource": created["arn"]})["ecr"]
-    asked = {"repositoryName": created["name"], "subjectId": {"imageDigest": digest}}
-    assert [one["digest"] for one in reader.list_image_referrers(**asked)["referrers"]] == [said]
-    asked["subjectId"] = {"imageDigest": said}
-    assert reader.list_image_referrers(**asked)["referrers"] == []
+    parameters = {"repositoryName": created["name"], "subjectId": {"imageDigest": digest}}
+    assert [one["digest"] for one in reader.list_image_referrers(**parameters)["referrers"]] == [referrer]
+    parameters["subjectId"] = {"imageDigest": referrer}
+    assert reader.list_image_referrers(**parameters)["referrers"] == []
     with pytest.raises(ClientError, match="ecr:BatchGetImage"):
-        pod()["ecr"].list_image_referrers(**asked)
+        pod()["ecr"].list_image_referrers(**parameters)
 
 
 def test_the_files_of_a_published_image_do_not_change(
-    provider: AwsProvider, make: Any, name: str, context: BuildContext
+    provider: AwsProvider, make: Any, name: str, context: ImageContext
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name).outputs["name"]
     nested = context.root / "package" / "module.py"
     nested.parent.mkdir()
     nested.write_text("first")
-    context = BuildContext(context.name, context.dockerfile, (*context.files, nested), context.root)
+    context = ImageContext(context.name, context.dockerfile, (*context.files, nested), context.root)
     first = image_content.publish(provider.cloud, repository, context)
     nested.write_text("second")
     second = image_content.publish(provider.cloud, repository, context)
@@ -131,7 +131,7 @@ def test_the_files_of_a_published_image_do_not_change(
 
 
 def test_a_file_that_changes_during_publishing_is_refused(
-    provider: AwsProvider, make: Any, name: str, context: BuildContext, monkeypatch: pytest.MonkeyPatch
+    provider: AwsProvider, make: Any, name: str, context: ImageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name).outputs["name"]
     (context.root / "a.py").write_text(name)
@@ -149,16 +149,16 @@ def test_a_file_that_changes_during_publishing_is_refused(
     assert not image_content.exists(provider.cloud, repository, digest)
 
 
-def test_publishing_to_a_missing_repository_is_refused(provider: AwsProvider, context: BuildContext) -> None:
+def test_publishing_to_a_missing_repository_is_refused(provider: AwsProvider, context: ImageContext) -> None:
     assert not image_content.exists(provider.cloud, "nowhere", image_content.digest(context))
     with pytest.raises(MlopsError, match="nowhere"):
         image_content.publish(provider.cloud, "nowhere", context)
 
 
-def test_a_missing_file_and_one_outside_the_project_are_named(context: BuildContext, tmp_path: Path) -> None:
+def test_a_missing_file_and_one_outside_the_project_are_named(context: ImageContext, tmp_path: Path) -> None:
     with pytest.raises(MlopsError, match=r"missing\.py"):
-        image_content.digest(BuildContext.of("serving", [context.root / "missing.py"], context.root))
+        image_content.digest(ImageContext.of("serving", [context.root / "missing.py"], context.root))
     outside = tmp_path.parent / "outside.py"
     outside.write_text("x")
     with pytest.raises(MlopsError, match="outside"):
-        image_content.digest(BuildContext.of("serving", [outside], context.root))
+        image_content.digest(ImageContext.of("serving", [outside], context.root))

@@ -70,8 +70,8 @@ def exchange(account: Account, client: Callable[[str], Any]) -> Exchange:
         name = f"from-github-{next(_NUMBER)}"
         document = json.dumps(trusting or trust())
         arn = client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
-        asked = {"RoleArn": arn, "RoleSessionName": "run", "WebIdentityToken": token, **more}
-        return sts.assume_role_with_web_identity(**asked)
+        parameters = {"RoleArn": arn, "RoleSessionName": "run", "WebIdentityToken": token, **more}
+        return sts.assume_role_with_web_identity(**parameters)
 
     return ask
 

@@ -40,32 +40,32 @@ def end(pid: int) -> None:
 def test_a_live_holder_is_named_awaited_and_then_reported_as_busy(tmp_path: Path) -> None:
     path = tmp_path / "dev.lock"
     pid = held_by_another_process(path)
-    told: list[str] = []
+    notices: list[str] = []
     try:
         with (
             pytest.raises(MlopsError, match=rf"stack dev is busy: process {pid} on (?s:.*)since 20\d\d-"),
-            stack_lock(path, wait=0.1, notice=told.append),
+            stack_lock(path, wait=0.1, notice=notices.append),
         ):
             pytest.fail("the lock was given twice")
     finally:
         end(pid)
-    assert len(told) == 1
-    assert f"waiting for process {pid}" in told[0]
+    assert len(notices) == 1
+    assert f"waiting for process {pid}" in notices[0]
 
 
 def test_the_lock_of_a_dead_holder_is_taken_over_with_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "dev.lock"
     pid = held_by_another_process(path)
     end(pid)
-    told: list[str] = []
-    with stack_lock(path, wait=0, notice=told.append):
+    notices: list[str] = []
+    with stack_lock(path, wait=0, notice=notices.append):
         assert f'"pid": {os.getpid()}' in holder_file(path).read_text()
-    assert len(told) == 1
-    assert f"took over the lock of dev from process {pid}" in told[0]
+    assert len(notices) == 1
+    assert f"took over the lock of dev from process {pid}" in notices[0]
     assert not holder_file(path).exists()
-    with stack_lock(path, wait=0, notice=told.append):
+    with stack_lock(path, wait=0, notice=notices.append):
         pass
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
 def test_a_waiting_caller_gets_the_lock_when_it_is_released(tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ def test_a_refresh_without_drift_changes_nothing(site: Site) -> None:
 
 def test_a_refresh_finds_drift_and_the_next_up_corrects_it(site: Site) -> None:
     site.up(PROGRAM)
-    drift(site, "a", size=9, pin="somebody-elses")
+    drift(site, "a", size=9, pin="drifted-secret")
     assert site.up().changes == ()
     result = site.deployment().refresh()
     (step,) = result.changes
     assert (step.name, step.kind.value) == ("a", "drifted")
     assert [(c.path, c.old, c.new) for c in step.changes] == [("pin", "[secret]", "[secret]"), ("size", 1, 9)]
-    assert "somebody-elses" not in (site.home / "state" / "dev.json").read_text()
+    assert "drifted-secret" not in (site.home / "state" / "dev.json").read_text()
     assert kinds(site.up())["a"] == "update"
     thing = next(thing for thing in site.cloud.things().values() if thing["name"].startswith("a-"))
     assert (thing["size"], thing["pin"]) == (1, "hunter2hunter2")
@@ -75,7 +75,7 @@ def test_an_unreadable_resource_is_a_failure_and_stays_in_the_state(site: Site) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "live", "found"),
+    ("wanted", "before", "live", "found"),
     [
         # as the last step left it, whatever its form
         ({"tags": {"a": "1"}}, {"tags": {"a": "1", "id": 7}}, {"tags": {"a": "1", "id": 7}}, {"tags": {"a": "1"}}),
@@ -98,11 +98,11 @@ def test_an_unreadable_resource_is_a_failure_and_stays_in_the_state(site: Site) 
     ],
 )
 def test_only_inputs_can_drift(
-    asked: dict[str, Any], before: dict[str, Any], live: dict[str, Any], found: dict[str, Any] | None
+    wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any], found: dict[str, Any] | None
 ) -> None:
-    known = ResourceState("urn:pulumi:dev::p::a:b:C::x", inputs=Properties(asked), outputs=Properties(before))
+    known = ResourceState("urn:pulumi:dev::p::a:b:C::x", inputs=Properties(wanted), outputs=Properties(before))
     refreshed = reconcile(known, live)
-    assert refreshed.inputs.values == (asked if found is None else found)
+    assert refreshed.inputs.values == (wanted if found is None else found)
     assert refreshed.outputs.values == live
 
 

@@ -252,8 +252,8 @@ def test_fields_of_controllers_are_not_drift_but_changes_of_a_person_are(
     """An Ingress whose weights Argo writes, while the router reports its address."""
     rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "m-stable"}}}]}}
     rule["http"]["paths"][0]["backend"]["service"]["port"] = {"number": 80}  # type: ignore[index]
-    asked = {"metadata": {"name": "m", "namespace": namespace, "annotations": {"a": "1"}}, "spec": {"rules": [rule]}}
-    checked, made = apply(provider, INGRESS_TYPE, asked)
+    wanted = {"metadata": {"name": "m", "namespace": namespace, "annotations": {"a": "1"}}, "spec": {"rules": [rule]}}
+    checked, made = apply(provider, INGRESS_TYPE, wanted)
     known = ResourceState(
         f"urn:pulumi:dev::p::{INGRESS_TYPE}::m",
         id=made.id,
