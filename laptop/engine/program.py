@@ -24,12 +24,16 @@ from pulumi.runtime.stack import run_in_stack
 
 from laptop.engine.monitor import Log, Monitor
 from laptop.engine.project_file import ProjectFile, StackConfiguration
+from laptop.engine.sdk_imports import postpone_annotations
 from pipelines.declarations.errors import MlopsError
 
 ORGANIZATION = "organization"
 """Pulumi's name for the organization of a self-managed backend."""
 
 _ENGINE = Path(__file__).resolve().parent.parent
+
+# Here and not in `run_program`, because commands import the SDKs in the background before they run a program.
+postpone_annotations()
 
 # A program changes process-wide state: the working directory, sys.path and sys.modules.
 _one_at_a_time = threading.RLock()

@@ -141,6 +141,18 @@ def test_a_workload_in_a_restricted_namespace_is_checked_against_that_standard(t
         nowhere.check(JOB_TYPE, "x", manifest, None)
 
 
+def test_an_unchanged_workload_is_checked_again_if_its_namespace_becomes_restricted(tmp_path: Path) -> None:
+    nowhere = KubernetesProvider(tmp_path / "no-kubeconfig")
+    manifest = job("x", "print(1)")
+    manifest["metadata"]["namespace"] = "held"
+    checked = nowhere.check(JOB_TYPE, "x", manifest, None)
+    assert nowhere.check(JOB_TYPE, "x", manifest, checked) == checked
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    nowhere.check(NAMESPACE_TYPE, "n", {"metadata": {"name": "held", "labels": labels}}, None)
+    with pytest.raises(MlopsError, match="runAsNonRoot must be true"):
+        nowhere.check(JOB_TYPE, "x", manifest, checked)
+
+
 def test_unknown_values_of_a_preview_are_not_checked(tmp_path: Path) -> None:
     nowhere = KubernetesProvider(tmp_path / "no-kubeconfig")
     manifest = rollout("v1", [])
