@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-from cryptography.fernet import Fernet, InvalidToken
+from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 KEY_FILE = "secrets.key"
 
@@ -36,6 +37,8 @@ class Seal:
         Raises:
             MlopsError: the key is missing or wrong.
         """
+        from cryptography.fernet import InvalidToken
+
         try:
             return json.loads(self._key(make=False).decrypt(sealed.encode()))
         except InvalidToken:
@@ -45,6 +48,8 @@ class Seal:
             ) from None
 
     def _key(self, *, make: bool) -> Fernet:
+        from cryptography.fernet import Fernet  # slow to import, and most stacks have no secrets
+
         if self._fernet is None:
             if make and not self._path.exists():
                 self._make()
@@ -63,6 +68,8 @@ class Seal:
         return self._fernet
 
     def _make(self) -> None:
+        from cryptography.fernet import Fernet
+
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self._path.with_name(f".{KEY_FILE}.{os.getpid()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
