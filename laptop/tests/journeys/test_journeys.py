@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stacks
+from laptop import lifecycle, stack_operations
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, own_clone
 from laptop.github.access import person
@@ -152,7 +152,7 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
     here = LaptopTarget(project)
     for name, value in running.environ().items():
         patch.setenv(name, value)
-    roles = stacks.bootstrap(project.root, home, REPOSITORY)
+    roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
     edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(project.root)
     here.apply("up", "dev")
     edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
