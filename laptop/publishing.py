@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from laptop import lifecycle
 from laptop.aws.cloud import Cloud
-from laptop.aws.images import Context, digest, publish
+from laptop.aws.image_content import ImageContext, digest, publish
 from laptop.target import LaptopTarget
 from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import NAMES, build_context
 
 
-def local_context(project: Project, name: str) -> Context:
+def local_context(project: Project, name: str) -> ImageContext:
     """What the image `name` is made from on this machine."""
     built = build_context(project, name)
-    return Context.of(name, built.files, project.root, dockerfile=built.dockerfile)
+    return ImageContext.of(name, built.files, project.root, dockerfile=built.dockerfile)
 
 
 def local_digests(project: Project) -> Images:

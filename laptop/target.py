@@ -36,13 +36,13 @@ class LaptopTarget(Target):
         threading.Thread(target=_import_the_engine, daemon=True).start()
 
     def apply(self, operation: Operation, environment: str) -> None:
-        from laptop.stacks import deploy
+        from laptop.stack_operations import deploy
 
         self.project.stack(environment)
         deploy(self.project.root, self.home, environment, operation)
 
     def outputs(self, environment: str) -> dict[str, Any]:
-        from laptop.engine.state import stack_outputs
+        from laptop.engine.state_file import stack_outputs
 
         return dict(stack_outputs(self.home, environment) or {})
 
@@ -50,7 +50,7 @@ class LaptopTarget(Target):
         self.project.stack(environment)  # one cluster holds every environment, and `connect` has reached it
 
     def drift(self, environment: str) -> list[str]:
-        from laptop.stacks import find_drift
+        from laptop.stack_operations import find_drift
 
         return find_drift(self.project.root, self.home, environment)
 
@@ -67,7 +67,7 @@ class LaptopTarget(Target):
 
 
 def _import_the_engine() -> None:
-    for name in ("laptop.stacks", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
+    for name in ("laptop.stack_operations", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
         importlib.import_module(name)
 
 

@@ -28,10 +28,16 @@ _PULUMI_UNKNOWNS = frozenset(
 
 
 class Unknown:
-    """The type of `UNKNOWN`."""
+    """Type of `UNKNOWN`, whose copies are the same object."""
 
     def __repr__(self) -> str:
-        return "(not known yet)"
+        return "[unknown]"
+
+    def __copy__(self) -> Unknown:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Unknown:
+        return self
 
 
 UNKNOWN = Unknown()

@@ -46,7 +46,7 @@ def host(target: LaptopTarget, hub: Hub) -> None:
     """
     from laptop import lifecycle
     from laptop.github import hosting
-    from laptop.stacks import bootstrap
+    from laptop.stack_operations import bootstrap
 
     roles = bootstrap(target.project.root, target.home, hosting.REPOSITORY)
     hosting.host(hub, target.project.root, region=lifecycle.find(target.home).region, roles=roles)

@@ -187,7 +187,7 @@ class Demo:
 
     def summarise(self) -> None:
         """What runs where, and what the ledgers say."""
-        from laptop.engine.state import resource_counts
+        from laptop.engine.state_file import resource_counts
         from pipelines.promotion.history import describe, read_history
 
         with self.journey.step("What was made"):
@@ -219,7 +219,7 @@ class Demo:
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview
         from laptop.publishing import publish_locally
-        from laptop.stacks import deploy
+        from laptop.stack_operations import deploy
 
         with self.journey.step(title):
             display = Display() if environment == self.first else Overview()

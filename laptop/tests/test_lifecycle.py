@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from laptop import lifecycle
-from laptop.engine.provider import Provider
+from laptop.engine.provider import Provider, ResourceCall
 from laptop.tests.cluster.small_cluster import wait_for
 from pipelines.declarations.errors import MlopsError
 
@@ -59,7 +59,7 @@ def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: 
     packages = started.providers()
     assert sorted(packages) == ["aws", "kubernetes"]
     assert all(isinstance(provider, Provider) for provider in packages.values())
-    assert packages["kubernetes"].read("kubernetes:core/v1:Namespace", "default", {}, {})
+    assert packages["kubernetes"].read(ResourceCall("kubernetes:core/v1:Namespace", {}, id="default"))
     assert _caller(started.environ()).endswith(":user/operator")
 
     said = lifecycle.status(home)

@@ -13,15 +13,15 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from infra.policies import PlannedResource
+from infra.policies import PlannedResource, violations
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
-from laptop.aws.provider import AwsProvider
+from laptop.aws.aws_provider import AwsProvider
 from laptop.engine.deployment import Deployment
-from laptop.engine.provider import Created, Diff
+from laptop.engine.provider import Created, Diff, ResourceCall
 from laptop.github.oidc import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
-from laptop.stacks import ACCOUNT_STACK, judged, keep_the_rules
+from laptop.stack_operations import ACCOUNT_STACK
 from tests.infra.recording import release_everywhere
 from tests.sample_project import copy_as_forked
 
@@ -40,29 +40,19 @@ class AnyCluster:
     def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
         return inputs
 
-    def diff(
-        self, type_: str, old_inputs: dict[str, Any], new_inputs: dict[str, Any], old_outputs: dict[str, Any]
-    ) -> Diff:
-        return Diff(tuple(key for key in new_inputs if old_inputs.get(key) != new_inputs[key]))
+    def diff(self, call: ResourceCall) -> Diff:
+        return Diff(tuple(key for key in call.inputs if call.old_inputs.get(key) != call.inputs[key]))
 
-    def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
-        return Created(urn.rpartition("::")[2], dict(inputs))
+    def create(self, call: ResourceCall) -> Created:
+        return Created(call.urn.rpartition("::")[2], call.inputs)
 
-    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
-        return dict(outputs)
+    def read(self, call: ResourceCall) -> dict[str, Any]:
+        return call.outputs
 
-    def update(
-        self,
-        urn: str,
-        type_: str,
-        id_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Created:
-        return Created(id_, dict(new_inputs))
+    def update(self, call: ResourceCall) -> Created:
+        return Created(call.id, call.inputs)
 
-    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    def delete(self, call: ResourceCall) -> None:
         return None
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +166,7 @@ class Ready:
     def deployment(self, who: Somebody, environment: str) -> Deployment:
         """The main program's stack of an environment, run by somebody."""
         providers = {"aws": AwsProvider(who.environ(), self.account.home), "kubernetes": AnyCluster()}
-        return Deployment(self.project, environment, providers, self.home, policies=[keep_the_rules])
+        return Deployment(self.project, environment, providers, self.home, policies=[violations])
 
 
 @pytest.fixture(scope="session")
@@ -185,10 +175,10 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     project = release_everywhere(copy_as_forked(home / "project", "infra/__main__.py", "infra/bootstrap"))
     account = start(home / "aws")
     try:
-        made: list[Any] = []
+        made: list[PlannedResource] = []
 
-        def keep(resources: Sequence[Any]) -> tuple[()]:
-            made[:] = judged(resources)
+        def keep(resources: Sequence[PlannedResource]) -> tuple[()]:
+            made[:] = resources
             return ()
 
         bootstrap = Deployment(
@@ -196,7 +186,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
             ACCOUNT_STACK,
             {"aws": AwsProvider(account.environ(), account.home)},
             home,
-            policies=[keep_the_rules, keep],
+            policies=[violations, keep],
         )
         outputs = bootstrap.up().outputs
         (home / "github").mkdir()

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from laptop.aws.cloud import Cloud
-from laptop.aws.images import Context, publish
+from laptop.aws.image_content import ImageContext, publish
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.bootstrap.conftest import Ready, Somebody
 from pipelines.declarations.environment import Images
@@ -368,7 +368,7 @@ def test_images_are_brought_over_by_who_deploys_them_and_pushed_only_to_their_ow
     provisioned: Ready, staging: Somebody, tmp_path: Path
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    context = Context("serving", tmp_path / "Dockerfile", (), tmp_path)
+    context = ImageContext("serving", tmp_path / "Dockerfile", (), tmp_path)
     repository = registered("dev").repositories.serving.partition("/")[2]
     digest = publish(Cloud(provisioned.as_job("dev").environ(), tmp_path), repository, context)
     with mock.patch.dict(os.environ, staging.environ()):

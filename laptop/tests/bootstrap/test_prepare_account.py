@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stacks
+from laptop import lifecycle, stack_operations
 from laptop.aws.account import start
+from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.cloud import Cloud
-from laptop.aws.provider import AwsProvider
 from laptop.engine.display import Silence
 from tests.sample_project import PROJECT, copy_as_forked
 
@@ -38,11 +38,11 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
         monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
         first, again = Notices(), Notices()
-        stacks.prepare_account(root, tmp_path, first)
-        stacks.prepare_account(root, tmp_path, again)
+        stack_operations.prepare_account(root, tmp_path, first)
+        stack_operations.prepare_account(root, tmp_path, again)
         assert [len(notices.said) for notices in (first, again)] == [1, 0]
 
-        roles = stacks.bootstrap(root, tmp_path, "initech/models")
+        roles = stack_operations.bootstrap(root, tmp_path, "initech/models")
         iam: Any = Cloud(account.environ(), account.home).client("iam")
         for name, arn in {**roles.deploy, "preview": roles.preview}.items():
             trust = iam.get_role(RoleName=arn.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
@@ -55,5 +55,5 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
 def test_a_job_of_a_workflow_does_not_make_its_own_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     notices = Notices()
-    stacks.prepare_account(PROJECT, tmp_path, notices)  # no target runs here, which would be said
+    stack_operations.prepare_account(PROJECT, tmp_path, notices)  # no target runs here, which would be said
     assert notices.said == []

@@ -12,7 +12,7 @@ from typing import Any
 from laptop.cluster.cluster import Cluster
 from laptop.cluster.images import MissingImageError
 from laptop.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
-from laptop.kubernetes.client import ApiError, Client
+from laptop.tests.cluster.raw_api import ApiError, Client
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serving@sha256:" + "a" * 64
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from laptop.aws import account as aws
-from laptop.aws.images import folder_of
+from laptop.aws.image_content import folder_of
 from laptop.cluster.account import Account
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from laptop.cluster.watchdog import Watchdog
-from laptop.kubernetes.client import Client
+from laptop.tests.cluster.raw_api import Client
 from laptop.tests.cluster.small_cluster import job, wait_for
 
 # A pod that starts a child of its own and prints both numbers.

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stacks
+from laptop import lifecycle, stack_operations
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, own_clone
 from laptop.github.access import person
@@ -141,7 +141,7 @@ def one_environment(folder: Path) -> Project:
     for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
         (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
     # The tests are running already; that they are asked for is what counts.
-    edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
+    edit("Makefile", r"(?m)^test: .*\n(?:\t.*\n)+", "test: setup\n\t@echo the tests would run\n")(folder)
     return project
 
 
@@ -152,7 +152,7 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
     here = LaptopTarget(project)
     for name, value in running.environ().items():
         patch.setenv(name, value)
-    roles = stacks.bootstrap(project.root, home, REPOSITORY)
+    roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
     edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(project.root)
     here.apply("up", "dev")
     edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
@@ -304,7 +304,7 @@ def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) 
     job = story.run("audited", "audit").job("audit dev")
     assert job.conclusion == "failure"
     assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
-        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted at the target "
+        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted "
         '(~ versioningConfiguration.status: "Enabled" => "Suspended")'
     ]
 
