@@ -6,16 +6,16 @@ from typing import Any
 
 from laptop.cluster.immutable import changed_immutables
 from laptop.cluster.kinds import NAMESPACE, POD, SERVICE_ACCOUNT, Kind
+from laptop.cluster.manifest_schemas import problems
+from laptop.cluster.objects import Object, ObjectStore
 from laptop.cluster.pod_security import ENFORCE, violations
-from laptop.cluster.refusals import Refusal, bad_request, forbidden, invalid
-from laptop.cluster.schemas import problems
-from laptop.cluster.store import Object, Store
+from laptop.cluster.refusals import StatusError, bad_request, forbidden, invalid
 from laptop.cluster.supported import unsupported
 from laptop.cluster.templates import pod_spec_of
 
 
-def admit(store: Store, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
-    """Raises Refusal when the object may not be stored.
+def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
+    """Raises StatusError when the object may not be stored.
 
     Args:
         store: what is there now.
@@ -41,13 +41,13 @@ def admit(store: Store, kind: Kind, namespace: str, obj: Object, old: Object | N
             _check_service_account(store, namespace, name, pod)
 
 
-def create_pod(store: Store, namespace: str, pod: Object) -> Object:
-    """Admits and creates a pod for a controller; raises Refusal."""
+def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
+    """Admits and creates a pod for a controller; raises StatusError."""
     admit(store, POD, namespace, pod)
     return store.create(POD, namespace, pod)
 
 
-def _check_pod_security(store: Store, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:
+def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:
     home = store.find(NAMESPACE, "", namespace)
     labels = home["metadata"].get("labels") or {} if home else {}
     if labels.get(ENFORCE) != "restricted":
@@ -57,10 +57,10 @@ def _check_pod_security(store: Store, kind: Kind, namespace: str, name: str, pod
         raise forbidden(kind.plural, name, 'violates PodSecurity "restricted": ' + "; ".join(broken))
 
 
-def _check_service_account(store: Store, namespace: str, name: str, pod: dict[str, Any]) -> None:
+def _check_service_account(store: ObjectStore, namespace: str, name: str, pod: dict[str, Any]) -> None:
     account = pod.get("serviceAccountName") or "default"
     if account != "default" and store.find(SERVICE_ACCOUNT, namespace, account) is None:
-        raise Refusal(
+        raise StatusError(
             403,
             "Forbidden",
             f'pods "{name}" is forbidden: error looking up service account {namespace}/{account}: '

@@ -12,10 +12,9 @@ from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
 from laptop.cluster.durations import seconds_of
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, JOB, ROLLOUT
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import (
+from laptop.cluster.objects import (
     Object,
-    Store,
+    ObjectStore,
     is_deleting,
     name_of,
     namespace_of,
@@ -23,6 +22,7 @@ from laptop.cluster.store import (
     owner_reference,
     uid_of,
 )
+from laptop.cluster.refusals import StatusError
 
 _ARGUMENT = re.compile(r"\{\{\s*args\.([\w-]+)\s*\}\}")
 _ENDED = ("Successful", "Failed", "Error", "Inconclusive")
@@ -30,7 +30,13 @@ _ERROR_LIMIT = 4  # consecutive errors that Argo forgives
 
 
 def start_analysis(
-    store: Store, rollout: Object, step: dict[str, Any], index: int, new_hash: str, stable_hash: str, revision: int
+    store: ObjectStore,
+    rollout: Object,
+    step: dict[str, Any],
+    index: int,
+    new_hash: str,
+    stable_hash: str,
+    revision: int,
 ) -> tuple[Object | None, str]:
     """Makes the AnalysisRun of a step; or None, and why it cannot be made."""
     metrics: list[dict[str, Any]] = []
@@ -82,7 +88,7 @@ class Analyses(Controller):
 
     kind = ANALYSIS_RUN
 
-    def __init__(self, store: Store, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, time_scale: float) -> None:
         super().__init__(store)
         self._time_scale = time_scale
         self._next: dict[tuple[str, str], float] = {}
@@ -170,7 +176,7 @@ class Analyses(Controller):
         try:
             admit(self._store, JOB, namespace_of(obj), manifest)
             self._store.create(JOB, namespace_of(obj), manifest)
-        except Refusal as refusal:
+        except StatusError as refusal:
             return measurement | {"phase": "Error", "message": refusal.message, "finishedAt": now()}
         return measurement | {"metadata": {"job-name": name, "job-namespace": namespace_of(obj)}}
 

@@ -17,7 +17,7 @@ Step = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Facts:
+class CanaryFacts:
     """What is known of a rollout when its next step is decided.
 
     Attributes:
@@ -50,7 +50,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Decision:
+class CanaryDecision:
     """What to do next.
 
     Attributes:
@@ -91,13 +91,13 @@ def pods_for(weight: int, replicas: int) -> int:
     return math.ceil(replicas * weight / 100)
 
 
-def decide(facts: Facts) -> Decision:
+def decide(facts: CanaryFacts) -> CanaryDecision:
     """The next step of a rollout."""
     full = facts.replicas
     if facts.settled or facts.first:
         return _settled(facts)
     if facts.aborted:
-        return Decision(0, 0, full, 0, "Degraded", "RolloutAborted")
+        return CanaryDecision(0, 0, full, 0, "Degraded", "RolloutAborted")
     if facts.index >= len(facts.steps):
         return _complete(facts)
     step = facts.steps[facts.index]
@@ -110,8 +110,8 @@ def decide(facts: Facts) -> Decision:
             now = max(new, pods_for(before, full))
             return _progressing(facts, now, None, "more replicas need to be updated")
         if facts.paused:
-            return Decision(facts.index, new, full, None, "Paused", "manually paused")
-        return Decision(facts.index + 1, new, full, weight, "Progressing", "updating traffic")
+            return CanaryDecision(facts.index, new, full, None, "Paused", "manually paused")
+        return CanaryDecision(facts.index + 1, new, full, weight, "Progressing", "updating traffic")
     new = pods_for(before, full)
     if facts.new_available < new:
         return _progressing(facts, new, before, "more replicas need to be updated")
@@ -120,48 +120,48 @@ def decide(facts: Facts) -> Decision:
     return _analyse(facts, new, before)
 
 
-def _settled(facts: Facts) -> Decision:
+def _settled(facts: CanaryFacts) -> CanaryDecision:
     done = len(facts.steps)
     if facts.new_available < facts.replicas:
         message = "waiting for all pods to be available"
-        return Decision(done, facts.replicas, facts.replicas, 0, "Progressing", message)
-    return Decision(done, facts.replicas, facts.replicas, 0, "Healthy", promote=facts.first)
+        return CanaryDecision(done, facts.replicas, facts.replicas, 0, "Progressing", message)
+    return CanaryDecision(done, facts.replicas, facts.replicas, 0, "Healthy", promote=facts.first)
 
 
-def _complete(facts: Facts) -> Decision:
+def _complete(facts: CanaryFacts) -> CanaryDecision:
     done, full = len(facts.steps), facts.replicas
     if facts.new_available < full:
         weight = weight_before(facts.steps, done)
-        return Decision(done, full, full, weight, "Progressing", "more replicas need to be updated")
-    return Decision(done, full, full, 100, "Progressing", "updating traffic", promote=True)
+        return CanaryDecision(done, full, full, weight, "Progressing", "more replicas need to be updated")
+    return CanaryDecision(done, full, full, 100, "Progressing", "updating traffic", promote=True)
 
 
-def _progressing(facts: Facts, new: int, weight: int | None, message: str) -> Decision:
-    return Decision(facts.index, new, facts.replicas, weight, "Progressing", message)
+def _progressing(facts: CanaryFacts, new: int, weight: int | None, message: str) -> CanaryDecision:
+    return CanaryDecision(facts.index, new, facts.replicas, weight, "Progressing", message)
 
 
-def _pause(facts: Facts, pause: Mapping[str, Any], new: int, weight: int) -> Decision:
+def _pause(facts: CanaryFacts, pause: Mapping[str, Any], new: int, weight: int) -> CanaryDecision:
     reason = "CanaryPauseStep"
     wait = None
     if "duration" in pause and not facts.paused:
         wait = seconds_of(pause["duration"]) * facts.time_scale - (facts.pausing or 0.0)
         if facts.pausing is not None and wait <= 0:
-            return Decision(facts.index + 1, new, facts.replicas, weight, "Progressing", "pause is over")
-    return Decision(facts.index, new, facts.replicas, weight, "Paused", reason, pause=reason, wait=wait)
+            return CanaryDecision(facts.index + 1, new, facts.replicas, weight, "Progressing", "pause is over")
+    return CanaryDecision(facts.index, new, facts.replicas, weight, "Paused", reason, pause=reason, wait=wait)
 
 
-def _analyse(facts: Facts, new: int, weight: int) -> Decision:
+def _analyse(facts: CanaryFacts, new: int, weight: int) -> CanaryDecision:
     full, index = facts.replicas, facts.index
     if facts.paused:
-        return Decision(index, new, full, weight, "Paused", "manually paused")
+        return CanaryDecision(index, new, full, weight, "Paused", "manually paused")
     if facts.analysis == "":
-        return Decision(index, new, full, weight, "Progressing", "analysis step", analyse=True)
+        return CanaryDecision(index, new, full, weight, "Progressing", "analysis step", analyse=True)
     if facts.analysis == "Successful":
-        return Decision(index + 1, new, full, weight, "Progressing", "analysis step completed")
+        return CanaryDecision(index + 1, new, full, weight, "Progressing", "analysis step completed")
     if facts.analysis in ("Failed", "Error"):
         why = f"Step-based analysis phase error/failed: {facts.analysis}"
-        return Decision(index, new, full, weight, "Degraded", why, abort=why)
+        return CanaryDecision(index, new, full, weight, "Degraded", why, abort=why)
     if facts.analysis == "Inconclusive":
         reason = "InconclusiveAnalysisRun"
-        return Decision(index, new, full, weight, "Paused", reason, pause=reason)
-    return Decision(index, new, full, weight, "Progressing", "analysis step")
+        return CanaryDecision(index, new, full, weight, "Paused", reason, pause=reason)
+    return CanaryDecision(index, new, full, weight, "Progressing", "analysis step")

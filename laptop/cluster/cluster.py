@@ -16,22 +16,22 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from laptop.cluster.account import Account
 from laptop.cluster.analysis import Analyses
-from laptop.cluster.api import Api
+from laptop.cluster.api_server import ApiServer
 from laptop.cluster.controller import Controller
+from laptop.cluster.credentials_agent import PodIdentityAgent
 from laptop.cluster.cron_jobs import CronJobs
 from laptop.cluster.deployments import Deployments
 from laptop.cluster.garbage import GarbageCollector
-from laptop.cluster.identity import PodIdentityAgent
-from laptop.cluster.images import EcrImages, Images
+from laptop.cluster.image_source import EcrImageSource, ImageSource
 from laptop.cluster.jobs import Jobs
 from laptop.cluster.kinds import NAMESPACE, POD, ROLLOUT
-from laptop.cluster.pods import PodRunner, Runtime
+from laptop.cluster.kubelet import Kubelet, Node
+from laptop.cluster.node_account import NodeAccount
+from laptop.cluster.objects import ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollouts import Rollouts
 from laptop.cluster.router import Router
-from laptop.cluster.store import Store
 from laptop.cluster.supported import NOT_ACTED_UPON
 from pipelines.declarations.files import write_atomically
 
@@ -56,15 +56,15 @@ class Cluster:
         images: where images are looked for; the account's ECR when None.
     """
 
-    def __init__(self, home: Path, *, time_scale: float = 1.0, images: Images | None = None) -> None:
+    def __init__(self, home: Path, *, time_scale: float = 1.0, images: ImageSource | None = None) -> None:
         self._home = home
         self._folder = home / "cluster"
         self._time_scale = time_scale
         self.incarnation = secrets.token_hex(8)
         self.token = secrets.token_urlsafe(32)
         self.endpoint = ""
-        account = Account(home)
-        self._images = images or EcrImages(account, home / "aws")
+        account = NodeAccount(home)
+        self._images = images or EcrImageSource(account, home / "aws")
         self._identity = PodIdentityAgent(account)
 
     async def start(self, port: int = 0) -> None:
@@ -80,10 +80,10 @@ class Cluster:
             shutil.rmtree(left, ignore_errors=True)
         pods = self._folder / f"pods-{self.incarnation[:8]}"
         pods.mkdir(parents=True, mode=0o700)
-        store = self._store = Store()
+        store = self._store = ObjectStore()
         GarbageCollector(store)
         self._router = Router(store)
-        runtime = Runtime(
+        runtime = Node(
             folder=pods,
             time_scale=self._time_scale,
             images=self._images,
@@ -92,7 +92,7 @@ class Cluster:
             proxy=lambda: self._router.proxy,
             services=self._router.links,
         )
-        self._pods = PodRunner(store, runtime)
+        self._pods = Kubelet(store, runtime)
         controllers: list[Controller] = [
             ReplicaSets(store),
             Deployments(store),
@@ -106,7 +106,7 @@ class Cluster:
         self._tasks = [asyncio.create_task(controller.run()) for controller in controllers]
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
-        api = Api(store, self.token, self._pods.log_of, self._about)
+        api = ApiServer(store, self.token, self._pods.log_of, self._about)
         self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from laptop.cluster.store import now
+from laptop.cluster.objects import now
 
 
 def is_true(obj: dict[str, Any], type_: str) -> bool:

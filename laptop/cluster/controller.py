@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from laptop.cluster.kinds import Kind
-from laptop.cluster.store import Event, Object, Store, name_of, namespace_of
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Controller:
 
     kind: Kind
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._due: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
@@ -36,7 +36,7 @@ class Controller:
     def forget(self, obj: Object) -> None:
         """The object is gone."""
 
-    def concerns(self, event: Event) -> list[tuple[str, str]]:
+    def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
         """The (namespace, name) of the objects of this kind that an event of another kind concerns."""
         return [
             (namespace_of(event.object), reference["name"])
@@ -71,7 +71,7 @@ class Controller:
         if again is not None:
             self._timers[key] = asyncio.get_running_loop().call_later(max(again, 0.0), self._enqueue, key)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ObjectEvent) -> None:
         if event.kind is not self.kind:
             for key in self.concerns(event):
                 self._enqueue(key)

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from laptop.cluster.admission import admit
 from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
-from laptop.cluster.events import record
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import CRON_JOB, JOB
-from laptop.cluster.refusals import Refusal
+from laptop.cluster.objects import Object, ObjectStore, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from laptop.cluster.refusals import StatusError
 from laptop.cluster.schedules import next_run
-from laptop.cluster.store import Object, Store, is_deleting, name_of, namespace_of, owner_reference, uid_of
 
 
 class CronJobs(Controller):
@@ -19,7 +19,7 @@ class CronJobs(Controller):
 
     kind = CRON_JOB
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         super().__init__(store)
         self._looked: dict[str, datetime] = {}
 
@@ -78,7 +78,7 @@ class CronJobs(Controller):
         try:
             admit(self._store, JOB, namespace_of(obj), job)
             self._store.create(JOB, namespace_of(obj), job)
-        except Refusal as refusal:
+        except StatusError as refusal:
             record(self._store, CRON_JOB, obj, "FailedCreate", refusal.message, warning=True)
             return None
         return due

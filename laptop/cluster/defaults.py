@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from laptop.cluster.kinds import CRON_JOB, DEPLOYMENT, JOB, NAMESPACE, POD, ROLLOUT, SECRET, SERVICE, Kind
-from laptop.cluster.store import Object
+from laptop.cluster.objects import Object
 
 
 def with_defaults(kind: Kind, obj: Object) -> Object:

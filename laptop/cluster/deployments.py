@@ -5,8 +5,8 @@ from __future__ import annotations
 from laptop.cluster.conditions import set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.kinds import DEPLOYMENT, REPLICA_SET
+from laptop.cluster.objects import Object, is_deleting, uid_of
 from laptop.cluster.replica_sets import DEPLOYMENT_HASH, count, replica_set_for, scale
-from laptop.cluster.store import Object, is_deleting, uid_of
 from laptop.cluster.templates import template_hash
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from laptop.cluster.kinds import NAMESPACE, Kind
-from laptop.cluster.store import Event, Object, Store, is_deleting, is_owned_by, name_of, namespace_of, uid_of
+from laptop.cluster.objects import (
+    Object,
+    ObjectEvent,
+    ObjectStore,
+    is_deleting,
+    is_owned_by,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 
 
 class GarbageCollector:
     """Deletes the objects of deleted owners and namespaces, and ends the deletions that waited for them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         store.listen(self._on_event)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ObjectEvent) -> None:
         if event.type == "DELETED":
             self._delete_owned(uid_of(event.object))
             self._finish_owners(event)
@@ -34,7 +43,7 @@ class GarbageCollector:
         if still is not None and not is_deleting(still):
             self._store.delete(kind, namespace_of(obj), name_of(obj), propagation="Foreground")
 
-    def _finish_owners(self, event: Event) -> None:
+    def _finish_owners(self, event: ObjectEvent) -> None:
         for reference in event.object["metadata"].get("ownerReferences", ()):
             for kind, owner in self._store.everything():
                 waits = "foregroundDeletion" in owner["metadata"].get("finalizers", ())

@@ -8,13 +8,11 @@ from typing import Any
 from laptop.cluster.admission import create_pod
 from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.controller import Controller
-from laptop.cluster.events import record
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import JOB, POD
-from laptop.cluster.pod_failures import judge_failures
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import (
+from laptop.cluster.objects import (
     Object,
-    Store,
+    ObjectStore,
     is_deleting,
     name_of,
     namespace_of,
@@ -22,6 +20,8 @@ from laptop.cluster.store import (
     owner_reference,
     uid_of,
 )
+from laptop.cluster.pod_failures import judge_failures
+from laptop.cluster.refusals import StatusError
 
 _BACKOFF_LIMIT = 6  # Kubernetes' default
 _TRY_AGAIN_AFTER = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, by failures before; Kubernetes waits 10 s, 20 s, ... 6 min
@@ -32,7 +32,7 @@ class Jobs(Controller):
 
     kind = JOB
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         super().__init__(store)
         self._started: dict[str, float] = {}
         self._failed_at: dict[str, tuple[int, float]] = {}
@@ -106,7 +106,7 @@ class Jobs(Controller):
             return wait
         try:
             create_pod(self._store, namespace_of(obj), _pod_of(obj))
-        except Refusal as refusal:
+        except StatusError as refusal:
             record(self._store, JOB, obj, "FailedCreate", refusal.message, warning=True)
             return 1.0
         return None

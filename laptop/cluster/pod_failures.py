@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laptop.cluster.store import Object, name_of, namespace_of
+from laptop.cluster.objects import Object, name_of, namespace_of
 
 
 @dataclass(frozen=True)

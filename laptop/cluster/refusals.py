@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Refusal(Exception):  # noqa: N818  it is Kubernetes' word for an answer, not a defect of this program
+class StatusError(Exception):  # noqa: N818  it is Kubernetes' word for an answer, not a defect of this program
     """A request that the API refuses.
 
     Args:
@@ -33,19 +33,19 @@ class Refusal(Exception):  # noqa: N818  it is Kubernetes' word for an answer, n
         }
 
 
-def not_found(plural: str, name: str) -> Refusal:
+def not_found(plural: str, name: str) -> StatusError:
     """There is no such object (404)."""
-    return Refusal(404, "NotFound", f'{plural} "{name}" not found')
+    return StatusError(404, "NotFound", f'{plural} "{name}" not found')
 
 
-def already_exists(plural: str, name: str) -> Refusal:
+def already_exists(plural: str, name: str) -> StatusError:
     """An object of that name is there already (409)."""
-    return Refusal(409, "AlreadyExists", f'{plural} "{name}" already exists')
+    return StatusError(409, "AlreadyExists", f'{plural} "{name}" already exists')
 
 
-def conflict(plural: str, name: str) -> Refusal:
+def conflict(plural: str, name: str) -> StatusError:
     """The object was changed since the writer read it (409)."""
-    return Refusal(
+    return StatusError(
         409,
         "Conflict",
         f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified; '
@@ -53,16 +53,16 @@ def conflict(plural: str, name: str) -> Refusal:
     )
 
 
-def invalid(plural: str, name: str, problems: list[str]) -> Refusal:
+def invalid(plural: str, name: str, problems: list[str]) -> StatusError:
     """The object breaks a rule of its kind (422)."""
-    return Refusal(422, "Invalid", f'{plural} "{name}" is invalid: ' + "; ".join(problems))
+    return StatusError(422, "Invalid", f'{plural} "{name}" is invalid: ' + "; ".join(problems))
 
 
-def bad_request(message: str) -> Refusal:
+def bad_request(message: str) -> StatusError:
     """The request cannot be read (400)."""
-    return Refusal(400, "BadRequest", message)
+    return StatusError(400, "BadRequest", message)
 
 
-def forbidden(plural: str, name: str, why: str) -> Refusal:
+def forbidden(plural: str, name: str, why: str) -> StatusError:
     """A policy of the cluster refuses the object (403)."""
-    return Refusal(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}')
+    return StatusError(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}')

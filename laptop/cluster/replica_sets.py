@@ -9,8 +9,8 @@ from laptop.cluster.admission import create_pod
 from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.kinds import POD, REPLICA_SET, Kind
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import Object, Store, is_deleting, name_of, namespace_of, owner_reference
+from laptop.cluster.objects import Object, ObjectStore, is_deleting, name_of, namespace_of, owner_reference
+from laptop.cluster.refusals import StatusError
 
 ROLLOUT_HASH = "rollouts-pod-template-hash"
 DEPLOYMENT_HASH = "pod-template-hash"
@@ -34,7 +34,7 @@ class ReplicaSets(Controller):
         for _ in range(wanted - len(pods)):
             try:
                 pods.append(self._create(obj))
-            except Refusal as refusal:
+            except StatusError as refusal:
                 refused = refusal.message
                 break
         # The first to go are those that serve nobody, then the newest.
@@ -90,7 +90,7 @@ def _seconds_ready(pod: Object) -> float:
 
 
 def replica_set_for(
-    store: Store, kind: Kind, owner: Object, template_hash: str, label: str, *, create: bool
+    store: ObjectStore, kind: Kind, owner: Object, template_hash: str, label: str, *, create: bool
 ) -> Object | None:
     """The ReplicaSet of an owner that runs the template with that hash; made with no pods if asked to."""
     for found in store.owned(REPLICA_SET, owner):
@@ -122,7 +122,7 @@ def replica_set_for(
     )
 
 
-def scale(store: Store, replica_set: Object, replicas: int) -> None:
+def scale(store: ObjectStore, replica_set: Object, replicas: int) -> None:
     """Sets how many pods a ReplicaSet has."""
 
     def change(target: Object) -> None:

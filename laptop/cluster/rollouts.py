@@ -13,24 +13,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laptop.cluster.analysis import start_analysis
-from laptop.cluster.canary import Decision, Facts, decide
+from laptop.cluster.canary import CanaryDecision, CanaryFacts, decide
 from laptop.cluster.conditions import set_condition
 from laptop.cluster.controller import Controller
-from laptop.cluster.events import record
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import ANALYSIS_RUN, INGRESS, REPLICA_SET, ROLLOUT, SERVICE
-from laptop.cluster.replica_sets import ROLLOUT_HASH, count, replica_set_for, scale
-from laptop.cluster.store import (
-    Event,
+from laptop.cluster.objects import (
     Object,
-    Store,
+    ObjectEvent,
+    ObjectStore,
     is_deleting,
     name_of,
     namespace_of,
     now,
     uid_of,
 )
+from laptop.cluster.replica_sets import ROLLOUT_HASH, count, replica_set_for, scale
+from laptop.cluster.routes import ACTIONS, forward_action
 from laptop.cluster.templates import template_hash
-from laptop.cluster.traffic import ACTIONS, forward_action
 
 REVISION = "rollout.argoproj.io/revision"
 
@@ -59,7 +59,7 @@ class Rollouts(Controller):
 
     kind = ROLLOUT
 
-    def __init__(self, store: Store, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, time_scale: float) -> None:
         super().__init__(store)
         self._time_scale = time_scale
         self._memory: dict[str, _Memory] = {}
@@ -69,7 +69,7 @@ class Rollouts(Controller):
         """The Rollout is gone."""
         self._memory.pop(uid_of(obj), None)
 
-    def concerns(self, event: Event) -> list[tuple[str, str]]:
+    def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
         """Also when a Service or an Ingress that it names comes or changes."""
         if event.kind in (SERVICE, INGRESS):
             namespace = namespace_of(event.object)
@@ -123,7 +123,7 @@ class Rollouts(Controller):
 class _Look:
     """One look at one rollout."""
 
-    def __init__(self, store: Store, obj: Object, memory: _Memory, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, obj: Object, memory: _Memory, time_scale: float) -> None:
         self._store = store
         self._obj = obj
         self._memory = memory
@@ -144,7 +144,7 @@ class _Look:
             else None
         )
 
-    # Facts
+    # CanaryFacts
 
     def template_changed(self) -> bool:
         """Notes a template or a list of steps that was not there at the last look; True when it was new."""
@@ -174,7 +174,7 @@ class _Look:
         self._memory.pause_since = None
         return True
 
-    def facts(self) -> Facts:
+    def facts(self) -> CanaryFacts:
         """What `canary.decide` goes by."""
         index = min(int(self._status.get("currentStepIndex", 0)), len(self._steps))
         if self._status.get("promoteFull"):
@@ -184,7 +184,7 @@ class _Look:
         pausing = None
         if self._memory.pause_since is not None and self._memory.pause_since[:2] == (self._hash, index):
             pausing = asyncio.get_running_loop().time() - self._memory.pause_since[2]
-        return Facts(
+        return CanaryFacts(
             steps=self._steps,
             index=index,
             replicas=self._replicas,
@@ -246,7 +246,7 @@ class _Look:
 
     # Effects
 
-    def apply(self, decision: Decision) -> None:
+    def apply(self, decision: CanaryDecision) -> None:
         """Does what was decided: pods first, then traffic, then the status."""
         if self._status.get("abort"):
             self._stop_analyses()
@@ -270,7 +270,7 @@ class _Look:
         if decision.promote:
             self._promote()
 
-    def in_time(self, decision: Decision) -> tuple[Decision, float | None]:
+    def in_time(self, decision: CanaryDecision) -> tuple[CanaryDecision, float | None]:
         """The decision with the progress deadline taken into account, and the seconds that are left of it."""
         fingerprint = (
             self._hash,
@@ -293,7 +293,7 @@ class _Look:
         abort = why if self._spec.get("progressDeadlineAbort") and not self._is_settled() else ""
         return replace(decision, phase="Degraded", message=why, abort=abort), None
 
-    def report(self, decision: Decision, *, phase: str = "", message: str = "") -> None:
+    def report(self, decision: CanaryDecision, *, phase: str = "", message: str = "") -> None:
         """Writes the status."""
         everything = self._store.owned(REPLICA_SET, self._obj)
         new = self._store.find(REPLICA_SET, namespace_of(self._new), name_of(self._new))

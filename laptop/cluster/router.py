@@ -21,9 +21,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from laptop.cluster.kinds import INGRESS, SERVICE
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
+from laptop.cluster.routes import PodAddress, WeightedService, addresses_of, targets_of
 from laptop.cluster.service_links import has_address, service_links
-from laptop.cluster.store import Event, Object, Store, name_of, namespace_of, uid_of
-from laptop.cluster.traffic import Endpoint, Target, endpoints_of, targets_of
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _CLOSING = 5.0  # seconds that a closed listener waits for its requests
 class Router:
     """The way from the outside, and between pods, to the pods behind Services."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._listeners: dict[str, web.ServerRunner] = {}
         self._doors: dict[str, dict[int, _Door]] = {}  # uid of a Service → its port → where that is
@@ -110,7 +110,7 @@ class Router:
             links |= service_links(service, {port: door.port for port, door in doors.items()})
         return links
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ObjectEvent) -> None:
         if self._closing:
             return
         uid = uid_of(event.object)
@@ -182,7 +182,7 @@ class Router:
             return _problem(502, f"{host}: pods of the small cluster reach Services by plain HTTP and nothing else")
         return await self._forward(request, labels[1], labels[0], int(port or 80), "service")
 
-    def _choose(self, uid: str, targets: Sequence[Target]) -> Target:
+    def _choose(self, uid: str, targets: Sequence[WeightedService]) -> WeightedService:
         """Smooth weighted round robin, so that of every hundred requests each Service gets its weight exactly."""
         credit = self._turns.setdefault(uid, {})
         total = sum(target.weight for target in targets)
@@ -204,7 +204,7 @@ class Router:
         while True:
             endpoints = [
                 endpoint
-                for endpoint in endpoints_of(self._store, namespace, service, port)
+                for endpoint in addresses_of(self._store, namespace, service, port)
                 if endpoint.uid not in tried
             ]
             if not endpoints:
@@ -226,7 +226,7 @@ class Router:
                 self._finished(endpoint.uid)
 
     async def _exchange(
-        self, request: web.BaseRequest, endpoint: Endpoint, small_body: bytes | None
+        self, request: web.BaseRequest, endpoint: PodAddress, small_body: bytes | None
     ) -> web.StreamResponse:
         assert self._session is not None
         headers = _end_to_end(request.headers)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from laptop.cluster.objects import Object
 from laptop.cluster.refusals import bad_request
-from laptop.cluster.store import Object
 
 _TERM = re.compile(
     r"\s*(?:(?P<key>[\w./-]+)\s*(?P<op>==|=|!=)\s*(?P<value>[\w.-]*)"
@@ -17,7 +17,7 @@ _TERM = re.compile(
 
 
 def label_selector(text: str) -> Callable[[Object], bool]:
-    """The test that a label selector (`a=b,c!=d,e in (f,g),h,!i`) stands for; raises Refusal (400)."""
+    """The test that a label selector (`a=b,c!=d,e in (f,g),h,!i`) stands for; raises StatusError (400)."""
     tests: list[Callable[[dict[str, str]], bool]] = []
     position = 0
     while position < len(text):
@@ -45,7 +45,7 @@ def _test(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:
 
 
 def field_selector(text: str) -> Callable[[Object], bool]:
-    """The test that a field selector (`metadata.name=x,status.phase!=Running`) stands for; raises Refusal (400)."""
+    """The test that a field selector (`metadata.name=x,status.phase!=Running`) stands for; raises StatusError (400)."""
     tests: list[tuple[list[str], str, bool]] = []
     for term in filter(None, text.split(",")):
         match = re.fullmatch(r"\s*([\w.]+)\s*(==|=|!=)\s*(\S*)\s*", term)

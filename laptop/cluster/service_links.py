@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from laptop.cluster.store import Object, name_of
+from laptop.cluster.objects import Object, name_of
 
 HOST = "127.0.0.1"
 """Where every Service is; each has ports of its own there."""

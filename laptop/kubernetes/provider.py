@@ -12,7 +12,7 @@ from typing import Any
 
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
 from laptop.cluster.pod_security import ENFORCE, violations
-from laptop.cluster.schemas import problems
+from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.supported import NOT_ACTED_UPON, unsupported
 from laptop.cluster.templates import pod_spec_of
 from laptop.engine.provider import PROVIDER_TYPE_PREFIX, Created, Diff

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from laptop.cluster.cluster import Cluster
-from laptop.cluster.images import MissingImageError
+from laptop.cluster.image_source import MissingImageError
 from laptop.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
 from laptop.kubernetes.client import ApiError, Client
 
@@ -57,7 +57,7 @@ asyncio.run(main())
 
 
 class KnownImages:
-    """Images that a test says are there, with the same files in each."""
+    """ImageSource that a test says are there, with the same files in each."""
 
     def __init__(self, files: Path) -> None:
         self.known = {IMAGE}

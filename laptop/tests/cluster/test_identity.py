@@ -14,9 +14,9 @@ import pytest
 from laptop.aws import account as aws
 from laptop.aws.images import folder_of
 from laptop.aws.pod_identity import Association, associate
-from laptop.cluster.account import Account
-from laptop.cluster.images import EcrImages, MissingImageError
+from laptop.cluster.image_source import EcrImageSource, MissingImageError
 from laptop.cluster.kinds import JOB, NAMESPACE, SERVICE_ACCOUNT
+from laptop.cluster.node_account import NodeAccount
 from laptop.tests.cluster.small_cluster import SmallCluster, job, new_namespace, wait_for
 
 PODS = "pods.eks.amazonaws.com"
@@ -48,7 +48,7 @@ def space(joined: SmallCluster) -> Iterator[str]:
 
 
 def client(home: Path, service: str) -> Any:
-    return Account(home).client(service)
+    return NodeAccount(home).client(service)
 
 
 def make_role(home: Path, name: str, trusts: str) -> str:
@@ -150,7 +150,7 @@ def test_credentials_are_renewed_before_they_end(home: Path, joined: SmallCluste
 def test_an_image_is_there_once_it_was_pushed_to_the_accounts_registry(home: Path) -> None:
     import asyncio
 
-    images = EcrImages(Account(home), home / "aws")
+    images = EcrImageSource(NodeAccount(home), home / "aws")
     repository = client(home, "ecr").create_repository(repositoryName="mlops/serving")["repository"]
 
     def missing(image: str) -> str:

@@ -13,8 +13,8 @@ import pytest
 
 from laptop.aws import account as aws
 from laptop.aws.images import folder_of
-from laptop.cluster.account import Account
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
+from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.watchdog import Watchdog
 from laptop.kubernetes.client import Client
 from laptop.tests.cluster.small_cluster import job, wait_for
@@ -31,7 +31,7 @@ def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     """A home with an account, and an image in it."""
     home = tmp_path_factory.mktemp("ends")
     account = aws.start(home / "aws")
-    ecr = Account(home).client("ecr")
+    ecr = NodeAccount(home).client("ecr")
     repository = ecr.create_repository(repositoryName="training")["repository"]["repositoryUri"]
     config = {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": "sha256:" + "1" * 64}
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config}

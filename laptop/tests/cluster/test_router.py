@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, ROLLOUT, SERVICE
-from laptop.cluster.pods import PORT_ANNOTATION
+from laptop.cluster.kubelet import PORT_ANNOTATION
+from laptop.cluster.objects import ObjectStore
 from laptop.cluster.router import Router
-from laptop.cluster.store import Store
-from laptop.cluster.traffic import ACTIONS, Target, forward_action, targets_of
+from laptop.cluster.routes import ACTIONS, WeightedService, forward_action, targets_of
 from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, phase, rollout
 
 
@@ -79,7 +79,7 @@ def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
         await web.TCPSite(pod, "127.0.0.1", 0).start()
         with socket.socket() as nobody:  # bound and not listening: a connection is refused
             nobody.bind(("127.0.0.1", 0))
-            store = Store()
+            store = ObjectStore()
             router = Router(store)
             await router.start()
             store.create(NAMESPACE, "", {"metadata": {"name": "n"}})
@@ -101,7 +101,7 @@ def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
     assert asyncio.run(asyncio.wait_for(lengths(), 10)) == [size] * 6
 
 
-def _pod(store: Store, name: str, port: int) -> None:
+def _pod(store: ObjectStore, name: str, port: int) -> None:
     container = {"name": "serve", "ports": [{"name": "http", "containerPort": 8080}]}
     pod = {
         "metadata": {"name": name, "labels": {"app": "m"}, "annotations": {PORT_ANNOTATION: str(port)}},
@@ -141,8 +141,8 @@ def test_a_head_request_has_the_length_and_no_body(url: str) -> None:
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=4).filter(any))
 @settings(max_examples=50, deadline=None)
 def test_of_as_many_requests_as_the_weights_sum_to_each_service_gets_its_weight(weights: list[int]) -> None:
-    router = Router(Store())
-    targets = [Target(f"s{index}", 80, weight) for index, weight in enumerate(weights)]
+    router = Router(ObjectStore())
+    targets = [WeightedService(f"s{index}", 80, weight) for index, weight in enumerate(weights)]
     chosen = Counter(router._choose("uid", targets).service for _ in range(sum(weights)))
     assert chosen == Counter({target.service: target.weight for target in targets if target.weight})
 
@@ -164,7 +164,7 @@ def ingress(*paths: tuple[str, str, str], host: str | None = None, **annotations
 )
 def test_the_longest_path_that_matches_wins(path: str, service: str) -> None:
     rules = ingress(("/", "Prefix", "root"), ("/a", "Prefix", "a"), ("/exact", "Exact", "exact"))
-    assert targets_of(rules, "127.0.0.1", path) == [Target(service, 80, 100)]
+    assert targets_of(rules, "127.0.0.1", path) == [WeightedService(service, 80, 100)]
 
 
 def test_the_weights_are_those_of_the_load_balancers_annotation() -> None:
@@ -173,6 +173,6 @@ def test_the_weights_are_those_of_the_load_balancers_annotation() -> None:
     backend["port"] = {"name": "use-annotation"}
     assert targets_of(rules, "", "/x") == []
     rules["metadata"]["annotations"][f"{ACTIONS}root"] = forward_action(80, {"canary": 10, "stable": 90})
-    assert targets_of(rules, "", "/x") == [Target("canary", 80, 10), Target("stable", 80, 90)]
+    assert targets_of(rules, "", "/x") == [WeightedService("canary", 80, 10), WeightedService("stable", 80, 90)]
     rules["metadata"]["annotations"][f"{ACTIONS}root"] = "not json"
     assert targets_of(rules, "", "/x") == []

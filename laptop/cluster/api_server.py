@@ -17,10 +17,10 @@ from laptop.cluster import patches
 from laptop.cluster.admission import admit
 from laptop.cluster.defaults import with_defaults
 from laptop.cluster.kinds import KINDS, POD, Kind, kind_at
-from laptop.cluster.refusals import Refusal, bad_request
-from laptop.cluster.schemas import KUBERNETES_VERSION
+from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of
+from laptop.cluster.refusals import StatusError, bad_request
 from laptop.cluster.selectors import field_selector, label_selector
-from laptop.cluster.store import Event, Object, Store, name_of, namespace_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _CUSTOM_GROUP = "argoproj.io"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Api:
+class ApiServer:
     """The API server.
 
     Args:
@@ -43,7 +43,7 @@ class Api:
 
     def __init__(
         self,
-        store: Store,
+        store: ObjectStore,
         token: str,
         log_of: Callable[..., Path],
         about: Callable[[], Mapping[str, Any]],
@@ -83,19 +83,19 @@ class Api:
         try:
             given = request.headers.get("Authorization", "").encode()
             if not hmac.compare_digest(given, self._token):
-                raise Refusal(401, "Unauthorized", "the bearer token of the kubeconfig is required")
+                raise StatusError(401, "Unauthorized", "the bearer token of the kubeconfig is required")
             return await handler(request)
-        except Refusal as refusal:
+        except StatusError as refusal:
             return _json(refusal.status(), status=refusal.code)
         except web.HTTPException as error:
             reason = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}.get(error.status, "")
             message = "the small cluster has nothing at this path" if error.status == 404 else error.reason
-            return _json(Refusal(error.status, reason, message).status(), status=error.status)
+            return _json(StatusError(error.status, reason, message).status(), status=error.status)
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception as error:
             _log.exception("%s %s", request.method, request.path)
-            defect = Refusal(500, "InternalError", f"{type(error).__name__}: {error}")
+            defect = StatusError(500, "InternalError", f"{type(error).__name__}: {error}")
             return _json(defect.status(), status=500)
 
     # Reading
@@ -123,14 +123,14 @@ class Api:
     async def _watch(
         self, request: web.Request, kind: Kind, namespace: str, wanted: Callable[[Object], bool]
     ) -> web.StreamResponse:
-        queue: asyncio.Queue[Event] = asyncio.Queue()
+        queue: asyncio.Queue[ObjectEvent] = asyncio.Queue()
         since = request.query.get("resourceVersion", "")
         if since not in ("", "0"):
             for event in self._store.since(int(since)):
                 queue.put_nowait(event)
         else:
             for obj in self._store.find_all(kind, namespace):
-                queue.put_nowait(Event("ADDED", kind, obj, self._store.version))
+                queue.put_nowait(ObjectEvent("ADDED", kind, obj, self._store.version))
         stop = self._store.listen(queue.put_nowait)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
@@ -213,7 +213,7 @@ class Api:
         elif type_ == patches.STRATEGIC and kind.group != _CUSTOM_GROUP:
             new = patches.strategic_merge(old, change)
         else:
-            raise Refusal(415, "UnsupportedMediaType", f"{type_} is not supported for {kind.plural}")
+            raise StatusError(415, "UnsupportedMediaType", f"{type_} is not supported for {kind.plural}")
         return self._write(request, kind, old, _placed(kind, namespace, name, new))
 
     def _apply(self, request: web.Request, kind: Kind, namespace: str, name: str, wanted: Object) -> web.StreamResponse:
@@ -244,7 +244,7 @@ class Api:
         obj = self._store.get(kind, namespace, name)
         wanted = (options.get("preconditions") or {}).get("uid")
         if wanted and wanted != obj["metadata"]["uid"]:
-            raise Refusal(409, "Conflict", f"the uid of {kind.plural} {name!r} is not {wanted}")
+            raise StatusError(409, "Conflict", f"the uid of {kind.plural} {name!r} is not {wanted}")
         return _json(self._remove(request, kind, obj, options))
 
     async def _delete_collection(self, request: web.Request) -> web.StreamResponse:
@@ -295,7 +295,7 @@ class Api:
         group, version = request.match_info.get("group", ""), request.match_info["version"]
         kinds = [kind for kind in KINDS if (kind.group, kind.version) == (group, version)]
         if not kinds:
-            raise Refusal(404, "NotFound", f"the small cluster does not serve {group}/{version}")
+            raise StatusError(404, "NotFound", f"the small cluster does not serve {group}/{version}")
         verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         resources = [
             {"name": kind.plural, "singularName": kind.name.lower(), "namespaced": kind.namespaced}
@@ -317,7 +317,7 @@ def _target(request: web.Request) -> tuple[Kind, str, str]:
     kind = kind_at(info.get("group", ""), info["version"], info["plural"])
     if kind is None:
         where = "/".join(filter(None, (info.get("group"), info["version"])))
-        raise Refusal(404, "NotFound", f"the small cluster does not keep {info['plural']} of {where}")
+        raise StatusError(404, "NotFound", f"the small cluster does not keep {info['plural']} of {where}")
     if kind.namespaced and "namespace" not in info and (request.method != "GET" or "name" in info):
         raise bad_request(f"{kind.plural} are namespaced")
     return kind, info.get("namespace", ""), info.get("name", "")

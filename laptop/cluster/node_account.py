@@ -12,7 +12,7 @@ from pipelines.declarations.errors import MlopsError
 DEFAULT_REGION = "us-east-1"
 
 
-class Account:
+class NodeAccount:
     """The account beside the cluster, under one home. Thread-safe; nothing is read before it is needed.
 
     Args:

@@ -20,8 +20,8 @@ from typing import Any
 
 from aiohttp import web
 
-from laptop.cluster.account import Account
-from laptop.cluster.store import Object, name_of, namespace_of, uid_of
+from laptop.cluster.node_account import NodeAccount
+from laptop.cluster.objects import Object, name_of, namespace_of, uid_of
 from pipelines.declarations.errors import MlopsError
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class PodIdentityAgent:
         account: whose roles they are.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: NodeAccount) -> None:
         self._account = account
         self._pods: dict[str, _Admitted] = {}
         self._runner: web.AppRunner | None = None

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import aiohttp
 
 from laptop.cluster.conditions import set_condition
-from laptop.cluster.environment import ConfigurationError, environment_of, expand
-from laptop.cluster.events import record
-from laptop.cluster.images import Images, MissingImageError
+from laptop.cluster.container_env import ConfigurationError, environment_of, expand
+from laptop.cluster.container_process import ContainerProcess, start_process
+from laptop.cluster.event_log import record
+from laptop.cluster.image_source import ImageSource, MissingImageError
 from laptop.cluster.kinds import POD
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now, uid_of
 from laptop.cluster.ports import free_port
 from laptop.cluster.probes import Unhealthy, watch_health
-from laptop.cluster.processes import Process, start_process
-from laptop.cluster.store import Event, Object, Store, is_deleting, name_of, namespace_of, now, uid_of
 from laptop.cluster.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Identity(Protocol):
 
 
 @dataclass(frozen=True)
-class Runtime:
+class Node:
     """What pods are run with.
 
     Attributes:
@@ -63,17 +63,17 @@ class Runtime:
 
     folder: Path
     time_scale: float
-    images: Images
+    images: ImageSource
     identity: Identity
     drained: Callable[[str, float], Awaitable[None]]
     proxy: Callable[[], str]
     services: Callable[[str], dict[str, str]]
 
 
-class PodRunner:
+class Kubelet:
     """Starts, watches and ends the processes of all pods."""
 
-    def __init__(self, store: Store, runtime: Runtime) -> None:
+    def __init__(self, store: ObjectStore, runtime: Node) -> None:
         self._store = store
         self._runtime = runtime
         self._pods: dict[str, _RunningPod] = {}
@@ -104,7 +104,7 @@ class PodRunner:
             await self._session.close()
         self._watchdog.close()
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ObjectEvent) -> None:
         if event.kind is not POD:
             return
         uid = uid_of(event.object)
@@ -155,8 +155,8 @@ class _RunningPod:
 
     def __init__(
         self,
-        store: Store,
-        runtime: Runtime,
+        store: ObjectStore,
+        runtime: Node,
         watchdog: Watchdog,
         session: aiohttp.ClientSession,
         ports: set[int],
@@ -178,7 +178,7 @@ class _RunningPod:
         self._ending = asyncio.Event()
         self._why = ""
         self._deadline: asyncio.TimerHandle | None = None
-        self._process: Process | None = None
+        self._process: ContainerProcess | None = None
         self._port: int | None = None
         self._restarts = 0
         self._identity: dict[str, str] = {}

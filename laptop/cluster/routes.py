@@ -13,14 +13,14 @@ from typing import Any
 
 from laptop.cluster.conditions import is_true
 from laptop.cluster.kinds import POD, SERVICE
-from laptop.cluster.pods import PORT_ANNOTATION
-from laptop.cluster.store import Object, Store, is_deleting, uid_of
+from laptop.cluster.kubelet import PORT_ANNOTATION
+from laptop.cluster.objects import Object, ObjectStore, is_deleting, uid_of
 
 ACTIONS = "alb.ingress.kubernetes.io/actions."
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class PodAddress:
     """A ready pod: its uid, and its port on 127.0.0.1."""
 
     uid: str
@@ -28,7 +28,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Target:
+class WeightedService:
     """A Service as the goal of a share of the requests."""
 
     service: str
@@ -42,7 +42,7 @@ def forward_action(port: int, weights: Mapping[str, int]) -> str:
     return json.dumps({"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}, separators=(",", ":"))
 
 
-def targets_of(ingress: Object, host: str, path: str) -> list[Target]:
+def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:
     """The Services that an Ingress has for a request, [] when none.
 
     Rules for the request's host come first; else any rule, because here a client reaches the Ingress by its address.
@@ -72,19 +72,21 @@ def _matches(entry: dict[str, Any], path: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}/")
 
 
-def _backends(ingress: Object, backend: dict[str, Any]) -> list[Target]:
+def _backends(ingress: Object, backend: dict[str, Any]) -> list[WeightedService]:
     service = backend.get("service")
     if not service:
         return []
     port = service.get("port") or {}
     if port.get("name") != "use-annotation":
-        return [Target(service["name"], port.get("number") or port.get("name") or 0, 100)]
+        return [WeightedService(service["name"], port.get("number") or port.get("name") or 0, 100)]
     text = (ingress["metadata"].get("annotations") or {}).get(f"{ACTIONS}{service['name']}")
     if not text:
         return []
     try:
         groups = json.loads(text)["ForwardConfig"]["TargetGroups"]
-        return [Target(group["ServiceName"], _port(group["ServicePort"]), int(group["Weight"])) for group in groups]
+        return [
+            WeightedService(group["ServiceName"], _port(group["ServicePort"]), int(group["Weight"])) for group in groups
+        ]
     except (ValueError, KeyError, TypeError):
         return []
 
@@ -93,7 +95,7 @@ def _port(said: str | int) -> str | int:
     return int(said) if str(said).isdigit() else said
 
 
-def endpoints_of(store: Store, namespace: str, service: str, port: int | str) -> list[Endpoint]:
+def addresses_of(store: ObjectStore, namespace: str, service: str, port: int | str) -> list[PodAddress]:
     """The ready pods behind one port of a Service; [] when there is no such Service or port."""
     found = store.find(SERVICE, namespace, service)
     if found is None or not found["spec"].get("selector"):
@@ -112,5 +114,5 @@ def endpoints_of(store: Store, namespace: str, service: str, port: int | str) ->
         declared = (pod["spec"]["containers"][0].get("ports") or [{}])[0]
         where = (pod["metadata"].get("annotations") or {}).get(PORT_ANNOTATION)
         if where and wanted in (declared.get("name"), declared.get("containerPort")):
-            result.append(Endpoint(uid_of(pod), int(where)))
+            result.append(PodAddress(uid_of(pod), int(where)))
     return result

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from laptop.cluster.kinds import CONFIG_MAP, SECRET, Kind
-from laptop.cluster.store import Object, Store, namespace_of
+from laptop.cluster.objects import Object, ObjectStore, namespace_of
 
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 
@@ -17,7 +17,9 @@ class ConfigurationError(Exception):
     """The container names a ConfigMap, Secret or key that is not there (yet)."""
 
 
-def environment_of(store: Store, pod: Object, container: dict[str, Any], base: Mapping[str, str]) -> dict[str, str]:
+def environment_of(
+    store: ObjectStore, pod: Object, container: dict[str, Any], base: Mapping[str, str]
+) -> dict[str, str]:
     """The variables of a container, in Kubernetes' order of precedence: base, envFrom, env.
 
     Raises:
@@ -53,7 +55,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def _value_from(store: Store, pod: Object, source: dict[str, Any]) -> str | None:
+def _value_from(store: ObjectStore, pod: Object, source: dict[str, Any]) -> str | None:
     if "fieldRef" in source:
         return _field(pod, source["fieldRef"]["fieldPath"])
     for kind, key in ((CONFIG_MAP, "configMapKeyRef"), (SECRET, "secretKeyRef")):
@@ -86,7 +88,7 @@ def _field(pod: Object, path: str) -> str:
     }[path]
 
 
-def _data(store: Store, kind: Kind, namespace: str, reference: dict[str, Any]) -> dict[str, str]:
+def _data(store: ObjectStore, kind: Kind, namespace: str, reference: dict[str, Any]) -> dict[str, str]:
     obj = store.find(kind, namespace, reference["name"])
     if obj is None:
         if reference.get("optional"):

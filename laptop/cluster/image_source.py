@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from laptop.aws.images import folder_of
-from laptop.cluster.account import Account
+from laptop.cluster.node_account import NodeAccount
 
 _ECR = re.compile(
     r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/(?P<repository>[a-z0-9._/-]+?)"
@@ -20,7 +20,7 @@ class MissingImageError(Exception):
     """A pod with that image cannot start; the text says why."""
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Where images are looked for."""
 
     async def pull(self, image: str) -> Path:
@@ -32,7 +32,7 @@ class Images(Protocol):
         ...
 
 
-class EcrImages:
+class EcrImageSource:
     """The repositories of the account, asked as the node.
 
     Args:
@@ -40,7 +40,7 @@ class EcrImages:
         home: the account's folder, where the files of its images are.
     """
 
-    def __init__(self, account: Account, home: Path) -> None:
+    def __init__(self, account: NodeAccount, home: Path) -> None:
         self._account = account
         self._home = home
 

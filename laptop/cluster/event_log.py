@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 
 from laptop.cluster.kinds import EVENT, Kind
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import Object, Store, name_of, namespace_of, now, uid_of
+from laptop.cluster.objects import Object, ObjectStore, name_of, namespace_of, now, uid_of
+from laptop.cluster.refusals import StatusError
 
 _KEPT = 500
 
 
-def record(store: Store, kind: Kind, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
+def record(store: ObjectStore, kind: Kind, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
     """Records an event about an object; the same one again raises its count."""
     namespace = namespace_of(obj) or "default"
     for event in store.find_all(EVENT, namespace):
@@ -39,7 +39,7 @@ def record(store: Store, kind: Kind, obj: Object, reason: str, message: str, *, 
     }
     try:
         store.create(EVENT, namespace, event)
-    except Refusal:  # the namespace is being deleted; nobody will read it
+    except StatusError:  # the namespace is being deleted; nobody will read it
         return
     for old in store.find_all(EVENT)[:-_KEPT]:
         store.remove(EVENT, old)

@@ -31,7 +31,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     return arm
 
 
-class Process:
+class ContainerProcess:
     """One running process and its group."""
 
     def __init__(self, process: asyncio.subprocess.Process, watchdog: Watchdog) -> None:
@@ -63,7 +63,7 @@ class Process:
 
 async def start_process(
     command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, watchdog: Watchdog
-) -> Process:
+) -> ContainerProcess:
     """Starts a command.
 
     Args:
@@ -88,4 +88,4 @@ async def start_process(
             preexec_fn=_die_with_parent(),  # async-signal-safe: one system call
         )
     watchdog.guard(process.pid)
-    return Process(process, watchdog)
+    return ContainerProcess(process, watchdog)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
-from laptop.cluster.refusals import Refusal, already_exists, conflict, forbidden, not_found
+from laptop.cluster.refusals import StatusError, already_exists, conflict, forbidden, not_found
 
 Object = dict[str, Any]
 
@@ -35,7 +35,7 @@ _HISTORY = 4096  # events kept for watches that resume
 
 
 @dataclass(frozen=True)
-class Event:
+class ObjectEvent:
     """A change of one object: `type` is ADDED, MODIFIED or DELETED; `version` orders all the changes."""
 
     type: str
@@ -86,29 +86,29 @@ def is_owned_by(obj: Object, uid: str) -> bool:
     return any(reference["uid"] == uid for reference in obj["metadata"].get("ownerReferences", ()))
 
 
-class Store:
+class ObjectStore:
     """The objects, and whoever listens to their changes."""
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
         self._version = 0
-        self._history: deque[Event] = deque(maxlen=_HISTORY)
-        self._listeners: list[Callable[[Event], None]] = []
+        self._history: deque[ObjectEvent] = deque(maxlen=_HISTORY)
+        self._listeners: list[Callable[[ObjectEvent], None]] = []
 
     @property
     def version(self) -> int:
         """The version of the newest change."""
         return self._version
 
-    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[ObjectEvent], None]) -> Callable[[], None]:
         """Calls `listener` with every change from now on; returns the function that ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def since(self, version: int) -> list[Event]:
-        """The changes after `version`; raises Refusal (410) when they are no longer kept."""
+    def since(self, version: int) -> list[ObjectEvent]:
+        """The changes after `version`; raises StatusError (410) when they are no longer kept."""
         if version < self._version and (not self._history or self._history[0].version > version + 1):
-            raise Refusal(410, "Expired", f"too old resource version: {version} ({self._version})")
+            raise StatusError(410, "Expired", f"too old resource version: {version} ({self._version})")
         return [event for event in self._history if event.version > version]
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -116,7 +116,7 @@ class Store:
         return self._objects.get(kind, {}).get((namespace if kind.namespaced else "", name))
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
-        """The object; raises Refusal (404) when it is not there."""
+        """The object; raises StatusError (404) when it is not there."""
         found = self.find(kind, namespace, name)
         if found is None:
             raise not_found(kind.plural, name)
@@ -137,7 +137,7 @@ class Store:
         return [obj for obj in self.find_all(kind, namespace_of(owner)) if is_owned_by(obj, uid)]
 
     def create(self, kind: Kind, namespace: str, obj: Object) -> Object:
-        """Adds an object; `metadata.generateName` is made a name. Raises Refusal when it cannot stand there."""
+        """Adds an object; `metadata.generateName` is made a name. Raises StatusError when it cannot stand there."""
         obj = copy.deepcopy(obj)
         metadata = obj.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
@@ -159,7 +159,7 @@ class Store:
     def replace(self, kind: Kind, namespace: str, name: str, obj: Object, *, status: bool = False) -> Object:
         """Puts an object in the place of the stored one.
 
-        With `status`, only the status is taken from `obj`; without, all but the status. Raises Refusal: 404 when it is
+        With `status`, only the status is taken from `obj`; without, all but the status. Raises StatusError: 404 when it is
         not there, 409 when `metadata.resourceVersion` is given and is not the stored one.
         """
         old = self.get(kind, namespace, name)
@@ -201,7 +201,7 @@ class Store:
         return self._write("MODIFIED", kind, new)
 
     def delete(self, kind: Kind, namespace: str, name: str, *, propagation: str = "Background") -> Object:
-        """Asks for the deletion of an object; raises Refusal (404).
+        """Asks for the deletion of an object; raises StatusError (404).
 
         A pod and a namespace go when they have come to rest; with `Foreground` an object goes after what it owns; with
         `Background` before; with `Orphan` what it owns stays.
@@ -238,17 +238,17 @@ class Store:
         self._version += 1
         gone = copy.deepcopy(stored)
         gone["metadata"]["resourceVersion"] = str(self._version)
-        self._tell(Event("DELETED", kind, gone, self._version))
+        self._tell(ObjectEvent("DELETED", kind, gone, self._version))
         return gone
 
     def _write(self, type_: str, kind: Kind, obj: Object) -> Object:
         self._version += 1
         obj["metadata"]["resourceVersion"] = str(self._version)
         self._objects.setdefault(kind, {})[(namespace_of(obj), name_of(obj))] = obj
-        self._tell(Event(type_, kind, obj, self._version))
+        self._tell(ObjectEvent(type_, kind, obj, self._version))
         return obj
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: ObjectEvent) -> None:
         self._history.append(event)
         for listener in tuple(self._listeners):
             listener(event)
