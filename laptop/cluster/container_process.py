@@ -1,4 +1,4 @@
-"""A container's process: nothing of our environment, a group of its own, ended together with all its children."""
+"""Process of a container: none of our environment, a process group of its own, ended together with its children."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from laptop.cluster.watchdog import Watchdog
@@ -16,8 +16,82 @@ from laptop.cluster.watchdog import Watchdog
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
+class ContainerProcess:
+    """A running process and its group.
+
+    Args:
+        pid: id of the process, and of its group.
+        end: waits for the end and returns the exit code, or minus the signal that ended it.
+        watchdog: kills the group if this program dies.
+    """
+
+    def __init__(self, pid: int, end: Awaitable[int], watchdog: Watchdog) -> None:
+        self.pid = pid
+        self._end = end
+        self._has_ended = False
+        self._watchdog = watchdog
+        watchdog.guard(pid)
+
+    async def exited(self) -> int:
+        """Wait for the end, kill what is left of the group, and return the exit code or minus the signal."""
+        code = await self._end
+        self._has_ended = True
+        self.kill()
+        self._watchdog.release(self.pid)
+        return code
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the process, as a kubelet does."""
+        if not self._has_ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the whole group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+class ProcessStarter:
+    """Starts the processes of containers, and kills them if this program dies."""
+
+    def __init__(self) -> None:
+        self._watchdog = Watchdog()
+
+    async def start(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+    ) -> ContainerProcess:
+        """Start a command.
+
+        Args:
+            command: program and arguments; the program is looked for on the PATH of the environment.
+            environment: the whole environment.
+            folder: working directory.
+            log: file to which standard output and standard error are appended.
+
+        Raises:
+            OSError: the program cannot be run.
+        """
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=dict(environment),
+                cwd=folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),  # async-signal-safe: one system call
+            )
+        return ContainerProcess(process.pid, process.wait(), self._watchdog)
+
+    async def close(self) -> None:
+        """Kill every group that still runs."""
+        self._watchdog.close()
+
+
 def _die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before its program, so that the kernel kills it when we die; None where there is none."""
+    """Return a function for the child that makes the kernel kill it when this process dies; None without Linux."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -25,67 +99,7 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def arm() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # we died before it was armed
+        if os.getppid() != parent:  # the parent died before it was armed
             os._exit(1)
 
     return arm
-
-
-class ContainerProcess:
-    """One running process and its group."""
-
-    def __init__(self, process: asyncio.subprocess.Process, watchdog: Watchdog) -> None:
-        self._process = process
-        self._watchdog = watchdog
-
-    @property
-    def pid(self) -> int:
-        """The process's id, which is its group's too."""
-        return self._process.pid
-
-    async def exited(self) -> int:
-        """Waits for the end; the exit code, or minus the signal that ended it. Ends what is left of its group."""
-        code = await self._process.wait()
-        self.kill()
-        self._watchdog.release(self.pid)
-        return code
-
-    def terminate(self) -> None:
-        """Sends SIGTERM to the process, as a kubelet does."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-
-    def kill(self) -> None:
-        """Sends SIGKILL to the whole group."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-
-async def start_process(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, watchdog: Watchdog
-) -> ContainerProcess:
-    """Starts a command.
-
-    Args:
-        command: the program and its arguments; the program is looked for on the given environment's PATH.
-        environment: the whole environment.
-        folder: its working directory.
-        log: the file that gets its standard output and standard error.
-        watchdog: what ends it when this process dies.
-
-    Raises:
-        OSError: the program cannot be run.
-    """
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(environment),
-            cwd=folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent(),  # async-signal-safe: one system call
-        )
-    watchdog.guard(process.pid)
-    return ContainerProcess(process, watchdog)

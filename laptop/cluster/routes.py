@@ -1,7 +1,6 @@
-"""Where a request goes: Ingress rules, the weights that the load balancer's annotation names, Services, ready pods.
+"""Routing of requests: Ingress rules, traffic weights, Services, ready pods. Pure functions over objects.
 
-Pure functions over objects. The annotation is the AWS Load Balancer Controller's `actions.<service>`, which Argo
-Rollouts writes.
+The weights are in the annotation `actions.<service>` of the AWS Load Balancer Controller, which Argo Rollouts writes.
 """
 
 from __future__ import annotations
@@ -13,15 +12,18 @@ from typing import Any
 
 from laptop.cluster.conditions import is_true
 from laptop.cluster.kinds import POD, SERVICE
-from laptop.cluster.kubelet import PORT_ANNOTATION
 from laptop.cluster.objects import Object, ObjectStore, is_deleting, uid_of
+from laptop.cluster.ports import annotated_ports, container_port
 
 ACTIONS = "alb.ingress.kubernetes.io/actions."
+"""Prefix of the annotation that holds the traffic weights of a Service."""
+
+_LISTEN_PORTS = "alb.ingress.kubernetes.io/listen-ports"
 
 
 @dataclass(frozen=True)
 class PodAddress:
-    """A ready pod: its uid, and its port on 127.0.0.1."""
+    """Address of a ready pod: its uid, and a port on 127.0.0.1."""
 
     uid: str
     port: int
@@ -29,7 +31,7 @@ class PodAddress:
 
 @dataclass(frozen=True)
 class WeightedService:
-    """A Service as the goal of a share of the requests."""
+    """A Service and its share of the requests."""
 
     service: str
     port: int | str
@@ -37,16 +39,31 @@ class WeightedService:
 
 
 def forward_action(port: int, weights: Mapping[str, int]) -> str:
-    """The annotation's value that divides requests over Services by weight in percent."""
+    """Return the annotation that divides requests over Services by weight in percent."""
     groups = [{"ServiceName": name, "ServicePort": str(port), "Weight": weight} for name, weight in weights.items()]
     return json.dumps({"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}, separators=(",", ":"))
 
 
-def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:
-    """The Services that an Ingress has for a request, [] when none.
+def tls_hosts(ingress: Object) -> list[str] | None:
+    """Return the host names of an Ingress that terminates TLS, or None if it speaks plain HTTP only.
 
-    Rules for the request's host come first; else any rule, because here a client reaches the Ingress by its address.
-    The longest path wins.
+    It terminates TLS if it has `spec.tls`, with or without a `secretName`, or if the AWS Load Balancer Controller's
+    annotation `listen-ports` names HTTPS. The certificate is always one of the laptop's authority.
+    """
+    spec = ingress["spec"]
+    listen = (ingress["metadata"].get("annotations") or {}).get(_LISTEN_PORTS, "")
+    if not spec.get("tls") and "HTTPS" not in listen:
+        return None
+    hosts = [host for entry in spec.get("tls") or () for host in entry.get("hosts") or ()]
+    hosts += [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
+    return list(dict.fromkeys(hosts))
+
+
+def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:
+    """Return the Services that an Ingress names for a request, [] if there are none.
+
+    Rules for the request's host come first. Otherwise every rule counts, because clients on this machine reach the
+    Ingress by its address. The longest path wins.
     """
     rules: Sequence[dict[str, Any]] = ingress["spec"].get("rules") or ()
     for chosen in ([rule for rule in rules if rule.get("host") == host], rules):
@@ -91,12 +108,12 @@ def _backends(ingress: Object, backend: dict[str, Any]) -> list[WeightedService]
         return []
 
 
-def _port(said: str | int) -> str | int:
-    return int(said) if str(said).isdigit() else said
+def _port(text: str | int) -> str | int:
+    return int(text) if str(text).isdigit() else text
 
 
 def addresses_of(store: ObjectStore, namespace: str, service: str, port: int | str) -> list[PodAddress]:
-    """The ready pods behind one port of a Service; [] when there is no such Service or port."""
+    """Return the ready pods behind one port of a Service, [] if there is no such Service or port."""
     found = store.find(SERVICE, namespace, service)
     if found is None or not found["spec"].get("selector"):
         return []
@@ -111,8 +128,8 @@ def addresses_of(store: ObjectStore, namespace: str, service: str, port: int | s
         labels = pod["metadata"].get("labels") or {}
         if is_deleting(pod) or not is_true(pod, "Ready") or not selector <= labels.items():
             continue
-        declared = (pod["spec"]["containers"][0].get("ports") or [{}])[0]
-        where = (pod["metadata"].get("annotations") or {}).get(PORT_ANNOTATION)
-        if where and wanted in (declared.get("name"), declared.get("containerPort")):
-            result.append(PodAddress(uid_of(pod), int(where)))
+        declared = container_port(pod["spec"]["containers"][0], wanted)
+        where = annotated_ports(pod).get(declared or 0)
+        if where is not None:
+            result.append(PodAddress(uid_of(pod), where))
     return result

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
-from laptop.cluster.pod_security import ENFORCE, violations
 from laptop.cluster.manifest_schemas import problems
+from laptop.cluster.pod_security import ENFORCE, violations
 from laptop.cluster.supported import NOT_ACTED_UPON, unsupported
 from laptop.cluster.templates import pod_spec_of
 from laptop.engine.provider import PROVIDER_TYPE_PREFIX, Created, Diff

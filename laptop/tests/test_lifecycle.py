@@ -22,7 +22,7 @@ from pipelines.declarations.errors import MlopsError
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "local"
+    folder = tmp_path / "laptop"
     yield folder
     lifecycle.stop(folder)
 
@@ -64,11 +64,11 @@ def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: 
 
     said = lifecycle.status(home)
     assert said.healthy
-    assert said.target is not None
+    assert said.laptop is not None
     for what in ("running", started.aws_endpoint, started.kubernetes_endpoint, "Time scale 0.5", "Stacks     none"):
         assert what in str(said)
 
-    with pytest.raises(MlopsError, match=r"runs already, with the time scale 0\.5, not 1\.0"):
+    with pytest.raises(MlopsError, match=r"runs already: expected the time scale 1\.0, found 0\.5"):
         lifecycle.start(home, tmp_path)
 
     (home / "state").mkdir()
@@ -79,8 +79,8 @@ def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: 
     assert not (home / "aws" / "credentials").exists()
     assert not (home / "kubeconfig").exists()
     assert lifecycle.stop(home) == ()
-    assert str(lifecycle.status(home)) == "The local target is not running."
-    with pytest.raises(MlopsError, match="no local target is running"):
+    assert str(lifecycle.status(home)) == "The laptop is not running."
+    with pytest.raises(MlopsError, match="the laptop is not running"):
         lifecycle.find(home)
 
 
@@ -89,7 +89,7 @@ def test_when_one_of_its_processes_is_killed_all_end(home: Path, tmp_path: Path,
     first = lifecycle.start(home, tmp_path)
     os.kill(first.pids[victim], signal.SIGKILL)
     wait_for(lambda: not any(is_running(pid) for pid in first.pids.values()))
-    assert lifecycle.status(home).target is None
+    assert lifecycle.status(home).laptop is None
 
 
 def test_after_a_crash_it_starts_anew_and_forgets_the_stacks_that_stood_in_it(home: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_port_that_is_in_use_is_an_error_that_names_it(home: Path, tmp_path: P
         port = taken.getsockname()[1]
         with pytest.raises(MlopsError, match=f"cannot listen on 127.0.0.1:{port}: the port is in use"):
             lifecycle.start(home, tmp_path, **{which: port})
-    assert lifecycle.status(home).target is None
+    assert lifecycle.status(home).laptop is None
 
 
 def test_an_attached_target_ends_with_the_process_that_started_it_however_that_ends(home: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_attached_target_ends_with_the_process_that_started_it_however_that_e
     starter.kill()
     starter.wait()
     wait_for(lambda: not any(is_running(pid) for pid in pids.values()))
-    assert lifecycle.status(home).target is None
+    assert lifecycle.status(home).laptop is None
 
 
 def test_two_commands_that_start_it_at_once_start_one(home: Path, tmp_path: Path) -> None:
@@ -144,6 +144,6 @@ def test_a_home_that_a_dead_target_left_is_no_running_one(home: Path) -> None:
     pids = {"supervisor": os.getpid(), "account": os.getpid(), "cluster": os.getpid()}
     (home / "target.json").write_text(json.dumps({"root": "/", "pids": pids}))
     began = time.monotonic()
-    assert lifecycle.status(home).target is None
+    assert lifecycle.status(home).laptop is None
     lifecycle.stop(home)  # and does not signal a process that only has the same number
     assert time.monotonic() - began < 5

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from laptop.cluster.cluster import Cluster
+from laptop.cluster.cluster import AUTHORITY, Cluster
 from laptop.cluster.image_source import MissingImageError
 from laptop.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
 from laptop.kubernetes.client import ApiError, Client
@@ -85,6 +88,7 @@ class SmallCluster:
         asyncio.run_coroutine_threadsafe(self._cluster.start(), self._loop).result(20)
         self.client = Client(self.home / "kubeconfig")
         self.endpoint, self.token = self._cluster.endpoint, self._cluster.token
+        self.authority = self.home / "cluster" / AUTHORITY
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._cluster.stop(), self._loop).result(20)
@@ -131,12 +135,16 @@ class SmallCluster:
         return self.find_all(POD, namespace, f"?labelSelector=job-name%3D{job}")
 
     def log(self, namespace: str, pod: str, query: str = "") -> str:
-        import urllib.request
-
-        request = urllib.request.Request(f"{self.endpoint}{POD.path(namespace, pod)}/log{query}")
-        request.add_header("Authorization", f"Bearer {self.token}")
-        with urllib.request.urlopen(request, timeout=15) as answer:
+        with self.open(f"{POD.path(namespace, pod)}/log{query}") as answer:
             return str(answer.read().decode())
+
+    def open(self, path: str, *, token: str | None = None, **headers: str) -> http.client.HTTPResponse:
+        """Send a GET request to the API, with the operator's token unless another is given."""
+        request = urllib.request.Request(f"{self.endpoint}{path}", headers=headers)
+        request.add_header("Authorization", f"Bearer {self.token if token is None else token}")
+        context = ssl.create_default_context(cafile=str(self.authority))
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=15, context=context)
+        return answer
 
     def address(self, namespace: str, ingress: str) -> str:
         """The base URL of an Ingress."""

@@ -44,10 +44,9 @@ def test_the_kubeconfig_is_for_its_owner_only(cluster: SmallCluster) -> None:
 
 
 def test_a_request_without_the_token_is_refused(cluster: SmallCluster) -> None:
-    for headers in ({}, {"Authorization": "Bearer wrong"}):
-        request = urllib.request.Request(cluster.endpoint + "/api/v1/namespaces", headers=headers)
+    for token in ("", "wrong"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=5)
+            cluster.open("/api/v1/namespaces", token=token)
         assert refused.value.code == 401
 
 
@@ -254,9 +253,7 @@ def test_lightkube_creates_lists_patches_applies_watches_and_deletes(lightkube: 
 def test_a_watch_tells_of_changes_as_they_come(cluster: SmallCluster, namespace: str) -> None:
     made = cluster.create(CONFIG_MAP, namespace, config_map("a"))
     since = made["metadata"]["resourceVersion"]
-    url = f"{cluster.endpoint}{CONFIG_MAP.path(namespace)}?watch=true&resourceVersion={since}&timeoutSeconds=10"
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {cluster.token}"})
-    with urllib.request.urlopen(request, timeout=15) as events:
+    with cluster.open(f"{CONFIG_MAP.path(namespace)}?watch=true&resourceVersion={since}&timeoutSeconds=10") as events:
         cluster.merge(CONFIG_MAP, namespace, "a", {"data": {"x": "1"}})
         cluster.delete(CONFIG_MAP, namespace, "a")
         seen = [events.readline().decode()[:20] for _ in range(2)]
@@ -266,7 +263,12 @@ def test_a_watch_tells_of_changes_as_they_come(cluster: SmallCluster, namespace:
 def test_discovery_names_every_kind_that_is_kept(cluster: SmallCluster) -> None:
     groups = cluster.client.send("GET", "/apis")["groups"]
     bases = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
-    served = {(base, resource["name"]) for base in bases for resource in cluster.client.send("GET", base)["resources"]}
+    served = {
+        (base, resource["name"])
+        for base in bases
+        for resource in cluster.client.send("GET", base)["resources"]
+        if "/" not in resource["name"]
+    }
     assert served == {(kind.base, kind.plural) for kind in KINDS}
 
 

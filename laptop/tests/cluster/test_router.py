@@ -14,9 +14,10 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laptop.cluster.certificates import CertificateAuthority
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, ROLLOUT, SERVICE
-from laptop.cluster.kubelet import PORT_ANNOTATION
 from laptop.cluster.objects import ObjectStore
+from laptop.cluster.ports import PORTS_ANNOTATION
 from laptop.cluster.router import Router
 from laptop.cluster.routes import ACTIONS, WeightedService, forward_action, targets_of
 from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, phase, rollout
@@ -80,7 +81,7 @@ def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
         with socket.socket() as nobody:  # bound and not listening: a connection is refused
             nobody.bind(("127.0.0.1", 0))
             store = ObjectStore()
-            router = Router(store)
+            router = Router(store, CertificateAuthority())
             await router.start()
             store.create(NAMESPACE, "", {"metadata": {"name": "n"}})
             _pod(store, "dead", nobody.getsockname()[1])
@@ -104,7 +105,7 @@ def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
 def _pod(store: ObjectStore, name: str, port: int) -> None:
     container = {"name": "serve", "ports": [{"name": "http", "containerPort": 8080}]}
     pod = {
-        "metadata": {"name": name, "labels": {"app": "m"}, "annotations": {PORT_ANNOTATION: str(port)}},
+        "metadata": {"name": name, "labels": {"app": "m"}, "annotations": {PORTS_ANNOTATION: json.dumps({8080: port})}},
         "spec": {"containers": [container]},
         "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     }
