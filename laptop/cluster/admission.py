@@ -29,7 +29,7 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
     if any(": unknown field " in problem for problem in found):
         raise bad_request(f'{kind.name} "{name}" is not accepted: strict decoding error: ' + "; ".join(found))
     if not found:
-        found = [f"{what} (a limit of the small cluster)" for what in unsupported(kind, obj)]
+        found = [f"{what} (a limit of the laptop)" for what in unsupported(kind, obj)]
     if not found and old is not None:
         found = [f"{path}: the field is immutable" for path in changed_immutables(kind, old, obj)]
     if found:

@@ -57,7 +57,7 @@ class KubernetesProvider:
         self._remember_namespace(kind, manifest)
         found = problems(kind, manifest, unknown=UNKNOWN)
         if not found and not has_unknown(pod_spec_of(kind, manifest)):
-            found = [f"{what} (a limit of the small cluster)" for what in unsupported(kind, manifest)]
+            found = [f"{what} (a limit of the laptop)" for what in unsupported(kind, manifest)]
             found += self._security_problems(kind, manifest)
         if found:
             raise MlopsError(

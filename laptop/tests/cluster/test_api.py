@@ -24,6 +24,8 @@ from laptop.tests.cluster.small_cluster import (
     wait_for,
 )
 
+MAIN = {"name": "main", "image": IMAGE, "command": ["true"]}
+MOUNTED = {"volumeMounts": [{"name": "v", "mountPath": "/etc/model"}]}
 RESTRICTED = {
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
     "container": {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}},
@@ -118,11 +120,22 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        (job("x", "", pod={"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "not an emptyDir"),
-        (job("x", "", pod={"initContainers": [{"name": "i", "image": IMAGE}]}), "exactly one container"),
-        (job("x", "", pod={"container": {"command": None}}), "its entry point is not known"),
+        (job("x", "", pod={"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "'a' is a hostPath"),
+        (
+            job(
+                "x",
+                "",
+                pod={"initContainers": [{"name": "i", "image": IMAGE, "command": ["x"], "restartPolicy": "Always"}]},
+            ),
+            "sidecars are not supported",
+        ),
+        (job("x", "", pod={"containers": [MAIN, {**MAIN, "name": "second"}]}), "expected one container, found 2"),
+        (job("x", "", pod={"container": {"command": None}}), "their entry point is not known"),
         (job("x", "", pod={"container": {"workingDir": "/srv"}}), "workingDir"),
-        (job("x", "", pod={"container": {"ports": [{"name": "http", "containerPort": 80}]}}), "PORT must be '80'"),
+        (
+            job("x", "", pod={"volumes": [{"name": "v", "configMap": {"name": "c"}}], "container": MOUNTED}),
+            "no variable or argument of the container names /etc/model",
+        ),
         (job("x", "", pod={"container": {"livenessProbe": {"exec": {"command": ["true"]}}}}), "only httpGet"),
         (job("x", "", parallelism=3), "only 1 is supported"),
         (job("x", "", podFailurePolicy={"rules": [ON_DISRUPTION]}), "only rules on exit codes"),
@@ -135,12 +148,12 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
 def test_what_the_cluster_cannot_run_is_refused_and_not_run_differently(
     cluster: SmallCluster, namespace: str, manifest: dict[str, Any], said: str
 ) -> None:
-    container = manifest["spec"]["template"]["spec"]["containers"][0]
-    manifest["spec"]["template"]["spec"]["containers"] = [{k: v for k, v in container.items() if v is not None}]
+    pod = manifest["spec"]["template"]["spec"]
+    pod["containers"] = [{k: v for k, v in container.items() if v is not None} for container in pod["containers"]]
     error = refusal(lambda: cluster.create(JOB, namespace, manifest))
     assert error.code == 422
     assert said in error.message
-    assert "a limit of the small cluster" in error.message
+    assert "a limit of the laptop" in error.message
 
 
 @pytest.mark.parametrize("name", ["Upper", "under_score", "-a", "a" * 254])

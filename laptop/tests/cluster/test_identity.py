@@ -138,7 +138,7 @@ def test_credentials_are_renewed_before_they_end(home: Path, joined: SmallCluste
     url = seen["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
     secret = Path(seen["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]).read_text()
     first = ask(url, secret)[1]
-    agent = joined._cluster._identity
+    agent = joined._cluster._agent
     admitted = agent._pods[secret]
     assert admitted.until is not None
     from datetime import timedelta

@@ -33,7 +33,8 @@ def test_a_pod_sees_nothing_of_the_operators_environment(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "KUBECONFIG", "GITHUB_TOKEN"):
         monkeypatch.setenv(name, "of the operator")
-    cluster.create(JOB, namespace, job("env", "import os, json; print(json.dumps(dict(os.environ)))"))
+    code = "import os, json; print(json.dumps(dict(os.environ)))"
+    cluster.create(JOB, namespace, job("env", code, pod={"automountServiceAccountToken": False}))
     cluster.ended(namespace, "env")
     (pod,) = cluster.pods_of(namespace, "env")
     seen = json.loads(cluster.log(namespace, pod["metadata"]["name"]))

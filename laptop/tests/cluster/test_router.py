@@ -142,7 +142,7 @@ def test_a_head_request_has_the_length_and_no_body(url: str) -> None:
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=4).filter(any))
 @settings(max_examples=50, deadline=None)
 def test_of_as_many_requests_as_the_weights_sum_to_each_service_gets_its_weight(weights: list[int]) -> None:
-    router = Router(ObjectStore())
+    router = Router(ObjectStore(), CertificateAuthority())
     targets = [WeightedService(f"s{index}", 80, weight) for index, weight in enumerate(weights)]
     chosen = Counter(router._choose("uid", targets).service for _ in range(sum(weights)))
     assert chosen == Counter({target.service: target.weight for target in targets if target.weight})

@@ -15,7 +15,7 @@ line = http.client.HTTPConnection(os.environ["M_STABLE_SERVICE_HOST"], int(os.en
 line.request("POST", "/asked", b"{}")
 print(line.getresponse().read().decode())
 """
-VARIABLES = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if '_SERVICE_' in k}))"
+VARIABLES = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if '_SERVICE_' in k and k[:10] != 'KUBERNETES'}))"
 
 
 def printed(cluster: SmallCluster, namespace: str, name: str) -> str:
