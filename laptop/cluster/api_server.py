@@ -194,6 +194,8 @@ class ApiServer:
                     await response.write(line.encode() + b"\n")
         except TimeoutError:
             await response.write_eof()
+        except ConnectionResetError:  # the client has seen enough
+            pass
         finally:
             stop()
         return response
@@ -439,6 +441,10 @@ def _scale_of(kind: Kind, obj: Object) -> Object:
 
 
 async def _body(request: web.Request, *, required: bool = True) -> dict[str, Any]:
+    if "protobuf" in request.content_type:
+        # `kubectl create <kind>` with flags, unlike with `-f`.
+        message = "protobuf is not supported: add `--dry-run=client -o yaml` and pipe it to `kubectl apply -f -`"
+        raise StatusError(415, "UnsupportedMediaType", message)
     text = await request.text()
     if not text and not required:
         return {}

@@ -64,7 +64,9 @@ def start_family(home: Path, image: str) -> list[int]:
     manifest = job("family", FAMILY, pod={"container": {"image": image}})
     client.send("POST", JOB.path("n"), manifest)
     wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"])
-    (log,) = wait_for(lambda: [file for file in home.glob("cluster/pods-*/*/main-0.log") if file.read_text().endswith("\n")])
+    (log,) = wait_for(
+        lambda: [file for file in home.glob("cluster/pods-*/*/main-0.log") if file.read_text().endswith("\n")]
+    )
     return [int(word) for word in log.read_text().split()]
 
 

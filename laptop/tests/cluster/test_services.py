@@ -15,7 +15,11 @@ line = http.client.HTTPConnection(os.environ["M_STABLE_SERVICE_HOST"], int(os.en
 line.request("POST", "/asked", b"{}")
 print(line.getresponse().read().decode())
 """
-VARIABLES = "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if '_SERVICE_' in k and k[:10] != 'KUBERNETES'}))"
+VARIABLES = """
+import json, os
+names = [name for name in os.environ if "_SERVICE_" in name and not name.startswith("KUBERNETES_")]
+print(json.dumps({name: os.environ[name] for name in names}))
+"""
 
 
 def printed(cluster: SmallCluster, namespace: str, name: str) -> str:
