@@ -68,9 +68,12 @@ class Cluster:
         time_scale: share of a declared wait (rollout pause, analysis interval, scale-down delay, preStop sleep) that is
             waited.
         images: source of images; the account's ECR if None.
+        fork_server: fork Python pods from a process that has imported the large libraries.
     """
 
-    def __init__(self, home: Path, *, time_scale: float = 1.0, images: ImageSource | None = None) -> None:
+    def __init__(
+        self, home: Path, *, time_scale: float = 1.0, images: ImageSource | None = None, fork_server: bool = False
+    ) -> None:
         self._home = home
         self._folder = home / "cluster"
         self._time_scale = time_scale
@@ -80,6 +83,7 @@ class Cluster:
         account = NodeAccount(home)
         self._images = images or EcrImageSource(account, home / "aws")
         self._agent = PodIdentityAgent(account)
+        self._fork_server = fork_server
         self._authority = CertificateAuthority()
 
     async def start(self, port: int = 0) -> None:
@@ -100,12 +104,14 @@ class Cluster:
         self._router = Router(store, self._authority)
         self._links = ServiceLinks(store, self._router.forward)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
+        starter = ProcessStarter(fork_server=self._fork_server)
+        await starter.open()
         node = Node(
             folder=pods,
             time_scale=self._time_scale,
             images=self._images,
             identities=(self._agent, tokens),
-            starter=ProcessStarter(),
+            starter=starter,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
             service_links=self._links.variables,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from laptop.cluster.fork_client import ForkClient, ForkServerError, module_of
 from laptop.cluster.watchdog import Watchdog
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -53,10 +57,20 @@ class ContainerProcess:
 
 
 class ProcessStarter:
-    """Starts the processes of containers, and kills them if this program dies."""
+    """Starts the processes of containers, and kills them if this program dies.
 
-    def __init__(self) -> None:
+    Args:
+        fork_server: run `python -m …` in forks of a process that has imported the large libraries.
+    """
+
+    def __init__(self, *, fork_server: bool = False) -> None:
         self._watchdog = Watchdog()
+        self._forks = ForkClient() if fork_server and ForkClient.is_possible() else None
+
+    async def open(self) -> None:
+        """Start the fork server, if there is to be one."""
+        if self._forks is not None:
+            self._watchdog.guard(await self._forks.start())
 
     async def start(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
@@ -72,6 +86,14 @@ class ProcessStarter:
         Raises:
             OSError: the program cannot be run.
         """
+        if self._forks is not None and (module := module_of(command, environment)) is not None:
+            try:
+                pid, end = await self._forks.fork(module, command[3:], environment, folder, log)
+                return ContainerProcess(pid, end, self._watchdog)
+            except ForkServerError as error:
+                _log.warning("%s; processes start without it", error)
+                await self._forks.close()
+                self._forks = None
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -86,7 +108,9 @@ class ProcessStarter:
         return ContainerProcess(process.pid, process.wait(), self._watchdog)
 
     async def close(self) -> None:
-        """Kill every group that still runs."""
+        """End the fork server, and kill every group that still runs."""
+        if self._forks is not None:
+            await self._forks.close()
         self._watchdog.close()
 
 

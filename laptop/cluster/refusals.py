@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class StatusError(Exception):  # noqa: N818  it is Kubernetes' word for an answer, not a defect of this program
+class StatusError(Exception):
     """A request that the API refuses.
 
     Args:

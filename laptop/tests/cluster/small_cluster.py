@@ -75,13 +75,13 @@ class KnownImages:
 class SmallCluster:
     """A running cluster, spoken to over its API."""
 
-    def __init__(self, folder: Path, *, time_scale: float) -> None:
+    def __init__(self, folder: Path, *, time_scale: float, fork_server: bool = False) -> None:
         self.home = folder / "home"
         self.root = folder / "root"
         self.root.mkdir(parents=True)
         (self.root / "app.py").write_text(APP)
         self.images = KnownImages(self.root)
-        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images)
+        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images, fork_server=fork_server)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
