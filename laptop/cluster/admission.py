@@ -1,4 +1,4 @@
-"""What an object must pass before it is stored: schema, names, Pod Security, what it refers to, what cannot change."""
+"""Admission of objects: schema, names, Pod Security, references, immutable fields."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from laptop.cluster.templates import pod_spec_of
 
 
 def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
-    """Raises StatusError when the object may not be stored.
+    """Check that an object may be stored.
 
     Args:
-        store: what is there now.
-        kind: of the object.
-        namespace: where it would stand.
-        obj: the whole object as it would be.
-        old: the object that it would replace.
+        store: objects of the cluster.
+        kind: kind of the object.
+        namespace: namespace of the object.
+        obj: whole object.
+        old: object that it replaces.
+
+    Raises:
+        StatusError: it may not.
     """
     name = str((obj.get("metadata") or {}).get("name", ""))
     found = problems(kind, {key: value for key, value in obj.items() if key != "status"})
@@ -42,7 +45,11 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
 
 
 def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
-    """Admits and creates a pod for a controller; raises StatusError."""
+    """Admit and create a pod for a controller.
+
+    Raises:
+        StatusError: it may not be created.
+    """
     admit(store, POD, namespace, pod)
     return store.create(POD, namespace, pod)
 
@@ -52,7 +59,7 @@ def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: st
     labels = home["metadata"].get("labels") or {} if home else {}
     if labels.get(ENFORCE) != "restricted":
         return
-    # Kubernetes refuses the pods, later and less loudly; here the workload that would make them is refused too.
+    # Kubernetes refuses only the pods, later. Here the workload that would create them is refused too.
     if broken := violations(pod):
         raise forbidden(kind.plural, name, 'violates PodSecurity "restricted": ' + "; ".join(broken))
 

@@ -1,4 +1,4 @@
-"""AnalysisRuns: questions about a rollout, each put by a Job, whose end is the answer."""
+"""AnalysisRuns: Jobs that check a rollout. The end of a Job is the result of its measurement."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def start_analysis(
     stable_hash: str,
     revision: int,
 ) -> tuple[Object | None, str]:
-    """Makes the AnalysisRun of a step; or None, and why it cannot be made."""
+    """Create the AnalysisRun of a step. Returns it, or None and the reason why it cannot be created."""
     metrics: list[dict[str, Any]] = []
     arguments: dict[str, str | None] = {}
     for reference in step["templates"]:
@@ -79,11 +79,11 @@ def _argument(item: dict[str, Any], rollout: Object, new_hash: str, stable_hash:
 
 
 class Analyses(Controller):
-    """Runs the Jobs of AnalysisRuns and judges their ends.
+    """Controller of AnalysisRuns: runs their Jobs and assesses the results.
 
     Args:
-        store: the objects.
-        time_scale: intervals and initial delays last this share of what they declare.
+        store: objects of the cluster.
+        time_scale: share of a declared interval or initial delay that is waited.
     """
 
     kind = ANALYSIS_RUN
@@ -94,12 +94,12 @@ class Analyses(Controller):
         self._next: dict[tuple[str, str], float] = {}
 
     def forget(self, obj: Object) -> None:
-        """The AnalysisRun is gone."""
+        """Forget an AnalysisRun that is gone."""
         for key in [key for key in self._next if key[0] == uid_of(obj)]:
             del self._next[key]
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one AnalysisRun."""
+        """Take the next step for one AnalysisRun."""
         if is_deleting(obj) or (obj.get("status") or {}).get("phase") in _ENDED:
             return None
         results = {item["name"]: item for item in (obj.get("status") or {}).get("metricResults") or ()}
@@ -192,7 +192,7 @@ class Analyses(Controller):
 
 
 def _filled(value: Any, arguments: dict[str, str]) -> Any:
-    """A copy of a JSON value with `{{args.x}}` replaced in every string; an unknown argument stays as it is."""
+    """Return a copy of a JSON value with `{{args.x}}` replaced in every string. Unknown arguments are unchanged."""
     if isinstance(value, str):
         return _ARGUMENT.sub(lambda match: arguments.get(match[1], match[0]), value)
     if isinstance(value, list):
@@ -211,12 +211,12 @@ def _tally(measurements: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) -> tuple[str, str]:
-    """The phase of a metric after its measurements, as Argo assesses it."""
+    """Return the phase and message of a metric after its measurements, as Argo assesses it."""
     failed = [item for item in measurements if item["phase"] == "Failed"]
     limit = int(metric.get("failureLimit", 0))
     if len(failed) > limit:
-        said = failed[-1].get("message", "")
-        return "Failed", f"failed ({len(failed)}) > failureLimit ({limit})" + (f": {said}" if said else "")
+        why = failed[-1].get("message", "")
+        return "Failed", f"failed ({len(failed)}) > failureLimit ({limit})" + (f": {why}" if why else "")
     errors = 0
     for item in reversed(measurements):
         if item["phase"] != "Error":
@@ -224,8 +224,8 @@ def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) ->
         errors += 1
     error_limit = int(metric.get("consecutiveErrorLimit", _ERROR_LIMIT))
     if errors > error_limit:
-        said = measurements[-1].get("message", "")
-        return "Error", f"consecutiveErrors ({errors}) > consecutiveErrorLimit ({error_limit}): {said}"
+        why = measurements[-1].get("message", "")
+        return "Error", f"consecutiveErrors ({errors}) > consecutiveErrorLimit ({error_limit}): {why}"
     if not measurements:
         return "Pending", ""
     wanted = int(metric.get("count", 1))
@@ -234,7 +234,7 @@ def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) ->
 
 
 def _verdict(results: list[dict[str, Any]]) -> tuple[str, str]:
-    """The phase of a run: the worst of its metrics once all have ended, at once when one has failed."""
+    """Return the phase of a run: that of a failed metric at once, else that of all metrics once they have ended."""
     for phase in ("Failed", "Error"):
         for result in results:
             if result["phase"] == phase:

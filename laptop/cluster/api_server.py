@@ -44,7 +44,7 @@ class LogFiles(Protocol):
 
 
 class ApiServer:
-    """Serves the objects of a store.
+    """API server over a store.
 
     Args:
         store: objects.
@@ -395,9 +395,9 @@ def _verb(request: web.Request, name: str) -> str:
 
 def _placed(kind: Kind, namespace: str, name: str, obj: Object) -> Object:
     """Return an object with the name and namespace of its path; raise StatusError if its own differ."""
-    said = obj.get("apiVersion", kind.api_version), obj.get("kind", kind.name)
-    if said != (kind.api_version, kind.name):
-        raise bad_request(f"expected an object of {kind.api_version} {kind.name}, found {said[0]} {said[1]}")
+    found = obj.get("apiVersion", kind.api_version), obj.get("kind", kind.name)
+    if found != (kind.api_version, kind.name):
+        raise bad_request(f"expected an object of {kind.api_version} {kind.name}, found {found[0]} {found[1]}")
     metadata = obj.get("metadata")
     if not isinstance(metadata, dict):
         raise bad_request("the object has no metadata")

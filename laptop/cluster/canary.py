@@ -1,7 +1,6 @@
-"""The decisions of a canary rollout, apart from their effects: facts in, the next step out.
+"""Decisions of a canary rollout, as pure functions of its facts.
 
-They follow Argo Rollouts 1.8 (argoproj.github.io/rollouts: canary, rollback, analysis) for the part of its
-specification that the small cluster runs.
+They follow Argo Rollouts 1.8 (argoproj.github.io/rollouts: canary, rollback, analysis), as far as the cluster runs it.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ Step = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CanaryFacts:
-    """What is known of a rollout when its next step is decided.
+    """Facts about a rollout by which its next step is decided.
 
     Attributes:
         steps: `spec.strategy.canary.steps`.
-        index: the step being worked at; `len(steps)` when all are done.
-        replicas: pods wanted.
+        index: current step; `len(steps)` if all are done.
+        replicas: number of pods wanted.
         new_available: available pods of the newest template.
-        stable_available: available pods of the template that the traffic trusts.
-        first: nothing has ever been stable.
+        stable_available: available pods of the stable template.
+        first: no template has been stable yet.
         settled: the newest template is the stable one.
-        aborted: the update was given up.
+        aborted: the update was aborted.
         paused: `spec.paused`.
-        pausing: seconds that the present pause has lasted, or None when it has not begun.
-        time_scale: a pause lasts this share of what it declares.
-        analysis: the phase of the present analysis step's run, or "" when there is none yet.
+        pausing: seconds that the current pause has lasted, or None if it has not begun.
+        time_scale: share of a declared pause that is waited.
+        analysis: phase of the current analysis step's run, or "" if there is none yet.
     """
 
     steps: Sequence[Step]
@@ -51,20 +50,20 @@ class CanaryFacts:
 
 @dataclass(frozen=True)
 class CanaryDecision:
-    """What to do next.
+    """Next step of a rollout.
 
     Attributes:
-        index: the step that is worked at from now on.
+        index: current step from now on.
         new_replicas: pods of the newest template.
         stable_replicas: pods of the stable template.
-        weight: percent of the traffic for the newest template; None leaves it as it is.
+        weight: percent of the traffic for the newest template; None leaves it unchanged.
         phase: Healthy, Progressing, Paused or Degraded.
-        message: why, in Argo's words.
-        pause: a pause is to begin, or goes on; its reason in Argo's words.
-        wait: seconds until the pause ends; None for a pause without end.
-        analyse: the present analysis step needs a run.
-        abort: the update is to be given up; why.
-        promote: the newest template becomes the stable one.
+        message: reason, in Argo's words.
+        pause: reason of a pause that begins or goes on, in Argo's words.
+        wait: seconds until the pause ends; None for an indefinite pause.
+        analyse: True to start the run of the current analysis step.
+        abort: reason to abort the update.
+        promote: True to make the newest template the stable one.
     """
 
     index: int
@@ -81,18 +80,18 @@ class CanaryDecision:
 
 
 def weight_before(steps: Sequence[Step], index: int) -> int:
-    """The weight that the steps before `index` have set."""
+    """Return the weight that the steps before `index` set, in percent."""
     set_before = [step["setWeight"] for step in steps[:index] if "setWeight" in step]
     return int(set_before[-1]) if set_before else 0
 
 
 def pods_for(weight: int, replicas: int) -> int:
-    """How many new pods a weight in percent needs, rounded up so that a weight above 0 has one."""
+    """Return the number of new pods for a weight in percent, rounded up: a weight above 0 has at least one."""
     return math.ceil(replicas * weight / 100)
 
 
 def decide(facts: CanaryFacts) -> CanaryDecision:
-    """The next step of a rollout."""
+    """Return the next step of a rollout."""
     full = facts.replicas
     if facts.settled or facts.first:
         return _settled(facts)
@@ -106,7 +105,7 @@ def decide(facts: CanaryFacts) -> CanaryDecision:
         weight = int(step["setWeight"])
         new = pods_for(weight, full)
         if facts.new_available < new:
-            # Fewer pods only once their traffic is gone, more before it comes.
+            # Remove pods only after their traffic is gone; add pods before it comes.
             now = max(new, pods_for(before, full))
             return _progressing(facts, now, None, "more replicas need to be updated")
         if facts.paused:

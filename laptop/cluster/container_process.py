@@ -1,4 +1,4 @@
-"""Process of a container: none of our environment, a process group of its own, ended together with its children."""
+"""Processes of containers. Each has a clean environment and its own process group, and ends with its children."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ContainerProcess:
 
 
 class ProcessStarter:
-    """Starts the processes of containers, and kills them if this program dies.
+    """Starter of container processes, which it kills if this program dies.
 
     Args:
         fork_server: run `python -m …` in forks of a process that has imported the large libraries.

@@ -1,4 +1,4 @@
-"""The `Event` objects by which controllers tell people what happened to an object."""
+"""`Event` objects, by which controllers report what happened to an object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEPT = 500
 
 
 def record(store: ObjectStore, kind: Kind, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
-    """Records an event about an object; the same one again raises its count."""
+    """Record an event about an object. Repeating it raises its count."""
     namespace = namespace_of(obj) or "default"
     for event in store.find_all(EVENT, namespace):
         about = event["involvedObject"]
@@ -35,11 +35,11 @@ def record(store: ObjectStore, kind: Kind, obj: Object, reason: str, message: st
         "firstTimestamp": now(),
         "lastTimestamp": now(),
         "count": 1,
-        "source": {"component": "small-cluster"},
+        "source": {"component": "laptop"},
     }
     try:
         store.create(EVENT, namespace, event)
-    except StatusError:  # the namespace is being deleted; nobody will read it
+    except StatusError:  # the namespace is being deleted
         return
     for old in store.find_all(EVENT)[:-_KEPT]:
         store.remove(EVENT, old)

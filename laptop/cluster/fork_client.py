@@ -144,7 +144,7 @@ class ForkClient:
         error = ForkServerError(why)
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # nobody may be waiting
+            self._ready.exception()  # retrieved here, in case nothing waits for it
         self._writer = None
         for reply in self._replies.values():
             if not reply.done():

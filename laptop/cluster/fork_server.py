@@ -211,7 +211,7 @@ def run(request: ForkRequest, path: list[str]) -> None:
 
 
 def preload() -> None:
-    """Import `PRELOADED`, and leave the objects to no garbage collector, so that forks share their memory."""
+    """Import `PRELOADED`, and freeze the objects: the garbage collector skips them, and forks share their memory."""
     for name in PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Jobs: one pod to its success, with a limit on tries and on time."""
+"""Jobs: pods until one succeeds, with limits on tries and time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRY_AGAIN_AFTER = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, by failures before
 
 
 class Jobs(Controller):
-    """Makes pods for Jobs until one succeeds or a limit is reached."""
+    """Controller of Jobs: creates pods until one succeeds or a limit is reached."""
 
     kind = JOB
 
@@ -39,14 +39,14 @@ class Jobs(Controller):
         self._finished_at: dict[str, float] = {}
 
     def forget(self, obj: Object) -> None:
-        """The Job is gone."""
+        """Forget a Job that is gone."""
         uid = uid_of(obj)
         self._started.pop(uid, None)
         self._failed_at.pop(uid, None)
         self._finished_at.pop(uid, None)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one Job."""
+        """Take the next step for one Job."""
         if is_deleting(obj):
             return None
         if is_true(obj, "Complete") or is_true(obj, "Failed"):
@@ -71,7 +71,7 @@ class Jobs(Controller):
         if any(_phase(pod) == "Succeeded" for pod in pods):
             self._finish(obj, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
         elif left is not None and left <= 0:
-            for pod in active:  # ended by their own deadline, so that their logs stay
+            for pod in active:  # ended by a deadline of their own, which keeps their logs
                 self._store.modify(POD, pod, lambda target: target["spec"].update(activeDeadlineSeconds=0))
             if any(_phase(pod) in ("Pending", "Running", "") for pod in active):
                 return 0.1
@@ -194,7 +194,7 @@ def _restarts(pod: Object) -> int:
 
 
 def _last_words(failed: list[Object]) -> str:
-    """How the last pod ended, which Kubernetes leaves one to look up."""
+    """Return how the last pod ended, which Kubernetes does not report."""
     for status in (failed[-1].get("status") or {}).get("containerStatuses") or () if failed else ():
         ended = (status.get("state") or {}).get("terminated")
         if ended:

@@ -1,4 +1,4 @@
-"""Runs pods: the work of a kubelet, with a process instead of a container."""
+"""Kubelet: runs pods, with a process instead of a container."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NO_PROXY = "127.0.0.1,localhost,::1"
 
 
 class Identity(Protocol):
-    """Gives pods a means to prove who they are."""
+    """Source of tokens, by which pods prove their identity."""
 
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
         """Write a pod's token into its folder and return the variables that lead to it."""

@@ -15,7 +15,7 @@ _NOT_READY = "ContainersNotReady"
 
 
 class PodStatus:
-    """Writes the status of one pod.
+    """Writer of one pod's status.
 
     Args:
         store: objects of the cluster.

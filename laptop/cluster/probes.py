@@ -67,7 +67,7 @@ class Unhealthy(Exception):  # noqa: N818  Kubernetes' word
 
 
 class HealthWatch:
-    """Probes one container.
+    """Health watch of one container.
 
     Args:
         container: container.

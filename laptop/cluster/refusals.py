@@ -1,4 +1,4 @@
-"""Refusals of the API, as the `Status` objects that Kubernetes answers with."""
+"""Errors of the API, as the `Status` objects of Kubernetes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 class StatusError(Exception):
-    """A request that the API refuses.
+    """The API refuses a request.
 
     Args:
-        code: the HTTP status.
-        reason: Kubernetes' machine-readable reason, such as `NotFound`.
-        message: a sentence for people.
+        code: HTTP status.
+        reason: machine-readable reason of Kubernetes, such as `NotFound`.
+        message: text for people.
     """
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -21,7 +21,7 @@ class StatusError(Exception):
         super().__init__(message)
 
     def status(self) -> dict[str, Any]:
-        """The `Status` object."""
+        """Return the `Status` object."""
         return {
             "kind": "Status",
             "apiVersion": "v1",
@@ -34,17 +34,17 @@ class StatusError(Exception):
 
 
 def not_found(plural: str, name: str) -> StatusError:
-    """There is no such object (404)."""
+    """Return the error for an object that does not exist (404)."""
     return StatusError(404, "NotFound", f'{plural} "{name}" not found')
 
 
 def already_exists(plural: str, name: str) -> StatusError:
-    """An object of that name is there already (409)."""
+    """Return the error for an object that exists already (409)."""
     return StatusError(409, "AlreadyExists", f'{plural} "{name}" already exists')
 
 
 def conflict(plural: str, name: str) -> StatusError:
-    """The object was changed since the writer read it (409)."""
+    """Return the error for an object that changed since it was read (409)."""
     return StatusError(
         409,
         "Conflict",
@@ -54,15 +54,15 @@ def conflict(plural: str, name: str) -> StatusError:
 
 
 def invalid(plural: str, name: str, problems: list[str]) -> StatusError:
-    """The object breaks a rule of its kind (422)."""
+    """Return the error for an object that is not valid (422)."""
     return StatusError(422, "Invalid", f'{plural} "{name}" is invalid: ' + "; ".join(problems))
 
 
 def bad_request(message: str) -> StatusError:
-    """The request cannot be read (400)."""
+    """Return the error for a request that cannot be read (400)."""
     return StatusError(400, "BadRequest", message)
 
 
 def forbidden(plural: str, name: str, why: str) -> StatusError:
-    """A policy of the cluster refuses the object (403)."""
+    """Return the error for a request that a policy forbids (403)."""
     return StatusError(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}')

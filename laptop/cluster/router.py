@@ -47,7 +47,7 @@ _CLOSING = 5.0  # seconds that a closed listener waits for its requests
 
 
 class Router:
-    """Routes requests from outside, and between pods, to ready pods.
+    """Router of requests to ready pods, from outside and from other pods.
 
     Args:
         store: objects of the cluster.

@@ -139,7 +139,7 @@ def _mount(mount: dict[str, Any], container: dict[str, Any]) -> Iterator[str]:
     elif path != SCRATCH and not mentions(path, container):
         yield (
             f"volumeMounts: no variable or argument of the container names {path}; nothing can be mounted on this "
-            "machine, so the process must be told the path"
+            "machine, so the process must be given the path"
         )
 
 
