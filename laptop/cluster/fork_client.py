@@ -54,7 +54,7 @@ class ForkClient:
             environment = {**fork_server.ENVIRONMENT, "PATH": os.defpath, "HOME": "/nonexistent"}
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", _PROGRAM),
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 env=environment,
                 cwd="/",
                 start_new_session=True,

@@ -43,6 +43,8 @@ MODULES = {
     "leaves": "import atexit, threading, time\natexit.register(print, 'at exit')\n"
     "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()",
     "chance": "import random, numpy, uuid; print(random.random(), numpy.random.random(), uuid.uuid4())",
+    "unflushed": "import os\nfile = open(os.environ['HOME'] + '/file', 'w')\nfile.write('kept')",
+    "leaks": "import boto3, pandas, duckdb\nclass Last:\n    def __del__(self): print('deleted')\nlast = Last()",
     "slow": "import os, subprocess, time\nprint(os.getpid(), subprocess.Popen(['sleep', '60']).pid)\ntime.sleep(60)",
 }
 
@@ -86,11 +88,17 @@ def test_a_module_of_the_image_is_found_before_any_other_of_its_name(forking: Sm
     assert run(forking, "fork_server") == (0, "the module of the image\n")
 
 
-@pytest.mark.parametrize("module", ["fails", "exits", "says", "kills", "leaves", "no_such_module"])
+@pytest.mark.parametrize("module", ["fails", "exits", "says", "kills", "leaves", "leaks", "no_such_module"])
 def test_a_fork_ends_as_a_new_process_does(forking: SmallCluster, module: str) -> None:
     forked, started = run(forking, module), run(forking, module, **EXEC)
     assert forked[0] == started[0]
     assert forked[1].splitlines()[-1:] == started[1].splitlines()[-1:]
+
+
+def test_a_file_that_a_fork_leaves_open_is_flushed(forking: SmallCluster) -> None:
+    assert run(forking, "unflushed") == (0, "")
+    (file,) = forking.home.glob("cluster/pods-*/default_unflushed-*/file")
+    assert file.read_text() == "kept"
 
 
 def test_forks_share_no_random_numbers(forking: SmallCluster) -> None:

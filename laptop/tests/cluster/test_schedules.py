@@ -40,7 +40,7 @@ def test_what_is_no_schedule_is_refused(schedule: str, zone: str | None) -> None
 def test_a_cron_job_with_a_wrong_schedule_is_refused(cluster: SmallCluster, namespace: str) -> None:
     spec = {"schedule": "every day", "jobTemplate": {"spec": job("x", "print(1)")["spec"]}}
     error = refusal(lambda: cluster.create(CRON_JOB, namespace, {"metadata": {"name": "c"}, "spec": spec}))
-    assert "'every day' is not five cron fields" in error.message
+    assert "'every day' is not a cron schedule: expected five fields" in error.message
 
 
 def test_a_cron_job_makes_a_job_when_its_time_has_come(
