@@ -23,6 +23,7 @@ import psutil
 import yaml
 from filelock import FileLock
 
+from laptop.cluster import FORK_SERVER
 from laptop.supervisor import DESCRIPTION, is_running
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -38,9 +39,6 @@ IDENTITY = (
     *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
 )
 """Variables that identify the caller to AWS."""
-
-FORK_SERVER = "MLOPS_LAPTOP_FORK_SERVER"
-"""Variable that turns the cluster's fork server off if it is `0`."""
 
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
