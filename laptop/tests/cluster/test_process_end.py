@@ -17,7 +17,7 @@ from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.watchdog import Watchdog
 from laptop.kubernetes.client import Client
-from laptop.tests.cluster.small_cluster import job, wait_for
+from laptop.tests.cluster.running_cluster import job, wait_for
 
 # A pod that starts a child of its own and prints both numbers.
 FAMILY = (
@@ -81,7 +81,7 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "its starter dies"])
-def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_home: tuple[Path, str], end: str) -> None:
+def test_no_pod_and_no_child_of_a_pod_survives_the_cluster(account_home: tuple[Path, str], end: str) -> None:
     home, image = account_home
     process = start_cluster(home)
     try:
@@ -100,7 +100,7 @@ def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_hom
         process.wait()
 
 
-def test_a_port_that_is_taken_ends_the_cluster_with_a_code_of_its_own(tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_cluster_with_exit_code_98(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -108,7 +108,7 @@ def test_a_port_that_is_taken_ends_the_cluster_with_a_code_of_its_own(tmp_path: 
         assert process.wait(10) == 98
 
 
-def test_the_watchdog_kills_what_is_in_its_care_and_nothing_that_was_released() -> None:
+def test_the_watchdog_kills_guarded_groups_and_not_released_ones() -> None:
     watchdog = Watchdog()
     kept, released = (subprocess.Popen(["sleep", "30"], start_new_session=True) for _ in range(2))
     try:

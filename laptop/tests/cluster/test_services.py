@@ -7,7 +7,7 @@ import json
 import socket
 
 from laptop.cluster.kinds import JOB, ROLLOUT, SERVICE
-from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, phase, rollout, wait_for
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout, wait_for
 
 ASK = """
 import http.client, json, os, sys
@@ -22,19 +22,19 @@ print(json.dumps({name: os.environ[name] for name in names}))
 """
 
 
-def printed(cluster: SmallCluster, namespace: str, name: str) -> str:
+def printed(cluster: RunningCluster, namespace: str, name: str) -> str:
     (pod,) = cluster.pods_of(namespace, name)
     return cluster.log(namespace, pod["metadata"]["name"])
 
 
-def variables(cluster: SmallCluster, namespace: str, name: str, **pod: object) -> dict[str, str]:
+def variables(cluster: RunningCluster, namespace: str, name: str, **pod: object) -> dict[str, str]:
     cluster.create(JOB, namespace, job(name, VARIABLES, pod=pod))
     cluster.ended(namespace, name)
     found: dict[str, str] = json.loads(printed(cluster, namespace, name))
     return found
 
 
-def test_a_pod_asks_a_service_of_its_namespace_by_its_variables(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pod_reaches_a_service_by_its_variables(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -44,9 +44,7 @@ def test_a_pod_asks_a_service_of_its_namespace_by_its_variables(cluster: SmallCl
     assert (answer["version"], answer["path"], answer["body"]) == ("v1", "/asked", "{}")
 
 
-def test_the_canary_service_leads_to_the_new_pods_alone_whatever_the_weight(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_the_canary_service_reaches_only_the_new_pods(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     steps = [{"setWeight": 1}, {"pause": {}}]
     cluster.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
@@ -60,8 +58,8 @@ def test_the_canary_service_leads_to_the_new_pods_alone_whatever_the_weight(
     assert [answer["version"] for answer in answers] == ["v2"] * 5
 
 
-def test_each_service_has_an_address_by_its_name_and_by_the_name_of_its_port(
-    cluster: SmallCluster, namespace: str
+def test_each_service_has_a_variable_for_its_host_and_for_each_named_port(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     expose(cluster, namespace)
     seen = variables(cluster, namespace, "env")
@@ -69,8 +67,8 @@ def test_each_service_has_an_address_by_its_name_and_by_the_name_of_its_port(
     assert seen["M_STABLE_SERVICE_PORT"] == seen["M_STABLE_SERVICE_PORT_HTTP"] != seen["M_CANARY_SERVICE_PORT"]
 
 
-def test_a_service_without_an_address_or_a_pod_that_wants_none_gets_no_variables(
-    cluster: SmallCluster, namespace: str
+def test_headless_services_and_pods_without_service_links_get_no_variables(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     headless = {"clusterIP": "None", "selector": {"app": "m"}, "ports": [{"port": 80}]}
     cluster.create(SERVICE, namespace, {"metadata": {"name": "headless"}, "spec": headless})
@@ -79,7 +77,7 @@ def test_a_service_without_an_address_or_a_pod_that_wants_none_gets_no_variables
     assert variables(cluster, namespace, "unlinked", enableServiceLinks=False) == {}
 
 
-def test_a_service_of_another_namespace_is_not_named(cluster: SmallCluster, namespace: str) -> None:
+def test_a_service_of_another_namespace_has_no_variables(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     cluster.create(JOB, "default", job(f"env-{namespace}", VARIABLES))
     cluster.ended("default", f"env-{namespace}")
@@ -87,8 +85,8 @@ def test_a_service_of_another_namespace_is_not_named(cluster: SmallCluster, name
     cluster.delete(JOB, "default", f"env-{namespace}")
 
 
-def test_a_service_that_has_no_pods_says_so_and_one_that_is_gone_listens_no_more(
-    cluster: SmallCluster, namespace: str
+def test_a_service_without_pods_answers_503_and_a_deleted_one_stops_listening(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     expose(cluster, namespace)
     port = int(variables(cluster, namespace, "env")["M_STABLE_SERVICE_PORT"])

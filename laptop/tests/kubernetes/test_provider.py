@@ -15,7 +15,7 @@ from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import UNKNOWN, Properties
 from laptop.kubernetes.provider import KubernetesProvider
-from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, new_namespace, phase, rollout
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout
 from pipelines.declarations.errors import MlopsError
 
 CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
@@ -27,21 +27,21 @@ ROLLOUT_TYPE = "kubernetes:argoproj.io/v1alpha1:Rollout"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCluster]:
-    running = SmallCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    running = RunningCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
     yield running
     running.close()
 
 
 @pytest.fixture
-def namespace(cluster: SmallCluster) -> Iterator[str]:
+def namespace(cluster: RunningCluster) -> Iterator[str]:
     name = new_namespace(cluster, f"test-{uuid.uuid4().hex[:8]}")
     yield name
     cluster.delete(NAMESPACE, "", name)
 
 
 @pytest.fixture
-def provider(cluster: SmallCluster) -> KubernetesProvider:
+def provider(cluster: RunningCluster) -> KubernetesProvider:
     return KubernetesProvider(cluster.home / "kubeconfig", ready_within=5, gone_within=10)
 
 
@@ -60,7 +60,7 @@ def test_it_is_a_provider(provider: KubernetesProvider) -> None:
 
 
 def test_a_resource_is_created_read_updated_and_deleted(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     old, made = apply(provider, CONFIG_MAP_TYPE, config_map(namespace, x="1", y="1"))
     assert made.id == f"{namespace}/a"
@@ -91,7 +91,7 @@ def test_a_resource_without_a_namespace_goes_to_the_default_one(provider: Kubern
     assert "data" not in checked
 
 
-def test_a_namespace_is_gone_only_when_all_in_it_is(provider: KubernetesProvider, cluster: SmallCluster) -> None:
+def test_a_namespace_is_gone_only_when_all_in_it_is(provider: KubernetesProvider, cluster: RunningCluster) -> None:
     _, made = apply(provider, NAMESPACE_TYPE, {"metadata": {"name": "going"}})
     cluster.create(JOB, "going", job("a", "import time; time.sleep(60)"))
     provider.delete("urn", NAMESPACE_TYPE, made.id, {}, {})
@@ -182,7 +182,7 @@ def test_a_change_of_what_cannot_change_forces_a_replacement(
 
 
 def test_an_update_leaves_alone_what_the_rollout_controller_has_set(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
@@ -196,7 +196,7 @@ def test_an_update_leaves_alone_what_the_rollout_controller_has_set(
 
 
 def test_a_job_is_waited_for_and_its_failure_is_the_updates(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     good, bad = job("good", "print(1)"), job("bad", "raise SystemExit(7)")
     for manifest in (good, bad):
@@ -217,7 +217,9 @@ def test_an_ingress_has_its_address_when_it_is_created(provider: KubernetesProvi
     assert address["ports"][0]["port"] > 1024
 
 
-def test_a_service_is_waited_for_as_pulumi_does_unless_it_asks_not_to_be(cluster: SmallCluster, namespace: str) -> None:
+def test_a_service_is_waited_for_as_pulumi_does_unless_it_asks_not_to_be(
+    cluster: RunningCluster, namespace: str
+) -> None:
     hasty = KubernetesProvider(cluster.home / "kubeconfig", ready_within=0.2)
     inputs = {
         "metadata": {"name": "s", "namespace": namespace},
@@ -231,7 +233,7 @@ def test_a_service_is_waited_for_as_pulumi_does_unless_it_asks_not_to_be(cluster
 
 
 def test_a_rollout_is_not_waited_for_because_pulumi_does_not_know_it(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     manifest = rollout("v1", [])
     manifest["metadata"]["namespace"] = namespace
@@ -242,7 +244,7 @@ def test_a_rollout_is_not_waited_for_because_pulumi_does_not_know_it(
 
 
 def test_what_controllers_set_beside_a_program_is_no_drift_and_what_somebody_changes_is(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     """An Ingress whose weights Argo writes, while the router reports its address."""
     rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "m-stable"}}}]}}
@@ -282,7 +284,9 @@ def test_no_cluster_is_an_error_for_people(tmp_path: Path) -> None:
     assert "mlops laptop start" in error.value.fix
 
 
-def test_several_threads_use_one_provider(provider: KubernetesProvider, cluster: SmallCluster, namespace: str) -> None:
+def test_several_threads_use_one_provider(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
+) -> None:
     barrier = threading.Barrier(8)
 
     def one(number: int) -> str:

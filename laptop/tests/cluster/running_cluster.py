@@ -1,4 +1,4 @@
-"""A small cluster in a thread of the test process, and the words in which the tests speak to it."""
+"""A cluster in a thread of the test process, and the words in which the tests speak to it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class KnownImages:
         return self.files
 
 
-class SmallCluster:
+class RunningCluster:
     """A running cluster, spoken to over its API."""
 
     def __init__(self, folder: Path, *, time_scale: float, fork_server: bool = False) -> None:
@@ -223,7 +223,7 @@ def rollout(version: str, steps: list[dict[str, Any]], *, replicas: int = 2, **m
     return {"metadata": {"name": "m"}, "spec": spec}
 
 
-def expose(cluster: SmallCluster, namespace: str) -> str:
+def expose(cluster: RunningCluster, namespace: str) -> str:
     """Makes the Services and the Ingress of a rollout; gives the Ingress's base URL."""
     for name in ("m-stable", "m-canary"):
         ports = [{"name": "http", "port": 80, "targetPort": "http"}]
@@ -236,7 +236,7 @@ def expose(cluster: SmallCluster, namespace: str) -> str:
     return cluster.address(namespace, "m")
 
 
-def phase(cluster: SmallCluster, namespace: str, wanted: str, step: int | None = None) -> dict[str, Any]:
+def phase(cluster: RunningCluster, namespace: str, wanted: str, step: int | None = None) -> dict[str, Any]:
     """The rollout's status once it is in a phase, at a step, with its newest specification seen."""
 
     def there(found: dict[str, Any]) -> bool:
@@ -248,6 +248,6 @@ def phase(cluster: SmallCluster, namespace: str, wanted: str, step: int | None =
     return status
 
 
-def new_namespace(cluster: SmallCluster, name: str, labels: dict[str, str] | None = None) -> str:
+def new_namespace(cluster: RunningCluster, name: str, labels: dict[str, str] | None = None) -> str:
     cluster.create(NAMESPACE, "", {"metadata": {"name": name, "labels": labels or {}}})
     return name

@@ -19,7 +19,7 @@ from laptop.cluster.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
 )
-from laptop.tests.cluster.small_cluster import IMAGE, SmallCluster, new_namespace
+from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, new_namespace
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import bundles
 from tests.aws import EmulatedAccount, emulated_account, make_environment
@@ -84,7 +84,7 @@ def released(descriptor: EnvironmentDescriptor, seed: int) -> str:
 class Stage:
     """The endpoint of the program in a namespace of the small cluster, with a model server of this test's."""
 
-    def __init__(self, cluster: SmallCluster, graph: Recording, environment: dict[str, str]) -> None:
+    def __init__(self, cluster: RunningCluster, graph: Recording, environment: dict[str, str]) -> None:
         self.cluster = cluster
         self.namespace = new_namespace(cluster, f"trial-{uuid.uuid4().hex[:8]}")
         self._manifests = {
@@ -155,7 +155,7 @@ def _whole(number: str) -> int | float:
 
 @pytest.fixture(scope="module")
 def stage(
-    cluster: SmallCluster, graphs: dict[str, Recording], account: EmulatedAccount, descriptor: EnvironmentDescriptor
+    cluster: RunningCluster, graphs: dict[str, Recording], account: EmulatedAccount, descriptor: EnvironmentDescriptor
 ) -> Iterator[Stage]:
     (cluster.root / "server.py").write_text(SERVER)
     environment = {**account.environ(), "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": descriptor.model_dump_json()}
@@ -172,7 +172,7 @@ def trusted(stage: Stage, descriptor: EnvironmentDescriptor) -> str:
     return digest
 
 
-def test_a_release_that_answers_rightly_goes_on_to_take_all_of_the_traffic(
+def test_a_release_with_correct_answers_takes_all_traffic(
     stage: Stage, trusted: str, descriptor: EnvironmentDescriptor
 ) -> None:
     digest = released(descriptor, 2)
@@ -191,7 +191,7 @@ def test_a_release_that_answers_rightly_goes_on_to_take_all_of_the_traffic(
     ],
     ids=["predicts wrong", "serves another bundle", "cannot be asked"],
 )
-def test_a_release_that_is_wrong_or_cannot_be_asked_gives_its_traffic_back(
+def test_a_wrong_or_unreachable_release_loses_its_traffic(
     stage: Stage,
     trusted: str,
     descriptor: EnvironmentDescriptor,

@@ -17,7 +17,7 @@ from laptop.aws.pod_identity import Association, associate
 from laptop.cluster.image_source import EcrImageSource, MissingImageError
 from laptop.cluster.kinds import JOB, NAMESPACE, SERVICE_ACCOUNT
 from laptop.cluster.node_account import NodeAccount
-from laptop.tests.cluster.small_cluster import SmallCluster, job, new_namespace, wait_for
+from laptop.tests.cluster.running_cluster import RunningCluster, job, new_namespace, wait_for
 
 PODS = "pods.eks.amazonaws.com"
 LONG = "import time; time.sleep(30)"
@@ -33,14 +33,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def joined(home: Path) -> Iterator[SmallCluster]:
-    running = SmallCluster(home.parent, time_scale=0.1)
+def joined(home: Path) -> Iterator[RunningCluster]:
+    running = RunningCluster(home.parent, time_scale=0.1)
     yield running
     running.close()
 
 
 @pytest.fixture
-def space(joined: SmallCluster) -> Iterator[str]:
+def space(joined: RunningCluster) -> Iterator[str]:
     name = new_namespace(joined, f"id-{uuid.uuid4().hex[:8]}")
     joined.create(SERVICE_ACCOUNT, name, {"metadata": {"name": "trainer"}})
     yield name
@@ -59,7 +59,7 @@ def make_role(home: Path, name: str, trusts: str) -> str:
     return str(role["Role"]["Arn"])
 
 
-def start(joined: SmallCluster, space: str, code: str = LONG, name: str = "j") -> dict[str, str]:
+def start(joined: RunningCluster, space: str, code: str = LONG, name: str = "j") -> dict[str, str]:
     """Runs a pod as the service account `trainer`; the variables it was given, from its own mouth."""
     printing = "import os, json; print(json.dumps(dict(os.environ)), flush=True); "
     joined.create(JOB, space, job(name, printing + code, pod={"serviceAccountName": "trainer"}))
@@ -79,7 +79,7 @@ def ask(url: str, token: str | None) -> tuple[int, dict[str, Any]]:
 
 
 def test_a_pod_gets_the_credentials_of_the_role_of_its_service_account(
-    home: Path, joined: SmallCluster, space: str
+    home: Path, joined: RunningCluster, space: str
 ) -> None:
     role = make_role(home, f"train-{space}", PODS)
     associate(home / "aws", "mlops-dev", Association("a-1", space, "trainer", role))
@@ -91,7 +91,7 @@ def test_a_pod_gets_the_credentials_of_the_role_of_its_service_account(
     assert f":assumed-role/train-{space}/eks-mlops-dev-" in arn
 
 
-def test_a_pod_without_an_association_gets_nothing(joined: SmallCluster, space: str) -> None:
+def test_a_pod_without_an_association_gets_nothing(joined: RunningCluster, space: str) -> None:
     seen = start(joined, space)
     token = Path(seen["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"])
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
@@ -99,7 +99,7 @@ def test_a_pod_without_an_association_gets_nothing(joined: SmallCluster, space: 
     assert (status, said["message"]) == (403, f"service account {space}/trainer has no pod identity association")
 
 
-def test_a_role_that_does_not_trust_pods_is_refused(home: Path, joined: SmallCluster, space: str) -> None:
+def test_a_role_that_does_not_trust_pods_is_refused(home: Path, joined: RunningCluster, space: str) -> None:
     role = make_role(home, f"lambda-{space}", "lambda.amazonaws.com")
     associate(home / "aws", "mlops-dev", Association("a-2", space, "trainer", role))
     seen = start(joined, space)
@@ -110,13 +110,13 @@ def test_a_role_that_does_not_trust_pods_is_refused(home: Path, joined: SmallClu
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong"])
-def test_a_wrong_token_is_refused(joined: SmallCluster, space: str, token: str | None) -> None:
+def test_a_wrong_token_is_refused(joined: RunningCluster, space: str, token: str | None) -> None:
     seen = start(joined, space)
     status, _ = ask(seen["AWS_CONTAINER_CREDENTIALS_FULL_URI"], token)
     assert status == 401
 
 
-def test_the_token_of_a_pod_that_is_gone_is_worth_nothing(home: Path, joined: SmallCluster, space: str) -> None:
+def test_the_token_of_a_deleted_pod_is_refused(home: Path, joined: RunningCluster, space: str) -> None:
     role = make_role(home, f"gone-{space}", PODS)
     associate(home / "aws", "mlops-dev", Association("a-3", space, "trainer", role))
     seen = start(joined, space)
@@ -131,7 +131,7 @@ def test_the_token_of_a_pod_that_is_gone_is_worth_nothing(home: Path, joined: Sm
     assert not token.exists()
 
 
-def test_credentials_are_renewed_before_they_end(home: Path, joined: SmallCluster, space: str) -> None:
+def test_credentials_are_renewed_before_they_expire(home: Path, joined: RunningCluster, space: str) -> None:
     role = make_role(home, f"renew-{space}", PODS)
     associate(home / "aws", "mlops-dev", Association("a-4", space, "trainer", role))
     seen = start(joined, space)
@@ -147,7 +147,7 @@ def test_credentials_are_renewed_before_they_end(home: Path, joined: SmallCluste
     assert ask(url, secret)[1]["AccessKeyId"] != first["AccessKeyId"]
 
 
-def test_an_image_is_there_once_it_was_pushed_to_the_accounts_registry(home: Path) -> None:
+def test_an_image_is_available_once_it_is_pushed_to_ecr(home: Path) -> None:
     import asyncio
 
     images = EcrImageSource(NodeAccount(home), home / "aws")
@@ -178,9 +178,7 @@ def test_an_image_is_there_once_it_was_pushed_to_the_accounts_registry(home: Pat
     assert "does not exist" in gone or "not found" in gone
 
 
-def test_the_cluster_asks_the_account_with_its_own_files_whatever_the_operators_environment_says(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cluster_ignores_the_operators_aws_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ACCESS_KEY_ID": "AKIAOPERATOR",
         "AWS_SECRET_ACCESS_KEY": "x",
