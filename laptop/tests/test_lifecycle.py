@@ -28,7 +28,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def _caller(environ: dict[str, str]) -> str:
-    """Who AWS takes a process for that has these variables and no other of AWS."""
+    """Return the identity of a process that has these AWS variables and no others."""
     program = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = subprocess.run(
@@ -62,11 +62,11 @@ def test_it_starts_once_reports_its_status_and_stops_without_a_trace(home: Path,
     assert packages["kubernetes"].read("kubernetes:core/v1:Namespace", "default", {}, {})
     assert _caller(started.environ()).endswith(":user/operator")
 
-    said = lifecycle.status(home)
-    assert said.healthy
-    assert said.laptop is not None
+    status = lifecycle.status(home)
+    assert status.healthy
+    assert status.laptop is not None
     for what in ("running", started.aws_endpoint, started.kubernetes_endpoint, "Time scale 0.5", "Stacks     none"):
-        assert what in str(said)
+        assert what in str(status)
 
     with pytest.raises(MlopsError, match=r"runs already: expected the time scale 1\.0, found 0\.5"):
         lifecycle.start(home, tmp_path)
@@ -123,8 +123,8 @@ def test_an_attached_laptop_ends_with_the_process_that_started_it(home: Path, tm
     )
     starter = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert starter.stdout is not None
-    with starter.stdout as said:
-        assert said.readline() == b"up\n"
+    with starter.stdout as output:
+        assert output.readline() == b"up\n"
     pids = json.loads((home / "target.json").read_text())["pids"]
     starter.kill()
     starter.wait()

@@ -1,4 +1,4 @@
-"""A cluster in a thread of the test process, and the words in which the tests speak to it."""
+"""Cluster in a thread of the test process, and functions that create and read its objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from laptop.kubernetes.client import ApiError, Client
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serving@sha256:" + "a" * 64
 
-# A server that says which version it is; `/slow` answers after a while, `/die` ends it without an answer.
+# Server that answers its version; `/slow` answers after a delay, `/die` ends it without an answer.
 APP = """
 import asyncio, json, os, signal, sys
 
@@ -39,8 +39,8 @@ async def serve(reader, writer):
                 await asyncio.sleep(0.3)
             if path == "/die":
                 os._exit(3)
-            said = {"version": VERSION, "pid": os.getpid(), "path": path, "headers": headers, "body": body.decode()}
-            answer = json.dumps(said).encode()
+            facts = {"version": VERSION, "pid": os.getpid(), "path": path, "headers": headers, "body": body.decode()}
+            answer = json.dumps(facts).encode()
             body = b"" if line.startswith(b"HEAD") else answer
             writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(answer) + body)
             await writer.drain()
@@ -60,7 +60,7 @@ asyncio.run(main())
 
 
 class KnownImages:
-    """ImageSource that a test says are there, with the same files in each."""
+    """Image source with images that a test names, all with the same files."""
 
     def __init__(self, files: Path) -> None:
         self.known = {IMAGE}
@@ -73,7 +73,7 @@ class KnownImages:
 
 
 class RunningCluster:
-    """A running cluster, spoken to over its API."""
+    """Running cluster, reached by its API."""
 
     def __init__(self, folder: Path, *, time_scale: float, fork_server: bool = False) -> None:
         self.home = folder / "home"
@@ -123,11 +123,11 @@ class RunningCluster:
         until: Callable[[dict[str, Any]], Any],
         seconds: float = 15.0,
     ) -> dict[str, Any]:
-        """The object once `until` holds for it."""
+        """Return the object once `until` holds for it."""
         return wait_for(lambda: (found := self.get(kind, namespace, name)) and until(found) and found, seconds)
 
     def ended(self, namespace: str, name: str) -> dict[str, Any]:
-        """The condition by which a Job ended."""
+        """Return the condition by which a Job ended."""
         job = self.wait(JOB, namespace, name, lambda found: ending(found))
         return ending(job) or {}
 
@@ -147,14 +147,14 @@ class RunningCluster:
         return answer
 
     def address(self, namespace: str, ingress: str) -> str:
-        """The base URL of an Ingress."""
+        """Return the base URL of an Ingress."""
         found = self.wait(INGRESS, namespace, ingress, lambda obj: (obj.get("status") or {}).get("loadBalancer"))
         balancer = found["status"]["loadBalancer"]["ingress"][0]
         return f"http://{balancer['ip']}:{balancer['ports'][0]['port']}"
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """What `condition` gives once it is true."""
+    """Return the result of `condition` once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -170,7 +170,7 @@ def ending(job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def refusal(action: Callable[[], Any]) -> ApiError:
-    """The error with which the API refuses."""
+    """Return the error with which the API refuses an action."""
     try:
         action()
     except ApiError as error:
@@ -179,7 +179,7 @@ def refusal(action: Callable[[], Any]) -> ApiError:
 
 
 def job(name: str, code: str, *, pod: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    """A Job that runs a piece of Python."""
+    """Return a Job that runs Python code."""
     container: dict[str, Any] = {"name": "main", "image": IMAGE, "command": ["python", "-c", code]}
     container |= (pod or {}).pop("container", {})
     template = {"spec": {"restartPolicy": "Never", "containers": [container], **(pod or {})}}
@@ -224,7 +224,7 @@ def rollout(version: str, steps: list[dict[str, Any]], *, replicas: int = 2, **m
 
 
 def expose(cluster: RunningCluster, namespace: str) -> str:
-    """Makes the Services and the Ingress of a rollout; gives the Ingress's base URL."""
+    """Create the Services and the Ingress of a rollout, and return the base URL of the Ingress."""
     for name in ("m-stable", "m-canary"):
         ports = [{"name": "http", "port": 80, "targetPort": "http"}]
         cluster.create(
@@ -237,7 +237,7 @@ def expose(cluster: RunningCluster, namespace: str) -> str:
 
 
 def phase(cluster: RunningCluster, namespace: str, wanted: str, step: int | None = None) -> dict[str, Any]:
-    """The rollout's status once it is in a phase, at a step, with its newest specification seen."""
+    """Return the rollout's status once it is in a phase, at a step, with its newest specification observed."""
 
     def there(found: dict[str, Any]) -> bool:
         status = found.get("status") or {}

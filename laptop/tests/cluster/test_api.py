@@ -96,7 +96,7 @@ def test_an_unknown_field_is_refused_with_its_path_and_the_known_fields(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"replicas": "two"}, "spec.replicas"),
         ({"replica": 2}, 'unknown field "replica"'),
@@ -104,13 +104,13 @@ def test_an_unknown_field_is_refused_with_its_path_and_the_known_fields(
     ],
 )
 def test_a_rollout_that_the_cluster_cannot_run_is_refused(
-    cluster: RunningCluster, namespace: str, change: dict[str, Any], said: str
+    cluster: RunningCluster, namespace: str, change: dict[str, Any], expected: str
 ) -> None:
     manifest = rollout("v1", [])
     manifest["spec"] |= change
     error = refusal(lambda: cluster.create(ROLLOUT, namespace, manifest))
     assert error.code in (400, 422)
-    assert said in error.message
+    assert expected in error.message
 
 
 ON_EXIT_1 = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
@@ -118,7 +118,7 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "expected"),
     [
         (job("x", "", pod={"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "'a' is a hostPath"),
         (
@@ -146,13 +146,13 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
     ],
 )
 def test_a_workload_that_the_cluster_cannot_run_is_refused(
-    cluster: RunningCluster, namespace: str, manifest: dict[str, Any], said: str
+    cluster: RunningCluster, namespace: str, manifest: dict[str, Any], expected: str
 ) -> None:
     pod = manifest["spec"]["template"]["spec"]
     pod["containers"] = [{k: v for k, v in container.items() if v is not None} for container in pod["containers"]]
     error = refusal(lambda: cluster.create(JOB, namespace, manifest))
     assert error.code == 422
-    assert said in error.message
+    assert expected in error.message
     assert "a limit of the laptop" in error.message
 
 

@@ -1,4 +1,4 @@
-"""What the exit code of a pod means for its Job."""
+"""Effect of a pod's exit code on its Job."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from laptop.cluster.watchdog import Watchdog
 from laptop.kubernetes.client import Client
 from laptop.tests.cluster.running_cluster import job, wait_for
 
-# A pod that starts a child of its own and prints both numbers.
+# Pod that starts a child and prints both process ids.
 FAMILY = (
     "import subprocess, os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "child = subprocess.Popen(['sleep', '60']); print(os.getpid(), child.pid, flush=True); time.sleep(60)"
@@ -28,7 +28,7 @@ FAMILY = (
 
 @pytest.fixture(scope="module")
 def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A home with an account, and an image in it."""
+    """Folder of a laptop with an account that holds one image."""
     home = tmp_path_factory.mktemp("ends")
     account = aws.start(home / "aws")
     ecr = NodeAccount(home).client("ecr")
@@ -71,7 +71,7 @@ def start_family(home: Path, image: str) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent to notice does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

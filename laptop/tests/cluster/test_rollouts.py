@@ -33,7 +33,7 @@ def ask(url: str, path: str = "/") -> dict[str, Any]:
 
 
 def shares(url: str, requests: int = 100) -> Counter[str]:
-    """Which version answered how many of so many requests."""
+    """Return how many of a number of requests each version answered."""
     return Counter(ask(url)["version"] for _ in range(requests))
 
 
@@ -51,7 +51,7 @@ def running_pods(cluster: RunningCluster, namespace: str) -> int:
 
 @contextmanager
 def load(url: str, clients: int = 4) -> Iterator[list[str]]:
-    """Sends requests all the while; the outcome of each: the version that answered, or what went wrong."""
+    """Send requests until the block ends, and collect the version or the error of each."""
     outcomes: list[str] = []
     over = threading.Event()
 
@@ -290,7 +290,7 @@ def test_a_rollout_reports_a_missing_service_and_continues_once_it_exists(
 
 
 def check(namespace: str, code: str) -> dict[str, Any]:
-    """An AnalysisTemplate that asks by a Job."""
+    """Return an AnalysisTemplate with a Job."""
     container = {"name": "check", "image": IMAGE, "command": ["python", "-c", code, "{{args.hash}}", "{{args.bound}}"]}
     spec = {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
     return {

@@ -69,7 +69,7 @@ def test_hop_by_hop_headers_are_not_passed_on(url: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 600_000])
 def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
-    """A connection that cannot be made has sent nothing, so the next pod is tried, with the body whole."""
+    """A failed connection has sent nothing, so the next pod gets the whole request."""
 
     async def lengths() -> list[int]:
         async def answer(request: web.BaseRequest) -> web.Response:

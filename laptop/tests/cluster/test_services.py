@@ -1,4 +1,4 @@
-"""How pods find the Services of their namespace: by the variables of Kubernetes."""
+"""Service link variables of pods."""
 
 from __future__ import annotations
 
