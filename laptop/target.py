@@ -15,20 +15,20 @@ from pipelines.targets import Finding, Operation, Target
 
 
 class LaptopTarget(Target):
-    """This machine: an emulated AWS account and a small cluster (`mlops laptop start`)."""
+    """The laptop: AWS, Kubernetes and the Pulumi engine on 127.0.0.1 (`mlops laptop start`)."""
 
     name = "laptop"
 
     @property
     def home(self) -> Path:
-        """Where the local target keeps its files."""
+        """Folder of the laptop's files."""
         return home(self.project)
 
     def connect(self) -> None:
         from laptop.lifecycle import IDENTITY, find
 
         environ = find(self.home).environ_of_caller()
-        for name in IDENTITY:  # somebody's real account is none of the local target's business
+        for name in IDENTITY:  # the laptop never uses the identity of a real account
             os.environ.pop(name, None)
         os.environ.update(environ)
 
@@ -47,7 +47,7 @@ class LaptopTarget(Target):
         return dict(stack_outputs(self.home, environment) or {})
 
     def reach_cluster(self, environment: str) -> None:
-        self.project.stack(environment)  # one cluster holds every environment, and `connect` has reached it
+        self.project.stack(environment)  # one cluster serves every environment, and `connect` has reached it
 
     def drift(self, environment: str) -> list[str]:
         from laptop.stack_operations import find_drift
@@ -72,6 +72,6 @@ def _import_the_engine() -> None:
 
 
 def home(project: Project) -> Path:
-    """Where the local target keeps its files: `MLOPS_HOME`, or `.mlops/laptop` in the project."""
+    """Return the folder of the laptop's files: `MLOPS_HOME`, or `.mlops/laptop` in the project."""
     named = os.environ.get("MLOPS_HOME")
     return Path(named) if named else project.root / ".mlops" / "laptop"

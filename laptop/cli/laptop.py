@@ -24,12 +24,15 @@ def laptop() -> None:
     show_default=True,
     help="Rollout pauses last this share of what they declare.",
 )
-def start(time_scale: float) -> None:
+@click.option(
+    "--fork-server/--no-fork-server", default=True, help="Fork Python pods instead of starting a new Python for each."
+)
+def start(time_scale: float, fork_server: bool) -> None:
     """Start it, and leave it running."""
     from laptop import lifecycle
 
     project = Project.find()
-    running = lifecycle.start(home(project), project.root, time_scale=time_scale)
+    running = lifecycle.start(home(project), project.root, time_scale=time_scale, fork_server=fork_server)
     click.echo(f"AWS        {running.aws_endpoint}")
     click.echo(f"Kubernetes {running.kubernetes_endpoint}")
     click.echo('Point other tools at it with: eval "$(mlops laptop env)"')

@@ -12,8 +12,8 @@ from typing import Any
 
 from infra.policies.graph import UNKNOWN
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
+from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.pod_security import ENFORCE, violations
-from laptop.cluster.schemas import problems
 from laptop.cluster.supported import NOT_ACTED_UPON, unsupported
 from laptop.cluster.templates import pod_spec_of
 from laptop.engine.paths import changed_paths, write_path

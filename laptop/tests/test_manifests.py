@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from laptop.cluster.kinds import kind_of
-from laptop.cluster.schemas import problems
+from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.supported import unsupported
 from tests.infra.recording import Recording
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,9 @@ class Client:
                 try:
                     config = yaml.safe_load(self._kubeconfig.read_text())
                     context = _named(config["contexts"], config["current-context"])["context"]
-                    server = _named(config["clusters"], context["cluster"])["cluster"]["server"]
+                    cluster = _named(config["clusters"], context["cluster"])["cluster"]
+                    server = cluster["server"]
+                    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
                     token = _named(config["users"], context["user"])["user"]["token"]
                 except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
                     raise MlopsError(
@@ -94,6 +98,7 @@ class Client:
                     maxsize=16,
                     timeout=_TIMEOUT,
                     retries=_NO_RETRIES,
+                    ssl_context=ssl.create_default_context(cadata=authority),
                     headers={"Authorization": f"Bearer {token}"},
                 )
             return self._pool

@@ -16,7 +16,7 @@ from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties
 from laptop.kubernetes.kubernetes_provider import KubernetesProvider
-from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, new_namespace, phase, rollout
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout
 from pipelines.declarations.errors import MlopsError
 
 CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
@@ -28,21 +28,21 @@ ROLLOUT_TYPE = "kubernetes:argoproj.io/v1alpha1:Rollout"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCluster]:
-    running = SmallCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    running = RunningCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
     yield running
     running.close()
 
 
 @pytest.fixture
-def namespace(cluster: SmallCluster) -> Iterator[str]:
+def namespace(cluster: RunningCluster) -> Iterator[str]:
     name = new_namespace(cluster, f"test-{uuid.uuid4().hex[:8]}")
     yield name
     cluster.delete(NAMESPACE, "", name)
 
 
 @pytest.fixture
-def provider(cluster: SmallCluster) -> KubernetesProvider:
+def provider(cluster: RunningCluster) -> KubernetesProvider:
     return KubernetesProvider(cluster.home / "kubeconfig", ready_within=5, gone_within=10)
 
 
@@ -61,7 +61,7 @@ def test_the_provider_implements_the_protocol(provider: KubernetesProvider) -> N
 
 
 def test_a_resource_is_created_read_updated_and_deleted(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     old, made = apply(provider, CONFIG_MAP_TYPE, config_map(namespace, x="1", y="1"))
     assert made.id == f"{namespace}/a"
@@ -95,7 +95,7 @@ def test_a_resource_without_a_namespace_goes_to_the_default_one(provider: Kubern
     assert "data" not in checked
 
 
-def test_a_namespace_is_gone_only_after_its_objects(provider: KubernetesProvider, cluster: SmallCluster) -> None:
+def test_a_namespace_is_gone_only_after_its_objects(provider: KubernetesProvider, cluster: RunningCluster) -> None:
     _, made = apply(provider, NAMESPACE_TYPE, {"metadata": {"name": "going"}})
     cluster.create(JOB, "going", job("a", "import time; time.sleep(60)"))
     provider.delete(ResourceCall(NAMESPACE_TYPE, {}, "urn", made.id))
@@ -199,7 +199,7 @@ def test_a_change_of_an_immutable_field_forces_a_replacement(
 
 
 def test_an_update_keeps_the_fields_of_the_rollout_controller(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
@@ -213,7 +213,7 @@ def test_an_update_keeps_the_fields_of_the_rollout_controller(
 
 
 def test_a_create_waits_for_its_job_and_fails_with_it(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     good, bad = job("good", "print(1)"), job("bad", "raise SystemExit(7)")
     for manifest in (good, bad):
@@ -234,7 +234,7 @@ def test_an_ingress_has_its_address_when_it_is_created(provider: KubernetesProvi
     assert address["ports"][0]["port"] > 1024
 
 
-def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: SmallCluster, namespace: str) -> None:
+def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: RunningCluster, namespace: str) -> None:
     hasty = KubernetesProvider(cluster.home / "kubeconfig", ready_within=0.2)
     inputs = {
         "metadata": {"name": "s", "namespace": namespace},
@@ -248,7 +248,7 @@ def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: SmallCluster, 
 
 
 def test_a_create_does_not_wait_for_a_rollout_because_pulumi_does_not(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     manifest = rollout("v1", [])
     manifest["metadata"]["namespace"] = namespace
@@ -259,7 +259,7 @@ def test_a_create_does_not_wait_for_a_rollout_because_pulumi_does_not(
 
 
 def test_fields_of_controllers_are_not_drift_but_changes_of_a_person_are(
-    provider: KubernetesProvider, cluster: SmallCluster, namespace: str
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
 ) -> None:
     """An Ingress whose weights Argo writes, while the router reports its address."""
     rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "m-stable"}}}]}}
@@ -302,7 +302,9 @@ def test_a_missing_kubeconfig_is_reported_with_a_fix(tmp_path: Path) -> None:
     assert "mlops laptop start" in error.value.fix
 
 
-def test_several_threads_use_one_provider(provider: KubernetesProvider, cluster: SmallCluster, namespace: str) -> None:
+def test_several_threads_use_one_provider(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str
+) -> None:
     barrier = threading.Barrier(8)
 
     def one(number: int) -> str:

@@ -96,7 +96,7 @@ def test_a_contract_may_go_only_after_its_consumers_were_told(tmp_path: Path) ->
 def test_without_a_running_local_target_a_command_says_how_to_start_it(verb: str, tmp_path: Path) -> None:
     done = run(verb, "--env", "dev", MLOPS_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert "no local target is running" in done.stderr
+    assert "the laptop is not running" in done.stderr
     assert "mlops laptop start" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""A release on trial: the endpoint as the program declares it, asked between its steps by the real check."""
+"""Canary check of a release: the endpoint as the Pulumi program declares it, and the product's own check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from laptop.cluster.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
 )
-from laptop.tests.cluster.small_cluster import IMAGE, SmallCluster, new_namespace
+from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, new_namespace
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import bundles
 from tests.aws import EmulatedAccount, emulated_account, make_environment
@@ -28,7 +28,7 @@ from tests.pipelines.serving.bundles import ROW, MadeBundle, linear_bundle
 
 MODEL = "diabetes-progression"
 
-# Answers as a model server does; the third argument is what it adds to the right prediction, the fourth its status.
+# Model server; the third argument is added to the correct prediction, the fourth is the status.
 SERVER = """
 import asyncio, json, os, sys
 
@@ -43,12 +43,12 @@ async def serve(reader, writer):
     body, status = await reader.readexactly(length), 200
     if path.endswith("/infer"):
         data, status = json.loads(body)["inputs"][0]["data"], STATUS
-        said = [data[start] + data[start + 2] + ERROR for start in range(0, len(data), 10)]
-        output = {"name": "variable", "datatype": "FP32", "shape": [len(said), 1], "data": said}
-        said = {"model_version": DIGEST, "outputs": [output]}
+        predictions = [data[start] + data[start + 2] + ERROR for start in range(0, len(data), 10)]
+        output = {"name": "variable", "datatype": "FP32", "shape": [len(predictions), 1], "data": predictions}
+        answer = {"model_version": DIGEST, "outputs": [output]}
     else:
-        said = {"name": MODEL, "versions": [DIGEST]}
-    content = json.dumps(said).encode()
+        answer = {"name": MODEL, "versions": [DIGEST]}
+    content = json.dumps(answer).encode()
     writer.write(b"HTTP/1.1 %d -\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n" % (status, len(content)))
     writer.write(content)
     await writer.drain()
@@ -75,16 +75,16 @@ def descriptor(account: EmulatedAccount) -> EnvironmentDescriptor:
 
 
 def released(descriptor: EnvironmentDescriptor, seed: int) -> str:
-    """A bundle in the registry, and its digest."""
+    """Return the digest of a bundle in the registry."""
     made: MadeBundle = linear_bundle()
     manifest = made.manifest.model_copy(update={"model": MODEL, "seed": seed})
     return bundles.push(descriptor, manifest, made.files)
 
 
 class Stage:
-    """The endpoint of the program in a namespace of the small cluster, with a model server of this test's."""
+    """Endpoint of the program in a namespace of the cluster, with this test's model server."""
 
-    def __init__(self, cluster: SmallCluster, graph: Recording, environment: dict[str, str]) -> None:
+    def __init__(self, cluster: RunningCluster, graph: Recording, environment: dict[str, str]) -> None:
         self.cluster = cluster
         self.namespace = new_namespace(cluster, f"trial-{uuid.uuid4().hex[:8]}")
         self._manifests = {
@@ -116,7 +116,7 @@ class Stage:
         container |= {"image": IMAGE, "command": command, "env": list(known.values())}
 
     def release(self, bundle: str, *, error: float = 0.0, serves: str = "", status: int = 200) -> dict[str, Any]:
-        """Lets the rollout serve a bundle, by a server that errs so much; its status once it is settled or given up."""
+        """Roll out a bundle with a server of a given error, and return the status once it is promoted or aborted."""
         manifest = json.loads(json.dumps(self._here(self._manifests["Rollout"])).replace(BUNDLE, bundle))
         pod, canary = manifest["spec"]["template"]["spec"], manifest["spec"]["strategy"]["canary"]
         self._run(pod, ["python", "-S", "server.py", MODEL, serves or bundle, str(error), str(status)], {})
@@ -129,22 +129,22 @@ class Stage:
             self.cluster.client.send("PUT", ROLLOUT.path(self.namespace, MODEL), manifest)
 
         def over(found: dict[str, Any]) -> bool:
-            said = found.get("status") or {}
-            seen = said.get("observedGeneration") == str(found["metadata"]["generation"])
-            return seen and said.get("phase") in ("Healthy", "Degraded")
+            status = found.get("status") or {}
+            seen = status.get("observedGeneration") == str(found["metadata"]["generation"])
+            return seen and status.get("phase") in ("Healthy", "Degraded")
 
         seen: dict[str, Any] = self.cluster.wait(ROLLOUT, self.namespace, MODEL, over, seconds=60)["status"]
         return seen
 
     def served(self) -> set[str]:
-        """The digests that answer the endpoint's clients."""
+        """Return the digests that answer the endpoint's clients."""
         import urllib.request
 
         url = f"{self.cluster.address(self.namespace, MODEL)}/v2/models/{MODEL}"
         return {json.load(urllib.request.urlopen(url, timeout=10))["versions"][0] for _ in range(10)}
 
-    def said(self) -> list[str]:
-        """What the checks of the last analysis printed, the last pod's last."""
+    def output(self) -> list[str]:
+        """Return the output of the checks of the last analysis, the last pod's last."""
         (*_, job) = self.cluster.find_all(JOB, self.namespace)
         pods = self.cluster.pods_of(self.namespace, job["metadata"]["name"])
         return [self.cluster.log(self.namespace, pod["metadata"]["name"]) for pod in pods]
@@ -156,7 +156,7 @@ def _whole(number: str) -> int | float:
 
 @pytest.fixture(scope="module")
 def stage(
-    cluster: SmallCluster, graphs: dict[str, Recording], account: EmulatedAccount, descriptor: EnvironmentDescriptor
+    cluster: RunningCluster, graphs: dict[str, Recording], account: EmulatedAccount, descriptor: EnvironmentDescriptor
 ) -> Iterator[Stage]:
     (cluster.root / "server.py").write_text(SERVER)
     environment = {**account.environ(), "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": descriptor.model_dump_json()}
@@ -167,24 +167,24 @@ def stage(
 
 @pytest.fixture(scope="module")
 def trusted(stage: Stage, descriptor: EnvironmentDescriptor) -> str:
-    """The bundle that is stable."""
+    """Return the stable bundle."""
     digest = released(descriptor, 1)
     assert stage.release(digest)["phase"] == "Healthy"
     return digest
 
 
-def test_a_release_that_answers_rightly_goes_on_to_take_all_of_the_traffic(
+def test_a_release_with_correct_answers_takes_all_traffic(
     stage: Stage, trusted: str, descriptor: EnvironmentDescriptor
 ) -> None:
     digest = released(descriptor, 2)
     assert stage.release(digest)["phase"] == "Healthy"
     assert stage.served() == {digest}
-    assert stage.said()[-1].startswith(f"passed: http://{MODEL}-canary.{stage.namespace}.svc serves {digest}")
+    assert stage.output()[-1].startswith(f"passed: http://{MODEL}-canary.{stage.namespace}.svc serves {digest}")
     assert stage.release(trusted)["phase"] == "Healthy"
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said", "why", "tries"),
+    ("wrong", "expected", "why", "tries"),
     [
         ({"error": 1.0}, f"expected {ROW[0] + ROW[2]:g}", "exit code 1 matching FailJob", 1),
         ({"serves": "sha256:" + "f" * 64}, "found sha256:fff", "exit code 1 matching FailJob", 1),
@@ -192,12 +192,12 @@ def test_a_release_that_answers_rightly_goes_on_to_take_all_of_the_traffic(
     ],
     ids=["predicts wrong", "serves another bundle", "cannot be asked"],
 )
-def test_a_release_that_is_wrong_or_cannot_be_asked_gives_its_traffic_back(
+def test_a_wrong_or_unreachable_release_loses_its_traffic(
     stage: Stage,
     trusted: str,
     descriptor: EnvironmentDescriptor,
     wrong: dict[str, Any],
-    said: str,
+    expected: str,
     why: str,
     tries: int,
 ) -> None:
@@ -205,7 +205,7 @@ def test_a_release_that_is_wrong_or_cannot_be_asked_gives_its_traffic_back(
     assert status["phase"] == "Degraded"
     assert why in status["message"]
     assert stage.served() == {trusted}
-    printed = stage.said()
+    printed = stage.output()
     assert len(printed) == tries
-    assert said in printed[-1]
+    assert expected in printed[-1]
     assert stage.release(trusted)["phase"] == "Healthy"

@@ -1,7 +1,7 @@
-"""The objects of the cluster, in memory, with Kubernetes' rules of writing: versions, conflicts, generations, events.
+"""In-memory store of Kubernetes objects, with versions, conflicts, generations and change events.
 
-Objects handed out are the stored ones and must not be changed by the reader; a writer gives a new object, or uses
-`modify`, which changes a copy. The store belongs to one event loop and is not thread-safe.
+Readers get the stored objects and must not change them. Writers pass a new object, or use `modify`, which changes a
+copy. A store belongs to one event loop and is not thread-safe.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
-from laptop.cluster.refusals import Refusal, already_exists, conflict, forbidden, not_found
+from laptop.cluster.refusals import StatusError, already_exists, conflict, forbidden, not_found
 
 Object = dict[str, Any]
 
-# Parts of the metadata that only the store sets.
+# Metadata that only the store sets.
 _OURS = (
     "name",
     "namespace",
@@ -31,12 +31,12 @@ _OURS = (
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
 )
-_HISTORY = 4096  # events kept for watches that resume
+_HISTORY = 4096  # changes kept for watches that resume
 
 
 @dataclass(frozen=True)
-class Event:
-    """A change of one object: `type` is ADDED, MODIFIED or DELETED; `version` orders all the changes."""
+class ObjectEvent:
+    """A change of one object. `type` is ADDED, MODIFIED or DELETED; `version` orders all changes."""
 
     type: str
     kind: Kind
@@ -45,32 +45,32 @@ class Event:
 
 
 def now() -> str:
-    """The time as Kubernetes writes it, UTC, to the second."""
+    """Return the current time in the format of Kubernetes: UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def name_of(obj: Object) -> str:
-    """`metadata.name`."""
+    """Return `metadata.name`."""
     return str(obj["metadata"]["name"])
 
 
 def namespace_of(obj: Object) -> str:
-    """`metadata.namespace`, or "" for what belongs to the whole cluster."""
+    """Return `metadata.namespace`, or "" for a cluster-wide object."""
     return str(obj["metadata"].get("namespace", ""))
 
 
 def uid_of(obj: Object) -> str:
-    """`metadata.uid`."""
+    """Return `metadata.uid`."""
     return str(obj["metadata"]["uid"])
 
 
 def is_deleting(obj: Object) -> bool:
-    """Whether a deletion was asked for and is not finished."""
+    """Return whether the object is being deleted."""
     return "deletionTimestamp" in obj["metadata"]
 
 
 def owner_reference(kind: Kind, owner: Object) -> Object:
-    """The reference by which `owner` controls another object."""
+    """Return the owner reference by which `owner` controls another object."""
     return {
         "apiVersion": kind.api_version,
         "kind": kind.name,
@@ -82,62 +82,74 @@ def owner_reference(kind: Kind, owner: Object) -> Object:
 
 
 def is_owned_by(obj: Object, uid: str) -> bool:
-    """Whether the object names the owner with that uid."""
+    """Return whether an object is owned by the object with a uid."""
     return any(reference["uid"] == uid for reference in obj["metadata"].get("ownerReferences", ()))
 
 
-class Store:
-    """The objects, and whoever listens to their changes."""
+class ObjectStore:
+    """Objects of the cluster, and the listeners to their changes."""
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
         self._version = 0
-        self._history: deque[Event] = deque(maxlen=_HISTORY)
-        self._listeners: list[Callable[[Event], None]] = []
+        self._history: deque[ObjectEvent] = deque(maxlen=_HISTORY)
+        self._listeners: list[Callable[[ObjectEvent], None]] = []
 
     @property
     def version(self) -> int:
-        """The version of the newest change."""
+        """Version of the newest change."""
         return self._version
 
-    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Calls `listener` with every change from now on; returns the function that ends it."""
+    def listen(self, listener: Callable[[ObjectEvent], None]) -> Callable[[], None]:
+        """Call `listener` with every change from now on. Returns a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def since(self, version: int) -> list[Event]:
-        """The changes after `version`; raises Refusal (410) when they are no longer kept."""
+    def since(self, version: int) -> list[ObjectEvent]:
+        """Return the changes after a version.
+
+        Raises:
+            StatusError: 410, they are no longer kept.
+        """
         if version < self._version and (not self._history or self._history[0].version > version + 1):
-            raise Refusal(410, "Expired", f"too old resource version: {version} ({self._version})")
+            raise StatusError(410, "Expired", f"too old resource version: {version} ({self._version})")
         return [event for event in self._history if event.version > version]
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """The object, or None."""
+        """Return an object, or None."""
         return self._objects.get(kind, {}).get((namespace if kind.namespaced else "", name))
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
-        """The object; raises Refusal (404) when it is not there."""
+        """Return an object.
+
+        Raises:
+            StatusError: 404, it does not exist.
+        """
         found = self.find(kind, namespace, name)
         if found is None:
             raise not_found(kind.plural, name)
         return found
 
     def find_all(self, kind: Kind, namespace: str = "") -> list[Object]:
-        """The objects of a kind in one namespace, or in all when it is "", oldest first."""
+        """Return the objects of a kind in a namespace, or in all if it is "", oldest first."""
         objects = self._objects.get(kind, {})
         return [obj for (space, _), obj in objects.items() if not namespace or space == namespace]
 
     def everything(self) -> Iterable[tuple[Kind, Object]]:
-        """Every object with its kind."""
+        """Return every object with its kind."""
         return [(kind, obj) for kind, objects in self._objects.items() for obj in objects.values()]
 
     def owned(self, kind: Kind, owner: Object) -> list[Object]:
-        """The objects of a kind that `owner` controls, oldest first."""
+        """Return the objects of a kind that `owner` owns, oldest first."""
         uid = uid_of(owner)
         return [obj for obj in self.find_all(kind, namespace_of(owner)) if is_owned_by(obj, uid)]
 
     def create(self, kind: Kind, namespace: str, obj: Object) -> Object:
-        """Adds an object; `metadata.generateName` is made a name. Raises Refusal when it cannot stand there."""
+        """Add an object. `metadata.generateName` becomes a name.
+
+        Raises:
+            StatusError: 404, the namespace does not exist; 403, it is being deleted; 409, the object exists.
+        """
         obj = copy.deepcopy(obj)
         metadata = obj.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
@@ -145,8 +157,8 @@ class Store:
         name = name_of(obj)
         if kind.namespaced:
             metadata["namespace"] = namespace
-            home = self.get(NAMESPACE, "", namespace)
-            if is_deleting(home):
+            space = self.get(NAMESPACE, "", namespace)
+            if is_deleting(space):
                 raise forbidden(kind.plural, name, f"namespace {namespace} is being terminated")
         if self.find(kind, namespace, name) is not None:
             raise already_exists(kind.plural, name)
@@ -157,10 +169,17 @@ class Store:
         return self._write("ADDED", kind, obj)
 
     def replace(self, kind: Kind, namespace: str, name: str, obj: Object, *, status: bool = False) -> Object:
-        """Puts an object in the place of the stored one.
+        """Replace an object.
 
-        With `status`, only the status is taken from `obj`; without, all but the status. Raises Refusal: 404 when it is
-        not there, 409 when `metadata.resourceVersion` is given and is not the stored one.
+        Args:
+            kind: kind of the object.
+            namespace: namespace of the object.
+            name: name of the object.
+            obj: new object.
+            status: take only the status from `obj`; otherwise everything else.
+
+        Raises:
+            StatusError: 404, it does not exist; 409, `metadata.resourceVersion` is given and is not the stored one.
         """
         old = self.get(kind, namespace, name)
         seen = obj.get("metadata", {}).get("resourceVersion")
@@ -185,9 +204,9 @@ class Store:
         return self._write("MODIFIED", kind, new)
 
     def modify(self, kind: Kind, obj: Object, change: Callable[[Object], None]) -> Object | None:
-        """Applies `change` to a copy of the newest version of `obj` and stores it; None when the object is gone.
+        """Apply `change` to a copy of the newest version of an object and store it. Returns None if the object is gone.
 
-        For controllers: it writes metadata, spec and status together, without a conflict.
+        For controllers: metadata, spec and status are written together, without a conflict.
         """
         old = self.find(kind, namespace_of(obj), name_of(obj))
         if old is None or uid_of(old) != uid_of(obj):
@@ -201,10 +220,13 @@ class Store:
         return self._write("MODIFIED", kind, new)
 
     def delete(self, kind: Kind, namespace: str, name: str, *, propagation: str = "Background") -> Object:
-        """Asks for the deletion of an object; raises Refusal (404).
+        """Delete an object.
 
-        A pod and a namespace go when they have come to rest; with `Foreground` an object goes after what it owns; with
-        `Background` before; with `Orphan` what it owns stays.
+        Pods and namespaces are marked, and removed once they have ended. With the propagation `Foreground` an object is
+        removed after the objects it owns, with `Background` before them; with `Orphan` those stay.
+
+        Raises:
+            StatusError: 404, it does not exist.
         """
         obj = self.get(kind, namespace, name)
         owns = [(other_kind, other) for other_kind, other in self.everything() if is_owned_by(other, uid_of(obj))]
@@ -228,7 +250,7 @@ class Store:
         return self.modify(kind, obj, mark) or obj
 
     def remove(self, kind: Kind, obj: Object) -> Object:
-        """Takes an object away at once; what is gone is left alone."""
+        """Remove an object at once. Idempotent."""
         objects = self._objects.get(kind, {})
         key = (namespace_of(obj), name_of(obj))
         stored = objects.get(key)
@@ -238,17 +260,17 @@ class Store:
         self._version += 1
         gone = copy.deepcopy(stored)
         gone["metadata"]["resourceVersion"] = str(self._version)
-        self._tell(Event("DELETED", kind, gone, self._version))
+        self._tell(ObjectEvent("DELETED", kind, gone, self._version))
         return gone
 
     def _write(self, type_: str, kind: Kind, obj: Object) -> Object:
         self._version += 1
         obj["metadata"]["resourceVersion"] = str(self._version)
         self._objects.setdefault(kind, {})[(namespace_of(obj), name_of(obj))] = obj
-        self._tell(Event(type_, kind, obj, self._version))
+        self._tell(ObjectEvent(type_, kind, obj, self._version))
         return obj
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: ObjectEvent) -> None:
         self._history.append(event)
         for listener in tuple(self._listeners):
             listener(event)

@@ -1,4 +1,4 @@
-"""Where a pod's image comes from: the account's ECR says that it is there, its files are kept beside the account."""
+"""Images of pods: ECR knows their digests, and their files are in the account's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from laptop.aws.image_content import folder_of
-from laptop.cluster.account import Account
+from laptop.cluster.node_account import NodeAccount
 
 _ECR = re.compile(
     r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/(?P<repository>[a-z0-9._/-]+?)"
@@ -17,40 +17,44 @@ _ECR = re.compile(
 
 
 class MissingImageError(Exception):
-    """A pod with that image cannot start; the text says why."""
+    """An image is not available."""
 
 
-class Images(Protocol):
-    """Where images are looked for."""
+class ImageSource(Protocol):
+    """Source of images."""
 
     async def pull(self, image: str) -> Path:
-        """The folder with an image's files, the working directory of its containers.
+        """Return the folder of an image's files, the working directory of its containers.
 
         Raises:
-            MissingImageError: it is not to be had.
+            MissingImageError: the image is not available.
         """
         ...
 
 
-class EcrImages:
-    """The repositories of the account, asked as the node.
+class EcrImageSource:
+    """ECR repositories of the account.
 
     Args:
-        account: whose they are.
-        home: the account's folder, where the files of its images are.
+        account: account.
+        home: the account's folder, which holds the files of its images.
     """
 
-    def __init__(self, account: Account, home: Path) -> None:
+    def __init__(self, account: NodeAccount, home: Path) -> None:
         self._account = account
         self._home = home
 
     async def pull(self, image: str) -> Path:
-        """The folder with an image's files; raises MissingImageError."""
+        """Return the folder of an image's files.
+
+        Raises:
+            MissingImageError: the image is not available.
+        """
         match = _ECR.fullmatch(image)
         if match is None:
             raise MissingImageError(
-                f"{image!r} is not an image of an ECR repository with a digest or a tag "
-                "(<account>.dkr.ecr.<region>.amazonaws.com/<repository>@sha256:<hex>)"
+                f"{image!r} is not an image of an ECR repository: expected "
+                "<account>.dkr.ecr.<region>.amazonaws.com/<repository>@sha256:<hex>"
             )
         digest = await asyncio.to_thread(self._look_up, image, match.groupdict())
         folder = folder_of(self._home, digest)
@@ -59,7 +63,7 @@ class EcrImages:
         return folder
 
     def _look_up(self, image: str, parts: dict[str, str | None]) -> str:
-        """The digest of an image that is in its repository."""
+        """Return the digest of an image."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         wanted = {"imageDigest": parts["digest"]} if parts["digest"] else {"imageTag": parts["tag"]}

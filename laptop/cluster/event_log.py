@@ -1,18 +1,18 @@
-"""The `Event` objects by which controllers tell people what happened to an object."""
+"""`Event` objects, by which controllers report what happened to an object."""
 
 from __future__ import annotations
 
 import secrets
 
 from laptop.cluster.kinds import EVENT, Kind
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import Object, Store, name_of, namespace_of, now, uid_of
+from laptop.cluster.objects import Object, ObjectStore, name_of, namespace_of, now, uid_of
+from laptop.cluster.refusals import StatusError
 
 _KEPT = 500
 
 
-def record(store: Store, kind: Kind, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
-    """Records an event about an object; the same one again raises its count."""
+def record(store: ObjectStore, kind: Kind, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
+    """Record an event about an object. Repeating it raises its count."""
     namespace = namespace_of(obj) or "default"
     for event in store.find_all(EVENT, namespace):
         about = event["involvedObject"]
@@ -35,11 +35,11 @@ def record(store: Store, kind: Kind, obj: Object, reason: str, message: str, *, 
         "firstTimestamp": now(),
         "lastTimestamp": now(),
         "count": 1,
-        "source": {"component": "small-cluster"},
+        "source": {"component": "laptop"},
     }
     try:
         store.create(EVENT, namespace, event)
-    except Refusal:  # the namespace is being deleted; nobody will read it
+    except StatusError:  # the namespace is being deleted
         return
     for old in store.find_all(EVENT)[:-_KEPT]:
         store.remove(EVENT, old)

@@ -1,8 +1,8 @@
-"""The pod identity agent of EKS: credentials of a pod's own role, for the pod's own token, and for nothing else.
+"""EKS Pod Identity agent: gives a pod the credentials of its own role in exchange for its own token.
 
-It speaks the protocol of the SDKs' container credentials provider. Which role belongs to which ServiceAccount is what
-`aws.eks.PodIdentityAssociation` resources said; whether the role may be taken is for the role's trust policy, which
-the account judges: the agent asks as the service `pods.eks.amazonaws.com`.
+It speaks the protocol of the SDKs' container credentials provider. `aws.eks.PodIdentityAssociation` resources name the
+role of a ServiceAccount. The agent assumes it as the service `pods.eks.amazonaws.com`, which the role's trust policy
+must allow.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 
 from aiohttp import web
 
-from laptop.cluster.account import Account
-from laptop.cluster.store import Object, name_of, namespace_of, uid_of
+from laptop.cluster.node_account import NodeAccount
+from laptop.cluster.objects import Object, name_of, namespace_of, uid_of
 from pipelines.declarations.errors import MlopsError
 
 _log = logging.getLogger(__name__)
 
 _PATH = "/v1/credentials"
-_FRESH = timedelta(minutes=20)  # SDKs ask again 15 minutes before the end; by then there must be new ones
+_FRESH = timedelta(minutes=20)  # SDKs request new credentials 15 minutes before the end
 
 
 @dataclass
 class _Admitted:
-    """A pod that may ask."""
+    """A pod that may request credentials."""
 
     namespace: str
     service_account: str
@@ -45,13 +45,13 @@ class _Admitted:
 
 
 class PodIdentityAgent:
-    """Serves credentials to the pods that were admitted.
+    """Server of credentials for admitted pods.
 
     Args:
-        account: whose roles they are.
+        account: account of the roles.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: NodeAccount) -> None:
         self._account = account
         self._pods: dict[str, _Admitted] = {}
         self._runner: web.AppRunner | None = None
@@ -59,11 +59,11 @@ class PodIdentityAgent:
 
     @property
     def address(self) -> str:
-        """Where pods ask."""
+        """URL for pods."""
         return f"{self._address}{_PATH}"
 
     async def start(self) -> None:
-        """Listens on a free port of 127.0.0.1."""
+        """Listen on a free port of 127.0.0.1."""
         app = web.Application()
         app.router.add_get(_PATH, self._answer)
         self._runner = web.AppRunner(app, access_log=None)
@@ -72,12 +72,12 @@ class PodIdentityAgent:
         self._address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def close(self) -> None:
-        """Stops listening."""
+        """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
-        """The variables that lead a pod to its credentials; its token is written into `folder`, for its eyes only."""
+        """Write a pod's token into its folder and return the variables that lead to its credentials."""
         token = secrets.token_urlsafe(32)
         file = folder / "eks-pod-identity-token"
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -87,7 +87,7 @@ class PodIdentityAgent:
         self._pods[token] = _Admitted(namespace_of(pod), service_account, name_of(pod), uid_of(pod))
         try:
             endpoint, region = self._account.endpoint, self._account.region
-        except MlopsError:  # a cluster without an account beside it, as in its own tests
+        except MlopsError:  # a cluster without an account, as in its tests
             return {}
         return {
             "AWS_ENDPOINT_URL": endpoint,
@@ -99,16 +99,16 @@ class PodIdentityAgent:
         }
 
     def dismiss(self, pod: Object) -> None:
-        """The pod is gone: its token is worth nothing from now on."""
+        """Revoke the token of a pod that is gone."""
         for token in [token for token, admitted in self._pods.items() if admitted.uid == uid_of(pod)]:
             del self._pods[token]
 
     async def _answer(self, request: web.Request) -> web.Response:
         given = request.headers.get("Authorization", "").encode()
-        # Compared in constant time, all of them.
+        # All are compared, each in constant time.
         matches = [pod for token, pod in self._pods.items() if hmac.compare_digest(token.encode(), given)]
         if not matches:
-            return _refusal(401, "InvalidToken", "the authorization token is missing, or of no running pod")
+            return _refusal(401, "InvalidToken", "the authorization token is missing or belongs to no running pod")
         pod = matches[0]
         async with pod.lock:
             try:
@@ -131,7 +131,7 @@ class PodIdentityAgent:
         if not found:
             raise PermissionError(f"{who} has no pod identity association")
         if len(found) > 1:
-            raise PermissionError(f"{who} has associations in several clusters, which are one cluster here")
+            raise PermissionError(f"{who} has associations in several clusters; the laptop has one cluster")
         return found.pop()
 
     def _assume(self, pod: _Admitted, role: str, cluster: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class PodIdentityAgent:
             why = error.response["Error"].get("Message", str(error))
             raise PermissionError(f"{role} cannot be assumed by pods.eks.amazonaws.com: {why}") from error
         except (BotoCoreError, MlopsError) as error:
-            raise PermissionError(f"the account does not answer: {error}") from error
+            raise PermissionError(f"the AWS account does not answer: {error}") from error
         credentials: dict[str, Any] = answer["Credentials"]
         return credentials
 

@@ -1,7 +1,6 @@
-"""Checks of objects against the published schemas of the Kubernetes API, strictly: what is unknown is refused.
+"""Strict validation of manifests against the published Kubernetes schemas: unknown fields are errors.
 
-The custom resources of Argo Rollouts are checked against `argo.schema.json`, which names the part of them that the
-small cluster runs.
+Argo Rollouts' resources are validated against `argo.schema.json`, which holds the part that the cluster runs.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def problems(kind: Kind, obj: Any, *, unknown: object = None) -> list[str]:
-    """What in an object breaks its kind's published schema or the rules of names and labels; [] when nothing does.
+    """Return what is wrong with a manifest, [] if it is valid.
 
     Args:
-        kind: the kind of the object.
-        obj: the manifest.
-        unknown: a value that stands for what is not known yet; it is not judged.
+        kind: kind of the object.
+        obj: manifest.
+        unknown: placeholder for values that are not known yet; they are not validated.
     """
     found = []
     for error in _validator(kind).iter_errors(obj):
@@ -55,30 +54,42 @@ def _where(path: Any) -> str:
 @functools.cache
 def _validator(kind: Kind) -> Any:
     from jsonschema.validators import Draft202012Validator
-    from kubernetes_validate.utils import schema_contents
-    from referencing import Registry
+    from referencing import Registry, Resource
 
-    if kind.group == "argoproj.io":
-        argo = json.loads(resources.files(__package__).joinpath("argo.schema.json").read_text())
-        schema = {**argo["kinds"][kind.name], "$defs": argo["$defs"], "$id": f"https://kubernetes.io/argo/{kind.name}"}
-    else:
-        group = kind.group.split(".")[0]
-        file = f"{kind.name.lower()}-{group}-{kind.version}" if group else f"{kind.name.lower()}-{kind.version}"
-        schema = schema_contents(f"{_SCHEMAS}/{file}.json", KUBERNETES_VERSION)
-    registry = Registry().with_resource("https://kubernetes.io/api/_definitions.json", _definitions())
-    return Draft202012Validator(schema, registry=registry)
+    resource = Resource.from_contents(_definitions_document())
+    registry = Registry().with_resource("https://kubernetes.io/api/_definitions.json", resource)
+    return Draft202012Validator(schema_of(kind), registry=registry)
 
 
 @functools.cache
-def _definitions() -> Any:
+def schema_of(kind: Kind) -> dict[str, Any]:
+    """Return the JSON schema of a kind. Its references lead to `definitions` or to its own `$defs`."""
     from kubernetes_validate.utils import schema_contents
-    from referencing import Resource
 
-    return Resource.from_contents(schema_contents(f"{_SCHEMAS}/_definitions.json", KUBERNETES_VERSION))
+    if kind.group == "argoproj.io":
+        argo = json.loads(resources.files(__package__).joinpath("argo.schema.json").read_text())
+        return {**argo["kinds"][kind.name], "$defs": argo["$defs"], "$id": f"https://kubernetes.io/argo/{kind.name}"}
+    group = kind.group.split(".")[0]
+    file = f"{kind.name.lower()}-{group}-{kind.version}" if group else f"{kind.name.lower()}-{kind.version}"
+    schema: dict[str, Any] = schema_contents(f"{_SCHEMAS}/{file}.json", KUBERNETES_VERSION)
+    return schema
+
+
+def definitions() -> dict[str, Any]:
+    """Return the schemas of the Kubernetes API by name, such as `io.k8s.api.core.v1.PodSpec`."""
+    found: dict[str, Any] = _definitions_document()["$defs"]
+    return found
+
+
+@functools.cache
+def _definitions_document() -> Any:
+    from kubernetes_validate.utils import schema_contents
+
+    return schema_contents(f"{_SCHEMAS}/_definitions.json", KUBERNETES_VERSION)
 
 
 def _naming_problems(kind: Kind, obj: Any, unknown: object) -> list[str]:
-    """The rules of names and labels, which the schemas leave out (kubernetes.io: Object Names and IDs; Labels)."""
+    """Check names and labels, which the schemas leave out (kubernetes.io: Object Names and IDs; Labels)."""
     metadata = obj.get("metadata") if isinstance(obj, dict) else None
     if not isinstance(metadata, dict):
         return ["metadata: missing"]
@@ -88,9 +99,9 @@ def _naming_problems(kind: Kind, obj: Any, unknown: object) -> list[str]:
         longest = {CRON_JOB: 52, NAMESPACE: 63, SERVICE: 63}.get(kind, 253)
         form = _LABEL if kind is SERVICE else _SUBDOMAIN
         if not form.fullmatch(name) or (kind is NAMESPACE and "." in name):
-            found.append(f"metadata.name: {name!r} is not a lower-case DNS name (a-z, 0-9, `-`)")
+            found.append(f"metadata.name: {name!r} is not a lower-case DNS name: expected a-z, 0-9 and `-`")
         if len(name) > longest:
-            found.append(f"metadata.name: {name!r} has {len(name)} characters; a {kind.name} may have {longest}")
+            found.append(f"metadata.name: {name!r} has {len(name)} characters: expected at most {longest}")
     elif name is None and not metadata.get("generateName"):
         found.append("metadata.name: missing")
     labels = metadata.get("labels")
@@ -99,7 +110,7 @@ def _naming_problems(kind: Kind, obj: Any, unknown: object) -> list[str]:
             found.append(f"metadata.labels: {key!r} is not a label key")
         if isinstance(value, str) and not _LABEL_VALUE.fullmatch(value):
             found.append(
-                f"metadata.labels.{key}: {value!r} is not a label value "
-                "(at most 63 characters of A-Z, a-z, 0-9, `-`, `_`, `.`, with a letter or digit at both ends)"
+                f"metadata.labels.{key}: {value!r} is not a label value: expected at most 63 characters of "
+                "A-Z, a-z, 0-9, `-`, `_`, `.`, with a letter or digit at both ends"
             )
     return found

@@ -1,22 +1,25 @@
-"""A small cluster in a thread of the test process, and the words in which the tests speak to it."""
+"""Cluster in a thread of the test process, and functions that create and read its objects."""
 
 from __future__ import annotations
 
 import asyncio
+import http.client
+import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from laptop.cluster.cluster import Cluster
-from laptop.cluster.images import MissingImageError
+from laptop.cluster.cluster import AUTHORITY, Cluster
+from laptop.cluster.image_source import MissingImageError
 from laptop.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
 from laptop.tests.cluster.raw_api import ApiError, Client
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serving@sha256:" + "a" * 64
 
-# A server that says which version it is; `/slow` answers after a while, `/die` ends it without an answer.
+# Server that answers its version; `/slow` answers after a delay, `/die` ends it without an answer.
 APP = """
 import asyncio, json, os, signal, sys
 
@@ -36,8 +39,8 @@ async def serve(reader, writer):
                 await asyncio.sleep(0.3)
             if path == "/die":
                 os._exit(3)
-            said = {"version": VERSION, "pid": os.getpid(), "path": path, "headers": headers, "body": body.decode()}
-            answer = json.dumps(said).encode()
+            facts = {"version": VERSION, "pid": os.getpid(), "path": path, "headers": headers, "body": body.decode()}
+            answer = json.dumps(facts).encode()
             body = b"" if line.startswith(b"HEAD") else answer
             writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(answer) + body)
             await writer.drain()
@@ -57,7 +60,7 @@ asyncio.run(main())
 
 
 class KnownImages:
-    """Images that a test says are there, with the same files in each."""
+    """Image source with images that a test names, all with the same files."""
 
     def __init__(self, files: Path) -> None:
         self.known = {IMAGE}
@@ -69,22 +72,23 @@ class KnownImages:
         return self.files
 
 
-class SmallCluster:
-    """A running cluster, spoken to over its API."""
+class RunningCluster:
+    """Running cluster, reached by its API."""
 
-    def __init__(self, folder: Path, *, time_scale: float) -> None:
+    def __init__(self, folder: Path, *, time_scale: float, fork_server: bool = False) -> None:
         self.home = folder / "home"
         self.root = folder / "root"
         self.root.mkdir(parents=True)
         (self.root / "app.py").write_text(APP)
         self.images = KnownImages(self.root)
-        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images)
+        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images, fork_server=fork_server)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._cluster.start(), self._loop).result(20)
         self.client = Client(self.home / "kubeconfig")
         self.endpoint, self.token = self._cluster.endpoint, self._cluster.token
+        self.authority = self.home / "cluster" / AUTHORITY
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._cluster.stop(), self._loop).result(20)
@@ -119,11 +123,11 @@ class SmallCluster:
         until: Callable[[dict[str, Any]], Any],
         seconds: float = 15.0,
     ) -> dict[str, Any]:
-        """The object once `until` holds for it."""
+        """Return the object once `until` holds for it."""
         return wait_for(lambda: (found := self.get(kind, namespace, name)) and until(found) and found, seconds)
 
     def ended(self, namespace: str, name: str) -> dict[str, Any]:
-        """The condition by which a Job ended."""
+        """Return the condition by which a Job ended."""
         job = self.wait(JOB, namespace, name, lambda found: ending(found))
         return ending(job) or {}
 
@@ -131,22 +135,26 @@ class SmallCluster:
         return self.find_all(POD, namespace, f"?labelSelector=job-name%3D{job}")
 
     def log(self, namespace: str, pod: str, query: str = "") -> str:
-        import urllib.request
-
-        request = urllib.request.Request(f"{self.endpoint}{POD.path(namespace, pod)}/log{query}")
-        request.add_header("Authorization", f"Bearer {self.token}")
-        with urllib.request.urlopen(request, timeout=15) as answer:
+        with self.open(f"{POD.path(namespace, pod)}/log{query}") as answer:
             return str(answer.read().decode())
 
+    def open(self, path: str, *, token: str | None = None, **headers: str) -> http.client.HTTPResponse:
+        """Send a GET request to the API, with the operator's token unless another is given."""
+        request = urllib.request.Request(f"{self.endpoint}{path}", headers=headers)
+        request.add_header("Authorization", f"Bearer {self.token if token is None else token}")
+        context = ssl.create_default_context(cafile=str(self.authority))
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=15, context=context)
+        return answer
+
     def address(self, namespace: str, ingress: str) -> str:
-        """The base URL of an Ingress."""
+        """Return the base URL of an Ingress."""
         found = self.wait(INGRESS, namespace, ingress, lambda obj: (obj.get("status") or {}).get("loadBalancer"))
         balancer = found["status"]["loadBalancer"]["ingress"][0]
         return f"http://{balancer['ip']}:{balancer['ports'][0]['port']}"
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """What `condition` gives once it is true."""
+    """Return the result of `condition` once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "the condition did not come true in time"
@@ -162,7 +170,7 @@ def ending(job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def refusal(action: Callable[[], Any]) -> ApiError:
-    """The error with which the API refuses."""
+    """Return the error with which the API refuses an action."""
     try:
         action()
     except ApiError as error:
@@ -171,7 +179,7 @@ def refusal(action: Callable[[], Any]) -> ApiError:
 
 
 def job(name: str, code: str, *, pod: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    """A Job that runs a piece of Python."""
+    """Return a Job that runs Python code."""
     container: dict[str, Any] = {"name": "main", "image": IMAGE, "command": ["python", "-c", code]}
     container |= (pod or {}).pop("container", {})
     template = {"spec": {"restartPolicy": "Never", "containers": [container], **(pod or {})}}
@@ -215,8 +223,8 @@ def rollout(version: str, steps: list[dict[str, Any]], *, replicas: int = 2, **m
     return {"metadata": {"name": "m"}, "spec": spec}
 
 
-def expose(cluster: SmallCluster, namespace: str) -> str:
-    """Makes the Services and the Ingress of a rollout; gives the Ingress's base URL."""
+def expose(cluster: RunningCluster, namespace: str) -> str:
+    """Create the Services and the Ingress of a rollout, and return the base URL of the Ingress."""
     for name in ("m-stable", "m-canary"):
         ports = [{"name": "http", "port": 80, "targetPort": "http"}]
         cluster.create(
@@ -228,8 +236,8 @@ def expose(cluster: SmallCluster, namespace: str) -> str:
     return cluster.address(namespace, "m")
 
 
-def phase(cluster: SmallCluster, namespace: str, wanted: str, step: int | None = None) -> dict[str, Any]:
-    """The rollout's status once it is in a phase, at a step, with its newest specification seen."""
+def phase(cluster: RunningCluster, namespace: str, wanted: str, step: int | None = None) -> dict[str, Any]:
+    """Return the rollout's status once it is in a phase, at a step, with its newest specification observed."""
 
     def there(found: dict[str, Any]) -> bool:
         status = found.get("status") or {}
@@ -240,6 +248,6 @@ def phase(cluster: SmallCluster, namespace: str, wanted: str, step: int | None =
     return status
 
 
-def new_namespace(cluster: SmallCluster, name: str, labels: dict[str, str] | None = None) -> str:
+def new_namespace(cluster: RunningCluster, name: str, labels: dict[str, str] | None = None) -> str:
     cluster.create(NAMESPACE, "", {"metadata": {"name": name, "labels": labels or {}}})
     return name

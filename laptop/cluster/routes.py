@@ -1,7 +1,6 @@
-"""Where a request goes: Ingress rules, the weights that the load balancer's annotation names, Services, ready pods.
+"""Routing of requests: Ingress rules, traffic weights, Services, ready pods. Pure functions over objects.
 
-Pure functions over objects. The annotation is the AWS Load Balancer Controller's `actions.<service>`, which Argo
-Rollouts writes.
+The weights are in the annotation `actions.<service>` of the AWS Load Balancer Controller, which Argo Rollouts writes.
 """
 
 from __future__ import annotations
@@ -13,23 +12,26 @@ from typing import Any
 
 from laptop.cluster.conditions import is_true
 from laptop.cluster.kinds import POD, SERVICE
-from laptop.cluster.pods import PORT_ANNOTATION
-from laptop.cluster.store import Object, Store, is_deleting, uid_of
+from laptop.cluster.objects import Object, ObjectStore, is_deleting, uid_of
+from laptop.cluster.ports import annotated_ports, container_port
 
 ACTIONS = "alb.ingress.kubernetes.io/actions."
+"""Prefix of the annotation that holds the traffic weights of a Service."""
+
+_LISTEN_PORTS = "alb.ingress.kubernetes.io/listen-ports"
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """A ready pod: its uid, and its port on 127.0.0.1."""
+class PodAddress:
+    """Address of a ready pod: its uid, and a port on 127.0.0.1."""
 
     uid: str
     port: int
 
 
 @dataclass(frozen=True)
-class Target:
-    """A Service as the goal of a share of the requests."""
+class WeightedService:
+    """A Service and its share of the requests."""
 
     service: str
     port: int | str
@@ -37,16 +39,31 @@ class Target:
 
 
 def forward_action(port: int, weights: Mapping[str, int]) -> str:
-    """The annotation's value that divides requests over Services by weight in percent."""
+    """Return the annotation that divides requests over Services by weight in percent."""
     groups = [{"ServiceName": name, "ServicePort": str(port), "Weight": weight} for name, weight in weights.items()]
     return json.dumps({"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}, separators=(",", ":"))
 
 
-def targets_of(ingress: Object, host: str, path: str) -> list[Target]:
-    """The Services that an Ingress has for a request, [] when none.
+def tls_hosts(ingress: Object) -> list[str] | None:
+    """Return the host names of an Ingress that terminates TLS, or None if it speaks plain HTTP only.
 
-    Rules for the request's host come first; else any rule, because here a client reaches the Ingress by its address.
-    The longest path wins.
+    It terminates TLS if it has `spec.tls`, with or without a `secretName`, or if the AWS Load Balancer Controller's
+    annotation `listen-ports` names HTTPS. The certificate is always one of the laptop's authority.
+    """
+    spec = ingress["spec"]
+    listen = (ingress["metadata"].get("annotations") or {}).get(_LISTEN_PORTS, "")
+    if not spec.get("tls") and "HTTPS" not in listen:
+        return None
+    hosts = [host for entry in spec.get("tls") or () for host in entry.get("hosts") or ()]
+    hosts += [rule["host"] for rule in spec.get("rules") or () if rule.get("host")]
+    return list(dict.fromkeys(hosts))
+
+
+def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:
+    """Return the Services that an Ingress names for a request, [] if there are none.
+
+    Rules for the request's host come first. Otherwise every rule counts, because clients on this machine reach the
+    Ingress by its address. The longest path wins.
     """
     rules: Sequence[dict[str, Any]] = ingress["spec"].get("rules") or ()
     for chosen in ([rule for rule in rules if rule.get("host") == host], rules):
@@ -72,29 +89,31 @@ def _matches(entry: dict[str, Any], path: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}/")
 
 
-def _backends(ingress: Object, backend: dict[str, Any]) -> list[Target]:
+def _backends(ingress: Object, backend: dict[str, Any]) -> list[WeightedService]:
     service = backend.get("service")
     if not service:
         return []
     port = service.get("port") or {}
     if port.get("name") != "use-annotation":
-        return [Target(service["name"], port.get("number") or port.get("name") or 0, 100)]
+        return [WeightedService(service["name"], port.get("number") or port.get("name") or 0, 100)]
     text = (ingress["metadata"].get("annotations") or {}).get(f"{ACTIONS}{service['name']}")
     if not text:
         return []
     try:
         groups = json.loads(text)["ForwardConfig"]["TargetGroups"]
-        return [Target(group["ServiceName"], _port(group["ServicePort"]), int(group["Weight"])) for group in groups]
+        return [
+            WeightedService(group["ServiceName"], _port(group["ServicePort"]), int(group["Weight"])) for group in groups
+        ]
     except (ValueError, KeyError, TypeError):
         return []
 
 
-def _port(said: str | int) -> str | int:
-    return int(said) if str(said).isdigit() else said
+def _port(text: str | int) -> str | int:
+    return int(text) if str(text).isdigit() else text
 
 
-def endpoints_of(store: Store, namespace: str, service: str, port: int | str) -> list[Endpoint]:
-    """The ready pods behind one port of a Service; [] when there is no such Service or port."""
+def addresses_of(store: ObjectStore, namespace: str, service: str, port: int | str) -> list[PodAddress]:
+    """Return the ready pods behind one port of a Service, [] if there is no such Service or port."""
     found = store.find(SERVICE, namespace, service)
     if found is None or not found["spec"].get("selector"):
         return []
@@ -109,8 +128,8 @@ def endpoints_of(store: Store, namespace: str, service: str, port: int | str) ->
         labels = pod["metadata"].get("labels") or {}
         if is_deleting(pod) or not is_true(pod, "Ready") or not selector <= labels.items():
             continue
-        declared = (pod["spec"]["containers"][0].get("ports") or [{}])[0]
-        where = (pod["metadata"].get("annotations") or {}).get(PORT_ANNOTATION)
-        if where and wanted in (declared.get("name"), declared.get("containerPort")):
-            result.append(Endpoint(uid_of(pod), int(where)))
+        declared = container_port(pod["spec"]["containers"][0], wanted)
+        where = annotated_ports(pod).get(declared or 0)
+        if where is not None:
+            result.append(PodAddress(uid_of(pod), where))
     return result

@@ -1,27 +1,43 @@
-"""The environment variables of a container, from its manifest and the cluster alone: nothing of ours is inherited."""
+"""Environment variables of a container, from its manifest and the cluster alone: nothing of ours is inherited."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from laptop.cluster.kinds import CONFIG_MAP, SECRET, Kind
-from laptop.cluster.store import Object, Store, namespace_of
+from laptop.cluster.objects import Object, ObjectStore, namespace_of
+
+NODE_NAME = "laptop"
+"""Name of the one node."""
 
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 
 
 class ConfigurationError(Exception):
-    """The container names a ConfigMap, Secret or key that is not there (yet)."""
+    """A container names a ConfigMap, a Secret or a key that does not exist (yet)."""
 
 
-def environment_of(store: Store, pod: Object, container: dict[str, Any], base: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a container, in Kubernetes' order of precedence: base, envFrom, env.
+def environment_of(
+    store: ObjectStore,
+    pod: Object,
+    container: dict[str, Any],
+    base: Mapping[str, str],
+    replace: Callable[[str], str] = str,
+) -> dict[str, str]:
+    """Return the variables of a container in Kubernetes' order of precedence: base, envFrom, env.
+
+    Args:
+        store: objects of the cluster.
+        pod: pod of the container.
+        container: container.
+        base: variables that every container gets.
+        replace: maps the values of the manifest to those that hold on this machine.
 
     Raises:
-        ConfigurationError: something that it names is not there.
+        ConfigurationError: a ConfigMap, a Secret or a key does not exist.
     """
     result = dict(base)
     namespace = namespace_of(pod)
@@ -30,22 +46,22 @@ def environment_of(store: Store, pod: Object, container: dict[str, Any], base: M
         for kind, key in ((CONFIG_MAP, "configMapRef"), (SECRET, "secretRef")):
             if key in source:
                 data = _data(store, kind, namespace, source[key])
-                result |= {f"{prefix}{name}": value for name, value in data.items()}
+                result |= {f"{prefix}{name}": replace(value) for name, value in data.items()}
     for variable in container.get("env") or ():
         value = variable.get("value") or ""
         if "valueFrom" in variable:
             found = _value_from(store, pod, variable["valueFrom"])
             if found is None:
                 continue
-            value = found
+            value = replace(found)
         else:
-            value = expand(value, result)
+            value = expand(replace(value), result)
         result[variable["name"]] = value
     return result
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replaces `$(NAME)` as a kubelet does: `$$` stands for `$`, an unknown name is left as it is."""
+    """Replace `$(NAME)` as a kubelet does: `$$` stands for `$`, and an unknown name is left unchanged."""
 
     def value(match: re.Match[str]) -> str:
         return "$" if match[0] == "$$" else variables.get(match[1], match[0])
@@ -53,7 +69,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def _value_from(store: Store, pod: Object, source: dict[str, Any]) -> str | None:
+def _value_from(store: ObjectStore, pod: Object, source: dict[str, Any]) -> str | None:
     if "fieldRef" in source:
         return _field(pod, source["fieldRef"]["fieldPath"])
     for kind, key in ((CONFIG_MAP, "configMapKeyRef"), (SECRET, "secretKeyRef")):
@@ -80,13 +96,13 @@ def _field(pod: Object, path: str) -> str:
         "metadata.namespace": str(metadata["namespace"]),
         "metadata.uid": str(metadata["uid"]),
         "spec.serviceAccountName": str(spec.get("serviceAccountName") or "default"),
-        "spec.nodeName": "local",
+        "spec.nodeName": NODE_NAME,
         "status.podIP": "127.0.0.1",
         "status.hostIP": "127.0.0.1",
     }[path]
 
 
-def _data(store: Store, kind: Kind, namespace: str, reference: dict[str, Any]) -> dict[str, str]:
+def _data(store: ObjectStore, kind: Kind, namespace: str, reference: dict[str, Any]) -> dict[str, str]:
     obj = store.find(kind, namespace, reference["name"])
     if obj is None:
         if reference.get("optional"):
