@@ -1,4 +1,4 @@
-"""What `pulumi up` makes of an environment."""
+"""The resources that the program of an environment declares."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.infra.recording import (
     ACCOUNT,
     BUNDLE,
     IMAGE,
+    REGION,
     Recording,
     edit,
     record,
@@ -36,6 +37,7 @@ MODEL = "diabetes-progression"
 CHECK = f"check-{MODEL}"
 ASKED = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}]}}
 DATASET = "diabetes-patients"
+REPOSITORY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/mlops"
 
 
 def test_every_rule_holds_in_every_environment(graph: Recording) -> None:
@@ -66,7 +68,8 @@ def test_the_descriptor_is_whole_and_names_what_was_made(graph: Recording) -> No
     assert named <= buckets
     assert descriptor.account == ACCOUNT
     assert descriptor.catalog_database == graph.one("aws:glue/catalogDatabase:CatalogDatabase", "lake").props["name"]
-    assert descriptor.images.serving == f"{descriptor.repositories.serving}@{IMAGE}"
+    assert descriptor.repositories.serving == f"{REPOSITORY}/serving"
+    assert descriptor.images.serving == f"{REPOSITORY}/serving@{IMAGE}"
     assert descriptor.endpoints == {MODEL: f"http://{MODEL}.elb.example"}
 
 
@@ -76,9 +79,9 @@ def test_an_environment_trusts_its_own_key_and_those_before_it_and_none_after(gr
 
 
 def test_an_environment_cannot_come_up_before_the_one_it_promotes_from(project: Path) -> None:
-    with pytest.raises(MlopsError, match="'dev' has no output `descriptor`") as refused:
+    with pytest.raises(MlopsError, match="the stack 'dev' has no output `descriptor`") as refused:
         record(project, "staging", descriptors={})
-    assert refused.value.fix == "bring 'dev' up first"
+    assert refused.value.fix == "mlops up --env dev"
 
 
 def test_before_anything_is_pinned_the_jobs_are_left_out_and_a_note_says_what_to_pin(fresh: Recording) -> None:
@@ -103,7 +106,7 @@ def test_a_release_without_a_serving_image_is_noted_and_left_out(tmp_path: Path)
     assert recording.of_type(ROLLOUT) == {}
     assert recording.outputs["notes"] == [
         "no serving image is pinned (images.serving in Pulumi.dev.yaml): the endpoint of "
-        f"{MODEL} is left out, though it is released here"
+        f"{MODEL} is left out, although {MODEL} is released here"
     ]
 
 
@@ -132,10 +135,11 @@ def test_no_plan_needs_more_of_aws_than_who_where_and_a_public_key(graph: Record
 def test_a_first_preview_knows_what_can_be_known_and_breaks_no_rule(project: Path) -> None:
     preview = record(project, "dev", preview=True)
     assert [str(violation) for violation in violations(preview.resources)] == []
-    descriptor = plain(preview.outputs["descriptor"])
-    assert descriptor["lake_bucket"] == f"mlops-dev-lake-{ACCOUNT}"
-    assert descriptor["trusted_keys"] is UNKNOWN
-    assert preview.one(ROLLOUT, MODEL).at("spec", "template", "spec", "containers", 0, "image") is UNKNOWN
+    assert preview.one("aws:s3/bucket:Bucket", "lake").at("bucket") == f"mlops-dev-lake-{ACCOUNT}"
+    assert plain(preview.outputs["descriptor"]) is UNKNOWN
+    container = preview.one(ROLLOUT, MODEL).at("spec", "template", "spec", "containers", 0)
+    assert container["image"] == f"{REPOSITORY}/serving@{IMAGE}"
+    assert container["env"][0]["value"] is UNKNOWN
 
 
 @pytest.mark.parametrize("preview", [True, False])
@@ -150,7 +154,7 @@ def test_names_are_the_same_on_every_run(project: Path, graphs: dict[str, Record
 
 
 def test_environments_share_no_physical_name_of_an_account(graphs: dict[str, Recording]) -> None:
-    account_wide = ("aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:kms/alias:Alias", "aws:ecr/repository:Repository")
+    account_wide = ("aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:kms/alias:Alias")
     names = [
         resource.props.get("bucket") or resource.props["name"]
         for graph in graphs.values()
@@ -175,7 +179,6 @@ def test_state_is_protected_exactly_where_it_is_not_disposable(graphs: dict[str,
             graph.one("aws:kms/key:Key", "data"),
             graph.one("aws:kms/key:Key", "signing"),
             graph.one("aws:glue/catalogTable:CatalogTable", DATASET),
-            graph.one("aws:ecr/repository:Repository", "serving"),
         ]
         assert {resource.protect for resource in stateful} == {environment != "dev"}
 
@@ -261,7 +264,7 @@ def test_every_exemption_is_needed(graph: Recording) -> None:
 @pytest.mark.parametrize("removed", ["BucketPublicAccessBlock", "BucketPolicy", "BucketVersioning", "BucketLogging",
                                      "BucketServerSideEncryptionConfiguration", "BucketOwnershipControls",
                                      "BucketLifecycleConfiguration", "BucketObjectLockConfiguration",
-                                     "LifecyclePolicy", "NetworkPolicy", "PodDisruptionBudget"])  # fmt: skip
+                                     "NetworkPolicy", "PodDisruptionBudget"])  # fmt: skip
 def test_a_graph_that_lacks_a_safeguard_is_refused(graphs: dict[str, Recording], removed: str) -> None:
     left = [resource for resource in graphs["prod"].resources if not resource.type.endswith(f":{removed}")]
     assert violations(left)
