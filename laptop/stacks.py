@@ -158,7 +158,7 @@ def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
         configuration=_for_repository(folder, repository) if repository else None,
     )
     made = deployment.up().outputs
-    return Roles(made["deploy_roles"], made["preview_role"])
+    return Roles(made["deploy_roles"], made["preview_role"], made["images_role"])
 
 
 def _for_repository(folder: Path, repository: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,12 +93,10 @@ class Image:
     Attributes:
         manifest: the manifest's JSON.
         digest: `sha256:…` of the manifest: what a pod's image reference pins.
-        blobs: digest → content of what the manifest names, the configuration and the layer.
     """
 
     manifest: str
     digest: str
-    blobs: Mapping[str, bytes]
 
 
 def image(context: Context) -> Image:
@@ -120,7 +118,7 @@ def image(context: Context) -> Image:
             "layers": [layer],
         }
     )
-    return Image(manifest.decode(), _digest(manifest), {_digest(blob): blob for blob in (config, _EMPTY_LAYER)})
+    return Image(manifest.decode(), _digest(manifest))
 
 
 def folder_of(home: Path, image_digest: str) -> Path:
@@ -156,7 +154,6 @@ def publish(cloud: Cloud, repository: str, context: Context) -> str:
     made = image(context)
     keep(context, cloud.home)
     try:
-        _push_blobs(cloud, repository, made.blobs)
         with tolerating("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
             cloud.client("ecr").put_image(
                 repositoryName=repository,
@@ -169,27 +166,11 @@ def publish(cloud: Cloud, repository: str, context: Context) -> str:
     except ClientError as error:
         raise MlopsError(
             f"the image `{context.name}` cannot be published to `{repository}`: {code_of(error)}",
-            fix="provision the environment first; it makes the repository.",
+            fix="mlops laptop start, then mlops up: the first `up` bootstraps the account",
         ) from error
     if not exists(cloud, repository, made.digest):
         raise MlopsError(f"the registry holds the image `{context.name}` under another digest than {made.digest}")
     return made.digest
-
-
-def _push_blobs(cloud: Cloud, repository: str, blobs: Mapping[str, bytes]) -> None:
-    """Puts into a repository what it does not hold of the blobs; each is small enough for one part."""
-    ecr = cloud.client("ecr")
-    answer = ecr.batch_check_layer_availability(repositoryName=repository, layerDigests=list(blobs))
-    for blob in set(blobs) - {layer["layerDigest"] for layer in answer["layers"]}:
-        upload = ecr.initiate_layer_upload(repositoryName=repository)["uploadId"]
-        ecr.upload_layer_part(
-            repositoryName=repository,
-            uploadId=upload,
-            partFirstByte=0,
-            partLastByte=len(blobs[blob]) - 1,
-            layerPartBlob=blobs[blob],
-        )
-        ecr.complete_layer_upload(repositoryName=repository, uploadId=upload, layerDigests=[blob])
 
 
 def keep(context: Context, home: Path) -> Path:
@@ -233,8 +214,8 @@ def exists(cloud: Cloud, repository: str, image_digest: str) -> bool:
     from laptop.aws.cloud import tolerating
 
     with tolerating("RepositoryNotFoundException", "ImageNotFoundException"):
-        found = cloud.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageDigest": image_digest}])
-        return bool(found["imageDetails"])
+        found = cloud.client("ecr").batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": image_digest}])
+        return bool(found["images"])
     return False
 
 

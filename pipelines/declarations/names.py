@@ -17,7 +17,7 @@ ImageName = Literal["training", "serving"]
 """The container images of the project."""
 
 
-def repository_name(project: str, image: ImageName) -> str:
+def repository_name(project: str, image: str) -> str:
     """Return the name of the ECR repository of an image. All environments of an account share it."""
     return f"{project}/{image}"
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from laptop.aws import images
 from laptop.aws.images import Context
@@ -68,48 +65,6 @@ def test_a_published_image_is_found_by_the_digest_computed_without_publishing(
     manifest = held[0]["imageManifest"]
     assert "sha256:" + hashlib.sha256(manifest.encode()).hexdigest() == expected
     assert json.loads(manifest)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
-
-
-def test_the_content_of_a_published_image_is_given_to_who_may_have_it_and_to_who_has_the_url(
-    provider: AwsProvider, make: Any, name: str, context: Context, pod: Any
-) -> None:
-    created = make("aws:ecr/repository:Repository", name).outputs
-    digest = images.publish(provider.cloud, created["name"], context)
-    statement = {"Effect": "Allow", "Action": "ecr:GetDownloadUrlForLayer", "Resource": created["arn"]}
-    reader, ecr = pod(statement)["ecr"], provider.cloud.client("ecr")
-    held = ecr.batch_get_image(repositoryName=created["name"], imageIds=[{"imageDigest": digest}])["images"]
-    manifest = json.loads(held[0]["imageManifest"])
-    for part in (manifest["config"], *manifest["layers"]):
-        given = {"repositoryName": created["name"], "layerDigest": part["digest"]}
-        url = reader.get_download_url_for_layer(**given)["downloadUrl"]
-        with urllib.request.urlopen(url) as answer:
-            content = answer.read()
-        assert (images._digest(content), len(content)) == (part["digest"], part["size"])
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(url[:-1] + ("a" if url[-1] != "a" else "b"))
-        with pytest.raises(ClientError, match="GetDownloadUrlForLayer"):
-            pod()["ecr"].get_download_url_for_layer(**given)
-    with pytest.raises(ClientError, match="LayersNotFound"):
-        reader.get_download_url_for_layer(repositoryName=created["name"], layerDigest=digest)
-
-
-def test_what_refers_to_an_image_is_listed_to_who_may_read_images(
-    provider: AwsProvider, make: Any, name: str, context: Context, pod: Any
-) -> None:
-    created, ecr = make("aws:ecr/repository:Repository", name).outputs, provider.cloud.client("ecr")
-    digest = images.publish(provider.cloud, created["name"], context)
-    media_type = "application/vnd.oci.image.manifest.v1+json"
-    statement = json.dumps({"schemaVersion": 2, "mediaType": media_type, "subject": {"digest": digest}})
-    said = ecr.put_image(
-        repositoryName=created["name"], imageManifest=statement, imageDigest=images._digest(statement.encode())
-    )["image"]["imageId"]["imageDigest"]
-    reader = pod({"Effect": "Allow", "Action": "ecr:BatchGetImage", "Resource": created["arn"]})["ecr"]
-    asked = {"repositoryName": created["name"], "subjectId": {"imageDigest": digest}}
-    assert [one["digest"] for one in reader.list_image_referrers(**asked)["referrers"]] == [said]
-    asked["subjectId"] = {"imageDigest": said}
-    assert reader.list_image_referrers(**asked)["referrers"] == []
-    with pytest.raises(ClientError, match="ecr:BatchGetImage"):
-        pod()["ecr"].list_image_referrers(**asked)
 
 
 def test_the_files_of_a_published_image_stay_as_they_were(

@@ -131,8 +131,10 @@ class Ready:
     _signed_in: dict[str, Somebody] = field(default_factory=dict)
 
     def role(self, name: str) -> str:
-        """ARN of the role of a GitHub environment: `preview`, or one that is deployed."""
-        return str(self.outputs["preview_role"] if name == "preview" else self.outputs["deploy_roles"][name])
+        """Return the ARN of the role of a GitHub environment."""
+        if name in ("images", "preview"):
+            return str(self.outputs[f"{name}_role"])
+        return str(self.outputs["deploy_roles"][name])
 
     @cached_property
     def operator(self) -> Somebody:

@@ -1,15 +1,12 @@
-"""What each role from GitHub can do, and what it cannot: by real calls to the emulated account."""
+"""What each role of GitHub Actions jobs can and cannot do, by real calls to the laptop's account."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from botocore.exceptions import ClientError
@@ -18,10 +15,7 @@ from laptop.aws.cloud import Cloud
 from laptop.aws.images import Context, publish
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.bootstrap.conftest import Ready, Somebody
-from pipelines.declarations.environment import Images
-from pipelines.promotion.replicate_image import replicate_images
 from tests.infra.conftest import ENVIRONMENTS
-from tests.pipelines.promotion.image_server import registered
 
 MODEL = "diabetes-progression"
 TRUST = json.dumps(
@@ -160,7 +154,6 @@ def test_a_preview_shows_an_environment_and_its_drift_and_changes_nothing(
             lambda who, ready: who["kms"].schedule_key_deletion(KeyId=key(ready, "staging", "data")),
         ),
         ("glue:DeleteDatabase", lambda who, _: who["glue"].delete_database(Name="mlops_staging")),
-        ("ecr:DeleteRepository", lambda who, _: who["ecr"].delete_repository(repositoryName="mlops-staging/serving")),
         (
             "iam:PutRolePolicy",
             lambda who, _: who["iam"].put_role_policy(
@@ -248,7 +241,7 @@ def test_a_role_is_made_only_under_the_boundary_and_the_name_of_its_environment(
         ),
     ],
 )
-@pytest.mark.parametrize("name", ["dev", "preview"])
+@pytest.mark.parametrize("name", ["dev", "preview", "images"])
 def test_no_role_can_widen_itself_or_what_bounds_it(
     provisioned: Ready, name: str, action: str, call: Callable[[Any], Any]
 ) -> None:
@@ -313,17 +306,10 @@ def test_a_role_that_a_deployment_gives_everything_can_still_do_only_what_the_bo
             ),
         ),
         ("glue:DeleteTable", lambda who, _: who["glue"].delete_table(DatabaseName="mlops_staging", Name="t")),
-        ("ecr:DeleteRepository", lambda who, _: who["ecr"].delete_repository(repositoryName="mlops-staging/serving")),
         ("s3:PutObject", put("staging", "landing", "diabetes-patients/x.csv")),
         ("s3:PutObject", put("staging", "logs", "inference/x")),
         ("s3:PutObject", put("staging", "registry", f"runs/{MODEL}/x.json")),
         ("kms:Sign", sign("staging", MessageType="DIGEST")),
-        (
-            "ecr:BatchDeleteImage",
-            lambda who, _: who["ecr"].batch_delete_image(
-                repositoryName="mlops-staging/serving", imageIds=[{"imageTag": "x"}]
-            ),
-        ),
     ],
 )
 def test_what_must_outlive_a_mistake_is_not_the_deployment_s_to_delete_or_to_forge(
@@ -364,39 +350,60 @@ def test_a_release_is_written_down_and_brought_over_by_who_deploys_it(
         assert sign(environment)(who, provisioned)["Signature"]
 
 
-def test_images_are_brought_over_by_who_deploys_them_and_pushed_only_to_their_own_environment(
-    provisioned: Ready, staging: Somebody, tmp_path: Path
-) -> None:
+def test_the_images_role_pushes_an_image_once_and_deletes_none(ready: Ready, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     context = Context("serving", tmp_path / "Dockerfile", (), tmp_path)
-    repository = registered("dev").repositories.serving.partition("/")[2]
-    digest = publish(Cloud(provisioned.as_job("dev").environ(), tmp_path), repository, context)
-    with mock.patch.dict(os.environ, staging.environ()):
-        replicate_images(registered("dev"), registered("staging"), Images(serving=digest))
-    held = staging["ecr"].batch_get_image(
-        repositoryName="mlops-staging/serving", imageIds=[{"imageDigest": digest}], acceptedMediaTypes=["*/*"]
+    images = ready.as_job("images")
+    digest = publish(Cloud(images.environ(), tmp_path), "mlops/serving", context)
+    held = ready.operator["ecr"].batch_get_image(
+        repositoryName="mlops/serving", imageIds=[{"imageDigest": digest}], acceptedMediaTypes=["*/*"]
     )["images"]
-    assert "sha256:" + hashlib.sha256(held[0]["imageManifest"].encode()).hexdigest() == digest
+    assert [image["imageId"]["imageDigest"] for image in held] == [digest]
+    upload = images["ecr"].initiate_layer_upload(repositoryName="mlops/serving")["uploadId"]
+    layer = {"partFirstByte": 0, "partLastByte": 0, "layerPartBlob": b"1"}
+    images["ecr"].upload_layer_part(repositoryName="mlops/serving", uploadId=upload, **layer)
+    assert images["ecr"].get_authorization_token()["authorizationData"]
+    for action, call in {
+        "ecr:BatchDeleteImage": lambda ecr: ecr.batch_delete_image(
+            repositoryName="mlops/serving", imageIds=[{"imageDigest": digest}]
+        ),
+        "ecr:DeleteRepository": lambda ecr: ecr.delete_repository(repositoryName="mlops/serving", force=True),
+        "ecr:SetRepositoryPolicy": lambda ecr: ecr.set_repository_policy(
+            repositoryName="mlops/serving", policyText=EVERYTHING
+        ),
+        "ecr:CreateRepository": lambda ecr: ecr.create_repository(repositoryName="mlops/another"),
+    }.items():
+        with refused(action):
+            call(images["ecr"])
 
-    for environment in ("dev", "prod"):
-        given: dict[str, Any] = {"repositoryName": f"mlops-{environment}/serving"}
-        with refused("ecr:PutImage"):
-            staging["ecr"].put_image(**given, imageManifest="{}")
-        with refused("ecr:InitiateLayerUpload"):
-            staging["ecr"].initiate_layer_upload(**given)
-        with refused("ecr:CompleteLayerUpload"):
-            staging["ecr"].complete_layer_upload(**given, uploadId="x", layerDigests=[digest])
+
+def test_the_images_role_reaches_no_environment(provisioned: Ready) -> None:
+    images = provisioned.as_job("images")
+    with refused("s3:PutObject"):
+        put("dev", "registry", f"bundles/{MODEL}/x")(images, provisioned)
+    with refused("s3:GetObject"):
+        images["s3"].get_object(Bucket=provisioned.outputs["state_bucket"], Key=".pulumi/stacks/mlops/dev.json")
+    with refused("kms:Sign"):
+        sign("dev")(images, provisioned)
 
 
-@pytest.mark.parametrize(("environment", "other"), [("dev", "staging"), ("staging", "prod"), ("prod", "dev")])
-def test_images_are_read_only_where_they_are_promoted_from(provisioned: Ready, environment: str, other: str) -> None:
-    who, given = provisioned.as_job(environment)["ecr"], {"repositoryName": f"mlops-{other}/serving"}
-    with refused("ecr:BatchGetImage"):
-        who.batch_get_image(**given, imageIds=[{"imageTag": "x"}])
-    with refused("ecr:BatchGetImage"):
-        who.list_image_referrers(**given, subjectId={"imageDigest": "sha256:" + "0" * 64})
-    with refused("ecr:GetDownloadUrlForLayer"):
-        who.get_download_url_for_layer(**given, layerDigest="sha256:" + "0" * 64)
+@pytest.mark.parametrize("name", [*ENVIRONMENTS, "preview"])
+def test_only_the_images_role_reaches_the_repositories(ready: Ready, name: str) -> None:
+    ecr, given = ready.as_job(name)["ecr"], {"repositoryName": "mlops/serving"}
+    nothing = "sha256:" + "0" * 64
+    for action, call in {
+        "ecr:PutImage": lambda: ecr.put_image(**given, imageManifest="{}"),
+        "ecr:InitiateLayerUpload": lambda: ecr.initiate_layer_upload(**given),
+        "ecr:CompleteLayerUpload": lambda: ecr.complete_layer_upload(**given, uploadId="x", layerDigests=[nothing]),
+        "ecr:BatchGetImage": lambda: ecr.batch_get_image(**given, imageIds=[{"imageTag": "x"}]),
+        "ecr:BatchDeleteImage": lambda: ecr.batch_delete_image(**given, imageIds=[{"imageTag": "x"}]),
+        "ecr:GetDownloadUrlForLayer": lambda: ecr.get_download_url_for_layer(**given, layerDigest=nothing),
+        "ecr:DeleteRepository": lambda: ecr.delete_repository(**given),
+        "ecr:CreateRepository": lambda: ecr.create_repository(repositoryName=f"mlops-{name}/serving"),
+        "ecr:GetAuthorizationToken": lambda: ecr.get_authorization_token(),
+    }.items():
+        with refused(action):
+            call()
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -444,8 +451,6 @@ WRITES: dict[str, Call] = {
     ),
     "glue:DeleteTable": lambda who, _: who["glue"].delete_table(DatabaseName="mlops_dev", Name="diabetes_patients"),
     "glue:CreateDatabase": lambda who, _: who["glue"].create_database(DatabaseInput={"Name": "mlops_dev_2"}),
-    "ecr:PutImage": lambda who, _: who["ecr"].put_image(repositoryName="mlops-dev/serving", imageManifest="{}"),
-    "ecr:DeleteRepository": lambda who, _: who["ecr"].delete_repository(repositoryName="mlops-dev/serving"),
     "iam:CreateRole": make_role(role("dev", "new"), PermissionsBoundary=boundary("dev")),
     "iam:TagRole": lambda who, _: who["iam"].tag_role(RoleName=role("dev"), Tags=[{"Key": "a", "Value": "b"}]),
     "iam:DeleteRolePolicy": lambda who, _: who["iam"].delete_role_policy(RoleName=role("dev"), PolicyName="workload"),

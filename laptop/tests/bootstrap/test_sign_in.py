@@ -15,8 +15,7 @@ from laptop.github.trust import AUDIENCE
 from laptop.tests.bootstrap.conftest import REPOSITORY, Ready, subject
 from tests.infra.conftest import ENVIRONMENTS
 
-PREVIEW = "preview"
-ROLES = (*ENVIRONMENTS, PREVIEW)
+ROLES = (*ENVIRONMENTS, "preview", "images")
 
 
 @pytest.mark.parametrize("name", ROLES)
