@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from laptop.aws.cloud import Cloud
 from laptop.aws.images import Context, publish
 from laptop.engine.deployment import DeploymentError
-from laptop.tests.bootstrap.conftest import Ready, Somebody
+from laptop.tests.bootstrap.conftest import Caller, Ready
 from tests.infra.conftest import ENVIRONMENTS
 
 MODEL = "diabetes-progression"
@@ -33,12 +33,12 @@ TRUST = json.dumps(
 )
 EVERYTHING = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
 
-Call = Callable[[Somebody, Ready], Any]
+Call = Callable[[Caller, Ready], Any]
 
 
 @contextmanager
 def refused(action: str) -> Iterator[None]:
-    """Expects that the account refuses an action for want of permission, and names it."""
+    """Expect the account to deny an action by name."""
     with pytest.raises(ClientError) as error:
         yield
     response = error.value.response
@@ -74,31 +74,29 @@ def sign(environment: str, **more: Any) -> Call:
 
 
 @pytest.fixture(scope="module")
-def dev(provisioned: Ready) -> Somebody:
+def dev(provisioned: Ready) -> Caller:
     return provisioned.as_job("dev")
 
 
 @pytest.fixture(scope="module")
-def staging(provisioned: Ready) -> Somebody:
+def staging(provisioned: Ready) -> Caller:
     return provisioned.as_job("staging")
 
 
 @pytest.fixture(scope="module")
-def preview(provisioned: Ready) -> Somebody:
+def preview(provisioned: Ready) -> Caller:
     return provisioned.as_job("preview")
 
 
 @pytest.mark.parametrize("environment", ["dev", "staging"])
-def test_a_deploy_role_brings_its_environment_up_and_then_finds_nothing_to_do(
-    provisioned: Ready, environment: str
-) -> None:
+def test_a_second_deployment_by_the_deploy_role_changes_nothing(provisioned: Ready, environment: str) -> None:
     who = provisioned.as_job(environment)
     again = provisioned.deployment(who, environment).up()
     assert again.changes == ()
     assert provisioned.deployment(who, environment).refresh().changes == ()
 
 
-def test_a_deploy_role_changes_what_the_program_changes(provisioned: Ready, dev: Somebody) -> None:
+def test_a_deploy_role_can_apply_changes(provisioned: Ready, dev: Caller) -> None:
     file = provisioned.project / "Pulumi.dev.yaml"
     file.write_text(file.read_text().replace("cost_centre: ml-research", "cost_centre: another"))
     assert provisioned.deployment(dev, "dev").up().counts["update"] > 10
@@ -106,14 +104,12 @@ def test_a_deploy_role_changes_what_the_program_changes(provisioned: Ready, dev:
     assert {"Key": "cost-centre", "Value": "another"} in tags
 
 
-def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Somebody) -> None:
+def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Caller) -> None:
     with pytest.raises(DeploymentError, match="AccessDenied"):
         provisioned.deployment(dev, "prod").up()
 
 
-def test_a_preview_shows_an_environment_and_its_drift_and_changes_nothing(
-    provisioned: Ready, preview: Somebody
-) -> None:
+def test_the_preview_role_can_preview_and_find_drift(provisioned: Ready, preview: Caller) -> None:
     assert provisioned.deployment(preview, "staging").preview().changes == ()
     assert provisioned.deployment(preview, "dev").refresh().changes == ()
 
@@ -167,8 +163,8 @@ def test_a_preview_shows_an_environment_and_its_drift_and_changes_nothing(
         ("iam:DeleteRole", lambda who, _: who["iam"].delete_role(RoleName=role("staging"))),
     ],
 )
-def test_what_deploys_dev_cannot_touch_another_environment(
-    provisioned: Ready, dev: Somebody, action: str, call: Call
+def test_the_deploy_role_of_dev_cannot_touch_another_environment(
+    provisioned: Ready, dev: Caller, action: str, call: Call
 ) -> None:
     with refused(action):
         call(dev, provisioned)
@@ -190,8 +186,8 @@ def make_role(name: str, **more: Any) -> Call:
         make_role(role("dev", "evil"), PermissionsBoundary=boundary("dev"), Path="/bootstrap/"),
     ],
 )
-def test_a_role_is_made_only_under_the_boundary_and_the_name_of_its_environment(
-    provisioned: Ready, dev: Somebody, call: Call
+def test_a_role_is_created_only_with_its_environment_s_boundary_and_prefix(
+    provisioned: Ready, dev: Caller, call: Call
 ) -> None:
     with refused("iam:CreateRole"):
         call(dev, provisioned)
@@ -242,29 +238,27 @@ def test_a_role_is_made_only_under_the_boundary_and_the_name_of_its_environment(
     ],
 )
 @pytest.mark.parametrize("name", ["dev", "preview", "images"])
-def test_no_role_can_widen_itself_or_what_bounds_it(
+def test_no_role_can_extend_its_permissions_or_its_boundary(
     provisioned: Ready, name: str, action: str, call: Callable[[Any], Any]
 ) -> None:
     with refused(action):
         call(provisioned.as_job(name)["iam"])
 
 
-def test_nobody_gets_from_one_role_into_another(provisioned: Ready, dev: Somebody) -> None:
+def test_no_role_can_assume_another(provisioned: Ready, dev: Caller) -> None:
     for arn in (provisioned.role("prod"), provisioned.role("dev"), f"arn:aws:iam::123456789012:role/{role('dev')}"):
         with refused("sts:AssumeRole"):
             dev["sts"].assume_role(RoleArn=arn, RoleSessionName="again")
 
 
-def test_a_role_that_a_deployment_gives_everything_can_still_do_only_what_the_boundary_lets_it(
-    provisioned: Ready, dev: Somebody
-) -> None:
+def test_the_boundary_limits_a_role_with_all_permissions(provisioned: Ready, dev: Caller) -> None:
     ready, evil = provisioned, role("dev", "evil")
     arn = dev["iam"].create_role(RoleName=evil, AssumeRolePolicyDocument=TRUST, PermissionsBoundary=boundary("dev"))[
         "Role"
     ]["Arn"]
     dev["iam"].put_role_policy(RoleName=evil, PolicyName="everything", PolicyDocument=EVERYTHING)
     tags = [{"Key": "eks-cluster-name", "Value": "mlops-dev"}]
-    pod = ready.somebody(
+    pod = ready.caller(
         **ready.pod_identity["sts"].assume_role(RoleArn=arn, RoleSessionName="pod-1", Tags=tags)["Credentials"]
     )
 
@@ -312,14 +306,14 @@ def test_a_role_that_a_deployment_gives_everything_can_still_do_only_what_the_bo
         ("kms:Sign", sign("staging", MessageType="DIGEST")),
     ],
 )
-def test_what_must_outlive_a_mistake_is_not_the_deployment_s_to_delete_or_to_forge(
-    provisioned: Ready, staging: Somebody, action: str, call: Call
+def test_a_deploy_role_cannot_delete_or_forge_what_must_be_kept(
+    provisioned: Ready, staging: Caller, action: str, call: Call
 ) -> None:
     with refused(action):
         call(staging, provisioned)
 
 
-def test_what_may_be_lost_is_the_deployment_s_to_remove(provisioned: Ready, dev: Somebody) -> None:
+def test_a_deploy_role_can_delete_disposable_resources(provisioned: Ready, dev: Caller) -> None:
     name = bucket("dev", "scratch")
     dev["s3"].create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     provisioned.operator["s3"].put_object(Bucket=name, Key="x", Body=b"1")
@@ -330,8 +324,8 @@ def test_what_may_be_lost_is_the_deployment_s_to_remove(provisioned: Ready, dev:
     assert dev["kms"].schedule_key_deletion(KeyId=made, PendingWindowInDays=30)["DeletionDate"]
 
 
-def test_a_release_is_written_down_and_brought_over_by_who_deploys_it(
-    provisioned: Ready, dev: Somebody, staging: Somebody, preview: Somebody
+def test_a_deploy_role_can_record_and_copy_a_release(
+    provisioned: Ready, dev: Caller, staging: Caller, preview: Caller
 ) -> None:
     records = [(dev, "dev", "ledger/"), (dev, "dev", "quarantine/"), (dev, "dev", "reports/")]
     records += [(staging, "staging", kind) for kind in ("ledger/", "quarantine/", "reports/", "bundles/", "evidence/")]
@@ -407,7 +401,7 @@ def test_only_the_images_role_reaches_the_repositories(ready: Ready, name: str) 
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_state_of_a_stack_is_written_by_its_own_role_and_read_by_all(ready: Ready, environment: str) -> None:
+def test_only_its_deploy_role_writes_a_stack_s_state_and_all_roles_read_it(ready: Ready, environment: str) -> None:
     state, own = ready.outputs["state_bucket"], ready.as_job(environment)["s3"]
     for folder in ("stacks/mlops/{0}.json", "locks/organization/mlops/{0}/1.json", "history/mlops/{0}/1.json"):
         name = ".pulumi/" + folder.format(environment)
@@ -458,12 +452,12 @@ WRITES: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("action", WRITES)
-def test_a_preview_can_write_nothing(provisioned: Ready, preview: Somebody, action: str) -> None:
+def test_the_preview_role_can_write_nothing(provisioned: Ready, preview: Caller, action: str) -> None:
     with refused(action):
         WRITES[action](preview, provisioned)
 
 
-def test_a_preview_reads_no_data_only_what_promotions_are_judged_by(provisioned: Ready, preview: Somebody) -> None:
+def test_the_preview_role_cannot_read_data(provisioned: Ready, preview: Caller) -> None:
     for purpose, name in (
         ("landing", "diabetes-patients/x.csv"),
         ("lake", "mlops_dev/t/data/x"),

@@ -1,4 +1,4 @@
-"""The laptop's account is made ready by the bootstrap, once, and by nobody who only runs a workflow."""
+"""The laptop bootstraps its account once, and never in a workflow."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.sample_project import PROJECT, copy_as_forked
 
 
 class Notices(Silence):
-    """Keeps what is said."""
+    """A display that keeps its notices."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.notices: list[str] = []
 
     def noticed(self, text: str) -> None:
-        self.said.append(text)
+        self.notices.append(text)
 
 
-def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
+def test_the_account_is_bootstrapped_once_for_the_named_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = copy_as_forked(tmp_path / "project", "infra/bootstrap")
@@ -40,7 +40,7 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
         first, again = Notices(), Notices()
         stacks.prepare_account(root, tmp_path, first)
         stacks.prepare_account(root, tmp_path, again)
-        assert [len(notices.said) for notices in (first, again)] == [1, 0]
+        assert [len(notices.notices) for notices in (first, again)] == [1, 0]
 
         roles = stacks.bootstrap(root, tmp_path, "initech/models")
         iam: Any = Cloud(account.environ(), account.home).client("iam")
@@ -52,8 +52,8 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
         account.stop()
 
 
-def test_a_job_of_a_workflow_does_not_make_its_own_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workflow_does_not_bootstrap_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     notices = Notices()
     stacks.prepare_account(PROJECT, tmp_path, notices)  # no target runs here, which would be said
-    assert notices.said == []
+    assert notices.notices == []
