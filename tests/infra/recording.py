@@ -39,6 +39,7 @@ class Recording:
         ignored: URN → properties whose changes are ignored.
         dependencies: URN → URNs of the resources that it depends on.
         outputs: the stack's outputs.
+        registered: URNs of the components that registered their outputs.
         invoked: tokens of the functions that were called.
     """
 
@@ -46,6 +47,7 @@ class Recording:
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
+    registered: list[str] = field(default_factory=list)
     invoked: list[str] = field(default_factory=list)
 
     def of_type(self, type_: str) -> dict[str, PlannedResource]:
@@ -145,6 +147,8 @@ class _Monitor(MockMonitor):
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if STACK in request.urn.split("::")[2:3]:
             self._recording.outputs = rpc.deserialize_properties(request.outputs, keep_unknowns=True)
+        else:
+            self._recording.registered.append(request.urn)
         return empty_pb2.Empty()
 
 
@@ -155,6 +159,7 @@ def record(
     descriptors: Mapping[str, Any] | None = None,
     preview: bool = False,
     echo: bool = False,
+    program: Path = ROOT / "infra" / "__main__.py",
 ) -> Recording:
     """Run the program of an environment of a project.
 
@@ -164,10 +169,11 @@ def record(
         descriptors: environment → the output `descriptor` of its stack.
         preview: leave values unknown that do not exist yet.
         echo: answer with the inputs only, as Pulumi's plain mocks do.
+        program: the program to run.
     """
     recording = Recording()
     mocks = _Cloud(recording, descriptors or {}, echo=echo)
-    _run(project, environment, ROOT / "infra" / "__main__.py", _Monitor(recording, mocks, preview=preview), preview)
+    _run(project, environment, program, _Monitor(recording, mocks, preview=preview), preview)
     return recording
 
 

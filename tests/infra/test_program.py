@@ -352,6 +352,10 @@ def test_a_job_with_its_own_identity_checks_the_canary_between_steps(graph: Reco
     command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
     assert pod["containers"][0]["command"] == command
     assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, True)
+    variables = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
+    namespace = graph.outputs["descriptor"]["namespace"]
+    assert variables["CHECK_STABLE_URL"] == f"http://{MODEL}-stable.{namespace}.svc"
+    assert variables["CHECK_CANARY_URL"] == f"http://{MODEL}-canary.{namespace}.svc"
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
     assert FAILED != INCONCLUSIVE
@@ -390,6 +394,14 @@ def test_only_the_load_balancer_and_the_check_reach_an_endpoint_and_nothing_reac
     assert egress["to"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": f"serve-{MODEL}"}}}]
     assert egress["ports"] == allowed["ports"]
     assert policies[CHECK].at("spec", "ingress") == []
+
+
+def test_every_pod_may_resolve_names(graph: Recording) -> None:
+    policies = graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
+    for name in set(policies) - {"default-deny"}:
+        dns = [rule for rule in policies[name].at("spec", "egress") if {"protocol": "UDP", "port": 53} in rule["ports"]]
+        assert [peer["podSelector"]["matchLabels"] for rule in dns for peer in rule["to"]] == [{"k8s-app": "kube-dns"}]
+    assert CHECK in policies
 
 
 def test_no_pod_reaches_the_node_s_metadata_service(graph: Recording) -> None:
