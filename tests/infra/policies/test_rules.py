@@ -14,12 +14,12 @@ from tests.infra.policies.examples import (
     CLUSTER,
     ENCRYPTION,
     EXAMPLES,
+    FEDERATED_ROLES,
     KEYS,
     REPOSITORIES,
     ROLE_POLICY,
     ROLES,
     VERSIONING,
-    VISITORS,
     Resources,
     component,
     drop,
@@ -67,7 +67,7 @@ def test_a_violation_names_the_rule_and_a_resource_of_the_graph(rule: Rule) -> N
         assert violation.found in str(violation)
 
 
-@pytest.mark.parametrize("graph", [BUCKETS, REPOSITORIES, KEYS, ROLES, VISITORS, CLUSTER])
+@pytest.mark.parametrize("graph", [BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER])
 def test_the_examples_that_keep_one_rule_keep_all_others(graph: Resources) -> None:
     assert [str(violation) for violation in violations(graph)] == []
 
@@ -105,7 +105,7 @@ PULUMI_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 @pytest.mark.parametrize("unknown", [UNKNOWN, PULUMI_UNKNOWN, object()], ids=["ours", "pulumi's", "an engine's"])
 def test_unknown_values_break_no_rule(unknown: object) -> None:
-    for graph in (BUCKETS, REPOSITORIES, KEYS, ROLES, VISITORS, CLUSTER):
+    for graph in (BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER):
         for resource in graph:
             for name in resource.props:
                 hidden = replace(resource, props={**resource.props, name: unknown})
