@@ -240,11 +240,11 @@ def _catalog(environment: Environment) -> list[Statement]:
 
 def _keys(environment: Environment) -> list[Statement]:
     keys, own = _every_key(environment), _tagged(environment)
-    asked = {"aws:RequestTag/environment": environment.name}
+    new = {"aws:RequestTag/environment": environment.name}
     return [
-        allow(["kms:CreateKey"], "*", StringEquals=asked),
+        allow(["kms:CreateKey"], "*", StringEquals=new),
         # Tag a new key, or the environment's own; tagging must not claim another environment's key.
-        allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **asked}),
+        allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **new}),
         allow((*_READ_KEY, *_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
         allow(
             ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
