@@ -8,10 +8,9 @@ from laptop import lifecycle
 from laptop.aws.cloud import Cloud
 from laptop.aws.images import Context, digest, publish
 from laptop.target import LaptopTarget
-from pipelines.declarations.documents import parse_yaml, read_bytes
 from pipelines.declarations.environment import Images
 from pipelines.declarations.names import ImageName, repository_name
-from pipelines.declarations.project import PROGRAM, Project
+from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context
 
 
@@ -33,8 +32,7 @@ def publish_image(target: LaptopTarget, project: Project, name: str) -> str:
         MlopsError: the laptop is not running, or the account has no repository yet.
     """
     cloud = Cloud(lifecycle.find(target.home).environ_of_caller(), target.home / "aws")
-    main = parse_yaml(read_bytes(project.root / PROGRAM), project.root / PROGRAM)[0]["name"]
-    return publish(cloud, repository_name(main, name), local_context(project, name))
+    return publish(cloud, repository_name(project.name, name), local_context(project, name))
 
 
 def publish_locally(target: LaptopTarget) -> Images:

@@ -13,21 +13,20 @@ from infra.bootstrap.repositories import ImageRepositories, ImageRepositoriesArg
 from infra.bootstrap.roles import GitHubAccess, GitHubAccessArgs
 from infra.bootstrap.state import StateStorage, StateStorageArgs
 from infra.environment import Environment, Scope
-from pipelines.declarations.documents import parse_yaml, read_bytes
-from pipelines.declarations.project import PROGRAM, Project
+from pipelines.declarations.project import Project
 
 config = load_account()
 project = Project(Path(__file__).resolve().parents[2])
-main = parse_yaml(read_bytes(project.root / PROGRAM), project.root / PROGRAM)[0]["name"]
 caller, region = aws.get_caller_identity(), aws.get_region().region
 account, partition = caller.account_id, caller.arn.split(":")[1]
 
-scope = Scope("account", main, config, account, region, partition)
+scope = Scope("account", project.name, config, account, region, partition)
 stacks = {name: project.stack(name).config for name in project.environments}
 environments = tuple(
-    Environment(name, main, stack.environment, account, stack.region, partition) for name, stack in stacks.items()
+    Environment(name, project.name, stack.environment, account, stack.region, partition)
+    for name, stack in stacks.items()
 )
-layout = AccountLayout(scope, main, environments)
+layout = AccountLayout(scope, project.name, environments)
 
 state = StateStorage("state", StateStorageArgs(scope=scope, config=config))
 repositories = ImageRepositories("images", ImageRepositoriesArgs(scope=scope, pull_accounts=config.pull_accounts))

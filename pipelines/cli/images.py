@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import environment_option
-from pipelines.declarations.documents import parse_yaml, read_bytes
 from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import repository_name
-from pipelines.declarations.project import PROGRAM, Project
+from pipelines.declarations.project import Project
 from pipelines.promotion.images import NAMES, pin_images
 
 
@@ -39,9 +38,7 @@ def repository(name: str, registry: str) -> None:
     """Set the output `repository` to the URL of an image's repository."""
     from pipelines.cli.workflow import set_output
 
-    project = Project.find()
-    program = parse_yaml(read_bytes(project.root / PROGRAM), project.root / PROGRAM)[0]
-    set_output("repository", f"{registry}/{repository_name(program['name'], name)}")
+    set_output("repository", f"{registry}/{repository_name(Project.find().name, name)}")
 
 
 @images.command()
