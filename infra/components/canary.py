@@ -85,10 +85,7 @@ class CanaryCheck(pulumi.ComponentResource):
             descriptor=context.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
-            variables=[
-                {"name": "CHECK_STABLE_URL", "value": context.service_url(service_name(model, "stable"))},
-                {"name": "CHECK_CANARY_URL", "value": context.service_url(service_name(model, "canary"))},
-            ],
+            variables=[{"name": "CHECK_CANARY_URL", "value": context.service_url(service_name(model, "canary"))}],
             pod={"enableServiceLinks": True, "restartPolicy": "Never"},
         )
         shared = metadata(environment, workload.name, context.model)

@@ -352,10 +352,10 @@ def test_a_job_with_its_own_identity_checks_the_canary_between_steps(graph: Reco
     command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
     assert pod["containers"][0]["command"] == command
     assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, True)
-    variables = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
-    namespace = graph.outputs["descriptor"]["namespace"]
-    assert variables["CHECK_STABLE_URL"] == f"http://{MODEL}-stable.{namespace}.svc"
-    assert variables["CHECK_CANARY_URL"] == f"http://{MODEL}-canary.{namespace}.svc"
+    service = graph.one("kubernetes:core/v1:Service", f"{MODEL}-canary")
+    url = f"http://{service.at('metadata', 'name')}.{service.at('metadata', 'namespace')}.svc"
+    assert {"name": "CHECK_CANARY_URL", "value": url} in pod["containers"][0]["env"]
+    assert service.at("spec", "ports", 0, "port") == 80, "the URL names no port"
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
     assert FAILED != INCONCLUSIVE
