@@ -166,7 +166,7 @@ def publish(cloud: Cloud, repository: str, context: Context) -> str:
     except ClientError as error:
         raise MlopsError(
             f"the image `{context.name}` cannot be published to `{repository}`: {code_of(error)}",
-            fix="mlops laptop start, then mlops up: the first `up` bootstraps the account",
+            fix="run `mlops laptop publish-images`, which bootstraps the account first",
         ) from error
     if not exists(cloud, repository, made.digest):
         raise MlopsError(f"the registry holds the image `{context.name}` under another digest than {made.digest}")
