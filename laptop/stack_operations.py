@@ -135,7 +135,7 @@ def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
         configuration=_for_repository(folder, repository) if repository else None,
     )
     outputs = deployment.up().outputs
-    return Roles(outputs["deploy_roles"], outputs["preview_role"])
+    return Roles(outputs["deploy_roles"], outputs["preview_role"], outputs["images_role"])
 
 
 def _for_repository(folder: Path, repository: str) -> dict[str, str]:

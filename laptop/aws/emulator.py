@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
-from laptop.aws.layers import DOWNLOADS, download
 from laptop.aws.moto_patches import patch_moto
 
 if TYPE_CHECKING:
@@ -115,13 +114,6 @@ class _Front:
         if environ["PATH_INFO"] == HEALTH or self._gate is None:
             start_response("200 OK", [("Content-Type", "application/json")])
             return [self._health]
-        if environ["PATH_INFO"].startswith(DOWNLOADS):
-            layer = download(environ["PATH_INFO"])
-            start_response(
-                "200 OK" if layer is not None else "403 Forbidden",
-                [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(layer or b"")))],
-            )
-            return [layer or b""]
         body = get_input_stream(environ).read()
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True

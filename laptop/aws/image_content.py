@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,14 +91,12 @@ class Image:
     """An image in the format of a registry.
 
     Attributes:
-        manifest: JSON of the manifest.
-        digest: `sha256:…` of the manifest, which image references pin.
-        blobs: digest → content of the configuration and the layer.
+        manifest: the manifest's JSON.
+        digest: `sha256:…` of the manifest: what a pod's image reference pins.
     """
 
     manifest: str
     digest: str
-    blobs: Mapping[str, bytes]
 
 
 def image(context: ImageContext) -> Image:
@@ -120,7 +118,7 @@ def image(context: ImageContext) -> Image:
             "layers": [layer],
         }
     )
-    return Image(manifest.decode(), _digest(manifest), {_digest(blob): blob for blob in (config, _EMPTY_LAYER)})
+    return Image(manifest.decode(), _digest(manifest))
 
 
 def folder_of(home: Path, image_digest: str) -> Path:
@@ -156,7 +154,6 @@ def publish(cloud: Cloud, repository: str, context: ImageContext) -> str:
     made = image(context)
     keep(context, cloud.home)
     try:
-        _push_blobs(cloud, repository, made.blobs)
         with tolerating("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
             cloud.client("ecr").put_image(
                 repositoryName=repository,
@@ -169,27 +166,11 @@ def publish(cloud: Cloud, repository: str, context: ImageContext) -> str:
     except ClientError as error:
         raise MlopsError(
             f"cannot publish the image `{context.name}` to `{repository}`: {code_of(error)}",
-            fix="apply the environment first, which creates the repository.",
+            fix="run `mlops laptop publish-images`, which bootstraps the account first",
         ) from error
     if not exists(cloud, repository, made.digest):
         raise MlopsError(f"the registry does not have the image `{context.name}` under the digest {made.digest}")
     return made.digest
-
-
-def _push_blobs(cloud: Cloud, repository: str, blobs: Mapping[str, bytes]) -> None:
-    """Push the blobs that a repository does not have; each fits into one part."""
-    ecr = cloud.client("ecr")
-    answer = ecr.batch_check_layer_availability(repositoryName=repository, layerDigests=list(blobs))
-    for blob in set(blobs) - {layer["layerDigest"] for layer in answer["layers"]}:
-        upload = ecr.initiate_layer_upload(repositoryName=repository)["uploadId"]
-        ecr.upload_layer_part(
-            repositoryName=repository,
-            uploadId=upload,
-            partFirstByte=0,
-            partLastByte=len(blobs[blob]) - 1,
-            layerPartBlob=blobs[blob],
-        )
-        ecr.complete_layer_upload(repositoryName=repository, uploadId=upload, layerDigests=[blob])
 
 
 def keep(context: ImageContext, home: Path) -> Path:
@@ -233,8 +214,8 @@ def exists(cloud: Cloud, repository: str, image_digest: str) -> bool:
     from laptop.aws.cloud import tolerating
 
     with tolerating("RepositoryNotFoundException", "ImageNotFoundException"):
-        found = cloud.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageDigest": image_digest}])
-        return bool(found["imageDetails"])
+        found = cloud.client("ecr").batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": image_digest}])
+        return bool(found["images"])
     return False
 
 

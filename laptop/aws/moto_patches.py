@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from laptop.aws.layers import give_layers_back
-
 
 def patch_moto() -> None:
     """Patch moto in this process."""
@@ -15,7 +13,6 @@ def patch_moto() -> None:
     FakeBucket.get_permission = _no_opinion  # type: ignore[method-assign,assignment]
     S3Backend.put_object_lock_configuration = _lock  # type: ignore[method-assign]
     IAMBackend.create_role = _with_a_boundary_that_exists(IAMBackend.create_role)  # type: ignore[method-assign]
-    give_layers_back()
 
 
 def _no_opinion(*_: Any) -> Any:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import environment_option, open_target, target_option
+from pipelines.cli.options import environment_option
 from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import repository_name
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import NAMES, pin_images
 
@@ -32,13 +33,12 @@ def pin(environment: str, training: str | None, serving: str | None) -> None:
 
 @images.command()
 @click.argument("name", type=click.Choice(NAMES))
-@environment_option
-@target_option
-def repository(name: str, environment: str, target: str) -> None:
-    """The repository of an image in an environment; for workflows."""
+@click.option("--registry", required=True, metavar="HOST", help="The account's ECR registry.")
+def repository(name: str, registry: str) -> None:
+    """Set the output `repository` to the URL of an image's repository."""
     from pipelines.cli.workflow import set_output
 
-    set_output("repository", str(getattr(open_target(target).descriptor(environment).repositories, name)))
+    set_output("repository", f"{registry}/{repository_name(Project.find().name, name)}")
 
 
 @images.command()

@@ -77,15 +77,11 @@ def following(target: Target, environment: str) -> list[tuple[Release, str]]:
 def run_deploy(target: Target, environment: str) -> None:
     """Make an environment run what its release files say, and record each release that went live.
 
-    The images that it pins are brought into its repositories before anything is applied.
-
     Raises:
-        MlopsError: a release was refused, an image is nowhere to be had, the program failed, or a rollout did not
-            become healthy.
+        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
     """
     from pipelines.github.repository import Repository
     from pipelines.promotion.promote import Effects, admit, take_live
-    from pipelines.promotion.replicate_image import replicate_images
     from pipelines.promotion.traffic import move_traffic
 
     project, repository = target.project, Repository(target.project.root)
@@ -104,12 +100,9 @@ def run_deploy(target: Target, environment: str) -> None:
     admitted = [
         admit(project, repository, descriptors, *introduced(repository, release), say=say) for release in released
     ]
-    config = project.stack(environment).config.environment
 
     @cache
     def apply() -> None:
-        # First the images: no pod may be asked to run one that its repository does not hold.
-        replicate_images(descriptors.get(config.promotes_from or ""), descriptors[environment], config.images, say)
         target.apply("up", environment)
 
     if not admitted:

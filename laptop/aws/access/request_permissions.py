@@ -96,8 +96,6 @@ def _ecr(request: Request, action: str) -> Iterator[Need]:
 
     from laptop.aws.access.policy import parse
 
-    if action == "ListImageReferrers":  # has no separate permission
-        action = "BatchGetImage"
     base = f"arn:aws:ecr:{request.region}:{ACCOUNT}:repository/"
     listed = request.json.get("repositoryNames") or []
     one = request.parameter("repositoryName") or request.parameter("resourceArn").removeprefix(base)

@@ -203,7 +203,7 @@ def told(story: Story) -> Story:
 
 def break_a_contract_and_a_rule(folder: Path) -> None:
     edit(f"data-contracts/{DATASET}.odcs.yaml", "maximum: 120", "maximum: 130")(folder)
-    edit("infra/components/storage.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
+    edit("infra/components/key.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
 
 
 # --- a pull request ---------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_
     head, _, folded = comment["body"].partition("<details>")
     assert f"❌ data-contracts/{DATASET}.odcs.yaml breaks: age: maximum was 120, is 130" in head
     assert "**dev**: ❌ the preview failed: 2 violation(s) of the rules" in head
-    assert "Key data: can be brought back for 29 days only" in head
+    assert "Key data: has a deletion window of 29 days" in head
     assert "~ deletionWindowInDays: 30 => 29" in folded
 
 
@@ -338,7 +338,8 @@ def test_each_workflow_signs_in_as_its_own_role_and_none_shows_the_key_of_the_ap
         "ci": looking,
         "promote": set(),  # of releases, there was only that of a fork
         "audit": looking,
-        **dict.fromkeys(("deploy", "train", "images", "respond", "teardown"), changing),
+        "images": {"mlops-images"},
+        **dict.fromkeys(("deploy", "train", "respond", "teardown"), changing),
     }
 
 

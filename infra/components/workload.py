@@ -1,4 +1,4 @@
-"""Who a pod is: a role of its own, the service account that assumes it, and whom it may talk to."""
+"""The identity of a workload's pods: an IAM role, the service account that assumes it, and a network policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 
 from infra.components.grants import Statements
-from infra.components.labels import labels, ownership, selector
+from infra.components.labels import metadata, selector
 from infra.environment import Environment
 from pipelines.declarations.model import Model
 
@@ -19,17 +19,17 @@ _POD_IDENTITY_AGENT = "169.254.170.23/32"
 _LINK_LOCAL = "169.254.0.0/16"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkloadArgs:
-    """What a workload may do.
+    """Arguments of `Workload`.
 
     Attributes:
-        environment: where it runs.
+        environment: the environment that the workload runs in.
         namespace: the Kubernetes namespace.
-        statements: of its role's policy.
-        model: the model it works for; None where it works for all.
-        ingress: rules of its network policy for who may reach it; none: nobody.
-        egress: more rules for whom it may reach, besides names, AWS and its credentials.
+        statements: statements of the role's policy.
+        model: the model that the workload belongs to; None if all models share it.
+        ingress: ingress rules of the network policy; none to accept no connections.
+        egress: egress rules to add to those for DNS, AWS and Pod Identity.
     """
 
     environment: Environment
@@ -41,41 +41,36 @@ class WorkloadArgs:
 
 
 class Workload(pulumi.ComponentResource):
-    """The identity of the pods of one workload.
+    """The identity of a workload's pods.
 
     Attributes:
-        name: of the workload, its service account and its pods' label.
-        role_arn: of its role.
+        name: name of the workload, of its service account, and value of its pods' name label.
+        role_arn: ARN of the IAM role.
     """
 
-    def __init__(self, name: str, args: WorkloadArgs, *, parent: pulumi.Resource) -> None:
-        super().__init__("mlops:identity:Workload", name, None, pulumi.ResourceOptions(parent=parent))
+    def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:identity:Workload", name, None, opts)
         environment = args.environment
-        options = pulumi.ResourceOptions(parent=self)
-        metadata = {
-            "name": name,
-            "namespace": args.namespace,
-            "labels": labels(environment, name, args.model),
-            "annotations": ownership(environment, args.model),
-        }
+        child = pulumi.ResourceOptions(parent=self)
+        object_metadata = {"name": name, "namespace": args.namespace, **metadata(environment, name, args.model)}
         role = aws.iam.Role(
             name,
             name=environment.role_name(name),
-            description=f"What the pods of {name} in {environment.prefix} may do",
-            assume_role_policy=pulumi.Output.json_dumps(_trust(environment, name)),
+            description=f"Permissions of the pods of {name} in {environment.prefix}",
+            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(environment, name)),
             permissions_boundary=environment.permissions_boundary,
             tags=environment.tags(args.model),
-            opts=options,
+            opts=child,
         )
         aws.iam.RolePolicy(
             name,
             name="workload",
             role=role.name,
             policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": args.statements}),
-            opts=options,
+            opts=child,
         )
         account = k8s.core.v1.ServiceAccount(
-            name, metadata=metadata, automount_service_account_token=False, opts=options
+            name, metadata=object_metadata, automount_service_account_token=False, opts=child
         )
         aws.eks.PodIdentityAssociation(
             name,
@@ -84,26 +79,26 @@ class Workload(pulumi.ComponentResource):
             service_account=account.metadata["name"],
             role_arn=role.arn,
             tags=environment.tags(args.model),
-            opts=options,
+            opts=child,
         )
         k8s.networking.v1.NetworkPolicy(
             name,
-            metadata=metadata,
+            metadata=object_metadata,
             spec={
                 "podSelector": {"matchLabels": selector(name)},
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": list(args.ingress),
                 "egress": [*_EGRESS, *args.egress],
             },
-            opts=options,
+            opts=child,
         )
         self.name = name
         self.role_arn: pulumi.Output[str] = role.arn
         self.register_outputs({"role_arn": role.arn})
 
 
-def _trust(environment: Environment, service_account: str) -> dict[str, Any]:
-    """Only EKS Pod Identity, only for this service account of this cluster.
+def _trust_policy(environment: Environment, service_account: str) -> dict[str, Any]:
+    """Trust EKS Pod Identity, and only for one service account of the environment's cluster.
 
     Source: EKS user guide, "Create IAM role with trust policy required by EKS Pod Identity".
     """
@@ -128,7 +123,7 @@ def _trust(environment: Environment, service_account: str) -> dict[str, Any]:
     }
 
 
-# The addresses of AWS's APIs are not known beforehand, so HTTPS goes anywhere but to the node's own services.
+# The addresses of AWS APIs are not known in advance, so HTTPS may go anywhere except to the node's own services.
 _EGRESS = [
     {
         "to": [

@@ -1,4 +1,4 @@
-"""The pods of the graph: found in whatever makes them."""
+"""The pods of the graph, found in the resources that create them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
 
 ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"
 
-LASTING = (ROLLOUT, DEPLOYMENT, STATEFUL_SET)
-"""What answers requests until it is told to stop."""
+LONG_RUNNING = (ROLLOUT, DEPLOYMENT, STATEFUL_SET)
+"""Types whose pods run until they are stopped."""
 
 
 @dataclass(frozen=True)
-class Workload:
-    """Something that makes pods.
+class PodOwner:
+    """A resource that creates pods.
 
     Attributes:
         resource: the resource.
-        template: of its pods: `metadata` and `spec`.
+        template: the pod template: `metadata` and `spec`.
     """
 
     resource: PlannedResource
@@ -44,43 +44,43 @@ class Workload:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """The labels of its pods."""
+        """The labels of the pods."""
         found = at(self.template, "metadata", "labels")
         return found if isinstance(found, dict) else {}
 
     def pod(self, *path: str | int) -> Any:
-        """What stands at a path of the pods' spec."""
+        """Return the value at a path of the pod spec."""
         return at(self.template, "spec", *path)
 
     @property
     def containers(self) -> list[Any]:
-        """The containers, those that run first included."""
+        """The containers, including init containers."""
         return elements(self.pod("containers")) + elements(self.pod("initContainers"))
 
     def selected_by(self, selector: Any) -> bool:
-        """Whether a label selector means its pods."""
+        """Return True if a label selector matches the pods."""
         wanted = at(selector, "matchLabels") or {}
         if wanted is UNKNOWN:
             return True
         return all(value is UNKNOWN or self.labels.get(key) in (value, UNKNOWN) for key, value in wanted.items())
 
 
-def workloads(graph: Graph, *types: str) -> Iterator[Workload]:
-    """The workloads of the graph, of some types or all."""
+def pod_owners(graph: Graph, *types: str) -> Iterator[PodOwner]:
+    """Yield the resources that create pods, of some types or of all."""
     for type_ in types or (*_TEMPLATES, ANALYSIS_TEMPLATE):
         if type_ == ANALYSIS_TEMPLATE:
             for resource, spec in analysis_jobs(graph):
-                yield Workload(resource, at(spec, "template"))
+                yield PodOwner(resource, at(spec, "template"))
             continue
         for resource in graph.of_type(type_):
             path = _TEMPLATES[type_]
             template = resource.at(*path) if path else resource.plain
             if template is not UNKNOWN:
-                yield Workload(resource, template)
+                yield PodOwner(resource, template)
 
 
 def analysis_jobs(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
-    """The jobs that Argo Rollouts makes to ask about a release, with the template that has them."""
+    """Yield the job specs of AnalysisTemplates, with their templates."""
     for resource in graph.of_type(ANALYSIS_TEMPLATE):
         for metric in elements(resource.at("spec", "metrics")):
             spec = at(metric, "provider", "job", "spec")
