@@ -21,7 +21,7 @@ SERVER.set_forkserver_preload(
         "hypothesis",
         "pytest",
         "tools.mutation.preload",
-        "tests.pipelines.promotion.world",
+        "tests.pipelines.promotion.promotion_project",
     ]
 )
 

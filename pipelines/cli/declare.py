@@ -54,10 +54,10 @@ def check_contracts(project: Project, base: str) -> None:
     Raises:
         MlopsError: one takes something from them.
     """
-    from pipelines.github.repository import Repository
+    from pipelines.github.git import Git
     from pipelines.promotion.review import contract_changes, refuse_broken
 
-    repository = Repository(project.root)
+    repository = Git(project.root)
     contracts = contract_changes(repository, base, repository.changed_files(base, "HEAD"))
     refuse_broken(contracts)
     for name in contracts:

@@ -18,7 +18,7 @@ from pipelines.cli.workflow import run_link, set_output
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.targets import Target
 
 NO_COMMIT = "0" * 40
@@ -30,7 +30,7 @@ def plan() -> None:
     """Which environments or models a change concerns; for workflows."""
 
 
-def _changed(repository: Repository, base: str) -> tuple[str, ...] | None:
+def _changed(repository: Git, base: str) -> tuple[str, ...] | None:
     """The files changed since a commit; None when there is no such commit to compare with."""
     if not base or base == NO_COMMIT:
         return None
@@ -45,7 +45,7 @@ def plan_deploy(base: str, environment: str) -> None:
     from pipelines.promotion.plan import environments_to_deploy
 
     project = Project.find()
-    files = _changed(Repository(project.root), base)
+    files = _changed(Git(project.root), base)
     chosen = project.environments if files is None else environments_to_deploy(project, files)
     if environment:
         project.stack(environment)
@@ -59,7 +59,7 @@ def plan_review(base: str) -> None:
     """Whether a change holds releases (`releases`, a JSON list of their files), and anything else (`code`)."""
     from pipelines.promotion.plan import RELEASE_FILE
 
-    files = Repository(Project.find().root).changed_files(base, "HEAD")
+    files = Git(Project.find().root).changed_files(base, "HEAD")
     releases = [name for name in files if RELEASE_FILE.match(name)]
     set_output("releases", json.dumps(releases))
     set_output("code", json.dumps(len(releases) < len(files)))
@@ -74,7 +74,7 @@ def plan_train(base: str, model: str) -> None:
 
     project = Project.find()
     since = base not in ("", NO_COMMIT)
-    chosen = models_to_train(project, Repository(project.root), base) if since else project.model_names
+    chosen = models_to_train(project, Git(project.root), base) if since else project.model_names
     if model:
         project.model(model)
         chosen = (model,)
@@ -97,13 +97,14 @@ def connect(environment: str, target: str) -> None:
 @target_option
 def gates(base: str, number: str, target: str) -> None:
     """Judge the releases that the checked-out change proposes; fails unless every gate passes."""
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
     from pipelines.promotion.comment import Surroundings, marker, render
     from pipelines.promotion.gates import admits, judge
     from pipelines.promotion.gather import gather, proposed
 
     opened = open_target(target)
-    repository = Repository(opened.project.root)
+    repository = Git(opened.project.root)
     changes = proposed(repository, base, "HEAD")
     if not changes:
         raise MlopsError("the change proposes no release: it changes no models/*/releases/*.yaml")
@@ -135,7 +136,9 @@ def gates(base: str, number: str, target: str) -> None:
                 run=run_link(),
             )
             text = render(facts, verdicts, around)
-            Forge.of(opened.project.root).comment(int(number), marker(release.model, release.environment), text)
+            pull_requests.comment(
+                Gh.find(opened.project.root), int(number), marker(release.model, release.environment), text
+            )
             if preview.returncode:
                 refused.append(
                     f"preview: the Pulumi program of {release.environment} cannot be applied; see the comment"
@@ -215,17 +218,20 @@ def preview_text(process: subprocess.Popen[str]) -> str:
 @target_option
 def review(base: str, number: int, target: str) -> None:
     """Comment on a pull request what it would change: the preview of every environment, and its data contracts."""
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
     from pipelines.promotion.plan import environments_to_deploy
     from pipelines.promotion.review import Preview, contract_changes, refuse_broken, render_review
 
     opened = open_target(target)
-    repository = Repository(opened.project.root)
+    repository = Git(opened.project.root)
     changed = repository.changed_files(base, "HEAD")
     contracts = contract_changes(repository, base, changed)
     started = {name: start_preview(name, target) for name in environments_to_deploy(opened.project, changed)}
     previews = {name: Preview(preview_text(process), process.returncode != 0) for name, process in started.items()}
-    Forge.of(opened.project.root).comment(number, "<!-- mlops:review -->", render_review(contracts, previews))
+    pull_requests.comment(
+        Gh.find(opened.project.root), number, "<!-- mlops:review -->", render_review(contracts, previews)
+    )
     for name, preview in previews.items():
         click.echo(f"{name}: {preview.summary}")
     refuse_broken(contracts)
@@ -250,7 +256,8 @@ def propose_release(target: Target, model: str, environment: str, bundle: str) -
     Raises:
         MlopsError: the bundle cannot be trusted, or GitHub refuses.
     """
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
     from pipelines.promotion.release import release
 
     project = target.project
@@ -263,7 +270,7 @@ def propose_release(target: Target, model: str, environment: str, bundle: str) -
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "It was opened by a workflow; the gates write their verdicts below, and run again when it is merged.\n"
     )
-    request = Forge.of(project.root).propose(f"release/{environment}/{model}", [path], title, body)
+    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
     click.echo(f"proposed: pull request {request.number}, {request.url}")
     return request.number
 
@@ -309,7 +316,7 @@ def run_rollback(
         descriptor,
         model,
         reason,
-        context_of(Repository(project.root)),
+        context_of(Git(project.root)),
         Effects(move, restore, say),
         automatic=automatic,
         suspect=suspect,
@@ -317,7 +324,7 @@ def run_rollback(
     click.echo(f"{model} in {environment} runs {entry.event.live}; record {entry.record.number} of its ledger says so")
 
 
-def context_of(repository: Repository) -> Any:
+def context_of(repository: Git) -> Any:
     """Who runs this, from what the workflow says."""
     from pipelines.promotion.promote import Context
 
@@ -330,13 +337,13 @@ def context_of(repository: Repository) -> Any:
 @target_option
 def respond(event_file: Path, target: str) -> None:
     """Answer an alarm: drift asks for training, a breach rolls back."""
-    from pipelines.github.forge import Forge
+    from pipelines.github.gh import Gh
     from pipelines.promotion.alarm import read_alarm
 
     alarm = read_alarm(event_file.read_bytes())
     opened = open_target(target)
     if alarm.kind == "drift":
-        Forge.of(opened.project.root).dispatch("train.yml", {"model": alarm.model})
+        Gh.find(opened.project.root).dispatch("train.yml", {"model": alarm.model})
         click.echo(f"asked for training of {alarm.model}")
     else:
         run_rollback(opened, alarm.model, alarm.environment, alarm.reason, automatic=True, suspect=alarm.bundle)

@@ -18,7 +18,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.facts import (
     Facts,
     FileContent,
@@ -52,7 +52,7 @@ class Change:
     files: tuple[str, ...]
 
 
-def proposed(repository: Repository, base: str, head: str) -> list[Change]:
+def proposed(repository: Git, base: str, head: str) -> list[Change]:
     """The releases that a change proposes, in the order of their paths.
 
     Args:
@@ -67,7 +67,7 @@ def proposed(repository: Repository, base: str, head: str) -> list[Change]:
     changes = []
     for name in files:
         if RELEASE_FILE.match(name):
-            content = repository.file_at(repository.commit(head), name)
+            content = repository.read_file(repository.resolve(head), name)
             changes.append(Change(parse(content, Release, Path(name)), files))
     return changes
 
@@ -88,7 +88,7 @@ class _Gatherer:
 
 def gather(
     project: Project,
-    repository: Repository,
+    repository: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
     change: Change,
     *,
@@ -251,7 +251,7 @@ def read_signatures(
     return tuple(found)
 
 
-def read_origin(repository: Repository, verified: evidence.VerifiedBundle, trainer: str) -> Origin:
+def read_origin(repository: Git, verified: evidence.VerifiedBundle, trainer: str) -> Origin:
     """Where the provenance says that the bundle comes from, and what git says of that.
 
     Raises:
@@ -259,7 +259,7 @@ def read_origin(repository: Repository, verified: evidence.VerifiedBundle, train
     """
     manifest, commit, committed = verified.manifest, _on_main(repository, verified), None
     if commit is not None:
-        committed = repository.digest_of_folder_at(commit, f"models/{manifest.model}", without=("releases",))
+        committed = repository.digest_of_folder(commit, f"models/{manifest.model}", without=("releases",))
     return Origin(
         builder=verified.provenance.run.builder.id,
         expected_builder=evidence.builder_of(trainer, manifest),
@@ -270,7 +270,7 @@ def read_origin(repository: Repository, verified: evidence.VerifiedBundle, train
     )
 
 
-def read_policy(repository: Repository, verified: evidence.VerifiedBundle) -> Policy:
+def read_policy(repository: Git, verified: evidence.VerifiedBundle) -> Policy:
     """The gates as they were committed before the evaluation.
 
     Raises:
@@ -278,13 +278,13 @@ def read_policy(repository: Repository, verified: evidence.VerifiedBundle) -> Po
     """
     commit = _on_main(repository, verified) or verified.commits[0]
     path = f"models/{verified.manifest.model}/model.yaml"
-    gates = parse(repository.file_at(commit, path), Model, Path(path)).gates
+    gates = parse(repository.read_file(commit, path), Model, Path(path)).gates
     return Policy(
         gates=gates, digest=digest_of_value(gates.model_dump(mode="json")), evaluated=verified.evaluated.gates
     )
 
 
-def _on_main(repository: Repository, verified: evidence.VerifiedBundle) -> str | None:
+def _on_main(repository: Git, verified: evidence.VerifiedBundle) -> str | None:
     return next((commit for commit in verified.commits if repository.is_on_main(commit)), None)
 
 
@@ -335,7 +335,7 @@ def read_quarantines(descriptors: Mapping[str, EnvironmentDescriptor], model: st
 
 
 def read_contract_breaks(
-    repository: Repository,
+    repository: Git,
     here: EnvironmentDescriptor,
     candidate: evidence.VerifiedBundle | None,
     current: bundles.FetchedBundle | None,
@@ -364,13 +364,13 @@ def read_contract_breaks(
     return tuple(str(change) for change in breaking_changes(old, new))
 
 
-def _contract(repository: Repository, verified: evidence.VerifiedBundle) -> Contract:
+def _contract(repository: Git, verified: evidence.VerifiedBundle) -> Contract:
     """The contract that a bundle was made under, from one of the commits it was made from."""
     manifest = verified.manifest
     path = f"data-contracts/{manifest.dataset.dataset}.odcs.yaml"
     for commit in verified.commits:
         try:
-            content = repository.file_at(commit, path)
+            content = repository.read_file(commit, path)
         except MlopsError:
             continue  # a branch that is gone by now; the same bundle may have been made from main as well
         if digest_of_bytes(content) == manifest.contract:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError, MlopsError
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.comment import LONGEST_PREVIEW, cell, folded, whole
 
 CONTRACT_FILES = "data-contracts/"
@@ -53,7 +53,7 @@ def _reason(lines: Sequence[str]) -> str:
     return " ".join([reason, *(line.strip() for line in lines[at + 1 : at + 2])]) if reason.endswith(":") else reason
 
 
-def contract_changes(repository: Repository, base: str, files: Sequence[str]) -> dict[str, list[str]]:
+def contract_changes(repository: Git, base: str, files: Sequence[str]) -> dict[str, list[str]]:
     """Contract that a change touches → what it takes from the contract's consumers.
 
     Raises:
@@ -62,7 +62,7 @@ def contract_changes(repository: Repository, base: str, files: Sequence[str]) ->
     from pipelines.data.compatibility import breaking_changes
 
     found: dict[str, list[str]] = {}
-    before = repository.commit(base)
+    before = repository.resolve(base)
     for name in (name for name in files if name.startswith(CONTRACT_FILES) and name.endswith(".odcs.yaml")):
         path = Path(name)
         old = _contract_before(repository, before, name)
@@ -70,17 +70,17 @@ def contract_changes(repository: Repository, base: str, files: Sequence[str]) ->
             announced = old is not None and old.status in ENDING
             found[name] = [] if announced else ["the contract is gone"]
             continue
-        new = parse(repository.file_at("HEAD", name), Contract, path)
+        new = parse(repository.read_file("HEAD", name), Contract, path)
         found[name] = [str(change) for change in breaking_changes(old, new)] if old is not None else []
     return found
 
 
-def _contract_before(repository: Repository, commit: str, name: str) -> Contract | None:
+def _contract_before(repository: Git, commit: str, name: str) -> Contract | None:
     """The contract as it was; None when it is new, or was so wrong that nobody can have relied on it."""
     if not repository.has_file(commit, name):
         return None
     try:
-        return parse(repository.file_at(commit, name), Contract, Path(name))
+        return parse(repository.read_file(commit, name), Contract, Path(name))
     except DeclarationError:
         return None
 

@@ -14,8 +14,8 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import pin_images
 from pipelines.targets import Finding, Target
+from tests.clones import make_repository
 from tests.pipelines.promotion.image_server import ImageServer, Repository, image_server, registered
-from tests.pipelines.promotion.world import make_repository
 
 
 class UpTarget(Target):

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import VERBS, mlops
-from tests.pipelines.promotion.world import DATASET, MODEL, commit_all, make_repository
+from tests.clones import commit_all, make_repository
+from tests.pipelines.promotion.promotion_project import DATASET, MODEL
 from tests.sample_project import PROJECT, ROOT
 
 

@@ -20,7 +20,8 @@ from pipelines.registry import bundles, evidence, signing
 from pipelines.registry.ledger import Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
 from tests.aws import EmulatedAccount
-from tests.pipelines.promotion.world import DATASET, MODEL, RELEASE, World, commit_all, git
+from tests.clones import commit_all, git
+from tests.pipelines.promotion.promotion_project import DATASET, MODEL, RELEASE, World
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signed import example_build, with_empty_registry
 

@@ -22,7 +22,7 @@ from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, empty
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, accepted, empty
 from tests.processes import Moments, start
 
 

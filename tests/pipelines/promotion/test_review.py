@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.review import contract_changes, refuse_broken
-from tests.pipelines.promotion.world import DATASET, commit_all
+from tests.clones import commit_all
+from tests.pipelines.promotion.promotion_project import DATASET
 from tests.sample_project import PROJECT
 
 
@@ -22,12 +23,12 @@ def contracts(clone: Path) -> Path:
 
 
 def changes(clone: Path, base: str) -> dict[str, list[str]]:
-    repository = Repository(clone)
+    repository = Git(clone)
     return contract_changes(repository, base, repository.changed_files(base, "HEAD"))
 
 
 def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts: Path) -> None:
-    base = Repository(clone).head()
+    base = Git(clone).head()
     contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 130"))
     commit_all(clone, "weaker")
     assert changes(clone, base) == {f"data-contracts/{contracts.name}": ["age: maximum was 120, is 130"]}
@@ -36,10 +37,10 @@ def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts:
 def test_a_contract_may_go_when_it_was_deprecated_before_and_not_in_the_same_change(
     clone: Path, contracts: Path
 ) -> None:
-    active = Repository(clone).head()
+    active = Git(clone).head()
     contracts.write_text(contracts.read_text().replace("status: active", "status: deprecated"))
     commit_all(clone, "deprecated")
-    deprecated = Repository(clone).head()
+    deprecated = Git(clone).head()
     contracts.unlink()
     commit_all(clone, "gone")
     name = f"data-contracts/{contracts.name}"
@@ -47,7 +48,7 @@ def test_a_contract_may_go_when_it_was_deprecated_before_and_not_in_the_same_cha
 
 
 def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Path) -> None:
-    base = Repository(clone).head()
+    base = Git(clone).head()
     contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 110"))
     (clone / "data-contracts" / "README.md").write_text("no contract")
     commit_all(clone, "stronger")
@@ -55,7 +56,7 @@ def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Pa
 
 
 def test_a_contract_that_is_renamed_is_gone_for_those_who_read_it(clone: Path, contracts: Path) -> None:
-    base = Repository(clone).head()
+    base = Git(clone).head()
     contracts.rename(contracts.with_name("patients.odcs.yaml"))
     commit_all(clone, "renamed")
     found = changes(clone, base)
@@ -68,7 +69,7 @@ def test_a_contract_that_is_renamed_is_gone_for_those_who_read_it(clone: Path, c
 def test_a_contract_that_is_wrong_is_an_error_and_one_that_was_wrong_before_breaks_nothing(
     clone: Path, contracts: Path
 ) -> None:
-    base, good = Repository(clone).head(), contracts.read_text()
+    base, good = Git(clone).head(), contracts.read_text()
     contracts.write_text("kind: no contract\n")
     wrong = commit_all(clone, "wrong")
     with pytest.raises(MlopsError, match=contracts.name):
@@ -91,4 +92,4 @@ def test_contracts_that_break_are_refused_with_all_that_they_take_and_others_are
 
 def test_a_base_that_git_does_not_know_is_an_error_and_not_a_contract_that_is_new(clone: Path, contracts: Path) -> None:
     with pytest.raises(MlopsError, match="rev-parse"):
-        contract_changes(Repository(clone), "e" * 40, [f"data-contracts/{contracts.name}"])
+        contract_changes(Git(clone), "e" * 40, [f"data-contracts/{contracts.name}"])

@@ -13,7 +13,8 @@ from pipelines.promotion.rollback import Plan, plan_rollback, roll_back
 from pipelines.registry import store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, empty, git
+from tests.clones import git
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, accepted, empty
 from tests.processes import Moments, start
 
 REASON = "mae 61.2 is over 55 since noon"

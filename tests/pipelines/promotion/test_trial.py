@@ -18,7 +18,7 @@ from pipelines.promotion.facts import Runtime
 from pipelines.promotion.trial import TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
 from pipelines.serving.model import Model
 from pipelines.serving.refusal import Refusal
-from tests.pipelines.promotion.world import ROOT
+from tests.pipelines.promotion.promotion_project import ROOT
 from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linear_bundle
 
 HERE = f"onnxruntime {onnxruntime.__version__}"

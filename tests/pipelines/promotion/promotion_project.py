@@ -6,7 +6,6 @@ What is applied, and what is live, is in files, so that a process that is killed
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_file, dige
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gather import Change
 from pipelines.promotion.promote import Context
@@ -34,8 +33,9 @@ from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
 from tests.answering import serving
+from tests.clones import commit_all, git, make_repository
 from tests.pipelines.serving.bundles import linear_bundle
-from tests.sample_project import ROOT, copy_as_forked
+from tests.sample_project import ROOT
 from tests.signed import example_build
 
 MODEL = "diabetes-progression"
@@ -43,31 +43,6 @@ DATASET = "diabetes-patients"
 ACCEPTED = json.loads((ROOT / "tests" / "refused" / "accepted.json").read_text())
 EVALUATION = ACCEPTED["evaluation"]
 RELEASE = f"models/{MODEL}/releases/staging.yaml"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def make_repository(folder: Path) -> Project:
-    """The tests' own declarations in a clone of a bare origin, on main."""
-    root = copy_as_forked(folder / "clone", "requirements/serving.txt")
-    git(folder, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
-    git(root, "init", "--quiet", "--initial-branch=main")
-    git(root, "remote", "add", "origin", str(folder / "origin.git"))
-    commit_all(root, "start")
-    return Project(root)
-
-
-def commit_all(root: Path, message: str) -> str:
-    """Commit everything on main and push it; the commit."""
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", message)
-    git(root, "push", "--quiet", "origin", "HEAD:refs/heads/main")
-    git(root, "fetch", "--quiet", "origin")
-    return git(root, "rev-parse", "HEAD")
 
 
 def accepted(_project: Any, _repository: Any, _descriptors: Any, change: Change) -> Facts:
@@ -107,8 +82,8 @@ class World:
         return self.project.root
 
     @property
-    def repository(self) -> Repository:
-        return Repository(self.root)
+    def repository(self) -> Git:
+        return Git(self.root)
 
     @property
     def descriptors(self) -> dict[str, EnvironmentDescriptor]:
