@@ -241,7 +241,7 @@ def test_the_token_reaches_only_its_server_and_only_by_environment_variables(
         return Git(clone).read("config", "--get-urlmatch", "http.extraheader", address)
 
     assert header("https://git.example.org/o/r") == f"AUTHORIZATION: basic {basic}"
-    with pytest.raises(MlopsError, match="git config --get-urlmatch .*: status 1"):
+    with pytest.raises(MlopsError, match=r"git config --get-urlmatch .*: status 1"):
         header("https://elsewhere.example.org/o/r")
     assert "AUTHORIZATION" not in (clone / ".git" / "config").read_text()
 
