@@ -55,11 +55,11 @@ def check_contracts(project: Project, base: str) -> None:
         MlopsError: one takes something from them.
     """
     from pipelines.github.git import Git
-    from pipelines.promotion.review import contract_changes, refuse_broken
+    from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 
     repository = Git(project.root)
-    contracts = contract_changes(repository, base, repository.changed_files(base, "HEAD"))
-    refuse_broken(contracts)
+    contracts = find_contract_changes(repository, base, repository.changed_files(base, "HEAD"))
+    refuse_contract_breaks(contracts)
     for name in contracts:
         click.echo(f"{name} breaks nothing.")
 

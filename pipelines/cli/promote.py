@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -99,9 +97,10 @@ def gates(base: str, number: str, target: str) -> None:
     """Judge the releases that the checked-out change proposes; fails unless every gate passes."""
     from pipelines.github import pull_requests
     from pipelines.github.gh import Gh
-    from pipelines.promotion.comment import Surroundings, marker, render
+    from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
+    from pipelines.promotion.facts.gather import gather, proposed
     from pipelines.promotion.gates import admits, judge
-    from pipelines.promotion.gather import gather, proposed
+    from pipelines.promotion.preview import start_preview
 
     opened = open_target(target)
     repository = Git(opened.project.root)
@@ -112,7 +111,7 @@ def gates(base: str, number: str, target: str) -> None:
     refused = []
     for change in changes:
         release = change.release
-        preview = start_preview(release.environment, target) if number else None
+        preview = start_preview(opened, release.environment) if number else None
         facts = gather(opened.project, repository, descriptors, change)
         verdicts = judge(facts)
         for verdict in verdicts:
@@ -121,8 +120,9 @@ def gates(base: str, number: str, target: str) -> None:
         if not admits(verdicts):
             refused += [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
         if preview is not None:
+            shown = preview()
             around = Surroundings(
-                preview=preview_text(preview),
+                preview=shown.text,
                 rollback=rollback_target(descriptors[release.environment], release.model),
                 sizes=sizes_of(
                     descriptors, opened.project, change.release.environment, release.model, facts.live, release.bundle
@@ -139,7 +139,7 @@ def gates(base: str, number: str, target: str) -> None:
             pull_requests.comment(
                 Gh.find(opened.project.root), int(number), marker(release.model, release.environment), text
             )
-            if preview.returncode:
+            if shown.failed:
                 refused.append(
                     f"preview: the Pulumi program of {release.environment} cannot be applied; see the comment"
                 )
@@ -200,18 +200,6 @@ def rollback_target(descriptor: EnvironmentDescriptor, model: str) -> str | None
     return head.event.live if head is not None else None
 
 
-def start_preview(environment: str, target: str) -> subprocess.Popen[str]:
-    """A preview of an environment, in a process of its own: it takes seconds, in which others can work."""
-    command = [sys.executable, "-m", "pipelines.cli", "preview", "--env", environment, "--target", target]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def preview_text(process: subprocess.Popen[str]) -> str:
-    """What a preview printed; a failed one says so."""
-    text, _ = process.communicate()
-    return text + ("\nthe preview failed" if process.returncode else "")
-
-
 @click.command()
 @click.option("--base", required=True, help="The commit that the change would be merged into.")
 @click.option("--pull-request", "number", required=True, type=int)
@@ -220,21 +208,21 @@ def review(base: str, number: int, target: str) -> None:
     """Comment on a pull request what it would change: the preview of every environment, and its data contracts."""
     from pipelines.github import pull_requests
     from pipelines.github.gh import Gh
+    from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
+    from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
     from pipelines.promotion.plan import environments_to_deploy
-    from pipelines.promotion.review import Preview, contract_changes, refuse_broken, render_review
+    from pipelines.promotion.preview import start_preview, summarize
 
     opened = open_target(target)
     repository = Git(opened.project.root)
     changed = repository.changed_files(base, "HEAD")
-    contracts = contract_changes(repository, base, changed)
-    started = {name: start_preview(name, target) for name in environments_to_deploy(opened.project, changed)}
-    previews = {name: Preview(preview_text(process), process.returncode != 0) for name, process in started.items()}
-    pull_requests.comment(
-        Gh.find(opened.project.root), number, "<!-- mlops:review -->", render_review(contracts, previews)
-    )
+    contracts = find_contract_changes(repository, base, changed)
+    started = {name: start_preview(opened, name) for name in environments_to_deploy(opened.project, changed)}
+    previews = {name: finish() for name, finish in started.items()}
+    pull_requests.comment(Gh.find(opened.project.root), number, REVIEW_MARKER, render_review(contracts, previews))
     for name, preview in previews.items():
-        click.echo(f"{name}: {preview.summary}")
-    refuse_broken(contracts)
+        click.echo(f"{name}: {summarize(preview)}")
+    refuse_contract_breaks(contracts)
     if failed := [name for name, preview in previews.items() if preview.failed]:
         raise MlopsError(f"the preview of {', '.join(failed)} failed", fix="see the comment on the pull request")
 

@@ -19,7 +19,7 @@ from pipelines.targets import Target
 if TYPE_CHECKING:
     from pipelines.declarations.release import Release
     from pipelines.github.git import Git
-    from pipelines.promotion.gather import Change
+    from pipelines.promotion.facts.gather import Change
     from pipelines.promotion.promote import Context
 
 PAUSE_ALLOWANCE_SECONDS = 300
@@ -136,7 +136,7 @@ def introduced(repository: Git, release: Release) -> tuple[Change, Context]:
     """
     from pipelines.github import pull_requests
     from pipelines.github.gh import Gh
-    from pipelines.promotion.gather import Change
+    from pipelines.promotion.facts.gather import Change
     from pipelines.promotion.promote import Context
 
     path = f"models/{release.model}/releases/{release.environment}.yaml"

@@ -16,8 +16,8 @@ from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
 from pipelines.promotion.endpoint import Verification, verify
+from pipelines.promotion.facts.gather import Change, gather
 from pipelines.promotion.gates import admits, judge
-from pipelines.promotion.gather import Change, gather
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.report import keep_report
 from pipelines.registry import evidence

@@ -10,7 +10,7 @@ import pytest
 from tests.aws import EmulatedAccount
 from tests.clones import make_clone
 from tests.pipelines.promotion.promotion_project import World, running_world
-from tests.signed import make_signing_environment
+from tests.signing_environments import make_signing_environment
 
 
 @pytest.fixture(scope="module")

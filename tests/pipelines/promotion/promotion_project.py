@@ -22,7 +22,7 @@ from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.promote import Context
 from pipelines.promotion.promote import Effects as PromoteEffects
 from pipelines.promotion.replicate import replicate
@@ -32,11 +32,11 @@ from pipelines.promotion.rollback import Plan
 from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
-from tests.answering import serving
 from tests.clones import commit_all, git, make_repository
+from tests.http_responder import http_server
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.sample_project import ROOT
-from tests.signed import example_build
+from tests.signing_environments import example_build
 
 MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
@@ -304,7 +304,7 @@ def running_world(folder: Path, dev: EnvironmentDescriptor, staging: Environment
     """A world in a folder."""
     state = folder / "state"
     state.mkdir(parents=True)
-    with serving(Served(state, dev).answer) as url:
+    with http_server(Served(state, dev).answer) as url:
         project = make_repository(folder / "git")
         staging = staging.model_copy(update={"endpoints": {MODEL: url}})
         yield World(project, dev, staging, state, url, git(project.root, "rev-parse", "HEAD"))

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.promote import (
     RefusedError,
     StaleReleaseError,

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.promote import promote
 from pipelines.promotion.rollback import Plan, plan_rollback, roll_back
 from pipelines.registry import store

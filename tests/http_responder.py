@@ -13,7 +13,7 @@ Answer = tuple[int, bytes] | tuple[int, bytes, int] | None
 
 
 @contextmanager
-def serving(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
+def http_server(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
     """An HTTP server on this machine; its URL.
 
     Args:

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
-from pipelines.promotion.review import contract_changes, refuse_broken
+from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 from tests.clones import commit_all
 from tests.pipelines.promotion.promotion_project import DATASET
 from tests.sample_project import PROJECT
@@ -14,7 +14,7 @@ from tests.sample_project import PROJECT
 
 @pytest.fixture
 def contracts(clone: Path) -> Path:
-    """The clone with the example's contract; the file."""
+    """Commit the sample contract to the clone and return its path."""
     path = clone / "data-contracts" / f"{DATASET}.odcs.yaml"
     path.parent.mkdir()
     path.write_text((PROJECT / "data-contracts" / path.name).read_text())
@@ -24,19 +24,17 @@ def contracts(clone: Path) -> Path:
 
 def changes(clone: Path, base: str) -> dict[str, list[str]]:
     repository = Git(clone)
-    return contract_changes(repository, base, repository.changed_files(base, "HEAD"))
+    return find_contract_changes(repository, base, repository.changed_files(base, "HEAD"))
 
 
-def test_a_contract_that_takes_a_promise_back_says_which(clone: Path, contracts: Path) -> None:
+def test_a_weaker_bound_is_a_breaking_change(clone: Path, contracts: Path) -> None:
     base = Git(clone).head()
     contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 130"))
     commit_all(clone, "weaker")
     assert changes(clone, base) == {f"data-contracts/{contracts.name}": ["age: maximum was 120, is 130"]}
 
 
-def test_a_contract_may_go_when_it_was_deprecated_before_and_not_in_the_same_change(
-    clone: Path, contracts: Path
-) -> None:
+def test_a_contract_may_be_deleted_once_it_is_deprecated(clone: Path, contracts: Path) -> None:
     active = Git(clone).head()
     contracts.write_text(contracts.read_text().replace("status: active", "status: deprecated"))
     commit_all(clone, "deprecated")
@@ -44,10 +42,10 @@ def test_a_contract_may_go_when_it_was_deprecated_before_and_not_in_the_same_cha
     contracts.unlink()
     commit_all(clone, "gone")
     name = f"data-contracts/{contracts.name}"
-    assert (changes(clone, deprecated), changes(clone, active)) == ({name: []}, {name: ["the contract is gone"]})
+    assert (changes(clone, deprecated), changes(clone, active)) == ({name: []}, {name: ["the contract was deleted"]})
 
 
-def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Path) -> None:
+def test_a_stricter_bound_is_not_a_breaking_change(clone: Path, contracts: Path) -> None:
     base = Git(clone).head()
     contracts.write_text(contracts.read_text().replace("maximum: 120", "maximum: 110"))
     (clone / "data-contracts" / "README.md").write_text("no contract")
@@ -55,20 +53,18 @@ def test_a_contract_that_promises_more_breaks_nothing(clone: Path, contracts: Pa
     assert changes(clone, base) == {f"data-contracts/{contracts.name}": []}
 
 
-def test_a_contract_that_is_renamed_is_gone_for_those_who_read_it(clone: Path, contracts: Path) -> None:
+def test_a_renamed_contract_counts_as_deleted(clone: Path, contracts: Path) -> None:
     base = Git(clone).head()
     contracts.rename(contracts.with_name("patients.odcs.yaml"))
     commit_all(clone, "renamed")
     found = changes(clone, base)
     assert found == {
-        f"data-contracts/{contracts.name}": ["the contract is gone"],
+        f"data-contracts/{contracts.name}": ["the contract was deleted"],
         "data-contracts/patients.odcs.yaml": [],
     }
 
 
-def test_a_contract_that_is_wrong_is_an_error_and_one_that_was_wrong_before_breaks_nothing(
-    clone: Path, contracts: Path
-) -> None:
+def test_an_invalid_contract_is_an_error_unless_it_was_invalid_before(clone: Path, contracts: Path) -> None:
     base, good = Git(clone).head(), contracts.read_text()
     contracts.write_text("kind: no contract\n")
     wrong = commit_all(clone, "wrong")
@@ -79,17 +75,17 @@ def test_a_contract_that_is_wrong_is_an_error_and_one_that_was_wrong_before_brea
     assert changes(clone, wrong) == {f"data-contracts/{contracts.name}": []}
 
 
-def test_contracts_that_break_are_refused_with_all_that_they_take_and_others_are_not() -> None:
-    refuse_broken({"a.odcs.yaml": []})
+def test_the_error_lists_every_breaking_change() -> None:
+    refuse_contract_breaks({"a.odcs.yaml": []})
     with pytest.raises(MlopsError) as caught:
-        refuse_broken({"a.odcs.yaml": ["one", "two"], "b.odcs.yaml": [], "c.odcs.yaml": ["three"]})
-    assert caught.value.what == "a data contract breaks: a.odcs.yaml: one; two; c.odcs.yaml: three"
+        refuse_contract_breaks({"a.odcs.yaml": ["one", "two"], "b.odcs.yaml": [], "c.odcs.yaml": ["three"]})
+    assert caught.value.what == "breaking change of a data contract: a.odcs.yaml: one; two; c.odcs.yaml: three"
     assert caught.value.fix == (
-        "keep the promise, or start a new dataset beside it, to which its consumers move in their own time; "
-        "a contract may go when `status: deprecated` was merged before"
+        "keep the contract compatible, or add a new dataset and move the consumers to it; "
+        "to delete a contract, merge `status: deprecated` first"
     )
 
 
-def test_a_base_that_git_does_not_know_is_an_error_and_not_a_contract_that_is_new(clone: Path, contracts: Path) -> None:
+def test_an_unknown_base_is_an_error(clone: Path, contracts: Path) -> None:
     with pytest.raises(MlopsError, match="rev-parse"):
-        contract_changes(Git(clone), "e" * 40, [f"data-contracts/{contracts.name}"])
+        find_contract_changes(Git(clone), "e" * 40, [f"data-contracts/{contracts.name}"])
