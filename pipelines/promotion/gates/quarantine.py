@@ -12,6 +12,6 @@ def quarantine(facts: Facts) -> Verdict:
     if facts.quarantined is None:
         return inconclusive("quarantine", threshold, facts.missing("quarantined"), "make the registry readable")
     if facts.candidate in facts.quarantined:
-        why = f"quarantined: {facts.quarantined[facts.candidate]}"
+        why = f"it was rolled back: {facts.quarantined[facts.candidate]}"
         return failed("quarantine", "quarantined", threshold, why, "release another bundle")
     return passed("quarantine", "clear", threshold, "it was never rolled back")

@@ -527,7 +527,7 @@ def test_a_bundle_quarantined_in_any_environment_is_refused(world: World, where:
     quarantine(world.descriptors[where], MODEL, entry)
     facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"quarantine": "fail"}
-    assert GATES["quarantine"](facts).why == f"quarantined: mae 61 is over 55 (in {where})"
+    assert GATES["quarantine"](facts).why == f"it was rolled back: mae 61 is over 55 (in {where})"
 
 
 def test_a_freeze_window_refuses(world: World) -> None:

@@ -127,7 +127,7 @@ def test_an_unknown_image_or_a_missing_dockerfile_is_an_error(project: Project) 
         assert caught.value.what == what
 
 
-# --- pins ---------------------------------------------------------------------------------------------------------------
+# --- pins -------------------------------------------------------------------------------------------------------------
 
 
 def pinned(project: Project) -> tuple[str | None, str | None]:

@@ -366,7 +366,7 @@ def test_going_back_to_a_bundle_that_is_quarantined_itself_is_judged_and_refused
     bad, good = bad_and_good(world, 1)
     block(world, bad)
     block(world, good, "worse still")
-    with pytest.raises(RefusedError, match="quarantine: it was taken out: worse still"):
+    with pytest.raises(RefusedError, match="quarantine: it was rolled back: worse still"):
         go(world, world.release(good, bad))
 
 
