@@ -1,4 +1,4 @@
-"""A world for the tests of promotions, made once a module and begun anew for each test; and a clone for git alone."""
+"""Fixtures: a project to promote in, set up once a module and reset for each test, and a plain clone."""
 
 from __future__ import annotations
 
