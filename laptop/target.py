@@ -48,7 +48,7 @@ class LaptopTarget(Target):
     def preview(self, environment: str) -> Preview:
         self.project.stack(environment)
         # A process: the engine runs one Pulumi program at a time.
-        command = [sys.executable, "-m", "laptop.preview", str(self.project.root), str(self.home), environment]
+        command = [sys.executable, "-m", "laptop.preview_process", str(self.project.root), str(self.home), environment]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             raise MlopsError(f"the preview of {environment} ended with status {done.returncode}: {done.stderr.strip()}")

@@ -22,7 +22,7 @@ _OPERATIONS = {
 def start_preview(target: Target, environment: str) -> Callable[[], Preview]:
     """Start a preview in a thread; return a function that waits for it and returns it.
 
-    A preview that cannot be started is returned as a failed one: a comment must show it beside the others.
+    A preview that cannot be started is returned as a failed one, so that the comment can show it.
     """
     pool = ThreadPoolExecutor(1)
     result = pool.submit(_preview, target, environment).result

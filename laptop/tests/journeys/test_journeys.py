@@ -212,7 +212,7 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 def test_a_contract_that_takes_something_from_its_consumers_fails_a_required_check(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
     assert (ended(job, "mlops check"), ended(job, "make test")) == ("failure", "skipped")
-    assert f"breaking change of a data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
+    assert f"data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 

@@ -6,8 +6,8 @@ from pipelines.promotion.facts.types import (
     Origin,
     Policy,
     Predecessor,
-    Runtime,
     SignedStatement,
+    TrialResult,
 )
 
-__all__ = ["Facts", "FileContent", "Origin", "Policy", "Predecessor", "Runtime", "SignedStatement"]
+__all__ = ["Facts", "FileContent", "Origin", "Policy", "Predecessor", "SignedStatement", "TrialResult"]

@@ -27,8 +27,8 @@ from pipelines.promotion.facts.types import (
     Origin,
     Policy,
     Predecessor,
-    Runtime,
     SignedStatement,
+    TrialResult,
 )
 from pipelines.promotion.plan import RELEASE_FILE
 from pipelines.promotion.trial import try_bundle
@@ -235,7 +235,7 @@ class FactGatherer:
         """Return the candidate's request schema."""
         return _parse_file(self._bundle(), "schema.json", RequestSchema)
 
-    def runtime(self) -> Runtime:
+    def runtime(self) -> TrialResult:
         """Load the candidate and time it, but only with verified evidence and unchanged files."""
         manifest = self._verified().manifest
         return try_bundle(self.project, manifest, self._bundle().files)

@@ -85,7 +85,7 @@ class Policy(Declaration):
     evaluated: Digest
 
 
-class Runtime(Declaration):
+class TrialResult(Declaration):
     """Result of loading the candidate as the server does.
 
     Attributes:
@@ -156,7 +156,7 @@ class Facts(Declaration):
     origin: Origin | None
     policy: Policy | None
     evaluation: Evaluation | None
-    runtime: Runtime | None
+    runtime: TrialResult | None
     request_schema: RequestSchema | None
     champion: Evaluation | None
     live: Digest | None

@@ -8,7 +8,7 @@ import pytest
 
 from laptop.engine.deployment import DeploymentError, Result
 from laptop.engine.steps import Kind, Step
-from laptop.preview import count_changes, preview
+from laptop.preview_process import count_changes, preview
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets import find_target
@@ -49,7 +49,7 @@ def test_a_preview_that_fails_has_a_problem_and_its_text(
         print("the program prints")
         raise error
 
-    monkeypatch.setattr("laptop.preview.deploy", fail)
+    monkeypatch.setattr("laptop.preview_process.deploy", fail)
     found = preview(Path(), Path(), "dev")
     assert (found.problem, found.changes) == (problem, changes)
     assert found.text == f"the program prints\n{error}\n"

@@ -1,4 +1,4 @@
-"""Preview a stack of the laptop and print the result as JSON: `python -m laptop.preview ROOT HOME STACK`."""
+"""Preview a stack of the laptop and print the result as JSON: `python -m laptop.preview_process ROOT HOME STACK`."""
 
 from __future__ import annotations
 
