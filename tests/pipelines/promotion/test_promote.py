@@ -122,11 +122,11 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
     event = world.records()[-1].event
     assert (event.result, event.before, event.to, event.live) == ("refused", good, bad, good)
     assert {gate for gate, outcome in event.verdicts.items() if outcome != "pass"} == {"order", "soak"}
-    assert event.reason == "order: it was never verified in dev; soak: dev does not serve it any more"
+    assert event.reason == "order: it was never verified in dev; soak: dev no longer serves it"
     assert str(caught.value).splitlines() == [
         f"{MODEL} may not go to staging:",
         "  order: it was never verified in dev; promote it to dev first",
-        "  soak: dev does not serve it any more; promote what runs there",
+        "  soak: dev no longer serves it; promote the bundle that is live there",
     ]
     assert event.evidence, "it is known of the environment that it comes from"
     assert event.report is not None
