@@ -42,3 +42,8 @@ def failed(gate: str, figure: str, threshold: str, why: str, fix: str) -> Verdic
 def inconclusive(gate: str, threshold: str, why: str, fix: str, figure: str = "unknown") -> Verdict:
     """Return a verdict that neither passes nor fails; it refuses the promotion too."""
     return Verdict(gate=gate, outcome="inconclusive", figure=figure, threshold=threshold, why=why, fix=fix)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 row`, `2 rows`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

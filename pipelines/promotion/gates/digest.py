@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 
 def digest(facts: Facts) -> Verdict:
@@ -18,7 +18,7 @@ def digest(facts: Facts) -> Verdict:
         return failed("digest", "not found", threshold, "the registry has no such bundle", fix)
     wrong = [file for file in facts.files if file.expected is None or file.found != file.expected]
     if not wrong:
-        return passed("digest", f"{len(facts.files)} files", threshold, f"{facts.candidate} is unchanged")
+        return passed("digest", counted(len(facts.files), "file"), threshold, f"{facts.candidate} is unchanged")
     file = wrong[0]
     happened = "was added" if file.expected is None else "is missing" if file.found is None else "was changed"
     why = f"{file.name} {happened}" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")

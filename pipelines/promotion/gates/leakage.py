@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 
 def leakage(facts: Facts) -> Verdict:
@@ -14,6 +14,8 @@ def leakage(facts: Facts) -> Verdict:
     holdout = facts.evaluation.holdout
     if holdout.leaked_rows > 0:
         why = f"{holdout.leaked_rows} of {holdout.rows} holdout rows are also in the training set"
-        return failed("leakage", f"{holdout.leaked_rows} rows", threshold, why, "remove the duplicates from the data")
+        return failed(
+            "leakage", counted(holdout.leaked_rows, "row"), threshold, why, "remove the duplicates from the data"
+        )
     why = f"none of {holdout.rows} holdout rows is among the {holdout.training_rows} training rows"
     return passed("leakage", "0 rows", threshold, why)

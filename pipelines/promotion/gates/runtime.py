@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 FEWEST_REQUESTS = 100
 """With fewer requests, the 99th percentile is the maximum."""
@@ -28,12 +28,12 @@ def runtime(facts: Facts) -> Verdict:
             "runtime", threshold, "the bundle has no golden predictions", "train again", "0 golden rows"
         )
     if found.requests < FEWEST_REQUESTS:
-        why = f"{found.requests} timed requests; expected at least {FEWEST_REQUESTS}"
-        return inconclusive("runtime", threshold, why, "run the gates again", f"{found.requests} requests")
+        why = f"{counted(found.requests, 'timed request')}; expected at least {FEWEST_REQUESTS}"
+        return inconclusive("runtime", threshold, why, "run the gates again", counted(found.requests, "request"))
     figure = f"p99 {found.p99_ms:.2g} ms"
     if found.p99_ms > budget:
         why = f"the slowest 1% of requests take {found.p99_ms:.3g} ms or more"
         return failed(
             "runtime", figure, threshold, why, "make the model smaller, or change the budget in a pull request"
         )
-    return passed("runtime", figure, threshold, f"{found.golden_rows} golden rows match in {found.version}")
+    return passed("runtime", figure, threshold, f"{counted(found.golden_rows, 'golden row')} match in {found.version}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, passed
 
 
 def scope(facts: Facts) -> Verdict:
@@ -14,7 +14,7 @@ def scope(facts: Facts) -> Verdict:
         return passed("scope", "1 file", threshold, f"only {path} changes")
     others = sorted(set(facts.changed_files) - {path})
     if path not in facts.changed_files:
-        return failed("scope", f"{len(others)} files", threshold, f"{path} does not change", "propose a release")
+        return failed("scope", counted(len(others), "file"), threshold, f"{path} does not change", "propose a release")
     named = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
     fix = "propose the other changes in a separate pull request"
-    return failed("scope", f"{len(others) + 1} files", threshold, f"it also changes {named}", fix)
+    return failed("scope", counted(len(others) + 1, "file"), threshold, f"it also changes {named}", fix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 
 def soak(facts: Facts) -> Verdict:
@@ -13,12 +13,14 @@ def soak(facts: Facts) -> Verdict:
     if facts.policy is None:
         return inconclusive("soak", "unknown", facts.missing("policy"), "train again from main")
     rule = facts.policy.gates.soak
-    threshold = f"{rule.requests} requests and {rule.seconds} s, at most {rule.maximum_error_rate:.2%} errors"
+    threshold = (
+        f"{counted(rule.requests, 'request')} and {rule.seconds} s, at most {rule.maximum_error_rate:.2%} errors"
+    )
     before = facts.predecessor
     if before is None:
         return inconclusive("soak", threshold, facts.missing("predecessor"), f"make {facts.promotes_from} reachable")
     since = (facts.now - before.verified_at).total_seconds() if before.verified_at is not None else 0.0
-    figure = f"{before.requests} requests, {since:.0f} s, {before.errors} errors"
+    figure = f"{counted(before.requests, 'request')}, {since:.0f} s, {counted(before.errors, 'error')}"
     if before.errors > rule.maximum_error_rate * before.requests:
         why = f"{before.errors} of {before.requests} requests ended in a server error in {before.environment}"
         return failed("soak", figure, threshold, why, "find the cause before promoting it")
