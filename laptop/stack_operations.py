@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from infra.policies import violations
 from laptop import lifecycle
-from laptop.engine.deployment import Deployment, DeploymentError
+from laptop.engine.deployment import Deployment, DeploymentError, Result
 from laptop.engine.display import Display, Silence, show_change
 from laptop.engine.progress import RunProgress
 from laptop.engine.resource_steps import StepKind
@@ -33,8 +33,8 @@ def deploy(
     stack: str,
     operation: Literal["preview", "up", "destroy", "refresh"],
     display: Display | None = None,
-) -> None:
-    """Run an operation on a stack and print its progress.
+) -> Result:
+    """Run an operation on a stack, print its progress, and return the result.
 
     Args:
         root: folder with `Pulumi.yaml`.
@@ -51,11 +51,12 @@ def deploy(
         prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)
     try:
-        result = getattr(deployment, operation)()
+        result: Result = getattr(deployment, operation)()
     except DeploymentError as error:
         display.summary(error.result.counts, error.result.duration, planned=operation == "preview")
         raise
     display.summary(result.counts, result.duration, planned=operation == "preview")
+    return result
 
 
 def find_drift(root: Path, home: Path, stack: str) -> list[str]:

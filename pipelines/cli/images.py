@@ -56,7 +56,8 @@ def note(name: str, digest: str, folder: Path) -> None:
 @click.option("--from", "folder", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 def propose(folder: Path) -> None:
     """Open, or renew, the pull request that pins the images that were built, in every environment."""
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
 
     project = Project.find()
     found = {path.name: path.read_text().strip() for path in folder.iterdir() if path.name in NAMES}
@@ -67,7 +68,7 @@ def propose(folder: Path) -> None:
         return
     listed = "\n".join(f"- {name}: `{digest}`" for name, digest in sorted(found.items()))
     body = f"Merging this makes every environment run the images that were just built and attested:\n\n{listed}\n"
-    request = Forge.of(project.root).propose("images", changed, "Pin the images", body)
+    request = pull_requests.propose(Gh.find(project.root), "images", changed, "Pin the images", body)
     click.echo(f"proposed: pull request {request.number}, {request.url}")
 
 

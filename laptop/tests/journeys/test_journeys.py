@@ -212,7 +212,7 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 def test_a_contract_that_takes_something_from_its_consumers_fails_a_required_check(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
     assert (ended(job, "mlops check"), ended(job, "make test")) == ("failure", "skipped")
-    assert f"a data contract breaks: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
+    assert f"data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 
@@ -222,7 +222,7 @@ def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_
     (comment,) = story.comments["breaks"]
     assert comment["author"] == "github-actions[bot]"
     head, _, folded = comment["body"].partition("<details>")
-    assert f"❌ data-contracts/{DATASET}.odcs.yaml breaks: age: maximum was 120, is 130" in head
+    assert f"❌ data-contracts/{DATASET}.odcs.yaml: breaking: age: maximum was 120, is 130" in head
     assert "**dev**: ❌ the preview failed: 2 violation(s) of the rules" in head
     assert "Key data: has a deletion window of 29 days" in head
     assert "~ deletionWindowInDays: 30 => 29" in folded
