@@ -13,7 +13,7 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.facts import Runtime
+from pipelines.promotion.facts import TrialResult
 
 TIMED = 300
 """Requests of one row that are timed."""
@@ -22,7 +22,7 @@ WARM_UP = 20
 """Requests sent before those that are timed."""
 
 
-def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> Runtime:
+def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> TrialResult:
     """Load a bundle and send it requests. Any failure of the bundle is part of the result, not an exception.
 
     Args:
@@ -55,7 +55,7 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
         problem = error.what if isinstance(error, MlopsError) else f"the model refuses a golden row: {error.message}"
     except Exception as error:  # onnxruntime's exceptions have no common base class
         problem = f"{type(error).__name__}: {error}"
-    return Runtime(
+    return TrialResult(
         version=version,
         serving_version=pinned,
         problem=problem,

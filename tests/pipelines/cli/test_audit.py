@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pipelines.cli import promote
 from pipelines.cli.promote import audit
 from pipelines.declarations.errors import MlopsError
-from tests.pipelines.promotion.world import MODEL
+from tests.pipelines.promotion.promotion_project import MODEL
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 

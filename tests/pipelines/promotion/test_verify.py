@@ -17,7 +17,7 @@ from pipelines.promotion import verify as module
 from pipelines.promotion.verify import PROBES, verify
 from pipelines.serving import golden as replay
 from pipelines.serving.golden import single_rows
-from tests.answering import serving
+from tests.http_responder import http_server
 from tests.pipelines.registry.chains import offline_environment
 from tests.pipelines.serving.fake_pod import DIGEST, GOLDEN, MODEL, OTHER, Pod
 
@@ -33,7 +33,7 @@ def golden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def environment(pod: Any) -> Iterator[EnvironmentDescriptor]:
-    with serving(pod) as url:
+    with http_server(pod) as url:
         yield offline_environment().model_copy(update={"endpoints": {MODEL: url}})
 
 

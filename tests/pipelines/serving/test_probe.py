@@ -23,8 +23,8 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles, store
 from pipelines.serving.golden import request_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of, open_endpoint
-from tests.answering import serving
 from tests.aws import EmulatedAccount, make_environment
+from tests.http_responder import http_server
 from tests.pipelines.registry.chains import offline_environment
 from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
 from tests.pipelines.serving.fake_pod import DIGEST, GOLDEN, MODEL, Pod
@@ -33,7 +33,7 @@ from tests.pipelines.serving.fake_pod import DIGEST, GOLDEN, MODEL, Pod
 @contextmanager
 def environment(pod: Any) -> Iterator[EnvironmentDescriptor]:
     """An environment whose endpoint answers as `pod` does."""
-    with serving(pod) as url:
+    with http_server(pod) as url:
         yield offline_environment().model_copy(update={"endpoints": {MODEL: url}})
 
 
@@ -58,7 +58,7 @@ def test_golden_predictions_are_read_from_the_bundle_without_its_model(account: 
 def test_a_connection_that_the_server_closed_is_reopened() -> None:
     """Servers and load balancers close idle connections at any time."""
     closes = Pod(lambda n, answer: None if n in (2, 4) else answer)
-    with serving(closes) as url:
+    with http_server(closes) as url:
         endpoint = EndpointClient(url, MODEL)
         assert [endpoint.served() for _ in range(3)] == [DIGEST] * 3
         endpoint.close()
@@ -68,7 +68,7 @@ def test_a_connection_that_the_server_closed_is_reopened() -> None:
 def test_one_connection_serves_all_requests() -> None:
     ports: set[int] = set()
 
-    with serving(Pod()) as url:
+    with http_server(Pod()) as url:
         endpoint = EndpointClient(url, MODEL)
         for _ in range(3):
             endpoint.served()
@@ -113,13 +113,16 @@ def test_an_answer_that_is_not_http_is_reported() -> None:
 
 
 def test_an_answer_over_the_limit_is_an_error() -> None:
-    with serving(Pod(lambda *_: b" " * 1001)) as url, pytest.raises(MlopsError, match="at most 1000 bytes, found more"):
+    with (
+        http_server(Pod(lambda *_: b" " * 1001)) as url,
+        pytest.raises(MlopsError, match="at most 1000 bytes, found more"),
+    ):
         EndpointClient(url, MODEL, largest_answer=1000).served()
 
 
 def test_an_answer_at_the_limit_is_read() -> None:
     content = json.dumps({"versions": [DIGEST]}).encode()
-    with serving(Pod(lambda *_: content)) as url:
+    with http_server(Pod(lambda *_: content)) as url:
         endpoint = EndpointClient(url, MODEL, largest_answer=len(content))
         assert endpoint.served() == DIGEST
         endpoint.close()
@@ -135,7 +138,7 @@ def test_an_answer_at_the_limit_is_read() -> None:
     ],
 )
 def test_an_error_quotes_the_start_of_the_answer(answer: tuple[int, bytes], says: str) -> None:
-    with serving(lambda *_: answer) as url, pytest.raises(MlopsError) as caught:
+    with http_server(lambda *_: answer) as url, pytest.raises(MlopsError) as caught:
         EndpointClient(url, MODEL).get("/v2")
     assert caught.value.what == f"{url}/v2{says}"
 
@@ -207,7 +210,7 @@ def test_a_failed_connection_is_closed_and_the_reason_reported(error: Exception,
 
 
 def test_an_answer_over_the_limit_closes_the_connection() -> None:
-    with serving(lambda *_: (200, b" " * 100)) as url:
+    with http_server(lambda *_: (200, b" " * 100)) as url:
         endpoint = EndpointClient(url, MODEL, largest_answer=10)
         with pytest.raises(MlopsError, match="at most 10 bytes, found more"):
             endpoint.get("/")
@@ -222,7 +225,7 @@ def test_a_client_connects_to_the_host_and_port_of_its_url_with_a_timeout() -> N
 
 def test_a_client_keeps_the_path_and_the_scheme_of_its_url() -> None:
     pod = Pod(lambda _, answer: {"versions": [DIGEST]})
-    with serving(
+    with http_server(
         lambda m, path, b: pod(m, path.removeprefix("/dev"), b) if path == "/dev/v2/models/price" else (404, b"")
     ) as url:
         endpoint = EndpointClient(f"{url}/dev/", MODEL)
@@ -253,19 +256,22 @@ def test_the_connection_is_closed_after_success_and_failure() -> None:
 
 @pytest.mark.parametrize("status", [502, 503, 504])
 def test_an_error_of_a_gateway_says_nothing_about_the_model(status: int) -> None:
-    with serving(lambda *_: (status, b"no pod is ready")) as url, pytest.raises(UnavailableError, match=f"{status}"):
+    with (
+        http_server(lambda *_: (status, b"no pod is ready")) as url,
+        pytest.raises(UnavailableError, match=f"{status}"),
+    ):
         EndpointClient(url, MODEL).served()
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
 def test_an_error_of_the_server_is_not_an_outage(status: int) -> None:
-    with serving(lambda *_: (status, b"no")) as url, pytest.raises(MlopsError) as caught:
+    with http_server(lambda *_: (status, b"no")) as url, pytest.raises(MlopsError) as caught:
         EndpointClient(url, MODEL).served()
     assert not isinstance(caught.value, UnavailableError)
 
 
 def test_without_keep_alive_each_request_opens_a_connection() -> None:
-    with serving(Pod()) as url:
+    with http_server(Pod()) as url:
         client = EndpointClient(url, MODEL, keep_alive=False)
         for _ in range(2):
             assert client.served() == DIGEST
@@ -356,6 +362,6 @@ def test_an_https_url_is_reached_through_a_tunnel(proxy: Proxy) -> None:
 
 
 def test_a_host_that_no_proxy_lists_is_reached_directly(proxy: Proxy) -> None:
-    with serving(Pod()) as url:
+    with http_server(Pod()) as url:
         assert EndpointClient(url, MODEL).served() == DIGEST
     assert proxy.targets == []

@@ -36,7 +36,7 @@ from tests.pipelines.training.project import (
     store_rows,
     version_of,
 )
-from tests.signed import COMMIT, OTHER_COMMIT, make_signing_environment
+from tests.signing_environments import COMMIT, OTHER_COMMIT, make_signing_environment
 
 ROOT = Path(__file__).parents[3]
 
@@ -224,7 +224,7 @@ def test_a_bundle_whose_onnx_disagrees_with_the_model_is_not_registered(
     with pytest.raises(MlopsError, match="does not predict what the trained model does"):
         run_training(wrong, dev, MODEL, TrainingRun("run-3", COMMIT, IMAGE), lambda line: None)
     assert bundles.list_digests(dev, MODEL) == before
-    with pytest.raises(MlopsError, match="has registered no bundle"):
+    with pytest.raises(MlopsError, match="produced no bundle"):
         runs.read_run(dev, MODEL, "run-3")
 
 
@@ -319,7 +319,7 @@ def set_environ(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor, **c
             {"IMAGE_DIGEST": "latest"},
             "IMAGE_DIGEST: expected the digest of the training image: sha256:…, found 'latest'",
         ),
-        ({"RUN_ID": "a b"}, "'a b' is not a run's id"),
+        ({"RUN_ID": "a b"}, "'a b' is not a valid run id"),
         ({"DATASET_SNAPSHOT": "77"}, "loans has no snapshot '77'"),
     ],
 )
