@@ -76,7 +76,7 @@ LIBRARIES = (
     "pipelines.data.files",
     "pipelines.data.ingest",
 )
-"""What the job imports sooner or later, except duckdb."""
+"""Libraries that the job needs in any case, except duckdb."""
 
 
 def _relax_gc() -> None:

@@ -247,7 +247,7 @@ def _expected_and_found(detail: ErrorDetails) -> tuple[str, str]:
 
 
 _PROSE = re.compile(r"^\w+ should (be|have) (a valid )?| after validation.*$")
-"""What pydantic's messages have around the expected value: `Tuple should have … after validation, not 0`."""
+"""Words around the expected value in pydantic's messages: `Tuple should have … after validation, not 0`."""
 
 
 def _within(loc: Key, value: Any) -> Key:

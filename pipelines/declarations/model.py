@@ -72,7 +72,7 @@ class Slice(Declaration):
 
 
 class Training(Declaration):
-    """How the model is trained.
+    """Training of a model.
 
     Attributes:
         entrypoint: training function in the model's folder, `module:function`.
@@ -217,7 +217,7 @@ class Replicas(Declaration):
 
 
 class Serving(Declaration):
-    """How the model is served."""
+    """Serving of a model."""
 
     replicas: Replicas = Replicas()
     resources: Resources

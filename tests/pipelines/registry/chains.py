@@ -1,4 +1,4 @@
-"""Chains of signed records, made without KMS: a local key signs as it would."""
+"""Chains of signed records, made with a local key instead of KMS."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ GATES = dict.fromkeys((f"a-gate-with-a-name-{number}" for number in range(16)), 
 
 
 def pem(key: ec.EllipticCurvePrivateKey) -> str:
-    """The public half, as a descriptor holds it."""
+    """Return the public key as PEM."""
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def offline_environment(name: str = "dev", key: ec.EllipticCurvePrivateKey = KEY) -> EnvironmentDescriptor:
-    """An environment that exists nowhere, and trusts `key`."""
+    """Describe an environment without resources that trusts `key`."""
     return EnvironmentDescriptor(
         name=name,
         region="eu-west-1",
@@ -45,12 +45,12 @@ def offline_environment(name: str = "dev", key: ec.EllipticCurvePrivateKey = KEY
 
 
 def bundle(number: int) -> str:
-    """The digest of some bundle."""
+    """Return the digest of a made-up bundle."""
     return digest_of_bytes(b"bundle %d" % number)
 
 
 def verified(number: int, **changes: object) -> Event:
-    """The promotion of bundle `number` over the one before it, as a whole promotion records it."""
+    """Make the event of a promotion from bundle `number - 1` to bundle `number`."""
     values: dict[str, object] = {
         "attempt": f"attempt-{number}",
         "action": "promotion",
