@@ -114,7 +114,7 @@ class Threshold(Declaration):
 
 
 class Champion(Declaration):
-    """How much worse a candidate may be than the bundle it replaces, on the same holdout.
+    """Allowed regression of a candidate against the bundle it replaces, on the same holdout.
 
     Attributes:
         metric: the metric to compare.

@@ -74,7 +74,7 @@ def verified(number: int, **changes: object) -> Event:
 
 
 def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer: str | None = None) -> bytes:
-    """A signed record, as the ledger stores it."""
+    """Sign a record and return its envelope, as stored in the ledger."""
     statement = signing.Statement.about(record.model, record.event.to, PREDICATE, record.model_dump(mode="json"))
     payload = statement.payload()
     signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
@@ -86,7 +86,7 @@ def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer
 
 
 def chain_of(events: Sequence[Event], *, environment: str = "dev", model: str = MODEL) -> list[bytes]:
-    """A whole chain."""
+    """Sign a chain of records with these events."""
     return list(_links(events, environment, model))
 
 
