@@ -6,13 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.digests import Digest, canonical_json, digest_of_bytes
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.model import Task
 from pipelines.declarations.names import Name
-
-Datatype = Literal["FP32", "FP64", "INT32", "INT64", "BOOL", "BYTES"]
-"""Datatypes of the Open Inference Protocol that models may use."""
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
@@ -117,28 +115,28 @@ class RequestColumn(Declaration):
     nullable: bool = False
 
 
-class InputTensor(Declaration):
-    """Input of a model.
+class TensorSpec(Declaration):
+    """An input or output of a model.
 
     Attributes:
-        name: name of the ONNX input.
-        datatype: datatype of the elements.
-        shape: shape, with -1 for the number of rows.
-        columns: one per element of a row.
+        name: in the ONNX graph.
+        datatype: of its elements.
+        shape: -1 stands for the number of rows.
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+
+
+class InputTensor(TensorSpec):
+    """An input of a model, with the values it accepts.
+
+    Attributes:
+        columns: one for each element of a row.
+    """
+
     columns: tuple[RequestColumn, ...]
-
-
-class OutputTensor(Declaration):
-    """Output of a model."""
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
 
 
 class RequestSchema(Declaration):
@@ -146,7 +144,7 @@ class RequestSchema(Declaration):
 
     format: Literal["mlops/request-schema/v1"] = "mlops/request-schema/v1"
     inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[OutputTensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
 
 
 class Tensor(Declaration):

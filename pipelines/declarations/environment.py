@@ -26,6 +26,9 @@ ManagedPolicy = Annotated[
 ]
 """IAM managed policy: `path/name` or an ARN."""
 
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+"""An AWS region, `eu-west-1`."""
+
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Private address ranges (RFC 1918), used by practically every VPC."""
 
@@ -35,6 +38,19 @@ class Images(Declaration):
 
     training: Digest | None = None
     serving: Digest | None = None
+
+
+class ImageRegistry(Declaration):
+    """The ECR registry from which an environment pulls its images.
+
+    Attributes:
+        account: id of the AWS account that owns the registry; None for the environment's own account. That account's
+            bootstrap must list the environment's account in `pull_accounts`.
+        region: the registry's region; None for the environment's own region.
+    """
+
+    account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")] | None = None
+    region: Region | None = None
 
 
 class FreezeWindow(Declaration):
@@ -78,6 +94,7 @@ class EnvironmentConfig(Declaration):
         log_days: days to keep logs.
         freezes: periods without promotions to this environment.
         images: the pinned images.
+        image_registry: the ECR registry that holds the images.
     """
 
     promotes_from: Name | None
@@ -95,6 +112,7 @@ class EnvironmentConfig(Declaration):
     log_days: Annotated[int, Field(ge=1)] = 90
     freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
+    image_registry: ImageRegistry = ImageRegistry()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:
@@ -110,7 +128,7 @@ class StackConfig(Declaration):
     """`config` section of `Pulumi.<environment>.yaml`."""
 
     environment: EnvironmentConfig = Field(alias="mlops:environment")
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = Field(alias="aws:region")
+    region: Region = Field(alias="aws:region")
     context: str | None = Field(None, alias="kubernetes:context")
 
 
@@ -131,7 +149,7 @@ class ImageReferences(Declaration):
 
 
 class Repositories(Declaration):
-    """URLs of the image repositories."""
+    """URLs of the ECR repositories, shared by all environments of an account."""
 
     training: str
     serving: str
@@ -153,7 +171,7 @@ class EnvironmentDescriptor(Declaration):
         trusted_keys: environment → PEM of its public key, for this environment and those it promotes from.
         cluster: name of the EKS cluster.
         namespace: Kubernetes namespace.
-        images, repositories: container images and their repositories.
+        images, repositories: container images and their repositories, which the account's bootstrap creates.
         endpoints: model → base URL; empty in a job, which is created before the endpoints.
     """
 

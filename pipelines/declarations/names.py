@@ -13,6 +13,15 @@ ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")
 """Lower-case letters, digits and underscores: valid in Parquet, Glue, SQL and JSON."""
 
 
+ImageName = Literal["training", "serving"]
+"""The container images of the project."""
+
+
+def repository_name(project: str, image: str) -> str:
+    """Return the name of the ECR repository of an image. All environments of an account share it."""
+    return f"{project}/{image}"
+
+
 def table_name(dataset: str) -> str:
     """Return the name of a dataset's Glue table, where hyphens are not allowed."""
     return dataset.replace("-", "_")

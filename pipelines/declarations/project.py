@@ -44,6 +44,19 @@ class Project:
         )
 
     @property
+    def name(self) -> str:
+        """The project's name in `Pulumi.yaml`, the first part of every physical name.
+
+        Raises:
+            MlopsError: the file has no name.
+        """
+        file = self.root / PROGRAM
+        program = parse_yaml(read_bytes(file), file)[0]
+        if not isinstance(program, dict) or not isinstance(program.get("name"), str):
+            raise MlopsError(f"{file}: expected a text at name, found none", fix=f"write `name: …` in {PROGRAM}")
+        return str(program["name"])
+
+    @property
     def models_folder(self) -> Path:
         """Folder of the models."""
         return self.root / "models"

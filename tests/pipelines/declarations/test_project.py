@@ -188,3 +188,9 @@ def test_a_release_in_the_wrong_folder_is_rejected(project: Project) -> None:
     )
     with pytest.raises(DeclarationError, match="expected 'staging', as in the path, found 'prod'"):
         project.release("diabetes-progression", "staging")
+
+
+def test_a_project_without_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.yaml").write_text("runtime: python\n")
+    with pytest.raises(MlopsError, match=r"Pulumi\.yaml: expected a text at name"):
+        _ = Project(tmp_path).name
