@@ -35,13 +35,14 @@ from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import NodeAccount
-from laptop.cluster.objects import Object, ObjectStore
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollouts import Rollouts
 from laptop.cluster.router import Router
 from laptop.cluster.service_accounts import ServiceAccountTokens
 from laptop.cluster.service_links import ServiceLinks
 from laptop.cluster.supported import NOT_ACTED_UPON
+from laptop.cluster.templates import pod_spec_of
 from pipelines.declarations.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Cluster:
         self._links = ServiceLinks(store, self._router.forward)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
         starter = ProcessStarter(fork_server=self._fork_server)
-        await starter.open()
+        store.listen(lambda event: _prepare(starter, event))
         node = Node(
             folder=pods,
             time_scale=self._time_scale,
@@ -198,6 +199,13 @@ class Cluster:
                 text = path.read_text()
                 if self.token in text or self.incarnation in text:
                     path.unlink()
+
+
+def _prepare(starter: ProcessStarter, event: ObjectEvent) -> None:
+    """Prepare for the pods of a new workload, before the first of them starts."""
+    if event.type == "ADDED":
+        for container in (pod_spec_of(event.kind, event.object) or {}).get("containers") or ():
+            starter.prepare(container.get("command") or ())
 
 
 def _node() -> Object:
