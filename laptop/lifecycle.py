@@ -104,8 +104,8 @@ class Laptop:
 
     def providers(self) -> dict[str, Provider]:
         """Return the providers by which the engine applies a stack, by package."""
-        from laptop.aws.provider import AwsProvider
-        from laptop.kubernetes.provider import KubernetesProvider
+        from laptop.aws.aws_provider import AwsProvider
+        from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 
         return {
             "aws": AwsProvider(self.environ_of_caller(), self.home / "aws"),

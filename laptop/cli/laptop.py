@@ -67,7 +67,7 @@ def env() -> None:
 @laptop.command("publish-images")
 @environment_option
 def publish_images(environment: str) -> None:
-    """Publish the images of this working tree to an environment, and pin them.
+    """Publish the images of this working tree, and pin them in an environment.
 
     Nothing is compiled: an image is a manifest that names the content of the files that would be copied into it.
     Pods run those files with the Python environment of this project. On AWS, the workflow `images` builds and
@@ -78,7 +78,7 @@ def publish_images(environment: str) -> None:
 
     target = LaptopTarget(Project.find())
     target.connect()
-    digests = publish_locally(target, target.descriptor(environment))
+    digests = publish_locally(target)
     pin_images(target.project, environment, digests)
     for name in NAMES:
         click.echo(f"{name:<9} {getattr(digests, name)}")

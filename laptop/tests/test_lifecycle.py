@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from laptop import lifecycle
-from laptop.engine.provider import Provider
+from laptop.engine.provider import Provider, ResourceCall
 from laptop.tests.cluster.running_cluster import wait_for
 from pipelines.declarations.errors import MlopsError
 
@@ -58,7 +58,7 @@ def test_it_starts_once_reports_its_status_and_stops_without_a_trace(home: Path,
     packages = started.providers()
     assert sorted(packages) == ["aws", "kubernetes"]
     assert all(isinstance(provider, Provider) for provider in packages.values())
-    assert packages["kubernetes"].read("kubernetes:core/v1:Namespace", "default", {}, {})
+    assert packages["kubernetes"].read(ResourceCall("kubernetes:core/v1:Namespace", {}, id="default"))
     assert _caller(started.environ()).endswith(":user/operator")
 
     status = lifecycle.status(home)

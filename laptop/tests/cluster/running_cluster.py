@@ -15,7 +15,7 @@ from typing import Any
 from laptop.cluster.cluster import AUTHORITY, Cluster
 from laptop.cluster.image_source import MissingImageError
 from laptop.cluster.kinds import INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE, Kind
-from laptop.kubernetes.client import ApiError, Client
+from laptop.tests.cluster.raw_api import ApiError, Client
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/serving@sha256:" + "a" * 64
 

@@ -99,7 +99,8 @@ class Stage:
         cluster.create(INGRESS, self.namespace, self._here(self._manifests["Ingress"]))
         template = self._here(self._manifests["AnalysisTemplate"])
         pod = template["spec"]["metrics"][0]["provider"]["job"]["spec"]["template"]["spec"]
-        self._run(pod, pod["containers"][0]["command"], environment)
+        url = f"http://{MODEL}-canary.{self.namespace}.svc"
+        self._run(pod, pod["containers"][0]["command"], {**environment, "CHECK_CANARY_URL": url})
         cluster.create(ANALYSIS_TEMPLATE, self.namespace, template)
 
     def _here(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def test_a_release_with_correct_answers_takes_all_traffic(
     digest = released(descriptor, 2)
     assert stage.release(digest)["phase"] == "Healthy"
     assert stage.served() == {digest}
-    assert stage.output()[-1].startswith(f"passed: {MODEL}-canary serves {digest}")
+    assert stage.output()[-1].startswith(f"passed: http://{MODEL}-canary.{stage.namespace}.svc serves {digest}")
     assert stage.release(trusted)["phase"] == "Healthy"
 
 
@@ -186,7 +187,7 @@ def test_a_release_with_correct_answers_takes_all_traffic(
     ("wrong", "expected", "why", "tries"),
     [
         ({"error": 1.0}, f"expected {ROW[0] + ROW[2]:g}", "exit code 1 matching FailJob", 1),
-        ({"serves": "sha256:" + "f" * 64}, "says that it serves ['sha256:fff", "exit code 1 matching FailJob", 1),
+        ({"serves": "sha256:" + "f" * 64}, "found sha256:fff", "exit code 1 matching FailJob", 1),
         ({"status": 503}, "inconclusive", "backoff limit", 3),
     ],
     ids=["predicts wrong", "serves another bundle", "cannot be asked"],

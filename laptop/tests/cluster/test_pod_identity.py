@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from laptop.aws import account as aws
-from laptop.aws.images import folder_of
+from laptop.aws.image_content import folder_of
 from laptop.aws.pod_identity import Association, associate
 from laptop.cluster.image_source import EcrImageSource, MissingImageError
 from laptop.cluster.kinds import JOB, NAMESPACE, SERVICE_ACCOUNT

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from laptop.aws import account as aws
-from laptop.aws.images import folder_of
+from laptop.aws.image_content import folder_of
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.watchdog import Watchdog
-from laptop.kubernetes.client import Client
+from laptop.tests.cluster.raw_api import Client
 from laptop.tests.cluster.running_cluster import job, wait_for
 
 # Pod that starts a child and prints both process ids.
