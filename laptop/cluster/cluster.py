@@ -40,7 +40,6 @@ from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollouts import Rollouts
 from laptop.cluster.router import Router
 from laptop.cluster.service_accounts import ServiceAccountTokens
-from laptop.cluster.service_links import ServiceLinks
 from laptop.cluster.supported import NOT_ACTED_UPON
 from laptop.cluster.templates import pod_spec_of
 from pipelines.declarations.files import write_atomically
@@ -103,7 +102,6 @@ class Cluster:
         store = self._store = ObjectStore()
         GarbageCollector(store)
         self._router = Router(store, self._authority)
-        self._links = ServiceLinks(store, self._router.forward)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
         starter = ProcessStarter(fork_server=self._fork_server)
         store.listen(lambda event: _prepare(starter, event))
@@ -115,7 +113,6 @@ class Cluster:
             starter=starter,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
-            service_links=self._links.variables,
         )
         self._kubelet = Kubelet(store, node)
         controllers: list[Controller] = [
@@ -150,7 +147,6 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._kubelet.close(_STOP_GRACE)
-        await self._links.close()
         await self._router.close()
         await self._agent.close()
         await self._runner.cleanup()
