@@ -17,7 +17,7 @@ from laptop.github.workflow.expression_places import (
 )
 from laptop.github.workflow.step_reading import read_steps
 from laptop.github.workflow.workflow_document import WorkflowDocument
-from laptop.github.yamlfile import parse_yaml
+from pipelines.declarations.documents import parse_yaml
 
 _ACTION_KEYS = ("name", "description", "author", "branding", "inputs", "outputs", "runs")
 

@@ -16,7 +16,7 @@ from laptop.github.workflow.expression_places import (
 from laptop.github.workflow.job_reading import read_concurrency, read_defaults, read_jobs, read_permissions
 from laptop.github.workflow.trigger_reading import read_triggers
 from laptop.github.workflow.workflow_document import WorkflowDocument
-from laptop.github.yamlfile import parse_yaml
+from pipelines.declarations.documents import parse_yaml
 
 _WORKFLOW_KEYS = ("name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs")
 

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
-from laptop.github.workflow.definition import Workflow
 from laptop.github.workflow.composite_action import read_action
+from laptop.github.workflow.definition import Workflow
 from laptop.github.workflow.workflow_file import read_workflow
 from laptop.tests.github.sample_repository import CHECKOUT
 from pipelines.declarations.errors import DeclarationError, Problem
