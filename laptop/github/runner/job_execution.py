@@ -78,7 +78,7 @@ class JobExecution:
     def run(self) -> JobResult:
         """Run the job to its end. Every failure is in the result."""
         with (
-            lease_workspace(self.server.folder / "places") as self.workspace,
+            lease_workspace(self.server.folder / "workspaces") as self.workspace,
             # Like /tmp on GitHub's machines: outside of the repository that this folder may be in.
             tempfile.TemporaryDirectory(prefix="mlops-job-", ignore_cleanup_errors=True) as scratch,
         ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -44,8 +43,6 @@ def lease_workspace(folder: Path) -> Iterator[Workspace]:
         try:
             workspace = Workspace(home / "workspace", home / "kept")
             shutil.rmtree(workspace.path, ignore_errors=True)  # of a killed job, in an unknown state
-            if not workspace.kept.exists():
-                _copy_kept(folder, number, workspace.kept)
             workspace.path.mkdir(mode=0o700)
             try:
                 yield workspace
@@ -54,19 +51,6 @@ def lease_workspace(folder: Path) -> Iterator[Workspace]:
         finally:
             lock.release()
         return
-
-
-def _copy_kept(folder: Path, number: int, to: Path) -> None:
-    """Copy the checkout of another free workspace, with its compiled modules. Without one, the job starts from none."""
-    for other in sorted(folder.glob("*/kept")):
-        if other.parent.name == str(number):
-            continue
-        with contextlib.suppress(Timeout, OSError, shutil.Error), FileLock(other.parent / "lock", timeout=0):
-            partial = to.with_name("copying")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(other, partial, symlinks=True)
-            partial.rename(to)
-            return
 
 
 def _keep(workspace: Workspace) -> None:

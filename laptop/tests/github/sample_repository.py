@@ -1,4 +1,4 @@
-"""Small repositories with workflows of their own, for the tests of the laptop's GitHub."""
+"""Small repositories for the tests of the laptop's GitHub."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PEOPLE = RepositorySettings(users=("maria", "noah"))
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:
-    """Write files, with the indentation of the test taken off."""
+    """Write files, dedented."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def hub_with(tmp_path: Path, files: Mapping[str, str], settings: RepositorySettings = PEOPLE, **options: object) -> Hub:
-    """A repository of these files. A name without a folder that ends in .yml is a workflow."""
+    """Create a repository of these files. A name ending in .yml without a folder is a workflow."""
     placed = {f".github/workflows/{n}" if n.endswith(".yml") and "/" not in n else n: t for n, t in files.items()}
     hub = Hub(tmp_path / "home", **options)  # type: ignore[arg-type]
     hub.create(write(tmp_path / "source", placed), settings=settings)
@@ -38,7 +38,7 @@ def hub_with(tmp_path: Path, files: Mapping[str, str], settings: RepositorySetti
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git as a person in a clone would."""
+    """Run git in a clone, with the environment of the tests."""
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -55,11 +55,10 @@ def push(clone: Path, branch: str, files: Mapping[str, str], message: str = "A c
 
 
 def ends(pid: str) -> bool:
-    """Has the process ended, or does it very soon? (It was sent SIGKILL.)"""
+    """Return whether a process ends within five seconds."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        known = identity(int(pid))
-        if known.endswith((":", ":gone")) or not is_alive(known):
+        if not is_alive(identity(int(pid))):
             return True
         time.sleep(0.01)
     return False

@@ -1,4 +1,4 @@
-"""Credentials of the emulated account: only for a job that its role trusts."""
+"""Credentials of the laptop's AWS account: only for a job that the role trusts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def account(folder: Path) -> Iterator[Account]:
-    """An emulated account that knows GitHub's issuer, with a role for prod and one for previews."""
+    """An AWS account that knows GitHub's issuer, with a role for prod and one for previews."""
     running = start(folder / "home" / "aws")
     iam = Cloud(running.environ(), running.home).client("iam")
     provider = iam.create_open_id_connect_provider(
@@ -66,7 +66,7 @@ def errors(run: WorkflowRun, name: str) -> str:
     return " ".join(annotation.message for annotation in run.job(name).annotations)
 
 
-def test_a_job_gets_the_role_that_trusts_it_and_no_other(folder: Path, account: Account) -> None:
+def test_a_job_can_only_assume_a_role_that_trusts_it(folder: Path, account: Account) -> None:
     hub = hub_with(
         folder,
         {

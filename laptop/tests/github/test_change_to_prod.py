@@ -1,4 +1,4 @@
-"""The whole way of a change: pull request, checks, owner's approval, merge, deployment, and the next pull request."""
+"""A change from its pull request through checks, approval, merge and deployment to the next pull request."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ FILES = {
 }
 
 
-def test_a_change_goes_from_its_pull_request_to_prods(tmp_path: Path) -> None:
+def test_a_merged_change_deploys_and_opens_the_next_pull_request(tmp_path: Path) -> None:
     live = tmp_path / "live"
     settings = RepositorySettings(
         users=("maria", "noah"),

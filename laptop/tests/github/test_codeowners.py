@@ -1,4 +1,4 @@
-"""CODEOWNERS, by the examples of GitHub's documentation."""
+"""CODEOWNERS: the examples of GitHub's documentation."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ models/*/releases/prod.yaml @acme/approvers
         ("a.md", ("global-owner1", "global-owner2")),
     ],
 )
-def test_the_last_line_that_matches_names_the_owners(path: str, owners: tuple[str, ...]) -> None:
+def test_the_last_matching_line_names_the_owners(path: str, owners: tuple[str, ...]) -> None:
     assert owners_of(read_owners(EXAMPLE), path) == owners
 
 
-def test_one_owner_of_each_file_must_approve_and_a_team_is_its_members() -> None:
+def test_each_file_needs_one_owner_or_a_member_of_an_owning_team() -> None:
     rules = read_owners("* @Maria\nprod.yaml @acme/approvers\nfree\n")
     files = ("a.py", "prod.yaml", "free")
     teams = {"acme/Approvers": ("Noah", "olga")}

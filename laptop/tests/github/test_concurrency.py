@@ -1,4 +1,4 @@
-"""Concurrency groups: decisions on values, and queues of real processes."""
+"""Concurrency groups: decisions on values, and queues with real processes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def slot(number: int, group: str = "g", *, held: bool = False) -> Slot:
     return Slot(number, group, number, "", held=held)
 
 
-def test_by_default_a_new_run_takes_the_place_of_the_one_that_waits() -> None:
+def test_by_default_a_new_run_replaces_the_waiting_one() -> None:
     slots = [slot(1, held=True), slot(2), slot(3, "other")]
     arrival = arrive(slots, slot(4), queue="single", cancel_in_progress=False)
     assert ([s.id for s in arrival.dropped], arrival.stopped) == ([2], ())
 
 
-def test_cancel_in_progress_stops_the_one_that_runs() -> None:
+def test_cancel_in_progress_stops_the_running_one() -> None:
     slots = [slot(1, held=True), slot(2, "other", held=True)]
     assert [s.id for s in arrive(slots, slot(3), queue="single", cancel_in_progress=True).stopped] == [1]
 
 
-def test_a_queue_of_many_drops_nobody_until_it_is_full() -> None:
+def test_queue_max_drops_nothing_until_it_is_full() -> None:
     slots = [slot(n, held=n == 0) for n in range(LONGEST_QUEUE)]
     assert arrive(slots, slot(500), queue="max", cancel_in_progress=False).dropped == ()
     assert arrive([*slots, slot(200)], slot(500), queue="max", cancel_in_progress=False).dropped == (slot(500),)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.sampled_from("ab")), unique_by=lambda item: item[0]))
-def test_in_each_group_only_the_first_may_run(found: list[tuple[int, str]]) -> None:
+def test_only_the_first_slot_of_a_group_may_run(found: list[tuple[int, str]]) -> None:
     slots = [slot(number, group) for number, group in found]
     running = [s for s in slots if may_run(slots, s)]
     assert len(running) == len({s.group for s in slots})
@@ -56,7 +56,7 @@ jobs:
 QUEUE = "concurrency: {group: Deploy-%s, cancel-in-progress: false, queue: max}"
 
 
-def test_two_runner_processes_let_the_runs_of_a_group_go_one_by_one_in_their_order(tmp_path: Path) -> None:
+def test_two_runner_processes_run_a_group_one_by_one_in_order(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": WORKFLOW % (QUEUE % "x", ""), "j.yml": WORKFLOW % ("", QUEUE % "y")})
     book = tmp_path / "book"
     for n in range(4):
@@ -85,7 +85,7 @@ def test_jobs_of_a_group_wait_for_each_other_across_runs(tmp_path: Path) -> None
     assert [lines[at] for at in range(0, len(lines), 2)] == ["in", "out"] * 3
 
 
-def test_without_a_queue_only_the_newest_waits_and_the_others_are_cancelled(tmp_path: Path) -> None:
+def test_without_queue_max_only_the_newest_run_waits(tmp_path: Path) -> None:
     book = tmp_path / "book"
     group = "concurrency: {group: '${{ github.workflow }}'}"
     hub = hub_with(tmp_path, {"w.yml": WORKFLOW % (group, "")}, environ={"BOOK": str(book)})
@@ -95,7 +95,7 @@ def test_without_a_queue_only_the_newest_waits_and_the_others_are_cancelled(tmp_
     assert book.read_text() == "in 2\nout 2\n"
 
 
-def test_a_new_run_stops_the_one_in_progress_when_it_says_so(tmp_path: Path) -> None:
+def test_cancel_in_progress_cancels_the_run_in_progress(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -122,7 +122,7 @@ def test_a_new_run_stops_the_one_in_progress_when_it_says_so(tmp_path: Path) -> 
     assert first.job("b").conclusion == "cancelled"
 
 
-def test_a_job_that_would_wait_for_its_own_run_fails_and_says_so(tmp_path: Path) -> None:
+def test_a_job_in_the_group_of_its_own_run_fails(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": WORKFLOW % (QUEUE % "z", QUEUE % "Z")})
     hub.dispatch("maria", "w.yml", inputs={"n": "1"})
     (run,) = hub.pump()

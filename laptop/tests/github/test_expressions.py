@@ -1,4 +1,4 @@
-"""The language of `${{ }}`: each row is a sentence of GitHub's documentation, or an example from it."""
+"""Expressions: each row is a sentence or an example of GitHub's documentation."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def value_of(text: str) -> Any:
         ("SUCCESS() && !failure()", True),
     ],
 )
-def test_an_expression_has_the_value_that_the_documentation_gives_it(text: str, expected: Any) -> None:
+def test_an_expression_has_the_documented_value(text: str, expected: Any) -> None:
     found = value_of(text)
     assert found == expected
     assert isinstance(found, bool) == isinstance(expected, bool)
@@ -141,7 +141,7 @@ def test_an_expression_has_the_value_that_the_documentation_gives_it(text: str, 
         ("1" + " " * 30_000, "characters"),
     ],
 )
-def test_what_is_not_an_expression_is_refused_and_says_why(text: str, named: str) -> None:
+def test_an_invalid_expression_is_an_error_with_a_reason(text: str, named: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         parse(text)
     assert named in str(caught.value)
@@ -156,7 +156,7 @@ def test_what_is_not_an_expression_is_refused_and_says_why(text: str, named: str
         ("hashFiles('x')", "the function 'hashFiles' is not available here"),
     ],
 )
-def test_a_name_that_is_unknown_or_not_available_is_refused(text: str, named: str) -> None:
+def test_an_unknown_or_unavailable_name_is_an_error(text: str, named: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         check_names(parse(text), {"github", "env"}, {"success"})
     assert named in str(caught.value)
@@ -166,12 +166,12 @@ def test_a_name_that_is_unknown_or_not_available_is_refused(text: str, named: st
     "text",
     ["fromJSON('{')", "format('{1}', 1)", "format('{')", "format('}')", "case(1, 2, 3)", "nope()", "nope.x"],
 )
-def test_a_function_that_cannot_do_its_work_says_so(text: str) -> None:
+def test_a_function_rejects_invalid_arguments(text: str) -> None:
     with pytest.raises(ExpressionError):
         value_of(text)
 
 
-def test_nested_formats_cannot_fill_the_memory() -> None:
+def test_nested_formats_cannot_exhaust_memory() -> None:
     text = "format('{0}{0}{0}{0}{0}{0}{0}{0}', 'xxxxxxxxxxxxxxxx')"
     for _ in range(6):
         text = f"format('{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}{{0}}', {text})"
@@ -190,16 +190,16 @@ def test_nested_formats_cannot_fill_the_memory() -> None:
         ("${{ matrix.list }}!", "Array!"),
     ],
 )
-def test_a_template_keeps_the_type_of_an_expression_that_is_all_of_it(text: str, expected: Any) -> None:
+def test_a_template_of_one_expression_keeps_its_type(text: str, expected: Any) -> None:
     assert render(parse_template(text), EvaluationScope(CONTEXTS, {})) == expected
 
 
-def test_an_expression_that_is_not_closed_is_refused() -> None:
+def test_an_unclosed_expression_is_an_error() -> None:
     with pytest.raises(ExpressionError, match="not closed"):
         parse_template("echo ${{ github.ref }")
 
 
-def test_a_condition_around_an_expression_is_refused_because_it_would_always_be_true() -> None:
+def test_text_around_an_expression_in_a_condition_is_an_error() -> None:
     with pytest.raises(ExpressionError, match="always true"):
         parse_condition("${{ github.ref }} == 'refs/heads/main'")
 
@@ -208,7 +208,7 @@ def test_a_condition_around_an_expression_is_refused_because_it_would_always_be_
     ("text", "asks"),
     [("always()", True), ("${{ !cancelled() && true }}", True), ("github.ref == 'success()'", False), ("true", False)],
 )
-def test_success_is_implied_unless_the_condition_asks_for_the_status(text: str, asks: bool) -> None:
+def test_success_is_implied_unless_a_status_function_is_called(text: str, asks: bool) -> None:
     assert calls_status_function(parse_condition(text)) is asks
 
 
@@ -221,7 +221,7 @@ json_values = st.recursive(
 
 @given(value=json_values)
 @settings(max_examples=40, deadline=None)
-def test_what_tojson_writes_fromjson_reads_back(value: Any) -> None:
+def test_fromjson_reverses_tojson(value: Any) -> None:
     scope = EvaluationScope({"github": {"event": value}}, {})
     assert evaluate(parse("fromJSON(toJSON(github.event))"), scope) == value
     assert json.loads(evaluate(parse("toJSON(github.event)"), scope)) == value
@@ -229,7 +229,7 @@ def test_what_tojson_writes_fromjson_reads_back(value: Any) -> None:
 
 @given(text=st.text(alphabet="abc01.'()[]!=<>&|*, -${}", max_size=24))
 @settings(max_examples=150, deadline=None)
-def test_any_text_is_read_or_refused_and_nothing_else_happens(text: str) -> None:
+def test_any_text_parses_or_raises_an_expression_error(text: str) -> None:
     try:
         found = evaluate(parse(text), EvaluationScope({}, {}))
     except ExpressionError:

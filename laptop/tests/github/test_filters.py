@@ -1,4 +1,4 @@
-"""The patterns of branches and paths: the rows of GitHub's cheat sheet."""
+"""Filter patterns: the rows of GitHub's cheat sheet."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from laptop.github.workflow.filters import Patterns, compile_pattern
         ("models/+x", ("models/x", "models//x"), ("models+x",)),
     ],
 )
-def test_a_pattern_takes_what_the_cheat_sheet_says(pattern: str, taken: tuple[str, ...], left: tuple[str, ...]) -> None:
+def test_a_pattern_matches_as_documented(pattern: str, taken: tuple[str, ...], left: tuple[str, ...]) -> None:
     assert [name for name in taken if not compile_pattern(pattern).fullmatch(name)] == []
     assert [name for name in left if compile_pattern(pattern).fullmatch(name)] == []
 
 
-def test_a_later_pattern_overrules_an_earlier_one() -> None:
+def test_a_later_pattern_overrides_an_earlier_one() -> None:
     patterns = Patterns(("*.md", "!README.md", "docs/*", "!docs/old.md", "README*"))
     assert [n for n in ("hello.md", "README.md", "docs/a.md", "docs/old.md", "x.py") if patterns.accept(n)] == [
         "hello.md",
@@ -46,13 +46,13 @@ def test_a_later_pattern_overrules_an_earlier_one() -> None:
     ]
 
 
-def test_ignored_patterns_take_everything_else() -> None:
+def test_ignore_patterns_accept_everything_else() -> None:
     ignored = Patterns(("docs/**",), ignore=True)
     assert ignored.accept_any(("docs/a.md", "src/x.py"))
     assert not ignored.accept_any(("docs/a.md", "docs/b.md"))
 
 
 @pytest.mark.parametrize("pattern", ["[abc", "+x", "?", "[!a]x"])
-def test_what_is_not_a_pattern_is_refused(pattern: str) -> None:
+def test_an_invalid_pattern_is_an_error(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"brackets|follows nothing"):
         compile_pattern(pattern)

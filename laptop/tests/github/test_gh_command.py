@@ -1,4 +1,4 @@
-"""The twin of the GitHub CLI: what it takes, what it prints, and that it refuses all else."""
+"""The laptop's `gh`: arguments, output and errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def create(run: Run, **options: Any) -> tuple[int, str, str]:
     )
 
 
-def test_a_pull_request_is_opened_listed_viewed_commented_reviewed_and_merged(run: Run, hub: Hub) -> None:
+def test_a_pull_request_can_be_opened_listed_viewed_commented_reviewed_and_merged(run: Run, hub: Hub) -> None:
     assert create(run) == (0, "https://github.localhost/acme/mlops/pull/1", "")
     fields = "number,title,state,headRefName,labels,author"
     code, out, _ = run("pr", "list", "--head", "feature", "--state", "open", "--json", fields)
@@ -106,7 +106,7 @@ def test_a_pull_request_is_opened_listed_viewed_commented_reviewed_and_merged(ru
     }
 
 
-def test_the_api_answers_in_githubs_form(run: Run, tmp_path: Path) -> None:
+def test_the_api_answers_in_the_form_of_github(run: Run, tmp_path: Path) -> None:
     create(run)
     at = "repos/acme/mlops"
     code, out, _ = run("api", f"{at}/issues/1/comments", "-F", "body=@body.md")
@@ -135,7 +135,7 @@ def test_the_api_answers_in_githubs_form(run: Run, tmp_path: Path) -> None:
     assert "does not implement GET repos/acme/mlops/actions/secrets" in run("api", f"{at}/actions/secrets")[2]
 
 
-def test_workflows_are_started_and_their_runs_listed(run: Run, hub: Hub) -> None:
+def test_workflows_can_be_started_and_runs_listed(run: Run, hub: Hub) -> None:
     assert "Required input 'model' not provided" in run("workflow", "run", "train.yml")[2]
     assert "Unexpected inputs" in run("workflow", "run", "train.yml", "-f", "modle=x")[2]
     assert "not in the list" in run("workflow", "run", "Train", "-f", "model=x", "-f", "size=xl")[2]
@@ -161,7 +161,7 @@ def test_workflows_are_started_and_their_runs_listed(run: Run, hub: Hub) -> None
     assert all(line.startswith("a\t") for line in run("run", "view", "1", "--log")[1].splitlines())
 
 
-def test_what_happened_elsewhere_comes_in_by_dispatches(run: Run, hub: Hub) -> None:
+def test_dispatches_report_external_events(run: Run, hub: Hub) -> None:
     code, out, err = run(
         *("api", "repos/acme/mlops/dispatches", "-f", "event_type=drift"),
         *("-f", "client_payload[model]=m", "-F", "client_payload[count]=3"),
@@ -196,7 +196,7 @@ UNKNOWN: tuple[tuple[str, ...], ...] = (
 )
 
 
-def test_arguments_that_the_twin_does_not_know_end_in_exit_code_2(run: Run) -> None:
+def test_unknown_arguments_exit_with_code_2(run: Run) -> None:
     create(run)
     for arguments in UNKNOWN:
         code, out, err = run(*arguments)
@@ -204,7 +204,7 @@ def test_arguments_that_the_twin_does_not_know_end_in_exit_code_2(run: Run) -> N
         assert err.startswith("gh (of the laptop): ")
 
 
-def test_permissions_bind_the_token_of_a_job(run: Run) -> None:
+def test_permissions_limit_the_token_of_a_job(run: Run) -> None:
     job = Actor(BOT, "job", {"contents": "read"}, run=1)
     code, _, err = create(run, as_=job)
     assert code == 1
@@ -216,7 +216,7 @@ def test_permissions_bind_the_token_of_a_job(run: Run) -> None:
     assert "`actions: write`" in run("workflow", "run", "train.yml", "-f", "model=x", as_=may)[2]
 
 
-def test_without_a_token_or_a_repository_it_does_nothing(
+def test_without_a_token_or_a_repository_it_fails(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("auth", "status")[1].splitlines()[1] == "  ✓ Logged in as maria (GH_TOKEN)"
@@ -230,7 +230,7 @@ def test_without_a_token_or_a_repository_it_does_nothing(
     assert "Could not resolve to a Repository" in run("pr", "list", "-R", "acme/other")[2]
 
 
-def test_the_executable_works_for_a_person(hub: Hub, tmp_path: Path) -> None:
+def test_the_executable_works_for_a_user(hub: Hub, tmp_path: Path) -> None:
     done = subprocess.run(
         ["gh", "auth", "status"], env=hub.environ("noah"), cwd=tmp_path, capture_output=True, text=True, check=False
     )

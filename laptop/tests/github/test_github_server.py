@@ -1,4 +1,4 @@
-"""The hosting: who may push, open, review and merge, and what each of it causes."""
+"""The server: who may push, open, review and merge, and the events that follow."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def attempt(clone: Path, *arguments: str) -> str:
     return done.stderr
 
 
-def test_the_first_commit_has_what_git_tracks_or_would_and_leaves_the_source_alone(tmp_path: Path) -> None:
+def test_the_first_commit_has_all_files_that_git_does_not_ignore(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("tracked.txt", "new.txt", "ignored.log", "gone.txt", "deep/.hidden"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def test_the_first_commit_has_what_git_tracks_or_would_and_leaves_the_source_alo
         hub.create(source)
 
 
-def test_a_protected_main_takes_no_push_but_that_of_a_bypassing_app(tmp_path: Path) -> None:
+def test_only_a_bypassing_app_can_push_to_a_protected_main(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, FILES, PROTECTED)
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "feature", {"x": "1"})
@@ -89,7 +89,7 @@ def test_a_protected_main_takes_no_push_but_that_of_a_bypassing_app(tmp_path: Pa
     assert "without `workflows` permission" in attempt(clone, "push", "origin", "feature")
 
 
-def test_an_app_may_renew_a_branch_on_top_of_workflows_that_main_has_got_since(tmp_path: Path) -> None:
+def test_an_app_can_rebase_a_branch_onto_workflow_changes_of_main(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, FILES, PEOPLE)
     clone = hub.clone(tmp_path / "clone", "maria")
     app = hub.register_app("bot", {"contents": "write"})
@@ -127,7 +127,7 @@ jobs:
 """
 
 
-def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path: Path) -> None:
+def test_a_job_for_a_pull_request_from_a_fork_can_only_read(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": ASKS})
     hub.set_variable("PLACE", "here")
     hub.set_secret("KEY", "hunter2-hunter2")
@@ -149,7 +149,7 @@ def test_a_job_for_a_pull_request_from_a_fork_may_read_and_nothing_more(tmp_path
         hub.server.open_from_fork("eve", "eve", clone, "patch", title="Mine")
 
 
-def test_a_merge_queue_runs_the_checks_on_the_commit_that_the_merge_would_make(tmp_path: Path) -> None:
+def test_a_merge_queue_checks_the_commit_that_the_merge_would_create(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": ASKS, "a.txt": "1\n"})
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "feature", {"a.txt": "2\n"})
@@ -173,7 +173,7 @@ def test_a_merge_queue_runs_the_checks_on_the_commit_that_the_merge_would_make(t
         hub.server.try_merge(person("maria"), 1)
 
 
-def test_a_push_needs_a_credential_of_somebody_who_may(tmp_path: Path) -> None:
+def test_a_push_needs_the_credential_of_a_user_with_write_access(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     stranger = hub.clone(tmp_path / "stranger", "eve")
     git(stranger, "switch", "--quiet", "-c", "b")
@@ -186,14 +186,14 @@ def test_a_push_needs_a_credential_of_somebody_who_may(tmp_path: Path) -> None:
     git(stranger, "fetch", "--quiet", "origin")
 
 
-def test_a_push_past_the_transport_is_refused_too(tmp_path: Path) -> None:
+def test_a_push_that_bypasses_the_transport_is_denied(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     clone = hub.clone(tmp_path / "clone", "maria")
     git(clone, "switch", "--quiet", "-c", "b")
     assert "Bad credentials" in attempt(clone, "push", str(hub.server.repository.path), "b")
 
 
-def test_a_merge_wants_the_checks_the_approvals_and_the_owners(tmp_path: Path) -> None:
+def test_a_merge_needs_checks_approvals_and_owners(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, FILES, PROTECTED)
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "release", {"models/m/releases/prod.yaml": "bundle: x\n"})
@@ -217,7 +217,7 @@ def test_a_merge_wants_the_checks_the_approvals_and_the_owners(tmp_path: Path) -
     assert "noah requests changes" in refusal(hub, "maria", number)
     hub.approve("noah", number)
 
-    # A new commit takes the approvals and the checks away.
+    # A new commit dismisses the approvals, and has no checks yet.
     push(clone, "release", {"models/m/releases/prod.yaml": "bundle: y\n"})
     assert "0 of 1 approvals" in refusal(hub, "maria", number)
     assert [review.state for review in hub.pull_request(number).reviews] == [
@@ -237,7 +237,7 @@ def test_a_merge_wants_the_checks_the_approvals_and_the_owners(tmp_path: Path) -
     assert "it is merged" in caught.value.fix
 
 
-def test_a_strict_rule_wants_the_newest_main_and_a_conflict_is_never_merged(tmp_path: Path) -> None:
+def test_a_strict_rule_needs_an_up_to_date_head_and_a_conflict_never_merges(tmp_path: Path) -> None:
     settings = replace(PROTECTED, protection=BranchProtection(strict=True, approvals=0, code_owners=False))
     hub = hub_with(tmp_path, FILES, settings)
     clone = hub.clone(tmp_path / "clone", "maria")
@@ -255,7 +255,7 @@ def test_a_strict_rule_wants_the_newest_main_and_a_conflict_is_never_merged(tmp_
     assert git(hub.server.repository.path, "show", f"{hub.merge('maria', 2, 'merge')}:docs/a.md") == "one"
 
 
-def test_a_pull_request_needs_two_branches_that_differ(tmp_path: Path) -> None:
+def test_a_pull_request_needs_two_different_branches(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, FILES)
     clone = hub.clone(tmp_path / "clone", "maria")
     with pytest.raises(RequestDeniedError, match="not a branch"):
@@ -271,7 +271,7 @@ def test_a_pull_request_needs_two_branches_that_differ(tmp_path: Path) -> None:
     assert hub.pull_request(1).state == "CLOSED"
 
 
-def test_what_a_workflow_does_with_its_own_token_starts_no_workflow_and_the_reason_is_kept(tmp_path: Path) -> None:
+def test_events_caused_with_github_token_are_suppressed_with_a_reason(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {"w.yml": "on: [push, pull_request]\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"},
@@ -289,7 +289,7 @@ def test_what_a_workflow_does_with_its_own_token_starts_no_workflow_and_the_reas
     assert [(run.event, run.actor) for run in hub.pump()] == [("pull_request", "mlops-bot[bot]")]
 
 
-def test_a_token_may_only_what_its_permissions_say(tmp_path: Path) -> None:
+def test_a_token_is_limited_to_its_permissions(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     server = hub.server
     push(hub.clone(tmp_path / "clone", "maria"), "feature", {"y": "1"})
@@ -311,14 +311,14 @@ def test_a_token_may_only_what_its_permissions_say(tmp_path: Path) -> None:
     assert hub.pull_request(1).state == "OPEN"
 
 
-def test_a_commit_that_asks_to_skip_starts_nothing(tmp_path: Path) -> None:
+def test_a_commit_with_skip_ci_starts_no_workflow(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": "on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"})
     push(hub.clone(tmp_path / "clone", "maria"), "main", {"x": "1"}, "Tidy [skip ci]")
     assert hub.pump() == []
     assert hub.suppressed()[-1]["why"] == "the commit message says to skip workflows"
 
 
-def test_branch_and_path_filters_decide_what_a_push_and_a_pull_request_start(tmp_path: Path) -> None:
+def test_branch_and_path_filters_select_the_workflows_of_an_event(tmp_path: Path) -> None:
     one_job = "jobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"
     hub = hub_with(
         tmp_path,
@@ -353,6 +353,6 @@ def test_branch_and_path_filters_decide_what_a_push_and_a_pull_request_start(tmp
     assert started() == ["tags.yml"]
 
 
-def test_settings_survive_being_written_down() -> None:
+def test_settings_round_trip_through_json() -> None:
     assert RepositorySettings.from_json(PROTECTED.to_json()) == PROTECTED
     assert RepositorySettings.from_json(RepositorySettings().to_json()) == RepositorySettings()

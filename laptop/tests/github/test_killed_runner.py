@@ -1,4 +1,4 @@
-"""A runner that is killed loses no event, leaves nothing running, and its run can be run again."""
+"""A killed runner loses no event and leaves no process, and its run can be rerun."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wait_for(path: Path) -> str:
     return path.read_text().strip()
 
 
-def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can_be_run_again(tmp_path: Path) -> None:
+def test_a_killed_run_is_closed_its_processes_end_and_it_can_be_rerun(tmp_path: Path) -> None:
     book = tmp_path / "book"
     environ = {"BOOK": str(book)}
     hub = hub_with(tmp_path, {"w.yml": WORKFLOW}, environ=environ)
@@ -68,7 +68,7 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
     assert hub.server.checks(killed.sha)["slow"]["run"] == 2
     assert ends(left)
     assert list((hub.server.folder / "work").iterdir()) == []
-    # The job's token died with its run.
+    # The token of the job was revoked.
     assert all(token["run"] is None for token in hub.server.state.read()["tokens"].values())
 
     hub.rerun(1)
@@ -77,7 +77,7 @@ def test_a_killed_run_is_marked_its_processes_ended_the_queue_goes_on_and_it_can
     assert book.read_text() == "1 1\n2 1\n1 2\n"
 
 
-def test_a_push_that_was_announced_and_never_happened_leaves_nothing(tmp_path: Path) -> None:
+def test_an_announced_push_that_never_happened_leaves_no_event(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"README": "x"})
     server = GitHubServer(hub.server.folder)
     tip = str(server.repository.resolve_ref("main"))
@@ -88,7 +88,7 @@ def test_a_push_that_was_announced_and_never_happened_leaves_nothing(tmp_path: P
     assert server.state.read()["moves"] == []
 
 
-def test_a_merge_that_was_killed_after_git_moved_is_finished_by_whoever_looks_next(tmp_path: Path) -> None:
+def test_a_merge_killed_after_the_ref_moved_is_completed_by_the_next_reader(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"w.yml": "on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"})
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "feature", {"x": "1"})

@@ -1,4 +1,4 @@
-"""The combinations of a matrix, by the examples of GitHub's documentation."""
+"""Matrix combinations: the examples of GitHub's documentation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def combinations(matrix: str, needs: dict[str, Any] | None = None) -> list[dict[
     return legs(strategy, EvaluationScope({"needs": needs or {}}, {}))
 
 
-def test_axes_are_multiplied_in_order() -> None:
+def test_axes_multiply_in_order() -> None:
     assert combinations("{a: [1, 2], b: [x, y]}") == [
         {"a": 1, "b": "x"},
         {"a": 1, "b": "y"},
@@ -41,11 +41,11 @@ def test_axes_are_multiplied_in_order() -> None:
     ]
 
 
-def test_exclude_takes_out_whatever_matches_it_in_part() -> None:
+def test_exclude_removes_partial_matches() -> None:
     assert combinations("{a: [1, 2], b: [x, y], exclude: [{a: 1}, {a: 2, b: y}]}") == [{"a": 2, "b": "x"}]
 
 
-def test_include_extends_what_it_fits_and_adds_the_rest() -> None:
+def test_include_extends_matching_combinations_and_adds_the_rest() -> None:
     found = combinations(
         """{fruit: [apple, pear], animal: [cat, dog], include: [{color: green}, {color: pink, animal: cat},
         {fruit: apple, shape: circle}, {fruit: banana}, {fruit: banana, animal: cat}]}"""
@@ -60,7 +60,7 @@ def test_include_extends_what_it_fits_and_adds_the_rest() -> None:
     ]
 
 
-def test_a_matrix_comes_from_an_output() -> None:
+def test_a_matrix_can_come_from_an_output() -> None:
     needs = {"p": {"outputs": {"m": '{"include": [{"model": "a"}, {"model": "b"}]}'}}}
     assert combinations("${{ fromJSON(needs.p.outputs.m) }}", needs) == [{"model": "a"}, {"model": "b"}]
     axis = {"p": {"outputs": {"m": "[1, 2]"}}}
@@ -68,6 +68,6 @@ def test_a_matrix_comes_from_an_output() -> None:
 
 
 @pytest.mark.parametrize("output", ["[1]", '{"a": 1}', '{"include": [1]}', '{"a": ' + str(list(range(300))) + "}"])
-def test_an_output_that_is_not_a_matrix_is_refused(output: str) -> None:
+def test_an_output_that_is_not_a_matrix_is_an_error(output: str) -> None:
     with pytest.raises(ExpressionError):
         combinations("${{ fromJSON(needs.p.outputs.m) }}", {"p": {"outputs": {"m": output}}})

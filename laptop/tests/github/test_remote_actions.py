@@ -1,4 +1,4 @@
-"""The twins of remote actions."""
+"""Stand-ins of remote actions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def log_of(run: WorkflowRun, job: str) -> str:
     return log.read_text(encoding="utf-8")
 
 
-def test_checkout_is_as_deep_as_asked_and_pushes_only_with_its_token(tmp_path: Path) -> None:
+def test_checkout_has_the_requested_depth_and_pushes_only_with_its_token(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -127,7 +127,40 @@ def test_checkout_is_as_deep_as_asked_and_pushes_only_with_its_token(tmp_path: P
     assert "Resource not accessible" in errors(run, "none")
 
 
-def test_artifacts_go_from_job_to_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [1, 2, 3, 9])
+def test_checkout_has_the_history_of_a_clone_with_the_same_depth(tmp_path: Path, depth: int) -> None:
+    workflow = f"""
+    on: workflow_dispatch
+    permissions: {{contents: read}}
+    jobs:
+      a:
+        runs-on: ubuntu-latest
+        steps:
+          - uses: {CHECKOUT}
+            with: {{fetch-depth: {depth}}}
+          - run: git log --format='commit %H %P' --topo-order; git fsck --connectivity-only
+    """
+    hub = hub_with(tmp_path, {"w.yml": workflow})
+    clone = hub.clone(tmp_path / "clone", "maria")
+    push(clone, "main", {"a": "1"})
+    push(clone, "side", {"b": "1"})
+    push(clone, "side", {"b": "2"})
+    git(clone, "switch", "--quiet", "main")
+    push(clone, "main", {"a": "2"})
+    git(clone, "merge", "--quiet", "--no-edit", "side")
+    git(clone, "push", "--quiet", "origin", "main")
+    hub.dispatch("maria", "w.yml")
+    (run,) = [run for run in hub.pump() if run.event == "workflow_dispatch"]
+    assert run.conclusion == "success", errors(run, "a")
+    url = hub.server.repository.path.as_uri()
+    git(tmp_path, "clone", "--quiet", f"--depth={depth}", url, str(tmp_path / "expected"))
+    expected = git(tmp_path / "expected", "log", "--format=commit %H %P", "--topo-order")
+    assert [line.strip() for line in log_of(run, "a").splitlines() if line.startswith("commit ")] == [
+        line.strip() for line in expected.splitlines()
+    ]
+
+
+def test_artifacts_pass_files_between_jobs(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -177,7 +210,7 @@ def test_artifacts_go_from_job_to_job(tmp_path: Path) -> None:
     assert "there is no artifact 'missing'" in errors(run, "use")
 
 
-def test_an_apps_token_may_what_was_asked_for_and_ends_with_its_job(tmp_path: Path) -> None:
+def test_an_app_token_has_the_requested_permissions_and_ends_with_its_job(tmp_path: Path) -> None:
     def steps(permission: str) -> str:
         return f"""
                 steps:
@@ -227,7 +260,7 @@ def test_an_apps_token_may_what_was_asked_for_and_ends_with_its_job(tmp_path: Pa
         hub.server.app_actor(app.client_id, "wrong")
 
 
-def test_an_action_without_a_twin_is_refused_and_a_registered_function_stands_for_it(tmp_path: Path) -> None:
+def test_an_unknown_action_fails_unless_a_function_is_registered(tmp_path: Path) -> None:
     workflow = f"""
     on: workflow_dispatch
     jobs:
@@ -255,7 +288,7 @@ def test_an_action_without_a_twin_is_refused_and_a_registered_function_stands_fo
     assert seen[0].inputs == {"push": "true", "tags": "a:1"}
 
 
-def test_python_must_be_the_wanted_one_and_is_not_downloaded(tmp_path: Path) -> None:
+def test_python_must_have_the_requested_version(tmp_path: Path) -> None:
     versions = {"3.11": True, "3.x": True, ">=3.11": True, "2.7": False, "3.99": False, "latest": False}
     jobs = "".join(
         f"  v{at}: {{runs-on: ubuntu-latest, steps: [{{uses: {PYTHON}, with: {{python-version: '{version}'}}}}]}}\n"

@@ -12,7 +12,9 @@ from pipelines.github.gh import Gh
 from pipelines.github.settings import read_settings
 
 
-def test_it_asks_github_by_gh_and_says_what_it_could_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gh_reads_the_settings_and_unreadable_ones_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "README.md").write_text("x\n")

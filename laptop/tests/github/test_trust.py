@@ -1,11 +1,11 @@
-"""How the cloud knows a job."""
+"""Subject of a job's OIDC token."""
 
 from __future__ import annotations
 
 from laptop.github.trust import subject
 
 
-def test_the_subject_has_the_form_that_github_signs() -> None:
+def test_the_subject_has_the_form_of_github() -> None:
     ref = "refs/heads/main"
     prod = "repo:acme/mlops:environment:prod"
     assert subject("acme/mlops", environment="prod", event="push", ref=ref) == prod

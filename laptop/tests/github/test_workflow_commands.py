@@ -1,4 +1,4 @@
-"""The files and lines by which a step speaks to the runner."""
+"""Workflow commands and files of a step."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def file(tmp_path: Path) -> Path:
         ("a=1\na=2\n", {"a": "2"}),
     ],
 )
-def test_outputs_are_lines_or_blocks_with_an_end_of_their_own(file: Path, text: str, expected: dict[str, str]) -> None:
+def test_outputs_are_lines_or_delimited_blocks(file: Path, text: str, expected: dict[str, str]) -> None:
     file.write_bytes(text.encode())
     assert read_pairs(file) == expected
 
 
 @pytest.mark.parametrize("text", ["a\n", "=1\n", "a<<E\n1\n", "a<<\n1\n", "x" * (LARGEST_FILE + 1)])
-def test_a_file_that_is_not_one_fails_the_step(file: Path, text: str) -> None:
+def test_an_invalid_output_file_is_an_error(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(MlopsError):
         read_pairs(file)
@@ -44,7 +44,7 @@ def test_a_file_that_is_not_one_fails_the_step(file: Path, text: str) -> None:
 
 @given(value=st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]), max_size=60))
 @settings(max_examples=40, deadline=None)
-def test_any_value_survives_a_block(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
+def test_any_value_round_trips_through_a_block(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     file = tmp_path_factory.mktemp("x") / "output"
     file.write_bytes(f"name<<ghadelimiter_1\n{value}\nghadelimiter_1\n".encode())
     assert read_pairs(file) == {"name": value}
@@ -52,21 +52,21 @@ def test_any_value_survives_a_block(tmp_path_factory: pytest.TempPathFactory, va
 
 @given(secret=st.text(min_size=5, max_size=20).filter(lambda text: len(text.strip()) > 4), around=st.text(max_size=10))
 @settings(max_examples=40, deadline=None)
-def test_a_secret_is_hidden_wherever_it_stands(secret: str, around: str) -> None:
+def test_a_secret_is_hidden_anywhere_in_a_line(secret: str, around: str) -> None:
     masks = Masks()
     masks.add(secret)
     hidden = masks.hide(f"{around}{secret}{around}")
     assert secret.strip() not in hidden.replace("***", "")
 
 
-def test_a_short_line_of_a_long_secret_does_not_blacken_the_log() -> None:
+def test_a_short_line_of_a_long_secret_is_not_hidden_everywhere() -> None:
     masks = Masks()
     masks.add('{\n  "password": "hunter2!"\n}')
     assert masks.hide("{ fine }") == "{ fine }"
     assert "hunter2" not in masks.hide('  "password": "hunter2!"')
 
 
-def test_a_command_that_is_not_one_is_an_ordinary_line() -> None:
+def test_an_unknown_command_is_an_ordinary_line() -> None:
     listener = Listener(Masks())
     assert listener.hear("a ::error::x") == "a ::error::x"
     assert listener.hear("::group::Title") == "::group::Title"

@@ -1,4 +1,4 @@
-"""What a workflow file may say, and that all else is refused with file, line and key."""
+"""Reading workflow files: valid ones, and errors with file, line and key."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ FULL = f"""
 """
 
 
-def test_a_workflow_is_read_as_it_is_written() -> None:
+def test_a_workflow_is_read_as_written() -> None:
     workflow = read(FULL)
     assert workflow.name == "Deploy"
     assert set(workflow.triggers) == {
@@ -192,9 +192,7 @@ def step_with(extra: str) -> str:
         (step_with("- uses: actions/checkout@v4").replace("            - uses", "      - uses"), 7, "", ""),
     ],
 )
-def test_what_the_runner_does_not_know_is_refused_with_file_line_and_key(
-    text: str, line: int, key: str, words: str
-) -> None:
+def test_an_unsupported_key_is_an_error_with_file_line_and_key(text: str, line: int, key: str, words: str) -> None:
     if not key:
         text, key, words = (
             f"{JOB}          - uses: actions/checkout@v4\n",
@@ -207,7 +205,7 @@ def test_what_the_runner_does_not_know_is_refused_with_file_line_and_key(
     assert words in str(problems[0])
 
 
-def test_every_problem_of_a_file_is_told_at_once() -> None:
+def test_all_problems_of_a_file_are_reported_together() -> None:
     text = job_with("container: x").replace("on: push", "on: push\n    nam: x")
     assert [problem.key for problem in refused(text)] == ["nam", "jobs.a.container"]
 
@@ -227,17 +225,17 @@ def test_every_problem_of_a_file_is_told_at_once() -> None:
         ("- {id: a b, run: x}", "an id of letters"),
     ],
 )
-def test_a_step_that_is_not_one_is_refused(step: str, words: str) -> None:
+def test_an_invalid_step_is_an_error(step: str, words: str) -> None:
     problems = refused(JOB.replace("- run: 'true'", step))
     assert any(words in str(problem) for problem in problems), problems
 
 
-def test_a_step_only_sees_the_steps_before_it() -> None:
+def test_a_step_only_sees_earlier_steps() -> None:
     text = JOB + "          - run: echo ${{ steps.later.outcome }}\n          - {id: later, run: x}\n"
     assert "steps.later does not exist" in str(refused(text)[0])
 
 
-def test_an_output_that_the_needed_job_does_not_declare_is_refused() -> None:
+def test_an_undeclared_output_of_a_needed_job_is_an_error() -> None:
     text = JOB + "      b:\n        needs: a\n        runs-on: ubuntu-latest\n"
     text += "        steps: [{run: 'echo ${{ needs.a.outputs.x }}'}]\n"
     assert "the job 'a' has no output 'x'" in str(refused(text)[0])
@@ -247,13 +245,13 @@ def test_an_output_that_the_needed_job_does_not_declare_is_refused() -> None:
     "text",
     ["a: &x 1\nb: *x\n", "a: 1\na: 2\n", "a: !!python/object:os.system x\n", "[", "a: {<<: {b: 1}}\n", "\x00"],
 )
-def test_yaml_that_hides_what_it_says_is_refused(text: str) -> None:
+def test_aliases_tags_and_duplicate_keys_are_errors(text: str) -> None:
     with pytest.raises(DeclarationError) as caught:
         read_workflow(text.encode(), PATH)
     assert PATH in str(caught.value)
 
 
-def test_on_is_a_key_and_not_a_boolean_and_versions_keep_their_zero() -> None:
+def test_on_is_a_key_and_quoted_versions_keep_their_zero() -> None:
     workflow = read(JOB + "            env: {V: '3.10', ON: on, YES: yes, N: 0x10}\n")
     env = workflow.jobs["a"].steps[0].env
     assert [env[name].text for name in ("V", "ON", "YES", "N")] == ["3.10", "on", "yes", "16"]
@@ -288,7 +286,7 @@ def action(text: str) -> None:
         ("steps.s.outputs", "steps.t.outputs", "steps.t does not exist"),
     ],
 )
-def test_an_action_that_the_runner_cannot_run_is_refused(old: str, new: str, words: str) -> None:
+def test_an_unsupported_action_is_an_error(old: str, new: str, words: str) -> None:
     action(ACTION)
     with pytest.raises(DeclarationError) as caught:
         action(ACTION.replace(old, new))

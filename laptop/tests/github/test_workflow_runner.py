@@ -33,7 +33,7 @@ def log_of(run: WorkflowRun, job: str) -> str:
 HEAD = "on: {workflow_dispatch: {inputs: {word: {default: hi}, dry: {type: boolean, default: true}}}}\n"
 
 
-def test_jobs_wait_for_what_they_need_and_see_its_outputs_and_results(tmp_path: Path) -> None:
+def test_jobs_wait_for_their_needs_and_see_outputs_and_results(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -84,7 +84,7 @@ jobs:
         "skipped": "skipped",
         "after-skipped": "skipped",
         "cleans": "success",
-        # As on GitHub, success() is about every job before, near and far.
+        # As on GitHub, success() considers all jobs upstream.
         "after-cleans": "skipped",
         "tells": "success",
         "not-this": "skipped",
@@ -126,7 +126,7 @@ jobs:
     assert str(seen[3]).startswith("✗ .github/workflows/w.yml #1 · a · pipefail")
 
 
-def test_the_legs_of_a_matrix_have_names_and_stop_each_other_unless_told_otherwise(tmp_path: Path) -> None:
+def test_matrix_legs_have_names_and_fail_fast_by_default(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -166,12 +166,12 @@ jobs:
     run = run_once(hub)
     found = conclusions(run)
     assert (found["each (x)"], found["each (y)"]) == ("failure", "success")
-    # Which of the two begins first is not fixed; the other one is stopped before it runs.
+    # Either may start first; the other one is stopped before it runs.
     assert sorted((found["Deploy a"], found["Deploy b"])) == ["cancelled", "failure"]
     assert (found["tolerated (1)"], found["after"], found["empty"]) == ("failure", "success", "skipped")
 
 
-def test_a_step_gets_a_clean_environment_and_no_access_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_has_a_clean_environment_without_access_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_PRIVATE_TOKEN", "hunter2")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOPERATOR")
     credentials = tmp_path / "credentials"
@@ -227,7 +227,7 @@ jobs:
     assert list((hub.server.folder / "work").iterdir()) == []
 
 
-def test_what_a_stranger_writes_in_a_title_is_data_and_not_code(tmp_path: Path) -> None:
+def test_a_title_from_a_stranger_is_data_not_code(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     hub = hub_with(
         tmp_path,
@@ -252,7 +252,7 @@ def test_what_a_stranger_writes_in_a_title_is_data_and_not_code(tmp_path: Path) 
     assert not marker.exists()
 
 
-def test_secrets_never_reach_a_log_an_annotation_a_summary_or_an_output(tmp_path: Path) -> None:
+def test_secrets_never_reach_a_log_annotation_summary_or_output(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -302,7 +302,7 @@ jobs:
     assert "s3cret-value" not in (hub.server.folder / "github.json").read_text()
 
 
-def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_step_that_times_out_is_killed_with_all_its_processes(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -338,7 +338,7 @@ jobs:
         assert ends((hub.server.folder / name).read_text())
 
 
-def test_a_local_action_runs_with_its_inputs_and_gives_its_outputs(tmp_path: Path) -> None:
+def test_a_composite_action_takes_inputs_and_returns_outputs(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -379,7 +379,7 @@ jobs:
     assert "Can't find 'action.yml'" in run.job("early").annotations[0].message
 
 
-def test_a_file_that_is_refused_becomes_a_run_that_says_why(tmp_path: Path) -> None:
+def test_an_invalid_workflow_file_becomes_a_failed_run_with_the_reason(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path, {"bad.yml": "on: {schedule: [{cron: '0 0 * * *'}]}\njobs: {a: {runs-on: x, services: {}}}\n"}
     )
@@ -389,7 +389,7 @@ def test_a_file_that_is_refused_becomes_a_run_that_says_why(tmp_path: Path) -> N
     assert ".github/workflows/bad.yml:2: jobs.a.services" in run.problems[0]
 
 
-def test_an_expression_that_fails_at_run_time_fails_its_job_and_nothing_hangs(tmp_path: Path) -> None:
+def test_an_expression_that_fails_at_run_time_fails_its_job(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {
@@ -414,7 +414,7 @@ jobs:
     assert "Invalid format 'nonsense'" in run.job("output").annotations[0].message
 
 
-def test_a_schedule_starts_the_workflows_that_name_its_cron(tmp_path: Path) -> None:
+def test_a_schedule_starts_the_workflows_with_its_cron(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {

@@ -1,4 +1,4 @@
-"""Jobs work one after the other in the same folder, and see nothing of each other there."""
+"""Jobs that use the same workspace one after the other see nothing of each other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ jobs:
 """
 
 
-def test_a_job_sees_nothing_that_the_job_before_it_left(tmp_path: Path) -> None:
+def test_a_job_sees_nothing_of_the_job_before_it(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,
         {"w.yml": JOB, "said.py": 'WORD = "one"\n', "README": "hello\n", ".gitignore": "__pycache__\n", "gone": ""},
@@ -47,7 +47,7 @@ def test_a_job_sees_nothing_that_the_job_before_it_left(tmp_path: Path) -> None:
     assert ["said one" in log for log in logs] == [True, False], logs
     assert "said two" in logs[1]
     folders = {line.split(", in ")[1] for log in logs for line in log.splitlines() if ", in /" in line}
-    assert len(folders) == 1, "the folder is the same, so that what was compiled is found again"
+    assert len(folders) == 1, "jobs use the same folder, so bytecode is found again"
     for log in logs:
         assert "before the checkout 0 files" in log
         assert "refs/heads/mine" not in log
@@ -57,14 +57,14 @@ def test_a_job_sees_nothing_that_the_job_before_it_left(tmp_path: Path) -> None:
     assert "junk" not in found[1] and "deep" not in found[1]
 
 
-def test_what_was_compiled_of_a_file_that_did_not_change_stays(tmp_path: Path) -> None:
+def test_bytecode_of_unchanged_files_is_kept(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path, {"w.yml": JOB, "said.py": 'WORD = "one"\n', "README": "hello\n", ".gitignore": "__pycache__\n"}
     )
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "main", {"more": ""})
     hub.pump()
-    (kept,) = (hub.server.folder / "places").glob("*/kept/__pycache__/said.*.pyc")
+    (kept,) = (hub.server.folder / "workspaces").glob("*/kept/__pycache__/said.*.pyc")
     before = kept.stat().st_mtime_ns
     push(clone, "main", {"README": "another\n"})
     hub.pump()
@@ -74,14 +74,14 @@ def test_what_was_compiled_of_a_file_that_did_not_change_stays(tmp_path: Path) -
     assert kept.stat().st_mtime_ns != before
 
 
-def test_two_jobs_are_never_in_one_place_and_a_free_one_is_taken_again(tmp_path: Path) -> None:
+def test_two_jobs_never_share_a_workspace_and_a_free_one_is_reused(tmp_path: Path) -> None:
     with lease_workspace(tmp_path) as first, lease_workspace(tmp_path) as second:
         assert first.path != second.path
     with lease_workspace(tmp_path) as again:
         assert again.path == first.path
 
 
-def test_the_folder_of_a_job_that_was_killed_is_cleared(tmp_path: Path) -> None:
+def test_the_workspace_of_a_killed_job_is_cleared(tmp_path: Path) -> None:
     child = os.fork()
     if not child:  # a runner that dies in the middle of a job
         try:
@@ -95,7 +95,7 @@ def test_the_folder_of_a_job_that_was_killed_is_cleared(tmp_path: Path) -> None:
         assert list(place.path.iterdir()) == []
 
 
-def test_a_job_that_removes_its_workspace_harms_nobody(tmp_path: Path) -> None:
+def test_a_job_may_remove_its_workspace(tmp_path: Path) -> None:
     with lease_workspace(tmp_path) as place:
         shutil.rmtree(place.path)
     with lease_workspace(tmp_path) as place:
@@ -103,14 +103,14 @@ def test_a_job_that_removes_its_workspace_harms_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["index", "objects"])
-def test_a_damaged_checkout_that_was_kept_does_not_break_the_next_job(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_kept_checkout_does_not_break_the_next_job(tmp_path: Path, damage: str) -> None:
     hub = hub_with(
         tmp_path, {"w.yml": JOB, "said.py": 'WORD = "one"\n', "README": "hello\n", ".gitignore": "__pycache__\n"}
     )
     clone = hub.clone(tmp_path / "clone", "maria")
     push(clone, "main", {"more": ""})
     hub.pump()
-    (kept,) = (hub.server.folder / "places").glob("*/kept")
+    (kept,) = (hub.server.folder / "workspaces").glob("*/kept")
     if damage == "index":
         (kept / ".git" / "index").write_bytes(b"nonsense")
     else:
