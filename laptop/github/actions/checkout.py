@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from laptop.github.actions.bytecode import copy_bytecode
 from laptop.github.actions.remote import ActionCall, ActionResult
 from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.forge.bare_repository import BareRepository, GitError, git
@@ -73,9 +74,11 @@ def checkout(call: ActionCall) -> ActionResult:
         config += f'[http "{SERVER_URL}/"]\n\textraheader = "{authorization(token)}"\n'
     target = _Target(ref, commit, int(depth), call.flag("fetch-tags", default=False), config)
     folder.mkdir(parents=True, exist_ok=True)
-    if folder == workspace and not any(folder.iterdir()) and call.kept.is_dir():
+    fresh = folder == workspace and not any(folder.iterdir())
+    if fresh and call.kept.is_dir():
         folder.rmdir()
         call.kept.rename(folder)
+        fresh = False
     try:
         _check_out(server.repository, folder, target)
     except GitError:
@@ -84,11 +87,20 @@ def checkout(call: ActionCall) -> ActionResult:
         for left in folder.iterdir():  # the action itself starts over as well if the existing files are of no use
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         _check_out(server.repository, folder, target)
-    if call.flag("clean", default=True):
+    if fresh:
+        _reuse_bytecode(folder)
+    elif call.flag("clean", default=True):
         # Compiled modules stay: compiling takes seconds, and those of changed files are gone already.
         git(folder, "clean", "--quiet", "-ffdx", "--exclude=__pycache__")
     call.log(f"{commit} ({ref or 'detached'})")
     return ActionResult({"ref": call.input("ref", call.event.ref), "commit": commit})
+
+
+def _reuse_bytecode(folder: Path) -> None:
+    """Take the bytecode of other workspaces, and of the code that this process runs."""
+    running = Path(__file__).parents[3]
+    if copy_bytecode(folder, [running, *folder.parents[1].glob("*/workspace"), *folder.parents[1].glob("*/kept")]):
+        git(folder, "update-index", "--refresh", "-q")  # the files have new times
 
 
 def _resolve_ref(call: ActionCall) -> tuple[str, str]:

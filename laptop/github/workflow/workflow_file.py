@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from pipelines.declarations.documents import parse_yaml
 _WORKFLOW_KEYS = ("name", "run-name", "on", "permissions", "env", "defaults", "concurrency", "jobs")
 
 
+@functools.lru_cache(maxsize=256)
 def read_workflow(content: bytes, path: str) -> Workflow:
-    """Read a workflow file.
+    """Read a workflow file. The result is cached.
 
     Args:
         content: the file as committed.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import py_compile
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from laptop.github.actions.bytecode import copy_bytecode
 from laptop.github.runner.workspaces import lease_workspace
 from laptop.tests.github.sample_repository import CHECKOUT, hub_with, push
 
@@ -118,3 +123,25 @@ def test_a_damaged_kept_checkout_does_not_break_the_next_job(tmp_path: Path, dam
     push(clone, "main", {"README": "another\n"})
     hub.pump()
     assert hub.runs()[0].conclusion == "success"
+
+
+def test_a_new_workspace_takes_the_bytecode_of_identical_files_only(tmp_path: Path) -> None:
+    names = ("same", "changed", "edited")
+    first, second = tmp_path / "1", tmp_path / "2"
+    for folder in (first, second):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.py").write_text(f"WORD = {name!r}\n")
+    for name in names:
+        py_compile.compile(str(first / f"{name}.py"), invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+    (second / "changed.py").write_text("WORD = 'CHANGED'\n")
+    (first / "edited.py").write_text("WORD = 'EDITED'\n")
+    os.utime(first / "edited.py", (1, 1))
+    assert copy_bytecode(second, [tmp_path / "missing", first]) == 1
+    code = "import sys, same; print(same.WORD, same.__cached__)"
+    before = (second / "__pycache__").stat().st_mtime_ns
+    shown = subprocess.run([sys.executable, "-v", "-c", code], cwd=second, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["same", importlib.util.cache_from_source(str(second / "same.py"))]
+    assert "code object from" not in "".join(line for line in shown.stderr.splitlines() if "/same.py" in line)
+    assert (second / "__pycache__").stat().st_mtime_ns == before, "nothing was compiled"
+    assert not list((second / "__pycache__").glob("changed.*"))
