@@ -27,7 +27,7 @@ INPUTS = frozenset(
 
 @dataclass(frozen=True)
 class _Target:
-    """What to check out.
+    """Commit to check out, and the shape of the clone.
 
     Attributes:
         ref: the full ref, "" for a bare commit.

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from laptop.github.expressions.functions import check_arity
+from laptop.github.expressions.builtin_functions import check_arity
+from laptop.github.expressions.loose_values import to_number
 from laptop.github.expressions.syntax import (
     Compare,
     ContextName,
@@ -22,7 +23,6 @@ from laptop.github.expressions.syntax import (
     Template,
     walk,
 )
-from laptop.github.expressions.values import to_number
 
 LONGEST_EXPRESSION = 21_000
 """Characters; GitHub's limit."""

@@ -1,4 +1,8 @@
-"""The bare git repository behind the laptop's GitHub."""
+"""The bare git repository behind the laptop's GitHub.
+
+`pipelines.github.git.Git` is for clones of a user: it passes the user's environment on, and imports pydantic. Git waits
+for the programs here (hooks, transport), and they must not depend on the user's configuration.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import Any
 from pipelines.declarations.errors import MlopsError
 
 NO_COMMIT = "0" * 40
-"""How git writes "no commit", for a ref that is created or deleted."""
+"""Commit id that git writes for a ref that does not exist."""
 
 
 class GitError(MlopsError):

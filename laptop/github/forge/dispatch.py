@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from laptop.github.expressions.evaluation import EvaluationScope, render
-from laptop.github.expressions.values import to_text
+from laptop.github.expressions.evaluator import EvaluationScope, render
+from laptop.github.expressions.loose_values import to_text
 from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.workflow.definition import Input, Workflow
 from laptop.github.workflow.workflow_file import read_workflow

@@ -48,7 +48,7 @@ class WebhookEvent:
 
     @property
     def from_fork(self) -> bool:
-        """Whether this is about a pull request from another repository. Its jobs get no secrets and no variables."""
+        """True for a pull request from another repository. Its jobs get no secrets and no variables."""
         pull = self.payload.get("pull_request") if self.name == "pull_request" else None
         return pull is not None and pull["head"]["repo"]["full_name"] != self.payload["repository"]["full_name"]
 

@@ -20,6 +20,7 @@ from laptop.github.gh_cli.json_output import print_query
 
 
 def call_api(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Send a request to the REST API and print the answer."""
     given = read_arguments(
         arguments, "--method --field --raw-field --input --jq --header", "--paginate --silent", API_SHORT, 1
     )

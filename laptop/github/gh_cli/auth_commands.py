@@ -17,11 +17,13 @@ from laptop.github.gh_cli.arguments import (
 
 
 def auth_status(_forge: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Show the login of the token."""
     read_arguments(arguments, "", "", SHORT, 0)
     print(f"{SERVER_URL.removeprefix('https://')}\n  ✓ Logged in as {actor.login} (GH_TOKEN)\n  - Active account: true")
 
 
 def auth_setup_git(_forge: GitHubServer, _actor: Actor, arguments: Sequence[str]) -> None:
+    """Make git use `gh` as credential helper."""
     read_arguments(arguments, "", "", SHORT, 0)
     subprocess.run(
         ["git", "config", "--global", f"credential.{SERVER_URL}.helper", "!gh auth git-credential"], check=True

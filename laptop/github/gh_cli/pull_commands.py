@@ -16,6 +16,7 @@ from laptop.github.gh_cli.json_output import pick_fields, print_json, pull_field
 
 
 def pr_create(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Open a pull request and print its address."""
     given = read_arguments(arguments, "--title --body-file --head --base --label", "", PULL_SHORT, 0)
     pull = server.open_pull_request(
         actor,
@@ -29,6 +30,7 @@ def pr_create(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> N
 
 
 def pr_list(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """List pull requests."""
     given = read_arguments(arguments, "--head --base --state --label --limit --json --jq", "", PULL_SHORT, 0)
     actor.need("read", "pull-requests")
     state = given.one("--state", "open")
@@ -51,6 +53,7 @@ def pr_list(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> Non
 
 
 def pr_view(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Show a pull request."""
     given = read_arguments(arguments, "--json --jq", "--comments", {**PULL_SHORT, "-c": "--comments"}, 1)
     actor.need("read", "pull-requests")
     pull = server.pull_request(given.number())
@@ -76,12 +79,14 @@ def pr_view(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> Non
 
 
 def pr_comment(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Comment on a pull request."""
     given = read_arguments(arguments, "--body-file", "", PULL_SHORT, 1)
     item = server.comment(actor, given.number(), read_text(given.one("--body-file")))
     print(f"{pull_url(server, server.pull_request(given.number()))}#issuecomment-{item['id']}")
 
 
 def pr_review(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Approve a pull request."""
     given = read_arguments(arguments, "", "--approve", PULL_SHORT, 1)
     if not given.has("--approve"):
         raise UsageError("--approve is required here")
@@ -89,6 +94,7 @@ def pr_review(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> N
 
 
 def pr_merge(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Merge a pull request."""
     given = read_arguments(arguments, "", "--squash --merge", PULL_SHORT, 1)
     methods = [name for name in ("--squash", "--merge") if given.has(name)]
     if len(methods) != 1:
@@ -97,5 +103,6 @@ def pr_merge(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> No
 
 
 def pr_close(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Close a pull request."""
     given = read_arguments(arguments, "", "", PULL_SHORT, 1)
     server.close(actor, given.number())

@@ -19,6 +19,7 @@ from laptop.github.gh_cli.json_output import pick_fields, print_json, run_fields
 
 
 def workflow_run(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Start a workflow."""
     given = read_arguments(arguments, "--raw-field --field --ref", "", {**SHORT, "-r": "--ref"}, 1)
     inputs = {}
     for name in ("--raw-field", "--field"):
@@ -31,6 +32,7 @@ def workflow_run(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -
 
 
 def run_list(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """List workflow runs."""
     given = read_arguments(
         arguments, "--workflow --branch --event --status --commit --limit --json --jq", "", LIST_SHORT, 0
     )
@@ -56,6 +58,7 @@ def run_list(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> No
 
 
 def run_view(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Show a workflow run, or its logs."""
     given = read_arguments(arguments, "--json --jq", "--log", LIST_SHORT, 1)
     actor.need("read", "actions")
     run = next((run for run in server.runs() if run["number"] == given.number()), None)

@@ -1,4 +1,4 @@
-"""What a job runs with: its plan, its expression contexts, and the environment of its steps."""
+"""Inputs of a job: its plan, its expression contexts, and the environment of its steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ACCESS = re.compile(
 
 @dataclass(frozen=True)
 class RunnerMachine:
-    """What the runner gives to every job.
+    """Settings of the runner for every job.
 
     Attributes:
         environ: variables for every step. Those that give access to AWS are left out: as on GitHub, a job gets access

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from laptop.github.actions.remote import ActionCall, perform
-from laptop.github.expressions.evaluation import EvaluationScope, evaluate, render
+from laptop.github.expressions.evaluator import EvaluationScope, evaluate, render
+from laptop.github.expressions.loose_values import to_text, truthy
 from laptop.github.expressions.syntax import Template, calls_status_function
-from laptop.github.expressions.values import to_text, truthy
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.process_tracking import kill_tracked
 from laptop.github.runner import workflow_commands

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from laptop.github.expressions.evaluation import EvaluationScope, render
+from laptop.github.expressions.evaluator import EvaluationScope, render
 from laptop.github.expressions.syntax import ExpressionError, Template
 from laptop.github.workflow.definition import Strategy, Tree
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from laptop.github.expressions.evaluation import EvaluationScope, evaluate, render
+from laptop.github.expressions.evaluator import EvaluationScope, evaluate, render
+from laptop.github.expressions.loose_values import to_text, truthy
 from laptop.github.expressions.syntax import calls_status_function
-from laptop.github.expressions.values import to_text, truthy
 from laptop.github.forge.actors import BOT, Actor, issue_token, revoke_token
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State, take_number
@@ -44,7 +44,7 @@ _POLL_SECONDS = 0.03
 
 @dataclass(frozen=True)
 class RunnerContext:
-    """What the runs of one runner share.
+    """State shared by the runs of one runner.
 
     Attributes:
         server: the repository.

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from laptop.github.expressions.evaluation import EvaluationScope, render
-from laptop.github.expressions.values import to_text, truthy
+from laptop.github.expressions.evaluator import EvaluationScope, render
+from laptop.github.expressions.loose_values import to_text, truthy
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State, take_number, timestamp
 from laptop.github.forge.webhook_event import SERVER_URL, WebhookEvent

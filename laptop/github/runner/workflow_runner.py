@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from laptop.github.expressions.evaluation import EvaluationScope
+from laptop.github.expressions.evaluator import EvaluationScope
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State, take_number
 from laptop.github.forge.vault import Vault

@@ -10,7 +10,7 @@ from laptop.github.expressions.syntax import STATUS_FUNCTIONS
 
 @dataclass(frozen=True)
 class ExpressionPlace:
-    """What an expression at a place can use. None means that the names are not known before the run.
+    """Names that an expression at a place can use. None means that they are not known before the run.
 
     Attributes:
         contexts: available contexts.

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from laptop.github.expressions.functions import check_names
+from laptop.github.expressions.builtin_functions import check_names
 from laptop.github.expressions.parser import parse_condition, parse_template
 from laptop.github.expressions.syntax import ContextName, ExpressionError, Index, Literal, Node, Template, walk
 from laptop.github.workflow.definition import GITHUB_PROPERTIES, Tree

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.github.expressions.evaluation import EvaluationScope, evaluate, render
-from laptop.github.expressions.functions import check_names
+from laptop.github.expressions.builtin_functions import check_names
+from laptop.github.expressions.evaluator import EvaluationScope, evaluate, render
 from laptop.github.expressions.parser import parse, parse_condition, parse_template
 from laptop.github.expressions.syntax import ExpressionError, calls_status_function
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from laptop.github.expressions.evaluation import EvaluationScope
+from laptop.github.expressions.evaluator import EvaluationScope
 from laptop.github.expressions.syntax import ExpressionError
 from laptop.github.runner.matrix import legs
 from laptop.github.workflow.workflow_file import read_workflow

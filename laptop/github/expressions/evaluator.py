@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laptop.github.expressions.functions import BUILT_IN, Function
+from laptop.github.expressions.builtin_functions import BUILT_IN, Function
+from laptop.github.expressions.loose_values import Filtered, equal, is_ordered, kind_of, to_number, to_text, truthy
 from laptop.github.expressions.syntax import (
     Compare,
     ContextName,
@@ -19,7 +20,6 @@ from laptop.github.expressions.syntax import (
     Not,
     Template,
 )
-from laptop.github.expressions.values import Filtered, equal, is_ordered, kind_of, to_number, to_text, truthy
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from laptop.github.expressions.loose_values import equal, folded, kind_of, to_text
 from laptop.github.expressions.syntax import (
     CONTEXTS,
     STATUS_FUNCTIONS,
@@ -18,7 +19,6 @@ from laptop.github.expressions.syntax import (
     Node,
     walk,
 )
-from laptop.github.expressions.values import equal, folded, kind_of, to_text
 
 LARGEST_TEXT = 1 << 20
 """Characters of a text that format() or join() returns. Nested calls would grow without bound otherwise."""
@@ -113,7 +113,7 @@ BUILT_IN: Mapping[str, _BuiltIn] = {
     "join": _BuiltIn(1, 2, _join),
     "tojson": _BuiltIn(1, 1, _to_json),
     "fromjson": _BuiltIn(1, 1, _from_json),
-    "case": _BuiltIn(3, 255, None),  # evaluates its arguments lazily, see `evaluation._case`
+    "case": _BuiltIn(3, 255, None),  # evaluates its arguments lazily, see `evaluator._case`
 }
 _OTHER_ARITIES = {**dict.fromkeys(STATUS_FUNCTIONS, (0, 0)), "hashfiles": (1, 255)}
 
