@@ -250,7 +250,7 @@ def test_a_release_that_predicts_something_else_in_the_endpoint_is_taken_back(wo
     def serve_another(_: str) -> None:
         world.set_live(good)
 
-    with pytest.raises(MlopsError, match=f"serves {good}; expected {bad}"):
+    with pytest.raises(MlopsError, match=f"serves: expected {bad}, found {good}"):
         go_on(world, change, follow=serve_another)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
     go_on(world, change)
