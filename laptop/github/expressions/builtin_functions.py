@@ -152,7 +152,7 @@ def check_names(node: Node, contexts: Collection[str], functions: Collection[str
         if isinstance(inner, ContextName) and inner.name.lower() not in contexts:
             known = inner.name.lower() in CONTEXTS
             what = f"the context {inner.name!r} is not available here" if known else f"unknown context {inner.name!r}"
-            raise ExpressionError(what, fix=f"available here: {', '.join(sorted(contexts)) or 'none'}")
+            raise ExpressionError(what, fix=f"use one of: {', '.join(sorted(contexts)) or 'none'}")
         if (
             isinstance(inner, FunctionCall)
             and inner.name.lower() not in BUILT_IN
@@ -160,4 +160,4 @@ def check_names(node: Node, contexts: Collection[str], functions: Collection[str
         ):
             known = inner.name.lower() in STATUS_FUNCTIONS or inner.name.lower() == "hashfiles"
             what = f"the function {inner.name!r} is not available here" if known else f"unknown function {inner.name!r}"
-            raise ExpressionError(what, fix=f"available here: {', '.join(sorted({*BUILT_IN, *functions}))}")
+            raise ExpressionError(what, fix=f"use one of: {', '.join(sorted({*BUILT_IN, *functions}))}")

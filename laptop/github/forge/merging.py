@@ -36,7 +36,7 @@ def prepare_merge(repository: BareRepository, state: State, actor: Actor, number
     rules = replace(settings, protection=None) if bypasses(actor, settings) else settings
     if reasons := find_blockers(pull, facts, rules):
         message = f"Pull request #{number} is not mergeable: the base branch policy prohibits the merge"
-        raise RequestDeniedError(405, message, fix=f"wanted: {'; '.join(reasons)}")
+        raise RequestDeniedError(405, message, fix=f"resolve: {'; '.join(reasons)}")
     base = str(repository.resolve_ref(pull.base))
     tree = str(repository.merge_tree(base, pull.head_sha))
     if method == "squash":

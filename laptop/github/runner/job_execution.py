@@ -291,7 +291,7 @@ class JobExecution:
             default = "" if item.default is None else to_text(render(item.default, outside))
             values[item.name] = inputs.get(item.name, default)
             if item.required and item.name not in inputs and item.default is None:
-                raise MlopsError(f"{uses} needs the input {item.name!r}")
+                raise MlopsError(f"{uses}: the input {item.name!r} is required")
         inner = StepFrame({}, values, {**frame.env, **env}, Defaults(), folder, frame.depth + 1)
         self._write("##[endgroup]")
         for step in action.steps:

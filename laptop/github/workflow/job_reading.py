@@ -69,7 +69,7 @@ def _refuse_cycles(file: WorkflowDocument, needs: Mapping[str, Sequence[str]]) -
         done.update(ready)
     for name in needs:
         if name not in done:
-            file.refuse(("jobs", name, "needs"), "jobs that do not wait for each other", "a circle")
+            file.refuse(("jobs", name, "needs"), "jobs that do not wait for each other", "a cycle")
 
 
 def _job(
@@ -149,7 +149,7 @@ def _strategy(file: WorkflowDocument, value: Any, key: Key, place: ExpressionPla
     if isinstance(matrix, str):
         whole = file.template(matrix, (*key, "matrix"), place)
         if not whole.parts:
-            file.refuse((*key, "matrix"), "keys and values, or an expression", matrix)
+            file.refuse((*key, "matrix"), "a mapping or an expression", matrix)
     else:
         for name, item in file.mapping(matrix, (*key, "matrix")).items():
             tree = file.tree(item, (*key, "matrix", name), place)

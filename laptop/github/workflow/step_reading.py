@@ -65,7 +65,7 @@ def _step(
         file.refuse(key, "either 'run' or 'uses'", "both" if uses is not None else "neither")
     for name in ("shell", "working-directory") if uses is not None else ("with",):
         if name in body:
-            file.refuse((*key, name), f"{name!r} only beside {'run' if uses is not None else 'uses'}", repr(body[name]))
+            file.refuse((*key, name), f"{name!r} only with {'run' if uses is not None else 'uses'}", repr(body[name]))
     if uses is not None:
         _check_uses(file, uses, (*key, "uses"))
     identity = file.text(body["id"], (*key, "id")) if "id" in body else ""

@@ -60,7 +60,7 @@ class WorkflowDocument:
     def mapping(self, value: Any, key: Key, known: Collection[str] | None = None) -> dict[str, Any]:
         """Return a mapping without unknown keys, which are problems."""
         if not isinstance(value, dict):
-            self.refuse(key, "keys and values", value)
+            self.refuse(key, "a mapping", value)
             return {}
         for name in value:
             if known is not None and name not in known:
@@ -81,10 +81,10 @@ class WorkflowDocument:
         if not isinstance(value, str):
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return str(value)
-            self.refuse(key, "a text", value)
+            self.refuse(key, "text", value)
             return ""
         if "${{" in value:
-            self.refuse(key, "a text without an expression", value)
+            self.refuse(key, "text without an expression", value)
         return value
 
     def texts(self, value: Any, key: Key) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ class WorkflowDocument:
             return parsed
         found = "boolean" if isinstance(value, bool) else ("number" if isinstance(value, int | float) else "")
         if (value is not None and not found) or (kind in ("boolean", "number") and found != kind):
-            self.refuse(key, f"a {kind or 'text'} or an expression", value)
+            self.refuse(key, f"{f'a {kind}' if kind else 'text'} or an expression", value)
         return Template(str(value), (Literal(value),))
 
     def templates(self, value: Any, key: Key, place: ExpressionPlace) -> dict[str, Template]:
@@ -161,7 +161,7 @@ class WorkflowDocument:
             }.get(context)
             if known is not None and inner.index.value.lower() not in {name.lower() for name in known}:
                 listed = ", ".join(sorted(known)) or "none"
-                raise ExpressionError(f"{context}.{inner.index.value} does not exist", fix=f"known here: {listed}")
+                raise ExpressionError(f"{context}.{inner.index.value} does not exist", fix=f"use one of: {listed}")
         self.check_outputs(node, place)
 
     def check_outputs(self, node: Node, place: ExpressionPlace) -> None:
@@ -174,12 +174,12 @@ class WorkflowDocument:
                     declared = place.needs.get(job, ())
                     if output not in declared:
                         listed = ", ".join(sorted(declared)) or "none"
-                        raise ExpressionError(f"the job {job!r} has no output {output!r}", fix=f"it has: {listed}")
+                        raise ExpressionError(f"the job {job!r} has no output {output!r}", fix=f"use one of: {listed}")
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "keys and values"
+        return "a mapping"
     return f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:120]

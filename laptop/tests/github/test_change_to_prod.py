@@ -83,7 +83,7 @@ def test_a_merged_change_deploys_and_opens_the_next_pull_request(tmp_path: Path)
     hub.approve("noah", number)
     with pytest.raises(RequestDeniedError) as caught:
         hub.merge("maria", number)
-    assert caught.value.fix == "wanted: the required check 'gate' ended in failure"
+    assert caught.value.fix == "resolve: the required check 'gate' ended in failure"
 
     push(clone, "release", {"releases/dev": "bundle-1\n"})
     assert [(run.action, run.conclusion) for run in hub.pump()] == [("synchronize", "success")]

@@ -205,7 +205,7 @@ def test_a_merge_needs_checks_approvals_and_owners(tmp_path: Path) -> None:
     assert "ended in failure" in refusal(hub, "maria", number)
     pass_check(hub, number)
     assert refusal(hub, "maria", number) == (
-        "wanted: it has 0 of 1 approvals; models/m/releases/prod.yaml lacks the approval of an owner (acme/approvers)"
+        "resolve: it has 0 of 1 approvals; models/m/releases/prod.yaml lacks the approval of an owner (acme/approvers)"
     )
     with pytest.raises(RequestDeniedError, match="your own pull request"):
         hub.approve("maria", number)
@@ -246,7 +246,7 @@ def test_a_strict_rule_needs_an_up_to_date_head_and_a_conflict_never_merges(tmp_
         push(clone, branch, {"docs/a.md": f"{branch}\n"} if branch != "two" else {"docs/b.md": "b\n"})
         hub.open("maria", branch, branch)
     hub.merge("maria", 1)
-    assert refusal(hub, "maria", 2) == "wanted: its branch lacks the newest commits of main"
+    assert refusal(hub, "maria", 2) == "resolve: its branch lacks the newest commits of main"
     assert "it conflicts with main" in refusal(hub, "maria", 3)
     git(clone, "fetch", "--quiet")
     git(clone, "switch", "--quiet", "two")

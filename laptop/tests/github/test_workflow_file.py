@@ -170,7 +170,7 @@ def step_with(extra: str) -> str:
         (job_with("container: debian"), 5, "jobs.a.container", "unknown key"),
         (job_with("services: {}"), 5, "jobs.a.services", "unknown key"),
         (job_with("needs: b"), 5, "jobs.a.needs", "unknown job 'b'"),
-        (job_with("needs: a"), 5, "jobs.a.needs", "circle"),
+        (job_with("needs: a"), 5, "jobs.a.needs", "cycle"),
         (job_with("if: ${{ github.ref }} == 'x'"), 5, "jobs.a.if", "always true"),
         (job_with("if: secrets.KEY != ''"), 5, "jobs.a.if", "'secrets' is not available"),
         (job_with("if: steps.x.outputs.y"), 5, "jobs.a.if", "'steps' is not available"),
@@ -188,7 +188,7 @@ def step_with(extra: str) -> str:
         (step_with("shell: python"), 7, "jobs.a.steps[0].shell", "bash"),
         (step_with("continue-on-error: maybe"), 7, "jobs.a.steps[0].continue-on-error", "boolean"),
         (step_with("background: true"), 7, "jobs.a.steps[0].background", "unknown key"),
-        (step_with("with: {a: b}"), 7, "jobs.a.steps[0].with", "only beside uses"),
+        (step_with("with: {a: b}"), 7, "jobs.a.steps[0].with", "only with uses"),
         (step_with("- uses: actions/checkout@v4").replace("            - uses", "      - uses"), 7, "", ""),
     ],
 )
@@ -221,7 +221,7 @@ def test_all_problems_of_a_file_are_reported_together() -> None:
         ("- uses: ./x@v1", "without a version"),
         ("- uses: ./", "inside the repository"),
         ("- uses: $/x", "owner/action@<commit>"),
-        ("- {uses: ./x, working-directory: y}", "only beside run"),
+        ("- {uses: ./x, working-directory: y}", "only with run"),
         ("- {id: a b, run: x}", "an id of letters"),
     ],
 )
