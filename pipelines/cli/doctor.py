@@ -36,7 +36,7 @@ def on_any_target(project: Project) -> Iterator[Finding]:
 def missing_requirements(folder: Path) -> Iterator[str]:
     """Pinned requirements that are not installed here in that version (those for other platforms are passed over)."""
     pinned = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?==([^ \\;]+)(?: *; *(.*?))? *\\?$", re.MULTILINE)
-    for group in ("infra", "pipelines", "test"):
+    for group in ("infra", "pipelines", "cli", "test"):
         for name, version, marker in pinned.findall((folder / f"{group}.txt").read_text()):
             if marker:
                 continue
