@@ -28,7 +28,7 @@ from pipelines.promotion.facts import (
     Runtime,
     SignedStatement,
 )
-from pipelines.promotion.plan import RELEASE_FILE
+from pipelines.promotion.select import RELEASE_FILE
 from pipelines.promotion.served import count_requests
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store

@@ -1,11 +1,10 @@
-"""Start a model: `mlops new model NAME`."""
+"""Files that a new model starts with: declarations, training code, a contract and sample data."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
 
-import click
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.declarations.errors import MlopsError
@@ -18,8 +17,8 @@ ROWS = 240
 MODEL = """\
 # yaml-language-server: $schema=../../pipelines/declarations/schemas/model.schema.json
 name: {name}
-objective: Say what the model is to achieve.
-intended_use: Say what its predictions may, and may not, be used for.
+objective: Describe what the model should achieve.
+intended_use: Describe what its predictions may and may not be used for.
 owner: {owner}
 task: {task}
 contract: {dataset}
@@ -50,7 +49,7 @@ serving:
 """
 
 TRAIN = '''\
-"""Trains {name}. Any framework will do, if it can export ONNX: see docs/data-scientist.md."""
+"""Train {name}. Any framework that can export ONNX works: see docs/data-scientist.md."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ from pipelines.training import TrainedModel, TrainingData, from_sklearn
 
 
 def train(data: TrainingData) -> TrainedModel:
-    """Fit the model on `data`, with its parameters and its seed."""
+    """Fit the model to `data`, using its parameters and seed."""
     pipeline = make_pipeline(StandardScaler(), {estimator}({arguments}))
     pipeline.fit(data.features, data.target)
     return from_sklearn(pipeline, data.features)
@@ -77,15 +76,15 @@ name: {dataset}
 version: 1.0.0
 status: draft
 description:
-  purpose: Say what the data is for. The sample beside this file is made up; put your own in its place.
+  purpose: Describe what the data is for. The sample in data-contracts/samples is made up; replace it.
 schema:
   - name: {dataset}
     physicalType: table
-    dataGranularityDescription: One row a customer.
+    dataGranularityDescription: One row per customer.
     properties:
       - name: customer_id
         logicalType: integer
-        description: Number of the customer.
+        description: Customer number.
         required: true
         primaryKey: true
       - name: income
@@ -105,7 +104,7 @@ schema:
         logicalTypeOptions: {{minimum: 18, maximum: 120}}
       - name: region
         logicalType: string
-        description: Where the customer lives.
+        description: Region in which the customer lives.
         required: true
         classification: protected
         quality:
@@ -142,7 +141,7 @@ VARIANTS = {
 
 
 def sample(task: str) -> str:
-    """A made-up batch that the starting contract accepts and the starting model can learn from, as CSV."""
+    """Return made-up rows as CSV that the contract accepts and the model can learn from."""
     chance = random.Random(1)  # noqa: S311 - sample data, not a secret
     rows = [f"customer_id,income,debt,age,region,{VARIANTS[task]['target']}"]
     for number in range(1, ROWS + 1):
@@ -155,17 +154,23 @@ def sample(task: str) -> str:
 
 
 def starting_point(project: Project, name: str, task: str, owner: str) -> dict[Path, str]:
-    """The files that a new model starts with, by path.
+    """Return the files that a new model starts with, by path.
+
+    Args:
+        project: the repository.
+        name: the model's name.
+        task: a key of `VARIANTS`.
+        owner: the team that owns the model.
 
     Raises:
-        MlopsError: the name is not one that a model can have.
+        MlopsError: the name is invalid.
     """
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
         raise MlopsError(
-            f"{name!r} cannot be a model's name",
-            fix="use 2 to 40 lower-case letters, digits and hyphens, beginning with a letter",
+            f"{name!r} is not a valid model name",
+            fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
         ) from None
     dataset = f"{name[:35].rstrip('-')}-data"
     words = {"name": name, "task": task, "owner": owner, "dataset": dataset, **VARIANTS[task]}
@@ -182,25 +187,16 @@ def starting_point(project: Project, name: str, task: str, owner: str) -> dict[P
     return files
 
 
-@click.group()
-def new() -> None:
-    """Start something new."""
+def start_model(project: Project, name: str, task: str, owner: str) -> list[Path]:
+    """Write the files that a new model starts with, and return their paths. Existing files are never overwritten.
 
-
-@new.command()
-@click.argument("name")
-@click.option("--task", type=click.Choice(sorted(VARIANTS)), default="classification", show_default=True)
-@click.option("--owner", default="ml-platform", show_default=True, help="The team that answers for it.")
-def model(name: str, task: str, owner: str) -> None:
-    """Write a starting point for the model NAME, with a contract and made-up data; it passes the tests as it is."""
-    project = Project.find()
+    Raises:
+        MlopsError: the name is invalid, or one of the files exists.
+    """
     files = starting_point(project, name, task, owner)
     if existing := [path for path in files if path.exists()]:
         raise MlopsError(f"{existing[0].relative_to(project.root)} already exists; nothing was written")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        click.echo(f"wrote {path.relative_to(project.root)}")
-    click.echo(
-        f"Next: put your data's columns into the contract, then write {name}/train.py; `mlops check` and `make test`."
-    )
+    return list(files)
