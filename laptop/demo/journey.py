@@ -210,6 +210,7 @@ class Demo:
 
     def _ingest(self, batch: str) -> None:
         from pipelines.cli.run import run_ingest
+
         from pipelines.data.landing import collect
 
         descriptor = self.target.descriptor(self.first)

@@ -9,7 +9,7 @@ import pytest
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.release import release
+from pipelines.promotion.propose import write_release
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from tests.aws import EmulatedAccount
@@ -61,14 +61,14 @@ def changed_files(project: Project) -> list[str]:
 
 def test_a_release_changes_one_file_and_names_what_it_replaces(project: Project, environments: Environments) -> None:
     first, second = register(environments["dev"], model=MODEL), register(environments["dev"], model=MODEL, seed=8)
-    path = release(project, environments, MODEL, "dev", first)
+    path = write_release(project, environments, MODEL, "dev", first)
     assert changed_files(project) == [f"models/{MODEL}/releases/dev.yaml"]
     assert path == project.release_file(MODEL, "dev")
     assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (first, None)
-    release(project, environments, MODEL, "dev", second)
+    write_release(project, environments, MODEL, "dev", second)
     assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (second, first)
     before = path.read_bytes()
-    release(project, environments, MODEL, "dev", second)
+    write_release(project, environments, MODEL, "dev", second)
     assert path.read_bytes() == before
     assert changed_files(project) == [f"models/{MODEL}/releases/dev.yaml"]
 
@@ -77,12 +77,12 @@ def test_a_bundle_goes_from_one_environment_to_the_next_and_skips_none(
     project: Project, environments: Environments
 ) -> None:
     digest = register(environments["dev"], model=MODEL)
-    release(project, environments, MODEL, "staging", digest)
+    write_release(project, environments, MODEL, "staging", digest)
     with pytest.raises(bundles.UnknownBundleError, match="staging does not have the bundle") as caught:
-        release(project, environments, MODEL, "prod", digest)
+        write_release(project, environments, MODEL, "prod", digest)
     assert caught.value.fix == (f"release it in staging first: mlops release {MODEL} --env staging --bundle {digest}")
     replicate(environments["dev"], environments["staging"], MODEL, digest)
-    release(project, environments, MODEL, "prod", digest)
+    write_release(project, environments, MODEL, "prod", digest)
     assert project.release(MODEL, "prod").bundle == digest
 
 
@@ -94,7 +94,7 @@ def test_a_model_that_was_never_released_gets_its_first_release_file(
     for left in path.parent.iterdir():
         left.unlink()
     path.parent.rmdir()
-    assert release(project, environments, MODEL, "dev", digest) == path
+    assert write_release(project, environments, MODEL, "dev", digest) == path
     assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (digest, None)
 
 
@@ -102,18 +102,18 @@ def test_a_bundle_that_cannot_be_trusted_is_not_released(project: Project, envir
     dev = environments["dev"]
     unknown, unsigned = example_bundle(model=MODEL, seed=1), example_bundle(model=MODEL, seed=2)
     with pytest.raises(bundles.UnknownBundleError, match="has no bundle"):
-        release(project, environments, MODEL, "dev", unknown.digest)
+        write_release(project, environments, MODEL, "dev", unknown.digest)
     bundles.push(dev, unsigned, example_files())
     with pytest.raises(evidence.UnsignedBundleError):
-        release(project, environments, MODEL, "dev", unsigned.digest)
+        write_release(project, environments, MODEL, "dev", unsigned.digest)
     tampered = register(dev, model=MODEL, seed=3)
     key = bundles.prefix_of(MODEL, tampered) + "model.onnx"
     boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key, Body=b"another model.onnx")
     with pytest.raises(bundles.TamperedBundleError):
-        release(project, environments, MODEL, "dev", tampered)
+        write_release(project, environments, MODEL, "dev", tampered)
     other = register(dev, model="other-model")
     with pytest.raises(bundles.UnknownBundleError):
-        release(project, environments, MODEL, "dev", other)
+        write_release(project, environments, MODEL, "dev", other)
     assert changed_files(project) == []
 
 
@@ -123,22 +123,22 @@ def test_a_bundle_that_another_environment_vouches_for_is_not_released(
     """The evidence is signed, by a key that is trusted, but not by the environment that trains."""
     digest = register(environments["staging"], model=MODEL)
     with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
-        release(project, environments, MODEL, "prod", digest)
+        write_release(project, environments, MODEL, "prod", digest)
     assert changed_files(project) == []
 
 
 def test_a_release_of_what_does_not_exist_names_what_does(project: Project, environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
     with pytest.raises(MlopsError, match="no environment 'qa'") as caught:
-        release(project, environments, MODEL, "qa", digest)
+        write_release(project, environments, MODEL, "qa", digest)
     assert caught.value.fix == "the environments are dev, prod, staging"
     with pytest.raises(MlopsError, match="no model 'churn'"):
-        release(project, environments, "churn", "dev", digest)
+        write_release(project, environments, "churn", "dev", digest)
     with pytest.raises(MlopsError, match="dev is not up") as caught:
-        release(project, {}, MODEL, "staging", digest)
+        write_release(project, {}, MODEL, "staging", digest)
     assert caught.value.fix == "mlops up --env dev"
     with pytest.raises(MlopsError, match="is not the digest of a bundle"):
-        release(project, environments, MODEL, "dev", "latest")
+        write_release(project, environments, MODEL, "dev", "latest")
     assert changed_files(project) == []
 
 

@@ -73,7 +73,7 @@ def test_what_is_left_of_the_time_is_for_the_rest_of_the_rollout_and_a_second_at
         assert slept == [0.001] * 4
 
 
-@pytest.mark.parametrize(("before", "found"), [(0, "it still serves another"), (1, "answered 503: starting")])
+@pytest.mark.parametrize(("before", "found"), [(0, "it still serves another bundle"), (1, "answered 503: starting")])
 def test_traffic_may_take_two_minutes_and_not_a_moment_more(
     cluster: tuple[Cluster, EnvironmentDescriptor], monkeypatch: pytest.MonkeyPatch, before: int, found: str
 ) -> None:
@@ -85,7 +85,7 @@ def test_traffic_may_take_two_minutes_and_not_a_moment_more(
     with pytest.raises(MlopsError) as caught:
         move_traffic(descriptor, MODEL, NEW)
     what = caught.value.what
-    assert what.startswith(f"the endpoint of {MODEL} in dev did not go to {NEW} within 120 s: ")
+    assert what.startswith(f"the endpoint of {MODEL} in dev does not serve {NEW} after 120 s: ")
     assert what.endswith(found)
     assert next(ticks, None) is None
 
@@ -95,7 +95,7 @@ def test_traffic_that_does_not_move_in_time_is_an_error_that_says_what_is_served
 ) -> None:
     made, descriptor = cluster
     made.answers = 10**9
-    with pytest.raises(MlopsError, match=f"did not go to {NEW} within 0 s"):
+    with pytest.raises(MlopsError, match=f"does not serve {NEW} after 0 s"):
         move_traffic(descriptor, MODEL, NEW, deadline_seconds=0.05)
     assert not any(what[0] == "waited for" for what in made.told if isinstance(what, tuple))
 

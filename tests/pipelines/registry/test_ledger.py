@@ -190,7 +190,7 @@ def test_a_write_that_did_not_happen_is_not_taken_for_one(
 
 def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results: Any) -> None:
     """Rounds of promotions: all processes read what is live, then all at once replace it, each by another bundle."""
-    from pipelines.promotion.promote import StaleReleaseError, refuse_stale
+    from pipelines.promotion.attempt import StaleReleaseError, refuse_stale
 
     told, ledger = [], Ledger(descriptor, MODEL)
     for turn in range(ROUNDS):

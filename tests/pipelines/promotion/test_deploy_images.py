@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli.releases import run_deploy
 from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.promotion.deploy import deploy
 from pipelines.promotion.images import pin_images
 from pipelines.targets import Finding, Target
 from tests.pipelines.promotion.image_server import ImageServer, Repository, image_server, registered
@@ -60,12 +60,12 @@ def target(tmp_path: Path) -> Iterator[UpTarget]:
 def test_a_deployment_brings_the_pinned_images_before_it_applies(target: UpTarget) -> None:
     digest = target.registry.repositories["mlops-dev/serving"].hold_image(b"layer")
     pin_images(target.project, "staging", Images(serving=digest))
-    run_deploy(target, "staging")
+    deploy(target, "staging", lambda _: None)
     assert target.applied == [("up", "staging", {digest})]
 
 
 def test_a_deployment_whose_image_is_nowhere_applies_nothing(target: UpTarget) -> None:
     pin_images(target.project, "staging", Images(serving="sha256:" + "0" * 64))
     with pytest.raises(MlopsError, match="is in neither"):
-        run_deploy(target, "staging")
+        deploy(target, "staging", lambda _: None)
     assert target.applied == []

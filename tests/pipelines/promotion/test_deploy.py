@@ -10,14 +10,9 @@ import pytest
 
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.admission import RefusedError
+from pipelines.promotion.attempt import StaleReleaseError
 from pipelines.promotion.gather import Change
-from pipelines.promotion.promote import (
-    RefusedError,
-    StaleReleaseError,
-    admit,
-    promote,
-    take_live,
-)
 from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Event, Ledger
@@ -26,17 +21,15 @@ from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, emp
 from tests.processes import Moments, start
 
 
-def go(world: World, change: Change, **effects: Any) -> Entry:
-    """Promote, judged by every gate."""
-    return promote(
-        world.project, world.repository, world.descriptors, change, world.context(), world.effects(**effects)
-    )
+def go(world: World, change: Change, **steps: Any) -> Entry:
+    """Judge a release by every gate, and take it live."""
+    return world.take_live(world.admit(change, **{k: v for k, v in steps.items() if k == "say"}), **steps)
 
 
-def go_on(world: World, change: Change, **effects: Any) -> Entry:
-    """Promote what every gate lets pass: quicker, for what comes after the judgement."""
-    with mock.patch("pipelines.promotion.promote.gather", accepted):
-        return go(world, change, **effects)
+def go_on(world: World, change: Change, **steps: Any) -> Entry:
+    """Take a release live that every gate passes: faster, for tests of the steps after the judgement."""
+    with mock.patch("pipelines.promotion.admission.gather", accepted):
+        return go(world, change, **steps)
 
 
 def one_after_another(world: World, seed: int) -> tuple[str, str]:
@@ -49,8 +42,8 @@ def one_after_another(world: World, seed: int) -> tuple[str, str]:
 def test_a_bundle_that_passes_goes_live_and_is_recorded_with_all_that_was_known(world: World) -> None:
     digest = world.ready(1)
     change = world.release(digest, None)
-    context = world.context(pull_request=12, approvers=("bob", "eve"))
-    entry = promote(world.project, world.repository, world.descriptors, change, context, world.effects())
+    attribution = world.attribution(pull_request=12, approvers=("bob", "eve"))
+    entry = world.take_live(world.admit(change, attribution=attribution))
     assert (world.live(), world.story()) == (digest, [("promotion", "verified", digest, digest)])
     event = entry.event
     assert (event.before, event.pull_request, event.approvers, event.actor) == (None, 12, ("bob", "eve"), "ann")
@@ -95,8 +88,8 @@ def test_running_it_again_records_nothing_twice_and_applies_and_verifies_again(w
     world.said.clear()
     assert go_on(world, change) == first
     assert (world.live(), len(world.records())) == (digest, 1)
-    assert world.said == [f"{MODEL} in staging is recorded as live already", "applied", "rolled out"]
-    admitted = admit(world.project, world.repository, world.descriptors, change, world.context())
+    assert world.said == [f"{MODEL} is already recorded as live in staging", "applied", "rolled out"]
+    admitted = world.admit(change)
     assert (admitted.release, admitted.recorded, admitted.live) == (change.release, first, digest)
 
 
@@ -168,8 +161,10 @@ def test_a_stale_release_is_refused_before_anything_is_judged(world: World) -> N
     stale = world.release(second, world.register(3))
     with pytest.raises(StaleReleaseError) as caught:
         go_on(world, stale)
-    assert caught.value.what == f"staging runs {first} of {MODEL}; the release replaces {stale.release.replaces}"
-    assert caught.value.fix == "propose the release again, against what is live"
+    assert caught.value.what == (
+        f"the release of {MODEL} to staging is stale: it replaces {stale.release.replaces}, but {first} is live"
+    )
+    assert caught.value.fix == "propose the release again, against the live bundle"
     assert len(world.records()) == 1 and world.live() == first
 
 
@@ -182,7 +177,7 @@ def test_a_release_that_became_stale_while_it_rolled_out_is_not_recorded_as_live
         event = Event.of(attempt="x", action="promotion", result="verified", before=None, to=theirs, live=theirs)
         Ledger(world.staging, MODEL).append(lambda _: event)
 
-    with pytest.raises(StaleReleaseError, match=f"staging runs {theirs} of {MODEL}; the release replaces nothing"):
+    with pytest.raises(StaleReleaseError, match=f"it replaces no bundle, but {theirs} is live"):
         go_on(world, change, follow=overtaken)
     assert world.story() == [("promotion", "verified", theirs, theirs)]
 
@@ -207,14 +202,7 @@ def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> No
 
     def also(model: str) -> None:
         world.follow(model)
-        promote(
-            world.project,
-            world.repository,
-            world.descriptors,
-            change,
-            world.context(commit="f" * 40),
-            world.effects(),
-        )
+        world.take_live(world.admit(change, attribution=world.attribution(commit="f" * 40)))
         refused = Event.of(
             attempt="x", action="promotion", result="refused", before=digest, to=world.register(2), live=digest
         )
@@ -239,7 +227,7 @@ def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world
     event = world.records()[-1].event
     assert (event.result, event.to, event.live) == ("failed", bad, good)
     assert event.reason == "the rollout was aborted: canary answers 500"
-    assert world.said[-1] == f"traffic went back to {good}"
+    assert world.said[-1] == f"traffic returned to {good}"
     assert set(event.verdicts.values()) == {"pass"}
 
 
@@ -265,13 +253,13 @@ def test_a_failure_whose_traffic_could_not_be_taken_back_says_so(world: World) -
 
     with pytest.raises(MlopsError):
         go_on(world, world.release(bad, good), follow=fail, take_back=fail)
-    assert "traffic could not be taken back: the cluster does not answer" in world.records()[-1].event.reason
+    assert "traffic could not be returned: the cluster does not answer" in world.records()[-1].event.reason
 
 
 def test_a_bundle_that_cannot_be_brought_over_fails_before_anything_is_applied(world: World) -> None:
     good, bad = one_after_another(world, 1)
     with (
-        mock.patch("pipelines.promotion.promote.replicate", side_effect=MlopsError("access denied")),
+        mock.patch("pipelines.promotion.deploy.replicate", side_effect=MlopsError("access denied")),
         pytest.raises(MlopsError, match="access denied"),
     ):
         go_on(
@@ -298,11 +286,11 @@ def test_the_first_release_has_nothing_to_be_taken_back_to(world: World) -> None
 def test_admitting_applies_nothing_and_taking_live_judges_nothing(world: World) -> None:
     digest = world.register(1)
     change = world.release(digest, None)
-    with mock.patch("pipelines.promotion.promote.gather", accepted):
-        admitted = admit(world.project, world.repository, world.descriptors, change, world.context())
+    with mock.patch("pipelines.promotion.admission.gather", accepted):
+        admitted = world.admit(change)
     assert (world.applied(), world.story(), admitted.recorded) == (None, [], None)
-    with mock.patch("pipelines.promotion.promote.gather", side_effect=AssertionError):
-        entry = take_live(world.project, world.descriptors, admitted, world.effects())
+    with mock.patch("pipelines.promotion.admission.gather", side_effect=AssertionError):
+        entry = world.take_live(admitted)
     assert entry.event.live == world.live() == digest
 
 
@@ -311,7 +299,7 @@ def test_a_release_to_an_environment_that_is_not_up_or_of_no_bundle_is_an_error(
     for missing in ("staging", "dev"):
         up = {name: d for name, d in world.descriptors.items() if name != missing}
         with pytest.raises(MlopsError) as caught:
-            promote(world.project, world.repository, up, change, world.context(), world.effects())
+            world.admit(change, descriptors=up)
         assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
     with pytest.raises(MlopsError) as caught:
         go(world, world.release(None, None))
@@ -322,11 +310,15 @@ def test_a_release_that_replaces_what_is_not_there_or_leaves_out_what_is_says_so
     one, other = world.register(1), world.register(2)
     with pytest.raises(StaleReleaseError) as caught:
         go_on(world, world.release(one, other), apply=lambda: pytest.fail("applied"))
-    assert caught.value.what == f"staging runs nothing of {MODEL}; the release replaces {other}"
+    assert caught.value.what == (
+        f"the release of {MODEL} to staging is stale: it replaces {other}, but no bundle is live"
+    )
     go_on(world, world.release(one, None))
     with pytest.raises(StaleReleaseError) as caught:
         go_on(world, world.release(other, None))
-    assert caught.value.what == f"staging runs {one} of {MODEL}; the release replaces nothing"
+    assert caught.value.what == (
+        f"the release of {MODEL} to staging is stale: it replaces no bundle, but {one} is live"
+    )
 
 
 # --- a rollback's commit ----------------------------------------------------------------------------------------------
@@ -348,12 +340,12 @@ def test_a_rollbacks_commit_is_taken_live_without_being_judged_as_a_promotion(wo
     bad, good = bad_and_good(world, 1)
     block(world, bad)
     change = world.release(good, bad)
-    with mock.patch("pipelines.promotion.promote.gather", side_effect=AssertionError("it was judged")):
+    with mock.patch("pipelines.promotion.admission.gather", side_effect=AssertionError("it was judged")):
         entry = go(world, change)
     assert world.live() == good
     assert world.story()[-1] == ("rollback", "verified", good, good)
     assert entry.event.reason == "it answers nonsense"
-    assert f"it goes back from a quarantined bundle to {good}, which was verified here before" in world.said
+    assert f"returning from a quarantined bundle to {good}, which was verified here before" in world.said
 
 
 def test_going_back_is_a_promotion_like_any_other_while_what_is_live_is_not_quarantined(world: World) -> None:
@@ -385,7 +377,7 @@ def test_a_rollback_that_is_under_way_is_not_undone_by_deploying_the_bad_release
     with pytest.raises(RefusedError) as caught:
         go_on(world, change)
     assert caught.value.what == f"{MODEL} in staging is being rolled back: it answers nonsense"
-    assert caught.value.fix == "run the rollback again, which finishes it"
+    assert caught.value.fix == "run the rollback again to finish it"
     assert world.live() == good
 
 
