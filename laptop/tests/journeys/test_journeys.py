@@ -211,14 +211,14 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 
 def test_a_contract_that_takes_something_from_its_consumers_fails_a_required_check(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
-    assert (ended(job, "mlops check"), ended(job, "make test")) == ("failure", "skipped")
+    assert (ended(job, "mlops validate"), ended(job, "make test")) == ("failure", "skipped")
     assert f"a data contract breaks: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 
 def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_and_why(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("preview")
-    assert ended(job, "mlops review") == "failure"
+    assert ended(job, "mlops ci review") == "failure"
     (comment,) = story.comments["breaks"]
     assert comment["author"] == "github-actions[bot]"
     head, _, folded = comment["body"].partition("<details>")
@@ -242,7 +242,7 @@ def test_a_pull_request_from_a_fork_gets_no_role_and_no_release_through(story: S
     ci = story.run("asked", "ci", event="pull_request", of="outside")
     assert (ci.job("test").conclusion, ci.job("preview").conclusion) == ("success", "skipped")
     gates = story.run("asked", "promote", event="pull_request", of="outside").job("gates")
-    assert (ended(gates, "actions/reach"), ended(gates, "mlops gates")) == ("failure", "skipped")
+    assert (ended(gates, "actions/use-environment"), ended(gates, "mlops ci judge")) == ("failure", "skipped")
     assert "assumed" not in log(gates)
     assert "Resource not accessible by integration" in log(gates)
     assert "the required check 'gates' ended in failure" in story.blockers["outside"]
@@ -276,7 +276,7 @@ def test_a_pull_request_of_an_app_is_checked_and_previewed_as_anybodys(story: St
 def test_the_merge_that_pins_images_brings_dev_up_once_and_then_trains_in_them(story: Story) -> None:
     deploy_, train = story.run("merged", "deploy"), story.run("merged", "train")
     assert deploy_.conclusion == "success"
-    assert train.job("plan").outputs["models"] == f'["{MODEL}"]'
+    assert train.job("select").outputs["models"] == f'["{MODEL}"]'
     applied = [log(run.job("deploy dev")) for run in (deploy_, train)]
     assert sorted("CronJob" in text for text in applied) == [False, True], "one of them finds it done"
     assert not any("is working on stack" in text for text in applied), "on AWS, the second would have failed"
@@ -288,11 +288,11 @@ def test_the_merge_that_pins_images_brings_dev_up_once_and_then_trains_in_them(s
 def test_training_is_asked_for_by_drift_and_by_the_calendar(story: Story) -> None:
     respond = story.run("asked", "respond")
     assert respond.conclusion == "success"
-    assert f"asked for training of {MODEL}" in log(respond.job("respond"))
+    assert f"started the workflow train for {MODEL}" in log(respond.job("respond"))
     for event, actor in (("workflow_dispatch", "mlops[bot]"), ("schedule", "acme")):
         run = story.run("asked", "train", event=event)
         assert run.actor == actor
-        assert run.job("plan").outputs["models"] == f'["{MODEL}"]'
+        assert run.job("select").outputs["models"] == f'["{MODEL}"]'
         assert run.job("deploy dev").conclusion == "skipped", "nothing was pinned: there is nothing to wait for"
         assert run.job(f"train {MODEL}").conclusion == "failure", "no image is pinned yet"
 
