@@ -33,7 +33,7 @@ def render(command: click.Command, ctx: click.Context, verbs: Sequence[tuple[str
     if isinstance(command, click.Group):
         shown = _Listing(**parts)
         for name, verb in verbs:
-            shown.add_command(RichCommand(name, help=verb.help, panel=verb.section or None))
+            shown.add_command(RichCommand(name=name, help=verb.help, panel=verb.section or None))
     else:
         shown = RichCommand(**parts)
     rich = RichContext(

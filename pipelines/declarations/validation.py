@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pipelines.declarations.errors import DeclarationError, MlopsError
@@ -28,17 +29,17 @@ def validate_project(project: Project) -> int:
     return count
 
 
-def _readers(project: Project, problems: list[str]) -> Iterator[Callable[[], Any]]:
+def _readers(project: Project, problems: list[str]) -> Iterator[Callable[[], object]]:
     """Yield a function that reads each declaration."""
     environments: tuple[str, ...] = _collect(lambda: project.environments, problems) or ()
     for environment in environments:
-        yield lambda environment=environment: project.stack(environment)
+        yield partial(project.stack, environment)
     for dataset in project.dataset_names:
-        yield lambda dataset=dataset: project.contract(dataset)
+        yield partial(project.contract, dataset)
     for model in project.model_names:
-        yield lambda model=model: project.model(model)
+        yield partial(project.model, model)
         for environment in environments:
-            yield lambda model=model, environment=environment: project.release(model, environment)
+            yield partial(project.release, model, environment)
 
 
 def _collect(read: Callable[[], Any], problems: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""The target on AWS, with `pulumi` and `aws` on the PATH that note how they were called."""
+"""The AWS target, with stand-ins for `pulumi` and `aws` that record their calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path:
-    """Put the programs on the PATH; the file of their notes."""
+    """Put the stand-ins on the PATH, and return the file of their records."""
     notes = folder / "notes"
     for name in ("pulumi", "aws"):
         program = folder / "bin" / name
@@ -42,11 +42,11 @@ def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path
         program.write_text(PROGRAM.format(python=sys.executable, notes=str(notes), status=status))
         program.chmod(0o755)
     patch.setenv("PATH", str(folder / "bin"))
-    patch.setenv("KUBECONFIG", "/somebody/elses")
+    patch.setenv("KUBECONFIG", "/another/kubeconfig")
     return notes
 
 
-def test_the_program_of_a_stack_reaches_that_stacks_cluster_whichever_was_connected(
+def test_the_program_of_a_stack_uses_its_own_cluster_whatever_kubeconfig_names(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     notes = install(tmp_path, monkeypatch)
@@ -65,6 +65,6 @@ def test_a_program_that_fails_is_an_error_or_drift(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, monkeypatch, status=255)
-    with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* ended with status 255"):
+    with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255"):
         AwsTarget(project).apply("preview", "dev")
     assert "    1 unchanged" in AwsTarget(project).drift("dev")
