@@ -16,7 +16,7 @@ def event(**changes: Any) -> dict[str, Any]:
     return {"action": "breach", "client_payload": payload | changes.pop("payload", {}), **changes}
 
 
-def test_an_alarm_is_read_from_the_event_that_carries_it() -> None:
+def test_an_alarm_is_read_from_its_event() -> None:
     alarm = read_alarm(json.dumps(event(payload={"bundle": BAD, "more": 1}, sender="x")).encode())
     assert (alarm.kind, alarm.model, alarm.environment, alarm.bundle) == ("breach", "m1", "prod", BAD)
     assert read_alarm(json.dumps(event(action="drift")).encode()).bundle is None
@@ -66,7 +66,7 @@ def test_the_error_says_what_is_wrong_and_what_to_send(changes: dict[str, Any], 
     )
 
 
-def test_an_event_is_read_up_to_its_largest_size_and_no_further() -> None:
+def test_an_event_is_read_up_to_its_size_limit() -> None:
     content = json.dumps(event()).encode()
     largest = content + b" " * ((1 << 20) - len(content))
     assert read_alarm(largest).reason == "mae 61 is over 55"

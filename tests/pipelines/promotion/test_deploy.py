@@ -33,13 +33,13 @@ def go_on(world: World, change: Change, **steps: Any) -> Entry:
 
 
 def one_after_another(world: World, seed: int) -> tuple[str, str]:
-    """A bundle that is live in staging, and world."""
+    """Return a bundle that is live in staging, and another that is registered in dev."""
     live = world.register(seed)
     go_on(world, world.release(live, None))
     return live, world.register(seed + 1)
 
 
-def test_a_bundle_that_passes_goes_live_and_is_recorded_with_all_that_was_known(world: World) -> None:
+def test_a_bundle_that_passes_goes_live_and_its_record_is_complete(world: World) -> None:
     digest = world.ready(1)
     change = world.release(digest, None)
     attribution = world.attribution(pull_request=12, approvers=("bob", "eve"))
@@ -61,7 +61,7 @@ def test_a_bundle_that_passes_goes_live_and_is_recorded_with_all_that_was_known(
     assert bundles.fetch(world.staging, MODEL, digest).digest == digest
 
 
-def test_nothing_is_recorded_before_the_endpoint_was_verified(world: World) -> None:
+def test_nothing_is_recorded_before_the_endpoint_is_verified(world: World) -> None:
     digest = world.register(1)
     seen: list[int] = []
 
@@ -80,7 +80,7 @@ def test_nothing_is_recorded_before_the_endpoint_was_verified(world: World) -> N
     assert seen == [0] * 5 and Ledger(world.staging, MODEL).newest() == 1
 
 
-def test_running_it_again_records_nothing_twice_and_applies_and_verifies_again(world: World) -> None:
+def test_a_second_run_applies_and_verifies_again_but_records_nothing(world: World) -> None:
     digest = world.register(1)
     change = world.release(digest, None)
     first = go_on(world, change)
@@ -93,8 +93,8 @@ def test_running_it_again_records_nothing_twice_and_applies_and_verifies_again(w
     assert (admitted.release, admitted.recorded, admitted.live) == (change.release, first, digest)
 
 
-def test_a_release_that_is_live_already_stays_recorded_when_another_was_refused_since(world: World) -> None:
-    """Its replaces is long out of date; that is no reason to refuse an environment that is as git says."""
+def test_a_live_release_stays_recorded_after_another_was_refused(world: World) -> None:
+    """Its `replaces` is out of date, but the environment matches git."""
     digest, other = world.ready(1), world.register(2)
     change = world.release(digest, None)
     went_live = go(world, change)
@@ -121,14 +121,14 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
         "  order: it was never verified in dev; promote it to dev first",
         "  soak: dev does not serve it any more; promote what runs there",
     ]
-    assert event.evidence, "it is known of the environment that it comes from"
+    assert event.evidence, "the source environment has it"
     assert event.report is not None
     verdicts = {v["gate"]: v for v in json.loads(read_report(world.staging, MODEL, event.report))["verdicts"]}
     assert verdicts["order"]["outcome"] == "fail"
     assert bundles.list_digests(world.staging, MODEL) == [good]
 
 
-def test_a_release_of_a_bundle_that_nobody_vouches_for_is_recorded_with_what_is_known(world: World) -> None:
+def test_refusing_an_unsigned_bundle_records_what_is_known(world: World) -> None:
     manifest, files = world.bundle(60)
     bundles.push(world.dev, manifest, files)
     with pytest.raises(RefusedError, match="signature: there is no signed provenance"):
@@ -138,7 +138,7 @@ def test_a_release_of_a_bundle_that_nobody_vouches_for_is_recorded_with_what_is_
     assert (event.verdicts["signature"], event.verdicts["thresholds"]) == ("fail", "inconclusive")
 
 
-def test_what_the_evidence_says_is_recorded_of_a_bundle_of_which_a_file_was_changed(world: World) -> None:
+def test_refusing_a_tampered_bundle_records_its_evidence(world: World) -> None:
     digest = world.ready(61)
     key = bundles.prefix_of(MODEL, digest) + "card.md"
     boto3.client("s3").put_object(Bucket=world.dev.registry_bucket, Key=key, Body=b"# B card\n")
@@ -148,7 +148,7 @@ def test_what_the_evidence_says_is_recorded_of_a_bundle_of_which_a_file_was_chan
     assert (event.dataset, event.source_commit) == ("diabetes-patients@1", world.start)
 
 
-def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: World) -> None:
+def test_a_refused_release_is_recorded_once_when_it_is_retried(world: World) -> None:
     change = world.release(world.register(1), None)
     for _ in range(2):
         with pytest.raises(RefusedError):
@@ -156,7 +156,7 @@ def test_a_refused_release_is_recorded_once_however_often_it_is_tried(world: Wor
     assert len(world.records()) == 1
 
 
-def test_a_stale_release_is_refused_before_anything_is_judged(world: World) -> None:
+def test_a_stale_release_is_refused_before_it_is_judged(world: World) -> None:
     first, second = one_after_another(world, 1)
     stale = world.release(second, world.register(3))
     with pytest.raises(StaleReleaseError) as caught:
@@ -168,7 +168,7 @@ def test_a_stale_release_is_refused_before_anything_is_judged(world: World) -> N
     assert len(world.records()) == 1 and world.live() == first
 
 
-def test_a_release_that_became_stale_while_it_rolled_out_is_not_recorded_as_live(world: World) -> None:
+def test_a_release_that_becomes_stale_during_its_rollout_is_not_recorded_as_live(world: World) -> None:
     theirs, mine = world.register(1), world.register(2)
     change = world.release(mine, None)
 
@@ -182,7 +182,7 @@ def test_a_release_that_became_stale_while_it_rolled_out_is_not_recorded_as_live
     assert world.story() == [("promotion", "verified", theirs, theirs)]
 
 
-def test_a_release_that_failed_is_recorded_though_something_else_went_live_meanwhile(world: World) -> None:
+def test_a_failed_release_is_recorded_even_if_another_went_live_during_it(world: World) -> None:
     theirs, mine = world.register(1), world.register(2)
     change = world.release(mine, None)
 
@@ -196,7 +196,7 @@ def test_a_release_that_failed_is_recorded_though_something_else_went_live_meanw
     assert world.story() == [("promotion", "verified", theirs, theirs), ("promotion", "failed", mine, theirs)]
 
 
-def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> None:
+def test_two_deployments_of_the_same_bundle_leave_one_record(world: World) -> None:
     digest = world.register(1)
     change = world.release(digest, None)
 
@@ -214,7 +214,7 @@ def test_two_that_take_the_same_bundle_live_leave_one_record(world: World) -> No
 
 
 @pytest.mark.parametrize("when", ["apply", "follow"])
-def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world: World, when: str) -> None:
+def test_a_failed_release_is_recorded_and_traffic_returns(world: World, when: str) -> None:
     good, bad = one_after_another(world, 1)
 
     def fail(*_: str) -> None:
@@ -223,7 +223,7 @@ def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world
 
     with pytest.raises(MlopsError, match="canary answers 500"):
         go_on(world, world.release(bad, good), **{when: fail})
-    assert world.live() == good, "traffic is with what the ledger says is live"
+    assert world.live() == good, "traffic goes to the bundle that the ledger records as live"
     event = world.records()[-1].event
     assert (event.result, event.to, event.live) == ("failed", bad, good)
     assert event.reason == "the rollout was aborted: canary answers 500"
@@ -231,7 +231,7 @@ def test_a_release_that_fails_on_the_way_is_recorded_and_traffic_goes_back(world
     assert set(event.verdicts.values()) == {"pass"}
 
 
-def test_a_release_that_predicts_something_else_in_the_endpoint_is_taken_back(world: World) -> None:
+def test_traffic_returns_when_the_endpoint_serves_another_bundle(world: World) -> None:
     good, bad = one_after_another(world, 1)
     change = world.release(bad, good)
 
@@ -242,10 +242,10 @@ def test_a_release_that_predicts_something_else_in_the_endpoint_is_taken_back(wo
         go_on(world, change, follow=serve_another)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
     go_on(world, change)
-    assert world.story()[-1] == ("promotion", "verified", bad, bad), "trying again is not held against it"
+    assert world.story()[-1] == ("promotion", "verified", bad, bad), "a retry may succeed"
 
 
-def test_a_failure_whose_traffic_could_not_be_taken_back_says_so(world: World) -> None:
+def test_a_record_says_if_traffic_could_not_be_returned(world: World) -> None:
     good, bad = one_after_another(world, 1)
 
     def fail(*_: str) -> None:
@@ -256,7 +256,7 @@ def test_a_failure_whose_traffic_could_not_be_taken_back_says_so(world: World) -
     assert "traffic could not be returned: the cluster does not answer" in world.records()[-1].event.reason
 
 
-def test_a_bundle_that_cannot_be_brought_over_fails_before_anything_is_applied(world: World) -> None:
+def test_a_bundle_that_cannot_be_copied_fails_before_anything_is_applied(world: World) -> None:
     good, bad = one_after_another(world, 1)
     with (
         mock.patch("pipelines.promotion.deploy.replicate", side_effect=MlopsError("access denied")),
@@ -271,7 +271,7 @@ def test_a_bundle_that_cannot_be_brought_over_fails_before_anything_is_applied(w
     assert world.story()[-1] == ("promotion", "failed", bad, good)
 
 
-def test_the_first_release_has_nothing_to_be_taken_back_to(world: World) -> None:
+def test_a_failed_first_release_moves_no_traffic(world: World) -> None:
     digest = world.register(1)
 
     def fail(*_: str) -> None:
@@ -294,7 +294,7 @@ def test_admitting_applies_nothing_and_taking_live_judges_nothing(world: World) 
     assert entry.event.live == world.live() == digest
 
 
-def test_a_release_to_an_environment_that_is_not_up_or_of_no_bundle_is_an_error(world: World) -> None:
+def test_a_release_needs_a_bundle_and_environments_that_are_up(world: World) -> None:
     change = world.release(world.register(1), None)
     for missing in ("staging", "dev"):
         up = {name: d for name, d in world.descriptors.items() if name != missing}
@@ -306,7 +306,7 @@ def test_a_release_to_an_environment_that_is_not_up_or_of_no_bundle_is_an_error(
     assert caught.value.what == f"the release of {MODEL} to staging names no bundle"
 
 
-def test_a_release_that_replaces_what_is_not_there_or_leaves_out_what_is_says_so(world: World) -> None:
+def test_a_release_must_replace_the_live_bundle(world: World) -> None:
     one, other = world.register(1), world.register(2)
     with pytest.raises(StaleReleaseError) as caught:
         go_on(world, world.release(one, other), apply=lambda: pytest.fail("applied"))
@@ -321,11 +321,11 @@ def test_a_release_that_replaces_what_is_not_there_or_leaves_out_what_is_says_so
     )
 
 
-# --- a rollback's commit ----------------------------------------------------------------------------------------------
+# --- the commit of a rollback -----------------------------------------------------------------------------------------
 
 
 def bad_and_good(world: World, seed: int) -> tuple[str, str]:
-    """Staging, where a bad bundle replaced a good one."""
+    """Make a bad bundle replace a good one in staging; return (bad, good)."""
     good, bad = one_after_another(world, seed)
     go_on(world, world.release(bad, good))
     return bad, good
@@ -336,11 +336,11 @@ def block(world: World, digest: str, reason: str = "it answers nonsense") -> Non
     quarantine(world.staging, MODEL, Quarantined(bundle=digest, reason=reason, at=at))
 
 
-def test_a_rollbacks_commit_is_taken_live_without_being_judged_as_a_promotion(world: World) -> None:
+def test_the_commit_of_a_rollback_goes_live_without_being_judged(world: World) -> None:
     bad, good = bad_and_good(world, 1)
     block(world, bad)
     change = world.release(good, bad)
-    with mock.patch("pipelines.promotion.admission.gather", side_effect=AssertionError("it was judged")):
+    with mock.patch("pipelines.promotion.admission.gather", side_effect=AssertionError("judged")):
         entry = go(world, change)
     assert world.live() == good
     assert world.story()[-1] == ("rollback", "verified", good, good)
@@ -348,13 +348,13 @@ def test_a_rollbacks_commit_is_taken_live_without_being_judged_as_a_promotion(wo
     assert f"returning from a quarantined bundle to {good}, which was verified here before" in world.said
 
 
-def test_going_back_is_a_promotion_like_any_other_while_what_is_live_is_not_quarantined(world: World) -> None:
+def test_going_back_from_a_good_bundle_is_judged_like_any_promotion(world: World) -> None:
     bad, good = bad_and_good(world, 1)
     with pytest.raises(RefusedError, match="order: it was never verified in dev"):
         go(world, world.release(good, bad))
 
 
-def test_going_back_to_a_bundle_that_is_quarantined_itself_is_judged_and_refused(world: World) -> None:
+def test_going_back_to_a_quarantined_bundle_is_refused(world: World) -> None:
     bad, good = bad_and_good(world, 1)
     block(world, bad)
     block(world, good, "worse still")
@@ -362,14 +362,14 @@ def test_going_back_to_a_bundle_that_is_quarantined_itself_is_judged_and_refused
         go(world, world.release(good, bad))
 
 
-def test_going_from_a_quarantined_bundle_to_one_that_was_never_verified_here_is_judged(world: World) -> None:
+def test_going_from_a_quarantined_bundle_to_an_unverified_one_is_judged(world: World) -> None:
     bad, _ = bad_and_good(world, 1)
     block(world, bad)
     with pytest.raises(RefusedError, match="order"):
         go(world, world.release(world.register(3), bad))
 
 
-def test_a_rollback_that_is_under_way_is_not_undone_by_deploying_the_bad_release_again(world: World) -> None:
+def test_deploying_the_bad_release_again_does_not_undo_an_unfinished_rollback(world: World) -> None:
     bad, good = bad_and_good(world, 1)
     change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
     block(world, bad)
@@ -385,7 +385,7 @@ def test_a_rollback_that_is_under_way_is_not_undone_by_deploying_the_bad_release
 
 
 def promote_watched(world: World, change: Change, fatal: int = 0) -> list[str]:
-    """A promotion that passes by moments: each effect, each step that it tells, before and after each kind of write."""
+    """Deploy, and return the names of the moments at which it can be killed: each step, log line and write."""
     moments = Moments(fatal)
     kinds = ("reports/", "ledger/", f"/{bundles.MANIFEST}")
     write = moments.writes(store.put_new, lambda key: any(kind in key for kind in kinds))
@@ -403,7 +403,7 @@ def promote_watched(world: World, change: Change, fatal: int = 0) -> list[str]:
     return moments.names
 
 
-def test_a_promotion_that_is_killed_at_any_moment_and_run_again_ends_like_one_that_was_not(
+def test_a_deployment_killed_at_any_moment_can_be_run_again(
     world: World,
 ) -> None:
     good, better = world.register(1), world.register(2)
@@ -426,9 +426,9 @@ def test_a_promotion_that_is_killed_at_any_moment_and_run_again_ends_like_one_th
         begin()
         process = start(promote_watched, world, change, fatal)
         process.join(60)
-        assert process.exitcode == -signal.SIGKILL, f"it lived through {name}"
+        assert process.exitcode == -signal.SIGKILL, f"it survived {name}"
         so_far = world.story()
         assert so_far in (expected["story"][:1], expected["story"]), f"killed at {name}"
-        assert len(so_far) == 1 or world.live() == better, "it is recorded only when it is live"
+        assert len(so_far) == 1 or world.live() == better, "a bundle is recorded only once it is live"
         go_on(world, change)
         assert world.end_state() == expected, f"killed at {name}"

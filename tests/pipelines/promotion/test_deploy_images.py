@@ -57,14 +57,14 @@ def target(tmp_path: Path) -> Iterator[UpTarget]:
         yield UpTarget(make_repository(tmp_path), registry)
 
 
-def test_a_deployment_brings_the_pinned_images_before_it_applies(target: UpTarget) -> None:
+def test_a_deployment_copies_the_pinned_images_before_it_applies(target: UpTarget) -> None:
     digest = target.registry.repositories["mlops-dev/serving"].hold_image(b"layer")
     pin_images(target.project, "staging", Images(serving=digest))
     deploy(target, "staging", lambda _: None)
     assert target.applied == [("up", "staging", {digest})]
 
 
-def test_a_deployment_whose_image_is_nowhere_applies_nothing(target: UpTarget) -> None:
+def test_a_deployment_with_a_missing_image_applies_nothing(target: UpTarget) -> None:
     pin_images(target.project, "staging", Images(serving="sha256:" + "0" * 64))
     with pytest.raises(MlopsError, match="is in neither"):
         deploy(target, "staging", lambda _: None)

@@ -44,7 +44,7 @@ def environments(provisioned: Environments) -> Environments:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """The tests' own declarations in a git repository of their own."""
+    """The sample declarations in a new git repository."""
     copy_as_forked(tmp_path)
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
@@ -73,9 +73,7 @@ def test_a_release_changes_one_file_and_names_what_it_replaces(project: Project,
     assert changed_files(project) == [f"models/{MODEL}/releases/dev.yaml"]
 
 
-def test_a_bundle_goes_from_one_environment_to_the_next_and_skips_none(
-    project: Project, environments: Environments
-) -> None:
+def test_a_bundle_cannot_skip_an_environment(project: Project, environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
     write_release(project, environments, MODEL, "staging", digest)
     with pytest.raises(bundles.UnknownBundleError, match="staging does not have the bundle") as caught:
@@ -86,9 +84,7 @@ def test_a_bundle_goes_from_one_environment_to_the_next_and_skips_none(
     assert project.release(MODEL, "prod").bundle == digest
 
 
-def test_a_model_that_was_never_released_gets_its_first_release_file(
-    project: Project, environments: Environments
-) -> None:
+def test_the_first_release_creates_the_release_file(project: Project, environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
     path = project.release_file(MODEL, "dev")
     for left in path.parent.iterdir():
@@ -117,17 +113,17 @@ def test_a_bundle_that_cannot_be_trusted_is_not_released(project: Project, envir
     assert changed_files(project) == []
 
 
-def test_a_bundle_that_another_environment_vouches_for_is_not_released(
-    project: Project, environments: Environments
-) -> None:
-    """The evidence is signed, by a key that is trusted, but not by the environment that trains."""
+def test_a_bundle_signed_by_another_environment_is_not_released(project: Project, environments: Environments) -> None:
+    """The key is trusted, but it is not that of the environment that trains."""
     digest = register(environments["staging"], model=MODEL)
     with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
         write_release(project, environments, MODEL, "prod", digest)
     assert changed_files(project) == []
 
 
-def test_a_release_of_what_does_not_exist_names_what_does(project: Project, environments: Environments) -> None:
+def test_an_unknown_model_or_environment_is_an_error_that_lists_the_known_ones(
+    project: Project, environments: Environments
+) -> None:
     digest = register(environments["dev"], model=MODEL)
     with pytest.raises(MlopsError, match="no environment 'qa'") as caught:
         write_release(project, environments, MODEL, "qa", digest)
@@ -142,7 +138,7 @@ def test_a_release_of_what_does_not_exist_names_what_does(project: Project, envi
     assert changed_files(project) == []
 
 
-def test_replication_copies_the_bundle_with_all_its_evidence_and_can_be_repeated(environments: Environments) -> None:
+def test_replication_copies_the_bundle_with_its_evidence_and_is_idempotent(environments: Environments) -> None:
     dev, staging = environments["dev"], environments["staging"]
     digest = register(dev, model=MODEL)
     evidence.attest(dev, example_bundle(model=MODEL), GATES, example_build(commit=OTHER_COMMIT, run="run-2"))
@@ -153,7 +149,7 @@ def test_replication_copies_the_bundle_with_all_its_evidence_and_can_be_repeated
 
 
 @pytest.mark.parametrize("writes", [0, 1, 3, 8])
-def test_an_interrupted_replication_leaves_no_bundle_and_the_next_one_finishes_it(
+def test_an_interrupted_replication_leaves_no_bundle_and_can_be_repeated(
     environments: Environments, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     dev, staging = environments["dev"], environments["staging"]
@@ -175,20 +171,20 @@ def test_an_interrupted_replication_leaves_no_bundle_and_the_next_one_finishes_i
     assert evidence.verify_bundle(staging, MODEL, digest).digest == digest
 
 
-def test_the_environment_that_receives_a_bundle_decides_whom_it_trusts(environments: Environments) -> None:
+def test_the_receiving_environment_decides_which_keys_it_trusts(environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
     _, another = make_key()
     staging = environments["staging"].model_copy(update={"trusted_keys": {"dev": another}})
     with pytest.raises(signing.BadSignatureError):
         replicate(environments["dev"], staging, MODEL, digest)
     assert bundles.list_digests(staging, MODEL) == []
-    assert store.sizes(staging.registry_bucket, "evidence/", limit=10) == {}, "nor anything that vouches for it"
+    assert store.sizes(staging.registry_bucket, "evidence/", limit=10) == {}, "the evidence is not copied either"
     doubting = environments["dev"].model_copy(update={"trusted_keys": {"dev": another}})
     replicate(doubting, environments["staging"], MODEL, digest)
     assert bundles.list_digests(environments["staging"], MODEL) == [digest]
 
 
-def test_a_bundle_changed_after_it_was_replicated_is_refused_and_not_repaired_in_silence(
+def test_a_bundle_tampered_with_after_its_replication_is_refused(
     environments: Environments,
 ) -> None:
     dev, staging = environments["dev"], environments["staging"]

@@ -29,7 +29,7 @@ def world(first_world: World) -> World:
 
 
 def record(world: World, digest: str, before: str | None, *, result: str = "verified", live: str | None = None) -> None:
-    """A record of staging, past the promotion."""
+    """Append a record to the ledger of staging."""
     after = digest if result == "verified" else live
     values: dict[str, Any] = {"before": before, "to": digest, "live": after, "result": result}
     event = Event.of(attempt=f"{digest}/{result}", action="promotion", **values)
@@ -37,7 +37,7 @@ def record(world: World, digest: str, before: str | None, *, result: str = "veri
 
 
 def serve(world: World, *seeds: int) -> list[str]:
-    """Bundles that went live in staging, one after the other; the last one is live."""
+    """Make bundles live in staging, one after the other, and return their digests."""
     digests, before = [], None
     for seed in seeds:
         digest = world.register(seed)
@@ -97,39 +97,39 @@ def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: Worl
     assert world.records()[-1] == entry
 
 
-def test_a_rollback_that_nobody_asked_for_from_a_commit_is_recorded_without_one(world: World) -> None:
+def test_a_rollback_without_a_commit_is_recorded_without_one(world: World) -> None:
     serve(world, 1, 2)
     entry = back(world, attribution=world.attribution(commit=""))
     assert entry.event.commit is None
 
 
-def test_traffic_of_the_model_goes_to_the_target_and_git_is_told_of_both_bundles(world: World) -> None:
+def test_traffic_moves_to_the_earlier_bundle_and_git_gets_both_bundles(world: World) -> None:
     good, bad = serve(world, 1, 2)
-    told: list[Any] = []
+    calls: list[Any] = []
 
     def move(model: str, digest: str) -> None:
-        told.append((model, digest))
+        calls.append((model, digest))
         world.move(model, digest)
 
     def restore(project: Project, *arguments: str) -> None:
-        told.append(arguments)
+        calls.append(arguments)
 
     back(world, move=move, restore=restore)
-    assert told == [(MODEL, good), (MODEL, "staging", good, bad, REASON)]
+    assert calls == [(MODEL, good), (MODEL, "staging", good, bad, REASON)]
 
 
-def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None:
+def test_a_second_rollback_for_the_same_reason_does_nothing(world: World) -> None:
     serve(world, 1, 2, 3)
     first, state = back(world), None
     state = world.end_state()
-    refuse = mock.Mock(side_effect=AssertionError("something was done"))
+    refuse = mock.Mock(side_effect=AssertionError("changed something"))
     assert back(world, f"  {REASON}\n", move=refuse, restore=refuse) == first
     assert world.end_state() == state
     assert "give another reason to go further back" in world.said[-1]
 
 
-def test_it_does_nothing_even_when_a_promotion_was_refused_since(world: World) -> None:
-    """The newest record is then not the rollback's."""
+def test_a_second_rollback_does_nothing_even_after_a_refused_promotion(world: World) -> None:
+    """The newest record is then not that of the rollback."""
     oldest, good, bad = serve(world, 1, 2, 3)
     first = back(world)
     record(world, bad, good, result="refused", live=good)
@@ -145,7 +145,7 @@ def test_a_rollback_for_another_reason_goes_further_back(world: World) -> None:
     assert set(quarantined(world.staging, MODEL)) == {bad, good}
 
 
-def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(world: World) -> None:
+def test_the_same_reason_rolls_back_again_once_another_bundle_is_live(world: World) -> None:
     good, bad = serve(world, 2, 3)
     back(world)
     newer = world.register(1)
@@ -156,7 +156,7 @@ def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(w
     assert set(quarantined(world.staging, MODEL)) == {bad, newer}
 
 
-def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(world: World) -> None:
+def test_a_rollback_skips_quarantined_failed_and_refused_bundles(world: World) -> None:
     oldest, blocked, bad = serve(world, 2, 3, 4)
     for result in ("failed", "refused"):
         record(world, world.register(1), bad, result=result, live=bad)
@@ -176,9 +176,7 @@ def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(wor
         ),
     ],
 )
-def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
-    world: World, seeds: tuple[int, ...], says: str
-) -> None:
+def test_a_rollback_without_an_earlier_bundle_changes_nothing(world: World, seeds: tuple[int, ...], says: str) -> None:
     if seeds:
         serve(world, *seeds)
     before = world.end_state()
@@ -194,7 +192,7 @@ def test_a_model_that_was_only_ever_refused_is_not_live(world: World) -> None:
         plan_rollback(world.staging, MODEL)
 
 
-def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
+def test_a_rollback_to_a_broken_bundle_is_refused(world: World) -> None:
     wrong = world.register(20, golden=7.0)
     world.bring(wrong)
     record(world, wrong, None)
@@ -214,7 +212,7 @@ def test_a_rollback_needs_a_reason(world: World) -> None:
     assert (caught.value.what, caught.value.fix) == ("a rollback needs a reason", "give a reason in words")
 
 
-def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World) -> None:
+def test_a_long_reason_is_shortened_and_recorded(world: World) -> None:
     _, bad = serve(world, 1, 2)
     reason = "too slow: \x1b[31m" + "very " * 2000
     entry = back(world, reason)
@@ -223,7 +221,7 @@ def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World)
     assert back(world, reason) == entry
 
 
-def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World) -> None:
+def test_a_rollback_overtaken_by_a_promotion_is_not_recorded(world: World) -> None:
     _, bad = serve(world, 2, 3)
     newer = world.register(1)
 
@@ -239,7 +237,7 @@ def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
+def test_an_alarm_cannot_roll_back_a_rollback(world: World) -> None:
     serve(world, 1, 2, 3)
     back(world)
     state = world.end_state()
@@ -252,7 +250,7 @@ def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
     assert world.end_state() == state
 
 
-def test_an_alarm_rolls_back_what_was_promoted(world: World) -> None:
+def test_an_alarm_rolls_back_a_promotion(world: World) -> None:
     good, bad = serve(world, 1, 2)
     assert back(world, automatic=True, suspect=bad).event.live == good
 
@@ -275,10 +273,10 @@ def test_deploying_the_commit_after_the_rollback_records_nothing_more(world: Wor
     assert world.records()[-1] == entry
 
 
-def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after_its_commit_was_deployed(
+def test_rerunning_a_killed_rollback_after_its_commit_was_deployed_does_nothing(
     world: World,
 ) -> None:
-    """Else running it again, as everybody is told to, would roll the good bundle back."""
+    """Otherwise the second run would roll the good bundle back."""
     oldest, good, bad = serve(world, 1, 2, 3)
 
     class DiedError(BaseException):
@@ -296,7 +294,7 @@ def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after
     assert set(quarantined(world.staging, MODEL)) == {bad}
 
 
-def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(world: World) -> None:
+def test_a_rollback_returns_the_record_of_a_faster_deployment_of_its_commit(world: World) -> None:
     _, good, bad = serve(world, 1, 2, 3)
     count = len(world.records())
     found: list[Entry] = []
@@ -314,7 +312,7 @@ def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(wor
 
 
 def roll_back_watched(world: World, fatal: int = 0) -> list[str]:
-    """A rollback that passes by moments: each effect, each step that it tells, before and after each write."""
+    """Roll back, and return the names of the moments at which it can be killed: each step, log line and write."""
     moments = Moments(fatal)
     with mock.patch.object(store, "put_new", moments.writes(store.put_new, lambda _: True)):
         back(
@@ -326,7 +324,7 @@ def roll_back_watched(world: World, fatal: int = 0) -> list[str]:
     return moments.names
 
 
-def test_a_rollback_that_is_killed_at_any_moment_and_run_again_ends_like_one_that_was_not(
+def test_a_rollback_killed_at_any_moment_can_be_run_again(
     world: World,
 ) -> None:
     oldest, good, bad = serve(world, 1, 2, 3)
@@ -346,14 +344,14 @@ def test_a_rollback_that_is_killed_at_any_moment_and_run_again_ends_like_one_tha
         begin()
         process = start(roll_back_watched, world, fatal)
         process.join(60)
-        assert process.exitcode == -signal.SIGKILL, f"it lived through {name}"
+        assert process.exitcode == -signal.SIGKILL, f"it survived {name}"
         assert world.live() in (bad, good)
         back(world)
         assert world.end_state() == expected, f"killed at {name}"
     assert oldest not in expected["quarantined"]
 
 
-def test_a_killed_rollback_is_finished_by_the_deployment_of_its_commit_if_git_says_so_already(
+def test_deploying_the_commit_of_a_killed_rollback_finishes_it(
     world: World,
 ) -> None:
     good, bad = serve(world, 1, 2)

@@ -33,14 +33,16 @@ def project(tmp_path: Path) -> Project:
         ([], ()),
     ],
 )
-def test_a_change_is_deployed_where_it_may_change_something(files: list[str], environments: tuple[str, ...]) -> None:
+def test_a_change_is_deployed_to_the_environments_that_it_affects(
+    files: list[str], environments: tuple[str, ...]
+) -> None:
     assert environments_to_deploy(Project(PROJECT), files) == environments
 
 
-def test_models_are_trained_when_the_environment_that_trains_pins_another_image(project: Project) -> None:
+def test_models_are_trained_when_the_first_environment_pins_another_image(project: Project) -> None:
     repository, image = Repository(project.root), "sha256:" + "1a" * 32
     before, file = repository.head(), project.stack_file("dev")
-    assert models_to_train(project, repository, before) == (), "there is no image to train with"
+    assert models_to_train(project, repository, before) == (), "no image is pinned"
     pin_images(project, "staging", Images(training=image))
     assert models_to_train(project, repository, before) == ()
     pin_images(project, "dev", Images(serving=image))
@@ -49,10 +51,10 @@ def test_models_are_trained_when_the_environment_that_trains_pins_another_image(
     assert models_to_train(project, repository, before) == project.model_names != ()
     pinned = commit_all(project.root, "Pin")
     file.write_text(file.read_text() + "# another word\n")
-    assert models_to_train(project, repository, pinned) == (), "the file changed, and pins what it pinned"
+    assert models_to_train(project, repository, pinned) == (), "the file changed, but not the pin"
 
 
-def test_models_are_trained_when_the_stack_file_before_was_none_or_wrong(project: Project) -> None:
+def test_models_are_trained_when_the_earlier_stack_file_was_missing_or_invalid(project: Project) -> None:
     repository, file = Repository(project.root), project.stack_file("dev")
     text = file.read_text()
     file.write_text("config: [")
