@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.commands import Command, Group
+from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
 from pipelines.declarations.project import Project
 
@@ -61,15 +61,27 @@ def models(base: str, model: str) -> None:
     write_output("models", json.dumps(select_models(project, Repository(project.root), base=base, model=model)))
 
 
-@ci.command(cls=Command)
+def _number_or_none(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    """Parse a number; an empty text is None, because a workflow passes one outside a pull request."""
+    return int(click.INT.convert(value, option, context)) if value else None
+
+
+@ci.command()
 @click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
-@click.option("--pull-request", "number", default="", metavar="NUMBER", help="Comment the verdicts there.")
+@click.option(
+    "--pull-request",
+    "number",
+    default="",
+    callback=_number_or_none,
+    metavar="NUMBER",
+    help="Comment the verdicts there; empty in a merge queue.",
+)
 @target_option
-def judge(base: str, number: str, target: str) -> None:
+def judge(base: str, number: int | None, target: str) -> None:
     """Run the gates on the releases of the checked-out change."""
     from pipelines.promotion.judge import judge_releases
 
-    judge_releases(open_target(target), base, int(number) if number else None, click.echo)
+    judge_releases(open_target(target), base, number, click.echo)
     click.echo("Every gate passes.")
 
 
@@ -135,7 +147,13 @@ def repository(name: str, environment: str, target: str) -> None:
 @images.command()
 @click.argument("name", type=click.Choice(IMAGES))
 @click.argument("digest")
-@click.option("--to", "folder", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to, one file per image.",
+)
 def note(name: str, digest: str, folder: Path) -> None:
     """Write the digest of a built image into a folder."""
     from pipelines.promotion.images import parse_images
@@ -146,7 +164,13 @@ def note(name: str, digest: str, folder: Path) -> None:
 
 
 @images.command()
-@click.option("--from", "folder", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--from",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that `ci images note` wrote.",
+)
 def propose(folder: Path) -> None:
     """Open or update the pull request that pins built images."""
     from pipelines.promotion.images import parse_images

@@ -42,7 +42,9 @@ def new() -> None:
 
 @new.command()
 @click.argument("name")
-@click.option("--task", type=click.Choice(TASKS), default="classification", show_default=True)
+@click.option(
+    "--task", type=click.Choice(TASKS), default="classification", show_default=True, help="What the model predicts."
+)
 @click.option("--owner", default="ml-platform", show_default=True, help="Team that owns the model.")
 def model(name: str, task: str, owner: str) -> None:
     """Create the model NAME, with a contract and sample data.

@@ -73,7 +73,7 @@ def test_every_command_explains_itself_in_one_short_sentence(path: tuple[str, ..
     assert done.exit_code == 0, done.output
     assert f"Usage: mlops {' '.join(path)} " in done.output
     for option in command.params:
-        assert not isinstance(option, click.Option) or option.help or option.name in ("folder", "task"), option.name
+        assert not isinstance(option, click.Option) or option.help, option.name
 
 
 @pytest.mark.parametrize(
