@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from infra.policies import PlannedResource as JudgedResource
 from infra.policies import violations
 from laptop import lifecycle
-from laptop.engine.deployment import Deployment, DeploymentError
+from laptop.engine.deployment import Deployment, DeploymentError, Result
 from laptop.engine.display import Display, Silence, show_change
 from laptop.engine.policy import PlannedResource
 from laptop.engine.report import Progress
@@ -36,8 +36,8 @@ def deploy(
     stack: str,
     operation: Literal["preview", "up", "destroy", "refresh"],
     display: Display | None = None,
-) -> None:
-    """Run an operation on a stack of the local target, and print what it does.
+) -> Result:
+    """Run an operation on a stack of the laptop, print what it does, and return the result.
 
     Args:
         root: the folder with `Pulumi.yaml`.
@@ -54,11 +54,12 @@ def deploy(
         prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)
     try:
-        result = getattr(deployment, operation)()
+        result: Result = getattr(deployment, operation)()
     except DeploymentError as error:
         display.summary(error.result.counts, error.result.duration, planned=operation == "preview")
         raise
     display.summary(result.counts, result.duration, planned=operation == "preview")
+    return result
 
 
 def find_drift(root: Path, home: Path, stack: str) -> list[str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.targets import Finding, Operation, Target
+from pipelines.targets import Finding, Operation, Preview, Target
 
 
 class LaptopTarget(Target):
@@ -40,6 +44,15 @@ class LaptopTarget(Target):
 
         self.project.stack(environment)
         deploy(self.project.root, self.home, environment, operation)
+
+    def preview(self, environment: str) -> Preview:
+        self.project.stack(environment)
+        # A process: the engine runs one Pulumi program at a time.
+        command = [sys.executable, "-m", "laptop.preview_process", str(self.project.root), str(self.home), environment]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise MlopsError(f"the preview of {environment} ended with status {done.returncode}: {done.stderr.strip()}")
+        return Preview(**json.loads(done.stdout))
 
     def outputs(self, environment: str) -> dict[str, Any]:
         from laptop.engine.state import stack_outputs

@@ -255,9 +255,9 @@ class Demo:
             self.hub.wait(workflow, head_sha=request.head_sha)
 
     def _say_step(self, progress: Progress) -> None:
-        command = progress.step.removeprefix("Run ").split("$")[0].strip()
+        command = progress.step.removeprefix("Run ").split('"$')[0].strip()
         verb = command.removeprefix(".venv/bin/")
-        if verb != command and not verb.startswith(QUIET):
+        if verb != command and progress.conclusion != "skipped" and not verb.startswith(QUIET):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
 
     def _open_release(self, environment: str) -> PullRequest:

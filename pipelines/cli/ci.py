@@ -29,11 +29,11 @@ def select() -> None:
 @click.option("--env", "environment", default="", metavar="NAME", help="Select this environment only.")
 def environments(base: str, environment: str) -> None:
     """Print the environments to deploy, in promotion order, as JSON."""
-    from pipelines.github.repository import Repository
+    from pipelines.github.git import Git
     from pipelines.promotion.select import select_environments
 
     project = Project.find()
-    chosen = select_environments(project, Repository(project.root), base=base, environment=environment)
+    chosen = select_environments(project, Git(project.root), base=base, environment=environment)
     write_output("environments", json.dumps(chosen))
 
 
@@ -41,10 +41,10 @@ def environments(base: str, environment: str) -> None:
 @click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
 def changes(base: str) -> None:
     """Print the changed release files, and whether other files changed."""
-    from pipelines.github.repository import Repository
+    from pipelines.github.git import Git
     from pipelines.promotion.select import select_changes
 
-    changed = select_changes(Repository(Project.find().root), base)
+    changed = select_changes(Git(Project.find().root), base)
     write_output("releases", json.dumps(changed.releases))
     write_output("code", json.dumps(bool(changed.other)))
 
@@ -54,11 +54,11 @@ def changes(base: str) -> None:
 @click.option("--model", default="", metavar="NAME", help="Select this model only.")
 def models(base: str, model: str) -> None:
     """Print the models to train, as JSON."""
-    from pipelines.github.repository import Repository
+    from pipelines.github.git import Git
     from pipelines.promotion.select import select_models
 
     project = Project.find()
-    write_output("models", json.dumps(select_models(project, Repository(project.root), base=base, model=model)))
+    write_output("models", json.dumps(select_models(project, Git(project.root), base=base, model=model)))
 
 
 def _number_or_none(context: click.Context, option: click.Parameter, value: str) -> int | None:

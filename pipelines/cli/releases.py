@@ -75,12 +75,12 @@ def rollback(model: str, environment: str, reason: str, target: str) -> None:
 
     An interrupted rollback can be run again.
     """
-    from pipelines.github.repository import Repository
+    from pipelines.github.git import Git
     from pipelines.promotion.attempt import Attribution
     from pipelines.promotion.rollback import roll_back
 
     opened = open_target(target)
-    attribution = Attribution.of_caller(Repository(opened.project.root))
+    attribution = Attribution.of_caller(Git(opened.project.root))
     entry = roll_back(opened, environment, model, reason, attribution, timed_log())
     click.echo(f"{model} in {environment} runs {entry.event.live} (ledger record {entry.record.number})")
 

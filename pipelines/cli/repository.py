@@ -25,12 +25,12 @@ def validate(base: str) -> None:
     project = Project.find()
     click.echo(f"{validate_project(project)} declarations are valid.")
     if base:
-        from pipelines.github.repository import Repository
-        from pipelines.promotion.review import contract_changes, refuse_broken
+        from pipelines.github.git import Git
+        from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 
-        repository = Repository(project.root)
-        contracts = contract_changes(repository, base, repository.changed_files(base, "HEAD"))
-        refuse_broken(contracts)
+        git = Git(project.root)
+        contracts = find_contract_changes(git, base, git.changed_files(base, "HEAD"))
+        refuse_contract_breaks(contracts)
         for name in contracts:
             click.echo(f"{name} breaks nothing.")
 

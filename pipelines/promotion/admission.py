@@ -9,10 +9,10 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.attempt import Attempt, Attribution, Log, refuse_stale
+from pipelines.promotion.facts.gather import Change, gather
 from pipelines.promotion.gates import admits, judge
-from pipelines.promotion.gather import Change, gather
 from pipelines.promotion.report import keep_report
 from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.quarantine import quarantined
@@ -41,7 +41,7 @@ class Admitted:
 
 def admit(
     project: Project,
-    repository: Repository,
+    git: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
     change: Change,
     attribution: Attribution,
@@ -53,7 +53,7 @@ def admit(
 
     Args:
         project: the declarations as merged.
-        repository: git.
+        git: the clone.
         descriptors: of the environments that are up.
         change: the release, and every file of its merge.
         attribution: recorded in the ledger.
@@ -88,13 +88,13 @@ def admit(
         attempt = replace(attempt, action="rollback", reason=blocked[release.replaces or ""])
         log(f"returning from a quarantined bundle to {release.bundle}, which was verified here before")
     else:
-        attempt = _judge(project, repository, descriptors, change, attempt, log)
+        attempt = _judge(project, git, descriptors, change, attempt, log)
     return Admitted(release, None, head.event.live if head is not None else None, attempt)
 
 
 def _judge(
     project: Project,
-    repository: Repository,
+    git: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
     change: Change,
     attempt: Attempt,
@@ -106,7 +106,7 @@ def _judge(
         RefusedError: a gate refused the release, which is recorded.
     """
     release = change.release
-    facts = gather(project, repository, descriptors, change)
+    facts = gather(project, git, descriptors, change)
     verdicts = judge(facts)
     attempt = replace(
         attempt,

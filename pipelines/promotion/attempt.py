@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.registry import evidence
 from pipelines.registry.ledger import Entry, Event, Ledger
@@ -42,9 +42,9 @@ class Attribution:
     approvers: tuple[str, ...] = ()
 
     @classmethod
-    def of_caller(cls, repository: Repository) -> Attribution:
+    def of_caller(cls, git: Git) -> Attribution:
         """Attribute the checked-out commit to the actor of the workflow run, or to the user of this process."""
-        return cls(commit=repository.head(), actor=calling_actor(), run=run_url())
+        return cls(commit=git.head(), actor=calling_actor(), run=run_url())
 
 
 def calling_actor() -> str:

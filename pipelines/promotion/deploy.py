@@ -15,13 +15,14 @@ from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
-from pipelines.github.forge import Forge
-from pipelines.github.repository import Repository
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
 from pipelines.promotion.endpoint import Verification, verify
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.replicate_image import replicate_images
 from pipelines.promotion.traffic import move_traffic
@@ -46,7 +47,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         MlopsError: a release was refused, an image is missing, the program failed, or a rollout did not become
             healthy.
     """
-    project, repository = target.project, Repository(target.project.root)
+    project, git = target.project, Git(target.project.root)
     if environment not in target.descriptors():
         # A release can only be judged once the environment has a registry.
         target.apply("up", environment)
@@ -54,7 +55,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
     descriptors = target.descriptors()
     releases = [project.release(model, environment) for model in project.model_names]
     admitted = [
-        admit(project, repository, descriptors, *find_merge(repository, release), log)
+        admit(project, git, descriptors, *find_merge(git, release), log)
         for release in releases
         if release.bundle is not None
     ]
@@ -70,14 +71,14 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         )
 
 
-def find_merge(repository: Repository, release: Release) -> tuple[Change, Attribution]:
+def find_merge(git: Git, release: Release) -> tuple[Change, Attribution]:
     """Return the merge that brought a release to main: its files, and who made and approved it.
 
     Raises:
         MlopsError: the release file is not committed.
     """
-    commit = repository.last_change(f"models/{release.model}/releases/{release.environment}.yaml")
-    merge = Forge.of(repository.root).merge_of(commit) if os.environ.get("GITHUB_REPOSITORY") else None
+    commit = git.last_change(f"models/{release.model}/releases/{release.environment}.yaml")
+    merge = pull_requests.find_merge(Gh.find(git.root), commit) if os.environ.get("GITHUB_REPOSITORY") else None
     attribution = Attribution(
         commit=commit,
         actor=merge.author if merge else calling_actor(),
@@ -85,7 +86,7 @@ def find_merge(repository: Repository, release: Release) -> tuple[Change, Attrib
         pull_request=merge.number if merge else None,
         approvers=merge.approvers if merge else (),
     )
-    return Change(release, repository.changed_files(f"{commit}^", commit)), attribution
+    return Change(release, git.changed_files(f"{commit}^", commit)), attribution
 
 
 @dataclass

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.github.forge import Forge
-from pipelines.github.repository import Repository
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
-from pipelines.promotion.comment import Surroundings, marker, render
+from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
+from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
+from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 from pipelines.promotion.facts import Facts
+from pipelines.promotion.facts.gather import Change, gather, proposed
 from pipelines.promotion.gates import admits, judge
-from pipelines.promotion.gather import Change, gather, proposed
-from pipelines.promotion.review import Preview, contract_changes, refuse_broken, render_review
+from pipelines.promotion.preview import start_preview, summarize
 from pipelines.promotion.select import environments_to_deploy
 from pipelines.registry import bundles
 from pipelines.registry.ledger import Ledger
-from pipelines.targets import Target
+from pipelines.targets import Preview, Target
 
-REVIEW_MARKER = "<!-- mlops:review -->"
 MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "????"}
 
 
@@ -40,8 +39,8 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
     Raises:
         MlopsError: the change proposes no release, a gate refused one, or a preview failed.
     """
-    repository = Repository(target.project.root)
-    changes = proposed(repository, base, "HEAD")
+    git = Git(target.project.root)
+    changes = proposed(git, base, "HEAD")
     if not changes:
         raise MlopsError("the change proposes no release: expected a change of models/*/releases/*.yaml, found none")
     descriptors = target.descriptors()
@@ -49,16 +48,18 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
     for change in changes:
         release = change.release
         preview = start_preview(target, release.environment) if number is not None else None
-        facts = gather(target.project, repository, descriptors, change)
+        facts = gather(target.project, git, descriptors, change)
         verdicts = judge(facts)
         for verdict in verdicts:
             log(f"{MARKS[verdict.outcome]}  {verdict.gate:<14} {verdict.figure:<28} {verdict.why}")
         if not admits(verdicts):
             refused += [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
         if preview is not None and number is not None:
-            shown = preview.finish()
+            shown = preview()
             text = render(facts, verdicts, _surroundings(target.project, descriptors, change, facts, shown))
-            Forge.of(target.project.root).comment(number, marker(release.model, release.environment), text)
+            pull_requests.comment(
+                Gh.find(target.project.root), number, marker(release.model, release.environment), text
+            )
             if shown.failed:
                 refused.append(f"preview: the program of {release.environment} cannot be applied; see the comment")
     if refused:
@@ -77,36 +78,17 @@ def review_change(target: Target, base: str, number: int, log: Log) -> None:
     Raises:
         MlopsError: a data contract breaks its consumers, or a preview failed.
     """
-    repository = Repository(target.project.root)
-    changed = repository.changed_files(base, "HEAD")
-    contracts = contract_changes(repository, base, changed)
+    git = Git(target.project.root)
+    changed = git.changed_files(base, "HEAD")
+    contracts = find_contract_changes(git, base, changed)
     running = {name: start_preview(target, name) for name in environments_to_deploy(target.project, changed)}
-    previews = {name: preview.finish() for name, preview in running.items()}
-    Forge.of(target.project.root).comment(number, REVIEW_MARKER, render_review(contracts, previews))
+    previews = {name: preview() for name, preview in running.items()}
+    pull_requests.comment(Gh.find(target.project.root), number, REVIEW_MARKER, render_review(contracts, previews))
     for name, preview in previews.items():
-        log(f"{name}: {preview.summary}")
-    refuse_broken(contracts)
+        log(f"{name}: {summarize(preview)}")
+    refuse_contract_breaks(contracts)
     if failed := [name for name, preview in previews.items() if preview.failed]:
         raise MlopsError(f"the preview of {', '.join(failed)} failed", fix="see the comment on the pull request")
-
-
-@dataclass(frozen=True)
-class RunningPreview:
-    """A preview that runs in a process, so that the gates can be judged at the same time."""
-
-    process: subprocess.Popen[str]
-
-    def finish(self) -> Preview:
-        """Wait for the preview, and return what it printed."""
-        text, _ = self.process.communicate()
-        failed = self.process.returncode != 0
-        return Preview(text + ("\nthe preview failed" if failed else ""), failed)
-
-
-def start_preview(target: Target, environment: str) -> RunningPreview:
-    """Start a preview of an environment."""
-    command = [sys.executable, "-m", "pipelines.cli", "preview", "--env", environment, "--target", target.name]
-    return RunningPreview(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
 
 
 def _surroundings(

@@ -10,7 +10,8 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.files import write_atomically
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.github.forge import Forge
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.images import pin_images
 from pipelines.registry import bundles, evidence
@@ -90,7 +91,7 @@ def propose_release(target: Target, model: str, environment: str, bundle: str, l
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
-    request = Forge.of(project.root).propose(f"release/{environment}/{model}", [path], title, body)
+    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")
     return request.number
 
@@ -130,5 +131,5 @@ def propose_images(project: Project, images: Images, log: Log) -> None:
     digests = {name: digest for name, digest in sorted(images.model_dump().items()) if digest is not None}
     listed = "\n".join(f"- {name}: `{digest}`" for name, digest in digests.items())
     body = f"Merging this makes every environment run the images that were just built and attested:\n\n{listed}\n"
-    request = Forge.of(project.root).propose("images", changed, "Pin the images", body)
+    request = pull_requests.propose(Gh.find(project.root), "images", changed, "Pin the images", body)
     log(f"proposed in pull request {request.number}: {request.url}")

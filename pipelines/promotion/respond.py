@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.github.forge import Forge
-from pipelines.github.repository import Repository
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
 from pipelines.promotion.alarm import read_alarm
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.rollback import roll_back
@@ -25,7 +25,7 @@ def respond(target: Target, event: bytes, log: Log) -> None:
     """
     alarm = read_alarm(event)
     if alarm.kind == "drift":
-        Forge.of(target.project.root).dispatch("train.yml", {"model": alarm.model})
+        Gh.find(target.project.root).dispatch("train.yml", {"model": alarm.model})
         log(f"started the workflow train for {alarm.model}")
         return
     entry = roll_back(
@@ -33,7 +33,7 @@ def respond(target: Target, event: bytes, log: Log) -> None:
         alarm.environment,
         alarm.model,
         alarm.reason,
-        Attribution.of_caller(Repository(target.project.root)),
+        Attribution.of_caller(Git(target.project.root)),
         log,
         automatic=True,
         suspect=alarm.bundle,

@@ -11,7 +11,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.project import Project
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 
 RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
 """Path of a release file."""
@@ -36,25 +36,23 @@ class ChangedFiles:
     other: tuple[str, ...]
 
 
-def select_changes(repository: Repository, base: str) -> ChangedFiles:
+def select_changes(git: Git, base: str) -> ChangedFiles:
     """Sort the files changed since `base` into releases and the rest.
 
     Raises:
         MlopsError: there is no such commit.
     """
-    files = repository.changed_files(base, "HEAD")
+    files = git.changed_files(base, "HEAD")
     releases = tuple(name for name in files if RELEASE_FILE.match(name))
     return ChangedFiles(releases, tuple(name for name in files if name not in releases))
 
 
-def select_environments(
-    project: Project, repository: Repository, *, base: str = "", environment: str = ""
-) -> tuple[str, ...]:
+def select_environments(project: Project, git: Git, *, base: str = "", environment: str = "") -> tuple[str, ...]:
     """Return the environments to deploy after a change, in promotion order.
 
     Args:
         project: the declarations as merged.
-        repository: git.
+        git: the clone.
         base: the commit before the change; without one, every environment is selected.
         environment: select this environment only, whatever changed.
 
@@ -66,15 +64,15 @@ def select_environments(
         return (environment,)
     if base in ("", NO_COMMIT):
         return project.environments
-    return environments_to_deploy(project, repository.changed_files(base, "HEAD"))
+    return environments_to_deploy(project, git.changed_files(base, "HEAD"))
 
 
-def select_models(project: Project, repository: Repository, *, base: str = "", model: str = "") -> tuple[str, ...]:
+def select_models(project: Project, git: Git, *, base: str = "", model: str = "") -> tuple[str, ...]:
     """Return the models to train after a change.
 
     Args:
         project: the declarations as merged.
-        repository: git.
+        git: the clone.
         base: the commit before the change; without one, every model is selected.
         model: select this model only, whatever changed.
 
@@ -84,7 +82,7 @@ def select_models(project: Project, repository: Repository, *, base: str = "", m
     if model:
         project.model(model)
         return (model,)
-    return project.model_names if base in ("", NO_COMMIT) else models_to_train(project, repository, base)
+    return project.model_names if base in ("", NO_COMMIT) else models_to_train(project, git, base)
 
 
 def environments_to_deploy(project: Project, files: Iterable[str]) -> tuple[str, ...]:
@@ -101,7 +99,7 @@ def environments_to_deploy(project: Project, files: Iterable[str]) -> tuple[str,
     return tuple(name for name in project.environments if name in affected)
 
 
-def models_to_train(project: Project, repository: Repository, base: str) -> tuple[str, ...]:
+def models_to_train(project: Project, git: Git, base: str) -> tuple[str, ...]:
     """Return every model if the first environment pins another training image than at `base`, else none.
 
     Code reaches a training job as an image, so a new pin is what makes training necessary. A model whose inputs are
@@ -112,15 +110,15 @@ def models_to_train(project: Project, repository: Repository, base: str) -> tupl
     """
     first = project.environments[0]
     pinned = project.stack(first).config.environment.images.training
-    before = _pinned_at(repository, repository.commit(base), project.stack_file(first).name)
+    before = _pinned_at(git, git.resolve(base), project.stack_file(first).name)
     return project.model_names if pinned is not None and pinned != before else ()
 
 
-def _pinned_at(repository: Repository, commit: str, name: str) -> str | None:
+def _pinned_at(git: Git, commit: str, name: str) -> str | None:
     """Return the training image that a stack file pinned at a commit; None if it had none or was invalid."""
-    if not repository.has_file(commit, name):
+    if not git.has_file(commit, name):
         return None
     try:
-        return parse(repository.file_at(commit, name), StackFile, Path(name)).config.environment.images.training
+        return parse(git.read_file(commit, name), StackFile, Path(name)).config.environment.images.training
     except DeclarationError:
         return None

@@ -13,13 +13,13 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.facts import Runtime
+from pipelines.promotion.facts import TrialResult
 
 TIMED = 300
 WARM_UP = 20
 
 
-def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> Runtime:
+def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> TrialResult:
     """What a bundle does when it is loaded and asked. Whatever it does, it is told, not raised.
 
     Args:
@@ -52,7 +52,7 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
         problem = error.what if isinstance(error, MlopsError) else f"it refuses a golden row: {error.message}"
     except Exception as error:  # whatever the runtime comes up with, the bundle does not work in it
         problem = f"{type(error).__name__}: {error}"
-    return Runtime(
+    return TrialResult(
         version=version,
         serving_version=pinned,
         problem=problem,

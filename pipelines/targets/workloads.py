@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pipelines.cluster.jobs import run_job
 from pipelines.data.landing import collect
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
 from pipelines.targets.target import Target
 
@@ -78,5 +78,7 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
 
 def _source_commit(project: Project) -> str:
     """Return the checked-out commit; an empty string outside a git repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project.root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    try:
+        return Git(project.root).head()
+    except MlopsError:
+        return ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.markdown import number, table
 from pipelines.declarations.model import METRICS, Model
 
 
@@ -84,9 +85,8 @@ def _limitations(evaluation: Evaluation, of_the_data: object) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(table(head, rows))
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return number(value, missing="–")

@@ -175,7 +175,7 @@ def golden_row(golden: bytes) -> bytes:
 def our_server(manifest: Bundle, files: dict[str, bytes], core: int, folder: Path) -> Iterator[Server]:
     """The real process; its registry and its logs bucket are an emulated account, in another process."""
     from pipelines.registry import bundles, evidence
-    from tests.signed import GATES, example_build, make_signing_environment
+    from tests.signing_environments import GATES, example_build, make_signing_environment
 
     with account(folder) as environ:
         saved = dict(os.environ)

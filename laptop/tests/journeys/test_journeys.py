@@ -212,7 +212,7 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 def test_a_contract_change_that_breaks_consumers_fails_a_required_check(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
     assert (ended(job, "mlops validate"), ended(job, "make test")) == ("failure", "skipped")
-    assert f"a data contract breaks: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
+    assert f"data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 
@@ -222,7 +222,7 @@ def test_the_review_comment_names_broken_contracts_and_failed_previews(story: St
     (comment,) = story.comments["breaks"]
     assert comment["author"] == "github-actions[bot]"
     head, _, folded = comment["body"].partition("<details>")
-    assert f"❌ data-contracts/{DATASET}.odcs.yaml breaks: age: maximum was 120, is 130" in head
+    assert f"❌ data-contracts/{DATASET}.odcs.yaml: breaking: age: maximum was 120, is 130" in head
     assert "**dev**: ❌ the preview failed: 2 violation(s) of the rules" in head
     assert "Key data: can be brought back for 29 days only" in head
     assert "~ deletionWindowInDays: 30 => 29" in folded

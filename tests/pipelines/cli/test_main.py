@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from pipelines.cli.commands import Verb, first_line
 from pipelines.cli.environments import IMAGES_RENAMED
 from pipelines.cli.main import RENAMED, VERBS, main, mlops
+from tests.clones import commit_all, make_repository
 from tests.pipelines.cli.command_tree import command_tree
-from tests.pipelines.promotion.world import DATASET, MODEL, commit_all, make_repository
+from tests.pipelines.promotion.promotion_project import DATASET, MODEL
 from tests.sample_project import PROJECT, ROOT
 
 
@@ -163,7 +164,7 @@ def test_a_contract_change_that_breaks_consumers_is_refused(tmp_path: Path) -> N
     commit_all(tmp_path / "clone", "Widen")
     done = run("validate", "--base", "HEAD^", cwd=tmp_path / "clone")
     assert done.returncode == 1
-    assert "a data contract breaks: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
+    assert "data contract: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
 
 
 def test_a_contract_can_be_removed_only_after_it_was_deprecated(tmp_path: Path) -> None:
@@ -175,8 +176,8 @@ def test_a_contract_can_be_removed_only_after_it_was_deprecated(tmp_path: Path) 
     commit_all(project.root, "Remove")
     done = run("validate", "--base", "HEAD^", cwd=project.root)
     assert done.returncode == 1
-    assert f"a data contract breaks: data-contracts/{contract.name}: the contract is gone" in done.stderr
-    assert "when `status: deprecated` was merged before" in done.stderr
+    assert f"data-contracts/{contract.name}: the contract was deleted" in done.stderr
+    assert "merge `status: deprecated` first" in done.stderr
     contract.write_text(said.replace("status: active", "status: deprecated"))
     commit_all(project.root, "Deprecate")
     contract.unlink()

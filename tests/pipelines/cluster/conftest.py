@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipelines.cluster import connection, jobs, rollouts
-from tests.answering import Answer, serving
+from tests.http_responder import Answer, http_server
 
 
 class Api:
@@ -79,7 +79,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.2)
     for module in (jobs, rollouts):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
-    with serving(made) as url:
+    with http_server(made) as url:
         write_kubeconfig(tmp_path / "kubeconfig", url)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         yield made

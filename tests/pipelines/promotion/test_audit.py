@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.audit import audit
-from tests.pipelines.promotion.world import MODEL
+from tests.pipelines.promotion.promotion_project import MODEL
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 

@@ -13,9 +13,9 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.deploy import deploy
 from pipelines.promotion.images import pin_images
-from pipelines.targets import Finding, Target
+from pipelines.targets import Finding, Preview, Target
+from tests.clones import make_repository
 from tests.pipelines.promotion.image_server import ImageServer, Repository, image_server, registered
-from tests.pipelines.promotion.world import make_repository
 
 
 class UpTarget(Target):
@@ -28,6 +28,9 @@ class UpTarget(Target):
 
     def connect(self) -> None:
         pass
+
+    def preview(self, environment: str) -> Preview:
+        return Preview("")
 
     def outputs(self, environment: str) -> dict[str, Any]:
         return {}

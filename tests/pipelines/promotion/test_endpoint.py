@@ -21,8 +21,8 @@ from pipelines.promotion import endpoint as module
 from pipelines.promotion.endpoint import PROBES, Endpoint, connected, golden_of, verify
 from pipelines.registry import bundles, store
 from pipelines.serving.golden import single_rows
-from tests.answering import serving
 from tests.aws import EmulatedAccount, make_environment
+from tests.http_responder import http_server
 from tests.pipelines.registry.chains import offline_environment
 from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
 
@@ -82,7 +82,7 @@ def golden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def environment(pod: Any) -> Iterator[EnvironmentDescriptor]:
-    with serving(pod) as url:
+    with http_server(pod) as url:
         yield offline_environment().model_copy(update={"endpoints": {MODEL: url}})
 
 
@@ -235,7 +235,7 @@ def test_what_must_be_predicted_is_read_from_the_bundle_that_must_be_served(acco
 def test_a_kept_connection_that_the_server_closed_is_opened_again() -> None:
     """As a server or a load balancer may do at any time between two requests."""
     closes = Pod(lambda n, answer: None if n in (2, 4) else answer)
-    with serving(closes) as url:
+    with http_server(closes) as url:
         endpoint = Endpoint(url, MODEL)
         assert [endpoint.served() for _ in range(3)] == [DIGEST] * 3
         endpoint.close()
@@ -248,7 +248,7 @@ def test_one_connection_serves_all_requests() -> None:
     class Noting(Pod):
         pass
 
-    with serving(Noting()) as url:
+    with http_server(Noting()) as url:
         endpoint = Endpoint(url, MODEL)
         for _ in range(3):
             endpoint.served()
@@ -294,14 +294,17 @@ def test_an_endpoint_that_speaks_something_else_says_so() -> None:
 
 def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST_ANSWER", 1000)
-    with serving(Pod(lambda *_: b" " * 1001)) as url, pytest.raises(MlopsError, match="answered more than 1000 bytes"):
+    with (
+        http_server(Pod(lambda *_: b" " * 1001)) as url,
+        pytest.raises(MlopsError, match="answered more than 1000 bytes"),
+    ):
         Endpoint(url, MODEL).served()
 
 
 def test_an_answer_as_large_as_any_may_be_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.dumps({"versions": [DIGEST]}).encode()
     monkeypatch.setattr(module, "LARGEST_ANSWER", len(content))
-    with serving(Pod(lambda *_: content)) as url:
+    with http_server(Pod(lambda *_: content)) as url:
         endpoint = Endpoint(url, MODEL)
         assert endpoint.served() == DIGEST
         endpoint.close()
@@ -317,7 +320,7 @@ def test_an_answer_as_large_as_any_may_be_is_read(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_of_an_answer_that_is_none_the_beginning_is_told(answer: tuple[int, bytes], says: str) -> None:
-    with serving(lambda *_: answer) as url, pytest.raises(MlopsError) as caught:
+    with http_server(lambda *_: answer) as url, pytest.raises(MlopsError) as caught:
         Endpoint(url, MODEL).get("/v2")
     assert caught.value.what == f"{url}/v2{says}"
 
@@ -391,7 +394,7 @@ def test_a_connection_that_fails_is_closed_and_says_why(error: Exception, says: 
 
 def test_an_answer_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST_ANSWER", 10)
-    with serving(lambda *_: (200, b" " * 100)) as url:
+    with http_server(lambda *_: (200, b" " * 100)) as url:
         endpoint = Endpoint(url, MODEL)
         with pytest.raises(MlopsError, match="answered more than 10 bytes"):
             endpoint.get("/")
@@ -406,7 +409,7 @@ def test_an_address_says_where_to_connect_and_nothing_waits_for_ever() -> None:
 
 def test_a_path_in_the_address_is_kept_and_https_is_spoken_where_it_says_so() -> None:
     pod = Pod(lambda _, answer: {"versions": [DIGEST]})
-    with serving(
+    with http_server(
         lambda m, path, b: pod(m, path.removeprefix("/dev"), b) if path == "/dev/v2/models/price" else (404, b"")
     ) as url:
         endpoint = Endpoint(f"{url}/dev/", MODEL)

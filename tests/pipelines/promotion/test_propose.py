@@ -14,7 +14,7 @@ from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from tests.aws import EmulatedAccount
 from tests.sample_project import copy_as_forked
-from tests.signed import (
+from tests.signing_environments import (
     GATES,
     OTHER_COMMIT,
     example_build,

@@ -10,13 +10,14 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.attempt import Attribution
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback import RollbackPlan, plan_rollback, roll_back
 from pipelines.registry import store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, WorldTarget, accepted, empty, git
+from tests.clones import git
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start
 
 REASON = "mae 61.2 is over 55 since noon"

@@ -14,17 +14,17 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion import trial as module
-from pipelines.promotion.facts import Runtime
+from pipelines.promotion.facts import TrialResult
 from pipelines.promotion.trial import TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
 from pipelines.serving.model import Model
 from pipelines.serving.refusal import Refusal
-from tests.pipelines.promotion.world import ROOT
+from tests.pipelines.promotion.promotion_project import ROOT
 from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linear_bundle
 
 HERE = f"onnxruntime {onnxruntime.__version__}"
 
 
-def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> Runtime:
+def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> TrialResult:
     return try_bundle(Project(root), bundle.manifest, bundle.files | {f"{n}.json": c for n, c in files.items()})
 
 

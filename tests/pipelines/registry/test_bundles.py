@@ -10,7 +10,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles, store
 from tests.aws import EmulatedAccount, make_environment
-from tests.signed import MODEL, example_bundle, example_files, with_empty_registry
+from tests.signing_environments import MODEL, example_bundle, example_files, with_empty_registry
 
 
 @pytest.fixture(scope="module")

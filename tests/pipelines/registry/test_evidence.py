@@ -8,7 +8,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles, evidence, runs, signing
 from tests.aws import EmulatedAccount
-from tests.signed import (
+from tests.signing_environments import (
     COMMIT,
     GATES,
     MODEL,

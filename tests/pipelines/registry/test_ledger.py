@@ -36,7 +36,7 @@ from tests.pipelines.registry.chains import (
     verified,
 )
 from tests.processes import SERVER, start
-from tests.signed import make_signing_environment, with_empty_registry
+from tests.signing_environments import make_signing_environment, with_empty_registry
 
 PROCESSES, ROUNDS = 8, 25
 

@@ -16,7 +16,7 @@ from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import signing
 from tests.aws import EmulatedAccount
-from tests.signed import make_key
+from tests.signing_environments import make_key
 
 ABOUT = digest_of_bytes(b"a bundle")
 KIND = "urn:test:kind:v1"

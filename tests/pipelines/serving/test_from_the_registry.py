@@ -14,7 +14,7 @@ from tests.aws import EmulatedAccount
 from tests.pipelines.serving.bundles import NAME, linear_bundle
 from tests.pipelines.serving.conftest import features
 from tests.pipelines.serving.running import Running, client, get
-from tests.signed import GATES, example_build, make_signing_environment, with_empty_registry
+from tests.signing_environments import GATES, example_build, make_signing_environment, with_empty_registry
 
 BUNDLE = linear_bundle()
 PREFIX = bundles.prefix_of(NAME, BUNDLE.digest)

@@ -35,7 +35,7 @@ from tests.pipelines.training.project import (
     store_rows,
     version_of,
 )
-from tests.signed import COMMIT, OTHER_COMMIT, make_signing_environment
+from tests.signing_environments import COMMIT, OTHER_COMMIT, make_signing_environment
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,4 +1,4 @@
-"""An HTTP server that answers as a test says."""
+"""HTTP server whose answers a test computes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = tuple[int, bytes] | tuple[int, bytes, int] | None
-"""Status, content, and how many more bytes are announced that never come; None: the connection ends unanswered."""
+"""Status, body, and how many bytes more the header announces; None closes the connection without an answer."""
 
 
 @contextmanager
-def serving(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
-    """An HTTP server on this machine; its URL.
+def http_server(answer: Callable[[str, str, bytes], Answer]) -> Iterator[str]:
+    """Run an HTTP server on 127.0.0.1 and yield its URL.
 
     Args:
-        answer: from method, path and body to the answer.
+        answer: computes the answer from method, path and body.
     """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = 1 << 16  # head and body in one packet
+        wbufsize = 1 << 16  # send head and body in one packet
 
         def handle_one(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))

@@ -1,4 +1,4 @@
-"""Environments that can sign, and small bundles to put into their registries."""
+"""Environments with signing keys, and example bundles for their registries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODEL = "price"
 
 
 def make_key() -> tuple[str, str]:
-    """A signing key in KMS: its ARN, and the PEM of its public key."""
+    """Create a signing key in KMS; return its ARN and its public key as PEM."""
     kms = boto3.client("kms")
     arn = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
     der = base64.encodebytes(kms.get_public_key(KeyId=arn)["PublicKey"]).decode()
@@ -32,7 +32,7 @@ def make_key() -> tuple[str, str]:
 def make_signing_environment(
     name: str = "dev", previous: EnvironmentDescriptor | None = None, *contracts: Contract
 ) -> EnvironmentDescriptor:
-    """An environment with a key of its own, that trusts the environments before it."""
+    """Create an environment with a signing key that trusts the previous environments."""
     arn, pem = make_key()
     trusted = {**(previous.trusted_keys if previous else {}), name: pem}
     changes = {"signing_key": arn, "trusted_keys": trusted, "promotes_from": previous.name if previous else None}
@@ -40,20 +40,20 @@ def make_signing_environment(
 
 
 def with_empty_registry(descriptor: EnvironmentDescriptor) -> EnvironmentDescriptor:
-    """The same environment with a registry bucket of its own: cheaper than another environment."""
+    """Return the environment with a new, empty registry bucket; faster than a new environment."""
     bucket = f"{descriptor.name}-registry-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     return descriptor.model_copy(update={"registry_bucket": bucket})
 
 
 def example_files(**changes: bytes) -> dict[str, bytes]:
-    """Content for every file of a bundle; `changes` by name with `.` as `_`."""
+    """Return content for every file of a bundle; `changes` uses `_` for `.` in names."""
     files = {name: f"content of {name}".encode() for name in FILES}
     return files | {key.replace("_", "."): content for key, content in changes.items()}
 
 
 def example_bundle(files: dict[str, bytes] | None = None, **changes: Any) -> Bundle:
-    """A manifest of `files`."""
+    """Return a manifest for `files`."""
     files = example_files() if files is None else files
     values: dict[str, Any] = {
         "model": MODEL,
@@ -72,14 +72,14 @@ def example_bundle(files: dict[str, bytes] | None = None, **changes: Any) -> Bun
 
 
 def example_build(environment: str = "dev", **changes: str) -> evidence.Build:
-    """A run that made a bundle."""
+    """Return the build that made a bundle."""
     values = {"environment": environment, "commit": COMMIT, "run": "run-1"}
     times = {"started": "2026-01-01T00:00:00Z", "finished": "2026-01-01T00:01:00Z"}
     return evidence.Build(**{**values, **times, **changes})
 
 
 def register(descriptor: EnvironmentDescriptor, files: dict[str, bytes] | None = None, **changes: Any) -> str:
-    """Push a signed example bundle; its digest."""
+    """Push a signed example bundle and return its digest."""
     files = example_files() if files is None else files
     manifest = example_bundle(files, **changes)
     bundles.push(descriptor, manifest, files)

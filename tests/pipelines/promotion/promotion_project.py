@@ -1,12 +1,11 @@
-"""Two environments, a git repository with its origin, real bundles, and an endpoint that serves what was applied.
+"""A project to promote in: a clone with an origin, two environments, ONNX bundles, and an endpoint.
 
-What is applied, and what is live, is in files, so that a process that is killed leaves behind what it had done.
+What is applied and what is live is kept in files, so that it survives a killed process.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,21 +21,22 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_file, dige
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attribution
 from pipelines.promotion.deploy import Deployment
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
-from pipelines.targets import Finding, Target
-from tests.answering import serving
+from pipelines.targets import Finding, Preview, Target
+from tests.clones import commit_all, git, make_repository
+from tests.http_responder import http_server
 from tests.pipelines.serving.bundles import linear_bundle
-from tests.sample_project import ROOT, copy_as_forked
-from tests.signed import example_build
+from tests.sample_project import ROOT
+from tests.signing_environments import example_build
 
 MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
@@ -45,33 +45,8 @@ EVALUATION = ACCEPTED["evaluation"]
 RELEASE = f"models/{MODEL}/releases/staging.yaml"
 
 
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def make_repository(folder: Path) -> Project:
-    """The tests' own declarations in a clone of a bare origin, on main."""
-    root = copy_as_forked(folder / "clone", "requirements/serving.txt")
-    git(folder, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
-    git(root, "init", "--quiet", "--initial-branch=main")
-    git(root, "remote", "add", "origin", str(folder / "origin.git"))
-    commit_all(root, "start")
-    return Project(root)
-
-
-def commit_all(root: Path, message: str) -> str:
-    """Commit everything on main and push it; the commit."""
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", message)
-    git(root, "push", "--quiet", "origin", "HEAD:refs/heads/main")
-    git(root, "fetch", "--quiet", "origin")
-    return git(root, "rev-parse", "HEAD")
-
-
 def accepted(_project: Any, _repository: Any, _descriptors: Any, change: Change) -> Facts:
-    """Facts that every gate lets pass, in the place of `gather`: for tests of what comes after the judgement."""
+    """Stand-in for `gather`: return facts that every gate accepts."""
     release = change.release
     about = {"release": release.model_dump(mode="json"), "changed_files": list(change.files), "live": release.replaces}
     return Facts.model_validate_json(json.dumps(ACCEPTED | about))
@@ -79,17 +54,18 @@ def accepted(_project: Any, _repository: Any, _descriptors: Any, change: Change)
 
 @dataclass
 class World:
-    """What the tests of promotions work in.
+    """The project and its environments.
 
     Attributes:
         project: the clone.
-        dev, staging: the environments.
-        state: the folder with what is applied and what is live.
-        url: of the endpoint of staging.
+        dev: the environment that trains.
+        staging: the environment that promotes from dev.
+        state: folder with the applied and the live bundle of staging.
+        url: URL of staging's endpoint.
         start: the first commit.
-        said: what the steps told.
-        registered: seed → digest of what was registered in dev already; a bundle stays what it is.
-        brought: the bundles that are in staging.
+        said: progress messages.
+        registered: seed → digest of the bundles registered in dev.
+        brought: bundles replicated to staging.
     """
 
     project: Project
@@ -107,8 +83,8 @@ class World:
         return self.project.root
 
     @property
-    def repository(self) -> Repository:
-        return Repository(self.root)
+    def repository(self) -> Git:
+        return Git(self.root)
 
     @property
     def descriptors(self) -> dict[str, EnvironmentDescriptor]:
@@ -119,13 +95,13 @@ class World:
         return Attribution(**values | changes)
 
     def register(self, seed: int, *, commit: str | None = None, golden: float | None = None, **changes: Any) -> str:
-        """Train and register a bundle in dev, as the training job does; its digest.
+        """Register a signed bundle in dev, as the training job does, and return its digest.
 
         Args:
-            seed: makes it another bundle.
-            commit: that it was made from; main's unless said.
-            golden: what it says that it predicts, if that is not what it does.
-            changes: of the manifest.
+            seed: each seed gives a different bundle.
+            commit: the commit it was built from; HEAD by default.
+            golden: a wrong golden prediction; the right one by default.
+            changes: fields of the manifest.
         """
         plain = commit is None and golden is None and not changes
         if plain and seed in self.registered:
@@ -139,7 +115,7 @@ class World:
         return manifest.digest
 
     def bring(self, digest: str) -> None:
-        """Let staging have a bundle."""
+        """Replicate a bundle to staging."""
         if digest not in self.brought:
             replicate(self.dev, self.staging, MODEL, digest)
             self.brought.add(digest)
@@ -167,7 +143,7 @@ class World:
         return Bundle(**values | changes), files
 
     def verify_in_dev(self, digest: str, *, at: datetime | None = None) -> None:
-        """Let dev have served a bundle well: a record in its ledger."""
+        """Record in dev's ledger that a bundle was verified."""
         ledger = Ledger(self.dev, MODEL)
         head = ledger.head()
         before = head.event.live if head else None
@@ -178,7 +154,7 @@ class World:
         ledger.append(lambda _: event.model_copy(update={"at": when}))
 
     def log_requests(self, digest: str, count: int = 25, **changes: Any) -> None:
-        """Let dev's endpoint have logged requests, now."""
+        """Write requests to dev's inference log, with the current time."""
         now = datetime.now(UTC)
         record = {"time": now.isoformat(), "bundle": digest, **changes}
         key = f"inference/{MODEL}/{now:%Y/%m/%d/%H}/pod-{digest[-8:]}.jsonl"
@@ -186,14 +162,14 @@ class World:
         boto3.client("s3").put_object(Bucket=self.dev.logs_bucket, Key=key, Body=body)
 
     def ready(self, seed: int, **changes: Any) -> str:
-        """A bundle that every gate lets into staging."""
+        """Register a bundle that every gate accepts for staging; return its digest."""
         digest = self.register(seed, **changes)
         self.verify_in_dev(digest)
         self.log_requests(digest)
         return digest
 
     def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> Change:
-        """Merge a release: one commit that changes one file."""
+        """Commit a release file to main."""
         git(self.root, "fetch", "--quiet", "origin")
         git(self.root, "checkout", "--quiet", "--detach", "origin/main")
         wanted = Release(model=MODEL, environment=environment, bundle=digest, replaces=replaces)
@@ -202,7 +178,7 @@ class World:
         commit_all(self.root, f"Release {MODEL} to {environment}")
         return Change(wanted, (path.relative_to(self.root).as_posix(),))
 
-    # --- the environment outside of the registry ---
+    # --- the environment ---
 
     def applied(self) -> str | None:
         return self._read("applied")
@@ -273,20 +249,20 @@ class World:
         with self.cluster(follow, take_back):
             return Deployment(target, "staging", self.descriptors, say or self.said.append).take_live(admitted)
 
-    # --- what became of it ---
+    # --- results ---
 
     def records(self, environment: str = "staging") -> list[Entry]:
-        """Every record, oldest first; the whole chain is verified."""
+        """Return the verified ledger, oldest entry first."""
         descriptor = self.descriptors[environment]
         ledger = Ledger(descriptor, MODEL)
         return verify_chain((ledger.envelope(n) for n in range(1, ledger.newest() + 1)), descriptor, MODEL)
 
     def story(self) -> list[tuple[str, str, str, str | None]]:
-        """Action, result, to and live of every record of staging."""
+        """Return action, result, target and live bundle of every entry of staging."""
         return [(e.event.action, e.event.result, e.event.to, e.event.live) for e in self.records()]
 
     def end_state(self) -> dict[str, Any]:
-        """Everything that must be the same however often the way there was interrupted."""
+        """Return the state that must not depend on interruptions."""
         git(self.root, "fetch", "--quiet", "origin")
         return {
             "story": self.story(),
@@ -299,7 +275,7 @@ class World:
         }
 
     def reset(self, *, keep_bundles: bool = False) -> None:
-        """Begin anew: nothing live or served, git at its first commit. Bundles stay in dev, and at will in staging."""
+        """Go back to the first commit, with no release live. Bundles stay in dev, and in staging if asked."""
         for kind in ("ledger/", "quarantine/", "reports/"):
             for descriptor in self.descriptors.values():
                 empty(descriptor.registry_bucket, kind)
@@ -338,6 +314,9 @@ class WorldTarget(Target):
         assert (operation, environment) == ("up", "staging")
         self._apply()
 
+    def preview(self, environment: str) -> Preview:
+        return Preview("", {"same": 1})
+
     def outputs(self, environment: str) -> dict[str, Any]:
         return {"descriptor": self._world.descriptors[environment].model_dump(mode="json")}
 
@@ -358,15 +337,15 @@ class WorldTarget(Target):
 
 
 def empty(bucket: str, prefix: str = "") -> None:
-    """Delete all objects under a prefix."""
+    """Delete all objects with a prefix."""
     s3 = boto3.client("s3")
     keys = [{"Key": entry["Key"]} for entry in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
     if keys:
         s3.delete_objects(Bucket=bucket, Delete={"Objects": keys})
 
 
-class Served:
-    """Answers as the pods of the live bundle would; the bundles are read from dev's registry, once each."""
+class LiveEndpoint:
+    """Answers as pods of the live bundle would; reads each bundle from dev's registry once."""
 
     def __init__(self, state: Path, registry: EnvironmentDescriptor) -> None:
         self.state = state
@@ -394,10 +373,10 @@ class Served:
 
 @contextmanager
 def running_world(folder: Path, dev: EnvironmentDescriptor, staging: EnvironmentDescriptor) -> Iterator[World]:
-    """A world in a folder."""
+    """Set up the project in a folder and serve its endpoint."""
     state = folder / "state"
     state.mkdir(parents=True)
-    with serving(Served(state, dev).answer) as url:
+    with http_server(LiveEndpoint(state, dev).answer) as url:
         project = make_repository(folder / "git")
         staging = staging.model_copy(update={"endpoints": {MODEL: url}})
         yield World(project, dev, staging, state, url, git(project.root, "rev-parse", "HEAD"))

@@ -1,4 +1,4 @@
-"""GitHub by way of `gh`: a stand-in on the PATH keeps what it was told in a file, and answers from it."""
+"""Pull requests, tested with a fake `gh` on the PATH that keeps its calls and its state in a file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.github.forge import Forge, Merge, PullRequest
-from pipelines.github.repository import Repository
-from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, git, make_repository
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh, text_file
+from pipelines.github.git import Git
+from pipelines.github.pull_requests import Merge, PullRequest, comment, find_merge
+from tests.clones import commit_all, git, make_repository
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
 
 OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
 MARKER = "<!-- mlops:gates m dev -->"
@@ -55,8 +58,8 @@ path.write_text(json.dumps(state))
 """
 
 
-class GitHub:
-    """What the stand-in was told, and what it answers."""
+class FakeGitHub:
+    """The calls and the state of the fake `gh`."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = folder / "github.json"
@@ -78,8 +81,8 @@ class GitHub:
 
 
 @pytest.fixture
-def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    return GitHub(tmp_path, monkeypatch)
+def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGitHub:
+    return FakeGitHub(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -94,15 +97,13 @@ def write_release(project: Project, bundle: str, replaces: str | None = None) ->
 
 
 def propose(project: Project, path: Path) -> Any:
-    return Forge.of(project.root).propose("release/staging/m", [path], "Release m to staging", "Why.\n")
+    return pull_requests.propose(Gh.find(project.root), "release/staging/m", [path], "Release m to staging", "Why.\n")
 
 
 # --- proposing --------------------------------------------------------------------------------------------------------
 
 
-def test_a_proposal_is_one_commit_of_the_named_file_on_main_and_a_pull_request(
-    project: Project, github: GitHub
-) -> None:
+def test_a_proposal_is_one_commit_on_main_and_a_pull_request(project: Project, github: FakeGitHub) -> None:
     main = git(project.root, "rev-parse", "origin/main")
     (project.root / "README.md").write_text("work in progress")
     pull = propose(project, write_release(project, GOOD))
@@ -113,17 +114,17 @@ def test_a_proposal_is_one_commit_of_the_named_file_on_main_and_a_pull_request(
     (body,) = {name for call in github["calls"] for name in call if name.endswith(".md")}
     created = ["pr", "create", "--title", "Release m to staging", "--body-file", body, *branch, "--base", "main"]
     assert github["calls"] == [listed, created, listed]
-    assert not Path(body).exists(), "the file with the text is gone"
+    assert not Path(body).exists(), "the temporary file is deleted"
     assert github["pulls"][0]["body"] == "Why.\n"
-    repository = Repository(project.root)
-    head = repository.commit("origin/release/staging/m")
+    repository = Git(project.root)
+    head = repository.resolve("origin/release/staging/m")
     assert repository.parents(head) == [main]
     assert repository.changed_files(main, head) == (RELEASE,)
-    assert git(project.root, "status", "--porcelain") == "?? README.md", "the change is in the pull request"
+    assert git(project.root, "status", "--porcelain") == "?? README.md", "the change is only in the pull request"
     assert git(project.root, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
-def test_proposing_the_same_again_pushes_nothing_and_opens_nothing(project: Project, github: GitHub) -> None:
+def test_an_unchanged_proposal_is_not_pushed_again(project: Project, github: FakeGitHub) -> None:
     first = propose(project, write_release(project, GOOD))
     head = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
     hook = project.root.parent / "origin.git" / "hooks" / "pre-receive"
@@ -134,46 +135,48 @@ def test_proposing_the_same_again_pushes_nothing_and_opens_nothing(project: Proj
     assert len(github["pulls"]) == 1
 
 
-def test_another_proposal_renews_the_pull_request_that_is_open(project: Project, github: GitHub) -> None:
+def test_another_proposal_updates_the_open_pull_request(project: Project, github: FakeGitHub) -> None:
     first = propose(project, write_release(project, BAD))
     assert propose(project, write_release(project, GOOD)).number == first.number
     git(project.root, "fetch", "--quiet", "origin")
-    released = Repository(project.root).file_at("origin/release/staging/m", RELEASE)
+    released = Git(project.root).read_file("origin/release/staging/m", RELEASE)
     assert GOOD.encode() in released
     assert git(project.root, "rev-list", "--count", "origin/main..origin/release/staging/m") == "1"
 
 
-def test_a_proposal_is_made_anew_when_main_went_on(project: Project, github: GitHub) -> None:
+def test_a_proposal_is_rebased_when_main_moved(project: Project, github: FakeGitHub) -> None:
     propose(project, write_release(project, GOOD))
     (project.root / "docs").write_text("x")
-    main = commit_all(project.root, "main goes on")
+    main = commit_all(project.root, "a later commit")
     propose(project, write_release(project, GOOD))
-    repository = Repository(project.root)
+    repository = Git(project.root)
     git(project.root, "fetch", "--quiet", "origin")
-    assert repository.parents(repository.commit("origin/release/staging/m")) == [main]
+    assert repository.parents(repository.resolve("origin/release/staging/m")) == [main]
 
 
-def test_a_proposal_interrupted_before_its_pull_request_is_finished_by_the_next(
-    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch
+def test_a_proposal_interrupted_after_its_push_can_be_repeated(
+    project: Project, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_release(project, GOOD)
     with monkeypatch.context() as broken:
-        broken.setattr(Forge, "open_pull_request", lambda *_: (_ for _ in ()).throw(MlopsError("GitHub is down")))
+        broken.setattr(pull_requests, "find_open", lambda *_: (_ for _ in ()).throw(MlopsError("GitHub is down")))
         with pytest.raises(MlopsError, match="GitHub is down"):
             propose(project, path)
     assert propose(project, write_release(project, GOOD)).number == 1
 
 
-def test_a_pull_request_that_is_not_there_after_it_was_opened_is_an_error(
-    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch
+def test_a_created_pull_request_that_is_not_listed_is_an_error(
+    project: Project, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Forge, "open_pull_request", lambda *_: None)
+    monkeypatch.setattr(pull_requests, "find_open", lambda *_: None)
     with pytest.raises(MlopsError) as caught:
         propose(project, write_release(project, GOOD))
-    assert caught.value.what == ("no pull request of release/staging/m is open, though it was just created")
+    assert caught.value.what == (
+        "the pull request of release/staging/m was created, but GitHub does not list it as open"
+    )
 
 
-def test_where_there_is_no_main_nothing_is_proposed(project: Project, github: GitHub) -> None:
+def test_an_origin_without_main_is_an_error(project: Project, github: FakeGitHub) -> None:
     path = write_release(project, GOOD)
     git(project.root.parent / "origin.git", "update-ref", "-d", "refs/heads/main")
     with pytest.raises(MlopsError) as caught:
@@ -182,16 +185,14 @@ def test_where_there_is_no_main_nothing_is_proposed(project: Project, github: Gi
     assert github["calls"] == []
 
 
-def test_another_change_on_the_same_main_is_pushed_though_its_commit_stands_on_the_same(
-    project: Project, github: GitHub
-) -> None:
+def test_another_change_on_the_same_main_is_pushed(project: Project, github: FakeGitHub) -> None:
     propose(project, write_release(project, BAD))
     before = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
     propose(project, write_release(project, GOOD))
     assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") != before
 
 
-def test_a_proposal_works_in_a_detached_checkout_as_workflows_have_it(project: Project, github: GitHub) -> None:
+def test_a_proposal_works_in_a_detached_checkout_as_in_workflows(project: Project, github: FakeGitHub) -> None:
     git(project.root, "checkout", "--quiet", "--detach")
     assert propose(project, write_release(project, GOOD)).number == 1
 
@@ -203,11 +204,11 @@ def human(number: int, body: str) -> dict[str, Any]:
     return {"id": number, "user": {"login": "mallory", "type": "User"}, "body": body}
 
 
-def test_a_comment_is_written_once_and_edited_in_place(project: Project, github: GitHub) -> None:
+def test_a_comment_is_written_once_and_then_edited(project: Project, github: FakeGitHub) -> None:
     github.set(comments=[human(n, "looks good") for n in range(1, 4)])
-    forge = Forge.of(project.root)
+    gh = Gh.find(project.root)
     for text in ("first", "second", "third"):
-        forge.comment(7, MARKER, f"{MARKER}\n{text}\n")
+        comment(gh, 7, MARKER, f"{MARKER}\n{text}\n")
     bodies = [comment["body"] for comment in github["comments"]]
     assert bodies == ["looks good"] * 3 + [f"{MARKER}\nthird\n"]
     listed = ["api", "repos/o/r/issues/7/comments?per_page=100", "--paginate"]
@@ -216,34 +217,34 @@ def test_a_comment_is_written_once_and_edited_in_place(project: Project, github:
     assert edited[:-1] == ["api", "repos/o/r/issues/comments/4", "--method", "PATCH", "--input"]
     assert github["calls"][::2] == [listed] * 3
     assert not any(Path(call[-1]).exists() for call in (written, edited))
-    forge.comment(7, "<!-- mlops:gates m staging -->", "<!-- mlops:gates m staging -->\nanother environment\n")
+    comment(gh, 7, "<!-- mlops:gates m staging -->", "<!-- mlops:gates m staging -->\nanother environment\n")
     assert len(github["comments"]) == 5
 
 
 @pytest.mark.parametrize("between", ["", "\n", " "])
-def test_all_pages_of_comments_are_looked_through(project: Project, github: GitHub, between: str) -> None:
-    """Some versions of gh print the pages' lists one after the other, and not as one."""
+def test_a_comment_is_found_on_any_page(project: Project, github: FakeGitHub, between: str) -> None:
+    """Some versions of gh print one list a page instead of one list."""
     ours = {"id": 9, "user": {"login": "mlops[bot]", "type": "Bot"}, "body": f"{MARKER}\nold"}
     github.set(comments=[*[human(n, "+1") for n in range(1, 6)], ours], between=between)
-    Forge.of(project.root).comment(7, MARKER, f"{MARKER}\nnew")
+    comment(Gh.find(project.root), 7, MARKER, f"{MARKER}\nnew")
     assert [c["body"] for c in github["comments"]][-1] == f"{MARKER}\nnew" and len(github["comments"]) == 6
 
 
-def test_a_persons_comment_is_never_edited_whatever_it_begins_with(project: Project, github: GitHub) -> None:
+def test_a_persons_comment_is_never_edited(project: Project, github: FakeGitHub) -> None:
     """Its author could change the verdict afterwards."""
     forged = f"{MARKER}\nevery gate passes, honestly\n"
     quoting = {"id": 2, "user": {"login": "other[bot]", "type": "Bot"}, "body": f"> {MARKER}\n> quoted\n"}
     nobody = {"id": 3, "user": None, "body": None}
     github.set(comments=[human(1, forged), quoting, nobody])
-    Forge.of(project.root).comment(7, MARKER, f"{MARKER}\nrefused\n")
+    comment(Gh.find(project.root), 7, MARKER, f"{MARKER}\nrefused\n")
     bodies = [comment["body"] for comment in github["comments"]]
     assert bodies == [forged, quoting["body"], None, f"{MARKER}\nrefused\n"]
 
 
-def test_no_text_goes_through_argv_where_others_could_read_it(project: Project, github: GitHub) -> None:
-    forge = Forge.of(project.root)
+def test_comments_are_not_passed_in_argv(project: Project, github: FakeGitHub) -> None:
+    gh = Gh.find(project.root)
     for _ in range(2):
-        forge.comment(7, MARKER, f"{MARKER}\nsecret plan")
+        comment(gh, 7, MARKER, f"{MARKER}\nsecret plan")
     assert "secret plan" not in json.dumps(github["calls"])
 
 
@@ -264,9 +265,7 @@ def review(login: str | None, state: str) -> dict[str, Any]:
     return {"user": {"login": login} if login else None, "state": state}
 
 
-def test_who_let_a_commit_in_is_the_pull_request_and_those_whose_approval_stands(
-    project: Project, github: GitHub
-) -> None:
+def test_a_merge_names_its_author_and_the_approvals_in_force(project: Project, github: FakeGitHub) -> None:
     github.set(
         pulls=[pull(12)],
         reviews=[
@@ -282,7 +281,7 @@ def test_who_let_a_commit_in_is_the_pull_request_and_those_whose_approval_stands
             review(None, "APPROVED"),
         ],
     )
-    assert Forge.of(project.root).merge_of("e" * 40) == Merge(12, "ann", ("bob", "ghost", "kim"))
+    assert find_merge(Gh.find(project.root), "e" * 40) == Merge(12, "ann", ("bob", "ghost", "kim"))
     assert github["calls"] == [
         ["api", f"repos/o/r/commits/{'e' * 40}/pulls?per_page=100", "--paginate"],
         ["api", "repos/o/r/pulls/12/reviews?per_page=100", "--paginate"],
@@ -301,19 +300,17 @@ def test_who_let_a_commit_in_is_the_pull_request_and_those_whose_approval_stands
         ({"user": {}}, Merge(1, "ghost", ())),
     ],
 )
-def test_what_github_leaves_out_is_not_taken_for_more_than_it_says(
-    project: Project, github: GitHub, changes: dict[str, Any], found: Merge | None
+def test_missing_fields_of_a_pull_request_are_not_guessed(
+    project: Project, github: FakeGitHub, changes: dict[str, Any], found: Merge | None
 ) -> None:
     github.set(pulls=[pull(1, **changes)])
-    assert Forge.of(project.root).merge_of("e" * 40) == found
+    assert find_merge(Gh.find(project.root), "e" * 40) == found
     without = {name: value for name, value in pull(1, **changes).items() if value not in (None, {})}
     github.set(pulls=[without])
-    assert Forge.of(project.root).merge_of("e" * 40) == found
+    assert find_merge(Gh.find(project.root), "e" * 40) == found
 
 
-def test_of_several_pull_requests_the_one_that_was_merged_to_main_as_this_commit_counts(
-    project: Project, github: GitHub
-) -> None:
+def test_of_several_pull_requests_the_one_merged_as_this_commit_counts(project: Project, github: FakeGitHub) -> None:
     github.set(
         pulls=[
             pull(1, merged_at=None),
@@ -322,19 +319,19 @@ def test_of_several_pull_requests_the_one_that_was_merged_to_main_as_this_commit
             pull(4, merge_commit_sha="e" * 40, user=None),
         ]
     )
-    forge = Forge.of(project.root)
-    assert forge.merge_of("e" * 40) == Merge(4, "ghost", ())
-    assert forge.merge_of("d" * 40) == Merge(3, "ann", ())
+    gh = Gh.find(project.root)
+    assert find_merge(gh, "e" * 40) == Merge(4, "ghost", ())
+    assert find_merge(gh, "d" * 40) == Merge(3, "ann", ())
     github.set(pulls=[pull(1, merged_at=None), pull(2, base={"ref": "feature"})])
-    assert forge.merge_of("e" * 40) is None
+    assert find_merge(gh, "e" * 40) is None
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_gh_says_when_it_fails_is_told(project: Project, github: GitHub) -> None:
+def test_an_error_names_the_gh_command(project: Project, github: FakeGitHub) -> None:
     with pytest.raises(MlopsError, match="gh release create x: gh: unknown command"):
-        Forge.of(project.root).gh("release", "create", "x")
+        Gh.find(project.root).run("release", "create", "x")
 
 
 @pytest.mark.parametrize(
@@ -345,33 +342,36 @@ def test_what_gh_says_when_it_fails_is_told(project: Project, github: GitHub) ->
         ("exit 1", "gh api x y: "),
     ],
 )
-def test_why_gh_failed_is_told_in_its_words(tmp_path: Path, github: GitHub, script: str, says: str) -> None:
+def test_an_error_quotes_gh(tmp_path: Path, github: FakeGitHub, script: str, says: str) -> None:
     (tmp_path / "bin" / "gh").write_text(f"#!/bin/sh\n{script}\n")
     with pytest.raises(MlopsError) as caught:
-        Forge(tmp_path, "o/r").gh("api", "x", "y", "a secret")
+        Gh(tmp_path, "o/r").run("api", "x", "y", "a secret")
     assert caught.value.what == says
 
 
-def test_gh_works_where_the_clone_is(tmp_path: Path, github: GitHub) -> None:
+def test_gh_runs_in_the_clone(tmp_path: Path, github: FakeGitHub) -> None:
     (tmp_path / "bin" / "gh").write_text("#!/bin/sh\npwd\n")
-    assert Forge(tmp_path / "bin", "o/r").gh() == f"{tmp_path / 'bin'}\n"
+    assert Gh(tmp_path / "bin", "o/r").run() == f"{tmp_path / 'bin'}\n"
 
 
-def test_without_gh_or_a_repository_it_says_what_to_do(
-    project: Project, github: GitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_missing_gh_or_repository_is_an_error_with_a_fix(
+    project: Project, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     only_git = tmp_path / "only-git"
     only_git.mkdir()
     (only_git / "git").symlink_to(str(shutil.which("git")))
     monkeypatch.setenv("PATH", str(only_git))
     with pytest.raises(MlopsError) as caught:
-        Forge.of(project.root).dispatch("train.yml", {"model": "m"})
-    assert (caught.value.what, caught.value.fix) == ("the GitHub CLI `gh` is not on the PATH", "install it")
+        Gh.find(project.root).dispatch("train.yml", {"model": "m"})
+    assert (caught.value.what, caught.value.fix) == ("the GitHub CLI `gh` is not on the PATH", "install gh")
     monkeypatch.delenv("GITHUB_REPOSITORY")
     with pytest.raises(MlopsError) as caught:
-        Forge.of(project.root)
-    assert caught.value.what == "it is not known which GitHub repository this belongs to"
-    assert caught.value.fix == "set GITHUB_REPOSITORY=owner/name, or let origin be on GitHub"
+        Gh.find(project.root)
+    assert caught.value.what == (
+        f"cannot find the GitHub repository of {project.root}: GITHUB_REPOSITORY is not set, and origin is not on "
+        "github.com"
+    )
+    assert caught.value.fix == "set GITHUB_REPOSITORY=owner/name, or point origin to the repository"
 
 
 @pytest.mark.parametrize(
@@ -388,31 +388,31 @@ def test_without_gh_or_a_repository_it_says_what_to_do(
         ("https://github.com/o", None),
     ],
 )
-def test_outside_of_a_workflow_the_origin_says_which_repository_it_is(
+def test_outside_workflows_the_origin_names_the_repository(
     project: Project, monkeypatch: pytest.MonkeyPatch, url: str, named: str | None
 ) -> None:
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     git(project.root, "remote", "set-url", "origin", url)
     if named is None:
-        with pytest.raises(MlopsError, match="not known which"):
-            Forge.of(project.root)
+        with pytest.raises(MlopsError, match="cannot find the GitHub repository"):
+            Gh.find(project.root)
     else:
-        assert Forge.of(project.root).repository == named
+        assert Gh.find(project.root).repository == named
 
 
-def test_a_clone_of_nothing_belongs_to_no_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clone_without_an_origin_has_no_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     git(project.root, "remote", "remove", "origin")
-    with pytest.raises(MlopsError, match="not known which"):
-        Forge.of(project.root)
+    with pytest.raises(MlopsError, match="cannot find the GitHub repository"):
+        Gh.find(project.root)
 
 
-def test_a_text_is_in_a_file_while_it_is_needed_in_the_encoding_that_github_reads(tmp_path: Path) -> None:
-    with Forge(tmp_path, "o/r")._text("é ✅\n") as name:
+def test_a_text_file_is_utf_8_and_may_be_deleted_early() -> None:
+    with text_file("é ✅\n") as name:
         assert Path(name).read_bytes() == "é ✅\n".encode()
-        Path(name).unlink()  # whoever cleans up before is welcome
+        Path(name).unlink()
 
 
-def test_a_run_of_a_workflow_is_asked_for_on_main(project: Project, github: GitHub) -> None:
-    Forge.of(project.root).dispatch("train.yml", {"model": "m", "why": "drift"})
+def test_dispatch_starts_a_workflow_on_main(project: Project, github: FakeGitHub) -> None:
+    Gh.find(project.root).dispatch("train.yml", {"model": "m", "why": "drift"})
     assert github["calls"] == [["workflow", "run", "train.yml", "--ref", "main", "-f", "model=m", "-f", "why=drift"]]

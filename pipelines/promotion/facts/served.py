@@ -1,4 +1,4 @@
-"""What a bundle has answered in an environment, counted from its inference log."""
+"""Count what a bundle answered in an environment, from its inference log."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 
 LARGEST_OBJECT = 64 << 20
+"""Bytes of one object of the log."""
+
 MOST_OBJECTS = 100_000
 
 LONGEST = timedelta(days=7)
-"""What lies further back is not counted: it says little of today, and reading it takes long."""
+"""Older requests are not counted: they say little about today, and reading them takes long."""
 
 FIRST_SERVER_ERROR = 500
-"""Statuses from here on are errors of the server."""
+"""The lowest HTTP status that is a server error."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a bundle has answered.
+    """Requests that a bundle answered.
 
     Attributes:
         requests: how many.
-        errors: of those, answered with a server error.
+        errors: how many of them ended in a server error.
     """
 
     requests: int
@@ -37,9 +39,9 @@ class Served:
 def count_requests(
     descriptor: EnvironmentDescriptor, model: str, digest: str, since: datetime, *, now: datetime | None = None
 ) -> Served:
-    """Count what a bundle has answered since a time, at most `LONGEST` ago, from the inference log of its model.
+    """Count the requests that a bundle answered since a time, at most `LONGEST` ago.
 
-    A line that is none of the log's counts as no request.
+    Lines that are not valid log records are skipped.
 
     Raises:
         MlopsError: the log cannot be read.
@@ -57,7 +59,7 @@ def count_requests(
 
 
 def _objects(descriptor: EnvironmentDescriptor, model: str, begin: datetime, until: datetime) -> Iterator[str]:
-    """The keys of the log's objects for the hours between two times; they lie in folders by day and hour."""
+    """Yield the keys of the log's objects between two times; keys are partitioned by day and hour."""
     day, first = begin.astimezone(UTC).date(), f"{begin.astimezone(UTC):%Y/%m/%d/%H}"
     while day <= until.astimezone(UTC).date():
         above = f"inference/{model}/"
@@ -68,7 +70,7 @@ def _objects(descriptor: EnvironmentDescriptor, model: str, begin: datetime, unt
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """A line of the log with its time; None when it is not one."""
+    """Parse a log record; return None if it is not one."""
     try:
         record = json.loads(line)
         record["time"] = datetime.fromisoformat(record["time"])
