@@ -63,7 +63,7 @@ def models(base: str, model: str) -> None:
 
 def _number_or_none(context: click.Context, option: click.Parameter, value: str) -> int | None:
     """Parse a number; an empty text is None, because a workflow passes one outside a pull request."""
-    return int(click.INT.convert(value, option, context)) if value else None
+    return int(click.INT(value, option, context)) if value else None
 
 
 @ci.command()
