@@ -1,26 +1,30 @@
-"""The local target: an emulated AWS account and a small cluster on this machine, reached by the standard variables."""
+"""Start, find and stop the laptop: an AWS account and a Kubernetes cluster on 127.0.0.1."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import yaml
+from filelock import FileLock
 
-from laptop.supervisor import DESCRIPTION, hold
+from laptop.cluster import FORK_SERVER
+from laptop.supervisor import DESCRIPTION, is_running
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -28,7 +32,13 @@ if TYPE_CHECKING:
     from laptop.engine.provider import Provider
 
 REGION = "eu-west-1"
-"""Of an account for a folder that declares no environment."""
+"""Region of the account for a folder that declares no environment."""
+
+IDENTITY = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
+)
+"""Variables that identify the caller to AWS."""
 
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
@@ -41,32 +51,25 @@ _OF_ONE_INCARNATION = (
 )
 _STOP_WITHIN = 20.0  # seconds
 _ENDING_WITHIN = 10.0  # seconds that a supervisor which has begun to end may take
-# The processes that this one started, so that their ends are taken note of and their pipes stay open.
+# Supervisors that this process started: they are its children to reap, and their pipes must stay open.
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
-IDENTITY = (
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
-)
-"""The variables that say who one is to AWS."""
-
-
 @dataclass(frozen=True)
-class LocalTarget:
-    """A running local target.
+class Laptop:
+    """A running laptop.
 
     Attributes:
-        home: its files.
-        root: the repository that it was started for.
+        home: folder of its files.
+        root: repository that it was started for.
         aws_endpoint: base URL of every AWS service.
         kubernetes_endpoint: base URL of the Kubernetes API.
-        incarnation: changes whenever it starts anew, for it keeps nothing.
-        time_scale: rollout pauses last this share of what they declare.
-        region: of the account.
-        pids: process → id.
-        was_running: `start` found it there and did nothing.
-        forgotten: the stacks of an earlier incarnation whose state `start` removed.
+        incarnation: changes with every start, because it keeps nothing.
+        time_scale: share of a declared rollout pause that is waited.
+        region: region of the account.
+        pids: name of a process → its id.
+        was_running: True if `start` found it running.
+        forgotten: stacks of an earlier incarnation whose state `start` removed.
     """
 
     home: Path
@@ -81,7 +84,7 @@ class LocalTarget:
     forgotten: tuple[str, ...] = ()
 
     def environ(self) -> dict[str, str]:
-        """The standard variables by which AWS SDKs, boto3 and Kubernetes clients reach it as its operator."""
+        """Return the standard variables by which AWS SDKs and Kubernetes clients reach it as its operator."""
         return {
             "AWS_ENDPOINT_URL": self.aws_endpoint,
             "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws" / "credentials"),
@@ -93,16 +96,16 @@ class LocalTarget:
         }
 
     def environ_of_caller(self) -> dict[str, str]:
-        """The same, but in a job of a workflow: that is who it signed in as, and nobody if it did not."""
+        """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any."""
         if os.environ.get("GITHUB_ACTIONS") != "true":
             return self.environ()
         kept = {name: value for name, value in self.environ().items() if name not in IDENTITY}
         return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
 
     def providers(self) -> dict[str, Provider]:
-        """The providers by which the engine applies a stack here, by package."""
-        from laptop.aws.provider import AwsProvider
-        from laptop.kubernetes.provider import KubernetesProvider
+        """Return the providers by which the engine applies a stack, by package."""
+        from laptop.aws.aws_provider import AwsProvider
+        from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 
         return {
             "aws": AwsProvider(self.environ_of_caller(), self.home / "aws"),
@@ -112,18 +115,18 @@ class LocalTarget:
 
 @dataclass(frozen=True)
 class Status:
-    """What `mlops laptop status` says; `str()` is for people.
+    """Status that `mlops laptop status` prints.
 
     Attributes:
-        target: the running target, or None.
-        healthy: both of its processes answer.
-        stacks: the stacks that have state.
-        pods: phase → how many pods.
+        laptop: running laptop, or None.
+        healthy: True if both of its processes answer.
+        stacks: stacks that have state.
+        pods: phase → number of pods.
         rollouts: `namespace/name` → phase.
-        not_acted_upon: what the cluster keeps and does not act upon.
+        not_acted_upon: features of Kubernetes that have no effect in the cluster.
     """
 
-    target: LocalTarget | None
+    laptop: Laptop | None
     healthy: bool = False
     stacks: tuple[str, ...] = ()
     pods: Mapping[str, int] = field(default_factory=dict)
@@ -131,23 +134,23 @@ class Status:
     not_acted_upon: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.target is None:
-            return "The local target is not running."
-        target = self.target
-        pids = ", ".join(f"{name} {pid}" for name, pid in target.pids.items())
+        if self.laptop is None:
+            return "The laptop is not running."
+        laptop = self.laptop
+        pids = ", ".join(f"{name} {pid}" for name, pid in laptop.pids.items())
         lines = [
-            f"The local target is {'running' if self.healthy else 'NOT ANSWERING'} ({pids}).",
-            f"AWS        {target.aws_endpoint} ({target.region})",
-            f"Kubernetes {target.kubernetes_endpoint}",
-            f"Home       {target.home}",
-            f"Root       {target.root}",
-            f"Time scale {target.time_scale:g} (pauses last this share of what they declare)",
+            f"The laptop is {'running' if self.healthy else 'NOT ANSWERING'} ({pids}).",
+            f"AWS        {laptop.aws_endpoint} ({laptop.region})",
+            f"Kubernetes {laptop.kubernetes_endpoint}",
+            f"Home       {laptop.home}",
+            f"Root       {laptop.root}",
+            f"Time scale {laptop.time_scale:g} (share of a declared pause that is waited)",
             f"Stacks     {', '.join(self.stacks) or 'none'}",
             f"Pods       {', '.join(f'{count} {phase}' for phase, count in sorted(self.pods.items())) or 'none'}",
         ]
         lines += [f"Rollout    {name}: {phase}" for name, phase in sorted(self.rollouts.items())]
         if self.not_acted_upon:
-            lines.append(f"Kept, not acted upon: {', '.join(self.not_acted_upon)}")
+            lines.append(f"No effect  {', '.join(self.not_acted_upon)}")
         return "\n".join(lines)
 
 
@@ -160,33 +163,39 @@ def start(
     region: str | None = None,
     aws_port: int = 0,
     kubernetes_port: int = 0,
-) -> LocalTarget:
-    """Starts the local target and waits until it answers; one that runs already is returned as it is.
+    fork_server: bool = True,
+) -> Laptop:
+    """Start the laptop and wait until it answers. If it runs already, return it.
 
     Args:
-        home: the folder for its files; secrets in it are readable by the owner only.
-        root: the repository that it was started for.
-        time_scale: rollout pauses last this share of what they declare; 0 < time_scale <= 1.
-        attached: it ends with this process. Otherwise it survives, until `stop`.
-        region: of the account; None: where the first environment of `root` is, or `REGION` where it declares none.
-        aws_port, kubernetes_port: where to listen on 127.0.0.1; 0 takes a free port.
+        home: folder for its files; secrets in it are readable by the owner only.
+        root: repository to start it for.
+        time_scale: share of a declared rollout pause that is waited; 0 < time_scale <= 1.
+        attached: end it with this process. Otherwise it runs until `stop`.
+        region: region of the account. None: that of the first environment of `root`, or `REGION` if there is none.
+        aws_port, kubernetes_port: ports on 127.0.0.1; 0 takes a free one.
+        fork_server: fork pods from a process that has imported the large libraries, instead of starting a new Python
+            for each. The variable `FORK_SERVER` turns it off too.
 
     Raises:
-        MlopsError: a port is in use, it did not come up, or it runs already with another root or time scale; or what
-            `root` declares of its environments is wrong.
-        ValueError: `time_scale` is out of its range.
+        MlopsError: a port is in use, it did not start, it runs already with another root or time scale, or an
+            environment of `root` is not valid.
+        ValueError: `time_scale` is out of range.
     """
     if not 0 < time_scale <= 1:
-        raise ValueError(f"time_scale must be above 0 and at most 1, not {time_scale}")
+        raise ValueError(f"time_scale: expected more than 0 and at most 1, found {time_scale}")
     home, root = home.resolve(), root.resolve()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(home):
+    with _command_lock(home):
         running = _running(home)
         if running is not None:
-            return _same(running, root, time_scale)
+            return _unless_different(running, root, time_scale)
         forgotten = _forget(home)
         region = region or _region_of(root)
         arguments = [home, root, time_scale, region, aws_port, kubernetes_port, "attached" if attached else "detached"]
+        environment = {**os.environ, "PYTHONPATH": _import_path()}
+        if not fork_server:
+            environment[FORK_SERVER] = "0"
         with (home / "supervisor.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "laptop.supervisor", *map(str, arguments)],
@@ -194,7 +203,7 @@ def start(
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": _import_path()},
+                env=environment,
             )
         _started[home] = process
         assert process.stdout is not None
@@ -204,24 +213,28 @@ def start(
             process.wait()
             _close(_started.pop(home))
             raise MlopsError(
-                answer.get("error") or "the local target did not start",
+                answer.get("error") or "the laptop did not start",
                 fix=answer.get("fix") or f"read {home / 'supervisor.log'}.",
             )
         return _described(home, forgotten=forgotten)
 
 
-def find(home: Path) -> LocalTarget:
-    """The running local target; raises MlopsError when there is none."""
+def find(home: Path) -> Laptop:
+    """Return the running laptop.
+
+    Raises:
+        MlopsError: it is not running.
+    """
     running = _running(home.resolve())
     if running is None:
-        raise MlopsError(f"no local target is running (looked in {home})", fix="start it: `mlops laptop start`.")
+        raise MlopsError(f"the laptop is not running (looked in {home})", fix="start it: `mlops laptop start`.")
     return running
 
 
 def stop(home: Path) -> tuple[str, ...]:
-    """Ends the local target with everything that runs in it, and waits for it. Doing it twice is no error.
+    """Stop the laptop with everything that runs in it, and wait for its end. Idempotent.
 
-    The account keeps nothing, so the state of the stacks that stood in it is removed.
+    The account keeps nothing, so the state of its stacks is removed.
 
     Returns:
         The names of those stacks.
@@ -232,112 +245,100 @@ def stop(home: Path) -> tuple[str, ...]:
     home = home.resolve()
     if not home.exists():
         return ()
-    with _alone(home):
+    with _command_lock(home):
         for number in (signal.SIGTERM, signal.SIGKILL):
             if _signal_and_wait(home, number):
                 break
         else:
             raise MlopsError(
-                f"the local target of {home} does not end", fix=f"end the processes in {home / DESCRIPTION}."
+                f"the laptop of {home} does not stop", fix=f"end the processes that {home / DESCRIPTION} names."
             )
         return _forget(home)
 
 
 def status(home: Path) -> Status:
-    """Whether the local target runs, where, and what runs in it."""
+    """Return whether the laptop runs, where, and what runs in it."""
     home = home.resolve()
     running = _running(home)
     if running is None:
         return Status(None)
-    about = _ask_cluster(home)
-    healthy = about is not None and _account_answers(running)
-    about = about or {}
+    facts = _cluster_facts(home)
+    healthy = facts is not None and _account_answers(running)
+    facts = facts or {}
     return Status(
-        target=running,
+        laptop=running,
         healthy=healthy,
         stacks=tuple(path.stem for path in _states(home)),
-        pods=about.get("pods", {}),
-        rollouts=about.get("rollouts", {}),
-        not_acted_upon=tuple(about.get("notActedUpon", ())),
+        pods=facts.get("pods", {}),
+        rollouts=facts.get("rollouts", {}),
+        not_acted_upon=tuple(facts.get("notActedUpon", ())),
     )
 
 
-def _running(home: Path) -> LocalTarget | None:
-    """The target whose supervisor holds the lock and has said that both are up; else None."""
+def _running(home: Path) -> Laptop | None:
+    """Return the laptop whose supervisor runs and has reported it ready, or None."""
     deadline = time.monotonic() + _ENDING_WITHIN
-    while home.exists() and not _is_free(home):
+    while home.exists() and is_running(home):
         with contextlib.suppress(OSError, ValueError, KeyError):
             return _described(home, was_running=True)
         if time.monotonic() > deadline:  # neither up nor gone
             return None
-        time.sleep(0.05)  # it is coming up, or going down
+        time.sleep(0.05)  # it is starting or stopping
     return None
 
 
-def _described(home: Path, *, was_running: bool = False, forgotten: tuple[str, ...] = ()) -> LocalTarget:
-    said: dict[str, Any] = json.loads((home / DESCRIPTION).read_text())
-    return LocalTarget(
+def _described(home: Path, *, was_running: bool = False, forgotten: tuple[str, ...] = ()) -> Laptop:
+    facts: dict[str, Any] = json.loads((home / DESCRIPTION).read_text())
+    return Laptop(
         home=home,
-        root=Path(said["root"]),
-        aws_endpoint=said["awsEndpoint"],
-        kubernetes_endpoint=said["kubernetesEndpoint"],
-        incarnation=said["incarnation"],
-        time_scale=said["timeScale"],
-        region=said["region"],
-        pids=said["pids"],
+        root=Path(facts["root"]),
+        aws_endpoint=facts["awsEndpoint"],
+        kubernetes_endpoint=facts["kubernetesEndpoint"],
+        incarnation=facts["incarnation"],
+        time_scale=facts["timeScale"],
+        region=facts["region"],
+        pids=facts["pids"],
         was_running=was_running,
         forgotten=forgotten,
     )
 
 
 def _region_of(root: Path) -> str:
-    """One account has one region here: where environments are in several, the first one's."""
+    """Return the region of the first environment: the account has one region."""
     project = Project(root)
     return project.stack(project.environments[0]).config.region if project.environments else REGION
 
 
-def _same(running: LocalTarget, root: Path, time_scale: float) -> LocalTarget:
+def _unless_different(running: Laptop, root: Path, time_scale: float) -> Laptop:
     for what, wanted, found in (("root", root, running.root), ("time scale", time_scale, running.time_scale)):
         if wanted != found:
             raise MlopsError(
-                f"the local target of {running.home} runs already, with the {what} {found}, not {wanted}",
+                f"the laptop of {running.home} runs already: expected the {what} {wanted}, found {found}",
                 fix="stop it first: `mlops laptop stop`.",
             )
     return running
 
 
 def _import_path() -> str:
-    """Lets the new processes import what this one runs, wherever they are started."""
+    """Return a PYTHONPATH by which new processes import the code that this one runs."""
     here = str(Path(__file__).resolve().parents[1])
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
-@contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Keeps two commands from starting or stopping at the same time."""
-    with (home / "command.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _is_free(home: Path) -> bool:
-    """Whether no supervisor lives; the kernel frees its lock however it dies."""
-    lock = hold(home)
-    if lock is None:
-        return False
-    os.close(lock)
-    return True
+def _command_lock(home: Path) -> FileLock:
+    """Return the lock that keeps two commands from starting or stopping at the same time."""
+    return FileLock(home / "command.lock")
 
 
 def _signal_and_wait(home: Path, number: int) -> bool:
-    """Signals the supervisor, if one lives, and waits for its end and its two children's; True when all are gone."""
+    """Signal the supervisor, if it runs, and return whether it and its two children have ended in time."""
     pids: dict[str, int] = {}
-    if not _is_free(home):
+    if is_running(home):
         with contextlib.suppress(OSError, ValueError, KeyError):
             pids = json.loads((home / DESCRIPTION).read_text())["pids"]
         started = _started.get(home)
         pid = pids.get("supervisor") or (started.pid if started else None)
-        # The lock is held, so the number is still that of the supervisor.
+        # The supervisor holds its lock, so the id is still its own.
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -346,7 +347,7 @@ def _signal_and_wait(home: Path, number: int) -> bool:
     while time.monotonic() < deadline:
         if home in _started:
             _started[home].poll()
-        if _is_free(home) and not any(_is_there(pid) for pid in others):
+        if not is_running(home) and not any(psutil.pid_exists(pid) for pid in others):
             if home in _started:
                 _close(_started.pop(home))
             return True
@@ -361,22 +362,12 @@ def _close(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # the number belongs to somebody else by now
-        return False
-    return True
-
-
 def _states(home: Path) -> list[Path]:
     return sorted((home / "state").glob("*.json"))
 
 
 def _forget(home: Path) -> tuple[str, ...]:
-    """Removes what described an account that is gone: its files, and the state of the stacks that stood in it."""
+    """Remove the files that describe an account that is gone, and the state of its stacks."""
     for name in _OF_ONE_INCARNATION:
         (home / name).unlink(missing_ok=True)
     shutil.rmtree(home / "aws" / "images", ignore_errors=True)
@@ -386,26 +377,29 @@ def _forget(home: Path) -> tuple[str, ...]:
     return tuple(path.stem for path in states)
 
 
-def _ask_cluster(home: Path) -> dict[str, Any] | None:
+def _cluster_facts(home: Path) -> dict[str, Any] | None:
+    """Return the facts that the cluster serves, or None if it does not answer."""
+    from laptop.cluster.api_server import DESCRIBE
+
     try:
         config = yaml.safe_load((home / "kubeconfig").read_text())
-        server = config["clusters"][0]["cluster"]["server"]
-        request = urllib.request.Request(f"{server}/small-cluster")  # noqa: S310  our own process, on 127.0.0.1
-        request.add_header("Authorization", f"Bearer {config['users'][0]['user']['token']}")
-        with _direct().open(request, timeout=5) as answer:
-            about: dict[str, Any] = json.load(answer)
-            return about
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        request = urllib.request.Request(f"{cluster['server']}{DESCRIBE}")  # noqa: S310  our own process
+        request.add_header("Authorization", f"Bearer {user['token']}")
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),  # not by a proxy that the environment names
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=authority)),
+        )
+        with opener.open(request, timeout=5) as answer:
+            facts: dict[str, Any] = json.load(answer)
+            return facts
     except (urllib.error.URLError, OSError, ValueError, KeyError):
         return None
 
 
-def _account_answers(target: LocalTarget) -> bool:
+def _account_answers(laptop: Laptop) -> bool:
     from laptop.aws.account import running
 
-    account = running(target.home / "aws")
-    return account is not None and target.incarnation.startswith(account.incarnation)
-
-
-def _direct() -> urllib.request.OpenerDirector:
-    """Opens URLs without a proxy that the environment may name."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    account = running(laptop.home / "aws")
+    return account is not None and laptop.incarnation.startswith(account.incarnation)

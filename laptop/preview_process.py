@@ -13,12 +13,12 @@ from pathlib import Path
 
 from laptop.engine.deployment import DeploymentError
 from laptop.engine.display import Display
-from laptop.engine.steps import Kind, Step
-from laptop.stacks import deploy
+from laptop.engine.resource_steps import ResourceStep, StepKind
+from laptop.stack_operations import deploy
 from pipelines.declarations.errors import MlopsError
 from pipelines.targets import Preview
 
-_NOT_COUNTED = frozenset({Kind.READ, Kind.DELETE_REPLACED, Kind.SKIPPED})
+_NOT_COUNTED = frozenset({StepKind.READ, StepKind.DELETE_REPLACED, StepKind.SKIPPED})
 
 
 def preview(root: Path, home: Path, stack: str) -> Preview:
@@ -32,7 +32,7 @@ def preview(root: Path, home: Path, stack: str) -> Preview:
     stream = io.StringIO()
     display = Display(stream)
     problem = ""
-    steps: Iterable[Step] = ()
+    steps: Iterable[ResourceStep] = ()
     try:
         with redirect_stdout(stream):
             steps = deploy(root, home, stack, "preview", display).steps
@@ -44,7 +44,7 @@ def preview(root: Path, home: Path, stack: str) -> Preview:
     return Preview(stream.getvalue(), count_changes(steps), problem)
 
 
-def count_changes(steps: Iterable[Step]) -> dict[str, int]:
+def count_changes(steps: Iterable[ResourceStep]) -> dict[str, int]:
     """Count resources by Pulumi operation, as the Pulumi CLI does."""
     return dict(Counter(step.kind.value for step in steps if step.kind not in _NOT_COUNTED and not step.error))
 

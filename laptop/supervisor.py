@@ -1,16 +1,15 @@
-"""The process that keeps the emulated account and the small cluster: both, or neither.
+"""Process that runs the laptop's AWS account and its cluster: both, or neither.
 
 `python -m laptop.supervisor HOME ROOT TIME_SCALE REGION AWS_PORT KUBERNETES_PORT attached|detached`
 
-It starts both at once, answers one line of JSON on its standard output when they are up or could not be, and then ends
-everything on SIGTERM, when one of the two ends, or, attached, when its standard input closes. The two hang on pipes of
-this process, so that they end even when it is killed. While it lives it holds a lock, by which others know.
+It starts both at once and answers one line of JSON on its standard output when they are up or could not start. It ends
+both on SIGTERM, when one of them ends, or, if attached, when its standard input closes. The two read from pipes of this
+process, so they end even when it is killed. While it runs it holds a lock, by which others know that it runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from laptop.aws.account import Account
 from laptop.aws.account import start as start_account
 from pipelines.declarations.errors import MlopsError
@@ -33,12 +34,13 @@ DESCRIPTION = "target.json"
 _PORT_IN_USE = 98
 _UP_WITHIN = 30.0  # seconds
 _DOWN_WITHIN = 6.0  # seconds
-_LOOK = 0.2  # seconds between looks at the two
+_LOCKED_WITHIN = 1.0  # seconds; others hold the lock for an instant, to see whether it is free
+_LOOK = 0.2  # seconds between looks at the two processes
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run; the fields are `laptop.lifecycle.start`'s."""
+    """What to run; the fields are the arguments of `laptop.lifecycle.start`."""
 
     home: Path
     root: Path
@@ -50,9 +52,11 @@ class Order:
 
 
 def supervise(order: Order) -> int:
-    """Runs both until they are to end. Returns the exit code."""
-    lock = _take_lock(order.home)
-    if lock is None:
+    """Run both until they must end. Returns the exit code."""
+    lock = FileLock(order.home / LOCK)
+    try:
+        lock.acquire(timeout=_LOCKED_WITHIN, poll_interval=0.01)
+    except Timeout:
         _answer({"error": f"another supervisor runs in {order.home}", "fix": "wait for it, or `mlops laptop stop`."})
         return 1
     ending = threading.Event()
@@ -82,32 +86,22 @@ def supervise(order: Order) -> int:
     return 0
 
 
-def hold(home: Path) -> int | None:
-    """Takes the lock of a home and gives its descriptor, or None when a supervisor holds it."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+def is_running(home: Path) -> bool:
+    """Return whether a supervisor runs in a folder. The kernel frees its lock however it dies."""
+    lock = FileLock(home / LOCK)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _take_lock(home: Path) -> int | None:
-    """The lock for life; tried for a moment, for others look at it by taking it for an instant."""
-    for _ in range(100):
-        if (lock := hold(home)) is not None:
-            return lock
-        time.sleep(0.01)
-    return None
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _start_cluster(order: Order) -> subprocess.Popen[bytes]:
     folder = order.home / "cluster"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (folder / "cluster.json").unlink(missing_ok=True)
-    # The operator's own AWS configuration has no business in the cluster.
+    # The cluster must not see the operator's own AWS configuration.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     arguments = [str(order.home), str(order.time_scale), str(order.kubernetes_port)]
     with (folder / "cluster.log").open("wb") as log:
@@ -132,12 +126,12 @@ def _wait_for_cluster(order: Order, process: subprocess.Popen[bytes]) -> dict[st
         time.sleep(0.01)
     if process.returncode == _PORT_IN_USE:
         raise MlopsError(
-            f"the small cluster cannot listen on 127.0.0.1:{order.kubernetes_port}: the port is in use",
-            fix="stop what listens there, or choose another port (0 takes a free one).",
+            f"the cluster cannot listen on 127.0.0.1:{order.kubernetes_port}: the port is in use",
+            fix="stop the program that listens there, or choose another port (0 takes a free one).",
         )
     if process.returncode is None:
-        raise MlopsError(f"the small cluster did not answer within {_UP_WITHIN:.0f} s", fix=f"read {log}.")
-    raise MlopsError(f"the small cluster ended with exit code {process.returncode}", fix=f"read {log}.")
+        raise MlopsError(f"the cluster did not answer within {_UP_WITHIN:.0f} s", fix=f"read {log}.")
+    raise MlopsError(f"the cluster ended with exit code {process.returncode}", fix=f"read {log}.")
 
 
 def _description(order: Order, account: Account, cluster: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +148,7 @@ def _description(order: Order, account: Account, cluster: dict[str, Any]) -> dic
 
 
 def _is_alive(account: Account) -> bool:
-    """Whether the account's process, our child, has not ended."""
+    """Return whether the account's process, a child of this one, has not ended. It is not reaped."""
     try:
         return os.waitid(os.P_PID, account.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:
@@ -176,17 +170,17 @@ def _wait_for_starter(ending: threading.Event) -> None:
     ending.set()
 
 
-def _answer(what: dict[str, Any]) -> None:
-    """One line to whoever waits; then the output is closed, for nobody reads it any more."""
+def _answer(answer: dict[str, Any]) -> None:
+    """Write one line to the process that waits for it, and close the output: nothing reads it any more."""
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(what).encode() + b"\n")
+        os.write(1, json.dumps(answer).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.close(nothing)
 
 
 def main() -> int:
-    """Reads the command line."""
+    """Run the command line."""
     home, root, time_scale, region, aws_port, kubernetes_port, mode = sys.argv[1:]
     return supervise(
         Order(

@@ -19,20 +19,20 @@ from pipelines.targets import Finding, Operation, Preview, Target
 
 
 class LaptopTarget(Target):
-    """This machine: an emulated AWS account and a small cluster (`mlops laptop start`)."""
+    """The laptop: AWS, Kubernetes and the Pulumi engine on 127.0.0.1 (`mlops laptop start`)."""
 
     name = "laptop"
 
     @property
     def home(self) -> Path:
-        """Where the local target keeps its files."""
+        """Folder of the laptop's files."""
         return home(self.project)
 
     def connect(self) -> None:
         from laptop.lifecycle import IDENTITY, find
 
         environ = find(self.home).environ_of_caller()
-        for name in IDENTITY:  # somebody's real account is none of the local target's business
+        for name in IDENTITY:  # the laptop never uses the identity of a real account
             os.environ.pop(name, None)
         os.environ.update(environ)
 
@@ -40,7 +40,7 @@ class LaptopTarget(Target):
         threading.Thread(target=_import_the_engine, daemon=True).start()
 
     def apply(self, operation: Operation, environment: str) -> None:
-        from laptop.stacks import deploy
+        from laptop.stack_operations import deploy
 
         self.project.stack(environment)
         deploy(self.project.root, self.home, environment, operation)
@@ -55,15 +55,15 @@ class LaptopTarget(Target):
         return Preview(**json.loads(done.stdout))
 
     def outputs(self, environment: str) -> dict[str, Any]:
-        from laptop.engine.state import stack_outputs
+        from laptop.engine.state_file import stack_outputs
 
         return dict(stack_outputs(self.home, environment) or {})
 
     def reach_cluster(self, environment: str) -> None:
-        self.project.stack(environment)  # one cluster holds every environment, and `connect` has reached it
+        self.project.stack(environment)  # one cluster serves every environment, and `connect` has reached it
 
     def drift(self, environment: str) -> list[str]:
-        from laptop.stacks import find_drift
+        from laptop.stack_operations import find_drift
 
         return find_drift(self.project.root, self.home, environment)
 
@@ -80,11 +80,11 @@ class LaptopTarget(Target):
 
 
 def _import_the_engine() -> None:
-    for name in ("laptop.stacks", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
+    for name in ("laptop.stack_operations", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
         importlib.import_module(name)
 
 
 def home(project: Project) -> Path:
-    """Where the local target keeps its files: `MLOPS_HOME`, or `.mlops/laptop` in the project."""
+    """Return the folder of the laptop's files: `MLOPS_HOME`, or `.mlops/laptop` in the project."""
     named = os.environ.get("MLOPS_HOME")
     return Path(named) if named else project.root / ".mlops" / "laptop"

@@ -15,7 +15,7 @@ SERVER.set_forkserver_preload(
         "pipelines.promotion.deploy",
         "pipelines.promotion.rollback",
         "pipelines.data.compatibility",
-        "pipelines.serving.model",
+        "pipelines.serving.predictor",
         "onnxruntime",
         "onnx",
         "hypothesis",

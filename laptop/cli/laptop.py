@@ -25,12 +25,15 @@ def laptop() -> None:
     show_default=True,
     help="Shorten rollout pauses to this share of what they declare.",
 )
-def start(time_scale: float) -> None:
+@click.option(
+    "--fork-server/--no-fork-server", default=True, help="Fork Python pods instead of starting a new Python for each."
+)
+def start(time_scale: float, fork_server: bool) -> None:
     """Start the laptop in the background."""
     from laptop import lifecycle
 
     project = Project.find()
-    running = lifecycle.start(home(project), project.root, time_scale=time_scale)
+    running = lifecycle.start(home(project), project.root, time_scale=time_scale, fork_server=fork_server)
     click.echo(f"AWS        {running.aws_endpoint}")
     click.echo(f"Kubernetes {running.kubernetes_endpoint}")
     click.echo('Point other tools at it with: eval "$(mlops laptop env)"')
@@ -75,7 +78,7 @@ def publish_images(environment: str) -> None:
 
     target = LaptopTarget(Project.find())
     target.connect()
-    digests = publish_locally(target, target.descriptor(environment))
+    digests = publish_locally(target)
     pin_images(target.project, environment, digests)
     for name in NAMES:
         click.echo(f"{name:<9} {getattr(digests, name)}")

@@ -1,7 +1,10 @@
-"""A small cluster in one process: the part of the Kubernetes API that this project uses, and controllers that run its
-Jobs and Rollouts as processes on this machine.
+"""The laptop's Kubernetes cluster: the part of the Kubernetes API that this project uses, in one process, with
+controllers that run Jobs, Deployments and Rollouts as processes on this machine.
 
-It is not Kubernetes. There is no scheduling, no network policy, no limit on CPU or memory, no isolation between a pod
-and the files of the user who runs it; HorizontalPodAutoscalers, PodDisruptionBudgets, NetworkPolicies and RBAC are
-validated and kept, and nothing acts on them. What it cannot run it refuses, with the reason (see `supported`).
+It is not Kubernetes. There is no scheduling, no network policy and no limit on CPU or memory, and pods can read the
+files of the user who runs it. HorizontalPodAutoscalers, PodDisruptionBudgets and NetworkPolicies are validated and
+stored, and have no effect. What it cannot run it refuses with the reason (see `supported`).
 """
+
+FORK_SERVER = "MLOPS_LAPTOP_FORK_SERVER"
+"""Variable that turns the fork server off if it is `0`."""

@@ -1,7 +1,7 @@
-"""The process of the small cluster: `python -m laptop.cluster HOME TIME_SCALE PORT`.
+"""Process of the cluster: `python -m laptop.cluster HOME TIME_SCALE PORT`.
 
 It ends, with everything that it started, on SIGTERM or when its standard input closes, which happens when the process
-that started it dies in whatever way.
+that started it dies.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import sys
 import threading
 from pathlib import Path
 
+from laptop.cluster import FORK_SERVER
 from laptop.cluster.cluster import Cluster, PortInUse
 
-PORT_IN_USE = 98  # exit code; EADDRINUSE
+PORT_IN_USE = 98
+"""Exit code if the port is in use: EADDRINUSE."""
 
 
 async def serve(home: Path, time_scale: float, port: int) -> int:
-    """Runs a cluster until it is told to stop. Returns the exit code."""
+    """Run a cluster until it must stop. Returns the exit code."""
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ending.set)
@@ -30,7 +32,7 @@ async def serve(home: Path, time_scale: float, port: int) -> int:
             pass
         loop.call_soon_threadsafe(ending.set)
 
-    cluster = Cluster(home, time_scale=time_scale)
+    cluster = Cluster(home, time_scale=time_scale, fork_server=os.environ.get(FORK_SERVER) != "0")
     try:
         await cluster.start(port)
     except PortInUse:
@@ -42,7 +44,7 @@ async def serve(home: Path, time_scale: float, port: int) -> int:
 
 
 def main() -> int:
-    """Reads the command line."""
+    """Run the command line."""
     home, time_scale, port = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one

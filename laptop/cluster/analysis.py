@@ -1,4 +1,4 @@
-"""AnalysisRuns: questions about a rollout, each put by a Job, whose end is the answer."""
+"""AnalysisRuns: Jobs that check a rollout. The end of a Job is the result of its measurement."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
 from laptop.cluster.durations import seconds_of
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, JOB, ROLLOUT
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import (
+from laptop.cluster.objects import (
     Object,
-    Store,
+    ObjectStore,
     is_deleting,
     name_of,
     namespace_of,
@@ -23,6 +22,7 @@ from laptop.cluster.store import (
     owner_reference,
     uid_of,
 )
+from laptop.cluster.refusals import StatusError
 
 _ARGUMENT = re.compile(r"\{\{\s*args\.([\w-]+)\s*\}\}")
 _ENDED = ("Successful", "Failed", "Error", "Inconclusive")
@@ -30,9 +30,15 @@ _ERROR_LIMIT = 4  # consecutive errors that Argo forgives
 
 
 def start_analysis(
-    store: Store, rollout: Object, step: dict[str, Any], index: int, new_hash: str, stable_hash: str, revision: int
+    store: ObjectStore,
+    rollout: Object,
+    step: dict[str, Any],
+    index: int,
+    new_hash: str,
+    stable_hash: str,
+    revision: int,
 ) -> tuple[Object | None, str]:
-    """Makes the AnalysisRun of a step; or None, and why it cannot be made."""
+    """Create the AnalysisRun of a step. Returns it, or None and the reason why it cannot be created."""
     metrics: list[dict[str, Any]] = []
     arguments: dict[str, str | None] = {}
     for reference in step["templates"]:
@@ -73,27 +79,27 @@ def _argument(item: dict[str, Any], rollout: Object, new_hash: str, stable_hash:
 
 
 class Analyses(Controller):
-    """Runs the Jobs of AnalysisRuns and judges their ends.
+    """Controller of AnalysisRuns: runs their Jobs and assesses the results.
 
     Args:
-        store: the objects.
-        time_scale: intervals and initial delays last this share of what they declare.
+        store: objects of the cluster.
+        time_scale: share of a declared interval or initial delay that is waited.
     """
 
     kind = ANALYSIS_RUN
 
-    def __init__(self, store: Store, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, time_scale: float) -> None:
         super().__init__(store)
         self._time_scale = time_scale
         self._next: dict[tuple[str, str], float] = {}
 
     def forget(self, obj: Object) -> None:
-        """The AnalysisRun is gone."""
+        """Forget an AnalysisRun that is gone."""
         for key in [key for key in self._next if key[0] == uid_of(obj)]:
             del self._next[key]
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one AnalysisRun."""
+        """Take the next step for one AnalysisRun."""
         if is_deleting(obj) or (obj.get("status") or {}).get("phase") in _ENDED:
             return None
         results = {item["name"]: item for item in (obj.get("status") or {}).get("metricResults") or ()}
@@ -170,7 +176,7 @@ class Analyses(Controller):
         try:
             admit(self._store, JOB, namespace_of(obj), manifest)
             self._store.create(JOB, namespace_of(obj), manifest)
-        except Refusal as refusal:
+        except StatusError as refusal:
             return measurement | {"phase": "Error", "message": refusal.message, "finishedAt": now()}
         return measurement | {"metadata": {"job-name": name, "job-namespace": namespace_of(obj)}}
 
@@ -186,7 +192,7 @@ class Analyses(Controller):
 
 
 def _filled(value: Any, arguments: dict[str, str]) -> Any:
-    """A copy of a JSON value with `{{args.x}}` replaced in every string; an unknown argument stays as it is."""
+    """Return a copy of a JSON value with `{{args.x}}` replaced in every string. Unknown arguments are unchanged."""
     if isinstance(value, str):
         return _ARGUMENT.sub(lambda match: arguments.get(match[1], match[0]), value)
     if isinstance(value, list):
@@ -205,12 +211,12 @@ def _tally(measurements: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) -> tuple[str, str]:
-    """The phase of a metric after its measurements, as Argo assesses it."""
+    """Return the phase and message of a metric after its measurements, as Argo assesses it."""
     failed = [item for item in measurements if item["phase"] == "Failed"]
     limit = int(metric.get("failureLimit", 0))
     if len(failed) > limit:
-        said = failed[-1].get("message", "")
-        return "Failed", f"failed ({len(failed)}) > failureLimit ({limit})" + (f": {said}" if said else "")
+        why = failed[-1].get("message", "")
+        return "Failed", f"failed ({len(failed)}) > failureLimit ({limit})" + (f": {why}" if why else "")
     errors = 0
     for item in reversed(measurements):
         if item["phase"] != "Error":
@@ -218,8 +224,8 @@ def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) ->
         errors += 1
     error_limit = int(metric.get("consecutiveErrorLimit", _ERROR_LIMIT))
     if errors > error_limit:
-        said = measurements[-1].get("message", "")
-        return "Error", f"consecutiveErrors ({errors}) > consecutiveErrorLimit ({error_limit}): {said}"
+        why = measurements[-1].get("message", "")
+        return "Error", f"consecutiveErrors ({errors}) > consecutiveErrorLimit ({error_limit}): {why}"
     if not measurements:
         return "Pending", ""
     wanted = int(metric.get("count", 1))
@@ -228,7 +234,7 @@ def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) ->
 
 
 def _verdict(results: list[dict[str, Any]]) -> tuple[str, str]:
-    """The phase of a run: the worst of its metrics once all have ended, at once when one has failed."""
+    """Return the phase of a run: that of a failed metric at once, else that of all metrics once they have ended."""
     for phase in ("Failed", "Error"):
         for result in results:
             if result["phase"] == phase:

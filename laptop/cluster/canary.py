@@ -1,7 +1,6 @@
-"""The decisions of a canary rollout, apart from their effects: facts in, the next step out.
+"""Decisions of a canary rollout, as pure functions of its facts.
 
-They follow Argo Rollouts 1.8 (argoproj.github.io/rollouts: canary, rollback, analysis) for the part of its
-specification that the small cluster runs.
+They follow Argo Rollouts 1.8 (argoproj.github.io/rollouts: canary, rollback, analysis), as far as the cluster runs it.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ Step = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a rollout when its next step is decided.
+class CanaryFacts:
+    """Facts about a rollout by which its next step is decided.
 
     Attributes:
         steps: `spec.strategy.canary.steps`.
-        index: the step being worked at; `len(steps)` when all are done.
-        replicas: pods wanted.
+        index: current step; `len(steps)` if all are done.
+        replicas: number of pods wanted.
         new_available: available pods of the newest template.
-        stable_available: available pods of the template that the traffic trusts.
-        first: nothing has ever been stable.
+        stable_available: available pods of the stable template.
+        first: no template has been stable yet.
         settled: the newest template is the stable one.
-        aborted: the update was given up.
+        aborted: the update was aborted.
         paused: `spec.paused`.
-        pausing: seconds that the present pause has lasted, or None when it has not begun.
-        time_scale: a pause lasts this share of what it declares.
-        analysis: the phase of the present analysis step's run, or "" when there is none yet.
+        pausing: seconds that the current pause has lasted, or None if it has not begun.
+        time_scale: share of a declared pause that is waited.
+        analysis: phase of the current analysis step's run, or "" if there is none yet.
     """
 
     steps: Sequence[Step]
@@ -50,21 +49,21 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What to do next.
+class CanaryDecision:
+    """Next step of a rollout.
 
     Attributes:
-        index: the step that is worked at from now on.
+        index: current step from now on.
         new_replicas: pods of the newest template.
         stable_replicas: pods of the stable template.
-        weight: percent of the traffic for the newest template; None leaves it as it is.
+        weight: percent of the traffic for the newest template; None leaves it unchanged.
         phase: Healthy, Progressing, Paused or Degraded.
-        message: why, in Argo's words.
-        pause: a pause is to begin, or goes on; its reason in Argo's words.
-        wait: seconds until the pause ends; None for a pause without end.
-        analyse: the present analysis step needs a run.
-        abort: the update is to be given up; why.
-        promote: the newest template becomes the stable one.
+        message: reason, in Argo's words.
+        pause: reason of a pause that begins or goes on, in Argo's words.
+        wait: seconds until the pause ends; None for an indefinite pause.
+        analyse: True to start the run of the current analysis step.
+        abort: reason to abort the update.
+        promote: True to make the newest template the stable one.
     """
 
     index: int
@@ -81,23 +80,23 @@ class Decision:
 
 
 def weight_before(steps: Sequence[Step], index: int) -> int:
-    """The weight that the steps before `index` have set."""
+    """Return the weight that the steps before `index` set, in percent."""
     set_before = [step["setWeight"] for step in steps[:index] if "setWeight" in step]
     return int(set_before[-1]) if set_before else 0
 
 
 def pods_for(weight: int, replicas: int) -> int:
-    """How many new pods a weight in percent needs, rounded up so that a weight above 0 has one."""
+    """Return the number of new pods for a weight in percent, rounded up: a weight above 0 has at least one."""
     return math.ceil(replicas * weight / 100)
 
 
-def decide(facts: Facts) -> Decision:
-    """The next step of a rollout."""
+def decide(facts: CanaryFacts) -> CanaryDecision:
+    """Return the next step of a rollout."""
     full = facts.replicas
     if facts.settled or facts.first:
         return _settled(facts)
     if facts.aborted:
-        return Decision(0, 0, full, 0, "Degraded", "RolloutAborted")
+        return CanaryDecision(0, 0, full, 0, "Degraded", "RolloutAborted")
     if facts.index >= len(facts.steps):
         return _complete(facts)
     step = facts.steps[facts.index]
@@ -106,12 +105,12 @@ def decide(facts: Facts) -> Decision:
         weight = int(step["setWeight"])
         new = pods_for(weight, full)
         if facts.new_available < new:
-            # Fewer pods only once their traffic is gone, more before it comes.
+            # Remove pods only after their traffic is gone; add pods before it comes.
             now = max(new, pods_for(before, full))
             return _progressing(facts, now, None, "more replicas need to be updated")
         if facts.paused:
-            return Decision(facts.index, new, full, None, "Paused", "manually paused")
-        return Decision(facts.index + 1, new, full, weight, "Progressing", "updating traffic")
+            return CanaryDecision(facts.index, new, full, None, "Paused", "manually paused")
+        return CanaryDecision(facts.index + 1, new, full, weight, "Progressing", "updating traffic")
     new = pods_for(before, full)
     if facts.new_available < new:
         return _progressing(facts, new, before, "more replicas need to be updated")
@@ -120,48 +119,48 @@ def decide(facts: Facts) -> Decision:
     return _analyse(facts, new, before)
 
 
-def _settled(facts: Facts) -> Decision:
+def _settled(facts: CanaryFacts) -> CanaryDecision:
     done = len(facts.steps)
     if facts.new_available < facts.replicas:
         message = "waiting for all pods to be available"
-        return Decision(done, facts.replicas, facts.replicas, 0, "Progressing", message)
-    return Decision(done, facts.replicas, facts.replicas, 0, "Healthy", promote=facts.first)
+        return CanaryDecision(done, facts.replicas, facts.replicas, 0, "Progressing", message)
+    return CanaryDecision(done, facts.replicas, facts.replicas, 0, "Healthy", promote=facts.first)
 
 
-def _complete(facts: Facts) -> Decision:
+def _complete(facts: CanaryFacts) -> CanaryDecision:
     done, full = len(facts.steps), facts.replicas
     if facts.new_available < full:
         weight = weight_before(facts.steps, done)
-        return Decision(done, full, full, weight, "Progressing", "more replicas need to be updated")
-    return Decision(done, full, full, 100, "Progressing", "updating traffic", promote=True)
+        return CanaryDecision(done, full, full, weight, "Progressing", "more replicas need to be updated")
+    return CanaryDecision(done, full, full, 100, "Progressing", "updating traffic", promote=True)
 
 
-def _progressing(facts: Facts, new: int, weight: int | None, message: str) -> Decision:
-    return Decision(facts.index, new, facts.replicas, weight, "Progressing", message)
+def _progressing(facts: CanaryFacts, new: int, weight: int | None, message: str) -> CanaryDecision:
+    return CanaryDecision(facts.index, new, facts.replicas, weight, "Progressing", message)
 
 
-def _pause(facts: Facts, pause: Mapping[str, Any], new: int, weight: int) -> Decision:
+def _pause(facts: CanaryFacts, pause: Mapping[str, Any], new: int, weight: int) -> CanaryDecision:
     reason = "CanaryPauseStep"
     wait = None
     if "duration" in pause and not facts.paused:
         wait = seconds_of(pause["duration"]) * facts.time_scale - (facts.pausing or 0.0)
         if facts.pausing is not None and wait <= 0:
-            return Decision(facts.index + 1, new, facts.replicas, weight, "Progressing", "pause is over")
-    return Decision(facts.index, new, facts.replicas, weight, "Paused", reason, pause=reason, wait=wait)
+            return CanaryDecision(facts.index + 1, new, facts.replicas, weight, "Progressing", "pause is over")
+    return CanaryDecision(facts.index, new, facts.replicas, weight, "Paused", reason, pause=reason, wait=wait)
 
 
-def _analyse(facts: Facts, new: int, weight: int) -> Decision:
+def _analyse(facts: CanaryFacts, new: int, weight: int) -> CanaryDecision:
     full, index = facts.replicas, facts.index
     if facts.paused:
-        return Decision(index, new, full, weight, "Paused", "manually paused")
+        return CanaryDecision(index, new, full, weight, "Paused", "manually paused")
     if facts.analysis == "":
-        return Decision(index, new, full, weight, "Progressing", "analysis step", analyse=True)
+        return CanaryDecision(index, new, full, weight, "Progressing", "analysis step", analyse=True)
     if facts.analysis == "Successful":
-        return Decision(index + 1, new, full, weight, "Progressing", "analysis step completed")
+        return CanaryDecision(index + 1, new, full, weight, "Progressing", "analysis step completed")
     if facts.analysis in ("Failed", "Error"):
         why = f"Step-based analysis phase error/failed: {facts.analysis}"
-        return Decision(index, new, full, weight, "Degraded", why, abort=why)
+        return CanaryDecision(index, new, full, weight, "Degraded", why, abort=why)
     if facts.analysis == "Inconclusive":
         reason = "InconclusiveAnalysisRun"
-        return Decision(index, new, full, weight, "Paused", reason, pause=reason)
-    return Decision(index, new, full, weight, "Progressing", "analysis step")
+        return CanaryDecision(index, new, full, weight, "Paused", reason, pause=reason)
+    return CanaryDecision(index, new, full, weight, "Progressing", "analysis step")

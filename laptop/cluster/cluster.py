@@ -1,14 +1,16 @@
-"""The small cluster put together: the store, what acts on it, and the servers by which it is reached."""
+"""The cluster put together: the object store, the controllers, and the servers that clients reach."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
 import os
 import secrets
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,30 +18,42 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from laptop.cluster.account import Account
 from laptop.cluster.analysis import Analyses
-from laptop.cluster.api import Api
+from laptop.cluster.api_server import ApiServer
+from laptop.cluster.certificates import CertificateAuthority
+from laptop.cluster.conditions import set_condition
+from laptop.cluster.container_env import NODE_NAME
+from laptop.cluster.container_process import ProcessStarter
 from laptop.cluster.controller import Controller
+from laptop.cluster.credentials_agent import PodIdentityAgent
 from laptop.cluster.cron_jobs import CronJobs
 from laptop.cluster.deployments import Deployments
 from laptop.cluster.garbage import GarbageCollector
-from laptop.cluster.identity import PodIdentityAgent
-from laptop.cluster.images import EcrImages, Images
+from laptop.cluster.image_source import EcrImageSource, ImageSource
 from laptop.cluster.jobs import Jobs
-from laptop.cluster.kinds import NAMESPACE, POD, ROLLOUT
-from laptop.cluster.pods import PodRunner, Runtime
+from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT
+from laptop.cluster.kubelet import Kubelet, Node
+from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
+from laptop.cluster.node_account import NodeAccount
+from laptop.cluster.objects import Object, ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollouts import Rollouts
 from laptop.cluster.router import Router
-from laptop.cluster.store import Store
+from laptop.cluster.service_accounts import ServiceAccountTokens
+from laptop.cluster.service_links import ServiceLinks
 from laptop.cluster.supported import NOT_ACTED_UPON
 from pipelines.declarations.files import write_atomically
 
 _log = logging.getLogger(__name__)
 
-NAME = "local"
+NAME = "laptop"
+"""Name of the cluster, the context and the user in the kubeconfig."""
+
 DESCRIPTION = "cluster.json"
-_STOP_GRACE = 2.0  # seconds that pods have to end when the cluster does
+AUTHORITY = "ca.crt"
+"""Certificate of the cluster's authority, for clients of Ingresses with TLS; in the cluster's folder."""
+
+_STOP_GRACE = 2.0  # seconds that pods have to end when the cluster stops
 
 
 class PortInUse(Exception):  # noqa: N818
@@ -47,31 +61,36 @@ class PortInUse(Exception):  # noqa: N818
 
 
 class Cluster:
-    """A small cluster; `start` and `stop` belong to one event loop.
+    """The cluster of the laptop; `start` and `stop` belong to one event loop.
 
     Args:
-        home: the local target's home. The cluster writes `kubeconfig` and `cluster/` there.
-        time_scale: declared waits (rollout pauses, analysis intervals, scale-down delays, preStop sleeps) last this
-            share of themselves.
-        images: where images are looked for; the account's ECR when None.
+        home: the laptop's folder. The cluster writes `kubeconfig` and `cluster/` there.
+        time_scale: share of a declared wait (rollout pause, analysis interval, scale-down delay, preStop sleep) that is
+            waited.
+        images: source of images; the account's ECR if None.
+        fork_server: fork Python pods from a process that has imported the large libraries.
     """
 
-    def __init__(self, home: Path, *, time_scale: float = 1.0, images: Images | None = None) -> None:
+    def __init__(
+        self, home: Path, *, time_scale: float = 1.0, images: ImageSource | None = None, fork_server: bool = False
+    ) -> None:
         self._home = home
         self._folder = home / "cluster"
         self._time_scale = time_scale
         self.incarnation = secrets.token_hex(8)
         self.token = secrets.token_urlsafe(32)
         self.endpoint = ""
-        account = Account(home)
-        self._images = images or EcrImages(account, home / "aws")
-        self._identity = PodIdentityAgent(account)
+        account = NodeAccount(home)
+        self._images = images or EcrImageSource(account, home / "aws")
+        self._agent = PodIdentityAgent(account)
+        self._fork_server = fork_server
+        self._authority = CertificateAuthority()
 
     async def start(self, port: int = 0) -> None:
-        """Starts everything and, last, writes the files by which it is found.
+        """Start everything and, last, write the files by which clients find it.
 
         Args:
-            port: of the API on 127.0.0.1; 0 takes a free one.
+            port: port of the API on 127.0.0.1; 0 takes a free one.
 
         Raises:
             PortInUse: the port is taken.
@@ -80,19 +99,24 @@ class Cluster:
             shutil.rmtree(left, ignore_errors=True)
         pods = self._folder / f"pods-{self.incarnation[:8]}"
         pods.mkdir(parents=True, mode=0o700)
-        store = self._store = Store()
+        store = self._store = ObjectStore()
         GarbageCollector(store)
-        self._router = Router(store)
-        runtime = Runtime(
+        self._router = Router(store, self._authority)
+        self._links = ServiceLinks(store, self._router.forward)
+        tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
+        starter = ProcessStarter(fork_server=self._fork_server)
+        await starter.open()
+        node = Node(
             folder=pods,
             time_scale=self._time_scale,
             images=self._images,
-            identity=self._identity,
+            identities=(self._agent, tokens),
+            starter=starter,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
-            services=self._router.links,
+            service_links=self._links.variables,
         )
-        self._pods = PodRunner(store, runtime)
+        self._kubelet = Kubelet(store, node)
         controllers: list[Controller] = [
             ReplicaSets(store),
             Deployments(store),
@@ -101,35 +125,37 @@ class Cluster:
             Rollouts(store, self._time_scale),
             Analyses(store, self._time_scale),
         ]
-        await self._identity.start()
+        await self._agent.start()
         await self._router.start()
         self._tasks = [asyncio.create_task(controller.run()) for controller in controllers]
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
-        api = Api(store, self.token, self._pods.log_of, self._about)
+        store.create(NODE, "", _node())
+        api = ApiServer(store, self.token, tokens, self._kubelet.log_of, self._facts)
         self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, "127.0.0.1", port).start()
+            await web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self._authority.server_context()).start()
         except OSError as error:
             await self.stop()
             raise PortInUse(f"127.0.0.1:{port}") from error
-        self.endpoint = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.endpoint = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
         self._write_files()
 
     async def stop(self) -> None:
-        """Ends all pods and servers, and takes away the files by which it is found."""
+        """End all pods and servers, and remove the files by which clients find it."""
         self._remove_files()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._pods.close(_STOP_GRACE)
+        await self._kubelet.close(_STOP_GRACE)
+        await self._links.close()
         await self._router.close()
-        await self._identity.close()
+        await self._agent.close()
         await self._runner.cleanup()
         shutil.rmtree(self._folder / f"pods-{self.incarnation[:8]}", ignore_errors=True)
 
-    def _about(self) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
         phases = Counter((pod.get("status") or {}).get("phase", "Pending") for pod in self._store.find_all(POD))
         rollouts = {
             f"{rollout['metadata']['namespace']}/{rollout['metadata']['name']}": (rollout.get("status") or {}).get(
@@ -146,14 +172,16 @@ class Cluster:
         }
 
     def _write_files(self) -> None:
+        authority = base64.b64encode(self._authority.certificate).decode()
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": NAME, "cluster": {"server": self.endpoint}}],
+            "clusters": [{"name": NAME, "cluster": {"server": self.endpoint, "certificate-authority-data": authority}}],
             "users": [{"name": NAME, "user": {"token": self.token}}],
             "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
             "current-context": NAME,
         }
+        self._authority.write(self._folder / AUTHORITY)
         write_atomically(self._home / "kubeconfig", yaml.safe_dump(config))
         description = {
             "endpoint": self.endpoint,
@@ -164,9 +192,19 @@ class Cluster:
         write_atomically(self._folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
     def _remove_files(self) -> None:
-        """Takes away what was written, unless another cluster has written there since."""
+        """Remove the files, unless another cluster has written them since."""
         for path in (self._home / "kubeconfig", self._folder / DESCRIPTION):
             with contextlib.suppress(OSError):
                 text = path.read_text()
                 if self.token in text or self.incarnation in text:
                     path.unlink()
+
+
+def _node() -> Object:
+    """Return the one node, which `kubectl get nodes` shows."""
+    status: dict[str, Any] = {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "nodeInfo": {"kubeletVersion": f"v{KUBERNETES_VERSION}.0+laptop", "operatingSystem": sys.platform},
+    }
+    set_condition(status, "Ready", True, "KubeletReady")
+    return {"metadata": {"name": NODE_NAME}, "spec": {}, "status": status}

@@ -1,4 +1,4 @@
-"""The loop that every controller shares: what changed is looked at again until it is as it says it should be."""
+"""Reconcile loop of all controllers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from laptop.cluster.kinds import Kind
-from laptop.cluster.store import Event, Object, Store, name_of, namespace_of
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of
 
 _log = logging.getLogger(__name__)
 
@@ -14,15 +14,15 @@ _AGAIN_AFTER_DEFECT = 1.0  # seconds
 
 
 class Controller:
-    """Brings the objects of one kind, and those they own, from what they are to what they say.
+    """Controller of one kind: reconciles its objects, and those they own, with their specification.
 
-    A subclass gives `kind` and `reconcile`; it is called with the newest version of an object after each change of the
-    object or of one that it owns, one at a time, and must be safe to repeat.
+    A subclass defines `kind` and `reconcile`, which is called with the newest version of an object after each change of
+    the object or of one that it owns. Calls come one at a time and must be idempotent.
     """
 
     kind: Kind
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._due: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
@@ -30,14 +30,14 @@ class Controller:
         store.listen(self._on_event)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one object; returns the seconds after which to look again, or None."""
+        """Take the next step for one object. Returns the seconds after which to call again, or None."""
         raise NotImplementedError
 
     def forget(self, obj: Object) -> None:
-        """The object is gone."""
+        """Forget an object that is gone."""
 
-    def concerns(self, event: Event) -> list[tuple[str, str]]:
-        """The (namespace, name) of the objects of this kind that an event of another kind concerns."""
+    def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
+        """Return the (namespace, name) of the objects of this kind that a change of another kind affects."""
         return [
             (namespace_of(event.object), reference["name"])
             for reference in event.object["metadata"].get("ownerReferences", ())
@@ -45,7 +45,7 @@ class Controller:
         ]
 
     async def run(self) -> None:
-        """Works until cancelled."""
+        """Reconcile until cancelled."""
         for obj in self._store.find_all(self.kind):
             self._enqueue((namespace_of(obj), name_of(obj)))
         while True:
@@ -63,7 +63,7 @@ class Controller:
             return
         try:
             again = self.reconcile(obj)
-        except Exception:  # one object's trouble must not stop the others
+        except Exception:  # one object's defect must not stop the others
             _log.exception("%s %s/%s", self.kind.name, *key)
             again = _AGAIN_AFTER_DEFECT
         if (timer := self._timers.pop(key, None)) is not None:
@@ -71,7 +71,7 @@ class Controller:
         if again is not None:
             self._timers[key] = asyncio.get_running_loop().call_later(max(again, 0.0), self._enqueue, key)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ObjectEvent) -> None:
         if event.kind is not self.kind:
             for key in self.concerns(event):
                 self._enqueue(key)

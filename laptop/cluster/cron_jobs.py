@@ -1,4 +1,4 @@
-"""CronJobs: a Job whenever the schedule says so."""
+"""CronJobs: Jobs on a schedule."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from datetime import UTC, datetime, timedelta
 from laptop.cluster.admission import admit
 from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
-from laptop.cluster.events import record
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import CRON_JOB, JOB
-from laptop.cluster.refusals import Refusal
+from laptop.cluster.objects import Object, ObjectStore, is_deleting, name_of, namespace_of, owner_reference, uid_of
+from laptop.cluster.refusals import StatusError
 from laptop.cluster.schedules import next_run
-from laptop.cluster.store import Object, Store, is_deleting, name_of, namespace_of, owner_reference, uid_of
 
 
 class CronJobs(Controller):
-    """Makes Jobs by the clock, and forgets the finished ones beyond the history limits."""
+    """Controller of CronJobs: creates Jobs on schedule, and deletes finished ones beyond the history limits."""
 
     kind = CRON_JOB
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         super().__init__(store)
         self._looked: dict[str, datetime] = {}
 
     def forget(self, obj: Object) -> None:
-        """The CronJob is gone."""
+        """Forget a CronJob that is gone."""
         self._looked.pop(uid_of(obj), None)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one CronJob."""
+        """Take the next step for one CronJob."""
         if is_deleting(obj):
             return None
         jobs = self._store.owned(JOB, obj)
@@ -48,7 +48,7 @@ class CronJobs(Controller):
         self._report(obj, self._store.owned(JOB, obj), started)
         if due is None:
             return None
-        # Not longer than an hour, for the clock may be set.
+        # At most an hour, because the clock may be set.
         return min((due - datetime.now(UTC)) / timedelta(seconds=1) + 0.01, 3600.0)
 
     def _start(self, obj: Object, jobs: list[Object], due: datetime) -> datetime | None:
@@ -68,7 +68,7 @@ class CronJobs(Controller):
             "apiVersion": JOB.api_version,
             "kind": JOB.name,
             "metadata": {
-                # As Kubernetes does: minutes since 1970, so that one due time makes one Job.
+                # Minutes since 1970, as in Kubernetes: one due time makes one Job.
                 "name": f"{name_of(obj)}-{int(due.timestamp()) // 60}",
                 **{key: dict(metadata[key]) for key in ("labels", "annotations") if metadata.get(key)},
                 "ownerReferences": [owner_reference(CRON_JOB, obj)],
@@ -78,7 +78,7 @@ class CronJobs(Controller):
         try:
             admit(self._store, JOB, namespace_of(obj), job)
             self._store.create(JOB, namespace_of(obj), job)
-        except Refusal as refusal:
+        except StatusError as refusal:
             record(self._store, CRON_JOB, obj, "FailedCreate", refusal.message, warning=True)
             return None
         return due

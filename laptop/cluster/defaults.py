@@ -1,4 +1,4 @@
-"""Values that Kubernetes fills in when an object is created, as far as clients and controllers here look at them."""
+"""Default values that Kubernetes sets on new objects, as far as clients and controllers here read them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import base64
 from typing import Any
 
 from laptop.cluster.kinds import CRON_JOB, DEPLOYMENT, JOB, NAMESPACE, POD, ROLLOUT, SECRET, SERVICE, Kind
-from laptop.cluster.store import Object
+from laptop.cluster.objects import Object
 
 
 def with_defaults(kind: Kind, obj: Object) -> Object:
-    """A copy of a manifest with the defaults of its kind, and without a status, which is not the client's to give."""
+    """Return a copy of a manifest with the defaults of its kind, and without a status, which clients cannot set."""
     obj = {**obj, "apiVersion": kind.api_version, "kind": kind.name}
     obj.pop("status", None)
     spec: dict[str, Any] = dict(obj.get("spec") or {})

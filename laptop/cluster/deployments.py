@@ -1,22 +1,22 @@
-"""Deployments: the new ReplicaSet comes up in full, then the old ones go."""
+"""Deployments: the new ReplicaSet becomes available in full, then the old ones are scaled down."""
 
 from __future__ import annotations
 
 from laptop.cluster.conditions import set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.kinds import DEPLOYMENT, REPLICA_SET
+from laptop.cluster.objects import Object, is_deleting, uid_of
 from laptop.cluster.replica_sets import DEPLOYMENT_HASH, count, replica_set_for, scale
-from laptop.cluster.store import Object, is_deleting, uid_of
 from laptop.cluster.templates import template_hash
 
 
 class Deployments(Controller):
-    """Replaces the pods of one template by those of another without a gap; maxSurge and maxUnavailable are not read."""
+    """Controller of Deployments: replaces pods without a gap. maxSurge and maxUnavailable are not read."""
 
     kind = DEPLOYMENT
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one Deployment."""
+        """Take the next step for one Deployment."""
         if is_deleting(obj):
             return None
         new_hash = template_hash(obj["spec"]["template"])

@@ -1,4 +1,4 @@
-"""Lengths of time as Argo Rollouts writes them."""
+"""Durations in the format of Argo Rollouts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds_of(duration: int | str) -> float:
-    """Seconds of `30`, `"30"`, `"30s"`, `"10m"`, `"1h"`; raises ValueError for anything else."""
+    """Return the seconds of `30`, `"30"`, `"30s"`, `"10m"` or `"1h"`.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
     if isinstance(duration, int):
         return float(duration)
     number, unit = (duration[:-1], duration[-1]) if duration[-1:] in _UNITS else (duration, "s")

@@ -1,19 +1,28 @@
-"""Collects what a deleted owner or a deleted namespace leaves behind."""
+"""Garbage collector: deletes the objects of deleted owners and namespaces."""
 
 from __future__ import annotations
 
 from laptop.cluster.kinds import NAMESPACE, Kind
-from laptop.cluster.store import Event, Object, Store, is_deleting, is_owned_by, name_of, namespace_of, uid_of
+from laptop.cluster.objects import (
+    Object,
+    ObjectEvent,
+    ObjectStore,
+    is_deleting,
+    is_owned_by,
+    name_of,
+    namespace_of,
+    uid_of,
+)
 
 
 class GarbageCollector:
-    """Deletes the objects of deleted owners and namespaces, and ends the deletions that waited for them."""
+    """Garbage collector of a store. It also finishes deletions that wait for it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         self._store = store
         store.listen(self._on_event)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ObjectEvent) -> None:
         if event.type == "DELETED":
             self._delete_owned(uid_of(event.object))
             self._finish_owners(event)
@@ -30,11 +39,11 @@ class GarbageCollector:
                 self._delete(kind, obj)
 
     def _delete(self, kind: Kind, obj: Object) -> None:
-        still = self._store.find(kind, namespace_of(obj), name_of(obj))  # an owner may have taken it along
+        still = self._store.find(kind, namespace_of(obj), name_of(obj))  # it may be gone with another owner
         if still is not None and not is_deleting(still):
             self._store.delete(kind, namespace_of(obj), name_of(obj), propagation="Foreground")
 
-    def _finish_owners(self, event: Event) -> None:
+    def _finish_owners(self, event: ObjectEvent) -> None:
         for reference in event.object["metadata"].get("ownerReferences", ()):
             for kind, owner in self._store.everything():
                 waits = "foregroundDeletion" in owner["metadata"].get("finalizers", ())
@@ -51,8 +60,8 @@ class GarbageCollector:
         self._finish_namespace(namespace)
 
     def _finish_namespace(self, namespace: str) -> None:
-        home = self._store.find(NAMESPACE, "", namespace)
-        if home is None or not is_deleting(home):
+        space = self._store.find(NAMESPACE, "", namespace)
+        if space is None or not is_deleting(space):
             return
         if not any(kind.namespaced and namespace_of(obj) == namespace for kind, obj in self._store.everything()):
-            self._store.remove(NAMESPACE, home)
+            self._store.remove(NAMESPACE, space)

@@ -1,4 +1,4 @@
-"""The fields of each kind that cannot be changed in place."""
+"""Immutable fields of each kind."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ALWAYS = ("apiVersion", "kind", "metadata.name", "metadata.namespace")
 
 
 def immutable_paths(kind: Kind) -> tuple[str, ...]:
-    """Dotted paths that cannot change, identity included; what is under such a path cannot change either."""
+    """Return the dotted paths that cannot change, identity included. Nothing below such a path can change either."""
     return _ALWAYS + _PATHS.get((kind.group, kind.name), ())
 
 
 def changed_immutables(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The immutable paths whose value would change. A value that was not set may be set, as defaults are."""
+    """Return the immutable paths whose value would change. A value that was not set may be set."""
     found = []
     for path in immutable_paths(kind):
         before, after = _at(old, path), _at(new, path)

@@ -1,4 +1,4 @@
-"""Jobs: one pod to its success, with a limit on tries and on time."""
+"""Jobs: pods until one succeeds, with limits on tries and time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 from laptop.cluster.admission import create_pod
 from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.controller import Controller
-from laptop.cluster.events import record
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import JOB, POD
-from laptop.cluster.pod_failures import judge_failures
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import (
+from laptop.cluster.objects import (
     Object,
-    Store,
+    ObjectStore,
     is_deleting,
     name_of,
     namespace_of,
@@ -22,31 +20,33 @@ from laptop.cluster.store import (
     owner_reference,
     uid_of,
 )
+from laptop.cluster.pod_failures import judge_failures
+from laptop.cluster.refusals import StatusError
 
 _BACKOFF_LIMIT = 6  # Kubernetes' default
 _TRY_AGAIN_AFTER = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds, by failures before; Kubernetes waits 10 s, 20 s, ... 6 min
 
 
 class Jobs(Controller):
-    """Makes pods for Jobs until one succeeds or a limit is reached."""
+    """Controller of Jobs: creates pods until one succeeds or a limit is reached."""
 
     kind = JOB
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         super().__init__(store)
         self._started: dict[str, float] = {}
         self._failed_at: dict[str, tuple[int, float]] = {}
         self._finished_at: dict[str, float] = {}
 
     def forget(self, obj: Object) -> None:
-        """The Job is gone."""
+        """Forget a Job that is gone."""
         uid = uid_of(obj)
         self._started.pop(uid, None)
         self._failed_at.pop(uid, None)
         self._finished_at.pop(uid, None)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one Job."""
+        """Take the next step for one Job."""
         if is_deleting(obj):
             return None
         if is_true(obj, "Complete") or is_true(obj, "Failed"):
@@ -71,7 +71,7 @@ class Jobs(Controller):
         if any(_phase(pod) == "Succeeded" for pod in pods):
             self._finish(obj, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
         elif left is not None and left <= 0:
-            for pod in active:  # ended by their own deadline, so that their logs stay
+            for pod in active:  # ended by a deadline of their own, which keeps their logs
                 self._store.modify(POD, pod, lambda target: target["spec"].update(activeDeadlineSeconds=0))
             if any(_phase(pod) in ("Pending", "Running", "") for pod in active):
                 return 0.1
@@ -106,7 +106,7 @@ class Jobs(Controller):
             return wait
         try:
             create_pod(self._store, namespace_of(obj), _pod_of(obj))
-        except Refusal as refusal:
+        except StatusError as refusal:
             record(self._store, JOB, obj, "FailedCreate", refusal.message, warning=True)
             return 1.0
         return None
@@ -194,7 +194,7 @@ def _restarts(pod: Object) -> int:
 
 
 def _last_words(failed: list[Object]) -> str:
-    """How the last pod ended, which Kubernetes leaves one to look up."""
+    """Return how the last pod ended, which Kubernetes does not report."""
     for status in (failed[-1].get("status") or {}).get("containerStatuses") or () if failed else ():
         ended = (status.get("state") or {}).get("terminated")
         if ended:

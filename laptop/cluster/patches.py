@@ -1,7 +1,8 @@
-"""The patch formats of the Kubernetes API, applied to plain JSON values.
+"""Patch formats of the Kubernetes API, applied to plain JSON values.
 
-Merge patch is RFC 7386. Strategic merge patch adds Kubernetes' rule that some lists are merged by a key of their items.
-Server-side apply is read as a strategic merge without field ownership: a field that an applier stops naming stays.
+Merge patch is RFC 7386. Strategic merge patch merges some lists by a key of their items, as the Kubernetes API
+declares. Server-side apply is read as a strategic merge without field ownership: a field that an applier stops naming
+stays.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 
-# `patchMergeKey` in the Kubernetes API's own types, for the kinds kept here.
+_ORDER, _DELETE_FROM = "$setElementOrder/", "$deleteFromPrimitiveList/"
+
+# `patchMergeKey` in the Kubernetes API's own types, for the kinds served here.
 _MERGE_KEYS = {
     "containers": "name",
     "initContainers": "name",
@@ -29,7 +32,7 @@ _MERGE_KEYS = {
 
 
 def merge(target: Any, patch: Any) -> Any:
-    """A JSON merge patch (RFC 7386); gives a new value."""
+    """Apply a JSON merge patch (RFC 7386) and return a new value."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     result = dict(target) if isinstance(target, dict) else {}
@@ -42,17 +45,13 @@ def merge(target: Any, patch: Any) -> Any:
 
 
 def strategic_merge(target: Any, patch: Any, key: str = "") -> Any:
-    """A strategic merge patch, with the `$patch: delete` and `$patch: replace` directives; gives a new value."""
+    """Apply a strategic merge patch and return a new value.
+
+    The directives are `$patch: delete`, `$patch: replace`, `$retainKeys`, `$setElementOrder` and
+    `$deleteFromPrimitiveList`.
+    """
     if isinstance(patch, dict):
-        if patch.get("$patch") == "replace":
-            return {name: copy.deepcopy(value) for name, value in patch.items() if name != "$patch"}
-        result = dict(target) if isinstance(target, dict) else {}
-        for name, value in patch.items():
-            if value is None:
-                result.pop(name, None)
-            else:
-                result[name] = strategic_merge(result.get(name), value, name)
-        return result
+        return _merge_object(target, patch)
     merge_key = _merge_key(key, target, patch)
     if not merge_key:
         return copy.deepcopy(patch)
@@ -63,6 +62,43 @@ def strategic_merge(target: Any, patch: Any, key: str = "") -> Any:
         else:
             items[item[merge_key]] = strategic_merge(items.get(item[merge_key]), item)
     return list(items.values())
+
+
+def _merge_object(target: Any, patch: dict[str, Any]) -> dict[str, Any]:
+    if patch.get("$patch") == "replace":
+        return {name: copy.deepcopy(value) for name, value in patch.items() if name != "$patch"}
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if name.startswith("$"):
+            continue
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = strategic_merge(result.get(name), value, name)
+    for name, value in patch.items():
+        if name == "$retainKeys":
+            result = {kept: result[kept] for kept in result if kept in value}
+        elif name.startswith(_DELETE_FROM):
+            field = name.removeprefix(_DELETE_FROM)
+            result[field] = [item for item in result.get(field) or () if item not in value]
+        elif name.startswith(_ORDER):
+            field = name.removeprefix(_ORDER)
+            result[field] = _ordered(result.get(field) or [], value)
+    return result
+
+
+def _ordered(items: list[Any], order: list[Any]) -> list[Any]:
+    """Return a list in the order of a `$setElementOrder` directive; items it does not name come last."""
+
+    def place(item: Any) -> int:
+        for index, wanted in enumerate(order):
+            if wanted == item or (
+                isinstance(wanted, dict) and isinstance(item, dict) and wanted.items() <= item.items()
+            ):
+                return index
+        return len(order)
+
+    return sorted(items, key=place)
 
 
 def _merge_key(key: str, target: Any, patch: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the failed pods of a Job mean for it: its `podFailurePolicy`, as far as it goes by exit codes."""
+"""The `podFailurePolicy` of Jobs, as far as it reads exit codes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laptop.cluster.store import Object, name_of, namespace_of
+from laptop.cluster.objects import Object, name_of, namespace_of
 
 
 @dataclass(frozen=True)
 class Failures:
-    """The failures of a Job so far.
+    """Failures of a Job so far.
 
     Attributes:
-        counted: how many count towards `backoffLimit`.
-        final: why the Job has failed for good, in Kubernetes' words; "" when it has not.
+        counted: number of failures that count towards `backoffLimit`.
+        final: reason why the Job has failed for good, in Kubernetes' words; "" if it has not.
     """
 
     counted: int
@@ -23,10 +23,9 @@ class Failures:
 
 
 def judge_failures(policy: dict[str, Any] | None, failed: Sequence[Object]) -> Failures:
-    """Applies a policy to the pods that failed.
+    """Apply a policy to the failed pods of a Job.
 
-    Source: kubernetes.io, "Pod failure policy": of the rules the first that matches decides; a pod that none matches
-    counts.
+    Source: kubernetes.io, "Pod failure policy": the first rule that matches decides; a pod that matches none counts.
     """
     rules = list(enumerate((policy or {}).get("rules") or ()))
     counted = 0

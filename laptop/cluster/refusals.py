@@ -1,17 +1,17 @@
-"""Refusals of the API, as the `Status` objects that Kubernetes answers with."""
+"""Errors of the API, as the `Status` objects of Kubernetes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Refusal(Exception):  # noqa: N818  it is Kubernetes' word for an answer, not a defect of this program
-    """A request that the API refuses.
+class StatusError(Exception):
+    """The API refuses a request.
 
     Args:
-        code: the HTTP status.
-        reason: Kubernetes' machine-readable reason, such as `NotFound`.
-        message: a sentence for people.
+        code: HTTP status.
+        reason: machine-readable reason of Kubernetes, such as `NotFound`.
+        message: text for people.
     """
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -21,7 +21,7 @@ class Refusal(Exception):  # noqa: N818  it is Kubernetes' word for an answer, n
         super().__init__(message)
 
     def status(self) -> dict[str, Any]:
-        """The `Status` object."""
+        """Return the `Status` object."""
         return {
             "kind": "Status",
             "apiVersion": "v1",
@@ -33,19 +33,19 @@ class Refusal(Exception):  # noqa: N818  it is Kubernetes' word for an answer, n
         }
 
 
-def not_found(plural: str, name: str) -> Refusal:
-    """There is no such object (404)."""
-    return Refusal(404, "NotFound", f'{plural} "{name}" not found')
+def not_found(plural: str, name: str) -> StatusError:
+    """Return the error for an object that does not exist (404)."""
+    return StatusError(404, "NotFound", f'{plural} "{name}" not found')
 
 
-def already_exists(plural: str, name: str) -> Refusal:
-    """An object of that name is there already (409)."""
-    return Refusal(409, "AlreadyExists", f'{plural} "{name}" already exists')
+def already_exists(plural: str, name: str) -> StatusError:
+    """Return the error for an object that exists already (409)."""
+    return StatusError(409, "AlreadyExists", f'{plural} "{name}" already exists')
 
 
-def conflict(plural: str, name: str) -> Refusal:
-    """The object was changed since the writer read it (409)."""
-    return Refusal(
+def conflict(plural: str, name: str) -> StatusError:
+    """Return the error for an object that changed since it was read (409)."""
+    return StatusError(
         409,
         "Conflict",
         f'Operation cannot be fulfilled on {plural} "{name}": the object has been modified; '
@@ -53,16 +53,16 @@ def conflict(plural: str, name: str) -> Refusal:
     )
 
 
-def invalid(plural: str, name: str, problems: list[str]) -> Refusal:
-    """The object breaks a rule of its kind (422)."""
-    return Refusal(422, "Invalid", f'{plural} "{name}" is invalid: ' + "; ".join(problems))
+def invalid(plural: str, name: str, problems: list[str]) -> StatusError:
+    """Return the error for an object that is not valid (422)."""
+    return StatusError(422, "Invalid", f'{plural} "{name}" is invalid: ' + "; ".join(problems))
 
 
-def bad_request(message: str) -> Refusal:
-    """The request cannot be read (400)."""
-    return Refusal(400, "BadRequest", message)
+def bad_request(message: str) -> StatusError:
+    """Return the error for a request that cannot be read (400)."""
+    return StatusError(400, "BadRequest", message)
 
 
-def forbidden(plural: str, name: str, why: str) -> Refusal:
-    """A policy of the cluster refuses the object (403)."""
-    return Refusal(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}')
+def forbidden(plural: str, name: str, why: str) -> StatusError:
+    """Return the error for a request that a policy forbids (403)."""
+    return StatusError(403, "Forbidden", f'{plural} "{name}" is forbidden: {why}')

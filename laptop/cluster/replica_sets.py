@@ -1,4 +1,4 @@
-"""ReplicaSets: as many pods of one template as asked for."""
+"""ReplicaSets: a number of pods of one template."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from laptop.cluster.admission import create_pod
 from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.kinds import POD, REPLICA_SET, Kind
-from laptop.cluster.refusals import Refusal
-from laptop.cluster.store import Object, Store, is_deleting, name_of, namespace_of, owner_reference
+from laptop.cluster.objects import Object, ObjectStore, is_deleting, name_of, namespace_of, owner_reference
+from laptop.cluster.refusals import StatusError
 
 ROLLOUT_HASH = "rollouts-pod-template-hash"
 DEPLOYMENT_HASH = "pod-template-hash"
@@ -18,12 +18,12 @@ _REFUSED_AGAIN = 1.0  # seconds
 
 
 class ReplicaSets(Controller):
-    """Makes and removes pods until there are as many as `spec.replicas`."""
+    """Controller of ReplicaSets: keeps `spec.replicas` pods."""
 
     kind = REPLICA_SET
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one ReplicaSet."""
+        """Take the next step for one ReplicaSet."""
         pods = [pod for pod in self._store.owned(POD, obj) if not is_deleting(pod)]
         for pod in pods:
             if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -34,10 +34,10 @@ class ReplicaSets(Controller):
         for _ in range(wanted - len(pods)):
             try:
                 pods.append(self._create(obj))
-            except Refusal as refusal:
+            except StatusError as refusal:
                 refused = refusal.message
                 break
-        # The first to go are those that serve nobody, then the newest.
+        # Pods that are not ready go first, then the newest.
         by_use = sorted(enumerate(pods), key=lambda item: (is_true(item[1], "Ready"), -item[0]))
         for _, pod in by_use[: max(0, len(pods) - wanted)]:
             self._store.delete(POD, namespace_of(pod), name_of(pod))
@@ -90,9 +90,9 @@ def _seconds_ready(pod: Object) -> float:
 
 
 def replica_set_for(
-    store: Store, kind: Kind, owner: Object, template_hash: str, label: str, *, create: bool
+    store: ObjectStore, kind: Kind, owner: Object, template_hash: str, label: str, *, create: bool
 ) -> Object | None:
-    """The ReplicaSet of an owner that runs the template with that hash; made with no pods if asked to."""
+    """Return the ReplicaSet of an owner for a template hash, or None. `create` makes it, with no pods."""
     for found in store.owned(REPLICA_SET, owner):
         if found["metadata"]["labels"].get(label) == template_hash:
             return found
@@ -122,8 +122,8 @@ def replica_set_for(
     )
 
 
-def scale(store: Store, replica_set: Object, replicas: int) -> None:
-    """Sets how many pods a ReplicaSet has."""
+def scale(store: ObjectStore, replica_set: Object, replicas: int) -> None:
+    """Set the number of pods of a ReplicaSet."""
 
     def change(target: Object) -> None:
         target["spec"]["replicas"] = replicas
@@ -132,7 +132,7 @@ def scale(store: Store, replica_set: Object, replicas: int) -> None:
 
 
 def count(replica_set: Object | None, what: str) -> int:
-    """A count of a ReplicaSet's status (`readyReplicas`, ...); 0 when it has not been looked at since it changed."""
+    """Return a count of a ReplicaSet's status, such as `readyReplicas`; 0 if it is not set."""
     if replica_set is None:
         return 0
     return int((replica_set.get("status") or {}).get(what, 0))

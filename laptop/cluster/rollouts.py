@@ -1,7 +1,7 @@
-"""Argo Rollouts: a new version takes over the traffic in the steps that its manifest names, or not at all.
+"""Argo Rollouts: a new version takes over the traffic in the steps of its manifest, or not at all.
 
-`canary` decides; this file gathers the facts and does what was decided. It is steered as Argo is: `status.abort`,
-`status.pauseConditions: null` (promote one step), `status.promoteFull`, `spec.paused`.
+`canary` decides; this module gathers the facts and carries out the decision. It is controlled as Argo is:
+`status.abort`, `status.pauseConditions: null` (promote one step), `status.promoteFull`, `spec.paused`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laptop.cluster.analysis import start_analysis
-from laptop.cluster.canary import Decision, Facts, decide
+from laptop.cluster.canary import CanaryDecision, CanaryFacts, decide
 from laptop.cluster.conditions import set_condition
 from laptop.cluster.controller import Controller
-from laptop.cluster.events import record
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import ANALYSIS_RUN, INGRESS, REPLICA_SET, ROLLOUT, SERVICE
-from laptop.cluster.replica_sets import ROLLOUT_HASH, count, replica_set_for, scale
-from laptop.cluster.store import (
-    Event,
+from laptop.cluster.objects import (
     Object,
-    Store,
+    ObjectEvent,
+    ObjectStore,
     is_deleting,
     name_of,
     namespace_of,
     now,
     uid_of,
 )
+from laptop.cluster.replica_sets import ROLLOUT_HASH, count, replica_set_for, scale
+from laptop.cluster.routes import ACTIONS, forward_action
 from laptop.cluster.templates import template_hash
-from laptop.cluster.traffic import ACTIONS, forward_action
 
 REVISION = "rollout.argoproj.io/revision"
 
@@ -42,7 +42,7 @@ _RUNS_KEPT = 10  # finished AnalysisRuns
 
 @dataclass
 class _Memory:
-    """What the controller remembers between looks at one rollout; times of the event loop's clock."""
+    """State of the controller between reconciliations of one rollout. Times are of the event loop's clock."""
 
     pause_since: tuple[str, int, float] | None = None
     progress: tuple[Any, ...] = ()
@@ -50,27 +50,27 @@ class _Memory:
 
 
 class Rollouts(Controller):
-    """Walks rollouts through their steps.
+    """Controller of Rollouts: takes them through their steps.
 
     Args:
-        store: the objects.
-        time_scale: pauses and scale-down delays last this share of what they declare.
+        store: objects of the cluster.
+        time_scale: share of a declared pause or scale-down delay that is waited.
     """
 
     kind = ROLLOUT
 
-    def __init__(self, store: Store, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, time_scale: float) -> None:
         super().__init__(store)
         self._time_scale = time_scale
         self._memory: dict[str, _Memory] = {}
         self._scale_down_at: dict[str, float] = {}
 
     def forget(self, obj: Object) -> None:
-        """The Rollout is gone."""
+        """Forget a Rollout that is gone."""
         self._memory.pop(uid_of(obj), None)
 
-    def concerns(self, event: Event) -> list[tuple[str, str]]:
-        """Also when a Service or an Ingress that it names comes or changes."""
+    def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
+        """Return also the Rollouts that name a Service or an Ingress that changes."""
         if event.kind in (SERVICE, INGRESS):
             namespace = namespace_of(event.object)
             return [
@@ -81,7 +81,7 @@ class Rollouts(Controller):
         return super().concerns(event)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Takes the next step for one Rollout."""
+        """Take the next step for one Rollout."""
         if is_deleting(obj):
             return None
         look = _Look(self._store, obj, self._memory.setdefault(uid_of(obj), _Memory()), self._time_scale)
@@ -97,7 +97,7 @@ class Rollouts(Controller):
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def _scale_down(self, look: _Look) -> float | None:
-        """Ends the pods that no traffic goes to, after the delay that the manifest names."""
+        """Scale down ReplicaSets without traffic, after the delay of the manifest."""
         clock = asyncio.get_running_loop().time()
         waits = []
         for replica_set in look.unused():
@@ -121,9 +121,9 @@ class Rollouts(Controller):
 
 
 class _Look:
-    """One look at one rollout."""
+    """One reconciliation of one rollout."""
 
-    def __init__(self, store: Store, obj: Object, memory: _Memory, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, obj: Object, memory: _Memory, time_scale: float) -> None:
         self._store = store
         self._obj = obj
         self._memory = memory
@@ -147,7 +147,7 @@ class _Look:
     # Facts
 
     def template_changed(self) -> bool:
-        """Notes a template or a list of steps that was not there at the last look; True when it was new."""
+        """Record a new template or list of steps, and return whether there is one."""
         steps_hash = hashlib.sha256(json.dumps(self._steps, sort_keys=True).encode()).hexdigest()[:10]
         same_template = self._status.get("currentPodHash") == self._hash
         if same_template and self._status.get("currentStepHash") == steps_hash:
@@ -174,8 +174,8 @@ class _Look:
         self._memory.pause_since = None
         return True
 
-    def facts(self) -> Facts:
-        """What `canary.decide` goes by."""
+    def facts(self) -> CanaryFacts:
+        """Return the facts for `canary.decide`."""
         index = min(int(self._status.get("currentStepIndex", 0)), len(self._steps))
         if self._status.get("promoteFull"):
             index = len(self._steps)
@@ -184,7 +184,7 @@ class _Look:
         pausing = None
         if self._memory.pause_since is not None and self._memory.pause_since[:2] == (self._hash, index):
             pausing = asyncio.get_running_loop().time() - self._memory.pause_since[2]
-        return Facts(
+        return CanaryFacts(
             steps=self._steps,
             index=index,
             replicas=self._replicas,
@@ -200,7 +200,7 @@ class _Look:
         )
 
     def trouble(self) -> str | None:
-        """What the manifest names and is not there, in Argo's words; None when all is."""
+        """Return what the manifest names and does not exist, in Argo's words; None if everything exists."""
         namespace = namespace_of(self._obj)
         for key in ("canaryService", "stableService"):
             name = self._canary.get(key)
@@ -219,12 +219,12 @@ class _Look:
         return None
 
     def unused(self) -> list[Object]:
-        """The ReplicaSets that get no traffic."""
+        """Return the ReplicaSets that get no traffic."""
         kept = {uid_of(found) for found in self.used()}
         return [found for found in self._store.owned(REPLICA_SET, self._obj) if uid_of(found) not in kept]
 
     def used(self) -> list[Object]:
-        """The ReplicaSets that get traffic, or will."""
+        """Return the ReplicaSets that get traffic now or will."""
         newest = self._store.get(ROLLOUT, namespace_of(self._obj), name_of(self._obj))
         status = newest.get("status") or {}
         hashes = {status.get("stableRS")}
@@ -234,7 +234,7 @@ class _Look:
         return [found for found in owned if found["metadata"]["labels"][ROLLOUT_HASH] in hashes]
 
     def scale_down_delay(self) -> float | None:
-        """Seconds that an unused ReplicaSet lives on; None for ever."""
+        """Return the seconds until an unused ReplicaSet is scaled down; None for never."""
         aborted = bool(self._status.get("abort"))
         key = "abortScaleDownDelaySeconds" if aborted else "scaleDownDelaySeconds"
         if key in self._canary:
@@ -246,8 +246,8 @@ class _Look:
 
     # Effects
 
-    def apply(self, decision: Decision) -> None:
-        """Does what was decided: pods first, then traffic, then the status."""
+    def apply(self, decision: CanaryDecision) -> None:
+        """Carry out a decision: pods first, then traffic, then the status."""
         if self._status.get("abort"):
             self._stop_analyses()
         elif not decision.abort:
@@ -270,8 +270,8 @@ class _Look:
         if decision.promote:
             self._promote()
 
-    def in_time(self, decision: Decision) -> tuple[Decision, float | None]:
-        """The decision with the progress deadline taken into account, and the seconds that are left of it."""
+    def in_time(self, decision: CanaryDecision) -> tuple[CanaryDecision, float | None]:
+        """Apply the progress deadline to a decision, and return it with the seconds that are left."""
         fingerprint = (
             self._hash,
             decision.index,
@@ -293,8 +293,8 @@ class _Look:
         abort = why if self._spec.get("progressDeadlineAbort") and not self._is_settled() else ""
         return replace(decision, phase="Degraded", message=why, abort=abort), None
 
-    def report(self, decision: Decision, *, phase: str = "", message: str = "") -> None:
-        """Writes the status."""
+    def report(self, decision: CanaryDecision, *, phase: str = "", message: str = "") -> None:
+        """Write the status."""
         everything = self._store.owned(REPLICA_SET, self._obj)
         new = self._store.find(REPLICA_SET, namespace_of(self._new), name_of(self._new))
         phase = phase or decision.phase
@@ -302,7 +302,7 @@ class _Look:
 
         def change(target: Object) -> None:
             status = target.setdefault("status", {})
-            if self._is_settled():  # there is nothing to abort
+            if self._is_settled():  # nothing to abort
                 status.pop("abort", None)
                 status.pop("abortedAt", None)
             if status.get("abort"):
@@ -347,7 +347,7 @@ class _Look:
         self._store.modify(ROLLOUT, self._obj, change)
 
     def trim_history(self) -> None:
-        """Removes the oldest ReplicaSets that have no pods, beyond `revisionHistoryLimit`."""
+        """Delete the oldest ReplicaSets without pods beyond `revisionHistoryLimit`, and old AnalysisRuns."""
         limit = self._spec.get("revisionHistoryLimit")
         kept = _HISTORY if limit is None else int(limit)
         idle = [found for found in self.unused() if not found["spec"]["replicas"] and not count(found, "replicas")]
@@ -366,7 +366,7 @@ class _Look:
         return self._stable_hash in ("", self._hash)
 
     def _was_promoted(self, index: int) -> bool:
-        """Whether a person ended the present pause: the controller paused, and the pause conditions are gone."""
+        """Return whether a person ended the current pause by removing the pause conditions."""
         return bool(
             self._status.get("controllerPause")
             and not self._status.get("pauseConditions")
@@ -375,10 +375,10 @@ class _Look:
         )
 
     def _analysis_phase(self, index: int) -> str:
-        said = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
-        if index >= len(self._steps) or "analysis" not in self._steps[index] or not said:
+        current = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
+        if index >= len(self._steps) or "analysis" not in self._steps[index] or not current:
             return ""
-        run = self._store.find(ANALYSIS_RUN, namespace_of(self._obj), said["name"])
+        run = self._store.find(ANALYSIS_RUN, namespace_of(self._obj), current["name"])
         if run is None or run["metadata"]["labels"].get("step-index") != str(index):
             return ""
         return str((run.get("status") or {}).get("phase") or "Pending")
@@ -405,8 +405,8 @@ class _Look:
         self._store.modify(ROLLOUT, self._obj, change)
 
     def _abort(self, why: str) -> None:
-        said = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
-        run = self._store.find(ANALYSIS_RUN, namespace_of(self._obj), said.get("name", ""))
+        current = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
+        run = self._store.find(ANALYSIS_RUN, namespace_of(self._obj), current.get("name", ""))
         detail = ((run.get("status") or {}).get("message") if run else "") or ""
         message = f"RolloutAborted: Rollout aborted update to revision {self._revision()}: {why}"
         message += f": {detail}" if detail and detail not in message else ""
@@ -420,7 +420,7 @@ class _Look:
         self._set_weight(0)
 
     def _promote(self) -> None:
-        """The newest template becomes the stable one; the traffic follows without a gap."""
+        """Make the newest template the stable one. Traffic follows without a gap."""
 
         def change(target: Object) -> None:
             status = target["status"]
@@ -435,7 +435,7 @@ class _Look:
         self._set_weight(0)
 
     def _point_services(self) -> None:
-        """Lets the stable and the canary Service select the pods of their ReplicaSets, once those are available."""
+        """Make the stable and the canary Service select the pods of their ReplicaSets, once those are available."""
         for key, replica_set in (("stableService", self._stable), ("canaryService", self._new)):
             name = self._canary.get(key)
             service = self._store.find(SERVICE, namespace_of(self._obj), name) if name else None
@@ -451,7 +451,7 @@ class _Look:
             self._store.modify(SERVICE, service, change)
 
     def _set_weight(self, weight: int) -> None:
-        """Divides the traffic, by the annotation on the Ingress that the load balancer's controller reads."""
+        """Set the traffic weights, by the Ingress annotation that the load balancer's controller reads."""
         alb = (self._canary.get("trafficRouting") or {}).get("alb")
         if not alb:
             return
@@ -492,7 +492,7 @@ class _Look:
         return _revision_of(newest)
 
     def _number_revision(self) -> None:
-        """Gives the newest template the highest revision number, as an update and as a rollback do."""
+        """Give the newest template the highest revision number, on an update and on a rollback."""
         newest = 1 + max((_revision_of(found) for found in self._store.owned(REPLICA_SET, self._obj)), default=0)
 
         def number(target: Object) -> None:
@@ -502,9 +502,9 @@ class _Look:
         self._store.modify(ROLLOUT, self._obj, number)
 
     def _is_in_rollback_window(self) -> bool:
-        """Whether the template is an earlier one with fewer than `rollbackWindow.revisions` between it and the stable.
+        """Return whether the template is an earlier one within `rollbackWindow.revisions` of the stable one.
 
-        As Argo does, by the order in which the ReplicaSets were made.
+        The order is that in which the ReplicaSets were created, as in Argo.
         """
         window = int((self._spec.get("rollbackWindow") or {}).get("revisions", 0))
         order = [uid_of(found) for found in self._store.owned(REPLICA_SET, self._obj)]

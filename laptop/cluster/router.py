@@ -1,8 +1,9 @@
-"""Takes requests to pods: a listening port for each Ingress and each port of a Service, and an HTTP proxy that knows
-the names of Services.
+"""Load balancer of the cluster: the way to the pods behind Ingresses and Services.
 
-A request goes to one pod and is answered or failed by it. Only when no connection could be made, so that nothing was
-sent, another pod is tried.
+Every Ingress gets a port of 127.0.0.1, and a second one for HTTPS if it asks for TLS. Pods reach Services by their
+cluster DNS names through a proxy, which is named by the standard variables (`http_proxy`). Requests are passed on as
+they come, answers stream. A request that may have been sent is never sent again: only a connection that could not be
+made leads to another pod.
 """
 
 from __future__ import annotations
@@ -10,24 +11,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from laptop.cluster.kinds import INGRESS, SERVICE
-from laptop.cluster.service_links import has_address, service_links
-from laptop.cluster.store import Event, Object, Store, name_of, namespace_of, uid_of
-from laptop.cluster.traffic import Endpoint, Target, endpoints_of, targets_of
+from laptop.cluster.certificates import CertificateAuthority
+from laptop.cluster.kinds import INGRESS
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
+from laptop.cluster.routes import PodAddress, WeightedService, addresses_of, targets_of, tls_hosts
 
 _log = logging.getLogger(__name__)
 
-# RFC 9110 section 7.6.1: what concerns one connection only.
+# RFC 9110 section 7.6.1: headers that concern one connection only.
 _HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -47,16 +47,22 @@ _CLOSING = 5.0  # seconds that a closed listener waits for its requests
 
 
 class Router:
-    """The way from the outside, and between pods, to the pods behind Services."""
+    """Router of requests to ready pods, from outside and from other pods.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: objects of the cluster.
+        authority: signs the certificates of Ingresses with TLS.
+    """
+
+    def __init__(self, store: ObjectStore, authority: CertificateAuthority) -> None:
         self._store = store
-        self._listeners: dict[str, web.ServerRunner] = {}
-        self._doors: dict[str, dict[int, _Door]] = {}  # uid of a Service → its port → where that is
+        self._authority = authority
+        self._listeners: dict[str, list[web.ServerRunner]] = {}  # uid of an Ingress → HTTP, then HTTPS if it has TLS
         self._under_way: Counter[str] = Counter()
         self._idle: dict[str, list[asyncio.Future[None]]] = {}
         self._turns: dict[str, dict[str, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
         self._proxy: web.ServerRunner | None = None
         self._proxy_port = 0
@@ -64,11 +70,11 @@ class Router:
 
     @property
     def proxy(self) -> str:
-        """The address of the HTTP proxy for pods."""
+        """Address of the HTTP proxy for pods."""
         return f"http://127.0.0.1:{self._proxy_port}"
 
     async def start(self) -> None:
-        """Opens the proxy, and a port for every Ingress and Service from now on."""
+        """Open the proxy, and ports for Ingresses from now on."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
             auto_decompress=False,
@@ -76,53 +82,38 @@ class Router:
             skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept", "Content-Type"),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        self._proxy, self._proxy_port = await _listen(self._serve_proxy)
+        self._proxy = await _listen(self._serve_proxy)
+        self._proxy_port = _port_of(self._proxy)
         self._store.listen(self._on_event)
 
     async def close(self) -> None:
-        """Closes everything at once."""
+        """Close everything at once."""
         self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        doors = [door for doors in self._doors.values() for door in doors.values()]
-        runners = [*self._listeners.values(), *(door.runner for door in doors), *([self._proxy] if self._proxy else [])]
-        for runner in runners:
+        runners = [runner for runners in self._listeners.values() for runner in runners]
+        for runner in [*runners, *([self._proxy] if self._proxy else [])]:
             await runner.cleanup()
-        for door in doors:  # those that had not answered yet; the loop must let go of a socket before it is closed
-            door.socket.close()
         if self._session is not None:
             await self._session.close()
 
     async def drained(self, uid: str, seconds: float) -> None:
-        """Waits until no request is under way to the pod with that uid, for at most `seconds`."""
+        """Wait until no request is under way to the pod with that uid, for at most `seconds`."""
         if not self._under_way[uid]:
             return
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.setdefault(uid, []).append(idle)
         await asyncio.wait([idle], timeout=seconds)
 
-    def links(self, namespace: str) -> dict[str, str]:
-        """The variables by which a pod of a namespace finds the Services that are there now."""
-        links: dict[str, str] = {}
-        for service in self._store.find_all(SERVICE, namespace):
-            doors = self._doors.get(uid_of(service), {})
-            links |= service_links(service, {port: door.port for port, door in doors.items()})
-        return links
-
-    def _on_event(self, event: Event) -> None:
-        if self._closing:
+    def _on_event(self, event: ObjectEvent) -> None:
+        if self._closing or event.kind is not INGRESS:
             return
-        uid = uid_of(event.object)
-        if event.kind is SERVICE:
-            self._open_doors(event.object, gone=event.type == "DELETED")
-        if event.kind is not INGRESS:
-            return
-        if event.type == "ADDED":
+        if event.type == "DELETED":
+            self._turns.pop(uid_of(event.object), None)
+            self._begin(self._shut(uid_of(event.object)))
+        else:
             self._begin(self._open(event.object))
-        elif event.type == "DELETED" and uid in self._listeners:
-            self._turns.pop(uid, None)
-            self._begin(self._listeners.pop(uid).cleanup())
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -130,38 +121,35 @@ class Router:
         task.add_done_callback(self._tasks.discard)
 
     async def _open(self, ingress: Object) -> None:
+        """Open the ports of an Ingress that are not open yet, and report them in its status."""
         uid, namespace, name = uid_of(ingress), namespace_of(ingress), name_of(ingress)
 
         async def serve(request: web.BaseRequest) -> web.StreamResponse:
             return await self._serve_ingress(namespace, name, request)
 
-        runner, port = await _listen(serve)
-        self._listeners[uid] = runner
-        address = {"ip": "127.0.0.1", "ports": [{"port": port, "protocol": "TCP"}]}
+        async with self._opening:
+            runners = self._listeners.setdefault(uid, [])
+            hosts = tls_hosts(ingress)
+            before = len(runners)
+            if not runners:
+                runners.append(await _listen(serve))
+            if hosts is not None and len(runners) == 1:
+                runners.append(await _listen(serve, self._authority.server_context(*hosts)))
+            if len(runners) == before:
+                return
+            ports = [{"port": _port_of(runner), "protocol": "TCP"} for runner in runners]
 
         def report(target: Object) -> None:
-            target.setdefault("status", {})["loadBalancer"] = {"ingress": [address]}
+            target.setdefault("status", {})["loadBalancer"] = {"ingress": [{"ip": "127.0.0.1", "ports": ports}]}
 
-        if self._store.modify(INGRESS, ingress, report) is None:  # deleted meanwhile
-            del self._listeners[uid]
+        if self._store.modify(INGRESS, ingress, report) is None:  # it was deleted
+            await self._shut(uid)
+
+    async def _shut(self, uid: str) -> None:
+        async with self._opening:
+            runners = self._listeners.pop(uid, [])
+        for runner in runners:
             await runner.cleanup()
-
-    def _open_doors(self, service: Object, *, gone: bool) -> None:
-        """Gives each port of a Service a port of 127.0.0.1, which is known at once and answers a moment later."""
-        uid, namespace, name = uid_of(service), namespace_of(service), name_of(service)
-        doors = self._doors.setdefault(uid, {})
-        wanted = {port["port"] for port in service["spec"].get("ports") or ()} if has_address(service) else set()
-        for port in wanted - doors.keys() if not gone else ():
-
-            async def serve(request: web.BaseRequest, port: int = port) -> web.StreamResponse:
-                return await self._forward(request, namespace, name, port, "service")
-
-            doors[port] = door = _Door.open(serve)
-            self._begin(door.answer())
-        for port in [*doors] if gone else [*(doors.keys() - wanted)]:
-            self._begin(doors.pop(port).close())
-        if gone:
-            del self._doors[uid]
 
     async def _serve_ingress(self, namespace: str, name: str, request: web.BaseRequest) -> web.StreamResponse:
         ingress = self._store.find(INGRESS, namespace, name)
@@ -175,15 +163,26 @@ class Router:
         return await self._forward(request, namespace, target.service, target.port, "ingress")
 
     async def _serve_proxy(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Forward a request for `http://<service>.<namespace>[.svc[.cluster.local]][:port]`, and refuse any other."""
         host, _, port = request.headers.get("Host", "").partition(":")
-        labels = host.split(".")
-        in_cluster = labels[2:] in (["svc"], ["svc", "cluster", "local"]) or len(labels) == 2
-        if not in_cluster:
-            return _problem(502, f"{host}: pods of the small cluster reach Services by plain HTTP and nothing else")
-        return await self._forward(request, labels[1], labels[0], int(port or 80), "service")
+        service, _, rest = host.partition(".")
+        namespace, _, suffix = rest.partition(".")
+        if request.method == "CONNECT" or not namespace or suffix not in ("", "svc", "svc.cluster.local"):
+            return _problem(
+                502,
+                f"{host or request.path}: pods on the laptop reach Services by plain HTTP, and nothing else by this "
+                "proxy: expected http://<service>.<namespace>.svc[:port]",
+            )
+        return await self.forward(request, namespace, service, int(port or 80))
 
-    def _choose(self, uid: str, targets: Sequence[Target]) -> Target:
-        """Smooth weighted round robin, so that of every hundred requests each Service gets its weight exactly."""
+    async def forward(
+        self, request: web.BaseRequest, namespace: str, service: str, port: int | str
+    ) -> web.StreamResponse:
+        """Forward a request to a ready pod behind a Service."""
+        return await self._forward(request, namespace, service, port, "service")
+
+    def _choose(self, uid: str, targets: Sequence[WeightedService]) -> WeightedService:
+        """Choose by smooth weighted round robin: of every hundred requests each Service gets exactly its weight."""
         credit = self._turns.setdefault(uid, {})
         total = sum(target.weight for target in targets)
         if not total:
@@ -198,18 +197,18 @@ class Router:
         self, request: web.BaseRequest, namespace: str, service: str, port: int | str, way: str
     ) -> web.StreamResponse:
         tried: set[str] = set()
-        # Read once, for it must be there again when the first pod cannot be reached.
+        # Read once, because it is needed again if the first pod cannot be reached.
         is_small = request.content_length is not None and request.content_length <= _SMALL
         body = await request.read() if is_small and request.can_read_body else None
         while True:
             endpoints = [
                 endpoint
-                for endpoint in endpoints_of(self._store, namespace, service, port)
+                for endpoint in addresses_of(self._store, namespace, service, port)
                 if endpoint.uid not in tried
             ]
             if not endpoints:
                 return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
-            # The pod with the fewest requests under way; of equals, the one whose last turn is longest ago.
+            # The pod with the fewest requests under way; among equals, the one whose last turn is longest ago.
             turns = self._turns.setdefault(f"{way}/{namespace}/{service}", {})
             endpoint = min(endpoints, key=lambda item: (self._under_way[item.uid], turns.get(item.uid, 0.0)))
             turns[endpoint.uid] = max(turns.values(), default=0.0) + 1.0
@@ -226,14 +225,14 @@ class Router:
                 self._finished(endpoint.uid)
 
     async def _exchange(
-        self, request: web.BaseRequest, endpoint: Endpoint, small_body: bytes | None
+        self, request: web.BaseRequest, endpoint: PodAddress, small_body: bytes | None
     ) -> web.StreamResponse:
         assert self._session is not None
         headers = _end_to_end(request.headers)
         peer = request.remote or "127.0.0.1"
         earlier = request.headers.get("X-Forwarded-For")
         headers["X-Forwarded-For"] = f"{earlier}, {peer}" if earlier else peer
-        headers["X-Forwarded-Proto"] = "http"
+        headers["X-Forwarded-Proto"] = "https" if request.secure else "http"
         body: bytes | AsyncIterator[bytes] | None = small_body
         if body is None and request.can_read_body:
             body = request.content.iter_any()
@@ -243,11 +242,11 @@ class Router:
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as answer:
             length = answer.content_length
-            said = _end_to_end(answer.headers)
+            kept = _end_to_end(answer.headers)
             if (length is not None and length <= _SMALL) or request.method == "HEAD":
                 content = await answer.read()
-                return web.Response(status=answer.status, reason=answer.reason, headers=said, body=content)
-            stream = web.StreamResponse(status=answer.status, reason=answer.reason, headers=said)
+                return web.Response(status=answer.status, reason=answer.reason, headers=kept, body=content)
+            stream = web.StreamResponse(status=answer.status, reason=answer.reason, headers=kept)
             await stream.prepare(request)
             try:
                 async for chunk in answer.content.iter_any():
@@ -267,52 +266,20 @@ class Router:
                     idle.set_result(None)
 
 
-@dataclass(frozen=True)
-class _Door:
-    """Where a port of a Service listens."""
-
-    socket: socket.socket
-    runner: web.ServerRunner
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @classmethod
-    def open(cls, handler: Handler) -> _Door:
-        """Takes a free port; who connects before it answers waits."""
-        listening = socket.create_server(("127.0.0.1", 0))
-        return cls(listening, web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=_CLOSING))
-
-    @property
-    def port(self) -> int:
-        """Of 127.0.0.1."""
-        return int(self.socket.getsockname()[1])
-
-    async def answer(self) -> None:
-        """Answers from now on."""
-        async with self._turn:
-            await self.runner.setup()
-            await web.SockSite(self.runner, self.socket).start()
-
-    async def close(self) -> None:
-        """Takes no more requests, and lets those under way end."""
-        async with self._turn:
-            await self.runner.cleanup()
-            self.socket.close()
-
-
-async def _listen(
-    handler: Handler,
-) -> tuple[web.ServerRunner, int]:
-    """A server on a free port of 127.0.0.1."""
-    server = web.Server(handler, access_log=None)
-    runner = web.ServerRunner(server, shutdown_timeout=_CLOSING)
+async def _listen(handler: Handler, tls: ssl.SSLContext | None = None) -> web.ServerRunner:
+    """Start a server on a free port of 127.0.0.1."""
+    runner = web.ServerRunner(web.Server(handler, access_log=None), shutdown_timeout=_CLOSING)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    return runner, int(runner.addresses[0][1])
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    return runner
+
+
+def _port_of(runner: web.ServerRunner) -> int:
+    return int(runner.addresses[0][1])
 
 
 def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """A copy without what concerns one connection only."""
+    """Return a copy without the headers that concern one connection only."""
     given: CIMultiDict[str] = CIMultiDict(headers)
     dropped = _HOP_BY_HOP | {name.strip().lower() for name in given.get("Connection", "").split(",")}
     return CIMultiDict((name, value) for name, value in given.items() if name.lower() not in dropped)

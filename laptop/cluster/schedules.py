@@ -1,4 +1,4 @@
-"""When a CronJob is due."""
+"""Schedules of CronJobs."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ _MACROS = {
 
 
 class ScheduleError(ValueError):
-    """The text is not a schedule, or the time zone is not known."""
+    """The schedule or the time zone is not valid."""
 
 
 def parse_schedule(schedule: str, time_zone: str | None = None) -> tuple[str, tzinfo]:
-    """The five cron fields and the zone they are read in (UTC unless named); raises ScheduleError."""
+    """Return the five cron fields of a schedule, and its time zone, UTC by default.
+
+    Raises:
+        ScheduleError: the schedule or the time zone is not valid.
+    """
     fields = _MACROS.get(schedule.strip(), schedule.strip())
     if len(fields.split()) != 5:
-        raise ScheduleError(f"{schedule!r} is not five cron fields (minute hour day month weekday)")
+        raise ScheduleError(f"{schedule!r} is not a cron schedule: expected five fields, minute hour day month weekday")
     try:
-        # UTC is known on every machine, other zones where the system's table of them is installed.
+        # UTC is known on every machine; other zones only if the system's table of them is installed.
         zone: tzinfo = UTC if time_zone in (None, "UTC", "Etc/UTC") else ZoneInfo(time_zone or "")
         CronSim(fields, datetime.now(zone))
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ScheduleError(f"the time zone {time_zone!r} is not known") from error
+        raise ScheduleError(f"unknown time zone {time_zone!r}") from error
     except CronSimError as error:
         raise ScheduleError(f"{schedule!r} is not a cron schedule: {error}") from error
     return fields, zone
 
 
 def next_run(schedule: str, time_zone: str | None, after: datetime) -> datetime | None:
-    """The first time after `after` (aware) that the schedule names; None when there is none in sight."""
+    """Return the first due time after an aware time, or None if there is none."""
     fields, zone = parse_schedule(schedule, time_zone)
     return next(CronSim(fields, after.astimezone(zone)), None)

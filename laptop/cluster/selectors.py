@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from laptop.cluster.objects import Object
 from laptop.cluster.refusals import bad_request
-from laptop.cluster.store import Object
 
 _TERM = re.compile(
     r"\s*(?:(?P<key>[\w./-]+)\s*(?P<op>==|=|!=)\s*(?P<value>[\w.-]*)"
@@ -17,7 +17,11 @@ _TERM = re.compile(
 
 
 def label_selector(text: str) -> Callable[[Object], bool]:
-    """The test that a label selector (`a=b,c!=d,e in (f,g),h,!i`) stands for; raises Refusal (400)."""
+    """Parse a label selector (`a=b,c!=d,e in (f,g),h,!i`) into a predicate.
+
+    Raises:
+        StatusError: 400, the text is not a label selector.
+    """
     tests: list[Callable[[dict[str, str]], bool]] = []
     position = 0
     while position < len(text):
@@ -27,6 +31,11 @@ def label_selector(text: str) -> Callable[[Object], bool]:
         tests.append(_test(match))
         position = match.end()
     return lambda obj: all(test(obj["metadata"].get("labels") or {}) for test in tests)
+
+
+def selector_text(selector: dict[str, Any]) -> str:
+    """Return the `matchLabels` of a workload's selector as text: `a=b,c=d`."""
+    return ",".join(f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items())
 
 
 def _test(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:
@@ -45,7 +54,11 @@ def _test(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:
 
 
 def field_selector(text: str) -> Callable[[Object], bool]:
-    """The test that a field selector (`metadata.name=x,status.phase!=Running`) stands for; raises Refusal (400)."""
+    """Parse a field selector (`metadata.name=x,status.phase!=Running`) into a predicate.
+
+    Raises:
+        StatusError: 400, the text is not a field selector.
+    """
     tests: list[tuple[list[str], str, bool]] = []
     for term in filter(None, text.split(",")):
         match = re.fullmatch(r"\s*([\w.]+)\s*(==|=|!=)\s*(\S*)\s*", term)

@@ -1,18 +1,23 @@
-"""What a real cluster would run and the small one cannot: refused with the reason, never run differently in silence."""
+"""Valid manifests that a real cluster would run and this one cannot: refused with the reason.
+
+What the cluster accepts, it runs as Kubernetes does; nothing runs differently without a word.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, INGRESS, JOB, ROLLOUT, Kind
+from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, JOB, ROLLOUT, Kind
 from laptop.cluster.templates import pod_spec_of
+from laptop.cluster.volumes import SCRATCH, mentions
 
 NOT_ACTED_UPON = {
-    "HorizontalPodAutoscaler": "nothing here measures load: the number of pods stays as it is",
-    "NetworkPolicy": "the pods' processes share one network, which nothing divides",
+    "HorizontalPodAutoscaler": "nothing measures load: the number of pods stays the same",
+    "NetworkPolicy": "the processes of pods share one network",
     "PodDisruptionBudget": "there is one node, which is never drained",
 }
-"""Kinds of objects that are kept, and have no effect: why."""
+"""Kinds of objects that are stored and have no effect, and why."""
 
 _FIELD_REFS = {
     "metadata.name",
@@ -24,10 +29,12 @@ _FIELD_REFS = {
     "status.hostIP",
 }
 _JOB_FIELDS = ("successPolicy", "backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_VOLUMES = ("emptyDir", "configMap", "secret")
 
 
 def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
-    """What in a valid manifest the small cluster cannot run; [] when it can run all of it."""
+    """Return what the cluster cannot run in a valid manifest, [] if it can run all of it."""
     spec = obj.get("spec") or {}
     found: list[str] = []
     if kind == JOB:
@@ -39,10 +46,8 @@ def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
         found += _rollout(spec)
     if kind in (ANALYSIS_TEMPLATE, ANALYSIS_RUN):
         found += _analysis(spec)
-    if kind == INGRESS and spec.get("tls"):
-        found.append("spec.tls: the router speaks HTTP; on AWS name certificates in the ALB's annotations")
     pod = pod_spec_of(kind, obj)
-    return found + (_pod(pod) if pod is not None else [])
+    return found + (list(_pod(pod)) if pod is not None else [])
 
 
 def _job(spec: dict[str, Any]) -> list[str]:
@@ -65,7 +70,7 @@ def _analysis(spec: dict[str, Any]) -> list[str]:
     found = []
     for metric in spec["metrics"]:
         job = metric["provider"]["job"]["spec"]
-        problems = _job(job) + _pod((job.get("template") or {}).get("spec") or {})
+        problems = [*_job(job), *_pod((job.get("template") or {}).get("spec") or {})]
         found += [f"metric {metric['name']}: {what}" for what in problems]
     return found
 
@@ -91,65 +96,60 @@ def _rollout(spec: dict[str, Any]) -> list[str]:
     return found
 
 
-def _pod(spec: dict[str, Any]) -> list[str]:
-    containers = spec.get("containers") or []
-    found = []
-    if len(containers) != 1 or spec.get("initContainers"):
-        found.append("containers: a pod runs exactly one container and no initContainers here")
-    tmp = set()
+def _pod(spec: dict[str, Any]) -> Iterator[str]:
+    containers, initial = spec.get("containers") or [], spec.get("initContainers") or []
+    if len(containers) != 1:
+        yield f"containers: expected one container, found {len(containers)}; sidecars are not supported"
     for volume in spec.get("volumes") or ():
-        if "emptyDir" not in volume:
-            found.append(f"volumes: {volume.get('name')!r} is not an emptyDir, the only volume there is here")
-        else:
-            tmp.add(volume.get("name"))
+        kinds = [key for key in volume if key != "name"]
+        if kinds and kinds[0] not in _VOLUMES:
+            yield f"volumes: {volume.get('name')!r} is a {kinds[0]}; expected one of {', '.join(_VOLUMES)}"
+    for container in initial:
+        name = f"init container {container.get('name')!r}"
+        if container.get("restartPolicy"):
+            yield f"{name}: restartPolicy: sidecars are not supported"
+        yield from (f"{name}: {what}" for what in _container(container))
     for container in containers:
-        found += [f"container {container.get('name')!r}: {what}" for what in _container(container, tmp)]
-    return found
+        yield from (f"container {container.get('name')!r}: {what}" for what in _container(container))
 
 
-def _container(container: dict[str, Any], empty_dirs: set[Any]) -> list[str]:
-    found = []
+def _container(container: dict[str, Any]) -> Iterator[str]:
     if not container.get("command"):
-        found.append("command: missing; no image is opened here, so its entry point is not known")
+        yield "command: missing; images are not opened, so their entry point is not known"
     if container.get("workingDir"):
-        found.append("workingDir: leave it to the image, whose working directory holds its files")
+        yield "workingDir: not supported; the working directory is the image's, which holds its files"
     for mount in container.get("volumeMounts") or ():
-        if mount.get("name") in empty_dirs and mount.get("mountPath") != "/tmp":  # noqa: S108  a pod's own
-            found.append(f"volumeMounts: only /tmp can be mounted (it is the TMPDIR), not {mount.get('mountPath')}")
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        if container.get(probe) and "httpGet" not in container[probe]:
-            found.append(f"{probe}: only httpGet is supported")
+        yield from _mount(mount, container)
+    for probe in _PROBES:
+        if container.get(probe) and not {"httpGet", "tcpSocket"} & container[probe].keys():
+            yield f"{probe}: only httpGet and tcpSocket are supported"
+        if ((container.get(probe) or {}).get("httpGet") or {}).get("scheme", "HTTP") != "HTTP":
+            yield f"{probe}: only the scheme HTTP is supported"
     lifecycle = container.get("lifecycle") or {}
     if lifecycle.get("postStart") or (lifecycle.get("preStop") and "sleep" not in lifecycle["preStop"]):
-        found.append("lifecycle: only preStop.sleep is supported")
-    found += _ports(container)
+        yield "lifecycle: only preStop.sleep is supported"
     for variable in container.get("env") or ():
-        found += _variable(variable)
-    return found
+        yield from _variable(variable)
 
 
-def _ports(container: dict[str, Any]) -> list[str]:
-    ports = container.get("ports") or []
-    if not ports:
-        return []
-    if len(ports) != 1 or ports[0].get("name") != "http":
-        return ["ports: exactly one port, named `http`, is supported"]
-    number = str(ports[0].get("containerPort"))
-    values = [variable.get("value") for variable in container.get("env") or () if variable.get("name") == "PORT"]
-    if values != [number]:
-        return [f"env: PORT must be {number!r}, as the port named `http`: here many pods share one address, so that "
-                "the value is replaced by a free port"]  # fmt: skip
-    return []
+def _mount(mount: dict[str, Any], container: dict[str, Any]) -> Iterator[str]:
+    path = str(mount.get("mountPath"))
+    if mount.get("subPath") or mount.get("subPathExpr"):
+        yield f"volumeMounts: {path}: subPath is not supported"
+    elif path != SCRATCH and not mentions(path, container):
+        yield (
+            f"volumeMounts: no variable or argument of the container names {path}; nothing can be mounted on this "
+            "machine, so the process must be given the path"
+        )
 
 
-def _variable(variable: dict[str, Any]) -> list[str]:
+def _variable(variable: dict[str, Any]) -> Iterator[str]:
     source = variable.get("valueFrom") or {}
     name = variable.get("name")
     if "resourceFieldRef" in source:
-        return [f"env {name}: resourceFieldRef is not supported; nothing limits a pod's resources here"]
+        yield f"env {name}: resourceFieldRef is not supported; pods have no limits"
     if "fileKeyRef" in source:
-        return [f"env {name}: fileKeyRef is not supported"]
+        yield f"env {name}: fileKeyRef is not supported"
     path = (source.get("fieldRef") or {}).get("fieldPath")
     if path and path not in _FIELD_REFS and not path.startswith(("metadata.labels[", "metadata.annotations[")):
-        return [f"env {name}: fieldRef {path} is not supported"]
-    return []
+        yield f"env {name}: fieldRef {path} is not supported"

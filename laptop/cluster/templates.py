@@ -1,4 +1,4 @@
-"""Where the pod template of a workload stands, and the hash that names a version of it."""
+"""Pod templates of workloads, and the hashes that name their versions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from laptop.cluster.kinds import CRON_JOB, DEPLOYMENT, JOB, POD, REPLICA_SET, ROLLOUT, Kind
 
-# Kubernetes' own alphabet for such hashes: no vowels, no look-alikes.
+# Kubernetes' alphabet for such hashes: no vowels, no look-alikes.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def pod_spec_of(kind: Kind, obj: dict[str, Any]) -> dict[str, Any] | None:
-    """The pod spec inside a manifest of a workload, or None for a kind that runs no pods."""
+    """Return the pod spec in a manifest of a workload, or None for a kind that runs no pods."""
     spec = obj.get("spec") or {}
     if kind == POD:
         return dict(spec)
@@ -25,7 +25,7 @@ def pod_spec_of(kind: Kind, obj: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def template_hash(template: dict[str, Any]) -> str:
-    """A short name for a version of a pod template; equal templates have equal hashes."""
+    """Return a short hash of a pod template. Equal templates have equal hashes."""
     text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     letters = []

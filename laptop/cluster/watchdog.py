@@ -1,7 +1,8 @@
-"""A process that outlives the one that started it by a moment, to end the process groups that it left behind.
+"""Process that outlives its starter by a moment, to kill the process groups that the starter left behind.
 
-It reads lines from its standard input: `+<pgid>` takes a group into its care, `-<pgid>` lets it go. When the input
-ends, because the starter closed it or died in whatever way, it kills every group in its care.
+It reads lines from its standard input: `+<pgid>` adds a group, `-<pgid>` removes one. When the input ends, because the
+starter closed it or died, it kills every group that is left. It runs without site-packages, so that it is up in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 
 
 def watch(lines: Iterable[str]) -> None:
-    """Reads `lines` to their end, then kills the groups in care."""
+    """Read `lines` to their end, then kill the groups that are left."""
     groups: set[int] = set()
     for line in lines:
         sign, number = line[:1], line[1:].strip()
@@ -33,7 +34,6 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            # -I and -S: nothing of the environment, and no site-packages, so that it is up in milliseconds.
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -44,21 +44,21 @@ class Watchdog:
         self._lock = threading.Lock()
 
     def guard(self, group: int) -> None:
-        """Takes a process group into care."""
-        self._tell(f"+{group}\n")
+        """Add a process group."""
+        self._send(f"+{group}\n")
 
     def release(self, group: int) -> None:
-        """Lets a process group go: it has ended, and its number may come again for another."""
-        self._tell(f"-{group}\n")
+        """Remove a process group that has ended: its number may be given to another."""
+        self._send(f"-{group}\n")
 
     def close(self) -> None:
-        """Ends whatever is still in care, and the watchdog."""
+        """Kill the groups that are left, and end the watchdog."""
         with self._lock, contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
         self._process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError):
             if self._process.stdin is not None:
                 self._process.stdin.write(line.encode())

@@ -112,7 +112,7 @@ class Demo:
     def prepare(self) -> None:
         """Start an account, a cluster and a GitHub, and provision the first environment."""
         from laptop import lifecycle
-        from laptop.publishing import local_digests
+        from laptop.publishing import local_digests, publish_locally
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
@@ -129,6 +129,7 @@ class Demo:
                 pin_images(self.project, environment, images)
             self.hub = attach(self.target, self._say_step)
             host(self.target, self.hub)
+            publish_locally(self.target)
         self.first, *self.others = self.project.environments
         self._provision(self.first, f"Provision {self.first} with the same Pulumi program as on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
@@ -192,7 +193,7 @@ class Demo:
 
     def summarise(self) -> None:
         """Print what runs in each environment, and its ledger."""
-        from laptop.engine.state import resource_counts
+        from laptop.engine.state_file import resource_counts
         from pipelines.promotion.history import describe, read_history
 
         with self.journey.step("Summary"):
@@ -220,14 +221,11 @@ class Demo:
 
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview
-        from laptop.publishing import publish_locally
-        from laptop.stacks import deploy
+        from laptop.stack_operations import deploy
 
         with self.journey.step(title):
             display = Display() if environment == self.first else Overview()
             deploy(self.project.root, self.home, environment, "up", display)
-            if environment == self.first:  # `mlops deploy` copies them to the others
-                publish_locally(self.target, self.target.descriptor(environment))
 
     def _dispatch_training(self) -> Awaited:
         """Start the workflow `train` without waiting for it."""

@@ -47,8 +47,8 @@ class Callers:
             thread.join(10)
 
     def _call(self, target: Target, environment: str) -> None:
-        from pipelines.promotion.endpoint import connected
         from pipelines.promotion.predict import predict
+        from pipelines.serving.probe import open_endpoint
 
         request = None
         while request is None and not self._ended.wait(LOOK_SECONDS):
@@ -56,7 +56,7 @@ class Callers:
                 request, _ = predict(target, self.model, environment)
         if request is None:
             return
-        with connected(target.descriptor(environment), self.model) as endpoint:
+        with open_endpoint(target.descriptor(environment), self.model) as endpoint:
             while not self._ended.wait(PAUSE_SECONDS):
                 try:
                     endpoint.infer(request)

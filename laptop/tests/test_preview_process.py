@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from laptop.engine.deployment import DeploymentError, Result
-from laptop.engine.steps import Kind, Step
+from laptop.engine.resource_steps import ResourceStep, StepKind
 from laptop.preview_process import count_changes, preview
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -16,14 +16,14 @@ from tests.sample_project import copy_as_forked
 
 URN = "urn:pulumi:dev::mlops::fake:index:Thing::a"
 STEPS = (
-    Step(Kind.CREATE, URN, recorded="the emulator has none"),
-    Step(Kind.REPLACE, URN),
-    Step(Kind.DELETE_REPLACED, URN),
-    Step(Kind.UPDATE, URN, error="it is read-only"),
-    Step(Kind.SAME, URN),
-    Step(Kind.SAME, URN),
-    Step(Kind.READ, URN),
-    Step(Kind.SKIPPED, URN),
+    ResourceStep(StepKind.CREATE, URN, recorded="the emulator has none"),
+    ResourceStep(StepKind.REPLACE, URN),
+    ResourceStep(StepKind.DELETE_REPLACED, URN),
+    ResourceStep(StepKind.UPDATE, URN, error="it is read-only"),
+    ResourceStep(StepKind.SAME, URN),
+    ResourceStep(StepKind.SAME, URN),
+    ResourceStep(StepKind.READ, URN),
+    ResourceStep(StepKind.SKIPPED, URN),
 )
 
 

@@ -137,11 +137,12 @@ def images() -> None:
 
 @images.command()
 @click.argument("name", type=click.Choice(IMAGES))
-@environment_option
-@target_option
-def repository(name: str, environment: str, target: str) -> None:
-    """Print the repository of an image."""
-    write_output("repository", str(getattr(open_target(target).descriptor(environment).repositories, name)))
+@click.option("--registry", required=True, metavar="HOST", help="The account's ECR registry.")
+def repository(name: str, registry: str) -> None:
+    """Print the URL of an image's repository."""
+    from pipelines.declarations.names import repository_name
+
+    write_output("repository", f"{registry}/{repository_name(Project.find().name, name)}")
 
 
 @images.command()

@@ -88,7 +88,7 @@ def judge_environments(listed: Mapping[str, Any], wanted: Sequence[str]) -> list
     """Judge whether each environment exists, and limits which branches may deploy to it."""
     found = {str(environment["name"]): environment for environment in listed["environments"]}
     settings = []
-    for name in (*wanted, "preview"):
+    for name in (*wanted, "images", "preview"):
         environment = found.get(name)
         if environment is None:
             settings.append(Setting(f"environment {name}", False, "does not exist"))

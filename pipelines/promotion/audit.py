@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.attempt import Log
-from pipelines.promotion.endpoint import connected
+from pipelines.serving.probe import open_endpoint
 from pipelines.targets import Target
 
 
@@ -26,7 +26,7 @@ def audit(target: Target, environment: str, log: Log) -> None:
         if wanted is None and model not in descriptor.endpoints:
             continue
         try:
-            with connected(descriptor, model) as endpoint:
+            with open_endpoint(descriptor, model) as endpoint:
                 served = endpoint.served()
         except MlopsError as error:  # the other models are still compared
             differences.append(f"{model}: git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}")

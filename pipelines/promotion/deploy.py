@@ -21,11 +21,10 @@ from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
-from pipelines.promotion.endpoint import Verification, verify
 from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.replicate import replicate
-from pipelines.promotion.replicate_image import replicate_images
 from pipelines.promotion.traffic import move_traffic
+from pipelines.promotion.verify import Verification, verify
 from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
 
@@ -44,8 +43,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         log: receives progress.
 
     Raises:
-        MlopsError: a release was refused, an image is missing, the program failed, or a rollout did not become
-            healthy.
+        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
     """
     project, git = target.project, Git(target.project.root)
     if environment not in target.descriptors():
@@ -107,17 +105,13 @@ class Deployment:
     _applied: bool = field(default=False, init=False)
 
     def apply(self) -> None:
-        """Bring the pinned images into the environment, then apply its program.
+        """Apply the program of the environment, unless this deployment did so before.
 
         Raises:
-            MlopsError: an image is missing, or the program failed.
+            MlopsError: the program failed.
         """
         if self._applied:
             return
-        config = self.target.project.stack(self.environment).config.environment
-        # Images come first: a pod must find its image.
-        previous = self.descriptors.get(config.promotes_from or "")
-        replicate_images(previous, self.descriptors[self.environment], config.images, self.log)
         self.target.apply("up", self.environment)
         self._applied = True
         self.log("applied")

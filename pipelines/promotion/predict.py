@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.endpoint import connected, golden_of
+from pipelines.serving.golden import request_of
+from pipelines.serving.probe import golden_of, open_endpoint
 from pipelines.targets import Target
 
 
@@ -29,12 +30,8 @@ def predict(
     """
     target.project.model(model)
     descriptor = target.descriptor(environment)
-    with connected(descriptor, model) as endpoint:
-        if request is None:
-            golden = golden_of(descriptor, model, endpoint.served())
-            sent: dict[str, Any] = {"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}
-        else:
-            sent = _parse(request)
+    with open_endpoint(descriptor, model) as endpoint:
+        sent = request_of(golden_of(descriptor, model, endpoint.served())) if request is None else _parse(request)
         return sent, endpoint.infer(sent)
 
 

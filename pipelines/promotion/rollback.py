@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.attempt import Attribution, Log
-from pipelines.promotion.endpoint import verify
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.traffic import move_traffic
 from pipelines.promotion.trial import try_bundle
+from pipelines.promotion.verify import verify
 from pipelines.registry import evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined

@@ -1,4 +1,4 @@
-"""How a server is configured: by its arguments and its environment variables."""
+"""Settings of the server: command-line arguments and environment variables."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import LARGEST_BODY
-from pipelines.serving.model import MOST_ROWS
+from pipelines.serving.predictor import MOST_ROWS
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What one server does.
+class ServerSettings:
+    """Settings of one server, with the environment variable and the default of each.
 
     Attributes:
         model: the model's name.
         bundle: digest of the bundle.
-        host: the address to listen on (`HOST`; 127.0.0.1).
-        port: the port (`PORT`; 8080); 0 takes a free one.
-        pod: names this process in the inference log: `HOSTNAME` and six random digits, for a restarted container keeps
-            its pod's name.
-        drain_seconds: from SIGTERM until no new connection is taken (`DRAIN_SECONDS`; 3): load balancers need that
-            long to hear that the pod is not ready.
-        finish_seconds: after that, for the requests in flight (`FINISH_SECONDS`; 10).
-        largest_body: bytes of a request's body (`LARGEST_BODY`).
-        most_rows: of a request (`MOST_ROWS`).
+        host: address to listen on (`HOST`; 127.0.0.1).
+        port: port to listen on (`PORT`; 8080); 0 takes a free one.
+        pod: names this process in the inference log: `HOSTNAME` and six random digits, because a restarted container
+            keeps the name of its pod.
+        drain_seconds: from SIGTERM until new connections are refused (`DRAIN_SECONDS`; 3). Load balancers need that
+            long to notice that the pod is not ready.
+        finish_seconds: after that, for requests in flight (`FINISH_SECONDS`; 10).
+        largest_body: limit of a request body, in bytes (`LARGEST_BODY`).
+        most_rows: limit of rows in a request (`MOST_ROWS`).
     """
 
     model: str
@@ -41,11 +41,11 @@ class Settings:
     most_rows: int = MOST_ROWS
 
     @classmethod
-    def from_environ(cls, model: str, bundle: str, environ: Mapping[str, str]) -> Settings:
-        """The settings of the server for `bundle` of `model`.
+    def from_environ(cls, model: str, bundle: str, environ: Mapping[str, str]) -> ServerSettings:
+        """Read the settings of the server for `bundle` of `model`.
 
         Raises:
-            MlopsError: a digest or a number is not one.
+            MlopsError: the digest or a number is not valid.
         """
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", bundle):
             raise MlopsError(f"--bundle: expected sha256: and 64 hexadecimal digits, found {bundle!r}")

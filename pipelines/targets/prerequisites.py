@@ -18,7 +18,6 @@ NEEDED_ACTIONS = (
     "iam:CreateRole",
     "iam:PutRolePolicy",
     "iam:PassRole",
-    "ecr:CreateRepository",
     "glue:CreateDatabase",
     "glue:CreateTable",
     "eks:CreatePodIdentityAssociation",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.cluster.jobs import run_job
-from pipelines.data.landing import collect
+from pipelines.data.landing import upload
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
@@ -37,7 +37,7 @@ def run_ingest(
     target.project.contract(dataset)
     descriptor = target.descriptor(environment)
     for file in files:
-        log(f"landed {collect(descriptor, dataset, file)}")
+        log(f"landed {upload(descriptor, dataset, file)}")
     run_job(descriptor.namespace, f"ingest-{dataset}", variables={}, on_line=lambda line: log(f"| {line}"))
 
 

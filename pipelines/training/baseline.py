@@ -9,22 +9,24 @@ import numpy as np
 from pipelines.declarations.baseline import MOST_CATEGORIES, Baseline, Categorical, Numeric, category
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.model import Model
-from pipelines.training.evaluate import Predictions, rounded
+from pipelines.training.evaluate import Predictions
+from pipelines.training.rounding import rounded
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 10
-"""Bins of a histogram: deciles, the usual choice for the population stability index."""
+"""Bins of a histogram. Deciles are the usual choice for the population stability index."""
 
 
 def describe(model: Model, contract: Contract, features: pd.DataFrame, predictions: Predictions) -> Baseline:
-    """What the features looked like, and what the model predicted.
+    """Describe the distribution of the features and of the predictions.
 
     Args:
-        model, contract: decide which features are categories: text, booleans, and those whose values are listed.
-        features: all rows of the dataset version, like `TrainingData.features`.
-        predictions: of the holdout.
+        model: the declaration.
+        contract: decides which features are categorical: text, booleans, and columns with listed values.
+        features: every row of the dataset version, like `TrainingData.features`.
+        predictions: for the holdout.
     """
     described: dict[str, Numeric | Categorical] = {}
     for name in model.features:

@@ -1,4 +1,4 @@
-"""The training function of a model, loaded from the model's own folder."""
+"""Load a model's training function from the model's folder."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TrainingFunction = Callable[[TrainingData], TrainedModel]
 
 
 class _Loader(SourceFileLoader):
-    """Leaves nothing in the model's folder; what it imports from elsewhere is compiled and kept as always."""
+    """Loads modules without writing bytecode into the model's folder."""
 
     def set_data(self, path: str, data: ReadableBuffer, *, _mode: int = 0o666) -> None:
-        """Write no bytecode."""
+        """Discard the bytecode."""
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of one package as Python does, and has them loaded by `_Loader`."""
+    """Finds the modules of one package, to be loaded by `_Loader`."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -52,20 +52,20 @@ class _Finder(MetaPathFinder):
 
 @contextmanager
 def training_function(model: Model, folder: Path) -> Iterator[TrainingFunction]:
-    """The function that `training.entrypoint` names, until the block ends.
+    """Load the function that `training.entrypoint` names; unload it when the block ends.
 
-    The folder is a package of its own while it is loaded: its modules reach each other by `from . import …`, and
-    nothing outside it becomes importable or hidden.
+    The folder is loaded as a package. Its modules import each other by `from . import …`, and it does not shadow other
+    modules.
 
     Raises:
-        MlopsError: there is no such module or function.
+        MlopsError: the module or function does not exist.
     """
     module_name, _, function_name = model.training.entrypoint.partition(":")
     path = folder / f"{module_name}.py"
     if not path.is_file():
         raise MlopsError(
-            f"the entry point {model.training.entrypoint} of {model.name} is missing: there is no {path}",
-            fix="training.entrypoint is module:function in the model's folder",
+            f"the entry point {model.training.entrypoint} of {model.name} is missing: {path} does not exist",
+            fix="set training.entrypoint to module:function, with a module in the model's folder",
         )
     package = f"mlops_model_{digest_of_bytes(str(folder.resolve()).encode())[7:19]}"
     spec = ModuleSpec(package, None, is_package=True)

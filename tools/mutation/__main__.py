@@ -42,11 +42,8 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "promotion/history.py": ("promotion/test_history.py",),
     "promotion/release.py": ("promotion/test_release.py",),
     "promotion/images.py": ("promotion/test_images.py",),
-    "promotion/image_manifest.py": ("promotion/test_image_manifest.py",),
-    "promotion/image_repository.py": ("promotion/test_replicate_image.py",),
-    "promotion/replicate_image.py": ("promotion/test_replicate_image.py",),
     "promotion/alarm.py": ("promotion/test_alarm.py",),
-    "promotion/endpoint.py": ("promotion/test_endpoint.py",),
+    "promotion/verify.py": ("promotion/test_verify.py",),
     "promotion/traffic.py": ("promotion/test_traffic.py",),
     "github/settings.py": ("github/test_settings.py",),
     "github/git.py": ("github/test_git.py",),
@@ -79,9 +76,6 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     },
     "promotion/report.py": {
         '"verdicts": [verdict.model_dump(mode=': "a verdict only has texts",
-    },
-    "promotion/endpoint.py": {
-        'parsed = ""': "neither is a JSON object",
     },
     "promotion/history.py": {
         "ThreadPoolExecutor(None)": "the number of threads does not change the result",

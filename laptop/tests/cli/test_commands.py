@@ -56,5 +56,5 @@ def test_every_former_name_of_a_laptop_command_suggests_one_that_exists(now: str
 def test_a_command_says_how_to_start_the_laptop_when_it_is_not_running(verb: str, tmp_path: Path) -> None:
     done = run(verb, "--env", "dev", "--target", "laptop", MLOPS_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert "is running" in done.stderr
+    assert "the laptop is not running" in done.stderr
     assert "mlops laptop start" in done.stderr

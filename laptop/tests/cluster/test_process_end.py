@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from laptop.aws import account as aws
-from laptop.aws.images import folder_of
-from laptop.cluster.account import Account
+from laptop.aws.image_content import folder_of
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
+from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.watchdog import Watchdog
-from laptop.kubernetes.client import Client
-from laptop.tests.cluster.small_cluster import job, wait_for
+from laptop.tests.cluster.raw_api import Client
+from laptop.tests.cluster.running_cluster import job, wait_for
 
-# A pod that starts a child of its own and prints both numbers.
+# Pod that starts a child and prints both process ids.
 FAMILY = (
     "import subprocess, os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "child = subprocess.Popen(['sleep', '60']); print(os.getpid(), child.pid, flush=True); time.sleep(60)"
@@ -28,10 +28,10 @@ FAMILY = (
 
 @pytest.fixture(scope="module")
 def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A home with an account, and an image in it."""
+    """Folder of a laptop with an account that holds one image."""
     home = tmp_path_factory.mktemp("ends")
     account = aws.start(home / "aws")
-    ecr = Account(home).client("ecr")
+    ecr = NodeAccount(home).client("ecr")
     repository = ecr.create_repository(repositoryName="training")["repository"]["repositoryUri"]
     config = {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": "sha256:" + "1" * 64}
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config}
@@ -64,12 +64,14 @@ def start_family(home: Path, image: str) -> list[int]:
     manifest = job("family", FAMILY, pod={"container": {"image": image}})
     client.send("POST", JOB.path("n"), manifest)
     wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"])
-    (log,) = wait_for(lambda: [file for file in home.glob("cluster/pods-*/*/0.log") if file.read_text().endswith("\n")])
+    (log,) = wait_for(
+        lambda: [file for file in home.glob("cluster/pods-*/*/main-0.log") if file.read_text().endswith("\n")]
+    )
     return [int(word) for word in log.read_text().split()]
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent to notice does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -79,7 +81,7 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "its starter dies"])
-def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_home: tuple[Path, str], end: str) -> None:
+def test_no_pod_and_no_child_of_a_pod_survives_the_cluster(account_home: tuple[Path, str], end: str) -> None:
     home, image = account_home
     process = start_cluster(home)
     try:
@@ -98,7 +100,7 @@ def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_hom
         process.wait()
 
 
-def test_a_port_that_is_taken_ends_the_cluster_with_a_code_of_its_own(tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_cluster_with_exit_code_98(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -106,7 +108,7 @@ def test_a_port_that_is_taken_ends_the_cluster_with_a_code_of_its_own(tmp_path: 
         assert process.wait(10) == 98
 
 
-def test_the_watchdog_kills_what_is_in_its_care_and_nothing_that_was_released() -> None:
+def test_the_watchdog_kills_guarded_groups_and_not_released_ones() -> None:
     watchdog = Watchdog()
     kept, released = (subprocess.Popen(["sleep", "30"], start_new_session=True) for _ in range(2))
     try:

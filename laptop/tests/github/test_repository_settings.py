@@ -18,7 +18,7 @@ def test_it_asks_github_by_gh_and_says_what_it_could_not_see(tmp_path: Path, mon
     (source / "README.md").write_text("x\n")
     hub = Hub(tmp_path / "home")
     protection = Protection(required_checks=("test", "gates"))
-    environments = {"preview": (), "dev": ("main",), "prod": ("main",)}
+    environments = {"preview": (), "images": ("main",), "dev": ("main",), "prod": ("main",)}
     hub.create(source, "acme/mlops", Settings(protection=protection, users=("ada",), environments=environments))
     for name, value in hub.environ("ada").items():
         monkeypatch.setenv(name, value)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stacks
+from laptop import lifecycle, stack_operations
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, own_clone
 from laptop.github.access import person
@@ -152,7 +152,7 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
     here = LaptopTarget(project)
     for name, value in running.environ().items():
         patch.setenv(name, value)
-    roles = stacks.bootstrap(project.root, home, REPOSITORY)
+    roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
     edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(project.root)
     here.apply("up", "dev")
     edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
@@ -203,7 +203,7 @@ def play_all(story: Story) -> Story:
 
 def break_a_contract_and_a_rule(folder: Path) -> None:
     edit(f"data-contracts/{DATASET}.odcs.yaml", "maximum: 120", "maximum: 130")(folder)
-    edit("infra/components/storage.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
+    edit("infra/components/key.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
 
 
 # --- a pull request ---------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_the_review_comment_names_broken_contracts_and_failed_previews(story: St
     head, _, folded = comment["body"].partition("<details>")
     assert f"❌ data-contracts/{DATASET}.odcs.yaml: breaking: age: maximum was 120, is 130" in head
     assert "**dev**: ❌ the preview failed: 2 violation(s) of the rules" in head
-    assert "Key data: can be brought back for 29 days only" in head
+    assert "Key data: has a deletion window of 29 days" in head
     assert "~ deletionWindowInDays: 30 => 29" in folded
 
 
@@ -304,7 +304,7 @@ def test_an_audit_lists_only_what_was_changed_by_hand(story: Story) -> None:
     job = story.run("audited", "audit").job("audit dev")
     assert job.conclusion == "failure"
     assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
-        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted at the target "
+        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted "
         '(~ versioningConfiguration.status: "Enabled" => "Suspended")'
     ]
 
@@ -338,7 +338,8 @@ def test_each_workflow_signs_in_with_its_role_and_never_logs_the_key_of_the_app(
         "ci": looking,
         "promote": set(),  # the only release came from a fork
         "audit": looking,
-        **dict.fromkeys(("deploy", "train", "images", "respond", "teardown"), changing),
+        "images": {"mlops-images"},
+        **dict.fromkeys(("deploy", "train", "respond", "teardown"), changing),
     }
 
 

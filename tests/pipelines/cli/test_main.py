@@ -42,7 +42,7 @@ ALL = command_tree(VERBS)
 @pytest.fixture(autouse=True)
 def keep_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep `main` from changing the garbage collector of this process."""
-    monkeypatch.setattr(sys.modules[main.__module__], "spare_the_collector", lambda: None)
+    monkeypatch.setattr(sys.modules[main.__module__], "relax_gc", lambda: None)
 
 
 each_command = pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])

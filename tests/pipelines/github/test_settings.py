@@ -132,12 +132,14 @@ def test_environments_as_documented_are_accepted() -> None:
     listed = {
         "environments": [
             {"name": "preview"},
+            {"name": "images", "deployment_branch_policy": {"protected_branches": True}},
             {"name": "dev", "deployment_branch_policy": {"protected_branches": True}},
             {"name": "old"},
         ]
     }
     assert outcomes(judge_environments(listed, ("dev",))) == [
         ("environment dev", True, "exists"),
+        ("environment images", True, "exists"),
         ("environment preview", True, "exists"),
     ]
 
@@ -157,7 +159,8 @@ class CannedGh(Gh):
 
 
 RULESET = {"enforcement": "active", "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"]}}}
-OPEN = {"environments": [{"name": "preview"}, {"name": "dev", "deployment_branch_policy": {"x": 1}}]}
+POLICY = {"deployment_branch_policy": {"x": 1}}
+OPEN = {"environments": [{"name": "preview"}, {"name": "images", **POLICY}, {"name": "dev", **POLICY}]}
 ANSWERS: dict[str, Any] = {
     "rulesets": [{"id": 1, "target": "branch"}, {"id": 2, "target": "tag"}, {"id": 3, "target": "branch"}, {"id": 4}],
     "rulesets/1": {**RULESET, "rules": RULES[:2]},
@@ -215,10 +218,12 @@ def test_an_environment_that_is_missing_or_open_to_any_branch_is_reported() -> N
         "environments": [
             {"name": "dev", "deployment_branch_policy": {"custom_branch_policies": True}},
             {"name": "prod", "deployment_branch_policy": None},
+            {"name": "images", "deployment_branch_policy": None},
         ]
     }
     assert outcomes(judge_environments(listed, ("dev", "prod"))) == [
         ("environment dev", True, "exists"),
         ("environment prod", False, "accepts deployments from any branch"),
+        ("environment images", False, "accepts deployments from any branch"),
         ("environment preview", False, "does not exist"),
     ]

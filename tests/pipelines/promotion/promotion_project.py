@@ -353,21 +353,21 @@ class LiveEndpoint:
         self._models: dict[str, Any] = {}
 
     def answer(self, _method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        from pipelines.serving.model import Model
-        from pipelines.serving.refusal import Refusal
+        from pipelines.serving.predictor import Predictor
+        from pipelines.serving.request_error import RequestError
 
         live = (self.state / "live").read_text() if (self.state / "live").is_file() else ""
         if not live:
             return 503, b"{}"
         if live not in self._models:
             fetched = bundles.fetch(self.registry, MODEL, live)
-            self._models[live] = Model(fetched.manifest, fetched.files)
+            self._models[live] = Predictor(fetched.manifest, fetched.files)
         model = self._models[live]
         if not path.endswith("/infer"):
             return 200, json.dumps(model.metadata()).encode()
         try:
             return 200, model.answer(body, b"id").body
-        except Refusal as refusal:
+        except RequestError as refusal:
             return refusal.status, json.dumps({"error": refusal.message}).encode()
 
 

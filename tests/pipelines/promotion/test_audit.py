@@ -32,7 +32,7 @@ def run_audit(
         descriptor=lambda _: SimpleNamespace(endpoints={MODEL: "http://x"} if served else {}),
         drift=lambda _: list(drift),
     )
-    patch.setattr("pipelines.promotion.audit.connected", connected)
+    patch.setattr("pipelines.promotion.audit.open_endpoint", connected)
     lines: list[str] = []
     audit(target, "dev", lines.append)
     return lines

@@ -12,12 +12,13 @@ from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.admission import RefusedError
 from pipelines.promotion.attempt import StaleReleaseError
+from pipelines.promotion.deploy import deploy
 from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
-from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, accepted, empty
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start
 
 
@@ -238,7 +239,7 @@ def test_traffic_returns_when_the_endpoint_serves_another_bundle(world: World) -
     def serve_another(_: str) -> None:
         world.set_live(good)
 
-    with pytest.raises(MlopsError, match=f"serves {good}; expected {bad}"):
+    with pytest.raises(MlopsError, match=f"serves: expected {bad}, found {good}"):
         go_on(world, change, follow=serve_another)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
     go_on(world, change)
@@ -319,6 +320,26 @@ def test_a_release_must_replace_the_live_bundle(world: World) -> None:
     assert caught.value.what == (
         f"the release of {MODEL} to staging is stale: it replaces no bundle, but {one} is live"
     )
+
+
+def test_deploying_an_environment_judges_its_releases_and_applies_once(world: World) -> None:
+    digest = world.ready(1)
+    world.release(digest, None)
+    applied: list[None] = []
+
+    def apply() -> None:
+        applied.append(None)
+        world.apply()
+
+    with world.cluster():
+        deploy(WorldTarget(world, apply), "staging", world.said.append)
+    assert (len(applied), world.live()) == (1, digest)
+    assert world.said[-1] == f"{MODEL} in staging serves {digest} at {world.url} (ledger record 1)"
+
+
+def test_deploying_an_environment_without_releases_applies_its_program(world: World) -> None:
+    deploy(WorldTarget(world, world.apply), "staging", world.said.append)
+    assert world.said == ["applied"]
 
 
 # --- the commit of a rollback -----------------------------------------------------------------------------------------

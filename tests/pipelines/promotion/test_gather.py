@@ -115,7 +115,7 @@ def test_the_time_of_judgement_is_now_by_default(world: World) -> None:
 
 def test_a_model_that_does_not_exist_is_an_error(world: World) -> None:
     release = Release(model="churn", environment="staging", bundle=None, replaces=None)
-    with pytest.raises(MlopsError, match="no model 'churn'"):
+    with pytest.raises(MlopsError, match="unknown model 'churn'"):
         facts_of(world, Change(release, ()))
 
 
@@ -279,7 +279,7 @@ def test_evidence_signed_with_an_unknown_key_is_refused(world: World) -> None:
     facts = facts_of(world, proposal(manifest.digest, None))
     assert [s.signer for s in facts.signatures] == [None, None]
     found = GATES["signature"](facts)
-    assert found.outcome == "fail" and "carries no valid signature by a trusted key" in found.why
+    assert found.outcome == "fail" and "has no valid signature by a trusted key" in found.why
 
 
 def test_evidence_signed_by_an_environment_that_does_not_train_is_refused(world: World) -> None:

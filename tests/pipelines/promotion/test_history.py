@@ -67,7 +67,7 @@ def test_an_incomplete_last_line_of_the_copy_is_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verify", [False, True])
 def test_a_record_missing_from_the_copy_is_an_error_with_a_fix(tmp_path: Path, verify: bool) -> None:
     path = write_copy(tmp_path, [*CHAIN[:2], *CHAIN[3:]])
-    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 4") as caught:
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is in the wrong place") as caught:
         read_history(tmp_path, MODEL, None, verify=verify)
     assert caught.value.fix == (
         f"if only the copy is damaged, delete {path} and run this again; "
@@ -81,7 +81,7 @@ def test_a_record_of_the_copy_that_does_not_follow_its_predecessor_is_an_error(t
     write_copy(tmp_path, [*CHAIN[:2], other[2]])
     with pytest.raises(BrokenLedgerError) as caught:
         read_history(tmp_path, MODEL, None, verify=verify)
-    assert caught.value.what == f"record 3 of {MODEL} in dev names another record before it"
+    assert caught.value.what == f"record 3 of {MODEL} in dev does not follow the record before it"
 
 
 def test_an_invalid_line_of_the_copy_is_an_error_with_a_fix(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_changed_signature_in_the_copy_is_found_by_verify(tmp_path: Path) -> N
     assert changed != CHAIN[5]
     write_copy(tmp_path, [*CHAIN[:5], changed])
     assert len(read_history(tmp_path, MODEL, None)) == 6
-    with pytest.raises(BrokenLedgerError, match="record 6 of price carries no valid signature"):
+    with pytest.raises(BrokenLedgerError, match="record 6 of price has no valid signature"):
         read_history(tmp_path, MODEL, None, verify=True)
 
 
@@ -283,7 +283,7 @@ def test_a_new_record_that_does_not_follow_the_copy_is_not_added(
     boto3.client("s3").put_object(Bucket=one.registry_bucket, Key=key_of(2), Body=second)
     with pytest.raises(BrokenLedgerError) as caught:
         read_history(tmp_path, MODEL, one)
-    assert caught.value.what == f"record 2 of {MODEL} in dev names another record before it"
+    assert caught.value.what == f"record 2 of {MODEL} in dev does not follow the record before it"
     assert len(read_history(tmp_path, MODEL, None)) == 1
 
 
@@ -293,11 +293,11 @@ def test_an_invalid_record_is_not_added_to_the_copy(dev: EnvironmentDescriptor, 
     before = (tmp_path / f"{MODEL}.jsonl").read_bytes()
     s3 = boto3.client("s3")
     s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=CHAIN[2])
-    with pytest.raises(BrokenLedgerError, match="record 3 of price carries no valid signature"):
+    with pytest.raises(BrokenLedgerError, match="record 3 of price has no valid signature"):
         read_history(tmp_path, MODEL, dev)
     second = Ledger(dev, MODEL).envelope(2)
     s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=second)
-    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 2 of price in dev"):
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is in the wrong place"):
         read_history(tmp_path, MODEL, dev)
     assert (tmp_path / f"{MODEL}.jsonl").read_bytes() == before
     assert len(read_history(tmp_path, MODEL, None, verify=True)) == 2

@@ -116,7 +116,7 @@ def test_a_bundle_that_cannot_be_trusted_is_not_released(project: Project, envir
 def test_a_bundle_signed_by_another_environment_is_not_released(project: Project, environments: Environments) -> None:
     """The key is trusted, but it is not that of the environment that trains."""
     digest = register(environments["staging"], model=MODEL)
-    with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
+    with pytest.raises(signing.BadSignatureError, match="has the wrong signers: expected only dev, found staging"):
         write_release(project, environments, MODEL, "prod", digest)
     assert changed_files(project) == []
 
@@ -125,10 +125,10 @@ def test_an_unknown_model_or_environment_is_an_error_that_lists_the_known_ones(
     project: Project, environments: Environments
 ) -> None:
     digest = register(environments["dev"], model=MODEL)
-    with pytest.raises(MlopsError, match="no environment 'qa'") as caught:
+    with pytest.raises(MlopsError, match="unknown environment 'qa'") as caught:
         write_release(project, environments, MODEL, "qa", digest)
-    assert caught.value.fix == "the environments are dev, prod, staging"
-    with pytest.raises(MlopsError, match="no model 'churn'"):
+    assert caught.value.fix == "use one of the environments: dev, prod, staging"
+    with pytest.raises(MlopsError, match="unknown model 'churn'"):
         write_release(project, environments, "churn", "dev", digest)
     with pytest.raises(MlopsError, match="dev is not up") as caught:
         write_release(project, {}, MODEL, "staging", digest)

@@ -1,4 +1,4 @@
-"""A model's training code is loaded from its own folder, and leaves nothing there."""
+"""Training code is loaded from the model's folder, which stays unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.training.load import training_function
 from tests.pipelines.training.project import MODEL, make_project
 
 
-def test_nothing_is_left_in_the_models_folder_but_what_it_imports_is_compiled_as_always(
+def test_bytecode_is_written_for_imported_libraries_but_not_in_the_models_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_project(tmp_path / "project").model(MODEL)
