@@ -269,7 +269,7 @@ def test_a_pull_request_of_an_app_is_checked_and_previewed_like_any_other(story:
     assert story.run("built", "promote", of="images").conclusion == "success"
     assert [text for text in story.blockers["images"] if "check" in text] == []
     (comment,) = story.comments["images"]
-    assert re.search(r"\*\*dev\*\*: \+ \d+ to create, .*~ \d+ to update", comment["body"])
+    assert re.search(r"\*\*dev\*\*: \d+ to create, .*\d+ to update", comment["body"])
     assert f"kubernetes:batch/v1:CronJob  train-{MODEL}  create" in comment["body"]
 
 
