@@ -17,7 +17,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.files import write_atomically
 
 if TYPE_CHECKING:
-    from laptop.aws.emulator import Emulator, Key
+    from laptop.aws.emulator import AccessKey, Emulator
 
 ISSUERS = "issuers"
 """Folder in the account's home with the published keys of identity providers, which STS fetches on AWS."""
@@ -158,7 +158,7 @@ def write_account(home: Path, emulator: Emulator, region: str) -> None:
     write_atomically(home / _DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
-def _profile(key: Key) -> str:
+def _profile(key: AccessKey) -> str:
     return f"[default]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n"
 
 

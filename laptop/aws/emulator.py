@@ -27,7 +27,7 @@ _ADMINISTRATOR = {
 
 
 @dataclass(frozen=True)
-class Key:
+class AccessKey:
     """An access key."""
 
     id: str
@@ -50,8 +50,8 @@ class Emulator:
     server: BaseWSGIServer
     endpoint: str
     incarnation: str
-    operator: Key
-    pod_identity: Key
+    operator: AccessKey
+    pod_identity: AccessKey
 
 
 def emulate(issuers: Path, port: int = 0) -> Emulator:
@@ -75,7 +75,7 @@ def emulate(issuers: Path, port: int = 0) -> Emulator:
     front = _Front(incarnation)
     server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
     principals = Principals()
-    operator, pods = _operator(), Key("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
+    operator, pods = _operator(), AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
     front.open(Gate(_moto(), principals, authority, issuers))
@@ -129,11 +129,11 @@ def _moto() -> Any:
     return DomainDispatcherApplication(create_backend_app)
 
 
-def _operator() -> Key:
+def _operator() -> AccessKey:
     from moto.iam.models import iam_backends
 
     iam = iam_backends[ACCOUNT][PARTITION]
     iam.create_user("us-east-1", "operator")
     iam.put_user_policy("operator", "AdministratorAccess", json.dumps(_ADMINISTRATOR))
     key = iam.create_access_key("operator", prefix="AKIA")
-    return Key(key.access_key_id, key.secret_access_key)
+    return AccessKey(key.access_key_id, key.secret_access_key)

@@ -243,7 +243,11 @@ def _expected_and_found(detail: ErrorDetails) -> tuple[str, str]:
         return "JSON", str(context.get("error", detail["msg"]))
     if code == "string_pattern_mismatch":
         return f"text that matches {context['pattern']}", found
-    return detail["msg"].removeprefix("Input should be ").removeprefix("a valid "), found
+    return _PROSE.sub("", detail["msg"]), found
+
+
+_PROSE = re.compile(r"^\w+ should (be|have) (a valid )?| after validation.*$")
+"""Words around the expected value in pydantic's messages: `Tuple should have … after validation, not 0`."""
 
 
 def _within(loc: Key, value: Any) -> Key:

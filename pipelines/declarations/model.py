@@ -72,7 +72,7 @@ class Slice(Declaration):
 
 
 class Training(Declaration):
-    """How the model is trained.
+    """Training of a model.
 
     Attributes:
         entrypoint: training function in the model's folder, `module:function`.
@@ -114,7 +114,7 @@ class Threshold(Declaration):
 
 
 class Champion(Declaration):
-    """How much worse a candidate may be than the bundle it replaces, on the same holdout.
+    """Allowed regression of a candidate against the bundle it replaces, on the same holdout.
 
     Attributes:
         metric: the metric to compare.
@@ -217,7 +217,7 @@ class Replicas(Declaration):
 
 
 class Serving(Declaration):
-    """How the model is served."""
+    """Serving of a model."""
 
     replicas: Replicas = Replicas()
     resources: Resources

@@ -91,14 +91,14 @@ class Signature(Declaration):
 
 
 class Envelope(Declaration):
-    """A DSSE envelope."""
+    """DSSE envelope."""
 
     payload_type: Literal["application/vnd.in-toto+json"] = Field("application/vnd.in-toto+json", alias="payloadType")
     payload: Annotated[str, StringConstraints(min_length=1, max_length=2 * LARGEST_MESSAGE)]
     signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=4)]
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes that are stored."""
+        """Return the canonical bytes to store."""
         return canonical_json(self.model_dump(mode="json", by_alias=True))
 
 

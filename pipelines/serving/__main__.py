@@ -10,7 +10,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.logs_bucket import logs_bucket
 from pipelines.serving.server import run
-from pipelines.serving.settings import ServerSettings
+from pipelines.serving.server_settings import ServerSettings
 
 
 def main(arguments: list[str]) -> int:

@@ -23,7 +23,7 @@ from pipelines.serving.application import Application
 from pipelines.serving.inference_log import InferenceLog, Limits, Write
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
-from pipelines.serving.settings import ServerSettings
+from pipelines.serving.server_settings import ServerSettings
 from pipelines.serving.structured_log import log_to_stderr
 
 logger = logging.getLogger(__name__)

@@ -164,8 +164,8 @@ def make_bundle(
     Raises:
         MlopsError: the data or the model is not valid.
     """
-    from pipelines.training.baseline import describe
     from pipelines.training.card import write_card
+    from pipelines.training.drift_baseline import describe_baseline
     from pipelines.training.evaluate import Predictions, evaluate
     from pipelines.training.graph import check_graph
     from pipelines.training.package import answer_holdout, golden_predictions, request_schema
@@ -187,7 +187,7 @@ def make_bundle(
         "model.onnx": graph.content,
         "schema.json": canonical_json(schema.model_dump(mode="json")),
         "baseline.json": canonical_json(
-            describe(model, contract, features_of(rows, model, contract), predictions).model_dump(mode="json")
+            describe_baseline(model, contract, features_of(rows, model, contract), predictions).model_dump(mode="json")
         ),
         "evaluation.json": canonical_json(evaluation.model_dump(mode="json")),
         "golden.json": canonical_json(golden_predictions(schema, answers).model_dump(mode="json")),
@@ -294,7 +294,7 @@ def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
 
 
 def _train(model: Model, folder: Path, data: _Split) -> TrainedModel:
-    from pipelines.training.load import training_function
+    from pipelines.training.entrypoint import training_function
 
     with training_function(model, folder) as train, _repeatable(model.training.seed):
         trained = train(data.training)

@@ -1,4 +1,4 @@
-"""ECR repositories and their lifecycle policies."""
+"""ECR repositories and their policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from laptop.aws.resources.row import AutoName, AwsCall, Row, Values, retag
 from laptop.aws.shapes import tag_list, tag_map, to_aws, to_pulumi
 
 _GONE = "RepositoryNotFoundException"
-_NO_LIFECYCLE = "LifecyclePolicyNotFoundException"
 
 
 def _create_repository(call: AwsCall) -> str:
@@ -72,26 +71,50 @@ def _delete_repository(call: AwsCall) -> None:
         call.client("ecr").delete_repository(repositoryName=call.id, force=bool(call.inputs.get("forceDelete")))
 
 
-def _put_lifecycle(call: AwsCall) -> str:
-    repository = call.inputs["repository"]
-    call.client("ecr").put_lifecycle_policy(repositoryName=repository, lifecyclePolicyText=text(call.inputs["policy"]))
-    return str(repository)
+def _policy_row(name: str, put: str, get: str, delete: str, argument: str, missing: str, *, iam: bool) -> Row:
+    """Build the row of a repository policy.
 
+    Args:
+        name: `LifecyclePolicy`.
+        put: client method that sets it.
+        get: client method that reads it.
+        delete: client method that deletes it.
+        argument: parameter of `put`, and member of `get`'s answer, with the policy.
+        missing: error code for a repository without the policy.
+        iam: the policy is an IAM policy.
+    """
 
-def _update_lifecycle(call: AwsCall) -> None:
-    _put_lifecycle(call)
+    def apply(call: AwsCall) -> str:
+        method = getattr(call.client("ecr"), put)
+        method(repositoryName=call.inputs["repository"], **{argument: text(call.inputs["policy"])})
+        return str(call.inputs["repository"])
 
+    def change(call: AwsCall) -> None:
+        apply(call)
 
-def _read_lifecycle(call: AwsCall) -> Values | None:
-    with tolerating(_GONE, _NO_LIFECYCLE):
-        answer = call.client("ecr").get_lifecycle_policy(repositoryName=call.id)
-        return {"repository": call.id, "registryId": answer["registryId"], "policy": answer["lifecyclePolicyText"]}
-    return None
+    def read(call: AwsCall) -> Values | None:
+        with tolerating(_GONE, missing):
+            answer = getattr(call.client("ecr"), get)(repositoryName=call.id)
+            return {"repository": call.id, "registryId": answer["registryId"], "policy": answer[argument]}
+        return None
 
+    def clear(call: AwsCall) -> None:
+        with tolerating(_GONE, missing):
+            getattr(call.client("ecr"), delete)(repositoryName=call.id)
 
-def _delete_lifecycle(call: AwsCall) -> None:
-    with tolerating(_GONE, _NO_LIFECYCLE):
-        call.client("ecr").delete_lifecycle_policy(repositoryName=call.id)
+    return Row(
+        f"aws:ecr/{name[0].lower()}{name[1:]}:{name}",
+        create=apply,
+        read=read,
+        update=change,
+        delete=clear,
+        required=("repository", "policy"),
+        optional=("region",),
+        named_by=("repository",),
+        replaces=("repository", "region"),
+        documents=("policy",),
+        policies=("policy",) if iam else (),
+    )
 
 
 ROWS = (
@@ -115,16 +138,22 @@ ROWS = (
         named_by=("name",),
         replaces=("name", "encryptionConfigurations", "region"),
     ),
-    Row(
-        "aws:ecr/lifecyclePolicy:LifecyclePolicy",
-        create=_put_lifecycle,
-        read=_read_lifecycle,
-        update=_update_lifecycle,
-        delete=_delete_lifecycle,
-        required=("repository", "policy"),
-        optional=("region",),
-        named_by=("repository",),
-        replaces=("repository", "region"),
-        documents=("policy",),
+    _policy_row(
+        "LifecyclePolicy",
+        "put_lifecycle_policy",
+        "get_lifecycle_policy",
+        "delete_lifecycle_policy",
+        "lifecyclePolicyText",
+        "LifecyclePolicyNotFoundException",
+        iam=False,
+    ),
+    _policy_row(
+        "RepositoryPolicy",
+        "set_repository_policy",
+        "get_repository_policy",
+        "delete_repository_policy",
+        "policyText",
+        "RepositoryPolicyNotFoundException",
+        iam=True,
     ),
 )

@@ -98,6 +98,20 @@ def _keep(count: int) -> dict[str, Any]:
     }
 
 
+def _pull(action: str) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "pull",
+                "Effect": "Allow",
+                "Principal": {"AWS": "arn:aws:iam::123456789012:root"},
+                "Action": [action],
+            }
+        ],
+    }
+
+
 TAGS = {"owner": "platform", "environment": "dev"}
 SSE = "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
 BUCKET_LIFECYCLE = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
@@ -235,6 +249,15 @@ LIFECYCLES: dict[str, ResourceLifecycle] = {
             "policy": json.dumps({"rules": [_keep(10)]}),
         },
         becomes(policy=json.dumps({"rules": [_keep(20)]})),
+        {"repository": "another"},
+        ("registryId",),
+    ),
+    "aws:ecr/repositoryPolicy:RepositoryPolicy": ResourceLifecycle(
+        lambda name, make: {
+            "repository": make("aws:ecr/repository:Repository", name).outputs["name"],
+            "policy": json.dumps(_pull("ecr:BatchGetImage")),
+        },
+        becomes(policy=json.dumps(_pull("ecr:DescribeImages"))),
         {"repository": "another"},
         ("registryId",),
     ),

@@ -1,32 +1,27 @@
-"""The Kubernetes API over HTTP, as much of it as the provider needs. Safe for several threads."""
+"""Requests to the Kubernetes API as plain JSON, for what no client library sends."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import ssl
-import threading
 from pathlib import Path
 from typing import Any
 
 import urllib3
 import yaml
 
-from pipelines.declarations.errors import MlopsError
-
 Object = dict[str, Any]
-
-_TIMEOUT = urllib3.Timeout(connect=3.0, read=30.0)  # seconds
-_NO_RETRIES = urllib3.Retry(total=0)
 
 
 class ApiError(Exception):
     """The API refused a request.
 
     Args:
-        code: the HTTP status.
-        reason: Kubernetes' machine-readable reason, such as `AlreadyExists`.
-        message: a sentence for people.
+        code: HTTP status.
+        reason: machine-readable reason of Kubernetes, such as `AlreadyExists`.
+        message: text for people.
     """
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -37,20 +32,13 @@ class ApiError(Exception):
 
 
 class Client:
-    """A connection to the cluster of a kubeconfig.
-
-    Args:
-        kubeconfig: its current context is used; it is read at the first request.
-    """
+    """Connection to the cluster of a kubeconfig, which is read at the first request. Thread-safe."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._kubeconfig = kubeconfig
-        self._pool: urllib3.PoolManager | None = None
-        self._server = ""
-        self._lock = threading.Lock()
 
     def get(self, path: str) -> Object | None:
-        """The object at a path, or None when there is none."""
+        """Return the object at a path, or None."""
         try:
             return self.send("GET", path)
         except ApiError as error:
@@ -59,53 +47,29 @@ class Client:
             raise
 
     def send(self, method: str, path: str, body: Object | None = None, *, type_: str = "application/json") -> Object:
-        """Sends a request and gives the answer; raises ApiError when it is refused, MlopsError when none comes."""
-        pool = self._connected()
-        try:
-            answer = pool.request(
-                method,
-                f"{self._server}{path}",
-                body=None if body is None else json.dumps(body).encode(),
-                headers={**pool.headers, "Content-Type": type_},
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise MlopsError(
-                f"the cluster at {self._server} does not answer: {error}",
-                fix="see whether it runs: `mlops laptop status`.",
-            ) from error
-        said: Object = json.loads(answer.data)
+        """Send a request and return the answer.
+
+        Raises:
+            ApiError: the API refused it.
+        """
+        server, pool = self._connection
+        content = None if body is None else json.dumps(body).encode()
+        answer = pool.request(method, f"{server}{path}", body=content, headers={**pool.headers, "Content-Type": type_})
+        found: Object = json.loads(answer.data)
         if answer.status >= 400:
-            raise ApiError(answer.status, said.get("reason", ""), said.get("message", ""))
-        return said
+            raise ApiError(answer.status, found.get("reason", ""), found.get("message", ""))
+        return found
 
-    def _connected(self) -> urllib3.PoolManager:
-        with self._lock:
-            if self._pool is None:
-                try:
-                    config = yaml.safe_load(self._kubeconfig.read_text())
-                    context = _named(config["contexts"], config["current-context"])["context"]
-                    cluster = _named(config["clusters"], context["cluster"])["cluster"]
-                    server = cluster["server"]
-                    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-                    token = _named(config["users"], context["user"])["user"]["token"]
-                except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-                    raise MlopsError(
-                        f"no cluster can be found by {self._kubeconfig}: {error}",
-                        fix="start the local target: `mlops laptop start`.",
-                    ) from error
-                self._server = server
-                self._pool = urllib3.PoolManager(
-                    maxsize=16,
-                    timeout=_TIMEOUT,
-                    retries=_NO_RETRIES,
-                    ssl_context=ssl.create_default_context(cadata=authority),
-                    headers={"Authorization": f"Bearer {token}"},
-                )
-            return self._pool
-
-
-def _named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    for item in items:
-        if item["name"] == name:
-            return item
-    raise KeyError(name)
+    @functools.cached_property
+    def _connection(self) -> tuple[str, urllib3.PoolManager]:
+        config = yaml.safe_load(self._kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        pool = urllib3.PoolManager(
+            maxsize=16,
+            timeout=urllib3.Timeout(connect=3.0, read=30.0),
+            retries=urllib3.Retry(total=0),
+            ssl_context=ssl.create_default_context(cadata=authority),
+            headers={"Authorization": f"Bearer {user['token']}"},
+        )
+        return cluster["server"], pool

@@ -52,6 +52,11 @@ def test_a_request_without_the_token_is_refused(cluster: RunningCluster) -> None
         assert refused.value.code == 401
 
 
+def test_a_client_without_the_laptops_authority_does_not_trust_the_server(cluster: RunningCluster) -> None:
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        urllib.request.urlopen(f"{cluster.endpoint}/version", timeout=5)
+
+
 def test_an_object_is_created_read_changed_and_deleted(cluster: RunningCluster, namespace: str) -> None:
     made = cluster.create(CONFIG_MAP, namespace, config_map("a", x="1"))
     assert made["metadata"]["uid"]

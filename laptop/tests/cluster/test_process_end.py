@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from laptop.aws import account as aws
@@ -40,6 +40,7 @@ def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     )
     digest = pushed["image"]["imageId"]["imageDigest"]
     folder_of(home / "aws", digest).mkdir(parents=True)
+    (folder_of(home / "aws", digest) / "family.py").write_text(FAMILY)
     yield home, f"{repository}@{digest}"
     account.stop()
 
@@ -56,14 +57,14 @@ def start_cluster(home: Path, port: int = 0) -> subprocess.Popen[bytes]:
     return process
 
 
-def start_family(home: Path, image: str) -> list[int]:
+def start_family(home: Path, image: str, command: list[str]) -> list[int]:
     client = Client(home / "kubeconfig")
     client.send("POST", NAMESPACE.path(), {"metadata": {"name": "n"}})
     service = {"metadata": {"name": "s"}, "spec": {"selector": {"app": "m"}, "ports": [{"port": 80}]}}
     client.send("POST", SERVICE.path("n"), service)
-    manifest = job("family", FAMILY, pod={"container": {"image": image}})
+    manifest = job("family", FAMILY, pod={"container": {"image": image, "command": command}})
     client.send("POST", JOB.path("n"), manifest)
-    wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"])
+    wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"], 60)
     (log,) = wait_for(
         lambda: [file for file in home.glob("cluster/pods-*/*/main-0.log") if file.read_text().endswith("\n")]
     )
@@ -73,19 +74,21 @@ def start_family(home: Path, image: str) -> list[int]:
 def is_running(pid: int) -> bool:
     """Return whether a process runs. A zombie does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    state = Path(f"/proc/{pid}/stat")
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+@pytest.mark.parametrize("command", [["python", "-c", FAMILY], ["python", "-m", "family"]], ids=["started", "forked"])
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "its starter dies"])
-def test_no_pod_and_no_child_of_a_pod_survives_the_cluster(account_home: tuple[Path, str], end: str) -> None:
+def test_no_pod_and_no_child_of_a_pod_survives_the_cluster(
+    account_home: tuple[Path, str], end: str, command: list[str]
+) -> None:
     home, image = account_home
     process = start_cluster(home)
     try:
-        family = start_family(home, image)
+        family = start_family(home, image, command)
+        family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         assert all(is_running(pid) for pid in family)
         if end == "its starter dies":
             assert process.stdin is not None

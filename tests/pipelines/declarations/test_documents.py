@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
-from pipelines.declarations.documents import LARGEST_DOCUMENT, dotted, parse, parse_yaml, read
+from pipelines.declarations.documents import (
+    LARGEST_DOCUMENT,
+    Declaration,
+    dotted,
+    first_problem,
+    parse,
+    parse_yaml,
+    read,
+)
 from pipelines.declarations.errors import DeclarationError, Problem
 from pipelines.declarations.model import Model
 from pipelines.declarations.release import Release
@@ -161,6 +171,28 @@ def test_json_is_read_as_json_reads_it(value: object) -> None:
 
     read_value, _ = parse_yaml(json.dumps(value), HERE)
     assert read_value == value
+
+
+@pytest.mark.parametrize(
+    ("content", "description"),
+    [
+        ('{"name": ""}', 'name: expected at least 1 character, found ""'),
+        ('{"parts": []}', "parts: expected at least 1 item, found a list of 0"),
+        ('{"count": "3"}', 'count: expected integer, found "3"'),
+        ('{"size": 1}', "size: expected only known keys, found the unknown key 'size'"),
+        ("[]", "the document: expected an object, found a list of 0"),
+        ("{", "the document: expected JSON, found EOF while parsing an object at line 1 column 1"),
+    ],
+)
+def test_a_validation_error_is_described_on_one_line(content: str, description: str) -> None:
+    class Sample(Declaration):
+        name: Annotated[str, Field(min_length=1)] = "x"
+        parts: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+        count: int = 0
+
+    with pytest.raises(ValidationError) as caught:
+        Sample.model_validate_json(content)
+    assert first_problem(caught.value) == description
 
 
 def test_paths_are_written_with_dots_and_brackets() -> None:

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and are for their owner only."""
+"""Files are written atomically, and are accessible to their owner only."""
 
 from __future__ import annotations
 

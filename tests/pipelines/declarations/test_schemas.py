@@ -1,4 +1,4 @@
-"""The exported JSON Schemas are up to date, and the standard agrees with our contracts."""
+"""The exported JSON Schemas are up to date, and our contracts conform to the standard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {
 FILES = [
     (path, kind) for root in (ROOT, PROJECT) for pattern, kind in KINDS.items() for path in sorted(root.glob(pattern))
 ]
-"""Of the repository, whatever it declares, and of the tests' own project."""
+"""Declarations of this repository and of the sample project."""
 
 
 def test_the_exported_schemas_are_up_to_date() -> None:

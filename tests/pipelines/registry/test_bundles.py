@@ -24,7 +24,7 @@ def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
 
 
 def put(descriptor: EnvironmentDescriptor, digest: str, name: str, content: bytes) -> None:
-    """Write past the product, as an attacker would."""
+    """Write an object without the product's checks, like an attacker."""
     key = bundles.prefix_of(MODEL, digest) + name
     boto3.client("s3").put_object(Bucket=descriptor.registry_bucket, Key=key, Body=content)
 

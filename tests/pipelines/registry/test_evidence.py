@@ -45,7 +45,7 @@ def put(descriptor: EnvironmentDescriptor, digest: str, name: str, content: byte
 
 
 def state(descriptor: EnvironmentDescriptor, digest: str, name: str, kind: str, predicate: dict[str, object]) -> None:
-    """Sign something with the environment's own key, past the product."""
+    """Sign a statement with the environment's key, without the product's checks."""
     statement = signing.Statement.about(MODEL, digest, kind, predicate)
     put(descriptor, digest, name, signing.sign(statement, descriptor.signing_key, descriptor.name).to_bytes())
 
@@ -126,7 +126,7 @@ def test_a_trusted_environment_that_does_not_train_cannot_vouch_for_a_bundle(dev
 
 
 def a_lie() -> dict[str, object]:
-    """An evaluation of the example bundle that it does not hold."""
+    """Make an evaluation that differs from the one of the example bundle."""
     manifest, better = example_bundle(), digest_of_bytes(b"better figures")
     said = evidence.Evaluated(evaluation=better, gates=GATES, contract=manifest.contract, dataset=manifest.dataset)
     return said.model_dump(mode="json")

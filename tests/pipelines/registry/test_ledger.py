@@ -52,7 +52,7 @@ def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
 
 
 def stored(descriptor: EnvironmentDescriptor) -> list[bytes]:
-    """Every envelope of the chain, in order, read past the product."""
+    """Read every envelope of the chain with boto3, in order."""
     s3 = boto3.client("s3")
     keys = [
         e["Key"] for e in s3.list_objects_v2(Bucket=descriptor.registry_bucket, Prefix="ledger/").get("Contents", ())
@@ -129,7 +129,7 @@ def test_an_event_that_no_longer_applies_is_not_recorded(dev: EnvironmentDescrip
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, error: Exception, *, written: bool, then: Callable[[], None]) -> None:
-    """Lose the answer of the next write: it got through, or it did not; then something happens, and writes work."""
+    """Lose the response of the next write, which may have succeeded; then call a function; then let writes work."""
     put_new = store.put_new
 
     def losing(*args: Any, **kwargs: Any) -> str:
@@ -155,7 +155,7 @@ def test_a_write_with_a_lost_response_is_found_and_not_repeated(
 
 
 def test_a_write_retried_by_the_sdk_is_recognised(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first try got through, the SDK's second finds the object: S3 answers 412 to our own write."""
+    """The first attempt succeeds, and the SDK's retry finds the object: S3 answers 412 to our own write."""
     lose(monkeypatch, store.PreconditionFailedError("exists"), written=True, then=lambda: None)
     assert Ledger(dev, MODEL).append(lambda _: verified(1)).record.number == 1
     assert len(stored(dev)) == 1
@@ -185,7 +185,7 @@ def test_a_failed_write_is_an_error(dev: EnvironmentDescriptor, monkeypatch: pyt
 
 
 def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results: Any) -> None:
-    """Rounds of promotions: all processes read what is live, then all at once replace it, each by another bundle."""
+    """Run rounds of promotions: all processes read the live bundle, then replace it at the same time."""
     from pipelines.promotion.attempt import StaleReleaseError, refuse_stale
 
     told, ledger = [], Ledger(descriptor, MODEL)
@@ -300,13 +300,13 @@ CHAIN = chain_of([verified(number) for number in range(1, 6)])
 
 
 def resigned(number: int, key: ec.EllipticCurvePrivateKey = KEY, signer: str = "dev", **changes: Any) -> bytes:
-    """Record `number` of the chain, changed and signed again."""
+    """Change a record of the chain and sign it again."""
     record = read_unsigned(CHAIN[number - 1], DEV, MODEL, number).record
     return envelope_of(record.model_copy(update=changes), key, signer=signer)
 
 
 def flipped(envelope: bytes, *path: str | int) -> bytes:
-    """The envelope with one byte changed within the base64 at `path`."""
+    """Change one byte in the base64 value at `path` of an envelope."""
     value = json.loads(envelope)
     place: Any = value
     for step in path[:-1]:

@@ -32,7 +32,7 @@ TRUSTED = {"dev": pem(KEY)}
 
 
 def signed(payload: bytes, key: ec.EllipticCurvePrivateKey = KEY, keyid: str = "dev") -> dict[str, Any]:
-    """An envelope as KMS would have signed it."""
+    """Sign an envelope with a local key, like KMS."""
     signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
     return {
         "payloadType": signing.PAYLOAD,

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.inference_log import Limits
 from pipelines.serving.server import run
-from pipelines.serving.settings import ServerSettings
+from pipelines.serving.server_settings import ServerSettings
 from tests.pipelines.serving.bundles import MadeBundle, linear_bundle, with_file
 
 

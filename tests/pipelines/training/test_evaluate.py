@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipelines.declarations.evaluation import Holdout
-from pipelines.training.baseline import describe
+from pipelines.training.drift_baseline import describe_baseline
 from pipelines.training.evaluate import Predictions, evaluate
 from tests.pipelines.training.project import DATASET, MODEL, make_project
 
@@ -73,7 +73,7 @@ def test_the_baseline_counts_every_row_once(tmp_path: Path) -> None:
             "region": ["north", "north", "south", "north", "south", "north"],
         }
     )
-    found = describe(model, contract, features, predictions([True] * 6))
+    found = describe_baseline(model, contract, features, predictions([True] * 6))
     income, age, member, region = (found.features[name] for name in model.features)
     assert income.kind == age.kind == "numeric" and member.kind == region.kind == "categorical"
     assert sum(income.counts) == 6 and len(income.counts) == len(income.edges) + 1

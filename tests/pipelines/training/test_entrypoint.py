@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.training.load import training_function
+from pipelines.training.entrypoint import training_function
 from tests.pipelines.training.project import MODEL, make_project
 
 

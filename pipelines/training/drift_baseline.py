@@ -19,7 +19,7 @@ BINS = 10
 """Bins of a histogram. Deciles are the usual choice for the population stability index."""
 
 
-def describe(model: Model, contract: Contract, features: pd.DataFrame, predictions: Predictions) -> Baseline:
+def describe_baseline(model: Model, contract: Contract, features: pd.DataFrame, predictions: Predictions) -> Baseline:
     """Describe the distribution of the features and of the predictions.
 
     Args:
