@@ -11,14 +11,14 @@ from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
 from pipelines.promotion.attempt import Attempt, Attribution, Log, refuse_stale
-from pipelines.promotion.facts.gather import Change, gather
+from pipelines.promotion.facts.gather import ReleaseChange, gather
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.report import keep_report
 from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.quarantine import quarantined
 
 
-class RefusedError(MlopsError):
+class GateRefusedError(MlopsError):
     """A gate refused a release, or the release is being rolled back."""
 
 
@@ -43,7 +43,7 @@ def admit(
     project: Project,
     git: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
-    change: Change,
+    change: ReleaseChange,
     attribution: Attribution,
     log: Log,
 ) -> Admitted:
@@ -61,7 +61,7 @@ def admit(
 
     Raises:
         StaleReleaseError: the release replaces a bundle that is no longer live.
-        RefusedError: a gate refused it, which is recorded; or it is being rolled back.
+        GateRefusedError: a gate refused it, which is recorded; or it is being rolled back.
         MlopsError: the release names no bundle, an environment is not up, or a registry cannot be read or written.
     """
     release = change.release
@@ -77,7 +77,7 @@ def admit(
     attempt = Attempt(release, attribution, ledger, descriptors[previous or release.environment])
     if head is not None and head.event.live == release.bundle:
         if release.bundle in blocked:
-            raise RefusedError(
+            raise GateRefusedError(
                 f"{release.model} in {release.environment} is being rolled back: {blocked[release.bundle]}",
                 fix="run the rollback again to finish it",
             )
@@ -96,14 +96,14 @@ def _judge(
     project: Project,
     git: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
-    change: Change,
+    change: ReleaseChange,
     attempt: Attempt,
     log: Log,
 ) -> Attempt:
     """Run every gate, and return the attempt with their verdicts.
 
     Raises:
-        RefusedError: a gate refused the release, which is recorded.
+        GateRefusedError: a gate refused the release, which is recorded.
     """
     release = change.release
     facts = gather(project, git, descriptors, change)
@@ -119,7 +119,7 @@ def _judge(
         refused = [v for v in verdicts if v.outcome != "pass"]
         attempt.record("refused", "; ".join(f"{v.gate}: {v.why}" for v in refused))
         lines = "\n".join(f"  {v.gate}: {v.why}; {v.fix}" for v in refused)
-        raise RefusedError(f"{release.model} may not go to {release.environment}:\n{lines}")
+        raise GateRefusedError(f"{release.model} may not go to {release.environment}:\n{lines}")
     return attempt
 
 

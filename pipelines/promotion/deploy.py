@@ -21,7 +21,7 @@ from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
-from pipelines.promotion.facts.gather import Change
+from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.traffic import move_traffic
 from pipelines.promotion.verify import Verification, verify
@@ -69,7 +69,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         )
 
 
-def find_merge(git: Git, release: Release) -> tuple[Change, Attribution]:
+def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:
     """Return the merge that brought a release to main: its files, and who made and approved it.
 
     Raises:
@@ -84,7 +84,7 @@ def find_merge(git: Git, release: Release) -> tuple[Change, Attribution]:
         pull_request=merge.number if merge else None,
         approvers=merge.approvers if merge else (),
     )
-    return Change(release, git.changed_files(f"{commit}^", commit)), attribution
+    return ReleaseChange(release, git.changed_files(f"{commit}^", commit)), attribution
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pipelines.promotion.comments.gate_comment import Surroundings, marker, rend
 from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
 from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.facts.gather import Change, gather, proposed
+from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.preview import start_preview, summarize
 from pipelines.promotion.select import environments_to_deploy
@@ -40,7 +40,7 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
         MlopsError: the change proposes no release, a gate refused one, or a preview failed.
     """
     git = Git(target.project.root)
-    changes = proposed(git, base, "HEAD")
+    changes = read_changes(git, base, "HEAD")
     if not changes:
         raise MlopsError("the change proposes no release: expected a change of models/*/releases/*.yaml, found none")
     descriptors = target.descriptors()
@@ -94,7 +94,7 @@ def review_change(target: Target, base: str, number: int, log: Log) -> None:
 def _surroundings(
     project: Project,
     descriptors: Mapping[str, EnvironmentDescriptor],
-    change: Change,
+    change: ReleaseChange,
     facts: Facts,
     preview: Preview,
 ) -> Surroundings:

@@ -26,7 +26,7 @@ from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attribution
 from pipelines.promotion.deploy import Deployment
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.facts.gather import Change
+from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
@@ -45,7 +45,7 @@ EVALUATION = ACCEPTED["evaluation"]
 RELEASE = f"models/{MODEL}/releases/staging.yaml"
 
 
-def accepted(_project: Any, _repository: Any, _descriptors: Any, change: Change) -> Facts:
+def accepted(_project: Any, _repository: Any, _descriptors: Any, change: ReleaseChange) -> Facts:
     """Stand-in for `gather`: return facts that every gate accepts."""
     release = change.release
     about = {"release": release.model_dump(mode="json"), "changed_files": list(change.files), "live": release.replaces}
@@ -168,7 +168,7 @@ class World:
         self.log_requests(digest)
         return digest
 
-    def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> Change:
+    def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> ReleaseChange:
         """Commit a release file to main."""
         git(self.root, "fetch", "--quiet", "origin")
         git(self.root, "checkout", "--quiet", "--detach", "origin/main")
@@ -176,7 +176,7 @@ class World:
         path = self.project.release_file(MODEL, environment)
         path.write_text(render_release(wanted))
         commit_all(self.root, f"Release {MODEL} to {environment}")
-        return Change(wanted, (path.relative_to(self.root).as_posix(),))
+        return ReleaseChange(wanted, (path.relative_to(self.root).as_posix(),))
 
     # --- the environment ---
 
@@ -230,7 +230,7 @@ class World:
         ):
             yield
 
-    def admit(self, change: Change, *, attribution: Attribution | None = None, **options: Any) -> Admitted:
+    def admit(self, change: ReleaseChange, *, attribution: Attribution | None = None, **options: Any) -> Admitted:
         """Judge a release to staging."""
         say, descriptors = options.get("say", self.said.append), options.get("descriptors", self.descriptors)
         return admit(self.project, self.repository, descriptors, change, attribution or self.attribution(), say)

@@ -10,10 +10,10 @@ import pytest
 
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.admission import RefusedError
+from pipelines.promotion.admission import GateRefusedError
 from pipelines.promotion.attempt import StaleReleaseError
 from pipelines.promotion.deploy import deploy
-from pipelines.promotion.facts.gather import Change
+from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Event, Ledger
@@ -22,12 +22,12 @@ from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, W
 from tests.processes import Moments, start
 
 
-def go(world: World, change: Change, **steps: Any) -> Entry:
+def go(world: World, change: ReleaseChange, **steps: Any) -> Entry:
     """Judge a release by every gate, and take it live."""
     return world.take_live(world.admit(change, **{k: v for k, v in steps.items() if k == "say"}), **steps)
 
 
-def go_on(world: World, change: Change, **steps: Any) -> Entry:
+def go_on(world: World, change: ReleaseChange, **steps: Any) -> Entry:
     """Take a release live that every gate passes: faster, for tests of the steps after the judgement."""
     with mock.patch("pipelines.promotion.admission.gather", accepted):
         return go(world, change, **steps)
@@ -99,7 +99,7 @@ def test_a_live_release_stays_recorded_after_another_was_refused(world: World) -
     digest, other = world.ready(1), world.register(2)
     change = world.release(digest, None)
     went_live = go(world, change)
-    with pytest.raises(RefusedError):
+    with pytest.raises(GateRefusedError):
         go(world, world.release(other, digest))
     world.release(digest, None)
     assert go(world, change) == went_live
@@ -109,7 +109,7 @@ def test_a_live_release_stays_recorded_after_another_was_refused(world: World) -
 def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(world: World) -> None:
     good, bad = world.ready(1), world.register(2)
     go(world, world.release(good, None))
-    with pytest.raises(RefusedError, match="order: it was never verified in dev") as caught:
+    with pytest.raises(GateRefusedError, match="order: it was never verified in dev") as caught:
         go(world, world.release(bad, good))
     assert "soak" in str(caught.value) and "promote it to dev first" in str(caught.value)
     assert (world.live(), world.applied()) == (good, good)
@@ -132,7 +132,7 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
 def test_refusing_an_unsigned_bundle_records_what_is_known(world: World) -> None:
     manifest, files = world.bundle(60)
     bundles.push(world.dev, manifest, files)
-    with pytest.raises(RefusedError, match="signature: there is no signed provenance"):
+    with pytest.raises(GateRefusedError, match="signature: there is no signed provenance"):
         go(world, world.release(manifest.digest, None))
     event = world.records()[-1].event
     assert (event.policy, event.dataset, event.source_commit, event.evidence) == (None, "", None, {})
@@ -143,7 +143,7 @@ def test_refusing_a_tampered_bundle_records_its_evidence(world: World) -> None:
     digest = world.ready(61)
     key = bundles.prefix_of(MODEL, digest) + "card.md"
     boto3.client("s3").put_object(Bucket=world.dev.registry_bucket, Key=key, Body=b"# B card\n")
-    with pytest.raises(RefusedError, match=r"digest: card\.md was changed"):
+    with pytest.raises(GateRefusedError, match=r"digest: card\.md was changed"):
         go(world, world.release(digest, None))
     event = world.records()[-1].event
     assert (event.dataset, event.source_commit) == ("diabetes-patients@1", world.start)
@@ -152,7 +152,7 @@ def test_refusing_a_tampered_bundle_records_its_evidence(world: World) -> None:
 def test_a_refused_release_is_recorded_once_when_it_is_retried(world: World) -> None:
     change = world.release(world.register(1), None)
     for _ in range(2):
-        with pytest.raises(RefusedError):
+        with pytest.raises(GateRefusedError):
             go(world, change)
     assert len(world.records()) == 1
 
@@ -371,7 +371,7 @@ def test_the_commit_of_a_rollback_goes_live_without_being_judged(world: World) -
 
 def test_going_back_from_a_good_bundle_is_judged_like_any_promotion(world: World) -> None:
     bad, good = bad_and_good(world, 1)
-    with pytest.raises(RefusedError, match="order: it was never verified in dev"):
+    with pytest.raises(GateRefusedError, match="order: it was never verified in dev"):
         go(world, world.release(good, bad))
 
 
@@ -379,23 +379,23 @@ def test_going_back_to_a_quarantined_bundle_is_refused(world: World) -> None:
     bad, good = bad_and_good(world, 1)
     block(world, bad)
     block(world, good, "worse still")
-    with pytest.raises(RefusedError, match="quarantine: it was rolled back: worse still"):
+    with pytest.raises(GateRefusedError, match="quarantine: it was rolled back: worse still"):
         go(world, world.release(good, bad))
 
 
 def test_going_from_a_quarantined_bundle_to_an_unverified_one_is_judged(world: World) -> None:
     bad, _ = bad_and_good(world, 1)
     block(world, bad)
-    with pytest.raises(RefusedError, match="order"):
+    with pytest.raises(GateRefusedError, match="order"):
         go(world, world.release(world.register(3), bad))
 
 
 def test_deploying_the_bad_release_again_does_not_undo_an_unfinished_rollback(world: World) -> None:
     bad, good = bad_and_good(world, 1)
-    change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
+    change = ReleaseChange(world.project.release(MODEL, "staging"), (RELEASE,))
     block(world, bad)
     world.set_live(good)
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(GateRefusedError) as caught:
         go_on(world, change)
     assert caught.value.what == f"{MODEL} in staging is being rolled back: it answers nonsense"
     assert caught.value.fix == "run the rollback again to finish it"
@@ -405,7 +405,7 @@ def test_deploying_the_bad_release_again_does_not_undo_an_unfinished_rollback(wo
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
 
 
-def promote_watched(world: World, change: Change, fatal: int = 0) -> list[str]:
+def promote_watched(world: World, change: ReleaseChange, fatal: int = 0) -> list[str]:
     """Deploy, and return the names of the moments at which it can be killed: each step, log line and write."""
     moments = Moments(fatal)
     kinds = ("reports/", "ledger/", f"/{bundles.MANIFEST}")

@@ -10,7 +10,7 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.attempt import Attribution
-from pipelines.promotion.facts.gather import Change
+from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback import RollbackPlan, plan_rollback, roll_back
 from pipelines.registry import store
@@ -71,7 +71,7 @@ def deploy(world: World) -> Entry:
     """Deploy the release on main."""
     git(world.root, "fetch", "--quiet", "origin")
     git(world.root, "checkout", "--quiet", "--detach", "origin/main")
-    change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
+    change = ReleaseChange(world.project.release(MODEL, "staging"), (RELEASE,))
     return world.take_live(world.admit(change))
 
 
