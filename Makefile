@@ -9,8 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_SYSTEM_CERTS ?= true
 VENV ?= .venv
 BIN := $(VENV)/bin
-GROUPS := infra pipelines local test
-PINNED := $(GROUPS:%=requirements/%.txt) requirements/uv.txt pyproject.toml
+# The laptop is a distribution of its own: without its folder, everything for AWS works as before.
+LAPTOP := $(wildcard laptop/pyproject.toml)
+GROUPS := infra pipelines test
+REQUIREMENTS := $(GROUPS:%=requirements/%.txt) $(if $(LAPTOP),laptop/requirements/laptop.txt)
+PROJECTS := . $(if $(LAPTOP),./laptop)
+PINNED := $(REQUIREMENTS) requirements/uv.txt pyproject.toml $(LAPTOP)
 # Large, and imported by short processes: compiled on all cores at once, instead of by the first of them to come by.
 COMPILED := scipy sklearn skl2onnx pandas onnx pyiceberg botocore pulumi numpy
 # Named by what is pinned, so that another checkout of the same pins finds everything installed.
@@ -29,8 +33,9 @@ $(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(GROUPS:%=-r requirements/%.txt)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(REQUIREMENTS:%=-r %)
+	@$(if $(LAPTOP),,$(BIN)/uv pip uninstall --quiet --python $(BIN)/python mlops-laptop)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PROJECTS:%=--editable %)
 	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|backend)/' $(COMPILED:%=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/%)
 	@rm -f $(VENV)/.installed-* && touch $@
 
@@ -59,20 +64,20 @@ $(BENCH)/.installed: $(INSTALLED) requirements/bench.txt
 
 .PHONY: bench
 bench: setup $(BENCH)/.installed ## Measure, side by side with the peers; writes docs/benchmarks.md
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tools.bench
 
 # The groups are resolved together, so that one version of a package serves them all.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
-lock: setup ## Pin requirements/*.in again, with hashes
-	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in > $(VENV)/all.in
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links $(VENV)/all.in -o $(VENV)/all.txt
-	@for group in uv serving $(GROUPS); do \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	    --no-emit-index-url --no-emit-find-links -c $(VENV)/all.txt requirements/$$group.in -o requirements/$$group.txt; \
+lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes the newest versions
+	@sed -nE 's/^([A-Za-z0-9_.-]+(\[[^]]*\])?==[^ ;]+( ; .*[^\\ ])?).*/\1/p' requirements/*.txt $(if $(LAPTOP),laptop/requirements/laptop.txt) | sort -u > $(VENV)/all.txt
+	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
+	@$(COMPILE) $(UPGRADE) $(VENV)/all.in -o $(VENV)/all.txt
+	@for group in requirements/uv requirements/serving $(REQUIREMENTS:.txt=); do \
+	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in -o $$group.txt; \
 	done
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
+	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
 
 .PHONY: clean
-clean: ## Remove .venv and everything the local target left
+clean: ## Remove .venv and everything the laptop left
 	@rm -rf $(VENV) .mlops .mypy_cache .ruff_cache

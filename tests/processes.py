@@ -20,7 +20,7 @@ SERVER.set_forkserver_preload(
         "onnx",
         "hypothesis",
         "pytest",
-        "tests.warm",
+        "tools.mutation.preload",
         "tests.pipelines.promotion.world",
     ]
 )

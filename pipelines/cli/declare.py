@@ -54,7 +54,7 @@ def check_contracts(project: Project, base: str) -> None:
     Raises:
         MlopsError: one takes something from them.
     """
-    from pipelines.promotion.repository import Repository
+    from pipelines.github.repository import Repository
     from pipelines.promotion.review import contract_changes, refuse_broken
 
     repository = Repository(project.root)

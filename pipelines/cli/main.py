@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
@@ -11,13 +12,14 @@ import click
 from pipelines.declarations.errors import MlopsError
 from pipelines.startup import spare_the_collector
 
+COMMANDS = "mlops.commands"
+"""Entry point group by which an installed distribution adds commands."""
+
 VERBS = {
     "check": "pipelines.cli.declare:check",
     "schemas": "pipelines.cli.declare:schemas",
     "new": "pipelines.cli.new:new",
     "doctor": "pipelines.cli.doctor:doctor",
-    "local": "pipelines.cli.local:local",
-    "github": "pipelines.cli.github:github",
     "preview": "pipelines.cli.stacks:preview",
     "up": "pipelines.cli.stacks:up",
     "destroy": "pipelines.cli.stacks:destroy",
@@ -39,7 +41,6 @@ VERBS = {
     "respond": "pipelines.cli.promote:respond",
     "audit": "pipelines.cli.promote:audit",
     "history": "pipelines.cli.promote:history",
-    "demo": "pipelines.cli.demo:demo",
 }
 """Verb → where its command is."""
 
@@ -48,14 +49,18 @@ class Verbs(click.Group):
     """A group whose commands are imported when they are called: starting takes a tenth of a second, not two."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*VERBS, *sorted(entry.name for entry in entry_points(group=COMMANDS))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         place = VERBS.get(cmd_name)
-        if place is None:
-            return None
-        module, name = place.split(":")
-        command = getattr(importlib.import_module(module), name)
+        if place is not None:
+            module, name = place.split(":")
+            command = getattr(importlib.import_module(module), name)
+        else:
+            installed = [entry for entry in entry_points(group=COMMANDS) if entry.name == cmd_name]
+            if not installed:
+                return None
+            command = installed[0].load()
         assert isinstance(command, click.Command)
         return command
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
-from pipelines.cli.targets import Target, environment_option, open_target, target_option
+from pipelines.cli.options import environment_option, open_target, target_option
 from pipelines.cli.workflow import run_link, set_output
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.repository import Repository
+from pipelines.github.repository import Repository
+from pipelines.targets import Target
 
 NO_COMMIT = "0" * 40
 """What GitHub gives as the commit before, when a branch is new."""
@@ -96,8 +97,8 @@ def connect(environment: str, target: str) -> None:
 @target_option
 def gates(base: str, number: str, target: str) -> None:
     """Judge the releases that the checked-out change proposes; fails unless every gate passes."""
+    from pipelines.github.forge import Forge
     from pipelines.promotion.comment import Surroundings, marker, render
-    from pipelines.promotion.forge import Forge
     from pipelines.promotion.gates import admits, judge
     from pipelines.promotion.gather import gather, proposed
 
@@ -214,7 +215,7 @@ def preview_text(process: subprocess.Popen[str]) -> str:
 @target_option
 def review(base: str, number: int, target: str) -> None:
     """Comment on a pull request what it would change: the preview of every environment, and its data contracts."""
-    from pipelines.promotion.forge import Forge
+    from pipelines.github.forge import Forge
     from pipelines.promotion.plan import environments_to_deploy
     from pipelines.promotion.review import Preview, contract_changes, refuse_broken, render_review
 
@@ -249,7 +250,7 @@ def propose_release(target: Target, model: str, environment: str, bundle: str) -
     Raises:
         MlopsError: the bundle cannot be trusted, or GitHub refuses.
     """
-    from pipelines.promotion.forge import Forge
+    from pipelines.github.forge import Forge
     from pipelines.promotion.release import release
 
     project = target.project
@@ -329,8 +330,8 @@ def context_of(repository: Repository) -> Any:
 @target_option
 def respond(event_file: Path, target: str) -> None:
     """Answer an alarm: drift asks for training, a breach rolls back."""
+    from pipelines.github.forge import Forge
     from pipelines.promotion.alarm import read_alarm
-    from pipelines.promotion.forge import Forge
 
     alarm = read_alarm(event_file.read_bytes())
     opened = open_target(target)

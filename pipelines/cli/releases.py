@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.cli.targets import Target, environment_option, open_target, target_option
+from pipelines.cli.options import environment_option, open_target, target_option
 from pipelines.cli.workflow import run_link, set_output
 from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
 from pipelines.declarations.errors import MlopsError
+from pipelines.targets import Target
 
 if TYPE_CHECKING:
     from pipelines.declarations.release import Release
+    from pipelines.github.repository import Repository
     from pipelines.promotion.gather import Change
     from pipelines.promotion.promote import Context
-    from pipelines.promotion.repository import Repository
 
 PAUSE_ALLOWANCE_SECONDS = 300
 
@@ -82,9 +83,9 @@ def run_deploy(target: Target, environment: str) -> None:
         MlopsError: a release was refused, an image is nowhere to be had, the program failed, or a rollout did not
             become healthy.
     """
+    from pipelines.github.repository import Repository
     from pipelines.promotion.promote import Effects, admit, take_live
     from pipelines.promotion.replicate_image import replicate_images
-    from pipelines.promotion.repository import Repository
     from pipelines.promotion.traffic import move_traffic
 
     project, repository = target.project, Repository(target.project.root)
@@ -133,7 +134,7 @@ def introduced(repository: Repository, release: Release) -> tuple[Change, Contex
     Raises:
         MlopsError: the release file is not committed.
     """
-    from pipelines.promotion.forge import Forge
+    from pipelines.github.forge import Forge
     from pipelines.promotion.gather import Change
     from pipelines.promotion.promote import Context
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.targets import environment_option, open_target, target_option
+from pipelines.cli.options import environment_option, open_target, target_option
 from pipelines.cli.workflow import set_output
 from pipelines.cluster.jobs import JobRun, run_job
 from pipelines.declarations.environment import EnvironmentDescriptor

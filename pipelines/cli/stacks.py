@@ -6,7 +6,7 @@ import json
 
 import click
 
-from pipelines.cli.targets import environment_option, open_target, target_option
+from pipelines.cli.options import environment_option, open_target, target_option
 from pipelines.declarations.errors import MlopsError
 
 

@@ -18,6 +18,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
+from pipelines.github.repository import Repository
 from pipelines.promotion.facts import (
     Facts,
     FileContent,
@@ -28,7 +29,6 @@ from pipelines.promotion.facts import (
     SignedStatement,
 )
 from pipelines.promotion.plan import RELEASE_FILE
-from pipelines.promotion.repository import Repository
 from pipelines.promotion.served import count_requests
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store

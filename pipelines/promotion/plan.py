@@ -10,7 +10,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.project import Project
-from pipelines.promotion.repository import Repository
+from pipelines.github.repository import Repository
 
 RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
 """What a release's file is called."""

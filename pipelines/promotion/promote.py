@@ -14,12 +14,12 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
+from pipelines.github.repository import Repository
 from pipelines.promotion.endpoint import Verification, verify
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.gather import Change, gather
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.report import keep_report
-from pipelines.promotion.repository import Repository
 from pipelines.registry import evidence
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import quarantined

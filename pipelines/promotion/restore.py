@@ -8,8 +8,8 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.promotion.committing import commit_onto, fetch, git
-from pipelines.promotion.repository import Repository
+from pipelines.github.committing import commit_onto, fetch, git
+from pipelines.github.repository import Repository
 from pipelines.registry.ledger import words
 
 ATTEMPTS = 5

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.github.repository import Repository
 from pipelines.promotion.comment import LONGEST_PREVIEW, cell, folded, whole
-from pipelines.promotion.repository import Repository
 
 CONTRACT_FILES = "data-contracts/"
 

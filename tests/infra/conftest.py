@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import copy_as_forked
 from tests.infra.recording import Recording, record, release_everywhere
+from tests.sample_project import copy_as_forked
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 

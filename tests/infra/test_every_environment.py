@@ -13,8 +13,8 @@ from infra.bootstrap.estate import STATE_ALIAS, Estate
 from infra.environment import Environment, Place
 from infra.policies import violations
 from pipelines.declarations.project import PROGRAM, Project
-from tests.forked import ROOT
 from tests.infra.recording import ACCOUNT, Recording, record, release_everywhere
+from tests.sample_project import ROOT
 
 PROJECT = Project(ROOT)
 ACCOUNT_FILE = "infra/bootstrap/Pulumi.account.yaml"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,6 @@ import pytest
 
 from infra.components.columns import glue_type
 from infra.environment import Environment
-from infra.local.cluster.kinds import kind_of
-from infra.local.cluster.schemas import problems
-from infra.local.cluster.supported import unsupported
 from infra.policies import violations
 from infra.policies.graph import UNKNOWN, plain
 from infra.policies.stack import TAGGABLE
@@ -22,7 +18,6 @@ from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDes
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
-from tests.forked import copy_as_forked
 from tests.infra.recording import (
     ACCOUNT,
     BUNDLE,
@@ -32,6 +27,7 @@ from tests.infra.recording import (
     record,
     release_everywhere,
 )
+from tests.sample_project import copy_as_forked
 
 CRON_JOB = "kubernetes:batch/v1:CronJob"
 ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
@@ -410,17 +406,3 @@ def test_no_pod_reaches_the_node_s_metadata(graph: Recording) -> None:
         for block in blocks:
             inside = metadata in ipaddress.ip_network(block["cidr"])
             assert not inside or any(metadata in ipaddress.ip_network(part) for part in block["except"])
-
-
-def test_the_manifests_are_valid_and_the_small_cluster_can_run_them(graph: Recording) -> None:
-    for resource in graph.resources:
-        if resource.package == "kubernetes":
-            manifest = json.loads(json.dumps(resource.plain), parse_float=_whole)
-            kind = kind_of(manifest["apiVersion"], manifest["kind"])
-            assert kind is not None
-            assert problems(kind, manifest) == []
-            assert unsupported(kind, manifest) == []
-
-
-def _whole(number: str) -> int | float:
-    return int(float(number)) if float(number).is_integer() else float(number)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli.targets import AwsTarget
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from tests.forked import copy_as_forked
+from pipelines.targets.aws import AwsTarget
+from tests.sample_project import copy_as_forked
 
 PROGRAM = """#!{python}
 import json, os, pathlib, sys

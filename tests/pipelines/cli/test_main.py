@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import VERBS, mlops
-from tests.forked import PROJECT, ROOT
 from tests.pipelines.promotion.world import DATASET, MODEL, commit_all, make_repository
+from tests.sample_project import PROJECT, ROOT
 
 
 def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -97,7 +97,7 @@ def test_without_a_running_local_target_a_command_says_how_to_start_it(verb: str
     done = run(verb, "--env", "dev", MLOPS_HOME=str(tmp_path))
     assert done.returncode == 1
     assert "no local target is running" in done.stderr
-    assert "mlops local start" in done.stderr
+    assert "mlops laptop start" in done.stderr
 
 
 def test_removing_an_environment_must_be_confirmed_by_its_name() -> None:

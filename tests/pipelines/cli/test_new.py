@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from tests.forked import copy_as_forked
 from tests.models.test_every_model import check_model
+from tests.sample_project import copy_as_forked
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.aws import EmulatedAccount, make_environment, make_table
-from tests.forked import PROJECT, ROOT
 from tests.pipelines.data.contracts import column, contract
+from tests.sample_project import PROJECT, ROOT
 
 CONTRACT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"))
 DECLARED = Project(PROJECT)

@@ -5,8 +5,8 @@ from pathlib import Path
 from pipelines.data.reading import read_batch
 from pipelines.data.validate import validate
 from pipelines.declarations.project import Project
-from tests.forked import PROJECT
 from tests.pipelines.data.diabetes_sample import sample
+from tests.sample_project import PROJECT
 
 DECLARED = Project(PROJECT)
 SAMPLE = DECLARED.contracts_folder / "samples" / "diabetes-patients.csv"

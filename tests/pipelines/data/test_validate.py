@@ -22,9 +22,9 @@ from pipelines.data.validate import Summary, validate
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from tests.bench import contract as bench
-from tests.forked import PROJECT
 from tests.pipelines.data.contracts import column, contract
+from tests.sample_project import PROJECT
+from tools.bench import contract as bench
 
 Reasons = dict[int, list[tuple[str, str, str]]]
 

@@ -12,7 +12,7 @@ from pipelines.declarations.documents import LARGEST_DOCUMENT, dotted, parse, pa
 from pipelines.declarations.errors import DeclarationError, Problem
 from pipelines.declarations.model import Model
 from pipelines.declarations.release import Release
-from tests.forked import PROJECT
+from tests.sample_project import PROJECT
 
 MODEL = (PROJECT / "models" / "diabetes-progression" / "model.yaml").read_text()
 HERE = Path("models/m/model.yaml")

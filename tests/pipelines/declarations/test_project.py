@@ -12,7 +12,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from tests.forked import ROOT, copy_as_forked
+from tests.sample_project import ROOT, copy_as_forked
 
 DIGEST = "sha256:" + "a" * 64
 

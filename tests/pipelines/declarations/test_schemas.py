@@ -12,7 +12,7 @@ import yaml
 from open_data_contract_standard.model import OpenDataContractStandard
 
 from pipelines.declarations.schemas import FOLDER, json_schemas, outdated_schemas
-from tests.forked import PROJECT, ROOT
+from tests.sample_project import PROJECT, ROOT
 
 KINDS = {
     "models/*/model.yaml": "model",

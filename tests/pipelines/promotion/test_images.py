@@ -9,7 +9,7 @@ from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context, pin_images
-from tests.forked import PROJECT
+from tests.sample_project import PROJECT
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 

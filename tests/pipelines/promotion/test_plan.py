@@ -6,11 +6,11 @@ import pytest
 
 from pipelines.declarations.environment import Images
 from pipelines.declarations.project import Project
+from pipelines.github.repository import Repository
 from pipelines.promotion.images import pin_images
 from pipelines.promotion.plan import environments_to_deploy, models_to_train
-from pipelines.promotion.repository import Repository
-from tests.forked import PROJECT
 from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, make_repository
+from tests.sample_project import PROJECT
 
 
 @pytest.fixture

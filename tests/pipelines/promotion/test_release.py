@@ -13,7 +13,7 @@ from pipelines.promotion.release import release
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from tests.aws import EmulatedAccount
-from tests.forked import copy_as_forked
+from tests.sample_project import copy_as_forked
 from tests.signed import (
     GATES,
     OTHER_COMMIT,

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.repository import Repository
+from pipelines.github.repository import Repository
 from pipelines.promotion.review import contract_changes, refuse_broken
-from tests.forked import PROJECT
 from tests.pipelines.promotion.world import DATASET, commit_all
+from tests.sample_project import PROJECT
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_file, dige
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
+from pipelines.github.repository import Repository
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gather import Change
 from pipelines.promotion.promote import Context
 from pipelines.promotion.promote import Effects as PromoteEffects
 from pipelines.promotion.replicate import replicate
-from pipelines.promotion.repository import Repository
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback import Effects as RollbackEffects
 from pipelines.promotion.rollback import Plan
@@ -34,8 +34,8 @@ from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
 from tests.answering import serving
-from tests.forked import ROOT, copy_as_forked
 from tests.pipelines.serving.bundles import linear_bundle
+from tests.sample_project import ROOT, copy_as_forked
 from tests.signed import example_build
 
 MODEL = "diabetes-progression"

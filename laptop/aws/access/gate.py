@@ -1,0 +1,197 @@
+"""The door of the emulated account: every request is signed by somebody, and that somebody is allowed to make it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from laptop.aws.access import signature, web_identity
+from laptop.aws.access.permissions import needs, request_tags
+from laptop.aws.access.policy import Context, refusal
+from laptop.aws.access.principals import AssumedSessions, Principal, Principals
+from laptop.aws.access.request import Request
+from pipelines.declarations.errors import MlopsError
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+# Doors that the emulator leaves open beside AWS's own API.
+_CLOSED = ("/moto-api", "/latest/", "/v20180820/", "//")
+_JSON = {"kms", "glue", "ecr", "eks", "logs", "events", "monitoring", "sqs", "dynamodb", "sagemaker"}
+
+
+class Gate:
+    """A WSGI application in front of the emulator.
+
+    Args:
+        application: the emulator. The caller makes sure that requests come one at a time.
+        principals: who has which access key.
+        authority: the `Host` under which the account is served (`127.0.0.1:4566`); others are refused, since the
+            emulator reads bucket names and services out of a host name.
+        issuers: the folder with the keys that identity providers publish.
+    """
+
+    def __init__(self, application: Application, principals: Principals, authority: str, issuers: Path) -> None:
+        self._application = application
+        self._principals = principals
+        self._authority = authority
+        self._issuers = issuers
+
+    def __call__(self, environ: Environ, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
+        headers = _headers(environ)
+        signed = signature.parse(headers.get("authorization", ""))
+        if signed is None:
+            return self._unsigned(environ, headers, body, start_response)
+        uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
+        request = Request(signed.service, signed.region, environ["REQUEST_METHOD"], uri, headers, body)
+
+        def refuse(code: str, message: str) -> Iterable[bytes]:
+            return _refuse(start_response, signed.service, 403, code, message)
+
+        if headers.get("host") != self._authority or "x-moto-account-id" in headers:
+            return refuse("AccessDenied", f"The account is served at {self._authority} only.")
+        if request.path.startswith(_CLOSED):
+            return refuse("AccessDenied", f"{request.path} is no part of the AWS API.")
+        principal = self._principals.find(signed.access_key)
+        if principal is None:
+            code = "InvalidAccessKeyId" if signed.service == "s3" else "InvalidClientTokenId"
+            return refuse(code, "The access key id belongs to nobody in this account.")
+        problem = _credentials_problem(principal, headers) or signature.problem(
+            signed,
+            principal.secret,
+            method=request.method,
+            uri=uri,
+            headers=headers,
+            body=body,
+        )
+        if problem is not None:
+            return refuse(problem, "The credentials do not prove who signed the request.")
+        try:
+            denied = self._denied(request, principal)
+        except MlopsError as error:
+            return refuse("AccessDenied", f"A policy cannot be judged: {error.what}")
+        if denied is not None:
+            return refuse("AccessDenied" if signed.service in ("s3", "iam", "sts") else _NOT_JSON, denied)
+        return self._pass(request, environ, start_response)
+
+    def _unsigned(
+        self, environ: Environ, headers: Mapping[str, str], body: bytes, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Exchanges the token of an identity provider for a role; all else needs a signature."""
+        uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
+        request = Request("sts", "us-east-1", environ["REQUEST_METHOD"], uri, headers, body)
+        elsewhere = headers.get("host") != self._authority or "x-moto-account-id" in headers
+        if elsewhere or "authorization" in headers or not web_identity.asks_for(request):
+            return _refuse(
+                start_response,
+                _likely_service(headers),
+                403,
+                "AccessDenied",
+                "The request carries no signature in its headers, and nothing here is open to everybody.",
+            )
+        try:
+            judged = web_identity.judged_body(request, self._issuers)
+        except web_identity.TokenRefusedError as error:
+            return _refuse(start_response, "sts", error.status, error.code, str(error))
+        except MlopsError as error:
+            return _refuse(start_response, "sts", 403, "AccessDenied", f"A policy cannot be judged: {error.what}")
+        passed = {**environ, "wsgi.input": io.BytesIO(judged), "CONTENT_LENGTH": str(len(judged))}
+        return self._application(passed, start_response)
+
+    def _denied(self, request: Request, principal: Principal) -> str | None:
+        context = {**_surroundings(request), **principal.context}
+        for need in needs(request):
+            why = refusal(principal.caller, principal.grants, need, context)
+            if why is not None:
+                return (
+                    f"User: {principal.caller.arn} is not authorized to perform: {need.action} "
+                    f"on resource: {need.resource} {why}"
+                )
+        return None
+
+    def _pass(self, request: Request, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if request.service != "sts" or request.action != "AssumeRole":
+            return self._application(environ, start_response)
+        sessions = AssumedSessions()
+        answer = list(self._application(environ, start_response))
+        made = sessions.new()
+        if made is not None:
+            self._principals.remember_tags(made, request_tags(request))
+        return answer
+
+
+_NOT_JSON = "AccessDeniedException"
+
+
+def _credentials_problem(principal: Principal, headers: Mapping[str, str]) -> str | None:
+    if headers.get("x-amz-security-token", "") != principal.token:
+        return "InvalidToken"
+    if principal.expires is not None and principal.expires <= datetime.now(UTC):
+        return "ExpiredToken"
+    return None
+
+
+def _surroundings(request: Request) -> Context:
+    """Condition keys that hold for every request.
+
+    A request on the loopback device crosses no network, so it counts as sent in secure transport.
+    """
+    now = datetime.now(UTC)
+    return {
+        "aws:securetransport": ("true",),
+        "aws:sourceip": ("127.0.0.1",),
+        "aws:requestedregion": (request.region,),
+        "aws:currenttime": (now.strftime("%Y-%m-%dT%H:%M:%SZ"),),
+        "aws:epochtime": (str(int(now.timestamp())),),
+    }
+
+
+def _headers(environ: Environ) -> dict[str, str]:
+    found = {
+        name[5:].replace("_", "-").lower(): str(value) for name, value in environ.items() if name.startswith("HTTP_")
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            found[name.replace("_", "-").lower()] = str(environ[name])
+    for key, original in (environ.get("moto.preserved_header_names") or {}).items():
+        found[original.lower()] = found.pop(key[5:].replace("_", "-").lower())
+    return found
+
+
+def _likely_service(headers: Mapping[str, str]) -> str:
+    """A service that speaks as an unsigned request does."""
+    if "x-amz-target" in headers:
+        return "kms"
+    return "sts" if "x-www-form-urlencoded" in headers.get("content-type", "") else "s3"
+
+
+def _refuse(start: StartResponse, service: str, status: int, code: str, message: str) -> list[bytes]:
+    """The refusal in the shape that the service's clients read."""
+    if service in _JSON:
+        body = json.dumps({"__type": code, "message": message, "Message": message})
+        content = "application/x-amz-json-1.1"
+    elif service in ("iam", "sts", "sns"):
+        body = (
+            "<ErrorResponse><Error><Type>Sender</Type>"
+            f"<Code>{code}</Code><Message>{escape(message)}</Message></Error></ErrorResponse>"
+        )
+        content = "text/xml"
+    else:
+        body = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+        content = "application/xml"
+    start(
+        f"{status} {HTTPStatus(status).phrase}",
+        [
+            ("Content-Type", content),
+            ("Content-Length", str(len(body.encode()))),
+            ("x-amzn-errortype", code),
+        ],
+    )
+    return [body.encode()]

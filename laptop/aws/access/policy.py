@@ -1,0 +1,363 @@
+"""Whether policies allow a request: the evaluation logic of IAM, without any effect.
+
+Source: AWS IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements".
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+from pipelines.declarations.errors import MlopsError
+
+Context = Mapping[str, tuple[str, ...]]
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        arn: the caller itself: a user, or an assumed-role session.
+        principals: every ARN that a policy can name to mean this caller (the session and its role).
+        account: the account id; "" for an AWS service.
+        service: the service principal (`pods.eks.amazonaws.com`), or "".
+        provider: ARN of the identity provider that vouches for a web identity, or "".
+    """
+
+    arn: str
+    principals: frozenset[str]
+    account: str
+    service: str = ""
+    provider: str = ""
+
+
+@dataclass(frozen=True)
+class Need:
+    """One permission that a request needs.
+
+    Attributes:
+        action: `s3:GetObject`.
+        resource: the ARN acted on, or "*" for an action without a resource.
+        context: condition keys (lower case) and their values, on top of the caller's.
+        policy: the policy of the resource itself (bucket, key, role trust), or None.
+        policy_rules: whether the resource's policy must let the caller in (KMS keys, role trust); otherwise an
+            identity policy of the same account is enough.
+    """
+
+    action: str
+    resource: str
+    context: Context = field(default_factory=dict)
+    policy: Document | None = None
+    policy_rules: bool = False
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What the caller carries: identity policies, and what limits them."""
+
+    identity: tuple[Document, ...] = ()
+    boundary: Document | None = None
+    session: Document | None = None
+
+
+class _Match(Enum):
+    NO = 0
+    ACCOUNT = 1  # the statement names the account, which delegates to the account's identity policies
+    CALLER = 2
+
+
+def refusal(caller: Caller, grants: Grants, need: Need, context: Context) -> str | None:
+    """Why the request is refused, in the words AWS uses; None when it is allowed.
+
+    Args:
+        context: condition keys (lower case) that hold for the whole request.
+    """
+    known = {**context, **need.context}
+
+    def effects(document: Document, *, resource_policy: bool = False) -> set[tuple[str, _Match]]:
+        found: set[tuple[str, _Match]] = set()
+        for statement in statements(document):
+            match = _principal(statement, caller) if resource_policy else _Match.CALLER
+            if match is not _Match.NO and _covers(statement, need, known, resource_policy):
+                found.add((statement["Effect"], match))
+        return found
+
+    in_resource = effects(need.policy, resource_policy=True) if need.policy is not None else set()
+    in_identity = [effects(document) for document in grants.identity]
+    limits = {
+        "permissions boundary": grants.boundary,
+        "session policy": grants.session,
+    }
+    in_limits = {name: effects(document) for name, document in limits.items() if document is not None}
+
+    if any(effect == "Deny" for effect, _ in in_resource):
+        return "with an explicit deny in a resource-based policy"
+    if any(effect == "Deny" for found in in_identity for effect, _ in found):
+        return "with an explicit deny in an identity-based policy"
+    for name, found in in_limits.items():
+        if any(effect == "Deny" for effect, _ in found):
+            return f"with an explicit deny in a {name}"
+        if not any(effect == "Allow" for effect, _ in found):
+            return f"because no {name} allows the {need.action} action"
+
+    by_identity = any(effect == "Allow" for found in in_identity for effect, _ in found)
+    if ("Allow", _Match.CALLER) in in_resource:
+        return None
+    if caller.service or (need.policy_rules and ("Allow", _Match.ACCOUNT) not in in_resource):
+        return f"because no resource-based policy allows the {need.action} action"
+    if not by_identity:
+        return f"because no identity-based policy allows the {need.action} action"
+    return None
+
+
+def parse(text: str | bytes, what: str) -> Document:
+    """A policy document from its JSON, checked; raises MlopsError when this layer cannot judge it.
+
+    Args:
+        what: what the document belongs to, for the error.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise MlopsError(f"the policy of {what} is not JSON: {error}") from error
+    if not isinstance(document, dict) or "Statement" not in document:
+        raise MlopsError(f"the policy of {what} has no `Statement`", fix="write an IAM policy document.")
+    for statement in statements(document):
+        if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
+            raise MlopsError(f"the policy of {what} has a statement whose `Effect` is neither Allow nor Deny")
+        if not ({"Action", "NotAction"} & statement.keys()):
+            raise MlopsError(f"the policy of {what} has a statement with no `Action` or `NotAction`")
+        for operator in statement.get("Condition") or {}:
+            if _operator(operator) is None:
+                raise MlopsError(
+                    f"the policy of {what} has the condition operator `{operator}`, which is not known here",
+                    fix="use an operator of IAM; laptop/aws/access/policy.py lists those that are known.",
+                )
+    return document
+
+
+def statements(document: Document) -> list[dict[str, Any]]:
+    """The statements of a policy; IAM lets a single one stand without a list."""
+    found = document["Statement"]
+    return found if isinstance(found, list) else [found]
+
+
+def _covers(statement: Document, need: Need, context: Context, resource_policy: bool) -> bool:
+    if "Action" in statement:
+        acts = any(matches(action, need.action, ignore_case=True) for action in _many(statement["Action"]))
+    else:
+        acts = not any(matches(action, need.action, ignore_case=True) for action in _many(statement["NotAction"]))
+    if not acts:
+        return False
+    if "Resource" in statement:
+        on = any(_on(pattern, need.resource, context) for pattern in _many(statement["Resource"]))
+    elif "NotResource" in statement:
+        on = not any(_on(pattern, need.resource, context) for pattern in _many(statement["NotResource"]))
+    else:
+        on = resource_policy  # a role's trust policy and an ECR policy name no resource: they mean their own
+    if not on:
+        return False
+    return all(
+        _holds(operator, key, _many(values), context)
+        for operator, keys in (statement.get("Condition") or {}).items()
+        for key, values in keys.items()
+    )
+
+
+def _on(pattern: str, resource: str, context: Context) -> bool:
+    filled = _fill(pattern, context)
+    return filled is not None and matches(filled, resource)
+
+
+def _principal(statement: Document, caller: Caller) -> _Match:
+    if caller.provider and statement["Effect"] == "Allow":
+        # Somebody from outside the account is let in by the name of who vouches, and by nothing wider.
+        return _Match.CALLER if _is_vouching(statement.get("Principal"), caller) else _Match.NO
+    if "NotPrincipal" in statement:
+        named = _named(statement["NotPrincipal"], caller)
+        return _Match.NO if named is _Match.CALLER else _Match.CALLER
+    return _named(statement.get("Principal", {}), caller)
+
+
+def _named(principal: Any, caller: Caller) -> _Match:
+    if principal == "*":
+        return _Match.CALLER
+    if not isinstance(principal, dict):
+        return _Match.NO
+    if caller.service:
+        return _Match.CALLER if caller.service in _many(principal.get("Service", [])) else _Match.NO
+    if caller.provider:
+        return _Match.CALLER if "*" in _many(principal.get("AWS", [])) or _is_vouching(principal, caller) else _Match.NO
+    found = _Match.NO
+    for name in _many(principal.get("AWS", [])):
+        if name == "*" or name in caller.principals:
+            return _Match.CALLER
+        if name == caller.account or re.fullmatch(rf"arn:[^:]+:iam::{re.escape(caller.account)}:root", name):
+            found = _Match.ACCOUNT
+    return found
+
+
+def _is_vouching(principal: Any, caller: Caller) -> bool:
+    return isinstance(principal, dict) and caller.provider in _many(principal.get("Federated", []))
+
+
+@lru_cache(maxsize=4096)
+def _pattern(pattern: str, ignore_case: bool) -> re.Pattern[str]:
+    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+
+
+def matches(pattern: str, value: str, *, ignore_case: bool = False) -> bool:
+    """Whether a value fits an IAM pattern, where `*` is any text and `?` any one character."""
+    return _pattern(pattern, ignore_case).fullmatch(value) is not None
+
+
+_VARIABLE = re.compile(r"\$\{([^}]+)\}")
+
+
+def _fill(text: str, context: Context) -> str | None:
+    """The text with its policy variables replaced; None when one has no single value (nothing matches then)."""
+    missing = False
+
+    def value(found: re.Match[str]) -> str:
+        nonlocal missing
+        name, _, default = found[1].partition(",")
+        if name in ("*", "?", "$"):
+            return name
+        values = context.get(name.strip().lower(), ())
+        if len(values) == 1:
+            return values[0]
+        if default:
+            return default.strip().strip("'")
+        missing = True
+        return ""
+
+    filled = _VARIABLE.sub(value, text)
+    return None if missing else filled
+
+
+def _many(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _text(value: Any) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _moment(value: str) -> datetime:
+    if re.fullmatch(r"\d+", value):
+        return datetime.fromtimestamp(int(value), UTC)
+    moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _within(expected: str, actual: str) -> bool:
+    return ipaddress.ip_address(actual) in ipaddress.ip_network(expected, strict=False)
+
+
+def _arn(expected: str, actual: str) -> bool:
+    patterns, parts = expected.split(":", 5), actual.split(":", 5)
+    return len(patterns) == len(parts) == 6 and all(map(matches, patterns, parts))
+
+
+_Compare = Callable[[str, str], bool]  # (what the policy says, what the request says)
+
+_OPERATORS: dict[str, _Compare] = {
+    "StringEquals": lambda expected, actual: expected == actual,
+    "StringEqualsIgnoreCase": lambda expected, actual: expected.lower() == actual.lower(),
+    "StringLike": matches,
+    "ArnEquals": _arn,
+    "ArnLike": _arn,
+    "Bool": lambda expected, actual: expected.lower() == actual.lower(),
+    "NumericEquals": lambda expected, actual: float(actual) == float(expected),
+    "NumericLessThan": lambda expected, actual: float(actual) < float(expected),
+    "NumericLessThanEquals": lambda expected, actual: float(actual) <= float(expected),
+    "NumericGreaterThan": lambda expected, actual: float(actual) > float(expected),
+    "NumericGreaterThanEquals": lambda expected, actual: float(actual) >= float(expected),
+    "DateEquals": lambda expected, actual: _moment(actual) == _moment(expected),
+    "DateLessThan": lambda expected, actual: _moment(actual) < _moment(expected),
+    "DateLessThanEquals": lambda expected, actual: _moment(actual) <= _moment(expected),
+    "DateGreaterThan": lambda expected, actual: _moment(actual) > _moment(expected),
+    "DateGreaterThanEquals": lambda expected, actual: _moment(actual) >= _moment(expected),
+    "IpAddress": _within,
+    "BinaryEquals": lambda expected, actual: expected == actual,
+}
+# Each stands for "none of the values compares", and holds when the key is absent.
+_NEGATIVES = {
+    "StringNotEquals": "StringEquals",
+    "StringNotEqualsIgnoreCase": "StringEqualsIgnoreCase",
+    "StringNotLike": "StringLike",
+    "ArnNotEquals": "ArnEquals",
+    "ArnNotLike": "ArnLike",
+    "NumericNotEquals": "NumericEquals",
+    "DateNotEquals": "DateEquals",
+    "NotIpAddress": "IpAddress",
+}
+
+
+@dataclass(frozen=True)
+class _Operator:
+    compare: _Compare | None  # None for Null
+    negative: bool
+    if_exists: bool
+    quantifier: str  # "ForAllValues", "ForAnyValue" or ""
+
+
+@lru_cache(maxsize=256)
+def _operator(name: str) -> _Operator | None:
+    quantifier, colon, rest = name.partition(":")
+    if not colon:
+        quantifier, rest = "", name
+    elif quantifier not in ("ForAllValues", "ForAnyValue"):
+        return None
+    if_exists = rest.endswith("IfExists")
+    rest = rest.removesuffix("IfExists")
+    if rest == "Null":
+        return None if if_exists or quantifier else _Operator(None, False, False, "")
+    negative = rest in _NEGATIVES
+    compare = _OPERATORS.get(_NEGATIVES.get(rest, rest))
+    return _Operator(compare, negative, if_exists, quantifier) if compare else None
+
+
+def _holds(name: str, key: str, expected: Sequence[Any], context: Context) -> bool:
+    operator = _operator(name)
+    if operator is None:
+        raise MlopsError(f"a policy has the condition operator `{name}`, which is not known here")
+    actual = context.get(key.lower(), ())
+    if operator.compare is None:
+        return any((_text(value).lower() == "true") == (not actual) for value in expected)
+    if not actual:
+        if operator.quantifier:
+            return operator.quantifier == "ForAllValues"
+        return operator.negative or operator.if_exists
+    wanted = [text for value in expected if (text := _fill(_text(value), context)) is not None]
+
+    def fits(value: str) -> bool:
+        return _any(operator.compare, wanted, value) is not operator.negative
+
+    if operator.quantifier == "ForAllValues":
+        return all(fits(value) for value in actual)
+    if operator.quantifier == "ForAnyValue":
+        return any(fits(value) for value in actual)
+    if operator.negative:
+        return all(fits(value) for value in actual)
+    return any(fits(value) for value in actual)
+
+
+def _any(compare: _Compare | None, expected: Iterable[str], actual: str) -> bool:
+    def fits(value: str) -> bool:
+        try:
+            return compare is not None and compare(value, actual)
+        except ValueError:  # not a number, a date or an address: it compares with nothing
+            return False
+
+    return any(fits(value) for value in expected)

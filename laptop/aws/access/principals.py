@@ -1,0 +1,176 @@
+"""Which principal an access key belongs to, and what it carries, read from the emulator's own stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from laptop.aws.access.policy import Caller, Context, Document, Grants, parse
+
+ACCOUNT = "123456789012"  # the account id of moto
+PARTITION = "aws"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A caller with its secret and its policies.
+
+    Attributes:
+        token: the session token that must come with the key, or "" for a long-lived key.
+        expires: when the credentials end, or None.
+        context: condition keys that describe the caller (`aws:principalarn`, session tags, ...).
+    """
+
+    caller: Caller
+    secret: str
+    grants: Grants
+    context: Context
+    token: str = ""
+    expires: datetime | None = None
+
+
+class Principals:
+    """The principals of the emulated account."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, Principal] = {}
+        self._session_tags: dict[str, Mapping[str, str]] = {}
+
+    def add_service(self, service: str, access_key: str, secret: str) -> None:
+        """Lets an AWS service call with a key of its own. On AWS nobody holds such a key; here its stand-in does."""
+        self._services[access_key] = Principal(
+            Caller(service, frozenset(), "", service),
+            secret,
+            Grants(),
+            {"aws:principalisawsservice": ("true",), "aws:principalservicename": (service,)},
+        )
+
+    def remember_tags(self, access_key: str, tags: Mapping[str, str]) -> None:
+        """Keeps the session tags of an assumed role, which moto drops."""
+        self._session_tags[access_key] = dict(tags)
+
+    def find(self, access_key: str) -> Principal | None:
+        """The principal of an access key; None when no key, or no living role, is behind it."""
+        if access_key in self._services:
+            return self._services[access_key]
+        return self._session(access_key) or self._user(access_key)
+
+    def _session(self, access_key: str) -> Principal | None:
+        from moto.sts.models import sts_backends
+
+        session = sts_backends[ACCOUNT][PARTITION].get_assumed_role_from_access_key(access_key)
+        if session is None:
+            return None
+        role = next((role for role in _iam().get_roles() if role.arn == session.role_arn), None)
+        if role is None:
+            return None
+        tags = self._session_tags.get(access_key, {})
+        return Principal(
+            Caller(session.arn, frozenset({session.arn, role.arn}), ACCOUNT),
+            session.secret_access_key,
+            Grants(
+                tuple(_documents(role)),
+                _boundary(role.permissions_boundary_arn),
+                parse(session.policy, f"the session {session.session_name}") if session.policy else None,
+            ),
+            _described(role.arn, "AssumedRole", session.user_id, {**tags_of(role), **tags}),
+            session.session_token,
+            session.expiration.replace(tzinfo=UTC),
+        )
+
+    def _user(self, access_key: str) -> Principal | None:
+        for user in _iam().users.values():
+            for key in user.access_keys:
+                if key.access_key_id == access_key and key.status == "Active":
+                    documents = [*_documents(user)]
+                    for group in _iam().get_groups_for_user(user.name):
+                        documents += _documents(group)
+                    return Principal(
+                        Caller(user.arn, frozenset({user.arn}), ACCOUNT),
+                        key.secret_access_key,
+                        Grants(tuple(documents)),
+                        {**_described(user.arn, "User", user.id, {}), "aws:username": (user.name,)},
+                    )
+        return None
+
+
+def role_named(name: str) -> Any:
+    """A role as the emulator keeps it, or None when there is no such role."""
+    return next((role for role in _iam().get_roles() if role.name == name), None)
+
+
+def trust_of(role_arn: str) -> Document | None:
+    """The trust policy of a role, or None when there is no such role."""
+    role = next((role for role in _iam().get_roles() if role.arn == role_arn), None)
+    return None if role is None else parse(role.assume_role_policy_document, f"the role {role.name}")
+
+
+@dataclass
+class AssumedSessions:
+    """Tells which session an AssumeRole call made: the one that was not there before."""
+
+    _before: int = field(default_factory=lambda: len(_sessions()))
+
+    def new(self) -> str | None:
+        """The access key of the new session, or None when the call made none."""
+        sessions = _sessions()
+        return str(sessions[-1].access_key_id) if len(sessions) > self._before else None
+
+
+def _sessions() -> list[Any]:
+    from moto.sts.models import sts_backends
+
+    sessions: list[Any] = sts_backends[ACCOUNT][PARTITION].assumed_roles
+    return sessions
+
+
+def _iam() -> Any:
+    from moto.iam.models import iam_backends
+
+    return iam_backends[ACCOUNT][PARTITION]
+
+
+def _documents(holder: Any) -> Iterator[Document]:
+    """Inline and attached policies of a user, group or role."""
+    inline = holder.policies
+    for name, text in inline.items():
+        yield parse(text, f"{holder.name} ({name})")
+    for managed in holder.managed_policies.values():
+        yield parse(_default(managed), managed.name)
+
+
+def _default(managed: Any) -> str:
+    return str(next(version.document for version in managed.versions if version.is_default))
+
+
+def _boundary(arn: str | None) -> Document | None:
+    if not arn:
+        return None
+    policy = _iam().managed_policies.get(arn)
+    # IAM refuses all when the boundary is gone; a statement that allows nothing does the same.
+    return (
+        parse(_default(policy), arn)
+        if policy is not None
+        else {"Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
+    )
+
+
+def tags_of(role: Any) -> dict[str, str]:
+    """The tags of a role."""
+    tags = role.tags
+    if isinstance(tags, dict):
+        return {str(key): str(value.get("Value", "")) for key, value in tags.items()}
+    return {tag["Key"]: tag["Value"] for tag in tags or []}
+
+
+def _described(arn: str, kind: str, user_id: str, tags: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {
+        "aws:principalarn": (arn,),
+        "aws:principalaccount": (ACCOUNT,),
+        "aws:principaltype": (kind,),
+        "aws:principalisawsservice": ("false",),
+        "aws:userid": (user_id,),
+        **{f"aws:principaltag/{key}".lower(): (value,) for key, value in tags.items()},
+    }

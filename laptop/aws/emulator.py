@@ -1,0 +1,147 @@
+"""moto as one account: its applications behind the access layer, one request at a time, on the loopback device."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laptop.aws.access.gate import Environ, Gate, StartResponse
+from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
+from laptop.aws.corrections import correct_moto
+from laptop.aws.layers import DOWNLOADS, download
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+HEALTH = "/_account/health"
+POD_IDENTITY = "pods.eks.amazonaws.com"
+_ADMINISTRATOR = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """An access key."""
+
+    id: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A running account.
+
+    Attributes:
+        server: call `serve_forever()`; `shutdown()` from another thread ends it.
+        endpoint: base URL.
+        incarnation: changes whenever the account starts anew, for it keeps nothing.
+        operator: the key of a user with AdministratorAccess.
+        pod_identity: the key of the stand-in of the service `pods.eks.amazonaws.com`: it can assume the roles that
+            trust that service, and nothing else.
+    """
+
+    server: BaseWSGIServer
+    endpoint: str
+    incarnation: str
+    operator: Key
+    pod_identity: Key
+
+
+def emulate(issuers: Path, port: int = 0) -> Emulator:
+    """Makes an empty account that listens on 127.0.0.1.
+
+    Args:
+        issuers: the folder with the keys that identity providers publish.
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from werkzeug.serving import make_server
+
+    class Quiet(MotoRequestHandler):
+        def log_request(self, *_: Any) -> None:
+            """A request a line would drown what matters."""
+
+    incarnation = secrets.token_hex(8)
+    front = _Front(incarnation)
+    server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
+    principals = Principals()
+    operator, pods = _operator(), Key("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
+    principals.add_service(POD_IDENTITY, pods.id, pods.secret)
+    authority = f"127.0.0.1:{server.server_port}"
+    front.open(Gate(_moto(), principals, authority, issuers))
+    return Emulator(server, f"http://{authority}", incarnation, operator, pods)
+
+
+def warm_up() -> None:
+    """Loads what the first requests need, so that they need not wait for it. Safe beside them."""
+    from importlib import import_module
+
+    from moto.core.utils import get_service_model
+
+    for service in ("sts", "s3", "kms", "iam", "glue", "ecr"):
+        import_module(f"moto.{service}.responses")
+        get_service_model(service)
+
+
+class _Front:
+    """Reads each request whole, then lets one at a time through.
+
+    S3 decides a conditional write and does it in one step; moto checks and then writes. With the lock here it is one
+    step too, and so is "is this allowed, then do it".
+    """
+
+    def __init__(self, incarnation: str) -> None:
+        self._health = json.dumps({"incarnation": incarnation}).encode()
+        self._turn = threading.Lock()
+        self._gate: Gate | None = None
+
+    def open(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        from werkzeug.wsgi import get_input_stream
+
+        if environ["PATH_INFO"] == HEALTH or self._gate is None:
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [self._health]
+        if environ["PATH_INFO"].startswith(DOWNLOADS):
+            layer = download(environ["PATH_INFO"])
+            start_response(
+                "200 OK" if layer is not None else "403 Forbidden",
+                [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(layer or b"")))],
+            )
+            return [layer or b""]
+        body = get_input_stream(environ).read()
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["wsgi.input_terminated"] = True
+        environ["CONTENT_LENGTH"] = str(len(body)) if body or environ.get("CONTENT_LENGTH") else ""
+        with self._turn:
+            return list(self._gate(environ, body, start_response))
+
+
+def _moto() -> Any:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    correct_moto()
+    return DomainDispatcherApplication(create_backend_app)
+
+
+def _operator() -> Key:
+    from moto.iam.models import iam_backends
+
+    iam = iam_backends[ACCOUNT][PARTITION]
+    iam.create_user("us-east-1", "operator")
+    iam.put_user_policy("operator", "AdministratorAccess", json.dumps(_ADMINISTRATOR))
+    key = iam.create_access_key("operator", prefix="AKIA")
+    return Key(key.access_key_id, key.secret_access_key)

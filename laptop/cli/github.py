@@ -1,0 +1,111 @@
+"""The laptop's GitHub: `mlops github create|serve|clone|env`."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from laptop.target import LaptopTarget
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from laptop.github.hub import Hub
+    from laptop.github.results import Progress
+
+
+def attach(target: LaptopTarget, on_step: Callable[[Progress], None] = lambda progress: None) -> Hub:
+    """The GitHub beside a local target that runs.
+
+    Raises:
+        MlopsError: the local target does not run.
+    """
+    from laptop import lifecycle
+    from laptop.github import hosting
+
+    def build(checkout: Path, name: str) -> str:
+        from laptop.publishing import publish_image
+
+        project = Project(checkout)
+        return publish_image(target, project, target.descriptor(project.environments[0]), name)
+
+    return hosting.attach(target.home, environ=lifecycle.find(target.home).environ(), build=build, on_step=on_step)
+
+
+def host(target: LaptopTarget, hub: Hub) -> None:
+    """Host the target's project there, with the account made ready for its workflows.
+
+    Raises:
+        MlopsError: there is a repository already, or the account could not be made ready.
+    """
+    from laptop import lifecycle
+    from laptop.github import hosting
+    from laptop.stacks import bootstrap
+
+    roles = bootstrap(target.project.root, target.home, hosting.REPOSITORY)
+    hosting.host(hub, target.project.root, region=lifecycle.find(target.home).region, roles=roles)
+
+
+@click.group()
+def github() -> None:
+    """The laptop's GitHub: pull requests, reviews, and the workflow files as committed, on this machine."""
+
+
+@github.command()
+def create() -> None:
+    """Host this repository, as its working tree stands, beside the local target that runs."""
+    target, hub = _reach()
+    host(target, hub)
+    click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
+
+
+@github.command()
+def serve() -> None:
+    """Run the workflows as events come in, until Ctrl-C."""
+    hub = _existing(lambda progress: click.echo(str(progress)))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    click.echo(f"Running the workflows of {hub.forge.repository}. Ctrl-C ends it, and what is under way then.")
+    hub.runner.serve(stop)
+    click.echo("Stopped.")
+
+
+@github.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--as", "person", required=True, metavar="LOGIN", help="Who works in it: ada or grace.")
+def clone(folder: Path, person: str) -> None:
+    """A clone in which somebody commits and pushes as themselves."""
+    click.echo(f"cd {shlex.quote(str(_existing().clone(folder.resolve(), person)))}")
+
+
+@github.command()
+@click.option("--as", "person", required=True, metavar="LOGIN", help="Who calls: ada or grace.")
+def env(person: str) -> None:
+    """Print the variables with which `gh` works there, for a person."""
+    for name, value in _existing().environ(person).items():
+        if name == "PATH":
+            click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")
+        else:
+            click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _reach() -> tuple[LaptopTarget, Hub]:
+    target = LaptopTarget(Project.find())
+    target.connect()
+    return target, attach(target)
+
+
+def _existing(on_step: Callable[[Progress], None] = lambda progress: None) -> Hub:
+    target = LaptopTarget(Project.find())
+    target.connect()
+    hub = attach(target, on_step)
+    if not hub.exists():
+        raise MlopsError("no repository is hosted on the laptop's GitHub", fix="mlops github create")
+    return hub

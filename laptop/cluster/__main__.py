@@ -1,0 +1,53 @@
+"""The process of the small cluster: `python -m laptop.cluster HOME TIME_SCALE PORT`.
+
+It ends, with everything that it started, on SIGTERM or when its standard input closes, which happens when the process
+that started it dies in whatever way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from laptop.cluster.cluster import Cluster, PortInUse
+
+PORT_IN_USE = 98  # exit code; EADDRINUSE
+
+
+async def serve(home: Path, time_scale: float, port: int) -> int:
+    """Runs a cluster until it is told to stop. Returns the exit code."""
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ending.set)
+
+    def wait_for_parent() -> None:
+        while os.read(0, 64):
+            pass
+        loop.call_soon_threadsafe(ending.set)
+
+    cluster = Cluster(home, time_scale=time_scale)
+    try:
+        await cluster.start(port)
+    except PortInUse:
+        return PORT_IN_USE
+    threading.Thread(target=wait_for_parent, daemon=True).start()
+    await ending.wait()
+    await cluster.stop()
+    return 0
+
+
+def main() -> int:
+    """Reads the command line."""
+    home, time_scale, port = sys.argv[1:]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
+    return asyncio.run(serve(Path(home), float(time_scale), int(port)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

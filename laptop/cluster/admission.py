@@ -1,0 +1,68 @@
+"""What an object must pass before it is stored: schema, names, Pod Security, what it refers to, what cannot change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from laptop.cluster.immutable import changed_immutables
+from laptop.cluster.kinds import NAMESPACE, POD, SERVICE_ACCOUNT, Kind
+from laptop.cluster.pod_security import ENFORCE, violations
+from laptop.cluster.refusals import Refusal, bad_request, forbidden, invalid
+from laptop.cluster.schemas import problems
+from laptop.cluster.store import Object, Store
+from laptop.cluster.supported import unsupported
+from laptop.cluster.templates import pod_spec_of
+
+
+def admit(store: Store, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
+    """Raises Refusal when the object may not be stored.
+
+    Args:
+        store: what is there now.
+        kind: of the object.
+        namespace: where it would stand.
+        obj: the whole object as it would be.
+        old: the object that it would replace.
+    """
+    name = str((obj.get("metadata") or {}).get("name", ""))
+    found = problems(kind, {key: value for key, value in obj.items() if key != "status"})
+    if any(": unknown field " in problem for problem in found):
+        raise bad_request(f'{kind.name} "{name}" is not accepted: strict decoding error: ' + "; ".join(found))
+    if not found:
+        found = [f"{what} (a limit of the small cluster)" for what in unsupported(kind, obj)]
+    if not found and old is not None:
+        found = [f"{path}: the field is immutable" for path in changed_immutables(kind, old, obj)]
+    if found:
+        raise invalid(kind.plural, name, found)
+    pod = pod_spec_of(kind, obj)
+    if pod is not None:
+        _check_pod_security(store, kind, namespace, name, pod)
+        if kind is POD:
+            _check_service_account(store, namespace, name, pod)
+
+
+def create_pod(store: Store, namespace: str, pod: Object) -> Object:
+    """Admits and creates a pod for a controller; raises Refusal."""
+    admit(store, POD, namespace, pod)
+    return store.create(POD, namespace, pod)
+
+
+def _check_pod_security(store: Store, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:
+    home = store.find(NAMESPACE, "", namespace)
+    labels = home["metadata"].get("labels") or {} if home else {}
+    if labels.get(ENFORCE) != "restricted":
+        return
+    # Kubernetes refuses the pods, later and less loudly; here the workload that would make them is refused too.
+    if broken := violations(pod):
+        raise forbidden(kind.plural, name, 'violates PodSecurity "restricted": ' + "; ".join(broken))
+
+
+def _check_service_account(store: Store, namespace: str, name: str, pod: dict[str, Any]) -> None:
+    account = pod.get("serviceAccountName") or "default"
+    if account != "default" and store.find(SERVICE_ACCOUNT, namespace, account) is None:
+        raise Refusal(
+            403,
+            "Forbidden",
+            f'pods "{name}" is forbidden: error looking up service account {namespace}/{account}: '
+            f'serviceaccount "{account}" not found',
+        )

@@ -1,0 +1,58 @@
+"""Collects what a deleted owner or a deleted namespace leaves behind."""
+
+from __future__ import annotations
+
+from laptop.cluster.kinds import NAMESPACE, Kind
+from laptop.cluster.store import Event, Object, Store, is_deleting, is_owned_by, name_of, namespace_of, uid_of
+
+
+class GarbageCollector:
+    """Deletes the objects of deleted owners and namespaces, and ends the deletions that waited for them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        store.listen(self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        if event.type == "DELETED":
+            self._delete_owned(uid_of(event.object))
+            self._finish_owners(event)
+            self._finish_namespace(namespace_of(event.object))
+        elif event.type == "MODIFIED" and is_deleting(event.object):
+            if event.kind is NAMESPACE:
+                self._empty(name_of(event.object))
+            elif "foregroundDeletion" in event.object["metadata"].get("finalizers", ()):
+                self._delete_owned(uid_of(event.object))
+
+    def _delete_owned(self, uid: str) -> None:
+        for kind, obj in self._store.everything():
+            if is_owned_by(obj, uid):
+                self._delete(kind, obj)
+
+    def _delete(self, kind: Kind, obj: Object) -> None:
+        still = self._store.find(kind, namespace_of(obj), name_of(obj))  # an owner may have taken it along
+        if still is not None and not is_deleting(still):
+            self._store.delete(kind, namespace_of(obj), name_of(obj), propagation="Foreground")
+
+    def _finish_owners(self, event: Event) -> None:
+        for reference in event.object["metadata"].get("ownerReferences", ()):
+            for kind, owner in self._store.everything():
+                waits = "foregroundDeletion" in owner["metadata"].get("finalizers", ())
+                if uid_of(owner) == reference["uid"] and waits and not self._has_owned(reference["uid"]):
+                    self._store.remove(kind, owner)
+
+    def _has_owned(self, uid: str) -> bool:
+        return any(is_owned_by(obj, uid) for _, obj in self._store.everything())
+
+    def _empty(self, namespace: str) -> None:
+        for kind, obj in self._store.everything():
+            if kind.namespaced and namespace_of(obj) == namespace:
+                self._delete(kind, obj)
+        self._finish_namespace(namespace)
+
+    def _finish_namespace(self, namespace: str) -> None:
+        home = self._store.find(NAMESPACE, "", namespace)
+        if home is None or not is_deleting(home):
+            return
+        if not any(kind.namespaced and namespace_of(obj) == namespace for kind, obj in self._store.everything()):
+            self._store.remove(NAMESPACE, home)

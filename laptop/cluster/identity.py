@@ -1,0 +1,178 @@
+"""The pod identity agent of EKS: credentials of a pod's own role, for the pod's own token, and for nothing else.
+
+It speaks the protocol of the SDKs' container credentials provider. Which role belongs to which ServiceAccount is what
+`aws.eks.PodIdentityAssociation` resources said; whether the role may be taken is for the role's trust policy, which
+the account judges: the agent asks as the service `pods.eks.amazonaws.com`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from laptop.cluster.account import Account
+from laptop.cluster.store import Object, name_of, namespace_of, uid_of
+from pipelines.declarations.errors import MlopsError
+
+_log = logging.getLogger(__name__)
+
+_PATH = "/v1/credentials"
+_FRESH = timedelta(minutes=20)  # SDKs ask again 15 minutes before the end; by then there must be new ones
+
+
+@dataclass
+class _Admitted:
+    """A pod that may ask."""
+
+    namespace: str
+    service_account: str
+    pod: str
+    uid: str
+    credentials: dict[str, str] = field(default_factory=dict)
+    role: str = ""
+    until: datetime | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class PodIdentityAgent:
+    """Serves credentials to the pods that were admitted.
+
+    Args:
+        account: whose roles they are.
+    """
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._pods: dict[str, _Admitted] = {}
+        self._runner: web.AppRunner | None = None
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """Where pods ask."""
+        return f"{self._address}{_PATH}"
+
+    async def start(self) -> None:
+        """Listens on a free port of 127.0.0.1."""
+        app = web.Application()
+        app.router.add_get(_PATH, self._answer)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self._address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def admit(self, pod: Object, folder: Path) -> dict[str, str]:
+        """The variables that lead a pod to its credentials; its token is written into `folder`, for its eyes only."""
+        token = secrets.token_urlsafe(32)
+        file = folder / "eks-pod-identity-token"
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as out:
+            out.write(token)
+        service_account = pod["spec"].get("serviceAccountName") or "default"
+        self._pods[token] = _Admitted(namespace_of(pod), service_account, name_of(pod), uid_of(pod))
+        try:
+            endpoint, region = self._account.endpoint, self._account.region
+        except MlopsError:  # a cluster without an account beside it, as in its own tests
+            return {}
+        return {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": self.address,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
+        }
+
+    def dismiss(self, pod: Object) -> None:
+        """The pod is gone: its token is worth nothing from now on."""
+        for token in [token for token, admitted in self._pods.items() if admitted.uid == uid_of(pod)]:
+            del self._pods[token]
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        given = request.headers.get("Authorization", "").encode()
+        # Compared in constant time, all of them.
+        matches = [pod for token, pod in self._pods.items() if hmac.compare_digest(token.encode(), given)]
+        if not matches:
+            return _refusal(401, "InvalidToken", "the authorization token is missing, or of no running pod")
+        pod = matches[0]
+        async with pod.lock:
+            try:
+                role, cluster = self._role_of(pod)
+                if pod.role != role or pod.until is None or datetime.now(UTC) + _FRESH > pod.until:
+                    answer = await asyncio.to_thread(self._assume, pod, role, cluster)
+                    pod.role, pod.until = role, answer["Expiration"]
+                    pod.credentials = _as_json(answer, role)
+            except PermissionError as error:
+                return _refusal(403, "AccessDenied", str(error))
+            return web.json_response(pod.credentials)
+
+    def _role_of(self, pod: _Admitted) -> tuple[str, str]:
+        found = {
+            (item["roleArn"], item["cluster"])
+            for item in self._account.pod_identities()
+            if (item["namespace"], item["serviceAccount"]) == (pod.namespace, pod.service_account)
+        }
+        who = f"service account {pod.namespace}/{pod.service_account}"
+        if not found:
+            raise PermissionError(f"{who} has no pod identity association")
+        if len(found) > 1:
+            raise PermissionError(f"{who} has associations in several clusters, which are one cluster here")
+        return found.pop()
+
+    def _assume(self, pod: _Admitted, role: str, cluster: str) -> dict[str, Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        region = self._account.region
+        owner = role.split(":")[4]
+        tags = {
+            "eks-cluster-arn": f"arn:aws:eks:{region}:{owner}:cluster/{cluster}",
+            "eks-cluster-name": cluster,
+            "kubernetes-namespace": pod.namespace,
+            "kubernetes-service-account": pod.service_account,
+            "kubernetes-pod-name": pod.pod,
+            "kubernetes-pod-uid": pod.uid,
+        }
+        try:
+            answer = self._account.client("sts", as_pod_identity=True).assume_role(
+                RoleArn=role,
+                RoleSessionName=f"eks-{cluster}-{pod.pod}"[:55] + f"-{secrets.token_hex(4)}",
+                Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+            )
+        except ClientError as error:
+            why = error.response["Error"].get("Message", str(error))
+            raise PermissionError(f"{role} cannot be assumed by pods.eks.amazonaws.com: {why}") from error
+        except (BotoCoreError, MlopsError) as error:
+            raise PermissionError(f"the account does not answer: {error}") from error
+        credentials: dict[str, Any] = answer["Credentials"]
+        return credentials
+
+
+def _as_json(credentials: dict[str, Any], role: str) -> dict[str, str]:
+    return {
+        "AccessKeyId": credentials["AccessKeyId"],
+        "SecretAccessKey": credentials["SecretAccessKey"],
+        "Token": credentials["SessionToken"],
+        "AccountId": role.split(":")[4],
+        "Expiration": credentials["Expiration"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    return web.Response(
+        status=status, text=json.dumps({"code": code, "message": message}), content_type="application/json"
+    )

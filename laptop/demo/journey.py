@@ -1,0 +1,314 @@
+"""The main job, end to end, on this machine: `mlops demo`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from laptop.cli.github import attach, host
+from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
+from laptop.demo.traffic import Callers
+from laptop.target import LaptopTarget
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from laptop.github.pulls import PullRequest
+    from laptop.github.results import Progress, Run
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A run that is on its way: the first of `workflow` whose number is higher than `after`."""
+
+    workflow: str
+    after: int
+
+
+class Journey:
+    """Prints the steps of the demo with their times."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, float]] = []
+        self.started = time.monotonic()
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """One step: its title before, its time after."""
+        click.secho(f"\n{len(self.done) + 1}. {title}", bold=True)
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.done.append((title, seconds))
+        click.secho(f"   {seconds:.1f} s", fg="green")
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self.started
+
+
+class Demo:
+    """The journey, and what it has made so far.
+
+    Args:
+        source: the project that the demo shows.
+        keep: leave the local target running at the end.
+    """
+
+    def __init__(self, source: Project, *, keep: bool) -> None:
+        self.source = source
+        self.keep = keep
+        self.scratch = source.root / ".mlops" / "demo"
+        self.home = self.scratch / "laptop"
+        self.journey = Journey()
+
+    def run(self) -> None:
+        """All of it.
+
+        Raises:
+            MlopsError: the project lacks what the demo shows, or a step of it did not go as it should.
+        """
+        from laptop import lifecycle
+
+        need_the_sample(self.source)
+        lifecycle.stop(self.home)
+        if self.scratch.exists():
+            shutil.rmtree(self.scratch)
+        self.callers = Callers(MODEL)
+        try:
+            self.prepare()
+            with self.hub.serving():
+                self.promote_the_first()
+                self.refuse_a_bad_one()
+                self.roll_back()
+            self.summarise()
+        finally:
+            self.callers.stop()
+            if not self.keep:
+                lifecycle.stop(self.home)
+        click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
+        if self.keep:
+            from laptop.github.hosting import AUTHOR
+
+            clone = self.hub.clone(self.scratch / "repository", AUTHOR)
+            click.echo(f"It is still running. Look around:\n  cd {clone}\n  export MLOPS_HOME={self.home}")
+            click.echo(f'  PATH={self.source.root}/.venv/bin:$PATH\n  eval "$(mlops laptop env)"')
+        else:
+            click.echo("Everything it started is stopped. To look around in it: .venv/bin/mlops demo --keep")
+
+    def prepare(self) -> None:
+        """An account, a cluster, a GitHub, three environments, and data."""
+        from laptop import lifecycle
+        from laptop.publishing import local_digests
+        from pipelines.promotion.images import pin_images
+
+        with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
+            self.project = own_clone(self.source, self.scratch / "clone")
+            take_releases_back(self.project)
+            os.chdir(self.project.root)
+            os.environ["MLOPS_HOME"] = str(self.home)
+            running = lifecycle.start(self.home, self.project.root, attached=not self.keep)
+            click.echo(f"   AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, all on 127.0.0.1")
+            self.target = LaptopTarget(self.project)
+            self.target.connect()
+            images = local_digests(self.project)
+            for environment in self.project.environments:
+                pin_images(self.project, environment, images)
+            self.hub = attach(self.target, self._say_step)
+            host(self.target, self.hub)
+        self.first, *self.others = self.project.environments
+        self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
+        self.batches = batches(self.project, self.scratch / "batches")
+
+    def promote_the_first(self) -> None:
+        """Data, training, and a pull request an environment, up to an answer from the last."""
+        from pipelines.cli.releases import ask
+
+        with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
+            self._ingest("first")
+        training = second_training = self._dispatch_training()
+        for environment in self.others:
+            self._provision(environment, f"While {MODEL} is trained: provision {environment}")
+        with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
+            self._await(training)
+            self._await_checks(self._open_release(self.first))
+        last = self.project.environments[-1]
+        for environment in self.project.environments:
+            with self.journey.step(f"Merge the release to {environment}: deploy, roll out, verify, record"):
+                self.callers.call(self.target, environment)
+                if environment == last:
+                    self._await(second_training)
+                # What comes next is on its way while the first release goes out.
+                self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
+            if environment == self.first:
+                second_training = self._dispatch_training()
+        with self.journey.step(f"Ask the endpoint of {last}"):
+            request, answer = ask(self.target, MODEL, last)
+            click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
+            click.echo(f"   answered {answer['outputs'][0]['data']} from {answer['model_version']}")
+        click.secho(f"   {last} answers {self.journey.seconds:.1f} s after the beginning", fg="green")
+
+    def refuse_a_bad_one(self) -> None:
+        """More data made a second release; mixed-up data makes a candidate that is refused."""
+        with self.journey.step(f"More patients arrived meanwhile: the release trained on them goes to {self.first}"):
+            self._merge(self.first)
+        with self.journey.step("A batch with mixed-up outcomes had arrived: the gates refuse what is trained on it"):
+            self._await(self._dispatch_training())
+            request = self._open_release(self.first)
+            self._await_checks(request)
+            blockers = self.hub.blockers(request.number)
+            if not any("gates" in blocker for blocker in blockers):
+                raise MlopsError(f"the gates let pull request {request.number} pass, which was trained on a bad batch")
+            for blocker in blockers:
+                click.secho(f"   pull request {request.number} cannot be merged: {blocker}", fg="yellow")
+            self._show_refusal(request)
+
+    def roll_back(self) -> None:
+        """An alarm rolls the second release back."""
+        from laptop.github.hosting import AUTHOR
+
+        with self.journey.step(f"An alarm: {self.first} goes back to the release before, traffic first"):
+            reason = "mean error of the last hour is over the bound"
+            payload = {"model": MODEL, "environment": self.first, "reason": reason}
+            before = self.hub.newest()
+            self.hub.repository_dispatch(AUTHOR, "breach", payload)
+            run = self._await(Awaited("respond", before))
+            for line in lines_of(run, " s  "):
+                click.echo(f"   {line.strip()}")
+            self._await(Awaited("deploy", before))
+
+    def summarise(self) -> None:
+        """What runs where, and what the ledgers say."""
+        from laptop.engine.state import resource_counts
+        from pipelines.promotion.history import describe, read_history
+
+        with self.journey.step("What was made"):
+            self.callers.stop()
+            for environment in self.project.environments:
+                descriptor = self.target.descriptor(environment)
+                counts = ", ".join(f"{n} {name}" for name, n in resource_counts(self.home, environment).items())
+                click.secho(f"   {environment}: {counts}; {descriptor.endpoints[MODEL]}", bold=True)
+                folder = self.project.root / ".mlops" / "ledgers" / environment
+                for entry in read_history(folder, MODEL, descriptor, verify=True):
+                    click.echo("   " + describe(entry).replace("\n", "\n   "))
+            answered = sum(self.callers.answered.values())
+            click.echo(
+                f"   callers asked all the while: {answered} requests answered, {len(self.callers.failed)} failed"
+            )
+            for failure in self.callers.failed[:5]:
+                click.secho(f"   {failure}", fg="red")
+        for title, seconds in self.journey.done:
+            click.echo(f"   {seconds:5.1f} s  {title}")
+
+    def _ingest(self, batch: str) -> None:
+        from pipelines.cli.run import run_ingest
+        from pipelines.data.landing import collect
+
+        descriptor = self.target.descriptor(self.first)
+        collect(descriptor, DATASET, self.batches[batch])
+        run_ingest(self.project, descriptor, DATASET)
+
+    def _provision(self, environment: str, title: str) -> None:
+        from laptop.engine.display import Display, Overview
+        from laptop.publishing import publish_locally
+        from laptop.stacks import deploy
+
+        with self.journey.step(title):
+            display = Display() if environment == self.first else Overview()
+            deploy(self.project.root, self.home, environment, "up", display)
+            if environment == self.first:  # `mlops deploy` brings them to the others
+                publish_locally(self.target, self.target.descriptor(environment))
+
+    def _dispatch_training(self) -> Awaited:
+        """Ask the workflow for training, and do not wait for it."""
+        from laptop.github.hosting import AUTHOR
+
+        awaited = Awaited("train", self.hub.newest())
+        self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
+        click.echo(f"   {AUTHOR} starts the workflow train for {MODEL}")
+        return awaited
+
+    def _await(self, awaited: Awaited) -> Run:
+        """Wait for a run that must pass; the log of one that does not is in the error."""
+        run = self.hub.wait(awaited.workflow, after=awaited.after)
+        for problem in run.problems:
+            raise MlopsError(f"{run.workflow}: {problem}")
+        if run.conclusion != "success":
+            logs = [job.log for job in run.jobs if job.log and job.conclusion == "failure"]
+            tail = "\n".join(log.read_text()[-3000:] for log in logs)
+            raise MlopsError(f"the workflow {run.workflow} ended in {run.conclusion}:\n{tail}")
+        return run
+
+    def _await_checks(self, request: PullRequest) -> None:
+        """Wait until the checks of a pull request have ended, as they may."""
+        for workflow in ("ci", "promote"):
+            self.hub.wait(workflow, head_sha=request.head_sha)
+
+    def _say_step(self, progress: Progress) -> None:
+        told = progress.step.removeprefix("Run ").split("$")[0].strip()
+        verb = told.removeprefix(".venv/bin/")
+        if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
+            click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
+
+    def _open_release(self, environment: str) -> PullRequest:
+        """The open pull request of a release."""
+        branch = f"release/{environment}/{MODEL}"
+        found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
+        if not found:
+            raise MlopsError(f"no release to {environment} is proposed")
+        return found[0]
+
+    def _merge(self, environment: str, arriving: str = "") -> None:
+        """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
+        from laptop.github.hosting import APPROVER
+        from pipelines.registry.ledger import Ledger
+
+        request = self._open_release(environment)
+        self.hub.approve(APPROVER, request.number)
+        self._await_checks(request)
+        for _ in range(5):
+            if not self.hub.blockers(request.number):
+                break
+            # Soaking takes time and traffic; the gates are asked again.
+            time.sleep(1)
+            newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
+            self.hub.rerun(newest.number)
+            self._await_checks(request)
+        deployment = Awaited("deploy", self.hub.newest())
+        merged = time.time()
+        commit = self.hub.merge(APPROVER, request.number)
+        click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
+        if arriving:
+            self._ingest(arriving)
+        self._await(deployment)
+        recorded = Ledger(self.target.descriptor(environment), MODEL).head()
+        assert recorded is not None
+        seconds = recorded.event.at.timestamp() - merged
+        click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
+
+    def _show_refusal(self, request: PullRequest) -> None:
+        for comment in self.hub.forge.comments(request.number):
+            for line in comment["body"].splitlines():
+                if line.startswith("| ") and ("❌" in line or "⚠️" in line):
+                    click.secho(f"   {line}", fg="yellow")
+
+
+def lines_of(run: Run, words: str) -> list[str]:
+    """The lines with some words in the logs of a run's jobs."""
+    logs = [job.log for job in run.jobs if job.log is not None]
+    return [line for log in logs for line in log.read_text().splitlines() if words in line]
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the local target running at the end, to explore it.")
+def demo(keep: bool) -> None:
+    """The main job, end to end: data to prod by pull requests, a bad candidate refused, a rollback."""
+    Demo(Project.find(), keep=keep).run()

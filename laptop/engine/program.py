@@ -1,0 +1,181 @@
+"""Runs a Pulumi program in this process, against a monitor of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import os
+import runpy
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pulumi import RunError
+from pulumi.runtime import config as sdk_config
+from pulumi.runtime import settings as sdk_settings
+from pulumi.runtime.stack import run_in_stack
+
+from laptop.engine.configuration import ProjectFile, StackConfiguration
+from laptop.engine.monitor import Log, Monitor
+from pipelines.declarations.errors import MlopsError
+
+ORGANIZATION = "organization"
+"""What Pulumi calls the organization of stacks whose state is not kept by its service."""
+
+_ENGINE = Path(__file__).resolve().parent.parent
+
+# A program changes what belongs to the process: the working directory, sys.path and sys.modules.
+_one_at_a_time = threading.RLock()
+
+
+class ProgramError(MlopsError):
+    """The program itself failed; says where in its own files, and nothing of the engine's."""
+
+
+def run_program(
+    project: ProjectFile,
+    stack: str,
+    configuration: StackConfiguration,
+    monitor: Monitor,
+    *,
+    preview: bool,
+    parallel: int,
+    say: Callable[[str], None],
+    stop: Callable[[], None],
+) -> None:
+    """Runs `project.main` as `pulumi up` does: its folder is the working directory and first on `sys.path`.
+
+    Args:
+        preview: what `pulumi.runtime.is_dry_run()` says.
+        parallel: the most registrations at once.
+        say: shows one line of `pulumi.log`.
+        stop: called when the run is interrupted; what is under way is then waited for.
+
+    Raises:
+        ProgramError: the program raised an exception, or logged an error.
+        MlopsError: the program raised one: it says all there is to say.
+    """
+    log = Log(say)
+
+    def run() -> None:
+        sdk_settings.configure(
+            sdk_settings.Settings(
+                project=project.name,
+                stack=stack,
+                monitor=monitor,
+                engine=log,
+                parallel=parallel,
+                dry_run=preview,
+                organization=ORGANIZATION,
+                root_directory=str(project.root),
+            )
+        )
+        sdk_settings.ROOT.set(None)
+        sdk_config.set_all_config(configuration.values, list(configuration.secret_keys))
+        _run_to_the_end(lambda: _execute(project.main), parallel, stop)
+
+    failure = ""
+    with _one_at_a_time, _as_own_process(project):
+        try:
+            # The SDK keeps its globals in context variables: a context of its own leaves nothing behind.
+            contextvars.copy_context().run(run)
+        except (MlopsError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            failure = _explain(error, project)
+        if failure:
+            gc.collect()  # here, where the warnings of what is left unawaited are not shown
+            raise ProgramError(failure)
+    if log.errors:
+        raise ProgramError(f"the program logged {log.errors} error(s), see above")
+
+
+def _execute(main: Path) -> None:
+    runpy.run_path(str(main), run_name="__main__")
+
+
+def _run_to_the_end(program: Callable[[], None], parallel: int, stop: Callable[[], None]) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(parallel, thread_name_prefix="registration"))
+    # Faults of outputs that nobody awaits are not lost: the SDK raises the first fault itself.
+    loop.set_exception_handler(lambda *_: None)
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(run_in_stack(program))
+    except KeyboardInterrupt:
+        stop()
+        raise
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+@contextlib.contextmanager
+def _as_own_process(project: ProjectFile) -> Iterator[None]:
+    """Makes the program find what it would find in a process of its own, and puts everything back."""
+    folder = project.main.parent
+    before = set(sys.modules)
+    path, cwd = list(sys.path), Path.cwd()
+    sys.path.insert(0, str(folder))
+    os.chdir(folder)
+    try:
+        with warnings.catch_warnings():
+            # The SDK leaves coroutines of its own behind when a program fails; they say nothing to its author.
+            warnings.filterwarnings("ignore", "coroutine 'Output", RuntimeWarning)
+            yield
+    finally:
+        os.chdir(cwd)
+        sys.path[:] = path
+        # The next program may have other modules of the same names, or another configuration in the same ones.
+        for name in set(sys.modules) - before:
+            if _belongs_to(sys.modules[name], folder):
+                del sys.modules[name]
+
+
+def _belongs_to(module: Any, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    # Following links takes long: not for the hundreds of modules of the SDKs.
+    return file is not None and "site-packages" not in file and _is_of_program(Path(file), folder)
+
+
+def _is_of_program(file: Path, folder: Path) -> bool:
+    file = file.resolve()
+    return (
+        file.is_relative_to(folder.resolve()) and not file.is_relative_to(_ENGINE) and "site-packages" not in file.parts
+    )
+
+
+def _explain(error: BaseException, project: ProjectFile) -> str:
+    """The exception and the lines of the program that led to it, innermost last."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    frames: list[traceback.FrameSummary] = []
+    while current is not None and not frames and id(current) not in seen:
+        seen.add(id(current))
+        frames = [
+            frame
+            for frame in traceback.extract_tb(current.__traceback__)
+            if not frame.filename.startswith("<") and _is_of_program(Path(frame.filename), project.root)
+        ]
+        current = current.__cause__ or current.__context__
+    what = str(error) if isinstance(error, RunError) else "".join(traceback.format_exception_only(type(error), error))
+    lines = [f"the program failed: {what.strip()}"]
+    for frame in frames:
+        file = Path(frame.filename).resolve()
+        lines.append(f'  File "{file.relative_to(project.root.resolve())}", line {frame.lineno}, in {frame.name}')
+        if frame.line:
+            lines.append(f"    {frame.line}")
+    return "\n".join(lines)

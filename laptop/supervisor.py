@@ -1,0 +1,205 @@
+"""The process that keeps the emulated account and the small cluster: both, or neither.
+
+`python -m laptop.supervisor HOME ROOT TIME_SCALE REGION AWS_PORT KUBERNETES_PORT attached|detached`
+
+It starts both at once, answers one line of JSON on its standard output when they are up or could not be, and then ends
+everything on SIGTERM, when one of the two ends, or, attached, when its standard input closes. The two hang on pipes of
+this process, so that they end even when it is killed. While it lives it holds a lock, by which others know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from laptop.aws.account import Account
+from laptop.aws.account import start as start_account
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
+
+LOCK = "running.lock"
+DESCRIPTION = "target.json"
+_PORT_IN_USE = 98
+_UP_WITHIN = 30.0  # seconds
+_DOWN_WITHIN = 6.0  # seconds
+_LOOK = 0.2  # seconds between looks at the two
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run; the fields are `laptop.lifecycle.start`'s."""
+
+    home: Path
+    root: Path
+    time_scale: float
+    region: str
+    aws_port: int
+    kubernetes_port: int
+    attached: bool
+
+
+def supervise(order: Order) -> int:
+    """Runs both until they are to end. Returns the exit code."""
+    lock = _take_lock(order.home)
+    if lock is None:
+        _answer({"error": f"another supervisor runs in {order.home}", "fix": "wait for it, or `mlops laptop stop`."})
+        return 1
+    ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
+    if order.attached:
+        threading.Thread(target=_wait_for_starter, args=(ending,), daemon=True).start()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(start_account, order.home / "aws", port=order.aws_port, region=order.region)
+        cluster = _start_cluster(order)
+        try:
+            described = _wait_for_cluster(order, cluster)
+            account = coming.result()
+        except MlopsError as error:
+            _stop(cluster)
+            with contextlib.suppress(MlopsError):
+                coming.result().stop()
+            _answer({"error": error.what, "fix": error.fix})
+            return 1
+    write_atomically(order.home / DESCRIPTION, json.dumps(_description(order, account, described), indent=1) + "\n")
+    _answer({"ready": True})
+    while not ending.wait(_LOOK) and cluster.poll() is None and _is_alive(account):
+        pass
+    (order.home / DESCRIPTION).unlink(missing_ok=True)
+    _stop(cluster)  # before the account, so that pods can finish what they write
+    account.stop()
+    return 0
+
+
+def hold(home: Path) -> int | None:
+    """Takes the lock of a home and gives its descriptor, or None when a supervisor holds it."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _take_lock(home: Path) -> int | None:
+    """The lock for life; tried for a moment, for others look at it by taking it for an instant."""
+    for _ in range(100):
+        if (lock := hold(home)) is not None:
+            return lock
+        time.sleep(0.01)
+    return None
+
+
+def _start_cluster(order: Order) -> subprocess.Popen[bytes]:
+    folder = order.home / "cluster"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "cluster.json").unlink(missing_ok=True)
+    # The operator's own AWS configuration has no business in the cluster.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    arguments = [str(order.home), str(order.time_scale), str(order.kubernetes_port)]
+    with (folder / "cluster.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "laptop.cluster", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def _wait_for_cluster(order: Order, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    description, log = order.home / "cluster" / "cluster.json", order.home / "cluster" / "cluster.log"
+    deadline = time.monotonic() + _UP_WITHIN
+    while time.monotonic() < deadline:
+        if description.exists():
+            described: dict[str, Any] = json.loads(description.read_text())
+            return described
+        if process.poll() is not None:
+            break
+        time.sleep(0.01)
+    if process.returncode == _PORT_IN_USE:
+        raise MlopsError(
+            f"the small cluster cannot listen on 127.0.0.1:{order.kubernetes_port}: the port is in use",
+            fix="stop what listens there, or choose another port (0 takes a free one).",
+        )
+    if process.returncode is None:
+        raise MlopsError(f"the small cluster did not answer within {_UP_WITHIN:.0f} s", fix=f"read {log}.")
+    raise MlopsError(f"the small cluster ended with exit code {process.returncode}", fix=f"read {log}.")
+
+
+def _description(order: Order, account: Account, cluster: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "root": str(order.root),
+        "timeScale": order.time_scale,
+        "region": account.region,
+        "awsEndpoint": account.endpoint,
+        "kubernetesEndpoint": cluster["endpoint"],
+        "incarnation": f"{account.incarnation}-{cluster['incarnation']}",
+        "pids": {"supervisor": os.getpid(), "account": account.pid, "cluster": cluster["pid"]},
+        "attached": order.attached,
+    }
+
+
+def _is_alive(account: Account) -> bool:
+    """Whether the account's process, our child, has not ended."""
+    try:
+        return os.waitid(os.P_PID, account.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_DOWN_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_starter(ending: threading.Event) -> None:
+    while os.read(0, 64):
+        pass
+    ending.set()
+
+
+def _answer(what: dict[str, Any]) -> None:
+    """One line to whoever waits; then the output is closed, for nobody reads it any more."""
+    with contextlib.suppress(OSError):
+        os.write(1, json.dumps(what).encode() + b"\n")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+
+
+def main() -> int:
+    """Reads the command line."""
+    home, root, time_scale, region, aws_port, kubernetes_port, mode = sys.argv[1:]
+    return supervise(
+        Order(
+            Path(home),
+            Path(root),
+            float(time_scale),
+            region,
+            int(aws_port),
+            int(kubernetes_port),
+            attached=mode == "attached",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

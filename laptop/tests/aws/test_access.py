@@ -1,0 +1,532 @@
+"""Every request to the emulated account is judged by IAM's rules; asked over HTTP, as pods do."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from laptop.aws.account import Account
+
+from .conftest import TRUSTS_PODS
+
+ACCOUNT = "123456789012"
+
+
+def allow(action: str | list[str], resource: str | list[str], **condition: Any) -> dict[str, Any]:
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def deny(action: str | list[str], resource: str | list[str]) -> dict[str, Any]:
+    return {"Effect": "Deny", "Action": action, "Resource": resource}
+
+
+class refused:  # noqa: N801 - reads as a word: `with refused("s3:GetObject")`
+    """Expects that the account refuses, and names the permission that lacks."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> bool:
+        assert isinstance(error, ClientError), f"the account let it through ({error!r})"
+        assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+        # A refused HEAD has no body that could name it.
+        if error.operation_name != "HeadObject":
+            for word in self._words:
+                assert word in error.response["Error"]["Message"]
+        return True
+
+
+def test_a_role_without_a_policy_may_do_nothing_but_ask_who_it_is(pod: Any, bucket: str) -> None:
+    nobody = pod()
+    assert ":assumed-role/" in nobody["sts"].get_caller_identity()["Arn"]
+    with refused("s3:ListBucket", bucket):
+        nobody["s3"].list_objects_v2(Bucket=bucket)
+    with refused("kms:ListKeys"):
+        nobody["kms"].list_keys()
+    with refused("glue:GetDatabases"):
+        nobody["glue"].get_databases()
+    with refused("iam:ListRoles"):
+        nobody["iam"].list_roles()
+    with refused("ecr:DescribeRepositories"):
+        nobody["ecr"].describe_repositories()
+    with refused("eks:ListClusters"):
+        nobody["eks"].list_clusters()
+    with refused("cloudwatch:PutMetricData"):
+        nobody["cloudwatch"].put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1}])
+    with refused("sts:AssumeRole"):
+        nobody["sts"].assume_role(RoleArn=nobody.credentials["arn"], RoleSessionName="again")
+
+
+def test_a_grant_on_a_prefix_reaches_no_other_prefix_and_no_other_bucket(
+    pod: Any, bucket: str, client: Callable[[str], Any]
+) -> None:
+    client("s3").put_object(Bucket=bucket, Key="theirs/x", Body=b"x")
+    reader = pod(allow("s3:*Object", f"arn:aws:s3:::{bucket}/mine/*"))["s3"]
+    reader.put_object(Bucket=bucket, Key="mine/a", Body=b"1")
+    assert reader.get_object(Bucket=bucket, Key="mine/a")["Body"].read() == b"1"
+    with refused("s3:GetObject", "theirs/x"):
+        reader.get_object(Bucket=bucket, Key="theirs/x")
+    with refused("s3:PutObject"):
+        reader.put_object(Bucket=bucket, Key="theirs/y", Body=b"1")
+    with refused("s3:PutObject"):
+        reader.put_object(Bucket="another-bucket", Key="mine/a", Body=b"1")
+    with refused("s3:DeleteBucket"):
+        reader.delete_bucket(Bucket=bucket)
+
+
+def test_a_list_grant_holds_for_the_prefix_of_its_condition_only(pod: Any, bucket: str) -> None:
+    lister = pod(allow("s3:ListBucket", f"arn:aws:s3:::{bucket}", StringLike={"s3:prefix": ["mine/*"]}))["s3"]
+    assert lister.list_objects_v2(Bucket=bucket, Prefix="mine/")["KeyCount"] == 0
+    with refused("s3:ListBucket"):
+        lister.list_objects_v2(Bucket=bucket, Prefix="theirs/")
+    with refused("s3:ListBucket"):
+        lister.list_objects_v2(Bucket=bucket)
+
+
+def test_an_explicit_deny_wins_over_every_allow(pod: Any, bucket: str) -> None:
+    pod_ = pod(allow("s3:*", "*"), deny("s3:DeleteObject*", f"arn:aws:s3:::{bucket}/*"))["s3"]
+    pod_.put_object(Bucket=bucket, Key="kept", Body=b"1")
+    with refused("s3:DeleteObject", "explicit deny"):
+        pod_.delete_object(Bucket=bucket, Key="kept")
+    with refused("s3:DeleteObject", "explicit deny"):
+        pod_.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "kept"}]})
+
+
+def test_who_may_not_list_is_not_told_that_an_object_is_missing(pod: Any, bucket: str) -> None:
+    get = allow("s3:GetObject", f"arn:aws:s3:::{bucket}/*")
+    with refused("s3:ListBucket"):
+        pod(get)["s3"].get_object(Bucket=bucket, Key="missing")
+    with refused():
+        pod(get)["s3"].head_object(Bucket=bucket, Key="missing")
+    lister = pod(get, allow("s3:ListBucket", f"arn:aws:s3:::{bucket}", StringLike={"s3:prefix": "mi*"}))["s3"]
+    with pytest.raises(lister.exceptions.NoSuchKey):
+        lister.get_object(Bucket=bucket, Key="missing")
+
+
+def test_a_copy_needs_the_right_to_read_its_source(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
+    client("s3").put_object(Bucket=bucket, Key="secret/a", Body=b"1")
+    writer = pod(allow("s3:PutObject", f"arn:aws:s3:::{bucket}/mine/*"))["s3"]
+    with refused("s3:GetObject", "secret/a"):
+        writer.copy_object(Bucket=bucket, Key="mine/a", CopySource={"Bucket": bucket, "Key": "secret/a"})
+
+
+def test_a_conditional_overwrite_needs_the_right_to_read(pod: Any, bucket: str) -> None:
+    writer = pod(allow("s3:PutObject", f"arn:aws:s3:::{bucket}/*"))["s3"]
+    tag = writer.put_object(Bucket=bucket, Key="a", Body=b"1", IfNoneMatch="*")["ETag"]
+    with refused("s3:GetObject"):
+        writer.put_object(Bucket=bucket, Key="a", Body=b"2", IfMatch=tag)
+
+
+def test_governance_retention_is_lifted_by_who_may_bypass_it_only(
+    pod: Any, account: Account, client: Callable[[str], Any], name: str
+) -> None:
+    s3, locked = client("s3"), f"locked-{name}"
+    s3.create_bucket(
+        Bucket=locked,
+        ObjectLockEnabledForBucket=True,
+        CreateBucketConfiguration={"LocationConstraint": account.region},
+    )
+    version = s3.put_object(Bucket=locked, Key="a", Body=b"1")["VersionId"]
+    deleter = pod(allow("s3:DeleteObject*", "*"))["s3"]
+    with refused("s3:BypassGovernanceRetention"):
+        deleter.delete_object(Bucket=locked, Key="a", VersionId=version, BypassGovernanceRetention=True)
+
+
+def test_an_encrypted_bucket_is_of_no_use_without_its_key(
+    pod: Any, make: Any, bucket: str, client: Callable[[str], Any], account: Account, name: str
+) -> None:
+    key = make("aws:kms/key:Key", name).outputs["arn"]
+    make(
+        "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+        name,
+        bucket=bucket,
+        rules=[
+            {
+                "applyServerSideEncryptionByDefault": {"sseAlgorithm": "aws:kms", "kmsMasterKeyId": key},
+                "bucketKeyEnabled": True,
+            }
+        ],
+    )
+    client("s3").put_object(Bucket=bucket, Key="a", Body=b"1")
+    objects = allow(["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket}/*")
+    keyless = pod(objects)["s3"]
+    with refused("kms:Decrypt", key):
+        keyless.get_object(Bucket=bucket, Key="a")
+    with refused("kms:GenerateDataKey", key):
+        keyless.put_object(Bucket=bucket, Key="b", Body=b"1")
+
+    through_s3 = {
+        "StringEquals": {"kms:ViaService": f"s3.{account.region}.amazonaws.com"},
+        "StringLike": {"kms:EncryptionContext:aws:s3:arn": [f"arn:aws:s3:::{bucket}"]},
+    }
+    whole = pod(objects, allow(["kms:Decrypt", "kms:GenerateDataKey"], key, **through_s3))
+    whole["s3"].put_object(Bucket=bucket, Key="b", Body=b"2")
+    assert whole["s3"].get_object(Bucket=bucket, Key="b")["Body"].read() == b"2"
+    with refused("kms:GenerateDataKey"):  # the key is good through S3 only
+        whole["kms"].generate_data_key(KeyId=key, KeySpec="AES_256")
+
+
+def test_a_grant_on_one_key_does_not_sign_with_another(pod: Any, make: Any, name: str) -> None:
+    inputs = {"customerMasterKeySpec": "ECC_NIST_P256", "keyUsage": "SIGN_VERIFY"}
+    mine = make("aws:kms/key:Key", f"{name}-mine", **inputs).outputs["arn"]
+    theirs = make("aws:kms/key:Key", f"{name}-theirs", **inputs).outputs["arn"]
+    make("aws:kms/alias:Alias", name, name=f"alias/{name}", targetKeyId=mine)
+    signs = {"StringEquals": {"kms:SigningAlgorithm": "ECDSA_SHA_256", "kms:MessageType": "RAW"}}
+    signer = pod(allow("kms:Sign", mine, **signs))["kms"]
+    message = {"Message": b"m", "MessageType": "RAW", "SigningAlgorithm": "ECDSA_SHA_256"}
+    assert signer.sign(KeyId=mine, **message)["Signature"]
+    assert signer.sign(KeyId=f"alias/{name}", **message)["Signature"]
+    with refused("kms:Sign", theirs):
+        signer.sign(KeyId=theirs, **message)
+    with refused("kms:GetPublicKey"):
+        signer.get_public_key(KeyId=mine)
+    with refused("kms:Sign"):
+        signer.sign(KeyId=mine, **{**message, "MessageType": "DIGEST", "Message": b"0" * 32})
+
+
+def test_a_key_is_closed_to_whom_its_own_policy_does_not_let_in(pod: Any, make: Any, name: str) -> None:
+    wide = pod(allow("kms:*", "*"))
+    closed = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/operator"},
+                "Action": "kms:*",
+                "Resource": "*",
+            }
+        ],
+    }
+    key = make("aws:kms/key:Key", name, policy=json.dumps(closed)).outputs["arn"]
+    with refused("kms:DescribeKey", "resource-based policy"):
+        wide["kms"].describe_key(KeyId=key)
+
+
+def test_glue_asks_for_catalogue_database_and_table_alike(pod: Any, make: Any, name: str) -> None:
+    database = make("aws:glue/catalogDatabase:CatalogDatabase", name).outputs["name"]
+    make("aws:glue/catalogTable:CatalogTable", name, name="t", databaseName=database)
+    make("aws:glue/catalogTable:CatalogTable", name, name="other", databaseName=database)
+    base = f"arn:aws:glue:eu-west-1:{ACCOUNT}"
+    table = f"{base}:table/{database}/t"
+    with refused("glue:GetTable", "catalog"):
+        pod(allow("glue:GetTable", table))["glue"].get_table(DatabaseName=database, Name="t")
+    reader = pod(allow("glue:GetTable", [f"{base}:catalog", f"{base}:database/{database}", table]))["glue"]
+    assert reader.get_table(DatabaseName=database, Name="t")["Table"]["Name"] == "t"
+    with refused("glue:GetTable", "other"):
+        reader.get_table(DatabaseName=database, Name="other")
+    with refused("glue:UpdateTable"):
+        reader.update_table(DatabaseName=database, TableInput={"Name": "t"})
+
+
+def test_a_key_is_known_by_its_tags_those_it_is_made_with_and_those_it_has(pod: Any, make: Any, name: str) -> None:
+    def made(environment: str) -> str:
+        return str(make("aws:kms/key:Key", f"{name}-{environment}", tags={"environment": environment}).outputs["keyId"])
+
+    mine, theirs = made("dev"), made("prod")
+    own = {"StringEquals": {"aws:ResourceTag/environment": "dev"}}
+    asked = {"StringEquals": {"aws:RequestTag/environment": "dev"}, "Null": {"aws:ResourceTag/environment": "true"}}
+    keys = f"arn:aws:kms:*:{ACCOUNT}:key/*"
+    kms = pod(
+        allow("kms:CreateKey", "*", StringEquals={"aws:RequestTag/environment": "dev"}),
+        allow("kms:TagResource", keys, **asked),
+        allow(["kms:DescribeKey", "kms:UntagResource"], keys, **own),
+    )["kms"]
+    assert kms.describe_key(KeyId=mine)
+    assert kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "dev"}])
+    with refused("kms:CreateKey"):
+        kms.create_key()
+    with refused("kms:CreateKey"):
+        kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "prod"}])
+    with refused("kms:DescribeKey"):
+        kms.describe_key(KeyId=theirs)
+    with refused("kms:TagResource"):
+        kms.tag_resource(KeyId=theirs, Tags=[{"TagKey": "environment", "TagValue": "dev"}])
+    kms.untag_resource(KeyId=mine, TagKeys=["environment"])
+    with refused("kms:DescribeKey"):
+        kms.describe_key(KeyId=mine)
+
+
+def test_a_tag_that_a_key_is_made_with_needs_the_right_to_tag(pod: Any) -> None:
+    kms = pod(allow("kms:CreateKey", "*"))["kms"]
+    assert kms.create_key()
+    with refused("kms:TagResource"):
+        kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "dev"}])
+
+
+def test_who_may_make_bounded_roles_makes_no_other_and_gives_no_other_a_policy(
+    pod: Any, client: Callable[[str], Any], name: str
+) -> None:
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:*", "*")]})
+    boundary = client("iam").create_policy(PolicyName=f"bound-{name}", PolicyDocument=document)["Policy"]["Arn"]
+    roles, trust = f"arn:aws:iam::{ACCOUNT}:role/{name}-*", json.dumps(TRUSTS_PODS)
+    iam = pod(
+        allow(["iam:CreateRole", "iam:PutRolePolicy"], roles, StringEquals={"iam:PermissionsBoundary": boundary})
+    )["iam"]
+    iam.create_role(RoleName=f"{name}-a", AssumeRolePolicyDocument=trust, PermissionsBoundary=boundary)
+    iam.put_role_policy(RoleName=f"{name}-a", PolicyName="p", PolicyDocument=document)
+    with refused("iam:CreateRole"):
+        iam.create_role(RoleName=f"{name}-b", AssumeRolePolicyDocument=trust)
+    with refused("iam:TagRole"):
+        iam.create_role(
+            RoleName=f"{name}-b",
+            AssumeRolePolicyDocument=trust,
+            PermissionsBoundary=boundary,
+            Tags=[{"Key": "environment", "Value": "dev"}],
+        )
+    client("iam").create_role(RoleName=f"{name}-old", AssumeRolePolicyDocument=trust)
+    with refused("iam:PutRolePolicy"):
+        iam.put_role_policy(RoleName=f"{name}-old", PolicyName="p", PolicyDocument=document)
+
+
+def test_a_role_is_meant_by_the_path_it_really_has(pod: Any, client: Callable[[str], Any], name: str) -> None:
+    client("iam").create_role(RoleName=name, Path="/kept/", AssumeRolePolicyDocument=json.dumps(TRUSTS_PODS))
+    iam = pod(allow("iam:GetRole", f"arn:aws:iam::{ACCOUNT}:role/{name}"))["iam"]
+    with refused("iam:GetRole", f"role/kept/{name}"):
+        iam.get_role(RoleName=name)
+
+
+def test_a_repository_grant_reaches_no_other_repository(pod: Any, make: Any, name: str) -> None:
+    mine = make("aws:ecr/repository:Repository", f"{name}-mine").outputs
+    theirs = make("aws:ecr/repository:Repository", f"{name}-theirs").outputs
+    about = ["ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:ListTagsForResource"]
+    puller = pod(allow(about, mine["arn"]))["ecr"]
+    assert puller.describe_repositories(repositoryNames=[mine["name"]])["repositories"]
+    assert puller.list_tags_for_resource(resourceArn=mine["arn"])["tags"] == []
+    with refused("ecr:DescribeRepositories", theirs["name"]):
+        puller.describe_repositories(repositoryNames=[mine["name"], theirs["name"]])
+    with refused("ecr:ListTagsForResource", theirs["name"]):
+        puller.list_tags_for_resource(resourceArn=theirs["arn"])
+    assert puller.describe_images(repositoryName=mine["name"])["imageDetails"] == []
+    with refused("ecr:DescribeImages", theirs["name"]):
+        puller.describe_images(repositoryName=theirs["name"])
+
+
+def test_a_bucket_policy_lets_in_and_keeps_out_by_its_conditions(
+    pod: Any, bucket: str, client: Callable[[str], Any]
+) -> None:
+    s3, arn = client("s3"), f"arn:aws:s3:::{bucket}"
+    invited = pod()
+    statements = [
+        {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [arn, f"{arn}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        },
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": invited.credentials["arn"]},
+            "Action": "s3:GetObject",
+            "Resource": f"{arn}/*",
+        },
+        {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:PutObject",
+            "Resource": f"{arn}/*",
+            "Condition": {
+                "Null": {"s3:x-amz-server-side-encryption": "false"},
+                "StringNotEquals": {"s3:x-amz-server-side-encryption": "aws:kms"},
+            },
+        },
+    ]
+    s3.put_object(Bucket=bucket, Key="a", Body=b"1")
+    document = {"Version": "2012-10-17", "Statement": statements}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+
+    assert invited["s3"].get_object(Bucket=bucket, Key="a")["Body"].read() == b"1"
+    with refused("s3:DeleteObject"):
+        invited["s3"].delete_object(Bucket=bucket, Key="a")
+    s3.put_object(Bucket=bucket, Key="b", Body=b"1")
+    with refused("s3:PutObject", "explicit deny in a resource-based policy"):
+        s3.put_object(Bucket=bucket, Key="b", Body=b"1", ServerSideEncryption="AES256")
+    s3.delete_bucket_policy(Bucket=bucket)
+
+
+def test_a_permissions_boundary_caps_what_a_role_may_do(
+    pod: Any, bucket: str, client: Callable[[str], Any], name: str
+) -> None:
+    boundary = client("iam").create_policy(
+        PolicyName=f"boundary-{name}",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:GetObject", "*")]}),
+    )["Policy"]["Arn"]
+    client("s3").put_object(Bucket=bucket, Key="a", Body=b"1")
+    capped = pod(allow("s3:*", "*"), boundary=boundary)["s3"]
+    assert capped.get_object(Bucket=bucket, Key="a")
+    with refused("permissions boundary"):
+        capped.put_object(Bucket=bucket, Key="a", Body=b"1")
+
+
+def test_a_role_is_not_made_with_a_boundary_that_is_not_there(client: Callable[[str], Any], name: str) -> None:
+    with pytest.raises(ClientError, match=r"NoSuchEntity.*does not exist or is not attachable"):
+        client("iam").create_role(
+            RoleName=name,
+            AssumeRolePolicyDocument=json.dumps(TRUSTS_PODS),
+            PermissionsBoundary=f"arn:aws:iam::{ACCOUNT}:policy/nothing",
+        )
+
+
+def test_a_session_policy_caps_the_session_that_carries_it(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
+    client("s3").put_object(Bucket=bucket, Key="a", Body=b"1")
+    session = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:GetObject", "*")]})
+    capped = pod(allow("s3:*", "*"), Policy=session)["s3"]
+    assert capped.get_object(Bucket=bucket, Key="a")
+    with refused("session policy"):
+        capped.put_object(Bucket=bucket, Key="a", Body=b"1")
+
+
+def test_session_tags_fill_the_variables_of_a_policy(pod: Any, bucket: str) -> None:
+    own = allow("s3:PutObject", f"arn:aws:s3:::{bucket}/${{aws:PrincipalTag/kubernetes-namespace}}/*")
+    ours = pod(own, Tags=[{"Key": "kubernetes-namespace", "Value": "models"}])["s3"]
+    ours.put_object(Bucket=bucket, Key="models/a", Body=b"1")
+    with refused("s3:PutObject"):
+        ours.put_object(Bucket=bucket, Key="others/a", Body=b"1")
+    with refused("s3:PutObject"):
+        pod(own)["s3"].put_object(Bucket=bucket, Key="models/a", Body=b"1")
+
+
+def test_taking_a_policy_away_works_at_once(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
+    reader = pod(allow("s3:ListBucket", "*"))
+    reader["s3"].list_objects_v2(Bucket=bucket)
+    client("iam").delete_role_policy(RoleName=reader.credentials["role"], PolicyName="p")
+    with refused("s3:ListBucket"):
+        reader["s3"].list_objects_v2(Bucket=bucket)
+    client("iam").delete_role(RoleName=reader.credentials["role"])
+    with refused():
+        reader["s3"].list_objects_v2(Bucket=bucket)
+
+
+class TestTrust:
+    def trust(self, **changes: Any) -> dict[str, Any]:
+        return {"Version": "2012-10-17", "Statement": [{**TRUSTS_PODS["Statement"][0], **changes}]}
+
+    def test_a_role_that_does_not_trust_eks_pod_identity_is_not_assumed(self, pod: Any) -> None:
+        with refused("sts:AssumeRole"):
+            pod(trust=self.trust(Principal={"Service": "ec2.amazonaws.com"}))
+
+    def test_session_tags_need_the_right_to_tag_the_session(self, pod: Any) -> None:
+        trust = self.trust(Action="sts:AssumeRole")
+        assert pod(trust=trust)
+        with refused("sts:TagSession"):
+            pod(trust=trust, Tags=[{"Key": "kubernetes-namespace", "Value": "models"}])
+
+    def test_a_trust_for_one_service_account_holds_for_no_other(self, pod: Any) -> None:
+        trust = self.trust(
+            Condition={
+                "StringEquals": {
+                    "aws:SourceAccount": ACCOUNT,
+                    "aws:RequestTag/kubernetes-service-account": "train-diabetes",
+                }
+            }
+        )
+        arn = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/mlops"
+
+        def tags(service_account: str) -> list[dict[str, str]]:
+            return [
+                {"Key": "eks-cluster-arn", "Value": arn},
+                {"Key": "kubernetes-service-account", "Value": service_account},
+            ]
+
+        assert pod(trust=trust, Tags=tags("train-diabetes"))
+        with refused("sts:AssumeRole"):
+            pod(trust=trust, Tags=tags("serve-diabetes"))
+
+    def test_the_operator_cannot_slip_into_a_pods_role(self, pod: Any, client: Any) -> None:
+        arn = pod(allow("s3:*", "*")).credentials["arn"]
+        with refused("sts:AssumeRole"):
+            client("sts").assume_role(RoleArn=arn, RoleSessionName="operator")
+
+    def test_a_role_that_trusts_the_account_is_assumed_by_who_may_assume_it(self, pod: Any, client: Any) -> None:
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+                    "Action": "sts:AssumeRole",
+                    "Condition": {"StringEquals": {"sts:ExternalId": "42"}},
+                }
+            ],
+        }
+        arn = client("iam").create_role(RoleName="deploy", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+        assert client("sts").assume_role(RoleArn=arn, RoleSessionName="ci", ExternalId="42")
+        with refused("sts:AssumeRole"):
+            client("sts").assume_role(RoleArn=arn, RoleSessionName="ci")
+        with refused("sts:AssumeRole", "identity-based"):
+            pod()["sts"].assume_role(RoleArn=arn, RoleSessionName="ci", ExternalId="42")
+
+    def test_the_stand_in_of_pod_identity_may_do_nothing_else(self, agent: Any, account: Account) -> None:
+        lines = (account.home / "pod-identity-credentials").read_text().split()
+        s3 = boto3.client(
+            "s3", endpoint_url=account.endpoint, aws_access_key_id=lines[3], aws_secret_access_key=lines[6]
+        )
+        with refused("s3:ListAllMyBuckets"):
+            s3.list_buckets()
+
+    def test_a_role_that_does_not_exist_is_not_assumed(self, agent: Any) -> None:
+        with refused("sts:AssumeRole"):
+            agent.assume_role(RoleArn=f"arn:aws:iam::{ACCOUNT}:role/nobody", RoleSessionName="pod-1")
+
+
+class TestCredentials:
+    def test_a_wrong_secret_is_refused(self, account: Account, pod: Any) -> None:
+        key = pod(allow("s3:*", "*")).credentials
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=account.endpoint,
+            aws_access_key_id=key["AccessKeyId"],
+            aws_secret_access_key="wrong",
+            aws_session_token=key["SessionToken"],
+        )
+        with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+            s3.list_buckets()
+
+    def test_a_key_of_a_session_without_its_token_is_refused(self, account: Account, pod: Any) -> None:
+        key = pod(allow("s3:*", "*")).credentials
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=account.endpoint,
+            aws_access_key_id=key["AccessKeyId"],
+            aws_secret_access_key=key["SecretAccessKey"],
+        )
+        with pytest.raises(ClientError, match="InvalidToken"):
+            s3.list_buckets()
+
+    def test_an_unknown_key_is_refused(self, account: Account) -> None:
+        sts = boto3.client(
+            "sts",
+            endpoint_url=account.endpoint,
+            region_name="eu-west-1",
+            aws_access_key_id="AKIA0000000000000000",
+            aws_secret_access_key="x",
+        )
+        with pytest.raises(ClientError, match="InvalidClientTokenId"):
+            sts.get_caller_identity()
+
+    def test_a_request_without_a_signature_is_refused(self, account: Account, bucket: str) -> None:
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{account.endpoint}/{bucket}")
+
+    @pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/reset-auth", "/moto-api/data.json"])
+    def test_the_back_doors_of_the_emulator_are_closed(self, account: Account, path: str) -> None:
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(f"{account.endpoint}{path}", b"", method="POST"))
+
+    def test_a_presigned_address_is_refused_rather_than_trusted(self, client: Any, bucket: str) -> None:
+        s3 = client("s3")
+        s3.put_object(Bucket=bucket, Key="a", Body=b"1")
+        address = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(address)

@@ -1,0 +1,251 @@
+"""A token of GitHub's issuer is exchanged for the role that trusts its subject, and for nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from laptop.aws.access.web_identity import LONGEST_TOKEN, published_keys
+from laptop.aws.account import ISSUERS, Account
+from laptop.github.oidc import LIFETIME_SECONDS, Issuer
+from laptop.github.trust import AUDIENCE, ISSUER
+
+PROVIDER = f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"
+PROD = "repo:acme/mlops:environment:prod"
+CLAIMS = {"sub": PROD, "aud": AUDIENCE}
+_NUMBER = itertools.count(1)
+
+Exchange = Callable[..., Any]
+
+
+def trust(*, also: tuple[dict[str, Any], ...] = (), condition: Any = None, **changes: Any) -> dict[str, Any]:
+    exact = {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": PROD}}
+    statement = {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Principal": {"Federated": PROVIDER},
+        "Condition": exact if condition is None else condition,
+    }
+    return {"Version": "2012-10-17", "Statement": [{**statement, **changes}, *also]}
+
+
+def subject(value: Any, operator: str = "StringEquals") -> dict[str, Any]:
+    """A condition on the subject alone."""
+    return {operator: {f"{ISSUER}:sub": value}}
+
+
+DENY = {"Effect": "Deny", "Action": "sts:AssumeRoleWithWebIdentity", "Principal": {"Federated": PROVIDER}}
+
+
+@pytest.fixture(scope="module")
+def issuer(account: Account, provider: Any, tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    """GitHub's issuer, known to the account as an identity provider."""
+    client = provider.cloud.client("iam")
+    client.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE], ThumbprintList=["0" * 40])
+    return Issuer(tmp_path_factory.mktemp("github"), published_keys(account.home / ISSUERS, ISSUER))
+
+
+@pytest.fixture
+def exchange(account: Account, client: Callable[[str], Any]) -> Exchange:
+    """Makes a role with a trust policy and exchanges a token for it, with nobody's credentials."""
+    sts = boto3.client(
+        "sts",
+        endpoint_url=account.endpoint,
+        region_name=account.region,
+        aws_access_key_id="nobody",
+        aws_secret_access_key="nothing",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+    def ask(token: str, trusting: Any = None, **more: Any) -> Any:
+        name = f"from-github-{next(_NUMBER)}"
+        document = json.dumps(trusting or trust())
+        arn = client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+        asked = {"RoleArn": arn, "RoleSessionName": "run", "WebIdentityToken": token, **more}
+        return sts.assume_role_with_web_identity(**asked)
+
+    return ask
+
+
+def refused(code: str, words: str = "") -> Any:
+    return pytest.raises(ClientError, match=rf"\({code}\).*{words}")
+
+
+def test_a_token_buys_the_role_that_trusts_its_subject(issuer: Issuer, exchange: Exchange, account: Account) -> None:
+    answer = exchange(issuer.token(CLAIMS))
+    key = answer["Credentials"]
+    session = boto3.client(
+        "sts",
+        endpoint_url=account.endpoint,
+        region_name=account.region,
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+        aws_session_token=key["SessionToken"],
+    )
+    assert session.get_caller_identity()["Arn"] == answer["AssumedRoleUser"]["Arn"]
+    assert "assumed-role/from-github-" in answer["AssumedRoleUser"]["Arn"]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": "repo:acme/other:environment:prod"},
+        {"sub": "repo:mallory/mlops:environment:prod"},
+        {"sub": "repo:acme/mlops:environment:dev"},
+        {"sub": "repo:acme/mlops:environment:prod-2"},
+        {"sub": "repo:acme/mlops:ref:refs/heads/main"},
+        {"sub": "repo:acme/mlops:pull_request"},
+        {"sub": "repo:acme@7/mlops@9:environment:prod"},
+    ],
+    ids=lambda claims: str(claims["sub"]),
+)
+def test_another_subject_is_refused_by_name(issuer: Issuer, exchange: Exchange, claims: dict[str, str]) -> None:
+    with refused("AccessDenied", claims["sub"].replace(":", ".")):
+        exchange(issuer.token({**CLAIMS, **claims}))
+
+
+@pytest.mark.parametrize(
+    "trusting",
+    [
+        trust(condition=subject(["repo:acme/mlops:environment:dev", PROD])),
+        trust(condition=subject("repo:acme/*:environment:prod", "StringLike")),
+        trust(also=({**DENY, "Condition": subject("repo:acme/mlops:environment:dev")},)),
+    ],
+)
+def test_a_role_may_trust_more_than_one_subject(issuer: Issuer, exchange: Exchange, trusting: Any) -> None:
+    assert exchange(issuer.token(CLAIMS), trusting)
+
+
+@pytest.mark.parametrize(
+    "trusting",
+    [
+        trust(condition=subject("repo:acme/mlops:*")),
+        trust(condition=subject("repo:acme/mlops:[pe]*", "StringLike")),
+        trust(condition={"StringEquals": {f"{ISSUER}:sub": PROD, f"{ISSUER}:actor": "ada"}}),
+        trust(condition={"StringEquals": {"aws:PrincipalArn": PROD}}),
+        trust(Principal={"AWS": "*"}),
+        trust(Principal={"AWS": "arn:aws:iam::123456789012:root"}),
+        trust(Principal={"Federated": PROVIDER.replace("githubusercontent", "elsewhere")}),
+        trust(Principal="*"),
+        trust(Action="sts:AssumeRole"),
+        trust(Effect="Deny"),
+        trust(also=(DENY,)),
+        trust(also=({**DENY, "Principal": "*"},)),
+        trust(also=({**DENY, "Principal": {"AWS": "*"}},)),
+    ],
+)
+def test_a_role_lets_in_nobody_whom_its_policy_does_not_name(issuer: Issuer, exchange: Exchange, trusting: Any) -> None:
+    with refused("AccessDenied", "resource-based policy"):
+        exchange(issuer.token(CLAIMS), trusting)
+
+
+def test_a_token_for_another_audience_is_refused(issuer: Issuer, exchange: Exchange) -> None:
+    with refused("InvalidIdentityToken", "audience"):
+        exchange(issuer.token({**CLAIMS, "aud": "https://github.com/acme"}))
+
+
+def test_a_token_that_has_expired_or_has_not_begun_is_refused(issuer: Issuer, exchange: Exchange) -> None:
+    now = time.time()
+    with refused("ExpiredTokenException"):
+        exchange(issuer.token(CLAIMS, now=now - LIFETIME_SECONDS - 1))
+    with refused("InvalidIdentityToken", "not valid yet"):
+        exchange(issuer.token(CLAIMS, now=now + 3600))
+
+
+def test_a_token_that_somebody_else_signed_is_refused(issuer: Issuer, exchange: Exchange, tmp_path: Path) -> None:
+    issuer.token(CLAIMS)  # with its first token its keys are published, whichever test comes first
+    forger = Issuer(tmp_path, tmp_path / "published.json")
+    with refused("InvalidIdentityToken"):
+        exchange(forger.token(CLAIMS))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda header, claims, signature: f"{header}.{claims}.{signature[:-8]}AAAAAAAA",
+        lambda header, claims, signature: f"{header}.{claims}.",
+        lambda header, claims, signature: f"{header}.{claims}",
+        lambda header, claims, signature: f"eyJhbGciOiJub25lIn0.{claims}.",  # {"alg":"none"}
+        lambda header, claims, signature: f"{header}.eyJpc3MiOjF9.{signature}",  # {"iss":1}
+        lambda header, claims, signature: f"{header}.W10.{signature}",  # []
+        lambda header, claims, signature: "no token",
+        lambda header, claims, signature: "x" * (LONGEST_TOKEN + 1),
+        lambda header, claims, signature: "{}.{}.{}",
+    ],
+)
+def test_what_is_no_signed_token_is_refused(issuer: Issuer, exchange: Exchange, spoil: Callable[..., str]) -> None:
+    with refused("InvalidIdentityToken"):
+        exchange(spoil(*issuer.token(CLAIMS).split(".")))
+
+
+def test_a_token_does_not_speak_for_an_issuer_that_is_not_its_own(
+    issuer: Issuer, exchange: Exchange, client: Callable[[str], Any], account: Account
+) -> None:
+    from joserfc import jwt
+
+    key = issuer._key()
+    stranger = {**CLAIMS, "iss": "https://stranger.example", "iat": time.time(), "exp": time.time() + 60}
+    token = jwt.encode({"alg": "ES256", "kid": key.kid}, stranger, key, algorithms=["ES256"])
+    with refused("InvalidIdentityToken", "No OpenIDConnect provider"):
+        exchange(token)
+    client("iam").create_open_id_connect_provider(
+        Url="https://stranger.example", ClientIDList=[AUDIENCE], ThumbprintList=["0" * 40]
+    )
+    with refused("IDPCommunicationError"):
+        exchange(token)
+
+
+def test_a_request_that_asks_for_two_roles_gets_the_one_that_was_judged(
+    issuer: Issuer, exchange: Exchange, client: Callable[[str], Any], account: Account
+) -> None:
+    import urllib.error
+    import urllib.request
+    from urllib.parse import urlencode
+
+    def role(name: str, sub: str) -> str:
+        document = json.dumps(trust(condition=subject(sub)))
+        return str(client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"])
+
+    mine, theirs = role("mine", PROD), role("theirs", "repo:acme/mlops:environment:other")
+    common = [("Action", "AssumeRoleWithWebIdentity"), ("Version", "2011-06-15"), ("RoleSessionName", "run")]
+    token = ("WebIdentityToken", issuer.token(CLAIMS))
+
+    def post(*arns: str) -> str:
+        body = urlencode([*common, token, *(("RoleArn", arn) for arn in arns)]).encode()
+        with urllib.request.urlopen(account.endpoint, body) as answer:
+            return str(answer.read().decode())
+
+    assert "assumed-role/mine/" in post(mine, theirs)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        post(theirs, mine)
+
+
+def test_the_private_key_is_its_owner_s_alone_and_what_is_published_does_not_hold_it(tmp_path: Path) -> None:
+    published = tmp_path / "account" / "keys.json"
+    folder = tmp_path / "github"
+    folder.mkdir()
+    first = Issuer(folder, published).token(CLAIMS)
+    (key,) = json.loads(published.read_text())["keys"]
+    assert "d" not in key
+    private = folder / "oidc-key.pem"
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert "PRIVATE KEY" in private.read_text()
+    assert first.split(".")[0] == Issuer(folder, published).token(CLAIMS).split(".")[0]  # the same key again
+
+
+def test_a_key_made_anew_is_published_anew(tmp_path: Path) -> None:
+    published = tmp_path / "keys.json"
+    Issuer(tmp_path, published).token(CLAIMS)
+    before = published.read_text()
+    (tmp_path / "oidc-key.pem").unlink()
+    Issuer(tmp_path, published).token(CLAIMS)
+    assert published.read_text() != before

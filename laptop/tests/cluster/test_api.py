@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import stat
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from lightkube import Client as Lightkube
+from lightkube import KubeConfig
+from lightkube.core.exceptions import ApiError as LightkubeError
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.core_v1 import ConfigMap, Pod
+from lightkube.types import CascadeType, PatchType
+
+from laptop.cluster.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, KINDS, NAMESPACE, POD, ROLLOUT, SERVICE
+from laptop.tests.cluster.small_cluster import (
+    IMAGE,
+    SmallCluster,
+    job,
+    new_namespace,
+    refusal,
+    rollout,
+    wait_for,
+)
+
+RESTRICTED = {
+    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+    "container": {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}},
+}
+
+
+@pytest.fixture
+def lightkube(cluster: SmallCluster, namespace: str) -> Lightkube:
+    return Lightkube(KubeConfig.from_file(cluster.home / "kubeconfig"), namespace=namespace, field_manager="test")
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "data": data}
+
+
+def test_the_kubeconfig_is_for_its_owner_only(cluster: SmallCluster) -> None:
+    assert stat.S_IMODE((cluster.home / "kubeconfig").stat().st_mode) == 0o600
+
+
+def test_a_request_without_the_token_is_refused(cluster: SmallCluster) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        request = urllib.request.Request(cluster.endpoint + "/api/v1/namespaces", headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=5)
+        assert refused.value.code == 401
+
+
+def test_an_object_is_created_read_changed_and_deleted(cluster: SmallCluster, namespace: str) -> None:
+    made = cluster.create(CONFIG_MAP, namespace, config_map("a", x="1"))
+    assert made["metadata"]["uid"]
+    assert made["metadata"]["generation"] == 1
+    changed = cluster.client.send("PUT", CONFIG_MAP.path(namespace, "a"), {**made, "data": {"x": "2"}})
+    assert changed["metadata"]["uid"] == made["metadata"]["uid"]
+    assert changed["metadata"]["generation"] == 2
+    assert changed["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+    cluster.delete(CONFIG_MAP, namespace, "a")
+    assert cluster.client.get(CONFIG_MAP.path(namespace, "a")) is None
+
+
+def test_refusals_are_the_status_objects_of_kubernetes(cluster: SmallCluster, namespace: str) -> None:
+    cluster.create(CONFIG_MAP, namespace, config_map("a"))
+    there = refusal(lambda: cluster.create(CONFIG_MAP, namespace, config_map("a")))
+    assert (there.code, there.reason) == (409, "AlreadyExists")
+    gone = refusal(lambda: cluster.delete(CONFIG_MAP, namespace, "b"))
+    assert (gone.code, gone.reason, gone.message) == (404, "NotFound", 'configmaps "b" not found')
+    nowhere = refusal(lambda: cluster.create(CONFIG_MAP, "no-such-namespace", config_map("a")))
+    assert (nowhere.code, nowhere.message) == (404, 'namespaces "no-such-namespace" not found')
+    unknown = refusal(lambda: cluster.client.send("GET", "/apis/example.com/v1/namespaces/x/things"))
+    assert unknown.code == 404
+
+
+def test_a_replacement_of_what_has_changed_meanwhile_is_a_conflict(cluster: SmallCluster, namespace: str) -> None:
+    made = cluster.create(CONFIG_MAP, namespace, config_map("a", x="1"))
+    path = CONFIG_MAP.path(namespace, "a")
+    cluster.client.send("PUT", path, {**made, "data": {"x": "2"}})
+    late = refusal(lambda: cluster.client.send("PUT", path, {**made, "data": {"x": "3"}}))
+    assert (late.code, late.reason) == (409, "Conflict")
+    assert cluster.get(CONFIG_MAP, namespace, "a")["data"] == {"x": "2"}
+
+
+def test_an_unknown_field_is_refused_with_its_place_and_what_is_known_there(
+    cluster: SmallCluster, namespace: str
+) -> None:
+    manifest = job("a", "print(1)", pod={"container": {"imagePulPolicy": "Always"}})
+    error = refusal(lambda: cluster.create(JOB, namespace, manifest))
+    assert error.code == 400
+    assert 'spec.template.spec.containers[0]: unknown field "imagePulPolicy"' in error.message
+    assert "imagePullPolicy" in error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"replicas": "two"}, "spec.replicas"),
+        ({"replica": 2}, 'unknown field "replica"'),
+        ({"strategy": {"blueGreen": {}}}, "blueGreen"),
+    ],
+)
+def test_a_rollout_is_held_to_what_the_cluster_runs(
+    cluster: SmallCluster, namespace: str, change: dict[str, Any], said: str
+) -> None:
+    manifest = rollout("v1", [])
+    manifest["spec"] |= change
+    error = refusal(lambda: cluster.create(ROLLOUT, namespace, manifest))
+    assert error.code in (400, 422)
+    assert said in error.message
+
+
+ON_EXIT_1 = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
+ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (job("x", "", pod={"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "not an emptyDir"),
+        (job("x", "", pod={"initContainers": [{"name": "i", "image": IMAGE}]}), "exactly one container"),
+        (job("x", "", pod={"container": {"command": None}}), "its entry point is not known"),
+        (job("x", "", pod={"container": {"workingDir": "/srv"}}), "workingDir"),
+        (job("x", "", pod={"container": {"ports": [{"name": "http", "containerPort": 80}]}}), "PORT must be '80'"),
+        (job("x", "", pod={"container": {"livenessProbe": {"exec": {"command": ["true"]}}}}), "only httpGet"),
+        (job("x", "", parallelism=3), "only 1 is supported"),
+        (job("x", "", podFailurePolicy={"rules": [ON_DISRUPTION]}), "only rules on exit codes"),
+        (
+            job("x", "", pod={"restartPolicy": "OnFailure"}, podFailurePolicy={"rules": [ON_EXIT_1]}),
+            "needs the restartPolicy Never",
+        ),
+    ],
+)
+def test_what_the_cluster_cannot_run_is_refused_and_not_run_differently(
+    cluster: SmallCluster, namespace: str, manifest: dict[str, Any], said: str
+) -> None:
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    manifest["spec"]["template"]["spec"]["containers"] = [{k: v for k, v in container.items() if v is not None}]
+    error = refusal(lambda: cluster.create(JOB, namespace, manifest))
+    assert error.code == 422
+    assert said in error.message
+    assert "a limit of the small cluster" in error.message
+
+
+@pytest.mark.parametrize("name", ["Upper", "under_score", "-a", "a" * 254])
+def test_a_name_that_is_no_dns_name_is_refused(cluster: SmallCluster, namespace: str, name: str) -> None:
+    assert refusal(lambda: cluster.create(CONFIG_MAP, namespace, config_map(name))).code == 422
+
+
+def test_a_label_that_kubernetes_would_refuse_is_refused(cluster: SmallCluster, namespace: str) -> None:
+    manifest = {"metadata": {"name": "a", "labels": {"digest": "sha256:" + "0" * 64}}}
+    assert "metadata.labels.digest" in refusal(lambda: cluster.create(CONFIG_MAP, namespace, manifest)).message
+
+
+def test_a_namespace_that_enforces_restricted_refuses_pods_that_are_not(cluster: SmallCluster, namespace: str) -> None:
+    cluster.merge(
+        NAMESPACE, "", namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    )
+    error = refusal(lambda: cluster.create(JOB, namespace, job("a", "print(1)")))
+    assert (error.code, error.reason) == (403, "Forbidden")
+    for what in ("runAsNonRoot", "allowPrivilegeEscalation", "capabilities.drop", "seccompProfile"):
+        assert what in error.message
+    cluster.create(JOB, namespace, job("a", "print(1)", pod={key: dict(value) for key, value in RESTRICTED.items()}))
+    assert cluster.ended(namespace, "a")["type"] == "Complete"
+
+
+def test_an_immutable_field_cannot_be_changed(cluster: SmallCluster, namespace: str) -> None:
+    cluster.create(JOB, namespace, job("a", "print(1)"))
+    error = refusal(
+        lambda: cluster.merge(JOB, namespace, "a", {"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}})
+    )
+    assert (error.code, "spec.template: the field is immutable" in error.message) == (422, True)
+
+
+def test_a_status_is_written_by_its_subresource_only(cluster: SmallCluster, namespace: str) -> None:
+    manifest = rollout("v1", [], paused=True)
+    cluster.create(ROLLOUT, namespace, {**manifest, "status": {"phase": "Healthy", "note": "mine"}})
+    assert "note" not in (cluster.get(ROLLOUT, namespace, "m").get("status") or {})
+    cluster.merge(ROLLOUT, namespace, "m", {"status": {"note": "mine"}})
+    assert "note" not in (cluster.get(ROLLOUT, namespace, "m").get("status") or {})
+    found = cluster.merge(ROLLOUT, namespace, "m", {"spec": {"replicas": 9}, "status": {"note": "mine"}}, sub="status")
+    assert (found["status"]["note"], found["spec"]["replicas"]) == ("mine", 2)
+
+
+def test_a_list_is_narrowed_by_labels_and_fields(cluster: SmallCluster, namespace: str) -> None:
+    for name, labels in (("a", {"env": "dev", "m": "x"}), ("b", {"env": "prod"}), ("c", {})):
+        cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": name, "labels": labels}})
+
+    def names(query: str) -> list[str]:
+        return [item["metadata"]["name"] for item in cluster.find_all(CONFIG_MAP, namespace, query)]
+
+    assert names("?labelSelector=env%3Ddev") == ["a"]
+    assert names("?labelSelector=env!%3Ddev") == ["b", "c"]
+    assert names("?labelSelector=env+in+(dev,prod),m") == ["a"]
+    assert names("?labelSelector=env+notin+(dev)") == ["b", "c"]
+    assert names("?labelSelector=!env") == ["c"]
+    assert names("?fieldSelector=metadata.name%3Db") == ["b"]
+    assert refusal(lambda: names("?labelSelector=%3D%3D")).code == 400
+
+
+def test_a_dry_run_changes_nothing(cluster: SmallCluster, namespace: str) -> None:
+    cluster.client.send("POST", f"{CONFIG_MAP.path(namespace)}?dryRun=All", config_map("a"))
+    assert cluster.find_all(CONFIG_MAP, namespace) == []
+
+
+def test_what_an_object_owns_goes_with_it_or_stays_as_asked(cluster: SmallCluster, namespace: str) -> None:
+    for policy, left in (("Background", []), ("Foreground", []), ("Orphan", ["child"])):
+        owner = cluster.create(CONFIG_MAP, namespace, config_map("owner"))
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+        cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "child", "ownerReferences": [reference]}})
+        cluster.delete(CONFIG_MAP, namespace, "owner", propagationPolicy=policy)
+        names = [item["metadata"]["name"] for item in cluster.find_all(CONFIG_MAP, namespace)]
+        assert names == left, policy
+
+
+def test_a_namespace_takes_everything_in_it_along(cluster: SmallCluster) -> None:
+    name = new_namespace(cluster, "short-lived")
+    cluster.create(JOB, name, job("a", "import time; time.sleep(60)"))
+    wait_for(lambda: cluster.pods_of(name, "a"))
+    cluster.delete(NAMESPACE, "", name)
+    refused = refusal(lambda: cluster.create(CONFIG_MAP, name, config_map("late")))
+    assert refused.code in (403, 404)
+    wait_for(lambda: cluster.client.get(NAMESPACE.path(name=name)) is None)
+    assert cluster.find_all(POD, name) == []
+
+
+def test_lightkube_creates_lists_patches_applies_watches_and_deletes(lightkube: Lightkube, namespace: str) -> None:
+    lightkube.create(ConfigMap(metadata=ObjectMeta(name="a", labels={"x": "1"}), data={"k": "1"}))
+    with pytest.raises(LightkubeError) as there:
+        lightkube.create(ConfigMap(metadata=ObjectMeta(name="a")))
+    assert there.value.status.code == 409
+    lightkube.patch(ConfigMap, "a", {"data": {"l": "2"}})  # strategic merge
+    lightkube.patch(ConfigMap, "a", {"data": {"k": None}}, patch_type=PatchType.MERGE)
+    lightkube.apply(ConfigMap(metadata=ObjectMeta(name="a"), data={"m": "3"}))
+    lightkube.apply(ConfigMap(metadata=ObjectMeta(name="new"), data={"n": "4"}))
+    found = lightkube.get(ConfigMap, "a")
+    assert found.data == {"l": "2", "m": "3"}
+    found.data = {"only": "this"}
+    assert lightkube.replace(found).data == {"only": "this"}
+    assert [item.metadata.name for item in lightkube.list(ConfigMap, labels={"x": "1"})] == ["a"]
+    for type_, item in lightkube.watch(ConfigMap):
+        assert type_ == "ADDED"
+        if item.metadata.name == "new":
+            break
+    lightkube.delete(ConfigMap, "a", cascade=CascadeType.FOREGROUND)
+    with pytest.raises(LightkubeError) as gone:
+        lightkube.get(ConfigMap, "a")
+    assert gone.value.status.code == 404
+    assert list(lightkube.list(Pod)) == []
+
+
+def test_a_watch_tells_of_changes_as_they_come(cluster: SmallCluster, namespace: str) -> None:
+    made = cluster.create(CONFIG_MAP, namespace, config_map("a"))
+    since = made["metadata"]["resourceVersion"]
+    url = f"{cluster.endpoint}{CONFIG_MAP.path(namespace)}?watch=true&resourceVersion={since}&timeoutSeconds=10"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {cluster.token}"})
+    with urllib.request.urlopen(request, timeout=15) as events:
+        cluster.merge(CONFIG_MAP, namespace, "a", {"data": {"x": "1"}})
+        cluster.delete(CONFIG_MAP, namespace, "a")
+        seen = [events.readline().decode()[:20] for _ in range(2)]
+    assert [line.split('"')[3] for line in seen] == ["MODIFIED", "DELETED"]
+
+
+def test_discovery_names_every_kind_that_is_kept(cluster: SmallCluster) -> None:
+    groups = cluster.client.send("GET", "/apis")["groups"]
+    bases = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
+    served = {(base, resource["name"]) for base in bases for resource in cluster.client.send("GET", base)["resources"]}
+    assert served == {(kind.base, kind.plural) for kind in KINDS}
+
+
+def test_a_deployment_replaces_its_pods_once_the_new_ones_are_there(cluster: SmallCluster, namespace: str) -> None:
+    template = rollout("v1", [])["spec"]["template"]
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "m"}}, "template": template}
+    cluster.create(DEPLOYMENT, namespace, {"metadata": {"name": "d"}, "spec": spec})
+    cluster.wait(DEPLOYMENT, namespace, "d", lambda found: (found.get("status") or {}).get("availableReplicas") == 1)
+    (old,) = cluster.find_all(POD, namespace)
+    spec["template"] = rollout("v2", [])["spec"]["template"]
+    cluster.merge(DEPLOYMENT, namespace, "d", {"spec": spec})
+    wait_for(lambda: old["metadata"]["name"] not in [p["metadata"]["name"] for p in cluster.find_all(POD, namespace)])
+    (new,) = cluster.find_all(POD, namespace)
+    assert new["spec"]["containers"][0]["command"][-1] == "v2"
+
+
+def test_an_ingress_without_weights_leads_to_its_service(cluster: SmallCluster, namespace: str) -> None:
+    template = rollout("v1", [])["spec"]["template"]
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "m"}}, "template": template}
+    cluster.create(DEPLOYMENT, namespace, {"metadata": {"name": "d"}, "spec": spec})
+    ports = [{"port": 80, "targetPort": "http"}]
+    cluster.create(SERVICE, namespace, {"metadata": {"name": "s"}, "spec": {"selector": {"app": "m"}, "ports": ports}})
+    backend = {"service": {"name": "s", "port": {"number": 80}}}
+    rules = [{"host": "m.example.com", "http": {"paths": [{"path": "/v2", "pathType": "Prefix", "backend": backend}]}}]
+    cluster.create(INGRESS, namespace, {"metadata": {"name": "i"}, "spec": {"rules": rules}})
+    url = cluster.address(namespace, "i")
+
+    def status(path: str) -> int:
+        try:
+            with urllib.request.urlopen(url + path, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    wait_for(lambda: status("/v2/models") == 200)
+    assert status("/v2x") == 404
+    cluster.merge(DEPLOYMENT, namespace, "d", {"spec": {"replicas": 0}})
+    wait_for(lambda: status("/v2/models") == 503)

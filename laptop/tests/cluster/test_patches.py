@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from laptop.cluster.patches import merge, strategic_merge
+from laptop.kubernetes.sameness import differences, merge_patch
+
+SCALARS = st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
+
+
+@given(OBJECTS, OBJECTS)
+@settings(max_examples=60, deadline=None)
+def test_the_merge_patch_between_two_manifests_leads_from_one_to_the_other(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    assert merge(old, merge_patch(old, new)) == new
+
+
+@given(OBJECTS, OBJECTS)
+@settings(max_examples=60, deadline=None)
+def test_a_patch_is_empty_exactly_when_nothing_differs(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert (merge_patch(old, old), differences(old, old)) == ({}, [])
+    if old != new:
+        assert merge_patch(old, new)
+        assert differences(old, new)
+
+
+def test_a_patch_leaves_alone_what_others_have_set() -> None:
+    live = {"spec": {"selector": {"app": "m", "rollouts-pod-template-hash": "abc"}}}
+    patch = merge_patch({"spec": {"selector": {"app": "m"}}}, {"spec": {"selector": {"app": "n"}}})
+    assert merge(live, patch) == {"spec": {"selector": {"app": "n", "rollouts-pod-template-hash": "abc"}}}
+
+
+def test_a_strategic_merge_merges_containers_by_name_and_their_ports_and_variables() -> None:
+    old = {"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}], "args": ["1"]}, {"name": "b"}]}
+    patch = {
+        "containers": [
+            {"name": "a", "env": [{"name": "Y", "value": "2"}], "args": ["2"], "ports": [{"containerPort": 80}]},
+            {"name": "b", "$patch": "delete"},
+        ]
+    }
+    (container,) = strategic_merge(old, patch)["containers"]
+    assert container == {
+        "name": "a",
+        "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}],
+        "args": ["2"],  # a list without a merge key is replaced
+        "ports": [{"containerPort": 80}],
+    }
+
+
+def test_a_strategic_merge_can_replace_a_map() -> None:
+    assert strategic_merge({"m": {"a": 1}}, {"m": {"$patch": "replace", "b": 2}}) == {"m": {"b": 2}}

@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, EVENT, JOB, POD, ROLLOUT, SERVICE
+from laptop.tests.cluster.small_cluster import (
+    IMAGE,
+    SmallCluster,
+    expose,
+    phase,
+    rollout,
+    serving_container,
+    wait_for,
+)
+
+PAUSE = {"pause": {}}
+UNTIL_TOLD = [{"setWeight": 20}, PAUSE, {"setWeight": 50}, PAUSE]
+
+
+def ask(url: str, path: str = "/") -> dict[str, Any]:
+    with urllib.request.urlopen(url + path, data=b"{}", timeout=10) as answer:
+        return dict(json.load(answer))
+
+
+def shares(url: str, requests: int = 100) -> Counter[str]:
+    """Which version answered how many of so many requests."""
+    return Counter(ask(url)["version"] for _ in range(requests))
+
+
+def update(cluster: SmallCluster, namespace: str, manifest: dict[str, Any]) -> None:
+    cluster.client.send("PUT", ROLLOUT.path(namespace, "m"), manifest)
+
+
+def steer(cluster: SmallCluster, namespace: str, **status: Any) -> None:
+    cluster.merge(ROLLOUT, namespace, "m", {"status": status}, sub="status")
+
+
+def running_pods(cluster: SmallCluster, namespace: str) -> int:
+    return len([pod for pod in cluster.find_all(POD, namespace) if "deletionTimestamp" not in pod["metadata"]])
+
+
+@contextmanager
+def load(url: str, clients: int = 4) -> Iterator[list[str]]:
+    """Sends requests all the while; the outcome of each: the version that answered, or what went wrong."""
+    outcomes: list[str] = []
+    over = threading.Event()
+
+    def client() -> None:
+        while not over.is_set():
+            try:
+                outcomes.append(ask(url)["version"])
+            except (urllib.error.URLError, OSError, ValueError) as error:
+                outcomes.append(repr(error))
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        for _ in range(clients):
+            pool.submit(client)
+        try:
+            yield outcomes
+        finally:
+            over.set()
+
+
+def test_the_first_rollout_takes_all_traffic_at_once(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    with pytest.raises(urllib.error.HTTPError) as before:
+        ask(url)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    status = phase(cluster, namespace, "Healthy")
+    assert before.value.code == 404  # no weights yet, so no rule leads anywhere
+    assert shares(url, 20) == {"v1": 20}
+    assert status["stableRS"] == status["currentPodHash"]
+    assert (status["currentStepIndex"], status["availableReplicas"], status["updatedReplicas"]) == (4, 2, 2)
+    assert status["canary"]["weights"]["stable"]["weight"] == 100
+
+
+def test_an_update_walks_its_steps_and_the_answers_come_by_weight(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    first = phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", UNTIL_TOLD))
+
+    status = phase(cluster, namespace, "Paused", 1)
+    assert status["pauseConditions"][0]["reason"] == "CanaryPauseStep"
+    assert status["stableRS"] == first["stableRS"] != status["currentPodHash"]
+    assert status["updatedReplicas"] == 1  # a fifth of two pods, rounded up
+    assert shares(url) == {"v1": 80, "v2": 20}
+
+    steer(cluster, namespace, pauseConditions=None)  # as `kubectl argo rollouts promote` does
+    phase(cluster, namespace, "Paused", 3)
+    assert shares(url) == {"v1": 50, "v2": 50}
+
+    steer(cluster, namespace, pauseConditions=None)
+    status = phase(cluster, namespace, "Healthy")
+    assert shares(url, 20) == {"v2": 20}
+    assert status["stableRS"] == status["currentPodHash"] != first["stableRS"]
+    wait_for(lambda: running_pods(cluster, namespace) == 2)  # the old ones have gone
+
+
+def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: SmallCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    steps = [{"setWeight": 50}, {"pause": {"duration": "5s"}}]  # half a second at this cluster's scale
+    cluster.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", steps, replicas=1))
+    phase(cluster, namespace, "Paused", 1)
+    phase(cluster, namespace, "Healthy", 2)
+
+
+def test_an_aborted_update_gives_all_traffic_back_to_the_stable_version(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    stable = phase(cluster, namespace, "Healthy")["stableRS"]
+    update(cluster, namespace, rollout("v2", UNTIL_TOLD))
+    phase(cluster, namespace, "Paused", 1)
+    steer(cluster, namespace, abort=True)  # as `kubectl argo rollouts abort` does
+    status = phase(cluster, namespace, "Degraded")
+    assert shares(url, 20) == {"v1": 20}
+    assert status["stableRS"] == stable
+    assert status["message"].startswith("RolloutAborted: Rollout aborted update to revision 2")
+    wait_for(lambda: running_pods(cluster, namespace) == 2)
+
+    update(cluster, namespace, rollout("v1", UNTIL_TOLD))  # git says again what runs
+    status = phase(cluster, namespace, "Healthy")
+    assert "abort" not in status
+    assert shares(url, 20) == {"v1": 20}
+
+
+def test_an_aborted_update_is_tried_again_when_the_abort_is_taken_back(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", UNTIL_TOLD, replicas=1))
+    phase(cluster, namespace, "Paused", 1)
+    steer(cluster, namespace, abort=True)
+    phase(cluster, namespace, "Degraded")
+    steer(cluster, namespace, abort=False)
+    phase(cluster, namespace, "Paused", 1)
+    assert shares(url, 20) == {"v1": 16, "v2": 4}
+    steer(cluster, namespace, promoteFull=True)
+    phase(cluster, namespace, "Healthy")
+    assert shares(url, 20) == {"v2": 20}
+
+
+def test_going_back_to_the_stable_version_in_the_middle_of_an_update_moves_the_traffic_at_once(
+    cluster: SmallCluster, namespace: str
+) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", UNTIL_TOLD))
+    phase(cluster, namespace, "Paused", 1)
+    update(cluster, namespace, rollout("v1", UNTIL_TOLD))
+    phase(cluster, namespace, "Healthy")
+    assert shares(url, 20) == {"v1": 20}
+
+
+def test_a_rollback_within_the_window_skips_the_steps_and_one_beyond_walks_them(
+    cluster: SmallCluster, namespace: str
+) -> None:
+    url = expose(cluster, namespace)
+    window = {"replicas": 1, "rollbackWindow": {"revisions": 1}}
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, **window))
+    phase(cluster, namespace, "Healthy")
+    for version in ("v2", "v3"):
+        update(cluster, namespace, rollout(version, UNTIL_TOLD, **window))
+        phase(cluster, namespace, "Paused", 1)
+        steer(cluster, namespace, promoteFull=True)
+        phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", UNTIL_TOLD, **window))
+    phase(cluster, namespace, "Healthy")
+    assert shares(url, 10) == {"v2": 10}
+    update(cluster, namespace, rollout("v3", UNTIL_TOLD, **window))  # forward again: no rollback
+    phase(cluster, namespace, "Paused", 1)
+    steer(cluster, namespace, promoteFull=True)
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v1", UNTIL_TOLD, **window))  # two versions back
+    phase(cluster, namespace, "Paused", 1)
+
+
+def test_no_request_is_lost_while_a_version_is_replaced(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    steps = [{"setWeight": 50}, {"pause": {"duration": "2s"}}]
+    cluster.create(ROLLOUT, namespace, rollout("v1", steps))
+    phase(cluster, namespace, "Healthy")
+    with load(url) as outcomes:
+        wait_for(lambda: len(outcomes) > 50)
+        update(cluster, namespace, rollout("v2", steps))
+        phase(cluster, namespace, "Healthy", 2)
+        wait_for(lambda: running_pods(cluster, namespace) == 2 and len(cluster.find_all(POD, namespace)) == 2)
+        since = len(outcomes)
+        wait_for(lambda: len(outcomes) > since + 50)
+    assert set(outcomes) == {"v1", "v2"}
+    assert set(outcomes[since + 10 :]) == {"v2"}
+
+
+def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
+    phase(cluster, namespace, "Healthy")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(ask, url, "/slow")
+        name = cluster.find_all(POD, namespace)[0]["metadata"]["name"]
+        wait_for(lambda: "slow" in cluster.log(namespace, name))
+        cluster.delete(POD, namespace, name)
+        assert slow.result()["version"] == "v1"
+
+
+def test_a_pod_that_crashes_is_started_again_and_takes_traffic_again(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
+    phase(cluster, namespace, "Healthy")
+    before = ask(url)["pid"]
+    with pytest.raises(urllib.error.HTTPError) as broken:
+        ask(url, "/die")
+    assert broken.value.code == 502
+    (pod,) = cluster.find_all(POD, namespace)
+
+    def is_back(found: dict[str, Any]) -> bool:
+        (status,) = found["status"]["containerStatuses"]
+        return bool(status["restartCount"] == 1 and status["ready"])
+
+    found = cluster.wait(POD, namespace, pod["metadata"]["name"], is_back)
+    assert found["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3
+    assert ask(url)["pid"] != before
+
+
+def test_a_version_that_never_becomes_ready_takes_no_traffic_and_is_aborted_at_its_deadline(
+    cluster: SmallCluster, namespace: str
+) -> None:
+    url = expose(cluster, namespace)
+    limits = {"progressDeadlineSeconds": 1, "progressDeadlineAbort": True, "replicas": 1}
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, **limits))
+    phase(cluster, namespace, "Healthy")
+    broken = rollout("v2", UNTIL_TOLD, **limits)
+    broken["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "raise SystemExit(1)"]
+    update(cluster, namespace, broken)
+    status = phase(cluster, namespace, "Degraded")
+    assert "ProgressDeadlineExceeded" in status["message"]
+    assert shares(url, 20) == {"v1": 20}
+    assert any(event["reason"] == "BackOff" for event in cluster.find_all(EVENT, namespace))
+
+
+def test_a_first_version_that_never_becomes_ready_is_degraded_at_its_deadline(
+    cluster: SmallCluster, namespace: str
+) -> None:
+    expose(cluster, namespace)
+    broken = rollout("v1", [], replicas=1, progressDeadlineSeconds=1)
+    broken["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "raise SystemExit(1)"]
+    cluster.create(ROLLOUT, namespace, broken)
+    assert "ProgressDeadlineExceeded" in phase(cluster, namespace, "Degraded")["message"]
+
+
+def test_a_pod_that_fails_its_liveness_probe_is_restarted(cluster: SmallCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    manifest = rollout("v1", [], replicas=1)
+    manifest["spec"]["template"]["spec"]["containers"][0] = {
+        **serving_container("v1"),
+        "livenessProbe": {"httpGet": {"path": "/die", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1},
+    }
+    cluster.create(ROLLOUT, namespace, manifest)
+    pod = wait_for(lambda: cluster.find_all(POD, namespace))[0]["metadata"]["name"]
+    cluster.wait(POD, namespace, pod, lambda found: found["status"]["containerStatuses"][0]["restartCount"] >= 1)
+
+
+def test_a_rollout_is_scaled_in_place(cluster: SmallCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    cluster.merge(ROLLOUT, namespace, "m", {"spec": {"replicas": 3}})
+    assert phase(cluster, namespace, "Healthy")["availableReplicas"] == 3
+    cluster.merge(ROLLOUT, namespace, "m", {"spec": {"replicas": 1}})
+    phase(cluster, namespace, "Healthy")
+    wait_for(lambda: running_pods(cluster, namespace) == 1)
+
+
+def test_a_rollout_that_names_a_service_that_is_not_there_says_so_and_goes_on_when_it_comes(
+    cluster: SmallCluster, namespace: str
+) -> None:
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    assert phase(cluster, namespace, "Degraded")["message"] == 'InvalidSpec: canaryService "m-canary" not found'
+    expose(cluster, namespace)
+    phase(cluster, namespace, "Healthy")
+
+
+def check(namespace: str, code: str) -> dict[str, Any]:
+    """An AnalysisTemplate that asks by a Job."""
+    container = {"name": "check", "image": IMAGE, "command": ["python", "-c", code, "{{args.hash}}", "{{args.bound}}"]}
+    spec = {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
+    return {
+        "metadata": {"name": "check"},
+        "spec": {
+            "args": [{"name": "hash"}, {"name": "bound", "value": "0.5"}],
+            "metrics": [{"name": "errors", "provider": {"job": {"spec": spec}}}],
+        },
+    }
+
+
+ANALYSIS_STEPS = [
+    {"setWeight": 50},
+    {
+        "analysis": {
+            "templates": [{"templateName": "check"}],
+            "args": [{"name": "hash", "valueFrom": {"podTemplateHashValue": "Latest"}}],
+        }
+    },
+]
+
+
+@pytest.mark.parametrize(("code", "expected"), [("print", "Healthy"), ("raise SystemExit(1)", "Degraded")])
+def test_an_analysis_decides_whether_the_update_goes_on(
+    cluster: SmallCluster, namespace: str, code: str, expected: str
+) -> None:
+    url = expose(cluster, namespace)
+    program = "import sys; print(sys.argv[1:])" if code == "print" else code
+    cluster.create(ANALYSIS_TEMPLATE, namespace, check(namespace, program))
+    cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", ANALYSIS_STEPS, replicas=1))
+    status = phase(cluster, namespace, expected)
+    (run,) = cluster.find_all(ANALYSIS_RUN, namespace)
+    (asked,) = cluster.find_all(JOB, namespace)
+    if expected == "Healthy":
+        assert run["status"]["phase"] == "Successful"
+        (pod,) = cluster.pods_of(namespace, asked["metadata"]["name"])
+        printed = cluster.log(namespace, pod["metadata"]["name"])
+        assert printed.strip() == str([status["currentPodHash"], "0.5"])
+        assert shares(url, 10) == {"v2": 10}
+    else:
+        assert run["status"]["phase"] == "Failed"
+        assert 'Metric "errors" assessed Failed due to failed (1) > failureLimit (0)' in status["message"]
+        assert shares(url, 10) == {"v1": 10}
+
+
+def test_an_analysis_whose_template_is_missing_aborts_the_update(cluster: SmallCluster, namespace: str) -> None:
+    url = expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", ANALYSIS_STEPS, replicas=1))
+    assert 'AnalysisTemplate "check" not found' in phase(cluster, namespace, "Degraded")["message"]
+    assert shares(url, 10) == {"v1": 10}
+
+
+def test_an_aborted_update_ends_its_analysis(cluster: SmallCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    cluster.create(ANALYSIS_TEMPLATE, namespace, check(namespace, "import time; time.sleep(60)"))
+    cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", ANALYSIS_STEPS, replicas=1))
+    wait_for(lambda: cluster.find_all(JOB, namespace))
+    steer(cluster, namespace, abort=True)
+    phase(cluster, namespace, "Degraded")
+    wait_for(lambda: cluster.find_all(JOB, namespace) == [])
+    (run,) = cluster.find_all(ANALYSIS_RUN, namespace)
+    assert run["status"]["message"] == "Run Terminated"
+
+
+def test_the_services_of_a_rollout_select_the_version_that_they_are_for(cluster: SmallCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    phase(cluster, namespace, "Healthy")
+    update(cluster, namespace, rollout("v2", UNTIL_TOLD, replicas=1))
+    status = phase(cluster, namespace, "Paused", 1)
+    hashes = {
+        name: cluster.get(SERVICE, namespace, name)["spec"]["selector"]["rollouts-pod-template-hash"]
+        for name in ("m-stable", "m-canary")
+    }
+    assert hashes == {"m-stable": status["stableRS"], "m-canary": status["currentPodHash"]}

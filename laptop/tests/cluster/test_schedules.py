@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from laptop.cluster.durations import seconds_of
+from laptop.cluster.kinds import CRON_JOB, JOB
+from laptop.cluster.schedules import ScheduleError, next_run, parse_schedule
+from laptop.tests.cluster.small_cluster import SmallCluster, job, refusal, wait_for
+
+NOON = datetime(2025, 3, 29, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "expected"),
+    [
+        ("30 4 * * *", None, "2025-03-30T04:30:00+00:00"),
+        ("@hourly", None, "2025-03-29T13:00:00+00:00"),
+        ("0 0 * * MON", None, "2025-03-31T00:00:00+00:00"),
+        ("0 12 * * *", "Europe/Berlin", "2025-03-30T10:00:00+00:00"),  # summer time has begun
+        ("*/15 * * * *", "Etc/UTC", "2025-03-29T12:15:00+00:00"),
+    ],
+)
+def test_the_next_run_is_the_first_time_that_the_schedule_names(schedule: str, zone: str | None, expected: str) -> None:
+    found = next_run(schedule, zone, NOON)
+    assert found is not None
+    assert found.astimezone(UTC).isoformat() == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone"),
+    [("", None), ("* * * *", None), ("61 * * * *", None), ("0 0 31 2 *", None), ("* * * * *", "Mars/Olympus")],
+)
+def test_what_is_no_schedule_is_refused(schedule: str, zone: str | None) -> None:
+    with pytest.raises(ScheduleError):
+        parse_schedule(schedule, zone)
+
+
+def test_a_cron_job_with_a_wrong_schedule_is_refused(cluster: SmallCluster, namespace: str) -> None:
+    spec = {"schedule": "every day", "jobTemplate": {"spec": job("x", "print(1)")["spec"]}}
+    error = refusal(lambda: cluster.create(CRON_JOB, namespace, {"metadata": {"name": "c"}, "spec": spec}))
+    assert "'every day' is not five cron fields" in error.message
+
+
+def test_a_cron_job_makes_a_job_when_its_time_has_come(
+    cluster: SmallCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from laptop.cluster import cron_jobs
+
+    due = datetime.now(UTC)
+    given = iter([due])  # due once
+    monkeypatch.setattr(cron_jobs, "next_run", lambda *_: next(given, None))
+    spec = {"schedule": "* * * * *", "jobTemplate": {"spec": job("x", "print('on time')")["spec"]}}
+    cluster.create(CRON_JOB, namespace, {"metadata": {"name": "nightly"}, "spec": spec})
+    (made,) = wait_for(lambda: cluster.find_all(JOB, namespace))
+    assert made["metadata"]["name"] == f"nightly-{int(due.timestamp()) // 60}"
+    assert cluster.ended(namespace, made["metadata"]["name"])["type"] == "Complete"
+    found = cluster.get(CRON_JOB, namespace, "nightly")
+    assert found["status"]["lastScheduleTime"] == due.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(5, 5), ("5", 5), ("30s", 30), ("10m", 600), ("1h", 3600)])
+def test_durations_are_read_as_argo_writes_them(text: int | str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+def test_a_finished_cron_job_run_is_forgotten_beyond_its_limit(cluster: SmallCluster, namespace: str) -> None:
+    spec = {
+        "schedule": "* * * * *",
+        "suspend": True,
+        "successfulJobsHistoryLimit": 1,
+        "jobTemplate": {"spec": job("x", "print(1)")["spec"]},
+    }
+    owner = cluster.create(CRON_JOB, namespace, {"metadata": {"name": "c"}, "spec": spec})
+    reference = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "name": "c",
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+    for name in ("one", "two"):  # as a person runs it by hand
+        manifest = job(name, "print(1)")
+        manifest["metadata"]["ownerReferences"] = [reference]
+        cluster.create(JOB, namespace, manifest)
+        if name == "one":
+            cluster.ended(namespace, name)
+    wait_for(lambda: [found["metadata"]["name"] for found in cluster.find_all(JOB, namespace)] == ["two"])

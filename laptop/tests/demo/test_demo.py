@@ -1,0 +1,56 @@
+"""What `mlops demo` needs, and what it leaves behind of a repository that has gone on; a journey is in tests/github."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from laptop import lifecycle
+from laptop.demo.material import DATASET, MODEL, take_releases_back
+from pipelines.cli.main import mlops
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
+from tests.sample_project import copy_as_forked
+
+BUNDLE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(copy_as_forked(tmp_path / "fork"))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda p: p.model_file(MODEL),
+        lambda p: p.contract_file(DATASET),
+        lambda p: p.contracts_folder / "samples" / f"{DATASET}.csv",
+    ],
+    ids=["model", "contract", "data"],
+)
+def test_without_the_sample_the_demo_says_what_is_missing_and_starts_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch, part: Callable[[Project], Path]
+) -> None:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(lifecycle, "stop", lambda home: pytest.fail("it had begun"))
+    missing = part(project)
+    missing.unlink()
+    done = CliRunner().invoke(mlops, ["demo"])
+    assert isinstance(done.exception, MlopsError)
+    assert f"and this repository has no {missing.relative_to(project.root)}\n" in f"{done.exception}\n"
+    assert "a clone of the template" in done.exception.fix
+    assert (done.output, list(project.root.glob(".mlops"))) == ("", [])
+
+
+def test_the_demo_begins_before_the_first_release_whatever_the_repository_has_released(project: Project) -> None:
+    for environment, replaced in (("dev", OTHER), ("staging", None)):
+        said = Release(model=MODEL, environment=environment, bundle=BUNDLE, replaces=replaced)
+        project.release_file(MODEL, environment).write_text(render_release(said))
+    take_releases_back(project)
+    releases = [project.release(MODEL, environment) for environment in project.environments]
+    assert [(release.bundle, release.replaces) for release in releases] == [(None, None)] * 3

@@ -1,0 +1,237 @@
+"""The twin of the GitHub CLI: what it takes, what it prints, and that it refuses all else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laptop.github import gh
+from laptop.github.access import BOT, Actor, person
+from laptop.github.hub import Hub
+from laptop.github.settings import Protection, Settings
+from laptop.tests.github.toys import hub_with, push
+
+Run = Callable[..., tuple[int, str, str]]
+WORKFLOW = """
+name: Train
+on: {workflow_dispatch: {inputs: {model: {required: true}, size: {type: choice, options: [s, l], default: s}}}}
+jobs: {a: {runs-on: ubuntu-latest, steps: [{run: "echo ${{ inputs.model }} ${{ inputs.size }}"}]}}
+"""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Hub:
+    settings = Settings(
+        users=("maria", "noah"),
+        protection=Protection(required_checks=("test",), approvals=1, code_owners=False),
+        environments={"dev": (), "prod": ("main",)},
+    )
+    hub = hub_with(tmp_path, {"train.yml": WORKFLOW, "README": "x"}, settings)
+    push(hub.clone(tmp_path / "clone", "maria"), "feature", {"x": "1"}, "Subject")
+    return hub
+
+
+@pytest.fixture
+def run(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_FORGE", str(hub.forge.folder))
+    monkeypatch.setenv("GH_REPO", "acme/mlops")
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    (tmp_path / "body.md").write_text("The body\n", encoding="utf-8")
+
+    def call(*arguments: str, as_: Actor | str = "maria") -> tuple[int, str, str]:
+        actor = person(as_) if isinstance(as_, str) else as_
+        monkeypatch.setenv("GH_TOKEN", hub.forge.token(actor))
+        code = gh.main(arguments)
+        out, err = capsys.readouterr()
+        return code, out.strip(), err.strip()
+
+    return call
+
+
+def create(run: Run, **options: Any) -> tuple[int, str, str]:
+    return run(
+        *("pr", "create", "--title", "A title", "--body-file", "body.md", "--head", "feature", "--base", "main"),
+        *("--label", "release"),
+        **options,
+    )
+
+
+def test_a_pull_request_is_opened_listed_viewed_commented_reviewed_and_merged(run: Run, hub: Hub) -> None:
+    assert create(run) == (0, "https://github.localhost/acme/mlops/pull/1", "")
+    fields = "number,title,state,headRefName,labels,author"
+    code, out, _ = run("pr", "list", "--head", "feature", "--state", "open", "--json", fields)
+    assert json.loads(out) == [
+        {
+            "number": 1,
+            "title": "A title",
+            "state": "OPEN",
+            "headRefName": "feature",
+            "labels": [{"name": "release"}],
+            "author": {"login": "maria", "is_bot": False},
+        }
+    ]
+    assert run("pr", "list", "--head", "other", "--json", "number")[1] == "[]"
+    assert run("pr", "list", "--state", "merged", "--json", "number", "--jq", ".[].number")[1] == ""
+    assert run("pr", "list", "--json", "number", "--jq", ".[0].number")[1] == "1"
+    assert run("pr", "comment", "1", "--body-file", "body.md")[1].endswith("/pull/1#issuecomment-1")
+    code, out, err = run("pr", "merge", "1", "--squash")
+    assert (code, out) == (1, "")
+    assert "is not mergeable: the base branch policy prohibits the merge" in err
+    assert "the required check 'test' has not run" in err
+    view = json.loads(run("pr", "view", "1", "--json", "mergeStateStatus,reviewDecision,mergeable,body,comments")[1])
+    assert (view["mergeStateStatus"], view["reviewDecision"], view["mergeable"]) == (
+        "BLOCKED",
+        "REVIEW_REQUIRED",
+        "MERGEABLE",
+    )
+    assert (view["body"], view["comments"][0]["body"]) == ("The body\n", "The body\n")
+    shown = run("pr", "view", "1", "--comments")[1]
+    assert shown.startswith("title:\tA title\nstate:\tOPEN\nauthor:\tmaria\n")
+    assert shown.endswith("--\nmaria:\nThe body")
+    assert run("pr", "review", "1", "--approve", as_="noah")[0] == 0
+    with hub.forge.change() as state:
+        state["checks"][hub.pull_request(1).head_sha] = {"test": {"conclusion": "success", "workflow": "ci", "run": 1}}
+    assert run("pr", "merge", "1", "--squash", as_="noah") == (0, "", "")
+    view = json.loads(run("pr", "view", "1", "--json", "state,mergedBy,mergeCommit")[1])
+    assert view == {
+        "state": "MERGED",
+        "mergedBy": {"login": "noah"},
+        "mergeCommit": {"oid": hub.forge.commit_of("main")},
+    }
+
+
+def test_the_api_answers_in_githubs_form(run: Run, tmp_path: Path) -> None:
+    create(run)
+    at = "repos/acme/mlops"
+    code, out, _ = run("api", f"{at}/issues/1/comments", "-F", "body=@body.md")
+    assert (code, json.loads(out)["body"]) == (0, "The body\n")
+    (tmp_path / "patch.json").write_text('{"body": "New"}', encoding="utf-8")
+    assert (
+        run("api", "--method", "PATCH", f"{at}/issues/comments/1", "--input", "patch.json", "--jq", ".body")[1] == "New"
+    )
+    found = json.loads(run("api", "repos/{owner}/{repo}/issues/1/comments?per_page=100", "--paginate")[1])
+    assert [(c["id"], c["user"]["login"], c["body"]) for c in found] == [(1, "maria", "New")]
+    assert json.loads(run("api", f"/{at}/pulls/1/files")[1]) == [{"filename": "x", "status": "added"}]
+    assert run("api", f"{at}/pulls/1", "--jq", ".head.ref")[1] == "feature"
+    assert json.loads(run("api", f"{at}/pulls/1/reviews")[1]) == []
+    head = run("pr", "view", "1", "--json", "headRefOid", "--jq", ".headRefOid")[1]
+    assert run("api", f"{at}/commits/{head}/pulls", "--jq", ".[].number")[1] == "1"
+    assert run("api", f"{at}/commits/{'0' * 40}/pulls")[1] == "[]"
+    rules = json.loads(run("api", f"{at}/branches/main/protection")[1])
+    assert rules["required_status_checks"]["contexts"] == ["test"]
+    assert rules["required_pull_request_reviews"]["required_approving_review_count"] == 1
+    names = json.loads(run("api", f"{at}/environments")[1])["environments"]
+    assert [(e["name"], len(e["protection_rules"])) for e in names] == [("dev", 0), ("prod", 1)]
+    assert run("api", f"{at}/rulesets", "--jq", ".[].name")[1] == "main"
+    assert "pull_request" in run("api", f"{at}/rulesets/1")[1]
+    assert run("api", f"{at}/issues/9/comments")[0] == 1
+    assert "Not Found" in run("api", "repos/other/thing/rulesets")[2]
+    assert "does not know GET repos/acme/mlops/actions/secrets" in run("api", f"{at}/actions/secrets")[2]
+
+
+def test_workflows_are_started_and_their_runs_listed(run: Run, hub: Hub) -> None:
+    assert "Required input 'model' not provided" in run("workflow", "run", "train.yml")[2]
+    assert "Unexpected inputs" in run("workflow", "run", "train.yml", "-f", "modle=x")[2]
+    assert "not in the list" in run("workflow", "run", "Train", "-f", "model=x", "-f", "size=xl")[2]
+    assert "could not find any workflows" in run("workflow", "run", "other.yml")[2]
+    assert run("workflow", "run", "train.yml", "-f", "model=m")[0] == 0
+    hub.pump()
+    fields = "databaseId,workflowName,status,conclusion,event,headBranch,attempt"
+    _, out, _ = run("run", "list", "--workflow", "train.yml", "--json", fields)
+    assert json.loads(out) == [
+        {
+            "databaseId": 1,
+            "workflowName": "Train",
+            "status": "completed",
+            "conclusion": "success",
+            "event": "workflow_dispatch",
+            "headBranch": "main",
+            "attempt": 1,
+        }
+    ]
+    (job,) = json.loads(run("run", "view", "1", "--json", "jobs")[1])["jobs"]
+    assert (job["name"], job["conclusion"], job["steps"][0]["number"]) == ("a", "success", 1)
+    assert run("run", "list")[1].startswith("completed\tsuccess\tTrain\tTrain\tmain\tworkflow_dispatch\t1\t")
+    assert all(line.startswith("a\t") for line in run("run", "view", "1", "--log")[1].splitlines())
+
+
+def test_what_happened_elsewhere_comes_in_by_dispatches(run: Run, hub: Hub) -> None:
+    code, out, err = run(
+        *("api", "repos/acme/mlops/dispatches", "-f", "event_type=drift"),
+        *("-f", "client_payload[model]=m", "-F", "client_payload[count]=3"),
+    )
+    assert (code, out, err) == (0, "", "")
+    event = hub.forge.store.read()["events"][-1]
+    assert (event["action"], event["payload"]["client_payload"]) == ("drift", {"model": "m", "count": 3})
+    assert event["sha"] == hub.forge.commit_of("main")
+
+
+UNKNOWN: tuple[tuple[str, ...], ...] = (
+    ("pr", "create", "--fill"),
+    ("pr", "create", "--title", "x", "--body", "y", "--head", "h", "--base", "main"),
+    ("pr", "create", "--title", "x", "--head", "h", "--base", "main"),
+    ("pr", "merge", "1"),
+    ("pr", "merge", "1", "--squash", "--merge"),
+    ("pr", "merge", "1", "--squash", "--admin"),
+    ("pr", "merge", "1", "--auto", "--squash"),
+    ("pr", "view", "feature", "--json", "number"),
+    ("pr", "view", "1", "--json", "nope"),
+    ("pr", "list", "--json", "number", "--jq", "map(.number)"),
+    ("pr", "list", "--state", "draft", "--json", "number"),
+    ("pr", "review", "1"),
+    ("pr", "checkout", "1"),
+    ("repo", "delete"),
+    ("secret", "set", "X"),
+    ("api",),
+    ("api", "repos/acme/mlops/rulesets", "--hostname", "x"),
+    ("api", "repos/acme/mlops/rulesets?ref=x"),
+    ("auth", "token"),
+    (),
+)
+
+
+def test_arguments_that_the_twin_does_not_know_end_in_exit_code_2(run: Run) -> None:
+    create(run)
+    for arguments in UNKNOWN:
+        code, out, err = run(*arguments)
+        assert (arguments, code, out) == (arguments, 2, "")
+        assert err.startswith("gh (the laptop's twin): ")
+
+
+def test_permissions_bind_the_token_of_a_job(run: Run) -> None:
+    job = Actor(BOT, "job", {"contents": "read"}, run=1)
+    code, _, err = create(run, as_=job)
+    assert code == 1
+    assert "Resource not accessible by integration (HTTP 403)" in err
+    assert "add `pull-requests: write` to the job's `permissions`" in err
+    may = Actor(BOT, "job", {"pull-requests": "write"}, run=1)
+    assert "GitHub Actions is not permitted to create or approve pull requests" in create(run, as_=may)[2]
+    assert "not accessible" in run("api", "repos/acme/mlops/branches/main/protection", as_=may)[2]
+    assert "`actions: write`" in run("workflow", "run", "train.yml", "-f", "model=x", as_=may)[2]
+
+
+def test_without_a_token_or_a_repository_it_does_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("auth", "status")[1].splitlines()[1] == "  ✓ Logged in as maria (GH_TOKEN)"
+    monkeypatch.setenv("GH_TOKEN", "ghp_wrong")
+    assert gh.main(["pr", "list"]) == 1
+    assert "Bad credentials" in capsys.readouterr().err
+    monkeypatch.setenv("GH_TOKEN", "")
+    assert gh.main(["pr", "list"]) == 4
+    monkeypatch.delenv("GH_REPO")
+    assert "not a git repository" in run("pr", "list")[2]
+    assert "Could not resolve to a Repository" in run("pr", "list", "-R", "acme/other")[2]
+
+
+def test_the_executable_works_for_a_person(hub: Hub, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["gh", "auth", "status"], env=hub.environ("noah"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "noah" in done.stdout) == (0, True)

@@ -1,0 +1,347 @@
+"""The workflows as committed, run by the laptop's GitHub on a local target, each job under the role it signs in as.
+
+What `mlops demo` shows from data to prod is not repeated here: these are the workflows and the refusals that it does
+not come by. One story for all tests, for time: an environment from its first image to its end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laptop import lifecycle, stacks
+from laptop.cli.github import attach
+from laptop.demo.material import DATASET, MODEL, own_clone
+from laptop.github.access import person
+from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY, host
+from laptop.github.hub import Hub
+from laptop.github.pulls import PullRequest
+from laptop.github.results import JobResult, Run
+from laptop.publishing import local_digests
+from laptop.target import LaptopTarget
+from pipelines.declarations.project import Project
+from tests.sample_project import ROOT, declare_as_forked
+
+AUDIT, TRAINING = "41 5 * * *", "17 4 * * 1"
+RELEASE = f"models/{MODEL}/releases/dev.yaml"
+LAKE = "mlops-dev-lake-123456789012"
+
+
+@dataclass
+class Story:
+    """What has happened so far.
+
+    Attributes:
+        hub: the laptop's GitHub.
+        source: what it hosts, as its first commit.
+        clone: of somebody who works on the repository.
+        acts: name → the runs of an act, as they ended.
+        pulls: head → pull request, as it was opened.
+        comments: head → its comments, when it had been judged.
+        blockers: head → why it could not be merged then.
+        queued: the commit of a trial merge.
+        buckets: the names of the account's buckets in the end.
+    """
+
+    hub: Hub
+    source: Path
+    clone: Path
+    acts: dict[str, list[Run]] = field(default_factory=dict)
+    pulls: dict[str, PullRequest] = field(default_factory=dict)
+    comments: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    blockers: dict[str, list[str]] = field(default_factory=dict)
+    queued: str = ""
+    buckets: tuple[str, ...] = ()
+
+    def play(self, act: str) -> None:
+        """Run the workflows that wait."""
+        self.acts[act] = self.hub.pump()
+        for pull in self.hub.pull_requests():
+            if pull.head not in self.pulls:
+                self.pulls[pull.head] = pull
+                self.comments[pull.head] = self.hub.forge.comments(pull.number)
+                self.blockers[pull.head] = self.hub.blockers(pull.number)
+
+    def branch(self, name: str, change: Callable[[Path], None]) -> None:
+        """Commit a change on a branch of its own."""
+        git(self.clone, "fetch", "--quiet")
+        git(self.clone, "switch", "--quiet", "--force-create", name, "origin/main")
+        change(self.clone)
+        git(self.clone, "commit", "--quiet", "--all", "--message", name)
+
+    def run(self, act: str, workflow: str, *, event: str = "", of: str = "") -> Run:
+        """The one run of a workflow in an act: of an event, on a pull request."""
+        (found,) = [
+            run
+            for run in self.acts[act]
+            if run.workflow == workflow
+            and event in ("", run.event)
+            and (not of or run.head_sha == self.pulls[of].head_sha)
+        ]
+        return found
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+def edit(name: str, pattern: str, by: str) -> Callable[[Path], None]:
+    """Replace the first match of a pattern in a file."""
+
+    def change(folder: Path) -> None:
+        text, found = re.subn(pattern, by, (folder / name).read_text(), count=1)
+        assert found, f"{name} has no {pattern}"
+        (folder / name).write_text(text)
+
+    return change
+
+
+def log(job: JobResult) -> str:
+    assert job.log is not None
+    return job.log.read_text()
+
+
+def ended(job: JobResult, step: str) -> str:
+    """How the step ended whose name has these words."""
+    (found,) = [each.conclusion for each in job.steps if step in each.name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("journeys")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in tuple(os.environ):
+            if name.startswith(("AWS_", "GITHUB_", "GH_", "KUBE", "MLOPS_")):
+                patch.delenv(name)
+        home = folder / "local"
+        patch.setenv("MLOPS_HOME", str(home))
+        project = one_environment(folder / "source")
+        try:
+            yield told(begin(project, home, folder, patch))
+        finally:
+            lifecycle.stop(home)
+
+
+def one_environment(folder: Path) -> Project:
+    """This repository's code, with the tests' own declarations of `dev` alone; others would add the same again."""
+    project = Project(declare_as_forked(own_clone(Project(ROOT), folder).root))
+    for name in ("staging", "prod"):
+        project.stack_file(name).unlink()
+        (folder / RELEASE.replace("dev", name)).unlink()
+    # What every fork changes.
+    (folder / ".github" / "CODEOWNERS").write_text("* @initech/platform @milton\n")
+    for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
+        (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
+    # The tests are running already; that they are asked for is what counts.
+    edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
+    return project
+
+
+def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch) -> Story:
+    """`dev` as forked, without images, is up; main says since then that it may be lost."""
+    patch.chdir(project.root)
+    running = lifecycle.start(home, project.root, attached=True)
+    here = LaptopTarget(project)
+    for name, value in running.environ().items():
+        patch.setenv(name, value)
+    roles = stacks.bootstrap(project.root, home, REPOSITORY)
+    edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(project.root)
+    here.apply("up", "dev")
+    edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
+
+    hub = attach(here, on_step=lambda step: None)
+    host(hub, project.root, region=running.region, roles=roles)
+    return Story(hub, project.root, hub.clone(folder / "clone", AUTHOR))
+
+
+def client(service: str) -> Any:
+    """A client of whoever may do everything."""
+    import boto3
+
+    return boto3.Session().client(service)
+
+
+def told(story: Story) -> Story:
+    hub = story.hub
+
+    # What others propose, what is refused, what is asked for.
+    story.branch("outside", edit(RELEASE, "bundle: .*", "bundle: sha256:" + "ab" * 32))
+    hub.forge.open_from_fork("mallory", "mallory/mlops", story.clone, "outside", title="Mine")
+    story.branch("breaks", break_a_contract_and_a_rule)
+    git(story.clone, "push", "--quiet", "origin", "breaks")
+    story.queued = hub.forge.try_merge(person(AUTHOR), hub.open(AUTHOR, "breaks", "Widen").number)
+    hub.repository_dispatch(AUTHOR, "drift", {"model": MODEL, "environment": "dev", "reason": "psi of bmi is 0.4"})
+    hub.tick(TRAINING)
+    for confirmation in ("de", "dev"):
+        hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": confirmation})
+    story.play("asked")
+
+    hub.dispatch(AUTHOR, "images.yml")
+    story.play("built")
+
+    # Nothing was ever ingested: training has nothing to learn from.
+    hub.approve(APPROVER, story.pulls["images"].number)
+    hub.merge(APPROVER, story.pulls["images"].number)
+    story.play("merged")
+
+    client("s3").put_bucket_versioning(Bucket=LAKE, VersioningConfiguration={"Status": "Suspended"})
+    hub.tick(AUDIT)
+    story.play("audited")
+    hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": "dev"})
+    story.play("removed")
+    story.buckets = tuple(bucket["Name"] for bucket in client("s3").list_buckets()["Buckets"])
+    return story
+
+
+def break_a_contract_and_a_rule(folder: Path) -> None:
+    edit(f"data-contracts/{DATASET}.odcs.yaml", "maximum: 120", "maximum: 130")(folder)
+    edit("infra/components/storage.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
+
+
+# --- a pull request ---------------------------------------------------------------------------------------------------
+
+
+def test_a_contract_that_takes_something_from_its_consumers_fails_a_required_check(story: Story) -> None:
+    job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
+    assert (ended(job, "mlops check"), ended(job, "make test")) == ("failure", "skipped")
+    assert f"a data contract breaks: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
+    assert "the required check 'test' ended in failure" in story.blockers["breaks"]
+
+
+def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_and_why(story: Story) -> None:
+    job = story.run("asked", "ci", event="pull_request", of="breaks").job("preview")
+    assert ended(job, "mlops review") == "failure"
+    (comment,) = story.comments["breaks"]
+    assert comment["author"] == "github-actions[bot]"
+    head, _, folded = comment["body"].partition("<details>")
+    assert f"❌ data-contracts/{DATASET}.odcs.yaml breaks: age: maximum was 120, is 130" in head
+    assert "**dev**: ❌ the preview failed: 2 violation(s) of the rules" in head
+    assert "Key data: can be brought back for 29 days only" in head
+    assert "~ deletionWindowInDays: 30 => 29" in folded
+
+
+def test_a_merge_queue_asks_the_required_checks_again_without_a_comment(story: Story) -> None:
+    checks = story.hub.forge.checks(story.queued)
+    assert {name: check["conclusion"] for name, check in checks.items()} == {
+        "test": "failure",
+        "gates": "success",
+        "preview": "skipped",
+    }
+    assert "age: maximum was 120" in log(story.run("asked", "ci", event="merge_group").job("test"))
+
+
+def test_a_pull_request_from_a_fork_gets_no_role_and_no_release_through(story: Story) -> None:
+    ci = story.run("asked", "ci", event="pull_request", of="outside")
+    assert (ci.job("test").conclusion, ci.job("preview").conclusion) == ("success", "skipped")
+    gates = story.run("asked", "promote", event="pull_request", of="outside").job("gates")
+    assert (ended(gates, "actions/reach"), ended(gates, "mlops gates")) == ("failure", "skipped")
+    assert "assumed" not in log(gates)
+    assert "Resource not accessible by integration" in log(gates)
+    assert "the required check 'gates' ended in failure" in story.blockers["outside"]
+
+
+# --- images and training ----------------------------------------------------------------------------------------------
+
+
+def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
+    run = story.run("built", "images")
+    assert run.conclusion == "success"
+    assert {job.name for job in run.jobs} == {"build training", "build serving", "pin"}
+    pull = story.pulls["images"]
+    assert (pull.author, pull.title) == ("mlops[bot]", "Pin the images")
+    assert story.hub.forge.files(pull) == ("Pulumi.dev.yaml",)
+    digests = local_digests(Project(story.source))
+    assert f"training: `{digests.training}`" in pull.body
+    pinned = (story.hub.forge.file(pull.head_sha, "Pulumi.dev.yaml") or b"").decode()
+    assert f"images: {{training: {digests.training}, serving: {digests.serving}}}" in pinned
+
+
+def test_a_pull_request_of_an_app_is_checked_and_previewed_as_anybodys(story: Story) -> None:
+    assert story.run("built", "ci", of="images").conclusion == "success"
+    assert story.run("built", "promote", of="images").conclusion == "success"
+    assert [text for text in story.blockers["images"] if "check" in text] == []
+    (comment,) = story.comments["images"]
+    assert re.search(r"\*\*dev\*\*: \+ \d+ to create, .*~ \d+ to update", comment["body"])
+    assert f"kubernetes:batch/v1:CronJob  train-{MODEL}  create" in comment["body"]
+
+
+def test_the_merge_that_pins_images_brings_dev_up_once_and_then_trains_in_them(story: Story) -> None:
+    deploy_, train = story.run("merged", "deploy"), story.run("merged", "train")
+    assert deploy_.conclusion == "success"
+    assert train.job("plan").outputs["models"] == f'["{MODEL}"]'
+    applied = [log(run.job("deploy dev")) for run in (deploy_, train)]
+    assert sorted("CronJob" in text for text in applied) == [False, True], "one of them finds it done"
+    assert not any("is working on stack" in text for text in applied), "on AWS, the second would have failed"
+    trained = train.job(f"train {MODEL}")
+    assert ended(trained, "mlops train") == "failure"
+    assert f"{DATASET} has no rows yet" in log(trained)
+
+
+def test_training_is_asked_for_by_drift_and_by_the_calendar(story: Story) -> None:
+    respond = story.run("asked", "respond")
+    assert respond.conclusion == "success"
+    assert f"asked for training of {MODEL}" in log(respond.job("respond"))
+    for event, actor in (("workflow_dispatch", "mlops[bot]"), ("schedule", "acme")):
+        run = story.run("asked", "train", event=event)
+        assert run.actor == actor
+        assert run.job("plan").outputs["models"] == f'["{MODEL}"]'
+        assert run.job("deploy dev").conclusion == "skipped", "nothing was pinned: there is nothing to wait for"
+        assert run.job(f"train {MODEL}").conclusion == "failure", "no image is pinned yet"
+
+
+# --- audit and teardown -----------------------------------------------------------------------------------------------
+
+
+def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) -> None:
+    job = story.run("audited", "audit").job("audit dev")
+    assert job.conclusion == "failure"
+    assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
+        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted at the target "
+        '(~ versioningConfiguration.status: "Enabled" => "Suspended")'
+    ]
+
+
+def test_an_environment_is_removed_only_if_its_name_is_said_again_and_nothing_protects_it(story: Story) -> None:
+    unconfirmed, protected = [run.job("teardown dev") for run in story.acts["asked"] if run.workflow == "teardown"]
+    assert "removing dev is not confirmed" in log(unconfirmed)
+    assert unconfirmed.conclusion == "failure"
+    assert "is protected and would be deleted" in log(protected)
+    assert "  delete\n" not in log(protected), "nothing went before that was found out"
+    assert protected.conclusion == "failure"
+    assert story.run("removed", "teardown").conclusion == "success"
+    assert {name for name in story.buckets if "-dev-" in name} == set()
+    assert {name for name in story.buckets if "-account-" in name} != set()
+
+
+# --- who may what -----------------------------------------------------------------------------------------------------
+
+
+def test_each_workflow_signs_in_as_its_own_role_and_none_shows_the_key_of_the_app(story: Story) -> None:
+    roles: dict[str, set[str]] = {}
+    key = story.hub.runner.vault.secrets("dev")["APP_PRIVATE_KEY"]
+    for run in story.hub.runs():
+        for job in run.jobs:
+            if job.log is not None:
+                assert key not in log(job)
+                found = re.findall(r"assumed arn:aws:iam::\d+:role/bootstrap/(\S+)", log(job))
+                roles.setdefault(run.workflow, set()).update(found)
+    looking, changing = {"mlops-preview"}, {"mlops-deploy-dev"}
+    assert roles == {
+        "ci": looking,
+        "promote": set(),  # of releases, there was only that of a fork
+        "audit": looking,
+        **dict.fromkeys(("deploy", "train", "images", "respond", "teardown"), changing),
+    }
+
+
+def test_the_key_of_the_app_is_for_the_environments_that_only_main_deploys_to(story: Story) -> None:
+    vault = story.hub.runner.vault
+    assert [sorted(vault.secrets(name)) for name in ("", "preview", "dev")] == [[], [], ["APP_PRIVATE_KEY"]]

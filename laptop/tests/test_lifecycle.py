@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from laptop import lifecycle
+from laptop.engine.provider import Provider
+from laptop.tests.cluster.small_cluster import wait_for
+from pipelines.declarations.errors import MlopsError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "local"
+    yield folder
+    lifecycle.stop(folder)
+
+
+def _caller(environ: dict[str, str]) -> str:
+    """Who AWS takes a process for that has these variables and no other of AWS."""
+    program = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**kept, **environ}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: Path, tmp_path: Path) -> None:
+    started = lifecycle.start(home, tmp_path, time_scale=0.5)
+    assert not started.was_running
+    again = lifecycle.start(home, tmp_path, time_scale=0.5)
+    assert again.was_running
+    assert (again.incarnation, again.pids) == (started.incarnation, started.pids)
+    assert lifecycle.find(home).environ() == started.environ()
+
+    for secret in ("kubeconfig", "aws/credentials", "target.json"):
+        assert stat.S_IMODE((home / secret).stat().st_mode) == 0o600, secret
+    packages = started.providers()
+    assert sorted(packages) == ["aws", "kubernetes"]
+    assert all(isinstance(provider, Provider) for provider in packages.values())
+    assert packages["kubernetes"].read("kubernetes:core/v1:Namespace", "default", {}, {})
+    assert _caller(started.environ()).endswith(":user/operator")
+
+    said = lifecycle.status(home)
+    assert said.healthy
+    assert said.target is not None
+    for what in ("running", started.aws_endpoint, started.kubernetes_endpoint, "Time scale 0.5", "Stacks     none"):
+        assert what in str(said)
+
+    with pytest.raises(MlopsError, match=r"runs already, with the time scale 0\.5, not 1\.0"):
+        lifecycle.start(home, tmp_path)
+
+    (home / "state").mkdir()
+    (home / "state" / "dev.json").write_text("{}")
+    assert lifecycle.stop(home) == ("dev",)
+    assert not any(is_running(pid) for pid in started.pids.values())
+    assert not list(home.glob("state/*.json"))
+    assert not (home / "aws" / "credentials").exists()
+    assert not (home / "kubeconfig").exists()
+    assert lifecycle.stop(home) == ()
+    assert str(lifecycle.status(home)) == "The local target is not running."
+    with pytest.raises(MlopsError, match="no local target is running"):
+        lifecycle.find(home)
+
+
+@pytest.mark.parametrize("victim", ["account", "cluster"])
+def test_when_one_of_its_processes_is_killed_all_end(home: Path, tmp_path: Path, victim: str) -> None:
+    first = lifecycle.start(home, tmp_path)
+    os.kill(first.pids[victim], signal.SIGKILL)
+    wait_for(lambda: not any(is_running(pid) for pid in first.pids.values()))
+    assert lifecycle.status(home).target is None
+
+
+def test_after_a_crash_it_starts_anew_and_forgets_the_stacks_that_stood_in_it(home: Path, tmp_path: Path) -> None:
+    first = lifecycle.start(home, tmp_path)
+    (home / "state").mkdir()
+    (home / "state" / "dev.json").write_text("{}")
+    os.kill(first.pids["supervisor"], signal.SIGKILL)
+    wait_for(lambda: not is_running(first.pids["supervisor"]))  # its two children may still be ending
+    second = lifecycle.start(home, tmp_path)
+    assert second.forgotten == ("dev",)
+    assert second.incarnation != first.incarnation
+    assert lifecycle.status(home).healthy
+
+
+@pytest.mark.parametrize("which", ["aws_port", "kubernetes_port"])
+def test_a_port_that_is_in_use_is_an_error_that_names_it(home: Path, tmp_path: Path, which: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(MlopsError, match=f"cannot listen on 127.0.0.1:{port}: the port is in use"):
+            lifecycle.start(home, tmp_path, **{which: port})
+    assert lifecycle.status(home).target is None
+
+
+def test_an_attached_target_ends_with_the_process_that_started_it_however_that_ends(home: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from laptop import lifecycle; "
+        f"t = lifecycle.start(Path({str(home)!r}), Path({str(tmp_path)!r}), attached=True); "
+        "print('up', flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert starter.stdout is not None
+    with starter.stdout as said:
+        assert said.readline() == b"up\n"
+    pids = json.loads((home / "target.json").read_text())["pids"]
+    starter.kill()
+    starter.wait()
+    wait_for(lambda: not any(is_running(pid) for pid in pids.values()))
+    assert lifecycle.status(home).target is None
+
+
+def test_two_commands_that_start_it_at_once_start_one(home: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: lifecycle.start(home, tmp_path), range(2))
+    assert first.incarnation == second.incarnation
+    assert sorted((first.was_running, second.was_running)) == [False, True]
+
+
+def test_a_home_that_a_dead_target_left_is_no_running_one(home: Path) -> None:
+    home.mkdir()
+    pids = {"supervisor": os.getpid(), "account": os.getpid(), "cluster": os.getpid()}
+    (home / "target.json").write_text(json.dumps({"root": "/", "pids": pids}))
+    began = time.monotonic()
+    assert lifecycle.status(home).target is None
+    lifecycle.stop(home)  # and does not signal a process that only has the same number
+    assert time.monotonic() - began < 5

@@ -1,0 +1,155 @@
+"""What the role of each workload may do, judged by the evaluation logic of IAM, and what it may not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from laptop.aws.access.policy import Caller, Grants, Need, refusal
+from tests.infra.recording import ACCOUNT, REGION, Recording
+
+MODEL = "diabetes-progression"
+DATASET = "diabetes-patients"
+TABLE = "mlops_dev/diabetes_patients"
+
+Allowed = Callable[..., bool]
+
+
+def s3(purpose: str, key: str = "") -> str:
+    return f"arn:aws:s3:::mlops-dev-{purpose}-{ACCOUNT}" + (f"/{key}" if key else "")
+
+
+def glue(resource: str) -> str:
+    return f"arn:aws:glue:{REGION}:{ACCOUNT}:{resource}"
+
+
+@pytest.fixture
+def allowed(graphs: dict[str, Recording]) -> Allowed:
+    def ask(role: str, action: str, resource: str, **context: str) -> bool:
+        document = {"Version": "2012-10-17", "Statement": graphs["dev"].policy(role)}
+        arn = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+        caller = Caller(arn, frozenset({arn}), ACCOUNT)
+        known = {name.replace("__", ":").replace("_", "-"): (value,) for name, value in context.items()}
+        return refusal(caller, Grants((document,)), Need(action, resource, known), {}) is None
+
+    return ask
+
+
+def key_context(purpose: str) -> dict[str, str]:
+    return {"kms__viaservice": f"s3.{REGION}.amazonaws.com", "kms__encryptioncontext__aws__s3__arn": s3(purpose)}
+
+
+DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
+SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
+SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
+TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "resource"),
+    [
+        (SERVE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (SERVE, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
+        (SERVE, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
+        (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (TRAIN, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (TRAIN, "s3:PutObject", s3("registry", f"runs/{MODEL}/1.json")),
+        (TRAIN, "s3:PutObject", s3("logs", f"lineage/{TRAIN}/run-START.json")),
+        (INGEST, "s3:PutObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
+        (INGEST, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (INGEST, "s3:PutObject", s3("lake", f"{TABLE}/metadata/1.json")),
+        (INGEST, "s3:PutObject", s3("lake", f"quarantine/{DATASET}/run.parquet")),
+        (INGEST, "glue:UpdateTable", glue(f"table/{TABLE}")),
+        (INGEST, "glue:UpdateTable", glue("catalog")),
+        (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
+    ],
+)
+def test_a_role_may_do_its_work(allowed: Allowed, role: str, action: str, resource: str) -> None:
+    assert allowed(role, action, resource)
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "resource"),
+    [
+        (SERVE, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (SERVE, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/model.onnx")),
+        (SERVE, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (SERVE, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (SERVE, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (SERVE, "s3:PutObject", s3("logs", "s3-access/registry/1")),
+        (SERVE, "kms:Sign", SIGNING_KEY),
+        (CHECK, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/golden.json")),
+        (CHECK, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
+        (CHECK, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (CHECK, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (CHECK, "kms:Sign", SIGNING_KEY),
+        (TRAIN, "s3:DeleteObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (TRAIN, "s3:DeleteObjectVersion", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (TRAIN, "s3:BypassGovernanceRetention", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (TRAIN, "s3:PutObject", s3("registry", "bundles/another-model/sha256/ab/bundle.json")),
+        (TRAIN, "s3:PutObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (TRAIN, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (TRAIN, "s3:GetObject", s3("lake", "mlops_dev/another_table/data/a.parquet")),
+        (TRAIN, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (TRAIN, "s3:PutObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
+        (TRAIN, "glue:UpdateTable", glue(f"table/{TABLE}")),
+        (TRAIN, "glue:GetTable", glue("table/mlops_dev/another_table")),
+        (INGEST, "s3:PutObject", s3("landing", f"{DATASET}/batch.csv")),
+        (INGEST, "s3:GetObject", s3("landing", "another-dataset/batch.csv")),
+        (INGEST, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (INGEST, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
+        (INGEST, "glue:UpdateTable", glue("table/mlops_dev/another_table")),
+        (INGEST, "glue:DeleteTable", glue(f"table/{TABLE}")),
+        (INGEST, "kms:Sign", SIGNING_KEY),
+    ],
+)
+def test_a_role_may_do_nothing_else(allowed: Allowed, role: str, action: str, resource: str) -> None:
+    assert not allowed(role, action, resource)
+
+
+def test_training_signs_only_in_the_way_that_is_verified(allowed: Allowed) -> None:
+    right = {"kms__signingalgorithm": "ECDSA_SHA_256", "kms__messagetype": "RAW"}
+    assert allowed(TRAIN, "kms:Sign", SIGNING_KEY, **right)
+    assert not allowed(TRAIN, "kms:Sign", SIGNING_KEY, **{**right, "kms__messagetype": "DIGEST"})
+    assert not allowed(TRAIN, "kms:Sign", SIGNING_KEY)
+    assert not allowed(TRAIN, "kms:Sign", DATA_KEY, **right)
+
+
+def test_the_data_key_opens_only_the_buckets_a_role_uses_and_only_through_s3(allowed: Allowed) -> None:
+    assert allowed(SERVE, "kms:Decrypt", DATA_KEY, **key_context("registry"))
+    assert not allowed(SERVE, "kms:Decrypt", DATA_KEY, **key_context("lake"))
+    assert not allowed(SERVE, "kms:GenerateDataKey", DATA_KEY, **key_context("registry"))
+    assert not allowed(SERVE, "kms:Decrypt", DATA_KEY)
+
+
+def test_a_role_sees_only_what_lies_under_its_prefixes(allowed: Allowed) -> None:
+    assert allowed(SERVE, "s3:ListBucket", s3("registry"), s3__prefix=f"bundles/{MODEL}/sha256/ab/")
+    assert not allowed(SERVE, "s3:ListBucket", s3("registry"), s3__prefix="bundles/another-model/")
+    assert not allowed(SERVE, "s3:ListBucket", s3("registry"))
+
+
+def test_no_role_of_any_environment_can_delete_or_change_who_may(graph: Recording) -> None:
+    for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
+        actions = {action for statement in graph.policy(role) for action in statement["Action"]}
+        assert not [action for action in actions if "*" in action or "Delete" in action or "Policy" in action]
+        assert {action.split(":")[0] for action in actions} <= {"s3", "kms", "glue"}
+
+
+def test_a_role_trusts_only_its_own_service_account_in_its_own_cluster(graph: Recording) -> None:
+    associations = graph.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation")
+    roles = graph.of_type("aws:iam/role:Role")
+    assert set(associations) == set(roles)
+    for name, role in roles.items():
+        (trust,) = json.loads(role.props["assumeRolePolicy"])["Statement"]
+        association = associations[name]
+        assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+        assert trust["Condition"]["StringEquals"] == {
+            "aws:SourceAccount": ACCOUNT,
+            "aws:RequestTag/eks-cluster-name": association.at("clusterName"),
+            "aws:RequestTag/kubernetes-namespace": association.at("namespace"),
+            "aws:RequestTag/kubernetes-service-account": name,
+        }
+        assert association.at("serviceAccount") == name

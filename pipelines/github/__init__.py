@@ -1,0 +1,1 @@
+"""Git and GitHub: clones, commits, pull requests, comments and repository settings."""

@@ -1,0 +1,83 @@
+"""AWS, driven by the Pulumi CLI."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.targets.target import Finding, Operation, Target
+
+
+class AwsTarget(Target):
+    """The AWS account and the cluster that the caller's credentials and KUBECONFIG name, by the Pulumi CLI."""
+
+    name = "aws"
+
+    def connect(self) -> None:
+        if shutil.which("pulumi") is None:
+            raise MlopsError("the Pulumi CLI is not on the PATH", fix="install it, or use --target laptop")
+
+    def apply(self, operation: Operation, environment: str) -> None:
+        self.project.stack(environment)
+        confirmed = [] if operation == "preview" else ["--yes"]
+        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
+        with self._own_cluster(environment) as environ:
+            self._run(command, environ)
+
+    def outputs(self, environment: str) -> dict[str, Any]:
+        command = ["pulumi", "stack", "output", "--json", "--stack", environment]
+        done = subprocess.run(command, cwd=self.project.root, check=False, capture_output=True, text=True)
+        if done.returncode:
+            if "no stack named" in done.stderr:
+                return {}
+            raise MlopsError(f"`{' '.join(command)}`: {done.stderr.strip()}")
+        outputs: dict[str, Any] = json.loads(done.stdout or "{}")
+        return outputs
+
+    def reach_cluster(self, environment: str) -> None:
+        self._run(self._reach(environment))
+
+    def drift(self, environment: str) -> list[str]:
+        command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
+        with self._own_cluster(environment) as environ:
+            done = subprocess.run(
+                command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True
+            )
+        return [f"`{' '.join(command)}`:", *done.stdout.splitlines(), done.stderr.strip()] if done.returncode else []
+
+    def findings(self) -> Iterator[Finding]:
+        from pipelines.targets.prerequisites import on_aws
+
+        return on_aws(self.project)
+
+    @contextmanager
+    def _own_cluster(self, environment: str) -> Iterator[dict[str, str]]:
+        """Variables by which a stack's program reaches that stack's cluster, whichever KUBECONFIG names for the rest.
+
+        A job looks at several environments, and each may have a cluster of its own.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            kubeconfig = str(Path(folder, "kubeconfig"))
+            self._run([*self._reach(environment), "--kubeconfig", kubeconfig], quiet=True)
+            yield {**os.environ, "KUBECONFIG": kubeconfig}
+
+    def _reach(self, environment: str) -> list[str]:
+        config = self.project.stack(environment).config
+        return ["aws", "eks", "update-kubeconfig", "--name", config.environment.cluster, "--region", config.region]
+
+    def _run(self, command: list[str], environ: dict[str, str] | None = None, *, quiet: bool = False) -> None:
+        output = subprocess.DEVNULL if quiet else None
+        try:
+            status = subprocess.run(command, cwd=self.project.root, env=environ, stdout=output, check=False).returncode
+        except FileNotFoundError:
+            raise MlopsError(f"`{command[0]}` is not on the PATH", fix="install it") from None
+        if status:
+            raise MlopsError(f"`{' '.join(command)}` ended with status {status}")

@@ -1,0 +1,78 @@
+"""Measure everything, side by side with the peers, and write docs/benchmarks.md: `make bench`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tools.bench.figures import Figure
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+
+PARTS = {
+    "stacks": "Environments",
+    "demo": "The demo, with promotion and rollback",
+    "history": "The ledger",
+    "contract": "Contract checks",
+    "serving": "Serving",
+    "mutation": "Mutation",
+}
+"""Module → heading, in the order of the page."""
+
+
+def machine() -> str:
+    """What it was measured on."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+        memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
+    except OSError:
+        memory = float("nan")
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {system}"
+
+
+def row(figure: Figure) -> str:
+    """A line of the table."""
+    cells = (figure.name, figure.value, figure.against, figure.result, figure.target, "yes" if figure.met else "**no**")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def page(parts: dict[str, list[Figure]]) -> str:
+    """The whole page."""
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; every ratio within one run, on one machine: "
+        f"{machine()}.",
+        "",
+    ]
+    for name, figures in parts.items():
+        lines += [f"## {PARTS[name]}", "", "| what | figure | against | result | target | met |", "|" + " --- |" * 6]
+        lines += [row(figure) for figure in figures]
+        notes = (importlib.import_module(f"tools.bench.{name}").__doc__ or "").strip().partition("\n\n")[2]
+        lines += ["", *([notes, ""] if notes else [])]
+    return "\n".join(lines)
+
+
+def main(chosen: list[str]) -> None:
+    """Measure the parts named, or all; only all of them are written to the page."""
+    names = chosen or list(PARTS)
+    measured = {}
+    for name in names:
+        print(f"measuring: {PARTS[name]}", flush=True)
+        measured[name] = importlib.import_module(f"tools.bench.{name}").measure()
+        for figure in measured[name]:
+            print(f"  {row(figure)}", flush=True)
+    if not chosen:
+        PAGE.write_text(page(measured))
+        print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
