@@ -161,6 +161,19 @@ def test_every_make_target_in_the_documentation_exists() -> None:
     assert {(page, target) for page, target in named if target not in targets} == set()
 
 
+def test_every_place_in_the_readme_exists_and_no_package_is_missing() -> None:
+    tree = re.search(r"```text\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree
+    places, parent = set(), ""
+    for indent, name in re.findall(r"^( *)(\S+)  ", tree[1], re.MULTILINE):
+        parent = parent if indent else name
+        places.add(parent + name if indent else name)
+    patterns = {place: re.sub(r"<\w+>", "*", place) for place in places if place != "laptop/"}
+    assert {place for place, pattern in patterns.items() if not list(ROOT.glob(pattern))} == set()
+    packages = {f"pipelines/{path.parent.name}/" for path in (ROOT / "pipelines").glob("*/__init__.py")}
+    assert packages <= places
+
+
 def test_every_decision_is_in_the_index_with_its_date_and_status() -> None:
     expected = []
     for path in sorted(DECISIONS.glob("[0-9]*.md")):
