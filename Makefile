@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
 
 .PHONY: help
 help: ## This text
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
@@ -43,12 +43,28 @@ $(INSTALLED):
 demo: setup ## The main job, end to end, on this machine: data, training, dev, staging, prod
 	@$(BIN)/mlops demo
 
-.PHONY: test
-test: setup ## Linters, types and tests
+.PHONY: lint
+lint: setup ## Formatting, lint, undeclared and unused dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/deptry --no-ansi infra pipelines
+	@$(if $(LAPTOP),cd laptop && $(abspath $(BIN))/deptry --no-ansi .)
+
+.PHONY: typecheck
+typecheck: setup ## Types, strictly
+	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop)
+
+.PHONY: test
+test: lint typecheck ## Everything: lint, types and all tests, in 4 minutes
 	@$(BIN)/pytest -n 2
+
+.PHONY: test-fast
+test-fast: setup ## The tests that start no process, kill nothing and race nothing, in a minute
+	@$(BIN)/pytest -n 2 -m "not slow"
+
+.PHONY: coverage
+coverage: setup ## All tests, with the coverage of each file
+	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
 .PHONY: format
 format: setup ## Format the code and fix what the linter can
@@ -66,6 +82,7 @@ $(BENCH)/.installed: $(INSTALLED) requirements/bench.txt
 bench: setup $(BENCH)/.installed ## Measure, side by side with the peers; writes docs/benchmarks.md
 	@$(BIN)/python -m tools.bench
 
+# What training runs is served: its image holds the serving group as well.
 # The groups are resolved together, so that one version of a package serves them all.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 .PHONY: lock
@@ -74,7 +91,7 @@ lock: setup ## Pin the requirements again, with hashes; UPGRADE=--upgrade takes 
 	@sed '/^-r/d' $(GROUPS:%=requirements/%.in) requirements/serving.in $(wildcard laptop/requirements/laptop.in) > $(VENV)/all.in
 	@$(COMPILE) $(UPGRADE) $(VENV)/all.in -o $(VENV)/all.txt
 	@for group in requirements/uv requirements/serving $(REQUIREMENTS:.txt=); do \
-	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in -o $$group.txt; \
+	  $(COMPILE) --generate-hashes --no-annotate -c $(VENV)/all.txt $$group.in $$(test $$group = requirements/pipelines && echo requirements/serving.in) -o $$group.txt; \
 	done
 	@$(COMPILE) --generate-hashes --no-annotate -c requirements/serving.txt requirements/bench.in -o requirements/bench.txt
 

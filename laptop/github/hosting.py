@@ -84,7 +84,7 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
         ),
     )
     app = hub.register_app(APP, {"actions": "write", "contents": "write", "pull-requests": "write"})
-    hub.set_variable("MLOPS_TARGET", "local")
+    hub.set_variable("MLOPS_TARGET", "laptop")
     hub.set_variable("AWS_REGION", region)
     hub.set_variable("APP_CLIENT_ID", app.client_id)
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")

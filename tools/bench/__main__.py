@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from tools.bench.figures import Figure
@@ -22,6 +23,9 @@ PARTS = {
     "mutation": "Mutation",
 }
 """Module → heading, in the order of the page."""
+
+ON_THE_LAPTOP = ("stacks", "demo")
+"""Parts that run on the laptop; left out where it is not installed."""
 
 
 def machine() -> str:
@@ -62,7 +66,7 @@ def page(parts: dict[str, list[Figure]]) -> str:
 
 def main(chosen: list[str]) -> None:
     """Measure the parts named, or all; only all of them are written to the page."""
-    names = chosen or list(PARTS)
+    names = chosen or [name for name in PARTS if name not in ON_THE_LAPTOP or find_spec("laptop")]
     measured = {}
     for name in names:
         print(f"measuring: {PARTS[name]}", flush=True)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pipelines.declarations.digests import digest_of_bytes, digest_of_files, digest_of_folder
 from pipelines.declarations.errors import MlopsError
+from pipelines.github import committing
 from pipelines.github.committing import commit_onto, fetch, put_back
 from pipelines.github.repository import Repository
-from pipelines.promotion import committing
 from tests.pipelines.promotion.world import commit_all, git
 
 
