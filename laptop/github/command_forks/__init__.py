@@ -1,9 +1,9 @@
-"""Starts the Python commands of workflow steps from a process that has imported the large libraries.
+"""Start the Python commands of workflow steps in a process that has imported the large libraries.
 
-A workflow step that runs `.venv/bin/mlops …` spends much of its time on imports. `CommandForks` starts a server that has
-done them. Its `environment` puts a `sitecustomize` module on the path of each step's Python, which asks the server for
-a fork, connects it to the step's standard streams, and ends as the fork ends. Where the server cannot serve a command,
-Python starts as usual.
+A workflow step that runs `.venv/bin/mlops …` spends much of its time on imports. `CommandForks` starts a server that
+has done them. Its `environment` puts a `sitecustomize` module on the path of each step's Python, which asks the server
+for a fork, connects it to the step's standard streams, and ends as the fork ends. Python starts as usual where the
+server cannot run a command.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Process that forks for each Python command of a workflow step; see `laptop.github.command_forks`.
 
-It is run as a file: `command_server.py <socket> <file of laptop.cluster.fork_server>`. It ends when its standard input
-does. A client connects to the socket and sends one message: its standard streams as file descriptors, and JSON with the
-command. It may then send signal numbers, a byte each. The reply is a line: `no`, or the exit code of the fork (minus the
-signal that ended it). A fork is killed when its client's connection ends.
+Run as a file: `command_server.py <socket> <file of laptop.cluster.fork_server>`. Ends when its standard input does.
+
+A client connects to the socket and sends its standard streams as file descriptors, with the command as a line of JSON.
+It may then send signal numbers, a byte each. The reply is a line: `no`, or the exit code of the fork, which is minus
+the signal that ended it. A fork is killed when its client's connection ends.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ def _serve(listener: socket.socket, forks: types.ModuleType, server: dict[str, s
                         os.dup2(stream, target)
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    for one in (*streams, wake_read, wake_write):
-                        os.close(one)
-                    for one in (listener, client_socket, *clients.values()):
-                        one.close()
+                    for descriptor in (*streams, wake_read, wake_write):
+                        os.close(descriptor)
+                    for connection in (listener, client_socket, *clients.values()):
+                        connection.close()
                     return command
                 for stream in streams:
                     os.close(stream)
@@ -126,7 +127,7 @@ def _serve(listener: socket.socket, forks: types.ModuleType, server: dict[str, s
 def _receive(client: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Read a request: the command, and the client's standard streams."""
     client.settimeout(5)
-    content, streams = b"", []
+    content, streams = b"", list[int]()
     try:
         content, streams, _, _ = socket.recv_fds(client, 65536, 3)
         while not content.endswith(b"\n") and len(content) < _LARGEST_REQUEST:
