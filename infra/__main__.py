@@ -1,4 +1,4 @@
-"""Everything an environment needs for its models, in the order in which it is needed."""
+"""The program of one environment, in the order in which its parts depend on each other."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import pulumi
 
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
+from infra.components.job import JobContext
 from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
+from infra.components.serving import ServingContext
 from infra.components.storage import Storage, StorageArgs
 from infra.components.training import Training, TrainingArgs
-from infra.descriptor import describe, for_pods
+from infra.descriptor import describe, exported, pod_descriptor
 from infra.environment import load_environment
 from pipelines.declarations.project import Project
 
@@ -19,53 +21,55 @@ environment = load_environment(project)
 contracts = {name: project.contract(name) for name in project.dataset_names}
 models = {name: project.model(name) for name in project.model_names}
 releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
-pinned = environment.config.images
 notes: list[str] = []
 
-# Where data, and what is promoted, live
-storage = Storage("storage", StorageArgs(environment, tuple(contracts.values())))
-registry = Registry("registry", RegistryArgs(environment, storage.key, storage.access_logs))
-namespace = Namespace("namespace", NamespaceArgs(environment))
+# Data, the registry, and the namespace that pods run in
+storage = Storage("storage", StorageArgs(environment=environment, contracts=tuple(contracts.values())))
+registry = Registry("registry", RegistryArgs(environment=environment, storage=storage))
+namespace = Namespace("namespace", NamespaceArgs(environment=environment))
 descriptor = describe(environment, storage, registry, namespace)
 
-# Data and training, in the one environment that trains
+# Ingestion and training, in the one environment that trains
 if environment.config.trains:
-    image, told = descriptor["images"]["training"], for_pods(descriptor, "training")
+    context = JobContext(
+        environment=environment,
+        namespace=namespace.name,
+        image=environment.image_reference("training"),
+        descriptor=pod_descriptor(descriptor, "training"),
+    )
     for name, contract in contracts.items():
-        Ingestion(name, IngestionArgs(environment, contract, storage, namespace.name, image, told))
+        Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage))
     for name, model in models.items():
-        Training(name, TrainingArgs(environment, model, storage, registry, namespace.name, image, told))
-    if image is None:
+        Training(name, TrainingArgs(context=context, model=model, storage=storage, registry=registry))
+    if context.image is None:
         jobs = [*(f"ingest-{name}" for name in contracts), *(f"train-{name}" for name in models)]
         notes.append(
             f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
             f"{', '.join(jobs)} are left out"
         )
 
-# An endpoint for each model that is released here
+# An endpoint for each model with a release in this environment
 endpoints: dict[str, pulumi.Output[str | None]] = {}
+serving_image = environment.image_reference("serving")
 for name, bundle in releases.items():
     if bundle is None:
         continue
-    if pinned.serving is None:
+    if serving_image is None:
         notes.append(
             f"no serving image is pinned (images.serving in Pulumi.{environment.name}.yaml): "
-            f"the endpoint of {name} is left out, though it is released here"
+            f"the endpoint of {name} is left out, although {name} is released here"
         )
         continue
-    serving = EndpointArgs(
-        environment,
-        models[name],
-        bundle,
-        storage,
-        registry,
-        namespace.name,
-        descriptor["images"]["serving"],
-        pinned.serving,
-        for_pods(descriptor, "serving"),
+    serving = ServingContext(
+        environment=environment,
+        model=models[name],
+        storage=storage,
+        registry=registry,
+        namespace=namespace.name,
+        image=serving_image,
+        descriptor=pod_descriptor(descriptor, "serving"),
     )
-    endpoints[name] = Endpoint(name, serving).url
+    endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle)).url
 
-answering = pulumi.Output.from_input(endpoints).apply(lambda urls: {name: url for name, url in urls.items() if url})
-pulumi.export("descriptor", {**descriptor, "endpoints": answering})
+pulumi.export("descriptor", exported(descriptor, endpoints))
 pulumi.export("notes", notes)

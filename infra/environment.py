@@ -1,4 +1,4 @@
-"""The environment that a program is run for: its configuration, and the names and tags of what it holds."""
+"""The environment that the program runs for: its configuration, names and tags."""
 
 from __future__ import annotations
 
@@ -15,93 +15,96 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentConfig
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
+from pipelines.declarations.names import ImageName, repository_name
 from pipelines.declarations.project import Project
 
 PLATFORM = "platform"
-"""What the tag `model` says on a resource that serves every model."""
+"""Value of the tag `model` on a resource that is shared by all models."""
 
 _LONGEST_BUCKET_NAME = 63
 _LONGEST_ROLE_NAME = 64
 
 
-class Terms(Protocol):
-    """What is said of everything in one place."""
+class Ownership(Protocol):
+    """Owner, cost centre and retention of the resources in a scope."""
 
     @property
     def owner(self) -> str:
-        """The team that answers for it."""
+        """The team responsible for the resources."""
 
     @property
     def cost_centre(self) -> str:
-        """Who pays for it."""
+        """The cost centre that pays for the resources."""
 
     @property
     def disposable(self) -> bool:
-        """Whether it may be deleted with what it holds."""
+        """True if the resources may be deleted together with their data."""
 
     @property
     def noncurrent_days(self) -> int:
-        """Days that a superseded or deleted version of an object is kept."""
+        """Days to keep a superseded or deleted version of an object."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A part of an AWS account whose resources belong together, by their names and tags.
+class Scope:
+    """A part of an AWS account whose resources share a name prefix and tags.
 
     Attributes:
-        name: of the part (`dev`).
+        name: the scope's name (`dev`).
         project: the project's name, the first part of every physical name.
-        config: what is said of everything in it.
-        account, region, partition: of AWS.
+        config: owner, cost centre and retention.
+        account: the AWS account's id.
+        region: the AWS region.
+        partition: the AWS partition.
     """
 
     name: str
     project: str
-    config: Terms
+    config: Ownership
     account: str
     region: str
     partition: str = "aws"
 
     @property
     def protected(self) -> bool:
-        """Whether its state must outlive a mistake: nothing stateful can be deleted without first unprotecting it."""
+        """True if Pulumi must refuse to delete stateful resources."""
         return not self.config.disposable
 
     @property
     def prefix(self) -> str:
-        """What the names of its resources start with."""
+        """The name prefix of every resource."""
         return f"{self.project}-{self.name}"
 
     def bucket_name(self, purpose: str) -> str:
-        """The name of a bucket: found by people, unique in the world through the account's number.
+        """Return the name of a bucket. The account id makes it globally unique.
 
         Raises:
-            MlopsError: the name would be longer than S3 allows.
+            MlopsError: the name is longer than S3 allows.
         """
         name = f"{self.prefix}-{purpose}-{self.account}"
         if len(name) > _LONGEST_BUCKET_NAME:
             raise MlopsError(
-                f"the bucket name {name!r} has {len(name)} characters; S3 allows {_LONGEST_BUCKET_NAME}",
-                fix="shorten the project's name in Pulumi.yaml or the environment's",
+                f"the bucket name {name!r} is too long: S3 allows {_LONGEST_BUCKET_NAME} characters, found {len(name)}",
+                fix=f"shorten `name` in Pulumi.yaml, or rename the environment {self.name!r}",
             )
         return name
 
     def role_name(self, workload: str) -> str:
-        """The name of a role, which is unique in the account. One that is too long ends in a digest of itself."""
+        """Return the name of an IAM role. A name that is too long is cut and ends in a digest of itself."""
         name = f"{self.prefix}-{workload}"
         if len(name) <= _LONGEST_ROLE_NAME:
             return name
         return f"{name[: _LONGEST_ROLE_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     def arn(self, service: str, resource: str) -> str:
-        """The ARN of a resource of this account and region."""
+        """Return the ARN of a resource in this account and region."""
         return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
 
     def tags(self, model: Model | None = None) -> dict[str, str]:
-        """The tags of a resource: who answers for it, what it belongs to, who pays, and whether it may be deleted.
+        """Return the tags of a resource.
 
         Args:
-            model: the model it serves; None for what serves all of them.
+            model: the model that the resource belongs to; None if all models share it.
         """
         return {
             "environment": self.name,
@@ -113,42 +116,60 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Environment(Place):
-    """An environment in its account.
+class Environment(Scope):
+    """An environment in its AWS account.
 
     Attributes:
-        config: what `Pulumi.<name>.yaml` says.
+        config: the value of `mlops:environment` in `Pulumi.<name>.yaml`.
     """
 
     config: EnvironmentConfig
 
     @property
     def catalog_database(self) -> str:
-        """The name of the Glue database; SQL takes no hyphens."""
+        """The name of the Glue database. SQL does not accept hyphens."""
         return self.prefix.replace("-", "_")
 
     @property
     def permissions_boundary(self) -> str | None:
-        """The ARN of what bounds its roles; None: nothing does."""
+        """The ARN of the permissions boundary of every role, or None."""
         named = self.config.permissions_boundary
         if named is None or named.startswith("arn:"):
             return named
         return f"arn:{self.partition}:iam::{self.account}:policy/{named}"
 
+    def image_repository(self, image: ImageName) -> str:
+        """Return the URL of the ECR repository from which the environment pulls an image.
+
+        The bootstrap of the account that owns the registry creates the repository.
+        """
+        registry = self.config.image_registry
+        account, region = registry.account or self.account, registry.region or self.region
+        domain = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return f"{account}.dkr.ecr.{region}.{domain}/{repository_name(self.project, image)}"
+
+    def image_reference(self, image: ImageName) -> str | None:
+        """Return the reference of the pinned image (`<repository>@sha256:…`), or None if no image is pinned."""
+        digest = self.config.images.training if image == "training" else self.config.images.serving
+        return f"{self.image_repository(image)}@{digest}" if digest else None
+
 
 def load_environment(project: Project) -> Environment:
-    """The environment of the stack that is being run.
+    """Return the environment of the stack that Pulumi is running.
 
     Raises:
-        MlopsError: the configuration is missing or wrong.
+        MlopsError: the configuration is missing or invalid.
     """
     name = pulumi.get_stack()
     file = project.stack_file(name)
     if file.is_file():
-        project.stack(name)  # what is wrong there is said with its line
+        project.stack(name)  # reports problems with the file's line numbers, which the parsed value below lacks
     value = pulumi.Config("mlops").get_object("environment")
     if value is None:
-        raise MlopsError(f"the stack {name!r} has no configuration mlops:environment", fix=f"write it in {file.name}")
+        raise MlopsError(
+            f"{file.name}: expected a value at config.mlops:environment, found none",
+            fix=f"write the environment's configuration under config.mlops:environment in {file.name}",
+        )
     caller = aws.get_caller_identity()
     return Environment(
         name=name,

@@ -23,6 +23,7 @@ import psutil
 import yaml
 from filelock import FileLock
 
+from laptop.cluster import FORK_SERVER
 from laptop.supervisor import DESCRIPTION, is_running
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -38,9 +39,6 @@ IDENTITY = (
     *("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"),
 )
 """Variables that identify the caller to AWS."""
-
-FORK_SERVER = "MLOPS_LAPTOP_FORK_SERVER"
-"""Variable that turns the cluster's fork server off if it is `0`."""
 
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
@@ -106,8 +104,8 @@ class Laptop:
 
     def providers(self) -> dict[str, Provider]:
         """Return the providers by which the engine applies a stack, by package."""
-        from laptop.aws.provider import AwsProvider
-        from laptop.kubernetes.provider import KubernetesProvider
+        from laptop.aws.aws_provider import AwsProvider
+        from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 
         return {
             "aws": AwsProvider(self.environ_of_caller(), self.home / "aws"),

@@ -1,36 +1,48 @@
-"""The images of a working tree, in the account of the laptop."""
+"""Publish the images of a working tree to the laptop's account."""
 
 from __future__ import annotations
 
+from typing import get_args
+
 from laptop import lifecycle
 from laptop.aws.cloud import Cloud
-from laptop.aws.images import Context, digest, publish
+from laptop.aws.image_content import ImageContext, digest, publish
 from laptop.target import LaptopTarget
-from pipelines.declarations.environment import EnvironmentDescriptor, Images
+from pipelines.declarations.environment import Images
+from pipelines.declarations.names import ImageName, repository_name
 from pipelines.declarations.project import Project
-from pipelines.promotion.images import NAMES, build_context
+from pipelines.promotion.images import build_context
 
 
-def local_context(project: Project, name: str) -> Context:
-    """What the image `name` is made from on this machine."""
+def local_context(project: Project, name: str) -> ImageContext:
+    """Return the files that an image is made from."""
     built = build_context(project, name)
-    return Context.of(name, built.files, project.root, dockerfile=built.dockerfile)
+    return ImageContext.of(name, built.files, project.root, dockerfile=built.dockerfile)
 
 
 def local_digests(project: Project) -> Images:
-    """The digests that the images have on this machine, where the content of what they copy stands in for a build."""
+    """Return the digests of the images on this machine, which depend only on the files that they are made from."""
+    return Images(**{name: digest(local_context(project, name)) for name in get_args(ImageName)})
 
-    return Images(**{name: digest(local_context(project, name)) for name in NAMES})
 
+def publish_image(target: LaptopTarget, project: Project, name: str) -> str:
+    """Publish one image of a project to the account's repository, and return its digest.
 
-def publish_image(target: LaptopTarget, project: Project, descriptor: EnvironmentDescriptor, name: str) -> str:
-    """Put one image, made from `project`, into an environment's repository of the emulated account; its digest."""
-
+    Raises:
+        MlopsError: the laptop is not running, or the account has no repository yet.
+    """
     cloud = Cloud(lifecycle.find(target.home).environ_of_caller(), target.home / "aws")
-    repository = getattr(descriptor.repositories, name).partition("/")[2]
-    return publish(cloud, repository, local_context(project, name))
+    return publish(cloud, repository_name(project.name, name), local_context(project, name))
 
 
-def publish_locally(target: LaptopTarget, descriptor: EnvironmentDescriptor) -> Images:
-    """Put the images into an environment's repositories of the emulated account; their digests."""
-    return Images(**{name: publish_image(target, target.project, descriptor, name) for name in NAMES})
+def publish_locally(target: LaptopTarget) -> Images:
+    """Bootstrap the account if necessary, publish both images of the target's project, and return their digests.
+
+    Raises:
+        MlopsError: the laptop is not running, or the account's bootstrap failed.
+    """
+    from laptop.engine.display import Silence
+    from laptop.stack_operations import prepare_account
+
+    prepare_account(target.project.root, target.home, Silence())
+    return Images(**{name: publish_image(target, target.project, name) for name in get_args(ImageName)})

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.targets import Finding, Operation, Target
+from pipelines.targets import Finding, Operation, Preview, Target
 
 
 class LaptopTarget(Target):
@@ -36,13 +40,22 @@ class LaptopTarget(Target):
         threading.Thread(target=_import_the_engine, daemon=True).start()
 
     def apply(self, operation: Operation, environment: str) -> None:
-        from laptop.stacks import deploy
+        from laptop.stack_operations import deploy
 
         self.project.stack(environment)
         deploy(self.project.root, self.home, environment, operation)
 
+    def preview(self, environment: str) -> Preview:
+        self.project.stack(environment)
+        # A process: the engine runs one Pulumi program at a time.
+        command = [sys.executable, "-m", "laptop.preview_process", str(self.project.root), str(self.home), environment]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise MlopsError(f"the preview of {environment} ended with status {done.returncode}: {done.stderr.strip()}")
+        return Preview(**json.loads(done.stdout))
+
     def outputs(self, environment: str) -> dict[str, Any]:
-        from laptop.engine.state import stack_outputs
+        from laptop.engine.state_file import stack_outputs
 
         return dict(stack_outputs(self.home, environment) or {})
 
@@ -50,7 +63,7 @@ class LaptopTarget(Target):
         self.project.stack(environment)  # one cluster serves every environment, and `connect` has reached it
 
     def drift(self, environment: str) -> list[str]:
-        from laptop.stacks import find_drift
+        from laptop.stack_operations import find_drift
 
         return find_drift(self.project.root, self.home, environment)
 
@@ -67,7 +80,7 @@ class LaptopTarget(Target):
 
 
 def _import_the_engine() -> None:
-    for name in ("laptop.stacks", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
+    for name in ("laptop.stack_operations", "pulumi_kubernetes.core.v1", "pulumi_aws.s3"):
         importlib.import_module(name)
 
 

@@ -1,4 +1,4 @@
-"""How a short-lived process of this project starts."""
+"""Start-up of short-lived processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import atexit
 import gc
 
 
-def spare_the_collector() -> None:
-    """Hardly look for garbage in this process.
+def relax_gc() -> None:
+    """Relax the garbage collector for short-lived commands and jobs.
 
-    The SDKs and the scientific libraries define thousands of classes, none of which is garbage: to look for it, while
-    they are imported and again at the end, takes a quarter of the time of a command or a job that is over in seconds.
+    The SDKs and scientific libraries define thousands of classes, none of them garbage. Scanning them during imports
+    and again at exit takes a quarter of the time of a command that runs for seconds.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)

@@ -1,4 +1,4 @@
-"""An emulated AWS account for tests: moto's server on 127.0.0.1, without IAM enforcement."""
+"""AWS account for tests: a moto server on 127.0.0.1, without IAM enforcement."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ACCOUNT = "123456789012"
 
 @dataclass(frozen=True)
 class EmulatedAccount:
-    """A running account.
+    """Running moto server.
 
     Attributes:
-        endpoint: base URL of every service.
-        denied: names of buckets of which every use is denied.
+        endpoint: base URL of all services.
+        denied: buckets to which every request is denied.
     """
 
     endpoint: str
     denied: set[str] = field(default_factory=set)
 
     def environ(self) -> dict[str, str]:
-        """The standard variables by which the SDKs, in this process or another, find the account."""
+        """Return the environment variables that point AWS SDKs to the account."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
@@ -46,25 +46,25 @@ class EmulatedAccount:
         }
 
 
-class _Front:
-    """One request at a time: S3 decides a conditional write and does it in one step, moto in two."""
+class _Gateway:
+    """Serialise requests, because moto's conditional writes are not atomic; and deny access to some buckets."""
 
     def __init__(self, application: Any, denied: set[str]) -> None:
         self._application = application
         self._denied = denied
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ["PATH_INFO"].split("/")[1] in self._denied:
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
             return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
-        with self._turn:
+        with self._lock:
             return list(self._application(environ, start_response))
 
 
 @contextmanager
 def emulated_account() -> Iterator[EmulatedAccount]:
-    """Start an account; the SDKs of this process find it until the block ends."""
+    """Start an account, and point the SDKs of this process to it until the block ends."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -73,7 +73,7 @@ def emulated_account() -> Iterator[EmulatedAccount]:
     try:
         host, port = server.get_host_and_port()
         account = EmulatedAccount(f"http://{host}:{port}")
-        server._server.app = _Front(server._server.app, account.denied)  # type: ignore[union-attr]
+        server._server.app = _Gateway(server._server.app, account.denied)  # type: ignore[union-attr]
         others = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLOPS_"))}
         with mock.patch.dict(os.environ, {**others, **account.environ()}, clear=True):
             boto3.setup_default_session()
@@ -84,11 +84,11 @@ def emulated_account() -> Iterator[EmulatedAccount]:
 
 
 def make_environment(name: str = "dev", *contracts: Contract) -> EnvironmentDescriptor:
-    """The buckets, the Glue database and the empty Iceberg tables that the infrastructure makes; names never repeat.
+    """Create the buckets, Glue database and empty Iceberg tables of an environment, with unique names.
 
     Args:
-        name: of the environment.
-        contracts: one table is made for each.
+        name: name of the environment.
+        contracts: contracts to create tables for.
     """
     unique = uuid.uuid4().hex[:12]
     buckets = {kind: f"{name}-{kind}-{unique}" for kind in ("landing", "lake", "logs", "registry")}
@@ -120,7 +120,7 @@ def make_environment(name: str = "dev", *contracts: Contract) -> EnvironmentDesc
 
 
 def make_table(descriptor: EnvironmentDescriptor, contract: Contract) -> None:
-    """The empty Iceberg table of a contract."""
+    """Create the empty Iceberg table of a contract."""
     from pipelines.data.catalog import open_catalog
     from pipelines.data.columns import iceberg_schema
 

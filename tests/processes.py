@@ -1,4 +1,4 @@
-"""Processes of a test's own, started quickly: from one process that has imported what they need."""
+"""Start test processes quickly, from a fork server with the imports preloaded, and kill them at chosen moments."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SERVER.set_forkserver_preload(
         "pipelines.promotion.promote",
         "pipelines.promotion.rollback",
         "pipelines.data.compatibility",
-        "pipelines.serving.model",
+        "pipelines.serving.predictor",
         "onnxruntime",
         "onnx",
         "hypothesis",
         "pytest",
         "tools.mutation.preload",
-        "tests.pipelines.promotion.world",
+        "tests.pipelines.promotion.promotion_project",
     ]
 )
 
 
 def start(target: Callable[..., Any], *arguments: Any) -> ForkServerProcess:
-    """Run a function in a process with this one's environment variables; the caller joins it."""
+    """Run a function in a new process with this process's environment variables; the caller joins it."""
     process = SERVER.Process(target=_run, args=(dict(os.environ), target, arguments), daemon=True)
     process.start()
     return process
@@ -40,10 +40,10 @@ def _run(environ: dict[str, str], target: Callable[..., Any], arguments: tuple[A
 
 
 class Moments:
-    """Counts moments, and kills this process at one of them, as nothing can be prepared for.
+    """Counts moments, and kills this process with SIGKILL at one of them.
 
     Args:
-        fatal: the number of the moment, from 1; 0 for none.
+        fatal: number of that moment, from 1; 0 for none.
     """
 
     def __init__(self, fatal: int = 0) -> None:
@@ -51,13 +51,13 @@ class Moments:
         self.names: list[str] = []
 
     def pass_by(self, name: str) -> None:
-        """One moment."""
+        """Count one moment."""
         self.names.append(name)
         if len(self.names) == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """`call`, with a moment before it and one after."""
+        """Return `call` with a moment before and after it."""
 
         def watched(*arguments: Any, **named: Any) -> Any:
             self.pass_by(f"before {name}")
@@ -68,7 +68,7 @@ class Moments:
         return watched
 
     def writes(self, put_new: Callable[..., Any], wanted: Callable[[str], bool]) -> Callable[..., Any]:
-        """`store.put_new`, with a moment before and after each write of a key that is `wanted`."""
+        """Return `store.put_new` with a moment before and after each write of a `wanted` key."""
 
         def watched(bucket: str, key: str, content: bytes, **named: Any) -> Any:
             if not wanted(key):

@@ -1,4 +1,4 @@
-"""What an AWS account needs before the first deployment: the state bucket, and the roles that GitHub may take."""
+"""The account's bootstrap: the state bucket, the image repositories, and the roles of GitHub Actions jobs."""
 
 from __future__ import annotations
 
@@ -7,41 +7,44 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 
-from infra.bootstrap.configuration import PREVIEW, load_account
-from infra.bootstrap.estate import Estate
-from infra.bootstrap.identity import GitHub
-from infra.bootstrap.state import State
-from infra.environment import Environment, Place
-from pipelines.declarations.documents import parse_yaml, read_bytes
-from pipelines.declarations.project import PROGRAM, Project
+from infra.bootstrap.configuration import IMAGES, PREVIEW, load_account
+from infra.bootstrap.layout import AccountLayout
+from infra.bootstrap.repositories import ImageRepositories, ImageRepositoriesArgs
+from infra.bootstrap.roles import GitHubAccess, GitHubAccessArgs
+from infra.bootstrap.state import StateStorage, StateStorageArgs
+from infra.environment import Environment, Scope
+from pipelines.declarations.project import Project
 
 config = load_account()
 project = Project(Path(__file__).resolve().parents[2])
-main = parse_yaml(read_bytes(project.root / PROGRAM), project.root / PROGRAM)[0]["name"]
 caller, region = aws.get_caller_identity(), aws.get_region().region
 account, partition = caller.account_id, caller.arn.split(":")[1]
 
-place = Place("account", main, config, account, region, partition)
+scope = Scope("account", project.name, config, account, region, partition)
 stacks = {name: project.stack(name).config for name in project.environments}
-environments = [
-    Environment(name, main, stack.environment, account, stack.region, partition) for name, stack in stacks.items()
-]
-estate = Estate(place, main, tuple(environments))
+environments = tuple(
+    Environment(name, project.name, stack.environment, account, stack.region, partition)
+    for name, stack in stacks.items()
+)
+layout = AccountLayout(scope, project.name, environments)
 
-state = State("state", place, config)
-github = GitHub("github", estate, config, state)
+state = StateStorage("state", StateStorageArgs(scope=scope, config=config))
+repositories = ImageRepositories("images", ImageRepositoriesArgs(scope=scope, pull_accounts=config.pull_accounts))
+github = GitHubAccess("github", GitHubAccessArgs(layout=layout, config=config, state=state, repositories=repositories))
 
 backend = f"s3://{state.bucket.name}?region={region}"
 pulumi.export("state_bucket", state.bucket.name)
 pulumi.export("backend_url", backend)
 pulumi.export("deploy_roles", github.deploy)
 pulumi.export("preview_role", github.preview)
-# Where each goes on GitHub: docs/bootstrap.md
+pulumi.export("images_role", github.images)
+# GitHub environment (or `repository`) → variables to set there: docs/bootstrap.md
 pulumi.export(
     "variables",
     {
         "repository": {"AWS_REGION": region, "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": backend},
         PREVIEW: {"AWS_PREVIEW_ROLE": github.preview},
+        IMAGES: {"AWS_IMAGES_ROLE": github.images},
         **{name: {"AWS_DEPLOY_ROLE": arn} for name, arn in github.deploy.items()},
     },
 )

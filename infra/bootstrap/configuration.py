@@ -1,4 +1,4 @@
-"""What `Pulumi.account.yaml` says, and who that makes of a job on GitHub."""
+"""The configuration of the bootstrap, `Pulumi.account.yaml`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from pipelines.declarations.errors import MlopsError
 ISSUER = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
 PREVIEW = "preview"
-"""The GitHub environment whose jobs may look at everything and change nothing."""
+"""The GitHub environment whose jobs may read every environment and change nothing."""
+
+IMAGES = "images"
+"""The GitHub environment whose jobs push images."""
+
+AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
+"""The id of an AWS account."""
 
 
 class RepositoryIds(Declaration):
-    """The numbers of a repository and its owner, which never change and are never given twice."""
+    """The ids of a GitHub repository and its owner. GitHub never changes or reuses them."""
 
     owner: Annotated[int, Field(ge=1)]
     repository: Annotated[int, Field(ge=1)]
@@ -29,15 +35,16 @@ class AccountConfig(Declaration):
     """The value of `mlops-bootstrap:account`.
 
     Attributes:
-        repository: on GitHub, `owner/name`.
-        repository_ids: set where the subjects of GitHub's tokens carry ids, as they do for repositories made since
-            mid-2026.
-        identity_provider: ARN of GitHub's identity provider, where the account has one: it can have no second.
-        owner: the team that answers for it (a tag on everything).
-        cost_centre: who pays for it (a tag on everything).
-        disposable: whether it may be deleted with the state of every environment.
-        noncurrent_days: days that a superseded state is kept.
-        log_days: days that access logs are kept.
+        repository: the GitHub repository, `owner/name`.
+        repository_ids: ids of the repository and its owner. Set them if the subjects of GitHub's tokens carry ids, as
+            they do for repositories created since mid-2026.
+        identity_provider: ARN of GitHub's identity provider if the account already has one. An account cannot have two.
+        pull_accounts: ids of other AWS accounts that may pull images.
+        owner: the team responsible for the account's resources (a tag).
+        cost_centre: the cost centre that pays for them (a tag).
+        disposable: whether the state of every environment, and all images, may be deleted.
+        noncurrent_days: days to keep superseded state files.
+        log_days: days to keep access logs.
     """
 
     repository: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$")]
@@ -45,6 +52,7 @@ class AccountConfig(Declaration):
     identity_provider: (
         Annotated[str, StringConstraints(pattern=rf"^arn:[a-z-]+:iam::\d{{12}}:oidc-provider/{ISSUER}$")] | None
     ) = None
+    pull_accounts: tuple[AccountId, ...] = ()
     owner: Annotated[str, StringConstraints(min_length=1)]
     cost_centre: Annotated[str, StringConstraints(min_length=1)]
     disposable: bool = False
@@ -52,7 +60,7 @@ class AccountConfig(Declaration):
     log_days: Annotated[int, Field(ge=1)] = 365
 
     def subject(self, environment: str) -> str:
-        """Who a job is that runs in a GitHub environment, as the `sub` of its token says.
+        """Return the `sub` claim of the token of a job in a GitHub environment.
 
         Source: GitHub, "OpenID Connect reference", subject claims.
         """
@@ -63,13 +71,16 @@ class AccountConfig(Declaration):
 
 
 def load_account() -> AccountConfig:
-    """The configuration of the stack that is being run.
+    """Return the configuration of the stack that Pulumi is running.
 
     Raises:
-        MlopsError: it is missing or wrong.
+        MlopsError: the configuration is missing or invalid.
     """
     file = f"Pulumi.{pulumi.get_stack()}.yaml"
     value = pulumi.Config().get_object("account")
     if value is None:
-        raise MlopsError(f"no configuration mlops-bootstrap:account in {file}", fix=f"write it in {file}")
+        raise MlopsError(
+            f"{file}: expected a value at config.mlops-bootstrap:account, found none",
+            fix=f"write the account's configuration under config.mlops-bootstrap:account in infra/bootstrap/{file}",
+        )
     return parse(json.dumps(value), AccountConfig, Path(f"mlops-bootstrap:account in {file}"))

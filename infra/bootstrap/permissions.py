@@ -1,8 +1,8 @@
-"""What the roles of GitHub's jobs may do, and what bounds the roles that those make.
+"""IAM policy statements of the roles of GitHub Actions jobs, and of the permissions boundaries.
 
-An environment's resources are told by the beginning of their names, its keys by their tag `environment`: nothing here
-reaches from one environment into another, save to read what it promotes. Source of actions, resources and condition
-keys: AWS service authorization reference.
+Statements scope an environment's resources by name prefix, and its KMS keys by the tag `environment`. A role reaches
+another environment only to read what it promotes. Source of actions, resources and condition keys: AWS service
+authorization reference.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pulumi
 
-from infra.bootstrap.estate import Estate
+from infra.bootstrap.layout import AccountLayout
 from infra.environment import Environment
 
 Statement = dict[str, Any]
@@ -57,8 +57,8 @@ _MAKE_KEY = (
     "kms:UpdateKeyDescription",
 )
 _REMOVE_KEY = ("kms:ScheduleKeyDeletion",)
-_READ_CATALOGUE = ("glue:GetDatabase", "glue:GetPartitionIndexes", "glue:GetTable", "glue:GetTags")
-_MAKE_CATALOGUE = (
+_READ_CATALOG = ("glue:GetDatabase", "glue:GetPartitionIndexes", "glue:GetTable", "glue:GetTags")
+_MAKE_CATALOG = (
     "glue:CreateDatabase",
     "glue:CreateTable",
     "glue:TagResource",
@@ -66,32 +66,18 @@ _MAKE_CATALOGUE = (
     "glue:UpdateDatabase",
     "glue:UpdateTable",
 )
-_REMOVE_CATALOGUE = ("glue:DeleteDatabase", "glue:DeleteTable")
-_READ_REPOSITORY = (
-    "ecr:DescribeImages",
-    "ecr:DescribeRepositories",
-    "ecr:GetLifecyclePolicy",
-    "ecr:ListTagsForResource",
-)
-_MAKE_REPOSITORY = (
-    "ecr:CreateRepository",
-    "ecr:DeleteLifecyclePolicy",
-    "ecr:PutImageScanningConfiguration",
-    "ecr:PutImageTagMutability",
-    "ecr:PutLifecyclePolicy",
-    "ecr:TagResource",
-    "ecr:UntagResource",
-)
-_REMOVE_REPOSITORY = ("ecr:BatchDeleteImage", "ecr:DeleteRepository")
-_TAKE_IMAGE = (
+_REMOVE_CATALOG = ("glue:DeleteDatabase", "glue:DeleteTable")
+_PUSH_IMAGE = (
     "ecr:BatchCheckLayerAvailability",
     "ecr:BatchGetImage",
     "ecr:CompleteLayerUpload",
+    "ecr:GetDownloadUrlForLayer",
     "ecr:InitiateLayerUpload",
     "ecr:PutImage",
     "ecr:UploadLayerPart",
 )
-_GIVE_IMAGE = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+"""Source: Amazon ECR user guide, "IAM permissions for pushing an image", and those to push attestations of an image."""
+
 _READ_ROLE = (
     "iam:GetRole",
     "iam:GetRolePolicy",
@@ -111,60 +97,56 @@ _MAKE_ASSOCIATION = (
 )
 
 _REGISTRY = ("bundles/", "evidence/", "ledger/", "quarantine/", "reports/", "runs/")
-"""What lies in a registry: see `pipelines/registry` and `pipelines/promotion/report.py`."""
+"""Key prefixes in a registry bucket: see `pipelines/registry` and `pipelines/promotion/report.py`."""
 
 _JUDGED_EVERYWHERE = ("ledger/", "quarantine/")
-"""What a promotion to one environment asks the others about: what is live there, and what was found bad."""
+"""Key prefixes that a promotion reads in every other environment: what is live there, and which bundles are bad."""
 
-_ANSWERED = ("inference/",)
-"""Where a logs bucket says what endpoints have answered."""
+_INFERENCE_LOGS = ("inference/",)
+"""Key prefix of the inference logs in a logs bucket."""
 
 
 def allow(
     actions: Iterable[str], resources: pulumi.Input[str] | Sequence[str], **condition: dict[str, Any]
 ) -> Statement:
-    """A statement that allows."""
+    """Return a statement that allows actions on resources."""
     listed = list(resources) if isinstance(resources, list | tuple) else [resources]
     statement: Statement = {"Effect": "Allow", "Action": sorted(set(actions)), "Resource": listed}
     return {**statement, "Condition": condition} if condition else statement
 
 
-def deploys(estate: Estate, environment: Environment) -> dict[str, list[Statement]]:
-    """What the deployment of an environment may do, by what it is about; each is a policy of its role.
+def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[str, list[Statement]]:
+    """Return the permissions to deploy an environment, one entry per inline policy.
 
-    Only what may be lost can be removed: where an environment is not disposable, nothing here deletes a bucket, an
-    object, a key, a table or an image.
+    Only a disposable environment's buckets, objects, keys and tables can be deleted.
     """
     return {
-        "storage": [*_storage(environment), *_catalogue(environment)],
+        "storage": [*_storage(environment), *_catalog(environment)],
         "keys": _keys(environment),
-        "images": _images(estate, environment),
-        "identity": [*_roles(estate, environment), *_cluster(environment)],
-        "releases": _releases(estate, environment),
+        "identity": [*_roles(layout, environment), *_cluster(environment)],
+        "releases": _releases(layout, environment),
     }
 
 
-def opens(environment: Environment) -> list[Statement]:
-    """How the deployment of an environment says who may use what it has made: the buckets and the roles there."""
+def access_statements(environment: Environment) -> list[Statement]:
+    """Return the permissions to set who may use the environment's buckets and roles."""
     return [
         allow(["s3:PutBucketPolicy"], _buckets(environment)),
         allow(["iam:UpdateAssumeRolePolicy"], _role_names(environment)),
     ]
 
 
-def previews(estate: Estate) -> dict[str, list[Statement]]:
-    """What a preview and the gates may do: look at every environment, and change nothing at all.
+def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
+    """Return the permissions for previews and gates: read every environment, change nothing.
 
-    `pulumi preview` takes no lock and writes no state (pulumi/pulumi, pkg/backend/diy/backend.go), so that nothing need
-    be written for it either.
+    `pulumi preview` takes no lock and writes no state (pulumi/pulumi, pkg/backend/diy/backend.go).
     """
-    everywhere = estate.environments
+    everywhere = layout.environments
     tables = [table for environment in everywhere for table in _tables(environment)]
     return {
         "resources": [
             allow(_READ_BUCKET, [_buckets(environment) for environment in everywhere]),
-            allow(_READ_CATALOGUE, sorted(set(tables))),
-            allow(_READ_REPOSITORY, [_repositories(environment) for environment in everywhere]),
+            allow(_READ_CATALOG, sorted(set(tables))),
             allow(_READ_ROLE, [_role_names(environment) for environment in everywhere]),
             allow(_READ_KEY, _every_key(*everywhere), StringEquals=_tagged(*everywhere)),
             allow(_READ_CLUSTER, sorted({_cluster_of(environment) for environment in everywhere})),
@@ -176,7 +158,7 @@ def previews(estate: Estate) -> dict[str, list[Statement]]:
                 ["s3:GetObject"],
                 [
                     *(arn for environment in everywhere for arn in _objects(environment, "registry", *_REGISTRY)),
-                    *(arn for environment in everywhere for arn in _objects(environment, "logs", *_ANSWERED)),
+                    *(arn for environment in everywhere for arn in _objects(environment, "logs", *_INFERENCE_LOGS)),
                 ],
             ),
             _through_s3(["kms:Decrypt"], *everywhere),
@@ -184,31 +166,36 @@ def previews(estate: Estate) -> dict[str, list[Statement]]:
     }
 
 
-def keeps_state(
-    estate: Estate, environment: Environment, bucket_arn: str, key_arn: pulumi.Input[str]
-) -> list[Statement]:
-    """What keeping the state of one stack needs: see every stack's, write its own.
+def push_statements(repository_arns: Sequence[str]) -> list[Statement]:
+    """Return the permissions to push images and their attestations, but not to delete any."""
+    return [allow(_PUSH_IMAGE, list(repository_arns)), allow(["ecr:GetAuthorizationToken"], "*")]
 
-    Source: Pulumi, "State and backends", AWS S3, required permissions; the layout of pkg/backend/diy.
+
+def write_state_statements(
+    layout: AccountLayout, environment: Environment, bucket_arn: str, key_arn: pulumi.Input[str]
+) -> list[Statement]:
+    """Return the permissions to read the state of every stack, and to write the state of one.
+
+    Source: Pulumi, "State and backends", AWS S3, required permissions; object layout: pulumi/pulumi, pkg/backend/diy.
     """
-    own = f"{estate.main}/{environment.name}"
+    stack = f"{layout.project}/{environment.name}"
     return [
-        *reads_state(bucket_arn, key_arn),
+        *read_state_statements(bucket_arn, key_arn),
         allow(
             ["s3:DeleteObject", "s3:PutObject"],
             [
-                f"{bucket_arn}/.pulumi/stacks/{own}.json*",
-                f"{bucket_arn}/.pulumi/history/{own}/*",
-                f"{bucket_arn}/.pulumi/backups/{own}/*",
-                f"{bucket_arn}/.pulumi/locks/organization/{own}/*",
+                f"{bucket_arn}/.pulumi/stacks/{stack}.json*",
+                f"{bucket_arn}/.pulumi/history/{stack}/*",
+                f"{bucket_arn}/.pulumi/backups/{stack}/*",
+                f"{bucket_arn}/.pulumi/locks/organization/{stack}/*",
             ],
         ),
         allow(["kms:Encrypt", "kms:GenerateDataKey"], key_arn),
     ]
 
 
-def reads_state(bucket_arn: str, key_arn: pulumi.Input[str]) -> list[Statement]:
-    """What reading the state of any stack needs, and opening the secrets in it."""
+def read_state_statements(bucket_arn: str, key_arn: pulumi.Input[str]) -> list[Statement]:
+    """Return the permissions to read the state of every stack and decrypt its secrets."""
     return [
         allow(["s3:GetBucketLocation", "s3:ListBucket"], bucket_arn),
         allow(["s3:GetObject"], f"{bucket_arn}/.pulumi/*"),
@@ -216,8 +203,8 @@ def reads_state(bucket_arn: str, key_arn: pulumi.Input[str]) -> list[Statement]:
     ]
 
 
-def bounds(environment: Environment) -> list[Statement]:
-    """The most that a role of an environment can be given: what all of its jobs and endpoints together need."""
+def boundary_statements(environment: Environment) -> list[Statement]:
+    """Return the permissions boundary of an environment's roles: the union of what its workloads need."""
     return [
         allow(
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"],
@@ -241,49 +228,30 @@ def _storage(environment: Environment) -> list[Statement]:
     ]
 
 
-def _catalogue(environment: Environment) -> list[Statement]:
-    # Glue writes the first metadata of an Iceberg table in the name of who makes it.
+def _catalog(environment: Environment) -> list[Statement]:
+    # Glue writes the first metadata of an Iceberg table with the caller's permissions.
     metadata = f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*/metadata/*"
-    removed = _if_disposable(environment, _REMOVE_CATALOGUE)
+    removed = _if_disposable(environment, _REMOVE_CATALOG)
     return [
-        allow((*_READ_CATALOGUE, *_MAKE_CATALOGUE, *removed), _tables(environment)),
+        allow((*_READ_CATALOG, *_MAKE_CATALOG, *removed), _tables(environment)),
         allow(["s3:GetObject", "s3:PutObject"], metadata),
     ]
 
 
 def _keys(environment: Environment) -> list[Statement]:
     keys, own = _every_key(environment), _tagged(environment)
-    asked = {"aws:RequestTag/environment": environment.name}
-    ecr = {"kms:ViaService": f"ecr.{environment.region}.amazonaws.com"}
+    new = {"aws:RequestTag/environment": environment.name}
     return [
-        allow(["kms:CreateKey"], "*", StringEquals=asked),
-        # Tags come with the key when it is made; a key of another environment cannot be claimed by a tag.
-        allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **asked}),
+        allow(["kms:CreateKey"], "*", StringEquals=new),
+        # Tag a new key, or the environment's own; tagging must not claim another environment's key.
+        allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **new}),
         allow((*_READ_KEY, *_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
         allow(
             ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
             environment.arn("kms", f"alias/{environment.prefix}-*"),
         ),
         allow(["kms:ListAliases"], "*"),
-        # ECR keeps a grant for itself on the key that encrypts a repository.
-        allow(["kms:CreateGrant"], keys, StringEquals={**own, **ecr}, Bool={"kms:GrantIsForAWSResource": "true"}),
         _through_s3(["kms:Decrypt", "kms:GenerateDataKey"], environment),
-    ]
-
-
-def _images(estate: Estate, environment: Environment) -> list[Statement]:
-    about = (*_READ_REPOSITORY, *_MAKE_REPOSITORY, *_if_disposable(environment, _REMOVE_REPOSITORY))
-    before = estate.before(environment)
-    if before is not None:
-        # A deployment brings the images over (pipelines/promotion/replicate_image.py).
-        return [
-            allow((*about, *_TAKE_IMAGE), _repositories(environment)),
-            allow(_GIVE_IMAGE, _repositories(before)),
-        ]
-    # Images are built for, and pushed to, the first environment.
-    return [
-        allow((*about, *_TAKE_IMAGE, *_GIVE_IMAGE), _repositories(environment)),
-        allow(["ecr:GetAuthorizationToken"], "*"),
     ]
 
 
@@ -291,9 +259,9 @@ def _if_disposable(environment: Environment, actions: Sequence[str]) -> Sequence
     return actions if environment.config.disposable else ()
 
 
-def _roles(estate: Estate, environment: Environment) -> list[Statement]:
+def _roles(layout: AccountLayout, environment: Environment) -> list[Statement]:
     roles = _role_names(environment)
-    bounded = {"iam:PermissionsBoundary": estate.boundary_arn(environment)}
+    bounded = {"iam:PermissionsBoundary": layout.boundary_arn(environment)}
     return [
         allow(["iam:CreateRole", "iam:PutRolePolicy"], roles, StringEquals=bounded),
         allow((*_READ_ROLE, *_MAKE_ROLE, "iam:DeleteRolePolicy"), roles),
@@ -308,20 +276,20 @@ def _cluster(environment: Environment) -> list[Statement]:
     ]
 
 
-def _releases(estate: Estate, environment: Environment) -> list[Statement]:
-    """Judge, promote and roll back: what is written here, and what is read here, in the one before and in all others.
+def _releases(layout: AccountLayout, environment: Environment) -> list[Statement]:
+    """Return the permissions to judge, promote and roll back releases.
 
-    A bundle comes from the environment before; where there is none, training has put it there.
+    Bundles are copied from the environment before; in the first environment, training writes them.
     """
-    before = estate.before(environment)
+    before = layout.before(environment)
     written: tuple[str, ...] = ("ledger/", "quarantine/", "reports/")
-    read = [*_objects(environment, "registry", *_REGISTRY), *_objects(environment, "logs", *_ANSWERED)]
-    others = [one for one in estate.environments if one is not environment]
+    read = [*_objects(environment, "registry", *_REGISTRY), *_objects(environment, "logs", *_INFERENCE_LOGS)]
+    others = [one for one in layout.environments if one is not environment]
     if before is not None:
         written = (*written, "bundles/", "evidence/")
         read += _objects(before, "registry", "bundles/", "evidence/")
     for other in others:
-        read += [*_objects(other, "registry", *_JUDGED_EVERYWHERE), *_objects(other, "logs", *_ANSWERED)]
+        read += [*_objects(other, "registry", *_JUDGED_EVERYWHERE), *_objects(other, "logs", *_INFERENCE_LOGS)]
     statements = [
         allow(["s3:GetObject"], read),
         allow(["s3:PutObject"], _objects(environment, "registry", *written)),
@@ -337,25 +305,25 @@ def _releases(estate: Estate, environment: Environment) -> list[Statement]:
     ]
     if others:
         held = [_bucket(other, kind) for other in others for kind in ("registry", "logs")]
-        seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_ANSWERED)]
+        seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_INFERENCE_LOGS)]
         statements += [
             allow(["s3:ListBucket"], held, StringLike={"s3:prefix": seen}),
             _through_s3(["kms:Decrypt"], *others),
         ]
-    if environment.config.trains:  # `mlops ingest --file` lands a batch
+    if environment.config.trains:  # `mlops ingest --file` uploads a landing file
         statements.append(allow(["s3:AbortMultipartUpload", "s3:PutObject"], _objects(environment, "landing", "")))
     return statements
 
 
 def _through_s3(actions: Iterable[str], *environments: Environment) -> Statement:
-    """The use of the keys of environments for what lies in their buckets."""
+    """Allow the use of environments' keys for objects in their buckets."""
     regions = sorted({f"s3.{environment.region}.amazonaws.com" for environment in environments})
     via = {"kms:ViaService": regions if len(regions) > 1 else regions[0]}
     return allow(actions, _every_key(*environments), StringEquals={**_tagged(*environments), **via})
 
 
 def _every_key(*environments: Environment) -> list[str]:
-    """The keys where environments live: a key has no name, so that conditions must say which are meant."""
+    """Return ARN patterns for the keys of environments. Keys have no names, so conditions must select by tag."""
     return sorted({environment.arn("kms", "key/*") for environment in environments})
 
 
@@ -388,10 +356,6 @@ def _cluster_of(environment: Environment) -> str:
 
 def _associations(environment: Environment) -> str:
     return environment.arn("eks", f"podidentityassociation/{environment.config.cluster}/*")
-
-
-def _repositories(environment: Environment) -> str:
-    return environment.arn("ecr", f"repository/{environment.prefix}/*")
 
 
 def _role_names(environment: Environment) -> str:

@@ -1,20 +1,32 @@
-"""Where Pulumi keeps the state of every stack, and the key that seals the secrets in it."""
+"""Storage for the state of all Pulumi stacks, and the key that encrypts their secrets."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
-import pulumi_aws as aws
 
 from infra.bootstrap.configuration import AccountConfig
-from infra.bootstrap.estate import STATE_ALIAS
-from infra.components.bucket import Bucket, BucketArgs
-from infra.components.storage import DELETION_WINDOW_DAYS, access_logs, account_decides
-from infra.environment import Place
-
-_LOGS = "state-logs"
+from infra.bootstrap.layout import STATE_ALIAS
+from infra.components.bucket import Bucket, BucketArgs, access_log_bucket
+from infra.components.key import Key, KeyArgs
+from infra.environment import Scope
 
 
-class State(pulumi.ComponentResource):
+@dataclass(frozen=True, kw_only=True)
+class StateStorageArgs:
+    """Arguments of `StateStorage`.
+
+    Attributes:
+        scope: the account's scope.
+        config: the account's configuration.
+    """
+
+    scope: Scope
+    config: AccountConfig
+
+
+class StateStorage(pulumi.ComponentResource):
     """The state bucket and its key.
 
     Attributes:
@@ -22,18 +34,18 @@ class State(pulumi.ComponentResource):
         key: encrypts the bucket, and the secrets of stacks whose `secretsprovider` names it.
     """
 
-    def __init__(self, name: str, place: Place, config: AccountConfig) -> None:
-        super().__init__("mlops:bootstrap:State", name)
-        self.key = aws.kms.Key(
+    def __init__(self, name: str, args: StateStorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:bootstrap:StateStorage", name, None, opts)
+        scope, child = args.scope, pulumi.ResourceOptions(parent=self)
+        self.key = Key(
             name,
-            description="Encrypts the state of Pulumi's stacks, and the secrets in it",
-            enable_key_rotation=True,
-            deletion_window_in_days=DELETION_WINDOW_DAYS,
-            policy=pulumi.Output.json_dumps(account_decides(place)),
-            tags=place.tags(),
-            opts=pulumi.ResourceOptions(parent=self, protect=place.protected),
+            KeyArgs(
+                scope=scope,
+                description="Encrypts the state of Pulumi stacks, and the secrets in it",
+                alias=STATE_ALIAS,
+            ),
+            child,
         )
-        aws.kms.Alias(name, name=STATE_ALIAS, target_key_id=self.key.key_id, opts=pulumi.ResourceOptions(parent=self))
-        logs = Bucket(_LOGS, access_logs(place, _LOGS, config.log_days), parent=self)
-        self.bucket = Bucket(name, BucketArgs(place, self.key.arn, logs), parent=self)
+        logs = Bucket("state-logs", access_log_bucket(scope, "state-logs", args.config.log_days), child)
+        self.bucket = Bucket(name, BucketArgs(scope=scope, key_arn=self.key.arn, access_logs=logs), child)
         self.register_outputs({"bucket": self.bucket.name, "key": self.key.arn})

@@ -1,1 +1,1 @@
-"""What an environment is made of: one component a file."""
+"""Components of an environment, one per module."""

@@ -1,4 +1,4 @@
-"""A bucket as every bucket here is: private, encrypted, versioned, logged, and cleaned up after."""
+"""S3 buckets: private, encrypted, versioned, access-logged and cleaned up by lifecycle rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.environment import Place
+from infra.environment import Scope
 from infra.policies.exemptions import exemptions
 
 Statement = Mapping[str, Any]
@@ -17,21 +17,21 @@ Statement = Mapping[str, Any]
 _ABANDONED_UPLOAD_DAYS = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BucketArgs:
-    """What tells one bucket from another.
+    """Arguments of `Bucket`.
 
     Attributes:
-        place: where it lives.
-        key_arn: of the KMS key that encrypts it; None for keys of S3 itself.
-        access_logs: the bucket that gets its access logs; None: it keeps none.
-        lock_days: days during which Object Lock lets nobody delete or overwrite a version; None: no Object Lock.
-        expires_days: prefix → days after which its objects end.
-        statements: what its policy says besides refusing plain HTTP.
-        exempt: rule → reason, for each rule of `infra/policies` that it does not keep.
+        scope: the scope that the bucket belongs to.
+        key_arn: ARN of the KMS key that encrypts the bucket; None for SSE-S3.
+        access_logs: the bucket that receives the access logs; None to log no access.
+        lock_days: days that Object Lock retains every version; None for no Object Lock.
+        expires_days: key prefix → days after which its objects expire.
+        statements: statements to add to the bucket policy, which always refuses plain HTTP.
+        exempt: rule id → reason, for each rule of `infra/policies` that the bucket breaks.
     """
 
-    place: Place
+    scope: Scope
     key_arn: pulumi.Input[str] | None
     access_logs: Bucket | None
     lock_days: int | None = None
@@ -44,32 +44,32 @@ class Bucket(pulumi.ComponentResource):
     """A bucket and its settings.
 
     Attributes:
-        name: its name.
-        arn: its ARN, known before it exists.
-        key_arn: of the key that encrypts it, or None.
-        ready: depend on these before using it: what is written earlier is not encrypted with the key.
+        name: the bucket's name, known before the bucket exists.
+        arn: the bucket's ARN, known before the bucket exists.
+        region: the bucket's region.
+        key_arn: ARN of the key that encrypts the bucket, or None.
+        ready: resources to depend on before writing to the bucket. Earlier writes are not encrypted with the key.
     """
 
-    def __init__(self, purpose: str, args: BucketArgs, *, parent: pulumi.Resource) -> None:
-        super().__init__(
-            "mlops:storage:Bucket", purpose, exemptions(args.exempt), pulumi.ResourceOptions(parent=parent)
-        )
-        place = args.place
-        self.region = place.region
-        self.name = place.bucket_name(purpose)
-        self.arn = f"arn:{place.partition}:s3:::{self.name}"
+    def __init__(self, purpose: str, args: BucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:storage:Bucket", purpose, exemptions(args.exempt), opts)
+        scope = args.scope
+        self.region = scope.region
+        self.name = scope.bucket_name(purpose)
+        self.arn = f"arn:{scope.partition}:s3:::{self.name}"
         self.key_arn = args.key_arn
+        child = pulumi.ResourceOptions(parent=self)
 
-        def child(*after: pulumi.Resource) -> pulumi.ResourceOptions:
-            return pulumi.ResourceOptions(parent=self, depends_on=list(after))
+        def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
+            return pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=list(resources)))
 
         bucket = aws.s3.Bucket(
             purpose,
             bucket=self.name,
-            force_destroy=place.config.disposable,
+            force_destroy=scope.config.disposable,
             object_lock_enabled=args.lock_days is not None,
-            tags=place.tags(),
-            opts=pulumi.ResourceOptions(parent=self, protect=place.protected),
+            tags=scope.tags(),
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(protect=scope.protected)),
         )
         private = aws.s3.BucketPublicAccessBlock(
             purpose,
@@ -78,40 +78,39 @@ class Bucket(pulumi.ComponentResource):
             block_public_policy=True,
             ignore_public_acls=True,
             restrict_public_buckets=True,
-            opts=child(),
+            opts=child,
         )
         owned = aws.s3.BucketOwnershipControls(
-            purpose, bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=child()
+            purpose, bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=child
         )
         encrypted = aws.s3.BucketServerSideEncryptionConfiguration(
-            purpose, bucket=bucket.id, rules=[_encryption(args.key_arn)], opts=child()
+            purpose, bucket=bucket.id, rules=[_encryption(args.key_arn)], opts=child
         )
         versioned = aws.s3.BucketVersioning(
-            purpose, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=child()
+            purpose, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=child
         )
         if args.lock_days is not None:
-            # Governance can be lifted by who may; where data must outlive everybody, nobody may.
-            mode = "GOVERNANCE" if place.config.disposable else "COMPLIANCE"
+            # A privileged role can lift GOVERNANCE. Nobody can lift COMPLIANCE, not even the root user.
+            mode = "GOVERNANCE" if scope.config.disposable else "COMPLIANCE"
             aws.s3.BucketObjectLockConfiguration(
                 purpose,
                 bucket=bucket.id,
                 rule={"default_retention": {"mode": mode, "days": args.lock_days}},
-                opts=child(versioned),
+                opts=after(versioned),
             )
         aws.s3.BucketLifecycleConfiguration(
             purpose,
             bucket=bucket.id,
-            rules=_lifecycle(place.config.noncurrent_days, args.expires_days),
-            opts=child(versioned),
+            rules=_lifecycle(scope.config.noncurrent_days, args.expires_days),
+            opts=after(versioned),
         )
         policy = aws.s3.BucketPolicy(
             purpose,
             bucket=bucket.id,
             policy=pulumi.Output.json_dumps(
-                {"Version": "2012-10-17", "Statement": [_only_tls(self.arn), *args.statements]}
+                {"Version": "2012-10-17", "Statement": [_deny_http(self.arn), *args.statements]}
             ),
-            # S3 refuses two changes of a bucket's access at once.
-            opts=child(private, owned),
+            opts=after(private, owned),  # S3 refuses concurrent changes of a bucket's access settings
         )
         if args.access_logs is not None:
             aws.s3.BucketLogging(
@@ -119,10 +118,31 @@ class Bucket(pulumi.ComponentResource):
                 bucket=bucket.id,
                 target_bucket=args.access_logs.name,
                 target_prefix=f"s3-access/{purpose}/",
-                opts=child(*args.access_logs.ready),
+                opts=after(*args.access_logs.ready),
             )
         self.ready: tuple[pulumi.Resource, ...] = (policy, encrypted)
         self.register_outputs({"name": bucket.bucket, **(exemptions(args.exempt) or {})})
+
+
+def access_log_bucket(scope: Scope, purpose: str, days: int) -> BucketArgs:
+    """Return the arguments of a bucket that receives the S3 access logs of its scope.
+
+    Args:
+        scope: the scope whose buckets are logged.
+        purpose: the bucket's purpose, the last part of its name.
+        days: days to keep the logs.
+    """
+    return BucketArgs(
+        scope=scope,
+        key_arn=None,
+        access_logs=None,
+        expires_days={"s3-access/": days},
+        statements=[_log_delivery(scope, purpose)],
+        exempt={
+            "s3-encrypted-with-customer-key": "S3 delivers access logs only to buckets with SSE-S3",
+            "s3-access-logged": "logging the deliveries of logs would never end",
+        },
+    )
 
 
 def _encryption(key_arn: pulumi.Input[str] | None) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def _encryption(key_arn: pulumi.Input[str] | None) -> dict[str, Any]:
         return {"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}
     return {
         "apply_server_side_encryption_by_default": {"sse_algorithm": "aws:kms", "kms_master_key_id": key_arn},
-        "bucket_key_enabled": True,  # one call of KMS for many objects
+        "bucket_key_enabled": True,  # one KMS call serves many objects
     }
 
 
@@ -156,7 +176,7 @@ def _lifecycle(noncurrent_days: int, expires_days: Mapping[str, int]) -> list[di
     return rules
 
 
-def _only_tls(arn: str) -> Statement:
+def _deny_http(arn: str) -> Statement:
     return {
         "Sid": "OnlyTls",
         "Effect": "Deny",
@@ -164,4 +184,18 @@ def _only_tls(arn: str) -> Statement:
         "Action": "s3:*",
         "Resource": [arn, f"{arn}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def _log_delivery(scope: Scope, purpose: str) -> Statement:
+    return {
+        "Sid": "LogDelivery",
+        "Effect": "Allow",
+        "Principal": {"Service": "logging.s3.amazonaws.com"},
+        "Action": "s3:PutObject",
+        "Resource": f"arn:{scope.partition}:s3:::{scope.bucket_name(purpose)}/*",
+        "Condition": {
+            "StringEquals": {"aws:SourceAccount": scope.account},
+            "ArnLike": {"aws:SourceArn": f"arn:{scope.partition}:s3:::{scope.prefix}-*"},
+        },
     }

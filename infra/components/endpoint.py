@@ -1,4 +1,4 @@
-"""What serves a model: a rollout that takes each release live in traffic steps, behind an internal load balancer."""
+"""The endpoint of a model: an Argo Rollout that shifts traffic to each release in steps, behind an internal ALB."""
 
 from __future__ import annotations
 
@@ -8,144 +8,116 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
+from infra.components.canary import CanaryCheck, CanaryCheckArgs, analysis_step, check_workload
 from infra.components.grants import Statements, read_prefix, write_prefix
-from infra.components.identity import Workload, WorkloadArgs
-from infra.components.labels import labels, ownership, selector
+from infra.components.labels import labels, owner_annotations, selector
 from infra.components.pod import PodArgs, pod_spec
-from infra.components.registry import Registry
-from infra.components.storage import Storage
-from infra.components.trial import Trial, TrialArgs, asker, trial_step
-from infra.environment import Environment
+from infra.components.serving import PORT, SERVICE_PORT, ServingContext
+from infra.components.workload import Workload, WorkloadArgs
 from pipelines.declarations.digests import Digest
-from pipelines.declarations.model import Model, RolloutStep
+from pipelines.declarations.model import RolloutStep
 from pipelines.declarations.names import service_name
-
-PORT = 8080
-"""What a serving pod listens on."""
-
-SERVICE_PORT = 80
-"""What the load balancer listens on; left out of the URL."""
 
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"  # Open Inference Protocol v2
 _BUSY_PERCENT = 70
 _STANDBY_SECONDS = 600
 
-# The load balancer hears of a pod's end and stops sending before the pod stops answering; then requests in flight
-# are finished.
+# The load balancer learns that a pod ends, and stops sending to it, before the pod stops accepting connections. Then
+# the pod finishes the requests in flight.
 _DEREGISTRATION_SECONDS = 10
 _GRACE_SECONDS = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EndpointArgs:
-    """What is served.
+    """Arguments of `Endpoint`.
 
     Attributes:
-        environment: where it runs.
-        model: what is served.
-        bundle: the release.
-        storage: where what was predicted is logged.
-        registry: where the bundle is.
-        namespace: the Kubernetes namespace.
-        image: of serving, by digest.
-        digest: of the image.
-        descriptor: the environment's descriptor as JSON.
+        context: the settings that the endpoint and its canary check share.
+        bundle: digest of the bundle to serve.
     """
 
-    environment: Environment
-    model: Model
+    context: ServingContext
     bundle: Digest
-    storage: Storage
-    registry: Registry
-    namespace: pulumi.Input[str]
-    image: pulumi.Input[str]
-    digest: Digest
-    descriptor: pulumi.Input[str]
 
 
 class Endpoint(pulumi.ComponentResource):
     """The endpoint of a model.
 
     Attributes:
-        url: where it answers.
+        url: the endpoint's URL; None until the load balancer has an address.
     """
 
-    def __init__(self, model: str, args: EndpointArgs) -> None:
-        super().__init__("mlops:serving:Endpoint", model)
-        environment = args.environment
-        workload = Workload(
-            f"serve-{model}",
-            WorkloadArgs(
-                environment,
-                args.namespace,
-                _may(args),
-                model=args.model,
-                # A load balancer with targets by IP sends from its own addresses in its subnets.
-                ingress=[
-                    {
-                        "from": [
-                            *({"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs),
-                            {"podSelector": {"matchLabels": selector(asker(model))}},
-                        ],
-                        "ports": [{"protocol": "TCP", "port": PORT}],
-                    }
-                ],
-            ),
-            parent=self,
-        )
-        self._args, self._name, self._workload = args, model, workload.name
+    def __init__(self, model: str, args: EndpointArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:serving:Endpoint", model, None, opts)
+        self._model, self._context, self._bundle = model, args.context, args.bundle
+        self._workload = f"serve-{model}"
         self._stable, self._canary = service_name(model, "stable"), service_name(model, "canary")
+        self._child = pulumi.ResourceOptions(parent=self)
+
+        identity = self._identity()
         services = [self._service(name) for name in (self._stable, self._canary)]
-        trial = Trial(
-            model,
-            TrialArgs(
-                environment,
-                args.model,
-                PORT,
-                args.registry,
-                args.namespace,
-                args.image,
-                args.digest,
-                args.descriptor,
-            ),
-            parent=self,
-        )
-        # Side by side: the ingress is ready when pods answer, and the rollout steps when the ingress is there.
+        check = CanaryCheck(model, CanaryCheckArgs(context=args.context, serving_workload=self._workload), self._child)
+        # Not dependent on each other: the ingress becomes ready once pods answer, and the rollout needs the ingress
+        # to shift traffic.
         ingress = self._ingress(services)
-        rollout = self._rollout([workload, trial, *services])
+        rollout = self._rollout([identity, check, *services])
         self._autoscaler(rollout)
         self._disruption_budget()
         self.url: pulumi.Output[str | None] = ingress.status.apply(url_of)
         self.register_outputs({"url": self.url})
 
     def _metadata(self, name: str, **more: str) -> dict[str, Any]:
-        args = self._args
+        context = self._context
         return {
             "name": name,
-            "namespace": args.namespace,
-            "labels": labels(args.environment, self._workload, args.model),
-            "annotations": {**ownership(args.environment, args.model), **more},
+            "namespace": context.namespace,
+            "labels": labels(context.environment, self._workload, context.model),
+            "annotations": {**owner_annotations(context.environment, context.model), **more},
         }
+
+    def _options(self, **more: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(**more))
+
+    def _identity(self) -> Workload:
+        context = self._context
+        # An ALB with IP targets connects from its own addresses in its subnets.
+        load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in context.environment.config.load_balancer_cidrs]
+        check = {"podSelector": {"matchLabels": selector(check_workload(self._model))}}
+        return Workload(
+            self._workload,
+            WorkloadArgs(
+                environment=context.environment,
+                namespace=context.namespace,
+                statements=_statements(context),
+                model=context.model,
+                ingress=[{"from": [*load_balancers, check], "ports": [{"protocol": "TCP", "port": PORT}]}],
+            ),
+            self._child,
+        )
 
     def _service(self, name: str) -> k8s.core.v1.Service:
         return k8s.core.v1.Service(
             name,
-            # The pods come with the rollout, which needs the service first: nothing to wait for here.
+            # The rollout creates the pods, and needs the service first: do not wait for pods here.
             metadata=self._metadata(name, **{"pulumi.com/skipAwait": "true"}),
             spec={
                 "type": "ClusterIP",
                 "selector": selector(self._workload),
                 "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}],
             },
-            # Argo Rollouts adds to the selector which release the service means.
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["spec.selector"]),
+            # Argo Rollouts adds the release to the selector.
+            opts=self._options(ignore_changes=["spec.selector"]),
         )
 
     def _ingress(self, services: list[k8s.core.v1.Service]) -> k8s.networking.v1.Ingress:
-        """Source: Argo Rollouts, "AWS Load Balancer Controller": the stable service, with the port `use-annotation`,
-        in whose place Argo writes the annotation that weighs the two services."""
-        args = self._args
-        tags = args.environment.tags(args.model)
+        """Create the Ingress, which names the stable service with the port `use-annotation`.
+
+        Argo Rollouts writes the annotation that splits traffic between the two services. Source: Argo Rollouts, "AWS
+        Load Balancer Controller".
+        """
+        context = self._context
+        tags = context.environment.tags(context.model)
         backend = {"service": {"name": self._stable, "port": {"name": "use-annotation"}}}
         options = {
             "scheme": "internal",
@@ -157,17 +129,16 @@ class Endpoint(pulumi.ComponentResource):
             "tags": ",".join(f"{key}={value.replace(',', ' ')}" for key, value in tags.items()),
         }
         return k8s.networking.v1.Ingress(
-            self._name,
+            self._model,
             metadata=self._metadata(
-                self._name, **{f"alb.ingress.kubernetes.io/{key}": value for key, value in options.items()}
+                self._model, **{f"alb.ingress.kubernetes.io/{key}": value for key, value in options.items()}
             ),
             spec={
-                "ingressClassName": args.environment.config.ingress_class,
+                "ingressClassName": context.environment.config.ingress_class,
                 "rules": [{"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
             },
-            # Argo Rollouts writes the weights there, and which annotations are its own.
-            opts=pulumi.ResourceOptions(
-                parent=self,
+            # Argo Rollouts writes the weights, and the list of annotations that it manages.
+            opts=self._options(
                 depends_on=services,
                 ignore_changes=[
                     f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._stable}"]',
@@ -177,16 +148,54 @@ class Endpoint(pulumi.ComponentResource):
         )
 
     def _rollout(self, after: list[pulumi.Resource]) -> k8s.apiextensions.CustomResource:
-        args, serving = self._args, self._args.model.serving
-        pod = PodArgs(
-            args.environment,
+        context, bundle = self._context, self._bundle
+        serving = context.model.serving
+        pod_labels = labels(context.environment, self._workload, context.model)
+        # A label holds 63 characters; a SHA-256 digest has 64.
+        pod_labels["mlops/bundle"] = bundle.removeprefix("sha256:")[:16]
+        pod_annotations = {**owner_annotations(context.environment, context.model), "mlops/bundle": bundle}
+        return k8s.apiextensions.CustomResource(
+            self._model,
+            api_version="argoproj.io/v1alpha1",
+            kind="Rollout",
+            metadata=self._metadata(self._model, **{"mlops/bundle": bundle}),
+            spec={
+                "replicas": serving.replicas.minimum,
+                "revisionHistoryLimit": 5,
+                "progressDeadlineSeconds": 600,
+                "progressDeadlineAbort": True,
+                "rollbackWindow": {"revisions": 1},  # roll back to the previous release without traffic steps
+                "selector": {"matchLabels": selector(self._workload)},
+                "template": {
+                    "metadata": {"labels": pod_labels, "annotations": pod_annotations},
+                    "spec": pod_spec(self._pod()),
+                },
+                "strategy": {
+                    "canary": {
+                        "stableService": self._stable,
+                        "canaryService": self._canary,
+                        "trafficRouting": {"alb": {"ingress": self._model, "servicePort": SERVICE_PORT}},
+                        "maxSurge": "100%",
+                        "maxUnavailable": 0,
+                        # The previous release stays up for a while, so a rollback needs no new pods.
+                        "scaleDownDelaySeconds": _STANDBY_SECONDS,
+                        "steps": steps_of(serving.rollout, analysis_step(self._model, bundle)),
+                    }
+                },
+            },
+            opts=self._options(depends_on=after, ignore_changes=["spec.replicas"]),  # the autoscaler sets replicas
+        )
+
+    def _pod(self) -> PodArgs:
+        context = self._context
+        return PodArgs(
+            environment=context.environment,
             name="serve",
             service_account=self._workload,
-            image=args.image,
-            digest=args.digest,
-            command=["python", "-m", "pipelines.serving", "--model", self._name, "--bundle", args.bundle],
-            descriptor=args.descriptor,
-            resources=serving.resources,
+            image=context.image,
+            command=["python", "-m", "pipelines.serving", "--model", self._model, "--bundle", self._bundle],
+            descriptor=context.descriptor,
+            resources=context.model.serving.resources,
             scratch="1Gi",
             variables=[
                 {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
@@ -208,42 +217,9 @@ class Endpoint(pulumi.ComponentResource):
                 ],
             },
         )
-        pods = labels(args.environment, self._workload, args.model)
-        # A label holds 63 characters, a digest 64 and its algorithm.
-        pods["mlops/bundle"] = args.bundle.removeprefix("sha256:")[:16]
-        about = {**ownership(args.environment, args.model), "mlops/bundle": args.bundle}
-        return k8s.apiextensions.CustomResource(
-            self._name,
-            api_version="argoproj.io/v1alpha1",
-            kind="Rollout",
-            metadata=self._metadata(self._name, **{"mlops/bundle": args.bundle}),
-            spec={
-                "replicas": serving.replicas.minimum,
-                "revisionHistoryLimit": 5,
-                "progressDeadlineSeconds": 600,
-                "progressDeadlineAbort": True,
-                "rollbackWindow": {"revisions": 1},  # back to the release before without its traffic steps
-                "selector": {"matchLabels": selector(self._workload)},
-                "template": {"metadata": {"labels": pods, "annotations": about}, "spec": pod_spec(pod)},
-                "strategy": {
-                    "canary": {
-                        "stableService": self._stable,
-                        "canaryService": self._canary,
-                        "trafficRouting": {"alb": {"ingress": self._name, "servicePort": SERVICE_PORT}},
-                        "maxSurge": "100%",
-                        "maxUnavailable": 0,
-                        # The release before stays up for a while: back to it in no time.
-                        "scaleDownDelaySeconds": _STANDBY_SECONDS,
-                        "steps": steps_of(serving.rollout, trial_step(self._name, args.bundle)),
-                    }
-                },
-            },
-            # The autoscaler decides how many.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=after, ignore_changes=["spec.replicas"]),
-        )
 
     def _spread(self, topology: str) -> dict[str, Any]:
-        """Each release on its own spread as evenly as there is room; when a zone fails, running anywhere is better."""
+        """Spread the pods of each release evenly if possible; if a zone fails, run them anywhere."""
         return {
             "maxSkew": 1,
             "topologyKey": topology,
@@ -253,12 +229,12 @@ class Endpoint(pulumi.ComponentResource):
         }
 
     def _autoscaler(self, rollout: k8s.apiextensions.CustomResource) -> None:
-        replicas = self._args.model.serving.replicas
+        replicas = self._context.model.serving.replicas
         k8s.autoscaling.v2.HorizontalPodAutoscaler(
-            self._name,
-            metadata=self._metadata(self._name),
+            self._model,
+            metadata=self._metadata(self._model),
             spec={
-                "scaleTargetRef": {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": self._name},
+                "scaleTargetRef": {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": self._model},
                 "minReplicas": replicas.minimum,
                 "maxReplicas": replicas.maximum,
                 "metrics": [
@@ -271,24 +247,24 @@ class Endpoint(pulumi.ComponentResource):
                     }
                 ],
             },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[rollout]),
+            opts=self._options(depends_on=[rollout]),
         )
 
     def _disruption_budget(self) -> None:
         k8s.policy.v1.PodDisruptionBudget(
-            self._name,
-            metadata=self._metadata(self._name),
-            # One at a time: fits any number of replicas from two.
+            self._model,
+            metadata=self._metadata(self._model),
+            # One pod at a time suits any number of replicas from two.
             spec={"maxUnavailable": 1, "selector": {"matchLabels": selector(self._workload)}},
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=self._child,
         )
 
 
-def _may(args: EndpointArgs) -> Statements:
-    model = args.model.name
+def _statements(context: ServingContext) -> Statements:
+    model = context.model.name
     return [
-        *read_prefix(args.registry.bucket, f"bundles/{model}/", f"evidence/{model}/"),
-        *write_prefix(args.storage.logs, f"inference/{model}/"),
+        *read_prefix(context.registry.bucket, f"bundles/{model}/", f"evidence/{model}/"),
+        *write_prefix(context.storage.logs, f"inference/{model}/"),
     ]
 
 
@@ -301,41 +277,41 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
     }
 
 
-def steps_of(rollout: tuple[RolloutStep, ...], trial: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of Argo Rollouts: after each weight, and its pause, the release must pass the trial.
+def steps_of(rollout: tuple[RolloutStep, ...], analysis: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the steps of an Argo Rollout: each weight is followed by its pause and by the canary analysis.
 
-    A pause without a duration would wait for a person, so zero seconds is no pause.
+    A pause without a duration would wait for a person, so a pause of zero seconds is left out.
 
     Args:
-        rollout: the weights and pauses.
-        trial: the step in which the release is asked.
+        rollout: weights and pauses.
+        analysis: the step that checks the canary.
     """
     steps: list[dict[str, Any]] = []
     for step in rollout:
         steps.append({"setWeight": step.weight})
         if step.pause_seconds:
             steps.append({"pause": {"duration": f"{step.pause_seconds}s"}})
-        steps.append(trial)
+        steps.append(analysis)
     return steps
 
 
 def url_of(status: Any) -> str | None:
-    """The address in an ingress's status, or None while it has none.
+    """Return the URL in the status of an Ingress, or None if it has no address yet.
 
     Args:
-        status: `status` of the Ingress.
+        status: the `status` of the Ingress, as a plain mapping or as Pulumi's output type.
     """
-    balancers = _get(_get(status, "load_balancer", "loadBalancer"), "ingress") or []
+    balancers = _first(_first(status, "load_balancer", "loadBalancer"), "ingress") or []
     if not balancers:
         return None
-    host = _get(balancers[0], "hostname") or _get(balancers[0], "ip")
-    ports = [_get(port, "port") for port in _get(balancers[0], "ports") or []]
+    host = _first(balancers[0], "hostname") or _first(balancers[0], "ip")
+    ports = [_first(port, "port") for port in _first(balancers[0], "ports") or []]
     port = int(ports[0]) if ports else SERVICE_PORT
     if not host:
         return None
     return f"http://{host}" if port == SERVICE_PORT else f"http://{host}:{port}"
 
 
-def _get(value: Any, *names: str) -> Any:
-    """A property by any of its spellings, of a plain mapping or of an output type (a mapping, too)."""
+def _first(value: Any, *names: str) -> Any:
+    """Return the first of some properties that a mapping has, or None."""
     return next((value[name] for name in names if isinstance(value, dict) and name in value), None)

@@ -1,7 +1,7 @@
-"""What a workload may do, as statements of its policy.
+"""IAM policy statements for workloads.
 
-A grant on an encrypted bucket always comes with the grant on its key, which is good for that bucket and through S3
-only. Nothing here can delete.
+Access to an encrypted bucket always includes access to its key, limited to that bucket and to requests through S3.
+No statement allows a delete.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from infra.environment import Environment
 Statements = list[dict[str, Any]]
 
 _READ = ("kms:Decrypt",)
-_WRITE = ("kms:GenerateDataKey", "kms:Decrypt")  # S3 reads the parts of a large upload back to join them
+_WRITE = ("kms:GenerateDataKey", "kms:Decrypt")  # S3 decrypts the parts of a multipart upload to join them
 
 
 def read_prefix(bucket: Bucket, *prefixes: str) -> Statements:
-    """Read the objects under prefixes (`bundles/fraud/`), and see which there are."""
+    """Allow reading and listing the objects under key prefixes (`bundles/fraud/`)."""
     return [
         {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{bucket.arn}/{prefix}*" for prefix in prefixes]},
         {
@@ -29,23 +29,23 @@ def read_prefix(bucket: Bucket, *prefixes: str) -> Statements:
             "Resource": [bucket.arn],
             "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
         },
-        *_key_of(bucket, _READ),
+        *_use_key(bucket, _READ),
     ]
 
 
 def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
-    """Write objects under prefixes, without reading them."""
+    """Allow writing objects under key prefixes, but not reading them."""
     return [
         {
             "Effect": "Allow",
             "Action": ["s3:PutObject", "s3:AbortMultipartUpload"],
             "Resource": [f"{bucket.arn}/{prefix}*" for prefix in prefixes],
         },
-        *_key_of(bucket, _WRITE),
+        *_use_key(bucket, _WRITE),
     ]
 
 
-def _key_of(bucket: Bucket, actions: tuple[str, ...]) -> Statements:
+def _use_key(bucket: Bucket, actions: tuple[str, ...]) -> Statements:
     if bucket.key_arn is None:
         return []
     return [
@@ -55,7 +55,7 @@ def _key_of(bucket: Bucket, actions: tuple[str, ...]) -> Statements:
             "Resource": [bucket.key_arn],
             "Condition": {
                 "StringEquals": {"kms:ViaService": f"s3.{bucket.region}.amazonaws.com"},
-                # With a bucket key S3 names the bucket, without one the object.
+                # The encryption context names the bucket with a bucket key, and the object without one.
                 "StringLike": {"kms:EncryptionContext:aws:s3:arn": [bucket.arn, f"{bucket.arn}/*"]},
             },
         }
@@ -63,7 +63,7 @@ def _key_of(bucket: Bucket, actions: tuple[str, ...]) -> Statements:
 
 
 def sign(key_arn: pulumi.Input[str]) -> Statements:
-    """Sign messages of up to 4,096 bytes with a key of type ECC_NIST_P256."""
+    """Allow signing messages of up to 4,096 bytes with an ECC_NIST_P256 key."""
     return [
         {
             "Effect": "Allow",
@@ -75,17 +75,17 @@ def sign(key_arn: pulumi.Input[str]) -> Statements:
 
 
 def read_table(environment: Environment, table: str) -> Statements:
-    """Find a table in the catalogue."""
+    """Allow looking up a table in the Glue catalog."""
     return _glue(environment, table, "glue:GetDatabase", "glue:GetTable")
 
 
 def commit_table(environment: Environment, table: str) -> Statements:
-    """Find a table in the catalogue, and point it at a new version."""
+    """Allow looking up a table in the Glue catalog and committing a new version."""
     return _glue(environment, table, "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
 
 
 def _glue(environment: Environment, table: str, *actions: str) -> Statements:
-    # Glue asks for the permission on the table, its database and the catalogue alike; only the table is a table.
+    # Glue requires the permission on the catalog and the database as well as on the table.
     database = environment.catalog_database
     return [
         {

@@ -1,4 +1,4 @@
-"""What takes the batches of a dataset in: a job that reads its landing prefix and writes its table, and no other's."""
+"""The ingestion job of a dataset: reads its landing files, writes its table and quarantines bad rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import pulumi
 
 from infra.components.grants import Statements, commit_table, read_prefix, write_prefix
-from infra.components.identity import Workload, WorkloadArgs
-from infra.components.job import JobArgs, cron_job
-from infra.components.pod import PodArgs
+from infra.components.job import JobArgs, JobComponent, JobContext
 from infra.components.storage import Storage
-from infra.environment import Environment
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import table_name
@@ -20,60 +17,46 @@ _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 3600
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IngestionArgs:
-    """What is taken in, and with what.
+    """Arguments of `Ingestion`.
 
     Attributes:
-        environment: where it runs.
-        contract: of the dataset.
-        storage: where batches arrive and the table is.
-        namespace: the Kubernetes namespace.
-        image: of training, by digest; None: the job is left out until one is pinned.
-        descriptor: the environment's descriptor as JSON.
+        context: the settings that all jobs share.
+        contract: the dataset's contract.
+        storage: holds the landing files and the table.
     """
 
-    environment: Environment
+    context: JobContext
     contract: Contract
     storage: Storage
-    namespace: pulumi.Input[str]
-    image: pulumi.Input[str] | None
-    descriptor: pulumi.Input[str]
 
 
-class Ingestion(pulumi.ComponentResource):
-    """The job `ingest-<dataset>` and its identity."""
+class Ingestion(JobComponent):
+    """The job `ingest-<dataset>`."""
 
-    def __init__(self, dataset: str, args: IngestionArgs) -> None:
-        super().__init__("mlops:data:Ingestion", dataset)
-        environment, name = args.environment, f"ingest-{dataset}"
-        workload = Workload(name, WorkloadArgs(environment, args.namespace, _may(dataset, args)), parent=self)
-        digest = environment.config.images.training
-        if args.image is not None and digest is not None:
-            pod = PodArgs(
-                environment,
-                name="ingest",
-                service_account=workload.name,
-                image=args.image,
-                digest=digest,
-                command=["python", "-m", "pipelines.data", "ingest", dataset],
-                descriptor=args.descriptor,
-                resources=_RESOURCES,
-                scratch="4Gi",
-            )
-            job = JobArgs(pod, args.namespace, _DEADLINE_SECONDS)
-            cron_job(name, job, pulumi.ResourceOptions(parent=self, depends_on=[workload]))
-        self.register_outputs({})
+    def __init__(self, dataset: str, args: IngestionArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        job = JobArgs(
+            context=args.context,
+            name=f"ingest-{dataset}",
+            container="ingest",
+            command=["python", "-m", "pipelines.data", "ingest", dataset],
+            statements=_statements(dataset, args),
+            resources=_RESOURCES,
+            scratch="4Gi",
+            deadline_seconds=_DEADLINE_SECONDS,
+        )
+        super().__init__("mlops:data:Ingestion", dataset, job, opts)
 
 
-def _may(dataset: str, args: IngestionArgs) -> Statements:
-    table = table_name(dataset)
-    storage = args.storage
-    own = (f"{args.environment.catalog_database}/{table}/", f"quarantine/{dataset}/")
+def _statements(dataset: str, args: IngestionArgs) -> Statements:
+    environment, storage = args.context.environment, args.storage
+    table = table_name(args.contract.name)
+    prefixes = (f"{environment.catalog_database}/{table}/", f"quarantine/{dataset}/")
     return [
         *read_prefix(storage.landing, f"{dataset}/"),
-        *read_prefix(storage.lake, *own),
-        *write_prefix(storage.lake, *own),
-        *commit_table(args.environment, table),
+        *read_prefix(storage.lake, *prefixes),
+        *write_prefix(storage.lake, *prefixes),
+        *commit_table(environment, table),
         *write_prefix(storage.logs, f"lineage/ingest-{dataset}/"),
     ]

@@ -1,54 +1,109 @@
-"""A job as every job here is: a CronJob, suspended unless it has a schedule, of which a run is made on request."""
+"""Jobs: a CronJob and its workload identity. A CronJob without a schedule is suspended and started on request."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.components.labels import labels, ownership
+from infra.components.grants import Statements
+from infra.components.labels import metadata
 from infra.components.pod import PodArgs, pod_spec
+from infra.components.workload import Workload, WorkloadArgs
 from infra.environment import Environment
-from pipelines.declarations.model import Model
+from pipelines.declarations.model import Model, Resources
 
-_NEVER_OF_ITSELF = "0 0 1 1 *"  # a suspended CronJob needs a schedule all the same
-_KEPT_SECONDS = 86_400
+_PLACEHOLDER_SCHEDULE = "0 0 1 1 *"  # Kubernetes requires a schedule even if the CronJob is suspended
+_KEEP_SECONDS = 86_400
 
 
-@dataclass(frozen=True)
-class JobArgs:
-    """What tells one job from another.
+@dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """The settings that all jobs of an environment share.
 
     Attributes:
-        pod: what runs.
-        namespace: where.
-        deadline_seconds: a run that takes longer is ended.
-        schedule: cron expression in UTC; None: only on request.
-        model: the model it works for; None where it works for all.
+        environment: the environment that the jobs run in.
+        namespace: the Kubernetes namespace.
+        image: reference of the training image by digest; None if no image is pinned.
+        descriptor: the environment's descriptor as JSON.
     """
 
-    pod: PodArgs
+    environment: Environment
     namespace: pulumi.Input[str]
+    image: str | None
+    descriptor: pulumi.Input[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobArgs:
+    """Arguments of `JobComponent`.
+
+    Attributes:
+        context: the settings that all jobs share. Without an image, only the identity is created.
+        name: name of the CronJob and of its workload.
+        container: the container's name.
+        command: the container's command.
+        statements: statements of the role's policy.
+        resources: requests and limits of the container.
+        scratch: size of the volume at /tmp (`4Gi`).
+        deadline_seconds: seconds after which a run is stopped.
+        schedule: cron expression in UTC; None to run on request only.
+        model: the model that the job belongs to; None if all models share it.
+    """
+
+    context: JobContext
+    name: str
+    container: str
+    command: Sequence[str]
+    statements: Statements
+    resources: Resources
+    scratch: str
     deadline_seconds: int
     schedule: str | None = None
     model: Model | None = None
 
 
-def carried_by(workload: str, environment: Environment, model: Model | None) -> dict[str, Any]:
-    """The labels and annotations of a job and its pods."""
-    return {"labels": labels(environment, workload, model), "annotations": ownership(environment, model)}
+class JobComponent(pulumi.ComponentResource):
+    """A CronJob and its workload identity; the base class of the jobs' components."""
+
+    def __init__(self, type_: str, name: str, args: JobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(type_, name, None, opts)
+        context, child = args.context, pulumi.ResourceOptions(parent=self)
+        workload = Workload(
+            args.name,
+            WorkloadArgs(
+                environment=context.environment,
+                namespace=context.namespace,
+                statements=args.statements,
+                model=args.model,
+            ),
+            child,
+        )
+        if context.image is not None:
+            pod = PodArgs(
+                environment=context.environment,
+                name=args.container,
+                service_account=workload.name,
+                image=context.image,
+                command=args.command,
+                descriptor=context.descriptor,
+                resources=args.resources,
+                scratch=args.scratch,
+            )
+            after_identity = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[workload]))
+            _cron_job(args, pod, after_identity)
+        self.register_outputs({})
 
 
-def cron_job(name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> k8s.batch.v1.CronJob:
-    """The CronJob of a job."""
-    carried = carried_by(name, args.pod.environment, args.model)
+def _cron_job(args: JobArgs, pod: PodArgs, opts: pulumi.ResourceOptions) -> k8s.batch.v1.CronJob:
+    shared = metadata(args.context.environment, args.name, args.model)
     return k8s.batch.v1.CronJob(
-        name,
-        metadata={"name": name, "namespace": args.namespace, **carried},
+        args.name,
+        metadata={"name": args.name, "namespace": args.context.namespace, **shared},
         spec={
-            "schedule": args.schedule or _NEVER_OF_ITSELF,
+            "schedule": args.schedule or _PLACEHOLDER_SCHEDULE,
             "timeZone": "Etc/UTC",
             "suspend": args.schedule is None,
             "concurrencyPolicy": "Forbid",
@@ -56,12 +111,12 @@ def cron_job(name: str, args: JobArgs, opts: pulumi.ResourceOptions) -> k8s.batc
             "successfulJobsHistoryLimit": 3,
             "failedJobsHistoryLimit": 3,
             "jobTemplate": {
-                "metadata": carried,
+                "metadata": shared,
                 "spec": {
                     "backoffLimit": 1,
                     "activeDeadlineSeconds": args.deadline_seconds,
-                    "ttlSecondsAfterFinished": _KEPT_SECONDS,
-                    "template": {"metadata": carried, "spec": {**pod_spec(args.pod), "restartPolicy": "Never"}},
+                    "ttlSecondsAfterFinished": _KEEP_SECONDS,
+                    "template": {"metadata": shared, "spec": {**pod_spec(pod), "restartPolicy": "Never"}},
                 },
             },
         },

@@ -1,4 +1,4 @@
-"""What Kubernetes objects carry besides their name: labels to select them by, and who answers for them."""
+"""Labels and annotations of Kubernetes objects."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pipelines.declarations.model import Model
 
 
 def selector(workload: str) -> dict[str, str]:
-    """The label by which the pods of a workload are found."""
+    """Return the labels that select the pods of a workload."""
     return {"app.kubernetes.io/name": workload}
 
 
 def labels(environment: Environment, workload: str, model: Model | None) -> dict[str, str]:
-    """The labels of everything that belongs to a workload."""
+    """Return the labels of a workload's objects."""
     return {
         **selector(workload),
         "app.kubernetes.io/part-of": environment.project,
@@ -22,7 +22,12 @@ def labels(environment: Environment, workload: str, model: Model | None) -> dict
     }
 
 
-def ownership(environment: Environment, model: Model | None) -> dict[str, str]:
-    """The annotations of everything that belongs to a workload: tags that may be any text, as no label may."""
+def owner_annotations(environment: Environment, model: Model | None) -> dict[str, str]:
+    """Return the annotations of a workload's objects: the tags whose text a label could not hold."""
     tags = environment.tags(model)
     return {"mlops/owner": tags["owner"], "mlops/cost-centre": tags["cost-centre"]}
+
+
+def metadata(environment: Environment, workload: str, model: Model | None) -> dict[str, dict[str, str]]:
+    """Return the labels and annotations of a workload's objects as Kubernetes metadata."""
+    return {"labels": labels(environment, workload, model), "annotations": owner_annotations(environment, model)}

@@ -1,4 +1,4 @@
-"""The Kubernetes namespace of an environment: nothing privileged runs in it, and nothing talks unless it may."""
+"""The Kubernetes namespace of an environment: restricted pods, and no traffic unless a network policy allows it."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.components.labels import labels, ownership
+from infra.components.labels import labels, metadata, owner_annotations
 from infra.environment import Environment
 
 POD_SECURITY_VERSION = "v1.33"
-"""Of the Pod Security Standards that pods are held to; named, so that an upgrade of the cluster changes nothing."""
+"""Version of the Pod Security Standards. Pinned, so an upgrade of the cluster does not change what is enforced."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NamespaceArgs:
-    """What the namespace is made for.
+    """Arguments of `Namespace`.
 
     Attributes:
-        environment: whose pods it holds.
+        environment: the environment that the namespace belongs to.
     """
 
     environment: Environment
 
 
 class Namespace(pulumi.ComponentResource):
-    """The namespace.
+    """A namespace that denies all traffic by default.
 
     Attributes:
-        name: its name, known once it exists.
+        name: the namespace's name; an output, so that its users wait for the namespace.
     """
 
-    def __init__(self, name: str, args: NamespaceArgs) -> None:
-        super().__init__("mlops:cluster:Namespace", name)
+    def __init__(self, name: str, args: NamespaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:cluster:Namespace", name, None, opts)
         environment = args.environment
+        child = pulumi.ResourceOptions(parent=self)
         security = {
             f"pod-security.kubernetes.io/{mode}{suffix}": value
             for mode in ("enforce", "audit", "warn")
@@ -47,12 +48,12 @@ class Namespace(pulumi.ComponentResource):
                 "labels": {
                     **labels(environment, environment.config.namespace, None),
                     **security,
-                    # A pod takes traffic only after the load balancer has found it healthy.
+                    # A pod becomes ready only after the load balancer has found it healthy.
                     "elbv2.k8s.aws/pod-readiness-gate-inject": "enabled",
                 },
-                "annotations": ownership(environment, None),
+                "annotations": owner_annotations(environment, None),
             },
-            opts=pulumi.ResourceOptions(parent=self, protect=environment.protected),
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(protect=environment.protected)),
         )
         self.name: pulumi.Output[str] = namespace.metadata["name"]
         k8s.networking.v1.NetworkPolicy(
@@ -60,10 +61,9 @@ class Namespace(pulumi.ComponentResource):
             metadata={
                 "name": "default-deny",
                 "namespace": self.name,
-                "labels": labels(environment, "default-deny", None),
-                "annotations": ownership(environment, None),
+                **metadata(environment, "default-deny", None),
             },
             spec={"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=child,
         )
         self.register_outputs({"name": self.name})

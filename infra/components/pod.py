@@ -1,6 +1,6 @@
-"""A pod as every pod here is: one container that is nobody, owns nothing and can write only to /tmp.
+"""Pod specs: one unprivileged container that can write only to /tmp.
 
-Values are in the words of the Kubernetes API (camelCase), as in a manifest.
+Field names are those of the Kubernetes API (camelCase), as in a manifest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import pulumi
 
 from infra.environment import Environment
-from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import VARIABLE
 from pipelines.declarations.model import Resources
 
@@ -20,30 +19,28 @@ _USER = 10001
 _SCRATCH = "/tmp"  # noqa: S108  the pod's own volume
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PodArgs:
-    """What tells one pod from another.
+    """Arguments of `pod_spec`.
 
     Attributes:
-        environment: where it runs.
-        name: of its container.
-        service_account: who it is.
-        image: full reference, by digest.
-        digest: of the image.
-        command: what runs.
+        environment: the environment that the pod runs in.
+        name: the container's name.
+        service_account: the pod's service account.
+        image: reference of the image by digest (`<repository>@sha256:…`).
+        command: the container's command.
         descriptor: the environment's descriptor as JSON.
-        resources: what it gets, no less and no more.
-        scratch: size of /tmp.
-        variables: more environment variables (`EnvVar`s).
-        container: more of the container: ports, probes.
-        pod: more of the pod: how it is spread, when it ends.
+        resources: requests and limits of the container.
+        scratch: size of the volume at /tmp (`1Gi`).
+        variables: environment variables (`EnvVar`) to add.
+        container: fields of the container to add (ports, probes).
+        pod: fields of the pod spec to add.
     """
 
     environment: Environment
     name: str
     service_account: str
-    image: pulumi.Input[str]
-    digest: Digest
+    image: str
     command: Sequence[str]
     descriptor: pulumi.Input[str]
     resources: Resources
@@ -54,12 +51,12 @@ class PodArgs:
 
 
 def pod_spec(args: PodArgs) -> dict[str, Any]:
-    """The spec of a pod that the Pod Security Standard `restricted` lets in."""
+    """Return a pod spec that the Pod Security Standard `restricted` admits."""
     resources = args.resources.model_dump()
     region = args.environment.region
     return {
         "serviceAccountName": args.service_account,
-        # The token that Pod Identity needs is mounted apart from this one, which would open the cluster's API.
+        # Pod Identity mounts its own token. This one would give access to the cluster's API.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -77,7 +74,7 @@ def pod_spec(args: PodArgs) -> dict[str, Any]:
                 "command": list(args.command),
                 "env": [
                     {"name": VARIABLE, "value": args.descriptor},
-                    {"name": "IMAGE_DIGEST", "value": args.digest},
+                    {"name": "IMAGE_DIGEST", "value": args.image.rpartition("@")[2]},
                     {"name": "AWS_REGION", "value": region},
                     {"name": "AWS_DEFAULT_REGION", "value": region},
                     *args.variables,

@@ -1,31 +1,28 @@
-"""Where data lives: the key, the buckets, and the catalogue with a table for each contract."""
+"""Data storage: the encryption key, the buckets, and the Glue database with one Iceberg table per contract."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
-from infra.components.bucket import Bucket, BucketArgs, Statement
+from infra.components.bucket import Bucket, BucketArgs, access_log_bucket
 from infra.components.columns import glue_type
-from infra.environment import Environment, Place
+from infra.components.key import Key, KeyArgs
+from infra.environment import Environment
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.names import table_name
 
-DELETION_WINDOW_DAYS = 30
-"""The longest that KMS offers: what is encrypted with a deleted key is lost."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StorageArgs:
-    """What is stored where.
+    """Arguments of `Storage`.
 
     Attributes:
-        environment: where it lives.
-        contracts: each gets a table.
+        environment: the environment that the storage belongs to.
+        contracts: the contracts to create tables for.
     """
 
     environment: Environment
@@ -33,67 +30,66 @@ class StorageArgs:
 
 
 class Storage(pulumi.ComponentResource):
-    """The storage of an environment.
+    """The data storage of an environment.
 
     Attributes:
-        key: encrypts everything at rest.
-        access_logs: who read and wrote which object of the other buckets.
-        landing: where batches of data arrive.
-        lake: the tables, and the rows that were refused.
-        logs: what was predicted, and lineage.
-        database: of the Glue catalogue.
+        key: the KMS key that encrypts all data at rest.
+        access_logs: S3 access logs of the other buckets.
+        landing: landing files.
+        lake: Iceberg tables and quarantined rows.
+        logs: inference logs and lineage events.
+        database: the Glue database.
     """
 
-    def __init__(self, name: str, args: StorageArgs) -> None:
-        super().__init__("mlops:storage:Storage", name)
+    def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:storage:Storage", name, None, opts)
         environment = args.environment
-        self.key = aws.kms.Key(
+        log_days = environment.config.log_days
+        child = pulumi.ResourceOptions(parent=self)
+        self.key = Key(
             "data",
-            description=f"Encrypts the data of {environment.prefix} at rest",
-            enable_key_rotation=True,
-            deletion_window_in_days=DELETION_WINDOW_DAYS,
-            policy=pulumi.Output.json_dumps(account_decides(environment)),
-            tags=environment.tags(),
-            opts=pulumi.ResourceOptions(parent=self, protect=environment.protected),
-        )
-        aws.kms.Alias(
-            "data",
-            name=f"alias/{environment.prefix}-data",
-            target_key_id=self.key.key_id,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        self.access_logs = Bucket(
-            "access-logs", access_logs(environment, "access-logs", environment.config.log_days), parent=self
-        )
-        self.landing = Bucket("landing", BucketArgs(environment, self.key.arn, self.access_logs), parent=self)
-        self.lake = Bucket("lake", BucketArgs(environment, self.key.arn, self.access_logs), parent=self)
-        self.logs = Bucket(
-            "logs",
-            BucketArgs(
-                environment,
-                self.key.arn,
-                self.access_logs,
-                expires_days={"inference/": environment.config.log_days, "lineage/": environment.config.log_days},
+            KeyArgs(
+                scope=environment,
+                description=f"Encrypts the data of {environment.prefix} at rest",
+                alias=f"alias/{environment.prefix}-data",
             ),
-            parent=self,
+            child,
         )
+        self.access_logs = Bucket("access-logs", access_log_bucket(environment, "access-logs", log_days), child)
+
+        def bucket(purpose: str, **expires_days: int) -> Bucket:
+            return Bucket(
+                purpose,
+                BucketArgs(
+                    scope=environment,
+                    key_arn=self.key.arn,
+                    access_logs=self.access_logs,
+                    expires_days={f"{prefix}/": days for prefix, days in expires_days.items()},
+                ),
+                child,
+            )
+
+        self.landing = bucket("landing")
+        self.lake = bucket("lake")
+        self.logs = bucket("logs", inference=log_days, lineage=log_days)
         self.database = aws.glue.CatalogDatabase(
             "lake",
             name=environment.catalog_database,
-            description=f"The datasets of {environment.prefix}, a table for each contract",
+            description=f"The datasets of {environment.prefix}, one table per contract",
             location_uri=f"s3://{self.lake.name}/{environment.catalog_database}",
             tags=environment.tags(),
-            opts=pulumi.ResourceOptions(parent=self, protect=environment.protected),
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(protect=environment.protected)),
         )
         for contract in args.contracts:
             self._table(environment, contract)
         self.register_outputs({"key": self.key.arn, "database": self.database.name})
 
     def _table(self, environment: Environment, contract: Contract) -> None:
-        """The Iceberg table of a contract. Glue writes its first metadata; after that every commit is ingest's.
+        """Create the Iceberg table of a contract.
 
-        What a commit changes is not ours to change back: an update through the catalogue would leave the metadata
-        behind and break the table. A contract that grows a column reaches the table with the next batch.
+        Glue writes the first metadata. After that, only ingestion commits to the table, so changes of the columns are
+        ignored here: an update through Glue would drop the pointer to the newest metadata and break the table. A
+        column added to the contract reaches the table with the next batch.
         """
         table = table_name(contract.name)
         aws.glue.CatalogTable(
@@ -117,53 +113,3 @@ class Storage(pulumi.ComponentResource):
                 ignore_changes=["description", "openTableFormatInput", "parameters", "storageDescriptor", "tableType"],
             ),
         )
-
-
-def account_decides(place: Place) -> dict[str, Any]:
-    """A key policy that leaves it to the IAM policies of the account who may use the key; nobody outside can."""
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "AccountDecides",
-                "Effect": "Allow",
-                "Principal": {"AWS": f"arn:{place.partition}:iam::{place.account}:root"},
-                "Action": "kms:*",
-                "Resource": "*",
-            }
-        ],
-    }
-
-
-def access_logs(place: Place, purpose: str, days: int) -> BucketArgs:
-    """A bucket that S3 delivers the access logs of the buckets beside it to.
-
-    Args:
-        purpose: of the bucket.
-        days: that logs are kept.
-    """
-    return BucketArgs(
-        place,
-        key_arn=None,
-        access_logs=None,
-        expires_days={"s3-access/": days},
-        statements=[_log_delivery(place, purpose)],
-        exempt={
-            "s3-encrypted-with-customer-key": "S3 delivers access logs to buckets with SSE-S3 only",
-            "s3-access-logged": "a bucket that logs its own deliveries never stops logging",
-        },
-    )
-
-
-def _log_delivery(place: Place, purpose: str) -> Statement:
-    return {
-        "Sid": "LogDelivery",
-        "Effect": "Allow",
-        "Principal": {"Service": "logging.s3.amazonaws.com"},
-        "Action": "s3:PutObject",
-        "Resource": f"arn:{place.partition}:s3:::{place.bucket_name(purpose)}/*",
-        "Condition": {
-            "StringEquals": {"aws:SourceAccount": place.account},
-            "ArnLike": {"aws:SourceArn": f"arn:{place.partition}:s3:::{place.prefix}-*"},
-        },
-    }

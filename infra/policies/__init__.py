@@ -1,7 +1,7 @@
-"""The rules that the resource graph of every environment keeps.
+"""Rules for the resource graph of every stack.
 
-One definition each, judged in three places: by the tests over the recorded graph of every environment, by an engine
-before it applies a plan, and as a Pulumi policy pack (`pulumi preview --policy-pack infra/policies`).
+Each rule has one definition and three uses: tests over the recorded graphs, an engine before it applies a plan,
+ and a Pulumi policy pack (`pulumi preview --policy-pack infra/policies`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ RULES: tuple[Rule, ...] = tuple(found for module in _MODULES for found in _rules
 
 
 def violations(resources: Sequence[PlannedResource], rules: Sequence[Rule] = RULES) -> list[Violation]:
-    """Where the graph breaks the rules, exemptions taken into account.
+    """Return the violations of rules that are not exempt.
 
     Args:
-        resources: all resources of a stack, components among them.
-        rules: those to judge by.
+        resources: all resources and components of a stack.
+        rules: the rules to check.
     """
     graph = Graph(resources)
     return [violation for one in rules for violation in one.violations(graph)]

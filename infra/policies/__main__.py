@@ -1,4 +1,4 @@
-"""What `pulumi preview --policy-pack infra/policies` and `pulumi up --policy-pack infra/policies` run."""
+"""Entry point of the policy pack: `pulumi up --policy-pack infra/policies`."""
 
 from __future__ import annotations
 

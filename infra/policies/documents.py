@@ -1,4 +1,4 @@
-"""IAM policy documents, taken apart."""
+"""Read IAM policy documents."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ANYONE = "*"
 
 
 def statements(document: Any) -> list[dict[str, Any]] | None:
-    """The statements of a policy document, JSON text or not; None when it is not known yet.
+    """Return the statements of a policy document, given as JSON text or as a mapping; None if it is unknown.
 
-    What cannot be read counts as one statement that allows everything, so that nothing slips through unread.
+    Invalid JSON counts as one statement that allows everything, so that no document escapes the rules.
     """
     if document is UNKNOWN:
         return None
@@ -31,14 +31,14 @@ def statements(document: Any) -> list[dict[str, Any]] | None:
 
 
 def many(value: Any) -> list[Any]:
-    """A value that may stand alone or in a list, as a list."""
+    """Return a value or a list of values as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
 
 
 def principals(statement: dict[str, Any], kind: str | None = None) -> list[str]:
-    """Whom a statement names, of one kind (`AWS`, `Service`, `Federated`) or any."""
+    """Return the principals of a statement, of one kind (`AWS`, `Service`, `Federated`) or of all."""
     principal = statement.get("Principal")
     if isinstance(principal, str):
         return [principal] if kind in (None, "AWS") else []
@@ -48,7 +48,7 @@ def principals(statement: dict[str, Any], kind: str | None = None) -> list[str]:
 
 
 def conditions(statement: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Operator, key in lower case and value of each condition."""
+    """Return the conditions of a statement as (operator, key in lower case, value)."""
     return [
         (operator, str(key).lower(), str(value).lower() if isinstance(value, bool) else str(value))
         for operator, keys in (statement.get("Condition") or {}).items()
@@ -58,7 +58,7 @@ def conditions(statement: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def grants(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each action that a policy allows, with the statement that allows it."""
+    """Yield each action that a policy allows, with the statement that allows it."""
     for statement in statements(document) or ():
         if statement.get("Effect") == "Allow":
             for action in many(statement.get("Action")):
@@ -66,5 +66,5 @@ def grants(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def covers(pattern: str, action: str) -> bool:
-    """Whether an action pattern of a policy (`s3:Get*`) covers an action."""
+    """Return True if an action pattern (`s3:Get*`) matches an action."""
     return fnmatchcase(action.lower(), pattern.lower())

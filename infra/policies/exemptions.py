@@ -1,7 +1,6 @@
-"""How a resource says, where it is declared, that it does not keep a rule, and why.
+"""Exemptions from rules, declared with their reasons on the component that contains the exempt resource.
 
-The words travel with the resource graph, as an input of the component that the resource belongs to, so that whoever
-judges the graph (the tests, an engine before it applies, the policy pack) reads the same ones.
+They are inputs of that component, so every user of the rules (tests, engine, policy pack) reads them from the graph.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ PROPERTY = "exemptions"
 
 
 def exemptions(reasons: Mapping[str, str]) -> dict[str, Any] | None:
-    """The inputs of a component whose children are exempt from rules.
+    """Return the inputs of a component whose children are exempt from rules.
 
     Args:
-        reasons: id of the rule → why it cannot or need not be kept here.
+        reasons: rule id → reason for the exemption.
     """
     return {PROPERTY: dict(reasons)} if reasons else None

@@ -1,4 +1,4 @@
-"""The resource graph as the rules see it, the same whether it was recorded, planned or read back."""
+"""The resource graph that rules check: recorded, planned or read from state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from infra.policies.exemptions import PROPERTY
 
 PROVIDERS = ("aws", "kubernetes")
-"""The packages whose resources exist outside of Pulumi."""
+"""Packages whose resources exist outside Pulumi."""
 
 _PULUMI_UNKNOWNS = frozenset(
     {
@@ -24,33 +24,39 @@ _PULUMI_UNKNOWNS = frozenset(
         "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
     }
 )
-"""What stands on Pulumi's wire for a value of each kind that a preview does not know."""
+"""Placeholders for unknown values in Pulumi's wire format, one per type."""
 
 
 class Unknown:
-    """The type of `UNKNOWN`."""
+    """Type of `UNKNOWN`, whose copies are the same object."""
 
     def __repr__(self) -> str:
-        return "(not known yet)"
+        return "[unknown]"
+
+    def __copy__(self) -> Unknown:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Unknown:
+        return self
 
 
 UNKNOWN = Unknown()
-"""A value that only an `up` will know. It breaks no rule."""
+"""A value that is unknown until `up`. It breaks no rule."""
 
 
 @dataclass(frozen=True)
 class PlannedResource:
-    """A resource of the graph.
+    """A resource or component of the graph.
 
     Attributes:
-        type: its type token (`aws:s3/bucket:Bucket`).
-        name: its logical name.
-        urn: its URN.
-        props: its inputs, in the names of Pulumi's wire (camelCase), secrets unwrapped. Anything that is no JSON value
-            counts as not known yet, as do Pulumi's own marks for it.
-        protect: whether Pulumi refuses to delete it.
-        parent: URN of its parent, "" for none.
-        exemptions: rule → why this resource does not keep it, besides what the components above it say.
+        type: the type token (`aws:s3/bucket:Bucket`).
+        name: the logical name.
+        urn: the URN.
+        props: the inputs, in Pulumi's wire format (camelCase names), with secrets unwrapped. A value that is not JSON
+            counts as unknown, as do Pulumi's placeholders.
+        protect: whether Pulumi refuses to delete the resource.
+        parent: URN of the parent, "" if there is none.
+        exemptions: rule id → reason, in addition to the exemptions of the components that contain the resource.
     """
 
     type: str
@@ -63,22 +69,22 @@ class PlannedResource:
 
     @property
     def package(self) -> str:
-        """The package of its type: `aws`, `kubernetes`, `pulumi`, or that of a component."""
+        """The package of the type: `aws`, `kubernetes`, `pulumi`, or a component's package."""
         return self.type.partition(":")[0]
 
     @cached_property
     def plain(self) -> Mapping[str, Any]:
-        """Its inputs, with `UNKNOWN` for what is not known yet."""
+        """The inputs, with `UNKNOWN` for unknown values."""
         result: Mapping[str, Any] = plain(self.props)
         return result
 
     def at(self, *path: str | int) -> Any:
-        """The input at a path; None when it is not there, `UNKNOWN` when that is not known yet."""
+        """Return the input at a path; None if it is missing, `UNKNOWN` if it is unknown."""
         return at(self.plain, *path)
 
 
 def plain(value: Any) -> Any:
-    """A value with `UNKNOWN` in place of whatever marks what is not known yet."""
+    """Return a value with `UNKNOWN` in place of every placeholder."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -91,11 +97,11 @@ def plain(value: Any) -> Any:
 
 
 def _items(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The policy SDK's mappings raise where a value is not known yet."""
+    """Yield the items of a mapping. The policy SDK's mappings raise for unknown values."""
     for key in value:
         try:
             yield key, value[key]
-        except Exception:  # its exception's class is the SDK's, which the rules do not need otherwise
+        except Exception:  # the policy SDK defines the class; rules do not depend on it
             yield key, UNKNOWN
 
 
@@ -108,7 +114,7 @@ def _elements(value: Sequence[Any]) -> Iterator[Any]:
 
 
 def at(value: Any, *path: str | int) -> Any:
-    """What stands at a path of a plain value; None when nothing does, `UNKNOWN` when that is not known yet."""
+    """Return the value at a path of a plain value; None if it is missing, `UNKNOWN` if it is unknown."""
     for step in path:
         if value is UNKNOWN:
             return UNKNOWN
@@ -122,20 +128,20 @@ def at(value: Any, *path: str | int) -> Any:
 
 
 def elements(value: Any) -> list[Any]:
-    """The elements of a list that are known; none of what is no list."""
+    """Return the known elements of a list; [] if the value is not a list."""
     return [item for item in value if item is not UNKNOWN] if isinstance(value, list) else []
 
 
 def holds(value: Any, *accepted: Any) -> bool:
-    """Whether a value is one of those accepted, or cannot be known yet."""
-    # On the wire every number is a float; `True` is no number.
+    """Return True if a value is one of those accepted, or unknown."""
+    # Every number is a float in the wire format. True equals 1.0, so compare types, too.
     return value is UNKNOWN or any(
         value == item and isinstance(value, bool) is isinstance(item, bool) for item in accepted
     )
 
 
 class Graph:
-    """All resources of a stack, found by type, kinship and name.
+    """All resources of a stack, with look-ups by type, parent and name.
 
     Args:
         resources: in any order.
@@ -149,34 +155,34 @@ class Graph:
             self._by_type[resource.type].append(resource)
 
     def of_type(self, *types: str) -> list[PlannedResource]:
-        """The resources of some types."""
+        """Return the resources of some types."""
         return [resource for type_ in types for resource in self._by_type[type_]]
 
     def exemption(self, rule: str, resource: PlannedResource) -> str | None:
-        """Why a resource does not keep a rule, said on it or on a component above it; None when nobody says so."""
+        """Return the reason that a resource, or a component above it, is exempt from a rule; None if it is not."""
         current: PlannedResource | None = resource
         seen: set[str] = set()
         while current is not None and current.urn not in seen:
             seen.add(current.urn)
-            said = {**(current.at(PROPERTY) or {}), **current.exemptions}
-            if rule in said:
-                return str(said[rule])
+            reasons = {**(current.at(PROPERTY) or {}), **current.exemptions}
+            if rule in reasons:
+                return str(reasons[rule])
             current = self.by_urn.get(current.parent)
         return None
 
     @cached_property
     def disposable(self) -> bool:
-        """Whether the environment says of itself, in the tags of its resources, that it may be deleted."""
-        said = {resource.at("tags", "disposable") for resource in self.resources} - {None, UNKNOWN}
-        return said == {"true"}
+        """True if all tagged resources are tagged as disposable."""
+        values = {resource.at("tags", "disposable") for resource in self.resources} - {None, UNKNOWN}
+        return values == {"true"}
 
     def setting(self, bucket: PlannedResource, type_: str) -> list[PlannedResource]:
-        """The resources of a type that set something of a bucket: by its name, or beside it while that is not known."""
+        """Return the settings resources of a bucket: by bucket name, or by parent while a name is unknown."""
         name = bucket.at("bucket")
         found = []
         for resource in self.of_type(type_):
             target = resource.at("bucket")
-            unsure = target is UNKNOWN or name is UNKNOWN
-            if resource.parent == bucket.parent if unsure else target == name:
+            by_parent = target is UNKNOWN or name is UNKNOWN
+            if resource.parent == bucket.parent if by_parent else target == name:
                 found.append(resource)
         return found

@@ -1,4 +1,4 @@
-"""Rules about what roles may do."""
+"""Rules for IAM policies and roles."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _USERS = (
     "aws:iam/userLoginProfile:UserLoginProfile",
 )
 _ONE_KIND = re.compile(r":role/[\w/-]")
-"""Roles whose names begin alike; a pattern that begins with a wildcard names none."""
+"""A role ARN or pattern that names at least the beginning of a role's name."""
 
-_MAKES_ROLES = ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary")
+_CREATE_ROLES = ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary")
 _ADMINISTRATORS = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
 
 WITHOUT_RESOURCE = {
-    "ecr:GetAuthorizationToken": "the token is for the registry of the account, not for a repository",
-    "kms:CreateKey": "there is no key yet; a condition on the tags that it is made with says which may be made",
-    "kms:ListAliases": "lists the names of keys, and takes no resource",
-    "sts:GetCallerIdentity": "says who one is",
+    "ecr:GetAuthorizationToken": "the token is valid for the account's registry, not for one repository",
+    "kms:CreateKey": "the key does not exist yet; a condition on its tags limits which keys may be created",
+    "kms:ListAliases": "accepts no resource",
+    "sts:GetCallerIdentity": "returns the caller's own identity",
 }
-"""Action → why its resource can only be `*`."""
+"""Action → reason that its resource can only be `*`."""
 
-_MADE_UNNAMED = "kms:CreateKey"
+_CREATES_UNNAMED = "kms:CreateKey"
 
-# Source: the actions by which a principal gives itself more, or gets at another's credentials
+# Source: the actions by which a principal can extend its permissions or obtain credentials
 # (checkov CKV_AWS_286 and 287, after cloudsplaining).
 _ESCALATIONS = (
     "iam:AddUserToGroup",
@@ -71,7 +71,7 @@ _ESCALATIONS = (
     "sts:GetSessionToken",
 )
 
-# Action → the condition under which it gives nothing that was not given before.
+# Action → the condition key that prevents an escalation.
 _CAPPED = {
     "iam:AttachRolePolicy": "iam:permissionsboundary",
     "iam:PutRolePermissionsBoundary": "iam:permissionsboundary",
@@ -79,12 +79,12 @@ _CAPPED = {
     "kms:CreateGrant": "kms:grantisforawsresource",
 }
 
-# S3 asks KMS, in the caller's name, for what it needs to do this.
+# S3 calls KMS with the caller's permissions.
 _KEY_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
 
 
 def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedResource, Any]]:
-    """The identity policies of a role: those that name it, or stand beside it while no name is known."""
+    """Yield the identity policies of a role, matched by role name, or by parent while the name is unknown."""
     name = role.at("name")
     for holder, document in _documents(graph):
         beside = name is not UNKNOWN or holder.parent == role.parent
@@ -93,7 +93,7 @@ def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedRe
 
 
 def _documents(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
-    """Every identity policy of the graph, with the resource that holds it."""
+    """Yield every identity policy of the graph, with the resource that holds it."""
     for policy in graph.of_type(*_INLINE):
         yield policy, policy.at("policy")
     for role in graph.of_type(ROLE):
@@ -101,20 +101,20 @@ def _documents(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
             yield role, inline.get("policy")
 
 
-@rule("iam-not-everything", "No policy allows every action, or all but some", "CKV_AWS_62", "CKV_AWS_63")
+@rule("iam-not-everything", "No policy allows all actions, or all except some", "CKV_AWS_62", "CKV_AWS_63")
 def not_everything(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for statement in statements(document) or ():
             if statement.get("Effect") != "Allow":
                 continue
             if ANYONE in many(statement.get("Action")):
-                yield holder, "allows every action"
+                yield holder, "allows all actions"
             for negative in ("NotAction", "NotResource"):
                 if negative in statement:
-                    yield holder, f"allows all but what {negative} names"
+                    yield holder, f"allows everything except its {negative}"
 
 
-@rule("iam-not-whole-service", "No policy allows every action of a service", "CKV_AWS_63")
+@rule("iam-not-whole-service", "No policy allows all actions of a service", "CKV_AWS_63")
 def not_whole_service(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for action, _ in grants(document):
@@ -122,21 +122,26 @@ def not_whole_service(graph: Graph) -> Iterator[Finding]:
                 yield holder, f"allows {action}"
 
 
-@rule("iam-names-resources", "A policy names the resources it allows to act on", "CKV_AWS_355", "CKV_AWS_290")
+@rule("iam-names-resources", "A policy names the resources of its actions", "CKV_AWS_355", "CKV_AWS_290")
 def names_resources(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for action, statement in grants(document):
             if ANYONE not in many(statement.get("Resource")):
                 continue
             if action not in WITHOUT_RESOURCE:
-                yield holder, f"allows {action} on every resource"
-            if action == _MADE_UNNAMED and not any(
+                yield holder, f"allows {action} on all resources"
+            if action == _CREATES_UNNAMED and not any(
                 key.startswith("aws:requesttag/") for _, key, _ in conditions(statement)
             ):
-                yield holder, f"allows {action} without a condition on the tags that it is made with"
+                yield holder, f"allows {action} without a condition on the new key's tags"
 
 
-@rule("iam-no-escalation", "No role can give itself more, or get at others' credentials", "CKV_AWS_286", "CKV_AWS_287")
+@rule(
+    "iam-no-escalation",
+    "No role can extend its own permissions or obtain other credentials",
+    "CKV_AWS_286",
+    "CKV_AWS_287",
+)
 def no_escalation(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for pattern, statement in grants(document):
@@ -152,22 +157,22 @@ def _is_capped(action: str, statement: dict[str, Any]) -> bool:
     )
 
 
-@rule("iam-pass-role-confined", "A role is passed only by name, and to a named service", "CKV_AWS_110")
+@rule("iam-pass-role-confined", "A role can be passed only by name and to a named service", "CKV_AWS_110")
 def pass_role_confined(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for pattern, statement in grants(document):
             if not covers(pattern, "iam:PassRole"):
                 continue
             if not all(_ONE_KIND.search(str(resource)) for resource in many(statement.get("Resource"))):
-                yield holder, "passes any role"
+                yield holder, "can pass any role"
             if "iam:passedtoservice" not in {key for _, key, _ in conditions(statement)}:
-                yield holder, "passes a role to any service"
+                yield holder, "can pass a role to any service"
 
 
 @rule("iam-no-standing-credentials", "No users, access keys or administrators", "CKV_AWS_273", "CKV_AWS_274")
 def no_standing_credentials(graph: Graph) -> Iterator[Finding]:
     for user in graph.of_type(*_USERS):
-        yield user, "is a user, or a user's"
+        yield user, "is an IAM user or belongs to one"
     for attachment in graph.of_type(*_ATTACHMENTS):
         if str(attachment.at("policyArn")).rpartition("/")[2] in _ADMINISTRATORS:
             yield attachment, f"attaches {attachment.at('policyArn')}"
@@ -175,34 +180,34 @@ def no_standing_credentials(graph: Graph) -> Iterator[Finding]:
         arns = role.at("managedPolicyArns")
         for arn in arns if isinstance(arns, list) else []:
             if str(arn).rpartition("/")[2] in _ADMINISTRATORS:
-                yield role, f"carries {arn}"
+                yield role, f"has the managed policy {arn}"
 
 
-@rule("iam-bounded", "Where an account bounds the roles that are made in it, every role carries that boundary")
+@rule("iam-bounded", "If one role has a permissions boundary, all roles have the same one")
 def bounded(graph: Graph) -> Iterator[Finding]:
     roles = graph.of_type(ROLE)
     boundaries = {role.at("permissionsBoundary") for role in roles} - {None, "", UNKNOWN}
     for role in roles:
         if boundaries and not role.at("permissionsBoundary"):
-            yield role, "carries no permissions boundary"
+            yield role, "has no permissions boundary"
     if len(boundaries) > 1:
         for role in roles:
-            yield role, "carries another boundary than other roles do"
+            yield role, "has a different permissions boundary than other roles"
 
 
-@rule("iam-makes-bounded-roles", "Who makes roles makes them under a permissions boundary, and cannot lift it")
+@rule("iam-makes-bounded-roles", "Roles can be created only with a permissions boundary that cannot be removed")
 def makes_bounded_roles(graph: Graph) -> Iterator[Finding]:
     for holder, document in _documents(graph):
         for pattern, statement in grants(document):
             exact = {(operator, key) for operator, key, _ in conditions(statement)}
-            for action in _MAKES_ROLES:
+            for action in _CREATE_ROLES:
                 if covers(pattern, action) and ("StringEquals", "iam:permissionsboundary") not in exact:
                     yield holder, f"allows {action} without a permissions boundary"
             if covers(pattern, "iam:DeleteRolePermissionsBoundary"):
-                yield holder, "can lift permissions boundaries"
+                yield holder, "can remove permissions boundaries"
 
 
-@rule("iam-key-with-bucket", "Who may use an encrypted bucket may use its key, for that bucket")
+@rule("iam-key-with-bucket", "Access to an encrypted bucket comes with access to its key for that bucket")
 def key_with_bucket(graph: Graph) -> Iterator[Finding]:
     keys: dict[str, Any] = {}
     for bucket in graph.of_type(BUCKET):
@@ -231,7 +236,7 @@ def _gives_key(given: tuple[str, dict[str, Any]], needed: str, key: str, bucket_
     return not scopes or any(covers(scope, bucket_arn) for scope in scopes)
 
 
-@rule("iam-one-role-each", "A role belongs to one service account, and a service account to one role")
+@rule("iam-one-role-each", "Roles and service accounts belong together one to one")
 def one_role_each(graph: Graph) -> Iterator[Finding]:
     seen: dict[tuple[str, Any], PlannedResource] = {}
     for association in graph.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation"):

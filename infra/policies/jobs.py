@@ -1,15 +1,15 @@
-"""Rules about jobs."""
+"""Rules for Kubernetes jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, holds
+from infra.policies.pod_owners import CRON_JOB, JOB, analysis_jobs
 from infra.policies.rule import Finding, rule
-from infra.policies.workloads import CRON_JOB, JOB, analysis_jobs
 
 
-@rule("k8s-job-ends", "A job gives up, ends in time, and is cleaned away")
+@rule("k8s-job-ends", "A job has limits on retries, run time and retention")
 def job_ends(graph: Graph) -> Iterator[Finding]:
     for resource, spec in _specs(graph):
         for bound in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
@@ -17,11 +17,11 @@ def job_ends(graph: Graph) -> Iterator[Finding]:
                 yield resource, f"has no {bound}"
 
 
-@rule("k8s-job-alone", "A CronJob does not run twice at once")
+@rule("k8s-job-alone", "A CronJob does not overlap with itself")
 def job_alone(graph: Graph) -> Iterator[Finding]:
     for resource in graph.of_type(CRON_JOB):
         if not holds(resource.at("spec", "concurrencyPolicy"), "Forbid"):
-            yield resource, "may run twice at once"
+            yield resource, "may overlap with itself"
 
 
 def _specs(graph: Graph) -> Iterator[tuple[PlannedResource, object]]:

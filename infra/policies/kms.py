@@ -1,4 +1,4 @@
-"""Rules about keys, and about AWS services that are let in."""
+"""Rules for KMS keys, and for AWS services in resource policies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.policies.rule import Finding, rule
 KEY = "aws:kms/key:Key"
 _LONGEST_WINDOW_DAYS = 30
 
-# type → where its resource-based policy is
+# type → property that holds its resource-based policy
 _RESOURCE_POLICIES = {
     KEY: "policy",
     "aws:s3/bucketPolicy:BucketPolicy": "policy",
@@ -20,36 +20,42 @@ _RESOURCE_POLICIES = {
 }
 
 
-@rule("kms-rotated", "A symmetric key is rotated", "CKV_AWS_7")
+@rule("kms-rotated", "A symmetric key is rotated automatically", "CKV_AWS_7")
 def rotated(graph: Graph) -> Iterator[Finding]:
     for key in graph.of_type(KEY):
         symmetric = key.at("customerMasterKeySpec") in (None, "SYMMETRIC_DEFAULT")
         if symmetric and not holds(key.at("enableKeyRotation"), True):
-            yield key, "is never rotated"
+            yield key, "is not rotated"
 
 
-@rule("kms-no-public-principal", "A key's policy lets in nobody unnamed without a condition", "CKV_AWS_33")
+@rule("kms-no-public-principal", "A key policy allows no unnamed principal without a condition", "CKV_AWS_33")
 def no_public_principal(graph: Graph) -> Iterator[Finding]:
     for key in graph.of_type(KEY):
         policy = key.at("policy")
         if policy is None:
-            yield key, "has no policy of its own"
+            yield key, "has no key policy"
         for statement in statements(policy) or ():
             open_to_all = ANYONE in principals(statement) or "NotPrincipal" in statement
             if statement.get("Effect") == "Allow" and open_to_all and not statement.get("Condition"):
-                yield key, "lets everybody in"
+                yield key, "allows any principal"
 
 
-@rule("kms-slow-to-delete", "A key can be brought back for 30 days, and outside a disposable environment is protected")
+@rule(
+    "kms-slow-to-delete",
+    "A key has a deletion window of 30 days, and is protected unless the environment is disposable",
+)
 def slow_to_delete(graph: Graph) -> Iterator[Finding]:
     for key in graph.of_type(KEY):
         if not holds(key.at("deletionWindowInDays"), _LONGEST_WINDOW_DAYS):
-            yield key, f"can be brought back for {key.at('deletionWindowInDays')} days only"
+            yield key, f"has a deletion window of {key.at('deletionWindowInDays')} days"
         if not (key.protect or graph.disposable):
             yield key, "is not protected"
 
 
-@rule("service-principals-confined", "An AWS service is let in only on behalf of a named account or resource")
+@rule(
+    "service-principals-confined",
+    "A resource policy allows an AWS service only on behalf of a named account or resource",
+)
 def service_principals_confined(graph: Graph) -> Iterator[Finding]:
     for resource in graph.of_type(*_RESOURCE_POLICIES):
         policy = resource.at(_RESOURCE_POLICIES[resource.type])
@@ -63,4 +69,4 @@ def service_principals_confined(graph: Graph) -> Iterator[Finding]:
                 if operator in ("StringEquals", "ArnEquals", "ArnLike", "StringLike") and value not in (ANYONE, UNKNOWN)
             }
             if not confined & {"aws:sourceaccount", "aws:sourcearn"}:
-                yield resource, f"lets {', '.join(services)} in on anybody's behalf"
+                yield resource, f"allows {', '.join(services)} on behalf of any account"

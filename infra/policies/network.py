@@ -1,13 +1,13 @@
-"""Rules about who reaches whom, and who may ask the cluster what."""
+"""Rules for network access and for RBAC in the cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, elements
+from infra.policies.pod_owners import pod_owners
 from infra.policies.pods import NAMESPACE
 from infra.policies.rule import Finding, rule
-from infra.policies.workloads import workloads
 
 _POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 _INGRESS = "kubernetes:networking.k8s.io/v1:Ingress"
@@ -16,16 +16,16 @@ _RBAC = "kubernetes:rbac.authorization.k8s.io/v1:"
 _READ = {"get", "list", "watch", "*"}
 
 
-@rule("k8s-default-deny", "Nothing in a namespace talks or is talked to unless a policy says so", "CKV2_K8S_6")
+@rule("k8s-default-deny", "A namespace denies all traffic that no network policy allows", "CKV2_K8S_6")
 def default_deny(graph: Graph) -> Iterator[Finding]:
     policies = graph.of_type(_POLICY)
     for namespace in graph.of_type(NAMESPACE):
         if not any(_denies_all(policy) and _inside(policy, namespace) for policy in policies):
-            yield namespace, "has no policy that denies everything"
-    for workload in workloads(graph):
+            yield namespace, "has no policy that denies all traffic"
+    for owner in pod_owners(graph):
         named = [policy for policy in policies if policy.at("spec", "podSelector", "matchLabels")]
-        if not any(workload.selected_by(policy.at("spec", "podSelector")) for policy in named):
-            yield workload.resource, "has no network policy of its own"
+        if not any(owner.selected_by(policy.at("spec", "podSelector")) for policy in named):
+            yield owner.resource, "has no network policy"
 
 
 def _inside(policy: PlannedResource, namespace: PlannedResource) -> bool:
@@ -43,21 +43,21 @@ def _denies_all(policy: PlannedResource) -> bool:
     )
 
 
-@rule("k8s-network-policy-named", "A network policy names whom and which port it opens")
+@rule("k8s-network-policy-named", "A network policy names peers and ports")
 def network_policy_named(graph: Graph) -> Iterator[Finding]:
     for policy in graph.of_type(_POLICY):
         for direction, side in (("ingress", "from"), ("egress", "to")):
             for opened in elements(policy.at("spec", direction)):
                 if not at(opened, side):
-                    yield policy, f"opens {direction} to everybody"
+                    yield policy, f"allows {direction} for all peers"
                 if not at(opened, "ports"):
-                    yield policy, f"opens {direction} on every port"
+                    yield policy, f"allows {direction} on all ports"
                 open_to_all = [p for p in elements(at(opened, side)) if at(p, "ipBlock", "cidr") == "0.0.0.0/0"]
                 if direction == "ingress" and open_to_all:
-                    yield policy, "lets every address in"
+                    yield policy, "allows ingress from all addresses"
 
 
-@rule("k8s-internal-endpoint", "An endpoint is not on the public internet")
+@rule("k8s-internal-endpoint", "An endpoint is not reachable from the internet")
 def internal_endpoint(graph: Graph) -> Iterator[Finding]:
     for ingress in graph.of_type(_INGRESS):
         annotations = ingress.at("metadata", "annotations")
@@ -66,10 +66,10 @@ def internal_endpoint(graph: Graph) -> Iterator[Finding]:
             yield ingress, f"has the scheme {scheme}"
     for service in graph.of_type(_SERVICE):
         if service.at("spec", "type") in ("LoadBalancer", "NodePort"):
-            yield service, f"is opened as {service.at('spec', 'type')}"
+            yield service, f"is of type {service.at('spec', 'type')}"
 
 
-@rule("k8s-rbac-named", "No role in the cluster allows everything, or reads every secret", "CKV_K8S_49", "CKV2_K8S_5")
+@rule("k8s-rbac-named", "No RBAC role allows everything or reads all secrets", "CKV_K8S_49", "CKV2_K8S_5")
 def rbac_named(graph: Graph) -> Iterator[Finding]:
     for role in graph.of_type(f"{_RBAC}Role", f"{_RBAC}ClusterRole"):
         for allowed in elements(role.at("rules")):
@@ -77,7 +77,7 @@ def rbac_named(graph: Graph) -> Iterator[Finding]:
             if "*" in verbs | resources | set(elements(at(allowed, "apiGroups"))):
                 yield role, "allows everything"
             elif "secrets" in resources and verbs & _READ and not elements(at(allowed, "resourceNames")):
-                yield role, "reads every secret"
+                yield role, "reads all secrets"
     for binding in graph.of_type(f"{_RBAC}RoleBinding", f"{_RBAC}ClusterRoleBinding"):
         if binding.at("roleRef", "name") == "cluster-admin":
-            yield binding, "makes an administrator of the cluster"
+            yield binding, "grants cluster-admin"

@@ -1,4 +1,4 @@
-"""Rules about roles that are given to jobs outside of AWS, by the tokens of an identity provider."""
+"""Rules for roles that jobs outside AWS assume with tokens of an identity provider."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREVIEW = "preview"
 
 
 def _trusts(graph: Graph) -> Iterator[tuple[PlannedResource, dict[str, Any]]]:
-    """The statements by which roles let federated callers in."""
+    """Yield the trust policy statements for federated principals, with their roles."""
     for role in graph.of_type(ROLE):
         for statement in statements(role.at("assumeRolePolicy")) or ():
             federated = principals(statement, "Federated") or _BY_TOKEN in many(statement.get("Action"))
@@ -32,53 +32,53 @@ def _trusts(graph: Graph) -> Iterator[tuple[PlannedResource, dict[str, Any]]]:
 
 
 def _claims(statement: dict[str, Any], claim: str) -> list[tuple[str, str]]:
-    """Operator and value of each condition on a claim of the token."""
+    """Return the operator and value of each condition on a claim of the token."""
     return [(operator, value) for operator, key, value in conditions(statement) if key.endswith(f":{claim}")]
 
 
-@rule("oidc-audience", "A role takes only tokens that were made for AWS")
+@rule("oidc-audience", "A role accepts only tokens issued for AWS")
 def audience(graph: Graph) -> Iterator[Finding]:
     for role, statement in _trusts(graph):
         if _claims(statement, "aud") != [("StringEquals", AUDIENCE)]:
-            yield role, "takes tokens that were made for others"
+            yield role, "accepts tokens issued for other audiences"
 
 
 @rule("oidc-subject-exact", "A role trusts one environment of one repository", "CKV_AWS_358", "CKV_AWS_393")
 def subject_exact(graph: Graph) -> Iterator[Finding]:
     for role, statement in _trusts(graph):
-        said = _claims(statement, "sub")
-        if len(said) != 1:
-            yield role, f"trusts {len(said)} subjects" if said else "trusts whoever has a token"
-        for operator, value in said:
+        subjects = _claims(statement, "sub")
+        if len(subjects) != 1:
+            yield role, f"trusts {len(subjects)} subjects" if subjects else "trusts every subject"
+        for operator, value in subjects:
             if operator != "StringEquals" or not _EXACT.fullmatch(value):
-                yield role, f"trusts {value} by {operator}"
+                yield role, f"trusts the subject {value} by {operator}"
 
 
-@rule("oidc-alone", "A role for jobs outside of AWS is for the jobs of one environment, and for nobody else")
+@rule("oidc-alone", "A role for jobs outside AWS serves one environment and no other caller")
 def alone(graph: Graph) -> Iterator[Finding]:
     subjects: dict[str, PlannedResource] = {}
     for role, statement in _trusts(graph):
         if len(statements(role.at("assumeRolePolicy")) or ()) > 1:
-            yield role, "trusts others, too"
+            yield role, "has more than one trust policy statement"
         if many(statement.get("Action")) != [_BY_TOKEN] or principals(statement) != principals(statement, "Federated"):
-            yield role, "is given by more than a token"
+            yield role, "can be assumed without a token"
         for _, value in _claims(statement, "sub"):
             first = subjects.setdefault(value, role)
             if first is not role:
-                yield role, f"is for the jobs that {first.name} is for, too"
+                yield role, f"trusts the same subject as {first.name}"
 
 
-@rule("oidc-preview-reads", "What a pull request may sign in as can change nothing")
+@rule("oidc-preview-reads", "A role that pull requests can assume is read-only")
 def preview_reads(graph: Graph) -> Iterator[Finding]:
     for role, statement in _trusts(graph):
-        before_a_merge = [
+        open_to_pull_requests = [
             value
             for _, value in _claims(statement, "sub")
             if value.endswith((f":environment:{PREVIEW}", ":pull_request"))
         ]
-        if not before_a_merge:
+        if not open_to_pull_requests:
             continue
         for holder, document in policies_of(graph, role):
             for action, _ in grants(document):
                 if not _READS.match(action):
-                    yield holder, f"lets {before_a_merge[0]} do {action}"
+                    yield holder, f"allows {open_to_pull_requests[0]} to call {action}"

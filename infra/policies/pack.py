@@ -1,4 +1,4 @@
-"""The rules as a Pulumi policy pack: each is a policy over the whole stack, and a violation stops the update."""
+"""The rules as a Pulumi policy pack: one mandatory stack policy per rule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.policies import RULES, PlannedResource, Rule, violations
 
 
 def policies(rules: Iterable[Rule] = RULES) -> list[StackValidationPolicy]:
-    """A mandatory policy for each rule."""
+    """Return a mandatory policy for each rule."""
     return [_policy(rule) for rule in rules]
 
 

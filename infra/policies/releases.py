@@ -1,15 +1,15 @@
-"""Rules about how a release takes the traffic over."""
+"""Rules for rollouts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from infra.policies.graph import UNKNOWN, Graph, at, elements
+from infra.policies.pod_owners import ANALYSIS_TEMPLATE, ROLLOUT
 from infra.policies.rule import Finding, rule
-from infra.policies.workloads import ANALYSIS_TEMPLATE, ROLLOUT
 
 
-@rule("k8s-release-tried", "A release is tried on some of the traffic, and asked each time before it gets more")
+@rule("k8s-release-tried", "A rollout shifts traffic in steps, and analyses the canary after each")
 def release_tried(graph: Graph) -> Iterator[Finding]:
     templates = {template.at("metadata", "name") for template in graph.of_type(ANALYSIS_TEMPLATE)}
     for rollout in graph.of_type(ROLLOUT):
@@ -20,13 +20,13 @@ def release_tried(graph: Graph) -> Iterator[Finding]:
         for step in elements(steps):
             if at(step, "setWeight") is not None:
                 if weight:
-                    yield rollout, f"goes on from {weight} % without being asked"
+                    yield rollout, f"goes on from {weight} % of traffic without an analysis"
                 weight = 0 if at(step, "setWeight") is UNKNOWN else int(at(step, "setWeight"))
-            for asked in elements(at(step, "analysis", "templates")):
-                name, weight = at(asked, "templateName"), 0
+            for template in elements(at(step, "analysis", "templates")):
+                name, weight = at(template, "templateName"), 0
                 if name is not UNKNOWN and not templates & {name, UNKNOWN}:
-                    yield rollout, f"is asked by {name}, which is not there"
+                    yield rollout, f"refers to the AnalysisTemplate {name}, which does not exist"
         if weight:
-            yield rollout, f"goes on from {weight} % without being asked"
+            yield rollout, f"goes on from {weight} % of traffic without an analysis"
         if not any(at(step, "setWeight") for step in elements(steps)):
-            yield rollout, "gets all of the traffic at once"
+            yield rollout, "shifts all traffic at once"

@@ -1,4 +1,4 @@
-"""What a rule is: a sentence that must hold of the resource graph, and how to find where it does not."""
+"""Rules for a resource graph, and their violations."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from infra.policies.graph import Graph, PlannedResource
 
 Finding = tuple[PlannedResource, str]
-"""A resource that breaks a rule, and what is wrong with it."""
+"""A resource that breaks a rule, and the problem."""
 
 Find = Callable[[Graph], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that a resource breaks.
+    """A resource that breaks a rule.
 
     Attributes:
-        rule: id of the rule.
-        title: what must hold.
+        rule: the rule's id.
+        title: the rule's title.
         resource: type and name of the resource.
-        urn: of the resource.
-        found: what is wrong with it.
+        urn: the resource's URN.
+        found: the problem, as a predicate of the resource (`has no policy`).
     """
 
     rule: str
@@ -37,13 +37,13 @@ class Violation:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule.
+    """A rule.
 
     Attributes:
-        id: by which it is named in exemptions.
-        title: what must hold.
-        checkov: the checks of checkov that ask the same.
-        find: the resources that break it.
+        id: the rule's id, which exemptions name.
+        title: the claim that must hold.
+        checkov: ids of equivalent Checkov checks.
+        find: finds the resources that break the rule.
     """
 
     id: str
@@ -52,12 +52,12 @@ class Rule:
     find: Find
 
     def violations(self, graph: Graph) -> Iterator[Violation]:
-        """Where the graph breaks the rule and has no exemption."""
+        """Yield the violations that are not exempt."""
         for resource, found in self.find(graph):
             if graph.exemption(self.id, resource) is None:
                 yield Violation(self.id, self.title, f"{resource.type} {resource.name}", resource.urn, found)
 
 
 def rule(id_: str, title: str, *checkov: str) -> Callable[[Find], Rule]:
-    """Makes a rule of the function that finds where it is broken."""
+    """Turn a function that finds violations into a rule."""
     return lambda find: Rule(id_, title, checkov, find)

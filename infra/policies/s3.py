@@ -1,4 +1,4 @@
-"""Rules about buckets."""
+"""Rules for S3 buckets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ACL = "aws:s3/bucketAcl:BucketAcl"
 
 @rule(
     "s3-public-access-blocked",
-    "A bucket blocks public access in all four ways",
+    "A bucket blocks public access with all four settings",
     "CKV_AWS_53",
     "CKV_AWS_54",
     "CKV_AWS_55",
@@ -41,7 +41,7 @@ def public_access_blocked(graph: Graph) -> Iterator[Finding]:
                     yield bucket, f"{way} is not true"
 
 
-@rule("s3-encrypted-with-customer-key", "A bucket is encrypted with a customer key of KMS", "CKV_AWS_145")
+@rule("s3-encrypted-with-customer-key", "A bucket is encrypted with a customer-managed KMS key", "CKV_AWS_145")
 def encrypted_with_customer_key(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         found = graph.setting(bucket, ENCRYPTION)
@@ -52,32 +52,32 @@ def encrypted_with_customer_key(graph: Graph) -> Iterator[Finding]:
             if not holds(at(default, "sseAlgorithm"), "aws:kms", "aws:kms:dsse"):
                 yield bucket, f"is encrypted with {at(default, 'sseAlgorithm')}"
             elif not at(default, "kmsMasterKeyId"):
-                yield bucket, "is encrypted with the key of AWS, not one of its own"
+                yield bucket, "is encrypted with the AWS-managed key"
 
 
-@rule("s3-bucket-key", "A bucket that uses KMS has a bucket key")
+@rule("s3-bucket-key", "A bucket encrypted with KMS has a bucket key")
 def bucket_key(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         for encryption in graph.setting(bucket, ENCRYPTION):
             algorithm = encryption.at("rules", 0, "applyServerSideEncryptionByDefault", "sseAlgorithm")
             if algorithm == "aws:kms" and not holds(encryption.at("rules", 0, "bucketKeyEnabled"), True):
-                yield bucket, "calls KMS for every object"
+                yield bucket, "has no bucket key"
 
 
-@rule("s3-versioned", "A bucket keeps the versions of its objects", "CKV_AWS_21")
+@rule("s3-versioned", "A bucket is versioned", "CKV_AWS_21")
 def versioned(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         found = graph.setting(bucket, _VERSIONING)
         if not any(holds(setting.at("versioningConfiguration", "status"), "Enabled") for setting in found):
-            yield bucket, "keeps no versions"
+            yield bucket, "is not versioned"
 
 
-@rule("s3-owner-enforced", "A bucket has no ACL: its owner owns every object", "CKV2_AWS_65")
+@rule("s3-owner-enforced", "A bucket has no ACL, and its owner owns every object", "CKV2_AWS_65")
 def owner_enforced(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         found = graph.setting(bucket, _OWNERSHIP)
         if not any(holds(setting.at("rule", "objectOwnership"), "BucketOwnerEnforced") for setting in found):
-            yield bucket, "does not enforce the owner"
+            yield bucket, "does not enforce bucket owner ownership"
         if graph.setting(bucket, _ACL) or bucket.at("acl") not in (None, UNKNOWN, "private"):
             yield bucket, "has an ACL"
 
@@ -87,10 +87,10 @@ def tls_only(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         policies = [statements(policy.at("policy")) for policy in graph.setting(bucket, POLICY)]
         if None in policies:
-            continue  # not known yet
+            continue  # unknown
         name = bucket.at("bucket")
         if not any(_refuses_http(statement, name) for policy in policies for statement in policy or ()):
-            yield bucket, "answers plain HTTP"
+            yield bucket, "allows plain HTTP"
 
 
 def _refuses_http(statement: dict[str, object], bucket: object) -> bool:
@@ -104,25 +104,25 @@ def _refuses_http(statement: dict[str, object], bucket: object) -> bool:
     )
 
 
-@rule("s3-no-public-principal", "A bucket's policy lets in nobody unnamed", "CKV_AWS_70")
+@rule("s3-no-public-principal", "A bucket policy allows no unnamed principal", "CKV_AWS_70")
 def no_public_principal(graph: Graph) -> Iterator[Finding]:
     for policy in graph.of_type(POLICY):
         for statement in statements(policy.at("policy")) or ():
             if statement.get("Effect") == "Allow" and (ANYONE in principals(statement) or "NotPrincipal" in statement):
-                yield policy, "allows everybody"
+                yield policy, "allows any principal"
 
 
-@rule("s3-access-logged", "A bucket's access is logged to another bucket", "CKV_AWS_18")
+@rule("s3-access-logged", "A bucket logs access to another bucket", "CKV_AWS_18")
 def access_logged(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         logging = graph.setting(bucket, _LOGGING)
         if not any(setting.at("targetBucket") for setting in logging):
             yield bucket, "logs no access"
         elif any(setting.at("targetBucket") == bucket.at("bucket") != UNKNOWN for setting in logging):
-            yield bucket, "logs its access to itself"
+            yield bucket, "logs access to itself"
 
 
-@rule("s3-lifecycle", "A bucket ends abandoned uploads and old versions", "CKV_AWS_300", "CKV2_AWS_61")
+@rule("s3-lifecycle", "A bucket expires abandoned uploads and old versions", "CKV_AWS_300", "CKV2_AWS_61")
 def lifecycle(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         found = graph.setting(bucket, _LIFECYCLE)
@@ -131,23 +131,23 @@ def lifecycle(graph: Graph) -> Iterator[Finding]:
         rules = [item for setting in found for item in elements(setting.at("rules"))]
         active = [item for item in rules if at(item, "status") == "Enabled" and not at(item, "filter", "prefix")]
         if not any(at(item, "abortIncompleteMultipartUpload", "daysAfterInitiation") for item in active):
-            yield bucket, "keeps abandoned uploads"
+            yield bucket, "never expires abandoned uploads"
         if not any(at(item, "noncurrentVersionExpiration", "noncurrentDays") for item in active):
-            yield bucket, "keeps old versions for ever"
+            yield bucket, "never expires old versions"
 
 
-@rule("s3-kept", "Outside a disposable environment a bucket is deleted neither by mistake nor with what is in it")
+@rule("s3-kept", "A bucket is protected and cannot be deleted with its objects, unless the environment is disposable")
 def kept(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         if graph.disposable:
             continue
         if bucket.at("forceDestroy") is True:
-            yield bucket, "may be deleted with its objects"
+            yield bucket, "can be deleted together with its objects"
         if not bucket.protect:
             yield bucket, "is not protected"
 
 
-@rule("s3-object-lock-retains", "A bucket with Object Lock retains what nobody set a retention for")
+@rule("s3-object-lock-retains", "A bucket with Object Lock has a default retention")
 def object_lock_retains(graph: Graph) -> Iterator[Finding]:
     for bucket in graph.of_type(BUCKET):
         if bucket.at("objectLockEnabled") is not True:

@@ -1,4 +1,4 @@
-"""Rules about the graph as a whole."""
+"""Rules for the graph as a whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from infra.policies.graph import PROVIDERS, UNKNOWN, Graph
 from infra.policies.rule import Finding, rule
 
 TAGS = ("owner", "environment", "model", "cost-centre")
-"""The tags that everything carries that can."""
+"""Tags that every taggable resource must have."""
 
 TAGGABLE = (
     "aws:s3/bucket:Bucket",
@@ -21,7 +21,7 @@ TAGGABLE = (
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
     "aws:eks/podIdentityAssociation:PodIdentityAssociation",
 )
-"""Types of what carries tags, among those that an environment is made of."""
+"""Taggable types, among those that the programs use."""
 
 STATEFUL = (
     "aws:s3/bucket:Bucket",
@@ -32,7 +32,7 @@ STATEFUL = (
     "kubernetes:core/v1:Namespace",
     "kubernetes:core/v1:PersistentVolumeClaim",
 )
-"""Types of what holds something that cannot be made again."""
+"""Types that hold data which cannot be recreated."""
 
 
 @rule("parent-is-component", "Every resource belongs to a component")
@@ -42,10 +42,10 @@ def parent_is_component(graph: Graph) -> Iterator[Finding]:
             continue
         parent = graph.by_urn.get(resource.parent)
         if parent is None or parent.package in (*PROVIDERS, "pulumi"):
-            yield resource, "stands outside of any component"
+            yield resource, "belongs to no component"
 
 
-@rule("tagged", "Everything says who answers for it, where it belongs and who pays for it")
+@rule("tagged", "Every taggable resource has the tags owner, environment, model and cost-centre")
 def tagged(graph: Graph) -> Iterator[Finding]:
     for resource in graph.of_type(*TAGGABLE):
         for tag in TAGS:
@@ -54,17 +54,20 @@ def tagged(graph: Graph) -> Iterator[Finding]:
     environments = {resource.at("tags", "environment") for resource in graph.of_type(*TAGGABLE)} - {None, UNKNOWN}
     if len(environments) > 1:
         for resource in graph.of_type(*TAGGABLE):
-            yield resource, f"says it belongs to {resource.at('tags', 'environment')}, others say other environments"
+            yield (
+                resource,
+                f"is tagged with the environment {resource.at('tags', 'environment')}, other resources with others",
+            )
 
 
-@rule("state-protected", "Outside a disposable environment nothing is deleted that cannot be made again")
+@rule("state-protected", "Stateful resources are protected, unless the environment is disposable")
 def state_protected(graph: Graph) -> Iterator[Finding]:
     for resource in graph.of_type(*STATEFUL):
         if not (resource.protect or graph.disposable):
             yield resource, "is not protected"
 
 
-@rule("exemption-has-reason", "An exemption names a rule, and says why")
+@rule("exemption-has-reason", "An exemption names a rule and gives a reason")
 def exemption_has_reason(graph: Graph) -> Iterator[Finding]:
     from infra.policies import RULES  # the list that this rule is on
 
@@ -72,6 +75,6 @@ def exemption_has_reason(graph: Graph) -> Iterator[Finding]:
     for resource in graph.resources:
         for name, reason in {**(resource.at(PROPERTY) or {}), **resource.exemptions}.items():
             if name not in known:
-                yield resource, f"is exempt from {name}, which is no rule"
+                yield resource, f"is exempt from {name}, which is not a rule"
             elif not str(reason).strip():
                 yield resource, f"is exempt from {name} without a reason"

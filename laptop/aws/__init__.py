@@ -1,1 +1,1 @@
-"""The emulated AWS account of the local target, and the provider that applies AWS resources to it."""
+"""The laptop's AWS account and the engine's AWS provider."""

@@ -1,7 +1,7 @@
-"""The process of the emulated account: `python -m laptop.aws HOME PORT REGION`.
+"""Process of the laptop's AWS account: `python -m laptop.aws HOME PORT REGION`.
 
-It writes `HOME/account.json` (readable by its owner only) once it listens, and ends on SIGTERM or when its standard
-input closes, which happens when the process that started it dies.
+It writes `HOME/account.json` (readable by its owner only) once it listens. It ends on SIGTERM, or when its standard
+input closes because its parent died.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from laptop.aws.emulator import emulate, warm_up
 
 
 def main(home: Path, port: int, region: str) -> int:
-    """Serves until it is told to stop. Returns the exit code: 98 when the port is in use."""
+    """Serve until stopped. Returns the exit code, which is 98 if the port is in use."""
     try:
         emulator = emulate(home / ISSUERS, port)
     except (OSError, SystemExit):
-        # werkzeug ends the process by itself when the address is taken.
+        # werkzeug exits if the address is in use.
         return 98
     write_account(home, emulator, region)
 
@@ -34,7 +34,7 @@ def main(home: Path, port: int, region: str) -> int:
         stop()
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
     threading.Thread(target=stop_with_parent, daemon=True).start()
     threading.Thread(target=warm_up, daemon=True).start()
     emulator.server.serve_forever(poll_interval=0.05)

@@ -1,4 +1,4 @@
-"""Starts the emulated AWS account as a process of its own, and says how to reach it."""
+"""Process of the laptop's AWS account, and how to reach it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.files import write_atomically
 
 if TYPE_CHECKING:
-    from laptop.aws.emulator import Emulator, Key
+    from laptop.aws.emulator import AccessKey, Emulator
 
 ISSUERS = "issuers"
-"""The folder in the account's home with the public keys of identity providers, which STS fetches on AWS."""
+"""Folder in the account's home with the published keys of identity providers, which STS fetches on AWS."""
 
 _DESCRIPTION = "account.json"
 _LOG = "account.log"
 _PORT_IN_USE = 98
-# Variables by which moto would behave otherwise than the tests have seen it.
+# Variables that change moto's behaviour.
 _SWITCHES = ("MOTO_", "INITIAL_NO_AUTH_ACTION_COUNT", "TEST_SERVER_MODE", "S3_IGNORE_SUBDOMAIN_BUCKETNAME")
 
 
 @dataclass(frozen=True)
 class Account:
-    """A running emulated account.
+    """A running account.
 
     Attributes:
-        home: the folder with its files, `<local home>/aws`.
+        home: folder with its files, `<laptop home>/aws`.
         endpoint: base URL of every AWS service.
-        incarnation: changes whenever the account starts anew, for it keeps nothing.
-        pid: its process id.
-        region: the region that clients take by default.
-        account: the twelve-digit account id.
+        incarnation: id of this run; the account keeps nothing across runs.
+        pid: process id.
+        region: default region of clients.
+        account: twelve-digit account id.
     """
 
     home: Path
@@ -51,11 +51,11 @@ class Account:
     _process: subprocess.Popen[bytes] | None = None
 
     def environ(self) -> dict[str, str]:
-        """The standard variables by which any AWS SDK reaches the account as its operator."""
+        """Return the AWS variables for the operator of the account."""
         return self._environ("credentials")
 
     def pod_identity_environ(self) -> dict[str, str]:
-        """The same for the stand-in of EKS Pod Identity, which may only assume the roles that trust that service."""
+        """Return the AWS variables for EKS Pod Identity, which can only assume the roles that trust it."""
         return self._environ("pod-identity-credentials")
 
     def _environ(self, credentials: str) -> dict[str, str]:
@@ -69,14 +69,14 @@ class Account:
         }
 
     def healthy(self) -> bool:
-        """Whether it answers, and is still the same incarnation."""
+        """Return True if the account answers and was not restarted."""
         return _incarnation(self.endpoint) == self.incarnation
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Ends the process; only for who started it. Its files stay, and describe an account that is gone.
+        """End the process, if this object started it. Its files stay.
 
         Args:
-            timeout: seconds before it is killed.
+            timeout: seconds until it is killed.
         """
         if self._process is None:
             return
@@ -91,15 +91,16 @@ class Account:
 
 
 def start(home: Path, *, port: int = 0, region: str = "eu-west-1", timeout: float = 30.0) -> Account:
-    """Starts an empty account and waits until it answers. It ends when this process does.
+    """Start an empty account and wait until it answers. It ends with this process.
 
     Args:
-        home: the folder for its files; credentials in it are readable by the owner only.
-        port: where to listen on 127.0.0.1; 0 takes a free port.
-        timeout: seconds to wait for it to answer.
+        home: folder for its files; credentials are readable by the owner only.
+        port: port on 127.0.0.1; 0 takes a free one.
+        region: default region of clients.
+        timeout: seconds to wait for an answer.
 
     Raises:
-        MlopsError: the port is in use, or the account did not come up.
+        MlopsError: the port is in use, or the account did not start.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     description = home / _DESCRIPTION
@@ -123,13 +124,13 @@ def start(home: Path, *, port: int = 0, region: str = "eu-west-1", timeout: floa
     process.kill()
     process.wait()
     raise MlopsError(
-        f"the emulated AWS account did not answer within {timeout:.0f} s",
-        fix=f"read {log}, then start it again.",
+        f"the AWS account did not answer within {timeout:.0f} s",
+        fix=f"read {log}, then start the laptop again.",
     )
 
 
 def running(home: Path) -> Account | None:
-    """The account whose files are in `home`, if it still answers; None otherwise."""
+    """Return the account whose files are in `home` if it answers, else None."""
     try:
         account = _described(home, None)
     except (OSError, ValueError, KeyError):
@@ -138,7 +139,7 @@ def running(home: Path) -> Account | None:
 
 
 def write_account(home: Path, emulator: Emulator, region: str) -> None:
-    """Writes credentials, configuration and, last, the description that says that the account is there."""
+    """Write credentials, configuration and, last, the description that marks the account as started."""
     from laptop.aws.access.principals import ACCOUNT
 
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -157,26 +158,26 @@ def write_account(home: Path, emulator: Emulator, region: str) -> None:
     write_atomically(home / _DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
-def _profile(key: Key) -> str:
+def _profile(key: AccessKey) -> str:
     return f"[default]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n"
 
 
 def _described(home: Path, process: subprocess.Popen[bytes] | None) -> Account:
-    said: dict[str, Any] = json.loads((home / _DESCRIPTION).read_text(encoding="utf-8"))
+    description: dict[str, Any] = json.loads((home / _DESCRIPTION).read_text(encoding="utf-8"))
     return Account(
         home=home,
-        endpoint=said["endpoint"],
-        incarnation=said["incarnation"],
-        pid=said["pid"],
-        region=said["region"],
-        account=said["account"],
+        endpoint=description["endpoint"],
+        incarnation=description["incarnation"],
+        pid=description["pid"],
+        region=description["region"],
+        account=description["account"],
         _process=process,
     )
 
 
 def _incarnation(endpoint: str) -> str | None:
     try:
-        # The endpoint is http://127.0.0.1:port, written by our own process.
+        # The endpoint is http://127.0.0.1:port, from our own file.
         with urllib.request.urlopen(f"{endpoint}/_account/health", timeout=5) as answer:  # noqa: S310
             return str(json.load(answer)["incarnation"])
     except (urllib.error.URLError, OSError, ValueError, KeyError):
@@ -186,7 +187,7 @@ def _incarnation(endpoint: str) -> str | None:
 def _died(code: int, port: int, log: Path) -> MlopsError:
     if code == _PORT_IN_USE:
         return MlopsError(
-            f"the emulated AWS account cannot listen on 127.0.0.1:{port}: the port is in use",
-            fix="stop what listens there, or choose another port (0 takes a free one).",
+            f"the AWS account cannot listen on 127.0.0.1:{port}: the port is in use",
+            fix="stop the process that listens there, or choose another port (0 takes a free one).",
         )
-    return MlopsError(f"the emulated AWS account ended with exit code {code} before it answered", fix=f"read {log}.")
+    return MlopsError(f"the AWS account ended with exit code {code} before it answered", fix=f"read {log}.")

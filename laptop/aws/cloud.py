@@ -1,4 +1,4 @@
-"""The clients of one account: made once each, shared by all threads."""
+"""boto3 clients of one account, created once and shared by all threads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 class Cloud:
-    """Reaches the AWS API that the standard variables name.
+    """Clients of the account in the given AWS variables.
 
     Args:
-        environ: `AWS_ENDPOINT_URL`, `AWS_REGION` and `AWS_SHARED_CREDENTIALS_FILE`, as in `Account.environ()`, or
-            `AWS_ACCESS_KEY_ID` with the other two of its kind. Taken as
-            an argument, so that a process can hold several accounts and need not change its own environment.
-        home: where the account's files are.
+        environ: `AWS_ENDPOINT_URL`, `AWS_REGION` and either `AWS_SHARED_CREDENTIALS_FILE` or `AWS_ACCESS_KEY_ID` with
+            its secret and token, as in `Account.environ()`. A process can use several accounts this way.
+        home: folder of the account.
     """
 
     def __init__(self, environ: Mapping[str, str], home: Path) -> None:
@@ -31,23 +30,23 @@ class Cloud:
         self.region = environ["AWS_REGION"]
         self._endpoint = environ["AWS_ENDPOINT_URL"]
         self._environ = dict(environ)
-        self._making = threading.Lock()  # a session's clients are safe to share, making them is not
+        self._making = threading.Lock()  # clients are thread-safe, creating them is not
         self._session: Any = None
         self._clients: dict[tuple[str, str], Any] = {}
         self._account = ""
 
     @property
     def account(self) -> str:
-        """The twelve-digit id of the account behind the credentials."""
+        """Return the twelve-digit id of the credentials' account."""
         if not self._account:
             self._account = str(self.client("sts").get_caller_identity()["Account"])
         return self._account
 
     def client(self, service: str, region: str | None = None) -> Any:
-        """A boto3 client that any thread may use.
+        """Return a thread-safe boto3 client.
 
         Args:
-            region: another region than the account's default.
+            region: the account's default region if None.
         """
         where = region or self.region
         with self._making:
@@ -56,7 +55,7 @@ class Cloud:
             return self._clients[service, where]
 
     def shape(self, service: str, operation: str) -> Any:
-        """The shape of an operation's parameters, from botocore's model of the service."""
+        """Return the shape of an operation's parameters from botocore's service model."""
         return self.client(service).meta.service_model.operation_model(operation).input_shape
 
     def _make(self, service: str, region: str) -> Any:
@@ -78,7 +77,7 @@ class Cloud:
         )
 
     def _credentials(self) -> dict[str, str]:
-        """Those in the environment, as a role that was assumed leaves them; otherwise those of the file."""
+        """Return the credentials in the environment (of an assumed role), else those in the file."""
         given = {
             f"aws_{name}": self._environ[f"AWS_{name.upper()}"]
             for name in ("access_key_id", "secret_access_key", "session_token")
@@ -92,19 +91,19 @@ class Cloud:
         if "default" not in profile:
             raise MlopsError(
                 f"no AWS credentials in {file}",
-                fix="start the local target: mlops laptop start; in a workflow, sign in before this step.",
+                fix="start the laptop: mlops laptop start. In a workflow, sign in before this step.",
             )
         return {f"aws_{name}": profile["default"][f"aws_{name}"] for name in ("access_key_id", "secret_access_key")}
 
 
 def code_of(error: Any) -> str:
-    """The error code in a botocore ClientError (`NoSuchBucket`)."""
+    """Return the error code of a botocore ClientError (`NoSuchBucket`)."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @contextmanager
 def tolerating(*codes: str) -> Iterator[None]:
-    """Lets the given AWS errors pass: what they complain of is what was wanted, such as a thing already gone."""
+    """Suppress the AWS errors with the given codes, such as that of a resource that is already gone."""
     from botocore.exceptions import ClientError
 
     try:

@@ -1,4 +1,4 @@
-"""moto as one account: its applications behind the access layer, one request at a time, on the loopback device."""
+"""The laptop's AWS account: moto behind the access layer, one request at a time, on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
-from laptop.aws.corrections import correct_moto
-from laptop.aws.layers import DOWNLOADS, download
+from laptop.aws.moto_patches import patch_moto
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -28,7 +27,7 @@ _ADMINISTRATOR = {
 
 
 @dataclass(frozen=True)
-class Key:
+class AccessKey:
     """An access key."""
 
     id: str
@@ -40,26 +39,26 @@ class Emulator:
     """A running account.
 
     Attributes:
-        server: call `serve_forever()`; `shutdown()` from another thread ends it.
+        server: serves after `serve_forever()`; `shutdown()` from another thread ends it.
         endpoint: base URL.
-        incarnation: changes whenever the account starts anew, for it keeps nothing.
-        operator: the key of a user with AdministratorAccess.
-        pod_identity: the key of the stand-in of the service `pods.eks.amazonaws.com`: it can assume the roles that
-            trust that service, and nothing else.
+        incarnation: id of this run; the account keeps nothing across runs.
+        operator: key of a user with AdministratorAccess.
+        pod_identity: key of the substitute for the service `pods.eks.amazonaws.com`, which can only assume the roles
+            that trust that service.
     """
 
     server: BaseWSGIServer
     endpoint: str
     incarnation: str
-    operator: Key
-    pod_identity: Key
+    operator: AccessKey
+    pod_identity: AccessKey
 
 
 def emulate(issuers: Path, port: int = 0) -> Emulator:
-    """Makes an empty account that listens on 127.0.0.1.
+    """Create an empty account that listens on 127.0.0.1.
 
     Args:
-        issuers: the folder with the keys that identity providers publish.
+        issuers: folder with the published keys of identity providers.
         port: 0 takes a free one.
 
     Raises:
@@ -70,13 +69,13 @@ def emulate(issuers: Path, port: int = 0) -> Emulator:
 
     class Quiet(MotoRequestHandler):
         def log_request(self, *_: Any) -> None:
-            """A request a line would drown what matters."""
+            """Log nothing: one line per request would bury errors."""
 
     incarnation = secrets.token_hex(8)
     front = _Front(incarnation)
     server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
     principals = Principals()
-    operator, pods = _operator(), Key("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
+    operator, pods = _operator(), AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
     front.open(Gate(_moto(), principals, authority, issuers))
@@ -84,7 +83,7 @@ def emulate(issuers: Path, port: int = 0) -> Emulator:
 
 
 def warm_up() -> None:
-    """Loads what the first requests need, so that they need not wait for it. Safe beside them."""
+    """Load modules that the first requests need. Safe while requests are served."""
     from importlib import import_module
 
     from moto.core.utils import get_service_model
@@ -95,10 +94,10 @@ def warm_up() -> None:
 
 
 class _Front:
-    """Reads each request whole, then lets one at a time through.
+    """Reads each request completely, then passes on one at a time.
 
-    S3 decides a conditional write and does it in one step; moto checks and then writes. With the lock here it is one
-    step too, and so is "is this allowed, then do it".
+    S3 checks and writes conditionally in one atomic step; moto checks first and then writes. The lock makes that
+    atomic, together with the authorization of the request.
     """
 
     def __init__(self, incarnation: str) -> None:
@@ -115,13 +114,6 @@ class _Front:
         if environ["PATH_INFO"] == HEALTH or self._gate is None:
             start_response("200 OK", [("Content-Type", "application/json")])
             return [self._health]
-        if environ["PATH_INFO"].startswith(DOWNLOADS):
-            layer = download(environ["PATH_INFO"])
-            start_response(
-                "200 OK" if layer is not None else "403 Forbidden",
-                [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(layer or b"")))],
-            )
-            return [layer or b""]
         body = get_input_stream(environ).read()
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
@@ -133,15 +125,15 @@ class _Front:
 def _moto() -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    correct_moto()
+    patch_moto()
     return DomainDispatcherApplication(create_backend_app)
 
 
-def _operator() -> Key:
+def _operator() -> AccessKey:
     from moto.iam.models import iam_backends
 
     iam = iam_backends[ACCOUNT][PARTITION]
     iam.create_user("us-east-1", "operator")
     iam.put_user_policy("operator", "AdministratorAccess", json.dumps(_ADMINISTRATOR))
     key = iam.create_access_key("operator", prefix="AKIA")
-    return Key(key.access_key_id, key.secret_access_key)
+    return AccessKey(key.access_key_id, key.secret_access_key)

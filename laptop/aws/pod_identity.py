@@ -1,17 +1,18 @@
-"""Which role the pods of a service account assume: the associations, in a file that the cluster's agent reads.
+"""EKS Pod Identity associations in a file, which the cluster's credentials agent reads.
 
-moto has no EKS Pod Identity, so nothing is created there. The file maps a cluster's name to its associations:
+moto has no EKS Pod Identity. The file maps a cluster's name to its associations:
 `{"mlops": [{"associationId": …, "namespace": …, "serviceAccount": …, "roleArn": …}]}`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.files import write_atomically
@@ -30,10 +31,10 @@ class Association:
 
 
 def role_of(home: Path, cluster: str, namespace: str, service_account: str) -> str | None:
-    """The ARN of the role that pods of a service account assume, None when there is no association.
+    """Return the ARN of the role for the pods of a service account; None without an association.
 
     Args:
-        home: the account's folder.
+        home: folder of the account.
     """
     for association in associations(home, cluster):
         if (association.namespace, association.service_account) == (namespace, service_account):
@@ -42,15 +43,15 @@ def role_of(home: Path, cluster: str, namespace: str, service_account: str) -> s
 
 
 def associations(home: Path, cluster: str) -> tuple[Association, ...]:
-    """Every association of a cluster."""
+    """Return the associations of a cluster."""
     return _read(home / FILE).get(cluster, ())
 
 
 def associate(home: Path, cluster: str, association: Association) -> None:
-    """Adds an association, or changes the one with the same id.
+    """Add an association, or change the one with the same id.
 
     Raises:
-        MlopsError: another association stands for that service account, which EKS refuses too.
+        MlopsError: the service account has another association, which EKS refuses too.
     """
     with _changing(home) as found:
         others = [known for known in found.get(cluster, ()) if known.id != association.id]
@@ -58,14 +59,14 @@ def associate(home: Path, cluster: str, association: Association) -> None:
             if (other.namespace, other.service_account) == (association.namespace, association.service_account):
                 raise MlopsError(
                     f"the service account {other.namespace}/{other.service_account} of the cluster {cluster} "
-                    f"has a pod identity association already ({other.id}, {other.role_arn})",
-                    fix="remove one of the two; EKS allows one role a service account.",
+                    f"already has a pod identity association ({other.id}, {other.role_arn})",
+                    fix="remove one of the two: EKS allows one role per service account.",
                 )
         found[cluster] = (*others, association)
 
 
 def dissociate(home: Path, cluster: str, association_id: str) -> None:
-    """Removes an association; it may be gone already."""
+    """Remove an association. A missing one is not an error."""
     with _changing(home) as found:
         left = tuple(known for known in found.get(cluster, ()) if known.id != association_id)
         found[cluster] = left
@@ -79,7 +80,7 @@ def _read(path: Path) -> dict[str, tuple[Association, ...]]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise MlopsError(f"{path} is not JSON: {error}", fix="stop and start the local target.") from error
+        raise MlopsError(f"{path} is not JSON: {error}", fix="restart the laptop.") from error
     return {
         cluster: tuple(
             Association(item["associationId"], item["namespace"], item["serviceAccount"], item["roleArn"])
@@ -90,7 +91,7 @@ def _read(path: Path) -> dict[str, tuple[Association, ...]]:
 
 
 def _written(item: Association) -> dict[str, str]:
-    """An association as EKS spells it."""
+    """Return an association in the form of EKS."""
     return {
         "associationId": item.id,
         "namespace": item.namespace,
@@ -101,10 +102,9 @@ def _written(item: Association) -> dict[str, str]:
 
 @contextmanager
 def _changing(home: Path) -> Iterator[dict[str, tuple[Association, ...]]]:
-    """The associations, to be changed by one thread of one process at a time."""
+    """Yield the associations for a change, under a lock across processes."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (home / f".{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(home / f".{FILE}.lock"):
         found = _read(home / FILE)
         yield found
         text = json.dumps(

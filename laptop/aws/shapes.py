@@ -1,7 +1,7 @@
-"""Between Pulumi's names and AWS's: the same properties, apart from the case of their letters.
+"""Conversion between Pulumi's and AWS's property names, which differ in upper and lower case.
 
-botocore's own model of each operation says how AWS spells a parameter (`sseAlgorithm` is `SSEAlgorithm`), so no row of
-the table has to.
+botocore's model of each operation has AWS's spelling (`SSEAlgorithm` for `sseAlgorithm`), so the rows of the table do
+not need it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pipelines.declarations.errors import MlopsError
 
 
 def to_aws(value: Any, shape: Any, at: str) -> Any:
-    """A value with camelCase keys as a boto3 parameter.
+    """Convert a value with camelCase keys to a boto3 parameter.
 
     Args:
-        shape: the botocore shape of the parameter.
-        at: where the value stands (`rules[0].status`), for errors.
+        shape: botocore shape of the parameter.
+        at: path of the value (`rules[0].status`), for errors.
 
     Raises:
-        MlopsError: a key that the shape does not have.
+        MlopsError: the shape does not have a key.
     """
     kind = shape.type_name
     if kind == "structure":
@@ -29,9 +29,9 @@ def to_aws(value: Any, shape: Any, at: str) -> Any:
             name = members.get(key.lower())
             if name is None:
                 raise MlopsError(
-                    f"`{at}.{key}` is not a parameter that AWS's `{shape.name}` has: expected one of "
+                    f"`{at}.{key}` is not a parameter of AWS's `{shape.name}`: expected one of "
                     f"{', '.join(sorted(members))}",
-                    fix="correct the property, or teach its row in laptop/aws/resources/ how AWS spells it.",
+                    fix="correct the property, or convert it in its row in laptop/aws/resources/.",
                 )
             if item is not None:
                 found[name] = to_aws(item, shape.members[name], f"{at}.{key}")
@@ -43,16 +43,16 @@ def to_aws(value: Any, shape: Any, at: str) -> Any:
         return [to_aws(item, shape.member, f"{at}[{index}]") for index, item in enumerate(items)]
     if kind == "map":
         return {key: to_aws(item, shape.value, f"{at}.{key}") for key, item in value.items()}
-    if kind in ("integer", "long"):  # numbers on Pulumi's wire are floating
+    if kind in ("integer", "long"):  # all numbers on Pulumi's wire are floats
         return int(value)
     return value
 
 
 def to_pulumi(answer: Any, like: Any = None) -> Any:
-    """What AWS answered with camelCase keys.
+    """Convert an answer of AWS to camelCase keys.
 
     Args:
-        like: the inputs that the answer should be spelled as, and cut to; without them every key is kept.
+        like: inputs with the keys to keep and their spelling; None keeps every key.
     """
     if isinstance(answer, dict):
         if not isinstance(like, dict):
@@ -62,7 +62,7 @@ def to_pulumi(answer: Any, like: Any = None) -> Any:
     if isinstance(answer, list):
         if isinstance(like, dict) and all(isinstance(item, dict) and item.keys() == _TAG for item in answer):
             return tag_map(answer)
-        if like is not None and not isinstance(like, list):  # one item, which Pulumi holds without a list
+        if like is not None and not isinstance(like, list):  # one item, which Pulumi has without a list
             return to_pulumi(answer[0], like) if answer else None
         guides = like or []
         return [to_pulumi(item, guides[index] if index < len(guides) else None) for index, item in enumerate(answer)]
@@ -77,10 +77,10 @@ def _is_tag(shape: Any) -> bool:
 
 
 def tag_list(tags: dict[str, str] | None, key: str = "Key", value: str = "Value") -> list[dict[str, str]]:
-    """Tags as the list of pairs that most services take."""
+    """Return tags as a list of pairs, the form of most services."""
     return [{key: name, value: text} for name, text in sorted((tags or {}).items())]
 
 
 def tag_map(pairs: list[dict[str, str]] | None, key: str = "Key", value: str = "Value") -> dict[str, str]:
-    """The list of pairs that most services give as tags."""
+    """Return a list of tag pairs as a dict."""
     return {pair[key]: pair[value] for pair in pairs or []}

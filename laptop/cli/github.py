@@ -32,8 +32,7 @@ def attach(target: LaptopTarget, on_step: Callable[[Progress], None] = lambda pr
     def build(checkout: Path, name: str) -> str:
         from laptop.publishing import publish_image
 
-        project = Project(checkout)
-        return publish_image(target, project, target.descriptor(project.environments[0]), name)
+        return publish_image(target, Project(checkout), name)
 
     return hosting.attach(target.home, environ=lifecycle.find(target.home).environ(), build=build, on_step=on_step)
 
@@ -46,7 +45,7 @@ def host(target: LaptopTarget, hub: Hub) -> None:
     """
     from laptop import lifecycle
     from laptop.github import hosting
-    from laptop.stacks import bootstrap
+    from laptop.stack_operations import bootstrap
 
     roles = bootstrap(target.project.root, target.home, hosting.REPOSITORY)
     hosting.host(hub, target.project.root, region=lifecycle.find(target.home).region, roles=roles)

@@ -24,12 +24,15 @@ def laptop() -> None:
     show_default=True,
     help="Rollout pauses last this share of what they declare.",
 )
-def start(time_scale: float) -> None:
+@click.option(
+    "--fork-server/--no-fork-server", default=True, help="Fork Python pods instead of starting a new Python for each."
+)
+def start(time_scale: float, fork_server: bool) -> None:
     """Start it, and leave it running."""
     from laptop import lifecycle
 
     project = Project.find()
-    running = lifecycle.start(home(project), project.root, time_scale=time_scale)
+    running = lifecycle.start(home(project), project.root, time_scale=time_scale, fork_server=fork_server)
     click.echo(f"AWS        {running.aws_endpoint}")
     click.echo(f"Kubernetes {running.kubernetes_endpoint}")
     click.echo('Point other tools at it with: eval "$(mlops laptop env)"')
@@ -64,7 +67,7 @@ def env() -> None:
 @laptop.command("publish-images")
 @environment_option
 def publish_images(environment: str) -> None:
-    """Publish the images of this working tree to an environment, and pin them.
+    """Publish the images of this working tree, and pin them in an environment.
 
     Nothing is compiled: an image is a manifest that names the content of the files that would be copied into it.
     Pods run those files with the Python environment of this project. On AWS, the workflow `images` builds and
@@ -75,7 +78,7 @@ def publish_images(environment: str) -> None:
 
     target = LaptopTarget(Project.find())
     target.connect()
-    digests = publish_locally(target, target.descriptor(environment))
+    digests = publish_locally(target)
     pin_images(target.project, environment, digests)
     for name in NAMES:
         click.echo(f"{name:<9} {getattr(digests, name)}")

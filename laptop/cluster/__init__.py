@@ -5,3 +5,6 @@ It is not Kubernetes. There is no scheduling, no network policy and no limit on 
 files of the user who runs it. HorizontalPodAutoscalers, PodDisruptionBudgets and NetworkPolicies are validated and
 stored, and have no effect. What it cannot run it refuses with the reason (see `supported`).
 """
+
+FORK_SERVER = "MLOPS_LAPTOP_FORK_SERVER"
+"""Variable that turns the fork server off if it is `0`."""

@@ -14,13 +14,11 @@ import sys
 import threading
 from pathlib import Path
 
+from laptop.cluster import FORK_SERVER
 from laptop.cluster.cluster import Cluster, PortInUse
 
 PORT_IN_USE = 98
 """Exit code if the port is in use: EADDRINUSE."""
-
-FORK_SERVER = "MLOPS_LAPTOP_FORK_SERVER"
-"""Variable that turns the fork server off if it is `0`."""
 
 
 async def serve(home: Path, time_scale: float, port: int) -> int:

@@ -35,13 +35,13 @@ from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import NodeAccount
-from laptop.cluster.objects import Object, ObjectStore
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollouts import Rollouts
 from laptop.cluster.router import Router
 from laptop.cluster.service_accounts import ServiceAccountTokens
-from laptop.cluster.service_links import ServiceLinks
 from laptop.cluster.supported import NOT_ACTED_UPON
+from laptop.cluster.templates import pod_spec_of
 from pipelines.declarations.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -102,10 +102,9 @@ class Cluster:
         store = self._store = ObjectStore()
         GarbageCollector(store)
         self._router = Router(store, self._authority)
-        self._links = ServiceLinks(store, self._router.forward)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
         starter = ProcessStarter(fork_server=self._fork_server)
-        await starter.open()
+        store.listen(lambda event: _prepare(starter, event))
         node = Node(
             folder=pods,
             time_scale=self._time_scale,
@@ -114,7 +113,6 @@ class Cluster:
             starter=starter,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
-            service_links=self._links.variables,
         )
         self._kubelet = Kubelet(store, node)
         controllers: list[Controller] = [
@@ -149,7 +147,6 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._kubelet.close(_STOP_GRACE)
-        await self._links.close()
         await self._router.close()
         await self._agent.close()
         await self._runner.cleanup()
@@ -198,6 +195,13 @@ class Cluster:
                 text = path.read_text()
                 if self.token in text or self.incarnation in text:
                     path.unlink()
+
+
+def _prepare(starter: ProcessStarter, event: ObjectEvent) -> None:
+    """Prepare for the pods of a new workload, before the first of them starts."""
+    if event.type == "ADDED":
+        for container in (pod_spec_of(event.kind, event.object) or {}).get("containers") or ():
+            starter.prepare(container.get("command") or ())
 
 
 def _node() -> Object:

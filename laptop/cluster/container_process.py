@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from laptop.cluster.fork_client import ForkClient, ForkServerError, module_of
+from laptop.cluster.fork_client import ForkClient, ForkServerError, is_module_run, module_of
 from laptop.cluster.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -66,11 +66,15 @@ class ProcessStarter:
     def __init__(self, *, fork_server: bool = False) -> None:
         self._watchdog = Watchdog()
         self._forks = ForkClient() if fork_server and ForkClient.is_possible() else None
+        self._opening: asyncio.Task[None] | None = None
 
-    async def open(self) -> None:
-        """Start the fork server, if there is to be one."""
-        if self._forks is not None:
-            self._watchdog.guard(await self._forks.start())
+    def prepare(self, command: Sequence[str]) -> None:
+        """Start the fork server in the background if a command is of the kind that it runs. Idempotent."""
+        if self._opening is None and self._forks is not None and is_module_run(command):
+            self._opening = asyncio.create_task(self._open(self._forks))
+
+    async def _open(self, forks: ForkClient) -> None:
+        self._watchdog.guard(await forks.start())
 
     async def start(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
@@ -87,7 +91,10 @@ class ProcessStarter:
             OSError: the program cannot be run.
         """
         if self._forks is not None and (module := module_of(command, environment)) is not None:
+            self.prepare(command)
             try:
+                assert self._opening is not None
+                await self._opening
                 pid, end = await self._forks.fork(module, command[3:], environment, folder, log)
                 return ContainerProcess(pid, end, self._watchdog)
             except ForkServerError as error:
@@ -109,6 +116,8 @@ class ProcessStarter:
 
     async def close(self) -> None:
         """End the fork server, and kill every group that still runs."""
+        if self._opening is not None:
+            await asyncio.gather(self._opening, return_exceptions=True)
         if self._forks is not None:
             await self._forks.close()
         self._watchdog.close()

@@ -30,7 +30,7 @@ class ForkServerError(Exception):
 
 
 class ForkClient:
-    """A fork server and the connection to it. Starts it at the first call of `start`."""
+    """A fork server and the connection to it."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -54,7 +54,7 @@ class ForkClient:
             environment = {**fork_server.ENVIRONMENT, "PATH": os.defpath, "HOME": "/nonexistent"}
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", _PROGRAM),
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 env=environment,
                 cwd="/",
                 start_new_session=True,
@@ -155,9 +155,14 @@ class ForkClient:
         self._ends.clear()
 
 
+def is_module_run(command: Sequence[str]) -> bool:
+    """Return whether a command has the form `python -m <module>`."""
+    return len(command) >= 3 and command[1] == "-m" and not command[2].startswith("-")
+
+
 def module_of(command: Sequence[str], environment: Mapping[str, str]) -> str | None:
     """Return the module that a command runs by `python -m` with this interpreter, if a fork can; else None."""
-    if len(command) < 3 or command[1] != "-m" or command[2].startswith("-") or not can_fork(environment):
+    if not is_module_run(command) or not can_fork(environment):
         return None
     program = shutil.which(command[0], path=environment.get("PATH", ""))
     here = Path(sys.executable)

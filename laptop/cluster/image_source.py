@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
-from laptop.aws.images import folder_of
+from laptop.aws.image_content import folder_of
 from laptop.cluster.node_account import NodeAccount
 
 _ECR = re.compile(

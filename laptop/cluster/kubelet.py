@@ -58,7 +58,6 @@ class Node:
         starter: starts processes.
         drained: waits until no request is under way to the pod with a uid, for at most so many seconds.
         proxy: returns the address of the HTTP proxy that resolves Services.
-        service_links: returns the service link variables of a namespace.
     """
 
     folder: Path
@@ -68,7 +67,6 @@ class Node:
     starter: ProcessStarter
     drained: Callable[[str, float], Awaitable[None]]
     proxy: Callable[[], str]
-    service_links: Callable[[str], dict[str, str]]
 
 
 class Kubelet:
@@ -327,9 +325,7 @@ class _RunningPod:
 
     async def _prepare(self, container: dict[str, Any], root: Path) -> _Launch | None:
         """Return what a start needs, once the ConfigMaps and Secrets exist; None if the pod ends first."""
-        linked = self._spec.get("enableServiceLinks", True)
         base = {
-            **(self._node.service_links(namespace_of(self.object)) if linked else {}),
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._folder),
             "TMPDIR": str(self._scratch),

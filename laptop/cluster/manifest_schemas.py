@@ -99,7 +99,7 @@ def _naming_problems(kind: Kind, obj: Any, unknown: object) -> list[str]:
         longest = {CRON_JOB: 52, NAMESPACE: 63, SERVICE: 63}.get(kind, 253)
         form = _LABEL if kind is SERVICE else _SUBDOMAIN
         if not form.fullmatch(name) or (kind is NAMESPACE and "." in name):
-            found.append(f"metadata.name: {name!r} is not a DNS name: expected lower-case letters, digits and `-`")
+            found.append(f"metadata.name: {name!r} is not a lower-case DNS name: expected a-z, 0-9 and `-`")
         if len(name) > longest:
             found.append(f"metadata.name: {name!r} has {len(name)} characters: expected at most {longest}")
     elif name is None and not metadata.get("generateName"):

@@ -502,7 +502,7 @@ class _Look:
         self._store.modify(ROLLOUT, self._obj, number)
 
     def _is_in_rollback_window(self) -> bool:
-        """Return whether the template is an earlier one, with fewer than `rollbackWindow.revisions` up to the stable one.
+        """Return whether the template is an earlier one within `rollbackWindow.revisions` of the stable one.
 
         The order is that in which the ReplicaSets were created, as in Argo.
         """

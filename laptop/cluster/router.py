@@ -173,13 +173,7 @@ class Router:
                 f"{host or request.path}: pods on the laptop reach Services by plain HTTP, and nothing else by this "
                 "proxy: expected http://<service>.<namespace>.svc[:port]",
             )
-        return await self.forward(request, namespace, service, int(port or 80))
-
-    async def forward(
-        self, request: web.BaseRequest, namespace: str, service: str, port: int | str
-    ) -> web.StreamResponse:
-        """Forward a request to a ready pod behind a Service."""
-        return await self._forward(request, namespace, service, port, "service")
+        return await self._forward(request, namespace, service, int(port or 80), "service")
 
     def _choose(self, uid: str, targets: Sequence[WeightedService]) -> WeightedService:
         """Choose by smooth weighted round robin: of every hundred requests each Service gets exactly its weight."""

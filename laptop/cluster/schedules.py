@@ -30,9 +30,7 @@ def parse_schedule(schedule: str, time_zone: str | None = None) -> tuple[str, tz
     """
     fields = _MACROS.get(schedule.strip(), schedule.strip())
     if len(fields.split()) != 5:
-        raise ScheduleError(
-            f"{schedule!r} is not a cron schedule: expected five fields (minute hour day month weekday)"
-        )
+        raise ScheduleError(f"{schedule!r} is not a cron schedule: expected five fields, minute hour day month weekday")
     try:
         # UTC is known on every machine; other zones only if the system's table of them is installed.
         zone: tzinfo = UTC if time_zone in (None, "UTC", "Etc/UTC") else ZoneInfo(time_zone or "")

@@ -107,7 +107,7 @@ class Demo:
     def prepare(self) -> None:
         """An account, a cluster, a GitHub, three environments, and data."""
         from laptop import lifecycle
-        from laptop.publishing import local_digests
+        from laptop.publishing import local_digests, publish_locally
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
@@ -124,6 +124,7 @@ class Demo:
                 pin_images(self.project, environment, images)
             self.hub = attach(self.target, self._say_step)
             host(self.target, self.hub)
+            publish_locally(self.target)
         self.first, *self.others = self.project.environments
         self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
@@ -187,7 +188,7 @@ class Demo:
 
     def summarise(self) -> None:
         """What runs where, and what the ledgers say."""
-        from laptop.engine.state import resource_counts
+        from laptop.engine.state_file import resource_counts
         from pipelines.promotion.history import describe, read_history
 
         with self.journey.step("What was made"):
@@ -210,22 +211,19 @@ class Demo:
 
     def _ingest(self, batch: str) -> None:
         from pipelines.cli.run import run_ingest
-        from pipelines.data.landing import collect
+        from pipelines.data.landing import upload
 
         descriptor = self.target.descriptor(self.first)
-        collect(descriptor, DATASET, self.batches[batch])
+        upload(descriptor, DATASET, self.batches[batch])
         run_ingest(self.project, descriptor, DATASET)
 
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview
-        from laptop.publishing import publish_locally
-        from laptop.stacks import deploy
+        from laptop.stack_operations import deploy
 
         with self.journey.step(title):
             display = Display() if environment == self.first else Overview()
             deploy(self.project.root, self.home, environment, "up", display)
-            if environment == self.first:  # `mlops deploy` brings them to the others
-                publish_locally(self.target, self.target.descriptor(environment))
 
     def _dispatch_training(self) -> Awaited:
         """Ask the workflow for training, and do not wait for it."""

@@ -48,7 +48,7 @@ class Callers:
 
     def _call(self, target: Target, environment: str) -> None:
         from pipelines.cli.releases import ask
-        from pipelines.promotion.endpoint import connected
+        from pipelines.serving.probe import open_endpoint
 
         request = None
         while request is None and not self._ended.wait(LOOK_SECONDS):
@@ -56,7 +56,7 @@ class Callers:
                 request, _ = ask(target, self.model, environment)
         if request is None:
             return
-        with connected(target.descriptor(environment), self.model) as endpoint:
+        with open_endpoint(target.descriptor(environment), self.model) as endpoint:
             while not self._ended.wait(PAUSE_SECONDS):
                 try:
                     endpoint.infer(request)

@@ -1,61 +1,64 @@
-"""Brings a stack to what its program says: `preview`, `up`, `destroy`, `refresh`."""
+"""Operations on a stack: `preview`, `up`, `destroy`, `refresh` and `drift`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from laptop.engine.configuration import ProjectFile, load_project, load_stack
+from infra.policies import PlannedResource
 from laptop.engine.display import Held, Silence
 from laptop.engine.execution import Execution
-from laptop.engine.ledger import Ledger
+from laptop.engine.journal import Journal
 from laptop.engine.lock import stack_lock
 from laptop.engine.monitor import Monitor
-from laptop.engine.policy import Policy
 from laptop.engine.program import ORGANIZATION, run_program
+from laptop.engine.progress import RunProgress, RunReport
+from laptop.engine.project_file import ProjectFile, load_project, load_stack
 from laptop.engine.provider import Provider, Providers
 from laptop.engine.refreshing import refresh_all
-from laptop.engine.report import Progress, Report
+from laptop.engine.resource_steps import CHANGES_NOTHING, ResourceStep, summarise
 from laptop.engine.resources import Contents
 from laptop.engine.sealing import Seal
-from laptop.engine.state import known_outputs, load, masked, stack_outputs, state_path
-from laptop.engine.steps import CHANGES_NOTHING, Step, summarise
+from laptop.engine.state_file import known_outputs, load, masked, stack_outputs, state_path
 from laptop.engine.values import Properties
 from pipelines.declarations.errors import MlopsError
 
-__all__ = ["Deployment", "DeploymentError", "Result", "stack_outputs"]
+__all__ = ["Deployment", "DeploymentError", "Policy", "Result", "stack_outputs"]
+
+Policy = Callable[[Sequence[PlannedResource]], Iterable[object]]
+"""Rule over the resource graph. Yields one object per violation; its text is shown."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an operation did, or would do.
+    """Result of an operation, done or planned.
 
     Attributes:
         steps: in the order in which they ended.
-        outputs: of the stack; `[secret]` stands for a secret, `values.UNKNOWN` for what only an `up` will know.
+        outputs: of the stack; `[secret]` replaces a secret, `UNKNOWN` a value that only an `up` can tell.
         duration: seconds.
         counts: outcome → number of resources (`create`, `update`, `same`, `recorded`, …).
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[ResourceStep, ...]
     outputs: dict[str, Any]
     duration: float
     counts: dict[str, int] = field(default_factory=dict)
 
     @property
-    def changes(self) -> tuple[Step, ...]:
-        """The steps that changed something."""
+    def changes(self) -> tuple[ResourceStep, ...]:
+        """Return the steps that changed something."""
         return tuple(step for step in self.steps if step.kind not in CHANGES_NOTHING)
 
 
 class DeploymentError(MlopsError):
-    """Steps failed, or rules were violated.
+    """Steps failed or policies were violated.
 
     Attributes:
-        result: what was done all the same.
+        result: what was done before.
     """
 
     def __init__(self, what: str, *, result: Result, fix: str = "") -> None:
@@ -65,11 +68,11 @@ class DeploymentError(MlopsError):
 
 @dataclass(frozen=True)
 class _Run:
-    """One pass over the program, or over the state."""
+    """One pass over the program or the state."""
 
     execution: Execution
-    report: Report
-    ledger: Ledger
+    report: RunReport
+    journal: Journal
     applying: bool
 
 
@@ -80,13 +83,13 @@ class Deployment:
         root: the folder with `Pulumi.yaml`.
         stack: its name; `Pulumi.<stack>.yaml` holds its configuration.
         providers: package (`aws`, `kubernetes`) → provider.
-        home: the folder of the local target; the state is `home/state/<stack>.json`.
-        incarnation: which emulated account this is; the state of another one is refused. Empty: not tracked.
-        parallel: the most steps at once.
+        home: folder of the laptop; the state file is `home/state/<stack>.json`.
+        incarnation: id of the running account; the state of another one is refused. "" disables the check.
+        parallel: maximum number of steps at once.
         policies: rules over the resource graph; a violation in the plan refuses the whole `up`.
-        progress: who is told of the run while it goes on; `display.Display()` prints it.
+        progress: receives the events of a run; `display.Display()` prints them.
         lock_wait: seconds to wait while another process works on the stack.
-        configuration: full key → text, in the place of what `Pulumi.<stack>.yaml` says.
+        configuration: full key → text; overrides `Pulumi.<stack>.yaml`.
     """
 
     def __init__(
@@ -98,11 +101,11 @@ class Deployment:
         incarnation: str = "",
         parallel: int = 16,
         policies: Sequence[Policy] = (),
-        progress: Progress | None = None,
+        progress: RunProgress | None = None,
         lock_wait: float = 60.0,
         configuration: Mapping[str, str] | None = None,
     ) -> None:
-        # Absolute, as the program changes the working directory while it runs.
+        # Absolute, because a program runs in its own working directory.
         self._root = root.absolute()
         self._home = home.absolute()
         self._stack = stack
@@ -110,34 +113,34 @@ class Deployment:
         self._incarnation = incarnation
         self._parallel = parallel
         self._policies = policies
-        self._progress: Progress = progress or Silence()
+        self._progress: RunProgress = progress or Silence()
         self._lock_wait = lock_wait
         self._configuration = dict(configuration or {})
         self._path = state_path(self._home, stack)
         self._seal = Seal(self._path.parent)
 
     def preview(self) -> Result:
-        """What an `up` would do. Changes nothing, and does not wait for others that work on the stack.
+        """Plan an `up`. Changes nothing and takes no lock.
 
         Raises:
             ProgramError: the program failed.
-            DeploymentError: a step would be refused, or a rule is violated.
+            DeploymentError: a step would fail, or a policy is violated.
             MlopsError: the state or the configuration cannot be read.
         """
         began = time.monotonic()
         project = load_project(self._root)
-        plan = self._begin(Ledger(self._load(project)), self._progress, applying=False)
+        plan = self._begin(Journal(self._load(project)), self._progress, applying=False)
         self._follow(project, plan)
         return self._verdict(plan, began)
 
     def up(self) -> Result:
-        """Makes the target what the program says. Plans first; a plan that is refused changes nothing.
+        """Apply the program. Plans first; a refused plan changes nothing.
 
-        A plan without any change is the end of it: an unchanged stack costs one run of the program.
+        An unchanged stack costs one run of the program: a plan without changes is not applied.
 
         Raises:
-            ProgramError: the program failed; what was done before stays done and is known.
-            DeploymentError: steps failed or were refused, or a rule is violated.
+            ProgramError: the program failed. Completed steps stay in the state.
+            DeploymentError: steps failed, or a policy is violated.
             MlopsError: the state or the configuration cannot be read, or another process works on the stack.
         """
         began = time.monotonic()
@@ -145,14 +148,14 @@ class Deployment:
         with self._locked():
             contents = self._load(project)
             held = Held()
-            plan = self._begin(Ledger(contents.copy()), held, applying=False)
+            plan = self._begin(Journal(contents.copy()), held, applying=False)
             try:
                 self._follow(project, plan)
                 result = self._verdict(plan, began)
             except MlopsError:
                 held.release(self._progress)
                 raise
-            if not plan.ledger.changes and not contents.pending:
+            if not plan.journal.changes and not contents.pending:
                 held.release(self._progress)
                 return result
             run = self._begin(self._on_file(contents), self._progress, applying=True)
@@ -160,10 +163,10 @@ class Deployment:
             return self._verdict(run, began)
 
     def destroy(self) -> Result:
-        """Deletes every resource of the stack, in the order that their dependencies ask for.
+        """Delete every resource of the stack, dependents first.
 
         Raises:
-            DeploymentError: a resource is protected (then nothing is deleted), or could not be deleted.
+            DeploymentError: a resource is protected (then nothing is deleted) or cannot be deleted.
             MlopsError: the state cannot be read, or another process works on the stack.
         """
         began = time.monotonic()
@@ -174,34 +177,34 @@ class Deployment:
             return self._verdict(run, began)
 
     def refresh(self) -> Result:
-        """Brings the state up to what is at the target, so that the next `up` puts drift right.
+        """Update the state from the live resources, so the next `up` corrects drift.
 
         Raises:
-            DeploymentError: a resource could not be read.
+            DeploymentError: a resource cannot be read.
             MlopsError: the state cannot be read, or another process works on the stack.
         """
         began = time.monotonic()
         project = load_project(self._root)
         with self._locked():
             run = self._begin(self._on_file(self._load(project)), self._progress, applying=True)
-            refresh_all(run.ledger, self._providers, run.report, self._parallel)
+            refresh_all(run.journal, self._providers, run.report, self._parallel)
             return self._verdict(run, began)
 
-    def drift(self) -> tuple[Step, ...]:
-        """What is at the target but not as the state says, then what an `up` would do. Changes nothing, nor the state.
+    def drift(self) -> tuple[ResourceStep, ...]:
+        """Return the differences between state and live resources, then the steps of an `up`. Changes nothing.
 
         Raises:
             ProgramError: the program failed.
-            DeploymentError: a resource could not be read, or a rule is violated.
+            DeploymentError: a resource cannot be read, or a policy is violated.
             MlopsError: the state or the configuration cannot be read.
         """
         began = time.monotonic()
         project = load_project(self._root)
-        ledger = Ledger(self._load(project))
-        read = self._begin(ledger, self._progress, applying=False)
-        refresh_all(ledger, self._providers, read.report, self._parallel)
+        journal = Journal(self._load(project))
+        read = self._begin(journal, self._progress, applying=False)
+        refresh_all(journal, self._providers, read.report, self._parallel)
         found = self._verdict(read, began).changes
-        plan = self._begin(ledger, self._progress, applying=False)
+        plan = self._begin(journal, self._progress, applying=False)
         self._follow(project, plan)
         return (*found, *self._verdict(plan, began).changes)
 
@@ -212,23 +215,23 @@ class Deployment:
     def _load(self, project: ProjectFile) -> Contents:
         return load(self._path, project.name, self._stack, self._incarnation, self._seal)
 
-    def _on_file(self, contents: Contents) -> Ledger:
-        return Ledger(contents, self._path, self._seal)
+    def _on_file(self, contents: Contents) -> Journal:
+        return Journal(contents, self._path, self._seal)
 
-    def _begin(self, ledger: Ledger, progress: Progress, *, applying: bool) -> _Run:
-        report = Report(progress)
+    def _begin(self, journal: Journal, progress: RunProgress, *, applying: bool) -> _Run:
+        report = RunReport(progress)
         execution = Execution(
-            ledger,
+            journal,
             self._providers,
             report,
             applying=applying,
             parallel=self._parallel,
             stack_reference=self._other_stack,
         )
-        return _Run(execution, report, ledger, applying)
+        return _Run(execution, report, journal, applying)
 
     def _follow(self, project: ProjectFile, run: _Run) -> None:
-        """Runs the program, and deletes what it no longer has."""
+        """Run the program, then delete the resources that it no longer has."""
         stack = load_stack(project, self._stack)
         run_program(
             project,
@@ -243,11 +246,11 @@ class Deployment:
         run.execution.finish()
 
     def _other_stack(self, name: str) -> Properties:
-        """The outputs of a stack by its full name, `organization/<project>/<stack>`."""
+        """Return the outputs of a stack by its full name, `organization/<project>/<stack>`."""
         parts = name.split("/")
         unknown = MlopsError(
-            f"unknown stack `{name}`",
-            fix=f"apply that stack first; its name is {ORGANIZATION}/<project>/<stack>.",
+            f"unknown stack `{name}`: expected {ORGANIZATION}/<project>/<stack> of a stack that was applied",
+            fix="apply that stack first.",
         )
         if len(parts) != 3 or parts[0] != ORGANIZATION:
             raise unknown
@@ -257,9 +260,9 @@ class Deployment:
         return outputs
 
     def _verdict(self, run: _Run, began: float) -> Result:
-        """The result of a run; raises DeploymentError when steps failed or rules are violated."""
+        """Return the result of a run; raise DeploymentError if steps failed or policies are violated."""
         steps = run.report.steps
-        stack = run.ledger.contents.stack_resource()
+        stack = run.journal.contents.stack_resource()
         outputs = stack.outputs if stack is not None else Properties({})
         if not run.applying:
             outputs = run.execution.stack_outputs
@@ -267,13 +270,13 @@ class Deployment:
         failures = run.report.failures
         if failures:
             listed = "\n".join(f"{step.urn}\n  {_indented(step.error)}" for step in failures)
-            done = "what was done before is kept in the state" if run.applying else "nothing was changed"
+            done = "completed steps are in the state" if run.applying else "nothing was changed"
             raise DeploymentError(f"{len(failures)} step(s) failed; {done}:\n{listed}", result=result)
         violations = [str(found) for policy in self._policies for found in policy(run.execution.planned)]
         if violations:
             listed = "\n".join(f"  {_indented(text)}" for text in violations)
-            done = "after it was applied" if run.applying else "so nothing was changed"
-            raise DeploymentError(f"{len(violations)} violation(s) of the rules, {done}:\n{listed}", result=result)
+            done = "found after the update" if run.applying else "nothing was changed"
+            raise DeploymentError(f"{len(violations)} policy violation(s); {done}:\n{listed}", result=result)
         return result
 
 

@@ -1,4 +1,4 @@
-"""How steps and results look on a terminal, and plainly where there is none."""
+"""Output of a run: coloured on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -13,59 +13,57 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from laptop.engine.report import Progress
-from laptop.engine.steps import Change, Kind, Step
+from infra.policies.graph import UNKNOWN
+from laptop.engine.progress import RunProgress
+from laptop.engine.resource_steps import PropertyChange, ResourceStep, StepKind
 from laptop.engine.urns import Urn
-from laptop.engine.values import UNKNOWN
 
 LONGEST_VALUE = 160
-"""Characters of a value that are shown."""
+"""Maximum number of characters shown of a value."""
 
 SAME_BEFORE = 40
-"""Of them, at most so many in front of where two long values begin to differ."""
+"""Maximum number of characters shown before the first difference of two long values."""
 
-SIGNS: Mapping[Kind, tuple[str, str]] = {
-    Kind.CREATE: ("+", "green"),
-    Kind.UPDATE: ("~", "yellow"),
-    Kind.REPLACE: ("+-", "magenta"),
-    Kind.DELETE: ("-", "red"),
-    Kind.DELETE_REPLACED: ("-", "red"),
-    Kind.FORGET: ("-", "dim"),
-    Kind.IMPORT: ("=", "green"),
-    Kind.READ: (">", "cyan"),
-    Kind.SAME: (" ", "dim"),
-    Kind.DRIFTED: ("~", "yellow"),
-    Kind.GONE: ("-", "red"),
-    Kind.SKIPPED: (" ", "dim"),
+SIGNS: Mapping[StepKind, tuple[str, str]] = {
+    StepKind.CREATE: ("+", "green"),
+    StepKind.UPDATE: ("~", "yellow"),
+    StepKind.REPLACE: ("+-", "magenta"),
+    StepKind.DELETE: ("-", "red"),
+    StepKind.DELETE_REPLACED: ("-", "red"),
+    StepKind.FORGET: ("-", "dim"),
+    StepKind.READ: (">", "cyan"),
+    StepKind.SAME: (" ", "dim"),
+    StepKind.DRIFTED: ("~", "yellow"),
+    StepKind.GONE: ("-", "red"),
+    StepKind.SKIPPED: (" ", "dim"),
 }
-_NOT_HERE = "not at the local target: "
-QUIET = frozenset({Kind.SAME, Kind.READ})
+_NO_EFFECT = "no effect on the laptop: "
+QUIET = frozenset({StepKind.SAME, StepKind.READ})
 
 _WORDS: Mapping[str, tuple[str, str, str]] = {
-    # outcome: sign, after it was done, before
-    Kind.CREATE.value: ("+", "created", "to create"),
-    Kind.IMPORT.value: ("=", "imported", "to import"),
-    Kind.UPDATE.value: ("~", "updated", "to update"),
-    Kind.REPLACE.value: ("+-", "replaced", "to replace"),
-    Kind.DELETE.value: ("-", "deleted", "to delete"),
-    Kind.FORGET.value: ("-", "forgotten", "to forget"),
+    # outcome: sign, text after an `up`, text in a preview
+    StepKind.CREATE.value: ("+", "created", "to create"),
+    StepKind.UPDATE.value: ("~", "updated", "to update"),
+    StepKind.REPLACE.value: ("+-", "replaced", "to replace"),
+    StepKind.DELETE.value: ("-", "deleted", "to delete"),
+    StepKind.FORGET.value: ("-", "forgotten", "to forget"),
     "recorded": ("+", "recorded only", "to record only"),
-    "partly": ("", "of these with properties recorded only", "of these with properties to record only"),
-    Kind.DRIFTED.value: ("~", "drifted", "drifted"),
-    Kind.GONE.value: ("-", "gone", "gone"),
-    Kind.SAME.value: ("", "unchanged", "unchanged"),
-    Kind.SKIPPED.value: ("", "skipped", "skipped"),
+    "partly": ("", "with properties recorded only", "with properties to record only"),
+    StepKind.DRIFTED.value: ("~", "drifted", "drifted"),
+    StepKind.GONE.value: ("-", "gone", "gone"),
+    StepKind.SAME.value: ("", "unchanged", "unchanged"),
+    StepKind.SKIPPED.value: ("", "skipped", "skipped"),
     "failed": ("", "failed", "failed"),
 }
 
 
 def show_value(value: Any) -> str:
-    """A value on one line."""
+    """Format a value on one line."""
     return _cut(_on_one_line(value))
 
 
 def show_both(old: Any, new: Any) -> tuple[str, str]:
-    """Two values that differ, each on one line; of long ones the part where they begin to differ."""
+    """Format two different values, each on one line. Long ones are cut to where they begin to differ."""
     texts = _on_one_line(old), _on_one_line(new)
     if max(map(len, texts)) > LONGEST_VALUE:
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
@@ -83,8 +81,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 
-def show_change(change: Change, *, replaces: bool = False) -> str:
-    """`tags.owner: "ann" => "ben"`, with a sign for what was added, removed or changed."""
+def show_change(change: PropertyChange, *, replaces: bool = False) -> str:
+    """Format a change: `~ tags.owner: "ann" => "ben"`, with `+` for an addition and `-` for a removal."""
     because = "  (forces replacement)" if replaces else ""
     if change.old is None:
         return f"+ {change.path}: {show_value(change.new)}{because}"
@@ -94,14 +92,15 @@ def show_change(change: Change, *, replaces: bool = False) -> str:
     return f"~ {change.path}: {old} => {new}{because}"
 
 
-def show_step(step: Step) -> list[str]:
-    """The lines of a step: what happens to which resource, then the properties that differ."""
+def show_step(step: ResourceStep) -> list[str]:
+    """Format a step: one line for the resource, then one per changed property."""
     sign, _ = SIGNS[step.kind]
-    what = "recorded" if step.recorded and step.kind in (Kind.CREATE, Kind.REPLACE, Kind.UPDATE) else step.kind.value
+    is_recorded = step.recorded and step.kind in (StepKind.CREATE, StepKind.REPLACE, StepKind.UPDATE)
+    what = "recorded only" if is_recorded else step.kind.value
     lines = [f"{sign:>2} {step.type}  {step.name}  {'failed' if step.error else what}"]
-    if step.recorded and what == "recorded":
-        lines.append(f"     {_NOT_HERE}{step.recorded}")
-    lines += [f"     recorded, {_NOT_HERE}{path}: {reason}" for path, reason in step.without]
+    if is_recorded:
+        lines.append(f"     {_NO_EFFECT}{step.recorded}")
+    lines += [f"     recorded only, {_NO_EFFECT}{path}: {reason}" for path, reason in step.without]
     lines += ["     " + show_change(change, replaces=_forces(change.path, step.replaces)) for change in step.changes]
     if step.error:
         lines.append(f"     {step.urn}")
@@ -114,7 +113,7 @@ def _forces(path: str, replaces: Iterable[str]) -> bool:
 
 
 def show_summary(counts: Mapping[str, int], seconds: float, *, planned: bool) -> str:
-    """`Resources: + 12 created, ~ 1 updated, 100 unchanged; Duration 3s`."""
+    """Format the summary: `Resources: + 12 created, ~ 1 updated, 100 unchanged; Duration 3.0s`."""
     parts = [
         f"{sign} {counts[key]} {before if planned else after}".strip()
         for key, (sign, after, before) in _WORDS.items()
@@ -124,16 +123,16 @@ def show_summary(counts: Mapping[str, int], seconds: float, *, planned: bool) ->
 
 
 def show_outputs(outputs: Mapping[str, Any]) -> list[str]:
-    """The outputs of a stack, one a line."""
+    """Format the outputs of a stack, one per line."""
     width = max(map(len, outputs), default=0)
     return [f"    {name:<{width}}  {show_value(value)}" for name, value in sorted(outputs.items())]
 
 
 class Display:
-    """Prints a run while it goes on: in colour on a terminal, else one plain line a step.
+    """Prints the events of a run: coloured on a terminal, else one plain line per step.
 
     Args:
-        stream: where to; standard error by default.
+        stream: standard error by default.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -141,25 +140,25 @@ class Display:
         self._lock = threading.Lock()
         self._reasons: set[str] = set()
 
-    def began(self, step: Step) -> None:
-        """Only a terminal shows what is under way; a log has enough with what ended."""
+    def began(self, step: ResourceStep) -> None:
+        """Print the start of a step, on a terminal only."""
         if self._console.is_terminal:
             sign, _ = SIGNS[step.kind]
             self._print(f"{sign:>2} {step.type}  {step.name}  …", "dim")
 
-    def ended(self, step: Step) -> None:
+    def ended(self, step: ResourceStep) -> None:
         if step.kind in QUIET and not step.error:
             return
-        lines = [self._said(line) for line in show_step(step)]
+        lines = [self._shortened(line) for line in show_step(step)]
         style = "bold red" if step.error else SIGNS[step.kind][1]
         self._print("\n".join(lines), style)
 
     def noticed(self, text: str) -> None:
         self._print(text, "cyan")
 
-    def _said(self, line: str) -> str:
-        """The line, with the reason why something is not at the target given in full only once."""
-        what, known, reason = line.partition(_NOT_HERE)
+    def _shortened(self, line: str) -> str:
+        """Shorten a reason that was printed before."""
+        what, known, reason = line.partition(_NO_EFFECT)
         if not known:
             return line
         with self._lock:
@@ -168,7 +167,7 @@ class Display:
         return f"{what}{known}{reason.partition(': ')[0]}: as above" if again and ": " in reason else line
 
     def summary(self, counts: Mapping[str, int], seconds: float, *, planned: bool = False) -> None:
-        """The last line."""
+        """Print the last line."""
         self._print(show_summary(counts, seconds, planned=planned), "bold")
 
     def outputs(self, outputs: Mapping[str, Any]) -> None:
@@ -181,16 +180,16 @@ class Display:
 
 
 class Overview(Display):
-    """Prints how many resources each component of the program came to, faults, and the last line."""
+    """Prints the number of resources per component, failures, and the last line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
         self._counts: Counter[str] = Counter()
 
-    def began(self, step: Step) -> None:
-        """Nothing."""
+    def began(self, step: ResourceStep) -> None:
+        """Print nothing."""
 
-    def ended(self, step: Step) -> None:
+    def ended(self, step: ResourceStep) -> None:
         if step.error:
             super().ended(step)
         types = Urn.parse(step.urn).types
@@ -204,29 +203,29 @@ class Overview(Display):
 
 
 class Silence:
-    """Shows nothing."""
+    """Discards the events of a run."""
 
-    def began(self, step: Step) -> None:
-        """Nothing."""
+    def began(self, step: ResourceStep) -> None:
+        """Do nothing."""
 
-    def ended(self, step: Step) -> None:
-        """Nothing."""
+    def ended(self, step: ResourceStep) -> None:
+        """Do nothing."""
 
     def noticed(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Held(Silence):
-    """Keeps what is said until it is known whether it is to be shown: a plan that is applied says it all again."""
+    """Holds messages back. A plan that is applied afterwards repeats them, so they are dropped then."""
 
     def __init__(self) -> None:
         self._notices: list[str] = []
 
     def noticed(self, text: str) -> None:
-        """Kept."""
+        """Hold a message back."""
         self._notices.append(text)
 
-    def release(self, progress: Progress) -> None:
-        """Says what was kept."""
+    def release(self, progress: RunProgress) -> None:
+        """Pass on the messages."""
         for text in self._notices:
             progress.noticed(text)

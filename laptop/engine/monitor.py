@@ -1,4 +1,4 @@
-"""The resource monitor that the Pulumi SDK of the program talks to: wire messages to registrations and back."""
+"""Resource monitor for the Pulumi SDK of a program: converts wire messages to registrations and back."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 
+from laptop.engine.decisions import Options, Registration
 from laptop.engine.execution import Execution, Outcome
-from laptop.engine.plan import Options, Registration
-from laptop.engine.provider import Providers
-from laptop.engine.report import reason_of
-from laptop.engine.urns import AliasSpec, make_urn
+from laptop.engine.progress import reason_of
+from laptop.engine.provider import Providers, ResourceCall
+from laptop.engine.urns import make_urn
 from laptop.engine.values import Properties, has_unknown
 from laptop.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
 
 
-class Refused(grpc.RpcError):  # type: ignore[misc]
-    """How the SDK expects a monitor to say no: the program sees the text as an exception at its own line."""
+class RegistrationRefusedError(grpc.RpcError):  # type: ignore[misc]
+    """Refusal in the form that the SDK raises at the program's own line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -35,7 +35,7 @@ class Refused(grpc.RpcError):  # type: ignore[misc]
 
 
 class _NoMocks(Mocks):
-    """The base class wants mocks; every message that would reach them is answered here."""
+    """Satisfies the base class. `Monitor` answers every message that would reach the mocks."""
 
     def call(self, args: MockCallArgs) -> NoReturn:
         raise NotImplementedError(args.token)
@@ -48,10 +48,10 @@ class Monitor(MockMonitor):
     """Answers one program.
 
     Args:
-        execution: what carries registrations out.
-        providers: who answers function calls.
-        project: the project's name.
-        stack: the stack's name.
+        execution: executes registrations.
+        providers: answer function calls.
+        project: name of the project.
+        stack: name of the stack.
     """
 
     def __init__(self, execution: Execution, providers: Providers, project: str, stack: str) -> None:
@@ -61,13 +61,14 @@ class Monitor(MockMonitor):
         self._project = project
         self._stack = stack
 
-    def GetDeploymentInfo(self, request: Any) -> Any:  # noqa: N802 - the names are Pulumi's
-        # What is not in this list the SDK refuses by itself, or does on the program's side.
+    def GetDeploymentInfo(self, request: Any) -> Any:  # noqa: N802 - Pulumi's names
+        # The SDK refuses every feature that is not listed, or implements it in the program.
         return resource_pb2.DeploymentInfo(
             supportedFeatures=[
                 resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
+                # Refused in _refuse_options, with a better text than the SDK's.
                 resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
             ]
@@ -82,13 +83,12 @@ class Monitor(MockMonitor):
 
     def _registration(self, request: Any) -> Registration:
         if request.remote:
-            raise Refused(f"{request.type} is a component of another language, which the local target cannot run")
-        if request.HasField("replacement_trigger"):
-            raise Refused(f"{request.name}: the local target does not know the option replacement_trigger")
+            raise RegistrationRefusedError(f"{request.type} is a remote component, which the laptop cannot run")
+        _refuse_options(request)
         try:
             inputs = decode(request.object)
         except MlopsError as error:
-            raise Refused(f"{request.type} {request.name}: {error}") from None
+            raise RegistrationRefusedError(f"{request.type} {request.name}: {error}") from None
         return Registration(
             urn=make_urn(self._stack, self._project, request.parent, request.type, request.name),
             custom=request.custom,
@@ -101,7 +101,6 @@ class Monitor(MockMonitor):
                 )
             ),
             provider=request.provider,
-            aliases=tuple(_alias(item) for item in request.aliases) or tuple(request.aliasURNs),
             options=_options(request),
         )
 
@@ -113,7 +112,7 @@ class Monitor(MockMonitor):
         urn = make_urn(self._stack, self._project, request.parent, request.type, request.name)
         inputs = decode(request.properties)
         identity = decode_identity(request.id)
-        if identity is None:  # a preview that cannot know yet what to read
+        if identity is None:  # a preview that does not know the id yet
             return resource_pb2.ReadResourceResponse(urn=urn, properties=encode(inputs))
         wanted = Registration(
             urn=urn,
@@ -134,7 +133,7 @@ class Monitor(MockMonitor):
             request.type,
             lambda: resource_pb2.ExistsResourceResponse(
                 exists=self._providers.serving(request.type).read(
-                    request.type, request.id, decode(request.properties).values, {}
+                    ResourceCall(request.type, decode(request.properties).values, id=request.id)
                 )
                 is not None
             ),
@@ -149,58 +148,67 @@ class Monitor(MockMonitor):
         return self._answering(request.tok, invoke)
 
     def Call(self, request: Any) -> NoReturn:  # noqa: N802
-        raise Refused(f"{request.tok} is a method of a resource, which the local target cannot call")
+        raise RegistrationRefusedError(f"{request.tok} is a resource method, which the laptop cannot call")
 
     def _answering(self, what: str, answer: Callable[[], Any]) -> Any:
         try:
             return answer()
         except Exception as error:
-            raise Refused(f"{what}: {reason_of(error)}") from error
+            raise RegistrationRefusedError(f"{what}: {reason_of(error)}") from error
 
 
 def decode_identity(text: str) -> str | None:
-    """An id from the wire; None when it is not known yet."""
+    """Return an id from the wire; None if it is not known yet."""
     holder = encode(Properties({"id": text}))
     value = decode(holder).values["id"]
     return None if has_unknown(value) else text
 
 
 def _result(outcome: Outcome) -> Any:
-    # With FAIL the SDK leaves all outputs unknown and goes on, so that what does not depend on it is still done.
+    # After FAIL the SDK leaves the outputs unknown and continues with independent resources.
     return resource_pb2.Result.FAIL if outcome.failed else resource_pb2.Result.SUCCESS
 
 
-def _alias(alias: Any) -> str | AliasSpec:
-    if alias.WhichOneof("alias") == "urn":
-        return str(alias.urn)
+def _refuse_options(request: Any) -> None:
+    """Refuse the options that the engine does not implement; ignoring one would change what a program means."""
+    given = {
+        "aliases": bool(request.aliasURNs) or any(not _is_old_type(request, alias) for alias in request.aliases),
+        "import_": bool(request.importId),
+        "replace_on_changes": bool(request.replaceOnChanges),
+        "replace_with": bool(request.replace_with),
+        "deleted_with": bool(request.deletedWith),
+        "replacement_trigger": request.HasField("replacement_trigger"),
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise RegistrationRefusedError(
+                f"{request.type} {request.name}: the laptop does not support the resource option `{option}`"
+                "\n  fix: remove the option, or deploy this stack to AWS."
+            )
+
+
+def _is_old_type(request: Any, alias: Any) -> bool:
+    """Return True for an alias that names an older type only.
+
+    The SDKs give many resources such aliases. No state of the laptop has ever held those types.
+    """
     spec = alias.spec
-    parent: str | None = None
-    if spec.WhichOneof("parent") == "noParent" and spec.noParent:
-        parent = ""
-    elif spec.parentUrn:
-        parent = spec.parentUrn
-    return AliasSpec(spec.name, spec.type, spec.stack, spec.project, parent)
+    others = spec.name, spec.stack, spec.project, spec.parentUrn, spec.noParent
+    return bool(request.custom and alias.WhichOneof("alias") == "spec" and spec.type and not any(others))
 
 
 def _options(request: Any) -> Options:
-    timeouts = request.customTimeouts
-    given = (("create", timeouts.create), ("update", timeouts.update), ("delete", timeouts.delete))
     return Options(
         protect=request.protect,
         retain_on_delete=request.retainOnDelete,
         delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
         ignore_changes=tuple(request.ignoreChanges),
-        replace_on_changes=tuple(request.replaceOnChanges),
-        replace_with=tuple(request.replace_with),
         additional_secret_outputs=tuple(sorted(request.additionalSecretOutputs)),
-        import_id=request.importId,
-        deleted_with=request.deletedWith,
-        timeouts=tuple((name, value) for name, value in given if value),
     )
 
 
 class Log:
-    """Where `pulumi.log` of the program goes.
+    """Receiver of the program's `pulumi.log`.
 
     Args:
         say: shows one line.

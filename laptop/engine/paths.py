@@ -1,4 +1,4 @@
-"""Property paths as people write them (`tags.owner`, `rules[0].days`, `rules[*].id`, `["a.b"]`)."""
+"""Property paths in Pulumi's notation (`tags.owner`, `rules[0].days`, `rules[*].id`, `["a.b"]`), and diffs by path."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from infra.policies.graph import UNKNOWN
 from laptop.engine.values import PropertyPath, is_at, lookup
 from pipelines.declarations.errors import MlopsError
 
 ANY = "*"
-"""The part of a pattern that stands for every key or index."""
+"""Pattern part that matches every key or index."""
 
 _PART = re.compile(r"""\.?(?P<key>[^.\[\]"]+)|\[(?P<index>\d+|\*)\]|\.?\["(?P<quoted>(?:[^"\\]|\\.)*)"\]""")
 _PLAIN_KEY = re.compile(r"[^.\[\]\"*]+")
 
 
 def parse_path(text: str) -> PropertyPath:
-    """The parts of a written path; raises MlopsError when it is malformed."""
+    """Parse a path.
+
+    Raises:
+        MlopsError: the path is malformed.
+    """
     parts: list[str | int] = []
     at = 0
     while at < len(text):
         match = _PART.match(text, at)
         if match is None or (at == 0 and text.startswith(".")):
             raise MlopsError(
-                f"`{text}` is not a property path: cannot read it from character {at + 1}",
-                fix='write it like `tags.owner`, `rules[0].days`, `rules[*].id` or `tags["a.b"]`.',
+                f"`{text}` is not a valid property path: unexpected text at character {at + 1}",
+                fix='use a form like `tags.owner`, `rules[0].days`, `rules[*].id` or `tags["a.b"]`.',
             )
         if match["quoted"] is not None:
             parts.append(re.sub(r"\\(.)", r"\1", match["quoted"]))
@@ -37,12 +42,12 @@ def parse_path(text: str) -> PropertyPath:
             parts.append(match["key"])
         at = match.end()
     if not parts:
-        raise MlopsError("a property path is empty", fix="name a property, like `tags.owner`.")
+        raise MlopsError("empty property path", fix="name a property, such as `tags.owner`.")
     return tuple(parts)
 
 
 def write_path(path: PropertyPath) -> str:
-    """A path as people write it."""
+    """Format a path; the inverse of `parse_path`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -55,13 +60,12 @@ def write_path(path: PropertyPath) -> str:
     return text
 
 
-def covers(pattern: PropertyPath, path: PropertyPath) -> bool:
-    """Whether a change at `path` is a change at `pattern`: one contains the other."""
-    return all(want in (ANY, have) or have == ANY for want, have in zip(pattern, path, strict=False))
-
-
 def changed_paths(old: Any, new: Any, at: PropertyPath = ()) -> tuple[PropertyPath, ...]:
-    """The deepest paths at which two values differ, in order. Lists of different lengths differ as a whole."""
+    """Return the deepest paths at which two values differ, in the order of their keys.
+
+    Lists of different lengths differ as a whole. Numbers are equal by value, but `True` differs from 1.
+    `UNKNOWN` differs from everything.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         found: list[PropertyPath] = []
         for key in [*old, *(key for key in new if key not in old)]:
@@ -74,15 +78,15 @@ def changed_paths(old: Any, new: Any, at: PropertyPath = ()) -> tuple[PropertyPa
         return tuple(
             path for index, pair in enumerate(zip(old, new, strict=True)) for path in changed_paths(*pair, (*at, index))
         )
-    return () if type(old) is type(new) and old == new else (at,)
+    same = new is not UNKNOWN and old == new and isinstance(old, bool) == isinstance(new, bool)
+    return () if same else (at,)
 
 
 def keep_ignored(new: dict[str, Any], old: dict[str, Any], patterns: Iterable[str]) -> dict[str, Any]:
-    """New inputs with the old values wherever `ignoreChanges` says so.
+    """Return the new inputs with the old values at the `ignoreChanges` paths.
 
-    A pattern whose place exists only in the new inputs is taken out again; one that exists in neither does
-    nothing. `[*]` on a list stands for the indexes that both lists have: an element more or less is a change
-    that was not asked to be ignored.
+    A path that exists only in the new inputs is removed. On a list, `[*]` matches the indexes that both lists
+    have, so a change of length is not ignored.
     """
     kept = copy.deepcopy(new)
     for pattern in patterns:
@@ -115,7 +119,7 @@ def _put(target: Any, path: PropertyPath, value: Any) -> None:
         if isinstance(target, dict) and isinstance(part, str):
             if not isinstance(target.get(part), dict | list):
                 if not isinstance(following, str):
-                    return  # there is no list to put an element into
+                    return  # no list to put the element into
                 target[part] = {}
             target = target[part]
         elif isinstance(target, list) and isinstance(part, int) and part < len(target):

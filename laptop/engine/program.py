@@ -1,4 +1,4 @@
-"""Runs a Pulumi program in this process, against a monitor of ours."""
+"""Run a Pulumi program in this process with the engine's own monitor."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ from pulumi.runtime import config as sdk_config
 from pulumi.runtime import settings as sdk_settings
 from pulumi.runtime.stack import run_in_stack
 
-from laptop.engine.configuration import ProjectFile, StackConfiguration
 from laptop.engine.monitor import Log, Monitor
+from laptop.engine.project_file import ProjectFile, StackConfiguration
+from laptop.engine.sdk_imports import postpone_annotations
 from pipelines.declarations.errors import MlopsError
 
 ORGANIZATION = "organization"
-"""What Pulumi calls the organization of stacks whose state is not kept by its service."""
+"""Pulumi's name for the organization of a self-managed backend."""
 
 _ENGINE = Path(__file__).resolve().parent.parent
 
-# A program changes what belongs to the process: the working directory, sys.path and sys.modules.
+# Here and not in `run_program`, because commands import the SDKs in the background before they run a program.
+postpone_annotations()
+
+# A program changes process-wide state: the working directory, sys.path and sys.modules.
 _one_at_a_time = threading.RLock()
 
 
 class ProgramError(MlopsError):
-    """The program itself failed; says where in its own files, and nothing of the engine's."""
+    """The program failed. The text names the lines in its own files and leaves out the engine's."""
 
 
 def run_program(
@@ -50,17 +54,17 @@ def run_program(
     say: Callable[[str], None],
     stop: Callable[[], None],
 ) -> None:
-    """Runs `project.main` as `pulumi up` does: its folder is the working directory and first on `sys.path`.
+    """Run `project.main` as `pulumi up` does: its folder is the working directory and first on `sys.path`.
 
     Args:
-        preview: what `pulumi.runtime.is_dry_run()` says.
-        parallel: the most registrations at once.
+        preview: value of `pulumi.runtime.is_dry_run()`.
+        parallel: maximum number of registrations at once.
         say: shows one line of `pulumi.log`.
-        stop: called when the run is interrupted; what is under way is then waited for.
+        stop: called on an interrupt; running steps are then awaited.
 
     Raises:
         ProgramError: the program raised an exception, or logged an error.
-        MlopsError: the program raised one: it says all there is to say.
+        MlopsError: the program raised one; it is passed on.
     """
     log = Log(say)
 
@@ -78,23 +82,23 @@ def run_program(
             )
         )
         sdk_settings.ROOT.set(None)
-        sdk_config.set_all_config(configuration.values, list(configuration.secret_keys))
+        sdk_config.set_all_config(configuration.values, [])
         _run_to_the_end(lambda: _execute(project.main), parallel, stop)
 
     failure = ""
     with _one_at_a_time, _as_own_process(project):
         try:
-            # The SDK keeps its globals in context variables: a context of its own leaves nothing behind.
+            # The SDK keeps its globals in context variables; a separate context leaves nothing behind.
             contextvars.copy_context().run(run)
         except (MlopsError, KeyboardInterrupt):
             raise
         except BaseException as error:
             failure = _explain(error, project)
         if failure:
-            gc.collect()  # here, where the warnings of what is left unawaited are not shown
+            gc.collect()  # here, where warnings about unawaited coroutines are suppressed
             raise ProgramError(failure)
     if log.errors:
-        raise ProgramError(f"the program logged {log.errors} error(s), see above")
+        raise ProgramError(f"the program logged {log.errors} error(s): see above")
 
 
 def _execute(main: Path) -> None:
@@ -104,7 +108,7 @@ def _execute(main: Path) -> None:
 def _run_to_the_end(program: Callable[[], None], parallel: int, stop: Callable[[], None]) -> None:
     loop = asyncio.new_event_loop()
     loop.set_default_executor(ThreadPoolExecutor(parallel, thread_name_prefix="registration"))
-    # Faults of outputs that nobody awaits are not lost: the SDK raises the first fault itself.
+    # Exceptions of unawaited outputs are not lost: the SDK raises the first one itself.
     loop.set_exception_handler(lambda *_: None)
     asyncio.set_event_loop(loop)
     try:
@@ -125,7 +129,7 @@ def _run_to_the_end(program: Callable[[], None], parallel: int, stop: Callable[[
 
 @contextlib.contextmanager
 def _as_own_process(project: ProjectFile) -> Iterator[None]:
-    """Makes the program find what it would find in a process of its own, and puts everything back."""
+    """Give the program the environment of a separate process, and restore this one afterwards."""
     folder = project.main.parent
     before = set(sys.modules)
     path, cwd = list(sys.path), Path.cwd()
@@ -133,13 +137,13 @@ def _as_own_process(project: ProjectFile) -> Iterator[None]:
     os.chdir(folder)
     try:
         with warnings.catch_warnings():
-            # The SDK leaves coroutines of its own behind when a program fails; they say nothing to its author.
+            # When a program fails, the SDK leaves coroutines unawaited. Warnings about them do not help the author.
             warnings.filterwarnings("ignore", "coroutine 'Output", RuntimeWarning)
             yield
     finally:
         os.chdir(cwd)
         sys.path[:] = path
-        # The next program may have other modules of the same names, or another configuration in the same ones.
+        # The next program may have other modules of the same names, or another configuration.
         for name in set(sys.modules) - before:
             if _belongs_to(sys.modules[name], folder):
                 del sys.modules[name]
@@ -147,7 +151,7 @@ def _as_own_process(project: ProjectFile) -> Iterator[None]:
 
 def _belongs_to(module: Any, folder: Path) -> bool:
     file = getattr(module, "__file__", None)
-    # Following links takes long: not for the hundreds of modules of the SDKs.
+    # Resolving links is slow, so the hundreds of SDK modules are skipped first.
     return file is not None and "site-packages" not in file and _is_of_program(Path(file), folder)
 
 
@@ -159,7 +163,7 @@ def _is_of_program(file: Path, folder: Path) -> bool:
 
 
 def _explain(error: BaseException, project: ProjectFile) -> str:
-    """The exception and the lines of the program that led to it, innermost last."""
+    """Format an exception with the lines of the program that led to it, innermost last."""
     seen: set[int] = set()
     current: BaseException | None = error
     frames: list[traceback.FrameSummary] = []

@@ -1,24 +1,58 @@
-"""What the engine asks of a provider, and which provider serves a resource type."""
+"""Provider interface of the engine."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+from laptop.engine.resources import ResourceState
 from pipelines.declarations.errors import MlopsError
 
 PROVIDER_TYPE_PREFIX = "pulumi:providers:"
 
 
 @dataclass(frozen=True)
-class Diff:
-    """What differs between the old and the new inputs of a resource.
+class ResourceCall:
+    """Everything a provider gets to act on one resource.
+
+    Values are plain and JSON-like, with camelCase keys as on Pulumi's wire; secrets are unwrapped. The dicts are
+    copies: a provider may change them.
 
     Attributes:
-        changed: property paths that differ (`tags.owner`, `rules[0].days`); () means the same.
-        replace: those of `changed` that force replacement.
-        delete_before_replace: the old one must go first, for example because both have one physical name.
+        type: type token.
+        inputs: checked inputs. May be empty for `read`.
+        urn: URN, "" if the engine has none.
+        id: physical id, "" before `create`.
+        old_inputs: checked inputs before an update; for `diff` and `update`.
+        outputs: last known outputs, empty before `create`.
+        resuming: for `create`: an earlier, interrupted create with the same inputs may already have happened.
+    """
+
+    type: str
+    inputs: dict[str, Any]
+    urn: str = ""
+    id: str = ""
+    old_inputs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    resuming: bool = False
+
+    @classmethod
+    def about(cls, known: ResourceState, **changes: Any) -> ResourceCall:
+        """Describe a resource from the state, with some attributes changed."""
+        call = cls(known.type, known.inputs.values, known.urn, known.id, outputs=known.outputs.values)
+        return copy.deepcopy(replace(call, **changes))
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Difference between the old and the new inputs of a resource.
+
+    Attributes:
+        changed: property paths that differ (`tags.owner`, `rules[0].days`); () if nothing does.
+        replace: the changed paths that force a replacement.
+        delete_before_replace: delete the old resource first, for example because both have the same physical name.
     """
 
     changed: tuple[str, ...]
@@ -28,12 +62,12 @@ class Diff:
 
 @dataclass(frozen=True)
 class Created:
-    """What a create or an update left at the target.
+    """Result of a create or an update.
 
     Attributes:
-        id: the physical id, never empty.
-        outputs: the full output properties (inputs and computed ones), camelCase as on Pulumi's wire.
-        recorded: non-empty when nothing was created at the target: the reason, shown as `recorded`.
+        id: physical id, never empty.
+        outputs: all output properties (inputs and computed ones), camelCase as on Pulumi's wire.
+        recorded: reason why the resource exists in the state only, or "".
     """
 
     id: str
@@ -45,79 +79,62 @@ class Created:
 class Provider(Protocol):
     """Applies the resources of one package (`aws`, `kubernetes`).
 
-    Inputs and outputs are plain JSON-like values (camelCase keys as on Pulumi's wire); secrets arrive
-    unwrapped. No method ever sees a value that is not known yet: where a preview has one, the engine leaves
-    that property as it was, or does not ask.
+    No method gets a value that a preview does not know yet: the engine leaves such a property as it was, or does
+    not call.
 
-    Calls come from several threads at once, never two at once for one resource. An `MlopsError` is the
-    provider's answer: what was asked was not done. After any other exception the engine takes it that the
-    step may have happened, and resumes it the next time.
+    Calls come from several threads, but never two at once for one resource. An `MlopsError` means that nothing was
+    done. After any other exception the engine assumes that the step may have happened and resumes it in the next run.
     """
 
     def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
-        """Inputs with defaults and auto-names filled in; an auto-name reuses the value in `old_inputs`.
+        """Return the inputs with defaults and auto-names. An auto-name reuses the value in `old_inputs`.
 
-        Must not touch the target. Raises MlopsError on invalid input.
+        Makes no requests.
+
+        Raises:
+            MlopsError: an input is invalid.
         """
         ...
 
-    def diff(
-        self,
-        type_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Diff:
-        """Compares checked inputs. Must not touch the target."""
+    def diff(self, call: ResourceCall) -> Diff:
+        """Compare `call.old_inputs` with `call.inputs`. Makes no requests."""
         ...
 
-    def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
-        """Creates the resource from checked inputs.
-
-        `resuming=True`: an earlier create with the same checked inputs may already have happened (it was
-        killed before the state was written): adopt what exists rather than fail or make a second one.
-        """
+    def create(self, call: ResourceCall) -> Created:
+        """Create the resource. With `call.resuming`, adopt an existing one."""
         ...
 
-    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any] | None:
-        """Live output properties, or None when the resource is gone. `inputs` and `outputs` may be empty."""
+    def read(self, call: ResourceCall) -> dict[str, Any] | None:
+        """Return the live output properties, or None if the resource is gone."""
         ...
 
-    def update(
-        self,
-        urn: str,
-        type_: str,
-        id_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Created:
-        """Changes the resource in place. Must be safe to repeat with the same arguments."""
+    def update(self, call: ResourceCall) -> Created:
+        """Change the resource in place. Must be idempotent."""
         ...
 
-    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
-        """Deletes the resource. Deleting what is gone is not an error."""
+    def delete(self, call: ResourceCall) -> None:
+        """Delete the resource. A missing resource is not an error."""
         ...
 
     def recorded(self, type_: str, inputs: dict[str, Any]) -> Mapping[str, str]:
-        """Which of the inputs are kept in the state and have no effect at the target: property → the reason.
+        """Return the inputs that are kept in the state without effect: property → reason.
 
-        The property "" stands for the whole resource. Must not touch the target; what is not known yet is left out.
+        The property "" stands for the whole resource. Makes no requests. Unknown inputs are left out.
         """
         ...
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
-        """Calls a function of the package, such as `aws:index/getRegion:getRegion`."""
+        """Call a function of the package, such as `aws:index/getRegion:getRegion`."""
         ...
 
 
 def is_provider(type_: str) -> bool:
-    """Whether a type is that of an explicit provider (`pulumi:providers:aws`), which is kept, and nothing else."""
+    """Return True for the type of an explicit provider (`pulumi:providers:aws`)."""
     return type_.startswith(PROVIDER_TYPE_PREFIX)
 
 
 def package_of(type_or_token: str) -> str:
-    """The package of a type or function token: `aws:s3/bucket:Bucket` gives `aws`."""
+    """Return the package of a type or function token: `aws` for `aws:s3/bucket:Bucket`."""
     if is_provider(type_or_token):
         return type_or_token.removeprefix(PROVIDER_TYPE_PREFIX)
     return type_or_token.partition(":")[0]
@@ -133,12 +150,17 @@ class Providers:
         return iter(sorted(self._providers))
 
     def serving(self, type_or_token: str) -> Provider:
-        """The provider of a type or function token; raises MlopsError when none serves its package."""
+        """Return the provider of a type or function token.
+
+        Raises:
+            MlopsError: no provider serves its package.
+        """
         package = package_of(type_or_token)
         if package not in self._providers:
             known = ", ".join(self) or "none"
             raise MlopsError(
-                f"no provider for `{type_or_token}`: the local target serves these packages: {known}",
-                fix=f"give the deployment a provider for `{package}`, or leave that resource out.",
+                f"no provider for `{type_or_token}`: expected a package that the laptop serves ({known}), "
+                f"found `{package}`",
+                fix="remove that resource, or deploy this stack to AWS.",
             )
         return self._providers[package]

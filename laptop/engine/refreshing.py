@@ -1,62 +1,60 @@
-"""Brings the state up to what is at the target."""
+"""Refresh: update the state from the live resources."""
 
 from __future__ import annotations
 
-import copy
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from laptop.engine.ledger import Ledger
+from laptop.engine.journal import Journal
 from laptop.engine.paths import changed_paths
-from laptop.engine.provider import Providers, is_provider
-from laptop.engine.report import Report
+from laptop.engine.progress import RunReport
+from laptop.engine.provider import Providers, ResourceCall, is_provider
+from laptop.engine.resource_steps import ResourceStep, StepKind, describe_changes
 from laptop.engine.resources import ResourceState
-from laptop.engine.steps import Kind, Step, describe_changes
 from laptop.engine.values import Properties, still_secret
 
 
-def refresh_all(ledger: Ledger, providers: Providers, report: Report, parallel: int) -> None:
-    """Reads every managed resource at the target, which is only read, and keeps what was found."""
+def refresh_all(journal: Journal, providers: Providers, report: RunReport, parallel: int) -> None:
+    """Read every managed resource and store what was found. Changes only the state."""
     managed = [
         known
-        for known in ledger.contents.resources.values()
+        for known in journal.contents.resources.values()
         if known.custom and not known.external and not known.recorded and not is_provider(known.type)
     ]
     with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="refresh") as pool:
-        list(pool.map(lambda known: _refresh(known, ledger, providers, report), managed))
+        list(pool.map(lambda known: _refresh(known, journal, providers, report), managed))
 
 
-def _refresh(known: ResourceState, ledger: Ledger, providers: Providers, report: Report) -> None:
+def _refresh(known: ResourceState, journal: Journal, providers: Providers, report: RunReport) -> None:
     began = time.monotonic()
     try:
-        inputs, outputs = copy.deepcopy((known.inputs.values, known.outputs.values))
-        live = providers.serving(known.type).read(known.type, known.id, inputs, outputs)
+        live = providers.serving(known.type).read(ResourceCall.about(known))
     except Exception as error:
-        report.failed(Kind.READ, known.urn, error, began)
+        report.failed(StepKind.READ, known.urn, error, began)
         return
     seconds = time.monotonic() - began
     if live is None:
-        ledger.drop(known)
-        report.ended(Step(Kind.GONE, known.urn, seconds=seconds))
+        journal.drop(known)
+        report.ended(ResourceStep(StepKind.GONE, known.urn, seconds=seconds))
         return
     found = reconcile(known, live)
     if found != known:
-        ledger.put(found)
+        journal.put(found)
     drifted = changed_paths(known.inputs.values, found.inputs.values)
     if not drifted:
-        report.ended(Step(Kind.SAME, known.urn, seconds=seconds))
+        report.ended(ResourceStep(StepKind.SAME, known.urn, seconds=seconds))
         return
     changes = describe_changes(known.inputs, found.inputs, {str(path[0]) for path in drifted})
-    report.ended(Step(Kind.DRIFTED, known.urn, changes=changes, seconds=seconds))
+    report.ended(ResourceStep(StepKind.DRIFTED, known.urn, changes=changes, seconds=seconds))
 
 
 def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
-    """The resource as it is at the target.
+    """Return the resource with its live values.
 
-    What was asked for and is no longer as the last step left it becomes what was found, so that the next `up` sees a
-    difference to what the program says, and puts it right. What nobody asked for is no drift, however it changes.
+    An input whose live value differs from the last step takes the live value, so the next `up` sees a difference
+    to the program and corrects it. Changes of computed values are not drift.
     """
     values = _all_followed(known.inputs.values, known.outputs.values, live)
     return replace(
@@ -66,27 +64,27 @@ def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
     )
 
 
-def _all_followed(asked: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
-    """What was never to be seen at the target (a flag for the provider) stays; what was, and is no more, goes."""
+def _all_followed(wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """Follow every input. One that was never an output (a provider flag) stays; one that disappeared is dropped."""
     return {
         key: _followed(value, before.get(key), live[key]) if key in live else value
-        for key, value in asked.items()
+        for key, value in wanted.items()
         if key in live or key not in before
     }
 
 
-def _followed(asked: Any, before: Any, live: Any) -> Any:
-    """An input after what was made of it went from `before` to `live`.
+def _followed(wanted: Any, before: Any, live: Any) -> Any:
+    """Return an input after its output changed from `before` to `live`.
 
-    A key that has come since the last step belongs to the input, where the input has keys at all (a tag that somebody
-    added); one that was there already without having been asked for does not.
+    If the input is an object, keys added since the last step (such as a new tag) become part of it. Keys that
+    were already there as defaults do not.
     """
     if before == live and type(before) is type(live):
-        return asked
-    if isinstance(asked, dict) and isinstance(before, dict) and isinstance(live, dict):
-        kept = _all_followed(asked, before, live)
-        return kept | {key: value for key, value in live.items() if key not in asked and key not in before}
-    lists = [value for value in (asked, before, live) if isinstance(value, list)]
+        return wanted
+    if isinstance(wanted, dict) and isinstance(before, dict) and isinstance(live, dict):
+        kept = _all_followed(wanted, before, live)
+        return kept | {key: value for key, value in live.items() if key not in wanted and key not in before}
+    lists = [value for value in (wanted, before, live) if isinstance(value, list)]
     if len(lists) == 3 and len({len(value) for value in lists}) == 1:
         return [_followed(*items) for items in zip(*lists, strict=True)]
     return live

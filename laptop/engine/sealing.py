@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with a key that lies beside the state, readable by its owner only."""
+"""Encryption of secrets in the state, with a key file next to it that only its owner can read."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-from cryptography.fernet import Fernet, InvalidToken
+from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.errors import MlopsError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 KEY_FILE = "secrets.key"
 
 
 class Seal:
-    """Seals and opens values (Fernet: AES-128-CBC with HMAC-SHA256).
+    """Encrypts and decrypts values (Fernet: AES-128-CBC with HMAC-SHA256).
 
     Args:
-        folder: where the key lies, in the file `secrets.key`; it is made when the first secret is sealed.
+        folder: holds the key in `secrets.key`, which the first encryption creates.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,20 +28,28 @@ class Seal:
         self._fernet: Fernet | None = None
 
     def seal(self, value: Any) -> str:
-        """The sealed text of a JSON-like value."""
+        """Encrypt a JSON-like value."""
         return self._key(make=True).encrypt(json.dumps(value).encode()).decode()
 
     def open(self, sealed: str) -> Any:
-        """The value of a sealed text; raises MlopsError when the key is missing or another one."""
+        """Decrypt a value.
+
+        Raises:
+            MlopsError: the key is missing or wrong.
+        """
+        from cryptography.fernet import InvalidToken
+
         try:
             return json.loads(self._key(make=False).decrypt(sealed.encode()))
         except InvalidToken:
             raise MlopsError(
-                f"a secret in the state beside {self._path} was not sealed with that key",
-                fix="put back the key file that belongs to this state.",
+                f"cannot decrypt a secret in the state: it was not encrypted with {self._path}",
+                fix="restore the key file that belongs to this state.",
             ) from None
 
     def _key(self, *, make: bool) -> Fernet:
+        from cryptography.fernet import Fernet  # slow to import, and most stacks have no secrets
+
         if self._fernet is None:
             if make and not self._path.exists():
                 self._make()
@@ -48,17 +57,19 @@ class Seal:
                 self._fernet = Fernet(self._path.read_bytes().strip())
             except FileNotFoundError:
                 raise MlopsError(
-                    f"the state has secrets, and the key that opens them is missing: {self._path}",
-                    fix="put back the key file that belongs to this state.",
+                    f"cannot decrypt the secrets in the state: {self._path} does not exist",
+                    fix="restore the key file that belongs to this state.",
                 ) from None
             except ValueError:
                 raise MlopsError(
-                    f"{self._path} is not a key",
-                    fix="put back the key file that belongs to this state.",
+                    f"{self._path} is not a valid key",
+                    fix="restore the key file that belongs to this state.",
                 ) from None
         return self._fernet
 
     def _make(self) -> None:
+        from cryptography.fernet import Fernet
+
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = self._path.with_name(f".{KEY_FILE}.{os.getpid()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -67,7 +78,7 @@ class Seal:
             os.fsync(handle)
         finally:
             os.close(handle)
-        # A link never replaces: of two processes that make the key at once, both go on with the same one.
+        # A link never overwrites, so two processes that create the key at once end up with the same one.
         with contextlib.suppress(FileExistsError):
             os.link(draft, self._path)
         draft.unlink()

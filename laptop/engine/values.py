@@ -1,54 +1,33 @@
-"""Property values as plain Python, with what is secret or unknown kept.
+"""Property values as plain Python.
 
-A property bag is a plain dict; which places of it are secret is a set of paths beside it. So everything that
-compares or applies values works on plain ones, and nothing loses the marks.
+A property bag is a plain dict. The paths of its secrets are kept next to it, so code that compares or applies
+values works on plain ones and never loses the marks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
+
+from infra.policies.graph import UNKNOWN
 
 PropertyPath = tuple[str | int, ...]
-"""Where a value stands in a property bag: keys and list indexes."""
+"""Location of a value in a property bag: keys and list indexes."""
 
 NO_SECRETS: frozenset[PropertyPath] = frozenset()
 
 
-class Unknown:
-    """The type of `UNKNOWN`, a value that only an `up` will know."""
-
-    _only: ClassVar[Unknown | None] = None
-
-    def __new__(cls) -> Unknown:
-        if cls._only is None:
-            cls._only = super().__new__(cls)
-        return cls._only
-
-    def __repr__(self) -> str:
-        return "[unknown]"
-
-    def __copy__(self) -> Unknown:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Unknown:
-        return self
-
-
-UNKNOWN = Unknown()
-
-
 @dataclass(frozen=True)
 class Properties:
-    """A property bag and the paths in it that are secret."""
+    """A property bag and the paths of its secrets."""
 
     values: dict[str, Any]
     secrets: frozenset[PropertyPath] = NO_SECRETS
 
 
 def has_unknown(value: Any) -> bool:
-    """Whether `UNKNOWN` stands anywhere in a value."""
+    """Return True if a value contains `UNKNOWN`."""
     if value is UNKNOWN:
         return True
     if isinstance(value, dict):
@@ -57,13 +36,13 @@ def has_unknown(value: Any) -> bool:
 
 
 def known_only(properties: Properties) -> Properties:
-    """The properties without those that have an unknown anywhere."""
+    """Drop the top-level properties that contain an unknown."""
     values = {key: value for key, value in properties.values.items() if not has_unknown(value)}
     return Properties(values, frozenset(path for path in properties.secrets if path[0] in values))
 
 
 def leaves(value: Any, at: PropertyPath = ()) -> Iterator[tuple[PropertyPath, Any]]:
-    """Every value below that is neither an object nor a list, with its path."""
+    """Yield every scalar in a value with its path."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from leaves(item, (*at, key))
@@ -78,7 +57,7 @@ _MISSING = object()
 
 
 def lookup(value: Any, path: PropertyPath, default: Any = None) -> Any:
-    """What stands at a path, or the default."""
+    """Return the value at a path, or the default."""
     for part in path:
         if isinstance(value, dict) and part in value:
             value = value[part]
@@ -90,12 +69,15 @@ def lookup(value: Any, path: PropertyPath, default: Any = None) -> Any:
 
 
 def is_at(value: Any, path: PropertyPath) -> bool:
-    """Whether anything stands at a path."""
+    """Return True if a path exists in a value."""
     return lookup(value, path, _MISSING) is not _MISSING
 
 
 def still_secret(secrets: Iterable[PropertyPath], values: dict[str, Any]) -> frozenset[PropertyPath]:
-    """Secret paths, as far as they stand in the values; one that moved makes its whole property secret."""
+    """Keep the secret paths that exist in the values.
+
+    If a secret's path is gone but its top-level property remains, the whole property becomes secret.
+    """
     kept: set[PropertyPath] = set()
     for path in secrets:
         if is_at(values, path):
@@ -106,11 +88,11 @@ def still_secret(secrets: Iterable[PropertyPath], values: dict[str, Any]) -> fro
 
 
 SHORTEST_TRACED_SECRET = 8
-"""Characters a secret string needs before copies of it inside other strings are looked for."""
+"""Minimum length in characters of a secret whose copies in other strings are marked secret too."""
 
 
 def secret_outputs(inputs: Properties, outputs: dict[str, Any], additional: Iterable[str]) -> frozenset[PropertyPath]:
-    """Which outputs are secret: what was secret as input, copies of it, and what the program names.
+    """Return the paths of secret outputs: secret inputs, copies of them, and those the program names.
 
     Args:
         additional: top-level output names from `additionalSecretOutputs`.

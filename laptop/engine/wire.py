@@ -1,4 +1,4 @@
-"""Property values from Pulumi's wire format to plain Python and back."""
+"""Convert property values between Pulumi's wire format and plain Python."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 from google.protobuf import struct_pb2
 from pulumi.runtime import rpc
 
-from laptop.engine.values import UNKNOWN, Properties, PropertyPath
+from infra.policies.graph import UNKNOWN
+from laptop.engine.values import Properties, PropertyPath
 from pipelines.declarations.errors import MlopsError
 
-# Pulumi marks special values with signature keys; see sdk/go/common/resource/properties.go.
+# Pulumi marks special values with signature keys: sdk/go/common/resource/properties.go.
 _SIGNATURE = rpc._special_sig_key
 _SECRET = rpc._special_secret_sig
 _REFERENCE = rpc._special_resource_sig
@@ -19,10 +20,13 @@ _SENTINEL = rpc.UNKNOWN
 
 
 def decode(struct: struct_pb2.Struct) -> Properties:
-    """Plain values from a wire structure.
+    """Decode a wire structure.
 
-    A reference to a resource becomes its id (its URN when it is a component); a number without a fraction
-    becomes an int; a key whose value is null is left out.
+    A resource reference becomes its id (the URN of a component), a whole number becomes an int, and keys with a
+    null value are dropped.
+
+    Raises:
+        MlopsError: a value is an asset or an archive.
     """
     secrets: set[PropertyPath] = set()
     values: dict[str, Any] = {}
@@ -62,7 +66,7 @@ def _decode_struct(struct: struct_pb2.Struct, at: PropertyPath, secrets: set[Pro
             return UNKNOWN if identity.string_value in ("", _SENTINEL) else identity.string_value
         where = ".".join(str(part) for part in at)
         raise MlopsError(
-            f"`{where}` is an asset or an archive, which the local target does not take",
+            f"`{where}` is an asset or an archive, which the laptop does not support",
             fix="put the content into the property as text.",
         )
     decoded = {key: _decode(item, (*at, key), secrets) for key, item in fields.items()}
@@ -70,7 +74,7 @@ def _decode_struct(struct: struct_pb2.Struct, at: PropertyPath, secrets: set[Pro
 
 
 def encode(properties: Properties) -> struct_pb2.Struct:
-    """A wire structure from plain values."""
+    """Encode plain values as a wire structure."""
     return struct_pb2.Struct(
         fields={key: _encode(item, (key,), properties.secrets) for key, item in properties.values.items()}
     )

@@ -28,10 +28,12 @@ class Roles:
     Attributes:
         deploy: environment → ARN.
         preview: ARN.
+        images: ARN.
     """
 
     deploy: Mapping[str, str]
     preview: str
+    images: str
 
 
 def attach(
@@ -80,7 +82,7 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
             protection=Protection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
             users=PEOPLE,
             teams=dict.fromkeys(_owners(source), PEOPLE),
-            environments={"preview": (), **dict.fromkeys(environments, ("main",))},
+            environments={"preview": (), **dict.fromkeys(("images", *environments), ("main",))},
         ),
     )
     app = hub.register_app(APP, {"actions": "write", "contents": "write", "pull-requests": "write"})
@@ -88,6 +90,7 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
     hub.set_variable("AWS_REGION", region)
     hub.set_variable("APP_CLIENT_ID", app.client_id)
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
+    hub.set_variable("AWS_IMAGES_ROLE", roles.images, "images")
     for name in environments:
         hub.set_variable("AWS_DEPLOY_ROLE", roles.deploy[name], name)
         # Not for the whole repository: whoever may push a branch could use it, and the app may push to main.

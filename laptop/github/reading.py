@@ -40,8 +40,7 @@ from laptop.github.workflow import (
     Trigger,
     Workflow,
 )
-from laptop.github.yamlfile import parse_yaml
-from pipelines.declarations.documents import Key, Lines, dotted
+from pipelines.declarations.documents import Key, Lines, dotted, parse_yaml
 from pipelines.declarations.errors import DeclarationError, Problem
 
 # --- where which context is available (GitHub's "Context availability") -----------------------------------------------

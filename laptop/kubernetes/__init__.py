@@ -1,1 +1,1 @@
-"""The engine's provider for `kubernetes:*` resources."""
+"""The engine's Kubernetes provider."""

@@ -1,7 +1,6 @@
-"""When an object is ready, as pulumi-kubernetes sees it. Pure: a live object in, an answer out.
+"""Readiness of a live object by the rules of pulumi-kubernetes. Pure functions.
 
-Custom resources are not waited for (pulumi-kubernetes knows nothing of them), nor what carries the annotation
-`pulumi.com/skipAwait`.
+Custom resources and objects with the annotation `pulumi.com/skipAwait` count as ready.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ SKIP = "pulumi.com/skipAwait"
 
 
 def waiting_for(kind: Kind, obj: Object, pods: list[Object]) -> str:
-    """What is still missing until an object is ready; "" when nothing is.
+    """Return what an object is waiting for; "" if it is ready.
 
     Args:
-        kind: of the object.
-        obj: the live object.
-        pods: the live pods of its namespace, read for a Service.
+        kind: kind of the object.
+        obj: live object.
+        pods: live pods of its namespace; used for a Service.
 
     Raises:
-        MlopsError: it will never be ready.
+        MlopsError: the object can never become ready.
     """
     if skips(obj):
         return ""
@@ -39,7 +38,7 @@ def waiting_for(kind: Kind, obj: Object, pods: list[Object]) -> str:
         wanted = obj["spec"].get("replicas", 1)
         seen = status.get("observedGeneration") == obj["metadata"]["generation"]
         done = seen and status.get("updatedReplicas", 0) >= wanted and status.get("availableReplicas", 0) >= wanted
-        return "" if done else f"{wanted} available pods; there are {status.get('availableReplicas', 0)}"
+        return "" if done else f"{wanted} available pods (found {status.get('availableReplicas', 0)})"
     if kind == SERVICE:
         selector = obj["spec"].get("selector") or {}
         if not selector or any(_is_ready(pod) and _selects(selector, pod) for pod in pods):
@@ -51,12 +50,12 @@ def waiting_for(kind: Kind, obj: Object, pods: list[Object]) -> str:
 
 
 def skips(obj: Object) -> bool:
-    """Whether the object asks not to be waited for."""
+    """Return True if the object opts out of waiting."""
     return ((obj.get("metadata") or {}).get("annotations") or {}).get(SKIP) == "true"
 
 
 def needs_pods(kind: Kind) -> bool:
-    """Whether `waiting_for` reads the pods of the namespace."""
+    """Return True if `waiting_for` uses the pods of the namespace."""
     return kind == SERVICE
 
 

@@ -1,4 +1,4 @@
-"""The images of this repository, as the laptop keeps them, hold the code that their pods run, and all of it."""
+"""Tests that the laptop's images have all of the code that their pods run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.aws.images import Context, keep
+from laptop.aws.image_content import ImageContext, keep
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context
 from pipelines.training.job import source_of
@@ -21,24 +21,24 @@ MODEL = "diabetes-progression"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A checkout with this repository's code."""
+    """Return a checkout with this repository's code."""
     folder = tmp_path_factory.mktemp("checkout")
     return Project(copy_as_forked(folder, "infra", "pipelines", "requirements", ".dockerignore"))
 
 
 @pytest.fixture(scope="module")
 def images(project: Project, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Name → folder with what the image holds."""
+    """Map each image to the folder with its content."""
     home = tmp_path_factory.mktemp("aws")
     contexts = {name: build_context(project, name) for name in ("training", "serving")}
     return {
-        name: keep(Context.of(name, built.files, project.root, dockerfile=built.dockerfile), home)
+        name: keep(ImageContext.of(name, built.files, project.root, dockerfile=built.dockerfile), home)
         for name, built in contexts.items()
     }
 
 
 def run(folder: Path, code: str) -> str:
-    """What a piece of Python prints in a pod of an image."""
+    """Return the output of Python code in a pod of an image."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -55,9 +55,7 @@ def run(folder: Path, code: str) -> str:
         ("serving", ["pipelines.serving.__main__", "pipelines.serving.check", "pipelines.registry.evidence"]),
     ],
 )
-def test_a_pod_finds_all_of_its_code_in_its_image_and_none_elsewhere(
-    images: dict[str, Path], image: str, modules: list[str]
-) -> None:
+def test_a_pod_imports_its_code_from_its_image_only(images: dict[str, Path], image: str, modules: list[str]) -> None:
     code = f"""
 import importlib, json, sys
 for name in {modules!r}: importlib.import_module(name)
@@ -68,7 +66,7 @@ print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.split(".
     assert all(file.is_relative_to(images[image]) for file in files)
 
 
-def test_what_a_bundle_says_of_its_source_is_the_same_in_the_image_and_in_a_checkout(
+def test_the_source_digest_of_a_bundle_is_the_same_in_the_image_and_in_a_checkout(
     project: Project, images: dict[str, Path]
 ) -> None:
     code = f"""
@@ -79,7 +77,7 @@ print(source_of(Project.find(), {MODEL!r}).model_dump_json())
     assert json.loads(run(images["training"], code)) == source_of(project, MODEL).model_dump()
 
 
-def test_an_image_leaves_out_what_its_pods_do_not_need(images: dict[str, Path]) -> None:
+def test_an_image_excludes_files_that_its_pods_do_not_need(images: dict[str, Path]) -> None:
     for folder in images.values():
         names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
         assert not names & {"infra", "tests", "pipelines/cli", "pipelines/promotion", "data-contracts/samples"}

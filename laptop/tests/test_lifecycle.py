@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from laptop import lifecycle
-from laptop.engine.provider import Provider
-from laptop.tests.cluster.small_cluster import wait_for
+from laptop.engine.provider import Provider, ResourceCall
+from laptop.tests.cluster.running_cluster import wait_for
 from pipelines.declarations.errors import MlopsError
 
 
@@ -28,7 +29,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def _caller(environ: dict[str, str]) -> str:
-    """Who AWS takes a process for that has these variables and no other of AWS."""
+    """Return the identity of a process that has these AWS variables and no others."""
     program = "import boto3; print(boto3.client('sts').get_caller_identity()['Arn'])"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = subprocess.run(
@@ -39,14 +40,12 @@ def _caller(environ: dict[str, str]) -> str:
 
 def is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    state = Path(f"/proc/{pid}/stat")
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: Path, tmp_path: Path) -> None:
+def test_it_starts_once_reports_its_status_and_stops_without_a_trace(home: Path, tmp_path: Path) -> None:
     started = lifecycle.start(home, tmp_path, time_scale=0.5)
     assert not started.was_running
     again = lifecycle.start(home, tmp_path, time_scale=0.5)
@@ -59,14 +58,14 @@ def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: 
     packages = started.providers()
     assert sorted(packages) == ["aws", "kubernetes"]
     assert all(isinstance(provider, Provider) for provider in packages.values())
-    assert packages["kubernetes"].read("kubernetes:core/v1:Namespace", "default", {}, {})
+    assert packages["kubernetes"].read(ResourceCall("kubernetes:core/v1:Namespace", {}, id="default"))
     assert _caller(started.environ()).endswith(":user/operator")
 
-    said = lifecycle.status(home)
-    assert said.healthy
-    assert said.laptop is not None
+    status = lifecycle.status(home)
+    assert status.healthy
+    assert status.laptop is not None
     for what in ("running", started.aws_endpoint, started.kubernetes_endpoint, "Time scale 0.5", "Stacks     none"):
-        assert what in str(said)
+        assert what in str(status)
 
     with pytest.raises(MlopsError, match=r"runs already: expected the time scale 1\.0, found 0\.5"):
         lifecycle.start(home, tmp_path)
@@ -85,14 +84,14 @@ def test_it_starts_once_is_found_says_how_it_is_and_stops_without_a_trace(home: 
 
 
 @pytest.mark.parametrize("victim", ["account", "cluster"])
-def test_when_one_of_its_processes_is_killed_all_end(home: Path, tmp_path: Path, victim: str) -> None:
+def test_when_one_process_is_killed_all_end(home: Path, tmp_path: Path, victim: str) -> None:
     first = lifecycle.start(home, tmp_path)
     os.kill(first.pids[victim], signal.SIGKILL)
     wait_for(lambda: not any(is_running(pid) for pid in first.pids.values()))
     assert lifecycle.status(home).laptop is None
 
 
-def test_after_a_crash_it_starts_anew_and_forgets_the_stacks_that_stood_in_it(home: Path, tmp_path: Path) -> None:
+def test_after_a_crash_it_starts_again_and_removes_the_state_of_its_stacks(home: Path, tmp_path: Path) -> None:
     first = lifecycle.start(home, tmp_path)
     (home / "state").mkdir()
     (home / "state" / "dev.json").write_text("{}")
@@ -105,7 +104,7 @@ def test_after_a_crash_it_starts_anew_and_forgets_the_stacks_that_stood_in_it(ho
 
 
 @pytest.mark.parametrize("which", ["aws_port", "kubernetes_port"])
-def test_a_port_that_is_in_use_is_an_error_that_names_it(home: Path, tmp_path: Path, which: str) -> None:
+def test_a_port_in_use_is_an_error_that_names_it(home: Path, tmp_path: Path, which: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -115,7 +114,7 @@ def test_a_port_that_is_in_use_is_an_error_that_names_it(home: Path, tmp_path: P
     assert lifecycle.status(home).laptop is None
 
 
-def test_an_attached_target_ends_with_the_process_that_started_it_however_that_ends(home: Path, tmp_path: Path) -> None:
+def test_an_attached_laptop_ends_with_the_process_that_started_it(home: Path, tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from laptop import lifecycle; "
         f"t = lifecycle.start(Path({str(home)!r}), Path({str(tmp_path)!r}), attached=True); "
@@ -123,8 +122,8 @@ def test_an_attached_target_ends_with_the_process_that_started_it_however_that_e
     )
     starter = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert starter.stdout is not None
-    with starter.stdout as said:
-        assert said.readline() == b"up\n"
+    with starter.stdout as output:
+        assert output.readline() == b"up\n"
     pids = json.loads((home / "target.json").read_text())["pids"]
     starter.kill()
     starter.wait()
@@ -132,14 +131,14 @@ def test_an_attached_target_ends_with_the_process_that_started_it_however_that_e
     assert lifecycle.status(home).laptop is None
 
 
-def test_two_commands_that_start_it_at_once_start_one(home: Path, tmp_path: Path) -> None:
+def test_two_simultaneous_starts_start_one(home: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: lifecycle.start(home, tmp_path), range(2))
     assert first.incarnation == second.incarnation
     assert sorted((first.was_running, second.was_running)) == [False, True]
 
 
-def test_a_home_that_a_dead_target_left_is_no_running_one(home: Path) -> None:
+def test_the_files_of_a_dead_laptop_are_not_taken_for_a_running_one(home: Path) -> None:
     home.mkdir()
     pids = {"supervisor": os.getpid(), "account": os.getpid(), "cluster": os.getpid()}
     (home / "target.json").write_text(json.dumps({"root": "/", "pids": pids}))

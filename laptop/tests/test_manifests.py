@@ -10,7 +10,7 @@ from laptop.cluster.supported import unsupported
 from tests.infra.recording import Recording
 
 
-def test_every_manifest_of_the_program_is_valid_and_runs_on_the_laptop(graph: Recording) -> None:
+def test_the_laptop_accepts_and_supports_every_manifest(graph: Recording) -> None:
     for resource in graph.resources:
         if resource.package == "kubernetes":
             manifest = json.loads(json.dumps(resource.plain), parse_float=_whole)

@@ -1,4 +1,4 @@
-"""What the role of each workload may do, judged by the evaluation logic of IAM, and what it may not."""
+"""The permissions of each workload's role, judged by IAM's evaluation logic."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
         (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
     ],
 )
-def test_a_role_may_do_its_work(allowed: Allowed, role: str, action: str, resource: str) -> None:
+def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action: str, resource: str) -> None:
     assert allowed(role, action, resource)
 
 
@@ -106,11 +106,11 @@ def test_a_role_may_do_its_work(allowed: Allowed, role: str, action: str, resour
         (INGEST, "kms:Sign", SIGNING_KEY),
     ],
 )
-def test_a_role_may_do_nothing_else(allowed: Allowed, role: str, action: str, resource: str) -> None:
+def test_a_role_has_no_other_permissions(allowed: Allowed, role: str, action: str, resource: str) -> None:
     assert not allowed(role, action, resource)
 
 
-def test_training_signs_only_in_the_way_that_is_verified(allowed: Allowed) -> None:
+def test_training_can_sign_only_with_the_verified_algorithm(allowed: Allowed) -> None:
     right = {"kms__signingalgorithm": "ECDSA_SHA_256", "kms__messagetype": "RAW"}
     assert allowed(TRAIN, "kms:Sign", SIGNING_KEY, **right)
     assert not allowed(TRAIN, "kms:Sign", SIGNING_KEY, **{**right, "kms__messagetype": "DIGEST"})
@@ -118,27 +118,27 @@ def test_training_signs_only_in_the_way_that_is_verified(allowed: Allowed) -> No
     assert not allowed(TRAIN, "kms:Sign", DATA_KEY, **right)
 
 
-def test_the_data_key_opens_only_the_buckets_a_role_uses_and_only_through_s3(allowed: Allowed) -> None:
+def test_a_role_can_use_the_data_key_only_for_its_buckets_and_through_s3(allowed: Allowed) -> None:
     assert allowed(SERVE, "kms:Decrypt", DATA_KEY, **key_context("registry"))
     assert not allowed(SERVE, "kms:Decrypt", DATA_KEY, **key_context("lake"))
     assert not allowed(SERVE, "kms:GenerateDataKey", DATA_KEY, **key_context("registry"))
     assert not allowed(SERVE, "kms:Decrypt", DATA_KEY)
 
 
-def test_a_role_sees_only_what_lies_under_its_prefixes(allowed: Allowed) -> None:
+def test_a_role_can_list_only_its_prefixes(allowed: Allowed) -> None:
     assert allowed(SERVE, "s3:ListBucket", s3("registry"), s3__prefix=f"bundles/{MODEL}/sha256/ab/")
     assert not allowed(SERVE, "s3:ListBucket", s3("registry"), s3__prefix="bundles/another-model/")
     assert not allowed(SERVE, "s3:ListBucket", s3("registry"))
 
 
-def test_no_role_of_any_environment_can_delete_or_change_who_may(graph: Recording) -> None:
+def test_no_role_can_delete_or_change_policies(graph: Recording) -> None:
     for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
         assert not [action for action in actions if "*" in action or "Delete" in action or "Policy" in action]
         assert {action.split(":")[0] for action in actions} <= {"s3", "kms", "glue"}
 
 
-def test_a_role_trusts_only_its_own_service_account_in_its_own_cluster(graph: Recording) -> None:
+def test_a_role_trusts_only_its_service_account_in_its_cluster(graph: Recording) -> None:
     associations = graph.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation")
     roles = graph.of_type("aws:iam/role:Role")
     assert set(associations) == set(roles)

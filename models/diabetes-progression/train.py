@@ -1,4 +1,4 @@
-"""A ridge regression on standardised measurements: 442 patients carry no more than a linear model."""
+"""Ridge regression on standardized measurements. 442 patients are too few for more than a linear model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.training import TrainedModel, TrainingData, from_sklearn
 
 
 def train(data: TrainingData) -> TrainedModel:
-    """Fit on the training rows; `alpha` is the strength of the ridge penalty."""
+    """Fit the model. The parameter `alpha` is the strength of the ridge penalty."""
     estimator = make_pipeline(StandardScaler(), Ridge(alpha=float(data.parameters["alpha"])))
     estimator.fit(data.features, data.target)
     return from_sklearn(estimator, data.features)

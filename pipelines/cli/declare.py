@@ -54,12 +54,12 @@ def check_contracts(project: Project, base: str) -> None:
     Raises:
         MlopsError: one takes something from them.
     """
-    from pipelines.github.repository import Repository
-    from pipelines.promotion.review import contract_changes, refuse_broken
+    from pipelines.github.git import Git
+    from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 
-    repository = Repository(project.root)
-    contracts = contract_changes(repository, base, repository.changed_files(base, "HEAD"))
-    refuse_broken(contracts)
+    repository = Git(project.root)
+    contracts = find_contract_changes(repository, base, repository.changed_files(base, "HEAD"))
+    refuse_contract_breaks(contracts)
     for name in contracts:
         click.echo(f"{name} breaks nothing.")
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import environment_option, open_target, target_option
+from pipelines.cli.options import environment_option
 from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import repository_name
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import NAMES, pin_images
 
@@ -32,13 +33,12 @@ def pin(environment: str, training: str | None, serving: str | None) -> None:
 
 @images.command()
 @click.argument("name", type=click.Choice(NAMES))
-@environment_option
-@target_option
-def repository(name: str, environment: str, target: str) -> None:
-    """The repository of an image in an environment; for workflows."""
+@click.option("--registry", required=True, metavar="HOST", help="The account's ECR registry.")
+def repository(name: str, registry: str) -> None:
+    """Set the output `repository` to the URL of an image's repository."""
     from pipelines.cli.workflow import set_output
 
-    set_output("repository", str(getattr(open_target(target).descriptor(environment).repositories, name)))
+    set_output("repository", f"{registry}/{repository_name(Project.find().name, name)}")
 
 
 @images.command()
@@ -56,7 +56,8 @@ def note(name: str, digest: str, folder: Path) -> None:
 @click.option("--from", "folder", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 def propose(folder: Path) -> None:
     """Open, or renew, the pull request that pins the images that were built, in every environment."""
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
 
     project = Project.find()
     found = {path.name: path.read_text().strip() for path in folder.iterdir() if path.name in NAMES}
@@ -67,7 +68,7 @@ def propose(folder: Path) -> None:
         return
     listed = "\n".join(f"- {name}: `{digest}`" for name, digest in sorted(found.items()))
     body = f"Merging this makes every environment run the images that were just built and attested:\n\n{listed}\n"
-    request = Forge.of(project.root).propose("images", changed, "Pin the images", body)
+    request = pull_requests.propose(Gh.find(project.root), "images", changed, "Pin the images", body)
     click.echo(f"proposed: pull request {request.number}, {request.url}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.startup import spare_the_collector
+from pipelines.startup import relax_gc
 
 COMMANDS = "mlops.commands"
 """Entry point group by which an installed distribution adds commands."""
@@ -72,7 +72,7 @@ def mlops() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; errors that a person can act on are printed without a traceback, with exit status 1."""
-    spare_the_collector()
+    relax_gc()
     try:
         return mlops(args=arguments, prog_name="mlops")
     except MlopsError as error:

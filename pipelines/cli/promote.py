@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +16,7 @@ from pipelines.cli.workflow import run_link, set_output
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.targets import Target
 
 NO_COMMIT = "0" * 40
@@ -30,7 +28,7 @@ def plan() -> None:
     """Which environments or models a change concerns; for workflows."""
 
 
-def _changed(repository: Repository, base: str) -> tuple[str, ...] | None:
+def _changed(repository: Git, base: str) -> tuple[str, ...] | None:
     """The files changed since a commit; None when there is no such commit to compare with."""
     if not base or base == NO_COMMIT:
         return None
@@ -45,7 +43,7 @@ def plan_deploy(base: str, environment: str) -> None:
     from pipelines.promotion.plan import environments_to_deploy
 
     project = Project.find()
-    files = _changed(Repository(project.root), base)
+    files = _changed(Git(project.root), base)
     chosen = project.environments if files is None else environments_to_deploy(project, files)
     if environment:
         project.stack(environment)
@@ -59,7 +57,7 @@ def plan_review(base: str) -> None:
     """Whether a change holds releases (`releases`, a JSON list of their files), and anything else (`code`)."""
     from pipelines.promotion.plan import RELEASE_FILE
 
-    files = Repository(Project.find().root).changed_files(base, "HEAD")
+    files = Git(Project.find().root).changed_files(base, "HEAD")
     releases = [name for name in files if RELEASE_FILE.match(name)]
     set_output("releases", json.dumps(releases))
     set_output("code", json.dumps(len(releases) < len(files)))
@@ -74,7 +72,7 @@ def plan_train(base: str, model: str) -> None:
 
     project = Project.find()
     since = base not in ("", NO_COMMIT)
-    chosen = models_to_train(project, Repository(project.root), base) if since else project.model_names
+    chosen = models_to_train(project, Git(project.root), base) if since else project.model_names
     if model:
         project.model(model)
         chosen = (model,)
@@ -97,13 +95,15 @@ def connect(environment: str, target: str) -> None:
 @target_option
 def gates(base: str, number: str, target: str) -> None:
     """Judge the releases that the checked-out change proposes; fails unless every gate passes."""
-    from pipelines.github.forge import Forge
-    from pipelines.promotion.comment import Surroundings, marker, render
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
+    from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
+    from pipelines.promotion.facts.gather import gather, proposed
     from pipelines.promotion.gates import admits, judge
-    from pipelines.promotion.gather import gather, proposed
+    from pipelines.promotion.preview import start_preview
 
     opened = open_target(target)
-    repository = Repository(opened.project.root)
+    repository = Git(opened.project.root)
     changes = proposed(repository, base, "HEAD")
     if not changes:
         raise MlopsError("the change proposes no release: it changes no models/*/releases/*.yaml")
@@ -111,7 +111,7 @@ def gates(base: str, number: str, target: str) -> None:
     refused = []
     for change in changes:
         release = change.release
-        preview = start_preview(release.environment, target) if number else None
+        preview = start_preview(opened, release.environment) if number else None
         facts = gather(opened.project, repository, descriptors, change)
         verdicts = judge(facts)
         for verdict in verdicts:
@@ -120,8 +120,9 @@ def gates(base: str, number: str, target: str) -> None:
         if not admits(verdicts):
             refused += [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
         if preview is not None:
+            shown = preview()
             around = Surroundings(
-                preview=preview_text(preview),
+                preview=shown.text,
                 rollback=rollback_target(descriptors[release.environment], release.model),
                 sizes=sizes_of(
                     descriptors, opened.project, change.release.environment, release.model, facts.live, release.bundle
@@ -135,8 +136,10 @@ def gates(base: str, number: str, target: str) -> None:
                 run=run_link(),
             )
             text = render(facts, verdicts, around)
-            Forge.of(opened.project.root).comment(int(number), marker(release.model, release.environment), text)
-            if preview.returncode:
+            pull_requests.comment(
+                Gh.find(opened.project.root), int(number), marker(release.model, release.environment), text
+            )
+            if shown.failed:
                 refused.append(
                     f"preview: the Pulumi program of {release.environment} cannot be applied; see the comment"
                 )
@@ -197,38 +200,29 @@ def rollback_target(descriptor: EnvironmentDescriptor, model: str) -> str | None
     return head.event.live if head is not None else None
 
 
-def start_preview(environment: str, target: str) -> subprocess.Popen[str]:
-    """A preview of an environment, in a process of its own: it takes seconds, in which others can work."""
-    command = [sys.executable, "-m", "pipelines.cli", "preview", "--env", environment, "--target", target]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def preview_text(process: subprocess.Popen[str]) -> str:
-    """What a preview printed; a failed one says so."""
-    text, _ = process.communicate()
-    return text + ("\nthe preview failed" if process.returncode else "")
-
-
 @click.command()
 @click.option("--base", required=True, help="The commit that the change would be merged into.")
 @click.option("--pull-request", "number", required=True, type=int)
 @target_option
 def review(base: str, number: int, target: str) -> None:
     """Comment on a pull request what it would change: the preview of every environment, and its data contracts."""
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
+    from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
+    from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
     from pipelines.promotion.plan import environments_to_deploy
-    from pipelines.promotion.review import Preview, contract_changes, refuse_broken, render_review
+    from pipelines.promotion.preview import start_preview, summarize
 
     opened = open_target(target)
-    repository = Repository(opened.project.root)
+    repository = Git(opened.project.root)
     changed = repository.changed_files(base, "HEAD")
-    contracts = contract_changes(repository, base, changed)
-    started = {name: start_preview(name, target) for name in environments_to_deploy(opened.project, changed)}
-    previews = {name: Preview(preview_text(process), process.returncode != 0) for name, process in started.items()}
-    Forge.of(opened.project.root).comment(number, "<!-- mlops:review -->", render_review(contracts, previews))
+    contracts = find_contract_changes(repository, base, changed)
+    started = {name: start_preview(opened, name) for name in environments_to_deploy(opened.project, changed)}
+    previews = {name: finish() for name, finish in started.items()}
+    pull_requests.comment(Gh.find(opened.project.root), number, REVIEW_MARKER, render_review(contracts, previews))
     for name, preview in previews.items():
-        click.echo(f"{name}: {preview.summary}")
-    refuse_broken(contracts)
+        click.echo(f"{name}: {summarize(preview)}")
+    refuse_contract_breaks(contracts)
     if failed := [name for name, preview in previews.items() if preview.failed]:
         raise MlopsError(f"the preview of {', '.join(failed)} failed", fix="see the comment on the pull request")
 
@@ -250,7 +244,8 @@ def propose_release(target: Target, model: str, environment: str, bundle: str) -
     Raises:
         MlopsError: the bundle cannot be trusted, or GitHub refuses.
     """
-    from pipelines.github.forge import Forge
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
     from pipelines.promotion.release import release
 
     project = target.project
@@ -263,7 +258,7 @@ def propose_release(target: Target, model: str, environment: str, bundle: str) -
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "It was opened by a workflow; the gates write their verdicts below, and run again when it is merged.\n"
     )
-    request = Forge.of(project.root).propose(f"release/{environment}/{model}", [path], title, body)
+    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
     click.echo(f"proposed: pull request {request.number}, {request.url}")
     return request.number
 
@@ -309,7 +304,7 @@ def run_rollback(
         descriptor,
         model,
         reason,
-        context_of(Repository(project.root)),
+        context_of(Git(project.root)),
         Effects(move, restore, say),
         automatic=automatic,
         suspect=suspect,
@@ -317,7 +312,7 @@ def run_rollback(
     click.echo(f"{model} in {environment} runs {entry.event.live}; record {entry.record.number} of its ledger says so")
 
 
-def context_of(repository: Repository) -> Any:
+def context_of(repository: Git) -> Any:
     """Who runs this, from what the workflow says."""
     from pipelines.promotion.promote import Context
 
@@ -330,13 +325,13 @@ def context_of(repository: Repository) -> Any:
 @target_option
 def respond(event_file: Path, target: str) -> None:
     """Answer an alarm: drift asks for training, a breach rolls back."""
-    from pipelines.github.forge import Forge
+    from pipelines.github.gh import Gh
     from pipelines.promotion.alarm import read_alarm
 
     alarm = read_alarm(event_file.read_bytes())
     opened = open_target(target)
     if alarm.kind == "drift":
-        Forge.of(opened.project.root).dispatch("train.yml", {"model": alarm.model})
+        Gh.find(opened.project.root).dispatch("train.yml", {"model": alarm.model})
         click.echo(f"asked for training of {alarm.model}")
     else:
         run_rollback(opened, alarm.model, alarm.environment, alarm.reason, automatic=True, suspect=alarm.bundle)
@@ -347,7 +342,7 @@ def respond(event_file: Path, target: str) -> None:
 @target_option
 def audit(environment: str, target: str) -> None:
     """Compare an environment with git: its infrastructure, and the bundles that it really serves."""
-    from pipelines.promotion.endpoint import connected
+    from pipelines.serving.probe import open_endpoint
 
     opened = open_target(target)
     descriptor = opened.descriptor(environment)
@@ -357,7 +352,7 @@ def audit(environment: str, target: str) -> None:
         if wanted is None and model not in descriptor.endpoints:
             continue
         try:
-            with connected(descriptor, model) as endpoint:
+            with open_endpoint(descriptor, model) as endpoint:
                 served = endpoint.served()
         except MlopsError as error:  # what else differs is said all the same
             differences.append(

@@ -18,8 +18,8 @@ from pipelines.targets import Target
 
 if TYPE_CHECKING:
     from pipelines.declarations.release import Release
-    from pipelines.github.repository import Repository
-    from pipelines.promotion.gather import Change
+    from pipelines.github.git import Git
+    from pipelines.promotion.facts.gather import Change
     from pipelines.promotion.promote import Context
 
 PAUSE_ALLOWANCE_SECONDS = 300
@@ -77,18 +77,14 @@ def following(target: Target, environment: str) -> list[tuple[Release, str]]:
 def run_deploy(target: Target, environment: str) -> None:
     """Make an environment run what its release files say, and record each release that went live.
 
-    The images that it pins are brought into its repositories before anything is applied.
-
     Raises:
-        MlopsError: a release was refused, an image is nowhere to be had, the program failed, or a rollout did not
-            become healthy.
+        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
     """
-    from pipelines.github.repository import Repository
+    from pipelines.github.git import Git
     from pipelines.promotion.promote import Effects, admit, take_live
-    from pipelines.promotion.replicate_image import replicate_images
     from pipelines.promotion.traffic import move_traffic
 
-    project, repository = target.project, Repository(target.project.root)
+    project, repository = target.project, Git(target.project.root)
     if environment not in target.descriptors():
         # The first time: there is no registry yet in which a release could be judged.
         target.apply("up", environment)
@@ -104,12 +100,9 @@ def run_deploy(target: Target, environment: str) -> None:
     admitted = [
         admit(project, repository, descriptors, *introduced(repository, release), say=say) for release in released
     ]
-    config = project.stack(environment).config.environment
 
     @cache
     def apply() -> None:
-        # First the images: no pod may be asked to run one that its repository does not hold.
-        replicate_images(descriptors.get(config.promotes_from or ""), descriptors[environment], config.images, say)
         target.apply("up", environment)
 
     if not admitted:
@@ -128,19 +121,20 @@ def run_deploy(target: Target, environment: str) -> None:
         click.echo(f"  record {entry.record.number} of its ledger")
 
 
-def introduced(repository: Repository, release: Release) -> tuple[Change, Context]:
+def introduced(repository: Git, release: Release) -> tuple[Change, Context]:
     """The merge that brought a release to main: all of its files, and who let it in.
 
     Raises:
         MlopsError: the release file is not committed.
     """
-    from pipelines.github.forge import Forge
-    from pipelines.promotion.gather import Change
+    from pipelines.github import pull_requests
+    from pipelines.github.gh import Gh
+    from pipelines.promotion.facts.gather import Change
     from pipelines.promotion.promote import Context
 
     path = f"models/{release.model}/releases/{release.environment}.yaml"
     commit = repository.last_change(path)
-    merge = Forge.of(repository.root).merge_of(commit) if os.environ.get("GITHUB_REPOSITORY") else None
+    merge = pull_requests.find_merge(Gh.find(repository.root), commit) if os.environ.get("GITHUB_REPOSITORY") else None
     context = Context(
         commit=commit,
         actor=merge.author if merge else (os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or ""),
@@ -194,14 +188,14 @@ def ask(
     Raises:
         MlopsError: nothing is released there, or the endpoint answers with an error.
     """
-    from pipelines.promotion.endpoint import connected, golden_of
+    from pipelines.serving.golden import request_of
+    from pipelines.serving.probe import golden_of, open_endpoint
 
     target.project.model(model)
     descriptor = target.descriptor(environment)
-    with connected(descriptor, model) as endpoint:
+    with open_endpoint(descriptor, model) as endpoint:
         if request is None:
-            golden = golden_of(descriptor, model, endpoint.served())
-            asked: dict[str, Any] = {"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}
+            asked = request_of(golden_of(descriptor, model, endpoint.served()))
         else:
             asked = read_request(request)
         return asked, endpoint.infer(asked)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from pipelines.cluster.jobs import JobRun, run_job
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.github.git import Git
 
 
 def echo_line(line: str) -> None:
@@ -24,8 +24,10 @@ def echo_line(line: str) -> None:
 
 def source_commit(project: Project) -> str:
     """The commit that is checked out; empty outside a git repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project.root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    try:
+        return Git(project.root).head()
+    except MlopsError:
+        return ""
 
 
 def run_ingest(project: Project, descriptor: EnvironmentDescriptor, dataset: str) -> JobRun:
@@ -76,13 +78,13 @@ def run_training(project: Project, descriptor: EnvironmentDescriptor, model: str
 @target_option
 def ingest(dataset: str, files: tuple[Path, ...], environment: str, target: str) -> None:
     """Run the ingest job of DATASET: landing → checked against its contract → table, quarantine."""
-    from pipelines.data.landing import collect
+    from pipelines.data.landing import upload
 
     opened = open_target(target)
     opened.project.contract(dataset)
     descriptor = opened.descriptor(environment)
     for file in files:
-        click.echo(f"landed {collect(descriptor, dataset, file)}")
+        click.echo(f"landed {upload(descriptor, dataset, file)}")
     run_ingest(opened.project, descriptor, dataset)
 
 

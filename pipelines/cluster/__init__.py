@@ -1,1 +1,1 @@
-"""What the pipelines ask of the Kubernetes cluster that their KUBECONFIG names."""
+"""Kubernetes: run jobs and follow rollouts in the cluster of the current KUBECONFIG."""

@@ -1,4 +1,4 @@
-"""One connection to the cluster, and its failures in words."""
+"""Kubernetes client with readable errors, and retries for reads."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from pipelines.declarations.errors import MlopsError
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
-"""How long a cluster may be out of reach while something in it is followed: its API server may be replaced then."""
+"""How long to retry a read while the API server is unavailable, for example during its upgrade."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between tries."""
+"""Seconds between attempts."""
 
-_PASSING = (None, 429, 500, 502, 503, 504)
-"""Statuses that say nothing of the request; None where there was no answer at all."""
+_TEMPORARY = (None, 429, 500, 502, 503, 504)
+"""HTTP statuses worth a retry; None means that there was no response."""
 
 
 @contextmanager
 def connect(namespace: str) -> Iterator[Client]:
-    """A client for `namespace`.
+    """Open a client for a namespace, and turn its errors in the block into `MlopsError`.
 
     Raises:
-        MlopsError: there is no usable KUBECONFIG, the cluster does not answer, or it refuses a request.
+        MlopsError: the KUBECONFIG is missing or unusable, the cluster does not respond, or it rejects a request.
     """
     try:
         client = Client(namespace=namespace, field_manager="mlops")
     except ConfigError as error:
-        raise MlopsError(f"no connection to a Kubernetes cluster: {error}", fix="set KUBECONFIG") from None
+        raise MlopsError(f"no usable KUBECONFIG: {error}", fix="set KUBECONFIG") from None
     try:
         yield client
     except ApiError as error:
-        raise MlopsError(f"the cluster refused: {error.status.message or error.status.reason}") from None
-    except httpx2.HTTPStatusError as error:  # something between here and the cluster answered, not the cluster
-        raise MlopsError(f"the cluster could not be asked: status {error.response.status_code}") from None
+        raise MlopsError(f"the cluster rejected a request: {error.status.message or error.status.reason}") from None
+    except httpx2.HTTPStatusError as error:  # from a proxy in front of the cluster
+        raise MlopsError(f"the cluster cannot be reached: found status {error.response.status_code}") from None
     except httpx2.TransportError as error:
         raise MlopsError(
-            f"the Kubernetes cluster does not answer: {error}", fix="check that it runs and that KUBECONFIG names it"
+            f"the Kubernetes cluster does not respond: {error}", fix="check that it runs and that KUBECONFIG names it"
         ) from None
     finally:
         client.close()
 
 
-def ask(call: Callable[[], T]) -> T:
-    """What a request that only reads gives, made again while the cluster does not answer or is overloaded.
+def read_with_retry(call: Callable[[], T]) -> T:
+    """Call `call` and return its result; retry while the cluster is unavailable or overloaded.
 
     Args:
-        call: makes the request.
+        call: makes a request that only reads.
 
     Raises:
-        ApiError, HTTPStatusError, TransportError: of the last try.
+        ApiError, HTTPStatusError, TransportError: from the last attempt.
     """
     until, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
     while True:
         try:
             return call()
         except (ApiError, httpx2.HTTPStatusError, httpx2.TransportError) as error:
-            if _status_of(error) not in _PASSING or time.monotonic() + pause > until:
+            if _status_of(error) not in _TEMPORARY or time.monotonic() + pause > until:
                 raise
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)

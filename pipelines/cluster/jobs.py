@@ -1,4 +1,4 @@
-"""Run a Job made from a CronJob, as `kubectl create job --from` does, and follow it to its end."""
+"""Run a Job from a CronJob, like `kubectl create job --from`, and follow it until it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import ask, connect
+from pipelines.cluster.connection import connect, read_with_retry
 from pipelines.declarations.errors import MlopsError
 
 POLL_SECONDS = 0.1
@@ -23,12 +23,12 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class JobRun:
-    """A Job that ended well.
+    """Job that succeeded.
 
     Attributes:
-        name: of the Job.
-        log: what its last pod printed, line by line.
-        seconds: from its creation to its end.
+        name: name of the Job.
+        log: lines that its last pod printed.
+        seconds: seconds from its creation to its end.
     """
 
     name: str
@@ -44,17 +44,17 @@ def run_job(
     on_line: Callable[[str], None],
     deadline_seconds: float = 3600,
 ) -> JobRun:
-    """Run `cron_job` once, now.
+    """Run a CronJob once, now.
 
     Args:
-        namespace: where it is.
-        cron_job: the CronJob whose template is used.
-        variables: environment variables added to every container.
-        on_line: called with each line of the pod's log as it comes.
+        namespace: namespace of the CronJob.
+        cron_job: name of the CronJob, whose template is used.
+        variables: environment variables to add to every container.
+        on_line: called with each line of the pod's log as it arrives.
         deadline_seconds: how long to wait for the end.
 
     Raises:
-        MlopsError: there is no such CronJob, the Job failed, or it did not end in time.
+        MlopsError: the CronJob does not exist, the Job failed, or it did not end in time.
     """
     with connect(namespace) as client:
         started = time.monotonic()
@@ -63,8 +63,8 @@ def run_job(
         read: set[str] = set()
         following, waiting = "", ""
         while True:
-            job = ask(lambda: client.get(Job, name))
-            for pod in sorted(ask(lambda: list(client.list(Pod, labels={"job-name": name}))), key=_created):
+            job = read_with_retry(lambda: client.get(Job, name))
+            for pod in sorted(read_with_retry(lambda: list(client.list(Pod, labels={"job-name": name}))), key=_created):
                 pod_name = pod.metadata.name if pod.metadata else None
                 phase = pod.status.phase if pod.status else None
                 if pod_name and pod_name not in read and phase in ("Running", "Succeeded", "Failed"):
@@ -75,7 +75,7 @@ def run_job(
                 elif phase == "Pending" and (reason := _waiting_for(pod)) and reason != waiting:
                     waiting = reason
                     on_line(f"waiting: {reason}")
-            # The Job is read before its pods, so that no pod's last lines are missed.
+            # Read the Job before its pods, so the last lines of its last pod are not missed.
             ended = _outcome(job)
             if ended is not None:
                 succeeded, reason = ended
@@ -92,17 +92,17 @@ def run_job(
 
 
 def _follow(client: Client, pod: str, log: list[str], on_line: Callable[[str], None]) -> bool:
-    """Hand on a pod's log to its end, or until the connection breaks; whether it came to its end.
+    """Follow a pod's log; return True at its end, False if the connection breaks first.
 
     Args:
-        client: of the cluster.
-        pod: its name.
-        log: the lines that were read before; what follows is added.
+        client: client of the cluster.
+        pod: name of the pod.
+        log: lines read so far; new lines are appended.
         on_line: called with each new line.
     """
     known = len(log)
     try:
-        for number, line in enumerate(ask(lambda: client.log(pod, follow=True, newlines=False))):
+        for number, line in enumerate(read_with_retry(lambda: client.log(pod, follow=True, newlines=False))):
             if number >= known:
                 log.append(line)
                 on_line(line)
@@ -119,8 +119,8 @@ def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
             raise
         known = sorted(c.metadata.name for c in client.list(CronJob) if c.metadata and c.metadata.name)
         raise MlopsError(
-            f"no CronJob {cron_job!r} in namespace {client.namespace!r}; it has {', '.join(known) or 'none'}",
-            fix="`mlops up` provisions one a model once a training image is pinned (`mlops images`)",
+            f"no CronJob {cron_job!r} in namespace {client.namespace!r}: expected one of {', '.join(known) or 'none'}",
+            fix="run `mlops up`; it creates the CronJobs once a training image is pinned (`mlops images pin`)",
         ) from None
     assert source.spec is not None and source.metadata is not None
     template = source.spec.jobTemplate

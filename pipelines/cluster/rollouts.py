@@ -1,4 +1,4 @@
-"""Follow an Argo Rollout until what was asked for is live."""
+"""Argo Rollouts: wait until a release is live, and switch bundles at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 
-from pipelines.cluster.connection import ask, connect
+from pipelines.cluster.connection import connect, read_with_retry
 from pipelines.declarations.errors import MlopsError
 
 Rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "rollouts")
@@ -18,19 +18,19 @@ Rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "roll
 POLL_SECONDS = 0.1
 
 MOST_CONFLICTS = 50
-"""How often a change is made anew because the controller was faster."""
+"""Attempts to change a Rollout while the controller changes it first."""
 
 
 @dataclass(frozen=True)
 class RolloutState:
-    """What a Rollout says of itself.
+    """Status of a Rollout.
 
     Attributes:
         phase: Healthy, Progressing, Paused or Degraded.
-        message: why, if it says so.
-        weight: percent of the traffic that goes to the new pods.
-        settled: the newest specification has been seen, and all of the traffic goes to it.
-        failed: the newest specification has been seen, and given up.
+        message: reason for the phase, or "".
+        weight: percentage of traffic to the canary pods.
+        settled: the newest specification was observed and receives all traffic.
+        failed: the newest specification was observed and aborted.
     """
 
     phase: str
@@ -41,7 +41,7 @@ class RolloutState:
 
 
 def rollout_state(resource: dict[str, Any]) -> RolloutState:
-    """Read the state out of a Rollout object."""
+    """Read the state of a Rollout object."""
     status = resource.get("status") or {}
     observed = str(status.get("observedGeneration", "")) == str(resource["metadata"].get("generation"))
     phase = str(status.get("phase") or "Progressing")
@@ -49,7 +49,7 @@ def rollout_state(resource: dict[str, Any]) -> RolloutState:
     weight = int((weights.get("canary") or {}).get("weight") or 0)
     current, stable = status.get("currentPodHash"), status.get("stableRS")
     settled = observed and phase == "Healthy" and current == stable and bool(current)
-    # What an earlier specification came to is said until the controller has seen the newest.
+    # Until the controller observes the newest specification, the status is that of an earlier one.
     return RolloutState(phase, str(status.get("message") or ""), weight, settled, observed and phase == "Degraded")
 
 
@@ -60,21 +60,21 @@ def wait_for_rollout(
     on_change: Callable[[RolloutState], None],
     deadline_seconds: float,
 ) -> None:
-    """Wait until the Rollout's newest specification is live.
+    """Wait until the newest specification of a Rollout is live.
 
     Args:
-        namespace, name: of the Rollout.
+        namespace, name: the Rollout.
         on_change: called with each new state.
         deadline_seconds: how long to wait.
 
     Raises:
-        MlopsError: there is none, it was aborted, or it did not become healthy in time.
+        MlopsError: the Rollout does not exist, was aborted, or did not become healthy in time.
     """
     started, last = time.monotonic(), None
     with connect(namespace) as client:
         while True:
             try:
-                resource = ask(lambda: client.get(Rollout, name))
+                resource = read_with_retry(lambda: client.get(Rollout, name))
                 state = rollout_state(resource.to_dict())  # type: ignore[no-untyped-call]
             except ApiError as error:
                 if error.status.code != 404:
@@ -97,17 +97,16 @@ def wait_for_rollout(
 
 
 def serve_bundle(namespace: str, name: str, wanted: str) -> None:
-    """Make a Rollout serve another bundle, at once: the one before lies in its rollback window and skips the steps.
+    """Make a Rollout serve another bundle at once. A bundle in the rollback window skips the canary steps.
 
-    Everything in the pods' template that names the bundle names the wanted one afterwards, as the program would have
-    written it. Doing it twice changes nothing.
+    The pod template becomes what the Pulumi program would write for that bundle. Idempotent.
 
     Args:
-        namespace, name: of the Rollout.
-        wanted: digest of the bundle that it is to serve.
+        namespace, name: the Rollout.
+        wanted: digest of the bundle to serve.
 
     Raises:
-        MlopsError: there is no such Rollout, it serves no bundle, or the cluster refuses.
+        MlopsError: the Rollout does not exist or serves no bundle, or the cluster rejects the change.
     """
     with connect(namespace) as client:
         for _ in range(MOST_CONFLICTS):
@@ -124,21 +123,25 @@ def serve_bundle(namespace: str, name: str, wanted: str) -> None:
                 client.replace(Rollout.from_dict(changed))
                 return
             except ApiError as error:
-                # The controller wrote its status in between: read again.
+                # The controller updated the status first: read again.
                 if error.status.code != 409:
                     raise
-        raise MlopsError(f"the Rollout {name!r} in namespace {namespace!r} was changed by others all the time")
+        raise MlopsError(
+            f"the Rollout {name!r} in namespace {namespace!r} is busy: {MOST_CONFLICTS} changes conflicted with the "
+            "controller",
+            fix="try again later",
+        )
 
 
 def renamed_bundle(resource: dict[str, Any], wanted: str) -> dict[str, Any]:
-    """A Rollout as it is, with every mention of its bundle replaced by another.
+    """Return a Rollout with every mention of its bundle replaced.
 
     Args:
         resource: the Rollout.
-        wanted: digest; labels hold its first 16 hexadecimal digits.
+        wanted: digest of the new bundle; labels hold its first 16 hexadecimal digits.
 
     Raises:
-        MlopsError: it names no bundle.
+        MlopsError: the Rollout serves no bundle.
     """
     live = bundle_of(resource)
     names = {live: wanted, live.removeprefix("sha256:")[:16]: wanted.removeprefix("sha256:")[:16]}
@@ -157,13 +160,15 @@ def renamed_bundle(resource: dict[str, Any], wanted: str) -> dict[str, Any]:
 
 
 def bundle_of(resource: dict[str, Any]) -> str:
-    """The digest of the bundle that the pods of a Rollout serve: what follows `--bundle` in their command.
+    """Return the digest of the bundle that a Rollout serves: the `--bundle` argument of its containers.
 
     Raises:
-        MlopsError: there is none.
+        MlopsError: no container has the argument.
     """
     for container in resource["spec"].get("template", {}).get("spec", {}).get("containers", ()):
         words = [*(container.get("command") or ()), *(container.get("args") or ())]
         if "--bundle" in words[:-1]:
             return str(words[words.index("--bundle") + 1])
-    raise MlopsError(f"the pods of the Rollout {resource['metadata'].get('name')!r} serve no bundle")
+    raise MlopsError(
+        f"the Rollout {resource['metadata'].get('name')!r} serves no bundle: expected --bundle in its command"
+    )

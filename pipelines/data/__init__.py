@@ -1,1 +1,1 @@
-"""Data: landing files are checked against their contract and become versions of a table."""
+"""Data: check landing files against their contract, and append them to Iceberg tables as dataset versions."""

@@ -1,6 +1,6 @@
-"""The tables of an environment: Iceberg, in the Glue catalogue, in the lake bucket.
+"""Iceberg tables of an environment, in the Glue catalogue and the lake bucket.
 
-Everything goes through the standard AWS configuration: credentials, region and endpoints are those that boto3 finds.
+Credentials, region and endpoints come from the standard AWS configuration, as boto3 finds them.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ if TYPE_CHECKING:
     from pyiceberg.types import IcebergType
 
 BATCH = "mlops.batch"
-"""Snapshot property: digest of the landing file whose rows the snapshot added."""
+"""Snapshot property: digest of the landing file that the snapshot added."""
 
 PRIMARY_KEY = "mlops.primary-key"
-"""Snapshot property: the columns by which rows were told apart when it was written, comma-separated. Kept with the
-snapshot, so that its digest does not depend on a later contract."""
+"""Snapshot property: primary key columns at the time of writing, comma-separated.
+
+Stored with the snapshot so that its digest does not depend on later contracts."""
 
 SOURCE = "mlops.source"
 """Snapshot property: key of the landing file."""
 
 ETAG = "mlops.etag"
-"""Snapshot property: ETag of the landing file, by which it is known again without reading it."""
+"""Snapshot property: ETag of the landing file, to recognise it without reading it."""
 
 CONTRACT = "mlops.contract"
-"""Snapshot property: version of the contract that the rows were checked against."""
+"""Snapshot property: version of the contract that checked the rows."""
 
 
 def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
-    """The environment's catalogue.
+    """Open the Glue catalogue of an environment.
 
     Raises:
         MlopsError: there are no AWS credentials.
     """
     from pyiceberg.catalog.glue import GlueCatalog
 
-    # Arrow's own S3 client does not know all the places where boto3 finds credentials (EKS Pod Identity, SSO).
+    # Arrow's S3 client does not support every credential provider of boto3 (EKS Pod Identity, SSO).
     frozen = credentials(descriptor)
     properties = {
         "warehouse": f"s3://{descriptor.lake_bucket}",
@@ -65,7 +66,7 @@ def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
 
 
 def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:
-    """The table of a dataset, as it is now.
+    """Open the table of a dataset at its current version.
 
     Raises:
         MlopsError: the environment has no such table.
@@ -85,18 +86,18 @@ def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:
 def read_version(
     descriptor: EnvironmentDescriptor, dataset: str, snapshot: str | None = None
 ) -> tuple[pa.Table, DatasetVersion]:
-    """All rows of one version of a dataset, in the order of their primary key, and what names that version.
+    """Read all rows of a dataset version.
 
     Args:
         descriptor: the environment to read from.
-        dataset: the contract's name.
-        snapshot: id of an Iceberg snapshot; the latest when None.
+        dataset: name of the contract.
+        snapshot: id of an Iceberg snapshot; None for the latest.
 
     Returns:
-        The rows, with the columns and types the table had at that version, and the version.
+        The rows in the order of their primary key, with the columns and types of that version; and the version.
 
     Raises:
-        MlopsError: there is no such table, no such snapshot, or no row in it.
+        MlopsError: the table or the snapshot does not exist, or has no rows.
     """
     from pipelines.data.digest import digest_of_rows, in_key_order
 
@@ -126,29 +127,30 @@ def _snapshot(table: Table, dataset: str, snapshot: str | None) -> Snapshot:
     if found is None:
         known = ", ".join(str(entry.snapshot_id) for entry in table.snapshots()[-5:]) or "none"
         raise MlopsError(
-            f"{dataset} has no snapshot {snapshot!r}", fix=f"the latest are {known}; older ones may have been expired"
+            f"{dataset} has no snapshot {snapshot!r}",
+            fix=f"use one of the latest ({known}); older snapshots may have expired",
         )
     return found
 
 
 def _primary_key(table: Table, snapshot: Snapshot) -> tuple[str, ...]:
-    """The key noted with the snapshot or, when another engine wrote it (a compaction), with the one before it."""
+    """Return the key stored with a snapshot, or with its nearest ancestor if another engine wrote it (compaction)."""
     at: Snapshot | None = snapshot
     while at is not None:
-        noted = at.summary.additional_properties.get(PRIMARY_KEY) if at.summary is not None else None
-        if noted:
-            return tuple(noted.split(","))
+        stored = at.summary.additional_properties.get(PRIMARY_KEY) if at.summary is not None else None
+        if stored:
+            return tuple(stored.split(","))
         at = table.snapshot_by_id(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
     return ()
 
 
 def tag_of(batch: str) -> str:
-    """The tag of the snapshot that added a batch: `batch-` and the first 12 digits of its digest."""
+    """Return the tag of the snapshot that added a batch: `batch-` and the first 12 digits of its digest."""
     return f"batch-{batch.removeprefix('sha256:')[:12]}"
 
 
 def find_batch(table: Table, batch: str) -> Snapshot | None:
-    """The snapshot that added a batch, or None: then none of its rows is in the table."""
+    """Find the snapshot that added a batch; None if the table has none of its rows."""
     for snapshot in table.snapshots():
         if snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch:
             return snapshot
@@ -156,25 +158,27 @@ def find_batch(table: Table, batch: str) -> Snapshot | None:
 
 
 def known_sources(table: Table) -> set[tuple[str, str]]:
-    """Key and ETag of every landing file whose rows are in the table."""
-    noted = [s.summary.additional_properties for s in table.snapshots() if s.summary is not None]
+    """Return the (key, ETag) of every landing file in the table."""
+    summaries = [s.summary.additional_properties for s in table.snapshots() if s.summary is not None]
     return {
-        (properties[SOURCE], properties[ETAG]) for properties in noted if SOURCE in properties and ETAG in properties
+        (properties[SOURCE], properties[ETAG])
+        for properties in summaries
+        if SOURCE in properties and ETAG in properties
     }
 
 
 def existing_keys(table: Table, key: tuple[str, ...]) -> pa.RecordBatchReader | None:
-    """The primary keys in a table, as a stream; None when it has no rows."""
+    """Stream the primary keys in a table; None if it has no rows."""
     if table.current_snapshot() is None:
         return None
     return table.scan(selected_fields=key).to_arrow_batch_reader()
 
 
 def evolve(table: Table, contract: Contract) -> Table:
-    """Add to a table the columns of a contract that it lacks, and widen those whose type became wider.
+    """Update the schema of a table to a contract: add new columns and widen types.
 
     Raises:
-        MlopsError: a column has another type in the table, and the values there would have to change.
+        MlopsError: the type of a column changed to one that cannot hold the existing values.
     """
     has = {field.name: field.field_type for field in table.schema().fields}
     lacks = [column for name, column in contract.columns.items() if name not in has]
@@ -185,8 +189,8 @@ def evolve(table: Table, contract: Contract) -> Table:
             continue
         if not _holds(new, old):
             raise MlopsError(
-                f"the table of {contract.name} has the column {column.name!r} as {old}, and the contract as {new}",
-                fix="a type can only become wider (int to long, float to double); name a new column instead",
+                f"the table of {contract.name} cannot change the type of {column.name!r}: expected {old}, found {new}",
+                fix="add a new column instead; types can only be widened (int to long, float to double)",
             )
         wider.append(column)
     if lacks or wider:
@@ -200,13 +204,13 @@ def evolve(table: Table, contract: Contract) -> Table:
 
 
 def _holds(stored: IcebergType, value: IcebergType) -> bool:
-    """Whether a column of one type can take every value of another as it is."""
+    """Return True if a column of type `stored` holds every value of type `value` unchanged."""
     from pyiceberg.exceptions import ResolveError
     from pyiceberg.schema import promote
     from pyiceberg.types import TimestampType, TimestamptzType
 
     if isinstance(stored, TimestamptzType) and isinstance(value, TimestampType):
-        return True  # ours are in UTC
+        return True  # our timestamps are in UTC
     try:
         promote(value, stored)
     except ResolveError:
@@ -221,20 +225,20 @@ def append(
     batch: str,
     properties: Mapping[str, str],
 ) -> str:
-    """Add rows to a table and tag the snapshot, in one commit: either all of it happened, or nothing.
+    """Append rows to a table and tag the snapshot, in one atomic commit.
 
-    A commit that loses against another one is not tried again here: what was checked against the table (is the batch
-    in it, are its keys) may no longer hold.
+    A conflicting commit is not retried here: the checks against the table (duplicate batch, duplicate keys) must then
+    run again.
 
     Args:
         descriptor: the environment.
-        table: the table, as it was when the rows were checked.
-        rows: with columns of the table; read as a stream.
+        table: the table at the version that the rows were checked against.
+        rows: stream of rows with columns of the table.
         batch: digest of the landing file.
-        properties: noted with the snapshot, besides the batch.
+        properties: further properties of the snapshot.
 
     Returns:
-        The new snapshot's id.
+        The id of the new snapshot.
 
     Raises:
         pyiceberg.exceptions.CommitFailedException: another commit came first.
@@ -245,7 +249,7 @@ def append(
 
     from pipelines.data.files import write_data_files
 
-    # Only in this process's copy: other writers of the table keep their own setting.
+    # Set in memory only, so other writers of the table keep their own setting.
     settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
     once = IcebergTable(
         identifier=table.name(),

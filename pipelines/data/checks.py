@@ -1,11 +1,11 @@
-"""A contract as checks in SQL: which values break which rule. Nothing is run here.
+"""Translate a contract into SQL checks. `validate` runs them.
 
-A row is checked against everything that can be said of it alone (`rules`) and of it among the others of its batch
-(`unique_groups`). A quality rule of the contract whose bound is 0 speaks of rows, too: each row that breaks it goes to
-quarantine. Any other bound speaks of the batch (`batch_rules`): a batch that breaks it is refused.
+Three kinds of rules: on one row (`row_rules`), on rows that must differ from each other (`unique_groups`), and on the
+whole batch (`batch_rules`). A quality rule with the bound 0 is a row rule: each row that breaks it is quarantined. With
+any other bound it is a batch rule: a batch that breaks it is rejected.
 """
 
-# ruff: noqa: S608 - the SQL is made of a reviewed contract; names and texts go through `quote` and `literal`
+# ruff: noqa: S608 - the SQL comes from a reviewed contract; names and texts are escaped by `quote` and `literal`
 from __future__ import annotations
 
 import operator
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from pipelines.data.columns import IN_SQL, stored_as
-from pipelines.data.reading import PROBLEMS, ROW, Batch, Refused
-from pipelines.declarations.contract import Column, Contract, Quality
+from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError
+from pipelines.data.columns import SQL_TYPES
+from pipelines.declarations.contract import Column, Contract, LogicalType, Quality
 from pipelines.declarations.errors import MlopsError
 
 INTEGERS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}
@@ -25,17 +25,18 @@ FLOATING = ("FLOAT", "DOUBLE")
 TIMESTAMPS = ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE")
 
 ROW_NUMBER = "file_row_number"
-"""DuckDB's name for the number of a row in a Parquet file, from 0."""
+"""DuckDB's column with the number of a row in a Parquet file, from 0."""
 
 WRITTEN_INTEGER = r"[+-]?[0-9]+(\.0*)?"
 WRITTEN_NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 WRITTEN_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 WRITTEN_ZONE = r"(Z|[+-][0-9]{2}:[0-9]{2})"
 WRITTEN_TIMESTAMP = WRITTEN_DATE + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?" + WRITTEN_ZONE + "?"
-"""How values are written in text files. 19.0 is an integer: that is how integers look that went through a data frame.
-DuckDB's own casts take more than that (spaces, 1_000, rounding 19.5), and are only asked after these."""
+"""How values are written in text files. 19.0 is an integer: data frames write integers that way.
 
-KINDS = {
+DuckDB's casts are more lenient (spaces, 1_000, rounding 19.5), so they run only on text that matches these patterns."""
+
+KINDS: dict[LogicalType, str] = {
     "string": "text",
     "integer": "an integer",
     "number": "a number",
@@ -47,15 +48,15 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that a single row can break.
+    """Rule on the value of a column in one row.
 
     Attributes:
-        column: the column's name.
-        name: the rule, as the contract calls it.
-        expected: what a value must be, for people.
-        broken: SQL over the columns of `typed_rows`: true when the row breaks the rule; null or false when not.
-        suspect: cheaper SQL by which the rows that break it are found among all: true for each of them, and for no
-            row that breaks no rule. None when it is `broken` itself; "" when the column's other rules find them.
+        column: name of the column.
+        name: name of the rule, as the contract calls it.
+        expected: what the rule allows, for people.
+        broken: SQL condition over the columns of `typed_rows`; true if the row breaks the rule, else false or null.
+        suspect: cheaper SQL condition for the first pass over all rows. It is true for every row that breaks this
+            rule, and only for rows that break some rule. None: use `broken`; "": the column's other rules suffice.
     """
 
     column: str
@@ -67,11 +68,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class UniqueGroup:
-    """Columns whose values, together, occur once.
+    """Columns that are unique together.
 
     Attributes:
-        columns: their names.
-        name: the rule, as the contract calls it.
+        columns: names of the columns.
+        name: name of the rule, as the contract calls it.
     """
 
     columns: tuple[str, ...]
@@ -80,13 +81,13 @@ class UniqueGroup:
 
 @dataclass(frozen=True)
 class BatchRule:
-    """A rule about the batch.
+    """Quality rule on the whole batch.
 
     Attributes:
         quality: the rule, with its bounds.
-        column: the column it speaks of, or "" for the table.
-        broken: SQL of the rows that it counts; "" when it counts every row.
-        unique: the columns whose repeated values it counts instead, or ().
+        column: name of the column, or "" for the table.
+        broken: SQL condition of the rows to count; "" to count all rows.
+        unique: columns whose repeated values to count instead, or ().
     """
 
     quality: Quality
@@ -96,30 +97,31 @@ class BatchRule:
 
 
 def quote(name: str) -> str:
-    """A name in SQL."""
+    """Quote a name for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A text in SQL."""
+    """Quote a text for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def value_of(column: str) -> str:
-    """The name, in `typed_rows`, of a column's value in the type it is stored as: null when it is not of that type."""
+    """Name the column of `typed_rows` with a column's value in its stored type; null if the value does not convert."""
     return f'"_value_{column}"'
 
 
 def typed_rows(batch: Batch, contract: Contract) -> str:
-    """A query of the batch's rows: `_row`, each column as it was found, `_value_<column>`, and `_problems`.
+    """Write the query of a batch's rows: `_row`, each column as found, `_value_<column>` and `_problems`.
 
     Raises:
-        Refused: a column of a Parquet file is of a type that cannot hold what the contract says.
+        LandingFileError: the type of a column in a Parquet file cannot be converted to the contract's.
+        MlopsError: the contract has a column with a name that DuckDB reserves.
     """
     if ROW_NUMBER in contract.columns:
         raise MlopsError(
-            f"the contract {contract.name} has a column {ROW_NUMBER!r}, which DuckDB keeps for itself",
-            fix="give the column another name",
+            f"the contract {contract.name} has a column {ROW_NUMBER!r}, which is reserved by DuckDB",
+            fix="rename the column",
         )
     path = literal(str(batch.path))
     parts = [quote(ROW) if batch.text else f"{ROW_NUMBER} + 1 AS {quote(ROW)}"]
@@ -128,33 +130,32 @@ def typed_rows(batch: Batch, contract: Contract) -> str:
         found = batch.columns[column.name]
         converted = conversion(column, found, text=batch.text)
         if converted is None:
-            problems.append(f"{column.name} of type {found} for {KINDS[column.logical_type]}")
+            problems.append(f"{column.name} of type {found} instead of {column.logical_type}")
             continue
         parts += [quote(column.name), f"{converted} AS {value_of(column.name)}"]
     if problems:
-        raise Refused(batch.file, "columns of the contract's types", "; ".join(problems))
+        raise LandingFileError(batch.file, "columns of the contract's types", "; ".join(problems))
     if batch.text:
         return f"SELECT {', '.join((*parts, quote(PROBLEMS)))} FROM read_parquet({path})"
     return f"SELECT {', '.join(parts)}, NULL AS {quote(PROBLEMS)} FROM read_parquet({path}, {ROW_NUMBER} = true)"
 
 
 def conversion(column: Column, found: str, *, text: bool) -> str | None:
-    """SQL that converts a column to the type it is stored as without losing anything, or to null.
+    """Write the SQL that converts a column to its stored type without loss; values that do not convert become null.
 
     Args:
-        column: of the contract.
+        column: the column of the contract.
         found: DuckDB's type of the column in the file.
-        text: whether the file is text, in which values of every type are written.
+        text: True if the file holds the text of its values.
 
     Returns:
-        None when no value of that type can be converted.
+        The SQL expression, or None if the type cannot be converted at all.
     """
-    name, stored = quote(column.name), stored_as(column)
-    target = IN_SQL[stored]
-    if found == '"NULL"':  # a column without any value
+    name, target = quote(column.name), SQL_TYPES[column.stored_as]
+    if found == '"NULL"':  # no row has a value
         return f"CAST({name} AS {target})"
     if text:
-        return _from_text(name, column.logical_type, stored)
+        return _from_text(name, column.logical_type, target)
     decimal = found.startswith("DECIMAL")
     match column.logical_type:
         case "string":
@@ -196,8 +197,7 @@ def conversion(column: Column, found: str, *, text: bool) -> str | None:
     return None
 
 
-def _from_text(name: str, logical_type: str, stored: str) -> str:
-    target = IN_SQL[stored]
+def _from_text(name: str, logical_type: str, target: str) -> str:
     match logical_type:
         case "string":
             return name
@@ -210,7 +210,7 @@ def _from_text(name: str, logical_type: str, stored: str) -> str:
         case "date":
             return f"CASE WHEN {_written(name, WRITTEN_DATE)} THEN TRY_CAST({name} AS DATE) END"
         case _:
-            # By way of TIMESTAMPTZ: a plain TIMESTAMP ignores the offset that is written. The session is in UTC.
+            # Through TIMESTAMPTZ, because TIMESTAMP ignores the offset. The session is in UTC.
             instant = f"CASE WHEN {_written(name, WRITTEN_TIMESTAMP)} THEN TRY_CAST({name} AS TIMESTAMPTZ) END"
             return f"(({instant}) AT TIME ZONE 'UTC')"
 
@@ -219,11 +219,15 @@ def _written(name: str, pattern: str) -> str:
     return f"regexp_full_match({name}, {literal(pattern)})"
 
 
-def rules(contract: Contract, batch: Batch) -> list[Rule]:
-    """Everything that a single row can break, in the order of the columns.
+def row_rules(contract: Contract, batch: Batch) -> list[Rule]:
+    """List the rules on single rows, in the order of the columns.
+
+    Args:
+        contract: the contract.
+        batch: the rules on types depend on the types in its file.
 
     Raises:
-        MlopsError: a bound or a value of the contract is not of its column's type.
+        MlopsError: a bound or valid value in the contract does not have the type of its column.
     """
     return [
         rule
@@ -233,7 +237,7 @@ def rules(contract: Contract, batch: Batch) -> list[Rule]:
 
 
 def contract_rules(contract: Contract) -> list[Rule]:
-    """The same for no batch in particular: by what names people know the rules, and what they expect."""
+    """List the rules on single rows for any batch, for their names and descriptions; see `row_rules`."""
     return [rule for column in contract.columns.values() for rule in _column_rules(column, None)]
 
 
@@ -242,16 +246,16 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
     options = column.options
     if column.required or column.primary_key:
         yield Rule(column.name, "required", "a value", f"{name} IS NULL")
-    bits = {"int": ", of 32 bits", "long": ", of 64 bits"}.get(stored_as(column), "")
-    if converted not in (name, f"CAST({name} AS {IN_SQL[stored_as(column)]})"):
+    bits = {"int": ", of 32 bits", "long": ", of 64 bits"}.get(column.stored_as, "")
+    if converted not in (name, f"CAST({name} AS {SQL_TYPES[column.stored_as]})"):
         yield Rule(column.name, "type", f"{kind}{bits}", f"({name} IS NOT NULL AND {value} IS NULL)")
     if column.logical_type == "number":
-        # DuckDB orders NaN above every number, so bounds on both sides find what is not finite.
+        # DuckDB sorts NaN above every number, so a pair of bounds also finds values that are not finite.
         low = options.minimum is not None or options.exclusive_minimum is not None
         high = options.maximum is not None or options.exclusive_maximum is not None
         found = "" if low and high else None
         yield Rule(column.name, "finite", "a finite number", f"NOT isfinite({value})", found)
-    for rule, bound, says, sign in (
+    for rule, bound, words, sign in (
         ("minimum", options.minimum, "at least", "<"),
         ("exclusiveMinimum", options.exclusive_minimum, "more than", "<="),
         ("maximum", options.maximum, "at most", ">"),
@@ -260,7 +264,7 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
         if bound is not None:
             beyond = f"{value} {sign} {_in_sql(column, bound)}"
             broken = f"({beyond} AND isfinite({value}))" if column.logical_type == "number" else beyond
-            yield Rule(column.name, rule, f"{says} {bound}", broken, beyond)
+            yield Rule(column.name, rule, f"{words} {bound}", broken, beyond)
     if options.min_length is not None:
         yield Rule(
             column.name,
@@ -280,12 +284,12 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
             column.name, "pattern", f"text that matches {options.pattern}", f"NOT {_written(value, options.pattern)}"
         )
     for quality in column.quality:
-        if speaks_of_rows(quality) and quality.metric != "duplicateValues":
+        if is_row_rule(quality) and quality.metric != "duplicateValues":
             yield Rule(column.name, quality.metric, *_counted(column, quality))
 
 
 def _counted(column: Column, quality: Quality) -> tuple[str, str]:
-    """What a value must be, and SQL of the rows whose value a metric counts."""
+    """Return what a quality rule allows, and the SQL condition of the rows that its metric counts."""
     name, value = quote(column.name), value_of(column.name)
     if quality.metric == "nullValues":
         return "a value", f"{name} IS NULL"
@@ -298,7 +302,7 @@ def _counted(column: Column, quality: Quality) -> tuple[str, str]:
 
 
 def _in_sql(column: Column, value: str | int | float | bool) -> str:
-    """A bound or a listed value as SQL, in the type of its column."""
+    """Write a bound or valid value as SQL, in the type of its column."""
     try:
         match column.logical_type:
             case "boolean" if isinstance(value, bool):
@@ -316,26 +320,26 @@ def _in_sql(column: Column, value: str | int | float | bool) -> str:
     except ValueError:
         pass
     raise MlopsError(
-        f"the contract's column {column.name!r} is of type {column.logical_type}, and {value!r} is not "
-        f"{KINDS[column.logical_type]}",
-        fix="correct the bound or the listed value in the contract",
+        f"the contract's bound or valid value of column {column.name!r} has the wrong type: "
+        f"expected {KINDS[column.logical_type]}, found {value!r}",
+        fix="correct it in the contract",
     )
 
 
-def speaks_of_rows(quality: Quality) -> bool:
-    """Whether a rule lets no row break it: then each row that does can be named."""
+def is_row_rule(quality: Quality) -> bool:
+    """Return True if the rule's bound is zero, so each row that breaks it can be quarantined."""
     return quality.must_be == 0 or quality.must_be_less_or_equal_to == 0
 
 
 def unique_groups(contract: Contract) -> list[UniqueGroup]:
-    """The columns, or groups of them, whose values must not repeat: the primary key first."""
+    """List the groups of columns that are unique together, the primary key first."""
     groups = [UniqueGroup(contract.primary_key, "primaryKey")]
     for column in contract.columns.values():
-        no_duplicates = any(q.metric == "duplicateValues" and speaks_of_rows(q) for q in column.quality)
+        no_duplicates = any(q.metric == "duplicateValues" and is_row_rule(q) for q in column.quality)
         if column.unique or no_duplicates:
             groups.append(UniqueGroup((column.name,), "unique" if column.unique else "duplicateValues"))
     for quality in contract.table.quality:
-        if quality.metric == "duplicateValues" and speaks_of_rows(quality):
+        if quality.metric == "duplicateValues" and is_row_rule(quality):
             groups.append(UniqueGroup(_properties(contract, quality), "duplicateValues"))
     distinct: dict[tuple[str, ...], UniqueGroup] = {}
     for group in groups:
@@ -344,23 +348,23 @@ def unique_groups(contract: Contract) -> list[UniqueGroup]:
 
 
 def _properties(contract: Contract, quality: Quality) -> tuple[str, ...]:
-    """The columns that a `duplicateValues` rule on the table speaks of: all of them when it names none."""
+    """Return the columns of a `duplicateValues` rule on the table; all columns if it names none."""
     named = quality.arguments.properties if quality.arguments is not None else None
     columns = tuple(named or contract.columns)
     unknown = [name for name in columns if name not in contract.columns]
     if unknown:
         raise MlopsError(
-            f"the contract {contract.name} has a rule on duplicateValues of {', '.join(unknown)}, which it lacks",
+            f"the contract {contract.name} has a duplicateValues rule on unknown columns: {', '.join(unknown)}",
             fix=f"the columns are {', '.join(contract.columns)}",
         )
     return columns
 
 
 def batch_rules(contract: Contract) -> list[BatchRule]:
-    """The rules whose bounds are about the batch.
+    """List the quality rules on the whole batch.
 
     Raises:
-        MlopsError: a rule on the table that only makes sense on a column.
+        MlopsError: the table has a rule that only applies to columns.
     """
     found = []
     for quality in contract.table.quality:
@@ -368,14 +372,14 @@ def batch_rules(contract: Contract) -> list[BatchRule]:
             found.append(BatchRule(quality, ""))
         elif quality.metric != "duplicateValues":
             raise MlopsError(
-                f"the contract {contract.name} has a rule on {quality.metric} of the table",
-                fix="move it to the column that it speaks of",
+                f"the contract {contract.name} has a {quality.metric} rule on the table",
+                fix="move it to the column that it applies to",
             )
-        elif not speaks_of_rows(quality):
+        elif not is_row_rule(quality):
             found.append(BatchRule(quality, "", unique=_properties(contract, quality)))
     for column in contract.columns.values():
         for quality in column.quality:
-            if speaks_of_rows(quality):
+            if is_row_rule(quality):
                 continue
             if quality.metric == "duplicateValues":
                 found.append(BatchRule(quality, column.name, unique=(column.name,)))
@@ -385,17 +389,17 @@ def batch_rules(contract: Contract) -> list[BatchRule]:
 
 
 def bounds_broken(quality: Quality, count: int, rows: int) -> str | None:
-    """What the bounds of a rule ask for, when a count breaks them; else None.
+    """Describe the bounds of a rule that a count breaks, or return None if it keeps them all.
 
     Args:
         quality: the rule.
-        count: how many rows (or values) it counts.
-        rows: how many rows there are, for rules in percent.
+        count: number of rows or values that the rule's metric counts.
+        rows: number of rows in the batch, for rules in percent.
     """
     figure = float(count)
     if quality.unit == "percent":
         figure = 100.0 * count / rows if rows else 0.0
-    asked = (
+    bounds = (
         (quality.must_be, "exactly", operator.eq),
         (quality.must_be_greater_than, "more than", operator.gt),
         (quality.must_be_greater_or_equal_to, "at least", operator.ge),
@@ -404,6 +408,6 @@ def bounds_broken(quality: Quality, count: int, rows: int) -> str | None:
     )
     unit = "percent" if quality.unit == "percent" else "rows"
     broken = [
-        f"{says} {bound:g} {unit}" for bound, says, kept in asked if bound is not None and not kept(figure, bound)
+        f"{words} {bound:g} {unit}" for bound, words, kept in bounds if bound is not None and not kept(figure, bound)
     ]
     return " and ".join(broken) or None

@@ -1,4 +1,4 @@
-"""The AWS clients of an environment's data."""
+"""AWS clients in the region of an environment."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pipelines.registry import clients
 
 
 def s3(descriptor: EnvironmentDescriptor) -> Any:
-    """The client of S3 in the environment's region."""
+    """Return the S3 client of the environment's region."""
     return clients.client("s3", descriptor.region)
 
 
 def glue(descriptor: EnvironmentDescriptor) -> Any:
-    """The client of Glue in the environment's region."""
+    """Return the Glue client of the environment's region."""
     return clients.client("glue", descriptor.region)
 
 
 def credentials(descriptor: EnvironmentDescriptor) -> Any:
-    """The credentials of the clients, as they are now: `access_key`, `secret_key`, `token`.
+    """Return the current credentials of the clients: `access_key`, `secret_key`, `token`.
 
     Raises:
-        MlopsError: there are none.
+        MlopsError: there are no AWS credentials.
     """
     found = clients.session(descriptor.region).get_credentials()
     if found is None:
-        raise MlopsError("no AWS credentials were found", fix="sign in (aws sso login), or start the local target")
+        raise MlopsError(
+            "no AWS credentials found", fix="sign in (aws sso login), or start the laptop (mlops laptop start)"
+        )
     return found.get_frozen_credentials()

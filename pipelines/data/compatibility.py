@@ -1,8 +1,8 @@
-"""What a new version of a contract takes from those who read the data.
+"""Find the changes of a contract that break consumers of its data.
 
-A reader relies on every promise of the old contract: that a column is there, is of a type, has a value, lies within
-bounds. A promise that is gone or weaker breaks it. A stricter promise, or a column more, does not; neither does what
-only those who deliver the data feel.
+A consumer may rely on every promise of the old contract: a column exists, has a type, is never null, stays within
+bounds. Removing or weakening a promise is a breaking change. A stricter promise or a new column is not, nor is a change
+that only affects producers.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from pipelines.data.checks import speaks_of_rows
-from pipelines.data.columns import stored_as
+from pipelines.data.checks import is_row_rule
 from pipelines.declarations.contract import Column, Contract, Quality
 
 
 @dataclass(frozen=True)
 class BreakingChange:
-    """A promise of the old contract that the new one does not make.
+    """A promise of the old contract that the new one removes or weakens.
 
     Attributes:
-        column: the column, or "" for the dataset.
-        promise: what was promised, by the contract's key.
-        before: what the old contract says.
-        after: what the new one says.
+        column: name of the column, or "" for the dataset.
+        promise: the key of the contract.
+        before: its old value.
+        after: its new value.
     """
 
     column: str
@@ -38,7 +37,7 @@ class BreakingChange:
 
 
 def breaking_changes(old: Contract, new: Contract) -> list[BreakingChange]:
-    """Every promise of `old` that `new` does not keep, by column in the old order; [] when readers lose nothing."""
+    """List the breaking changes from `old` to `new`, in the column order of `old`; empty if there are none."""
     return [
         *_of_dataset(old, new),
         *(change for name, column in old.columns.items() for change in _of(column, new, name)),
@@ -58,13 +57,13 @@ def _of_dataset(old: Contract, new: Contract) -> Iterator[BreakingChange]:
 def _of(old: Column, contract: Contract, name: str) -> Iterator[BreakingChange]:
     new = contract.columns.get(name)
     if new is None:
-        yield BreakingChange(name, "the column", "there", "gone")
+        yield BreakingChange(name, "the column", "present", "removed")
         return
     if old.logical_type != new.logical_type:
         yield BreakingChange(name, "logicalType", old.logical_type, new.logical_type)
         return
-    if stored_as(old) != stored_as(new):
-        yield BreakingChange(name, "physicalType", stored_as(old), stored_as(new))
+    if old.stored_as != new.stored_as:
+        yield BreakingChange(name, "physicalType", old.stored_as, new.stored_as)
     if _is_never_null(old) and not _is_never_null(new):
         yield BreakingChange(name, "required", "true", "false")
     if _is_unique(old) and not _is_unique(new, contract):
@@ -84,13 +83,13 @@ def _of(old: Column, contract: Contract, name: str) -> Iterator[BreakingChange]:
     others = [
         rule
         for rule in old.quality
-        if not _says_more_simply(rule, new) and not (rule.metric == "invalidValues" and new.valid_values is None)
+        if not _is_implied(rule, new) and not (rule.metric == "invalidValues" and new.valid_values is None)
     ]
     yield from _weaker_rules(name, tuple(others), new.quality)
 
 
 def _is_never_null(column: Column) -> bool:
-    none = [rule for rule in column.quality if rule.metric in ("nullValues", "missingValues") and speaks_of_rows(rule)]
+    none = [rule for rule in column.quality if rule.metric in ("nullValues", "missingValues") and is_row_rule(rule)]
     return column.required or column.primary_key or bool(none)
 
 
@@ -98,8 +97,8 @@ def _is_unique(column: Column, contract: Contract | None = None) -> bool:
     return column.unique or (contract is not None and contract.primary_key == (column.name,))
 
 
-def _says_more_simply(rule: Quality, column: Column) -> bool:
-    """Whether a column's own keys promise what a rule does."""
+def _is_implied(rule: Quality, column: Column) -> bool:
+    """Return True if the column's own keys make the same promise as the rule."""
     if rule.metric == "nullValues":
         return column.required or column.primary_key
     return rule.metric == "duplicateValues" and column.unique
@@ -127,7 +126,7 @@ def _weaker_bounds(old: Column, new: Column) -> Iterator[BreakingChange]:
     if before.max_length is not None and (after.max_length is None or after.max_length > before.max_length):
         yield BreakingChange(old.name, "maxLength", str(before.max_length), _or_none(after.max_length))
     if before.pattern is not None and after.pattern != before.pattern:
-        # Whether one regular expression takes less than another is not decided here.
+        # We cannot tell which of two regular expressions is stricter.
         yield BreakingChange(old.name, "pattern", before.pattern, _or_none(after.pattern))
 
 
@@ -137,7 +136,7 @@ def _or_none(value: object) -> str:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A bound on one side; a heavier one leaves fewer values."""
+    """Lower or upper bound; a greater weight is stricter."""
 
     text: str
     exclusive: bool
@@ -179,7 +178,7 @@ def _subject(rule: Quality) -> tuple[object, ...]:
 
 
 def _interval(rule: Quality) -> tuple[tuple[float, bool], tuple[float, bool]]:
-    """The figures that a rule allows: its lower and its upper end, each heavier the fewer it leaves."""
+    """Return the lower and upper bound of a rule as (weight, exclusive); a greater weight is stricter."""
     lows = [(float("-inf"), False)]
     highs = [(float("-inf"), False)]
     if rule.must_be is not None:
@@ -195,13 +194,13 @@ def _interval(rule: Quality) -> tuple[tuple[float, bool], tuple[float, bool]]:
 
 
 def _keeps(new: Quality, old: Quality) -> bool:
-    """Whether every figure that `new` allows, `old` allows."""
+    """Return True if `old` allows every value that `new` allows."""
     (new_low, new_high), (old_low, old_high) = _interval(new), _interval(old)
     return new_low >= old_low and new_high >= old_high
 
 
 def _bounds(rule: Quality) -> str:
-    said = rule.model_dump(
+    bounds = rule.model_dump(
         by_alias=True,
         exclude_none=True,
         include={
@@ -212,4 +211,6 @@ def _bounds(rule: Quality) -> str:
             "must_be_less_or_equal_to",
         },
     )
-    return " ".join(f"{key} {value:g}" for key, value in said.items()) + (" percent" if rule.unit == "percent" else "")
+    return " ".join(f"{key} {value:g}" for key, value in bounds.items()) + (
+        " percent" if rule.unit == "percent" else ""
+    )

@@ -1,4 +1,4 @@
-"""The digest of a set of rows: of what they say, not of how they are stored."""
+"""Digest of rows, independent of how they are stored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FORMAT = "mlops/rows/v1"
 
 
 def in_key_order(rows: pa.Table, key: Sequence[str]) -> pa.Table:
-    """`rows` sorted by `key`, then by every other column in the order of names, so that the order is total.
+    """Sort rows by `key`, then by all other columns in alphabetical order, which makes the order total.
 
     Args:
-        rows: any columns of scalar types.
-        key: names of columns; those that `rows` lacks are left out.
+        rows: columns of scalar types.
+        key: names of columns; unknown names are ignored.
     """
     first = [name for name in key if name in rows.column_names]
     rest = sorted(name for name in rows.column_names if name not in first)
@@ -29,15 +29,15 @@ def in_key_order(rows: pa.Table, key: Sequence[str]) -> pa.Table:
 
 
 def digest_of_rows(rows: pa.Table, key: Sequence[str]) -> str:
-    """The digest of `rows`, whatever their order, their chunks, the files they came from and the machine.
+    """Return the digest of rows, independent of their order, chunks, files and the machine.
 
-    A header (canonical JSON: format, number of rows, each column's name and type, by name) is followed by each
-    column: a byte a row that says whether there is a value, then the values: numbers little-endian, with nothing
-    where there is no value; text as 64-bit lengths and then UTF-8. -0.0 counts as 0.0, and every NaN as one.
+    The digest covers a header (canonical JSON: format, number of rows, name and type of each column, sorted by name)
+    and then each column: one validity byte per row, then the values. Numbers are little-endian, with zero for null;
+    text is 64-bit lengths, then UTF-8. -0.0 is hashed as 0.0, and every NaN alike.
 
     Args:
         rows: integers, floating-point numbers, booleans, text, dates and timestamps.
-        key: the columns by which rows are told apart.
+        key: columns of the primary key.
 
     Returns:
         `sha256:<hex>`.
@@ -58,7 +58,7 @@ def digest_of_rows(rows: pa.Table, key: Sequence[str]) -> str:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column in the one type that stands for its kind of text."""
+    """Convert every type of text to large_string."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
@@ -76,13 +76,13 @@ def _type_name(kind: pa.DataType) -> str:
 
 
 def _encoded(array: pa.Array) -> list[bytes]:
-    there = np.asarray(pc.is_valid(array).cast(pa.uint8()))
-    parts = [there.tobytes()]
+    valid = np.asarray(pc.is_valid(array).cast(pa.uint8()))
+    parts = [valid.tobytes()]
     kind = array.type
     if pa.types.is_large_string(kind):
         filled = array.fill_null("")
         parts.append(_little_endian(filled.cast(pa.large_binary()), "binary_length"))
-        # One pass over the text itself; joining large arrays at once could exceed what one value may hold.
+        # In slices, because joining a large array at once could exceed the size limit of one value.
         for start in range(0, len(filled), 65536):
             parts.append("".join(filled.slice(start, 65536).to_pylist()).encode())
     elif pa.types.is_boolean(kind):

@@ -1,18 +1,22 @@
-"""Take in what has landed: check it against its contract, put what breaks it into quarantine, append the rest.
+"""Ingest landing files: check them against their contract, quarantine bad rows, append good rows to the table.
 
-A batch is a landing file, named by the digest of its content. Its order of steps makes a job that is killed at any
-point safe to run again: rows to quarantine, then the record, then one commit that adds the good rows and notes the
-batch with the snapshot. Before the commit nothing of it is in the table, and all is done again; after it, the batch is
-found in the table's history and left alone.
+A batch is a landing file, identified by the digest of its content. Its steps are ordered so that a killed job can run
+again: quarantined rows, then the record, then one commit that appends the good rows and stores the digest with the
+snapshot. Before the commit, the table has none of the rows and every step runs again. After it, the batch is found in
+the table's history and skipped.
 """
 
 from __future__ import annotations
 
+import random
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.batch import Batch, LandingFileError
 from pipelines.data.catalog import (
     BATCH,
     CONTRACT,
@@ -27,169 +31,190 @@ from pipelines.data.catalog import (
     open_table,
 )
 from pipelines.data.checks import contract_rules, unique_groups
-from pipelines.data.columns import stored_as
 from pipelines.data.landing import LandingFile, download, landing_files
 from pipelines.data.lineage import Assertion, Data, LineageRun, landing_data, lineage, table_data
-from pipelines.data.quarantine import BatchRecord, BrokenRule, place_of, read_record, upload_rows, write_record
-from pipelines.data.reading import LARGEST_FILE, Batch, Refused, read_batch
+from pipelines.data.quarantine import BatchRecord, BrokenRule, read_record, rows_url, upload_rows, write_record
+from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file, digest_of_value
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.registry.store import split_url
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 MOST_ATTEMPTS = 5
-"""How often a commit that lost against another one is tried again, each time with the checks against the table."""
+"""Attempts to commit a batch while other writers commit first. Each repeats the checks against the table."""
+
+LONGEST_PAUSE = 10.0
+"""Seconds between two attempts."""
 
 
-def ingest(descriptor: EnvironmentDescriptor, contract: Contract, say: Say) -> list[BatchRecord]:
-    """Take in every file of a dataset's landing prefix that is not in the table yet, in the order of names.
+@dataclass(frozen=True)
+class Ingestion:
+    """One landing file on its way into a table.
 
-    A file that is refused stays where it is, is refused again by the next run, and does not keep the others from being
-    taken in.
+    Attributes:
+        descriptor: the environment.
+        contract: contract of the dataset.
+        table: table of the dataset.
+        file: the landing file.
+        path: local copy of the file; None if the file is too large to download.
+        digest: digest of the file's content, which identifies the batch; of its key and ETag if it is too large.
+        scratch: folder for temporary files.
+    """
+
+    descriptor: EnvironmentDescriptor
+    contract: Contract
+    table: Table
+    file: LandingFile
+    path: Path | None
+    digest: str
+    scratch: Path
+
+    def record(self, **facts: Any) -> BatchRecord:
+        """Make the record of the batch; `facts` are the fields of its outcome."""
+        return BatchRecord(
+            dataset=self.contract.name,
+            file=self.file.name,
+            batch=self.digest,
+            contract=self.contract.version,
+            **facts,
+        )
+
+
+def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log) -> list[BatchRecord]:
+    """Ingest every landing file of a dataset that is not in its table yet, in the order of their names.
+
+    A rejected file stays in landing and does not stop the others. The next run rejects it again.
 
     Args:
         descriptor: the environment.
-        contract: of the dataset.
-        say: told what became of each file, a line at a time.
+        contract: contract of the dataset.
+        log: called with each line of progress.
 
     Returns:
-        A record for each file that was looked at.
+        A record for each file that was checked.
 
     Raises:
-        MlopsError: there is no table for the dataset, or it cannot hold what the contract says.
+        MlopsError: the dataset has no table, or the table cannot hold the contract's types; or AWS denied a request.
     """
     files = landing_files(descriptor, contract.name)
     if not files:
-        say(f"nothing has landed in s3://{descriptor.landing_bucket}/{contract.name}/")
+        log(f"no files in s3://{descriptor.landing_bucket}/{contract.name}/")
         return []
     table = evolve(open_table(descriptor, contract.name), contract)
     known = known_sources(table)
-    _finish_latest(descriptor, contract, table)
+    _finish_latest_record(descriptor, contract, table)
     records = []
     for file in files:
         if (file.key, file.etag) in known:
-            say(f"{file.name}: in the table already")
+            log(f"{file.name}: already in the table")
             continue
         with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
-            record = _ingest_file(descriptor, contract, table, file, Path(folder), say)
-        if record is not None:
-            records.append(record)
+            ingestion = _download(descriptor, contract, table, file, Path(folder))
+            if _is_done(ingestion):
+                log(f"{file.name}: already ingested")
+                continue
+            record = _ingest_file(ingestion)
+        _log_record(descriptor, record, log)
+        records.append(record)
     return records
 
 
-def _ingest_file(
-    descriptor: EnvironmentDescriptor, contract: Contract, table: Table, file: LandingFile, folder: Path, say: Say
-) -> BatchRecord | None:
-    source, target = landing_data(descriptor, file.key, version=file.etag), table_data(descriptor, contract.name)
-    path: Path | None = None
-    batch = digest_of_value([file.key, file.etag])  # only for a file that is too large to be downloaded
-    if file.size <= LARGEST_FILE:
-        path = download(descriptor, file, folder)
-        batch = digest_of_file(path)
-        if _is_done(descriptor, contract, table.refresh(), batch):
-            say(f"{file.name}: taken in before")
-            return None
-    with lineage(descriptor, f"ingest-{contract.name}", [source], [target]) as run:
-        try:
-            if path is None:
-                most, found = f"at most {LARGEST_FILE} bytes", f"{file.size} bytes"
-                raise Refused(file.name, most, found, "cut it into several files")
-            rows = read_batch(path, contract, folder, name=file.name)
-            record = _take_in(descriptor, contract, table, file, rows, batch, folder)
-            _tell_lineage(run, descriptor, contract, file, record)
-        except Refused as refusal:
-            record = _record(contract, file, batch, verdict="refused", refused=refusal.what)
-            write_record(descriptor, record)
-            run.failed = refusal.what
-            say(str(refusal))
-            return record
-    _tell(descriptor, record, say)
-    return record
-
-
-def _is_done(descriptor: EnvironmentDescriptor, contract: Contract, table: Table, batch: str) -> bool:
-    """Whether a batch is in the table or, for want of one good row, wholly in quarantine by the same contract."""
-    if find_batch(table, batch) is not None:
-        return True
-    record = read_record(descriptor, contract.name, batch)
-    return record is not None and record.verdict == "quarantined" and record.contract == contract.version
-
-
-def _finish_latest(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
-    """Complete the record of the latest batch: the job may have been killed just after its commit."""
+def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
+    """Complete the record of the latest batch, in case the job was killed right after its commit."""
     snapshot = table.current_snapshot()
     if snapshot is None or snapshot.summary is None:
         return
-    batch = snapshot.summary.additional_properties.get(BATCH)
-    record = read_record(descriptor, contract.name, batch) if batch else None
+    digest = snapshot.summary.additional_properties.get(BATCH)
+    record = read_record(descriptor, contract.name, digest) if digest else None
     if record is not None and record.verdict == "checked":
-        done = {"verdict": "ingested", "snapshot": str(snapshot.snapshot_id)}
-        write_record(descriptor, record.model_copy(update=done))
+        outcome = {"verdict": "ingested", "snapshot": str(snapshot.snapshot_id)}
+        write_record(descriptor, record.model_copy(update=outcome))
 
 
-def _take_in(
-    descriptor: EnvironmentDescriptor,
-    contract: Contract,
-    table: Table,
-    file: LandingFile,
-    rows: Batch,
-    batch: str,
-    folder: Path,
-) -> BatchRecord:
+def _download(
+    descriptor: EnvironmentDescriptor, contract: Contract, table: Table, file: LandingFile, scratch: Path
+) -> Ingestion:
+    if file.size > LARGEST_FILE:
+        return Ingestion(descriptor, contract, table, file, None, digest_of_value([file.key, file.etag]), scratch)
+    path = download(descriptor, file, scratch)
+    return Ingestion(descriptor, contract, table, file, path, digest_of_file(path), scratch)
+
+
+def _is_done(ingestion: Ingestion) -> bool:
+    """Return True if the batch is in the table, or was fully quarantined under the same contract version."""
+    if ingestion.path is None:
+        return False
+    if find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
+        return True
+    record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
+    return record is not None and record.verdict == "quarantined" and record.contract == ingestion.contract.version
+
+
+def _ingest_file(ingestion: Ingestion) -> BatchRecord:
+    """Ingest one file, and record its outcome and lineage."""
+    descriptor, contract, file = ingestion.descriptor, ingestion.contract, ingestion.file
+    source, target = landing_data(descriptor, file.key, version=file.etag), table_data(descriptor, contract.name)
+    with lineage(descriptor, f"ingest-{contract.name}", [source], [target]) as run:
+        try:
+            check_size(file.name, file.size)
+            assert ingestion.path is not None
+            batch = read_batch(ingestion.path, contract, ingestion.scratch, name=file.name)
+            record = _commit_batch(ingestion, batch)
+        except LandingFileError as error:
+            record = ingestion.record(verdict="refused", refused=str(error))
+            write_record(descriptor, record)
+            run.failed = error.what
+        else:
+            _add_to_lineage(run, ingestion, record)
+    return record
+
+
+def _commit_batch(ingestion: Ingestion, batch: Batch) -> BatchRecord:
+    """Check a batch and append its good rows; try again while other writers commit first."""
     from pyiceberg.exceptions import CommitFailedException
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-    attempts = Retrying(
-        retry=retry_if_exception_type(CommitFailedException),
-        stop=stop_after_attempt(MOST_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.1, max=10),
-        reraise=True,
-    )
-    try:
-        return attempts(_attempt, descriptor, contract, table, file, rows, batch, folder)
-    except CommitFailedException as error:
-        raise MlopsError(
-            f"{file.name}: {MOST_ATTEMPTS} commits to the table of {contract.name} lost against others: {error}",
-            fix="run the job again when fewer others write to the table",
-        ) from None
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        try:
+            return _try_commit(ingestion, batch)
+        except CommitFailedException as error:
+            if attempt == MOST_ATTEMPTS:
+                raise MlopsError(
+                    f"{batch.file}: {MOST_ATTEMPTS} commits to the table of {ingestion.contract.name} conflicted with "
+                    f"other writers: {error}",
+                    fix="run the job again when fewer writers use the table",
+                ) from None
+        time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**attempt)))  # noqa: S311 - not for security
+    raise AssertionError("unreachable")
 
 
-def _attempt(
-    descriptor: EnvironmentDescriptor,
-    contract: Contract,
-    table: Table,
-    file: LandingFile,
-    rows: Batch,
-    batch: str,
-    folder: Path,
-) -> BatchRecord:
+def _try_commit(ingestion: Ingestion, batch: Batch) -> BatchRecord:
     from pipelines.data.validate import validate
 
-    evolve(table.refresh(), contract)
-    other = find_batch(table, batch)
-    with validate(rows, contract, folder, existing_keys=existing_keys(table, contract.primary_key)) as checked:
+    descriptor, contract, file, digest = ingestion.descriptor, ingestion.contract, ingestion.file, ingestion.digest
+    table = evolve(ingestion.table.refresh(), contract)
+    added = find_batch(table, digest)
+    keys = existing_keys(table, contract.primary_key)
+    with validate(batch, contract, ingestion.scratch, existing_keys=keys) as checked:
         summary = checked.summary
-        record = _record(
-            contract,
-            file,
-            batch,
+        record = ingestion.record(
             verdict="checked" if summary.good else "quarantined",
             rows=summary.rows,
             good=summary.good,
             quarantined=summary.quarantined,
             reasons=tuple(BrokenRule(column=r.column, rule=r.rule, rows=r.rows) for r in summary.reasons),
         )
-        if other is not None:  # a job at the same time took it in, and wrote down what it found
-            return read_record(descriptor, contract.name, batch) or record
+        if added is not None:  # by a concurrent job, which has also written the record
+            return read_record(descriptor, contract.name, digest) or record
         if summary.quarantined:
-            path = folder / "quarantine.parquet"
+            path = ingestion.scratch / "quarantine.parquet"
             checked.write_quarantine(path)
-            upload_rows(descriptor, contract.name, batch, path)
+            upload_rows(descriptor, contract.name, digest, path)
         write_record(descriptor, record)
         if summary.good == 0:
             return record
@@ -199,41 +224,37 @@ def _attempt(
             CONTRACT: contract.version,
             PRIMARY_KEY: ",".join(contract.primary_key),
         }
-        snapshot = append(descriptor, table, checked.good_rows(), batch, properties)
+        snapshot = append(descriptor, table, checked.good_rows(), digest, properties)
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record
 
 
-def _record(contract: Contract, file: LandingFile, batch: str, **facts: Any) -> BatchRecord:
-    return BatchRecord(dataset=contract.name, file=file.name, batch=batch, contract=contract.version, **facts)
-
-
-def _tell_lineage(
-    run: LineageRun, descriptor: EnvironmentDescriptor, contract: Contract, file: LandingFile, record: BatchRecord
-) -> None:
-    columns = {name: stored_as(column) for name, column in contract.columns.items()}
+def _add_to_lineage(run: LineageRun, ingestion: Ingestion, record: BatchRecord) -> None:
+    """Set the inputs and outputs of a lineage run: columns, versions, row counts and the result of each rule."""
+    descriptor, contract = ingestion.descriptor, ingestion.contract
+    columns = {name: column.stored_as for name, column in contract.columns.items()}
     broken = {(reason.column, reason.rule) for reason in record.reasons}
-    held = [(rule.column, rule.name) for rule in contract_rules(contract)]
-    held += [(", ".join(group.columns), group.name) for group in unique_groups(contract)]
-    held += sorted(broken - set(held))
-    assertions = [Assertion(rule, column or None, (column, rule) not in broken) for column, rule in held]
+    rules = [(rule.column, rule.name) for rule in contract_rules(contract)]
+    rules += [(", ".join(group.columns), group.name) for group in unique_groups(contract)]
+    rules += sorted(broken - set(rules))
+    assertions = [Assertion(rule, column or None, (column, rule) not in broken) for column, rule in rules]
     facts = {"columns": columns, "version": record.batch, "rows": record.rows, "assertions": assertions}
-    run.inputs = [landing_data(descriptor, file.key, **facts)]
-    run.outputs = [
-        table_data(descriptor, contract.name, columns=columns, version=record.snapshot, rows=record.good),
-    ]
+    run.inputs = [landing_data(descriptor, ingestion.file.key, **facts)]
+    run.outputs = [table_data(descriptor, contract.name, columns=columns, version=record.snapshot, rows=record.good)]
     if record.quarantined:
-        place = place_of(descriptor, record.dataset, record.batch, ".parquet")
-        bucket, _, key = place.removeprefix("s3://").partition("/")
+        bucket, key = split_url(rows_url(descriptor, record.dataset, record.batch))
         run.outputs.append(Data(f"s3://{bucket}", key, version=record.batch, rows=record.quarantined))
 
 
-def _tell(descriptor: EnvironmentDescriptor, record: BatchRecord, say: Say) -> None:
-    added = f", snapshot {record.snapshot}" if record.snapshot else ""
-    say(f"{record.file}: {record.good} of {record.rows} rows are in the table{added}")
+def _log_record(descriptor: EnvironmentDescriptor, record: BatchRecord, log: Log) -> None:
+    if record.refused is not None:
+        log(record.refused)
+        return
+    snapshot = f", snapshot {record.snapshot}" if record.snapshot else ""
+    log(f"{record.file}: {record.good} of {record.rows} rows are in the table{snapshot}")
     if record.quarantined:
-        say(f"  {record.quarantined} in {place_of(descriptor, record.dataset, record.batch, '.parquet')}")
+        log(f"  {record.quarantined} in {rows_url(descriptor, record.dataset, record.batch)}")
         for reason in record.reasons:
             rows = f"{reason.rows:>6} {'row' if reason.rows == 1 else 'rows'}"
-            say(f"  {rows}: {reason.column or 'the row'}: {reason.rule}")
+            log(f"  {rows}: {reason.column or 'the row'}: {reason.rule}")

@@ -1,4 +1,4 @@
-"""The landing bucket: where batches of data arrive, under `<dataset>/`. Nothing in it is ever changed or deleted."""
+"""Landing bucket: data files arrive under `<dataset>/` and are never changed or deleted."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pipelines.data.clients import s3
 from pipelines.data.reading import SUFFIXES
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.registry import store
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
 class LandingFile:
-    """An object in the landing bucket.
+    """File in the landing bucket.
 
     Attributes:
-        key: the object's key.
-        name: the key without the dataset's prefix.
-        size: in bytes.
-        etag: changes whenever the object is written again.
+        key: key of the object.
+        name: the key without the prefix of the dataset.
+        size: size in bytes.
+        etag: ETag of the object; changes when the file is replaced.
     """
 
     key: str
@@ -31,41 +32,39 @@ class LandingFile:
     etag: str
 
 
-def collect(descriptor: EnvironmentDescriptor, dataset: str, file: Path) -> str:
-    """Upload a file of this machine into a dataset's landing prefix; where it is now (`s3://…`).
+def upload(descriptor: EnvironmentDescriptor, dataset: str, file: Path) -> str:
+    """Upload a local file to the landing bucket and return its URL (`s3://…`).
 
     Raises:
-        MlopsError: the file's name is not one that the ingest job reads.
+        MlopsError: the file does not exist, has a name that the ingest job does not read, or cannot be uploaded.
     """
     if file.suffix.lower() not in SUFFIXES or not _FILE_NAME.fullmatch(file.name):
         raise MlopsError(
-            f"{file} cannot land: expected letters, digits, dots, hyphens and one of {', '.join(SUFFIXES)} at the end, "
-            f"found {file.name!r}",
-            fix="rename it",
+            f"{file} cannot be uploaded: expected a name of letters, digits, '.', '-' and '_' that ends in "
+            f"one of {', '.join(SUFFIXES)}, found {file.name!r}",
+            fix="rename the file",
         )
     if not file.is_file():
-        raise MlopsError(f"{file} cannot land: expected a file, found none")
+        raise MlopsError(f"{file} cannot be uploaded: no such file", fix="check the path")
     key = f"{dataset}/{file.name}"
-    s3(descriptor).upload_file(str(file), descriptor.landing_bucket, key)
+    store.upload(descriptor.landing_bucket, key, file, client=s3(descriptor))
     return f"s3://{descriptor.landing_bucket}/{key}"
 
 
 def landing_files(descriptor: EnvironmentDescriptor, dataset: str) -> list[LandingFile]:
-    """What has landed for a dataset, in the order of names."""
+    """List the landing files of a dataset, sorted by name."""
     prefix = f"{dataset}/"
-    pages = s3(descriptor).get_paginator("list_objects_v2").paginate(Bucket=descriptor.landing_bucket, Prefix=prefix)
     found = [
-        LandingFile(entry["Key"], entry["Key"].removeprefix(prefix), entry["Size"], entry["ETag"].strip('"'))
-        for page in pages
-        for entry in page.get("Contents", [])
-        if not entry["Key"].endswith("/")
+        LandingFile(listed.key, listed.key.removeprefix(prefix), listed.size, listed.etag.strip('"'))
+        for listed in store.listing(descriptor.landing_bucket, prefix, client=s3(descriptor))
+        if not listed.key.endswith("/")
     ]
     return sorted(found, key=lambda file: file.name)
 
 
 def download(descriptor: EnvironmentDescriptor, file: LandingFile, folder: Path) -> Path:
-    """Copy a landing file into a folder of this machine; its path there, which keeps the suffix and not the name."""
+    """Download a landing file into a local folder and return its path, which keeps the suffix but not the name."""
     suffix = Path(file.name).suffix.lower()
     path = folder / f"landing{suffix if suffix in SUFFIXES else '.unknown'}"
-    s3(descriptor).download_file(descriptor.landing_bucket, file.key, str(path))
+    store.download(descriptor.landing_bucket, file.key, path, client=s3(descriptor))
     return path

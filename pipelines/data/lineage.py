@@ -1,8 +1,8 @@
-"""Say where data went, as OpenLineage events (https://openlineage.io/spec). Saying it never fails a job.
+"""Emit OpenLineage events (https://openlineage.io/spec). A failure to emit is logged and never fails a job.
 
-Events go where OpenLineage's own configuration says (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…`
-or `openlineage.yml`); without any, into the logs bucket under `lineage/<job>/`. `OPENLINEAGE_DISABLED=true` turns them
-off.
+Events go to the transport of OpenLineage's own configuration (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`,
+`OPENLINEAGE__TRANSPORT…` or `openlineage.yml`); by default, to the logs bucket under `lineage/<job>/`. Set
+`OPENLINEAGE_DISABLED=true` to turn them off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.clients import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import table_name
+from pipelines.registry import store
 
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
@@ -31,12 +32,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Assertion:
-    """A rule that data was held to.
+    """Result of a rule on a dataset.
 
     Attributes:
-        rule: its name.
-        column: the column, or None.
-        kept: whether every row kept it.
+        rule: name of the rule.
+        column: name of the column, or None.
+        kept: True if every row keeps the rule.
     """
 
     rule: str
@@ -46,14 +47,14 @@ class Assertion:
 
 @dataclass(frozen=True)
 class Data:
-    """Data that went in or out.
+    """Input or output of a job.
 
     Attributes:
-        namespace, name: as OpenLineage's naming conventions have them.
+        namespace, name: identify the data, by OpenLineage's naming conventions.
         columns: name → type.
-        version: of the data: a digest or an Iceberg snapshot.
-        rows: how many, where known.
-        assertions: what it was held to.
+        version: version of the data: a digest or an Iceberg snapshot.
+        rows: number of rows, or None if unknown.
+        assertions: results of the rules on the data.
     """
 
     namespace: str
@@ -65,23 +66,23 @@ class Data:
 
 
 def landing_data(descriptor: EnvironmentDescriptor, key: str, **facts: Any) -> Data:
-    """An object of the landing bucket; `facts` are further attributes of `Data`."""
+    """Describe an object in the landing bucket; `facts` are further attributes of `Data`."""
     return Data(f"s3://{descriptor.landing_bucket}", key, **facts)
 
 
 def table_data(descriptor: EnvironmentDescriptor, dataset: str, **facts: Any) -> Data:
-    """A table of the catalogue; `facts` are further attributes of `Data`."""
+    """Describe a table in the catalogue; `facts` are further attributes of `Data`."""
     namespace = f"arn:aws:glue:{descriptor.region}:{descriptor.account}"
     return Data(namespace, f"table/{descriptor.catalog_database}/{table_name(dataset)}", **facts)
 
 
 @dataclass
 class LineageRun:
-    """A run of a job, of which a job tells what it read and wrote. Made by `lineage`.
+    """Run of a job. Created by `lineage`; the job sets the attributes.
 
     Attributes:
-        inputs, outputs: what is known so far; the last event holds what is here at the end.
-        failed: why the run failed although it raised nothing; None when it did not.
+        inputs, outputs: data read and written, for the last event.
+        failed: why the run failed without an exception; None if it did not.
     """
 
     inputs: list[Data]
@@ -93,12 +94,12 @@ class LineageRun:
 def lineage(
     descriptor: EnvironmentDescriptor, job: str, inputs: Sequence[Data], outputs: Sequence[Data]
 ) -> Iterator[LineageRun]:
-    """Emit START, and at the end of the block COMPLETE, or FAIL when it raises (which goes on) or says so.
+    """Emit a START event, and COMPLETE at the end of the block, or FAIL if the block raises or sets `failed`.
 
     Args:
-        descriptor: its namespace is the job's.
-        job: the job's name.
-        inputs, outputs: what is read and written; the block may replace them in what it is given.
+        descriptor: the environment; its Kubernetes namespace is the namespace of the job.
+        job: name of the job.
+        inputs, outputs: data that the job reads and writes; the block may replace them in the yielded run.
     """
     run = LineageRun(list(inputs), list(outputs))
     emitter = _Emitter(descriptor, job)
@@ -128,7 +129,7 @@ class _Emitter:
                 transport=None if _is_configured() else _bucket(descriptor, job, self.run_id)
             )
         except Exception as error:
-            _log.warning("no lineage is recorded: %s", error)
+            _log.warning("lineage is not recorded: %s", error)
 
     def emit(self, kind: str, run: LineageRun, message: str | None) -> None:
         if self.client is None:
@@ -150,17 +151,17 @@ class _Emitter:
                 )
             )
         except Exception as error:
-            _log.warning("the lineage event %s of %s is not recorded: %s", kind, self.job, error)
+            _log.warning("the lineage event %s of %s was not recorded: %s", kind, self.job, error)
 
 
 def _is_configured() -> bool:
-    named = any(key == "OPENLINEAGE_URL" or key == "OPENLINEAGE_CONFIG" for key in os.environ)
+    by_name = any(key == "OPENLINEAGE_URL" or key == "OPENLINEAGE_CONFIG" for key in os.environ)
     by_part = any(key.startswith("OPENLINEAGE__TRANSPORT") for key in os.environ)
-    return named or by_part or Path("openlineage.yml").is_file()
+    return by_name or by_part or Path("openlineage.yml").is_file()
 
 
 def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
-    """A transport that puts each event into the logs bucket as an object of its own."""
+    """Make a transport that writes each event to an object in the logs bucket."""
     from openlineage.client.serde import Serde
     from openlineage.client.transport import Transport
 
@@ -168,12 +169,9 @@ def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
         kind = "bucket"
 
         def emit(self, event: Any) -> None:
-            s3(descriptor).put_object(
-                Bucket=descriptor.logs_bucket,
-                Key=f"lineage/{job}/{run_id}-{event.eventType.name}.json",
-                Body=Serde.to_json(event).encode(),
-                ContentType="application/json",
-            )
+            key = f"lineage/{job}/{run_id}-{event.eventType.name}.json"
+            content = Serde.to_json(event).encode()
+            store.put(descriptor.logs_bucket, key, content, content_type="application/json", client=s3(descriptor))
 
     return BucketTransport()
 

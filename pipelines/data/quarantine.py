@@ -1,7 +1,7 @@
-"""What became of each batch: a summary as JSON and, beside it, the rows that broke the contract, with the reasons.
+"""Quarantine: for each batch a JSON record of its outcome, and a Parquet file of the rows that broke the contract.
 
-Both lie in the lake bucket under `quarantine/<dataset>/<hex digits of the batch's digest>`. The same batch writes the
-same two objects, so a job that was killed and runs again leaves nothing twice.
+Both are stored in the lake bucket as `quarantine/<dataset>/<hex digits of the batch's digest>`. Ingesting a batch again
+overwrites the same two objects, so ingestion is idempotent.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from pipelines.data.clients import s3
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.registry import store
+
+LARGEST_RECORD = 1 << 20
+"""Bytes of a batch's record."""
 
 
 class BrokenRule(Declaration):
-    """How many rows broke a rule.
+    """Number of rows that broke a rule.
 
     Attributes:
-        column: the column's name; several with commas; "" for the row as such.
-        rule: the rule, as the contract calls it.
-        rows: how many rows.
+        column: name of the column; "" for the whole row; names separated by commas for several columns.
+        rule: name of the rule, as the contract calls it.
+        rows: number of rows.
     """
 
     column: str
@@ -33,19 +37,19 @@ class BrokenRule(Declaration):
 
 
 class BatchRecord(Declaration):
-    """What became of a batch.
+    """Outcome of a batch.
 
     Attributes:
-        dataset: the contract's name.
-        file: the landing file's name.
-        batch: the digest of its content.
-        contract: version of the contract that it was checked against.
-        verdict: `ingested`: its good rows are in the table; `checked`: they are about to be; `quarantined`: there was
-            no good row; `refused`: the file as a whole was not readable as what it should be.
-        rows, good, quarantined: how many rows; `good + quarantined == rows`.
-        reasons: by rule, for the rows in quarantine.
-        snapshot: the Iceberg snapshot that added the good rows.
-        refused: why the file was refused.
+        dataset: name of the contract.
+        file: name of the landing file.
+        batch: digest of the landing file.
+        contract: version of the contract that checked the batch.
+        verdict: `checked`: the good rows are about to be appended; `ingested`: they are in the table; `quarantined`:
+            there are no good rows; `refused`: the file was rejected as a whole.
+        rows, good, quarantined: number of rows; `good + quarantined == rows`.
+        reasons: quarantined rows by broken rule.
+        snapshot: Iceberg snapshot that added the good rows.
+        refused: why the file was rejected.
     """
 
     format: Literal["mlops/batch/v1"] = "mlops/batch/v1"
@@ -62,41 +66,32 @@ class BatchRecord(Declaration):
     refused: str | None = None
 
 
-def place_of(descriptor: EnvironmentDescriptor, dataset: str, batch: str, suffix: str) -> str:
-    """The URL of a batch's rows in quarantine (`.parquet`) or of its record (`.json`)."""
-    return f"s3://{descriptor.lake_bucket}/{_key(dataset, batch, suffix)}"
+def rows_url(descriptor: EnvironmentDescriptor, dataset: str, batch: str) -> str:
+    """Return the URL of a batch's quarantined rows (`s3://…`, Parquet)."""
+    return f"s3://{descriptor.lake_bucket}/{_key(dataset, batch, '.parquet')}"
 
 
 def write_record(descriptor: EnvironmentDescriptor, record: BatchRecord) -> None:
-    """Write down what became of a batch."""
-    s3(descriptor).put_object(
-        Bucket=descriptor.lake_bucket,
-        Key=_key(record.dataset, record.batch, ".json"),
-        Body=(json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode(),
-        ContentType="application/json",
-    )
+    """Write or overwrite the record of a batch."""
+    content = (json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+    key = _key(record.dataset, record.batch, ".json")
+    store.put(descriptor.lake_bucket, key, content, content_type="application/json", client=s3(descriptor))
 
 
 def read_record(descriptor: EnvironmentDescriptor, dataset: str, batch: str) -> BatchRecord | None:
-    """What was written down of a batch, or None."""
-    from botocore.exceptions import ClientError
-    from pydantic import ValidationError
-
+    """Read the record of a batch; None if there is none, or if it is not valid."""
+    key = _key(dataset, batch, ".json")
     try:
-        found = s3(descriptor).get_object(Bucket=descriptor.lake_bucket, Key=_key(dataset, batch, ".json"))
-        return BatchRecord.model_validate_json(found["Body"].read())
-    except ClientError as error:
-        # 403 is S3's answer, too, for an object that is not there, to who may not list the whole bucket.
-        if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404", "AccessDenied", "403"):
-            return None
-        raise
-    except ValidationError:
+        found = store.get(descriptor.lake_bucket, key, limit=LARGEST_RECORD, client=s3(descriptor))
+        return BatchRecord.model_validate_json(found.content)
+    except (store.NotFoundError, store.AccessDeniedError, ValidationError):
+        # S3 answers 403 for an absent object if the role may not list the bucket.
         return None
 
 
 def upload_rows(descriptor: EnvironmentDescriptor, dataset: str, batch: str, path: Path) -> None:
-    """Put the rows of a batch that broke the contract (a Parquet file) into quarantine."""
-    s3(descriptor).upload_file(str(path), descriptor.lake_bucket, _key(dataset, batch, ".parquet"))
+    """Upload a Parquet file with the quarantined rows of a batch."""
+    store.upload(descriptor.lake_bucket, _key(dataset, batch, ".parquet"), path, client=s3(descriptor))
 
 
 def _key(dataset: str, batch: str, suffix: str) -> str:

@@ -1,127 +1,99 @@
-"""Read a landing file: untrusted, of a kind that its name claims, and of any size up to a limit.
+"""Read landing files: untrusted CSV, JSON Lines or Parquet, up to 4 GiB.
 
-A file that cannot be told apart into rows with the contract's columns is refused as a whole, because which of its rows
-are right would be a guess. What is wrong with one row is that row's problem, and left to the checks.
+A file whose columns are not those of the contract is rejected as a whole: which of its rows are right would be a guess.
+A problem in one row only affects that row, and is left to the checks.
 
-Text files (CSV, JSON Lines) are first written, as a stream, to a Parquet file of text, so that the checks see one kind
-of file and can name the text that they found.
+Text files (CSV, JSON Lines) are first streamed into a Parquet file of text. The checks then read one format, and can
+quote the original text of a value.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, reason, shorten
 from pipelines.declarations.contract import Contract
-from pipelines.declarations.errors import MlopsError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 LARGEST_FILE = 4 << 30
-"""Bytes. A larger batch is better cut into several: each is committed on its own."""
+"""Bytes of a landing file."""
 
 LONGEST_LINE = 1 << 20
-"""Bytes or characters of one line of a text file."""
+"""Characters (bytes for JSON Lines) of one line of a text file."""
 
 LONGEST_VALUE = 128 << 10
-"""Characters of one value of a text file."""
+"""Characters of one value of a CSV file."""
 
 MOST_COLUMNS = 1_000
 MOST_ROWS = 1_000_000_000
 
-ROWS_AT_ONCE = 16_384
-LONGEST_PART = 16 << 20
-"""Characters of a text file that are held at once, besides one line."""
+STAGED_ROWS = 16_384
+STAGED_CHARACTERS = 16 << 20
+"""Rows and characters of a text file that are held in memory at once; the latter may be exceeded by one line."""
 
-ROW = "_row"
-"""The number of the row in the file, from 1; a CSV file's header is not counted. No column of a contract starts with
-an underscore."""
-
-PROBLEMS = "_problems"
-"""What is wrong with a row before its values are looked at: a list of reasons."""
+_SPLIT = "split it into several files"
+_CORRECT = "correct the file, or change the contract in a pull request"
 
 
-class Refused(MlopsError):  # noqa: N818 - it is a verdict on a file, and named as people read it
-    """A landing file that is refused as a whole: none of its rows is read.
+def check_size(file: str, size: int) -> None:
+    """Reject a landing file that is too large to read.
 
     Args:
-        file: the file's name.
-        expected: what a file should be like.
-        found: what it is like.
-        fix: what to do.
+        file: name of the file.
+        size: its size in bytes.
+
+    Raises:
+        LandingFileError: the file has more than `LARGEST_FILE` bytes.
     """
-
-    def __init__(self, file: str, expected: str, found: str, fix: str = "") -> None:
-        self.file = file
-        self.expected = expected
-        self.found = found
-        super().__init__(f"{file} is refused: expected {expected}, found {found}", fix=fix)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A landing file whose rows can be checked.
-
-    Attributes:
-        file: the landing file's name, for messages.
-        path: a Parquet file: the landing file itself, or the text of its values.
-        columns: name → DuckDB's type of it in `path`.
-        text: whether `path` holds text with `_row` and `_problems`, made from a text file.
-        rows: how many rows there are, good or bad.
-    """
-
-    file: str
-    path: Path
-    columns: dict[str, str]
-    text: bool
-    rows: int
+    if size > LARGEST_FILE:
+        raise LandingFileError(file, f"at most {LARGEST_FILE} bytes", f"{size} bytes", _SPLIT)
 
 
 def read_batch(path: Path, contract: Contract, scratch: Path, *, name: str | None = None) -> Batch:
     """Read a landing file as rows that can be checked.
 
     Args:
-        path: the file; its suffix says of what kind it claims to be.
-        contract: names the columns it must have.
-        scratch: an existing folder for the text of a text file; emptied by the caller.
-        name: what to call the file in messages.
+        path: the file; its suffix names the format.
+        contract: names the columns that the file must have.
+        scratch: existing folder for the staged text; the caller deletes it.
+        name: name of the file in messages; the name of `path` by default.
 
     Raises:
-        Refused: the file is not what it claims to be, or lacks a column, or has one too many, or is too large.
+        LandingFileError: the file is empty, too large or not in its format; or its columns are not the contract's.
     """
     file = name or path.name
     readers = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise Refused(file, f"a file that ends in {', '.join(readers)}", repr(path.suffix or "no suffix"))
+        raise LandingFileError(file, f"a file that ends in {', '.join(readers)}", repr(path.suffix or "no suffix"))
     size = path.stat().st_size
     if size == 0:
-        raise Refused(file, "rows", "an empty file")
-    if size > LARGEST_FILE:
-        raise Refused(file, f"at most {LARGEST_FILE} bytes", f"{size} bytes", "cut it into several files")
+        raise LandingFileError(file, "rows", "an empty file")
+    check_size(file, size)
     return reader(path, contract, scratch, file)
 
 
 def _compare_columns(file: str, found: list[str], contract: Contract) -> None:
     expected = list(contract.columns)
     if len(found) > MOST_COLUMNS:
-        raise Refused(file, f"the {len(expected)} columns of the contract", f"{len(found)} columns")
+        raise LandingFileError(file, f"the {len(expected)} columns of the contract", f"{len(found)} columns")
     problems = []
-    if twice := sorted({name for name in found if found.count(name) > 1}):
-        problems.append(f"twice {_names(twice)}")
+    if duplicates := sorted({name for name in found if found.count(name) > 1}):
+        problems.append(f"duplicate {_names(duplicates)}")
     if missing := [name for name in expected if name not in found]:
         problems.append(f"no {_names(missing)}")
     if extra := [name for name in found if name not in contract.columns]:
         problems.append(f"also {_names(extra)}")
     if problems:
-        raise Refused(
+        raise LandingFileError(
             file,
             f"the columns {', '.join(expected)}",
             "; ".join(problems),
-            "correct the file, or change the contract in a pull request",
+            _CORRECT,
         )
 
 
@@ -130,13 +102,8 @@ def _names(names: list[str]) -> str:
     return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
-def shorten(text: str, limit: int = 120) -> str:
-    """`text`, cut to `limit` characters: messages quote what was found, and what was found may be huge."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def _read_csv(path: Path, contract: Contract, scratch: Path, file: str) -> Batch:
-    """RFC 4180, UTF-8, with a header. An empty field is no value."""
+    """Read CSV (RFC 4180) in UTF-8 with a header. An empty field is a missing value."""
     kind = "CSV text in UTF-8 with a header"
 
     def records(rows: Iterator[list[str]], names: list[str]) -> Iterator[Record]:
@@ -156,18 +123,17 @@ def _read_csv(path: Path, contract: Contract, scratch: Path, file: str) -> Batch
             csv.field_size_limit(LONGEST_VALUE)
             names = next(reader, [])
             _compare_columns(file, names, contract)
-            return _stage(records(reader, names), lines, names, scratch, empty_is_nothing=True)
+            return _stage(records(reader, names), lines, names, scratch, empty_is_null=True)
         except UnicodeDecodeError:
-            raise Refused(file, kind, f"bytes that are not UTF-8 after line {reader.line_num}") from None
+            raise LandingFileError(file, kind, f"bytes that are not UTF-8 after line {reader.line_num}") from None
         except csv.Error as error:
-            raise Refused(file, kind, f"in line {reader.line_num}: {error}") from None
+            raise LandingFileError(file, kind, f"in line {reader.line_num}: {error}") from None
 
 
 def _read_json_lines(path: Path, contract: Contract, scratch: Path, file: str) -> Batch:
-    """One JSON object a line, in UTF-8. A key that is not there is no value.
+    """Read JSON Lines in UTF-8, one object a line. An absent key is a missing value.
 
-    JSON tells numbers from text, so a number in quotes is not a number here: its quotes stay in the text that is
-    checked, and found.
+    A quoted number is text in JSON. Its quotes stay in the staged text, so the type check rejects it.
     """
     import msgspec
 
@@ -191,28 +157,27 @@ def _read_json_lines(path: Path, contract: Contract, scratch: Path, file: str) -
             except (ValueError, RecursionError) as error:
                 if done == 0:
                     found = f"in line {lines.number}: {shorten(repr(line[:60]))}"
-                    raise Refused(file, "JSON Lines: an object a line", found) from None
+                    raise LandingFileError(file, "JSON Lines: one object a line", found) from None
                 done += 1
                 found = f"{error}: {line[:200].decode(errors='replace')}"
                 yield (None,) * len(names), [reason("", "format", "a JSON object", found)]
                 continue
             if extra := [key for key in texts if key not in kinds]:
                 columns = f"the columns {', '.join(names)}"
-                fix = "correct the file, or change the contract in a pull request"
-                raise Refused(file, columns, f"also {_names(extra)} in line {lines.number}", fix)
+                raise LandingFileError(file, columns, f"also {_names(extra)} in line {lines.number}", _CORRECT)
             seen.update(texts)
             done += 1
             unquoted = [
                 key for key, value in texts.items() if kinds[key] == "string" and value[0] != '"' and value != "null"
             ]
-            problems = [reason(key, "type", "text, in quotes", texts[key]) for key in unquoted]
+            problems = [reason(key, "type", "text in quotes", texts[key]) for key in unquoted]
             yield [values.get(name) for name in names], problems or None
 
     with path.open("rb") as source:
         lines = _Lines(source, file)
-        batch = _stage(records(lines), lines, names, scratch, empty_is_nothing=False)
+        batch = _stage(records(lines), lines, names, scratch, empty_is_null=False)
     if batch.rows and (missing := [name for name in names if name not in seen]):
-        raise Refused(file, f"the columns {', '.join(names)}", f"no {_names(missing)} in any line")
+        raise LandingFileError(file, f"the columns {', '.join(names)}", f"no {_names(missing)} in any line")
     return batch
 
 
@@ -227,11 +192,11 @@ def _json_text(value: str, logical_type: str) -> str | None:
 
 
 class _Lines:
-    """The lines of a text file, none of them so long that it fills the memory.
+    """Lines of a text file, with a limit on their length.
 
     Attributes:
-        read: the characters, or bytes, so far.
-        number: of the last line, from 1.
+        read: characters (or bytes) read so far.
+        number: number of the last line, from 1.
     """
 
     def __init__(self, source: IO[Any], file: str) -> None:
@@ -249,9 +214,9 @@ class _Lines:
                 zero = "\0" if isinstance(line, str) else b"\0"
             if len(line) > LONGEST_LINE:
                 longer = f"a longer one, line {self.number}"
-                raise Refused(self.file, f"lines of at most {LONGEST_LINE} characters", longer)
+                raise LandingFileError(self.file, f"lines of at most {LONGEST_LINE} characters", longer)
             if zero in line:
-                raise Refused(self.file, "text", f"a zero byte in line {self.number}: a binary file")
+                raise LandingFileError(self.file, "text", f"a binary file: a zero byte in line {self.number}")
             yield line
 
 
@@ -265,31 +230,24 @@ def _read_parquet(path: Path, contract: Contract, scratch: Path, file: str) -> B
             rows = parquet.metadata.num_rows
             names = list(parquet.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise Refused(file, "a Parquet file", shorten(str(error).splitlines()[0])) from None
+        raise LandingFileError(file, "a Parquet file", shorten(str(error).splitlines()[0])) from None
     _compare_columns(file, names, contract)
     if rows > MOST_ROWS:
-        raise Refused(file, f"at most {MOST_ROWS} rows", f"{rows} rows", "cut it into several files")
+        raise LandingFileError(file, f"at most {MOST_ROWS} rows", f"{rows} rows", _SPLIT)
     try:
         with duckdb.connect() as connection:
             described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
     except duckdb.Error as error:
-        raise Refused(file, "a Parquet file", shorten(str(error).splitlines()[0])) from None
+        raise LandingFileError(file, "a Parquet file", shorten(str(error).splitlines()[0])) from None
     return Batch(file, path, {name: kind for name, kind, *_ in described}, text=False, rows=rows)
 
 
 Record = tuple[Sequence[str | None], list[dict[str, str]] | None]
-"""The text of a row's values, and what is wrong with it already."""
+"""The text of a row's values, and its problems, if any."""
 
 
-def reason(column: str, rule: str, expected: str, found: str) -> dict[str, str]:
-    """Why a row is in quarantine: the column ("" for the row), the rule, what was expected and what was found."""
-    return {"column": column, "rule": rule, "expected": expected, "found": shorten(found)}
-
-
-def _stage(
-    records: Iterator[Record], lines: _Lines, names: list[str], scratch: Path, *, empty_is_nothing: bool
-) -> Batch:
-    """Write records to a Parquet file of text, a bounded number at a time."""
+def _stage(records: Iterator[Record], lines: _Lines, names: list[str], scratch: Path, *, empty_is_null: bool) -> Batch:
+    """Stream records into a Parquet file of text."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -301,24 +259,24 @@ def _stage(
     with pq.ParquetWriter(path, schema, use_dictionary=False, write_statistics=False) as writer:
         for pending in _parts(records, lines):
             columns = [pa.array(column, pa.string()) for column in zip(*(row for row, _ in pending), strict=True)]
-            if empty_is_nothing:
+            if empty_is_null:
                 columns = [pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column) for column in columns]
             numbers = pa.array(range(total + 1, total + len(pending) + 1), pa.int64())
             problems = pa.array([problems for _, problems in pending], problems_type)
             writer.write_batch(pa.RecordBatch.from_arrays([numbers, *columns, problems], schema=schema))
             total += len(pending)
             if total > MOST_ROWS:
-                raise Refused(lines.file, f"at most {MOST_ROWS} rows", "more", "cut it into several files")
+                raise LandingFileError(lines.file, f"at most {MOST_ROWS} rows", "more", _SPLIT)
     return Batch(lines.file, path, dict.fromkeys(names, "VARCHAR"), text=True, rows=total)
 
 
 def _parts(records: Iterator[Record], lines: _Lines) -> Iterator[list[Record]]:
-    """Records in lists that are short, both in rows and in characters."""
+    """Group records into lists of bounded size."""
     pending: list[Record] = []
     before = 0
     for record in records:
         pending.append(record)
-        if len(pending) == ROWS_AT_ONCE or lines.read - before > LONGEST_PART:
+        if len(pending) == STAGED_ROWS or lines.read - before > STAGED_CHARACTERS:
             yield pending
             pending, before = [], lines.read
     if pending:

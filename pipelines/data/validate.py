@@ -1,6 +1,6 @@
-"""Check a batch against its contract: DuckDB does the work, as a stream, within a fixed memory."""
+"""Check a batch against its contract, in DuckDB, within a fixed amount of memory."""
 
-# ruff: noqa: S608 - the SQL is made of a reviewed contract; names and texts go through `quote` and `literal`
+# ruff: noqa: S608 - the SQL comes from a reviewed contract; names and texts are escaped by `quote` and `literal`
 from __future__ import annotations
 
 import os
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, shorten
 from pipelines.data.checks import (
     Rule,
     UniqueGroup,
@@ -19,12 +20,11 @@ from pipelines.data.checks import (
     bounds_broken,
     literal,
     quote,
-    rules,
+    row_rules,
     typed_rows,
     unique_groups,
     value_of,
 )
-from pipelines.data.reading import PROBLEMS, ROW, Batch, Refused, shorten
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY = "400MB"
-"""What DuckDB may hold; more goes to the scratch folder. With Python and Arrow a check stays under 1 GB."""
+"""DuckDB's memory limit; it spills to the scratch folder. With Python and Arrow a check stays under 1 GB."""
 
 MOST_THREADS = 4
-"""Each thread holds a part of the file; more of them would not fit into `MEMORY`."""
+"""Each thread holds a part of the file in memory; more would not fit into `MEMORY`."""
 
-ROWS_AT_ONCE = 65_536
+STREAMED_ROWS = 65_536
 REASONS = "_reasons"
 EXISTING = "existing_keys"
 
@@ -46,12 +46,12 @@ REASON_TYPE = 'STRUCT("column" VARCHAR, "rule" VARCHAR, "expected" VARCHAR, "fou
 
 @dataclass(frozen=True)
 class ReasonCount:
-    """How many rows broke one rule.
+    """Number of rows that broke a rule.
 
     Attributes:
-        column: the column, or "" for the whole row; for several columns their names with commas.
-        rule: the rule.
-        rows: how many rows.
+        column: name of the column; "" for the whole row; names separated by commas for several columns.
+        rule: name of the rule.
+        rows: number of rows.
     """
 
     column: str
@@ -61,13 +61,13 @@ class ReasonCount:
 
 @dataclass(frozen=True)
 class Summary:
-    """The verdict on a batch.
+    """Result of a check, in rows.
 
     Attributes:
         rows: rows in the file.
         good: rows that keep the contract.
-        quarantined: rows that do not; `good + quarantined == rows`.
-        reasons: by rule; a row that breaks two rules counts twice.
+        quarantined: the other rows; `good + quarantined == rows`.
+        reasons: rows by broken rule; a row that breaks two rules counts twice.
     """
 
     rows: int
@@ -77,7 +77,7 @@ class Summary:
 
 
 class Validation:
-    """A batch that was checked. Made by `validate`, and of use only inside its block."""
+    """A checked batch. Created by `validate`; usable only inside its `with` block."""
 
     def __init__(self, connection: Any, batch: Batch, contract: Contract, summary: Summary) -> None:
         self._connection = connection
@@ -86,19 +86,20 @@ class Validation:
         self.summary = summary
 
     def good_rows(self) -> pa.RecordBatchReader:
-        """The rows that keep the contract, as a stream, with its columns in the types they are stored as.
+        """Stream the rows that keep the contract, with its columns in their stored types.
 
-        The stream ends when anything else is asked of this validation.
+        Any other call on this object ends the stream.
         """
         columns = ", ".join(f"{value_of(name)} AS {quote(name)}" for name in self._contract.columns)
         without = "" if self.summary.quarantined == 0 else f" ANTI JOIN bad USING ({quote(ROW)})"
         query = f"SELECT {columns} FROM typed{without}"
-        return self._connection.sql(query).to_arrow_reader(ROWS_AT_ONCE)
+        return self._connection.sql(query).to_arrow_reader(STREAMED_ROWS)
 
     def write_quarantine(self, path: Path) -> None:
-        """Write the other rows to a Parquet file: `_row`, every column as text, as found, and `_reasons`.
+        """Write the other rows to a Parquet file, in their original order.
 
-        `_reasons` is a list of structs (column, rule, expected, found). The order is that of the file.
+        The columns are `_row`, every column as text as found, and `_reasons`, a list of structs (column, rule,
+        expected, found).
         """
         columns = ", ".join(quote(name) for name in self._contract.columns)
         _run(
@@ -112,50 +113,52 @@ class Validation:
 def validate(
     batch: Batch, contract: Contract, scratch: Path, *, existing_keys: pa.RecordBatchReader | None = None
 ) -> Iterator[Validation]:
-    """Check a batch.
+    """Check a batch against its contract.
 
-    A primary key (or another value that must be unique) that occurs more than once in the batch: the first row of the
-    file stays, each later one is in quarantine, whatever else is wrong with the first. A primary key that is in the
-    table already: the row is in quarantine, for tables only grow, and a correction is a decision of people.
+    If a value that must be unique is repeated in the batch, the first row keeps it and each later row is quarantined,
+    even if the first row breaks another rule. A row whose primary key is already in the table is quarantined: tables
+    are append-only, and corrections are left to people.
 
     Args:
-        batch: what `read_batch` returned.
-        contract: the contract it was read for.
-        scratch: an existing folder for what does not fit into memory; emptied by the caller.
-        existing_keys: the primary keys that are in the table already: the key's columns, in the types they are stored
-            as, as a stream.
+        batch: the batch, from `read_batch`.
+        contract: the contract that it was read for.
+        scratch: existing folder for data that does not fit into memory; the caller deletes it.
+        existing_keys: stream of the primary keys in the table, in their stored types.
+
+    Yields:
+        The checked batch.
 
     Raises:
-        Refused: the batch breaks a rule about the whole of it, or its rows cannot be read.
-        MlopsError: the contract has a rule that cannot be checked.
+        LandingFileError: the batch breaks a batch rule, or its rows cannot be read.
+        MlopsError: the contract has a rule that cannot be checked, or the check runs out of memory.
     """
     with _connect(scratch) as connection:
         _try_patterns(connection, contract)
         try:
             query = typed_rows(batch, contract)
             _run(connection, f"CREATE TEMP VIEW typed AS {query}")
-            _refuse_batch(connection, batch, contract)
+            _apply_batch_rules(connection, batch, contract)
             _find_bad_rows(connection, batch, contract)
             groups = unique_groups(contract)
-            late = [_repeated(connection, number, group) for number, group in enumerate(groups)]
+            late = [_find_repeated(connection, number, group) for number, group in enumerate(groups)]
             if existing_keys is not None:
-                late.append(_already_there(connection, existing_keys, contract))
+                late.append(_find_existing(connection, existing_keys, contract))
             _add_reasons(connection, contract, sum(late))
             summary = _summary(connection, batch)
         except duckdb.OutOfMemoryException as error:
             raise MlopsError(
-                f"{batch.file}: checking it needs more than {MEMORY} of memory: {_first_line(error)}",
-                fix="cut the file into smaller ones, with smaller Parquet row groups",
+                f"{batch.file}: the check needs more than {MEMORY} of memory: {_first_line(error)}",
+                fix="split the file into smaller ones, with smaller Parquet row groups",
             ) from None
         except duckdb.Error as error:
             if not _is_about_the_file(error):
                 raise
-            raise Refused(batch.file, "rows that can be read", _first_line(error)) from None
+            raise LandingFileError(batch.file, "readable rows", _first_line(error)) from None
         yield Validation(connection, batch, contract, summary)
 
 
 def _is_about_the_file(error: duckdb.Error) -> bool:
-    """Whether DuckDB could not read what is in the file; most of what it says of damage has no class of its own."""
+    """Return True if the content of the file caused the error. DuckDB raises plain `Error` for most damaged files."""
     classes = (
         duckdb.InvalidInputException,
         duckdb.IOException,
@@ -178,7 +181,7 @@ def _connect(scratch: Path) -> Iterator[Any]:
             "threads": min(MOST_THREADS, os.cpu_count() or 1),
             "temp_directory": str(scratch / "spill"),
             "preserve_insertion_order": False,
-            # Nothing is fetched over the network: what is needed comes with the package.
+            # Download nothing: the package includes the extensions we use.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
@@ -186,8 +189,7 @@ def _connect(scratch: Path) -> Iterator[Any]:
     try:
         _run(connection, "SET enable_progress_bar = false")
         _run(connection, "SET TimeZone = 'UTC'")
-        # The statistics in a Parquet file are what its writer claims, and say nothing of NaN: with them, DuckDB would
-        # skip row groups that hold bad rows.
+        # Parquet statistics are untrusted and ignore NaN. With them, DuckDB would skip row groups that hold bad rows.
         _run(connection, "SET disabled_optimizers = 'filter_pushdown,statistics_propagation'")
         yield connection
     finally:
@@ -202,12 +204,13 @@ def _try_patterns(connection: Any, contract: Contract) -> None:
             _run(connection, f"SELECT regexp_full_match('', {literal(column.options.pattern)})")
         except duckdb.Error as error:
             raise MlopsError(
-                f"the contract's column {column.name!r} has a pattern that is no regular expression (RE2): "
-                f"{column.options.pattern!r}: {str(error).splitlines()[0]}"
+                f"the contract's pattern of column {column.name!r} is not a valid regular expression (RE2): "
+                f"{column.options.pattern!r}: {str(error).splitlines()[0]}",
+                fix="correct it in the contract",
             ) from None
 
 
-def _refuse_batch(connection: Any, batch: Batch, contract: Contract) -> None:
+def _apply_batch_rules(connection: Any, batch: Batch, contract: Contract) -> None:
     broken = []
     for rule in batch_rules(contract):
         if rule.unique:
@@ -219,17 +222,17 @@ def _refuse_batch(connection: Any, batch: Batch, contract: Contract) -> None:
             count = _one(connection, f"SELECT count(*) FROM typed WHERE {rule.broken}")
         else:
             count = batch.rows
-        asked = bounds_broken(rule.quality, count, batch.rows)
-        if asked is not None:
-            of = rule.column or ", ".join(rule.unique) or "the batch"
+        expected = bounds_broken(rule.quality, count, batch.rows)
+        if expected is not None:
+            subject = rule.column or ", ".join(rule.unique) or "the batch"
             share = f" of {batch.rows}" if rule.quality.metric != "rowCount" else ""
-            broken.append((f"{rule.quality.metric} of {of}: {asked}", f"{count}{share}"))
+            broken.append((f"{rule.quality.metric} of {subject}: {expected}", f"{count}{share}"))
     if broken:
-        raise Refused(batch.file, "; ".join(asked for asked, _ in broken), "; ".join(found for _, found in broken), "")
+        raise LandingFileError(batch.file, *("; ".join(texts) for texts in zip(*broken, strict=True)))
 
 
 def _run(connection: Any, query: str) -> list[Any]:
-    """Run a query to its end: a connection takes no other before that."""
+    """Run a query and fetch all rows; until then, the connection is busy."""
     rows: list[Any] = connection.execute(query).fetchall()
     return rows
 
@@ -239,8 +242,8 @@ def _one(connection: Any, query: str) -> int:
 
 
 def _find_bad_rows(connection: Any, batch: Batch, contract: Contract) -> None:
-    """Table `bad`: in one pass, the rows that break a rule on their own, with every reason."""
-    every = rules(contract, batch)
+    """Create the table `bad` in one pass: rows that break a row rule, with all reasons."""
+    every = row_rules(contract, batch)
     problems = quote(PROBLEMS)
     broken = (
         " OR ".join(filter(None, (rule.broken if rule.suspect is None else rule.suspect for rule in every))) or "false"
@@ -249,7 +252,7 @@ def _find_bad_rows(connection: Any, batch: Batch, contract: Contract) -> None:
         broken = f"len({problems}) > 0 OR {broken}"
     reasons = _reasons_of(every)
     if batch.text:
-        # A row that is no row has no values to speak of.
+        # A malformed row has no values, so only that is reported.
         reasons = f"CASE WHEN {problems}[1].column = '' THEN {problems} ELSE list_concat({problems}, {reasons}) END"
     found = ", ".join(f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}" for name in contract.columns)
     _run(
@@ -269,7 +272,7 @@ def _reasons_of(every: list[Rule]) -> str:
 
 
 def _reason(column: str, rule: str, expected: str, found: str) -> str:
-    """A reason in SQL; `found` is SQL of a text."""
+    """Write a quarantine reason as SQL; `found` is an SQL expression of type text."""
     short = f"CASE WHEN length({found}) > 120 THEN left({found}, 119) || '…' ELSE {found} END"
     return (
         f'struct_pack("column" := {literal(column)}, "rule" := {literal(rule)}, '
@@ -277,12 +280,12 @@ def _reason(column: str, rule: str, expected: str, found: str) -> str:
     )
 
 
-def _repeated(connection: Any, number: int, group: UniqueGroup) -> int:
-    """Table `late_<number>`: later rows with values that an earlier row has, and why. Returns how many."""
+def _find_repeated(connection: Any, number: int, group: UniqueGroup) -> int:
+    """Create the table `late_<number>`: rows that repeat an earlier row's values, and why. Return their number."""
     values = [value_of(name) for name in group.columns]
     columns = ", ".join(values)
     there = " AND ".join(f"{value} IS NOT NULL" for value in values)
-    # Two steps: the expensive one holds the values and nothing else; the rows are only looked up for those that repeat.
+    # Two steps to save memory: group the values alone first, then look up the rows of those that repeat.
     _run(
         connection,
         f"CREATE TEMP TABLE repeated_{number} AS SELECT {columns} FROM typed WHERE {there} "
@@ -308,8 +311,8 @@ def _repeated(connection: Any, number: int, group: UniqueGroup) -> int:
     return _one(connection, f"SELECT count(*) FROM late_{number}")
 
 
-def _already_there(connection: Any, existing_keys: pa.RecordBatchReader, contract: Contract) -> int:
-    """Table `late_existing`: rows whose key the table has. Returns how many."""
+def _find_existing(connection: Any, existing_keys: pa.RecordBatchReader, contract: Contract) -> int:
+    """Create the table `late_existing`: rows whose key is already in the table. Return their number."""
     connection.register(EXISTING, existing_keys)
     names = contract.primary_key
     same = " AND ".join(f"{value_of(name)} = existing.{quote(name)}" for name in names)
@@ -325,7 +328,7 @@ def _already_there(connection: Any, existing_keys: pa.RecordBatchReader, contrac
 
 
 def _add_reasons(connection: Any, contract: Contract, late: int) -> None:
-    """Put the rows of the `late_…` tables into `bad`."""
+    """Merge the `late_…` tables into `bad`."""
     if late == 0:
         return
     tables = [name for (name,) in _run(connection, "SELECT table_name FROM duckdb_tables()")]

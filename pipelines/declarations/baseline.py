@@ -1,4 +1,4 @@
-"""`baseline.json`: what the data looked like when a model was trained, for live traffic to be compared with."""
+"""`baseline.json`: distribution of the training data and predictions, to detect drift in live traffic."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Count = Annotated[int, Field(ge=0)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 
 MOST_CATEGORIES = 100
-"""Categories counted by name; the rest are counted together."""
+"""Categories counted by name; all others are counted together."""
 
 
 class Numeric(Declaration):
-    """A column of numbers.
+    """Distribution of a numeric column.
 
     Attributes:
-        rows: how many, nulls included.
-        nulls: how many had no value.
-        mean, deviation: of the values; the deviation is the population's.
-        quantiles: 101 values: the minimum, every percentile, and the maximum; empty when there is no value.
-        edges: inner edges of the histogram's bins, ascending; the first and last bins are open.
+        rows: number of rows, including nulls.
+        nulls: number of rows without a value.
+        mean, deviation: mean and population standard deviation; None if there are no values.
+        quantiles: 101 values: minimum, percentiles 1 to 99, maximum; empty if there are no values.
+        edges: inner edges of the histogram bins, ascending; the first and last bins are unbounded.
         counts: values in each bin, one more than `edges`; bin `i` holds edges[i-1] <= value < edges[i].
     """
 
@@ -40,13 +40,13 @@ class Numeric(Declaration):
 
 
 class Categorical(Declaration):
-    """A column of a few distinct values.
+    """Distribution of a column with few distinct values.
 
     Attributes:
-        rows: how many, nulls included.
-        nulls: how many had no value.
-        counts: category (as `category` writes it) → rows; the most frequent ones.
-        others: rows of all other categories together.
+        rows: number of rows, including nulls.
+        nulls: number of rows without a value.
+        counts: category name, see `category` → number of rows; the most frequent categories.
+        others: number of rows of all other categories.
     """
 
     kind: Literal["categorical"] = "categorical"
@@ -63,9 +63,9 @@ class Baseline(Declaration):
     """`baseline.json`.
 
     Attributes:
-        model: the model's name.
-        features: feature → its distribution over all rows of the dataset version.
-        outputs: output → its distribution over the holdout: `prediction`, or `label` and `probabilities[<class>]`.
+        model: name of the model.
+        features: feature → distribution over all rows of the dataset version.
+        outputs: output → distribution over the holdout: `prediction`, or `label` and `probabilities[<class>]`.
     """
 
     format: Literal["mlops/baseline/v1"] = "mlops/baseline/v1"
@@ -75,7 +75,7 @@ class Baseline(Declaration):
 
 
 def category(value: str | int | float | bool) -> str:
-    """The name of a category, the same whether it comes from a table (1, true) or from a float tensor (1.0)."""
+    """Name a category, identically for a table value (1, true) and a float tensor (1.0)."""
     if isinstance(value, str):
         return value
     number = float(value)

@@ -1,4 +1,4 @@
-"""A bundle: everything that is promoted together, named by the digest of its `bundle.json`."""
+"""Bundle: the unit of promotion, identified by the digest of its `bundle.json`."""
 
 from __future__ import annotations
 
@@ -6,37 +6,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.digests import Digest, canonical_json, digest_of_bytes
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.model import Task
 from pipelines.declarations.names import Name
 
-Datatype = Literal["FP32", "FP64", "INT32", "INT64", "BOOL", "BYTES"]
-"""Datatypes of the Open Inference Protocol that a model may take or give."""
-
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 MANIFEST = "bundle.json"
-"""The file that names all the others; its digest is the bundle's id."""
+"""File that lists all others; its digest is the id of the bundle."""
 
 FILES = ("model.onnx", "schema.json", "baseline.json", "evaluation.json", "golden.json", "card.md")
-"""The files of a bundle, besides its manifest."""
+"""Files of every bundle, besides its manifest."""
 
 
 class BundledFile(Declaration):
-    """One file of a bundle."""
+    """File of a bundle: its digest and its size in bytes."""
 
     sha256: Digest
     size: Annotated[int, Field(ge=0)]
 
 
 class Source(Declaration):
-    """The code a bundle was made by, as digests of its content.
+    """Digests of the code that made a bundle.
 
     Attributes:
-        model: of the model's folder, without its releases.
-        pipelines: of the package `pipelines`.
-        requirements: of the pinned requirements.
+        model: the folder of the model, without releases.
+        pipelines: the package `pipelines`.
+        requirements: the pinned requirements.
     """
 
     model: Digest
@@ -45,14 +43,14 @@ class Source(Declaration):
 
 
 class DatasetVersion(Declaration):
-    """The data a bundle was made from.
+    """Version of a dataset.
 
     Attributes:
-        dataset: the contract's name.
+        dataset: name of the contract.
         table: `<database>.<table>` in the catalogue.
-        snapshot: the Iceberg snapshot's id, as text: JSON numbers are too small for it.
-        content: the digest of the rows that were read, in the order of their keys.
-        rows: how many.
+        snapshot: id of the Iceberg snapshot, as text because it exceeds the range of JSON numbers.
+        content: digest of the rows; see `digest_of_rows`.
+        rows: number of rows.
     """
 
     dataset: Name
@@ -63,18 +61,18 @@ class DatasetVersion(Declaration):
 
 
 class Bundle(Declaration):
-    """`bundle.json`. Holds no timestamp and no commit, so that the same inputs give the same digest.
+    """`bundle.json`. Has no timestamp or commit, so equal inputs give equal digests.
 
     Attributes:
-        model: the model's name.
+        model: name of the model.
         task: regression or classification.
-        files: name → digest and size of every other file of the bundle.
-        source: the code.
-        contract: digest of the contract's file.
-        dataset: the data.
+        files: name → digest and size of every other file.
+        source: code that made the bundle.
+        contract: digest of the contract file.
+        dataset: dataset version that the model was trained on.
         image: digest of the training image.
-        parameters: what the training function got.
-        seed: of its random choices.
+        parameters: parameters of the training function.
+        seed: random seed of the training.
     """
 
     format: Literal["mlops/bundle/v1"] = "mlops/bundle/v1"
@@ -89,23 +87,23 @@ class Bundle(Declaration):
     seed: int
 
     def manifest(self) -> bytes:
-        """The canonical bytes of `bundle.json`."""
+        """Return the canonical bytes of `bundle.json`."""
         return canonical_json(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
-        """The bundle's id."""
+        """Id of the bundle, `sha256:<hex>`."""
         return digest_of_bytes(self.manifest())
 
 
 class RequestColumn(Declaration):
-    """One column of an input tensor, and the values it may hold.
+    """Column of an input tensor and its allowed values.
 
     Attributes:
-        name: the feature.
+        name: name of the feature.
         minimum, maximum, exclusive_minimum, exclusive_maximum: bounds from the contract.
-        values: the only values allowed, if the contract lists them.
-        nullable: whether the contract lets the value be absent (NaN in a float tensor).
+        values: the allowed values, if the contract lists them.
+        nullable: True if the contract allows missing values (NaN in a float tensor).
     """
 
     name: str
@@ -117,46 +115,46 @@ class RequestColumn(Declaration):
     nullable: bool = False
 
 
-class InputTensor(Declaration):
-    """An input of the model.
+class TensorSpec(Declaration):
+    """An input or output of a model.
 
     Attributes:
-        name: the ONNX input's name.
+        name: in the ONNX graph.
         datatype: of its elements.
         shape: -1 stands for the number of rows.
-        columns: one for each element of a row.
     """
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+
+
+class InputTensor(TensorSpec):
+    """An input of a model, with the values it accepts.
+
+    Attributes:
+        columns: one for each element of a row.
+    """
+
     columns: tuple[RequestColumn, ...]
 
 
-class OutputTensor(Declaration):
-    """An output of the model."""
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-
-
 class RequestSchema(Declaration):
-    """`schema.json`: what a request to the model must look like, and what comes back."""
+    """`schema.json`: inputs and outputs of the model."""
 
     format: Literal["mlops/request-schema/v1"] = "mlops/request-schema/v1"
     inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[OutputTensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
 
 
 class Tensor(Declaration):
-    """A tensor with its values, as the Open Inference Protocol writes it in a request or a response.
+    """Tensor with values, in the format of the Open Inference Protocol.
 
     Attributes:
-        name: of the model's input or output.
-        datatype: of its elements.
-        shape: without -1.
-        data: the elements in row-major order, flat.
+        name: name of the input or output.
+        datatype: datatype of the elements.
+        shape: shape, without -1.
+        data: elements in row-major order, flat.
     """
 
     name: str
@@ -166,12 +164,12 @@ class Tensor(Declaration):
 
 
 class GoldenPredictions(Declaration):
-    """`golden.json`: a request of a few rows and the answer the model gave when it was packaged.
+    """`golden.json`: a request of a few rows and the response of the model at packaging.
 
     Attributes:
-        inputs: every input of the model; all have the same number of rows.
-        outputs: what must come back, to within the tolerance where it is a number, exactly where it is not.
-        absolute_tolerance, relative_tolerance: as in `|found - expected| <= absolute + relative * |expected|`.
+        inputs: all inputs of the model, with the same number of rows.
+        outputs: expected outputs; numbers within the tolerance, other values exactly.
+        absolute_tolerance, relative_tolerance: `|found - expected| <= absolute + relative * |expected|`.
     """
 
     format: Literal["mlops/golden/v1"] = "mlops/golden/v1"

@@ -1,30 +1,43 @@
-"""A data contract: the part of the Open Data Contract Standard v3.1 that this project acts on.
+"""Data contract: the part of the Open Data Contract Standard v3.1 that this project enforces.
 
-Source: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/. Sections that describe but do not bind (team,
-support, price, …) are accepted as they are. Keys the standard does not have are refused; so are rules of the standard
-that we do not check, because a rule that is silently not checked is worse than none.
+Source: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/. Descriptive sections (team, support, price, …)
+are accepted unread. Keys that the standard does not define are rejected, and so are rules that we cannot check: a rule
+that is silently skipped is worse than none.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.names import ColumnName, Name
 
 LogicalType = Literal["string", "integer", "number", "boolean", "date", "timestamp"]
+StoredType = Literal["string", "int", "long", "float", "double", "boolean", "date", "timestamp"]
+"""Column types of the Iceberg table that we use. Timestamps are in UTC."""
+
 Scalar = str | int | float | bool
+
+STORED_TYPES: dict[LogicalType, dict[str, StoredType]] = {
+    "string": {"string": "string", "varchar": "string", "text": "string"},
+    "integer": {"long": "long", "bigint": "long", "int": "int", "integer": "int"},
+    "number": {"double": "double", "float": "float"},
+    "boolean": {"boolean": "boolean", "bool": "boolean"},
+    "date": {"date": "date"},
+    "timestamp": {"timestamp": "timestamp"},
+}
+"""`logicalType` → `physicalType`, in lower case → stored type. The first of each is the default: it loses nothing."""
 
 
 class TypeOptions(Declaration):
-    """`logicalTypeOptions`: what a single value must keep.
+    """`logicalTypeOptions`: bounds on each value of a column.
 
     Attributes:
-        minimum, maximum, exclusive_minimum, exclusive_maximum: of numbers, or ISO dates and timestamps.
-        min_length, max_length: of text, in characters.
-        pattern: a regular expression (RE2) that text must match in full.
+        minimum, maximum, exclusive_minimum, exclusive_maximum: a number, or an ISO 8601 date or timestamp.
+        min_length, max_length: length of text in characters.
+        pattern: regular expression (RE2) that the whole text must match.
     """
 
     minimum: Scalar | None = None
@@ -40,8 +53,8 @@ class QualityArguments(Declaration):
     """Arguments of a library metric.
 
     Attributes:
-        valid_values: for `invalidValues`: the values that may occur.
-        properties: for `duplicateValues` on the table: the columns that are unique together.
+        valid_values: the allowed values, for `invalidValues`.
+        properties: the columns that are unique together, for `duplicateValues` on the table.
     """
 
     valid_values: tuple[Scalar, ...] | None = Field(None, alias="validValues")
@@ -49,13 +62,13 @@ class QualityArguments(Declaration):
 
 
 class Quality(Declaration):
-    """A rule from the standard's library of metrics.
+    """Quality rule that uses a metric of the standard's library.
 
     Attributes:
-        metric: which figure is computed.
-        must_be: the value it must have; for rules on rows only 0 can be enforced row by row.
+        metric: the metric to compute.
+        must_be: the value it must have. A rule with the bound 0 is enforced row by row; any other applies to the batch.
         must_be_greater_than, must_be_greater_or_equal_to, must_be_less_than, must_be_less_or_equal_to: bounds.
-        unit: `rows` (default) or `percent`.
+        unit: unit of the bounds, `rows` or `percent`.
     """
 
     id: str | None = None
@@ -84,14 +97,14 @@ class Quality(Declaration):
             self.must_be_less_or_equal_to,
         )
         if all(bound is None for bound in bounds):
-            raise ValueError("mustBe, or another bound; found none")
+            raise ValueError("mustBe or another bound; found none")
         if self.metric == "invalidValues" and (self.arguments is None or not self.arguments.valid_values):
             raise ValueError("arguments.validValues for the metric invalidValues; found none")
         return self
 
 
 class CustomProperty(Declaration):
-    """A key and value outside the standard."""
+    """Key and value that the standard does not define."""
 
     id: str | None = None
     property: str
@@ -100,7 +113,7 @@ class CustomProperty(Declaration):
 
 
 class Column(Declaration):
-    """A property of the dataset's schema object: one column of the table."""
+    """Column of the table: a property of the contract's schema object."""
 
     id: str | None = None
     name: ColumnName
@@ -121,9 +134,24 @@ class Column(Declaration):
     quality: tuple[Quality, ...] = ()
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
 
+    @field_validator("physical_type")
+    @classmethod
+    def _can_be_stored(cls, value: str | None, info: ValidationInfo) -> str | None:
+        logical_type = info.data.get("logical_type")
+        if value is not None and logical_type is not None and value.lower() not in STORED_TYPES[logical_type]:
+            known = ", ".join(STORED_TYPES[logical_type])
+            raise ValueError(f"one of {known} (logicalType is {logical_type}); found {value!r}")
+        return value
+
+    @property
+    def stored_as(self) -> StoredType:
+        """The type of the column in the Iceberg table."""
+        types = STORED_TYPES[self.logical_type]
+        return types[self.physical_type.lower()] if self.physical_type else next(iter(types.values()))
+
     @property
     def valid_values(self) -> tuple[Scalar, ...] | None:
-        """The values that may occur, if the contract lists them."""
+        """The values that the contract allows, or None if it does not list them."""
         for rule in self.quality:
             if rule.metric == "invalidValues" and rule.arguments is not None:
                 return rule.arguments.valid_values
@@ -133,7 +161,9 @@ class Column(Declaration):
     def _rules_can_be_checked(self) -> Column:
         text = (self.options.min_length, self.options.max_length, self.options.pattern)
         if self.logical_type != "string" and any(option is not None for option in text):
-            raise ValueError(f"minLength, maxLength and pattern on text; found one on {self.logical_type}")
+            raise ValueError(
+                f"minLength, maxLength and pattern on columns of type string only; found one on {self.logical_type}"
+            )
         ranged = (
             self.options.minimum,
             self.options.maximum,
@@ -143,19 +173,20 @@ class Column(Declaration):
         for bound in (bound for bound in ranged if bound is not None):
             if self.logical_type in ("string", "boolean"):
                 raise ValueError(
-                    f"minimum and maximum on numbers, dates and timestamps; found one on {self.logical_type}"
+                    "minimum and maximum on columns of type integer, number, date or timestamp only; "
+                    f"found one on {self.logical_type}"
                 )
             numeric = isinstance(bound, int | float) and not isinstance(bound, bool)
             if self.logical_type in ("integer", "number") and not numeric:
                 raise ValueError(f"a number as bound of {self.logical_type}; found {bound!r}")
         for rule in self.quality:
             if rule.metric == "rowCount":
-                raise ValueError("rowCount among the table's quality rules; found it on a column")
+                raise ValueError("rowCount in the quality rules of the table; found it on a column")
         return self
 
 
 class Table(Declaration):
-    """The dataset's one schema object."""
+    """Schema object of the contract: its one table."""
 
     id: str | None = None
     name: Name
@@ -174,9 +205,9 @@ class Table(Declaration):
     def _columns_hold_together(self) -> Table:
         names = [column.name for column in self.properties]
         if len(set(names)) != len(names):
-            raise ValueError("each property once; found one twice")
+            raise ValueError("unique property names; found a duplicate")
         if not any(column.primary_key for column in self.properties):
-            raise ValueError("a property with primaryKey: true, by which rows are told apart; found none")
+            raise ValueError("at least one property with primaryKey: true; found none")
         return self
 
 
@@ -184,10 +215,10 @@ class Contract(Declaration):
     """`data-contracts/<dataset>.odcs.yaml`.
 
     Attributes:
-        id: the standard's identifier of the contract.
-        name: the dataset's name, the file's and the schema object's.
-        version: of the contract itself.
-        table: the one schema object (`schema` in the file holds a list of one).
+        id: identifier of the contract.
+        name: name of the dataset, of the file and of the schema object.
+        version: version of the contract, `<major>.<minor>.<patch>`.
+        tables: `schema` in the file; a list of one.
     """
 
     api_version: Literal["v3.1.0"] = Field(alias="apiVersion")
@@ -215,22 +246,22 @@ class Contract(Declaration):
 
     @property
     def table(self) -> Table:
-        """The dataset's schema object."""
+        """The contract's only table."""
         return self.tables[0]
 
     @property
     def columns(self) -> dict[str, Column]:
-        """The columns by name, in the contract's order."""
+        """Columns by name, in the order of the contract."""
         return {column.name: column for column in self.table.properties}
 
     @property
     def primary_key(self) -> tuple[str, ...]:
-        """The names of the columns by which rows are told apart, in their order."""
+        """Names of the primary key columns, by `primaryKeyPosition`."""
         keys = [column for column in self.table.properties if column.primary_key]
         return tuple(c.name for c in sorted(keys, key=lambda c: c.primary_key_position or 0))
 
     @model_validator(mode="after")
     def _one_name(self) -> Contract:
         if self.table.name != self.name:
-            raise ValueError(f"schema[0].name equal to name ({self.name!r}); found {self.table.name!r}")
+            raise ValueError(f"schema[0].name to equal name ({self.name!r}); found {self.table.name!r}")
         return self

@@ -1,4 +1,4 @@
-"""Content digests: of bytes, of values, of files and of folders."""
+"""SHA-256 digests of bytes, values, files and folders."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 def digest_of_bytes(content: bytes) -> str:
-    """The digest of `content`."""
+    """Return the digest of bytes."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 def digest_of_file(path: Path) -> str:
-    """The digest of a file, read in pieces."""
+    """Return the digest of a file, read in chunks."""
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:
-    """`value` as the one JSON text that RFC 8785 allows for it, so that equal values have equal digests."""
+    """Serialise a value as canonical JSON (RFC 8785), so equal values have equal digests."""
     return rfc8785.dumps(value)
 
 
 def digest_of_value(value: Any) -> str:
-    """The digest of a JSON-able value, independent of the order of keys."""
+    """Return the digest of a JSON value; the order of keys does not matter."""
     return digest_of_bytes(canonical_json(value))
 
 
 def digest_of_files(files: Mapping[str, str]) -> str:
-    """One digest of many files.
+    """Return one digest for a set of files.
 
     Args:
-        files: path within the set → the file's digest.
+        files: path → digest of the file.
     """
     return digest_of_value(dict(files))
 
 
 def digest_of_folder(folder: Path, *, without: Iterable[str] = ()) -> str:
-    """One digest of every file in `folder`, by path and content; times and owners do not count.
+    """Return one digest for the paths and contents of all files in a folder, except hidden files and `__pycache__`.
 
     Args:
         folder: the folder.
-        without: names of files or folders, at any depth, that do not belong to it. Hidden files and compiled
-            Python never do.
+        without: names of further files or folders to exclude, at any depth.
     """
-    left_out = {"__pycache__", *without}
+    excluded = {"__pycache__", *without}
     digests = {}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") or part in left_out for part in parts):
+        if path.is_file() and not any(part.startswith(".") or part in excluded for part in parts):
             digests["/".join(parts)] = digest_of_file(path)
     return digest_of_files(digests)

@@ -1,11 +1,10 @@
-"""Read a YAML or JSON file into a typed declaration, with errors that name file, line, key, expected and found."""
+"""Read YAML and JSON files into typed declarations; errors name file, line, key, expected and found."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -17,16 +16,19 @@ from pydantic_core import ErrorDetails
 from pipelines.declarations.errors import DeclarationError, Problem
 
 LARGEST_DOCUMENT = 1 << 20
-"""Bytes. A declaration is written by a person; anything larger is a mistake or an attack."""
+"""Bytes. People write these files by hand; a larger one is a mistake or an attack."""
 
 DEEPEST_NESTING = 64
 
 Key = tuple[str | int, ...]
+"""The path of a value in a document: `("gates", 0, "metric")`."""
+
 Lines = dict[Key, int]
+"""Path of a value → 1-based line of its key."""
 
 
 class Declaration(BaseModel):
-    """What every declared type has in common: no unknown keys, no silent conversions, no change after reading."""
+    """Parent of every declared type: rejects unknown keys, converts nothing silently, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings")
 
@@ -35,16 +37,16 @@ D = TypeVar("D", bound=BaseModel)
 
 
 def read(path: Path, kind: type[D]) -> D:
-    """Read `path` as a declaration of type `kind`.
+    """Read a file as a declaration of type `kind`.
 
     Raises:
-        DeclarationError: the file is missing, is not YAML, or does not say what `kind` asks for.
+        DeclarationError: the file is missing, is not YAML, or does not match `kind`.
     """
     return parse(read_bytes(path), kind, path)
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a declaration's file.
+    """Read the bytes of a declaration's file.
 
     Raises:
         DeclarationError: the file is missing, unreadable or larger than `LARGEST_DOCUMENT`.
@@ -55,51 +57,73 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         found = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
         raise DeclarationError([Problem(path, None, "", "a readable file", found)]) from None
-    if len(content) > LARGEST_DOCUMENT:
-        raise DeclarationError([Problem(path, None, "", f"at most {LARGEST_DOCUMENT} bytes", "a larger file")])
+    _check_size(content, path)
     return content
 
 
+def _check_size(content: bytes | str, path: Path) -> None:
+    if len(content) > LARGEST_DOCUMENT:
+        raise DeclarationError([Problem(path, None, "", f"at most {LARGEST_DOCUMENT} bytes", "a larger file")])
+
+
 def parse(content: bytes | str, kind: type[D], path: Path) -> D:
-    """Read `content` as a declaration of type `kind`; `path` is only named in errors.
+    """Parse a document as a declaration of type `kind`.
+
+    Args:
+        content: the document.
+        kind: the type to read it as.
+        path: named in errors; not opened.
 
     Raises:
-        DeclarationError: see `read`.
+        DeclarationError: the content is not YAML, or does not match `kind`. Lists every problem.
     """
     value, lines = parse_yaml(content, path)
     if not isinstance(value, dict):
-        raise DeclarationError([Problem(path, 1, "", "keys and values", _found(value))])
+        raise DeclarationError([Problem(path, 1, "", "keys and values", _shown(value))])
     try:
-        # By way of JSON: strict reading then still turns lists into tuples and text into dates.
-        return kind.model_validate_json(json.dumps(value, default=str))
+        # Strict validation of JSON still turns lists into tuples and text into dates.
+        return kind.model_validate_json(json.dumps(value))
     except ValidationError as error:
         problems = [_problem(detail, kind, value, lines, path) for detail in error.errors(include_url=False)]
         raise DeclarationError(problems) from None
 
 
-class _Loader(yaml.CSafeLoader):
-    """Reads `1e-7` as the number that it is in YAML 1.2 and in JSON; in YAML 1.1 it is a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_NULLS = ("", "~", "null", "Null", "NULL")
+_BOOLEANS = {text: text.lower() == "true" for text in ("true", "True", "TRUE", "false", "False", "FALSE")}
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_BASED_INTEGER = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SPECIAL_FLOAT = re.compile(r"([-+]?\.(inf|Inf|INF))|\.(nan|NaN|NAN)")
+_CORE_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value")
+}
 
 
 def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
-    """Parse one YAML document (JSON is YAML) to plain values, and the 1-based line of each key.
+    """Parse one YAML 1.2 document to plain values, and find the line of each key.
 
-    Anchors, aliases, tags and duplicate keys are refused: nobody needs them here, and they hide what a file says.
+    Values follow the core schema (https://yaml.org/spec/1.2.2/#103-core-schema), as GitHub and JSON do: `on`, `no` and
+    `2026-01-31` are text, `1e-7` is a number. Anchors, aliases, tags, merge keys and duplicate keys are rejected: they
+    hide what a file says.
+
+    Args:
+        content: the document; JSON is YAML.
+        path: named in errors; not opened.
+
+    Returns:
+        Lists, dictionaries with text keys, and scalars; and the line of each key.
 
     Raises:
-        DeclarationError: the content is not such a document.
+        DeclarationError: the content is not such a document, or is larger than `LARGEST_DOCUMENT`.
     """
+    _check_size(content, path)
     loader: Any = None
     try:
-        loader = _Loader(content)
+        loader = yaml.CSafeLoader(content)
         node = loader.get_single_node()
-        lines: Lines = {}
-        return (None if node is None else _construct(loader, node, (), lines, path)), lines
+        lines: Lines = {(): 1}
+        return (None if node is None else _Reader(path, lines).value(node, ())), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         found = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -112,76 +136,122 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
             loader.dispose()
 
 
-def _construct(loader: Any, node: yaml.Node, key: Key, lines: Lines, path: Path) -> Any:
-    line = node.start_mark.line + 1
-    lines.setdefault(key, line)
-    where = dotted(key)
-    if len(key) > DEEPEST_NESTING:
-        raise DeclarationError([Problem(path, line, where, f"at most {DEEPEST_NESTING} levels", "deeper nesting")])
-    if isinstance(node, yaml.ScalarNode):
-        return loader.construct_object(node)
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _construct(loader, child, (*key, index), _first_visit(child, lines, key, index, path), path)
-            for index, child in enumerate(node.value)
-        ]
-    assert isinstance(node, yaml.MappingNode)
-    result: dict[Hashable, Any] = {}
-    for key_node, value_node in node.value:
-        name = loader.construct_object(key_node)
-        at = key_node.start_mark.line + 1
-        if not isinstance(name, str):
-            raise DeclarationError([Problem(path, at, where, "a text key", _found(name))])
-        if name in result:
-            raise DeclarationError([Problem(path, at, dotted((*key, name)), "each key once", "the key twice")])
-        lines[(*key, name)] = at
-        result[name] = _construct(
-            loader, value_node, (*key, name), _first_visit(value_node, lines, key, name, path), path
-        )
-    return result
+class _Reader:
+    """Turns the nodes of one document into values, and notes their lines."""
 
+    def __init__(self, path: Path, lines: Lines) -> None:
+        self.path = path
+        self.lines = lines
+        self.seen: set[int] = set()
 
-def _first_visit(node: yaml.Node, lines: Lines, key: Key, step: str | int, path: Path) -> Lines:
-    """Refuse a node met before: that is an alias (`*name`), by which a small file can grow without bound."""
-    if getattr(node, "visited", False):
+    def value(self, node: yaml.Node, key: Key) -> Any:
         line = node.start_mark.line + 1
-        raise DeclarationError([Problem(path, line, dotted((*key, step)), "the value itself", "a YAML alias (*…)")])
-    node.visited = True  # type: ignore[attr-defined]
-    return lines
+        self.lines.setdefault(key, line)
+        if id(node) in self.seen:  # by aliases, a small file can grow without bound
+            raise self.error(line, key, "the value itself", "a YAML alias (*…)")
+        self.seen.add(id(node))
+        if node.tag not in _CORE_TAGS:
+            raise self.error(line, key, "a value without a tag", f"the tag {node.tag}")
+        if len(key) > DEEPEST_NESTING:
+            raise self.error(line, key, f"at most {DEEPEST_NESTING} levels", "deeper nesting")
+        if isinstance(node, yaml.ScalarNode):
+            return _scalar(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(child, (*key, index)) for index, child in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode)
+        return self.mapping(node, key)
+
+    def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
+                raise self.error(line, key, "a text key", "a merge or a nested key")
+            name = str(key_node.value)
+            if name in result:
+                raise self.error(line, (*key, name), "each key once", "the key twice")
+            self.lines[(*key, name)] = line
+            result[name] = self.value(value_node, (*key, name))
+        return result
+
+    def error(self, line: int, key: Key, expected: str, found: str) -> DeclarationError:
+        return DeclarationError([Problem(self.path, line, dotted(key), expected, found)])
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = str(node.value)
+    if node.style in ("'", '"', "|", ">"):
+        return text
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _BASED_INTEGER.fullmatch(text):
+        return int(text, 0)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return float(text.replace(".", "")) if _SPECIAL_FLOAT.fullmatch(text) else text
 
 
 def dotted(key: Key) -> str:
-    """`("gates", 0, "metric")` as people write it: `gates[0].metric`."""
+    """Write a path the way people do: `("gates", 0, "metric")` as `gates[0].metric`."""
     text = ""
     for step in key:
         text += f"[{step}]" if isinstance(step, int) else (f".{step}" if text else step)
     return text
 
 
+def first_problem(error: ValueError) -> str:
+    """Describe the first problem of a validation error on one line: `<key>: expected X, found Y`.
+
+    Args:
+        error: from pydantic; of any other `ValueError` the message is returned.
+    """
+    if not isinstance(error, ValidationError):
+        return str(error)
+    detail = error.errors(include_url=False)[0]
+    expected, found = _expected_and_found(detail)
+    return f"{dotted(tuple(detail['loc'])) or 'the document'}: expected {expected}, found {found}"
+
+
 def _problem(detail: ErrorDetails, kind: type[BaseModel], value: Any, lines: Lines, path: Path) -> Problem:
     key = _within(tuple(detail["loc"]), value)
     line = next((lines[key[:end]] for end in range(len(key), -1, -1) if key[:end] in lines), None)
-    code, context = detail["type"], detail.get("ctx", {})
     where = dotted(key)
-    if code == "extra_forbidden":
+    if detail["type"] == "extra_forbidden":
         known = _known_keys(kind, key[:-1])
         close = difflib.get_close_matches(str(key[-1]), known, n=1)
         fix = f"did you mean {close[0]!r}?" if close else "remove the key"
         return Problem(path, line, where, f"one of {', '.join(known)}", f"the unknown key {key[-1]!r}", fix)
+    fix = f"add {key[-1]!r}" if detail["type"] == "missing" else ""
+    return Problem(path, line, where, *_expected_and_found(detail), fix)
+
+
+def _expected_and_found(detail: ErrorDetails) -> tuple[str, str]:
+    code, context = detail["type"], detail.get("ctx", {})
+    found = _shown(detail["input"])
     if code == "missing":
-        return Problem(path, line, where, "this key", "nothing", f"add {key[-1]!r}")
-    if code in ("value_error", "assertion_error"):
-        message = str(context.get("error", detail["msg"]))
-        expected, _, found = message.partition("; found ")
-        return Problem(path, line, where, expected, found or _found(detail["input"]))
-    expected = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        return "this key", "nothing"
+    if code == "extra_forbidden":
+        return "only known keys", f"the unknown key {str(detail['loc'][-1])!r}"
+    if code in ("value_error", "assertion_error"):  # raised by a declaration as "<expected>; found <found>"
+        expected, _, own = str(context.get("error", detail["msg"])).partition("; found ")
+        return expected, own or found
+    if code == "json_invalid":
+        return "JSON", str(context.get("error", detail["msg"]))
     if code == "string_pattern_mismatch":
-        expected = f"text that matches {context['pattern']}"
-    return Problem(path, line, where, expected, _found(detail["input"]))
+        return f"text that matches {context['pattern']}", found
+    return _PROSE.sub("", detail["msg"]), found
+
+
+_PROSE = re.compile(r"^\w+ should (be|have) (a valid )?| after validation.*$")
+"""Words around the expected value in pydantic's messages: `Tuple should have … after validation, not 0`."""
 
 
 def _within(loc: Key, value: Any) -> Key:
-    """The part of an error's location that exists in the document (union tags are not in it), and one step more."""
+    """Reduce an error's location to the steps that exist in the document, and one more; union tags are not in it."""
     key: list[str | int] = []
     for step in loc:
         if isinstance(value, dict) and step in value:
@@ -197,7 +267,7 @@ def _within(loc: Key, value: Any) -> Key:
 
 
 def _known_keys(kind: type[BaseModel], key: Key) -> list[str]:
-    """The keys that `kind` knows at the place `key`."""
+    """List the keys that `kind` accepts at the path `key`."""
     current: Any = kind
     for step in key:
         options = _models(current)
@@ -212,7 +282,7 @@ def _known_keys(kind: type[BaseModel], key: Key) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The declaration types inside an annotation such as `tuple[Threshold, ...] | None`."""
+    """Find the declaration types in an annotation such as `tuple[Threshold, ...] | None`."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return [annotation] if issubclass(annotation, BaseModel) else []
     if get_origin(annotation) in (Union, UnionType, Annotated, tuple, list, dict):
@@ -220,7 +290,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return []
 
 
-def _found(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""An environment: how it is configured (`Pulumi.<environment>.yaml`), and how its names reach a pipeline."""
+"""Environment: its configuration (`Pulumi.<environment>.yaml`) and the descriptor that its jobs receive."""
 
 from __future__ import annotations
 
@@ -14,35 +14,51 @@ from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.names import Name
 
 VARIABLE = "MLOPS_ENVIRONMENT"
-"""The environment variable by which a job gets its descriptor."""
+"""Environment variable that holds the descriptor of a job."""
 
 PORT_OF_HTTPS = 443
 
 Cidr = Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")]
-"""A range of IPv4 addresses, `10.0.0.0/8`."""
+"""Range of IPv4 addresses, such as `10.0.0.0/8`."""
 
 ManagedPolicy = Annotated[
     str, StringConstraints(pattern=r"^(arn:[a-z-]+:iam::\d{12}:policy/)?[A-Za-z0-9_+=,.@/-]+$", max_length=700)
 ]
-"""A policy of IAM: `path/name`, or its ARN."""
+"""IAM managed policy: `path/name` or an ARN."""
+
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+"""An AWS region, `eu-west-1`."""
 
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-"""The addresses of private networks (RFC 1918), in which every VPC lies unless somebody went out of their way."""
+"""Private address ranges (RFC 1918), used by practically every VPC."""
 
 
 class Images(Declaration):
-    """The images that an environment's pods run, by digest; None until one has been built and pinned."""
+    """Digests of the images that an environment runs; None until an image is pinned."""
 
     training: Digest | None = None
     serving: Digest | None = None
 
 
-class FreezeWindow(Declaration):
-    """A time in which nothing is promoted; a rollback always is.
+class ImageRegistry(Declaration):
+    """The ECR registry from which an environment pulls its images.
 
     Attributes:
-        start, end: with their time zone (`2026-12-24T00:00:00+01:00`); the end is not part of it.
-        reason: shown to whoever is refused.
+        account: id of the AWS account that owns the registry; None for the environment's own account. That account's
+            bootstrap must list the environment's account in `pull_accounts`.
+        region: the registry's region; None for the environment's own region.
+    """
+
+    account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")] | None = None
+    region: Region | None = None
+
+
+class FreezeWindow(Declaration):
+    """Period without promotions. Rollbacks are always allowed.
+
+    Attributes:
+        start, end: timestamps with a time zone (`2026-12-24T00:00:00+01:00`); the end is exclusive.
+        reason: shown when a promotion is refused.
     """
 
     start: AwareDatetime
@@ -52,7 +68,7 @@ class FreezeWindow(Declaration):
     @model_validator(mode="after")
     def _in_order(self) -> FreezeWindow:
         if self.end <= self.start:
-            raise ValueError("an end after the start; found it before")
+            raise ValueError("end to be after start; found it before or equal")
         return self
 
 
@@ -60,24 +76,25 @@ class EnvironmentConfig(Declaration):
     """The value of `mlops:environment` in `Pulumi.<environment>.yaml`.
 
     Attributes:
-        promotes_from: the environment a bundle must have been verified in before; None for the first.
-        trains: whether data jobs (ingest, training) run here. Exactly the first environment trains.
-        disposable: whether its data may be deleted with it. Anything else is protected.
-        owner: the team that answers for it (a tag on everything).
-        cost_centre: who pays for it (a tag on everything).
+        promotes_from: environment that must have verified a bundle before; None for the first environment.
+        trains: True if ingest and training jobs run here; True for the first environment only.
+        disposable: True if its data may be deleted with the stack; otherwise its resources are protected.
+        owner: team that owns the environment (a tag on every resource).
+        cost_centre: cost centre (a tag on every resource).
         cluster: name of the EKS cluster.
-        namespace: the Kubernetes namespace, made by the program.
-        ingress_class: the class whose controller moves traffic by weight; `alb` is the AWS Load Balancer Controller.
-        load_balancer_cidrs: address ranges from which the load balancer reaches the pods. The private ranges unless
-            said; name the subnets of your load balancers to keep other pods of the VPC out.
-        permissions_boundary: the managed policy that bounds every role the program makes, by its name in the account
-            with the path before it, or by its ARN. The deploy role may only make roles that carry the one that
-            `infra/bootstrap` makes; None where the account has none.
-        noncurrent_days: days that a superseded or deleted version of an object is kept.
-        retention_days: days during which Object Lock lets nobody delete a bundle or a ledger record.
-        log_days: days that logs are kept.
-        freezes: times in which nothing is promoted to it.
+        namespace: Kubernetes namespace, created by the program.
+        ingress_class: ingress class whose controller splits traffic by weight; `alb` is the AWS Load Balancer
+            Controller.
+        load_balancer_cidrs: address ranges of the load balancer, which may reach the pods. Set the subnets of your
+            load balancers to exclude other pods of the VPC.
+        permissions_boundary: managed policy that bounds every role of the program, as `path/name` or ARN; None if the
+            account has none. The deploy role can only create roles with the boundary that `infra/bootstrap` creates.
+        noncurrent_days: days to keep superseded or deleted object versions.
+        retention_days: days that Object Lock protects bundles and ledger records from deletion.
+        log_days: days to keep logs.
+        freezes: periods without promotions to this environment.
         images: the pinned images.
+        image_registry: the ECR registry that holds the images.
     """
 
     promotes_from: Name | None
@@ -95,22 +112,23 @@ class EnvironmentConfig(Declaration):
     log_days: Annotated[int, Field(ge=1)] = 90
     freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
+    image_registry: ImageRegistry = ImageRegistry()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:
         if self.trains != (self.promotes_from is None):
             raise ValueError(
-                "trains: true exactly where promotes_from is null; "
+                "trains: true if, and only if, promotes_from is null; "
                 f"found trains: {str(self.trains).lower()} and promotes_from: {self.promotes_from or 'null'}"
             )
         return self
 
 
 class StackConfig(Declaration):
-    """The `config` section of `Pulumi.<environment>.yaml`; keys of providers are Pulumi's business."""
+    """`config` section of `Pulumi.<environment>.yaml`."""
 
     environment: EnvironmentConfig = Field(alias="mlops:environment")
-    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = Field(alias="aws:region")
+    region: Region = Field(alias="aws:region")
     context: str | None = Field(None, alias="kubernetes:context")
 
 
@@ -124,42 +142,42 @@ class StackFile(Declaration):
 
 
 class ImageReferences(Declaration):
-    """Full references of the images by digest (`<repository>@sha256:…`), None where none is pinned."""
+    """Image references by digest (`<repository>@sha256:…`); None until an image is pinned."""
 
     training: str | None = None
     serving: str | None = None
 
 
 class Repositories(Declaration):
-    """URLs of the image repositories."""
+    """URLs of the ECR repositories, shared by all environments of an account."""
 
     training: str
     serving: str
 
 
 class EnvironmentDescriptor(Declaration):
-    """The names of what the stack made. The stack exports it as `descriptor`; a job gets it as `MLOPS_ENVIRONMENT`.
+    """Names of a stack's resources: its output `descriptor`, and the variable `MLOPS_ENVIRONMENT` of its jobs.
 
     Attributes:
-        name: the environment.
+        name: name of the environment.
         promotes_from: the environment before it.
-        region, account: of AWS.
-        landing_bucket: where batches of data arrive.
-        lake_bucket: where the tables and the quarantine are.
-        logs_bucket: inference logs, lineage events, access logs.
-        registry_bucket: bundles, evidence and the ledger.
-        catalog_database: the Glue database.
-        signing_key: ARN of the KMS key that this environment signs with.
-        trusted_keys: environment → PEM of its public key: its own, and of those it promotes from.
+        region, account: AWS region and account.
+        landing_bucket: bucket of landing files.
+        lake_bucket: bucket of tables and quarantined rows.
+        logs_bucket: bucket of inference logs, lineage events and access logs.
+        registry_bucket: bucket of bundles, evidence and the ledger.
+        catalog_database: Glue database.
+        signing_key: ARN of the KMS key that the environment signs with.
+        trusted_keys: environment → PEM of its public key, for this environment and those it promotes from.
         cluster: name of the EKS cluster.
-        namespace: in Kubernetes.
-        images, repositories: of the containers.
-        endpoints: model → base URL; empty inside a job, which is made before them.
+        namespace: Kubernetes namespace.
+        images, repositories: container images and their repositories, which the account's bootstrap creates.
+        endpoints: model → base URL; empty in a job, which is created before the endpoints.
     """
 
     format: Literal["mlops/environment/v1"] = "mlops/environment/v1"
     name: Name
-    promotes_from: Name | None = None  # Pulumi drops an output that is null
+    promotes_from: Name | None = None  # Pulumi omits outputs that are null
     region: str
     account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
     landing_bucket: str
@@ -177,25 +195,25 @@ class EnvironmentDescriptor(Declaration):
 
     @classmethod
     def from_environ(cls) -> EnvironmentDescriptor:
-        """The descriptor that this job was given.
+        """Read the descriptor from `MLOPS_ENVIRONMENT`.
 
         Raises:
-            MlopsError: `MLOPS_ENVIRONMENT` is not set, or is not a descriptor.
+            MlopsError: the variable is not set, or is not a descriptor.
         """
         text = os.environ.get(VARIABLE)
         if not text:
             raise MlopsError(
                 f"the environment variable {VARIABLE} is not set",
-                fix="run the job from its CronJob, or the command with --env",
+                fix="run the job from its CronJob",
             )
         return parse(text, cls, Path(f"${VARIABLE}"))
 
     @classmethod
     def from_output(cls, output: Any, stack: str) -> EnvironmentDescriptor:
-        """The descriptor among a stack's outputs.
+        """Read the descriptor from the output of a stack.
 
         Raises:
-            DeclarationError: it is not there or not whole: the stack is not up.
+            DeclarationError: the output is missing or incomplete, because the stack is not up.
         """
         if not isinstance(output, dict):
             raise DeclarationError(

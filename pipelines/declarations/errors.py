@@ -1,4 +1,4 @@
-"""The errors people see: what is wrong, where, what was expected, what was found, what to do."""
+"""Errors for people: what is wrong and where, what was expected, what was found, and the fix."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class MlopsError(Exception):
-    """An error that a person can act on. The command line prints it without a traceback and exits with 1.
+    """Error that a person can act on. The command line prints it without a traceback and exits with 1.
 
     Args:
-        what: one sentence that says what is wrong and where.
-        fix: one sentence that says what to do next; empty when `what` makes it plain.
+        what: what is wrong and where, in one sentence.
+        fix: what to do, as an imperative; empty if it is obvious.
     """
 
     def __init__(self, what: str, *, fix: str = "") -> None:
@@ -23,14 +23,14 @@ class MlopsError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a file that a person wrote.
+    """One problem in a declaration.
 
     Attributes:
-        file: the file, as the reader would name it.
-        line: the 1-based line, or None when the whole file is meant.
-        key: the dotted path of the key (`training.seed`), or "" for the whole file.
-        expected: what should stand there.
-        found: what stands there.
+        file: the file.
+        line: 1-based line, or None for the whole file.
+        key: dotted path of the key (`training.seed`), or "" for the whole file.
+        expected: the expected value.
+        found: the actual value.
         fix: what to do, or "".
     """
 
@@ -49,10 +49,10 @@ class Problem:
 
 
 class DeclarationError(MlopsError):
-    """A declaration (a YAML or JSON file) does not say what it must. Carries every problem found, not the first.
+    """A declaration (a YAML or JSON file) is not valid.
 
     Args:
-        problems: at least one problem.
+        problems: every problem found, at least one.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:

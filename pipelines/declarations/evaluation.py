@@ -1,4 +1,4 @@
-"""`evaluation.json`: how good a model is on the rows it was not trained on."""
+"""`evaluation.json`: metrics of a model on its holdout."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipelines.declarations.names import ColumnName, Name
 Count = Annotated[int, Field(ge=0)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 Figures = dict[str, Figure | None]
-"""Metric → value; None where it is not defined (R² of one row, a ratio of values that are not both positive)."""
+"""Metric → value; None if it is undefined, such as R² of one row."""
 
 
 class Estimate(Declaration):
-    """A metric on the whole holdout.
+    """Metric on the whole holdout.
 
     Attributes:
-        value: on the holdout as it is; None where it is not defined.
-        low, high: 95 % percentile bootstrap interval over rows; None where it is not defined.
+        value: value on the holdout; None if undefined.
+        low, high: 95 % percentile bootstrap interval over rows; None if undefined.
     """
 
     value: Figure | None
@@ -31,11 +31,11 @@ class Estimate(Declaration):
 
 
 class Part(Declaration):
-    """The metrics on some rows of the holdout.
+    """Metrics on a part of the holdout.
 
     Attributes:
-        rows: how many.
-        metrics: their values; empty when there are no rows.
+        rows: number of rows.
+        metrics: metric values; empty if there are no rows.
     """
 
     rows: Count
@@ -43,12 +43,12 @@ class Part(Declaration):
 
 
 class Groups(Declaration):
-    """The metrics by the values of a protected attribute.
+    """Metrics for each group of a protected attribute.
 
     Attributes:
         groups: value of the attribute, as text → metrics of its rows.
-        difference: metric → greatest less least of the groups' values.
-        ratio: metric → greatest divided by least of the groups' values; None unless all are positive.
+        difference: metric → difference of the greatest and least group value.
+        ratio: metric → ratio of the greatest to the least group value; None unless all are positive.
     """
 
     groups: dict[str, Part]
@@ -57,16 +57,16 @@ class Groups(Declaration):
 
 
 class Holdout(Declaration):
-    """Which rows were kept from training, and whether they really were.
+    """The holdout split, and whether any of it leaked into training.
 
     Attributes:
-        share: of the rows, as `model.yaml` asks.
-        seed: by which they were chosen.
-        rows: how many they are.
-        training_rows: how many the others are.
-        unlabelled_rows: rows in neither, because they have no target yet.
-        keys: digest of the holdout rows' keys.
-        leaked_rows: rows of the holdout whose features and target are also those of a row in training.
+        share: share of the rows, from `model.yaml`.
+        seed: random seed of the split.
+        rows: rows in the holdout.
+        training_rows: rows used for training.
+        unlabelled_rows: rows in neither part, because they have no target yet.
+        keys: digest of the keys of the holdout rows.
+        leaked_rows: holdout rows whose features and target equal those of a training row.
     """
 
     share: Figure
@@ -79,14 +79,14 @@ class Holdout(Declaration):
 
 
 class Sample(Declaration):
-    """Rows of the holdout, kept so that two bundles can be compared on the rows that both did not train on.
+    """Sample of the holdout, to compare two bundles on rows that neither was trained on.
 
-    Always those with the smallest keys, so that the samples of two bundles share as many rows as they can.
+    It holds the rows with the smallest keys, so the samples of two bundles share as many rows as possible.
 
     Attributes:
-        keys: of the rows, hashed (16 hexadecimal digits), ascending.
-        truth: the target; for classification the index of the class.
-        predicted: what was predicted; for classification a list of probabilities a row.
+        keys: hashed keys of the rows (16 hexadecimal digits), ascending.
+        truth: target values; for classification, the index of the class.
+        predicted: predictions; for classification, the class probabilities of each row.
     """
 
     keys: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")], ...]
@@ -98,12 +98,12 @@ class Evaluation(Declaration):
     """`evaluation.json`.
 
     Attributes:
-        model, task: of the bundle.
-        classes: for classification, in the order of the probabilities; the last of two is the positive one.
-        holdout: the rows that all of this was measured on.
-        metrics: metric → its value and interval.
-        slices: name of a slice in `model.yaml` → its metrics.
-        groups: protected attribute → its groups' metrics.
+        model, task: model and task of the bundle.
+        classes: classes in the order of the probabilities, for classification; the last of two is the positive one.
+        holdout: the rows that the metrics were measured on.
+        metrics: metric → value and interval.
+        slices: slice of `model.yaml` → metrics.
+        groups: protected attribute → metrics of its groups.
         sample: at most 5,000 rows of the holdout.
     """
 

@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole: a reader, or a crash at any moment, finds the old content or the new.
+    """Write a file atomically: readers, and a crash at any moment, see the old content or the new.
 
-    A new file is readable by its owner only, as are folders made for it; an old one keeps its mode.
+    New files and folders are accessible to their owner only. An existing file keeps its mode.
 
     Args:
         path: the file.
-        content: text is written as UTF-8, with line ends as they are.
+        content: text is written as UTF-8, with unchanged line ends.
 
     Raises:
-        OSError: it cannot be written; the old file is as it was.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 0600

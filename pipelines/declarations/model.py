@@ -1,4 +1,4 @@
-"""A model's declaration, `models/<name>/model.yaml`."""
+"""Model declaration, `models/<name>/model.yaml`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ METRICS: dict[Task, dict[str, Literal["lower", "higher"]]] = {
         "selection_rate": "higher",
     },
 }
-"""The metrics that an evaluation reports, by task, and which direction is better."""
+"""Metrics of an evaluation by task, and which direction is better."""
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti)?$")]
-"""A Kubernetes quantity: `500m`, `2`, `512Mi`."""
+"""Kubernetes quantity: `500m`, `2`, `512Mi`."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -35,10 +35,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Resources(Declaration):
-    """What a container asks for and may not exceed.
+    """Requests and limits of a container.
 
     Attributes:
-        cpu: cores (`500m` is half of one).
+        cpu: cores (`500m` is half a core).
         memory: bytes (`512Mi`).
     """
 
@@ -47,14 +47,14 @@ class Resources(Declaration):
 
 
 class Slice(Declaration):
-    """A named part of the holdout that is evaluated on its own: rows whose column lies in [minimum, below), or equals.
+    """Named part of the holdout that is evaluated separately.
 
     Attributes:
-        name: the slice's name.
-        column: a column of the contract.
-        minimum: rows at or above this value.
-        below: rows under this value.
-        equals: rows with exactly this value.
+        name: name of the slice.
+        column: column of the contract that selects the rows.
+        minimum: select rows with at least this value.
+        below: select rows with less than this value.
+        equals: select rows with exactly this value; instead of `minimum` and `below`.
     """
 
     name: Name
@@ -67,21 +67,21 @@ class Slice(Declaration):
     def _says_which_rows(self) -> Slice:
         ranged = self.minimum is not None or self.below is not None
         if ranged == (self.equals is not None):
-            raise ValueError("minimum and/or below, or equals; found both or neither")
+            raise ValueError("either equals, or minimum and/or below; found both or neither")
         return self
 
 
 class Training(Declaration):
-    """How the model is trained.
+    """Training of a model.
 
     Attributes:
-        entrypoint: `module:function` in the model's folder (`train:train`).
-        seed: seed of every random choice.
-        holdout: share of the rows that training never sees, chosen by the rows' keys.
-        parameters: what the function gets, as it is.
-        resources: of the training job.
-        schedule: a cron expression in UTC, or None: only on request.
-        deadline_seconds: a run that takes longer is ended.
+        entrypoint: training function in the model's folder, `module:function`.
+        seed: random seed.
+        holdout: share of the rows withheld from training, chosen by their keys.
+        parameters: passed to the function unchanged.
+        resources: resources of the training job.
+        schedule: cron expression in UTC; None to train on demand only.
+        deadline_seconds: maximum duration of a run.
     """
 
     entrypoint: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_]*:[a-z_][a-z0-9_]*$")]
@@ -94,12 +94,12 @@ class Training(Declaration):
 
 
 class Threshold(Declaration):
-    """A bound that a metric on the holdout must keep.
+    """Bound of a metric on the holdout.
 
     Attributes:
-        metric: a metric of the task.
-        minimum: the least value that passes.
-        maximum: the greatest value that passes.
+        metric: metric of the task.
+        minimum: least value that passes.
+        maximum: greatest value that passes.
     """
 
     metric: str
@@ -114,12 +114,12 @@ class Threshold(Declaration):
 
 
 class Champion(Declaration):
-    """How much worse than the bundle it replaces a candidate may be, on the same holdout.
+    """Allowed regression of a candidate against the bundle it replaces, on the same holdout.
 
     Attributes:
-        metric: the metric that is compared.
-        maximum_regression: as a share of the champion's value (0.02: two percent worse at most).
-        confidence: of the bootstrap interval that must lie within that bound.
+        metric: the metric to compare.
+        maximum_regression: share of the champion's value (0.02 allows 2 % worse).
+        confidence: confidence of the bootstrap interval that must lie within the bound.
     """
 
     metric: str
@@ -128,13 +128,13 @@ class Champion(Declaration):
 
 
 class Fairness(Declaration):
-    """A bound on the difference of a metric between the groups of a protected attribute.
+    """Bound on how much a metric may differ between the groups of a protected attribute.
 
     Attributes:
-        attribute: one of the model's protected attributes.
-        metric: a metric of the task, taken per group.
+        attribute: a protected attribute of the model.
+        metric: metric of the task, computed for each group.
         maximum_difference: between the best and the worst group, in units of the metric.
-        maximum_ratio: of the greatest to the least, both positive.
+        maximum_ratio: of the greatest to the least value, both positive.
         minimum_group_size: rows; a smaller group makes the verdict inconclusive, never a pass.
     """
 
@@ -147,12 +147,12 @@ class Fairness(Declaration):
     @model_validator(mode="after")
     def _has_a_bound(self) -> Fairness:
         if (self.maximum_difference is None) == (self.maximum_ratio is None):
-            raise ValueError("maximum_difference or maximum_ratio; found both or neither")
+            raise ValueError("either maximum_difference or maximum_ratio; found both or neither")
         return self
 
 
 class Latency(Declaration):
-    """The budget of one request of one row, measured in the serving runtime.
+    """Latency budget of a request with one row, measured in the serving runtime.
 
     Attributes:
         p99_ms: 99th percentile, in milliseconds.
@@ -162,13 +162,13 @@ class Latency(Declaration):
 
 
 class Soak(Declaration):
-    """What a bundle must have served, healthy, in one environment before it may go to the next. Both must be met.
+    """Traffic that a bundle must have served in one environment before it may go to the next. All must be met.
 
     Attributes:
-        requests: number answered.
-        seconds: time since it was verified.
-        maximum_error_rate: share of the requests that may have ended in a server error. Not zero unless you say so: one
-            error, on whatever day, would keep a bundle from going on for ever.
+        requests: least number of requests served.
+        seconds: least time since the bundle was verified.
+        maximum_error_rate: greatest share of requests with a server error. With zero, a single error would block the
+            bundle for good.
     """
 
     requests: Annotated[int, Field(ge=0)]
@@ -177,7 +177,7 @@ class Soak(Declaration):
 
 
 class Gates(Declaration):
-    """The bounds a candidate must keep to be promoted."""
+    """Bounds that a candidate must keep to be promoted."""
 
     thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
     champion: Champion
@@ -187,11 +187,11 @@ class Gates(Declaration):
 
 
 class RolloutStep(Declaration):
-    """One step of taking a release live.
+    """Traffic step of a rollout.
 
     Attributes:
-        weight: percent of the traffic that the new bundle gets.
-        pause_seconds: how long it is watched at that weight.
+        weight: percentage of traffic to the new bundle.
+        pause_seconds: how long to keep that weight.
     """
 
     weight: Annotated[int, Field(ge=1, le=99)]
@@ -199,10 +199,10 @@ class RolloutStep(Declaration):
 
 
 class Replicas(Declaration):
-    """How many serving pods; the autoscaler stays between the two.
+    """Bounds of the autoscaler on the number of serving pods.
 
     Attributes:
-        minimum: at least 2, so that a node can be drained.
+        minimum: at least 2, so a node can be drained.
         maximum: at least the minimum.
     """
 
@@ -212,12 +212,12 @@ class Replicas(Declaration):
     @model_validator(mode="after")
     def _in_order(self) -> Replicas:
         if self.maximum < self.minimum:
-            raise ValueError(f"a maximum of at least the minimum; found {self.maximum} under {self.minimum}")
+            raise ValueError(f"maximum to be at least minimum; found {self.maximum} and {self.minimum}")
         return self
 
 
 class Serving(Declaration):
-    """How the model is served."""
+    """Serving of a model."""
 
     replicas: Replicas = Replicas()
     resources: Resources
@@ -225,19 +225,19 @@ class Serving(Declaration):
 
 
 class Model(Declaration):
-    """`models/<name>/model.yaml`: everything about a model that is decided by people.
+    """`models/<name>/model.yaml`.
 
     Attributes:
-        name: the folder's name.
-        objective: what the model is to achieve.
+        name: name of the model and of its folder.
+        objective: what the model should achieve.
         intended_use: what its predictions may, and may not, be used for.
-        owner: the team that answers for it.
+        owner: team that owns the model.
         task: regression or classification.
-        contract: the dataset it is trained on, a file in `data-contracts/`.
-        target: the column that is predicted.
-        features: the columns it is predicted from, in the order of the request.
-        protected: attributes for which fairness is reported; they need not be features.
-        slices: parts of the data that are evaluated on their own.
+        contract: dataset to train on, a file in `data-contracts/`.
+        target: column to predict.
+        features: columns to predict from, in the order of a request.
+        protected: attributes to report fairness for; they need not be features.
+        slices: parts of the holdout to evaluate separately.
     """
 
     name: Name
@@ -257,9 +257,9 @@ class Model(Declaration):
     @model_validator(mode="after")
     def _holds_together(self) -> Model:
         if self.target in self.features:
-            raise ValueError(f"features without the target; found {self.target!r} among them")
+            raise ValueError(f"features without the target; found {self.target!r} in features")
         if len(set(self.features)) != len(self.features):
-            raise ValueError("each feature once; found one twice")
+            raise ValueError("unique features; found a duplicate")
         named = [t.metric for t in self.gates.thresholds]
         named += [self.gates.champion.metric, *(f.metric for f in self.gates.fairness)]
         for metric in named:
@@ -269,6 +269,6 @@ class Model(Declaration):
         for bound in self.gates.fairness:
             if bound.attribute not in self.protected:
                 raise ValueError(
-                    f"fairness bounds on protected attributes; found {bound.attribute!r}, which is not listed"
+                    f"fairness bounds on protected attributes; found {bound.attribute!r}, which is not in protected"
                 )
         return self

@@ -1,4 +1,4 @@
-"""The repository as one thing: which models, contracts and environments it declares, checked against each other."""
+"""Project: the models, contracts and environments of a repository, checked against each other."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PROGRAM = "Pulumi.yaml"
 
 @dataclass(frozen=True)
 class Project:
-    """A repository made from this template.
+    """Repository based on this template.
 
     Attributes:
-        root: the folder that holds `Pulumi.yaml`.
+        root: folder with `Pulumi.yaml`.
     """
 
     root: Path
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """The project that `start` (the working directory) lies in.
+        """Find the project that contains `start`, by default the working directory.
 
         Raises:
-            MlopsError: neither the folder nor any above it holds a `Pulumi.yaml`.
+            MlopsError: neither the folder nor any parent has a `Pulumi.yaml`.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -44,48 +44,60 @@ class Project:
         )
 
     @property
+    def name(self) -> str:
+        """The project's name in `Pulumi.yaml`, the first part of every physical name.
+
+        Raises:
+            MlopsError: the file has no name.
+        """
+        file = self.root / PROGRAM
+        program = parse_yaml(read_bytes(file), file)[0]
+        if not isinstance(program, dict) or not isinstance(program.get("name"), str):
+            raise MlopsError(f"{file}: expected a text at name, found none", fix=f"write `name: …` in {PROGRAM}")
+        return str(program["name"])
+
+    @property
     def models_folder(self) -> Path:
-        """Where each model has its folder."""
+        """Folder of the models."""
         return self.root / "models"
 
     @property
     def contracts_folder(self) -> Path:
-        """Where the data contracts are."""
+        """Folder of the data contracts."""
         return self.root / "data-contracts"
 
     def model_file(self, model: str) -> Path:
-        """The declaration of a model."""
+        """Return the path of a model's declaration."""
         return self.models_folder / model / "model.yaml"
 
     def release_file(self, model: str, environment: str) -> Path:
-        """What an environment runs for a model."""
+        """Return the path of a model's release file for an environment."""
         return self.models_folder / model / "releases" / f"{environment}.yaml"
 
     def contract_file(self, dataset: str) -> Path:
-        """The contract of a dataset."""
+        """Return the path of a dataset's contract."""
         return self.contracts_folder / f"{dataset}.odcs.yaml"
 
     def stack_file(self, environment: str) -> Path:
-        """The configuration of an environment."""
+        """Return the path of an environment's configuration."""
         return self.root / f"Pulumi.{environment}.yaml"
 
     @cached_property
     def model_names(self) -> tuple[str, ...]:
-        """The models: folders in `models/` with a `model.yaml`."""
+        """Names of the models: folders in `models/` with a `model.yaml`."""
         return tuple(sorted(path.parent.name for path in self.models_folder.glob("*/model.yaml")))
 
     @cached_property
     def dataset_names(self) -> tuple[str, ...]:
-        """The datasets: files in `data-contracts/`."""
+        """Names of the datasets: files in `data-contracts/`."""
         return tuple(sorted(p.name.removesuffix(".odcs.yaml") for p in self.contracts_folder.glob("*.odcs.yaml")))
 
     @cached_property
     def environments(self) -> tuple[str, ...]:
-        """The environments in the order of promotion.
+        """Names of the environments in the order of promotion.
 
         Raises:
-            DeclarationError: an environment promotes from one that does not exist, from itself in a circle, or two
-                are first.
+            DeclarationError: an environment promotes from an unknown one, there is a cycle, or two are first.
         """
         before = {}
         for path in sorted(self.root.glob("Pulumi.*.yaml")):
@@ -102,9 +114,9 @@ class Project:
         while len(order) < len(before):
             ready = [n for n, p in before.items() if n not in order and (p is None or p in order)]
             if not ready:
-                circle = sorted(set(before) - set(order))
+                cycle = sorted(set(before) - set(order))
                 raise DeclarationError(
-                    [Problem(self.stack_file(n), self._line(n), key, "an order", "a circle") for n in circle]
+                    [Problem(self.stack_file(n), self._line(n), key, "no cycle", "a cycle") for n in cycle]
                 )
             order += sorted(ready)
         first = [name for name, previous in before.items() if previous is None]
@@ -122,33 +134,33 @@ class Project:
         return lines.get(("config", "mlops:environment", "promotes_from"))
 
     def stack(self, environment: str) -> StackFile:
-        """The configuration of an environment.
+        """Read the configuration of an environment.
 
         Raises:
-            MlopsError: there is no such environment.
-            DeclarationError: its file is wrong.
+            MlopsError: the environment does not exist.
+            DeclarationError: its file is not valid.
         """
         path = self.stack_file(environment)
         if not path.is_file():
             names = (p.name.split(".")[1] for p in sorted(self.root.glob("Pulumi.*.yaml")))
             raise MlopsError(
-                f"no environment {environment!r}: there is no {path.name}",
-                fix=f"the environments are {', '.join(names) or 'none yet'}",
+                f"unknown environment {environment!r}: {path.name} does not exist",
+                fix=f"use one of the environments: {', '.join(names) or 'none yet'}",
             )
         return read(path, StackFile)
 
     def model(self, name: str) -> Model:
-        """A model's declaration, checked against its contract.
+        """Read a model's declaration and check it against its contract.
 
         Raises:
-            MlopsError: there is no such model.
-            DeclarationError: its file is wrong, or names a contract or columns that do not exist.
+            MlopsError: the model does not exist.
+            DeclarationError: its file is not valid, or names an unknown contract or column.
         """
         path = self.model_file(name)
         if not path.is_file():
             raise MlopsError(
-                f"no model {name!r}: there is no {path.relative_to(self.root)}",
-                fix=f"the models are {', '.join(self.model_names) or 'none yet'}; `mlops new model {name}` starts one",
+                f"unknown model {name!r}: {path.relative_to(self.root)} does not exist",
+                fix=f"use one of {', '.join(self.model_names) or 'none yet'}, or run `mlops new model {name}`",
             )
         model = read(path, Model)
         _, lines = parse_yaml(read_bytes(path), path)
@@ -181,7 +193,7 @@ class Project:
                         f"features[{index}]",
                         "a number, boolean or text column",
                         f"{column!r}, a {columns[column].logical_type}",
-                        "derive a number from it when the data is collected",
+                        "add a column with a number derived from it to the dataset",
                     )
                 )
         if problems:
@@ -189,17 +201,17 @@ class Project:
         return model
 
     def contract(self, dataset: str) -> Contract:
-        """The contract of a dataset.
+        """Read the contract of a dataset.
 
         Raises:
-            MlopsError: there is no such contract.
-            DeclarationError: its file is wrong.
+            MlopsError: the contract does not exist.
+            DeclarationError: its file is not valid.
         """
         path = self.contract_file(dataset)
         if not path.is_file():
             raise MlopsError(
-                f"no contract for {dataset!r}: there is no {path.relative_to(self.root)}",
-                fix=f"the datasets are {', '.join(self.dataset_names) or 'none yet'}",
+                f"unknown dataset {dataset!r}: {path.relative_to(self.root)} does not exist",
+                fix=f"use one of the datasets: {', '.join(self.dataset_names) or 'none yet'}",
             )
         contract = read(path, Contract)
         if contract.name != dataset:
@@ -209,16 +221,16 @@ class Project:
         return contract
 
     def release(self, model: str, environment: str) -> Release:
-        """What an environment is to run for a model.
+        """Read the release of a model for an environment.
 
         Raises:
-            DeclarationError: the file is missing or wrong, or speaks of another model or environment.
+            DeclarationError: the file is missing or not valid, or names another model or environment.
         """
         path = self.release_file(model, environment)
         release = read(path, Release)
         _, lines = parse_yaml(read_bytes(path), path)
         problems = [
-            Problem(path, lines.get((key,)), key, f"{expected!r}, as the path says", repr(found))
+            Problem(path, lines.get((key,)), key, f"{expected!r}, as in the path", repr(found))
             for key, expected, found in (
                 ("model", model, release.model),
                 ("environment", environment, release.environment),
@@ -231,6 +243,6 @@ class Project:
 
 
 def render_release(release: Release) -> str:
-    """The text of a release file."""
+    """Render the text of a release file."""
     body = yaml.safe_dump(release.model_dump(mode="json"), sort_keys=False, default_flow_style=False, width=120)
     return "# yaml-language-server: $schema=../../../pipelines/declarations/schemas/release.schema.json\n" + body

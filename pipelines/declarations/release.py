@@ -1,4 +1,4 @@
-"""A release: which bundle an environment runs for a model, and which it replaces."""
+"""Release: the bundle that an environment runs for a model, and the one it replaces."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Release(Declaration):
     """`models/<name>/releases/<environment>.yaml`.
 
     Attributes:
-        model: the model's name.
-        environment: the environment's name.
-        bundle: the digest of the bundle that runs there; None until the first release.
-        replaces: the bundle that must be live when this release is applied, or the release is stale; None for the
-            first.
+        model: name of the model.
+        environment: name of the environment.
+        bundle: digest of the bundle to run; None before the first release.
+        replaces: digest of the bundle that must be live when the release is applied, else the release is stale; None
+            for the first release.
     """
 
     model: Name
@@ -28,7 +28,7 @@ class Release(Declaration):
     @model_validator(mode="after")
     def _replaces_another(self) -> Release:
         if self.bundle is not None and self.bundle == self.replaces:
-            raise ValueError("a release that replaces another bundle; found the same digest in both keys")
+            raise ValueError("bundle and replaces to differ; found the same digest")
         if self.bundle is None and self.replaces is not None:
             raise ValueError("replaces: null while bundle is null; found a digest")
         return self

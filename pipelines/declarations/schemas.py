@@ -1,4 +1,4 @@
-"""JSON Schemas of the files people write, so that editors complete and check them."""
+"""JSON Schemas of the declarations, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.declarations.model import Model
 from pipelines.declarations.release import Release
 
 FOLDER = Path(__file__).parent / "schemas"
-"""Where the exported schemas are."""
+"""Folder of the exported schemas."""
 
 KINDS: dict[str, type[BaseModel]] = {
     "model": Model,
@@ -28,7 +28,7 @@ KINDS: dict[str, type[BaseModel]] = {
 
 
 def json_schemas() -> dict[str, str]:
-    """File name → text of every exported JSON Schema (draft 2020-12)."""
+    """Return file name → text of every JSON Schema (draft 2020-12)."""
     texts = {}
     for name, kind in KINDS.items():
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **kind.model_json_schema()}
@@ -37,13 +37,13 @@ def json_schemas() -> dict[str, str]:
 
 
 def outdated_schemas(folder: Path = FOLDER) -> list[Path]:
-    """The files in `folder` that are not what `export_schemas` would write."""
+    """List the schema files that are missing or out of date."""
     texts = {folder / name: text for name, text in json_schemas().items()}
     return [path for path, text in texts.items() if not path.is_file() or path.read_text() != text]
 
 
 def export_schemas(folder: Path = FOLDER) -> list[Path]:
-    """Write the JSON Schemas into `folder`; the paths of those that changed."""
+    """Write the JSON Schemas and return the paths of those that changed."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = json_schemas()
     outdated = outdated_schemas(folder)

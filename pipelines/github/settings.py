@@ -1,14 +1,13 @@
-"""Whether the repository on GitHub is set up as docs/repository-settings.md asks, as far as its API tells."""
+"""Check the settings of the repository on GitHub against docs/repository-settings.md."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.github.forge import Forge
+from pipelines.github.gh import Gh
 
 REQUIRED_CHECKS = frozenset({"test", "gates"})
 PAGE = "docs/repository-settings.md"
@@ -16,13 +15,13 @@ PAGE = "docs/repository-settings.md"
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that was looked at.
+    """A setting of the repository, and the verdict on it.
 
     Attributes:
-        name: which.
-        ok: whether it is as it must be.
-        found: what is set.
-        fix: what to do when it is not.
+        name: the setting.
+        ok: whether it is as documented.
+        found: its value.
+        fix: what to do if it is wrong.
     """
 
     name: str
@@ -31,32 +30,30 @@ class Setting:
     fix: str = PAGE
 
 
-def read_settings(forge: Forge, environments: Sequence[str]) -> list[Setting]:
-    """Ask GitHub, and judge what it says; what it does not let us see is named as not seen.
+def read_settings(gh: Gh, environments: Sequence[str]) -> list[Setting]:
+    """Read the settings of main and of the environments, and judge them.
+
+    A setting that the token may not read is reported as wrong.
 
     Args:
-        forge: the repository.
-        environments: that must exist there.
+        gh: the repository.
+        environments: the environments that must exist there.
     """
-
-    def ask(path: str) -> Any:
-        return json.loads(forge.gh("api", f"repos/{forge.repository}/{path}"))
-
     settings = []
     try:
-        rulesets = [ask(f"rulesets/{r['id']}") for r in ask("rulesets") if r.get("target") == "branch"]
+        rulesets = [gh.get(f"rulesets/{r['id']}") for r in gh.get("rulesets") if r.get("target") == "branch"]
         settings += judge_rules([rule for found in rulesets if active_on_main(found) for rule in found["rules"]])
     except (MlopsError, KeyError, TypeError) as error:
-        settings.append(Setting("rules of main", False, f"cannot be seen: {error}", "let this token read the rulesets"))
+        settings.append(Setting("rules of main", False, f"not readable: {error}", "let this token read the rulesets"))
     try:
-        settings += judge_environments(ask("environments"), environments)
+        settings += judge_environments(gh.get("environments"), environments)
     except (MlopsError, KeyError, TypeError) as error:
-        settings.append(Setting("environments", False, f"cannot be seen: {error}", "let this token read environments"))
+        settings.append(Setting("environments", False, f"not readable: {error}", "let this token read environments"))
     return settings
 
 
 def active_on_main(ruleset: Mapping[str, Any]) -> bool:
-    """Whether a ruleset is in force on the default branch."""
+    """Return whether a ruleset is enforced on the default branch."""
     included = ruleset.get("conditions", {}).get("ref_name", {}).get("include", [])
     return ruleset.get("enforcement") == "active" and bool(
         {"~DEFAULT_BRANCH", "~ALL", "refs/heads/main"} & set(included)
@@ -64,25 +61,19 @@ def active_on_main(ruleset: Mapping[str, Any]) -> bool:
 
 
 def judge_rules(rules: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """What the rules in force on main ask of a pull request."""
+    """Judge the rules that are enforced on main."""
     by_type: dict[str, Mapping[str, Any]] = {str(rule["type"]): rule.get("parameters") or {} for rule in rules}
     review = by_type.get("pull_request")
     checks = {c["context"] for c in by_type.get("required_status_checks", {}).get("required_status_checks", [])}
     missing = sorted(REQUIRED_CHECKS - checks)
     approvals = int(review.get("required_approving_review_count", 0)) if review is not None else 0
+    owners = review is not None and bool(review.get("require_code_owner_review"))
+    stale = review is not None and bool(review.get("dismiss_stale_reviews_on_push"))
     return [
-        Setting("main: pull request", review is not None, "required" if review is not None else "a push is enough"),
+        Setting("main: pull request", review is not None, "required" if review is not None else "not required"),
         Setting("main: approvals", approvals >= 1, str(approvals)),
-        Setting(
-            "main: code owners",
-            review is not None and bool(review.get("require_code_owner_review")),
-            "must approve" if review is not None and review.get("require_code_owner_review") else "are not asked",
-        ),
-        Setting(
-            "main: stale approvals",
-            review is not None and bool(review.get("dismiss_stale_reviews_on_push")),
-            "dismissed" if review is not None and review.get("dismiss_stale_reviews_on_push") else "stay valid",
-        ),
+        Setting("main: code owners", owners, "must approve" if owners else "need not approve"),
+        Setting("main: stale approvals", stale, "dismissed" if stale else "stay valid"),
         Setting("main: required checks", not missing, f"missing: {', '.join(missing)}" if missing else "test, gates"),
         Setting("main: force pushes", "non_fast_forward" in by_type, _blocked("non_fast_forward" in by_type)),
         Setting("main: deletion", "deletion" in by_type, _blocked("deletion" in by_type)),
@@ -94,15 +85,15 @@ def _blocked(is_blocked: bool) -> str:
 
 
 def judge_environments(listed: Mapping[str, Any], wanted: Sequence[str]) -> list[Setting]:
-    """Whether each environment exists, and takes deployments from protected or chosen branches only."""
+    """Judge whether each environment exists, and limits which branches may deploy to it."""
     found = {str(environment["name"]): environment for environment in listed["environments"]}
     settings = []
-    for name in (*wanted, "preview"):
+    for name in (*wanted, "images", "preview"):
         environment = found.get(name)
         if environment is None:
             settings.append(Setting(f"environment {name}", False, "does not exist"))
         elif name == "preview" or environment.get("deployment_branch_policy"):
             settings.append(Setting(f"environment {name}", True, "exists"))
         else:
-            settings.append(Setting(f"environment {name}", False, "takes deployments from any branch"))
+            settings.append(Setting(f"environment {name}", False, "accepts deployments from any branch"))
     return settings

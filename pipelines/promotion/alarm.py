@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import StringConstraints
 
 from pipelines.declarations.digests import Digest
-from pipelines.declarations.documents import Declaration
+from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
 
@@ -47,7 +47,7 @@ def read_alarm(content: bytes) -> Alarm:
         value["bundle"] = payload.get("bundle")
         return Alarm.model_validate_json(json.dumps(value))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        detail = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+        detail = first_problem(error) if isinstance(error, ValueError) else repr(error)
         raise MlopsError(
             f"the event is no alarm: {detail}",
             fix="send event_type drift or breach, with client_payload {model, environment, reason, bundle}",

@@ -1,4 +1,4 @@
-"""What ran when, who approved it, on which data, from which commit: answered from a copy of the ledger, offline."""
+"""Read a local copy of the ledger: what ran when, who approved it, on which data, from which commit."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ FETCHED_AT_ONCE = 8
 def read_history(
     folder: Path, model: str, descriptor: EnvironmentDescriptor | None, *, verify: bool = False
 ) -> list[Entry]:
-    """The records of a model in an environment, oldest first.
+    """Return the ledger entries of a model in an environment, oldest first.
 
     Args:
         folder: the copies of this environment's ledgers.
         model: the model's name.
-        descriptor: the environment, to fetch what is new; None to use what was fetched before.
-        verify: check every signature and every link; otherwise only that each record can be read and names the one
-            before it. What is fetched is always verified.
+        descriptor: the environment, to fetch new records first; None to stay offline.
+        verify: verify every signature and every link. Without it, records of the copy are only parsed, and each must
+            name its predecessor. New records are always verified.
 
     Raises:
-        BrokenLedgerError: the ledger is not whole, or not what was fetched before.
-        MlopsError: it cannot be read, nothing was fetched before, or what was is of another environment.
+        BrokenLedgerError: the ledger has gaps or invalid records, or differs from the copy.
+        MlopsError: the ledger cannot be read, or the copy is missing or belongs to another environment.
     """
     described = folder / "environment.json"
     before = parse(described.read_bytes(), EnvironmentDescriptor, described) if described.is_file() else None
     if descriptor is None and before is None:
-        raise MlopsError(f"no ledger was fetched into {folder} before", fix="run it once without --offline")
+        raise MlopsError(f"there is no copy of the ledger in {folder}", fix="run it once without --offline")
     current = descriptor or before
     assert current is not None
     if before is not None and before.trusted_keys.get(current.name) != current.trusted_keys.get(current.name):
         raise MlopsError(
-            f"what was fetched into {folder} before was signed by another key than {current.name} has now",
-            fix=f"if {current.name} was made anew, delete the folder; if not, find out who replaced its key",
+            f"the copy in {folder} is signed with another key than that of {current.name}",
+            fix=f"if {current.name} was recreated, delete the folder; otherwise find out who replaced its key",
         )
     known = read_copy(folder, model)
     fetched: list[Entry] = []
@@ -56,37 +56,40 @@ def read_history(
         entries = [read(content, current, model, number) for number, content in enumerate(known, 1)]
         link(entries, current, model)
     except BrokenLedgerError as error:
-        fix = f"if only the copy is damaged, delete {_copy(folder, model)} and fetch it again; {error.fix}"
+        fix = f"if only the copy is damaged, delete {_copy(folder, model)} and run this again; {error.fix}"
         raise BrokenLedgerError(error.what, fix=fix.rstrip("; ")) from None
     return entries + fetched
 
 
 def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known: Sequence[bytes]) -> list[Entry]:
-    """Fetch the records that the copy lacks, verify them, and only then add them to it.
+    """Fetch the records that the copy lacks, verify them, and add them to the copy.
 
     Args:
         folder: the copies of this environment's ledgers.
         model: the model's name.
         descriptor: the environment.
-        known: the envelopes that the copy has.
+        known: the envelopes in the copy.
+
+    Returns:
+        The new entries.
 
     Raises:
-        BrokenLedgerError: the registry holds fewer records than the copy, or another newest one; or a new one does not
-            verify, or does not follow.
+        BrokenLedgerError: the registry has fewer records than the copy, or a different one in the last place of the
+            copy; or a new record is invalid or does not follow its predecessor.
     """
     ledger = Ledger(descriptor, model)
     newest = ledger.newest()
     if newest < len(known):
         raise BrokenLedgerError(
-            f"the ledger of {model} in {descriptor.name} has {newest} records; {len(known)} were fetched before",
+            f"the ledger of {model} in {descriptor.name} has {newest} records; the copy has {len(known)}",
             fix="someone removed records: look at the object versions in the registry bucket",
         )
     with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
-        # The last one that is known is looked at again: all before it hang on it.
+        # The last known record is fetched again: it links to all earlier ones.
         envelopes = list(pool.map(ledger.envelope, range(max(len(known), 1), newest + 1)))
     if known and envelopes.pop(0) != known[-1]:
         raise BrokenLedgerError(
-            f"record {len(known)} of {model} in {descriptor.name} is not the one that was fetched before",
+            f"record {len(known)} of {model} in {descriptor.name} differs from the copy",
             fix="someone replaced records: look at the object versions in the registry bucket",
         )
     entries = [
@@ -94,14 +97,16 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
     ]
     link(entries, descriptor, model, after=digest_of_bytes(known[-1]) if known else None)
     if any(b"\n" in content or b"\r" in content for content in envelopes):
-        raise BrokenLedgerError(f"a record of {model} in {descriptor.name} is not written as the ledger writes it")
+        raise BrokenLedgerError(
+            f"a new record of {model} in {descriptor.name} has a line break, which the ledger never writes"
+        )
     if envelopes:
         write_atomically(_copy(folder, model), b"".join(content + b"\n" for content in (*known, *envelopes)))
     return entries
 
 
 def read_copy(folder: Path, model: str) -> list[bytes]:
-    """The envelopes fetched before; a line that was cut off in the middle does not count."""
+    """Return the envelopes in the copy; an incomplete last line is ignored."""
     path = _copy(folder, model)
     return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
@@ -111,22 +116,22 @@ def _copy(folder: Path, model: str) -> Path:
 
 
 def at_time(entries: Sequence[Entry], moment: datetime) -> Entry | None:
-    """The record by which what was live at a moment went live; None when nothing was."""
+    """Return the entry that put the bundle live that was live at a moment; None if none was."""
     before = [entry for entry in entries if entry.event.result == "verified" and entry.event.at <= moment]
     return before[-1] if before and before[-1].event.live is not None else None
 
 
 def describe(entry: Entry) -> str:
-    """A record in a few lines, for people."""
+    """Format an entry in a few lines."""
     event = entry.event
     lines = [
         f"{entry.record.number:>5}  {event.at:%Y-%m-%d %H:%M:%S}  {event.action} {event.result}",
-        f"       {event.before or 'nothing'} → {event.to}",
+        f"       {event.before or 'none'} → {event.to}",
     ]
     if event.pull_request is not None or event.approvers or event.actor:
         request = f"pull request {event.pull_request}, " if event.pull_request is not None else ""
         approved = f"approved by {', '.join(event.approvers)}, " if event.approvers else ""
-        lines.append(f"       {request}{approved}by {event.actor or 'nobody named'}")
+        lines.append(f"       {request}{approved}by {event.actor or 'unknown'}")
     if event.dataset:
         lines.append(f"       data {event.dataset}, source {event.source_commit or 'unknown'}")
     if event.commit:

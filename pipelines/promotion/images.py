@@ -1,4 +1,4 @@
-"""The two images: what goes into them, and which one an environment runs."""
+"""Images: list the files that go into them, and pin their digests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NAMES = ("training", "serving")
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What an image is built from.
+    """Build context of an image.
 
     Attributes:
         name: `training` or `serving`.
-        dockerfile: the recipe.
-        files: every file of the repository that the recipe copies, and the recipe itself.
+        dockerfile: its Dockerfile.
+        files: the Dockerfile and every file of the repository that it copies, sorted.
     """
 
     name: str
@@ -32,16 +32,18 @@ class BuildContext:
 
 
 def build_context(project: Project, name: str) -> BuildContext:
-    """The files that `docker build` would copy into the image `name`.
+    """Return the files that `docker build` copies into an image.
 
-    Read from the Dockerfile's own `COPY` lines and `.dockerignore`, so that there is one list.
+    The `COPY` lines of the Dockerfile and `.dockerignore` are the only list of them.
 
     Raises:
-        MlopsError: there is no such image, or a `COPY` names what does not exist.
+        MlopsError: there is no such image, or a `COPY` names a file that does not exist.
     """
+    if name not in NAMES:
+        raise MlopsError(f"unknown image: expected one of {', '.join(NAMES)}, found {name!r}")
     dockerfile = project.root / "pipelines" / name / "Dockerfile"
-    if name not in NAMES or not dockerfile.is_file():
-        raise MlopsError(f"no image {name!r}", fix=f"the images are {', '.join(NAMES)}")
+    if not dockerfile.is_file():
+        raise MlopsError(f"{dockerfile.relative_to(project.root)} does not exist")
     ignored = _ignored(project.root)
     files = {dockerfile}
     for line in dockerfile.read_text().splitlines():
@@ -63,12 +65,12 @@ def _ignored(root: Path) -> tuple[str, ...]:
     patterns = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     for pattern in patterns:
         if pattern.startswith("!"):
-            raise MlopsError(f".dockerignore: exceptions are not understood here: {pattern}")
+            raise MlopsError(f".dockerignore: exceptions are not supported: {pattern}")
     return patterns
 
 
 def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether a pattern of `.dockerignore` matches the path or a folder above it (`*` stays within one name)."""
+    """Return whether a pattern of `.dockerignore` matches the path or a parent; `*` does not match a slash."""
     for folder in (path, *path.parents):
         parts = folder.parts
         for pattern in patterns:
@@ -83,7 +85,12 @@ def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
 
 
 def pin_images(project: Project, environment: str, images: Images) -> bool:
-    """Write the digests of `images` into `Pulumi.<environment>.yaml`; a None there leaves the pinned one.
+    """Write image digests into `Pulumi.<environment>.yaml`.
+
+    Args:
+        project: the repository.
+        environment: the environment.
+        images: the digests; None keeps the pinned one.
 
     Returns:
         Whether the file changed.

@@ -10,7 +10,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.project import Project
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 
 RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
 """What a release's file is called."""
@@ -33,7 +33,7 @@ def environments_to_deploy(project: Project, files: Iterable[str]) -> tuple[str,
     return tuple(name for name in project.environments if name in concerned)
 
 
-def models_to_train(project: Project, repository: Repository, base: str) -> tuple[str, ...]:
+def models_to_train(project: Project, repository: Git, base: str) -> tuple[str, ...]:
     """The models that a change since `base` asks to train again.
 
     Code reaches a training job as an image. So what asks for training is that the first environment pins another one; a
@@ -44,15 +44,15 @@ def models_to_train(project: Project, repository: Repository, base: str) -> tupl
     """
     first = project.environments[0]
     pinned = project.stack(first).config.environment.images.training
-    before = _pinned_at(repository, repository.commit(base), project.stack_file(first).name)
+    before = _pinned_at(repository, repository.resolve(base), project.stack_file(first).name)
     return project.model_names if pinned is not None and pinned != before else ()
 
 
-def _pinned_at(repository: Repository, commit: str, name: str) -> str | None:
+def _pinned_at(repository: Git, commit: str, name: str) -> str | None:
     """The training image that a stack's file pinned in a commit; None where there was none, or no such file."""
     if not repository.has_file(commit, name):
         return None
     try:
-        return parse(repository.file_at(commit, name), StackFile, Path(name)).config.environment.images.training
+        return parse(repository.read_file(commit, name), StackFile, Path(name)).config.environment.images.training
     except DeclarationError:
         return None

@@ -14,12 +14,12 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
-from pipelines.github.repository import Repository
-from pipelines.promotion.endpoint import Verification, verify
+from pipelines.github.git import Git
+from pipelines.promotion.facts.gather import Change, gather
 from pipelines.promotion.gates import admits, judge
-from pipelines.promotion.gather import Change, gather
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.report import keep_report
+from pipelines.promotion.verify import Verification, verify
 from pipelines.registry import evidence
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import quarantined
@@ -102,7 +102,7 @@ class Admitted:
 
 def promote(
     project: Project,
-    repository: Repository,
+    repository: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
     change: Change,
     context: Context,
@@ -122,7 +122,7 @@ def promote(
 
 def admit(
     project: Project,
-    repository: Repository,
+    repository: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
     change: Change,
     context: Context,
@@ -209,7 +209,7 @@ def take_live(
 
 def _judge(
     project: Project,
-    repository: Repository,
+    repository: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
     change: Change,
     told: _Told,

@@ -8,8 +8,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from pipelines.github.committing import commit_onto, fetch, git
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.registry.ledger import words
 
 ATTEMPTS = 5
@@ -28,15 +27,16 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     name = project.release_file(model, environment).relative_to(project.root).as_posix()
     release = Release(model=model, environment=environment, bundle=target, replaces=bad)
     message = f"Roll {model} in {environment} back\n\n{words(reason)}\n"
+    git = Git(project.root)
     for attempt in range(ATTEMPTS):
-        main = fetch(project.root, "main")
+        main = git.fetch("main")
         if main is None:
             raise MlopsError("the origin has no branch main")
-        if _named(Repository(project.root), main, name) == target:
+        if _named(git, main, name) == target:
             return main
-        commit = commit_onto(project.root, main, {name: render_release(release).encode()}, message)
+        commit = git.commit_files(main, {name: render_release(release).encode()}, message)
         try:
-            git(project.root, "push", "--quiet", "origin", f"{commit}:refs/heads/main")
+            git.push(commit, "main")
         except MlopsError:
             if attempt + 1 == ATTEMPTS:
                 raise
@@ -45,9 +45,9 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     raise AssertionError("unreachable")
 
 
-def _named(repository: Repository, commit: str, path: str) -> str | None:
+def _named(git: Git, commit: str, path: str) -> str | None:
     """The bundle that a release file names in a commit; None when it names none, or cannot be read."""
     try:
-        return parse(repository.file_at(commit, path), Release, Path(path)).bundle
+        return parse(git.read_file(commit, path), Release, Path(path)).bundle
     except MlopsError:
         return None

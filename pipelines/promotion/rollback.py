@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.endpoint import verify
 from pipelines.promotion.promote import Context, Say
 from pipelines.promotion.trial import try_bundle
+from pipelines.promotion.verify import verify
 from pipelines.registry import evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined

@@ -7,7 +7,7 @@ import time
 from pipelines.cluster.rollouts import serve_bundle, wait_for_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.endpoint import connected
+from pipelines.serving.probe import open_endpoint
 
 POLL_SECONDS = 0.02
 
@@ -31,7 +31,7 @@ def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, 
     """
     began = time.monotonic()
     serve_bundle(descriptor.namespace, model, digest)
-    with connected(descriptor, model) as endpoint:
+    with open_endpoint(descriptor, model) as endpoint:
         while True:
             try:
                 if endpoint.served() == digest:

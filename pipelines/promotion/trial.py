@@ -1,4 +1,4 @@
-"""Try a bundle as the server would: load it in the serving runtime, check its golden predictions, time it."""
+"""Bundle trial: load a bundle as the server does, check its golden predictions and time its answers."""
 
 from __future__ import annotations
 
@@ -13,46 +13,49 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.facts import Runtime
+from pipelines.promotion.facts import TrialResult
 
 TIMED = 300
+"""Requests of one row that are timed."""
+
 WARM_UP = 20
+"""Requests sent before those that are timed."""
 
 
-def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> Runtime:
-    """What a bundle does when it is loaded and asked. Whatever it does, it is told, not raised.
+def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> TrialResult:
+    """Load a bundle and send it requests. Any failure of the bundle is part of the result, not an exception.
 
     Args:
-        project: whose serving image pins the runtime.
-        manifest, files: of the bundle. Its evidence must have been verified: a stranger's model is not loaded.
+        project: its serving requirements pin the runtime.
+        manifest, files: of a bundle whose evidence was verified, because its model is loaded.
 
     Raises:
         MlopsError: the pinned serving requirements cannot be read.
     """
     import onnxruntime
 
-    from pipelines.serving.golden import request_of, single_rows
-    from pipelines.serving.model import Model
-    from pipelines.serving.refusal import Refusal
+    from pipelines.serving.golden import request_of, row_count, single_rows
+    from pipelines.serving.predictor import Predictor
+    from pipelines.serving.request_error import RequestError
 
     version, pinned = f"onnxruntime {onnxruntime.__version__}", f"onnxruntime {pinned_runtime(project.root)}"
     rows, problem, times = 0, "", []
     try:
         golden = parse(files["golden.json"], GoldenPredictions, Path("golden.json"))
-        model = Model(manifest, files)
-        model.check_golden(golden)
-        rows = golden.inputs[0].shape[0]
+        predictor = Predictor(manifest, files)
+        predictor.check_golden(golden)
+        rows = row_count(golden)
         bodies = [json.dumps(request_of(row)).encode() for row in single_rows(golden)]
         for number in range(WARM_UP + TIMED):
             began = time.perf_counter()
-            model.answer(bodies[number % rows], b"trial")
+            predictor.answer(bodies[number % rows], b"trial")
             if number >= WARM_UP:
                 times.append((time.perf_counter() - began) * 1000)
-    except (MlopsError, Refusal) as error:
-        problem = error.what if isinstance(error, MlopsError) else f"it refuses a golden row: {error.message}"
-    except Exception as error:  # whatever the runtime comes up with, the bundle does not work in it
+    except (MlopsError, RequestError) as error:
+        problem = error.what if isinstance(error, MlopsError) else f"the model refuses a golden row: {error.message}"
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         problem = f"{type(error).__name__}: {error}"
-    return Runtime(
+    return TrialResult(
         version=version,
         serving_version=pinned,
         problem=problem,
@@ -63,19 +66,19 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
 
 
 def pinned_runtime(root: Path) -> str:
-    """The version of onnxruntime that the serving image installs.
+    """Return the version of onnxruntime in the serving image.
 
     Raises:
-        MlopsError: `requirements/serving.txt` does not pin one.
+        MlopsError: `requirements/serving.txt` does not pin it.
     """
     path = root / "requirements" / "serving.txt"
     found = re.search(r"^onnxruntime==([^ ;\\]+)", path.read_text() if path.is_file() else "", re.MULTILINE)
     if found is None:
-        raise MlopsError(f"{path} pins no onnxruntime", fix="make lock")
+        raise MlopsError(f"{path}: expected a pinned onnxruntime, found none", fix="run `make lock`")
     return found[1]
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The least value that at least `share` of the values do not exceed."""
+    """Return the least value that at least `share` of the values do not exceed (the nearest-rank percentile)."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]

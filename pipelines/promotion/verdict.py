@@ -1,4 +1,4 @@
-"""What a gate says of a candidate."""
+"""Verdicts of gates."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Outcome = Literal["pass", "fail", "inconclusive"]
 
 
 class Verdict(Declaration):
-    """What one gate says. Anything but a pass refuses the promotion.
+    """The verdict of one gate. Anything but a pass refuses the promotion.
 
     Attributes:
-        gate: its name.
-        outcome: `inconclusive` when it could not be decided either way, for lack of a fact or of data.
-        figure: what was found, in short.
-        threshold: what it was held against, in short.
-        why: what decided, in a sentence.
-        fix: what to do about it; empty on a pass.
+        gate: the gate's name.
+        outcome: `inconclusive` if a fact is unknown or there is too little data to decide.
+        figure: what was found, in a few words.
+        threshold: what was expected, in a few words.
+        why: the reason, in a sentence.
+        fix: what to do; empty for a pass.
     """
 
     gate: str
@@ -30,15 +30,20 @@ class Verdict(Declaration):
 
 
 def passed(gate: str, figure: str, threshold: str, why: str) -> Verdict:
-    """A pass."""
+    """Return a pass."""
     return Verdict(gate=gate, outcome="pass", figure=figure, threshold=threshold, why=why)
 
 
 def failed(gate: str, figure: str, threshold: str, why: str, fix: str) -> Verdict:
-    """A refusal."""
+    """Return a refusal."""
     return Verdict(gate=gate, outcome="fail", figure=figure, threshold=threshold, why=why, fix=fix)
 
 
 def inconclusive(gate: str, threshold: str, why: str, fix: str, figure: str = "unknown") -> Verdict:
-    """Not decided, which refuses as well."""
+    """Return a verdict that neither passes nor fails; it refuses the promotion too."""
     return Verdict(gate=gate, outcome="inconclusive", figure=figure, threshold=threshold, why=why, fix=fix)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 row`, `2 rows`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

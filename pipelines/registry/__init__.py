@@ -1,4 +1,4 @@
-"""Bundles and the signed evidence about them, in the environment's registry bucket.
+"""Registry of an environment: bundles, signed evidence, ledger, runs and quarantined bundles, in one S3 bucket.
 
-The serving image imports this package, so it needs only what that image installs.
+The serving image imports this package, so it may only use what that image installs.
 """

@@ -1,4 +1,4 @@
-"""Write, find and read bundles. A bundle is there wholly or not at all, and is never read without being verified."""
+"""Write, list and read bundles. Writes are atomic, and every read is verified against the digest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipelines.declarations.bundle import FILES, MANIFEST, Bundle
 from pipelines.declarations.digests import Digest, digest_of_bytes
+from pipelines.declarations.documents import first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
@@ -19,7 +20,7 @@ LARGEST_MANIFEST = 64 << 10
 """Bytes of `bundle.json`."""
 
 LARGEST_FILE = 512 << 20
-"""Bytes of any other file of a bundle."""
+"""Bytes of each other file of a bundle."""
 
 MOST_FILES = 32
 
@@ -27,21 +28,21 @@ MOST_BUNDLES = 100_000
 
 
 class UnknownBundleError(MlopsError):
-    """The registry has no such bundle."""
+    """The registry does not have the bundle."""
 
 
 class TamperedBundleError(MlopsError):
-    """What the registry holds under a digest is not what the digest says."""
+    """The registry's content does not match the digest of the bundle."""
 
 
 @dataclass(frozen=True)
 class FetchedBundle:
-    """A bundle whose content was checked against its digest.
+    """Bundle whose content matches its digest.
 
     Attributes:
-        digest: its id.
+        digest: id of the bundle.
         manifest: its `bundle.json`.
-        files: name → content, of the files that were asked for.
+        files: name → content of the requested files.
     """
 
     digest: str
@@ -50,39 +51,39 @@ class FetchedBundle:
 
 
 def prefix_of(model: str, digest: str) -> str:
-    """Where in a registry bucket a bundle's files lie; ends in a slash.
+    """Return the key prefix of a bundle's files in a registry bucket, with a trailing slash.
 
     Raises:
-        MlopsError: the name or the digest is not well formed.
+        MlopsError: the name or the digest is malformed.
     """
     return f"bundles/{checked_name(model)}/sha256/{hex_of(digest)}/"
 
 
 def hex_of(digest: str) -> str:
-    """The 64 hexadecimal digits of a digest.
+    """Return the 64 hexadecimal digits of a digest.
 
     Raises:
-        MlopsError: it is not a digest.
+        MlopsError: the digest is malformed.
     """
     try:
         return _DIGEST.validate_python(digest).removeprefix("sha256:")
     except ValidationError:
         raise MlopsError(
-            f"{digest!r} is not the digest of a bundle", fix="write sha256: and its 64 hexadecimal digits"
+            f"{digest!r} is not the digest of a bundle", fix="write sha256: and 64 hexadecimal digits"
         ) from None
 
 
 def checked_name(model: str) -> str:
-    """`model` itself, if it can be a model's name.
+    """Return `model` if it is a valid model name, and so safe to use in a key.
 
     Raises:
-        MlopsError: it can not, and must not become part of a key.
+        MlopsError: the name is not valid.
     """
     try:
         return _NAME.validate_python(model)
     except ValidationError:
         raise MlopsError(
-            f"{model!r} is not a model's name", fix="use lower-case letters, digits and hyphens, 2 to 40 of them"
+            f"{model!r} is not a valid model name", fix="use 2 to 40 lower-case letters, digits and hyphens"
         ) from None
 
 
@@ -91,14 +92,14 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 def push(descriptor: EnvironmentDescriptor, manifest: Bundle, files: Mapping[str, bytes]) -> str:
-    """Write a bundle into the environment's registry; its digest.
+    """Write a bundle to the environment's registry and return its digest.
 
-    The manifest is written last, so a push that was interrupted leaves no bundle, and the next one finishes it.
-    Pushing the same bundle again changes nothing.
+    The manifest is written last, so an interrupted push leaves no bundle and the next push completes it. Pushing a
+    bundle again changes nothing.
 
     Raises:
-        TamperedBundleError: the registry holds another file in the place of one of these.
-        MlopsError: `files` are not those that the manifest names; or the write failed.
+        TamperedBundleError: the registry already has a different file under one of the keys.
+        MlopsError: `files` does not match the manifest; or the write failed.
     """
     _check_files(manifest, files)
     client, bucket, prefix = (
@@ -122,18 +123,22 @@ def push(descriptor: EnvironmentDescriptor, manifest: Bundle, files: Mapping[str
 def _check_files(manifest: Bundle, files: Mapping[str, bytes]) -> None:
     if set(files) != set(manifest.files):
         raise MlopsError(
-            f"the manifest of {manifest.model} names {sorted(manifest.files)}; the files given are {sorted(files)}"
+            f"the files of the bundle of {manifest.model} do not match its manifest: expected "
+            f"{sorted(manifest.files)}, found {sorted(files)}"
         )
     for name in sorted(set(FILES) - set(files)):
-        raise MlopsError(f"a bundle has the files {', '.join(FILES)}; {name} of {manifest.model} is missing")
+        raise MlopsError(f"the bundle of {manifest.model} lacks {name}: expected the files {', '.join(FILES)}")
     if MANIFEST in files or len(files) >= MOST_FILES:
-        raise MlopsError(f"a bundle has fewer than {MOST_FILES} files, and {MANIFEST} is not one of them")
+        raise MlopsError(
+            f"the bundle of {manifest.model} has wrong files: expected fewer than {MOST_FILES} besides {MANIFEST}, "
+            f"found {len(files)}"
+        )
     for name, content in files.items():
         found, expected = digest_of_bytes(content), manifest.files[name]
         if found != expected.sha256 or len(content) != expected.size or len(content) > LARGEST_FILE:
             raise MlopsError(
-                f"{name} has {len(content)} bytes and the digest {found}; "
-                f"the manifest says {expected.size} bytes (at most {LARGEST_FILE}) and {expected.sha256}"
+                f"{name} of {manifest.model} does not match the manifest: expected {expected.size} bytes (at most "
+                f"{LARGEST_FILE}) and {expected.sha256}, found {len(content)} bytes and {found}"
             )
     try:
         Bundle.model_validate_json(manifest.manifest()).manifest()
@@ -144,13 +149,14 @@ def _check_files(manifest: Bundle, files: Mapping[str, bytes]) -> None:
         ) from None
     if len(manifest.manifest()) > LARGEST_MANIFEST:
         raise MlopsError(
-            f"{MANIFEST} of {manifest.model} has {len(manifest.manifest())} bytes; expected at most {LARGEST_MANIFEST}",
+            f"{MANIFEST} of {manifest.model} is too large: expected at most {LARGEST_MANIFEST} bytes, "
+            f"found {len(manifest.manifest())}",
             fix="shorten training.parameters in model.yaml",
         )
 
 
 def exists(descriptor: EnvironmentDescriptor, model: str, digest: str) -> bool:
-    """Whether the registry has the bundle's manifest. Says nothing of its content: `fetch` does.
+    """Return True if the registry has the bundle's manifest. The content is not verified; `fetch` does that.
 
     Raises:
         MlopsError: the registry cannot be read.
@@ -163,7 +169,7 @@ def exists(descriptor: EnvironmentDescriptor, model: str, digest: str) -> bool:
 
 
 def list_digests(descriptor: EnvironmentDescriptor, model: str) -> list[str]:
-    """The digests under which the registry has anything for a model, in order of the digest.
+    """List the digests of a model's bundles, sorted, including incomplete bundles.
 
     Raises:
         MlopsError: the registry cannot be read.
@@ -176,19 +182,18 @@ def list_digests(descriptor: EnvironmentDescriptor, model: str) -> list[str]:
 def fetch(
     descriptor: EnvironmentDescriptor, model: str, digest: str, names: Collection[str] | None = None
 ) -> FetchedBundle:
-    """Read a bundle and check that it is exactly what its digest says.
+    """Read a bundle and verify it against its digest.
 
     Args:
-        descriptor: the environment whose registry is read.
-        model: the model's name.
-        digest: the bundle's id.
-        names: the files wanted, or None for all. Only these are read and re-hashed; that no file is missing, added
-            or of another size is checked of all.
+        descriptor: environment whose registry to read.
+        model: name of the model.
+        digest: id of the bundle.
+        names: the files to read and hash, or None for all. The presence and size of all files are always checked.
 
     Raises:
-        UnknownBundleError: the registry has no such bundle.
-        TamperedBundleError: a file was changed, is missing, or was added; or the bundle is of another model.
-        MlopsError: the registry cannot be read, or `names` asks for a file that bundles do not have.
+        UnknownBundleError: the registry does not have the bundle.
+        TamperedBundleError: a file is changed, missing or added; or the bundle belongs to another model.
+        MlopsError: the registry cannot be read, or `names` has a file that is not in the bundle.
     """
     client, bucket, prefix = store.s3(), descriptor.registry_bucket, prefix_of(model, digest)
     manifest = _manifest(client, bucket, prefix, model, digest)
@@ -200,17 +205,19 @@ def fetch(
         )
     for name in sorted(set(present) - set(expected) - {MANIFEST}):
         raise TamperedBundleError(
-            f"the bundle {digest} of {model} holds {name}, which its manifest does not name: "
-            f"s3://{bucket}/{prefix}{name}",
+            f"the bundle {digest} of {model} has a file that its manifest does not list: s3://{bucket}/{prefix}{name}",
             fix=_AGAIN,
         )
     wanted = sorted(manifest.files if names is None else names)
     for name in (name for name in wanted if name not in manifest.files):
-        raise MlopsError(f"the bundle {digest} of {model} has no file {name!r}; it has {sorted(manifest.files)}")
+        raise MlopsError(
+            f"the bundle {digest} of {model} has no file {name!r}: expected one of {sorted(manifest.files)}"
+        )
     for name, size in expected.items():
         if present[name] != size or size > LARGEST_FILE:
             raise TamperedBundleError(
-                f"s3://{bucket}/{prefix}{name} has {present[name]} bytes; expected {size} (at most {LARGEST_FILE})",
+                f"s3://{bucket}/{prefix}{name} was changed: expected {size} bytes (at most {LARGEST_FILE}), "
+                f"found {present[name]}",
                 fix=_AGAIN,
             )
     files = {}
@@ -225,7 +232,7 @@ def fetch(
     return FetchedBundle(digest, manifest, files)
 
 
-_AGAIN = "do not use it; train again, which writes a new bundle, and find out who wrote here"
+_AGAIN = "do not use the bundle; train again to write a new one, and find out who changed this one"
 
 
 def _tampered(bucket: str, key: str, expected: str, found: str) -> TamperedBundleError:
@@ -238,7 +245,7 @@ def _manifest(client: Any, bucket: str, prefix: str, model: str, digest: str) ->
     except store.NotFoundError:
         raise UnknownBundleError(
             f"the registry {bucket} has no bundle {digest} of {model}",
-            fix=f"copy the digest from the training run that made it; `mlops train {model}` makes one",
+            fix=f"copy the digest from the training run; `mlops train {model}` makes a new bundle",
         ) from None
     except store.TooLargeError as error:
         raise TamperedBundleError(error.what, fix=_AGAIN) from None
@@ -248,19 +255,23 @@ def _manifest(client: Any, bucket: str, prefix: str, model: str, digest: str) ->
         manifest = Bundle.model_validate_json(content)
         canonical = manifest.manifest()
     except ValueError as error:
-        raise TamperedBundleError(f"s3://{bucket}/{prefix}{MANIFEST} is not a manifest: {error}") from None
+        raise TamperedBundleError(
+            f"s3://{bucket}/{prefix}{MANIFEST} is not a manifest: {first_problem(error)}"
+        ) from None
     if canonical != content:
         raise TamperedBundleError(
             f"s3://{bucket}/{prefix}{MANIFEST} is not in canonical form (RFC 8785): expected {manifest.digest}, "
             f"found {digest}"
         )
     if manifest.model != model:
-        raise TamperedBundleError(f"the bundle {digest} is of the model {manifest.model}, not of {model}")
+        raise TamperedBundleError(
+            f"the bundle {digest} belongs to another model: expected {model}, found {manifest.model}"
+        )
     return manifest
 
 
 def _listing(client: Any, bucket: str, prefix: str) -> dict[str, int]:
-    """Name within the prefix → size in bytes."""
+    """Return file name → size in bytes under a prefix."""
     try:
         sizes = store.sizes(bucket, prefix, limit=MOST_FILES, client=client)
     except store.TooLargeError as error:

@@ -1,4 +1,4 @@
-"""The AWS clients of this process: making one takes as long as many calls with it. They may be used by many threads."""
+"""AWS clients, cached because creating one is slow. Clients are thread-safe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 
-_DECIDES = (
+_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL_KMS",
@@ -22,26 +22,26 @@ _DECIDES = (
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
-"""The variables by which boto3 decides whom a client speaks to, and as whom: when one changes, so does the client."""
+"""Environment variables that select the endpoint and credentials of a client. Part of the cache key."""
 
 
 def client(service: str, region: str | None = None) -> Any:
-    """The client of a service, configured by the standard SDK environment.
+    """Return the client of a service, with the standard AWS configuration.
 
     Args:
-        service: as boto3 names it.
-        region: of AWS; the environment's unless given.
+        service: boto3's name of the service.
+        region: AWS region; the configured one by default.
     """
     return _client(service, region, _settings())
 
 
 def session(region: str | None = None) -> Any:
-    """The session of the clients of a region."""
+    """Return the session that the clients of a region share."""
     return _session(region, _settings())
 
 
 def _settings() -> tuple[str | None, ...]:
-    return tuple(os.environ.get(name) for name in _DECIDES)
+    return tuple(os.environ.get(name) for name in _VARIABLES)
 
 
 @cache

@@ -1,7 +1,7 @@
-"""Signed evidence about a bundle: where it comes from (provenance) and how good it is (evaluation).
+"""Signed evidence about a bundle: its provenance and its evaluation.
 
-Statements hold digests, not documents: what KMS signs is small. Provenance has the shape of SLSA provenance v1,
-https://slsa.dev/spec/v1.0/provenance.
+Statements hold digests instead of documents, because KMS signs at most 4,096 bytes. Provenance follows SLSA provenance
+v1, https://slsa.dev/spec/v1.0/provenance.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from pipelines.declarations.bundle import Bundle, DatasetVersion
 from pipelines.declarations.digests import Digest, digest_of_bytes
-from pipelines.declarations.documents import Declaration
+from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
@@ -26,7 +26,7 @@ EVALUATION = "urn:mlops:evaluation:v1"
 SUFFIX = ".dsse.json"
 
 MOST_STATEMENTS = 64
-"""Statements kept about one bundle. Each commit that it was made from again adds one."""
+"""Statements about one bundle. Each commit that produces the same bundle adds a provenance."""
 
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
@@ -34,18 +34,18 @@ RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 
 
 class UnsignedBundleError(MlopsError):
-    """A bundle lacks evidence."""
+    """The bundle lacks evidence."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """The run that made a bundle: what its manifest may not say, because it differs between equal runs.
+    """Training run that made a bundle: the facts that differ between runs with the same result.
 
     Attributes:
-        environment: where it ran.
-        commit: of the source, as git names it.
-        run: the run's id.
-        started, finished: UTC, ISO 8601 with a trailing Z.
+        environment: environment of the run.
+        commit: git commit of the source.
+        run: id of the run.
+        started, finished: ISO 8601 timestamps in UTC with a trailing Z.
     """
 
     environment: str
@@ -56,21 +56,21 @@ class Build:
 
 
 class Dependency(Declaration):
-    """Something the run used, by digest."""
+    """Input of a run, by digest."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     digest: dict[Literal["sha256", "gitCommit"], Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40,64}$")]]
 
 
 class ExternalParameters(Declaration):
-    """What was asked for: this model, from this version of the data."""
+    """Parameters of a run: the model and the dataset version."""
 
     model: Name
     dataset: DatasetVersion
 
 
 class BuildDefinition(Declaration):
-    """The inputs of the run."""
+    """Inputs of a run."""
 
     build_type: Literal["urn:mlops:training:v1"] = Field("urn:mlops:training:v1", alias="buildType")
     external: ExternalParameters = Field(alias="externalParameters")
@@ -78,13 +78,13 @@ class BuildDefinition(Declaration):
 
 
 class Builder(Declaration):
-    """Who ran it: `<environment>/train-<model>@<digest of the training image>`."""
+    """Builder of a bundle: `<environment>/train-<model>@<digest of the training image>`."""
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class RunMetadata(Declaration):
-    """Which run it was, and when."""
+    """Id and times of a run."""
 
     run: RunId = Field(alias="invocationId")
     started: Instant = Field(alias="startedOn")
@@ -92,43 +92,43 @@ class RunMetadata(Declaration):
 
 
 class RunDetails(Declaration):
-    """The run."""
+    """Run that made a bundle."""
 
     builder: Builder
     metadata: RunMetadata
 
 
 class Provenance(Declaration):
-    """The predicate of a provenance statement."""
+    """Predicate of a provenance statement."""
 
     definition: BuildDefinition = Field(alias="buildDefinition")
     run: RunDetails = Field(alias="runDetails")
 
     @property
     def commit(self) -> str:
-        """The commit of the source."""
+        """Git commit of the source."""
         return self._digest("commit", "gitCommit")
 
     @property
     def policy(self) -> str:
-        """The digest of the gates in `model.yaml` at that commit."""
+        """Digest of the gates in `model.yaml` at that commit."""
         return "sha256:" + self._digest("gates", "sha256")
 
     def _digest(self, name: str, algorithm: Literal["sha256", "gitCommit"]) -> str:
         for dependency in self.definition.dependencies:
             if dependency.name == name and algorithm in dependency.digest:
                 return dependency.digest[algorithm]
-        raise MlopsError(f"the provenance of {self.definition.external.model} names no {name}")
+        raise MlopsError(f"the provenance of {self.definition.external.model} has no dependency {name!r}")
 
 
 class Evaluated(Declaration):
-    """The predicate of an evaluation statement.
+    """Predicate of an evaluation statement.
 
     Attributes:
         evaluation: digest of the bundle's `evaluation.json`.
-        gates: digest of the gates in `model.yaml`, as they were declared when it was evaluated.
+        gates: digest of the gates in `model.yaml` at the time of the evaluation.
         contract: digest of the contract.
-        dataset: the data that the holdout was taken from.
+        dataset: dataset version that contains the holdout.
     """
 
     evaluation: Digest
@@ -139,15 +139,15 @@ class Evaluated(Declaration):
 
 @dataclass(frozen=True)
 class VerifiedBundle:
-    """A bundle whose content and evidence were checked.
+    """Bundle whose content and evidence were verified.
 
     Attributes:
-        digest: its id.
+        digest: id of the bundle.
         manifest: its `bundle.json`.
-        files: name → content, of the files that were asked for.
-        provenances: one for each commit that it was made from; at least one.
-        evaluated: what its evaluation states.
-        signer: the environment that signed all of it.
+        files: name → content of the requested files.
+        provenances: one for each commit that produced the bundle; at least one.
+        evaluated: its evaluation statement.
+        signer: environment that signed all statements.
     """
 
     digest: str
@@ -159,30 +159,35 @@ class VerifiedBundle:
 
     @property
     def provenance(self) -> Provenance:
-        """Of the run that made it first."""
+        """Provenance of the first run that made the bundle."""
         return self.provenances[0]
 
     @property
     def commits(self) -> tuple[str, ...]:
-        """The commits that it was made from: the same content may be on a branch first and on main later."""
+        """Commits that produced the bundle, for example on a branch and then on main."""
         return tuple(provenance.commit for provenance in self.provenances)
 
 
 def prefix_of(model: str, digest: str) -> str:
-    """Where in a registry bucket the evidence about a bundle lies; ends in a slash."""
+    """Return the key prefix of a bundle's evidence in a registry bucket, with a trailing slash."""
     return f"evidence/{bundles.checked_name(model)}/sha256/{bundles.hex_of(digest)}/"
 
 
 def builder_of(environment: str, manifest: Bundle) -> str:
-    """The id of the builder that makes a model's bundles in an environment with the manifest's image."""
+    """Return the builder id for the model and image of a manifest in an environment."""
     return f"{environment}/train-{manifest.model}@{manifest.image}"
 
 
 def provenance_of(manifest: Bundle, gates: str, build: Build) -> Provenance:
-    """What a run states about where its bundle comes from.
+    """Make the provenance of a bundle.
+
+    Args:
+        manifest: the bundle.
+        gates: digest of the gates in `model.yaml`.
+        build: the run that made it.
 
     Raises:
-        MlopsError: the commit or the run's id is not well formed.
+        MlopsError: the commit or the run id is malformed.
     """
     inputs = {
         "commit": ("gitCommit", build.commit),
@@ -213,19 +218,19 @@ def provenance_of(manifest: Bundle, gates: str, build: Build) -> Provenance:
 def attest(
     descriptor: EnvironmentDescriptor, manifest: Bundle, gates: str, build: Build
 ) -> tuple[Provenance, Evaluated]:
-    """Sign, and store beside the bundle, where it comes from and how it was evaluated.
+    """Sign and store the provenance and the evaluation of a bundle.
 
-    Evidence is only ever added. What is there already, verifies, and says the same is kept; a bundle that is made
-    again from another commit gets one more provenance.
+    Evidence is only added, never changed. Existing statements that verify and agree are kept. A bundle that is made
+    again from another commit gets another provenance.
 
     Args:
-        descriptor: the environment that the run belongs to.
-        manifest: the bundle's.
-        gates: digest of the gates that `model.yaml` declares.
+        descriptor: environment of the run.
+        manifest: the bundle.
+        gates: digest of the gates in `model.yaml`.
         build: the run.
 
     Raises:
-        MlopsError: KMS or S3 refused; or evidence is there that does not verify or says something else.
+        MlopsError: KMS or S3 failed; or existing evidence does not verify or disagrees.
     """
     provenance = provenance_of(manifest, gates, build)
     evaluated = Evaluated(
@@ -235,20 +240,20 @@ def attest(
         dataset=manifest.dataset,
     )
     first, another = f"provenance{SUFFIX}", f"provenance-{build.commit[:12]}{SUFFIX}"
-    noted = _said(descriptor, manifest, first, provenance)
-    if noted is None or noted.commit != build.commit:
-        _say(descriptor, manifest, first if noted is None else another, provenance)
-    _say(descriptor, manifest, f"evaluation{SUFFIX}", evaluated)
+    existing = _existing_statement(descriptor, manifest, first, provenance)
+    if existing is None or existing.commit != build.commit:
+        _store_statement(descriptor, manifest, first if existing is None else another, provenance)
+    _store_statement(descriptor, manifest, f"evaluation{SUFFIX}", evaluated)
     return provenance, evaluated
 
 
 P = TypeVar("P", Provenance, Evaluated)
 
 
-def _say(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, predicate: P) -> None:
-    """Store a signed statement, unless it was made before; an evaluation made before must say the same."""
+def _store_statement(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, predicate: P) -> None:
+    """Sign and store a statement unless it exists; an existing evaluation must be equal."""
     key = prefix_of(manifest.model, manifest.digest) + name
-    found = _said(descriptor, manifest, name, predicate)
+    found = _existing_statement(descriptor, manifest, name, predicate)
     if found is None:
         value = predicate.model_dump(mode="json", by_alias=True)
         statement = signing.Statement.about(manifest.model, manifest.digest, _TYPES[type(predicate)], value)
@@ -256,17 +261,17 @@ def _say(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, predica
         try:
             store.put_new(descriptor.registry_bucket, key, envelope.to_bytes())
         except store.PreconditionFailedError:
-            # Another run of the same bundle was faster.
-            found = _said(descriptor, manifest, name, predicate)
+            # A concurrent run stored the statement first.
+            found = _existing_statement(descriptor, manifest, name, predicate)
     if isinstance(found, Evaluated) and found != predicate:
         raise signing.BadSignatureError(
-            f"s3://{descriptor.registry_bucket}/{key} states another evaluation of {manifest.digest}: "
+            f"s3://{descriptor.registry_bucket}/{key} is another evaluation of {manifest.digest}: "
             f"expected {predicate}, found {found}"
         )
 
 
-def _said(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, like: P) -> P | None:
-    """The verified statement of this name that the environment made before, if it did."""
+def _existing_statement(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, like: P) -> P | None:
+    """Return the predicate of an existing statement, verified; None if there is none."""
     found = read_statement(descriptor, manifest.model, manifest.digest, name, type(like))
     return None if found is None else found[0]
 
@@ -274,10 +279,20 @@ def _said(descriptor: EnvironmentDescriptor, manifest: Bundle, name: str, like: 
 def read_statement(
     descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, kind: type[P]
 ) -> tuple[P, str] | None:
-    """A statement about a bundle and the environment that signed it, or None if there is no such statement.
+    """Read and verify a statement about a bundle.
+
+    Args:
+        descriptor: environment whose registry to read.
+        model: name of the model.
+        digest: id of the bundle.
+        name: name of the statement's file.
+        kind: type of the predicate.
+
+    Returns:
+        The predicate and the environment that signed it; None if there is no such statement.
 
     Raises:
-        BadSignatureError: it is there, but no trusted key signed it, or it is about something else.
+        BadSignatureError: the statement is not signed by a trusted key, or is about something else.
         MlopsError: the registry cannot be read.
     """
     bucket, key = descriptor.registry_bucket, prefix_of(model, digest) + name
@@ -292,11 +307,13 @@ def read_statement(
     try:
         return kind.model_validate_json(json.dumps(verified.statement.predicate)), verified.signer
     except ValidationError as error:
-        raise signing.BadSignatureError(f"{where} does not state a {name.partition('.')[0]}: {_first(error)}") from None
+        raise signing.BadSignatureError(
+            f"{where} is not a valid {name.partition('.')[0]}: {first_problem(error)}"
+        ) from None
 
 
 def names_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: str) -> list[str]:
-    """The names, within their prefix, of the provenances and of the evaluation of a bundle; the first run's first.
+    """List the names of a bundle's statements: provenances, the first run's first, then the evaluation.
 
     Raises:
         UnsignedBundleError: there is no provenance, or no evaluation.
@@ -311,17 +328,17 @@ def names_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: s
             raise UnsignedBundleError(
                 f"the bundle {digest} of {model} has no signed {name.partition('.')[0]}: s3://{bucket}/{prefix}{name} "
                 "does not exist",
-                fix="train again: a run that was interrupted is finished by the next one",
+                fix="train again; the next run completes an interrupted one",
             )
     return [needed[0], *provenances, needed[1]]
 
 
 def copy_statements(source: EnvironmentDescriptor, target: EnvironmentDescriptor, model: str, digest: str) -> None:
-    """Copy the evidence about a bundle, as it was signed, into another registry. What is there already must be equal.
+    """Copy the signed evidence about a bundle to another registry. Existing statements must be equal.
 
     Raises:
-        UnsignedBundleError: there is none, or not all of it.
-        BadSignatureError: a key that the target does not trust signed it; or the target holds something else.
+        UnsignedBundleError: the evidence is missing or incomplete.
+        BadSignatureError: the target does not trust the signer, or has another statement under the same name.
         MlopsError: a registry cannot be read or written.
     """
     for name in names_of_statements(source, model, digest):
@@ -335,14 +352,14 @@ def copy_statements(source: EnvironmentDescriptor, target: EnvironmentDescriptor
             found = store.get(target.registry_bucket, key, limit=signing.LARGEST_ENVELOPE).content
             if found != content:
                 raise signing.BadSignatureError(
-                    f"s3://{target.registry_bucket}/{key} is not what {where} is: expected {digest_of_bytes(content)}, "
+                    f"s3://{target.registry_bucket}/{key} differs from {where}: expected {digest_of_bytes(content)}, "
                     f"found {digest_of_bytes(found)}",
-                    fix="find out who wrote it; evidence is never changed",
+                    fix="find out who wrote it; evidence must never change",
                 ) from None
 
 
 def digests_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: str) -> dict[str, str]:
-    """Name of each statement about a bundle (`provenance`, `evaluation`) → digest of its stored envelope.
+    """Return statement name (`provenance`, `evaluation`) → digest of its stored envelope.
 
     Raises:
         UnsignedBundleError: there is no provenance, or no evaluation.
@@ -364,14 +381,14 @@ def verify_bundle(
     *,
     signer: str | None = None,
 ) -> VerifiedBundle:
-    """Read a bundle and its evidence, and check both: the content, who signed, and that they speak of each other.
+    """Read a bundle and its evidence, and verify the content, the signatures, and that they match.
 
     Args:
-        descriptor: the environment whose registry is read and whose trusted keys count.
-        model: the model's name.
-        digest: the bundle's id.
-        names: the files wanted, or None for all; see `bundles.fetch`.
-        signer: the environment that must have made it; None for any trusted one.
+        descriptor: environment whose registry to read and whose trusted keys to use.
+        model: name of the model.
+        digest: id of the bundle.
+        names: the files to read, or None for all; see `bundles.fetch`.
+        signer: environment that must have signed the evidence; None for any trusted one.
 
     Raises:
         UnknownBundleError, TamperedBundleError: see `bundles.fetch`.
@@ -386,8 +403,8 @@ def verify_bundle(
     signers = {by, *(who for _, who in provenances)}
     if len(signers) > 1 or (signer is not None and signers != {signer}):
         raise signing.BadSignatureError(
-            f"the evidence about {digest} of {model} is signed by {', '.join(sorted(signers))}; "
-            f"expected {signer or 'one environment'} alone"
+            f"the evidence about {digest} of {model} has the wrong signers: "
+            f"expected only {signer or 'one environment'}, found {', '.join(sorted(signers))}"
         )
     manifest = fetched.manifest
     expected: list[tuple[str, object, object]] = [
@@ -411,7 +428,7 @@ def verify_bundle(
 def _required(descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, kind: type[P]) -> tuple[P, str]:
     found = read_statement(descriptor, model, digest, name, kind)
     if found is None:
-        raise UnsignedBundleError(f"{name} of the bundle {digest} of {model} was removed while it was read")
+        raise UnsignedBundleError(f"{name} of the bundle {digest} of {model} disappeared during the read")
     return found
 
 
@@ -419,12 +436,7 @@ def _predicate(kind: type[P], value: dict[str, Any], what: str) -> P:
     try:
         return kind.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        raise MlopsError(f"{what} is not well formed: {_first(error)}") from None
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}; found {detail['input']!r}"
+        raise MlopsError(f"{what} is malformed: {first_problem(error)}") from None
 
 
 _TYPES: dict[type[Provenance] | type[Evaluated], str] = {Provenance: PROVENANCE, Evaluated: EVALUATION}

@@ -1,7 +1,7 @@
-"""The ledger: one append-only chain of signed records for each model of an environment.
+"""Ledger: an append-only chain of signed records for each model of an environment.
 
-A record is an in-toto statement in a DSSE envelope, stored under its number by a conditional write, and names the
-digest of the envelope before it. So a record can be neither changed, nor removed from the middle, nor written twice.
+A record is an in-toto statement in a DSSE envelope. It is stored under its number with a conditional write, and holds
+the digest of the envelope before it. A record can therefore not be changed, removed from the middle or written twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from pipelines.declarations.digests import Digest, digest_of_bytes
-from pipelines.declarations.documents import Declaration
+from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
@@ -27,47 +27,47 @@ from pipelines.registry.bundles import checked_name
 PREDICATE = "https://mlops.template/attestations/promotion/v1"
 DIGITS = 10
 LONGEST_REASON = 400
-"""Bytes."""
+"""Bytes of UTF-8."""
 
 MOST_STATEMENTS = 6
-"""Statements about the bundle that a record names."""
+"""Statements about the bundle that a record lists."""
 
 MOST_COLLISIONS = 1000
-"""How often an append makes room for another writer before it gives up."""
+"""Attempts of an append while other writers append first."""
 
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
-"""Text on one line. What is signed must be small, and a control character takes six bytes of it."""
+"""Text on one line. Control characters are excluded: each takes six bytes of the limited signed message."""
 
 _RECORD = re.compile(rf"[0-9]{{{DIGITS}}}\.dsse\.json")
 
 
 class BrokenLedgerError(MlopsError):
-    """The chain is not whole: a record was changed, removed, or written by someone who may not."""
+    """The chain is broken: a record was changed, removed, or signed by an untrusted key."""
 
 
 class Event(Declaration):
-    """What happened: a promotion or a rollback that was tried, and how it ended.
+    """Attempt to promote or roll back, and its result.
 
     Attributes:
-        attempt: names this try, so that the same one is never recorded twice.
-        at: when it ended.
-        action: what was tried.
-        result: `verified` when `to` was proven to serve; `refused` by a gate; `failed` on the way.
-        before: the bundle that was live; None when none was.
-        to: the bundle that was to go live.
-        live: the bundle that is live afterwards; None when none is.
+        attempt: unique id, so an attempt is never recorded twice.
+        at: when the attempt ended.
+        action: promotion or rollback.
+        result: `verified` if `to` was proven to serve; `refused` by a gate; `failed` otherwise.
+        before: bundle that was live; None if none was.
+        to: bundle that was to go live.
+        live: bundle that is live afterwards; None if none is.
         verdicts: gate → outcome.
-        report: digest of the full report, stored beside the ledger; None when there is none.
+        report: digest of the full report, stored beside the ledger; None if there is none.
         policy: digest of the gates that were applied.
         evidence: name → digest of the signed statements that the gates read.
-        dataset: `<name>@<snapshot>` that the bundle was made from.
-        source_commit: the commit that the bundle was made from.
-        commit: the commit that was deployed.
-        pull_request, approvers: that it was merged by.
-        actor: who, or what, did it.
-        run: the workflow run.
-        reason: why, in words.
+        dataset: `<name>@<snapshot>` that the bundle was trained on.
+        source_commit: commit that the bundle was made from.
+        commit: commit that was deployed.
+        pull_request, approvers: the pull request that merged the release, and who approved it.
+        actor: person or process that started the attempt.
+        run: workflow run.
+        reason: why, on one line.
     """
 
     attempt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -103,11 +103,11 @@ class Event(Declaration):
         reason: str = "",
         **values: object,
     ) -> Event:
-        """An event of now, from plain values; texts are cut to what a record holds.
+        """Make an event with the current time; texts are cut to their maximum length.
 
         Args:
             approvers, evidence, actor, run, reason: see the attributes.
-            values: the other attributes but `at`.
+            values: the other attributes except `at`.
         """
         cut = {
             "at": datetime.now(UTC).isoformat(),
@@ -121,20 +121,20 @@ class Event(Declaration):
 
 
 def words(text: str, longest: int = LONGEST_REASON) -> str:
-    """`text` as a record can hold it: printable, on one line, at most so many bytes of UTF-8."""
+    """Make a text fit into a record: printable, on one line, at most `longest` bytes of UTF-8."""
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
     content = shown.encode()
     return shown if len(content) <= longest else content[: longest - 3].decode(errors="ignore") + "…"
 
 
 class Record(Declaration):
-    """An event in its place in the chain.
+    """Event with its position in the chain.
 
     Attributes:
-        environment, model: whose chain it is.
-        number: from 1, without gaps.
-        previous: the digest of the envelope of the record before; None for the first.
-        event: what happened.
+        environment, model: owner of the chain.
+        number: position, from 1 without gaps.
+        previous: digest of the envelope of the previous record; None for the first.
+        event: the event.
     """
 
     environment: Name
@@ -146,11 +146,11 @@ class Record(Declaration):
 
 @dataclass(frozen=True)
 class Entry:
-    """A record as it stands in the ledger.
+    """Record stored in the ledger.
 
     Attributes:
-        record: what it says.
-        digest: of its envelope.
+        record: the record.
+        digest: digest of its envelope.
     """
 
     record: Record
@@ -158,16 +158,16 @@ class Entry:
 
     @property
     def event(self) -> Event:
-        """What happened."""
+        """The event of the record."""
         return self.record.event
 
 
 class Ledger:
-    """The chain of one model in one environment.
+    """Ledger of one model in one environment.
 
     Args:
         descriptor: the environment.
-        model: the model's name.
+        model: name of the model.
     """
 
     def __init__(self, descriptor: EnvironmentDescriptor, model: str) -> None:
@@ -178,37 +178,37 @@ class Ledger:
         self._seen = 0
 
     def head(self) -> Entry | None:
-        """The newest record, verified; None while there is none.
+        """Return the newest record, verified; None if the ledger is empty.
 
         Raises:
-            BrokenLedgerError: it does not verify.
+            BrokenLedgerError: the record does not verify.
             MlopsError: the registry cannot be read.
         """
         number = self.newest()
         return self.entry(number) if number else None
 
     def went_live(self) -> Entry | None:
-        """The record by which what is live went live; None while nothing ever did.
+        """Return the newest verified promotion or rollback: the record of the live bundle; None if there is none.
 
         Raises:
-            BrokenLedgerError: the chain is not whole.
+            BrokenLedgerError: the chain is broken.
             MlopsError: the registry cannot be read.
         """
         return next((entry for entry in self.back() if entry.event.result == "verified"), None)
 
     def entry(self, number: int) -> Entry:
-        """The record with this number, verified on its own.
+        """Return the record with this number, verified on its own.
 
         Raises:
-            BrokenLedgerError: it is not there or does not verify.
+            BrokenLedgerError: the record does not exist or does not verify.
         """
         return read_entry(self.envelope(number), self.descriptor, self.model, number)
 
     def envelope(self, number: int) -> bytes:
-        """The stored bytes of the record with this number.
+        """Return the stored bytes of the record with this number.
 
         Raises:
-            BrokenLedgerError: it is not there, or too large to be one.
+            BrokenLedgerError: the record does not exist, or is too large.
         """
         key = self._key(number)
         try:
@@ -217,15 +217,15 @@ class Ledger:
             ).content
         except store.NotFoundError:
             where = f"s3://{self.descriptor.registry_bucket}/{key}"
-            raise BrokenLedgerError(f"{where} is missing: the ledger has later records") from None
+            raise BrokenLedgerError(f"{where} is missing, but the ledger has later records") from None
         except store.TooLargeError as error:
-            raise _broken(self.descriptor, self.model, number, f"is no record: {error.what}") from None
+            raise _broken(self.descriptor, self.model, number, f"is not a record: {error.what}") from None
 
     def back(self) -> Iterator[Entry]:
-        """The records from the newest to the oldest, each checked to be the one that the next names.
+        """Iterate over the records from newest to oldest, verifying the links between them.
 
         Raises:
-            BrokenLedgerError: the chain is not whole.
+            BrokenLedgerError: the chain is broken.
         """
         entry = self.head()
         while entry is not None:
@@ -235,17 +235,17 @@ class Ledger:
                 return
             entry = self.entry(number - 1)
             if entry.digest != previous:
-                raise _broken(self.descriptor, self.model, number, "names another record before it")
+                raise _broken(self.descriptor, self.model, number, "does not follow the record before it")
 
     def append(self, decide: Callable[[Entry | None], Event | Entry]) -> Entry:
-        """Add a record, or find that this attempt was recorded before.
+        """Append a record, or return the existing record of the same attempt.
 
         Args:
-            decide: from the newest record to the event, or to the record that says it already; called again when
-                another writer was faster. It raises when the event no longer applies (a release that became stale).
+            decide: takes the newest record and returns the event to append, or an existing record to return. Called
+                again if another writer appends first. May raise if the event no longer applies (a stale release).
 
         Raises:
-            MlopsError: what `decide` raises, or the record cannot be signed or written.
+            MlopsError: from `decide`; or the record cannot be signed or written.
         """
         for _ in range(MOST_COLLISIONS):
             head = self.head()
@@ -266,13 +266,13 @@ class Ledger:
             try:
                 store.put_new(self.descriptor.registry_bucket, self._key(record.number), content, client=self._client)
             except store.PreconditionFailedError:
-                # Someone else has this number, or our own write got through and its answer was lost.
+                # Another writer took this number, or our write succeeded and its response was lost.
                 found = self.entry(record.number)
                 if found.event.attempt == event.attempt:
                     return found
                 continue
             except MlopsError:
-                # Whether it was written is not known, unless it is there.
+                # The write may have succeeded: look for the record.
                 if self.newest() < record.number:
                     raise
                 found = self.entry(record.number)
@@ -282,20 +282,22 @@ class Ledger:
             self._seen = record.number
             return Entry(record, digest_of_bytes(content))
         raise MlopsError(
-            f"the ledger of {self.model} in {self.descriptor.name} was written by others {MOST_COLLISIONS} times over"
+            f"the ledger of {self.model} in {self.descriptor.name} is busy: {MOST_COLLISIONS} appends conflicted with "
+            "other writers",
+            fix="try again later",
         )
 
     def _key(self, number: int) -> str:
         return f"{self.prefix}{number:0{DIGITS}d}.dsse.json"
 
     def newest(self) -> int:
-        """The number of the newest record, 0 while there is none.
+        """Return the number of the newest record; 0 if the ledger is empty.
 
         Raises:
-            BrokenLedgerError: something that is no record lies where a later record would.
+            BrokenLedgerError: there is an object that is not a record.
             MlopsError: the registry cannot be read.
         """
-        # Gallop forward from the last one seen, then halve the distance.
+        # Exponential search from the last number seen, then binary search.
         low, step = self._seen, 1
         while self._any_after(low + step - 1):
             low, step = low + step, step * 2
@@ -314,7 +316,7 @@ class Ledger:
         for key in store.first_after(bucket, self.prefix, after, most=1, client=self._client):
             if not _RECORD.fullmatch(key.removeprefix(self.prefix)):
                 raise BrokenLedgerError(
-                    f"s3://{bucket}/{key} lies in the ledger of {self.model}, and is no record",
+                    f"the ledger of {self.model} has an object that is not a record: s3://{bucket}/{key}",
                     fix="find out who wrote it, and remove it",
                 )
             return True
@@ -322,7 +324,7 @@ class Ledger:
 
 
 def new_attempt() -> str:
-    """A name for an attempt that has none of its own."""
+    """Return a random attempt id."""
     return secrets.token_hex(16)
 
 
@@ -330,7 +332,7 @@ def read_entry(content: bytes, descriptor: EnvironmentDescriptor, model: str, nu
     """Read and verify one record.
 
     Raises:
-        BrokenLedgerError: its signature is wrong, or it is not the record with this number of this chain.
+        BrokenLedgerError: the signature is not valid, or this is not the record with this number of this chain.
     """
     try:
         verified = signing.verify(
@@ -339,15 +341,17 @@ def read_entry(content: bytes, descriptor: EnvironmentDescriptor, model: str, nu
     except signing.BadSignatureError as error:
         raise BrokenLedgerError(error.what) from None
     if verified.signer != descriptor.name:
-        raise _broken(descriptor, model, number, f"was signed by {verified.signer}")
+        raise _broken(
+            descriptor, model, number, f"has the wrong signer: expected {descriptor.name}, found {verified.signer}"
+        )
     return _placed(content, verified.statement, descriptor, model, number)
 
 
 def read_unsigned(content: bytes, descriptor: EnvironmentDescriptor, model: str, number: int) -> Entry:
-    """Read one record without checking who signed it: for looking at a copy, not for deciding on it.
+    """Read one record without verifying its signature: for display, never for a decision.
 
     Raises:
-        BrokenLedgerError: it is not the record with this number of this chain.
+        BrokenLedgerError: this is not the record with this number of this chain.
     """
     try:
         statement = signing.read_unverified(content)
@@ -362,21 +366,20 @@ def _placed(
     try:
         record = Record.model_validate_json(json.dumps(statement.predicate))
     except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"]
-        raise _broken(descriptor, model, number, f"does not say what a record must: {reason}") from None
+        raise _broken(descriptor, model, number, f"is malformed: {first_problem(error)}") from None
     if (record.environment, record.model, record.number) != (descriptor.name, model, number):
         found = f"record {record.number} of {record.model} in {record.environment}"
-        raise _broken(descriptor, model, number, f"is {found}, in the wrong place")
+        raise _broken(descriptor, model, number, f"is in the wrong place: found {found}")
     if [f"sha256:{subject.digest['sha256']}" for subject in statement.subject] != [record.event.to]:
-        raise _broken(descriptor, model, number, "is about another bundle than it says")
+        raise _broken(descriptor, model, number, "has another subject than its event")
     return Entry(record, digest_of_bytes(content))
 
 
 def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, model: str) -> list[Entry]:
-    """Read and verify a whole chain, from its first record on.
+    """Read and verify a whole chain, from the first record.
 
     Raises:
-        BrokenLedgerError: a signature, a number or a link is wrong; the message names the record.
+        BrokenLedgerError: a signature, a number or a link is wrong; the error names the record.
     """
     entries = [read_entry(content, descriptor, model, number) for number, content in enumerate(envelopes, 1)]
     link(entries, descriptor, model)
@@ -384,20 +387,20 @@ def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, 
 
 
 def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str, *, after: str | None = None) -> None:
-    """Check that each record names the one before it.
+    """Check that each record holds the digest of the one before it.
 
     Args:
-        entries: records that follow each other.
-        descriptor, model: whose they are.
-        after: the digest of the record before the first of them; None when they are the whole chain.
+        entries: consecutive records.
+        descriptor, model: owner of the chain.
+        after: digest of the record before the first entry; None if that is the first record of the chain.
 
     Raises:
-        BrokenLedgerError: one does not.
+        BrokenLedgerError: a link is wrong.
     """
     previous = after
     for entry in entries:
         if entry.record.previous != previous:
-            raise _broken(descriptor, model, entry.record.number, "names another record before it")
+            raise _broken(descriptor, model, entry.record.number, "does not follow the record before it")
         previous = entry.digest
 
 

@@ -1,4 +1,4 @@
-"""The bundles that were found bad in an environment: nothing promotes them again."""
+"""Quarantined bundles: bundles that an environment must never promote again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pipelines.registry.bundles import checked_name, hex_of
 from pipelines.registry.ledger import LONGEST_REASON, Words
 
 LARGEST = 4096
-"""Bytes. What is written is bounded to fit: an entry that nobody can read would block the model for good."""
+"""Bytes of an entry. Writes are bounded to fit: an unreadable entry would block all promotions of the model."""
 
 MOST = 10_000
 
 
 class Quarantined(Declaration):
-    """Why a bundle is quarantined.
+    """Quarantine entry of a bundle.
 
     Attributes:
-        bundle: its digest.
-        reason: in words; see `ledger.words`.
-        at: since when.
+        bundle: digest of the bundle.
+        reason: why it is quarantined, on one line; see `ledger.words`.
+        at: time of the quarantine.
     """
 
     bundle: Digest
@@ -35,7 +35,7 @@ class Quarantined(Declaration):
 
 
 def quarantine(descriptor: EnvironmentDescriptor, model: str, entry: Quarantined) -> None:
-    """Quarantine a bundle; the first reason stays.
+    """Quarantine a bundle. If it already is, the first reason is kept.
 
     Raises:
         MlopsError: the registry cannot be written.
@@ -48,11 +48,10 @@ def quarantine(descriptor: EnvironmentDescriptor, model: str, entry: Quarantined
 
 
 def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]:
-    """The quarantined bundles of a model, and why.
+    """Return the quarantined bundles of a model: digest → reason.
 
     Raises:
-        MlopsError: the registry cannot be read, or an entry cannot be understood; no bundle may then be
-            taken for free.
+        MlopsError: the registry cannot be read, or an entry is malformed. No bundle may then be assumed good.
     """
     client, bucket, prefix = store.s3(), descriptor.registry_bucket, f"quarantine/{checked_name(model)}/"
     found = {}
@@ -61,8 +60,10 @@ def quarantined(descriptor: EnvironmentDescriptor, model: str) -> dict[str, str]
         try:
             entry = Quarantined.model_validate_json(content)
         except ValueError:
-            raise MlopsError(f"s3://{bucket}/{key} cannot be understood", fix="find out who wrote it") from None
+            raise MlopsError(f"s3://{bucket}/{key} is not a quarantine entry", fix="find out who wrote it") from None
         if key != f"{prefix}{hex_of(entry.bundle)}.json":
-            raise MlopsError(f"s3://{bucket}/{key} speaks of {entry.bundle}", fix="find out who wrote it")
+            raise MlopsError(
+                f"s3://{bucket}/{key} is about another bundle: found {entry.bundle}", fix="find out who wrote it"
+            )
         found[entry.bundle] = entry.reason
     return found

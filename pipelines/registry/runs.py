@@ -1,4 +1,4 @@
-"""What each training run made: a small record by which whoever started a run finds its bundle."""
+"""Training runs: which bundle each run produced."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Run(Declaration):
     """`runs/<model>/<run>.json` in the registry bucket.
 
     Attributes:
-        bundle: the digest that the run registered.
+        bundle: digest of the bundle that the run produced.
     """
 
     bundle: Digest
 
 
 def record_run(descriptor: EnvironmentDescriptor, model: str, run: str, digest: str) -> None:
-    """Note which bundle a run registered. A run that is repeated may note the same again.
+    """Record the bundle that a run produced. Recording the same bundle again changes nothing.
 
     Raises:
-        MlopsError: the run's id is not well formed, or has been used for another bundle; or the write failed.
+        MlopsError: the run id is malformed, or already has another bundle; or the write failed.
     """
     key, content = _key(model, run), canonical_json(Run(bundle=digest).model_dump(mode="json"))
     try:
@@ -38,23 +38,23 @@ def record_run(descriptor: EnvironmentDescriptor, model: str, run: str, digest: 
         before = read_run(descriptor, model, run)
         if before != digest:
             raise MlopsError(
-                f"the run {run} of {model} has registered {before} before; found {digest} now",
-                fix="give each run a RUN_ID of its own",
+                f"the run {run} of {model} already has another bundle: expected {before}, found {digest}",
+                fix="use a unique RUN_ID for each run",
             ) from None
 
 
 def read_run(descriptor: EnvironmentDescriptor, model: str, run: str) -> str:
-    """The digest of the bundle that a run registered. The bundle itself is still to be verified.
+    """Return the digest of the bundle that a run produced. The bundle is not verified here.
 
     Raises:
-        MlopsError: the run registered none, or its record is not well formed.
+        MlopsError: the run produced no bundle, or its record is malformed.
     """
     key = _key(model, run)
     try:
         content = store.get(descriptor.registry_bucket, key, limit=LARGEST_RECORD).content
     except store.NotFoundError:
         raise MlopsError(
-            f"the run {run} of {model} has registered no bundle", fix="look at the log of its job for the reason"
+            f"the run {run} of {model} produced no bundle", fix="read the log of its job for the reason"
         ) from None
     try:
         return Run.model_validate_json(content).bundle
@@ -67,16 +67,16 @@ def _key(model: str, run: str) -> str:
 
 
 def checked_run(run: str) -> str:
-    """`run` itself, if it can be a run's id.
+    """Return `run` if it is a valid run id, and so safe to use in a key.
 
     Raises:
-        MlopsError: it can not, and must not become part of a key.
+        MlopsError: the id is not valid.
     """
     try:
         return _RUN.validate_python(run)
     except ValidationError:
         raise MlopsError(
-            f"{run!r} is not a run's id", fix="use lower-case letters, digits, dots and hyphens, 1 to 63 of them"
+            f"{run!r} is not a valid run id", fix="use 1 to 63 lower-case letters, digits, dots and hyphens"
         ) from None
 
 

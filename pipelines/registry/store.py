@@ -1,6 +1,6 @@
-"""S3 as a store of immutable objects: conditional writes, bounded reads, whole listings.
+"""Objects in S3: conditional writes, bounded reads, complete listings, and errors by name.
 
-The conditions (`If-None-Match`, `If-Match`) are what makes a write atomic without a database; see
+Conditional writes (`If-None-Match`, `If-Match`) make immutability and compare-and-swap possible without a database; see
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,62 +18,122 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.registry import clients
 
 ATTEMPTS = 5
-"""How often a write is tried while S3 answers that another write of the same key is under way (409)."""
+"""Attempts of a conditional write while another write of the same key is in progress (409)."""
 
 
 class NotFoundError(MlopsError):
-    """The object is not there."""
+    """The object does not exist."""
 
 
 class NoBucketError(MlopsError):
-    """The bucket is not there."""
+    """The bucket does not exist."""
 
 
 class AccessDeniedError(MlopsError):
-    """The role may not do this; the message says what it lacks."""
+    """The caller's role lacks a permission; the message names it."""
 
 
 class PreconditionFailedError(MlopsError):
-    """The object exists already, or is no longer what it was."""
+    """The object already exists, or has changed since it was read."""
 
 
 class TooLargeError(MlopsError):
-    """The object is larger than the reader accepts."""
+    """The object or listing exceeds the given limit."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it was read.
+    """Content of an object.
 
     Attributes:
-        content: its bytes.
-        etag: names this version of it, for `replace`.
+        content: the bytes.
+        etag: identifies this version, for `replace`.
     """
 
     content: bytes
     etag: str
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Object in a listing.
+
+    Attributes:
+        key: key of the object.
+        size: size in bytes.
+        etag: ETag, in double quotes as S3 writes it.
+    """
+
+    key: str
+    size: int
+    etag: str
+
+
 def s3() -> Any:
-    """A client of S3, configured by the standard SDK environment."""
+    """Return the S3 client of the standard AWS configuration."""
     return clients.client("s3")
 
 
-def put_new(bucket: str, key: str, content: bytes, *, client: Any = None) -> str:
-    """Write an object that must not exist yet; its ETag.
+def split_url(url: str) -> tuple[str, str]:
+    """Split `s3://<bucket>/<key>` into bucket and key.
 
     Raises:
-        PreconditionFailedError: it exists.
+        ValueError: the URL has another form.
+    """
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket or not key:
+        raise ValueError(f"not an S3 URL: expected s3://<bucket>/<key>, found {url!r}")
+    return bucket, key
+
+
+def put(bucket: str, key: str, content: bytes, *, content_type: str, client: Any = None) -> None:
+    """Write an object, or overwrite it.
+
+    Raises:
+        AccessDeniedError, NoBucketError, MlopsError: the write failed.
+    """
+    with _errors_by_name("s3:PutObject", bucket, key):
+        (client or s3()).put_object(Bucket=bucket, Key=key, Body=content, ContentType=content_type)
+
+
+def upload(bucket: str, key: str, path: Path, *, client: Any = None) -> None:
+    """Write or overwrite an object with the content of a local file of any size.
+
+    Raises:
+        AccessDeniedError, NoBucketError, MlopsError: the write failed.
+        OSError: the file cannot be read.
+    """
+    with _errors_by_name("s3:PutObject", bucket, key), path.open("rb") as file:
+        (client or s3()).upload_fileobj(file, bucket, key)
+
+
+def download(bucket: str, key: str, path: Path, *, client: Any = None) -> None:
+    """Copy an object of any size to a local file.
+
+    Raises:
+        NotFoundError, AccessDeniedError, NoBucketError, MlopsError: the read failed.
+        OSError: the file cannot be written.
+    """
+    with _errors_by_name("s3:GetObject", bucket, key):
+        (client or s3()).download_file(bucket, key, str(path))
+
+
+def put_new(bucket: str, key: str, content: bytes, *, client: Any = None) -> str:
+    """Write an object that must not exist yet, and return its ETag.
+
+    Raises:
+        PreconditionFailedError: the object exists.
         AccessDeniedError, NoBucketError, MlopsError: the write failed.
     """
     return _put(client or s3(), bucket, key, content, {"IfNoneMatch": "*"})
 
 
 def replace(bucket: str, key: str, content: bytes, etag: str, *, client: Any = None) -> str:
-    """Write an object that must still be the version `etag`; its new ETag.
+    """Overwrite an object that must still have the given ETag, and return its new ETag.
 
     Raises:
-        PreconditionFailedError: someone else wrote it since.
+        PreconditionFailedError: the object has changed.
         AccessDeniedError, NoBucketError, MlopsError: the write failed.
     """
     return _put(client or s3(), bucket, key, content, {"IfMatch": etag})
@@ -93,8 +154,8 @@ def get(bucket: str, key: str, *, limit: int, client: Any = None) -> Stored:
     """Read an object of at most `limit` bytes.
 
     Raises:
-        NotFoundError: it is not there.
-        TooLargeError: it has more bytes; no more than `limit` of them were read.
+        NotFoundError: the object does not exist.
+        TooLargeError: the object has more than `limit` bytes.
         NoBucketError, AccessDeniedError, MlopsError: the read failed.
     """
     with _errors_by_name("s3:GetObject", bucket, key):
@@ -103,26 +164,37 @@ def get(bucket: str, key: str, *, limit: int, client: Any = None) -> Stored:
             size = int(answer["ContentLength"])
             content = body.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
-        raise TooLargeError(f"s3://{bucket}/{key} has {size} bytes; expected at most {limit}")
+        raise TooLargeError(f"s3://{bucket}/{key} is too large: expected at most {limit} bytes, found {size}")
     return Stored(content, str(answer["ETag"]))
 
 
 def sizes(bucket: str, prefix: str, *, limit: int, client: Any = None) -> dict[str, int]:
-    """Every key under a prefix, in order, and the size of its object in bytes.
+    """Return the size in bytes of every object under a prefix, sorted by key.
 
     Raises:
-        TooLargeError: there are more than `limit`.
+        TooLargeError: there are more than `limit` objects.
         NoBucketError, AccessDeniedError, MlopsError: the listing failed.
     """
     found: dict[str, int] = {}
-    for page in _pages(client or s3(), bucket, prefix, ""):
-        found |= {entry["Key"]: int(entry["Size"]) for entry in page.get("Contents", ())}
+    for listed in listing(bucket, prefix, client=client):
+        found[listed.key] = listed.size
         _check_count(len(found), bucket, prefix, limit)
     return dict(sorted(found.items()))
 
 
+def listing(bucket: str, prefix: str, *, client: Any = None) -> Iterator[Listed]:
+    """List every object under a prefix.
+
+    Raises:
+        NoBucketError, AccessDeniedError, MlopsError: the listing failed.
+    """
+    for page in _pages(client or s3(), bucket, prefix, ""):
+        for entry in page.get("Contents", ()):
+            yield Listed(str(entry["Key"]), int(entry["Size"]), str(entry["ETag"]))
+
+
 def first_after(bucket: str, prefix: str, after: str, *, most: int, client: Any = None) -> list[str]:
-    """The first `most` (up to 1000) keys under a prefix that come after the key `after`, in order.
+    """Return the first `most` (up to 1000) keys under a prefix that sort after the key `after`.
 
     Raises:
         NoBucketError, AccessDeniedError, MlopsError: the listing failed.
@@ -133,10 +205,10 @@ def first_after(bucket: str, prefix: str, after: str, *, most: int, client: Any 
 
 
 def folders(bucket: str, prefix: str, *, limit: int, client: Any = None) -> list[str]:
-    """The names directly under a prefix that have something under them, in order.
+    """Return the names of the folders directly under a prefix, sorted.
 
     Raises:
-        TooLargeError: there are more than `limit`.
+        TooLargeError: there are more than `limit` folders.
         NoBucketError, AccessDeniedError, MlopsError: the listing failed.
     """
     found: list[str] = []
@@ -154,11 +226,11 @@ def _pages(client: Any, bucket: str, prefix: str, delimiter: str) -> Iterator[di
 
 def _check_count(found: int, bucket: str, prefix: str, limit: int) -> None:
     if found > limit:
-        raise TooLargeError(f"s3://{bucket}/{prefix} holds more than {limit} entries")
+        raise TooLargeError(f"s3://{bucket}/{prefix} has too many entries: expected at most {limit}")
 
 
 class _ConflictError(MlopsError):
-    """Another write of the same key is under way."""
+    """Another write of the same key is in progress."""
 
 
 @contextmanager
@@ -170,13 +242,13 @@ def _errors_by_name(action: str, bucket: str, key: str) -> Iterator[None]:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if code in ("PreconditionFailed", "412") or status == 412:
-            raise PreconditionFailedError(f"{where} is not in the state that this write requires") from None
+            raise PreconditionFailedError(f"{where} already exists or has changed") from None
         if code in ("ConditionalRequestConflict", "OperationAborted") or status == 409:
-            raise _ConflictError(f"another write of {where} is under way", fix="try again") from None
+            raise _ConflictError(f"another write of {where} is in progress", fix="try again") from None
         if code in ("NoSuchKey", "404") or (status == 404 and code != "NoSuchBucket"):
             raise NotFoundError(f"{where} does not exist") from None
         if code == "NoSuchBucket":
-            fix = "bring the environment up, and check that these credentials are of its account"
+            fix = "bring the environment up, and check that the credentials belong to its account"
             raise NoBucketError(f"the bucket {bucket} does not exist", fix=fix) from None
         if code in ("AccessDenied", "403", "Forbidden") or status == 403:
             raise AccessDeniedError(

@@ -1,4 +1,4 @@
-"""The inference server: one bundle over the Open Inference Protocol v2. `python -m pipelines.serving` runs it.
+"""The inference server: `python -m pipelines.serving` serves one bundle over the Open Inference Protocol v2.
 
-What the serving image installs (`requirements/serving.in`) is all that this package may import.
+This package may import only what `requirements/serving.in` lists: the serving image installs nothing else.
 """

@@ -1,4 +1,4 @@
-"""`python -m pipelines.serving --model M --bundle sha256:…`"""
+"""Command line of the inference server: `python -m pipelines.serving --model NAME --bundle sha256:…`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.logs_bucket import logs_bucket
 from pipelines.serving.server import run
-from pipelines.serving.settings import Settings
+from pipelines.serving.server_settings import ServerSettings
 
 
 def main(arguments: list[str]) -> int:
-    """Serve one bundle; the exit status."""
+    """Serve one bundle until a signal stops the process; return the exit status."""
     parser = argparse.ArgumentParser("python -m pipelines.serving", description="Serve one bundle of one model.")
-    parser.add_argument("--model", required=True, help="the model's name")
-    parser.add_argument("--bundle", required=True, help="the bundle's digest, sha256:…")
+    parser.add_argument("--model", required=True, help="name of the model")
+    parser.add_argument("--bundle", required=True, help="digest of the bundle, sha256:…")
     given = parser.parse_args(arguments)
     try:
-        settings = Settings.from_environ(given.model, given.bundle, os.environ)
+        settings = ServerSettings.from_environ(given.model, given.bundle, os.environ)
         descriptor = EnvironmentDescriptor.from_environ()
     except MlopsError as error:
         print(error, file=sys.stderr)

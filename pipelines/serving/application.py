@@ -1,4 +1,4 @@
-"""The ASGI application: which path does what, and the state a server is in."""
+"""The ASGI application: routes, request handling and the server's state."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from pipelines.serving.inference_log import InferenceLog
-from pipelines.serving.metrics import ABANDONED, Metrics
-from pipelines.serving.model import SHORT_DIGITS, Model
-from pipelines.serving.refusal import Header, Refusal
+from pipelines.serving.predictor import SHORT_DIGITS, Predictor
+from pipelines.serving.request_error import Header, RequestError
+from pipelines.serving.request_metrics import ABANDONED, RequestMetrics
 from pipelines.serving.trace import TRACE, TRACE_AND_SPAN, Trace, continue_trace, new_parent
 
 logger = logging.getLogger(__name__)
@@ -24,13 +24,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 LARGEST_BODY = 1 << 20
-"""Bytes of a request's body, unless configured otherwise."""
+"""Bytes of a request body, unless configured otherwise."""
 
 BODY_SECONDS = 10.0
-"""For the rest of a body to arrive."""
+"""Time for the rest of a request body to arrive."""
 
 MOST_WAITING = 64
-"""Requests whose body may be awaited at once. It bounds what slow clients can make the server hold."""
+"""Requests whose body may be pending at once. It bounds the memory that slow clients can occupy."""
 
 _JSON = (b"content-type", b"application/json")
 _CLOSE = (b"connection", b"close")
@@ -38,21 +38,21 @@ _RETRY = (b"retry-after", b"1")
 
 
 class Application:
-    """Serves one bundle. Not ready until `serve` gives it the model; not ready any more after `drain`.
+    """Serves one bundle. Ready from `serve` until `drain`.
 
     Args:
         model: the model's name.
-        bundle: its digest.
+        bundle: digest of the bundle.
         metrics: counts requests.
-        largest_body: bytes.
-        body_seconds: for the rest of a body to arrive.
+        largest_body: limit of a request body, in bytes.
+        body_seconds: time for the rest of a body to arrive.
     """
 
     def __init__(
         self,
         model: str,
         bundle: str,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         *,
         largest_body: int = LARGEST_BODY,
         body_seconds: float = BODY_SECONDS,
@@ -62,7 +62,7 @@ class Application:
         self._largest_body = largest_body
         self._body_seconds = body_seconds
         self._waiting = 0
-        self._model: Model | None = None
+        self._predictor: Predictor | None = None
         self._log: InferenceLog | None = None
         self._draining = False
         self._fixed: tuple[Header, ...] = (_JSON,)
@@ -81,23 +81,23 @@ class Application:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new requests should be sent here."""
-        return self._model is not None and not self._draining
+        """True while the server takes new requests."""
+        return self._predictor is not None and not self._draining
 
-    def serve(self, model: Model, log: InferenceLog) -> None:
-        """Take requests from now on."""
-        self._model = model
+    def serve(self, predictor: Predictor, log: InferenceLog) -> None:
+        """Start to take requests."""
+        self._predictor = predictor
         self._log = log
         self._metrics.is_ready = True
 
     def drain(self) -> None:
-        """Say that the server is not ready; still answer, and ask clients to take their next request elsewhere."""
+        """Report the server as not ready. Requests are still answered, with `Connection: close`."""
         self._draining = True
         self._fixed = (_JSON, _CLOSE)
         self._metrics.is_ready = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One HTTP request, as ASGI has it; uvicorn is told to send nothing else."""
+        """Handle one HTTP request of the ASGI protocol."""
         if scope["path"] not in self._infer_paths or scope["method"] != "POST":
             await self._answer_other(scope, send)
             return
@@ -112,9 +112,9 @@ class Application:
             parent, state = (new_parent(), b"") if b"traceparent" not in headers else _trace_of(pairs)
             answer = None
             try:
-                model = self._model
-                if model is None:
-                    raise Refusal(503, "the model is being loaded", (_RETRY,))
+                predictor = self._predictor
+                if predictor is None:
+                    raise RequestError(503, "the model is being loaded", (_RETRY,))
                 if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
                     _check_content(headers)
                 message = await receive()
@@ -126,10 +126,10 @@ class Application:
                     if whole is None:
                         return
                     body = whole
-                answer = model.answer(body, parent[TRACE_AND_SPAN])
+                answer = predictor.answer(body, parent[TRACE_AND_SPAN])
                 status, content = 200, answer.body
-            except Refusal as refusal:
-                status, content, more = refusal.status, _error(refusal.message), refusal.headers
+            except RequestError as error:
+                status, content, more = error.status, _error(error.message), error.headers
             except Exception:
                 status, content = 500, _unexpected(parent)
             sent = [*self._fixed, (b"content-length", b"%d" % len(content)), (b"traceparent", parent), *more]
@@ -149,18 +149,18 @@ class Application:
     async def _whole_body(
         self, first: bytes, headers: dict[bytes, bytes], message: Message, receive: Receive
     ) -> bytes | None:
-        """A body that did not come with its head; None if the client went away.
+        """Receive a body that did not arrive with its headers; None if the client disconnects.
 
         Raises:
-            Refusal: 413, 408, or 503 if too many are being awaited.
+            RequestError: 413, 408, or 503 if too many bodies are pending.
         """
         limit = self._largest_body
         too_large = f"the body is too large: expected at most {limit} bytes"
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:
-            raise Refusal(413, f"{too_large}, found {int(length[:20])}")
+            raise RequestError(413, f"{too_large}, found {int(length[:20])}")
         if self._waiting >= MOST_WAITING:
-            raise Refusal(503, "too many requests are being received", (_RETRY, _CLOSE))
+            raise RequestError(503, "too many request bodies are pending", (_RETRY, _CLOSE))
         self._waiting += 1
         pieces, size = [first], len(first)
         try:
@@ -172,11 +172,11 @@ class Application:
                     pieces.append(message.get("body", b""))
                     size += len(pieces[-1])
         except TimeoutError:
-            raise Refusal(408, f"the body did not arrive within {self._body_seconds:g} s", (_CLOSE,)) from None
+            raise RequestError(408, f"the body did not arrive within {self._body_seconds:g} s", (_CLOSE,)) from None
         finally:
             self._waiting -= 1
         if size > limit:
-            raise Refusal(413, too_large, (_CLOSE,))
+            raise RequestError(413, too_large, (_CLOSE,))
         return b"".join(pieces)
 
     async def _answer_other(self, scope: Message, send: Send) -> None:
@@ -192,8 +192,8 @@ class Application:
                 status, value = self._route(path, method)
                 content = msgspec.json.encode(value)
                 headers = (_RETRY,) if status == 503 else ()
-        except Refusal as refusal:
-            status, content, headers = refusal.status, _error(refusal.message), refusal.headers
+        except RequestError as error:
+            status, content, headers = error.status, _error(error.message), error.headers
         except Exception:
             status, content = 500, _unexpected(new_parent())
         sent = [*content_type, (b"content-length", b"%d" % len(content)), *headers]
@@ -204,22 +204,22 @@ class Application:
         get = self._gets.get(path)
         if get is not None:
             if method not in ("GET", "HEAD"):
-                raise Refusal(405, f"expected GET, found {method}", ((b"allow", b"GET, HEAD"),))
+                raise RequestError(405, f"expected GET, found {method}", ((b"allow", b"GET, HEAD"),))
             return get()
         if path == "/metrics":
-            raise Refusal(405, f"expected GET, found {method}", ((b"allow", b"GET, HEAD"),))
+            raise RequestError(405, f"expected GET, found {method}", ((b"allow", b"GET, HEAD"),))
         if path in self._infer_paths and method == "POST":
-            raise Refusal(404, "unknown path; leave out the slash after infer")
+            raise RequestError(404, "unknown path; remove the slash after infer")
         if path in self._infer_paths:
-            raise Refusal(405, f"expected POST, found {method}", ((b"allow", b"POST"),))
-        raise Refusal(404, self._why_unknown(path))
+            raise RequestError(405, f"expected POST, found {method}", ((b"allow", b"POST"),))
+        raise RequestError(404, self._why_unknown(path))
 
     def _why_unknown(self, path: str) -> str:
         match path.split("/")[1:]:
             case ["v2", "models", name, *_] if name != self._name:
-                return f"unknown model {name[:80]!r}; this server has {self._name!r}"
+                return f"unknown model {name[:80]!r}; this server serves {self._name!r}"
             case ["v2", "models", _, "versions", name, *_] if name not in self._versions:
-                return f"unknown version {name[:80]!r} of {self._name!r}; this server has {self._versions[0]!r}"
+                return f"unknown version {name[:80]!r} of {self._name!r}; this server serves {self._versions[0]!r}"
         return f"unknown path {path[:200]!r}; this server speaks the Open Inference Protocol v2"
 
     def _readiness(self) -> int:
@@ -229,9 +229,9 @@ class Application:
         return 200, {"name": "mlops", "version": _version(), "extensions": []}
 
     def _metadata(self) -> tuple[int, Any]:
-        if self._model is None:
-            raise Refusal(503, "the model is being loaded", (_RETRY,))
-        return 200, self._model.metadata()
+        if self._predictor is None:
+            raise RequestError(503, "the model is being loaded", (_RETRY,))
+        return 200, self._predictor.metadata()
 
 
 def _trace_of(pairs: list[Header]) -> Trace:
@@ -242,37 +242,37 @@ def _trace_of(pairs: list[Header]) -> Trace:
 
 
 def _check_content(headers: dict[bytes, bytes]) -> None:
-    """A client that says nothing of its body's type is believed to send JSON.
+    """Check the headers that describe the body. A body without a content type is read as JSON.
 
     Raises:
-        Refusal: 415: it says that it sends something else.
+        RequestError: 415: the body is not plain JSON.
     """
     given = headers.get(b"content-type")
     if given is not None:
         kind, *parameters = (part.strip().lower() for part in given.split(b";"))
         if kind != b"application/json" or any(p not in (b"charset=utf-8", b'charset="utf-8"', b"") for p in parameters):
-            raise Refusal(415, f"content-type: expected application/json, found {given[:80].decode('latin-1')}")
+            raise RequestError(415, f"content-type: expected application/json, found {given[:80].decode('latin-1')}")
     if b"inference-header-content-length" in headers:
-        raise Refusal(415, "the binary tensor data extension is not supported; send the data as JSON")
+        raise RequestError(415, "the binary tensor data extension is not supported; send the data as JSON")
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
-        raise Refusal(415, f"content-encoding: expected none, found {encoding[:80].decode('latin-1')}")
+        raise RequestError(415, f"content-encoding: expected none, found {encoding[:80].decode('latin-1')}")
 
 
 def _error(message: str) -> bytes:
-    # A client's lone surrogate may stand in a message; it has no UTF-8.
+    # A message may quote a lone surrogate from the client, which UTF-8 cannot encode.
     return msgspec.json.encode({"error": message.encode(errors="replace").decode()})
 
 
 def _unexpected(parent: bytes) -> bytes:
-    """The body of a 500: the id by which its cause is found in the log, and nothing of the cause."""
+    """Log an unexpected error; return a body that names only its id in the log."""
     name = parent[TRACE].decode()
     logger.exception("unexpected error", extra={"trace": name})
-    return _error(f"an unexpected error; the server's log has it under {name}")
+    return _error(f"unexpected error; trace {name} in the server's log")
 
 
 def _version() -> str:
     try:
         return version("mlops")
-    except PackageNotFoundError:  # the image holds the code, not the package
+    except PackageNotFoundError:  # the image has the code, but no distribution
         return "0"

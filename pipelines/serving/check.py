@@ -1,165 +1,120 @@
-"""`python -m pipelines.serving.check --model M --bundle sha256:…`: ask the pods of a release that is on trial.
+"""Canary check: `python -m pipelines.serving.check --model NAME --bundle sha256:…`.
 
-Runs as a Job between the traffic steps of a rollout. Its exit status is the verdict: 0 passed, 1 failed, 2 it could not
-be asked, which is worth another try.
+Argo Rollouts runs it as a Job between the traffic steps of a rollout. The exit status is the verdict: 0 passed,
+1 failed, 2 inconclusive. An inconclusive check is worth another try. `CHECK_CANARY_URL` names the Service in front of
+the pods on trial.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
-import itertools
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from pipelines.declarations.bundle import GoldenPredictions
-from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
-from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import service_name
+from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.registry import bundles
-from pipelines.serving.golden import compare, request_of, single_rows
-from pipelines.startup import spare_the_collector
+from pipelines.serving.golden import GoldenMismatchError, check_golden, row_count
+from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
+from pipelines.startup import relax_gc
+
+VARIABLE = "CHECK_CANARY_URL"
+"""Environment variable with the URL of the Service in front of the pods on trial."""
 
 PASSED, FAILED, INCONCLUSIVE = 0, 1, 2
 """Exit statuses."""
 
-SINGLE_ROWS = 20
+SINGLE_ROW_REQUESTS = 20
 """Requests of one row that a check sends."""
 
 _TIMEOUT_SECONDS = 5.0
-_LONGEST_ANSWER = 4 << 20  # bytes
-
-# What a proxy, or a server that starts or stops, answers: it says nothing of the model.
-_NOT_ASKED = {http.HTTPStatus.BAD_GATEWAY, http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.GATEWAY_TIMEOUT}
+_LARGEST_ANSWER = 4 << 20  # bytes; the pod is small
 
 
-class InconclusiveError(MlopsError):
-    """The release could not be asked: it neither passed nor failed."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """Where a Service answers inside the cluster."""
-
-    name: str
-    host: str
-    port: int
-
-    @classmethod
-    def from_environ(cls, name: str, environ: Mapping[str, str]) -> Service:
-        """The Service by the variables that every pod of its namespace gets.
-
-        Source: kubernetes.io, "Service", environment variables.
-
-        Raises:
-            InconclusiveError: they are not there, or name no port.
-        """
-        prefix = name.upper().replace("-", "_")
-        host, port = environ.get(f"{prefix}_SERVICE_HOST", ""), environ.get(f"{prefix}_SERVICE_PORT", "")
-        if not host or not port.isascii() or not port.isdigit():
-            raise InconclusiveError(
-                f"{prefix}_SERVICE_HOST and {prefix}_SERVICE_PORT do not name the service {name}",
-                fix="run this as a pod of the service's namespace, made after it, with enableServiceLinks",
-            )
-        return cls(name, host, int(port))
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """What it answers, from JSON. Each time over a connection of its own: each may lead to another pod.
-
-        Raises:
-            InconclusiveError: there was no answer, or one that is not the model server's.
-            MlopsError: it refused, or answered something else than JSON.
-        """
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT_SECONDS)
-        content = None if body is None else msgspec.json.encode(body)
-        try:
-            connection.request(method, path, content, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            said = answer.read(_LONGEST_ANSWER + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise InconclusiveError(f"{self.name} does not answer {path}: {error or type(error).__name__}") from None
-        finally:
-            connection.close()
-        if answer.status in _NOT_ASKED:
-            raise InconclusiveError(f"{self.name} answers {path} with {answer.status}: {_start_of(said)}")
-        if answer.status != http.HTTPStatus.OK:
-            raise MlopsError(f"{self.name} answers {path} with {answer.status}: {_start_of(said)}")
-        try:
-            return msgspec.json.decode(said)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise MlopsError(f"{self.name} does not answer {path} in JSON: {_start_of(said)}") from None
-
-
-def check(service: Service, model: str, digest: str, golden: GoldenPredictions) -> None:
-    """Ask a release which bundle it serves, for the golden predictions, and for single rows of them.
+def canary_url(environ: Mapping[str, str]) -> str:
+    """Read the URL of the Service in front of the pods on trial.
 
     Raises:
-        InconclusiveError: it could not be asked.
-        MlopsError: it serves another bundle, or predicts something else.
+        UnavailableError: the environment variable is missing or not a URL.
     """
-    versions = _field(service.ask("GET", f"/v2/models/{model}"), "versions")
-    if versions != [digest]:
-        raise MlopsError(f"{service.name} says that it serves {versions}; expected {[digest]}")
-    for asked in (golden, *itertools.islice(itertools.cycle(single_rows(golden)), SINGLE_ROWS)):
-        answer = service.ask("POST", f"/v2/models/{model}/infer", request_of(asked))
-        if (version := _field(answer, "model_version")) != digest:
-            raise MlopsError(f"{service.name} answered from {version}; expected {digest}")
-        compare(asked, _field(answer, "outputs"))
+    url = environ.get(VARIABLE, "")
+    if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+        raise UnavailableError(
+            f"environment variable {VARIABLE}: expected an http URL, found {url!r}",
+            fix="run the check from the AnalysisTemplate of the model",
+        )
+    return url
 
 
-def _field(answer: Any, name: str) -> Any:
-    return answer.get(name) if isinstance(answer, dict) else None
+def check(url: str, model: str, digest: str, golden: GoldenPredictions) -> None:
+    """Check which bundle a release serves, and that it answers its golden predictions.
 
+    Every request opens a connection, so that all pods behind the Service get some.
 
-def _start_of(content: bytes) -> str:
-    return content[:300].decode(errors="replace")
-
-
-def golden_of(model: str, digest: str) -> GoldenPredictions:
-    """The golden predictions of a bundle, out of the registry of the environment that this runs in.
+    Args:
+        url: of the Service in front of the pods on trial.
+        model: the model's name.
+        digest: of the bundle it must serve.
+        golden: predictions of that bundle.
 
     Raises:
-        UnknownBundleError, TamperedBundleError, DeclarationError: the bundle is not there, or not what it must be.
-        InconclusiveError: the registry could not be read.
+        UnavailableError: the release does not answer, so it neither passed nor failed.
+        MlopsError: it serves another bundle, answers with an error, or predicts something else.
+    """
+    client = EndpointClient(url, model, timeout=_TIMEOUT_SECONDS, keep_alive=False, largest_answer=_LARGEST_ANSWER)
+    if (served := client.served()) != digest:
+        raise MlopsError(f"bundle that {url} serves: expected {digest}, found {served}")
+    try:
+        check_golden(client.infer, golden, digest, single_row_requests=SINGLE_ROW_REQUESTS)
+    except GoldenMismatchError as error:
+        raise MlopsError(f"{url}: {error.what}", fix=error.fix) from None
+
+
+def read_golden(model: str, digest: str) -> GoldenPredictions:
+    """Read the golden predictions of a bundle from the registry of the environment that this process runs in.
+
+    Raises:
+        UnavailableError: the environment is not described, or its registry cannot be read.
+        MlopsError: the registry has no such bundle, or it was changed.
     """
     try:
         descriptor = EnvironmentDescriptor.from_environ()
-        files = bundles.fetch(descriptor, model, digest, ["golden.json"]).files
-    except (bundles.UnknownBundleError, bundles.TamperedBundleError):
+    except MlopsError as error:
+        raise UnavailableError(error.what, fix=error.fix) from None
+    try:
+        return golden_of(descriptor, model, digest)
+    except (bundles.UnknownBundleError, bundles.TamperedBundleError, DeclarationError):
         raise
     except MlopsError as error:
-        raise InconclusiveError(error.what, fix=error.fix) from None
-    return parse(files["golden.json"], GoldenPredictions, Path("golden.json"))
+        raise UnavailableError(error.what, fix=error.fix) from None
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """Check one release; the exit status."""
+    """Check one release; return the exit status."""
     parser = argparse.ArgumentParser("python -m pipelines.serving.check", description="Check a release on trial.")
-    parser.add_argument("--model", required=True, help="the model's name")
-    parser.add_argument("--bundle", required=True, help="the digest that it must serve, sha256:…")
+    parser.add_argument("--model", required=True, help="name of the model")
+    parser.add_argument("--bundle", required=True, help="digest of the bundle that it must serve, sha256:…")
     given = parser.parse_args(arguments)
     try:
-        service = Service.from_environ(service_name(bundles.checked_name(given.model), "canary"), environ)
-        golden = golden_of(given.model, given.bundle)
-        check(service, given.model, given.bundle, golden)
-    except InconclusiveError as error:
+        url = canary_url(environ)
+        golden = read_golden(given.model, given.bundle)
+        check(url, given.model, given.bundle, golden)
+    except UnavailableError as error:
         print(f"inconclusive: {error}", file=sys.stderr)
         return INCONCLUSIVE
     except MlopsError as error:
         print(f"failed: {error}", file=sys.stderr)
         return FAILED
-    rows = golden.inputs[0].shape[0]
-    print(f"passed: {service.name} serves {given.bundle}; {rows} golden rows match, as do {SINGLE_ROWS} of one row")
+    print(
+        f"passed: {url} serves {given.bundle}; {row_count(golden)} golden rows match, "
+        f"and {SINGLE_ROW_REQUESTS} requests of one row"
+    )
     return PASSED
 
 
 if __name__ == "__main__":
-    spare_the_collector()
+    relax_gc()
     sys.exit(main(sys.argv[1:], os.environ))

@@ -1,22 +1,67 @@
-"""The golden predictions of a bundle: asked for whole or row by row, and compared with what came back."""
+"""Golden predictions of a bundle: replay the requests, compare the answers."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from itertools import cycle, islice
 from typing import Any
 
 from pipelines.declarations.bundle import GoldenPredictions, Tensor
 from pipelines.declarations.errors import MlopsError
 
 
+class GoldenMismatchError(MlopsError):
+    """An answer that is not the golden one, or that comes from another bundle."""
+
+
+Predict = Callable[[dict[str, Any]], dict[str, Any]]
+"""Answers an inference request. Both are JSON objects of the Open Inference Protocol v2."""
+
+
+def check_golden(predict: Predict, golden: GoldenPredictions, digest: str, *, single_row_requests: int) -> list[float]:
+    """Send the golden request, then its rows one at a time, and compare every answer.
+
+    Servers may answer one row by another code path than many rows, so both are checked.
+
+    Args:
+        predict: what answers: a loaded model or an endpoint.
+        golden: the requests and their expected answers.
+        digest: of the bundle that must answer.
+        single_row_requests: how many requests of one row to send; the rows repeat as often as needed.
+
+    Returns:
+        The latency of each request of one row, in milliseconds.
+
+    Raises:
+        GoldenMismatchError: another bundle answers, or an answer differs.
+    """
+    times: list[float] = []
+    for number, expected in enumerate((golden, *islice(cycle(single_rows(golden)), single_row_requests))):
+        request = request_of(expected)
+        start = time.perf_counter()
+        answer = predict(request)
+        if number:
+            times.append((time.perf_counter() - start) * 1000)
+        if (version := answer.get("model_version")) != digest:
+            raise GoldenMismatchError(f"bundle that answers: expected {digest}, found {version}")
+        compare(expected, answer.get("outputs"))
+    return times
+
+
 def request_of(golden: GoldenPredictions) -> dict[str, Any]:
-    """The golden request, as a client would send it."""
+    """Return the golden request as a client would send it."""
     return {"inputs": [tensor.model_dump(mode="json") for tensor in golden.inputs]}
 
 
+def row_count(golden: GoldenPredictions) -> int:
+    """Return the number of rows in the golden request."""
+    return golden.inputs[0].shape[0]
+
+
 def single_rows(golden: GoldenPredictions) -> list[GoldenPredictions]:
-    """Each row as golden predictions of its own: a server may take another path for one row than for many."""
-    count = golden.inputs[0].shape[0]
+    """Split golden predictions into one for each row."""
     return [
         golden.model_copy(
             update={
@@ -24,7 +69,7 @@ def single_rows(golden: GoldenPredictions) -> list[GoldenPredictions]:
                 "outputs": tuple(_row(tensor, index) for tensor in golden.outputs),
             }
         )
-        for index in range(count)
+        for index in range(row_count(golden))
     ]
 
 
@@ -38,11 +83,11 @@ def compare(golden: GoldenPredictions, outputs: Any) -> None:
     """Compare the `outputs` of an answer with the golden ones.
 
     Args:
-        golden: what must come back.
-        outputs: what did; nothing of it is taken for granted.
+        golden: the expected outputs.
+        outputs: the outputs as received; they may have any type.
 
     Raises:
-        MlopsError: they differ; with the first value that does.
+        GoldenMismatchError: they differ. The message names the first value that does.
     """
     listed = outputs if isinstance(outputs, list) else []
     found = {str(output.get("name")): output for output in listed if isinstance(output, dict)}
@@ -53,10 +98,10 @@ def compare(golden: GoldenPredictions, outputs: Any) -> None:
 def _compare(expected: Tensor, found: dict[str, Any] | None, golden: GoldenPredictions) -> None:
     where = f"golden.json: output {expected.name!r}"
     if found is None:
-        raise MlopsError(f"{where}: the model does not give it")
+        raise GoldenMismatchError(f"{where}: the model does not return it")
     data = found.get("data")
     if list(expected.shape) != found.get("shape") or not isinstance(data, list) or len(expected.data) != len(data):
-        raise MlopsError(f"{where}: expected the shape {list(expected.shape)}, found {found.get('shape')}")
+        raise GoldenMismatchError(f"{where}: expected the shape {list(expected.shape)}, found {found.get('shape')}")
     for index, (want, got) in enumerate(zip(expected.data, data, strict=True)):
         if isinstance(want, int | float) and isinstance(got, int | float):
             margin = golden.absolute_tolerance + golden.relative_tolerance * abs(want)
@@ -64,7 +109,7 @@ def _compare(expected: Tensor, found: dict[str, Any] | None, golden: GoldenPredi
         else:
             same = want == got
         if not same:
-            raise MlopsError(
+            raise GoldenMismatchError(
                 f"{where}, value {index}: expected {want!r}, found {got!r}",
-                fix="the runtime computes something else than the one the bundle was packaged with: pin the same one",
+                fix="serve the bundle with the onnxruntime version that it was packaged with",
             )

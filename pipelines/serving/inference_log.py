@@ -1,13 +1,13 @@
-"""The inference log: what was asked and what was answered, as JSON lines in the logs bucket.
+"""Inference log: requests and answers as JSON lines in the logs bucket.
 
 One line a request:
 
     {"time":"2026-01-31T12:00:00.123Z","model":"…","bundle":"sha256:…","id":"…","trace":"…","rows":1,
      "inputs":{"features":[[59.0,2.0]]},"outputs":{"variable":[[152.1]]}}
 
-`inputs` and `outputs` hold a list of rows for each tensor. A client joins labels by `id`, which it sent or got back.
-A request that ended in an error of the server has its HTTP status instead, and no rows: `"rows":0,"status":500`.
-Requests that were refused are no lines: they say nothing of the model.
+`inputs` and `outputs` hold a list of rows for each tensor. Labels join by `id`, which the client sent or received.
+A request that ended in a server error has its HTTP status and no rows: `"rows":0,"status":500`. Invalid requests are
+not logged.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipelines.serving.metrics import Metrics
-from pipelines.serving.model import Answer, Model
+from pipelines.serving.predictor import InferenceResult, Predictor
+from pipelines.serving.request_metrics import RequestMetrics
 
 logger = logging.getLogger(__name__)
 
 Write = Callable[[str, bytes], None]
-"""Puts an object: key and content. Raises anything if it could not."""
+"""Puts an object: key and content. Raises any exception on failure."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held back, and for how long.
+    """Limits of memory and time.
 
     Attributes:
         seconds: between writes.
-        batch_bytes: of memory that waiting records may take before they are written, however recent; an object holds at
-            most about twice as many.
-        buffer_bytes: of memory that they may take at all; further records are dropped, and counted.
-        attempts: to write one object, before its records are dropped and counted.
-        first_pause, longest_pause: seconds between attempts; they double, and vary by half at random.
-        closing_seconds: to write what is left when the server stops.
+        batch_bytes: memory of pending records that triggers a write at once. An object holds about twice as much at
+            most.
+        buffer_bytes: memory of pending records in all. Further records are dropped and counted.
+        attempts: at writing one object, before its records are dropped and counted.
+        first_pause, longest_pause: seconds between attempts. Pauses double, and vary by half at random.
+        closing_seconds: for writing the rest when the server stops.
     """
 
     seconds: float = 2.0
@@ -56,13 +56,13 @@ class Limits:
 
 
 OVERHEAD = 500
-"""Bytes that a waiting record takes besides the request's body, roughly."""
+"""Approximate bytes of a pending record besides the request body."""
 
 PIECE = 100
-"""Lines that are made at a time."""
+"""Lines formatted at a time."""
 
 
-class _Waiting(msgspec.Struct, gc=False):
+class _Pending(msgspec.Struct, gc=False):
     time: float
     trace: bytes
     id: bytes
@@ -81,40 +81,40 @@ class _Batch(NamedTuple):
 
 
 class InferenceLog:
-    """Takes records from the event loop and writes them from a thread of its own. `record` never waits.
+    """Takes records from the event loop and writes them from a background thread. `record` never blocks.
 
     Args:
         write: puts an object into the logs bucket.
-        model: that is served.
-        pod: names the process in the objects' keys; no two processes may share it.
-        metrics: counts what was written and what was lost.
+        predictor: whose answers are logged.
+        pod: names the process in the keys of objects; must be unique.
+        metrics: counts written and lost records.
         limits: of memory and time.
-        clock: seconds since the epoch.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(
         self,
         write: Write,
         *,
-        model: Model,
+        predictor: Predictor,
         pod: str,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
-        self._model = model
-        self._one = _line(model, b"1", b"[%b]")
-        self._many = _line(model, b"%d", b"%b")
-        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _about(model)
+        self._predictor = predictor
+        self._one = _line(predictor, b"1", b"[%b]")
+        self._many = _line(predictor, b"%d", b"%b")
+        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _about(predictor)
         self._pod = pod
         self._metrics = metrics
         self._limits = limits or Limits()
         self._buffer_bytes = self._limits.buffer_bytes
         self._batch_bytes = self._limits.batch_bytes
         self._clock = clock
-        self._records: deque[_Waiting] = deque()
-        # Counters, each written by one thread only, so that none needs a lock. What is taken is out when it is written.
+        self._records: deque[_Pending] = deque()
+        # Each counter is written by one thread only, so none needs a lock. Bytes are taken first, and out once written.
         self._bytes_in = 0
         self._bytes_taken = 0
         self._bytes_out = 0
@@ -125,30 +125,30 @@ class InferenceLog:
         self._thread = threading.Thread(target=self._run, name="inference-log", daemon=True)
 
     def start(self) -> None:
-        """Start writing."""
+        """Start the background thread."""
         self._thread.start()
 
-    def record(self, answer: Answer, trace: bytes) -> None:
-        """Add a record; drop it, and count that, if too much is waiting already.
+    def record(self, answer: InferenceResult, trace: bytes) -> None:
+        """Add a record; drop and count it if the buffer is full.
 
         Args:
-            answer: what was asked and answered.
-            trace: 32 hexadecimal digits.
+            answer: the request and its answer.
+            trace: id of the trace, 32 hexadecimal digits.
         """
-        # The thread makes the line: in bulk that is cheaper than one at a time, between requests.
+        # The thread formats the line: in bulk that is cheaper than one at a time between requests.
         size = OVERHEAD + answer.size
-        self._add(_Waiting(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
+        self._add(_Pending(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
 
     def record_failure(self, status: int, trace: bytes) -> None:
-        """Add the record of a request that ended in an error of the server; see `record`.
+        """Add the record of a request that ended in a server error; see `record`.
 
         Args:
-            status: of the HTTP response, 500 or above.
-            trace: 32 hexadecimal digits.
+            status: HTTP status, 500 or above.
+            trace: id of the trace, 32 hexadecimal digits.
         """
-        self._add(_Waiting(self._clock(), trace, b"", 0, OVERHEAD, [], [], status))
+        self._add(_Pending(self._clock(), trace, b"", 0, OVERHEAD, [], [], status))
 
-    def _add(self, record: _Waiting) -> None:
+    def _add(self, record: _Pending) -> None:
         if self._bytes_in - self._bytes_out > self._buffer_bytes:
             self._metrics.log_dropped(1, "buffer full")
             return
@@ -158,7 +158,7 @@ class InferenceLog:
             self._wake.set()
 
     def close(self) -> None:
-        """Write what is left, for at most `closing_seconds`; what can not be written by then is dropped and counted."""
+        """Write pending records for at most `closing_seconds`; drop and count the rest."""
         self._deadline = time.monotonic() + self._limits.closing_seconds
         self._closing.set()
         self._wake.set()
@@ -172,7 +172,7 @@ class InferenceLog:
         self._write_waiting()
 
     def _write_waiting(self) -> None:
-        # Not what comes meanwhile: under load that would never end, and each few records would be an object.
+        # Records that arrive from here on wait for the next write; otherwise this would not end under load.
         there = self._bytes_in
         while self._records and self._bytes_taken < there:
             batch = self._next_batch(there)
@@ -180,12 +180,12 @@ class InferenceLog:
             self._bytes_out += batch.size
 
     def _next_batch(self, there: int) -> _Batch:
-        """Records of one hour, oldest first, as far as they were there when `_bytes_in` was `there`."""
+        """Take records of one hour, oldest first, up to those pending when `_bytes_in` was `there`."""
         hour = int(self._records[0].time) // 3600
         pieces: list[bytes] = []
         records = size = 0
         while True:
-            taken: list[_Waiting] = []
+            taken: list[_Pending] = []
             while (
                 self._records
                 and len(taken) < PIECE
@@ -202,7 +202,7 @@ class InferenceLog:
             pieces.append(self._lines(taken))
             records += len(taken)
 
-    def _lines(self, records: list[_Waiting]) -> bytes:
+    def _lines(self, records: list[_Pending]) -> bytes:
         lines: list[bytes] = []
         second, text, one, many = -1, b"", b"", b""
         for record in records:
@@ -217,7 +217,7 @@ class InferenceLog:
             form, rows = (one, ()) if record.rows == 1 else (many, (record.rows,))
             lines.append(form % (milliseconds, record.id, record.trace, *rows, *record.inputs, *record.outputs))
         content = b"".join(lines)
-        # What clients sent is taken over as it is, and they may have broken it into lines.
+        # The data of clients is copied as is, and may contain line breaks.
         if content.count(b"\n") != len(lines) or b"\r" in content:
             content = b"".join(_on_one_line(line) for line in lines)
         return content
@@ -225,14 +225,14 @@ class InferenceLog:
     def _key(self, hour: int) -> str:
         self._objects += 1
         folder = time.strftime("%Y/%m/%d/%H", time.gmtime(hour * 3600))
-        return f"inference/{self._model.name}/{folder}/{self._pod}-{self._objects}.jsonl"
+        return f"inference/{self._predictor.name}/{folder}/{self._pod}-{self._objects}.jsonl"
 
     def _put(self, key: str, records: int, content: bytes) -> None:
         pause = self._limits.first_pause
         for attempt in range(1, self._limits.attempts + 1):
             try:
                 self._write(key, content)
-            except Exception as error:  # whatever S3, the network or the credentials come up with
+            except Exception as error:  # S3, the network or the credentials
                 self._metrics.log_failed()
                 logger.warning(
                     "the inference log could not be written",
@@ -249,7 +249,7 @@ class InferenceLog:
         logger.error("records of the inference log were lost", extra={"key": key, "records": records})
 
     def _pause(self, seconds: float) -> bool:
-        """Wait before another attempt; False if there is no time left for one."""
+        """Wait before another attempt; return False if no time is left for one."""
         if not self._closing.wait(seconds):
             return True
         left = self._deadline - time.monotonic()
@@ -257,26 +257,26 @@ class InferenceLog:
         return left > 0
 
 
-def _line(model: Model, rows: bytes, value: bytes) -> bytes:
-    """A line from its milliseconds on: a format for the id, the trace, perhaps the rows, and every tensor."""
+def _line(predictor: Predictor, rows: bytes, value: bytes) -> bytes:
+    """Build the format of a line after its seconds: milliseconds, id, trace, rows if not fixed, and every tensor."""
     inputs, outputs = (
         b",".join(_literal(msgspec.json.encode(tensor.name)) + b":" + value for tensor in tensors)
-        for tensors in (model.schema.inputs, model.schema.outputs)
+        for tensors in (predictor.schema.inputs, predictor.schema.outputs)
     )
     line = b'.%%03dZ",%b,"id":%%b,"trace":"%%b","rows":%b,"inputs":{%b},"outputs":{%b}}\n'
-    return line % (_about(model), rows, inputs, outputs)
+    return line % (_about(predictor), rows, inputs, outputs)
 
 
-def _about(model: Model) -> bytes:
-    """What every line says of the model, as part of a format."""
-    return _literal(msgspec.json.encode({"model": model.name, "bundle": model.digest})[1:-1])
+def _about(predictor: Predictor) -> bytes:
+    """Format the keys that name the model and the bundle."""
+    return _literal(msgspec.json.encode({"model": predictor.name, "bundle": predictor.digest})[1:-1])
 
 
 def _literal(text: bytes) -> bytes:
-    """As part of a format."""
+    """Escape text for use in a format."""
     return text.replace(b"%", b"%%")
 
 
 def _on_one_line(line: bytes) -> bytes:
-    """Line breaks outside of text are white space, and inside of text JSON has none."""
+    """Replace line breaks in JSON, which occur only as white space between values."""
     return line[:-1].replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"

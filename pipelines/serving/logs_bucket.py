@@ -1,4 +1,4 @@
-"""Where the inference log is written: the environment's logs bucket."""
+"""Writer of the inference log: the environment's logs bucket."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ READ_SECONDS = 10
 
 
 def logs_bucket(bucket: str) -> Write:
-    """Writes objects into `bucket`. One attempt each: the inference log itself tries again, and counts it."""
+    """Return a function that puts objects into `bucket`, with one attempt each: the inference log retries."""
     client = None
 
     def write(key: str, content: bytes) -> None:
         nonlocal client
         if client is None:
-            # From the session that read the bundle: what it knows of S3 takes 15 MB, and is there already.
+            # Reuse the session that read the bundle: its model of S3 takes 15 MB.
             config = Config(
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,

@@ -1,4 +1,4 @@
-"""The messages of the Open Inference Protocol v2 that a client sends.
+"""Messages that clients send in the Open Inference Protocol v2.
 
 Source: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pipelines.serving.refusal import Refusal
+from pipelines.serving.request_error import RequestError
 
 LONGEST_ID = 256
-"""Characters of a request's `id`, which is echoed and logged."""
+"""Characters of a request's `id`, which is returned and logged."""
 
 
 class RequestInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An input tensor. `data` stays JSON until the tensor's datatype says how to read it."""
+    """An input tensor. `data` stays JSON until the datatype is known."""
 
     name: str
     shape: list[int]
@@ -26,7 +26,7 @@ class RequestInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class RequestOutput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An output that the client asks for."""
+    """An output that the client requests."""
 
     name: str
     parameters: dict[str, Any] | None = None
@@ -35,8 +35,7 @@ class RequestOutput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class InferenceRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The body of `POST …/infer`.
 
-    The protocol defines no parameters and lets a server ignore those it does not know: this one knows none, and
-    ignores them at all three places.
+    The protocol defines no parameters and lets a server ignore unknown ones. This server ignores all.
     """
 
     inputs: list[RequestInput]
@@ -49,16 +48,20 @@ _decode = msgspec.json.Decoder(InferenceRequest).decode
 
 
 def read_request(body: bytes) -> InferenceRequest:
-    """The request that `body` holds; the tensors' data is not looked at yet.
+    """Parse a request body, but not the data of its tensors.
 
     Raises:
-        Refusal: 400: it is not JSON, or not an inference request.
+        RequestError: 400: the body is not JSON, or not an inference request.
     """
     try:
         return _decode(body)
     except msgspec.ValidationError as error:
-        raise Refusal(400, f"the body is not an inference request of the Open Inference Protocol v2: {error}") from None
+        raise RequestError(
+            400, f"the body is not an inference request of the Open Inference Protocol v2: {error}"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refusal(400, f"the body is not JSON: {error}" if body else "the body is empty; expected JSON") from None
+        raise RequestError(
+            400, f"the body is not JSON: {error}" if body else "the body is empty; expected JSON"
+        ) from None
     except RecursionError:
-        raise Refusal(400, "the body is nested too deeply") from None
+        raise RequestError(400, "the body is nested too deeply") from None

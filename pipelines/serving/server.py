@@ -1,4 +1,4 @@
-"""The life of a server: listen, load and verify the bundle, be ready, and on SIGTERM drain, finish and go."""
+"""Server lifecycle: listen, load and verify the bundle, serve, and on SIGTERM drain and finish."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import Application
 from pipelines.serving.inference_log import InferenceLog, Limits, Write
-from pipelines.serving.metrics import Metrics
-from pipelines.serving.model import Model
-from pipelines.serving.settings import Settings
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_metrics import RequestMetrics
+from pipelines.serving.server_settings import ServerSettings
 from pipelines.serving.structured_log import log_to_stderr
 
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than a load balancer keeps an idle connection (ALB: 60 s), so that it never sends into a closed one."""
+"""Longer than a load balancer keeps an idle connection (ALB: 60 s), so it never sends into a closed one."""
 
 SWITCH_SECONDS = 0.0005
-"""After which a thread that computes lets another have the interpreter; ten times sooner than is usual."""
+"""Longest time that one thread keeps the interpreter: a tenth of Python's default, as requests must not wait."""
 
 
 class Verified(Protocol):
-    """What the server needs of a verified bundle."""
+    """A verified bundle."""
 
     @property
     def manifest(self) -> Bundle:
-        """Its `bundle.json`."""
+        """Content of `bundle.json`."""
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        """Name → content."""
+        """Name → content of its files."""
 
 
 Load = Callable[[], Verified]
-"""Fetches and verifies the bundle. Raises `MlopsError` if it is not whole, not signed, or not there."""
+"""Fetches and verifies the bundle. Raises `MlopsError` if it is missing, incomplete or unsigned."""
 
 
-def run(settings: Settings, load: Load, write: Write, *, limits: Limits | None = None) -> int:
+def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | None = None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        settings: of this server.
+        settings: of the server.
         load: fetches and verifies the bundle.
         write: puts an object into the logs bucket.
         limits: of the inference log.
 
     Returns:
-        The exit status: 0 after a graceful end, 1 if it could not listen, or the bundle is bad.
+        The exit status: 0 after a graceful stop; 1 if the server cannot listen or the bundle is bad.
     """
     log_to_stderr()
-    # One thread answers requests and another writes their log: the first must not wait long for its turn.
+    # The thread that answers requests must not wait for the one that writes the log.
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         listener = listen(settings.host, settings.port)
     except MlopsError as error:
         logger.error(error.what, extra={"fix": error.fix})
         return 1
-    metrics = Metrics(settings.model, settings.bundle)
+    metrics = RequestMetrics(settings.model, settings.bundle)
     application = Application(settings.model, settings.bundle, metrics, largest_body=settings.largest_body)
     config = server_config(application, finish_seconds=settings.finish_seconds)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -79,10 +79,10 @@ def run(settings: Settings, load: Load, write: Write, *, limits: Limits | None =
 
 
 def server_config(application: Application | Callable[..., object], *, finish_seconds: float) -> uvicorn.Config:
-    """How uvicorn runs the application; the benchmark runs its constant answer in the same way."""
+    """Return the configuration of uvicorn; the benchmark uses it as well."""
     return uvicorn.Config(
         application,
-        loop="auto",  # uvloop, where there is one
+        loop="auto",  # uvloop where available
         http="httptools",
         ws="none",
         proxy_headers=False,
@@ -96,10 +96,10 @@ def server_config(application: Application | Callable[..., object], *, finish_se
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, bound before anything slow happens.
+    """Return a listening socket, so that a taken port fails before anything slow starts.
 
     Raises:
-        MlopsError: the address is not ours, or the port is taken.
+        MlopsError: the address is not available, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -110,14 +110,14 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise MlopsError(
-            f"can not listen on {host} port {port}: {error.strerror or error}",
-            fix="set HOST and PORT to an address of this machine and a port that nothing else listens on",
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            fix="set HOST to an address of this machine and PORT to a free port",
         ) from None
     return listener
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but what a signal does is up to us: it would stop accepting at once."""
+    """uvicorn's server without its signal handlers, which would stop accepting at once."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -128,8 +128,8 @@ async def _live(
     server: _Server,
     listener: socket.socket,
     application: Application,
-    metrics: Metrics,
-    settings: Settings,
+    metrics: RequestMetrics,
+    settings: ServerSettings,
     load: Load,
     write: Write,
     limits: Limits | None,
@@ -148,19 +148,19 @@ async def _live(
     try:
         await asyncio.wait((loading, stopping, serving), return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
-            model = loading.result()
+            predictor = loading.result()
             log = InferenceLog(
                 write,
-                model=model,
+                predictor=predictor,
                 pod=settings.pod,
                 metrics=metrics,
                 limits=limits,
             )
             log.start()
-            # What is there now stays; the collector need not look through it again and again.
+            # Everything loaded so far stays; exclude it from garbage collection.
             gc.collect()
             gc.freeze()
-            application.serve(model, log)
+            application.serve(predictor, log)
             logger.info("ready", extra={"model": settings.model, "bundle": settings.bundle})
             await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
     except MlopsError as error:
@@ -183,7 +183,7 @@ async def _live(
     return status
 
 
-def _load(settings: Settings, load: Load) -> Model:
+def _load(settings: ServerSettings, load: Load) -> Predictor:
     verified = load()
     files = verified.files
     for what, found, expected in (
@@ -191,18 +191,18 @@ def _load(settings: Settings, load: Load) -> Model:
         ("digest", verified.manifest.digest, settings.bundle),
     ):
         if found != expected:
-            raise MlopsError(f"the bundle's {what} is {found!r}; expected {expected!r}")
-    model = Model(verified.manifest, files, most_rows=settings.most_rows)
-    model.check_golden(parse(files["golden.json"], GoldenPredictions, Path("golden.json")))
-    return model
+            raise MlopsError(f"{what} of the bundle: expected {expected!r}, found {found!r}")
+    predictor = Predictor(verified.manifest, files, most_rows=settings.most_rows)
+    predictor.check_golden(parse(files["golden.json"], GoldenPredictions, Path("golden.json")))
+    return predictor
 
 
-def _in_thread(work: Callable[[], Model]) -> asyncio.Future[Model]:
-    """Run `work` in a thread that a stopping server need not wait for."""
+def _in_thread(work: Callable[[], Predictor]) -> asyncio.Future[Predictor]:
+    """Run `work` in a daemon thread, which does not delay a stop."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Model] = loop.create_future()
+    future: asyncio.Future[Predictor] = loop.create_future()
 
-    def settle(result: Model | None, error: BaseException | None) -> None:
+    def settle(result: Predictor | None, error: BaseException | None) -> None:
         if future.cancelled():
             return
         if error is not None:
@@ -216,7 +216,7 @@ def _in_thread(work: Callable[[], Model]) -> asyncio.Future[Model]:
             result = work()
         except Exception as error:
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=target, name="load", daemon=True).start()

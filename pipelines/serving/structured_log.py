@@ -1,4 +1,4 @@
-"""The server's own log: one JSON object a line, on stderr. Starts, stops, errors; requests are in the inference log."""
+"""Log of the server process: JSON lines on stderr for starts, stops and errors. Requests go to the inference log."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "taskName",
 
 
 class JsonFormatter(logging.Formatter):
-    """A record and its `extra` as one line of JSON; an exception's traceback is a value in it, not lines of its own."""
+    """Formats a record, its `extra` and its traceback as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line without a line break."""
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
@@ -30,7 +30,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Send every logger's records to stderr; libraries only from warnings on."""
+    """Send log records to stderr: ours from level INFO, those of libraries from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

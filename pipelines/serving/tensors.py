@@ -1,4 +1,4 @@
-"""Read the data of input tensors: right name, datatype and shape, and every value as the bundle's schema allows it."""
+"""Read input tensors: check name, datatype and shape, and every value against the bundle's request schema."""
 
 from __future__ import annotations
 
@@ -7,62 +7,66 @@ import math
 import struct
 from collections.abc import Callable, Iterable
 from operator import le
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from pipelines.declarations.bundle import Datatype, InputTensor, RequestColumn
+from pipelines.declarations.bundle import InputTensor, RequestColumn
+from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.protocol import RequestInput
-from pipelines.serving.refusal import Refusal
+from pipelines.serving.request_error import RequestError
 
-_DECODERS: dict[Datatype, Callable[[msgspec.Raw], list[Any]]] = {
-    "FP32": msgspec.json.Decoder(list[float | list[float | None] | None]).decode,
-    "FP64": msgspec.json.Decoder(list[float | list[float | None] | None]).decode,
-    "INT32": msgspec.json.Decoder(list[int | list[int | None] | None]).decode,
-    "INT64": msgspec.json.Decoder(list[int | list[int | None] | None]).decode,
-    "BOOL": msgspec.json.Decoder(list[bool | list[bool | None] | None]).decode,
-    "BYTES": msgspec.json.Decoder(list[str | list[str | None] | None]).decode,
+Decode = Callable[[msgspec.Raw], list[Any]]
+
+
+class _JsonFormat(NamedTuple):
+    """How JSON holds the elements of a datatype.
+
+    Attributes:
+        singular, plural: of an element, for error messages.
+        decode: reads `data`: flat or a list for each row, with null.
+        decode_row: reads the most common `data`: flat, without null.
+        packed: format character of `struct`, which is faster than NumPy for one row; "" if there is none.
+        bounds: least and greatest element; None for elements that are not numbers.
+    """
+
+    singular: str
+    plural: str
+    decode: Decode
+    decode_row: Decode
+    packed: str = ""
+    bounds: tuple[float, float] | None = None
+
+
+_read_floats: Decode = msgspec.json.Decoder(list[float | list[float | None] | None]).decode
+_read_integers: Decode = msgspec.json.Decoder(list[int | list[int | None] | None]).decode
+_read_booleans: Decode = msgspec.json.Decoder(list[bool | list[bool | None] | None]).decode
+_read_texts: Decode = msgspec.json.Decoder(list[str | list[str | None] | None]).decode
+_read_row_of_floats: Decode = msgspec.json.Decoder(list[float]).decode
+_read_row_of_integers: Decode = msgspec.json.Decoder(list[int]).decode
+
+_FP32 = float(np.finfo(np.float32).max)
+_FP64 = float(np.finfo(np.float64).max)
+
+_FORMATS: dict[Datatype, _JsonFormat] = {
+    "FP32": _JsonFormat("a number", "numbers", _read_floats, _read_row_of_floats, "f", (-_FP32, _FP32)),
+    "FP64": _JsonFormat("a number", "numbers", _read_floats, _read_row_of_floats, "d", (-_FP64, _FP64)),
+    "INT32": _JsonFormat("an integer", "integers", _read_integers, _read_row_of_integers, "i", (-(2**31), 2**31 - 1)),
+    "INT64": _JsonFormat("an integer", "integers", _read_integers, _read_row_of_integers, "q", (-(2**63), 2**63 - 1)),
+    "BOOL": _JsonFormat("true or false", "booleans", _read_booleans, _read_booleans),
+    "BYTES": _JsonFormat("text", "texts", _read_texts, _read_texts),
 }
-
-_RANGES: dict[Datatype, tuple[float, float]] = {
-    "FP32": (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)),
-    "FP64": (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max)),
-    "INT32": (-(2**31), 2**31 - 1),
-    "INT64": (-(2**63), 2**63 - 1),
-}
-"""What a datatype can hold; the bounds of a column that has none."""
-
-_NOUNS: dict[Datatype, str] = {
-    "FP32": "a number",
-    "FP64": "a number",
-    "INT32": "an integer",
-    "INT64": "an integer",
-    "BOOL": "true or false",
-    "BYTES": "text",
-}
-
-
-_ROW_DECODERS: dict[Datatype, Callable[[msgspec.Raw], list[Any]]] = {
-    "FP32": msgspec.json.Decoder(list[float]).decode,
-    "FP64": msgspec.json.Decoder(list[float]).decode,
-    "INT32": msgspec.json.Decoder(list[int]).decode,
-    "INT64": msgspec.json.Decoder(list[int]).decode,
-}
-"""For the common request: a flat row without null."""
-
-_PACKED: dict[Datatype, str] = {"FP32": "f", "FP64": "d", "INT32": "i", "INT64": "q"}
-"""How `struct` writes a datatype; for one row it is faster than numpy."""
 
 
 class ReadTensor(msgspec.Struct, gc=False):
-    """What was read of one input.
+    """One input tensor of a request.
 
     Attributes:
-        array: shape [rows, columns], as the model takes it.
-        json: the values for the inference log: the row's list, or a list of such lists if there are several rows.
-        rows: how many.
+        array: the model's input, shape [rows, columns].
+        json: the values for the inference log: the row as a list, or a list of such lists if there are several rows.
+        rows: number of rows.
     """
 
     array: Any
@@ -74,9 +78,9 @@ class TensorReader:
     """Reads one input of the model.
 
     Args:
-        schema: what the bundle says of the input.
-        row: array of shape [1, columns] that takes the values of a request of one row.
-        most_rows: a request may hold.
+        schema: of the input.
+        row: array of shape [1, columns] that receives the values of requests of one row.
+        most_rows: limit of one request.
 
     Attributes:
         is_numeric: whether `read_row` can read it.
@@ -93,31 +97,33 @@ class TensorReader:
         self.most_rows = most_rows
         if schema.shape != (-1, self.width):
             raise MlopsError(
-                f"schema.json: input {schema.name!r} has the shape {list(schema.shape)} and {self.width} columns; "
-                f"expected the shape [-1, {self.width}]"
+                f"schema.json: shape of input {schema.name!r} with {self.width} columns: "
+                f"expected [-1, {self.width}], found {list(schema.shape)}"
             )
         self._one_row = [1, self.width]
-        self._decode = _DECODERS[schema.datatype]
-        self._decode_row = _ROW_DECODERS.get(schema.datatype, self._decode)
+        self._format = _FORMATS[schema.datatype]
+        self._decode_row = self._format.decode_row
         self._row = row
-        packed = _PACKED.get(schema.datatype)
-        self.is_numeric = packed is not None
+        packed = self._format.packed
+        self.is_numeric = packed != ""
         self._pack = struct.Struct(f"={self.width}{packed or 's'}").pack_into
         self._memory = memoryview(row if packed else bytearray()).cast("B")
         self._allowed = [(i, frozenset(c.values)) for i, c in enumerate(schema.columns) if c.values is not None]
-        self._ranged = schema.datatype in _RANGES
-        bounds = [_bounds(column, schema.datatype) for column in schema.columns] if self._ranged else []
+        limits = self._format.bounds
+        self._ranged = limits is not None
+        integer = schema.datatype.startswith("INT")
+        bounds = [_bounds(column, limits, integer=integer) for column in schema.columns] if limits is not None else []
         self._low = [low for low, _ in bounds]
         self._high = [high for _, high in bounds]
-        # An integer or a boolean of ONNX has no value that says it is absent.
+        # Integers and booleans in ONNX have no value for absent.
         can_be_absent = schema.datatype in ("FP32", "FP64", "BYTES")
         self._nullable = [column.nullable and can_be_absent for column in schema.columns]
 
     def read_row(self, given: RequestInput) -> bool:
-        """Read the tensor into `row` if it is a flat row of numbers and everything about it is right.
+        """Read the tensor into `row` if it is a valid, flat row of numbers; return False otherwise.
 
-        If not, nothing is said of why: that is for `read` to find out, which also reads what is unusual. Every step
-        here is one call into C, for between two requests the interpreter's own steps are slow.
+        `read` handles the rest and reports errors. Every step here is one call into C, because the interpreter's own
+        steps are slow in comparison.
         """
         if given.name != self.name or given.datatype != self.datatype or given.shape != self._one_row:
             return False
@@ -129,43 +135,43 @@ class TensorReader:
                 if values[index] not in allowed:
                     return False
             self._pack(self._memory, 0, *values)
-        except (TypeError, ValueError, RecursionError, struct.error):  # null, a nested list, no numbers, no JSON
+        except (TypeError, ValueError, RecursionError, struct.error):  # null, nested lists, other types, invalid JSON
             return False
         return True
 
     def read(self, given: RequestInput) -> ReadTensor:
-        """The tensor, if everything about it is right.
+        """Read any valid tensor.
 
         Raises:
-            Refusal: 400, with the input, and the row and column if the fault is a value's; 413: too many rows.
+            RequestError: 400: invalid; names the input, and the row and column of an invalid value. 413: too many rows.
         """
         if given.datatype != self.datatype:
-            raise Refusal(
+            raise RequestError(
                 400, f"input {self.name!r}: expected datatype {self.datatype!r}, found {_short(given.datatype)}"
             )
         return self._read(self._values(given.data), self._rows(given.shape))
 
     def _rows(self, shape: list[int]) -> int:
         if len(shape) != 2 or shape[1] != self.width or shape[0] < 1:
-            raise Refusal(
+            raise RequestError(
                 400,
                 f"input {self.name!r}: expected shape [rows, {self.width}] with at least 1 row, found {_short(shape)}",
             )
         if shape[0] > self.most_rows:
-            raise Refusal(
+            raise RequestError(
                 413, f"input {self.name!r}: expected at most {self.most_rows} rows a request, found {_short(shape[0])}"
             )
         return shape[0]
 
     def _values(self, data: msgspec.Raw) -> list[Any]:
         try:
-            return self._decode(data)
+            return self._format.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Refusal(
-                400, f"input {self.name!r}: data: expected a list of {_plural(self.datatype)}: {error}"
+            raise RequestError(
+                400, f"input {self.name!r}: data: expected a list of {self._format.plural}: {error}"
             ) from None
         except RecursionError:
-            raise Refusal(400, f"input {self.name!r}: data: nested too deeply") from None
+            raise RequestError(400, f"input {self.name!r}: data: nested too deeply") from None
 
     def _read(self, values: list[Any], rows: int) -> ReadTensor:
         flat = self._flat(values, rows)
@@ -179,30 +185,30 @@ class TensorReader:
         return ReadTensor(array, msgspec.json.encode(nested), rows)
 
     def _flat(self, values: list[Any], rows: int) -> list[Any]:
-        """Row-major: the protocol lets a client send a flat list, or one list a row."""
+        """Flatten the values in row-major order. The protocol allows a flat list, or a list for each row."""
         width, count = self.width, rows * self.width
         nested = sum(value.__class__ is list for value in values)
         if nested:
             wrong = next((i for i, v in enumerate(values) if v.__class__ is not list or len(v) != width), None)
             if wrong is not None or len(values) != rows:
                 where = f", data[{wrong}]" if wrong is not None else ""
-                raise Refusal(
+                raise RequestError(
                     400,
                     f"input {self.name!r}{where}: expected {rows} lists of {width} values for its shape, "
                     f"found {_shape_of(values, wrong)}",
                 )
             return [value for row in values for value in row]
         if len(values) != count:
-            raise Refusal(
+            raise RequestError(
                 400,
                 f"input {self.name!r}: expected {count} values for the shape [{rows}, {width}], found {len(values)}",
             )
         return values
 
     def _wrong(self, flat: list[Any], rows: int) -> list[int]:
-        """Positions of the values that the schema does not allow, in order."""
+        """Return the positions of values that the schema does not allow, in order."""
         if self.datatype in ("FP32", "FP64"):
-            # In the wide type: a value that overflows the narrow one must not be rounded before it is compared.
+            # Compare as float64: converting to float32 first would round values that overflow it.
             table = np.array(flat, np.float64).reshape(rows, self.width)
             right = ((table >= self._low) & (table <= self._high)) | (np.isnan(table) & self._nullable)
             wrong = [] if right.all() else np.flatnonzero(~right.ravel()).tolist()
@@ -222,25 +228,34 @@ class TensorReader:
         return sorted(set(wrong))
 
     def _refuse(self, flat: list[Any], wrong: list[int]) -> None:
-        """Raise the refusal for the first wrong value, and say how many more there are; nothing if there is none."""
+        """Raise an error that names the first wrong value and counts the others; do nothing if there is none."""
         if not wrong:
             return
         row, index = divmod(wrong[0], self.width)
         column = self.columns[index]
-        more = f" (and {len(wrong) - 1} more values are not as expected)" if len(wrong) > 1 else ""
-        raise Refusal(
+        more = f" (and {len(wrong) - 1} more values are invalid)" if len(wrong) > 1 else ""
+        raise RequestError(
             400,
             f"input {self.name!r}, row {row}, column {column.name!r} (index {index}): "
-            f"expected {_expected(column, self.datatype, self._nullable[index])}, found {_short(flat[wrong[0]])}{more}",
+            f"expected {self._expected(column, self._nullable[index])}, found {_short(flat[wrong[0]])}{more}",
         )
 
+    def _expected(self, column: RequestColumn, nullable: bool) -> str:
+        noun = self._format.singular
+        if column.values is not None:
+            listed = ", ".join(_short(value) for value in column.values[:10])
+            text = f"one of {listed}" + (", …" if len(column.values) > 10 else "")
+        elif bounds := _described_bounds(column):
+            text = f"{noun} {bounds}"
+        else:
+            text = f"{noun} that {self.datatype} can hold" if self._ranged else noun
+        return f"{text}, or null" if nullable else text
 
-def _bounds(column: RequestColumn, datatype: Datatype) -> tuple[float, float]:
-    """The closed interval of the values a column may hold, exclusive bounds turned into the nearest number inside."""
-    low, high = _RANGES[datatype]
-    integer = datatype.startswith("INT")
-    lows: list[float] = [low]
-    highs: list[float] = [high]
+
+def _bounds(column: RequestColumn, limits: tuple[float, float], *, integer: bool) -> tuple[float, float]:
+    """Return the closed interval of a column's values. An exclusive bound becomes the nearest number inside it."""
+    lows: list[float] = [limits[0]]
+    highs: list[float] = [limits[1]]
     if column.minimum is not None:
         lows.append(math.ceil(column.minimum) if integer else column.minimum)
     if column.exclusive_minimum is not None:
@@ -254,32 +269,17 @@ def _bounds(column: RequestColumn, datatype: Datatype) -> tuple[float, float]:
     return max(lows), min(highs)
 
 
-def _expected(column: RequestColumn, datatype: Datatype, nullable: bool) -> str:
-    if column.values is not None:
-        listed = ", ".join(_short(value) for value in column.values[:10])
-        text = f"one of {listed}" + (", …" if len(column.values) > 10 else "")
-    else:
-        parts: list[str] = []
+def _described_bounds(column: RequestColumn) -> str:
+    return " and ".join(
+        f"{words} {bound:g}"
         for bound, words in (
             (column.minimum, "at least"),
             (column.exclusive_minimum, "greater than"),
             (column.maximum, "at most"),
             (column.exclusive_maximum, "less than"),
-        ):
-            if bound is not None:
-                parts.append(f"{words} {bound:g}")
-        text = " ".join([_NOUNS[datatype], " and ".join(parts)]).strip() if parts else _finite(datatype)
-    return f"{text}, or null" if nullable else text
-
-
-def _finite(datatype: Datatype) -> str:
-    return f"{_NOUNS[datatype]} that {datatype} can hold" if datatype in _RANGES else _NOUNS[datatype]
-
-
-def _plural(datatype: Datatype) -> str:
-    return {"a number": "numbers", "an integer": "integers", "true or false": "booleans", "text": "texts"}[
-        _NOUNS[datatype]
-    ]
+        )
+        if bound is not None
+    )
 
 
 def _shape_of(values: list[Any], wrong: int | None) -> str:
@@ -290,7 +290,7 @@ def _shape_of(values: list[Any], wrong: int | None) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as JSON, cut off where it gets long: what a client sent must not make an error grow without bound."""
+    """Return a value as JSON, shortened, so that a client cannot make error messages grow without bound."""
     try:
         text = msgspec.json.encode(value).decode()
     except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError):
@@ -299,26 +299,27 @@ def _short(value: Any) -> str:
 
 
 def read_tensors(given: list[RequestInput], readers: dict[str, TensorReader]) -> list[ReadTensor]:
-    """Every input of the model, in the model's order.
+    """Read every input of the model; return them in the model's order.
 
     Raises:
-        Refusal: 400 (413 for too many rows): one is unknown, missing, given twice or wrong, or they differ in rows.
+        RequestError: 400: an input is unknown, missing, repeated or invalid, or the inputs differ in rows. 413: too
+            many rows.
     """
     found: dict[str, ReadTensor] = {}
     for tensor in given:
         reader = readers.get(tensor.name)
         if reader is None:
-            raise Refusal(400, f"unknown input {_short(tensor.name)}; the model takes {_names(readers)}")
+            raise RequestError(400, f"unknown input {_short(tensor.name)}; the model takes {_names(readers)}")
         if tensor.name in found:
-            raise Refusal(400, f"input {tensor.name!r} is given twice")
+            raise RequestError(400, f"input {tensor.name!r} appears twice")
         found[tensor.name] = reader.read(tensor)
     if len(found) != len(readers):
         missing = [name for name in readers if name not in found]
-        raise Refusal(400, f"missing input {_names(missing)}; the model takes {_names(readers)}")
+        raise RequestError(400, f"missing input {_names(missing)}; the model takes {_names(readers)}")
     tensors = [found[name] for name in readers]
     for name, tensor_read in zip(readers, tensors, strict=True):
         if tensor_read.rows != tensors[0].rows:
-            raise Refusal(
+            raise RequestError(
                 400,
                 f"input {name!r} has {tensor_read.rows} rows and input {next(iter(readers))!r} has {tensors[0].rows}; "
                 "expected the same number",

@@ -1,6 +1,6 @@
-"""W3C Trace Context: who asked, so that a request can be followed through the services it touches.
+"""W3C Trace Context, which links the spans of one request across services.
 
-Source: https://www.w3.org/TR/trace-context/ (level 1, and level 2's rule for flags and later versions).
+Source: https://www.w3.org/TR/trace-context/ (level 1; flags and later versions by level 2).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ MOST_MEMBERS = 32
 LONGEST_TRACESTATE = 512
 
 BATCH = 256
-"""Ids that are made at a time."""
+"""Ids generated at a time."""
 
-# Ids must be unlikely to repeat, not hard to guess; this is twenty times faster than os.urandom.
+# Ids must be unique, not hard to guess. This is twenty times faster than os.urandom.
 _random_bytes = random.Random(random.SystemRandom().getrandbits(256)).randbytes  # noqa: S311
 
 
@@ -27,8 +27,8 @@ class Trace(NamedTuple):
     """The trace a request belongs to.
 
     Attributes:
-        parent: `traceparent` as this server hands it on: `00-<trace>-<this server's span>-<flags>`.
-        state: `tracestate` as it came, b"" if it did not.
+        parent: outgoing `traceparent`: `00-<trace>-<span of this server>-<flags>`.
+        state: `tracestate` as received, or b"".
     """
 
     parent: bytes
@@ -36,19 +36,19 @@ class Trace(NamedTuple):
 
 
 TRACE = slice(3, 35)
-"""Where `traceparent` names the trace, in 32 hexadecimal digits."""
+"""Position of the trace id in `traceparent`: 32 hexadecimal digits."""
 
 TRACE_AND_SPAN = slice(3, 52)
-"""Where it names the trace and the span; no other request has the same."""
+"""Position of the trace id and the span id, which together are unique to a request."""
 
 
 _made: list[bytes] = []
 
 
 def new_parent() -> bytes:
-    """`traceparent` of a trace that starts here. It is sampled: the inference log records it."""
+    """Return the `traceparent` of a new trace. It is sampled, because the inference log records it."""
     if not _made:
-        # Many at a time: one loop is several times faster than as many calls, each between other work.
+        # One loop over many ids is several times faster than a call for each.
         digits = _random_bytes(24 * BATCH).hex().encode()
         for start in range(0, 48 * BATCH, 48):
             middle = start + 32
@@ -57,10 +57,10 @@ def new_parent() -> bytes:
 
 
 def continue_trace(parents: list[bytes], states: list[bytes]) -> Trace:
-    """The trace that the request's headers name, with a span of its own; a new one if they name none or are malformed.
+    """Continue the trace of a request with a new span; start a new trace if its headers are missing or malformed.
 
     Args:
-        parents: values of every `traceparent` header; more than one is malformed.
+        parents: values of every `traceparent` header. More than one is malformed.
         states: values of every `tracestate` header, in order.
     """
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
@@ -72,7 +72,7 @@ def continue_trace(parents: list[bytes], states: list[bytes]) -> Trace:
 
 
 def _valid_state(states: list[bytes]) -> bytes:
-    """The list of all members, or b"" if it is malformed; then the standard has it dropped and the trace kept."""
+    """Return the joined members, or b"" if one is malformed: the standard then drops the state and keeps the trace."""
     members = [member.strip(b" \t") for state in states for member in state.split(b",")]
     members = [member for member in members if member]
     if len(members) > MOST_MEMBERS or not all(_is_member(member) for member in members):

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.targets.target import Finding, Operation, Target
+from pipelines.targets.target import Finding, Operation, Preview, Target
 
 GROUP = "mlops.targets"
 """Entry point group; each entry is a subclass of `Target`, under the name that `--target` takes."""
@@ -15,7 +15,7 @@ GROUP = "mlops.targets"
 VARIABLE = "MLOPS_TARGET"
 """Environment variable that names the target when `--target` is absent."""
 
-__all__ = ["Finding", "Operation", "Target", "default_target", "find_target", "open_target", "target_names"]
+__all__ = ["Finding", "Operation", "Preview", "Target", "default_target", "find_target", "open_target", "target_names"]
 
 
 def target_names() -> list[str]:

@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.targets.target import Finding, Operation, Target
+from pipelines.targets.target import Finding, Operation, Preview, Target
 
 
 class AwsTarget(Target):
@@ -31,6 +31,24 @@ class AwsTarget(Target):
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
         with self._own_cluster(environment) as environ:
             self._run(command, environ)
+
+    def preview(self, environment: str) -> Preview:
+        self.project.stack(environment)
+        with tempfile.TemporaryDirectory() as folder, self._own_cluster(environment) as environ:
+            log = Path(folder, "events.jsonl")
+            command = ["pulumi", "preview", "--stack", environment, "--non-interactive", "--diff"]
+            done = subprocess.run(
+                [*command, "--event-log", str(log)],
+                cwd=self.project.root,
+                env={**environ, "PULUMI_DEBUG_COMMANDS": "true"},  # without it there is no --event-log
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+                text=True,
+            )
+            changes, error = read_events(log.read_text().splitlines() if log.is_file() else ())
+        problem = (error or f"`pulumi preview` ended with status {done.returncode}") if done.returncode else ""
+        return Preview(done.stdout, changes, problem)
 
     def outputs(self, environment: str) -> dict[str, Any]:
         command = ["pulumi", "stack", "output", "--json", "--stack", environment]
@@ -81,3 +99,24 @@ class AwsTarget(Target):
             raise MlopsError(f"`{command[0]}` is not on the PATH", fix="install it") from None
         if status:
             raise MlopsError(f"`{' '.join(command)}` ended with status {status}")
+
+
+def read_events(lines: Iterable[str]) -> tuple[dict[str, int], str]:
+    """Read an event log of Pulumi.
+
+    Args:
+        lines: one engine event in JSON each; see `pulumi.automation.events`.
+
+    Returns:
+        Operation → number of resources, as the summary counts them; and the first error, or "".
+    """
+    changes: dict[str, int] = {}
+    error = ""
+    for event in map(json.loads, filter(None, lines)):
+        changes = event.get("summaryEvent", {}).get("resourceChanges") or changes
+        diagnostic, violation = event.get("diagnosticEvent", {}), event.get("policyEvent", {})
+        if diagnostic.get("severity") == "error":
+            error = error or diagnostic["message"].strip().removeprefix("error: ")
+        if violation.get("enforcementLevel") == "mandatory":
+            error = error or violation["message"].strip()
+    return changes, error

@@ -18,7 +18,6 @@ NEEDED_ACTIONS = (
     "iam:CreateRole",
     "iam:PutRolePolicy",
     "iam:PassRole",
-    "ecr:CreateRepository",
     "glue:CreateDatabase",
     "glue:CreateTable",
     "eks:CreatePodIdentityAssociation",
@@ -94,16 +93,16 @@ def _cluster() -> Iterator[Finding]:
 
 
 def _repository(project: Project) -> Iterator[Finding]:
-    from pipelines.github.forge import Forge
+    from pipelines.github.gh import Gh
     from pipelines.github.settings import read_settings
 
     if shutil.which("gh") is None:
         yield Finding("gh", False, "not on the PATH", "install the GitHub CLI, and sign in: gh auth login")
         return
     try:
-        forge = Forge.of(project.root)
+        gh = Gh.find(project.root)
     except MlopsError as error:
         yield Finding("GitHub repository", False, error.what, error.fix)
         return
-    for setting in read_settings(forge, project.environments):
+    for setting in read_settings(gh, project.environments):
         yield Finding(setting.name, setting.ok, setting.found, setting.fix)

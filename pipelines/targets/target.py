@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -29,6 +29,25 @@ class Finding:
 
 
 Operation = Literal["preview", "up", "destroy", "refresh"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `up` would change in an environment.
+
+    Attributes:
+        text: the plan as the target prints it.
+        changes: Pulumi operation (`create`, `update`, `replace`, `delete`, `same`, …) → number of resources.
+        problem: why the program cannot be applied; empty if it can.
+    """
+
+    text: str
+    changes: Mapping[str, int] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.problem)
 
 
 class Target(ABC):
@@ -61,6 +80,14 @@ class Target(ABC):
 
         Raises:
             MlopsError: it failed.
+        """
+
+    @abstractmethod
+    def preview(self, environment: str) -> Preview:
+        """Return what `up` would change, without printing it. Several threads may call this at the same time.
+
+        Raises:
+            MlopsError: there is no such environment, or the preview cannot be started.
         """
 
     @abstractmethod

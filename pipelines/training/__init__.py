@@ -1,7 +1,7 @@
-"""Train a model, evaluate it, and make a bundle of it.
+"""Training: train a model, evaluate it and package it as a bundle.
 
-What the author of a model needs is here: `train(data: TrainingData) -> TrainedModel`, and `from_sklearn` to make a
-`TrainedModel` of a scikit-learn estimator.
+Authors of models write `train(data: TrainingData) -> TrainedModel`. `from_sklearn` makes a `TrainedModel` from a
+scikit-learn estimator.
 """
 
 from pipelines.training.api import TrainedModel, TrainingData

@@ -1,4 +1,4 @@
-"""`python -m pipelines.training <model>`: what the CronJob `train-<model>` runs."""
+"""Command line of the training job: `python -m pipelines.training MODEL`, as the CronJob `train-MODEL` runs it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import sys
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.startup import spare_the_collector
-from pipelines.training.job import Run, run_training
+from pipelines.startup import relax_gc
+from pipelines.training.job import TrainingRun, run_training
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the job; prints the bundle's digest as the last line."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.training", description=__doc__)
-    parser.add_argument("model", help="a folder in models/")
+    """Run the job and print the digest of the bundle as the last line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.training", description="Train a model and register a signed bundle."
+    )
+    parser.add_argument("model", help="name of a folder in models/")
     model = parser.parse_args(arguments).model
     try:
         descriptor = EnvironmentDescriptor.from_environ()
-        run = Run.from_environ(model)
+        run = TrainingRun.from_environ(model)
         digest = run_training(Project.find(), descriptor, model, run, lambda line: print(line, flush=True))
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -29,5 +31,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    spare_the_collector()
+    relax_gc()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What a model's training function gets, and what it gives back."""
+"""Input and output of a model's training function."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FEATURES = "features"
+"""Name of the input tensor that holds the numeric features."""
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """The rows to train on, without the holdout.
 
     Attributes:
-        features: one column for each feature in `model.yaml`, in that order: numbers (booleans too) as float64 with
-            NaN where there is no value, text as `str` with "" where there is none. Numbers have the precision of a
-            float32, because that is what a request carries.
-        target: as the contract types it (booleans as 0 and 1); no nulls.
+        features: one column for each feature, in the order of `model.yaml`. Numbers and booleans are float64 with NaN
+            for null, text is `str` with "" for null. Numbers have the precision of float32, like those in requests.
+        target: typed as in the contract (booleans as 0 and 1); no nulls.
         parameters: `training.parameters` of `model.yaml`.
         seed: `training.seed` of `model.yaml`, for every random choice.
     """
@@ -33,16 +36,16 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, as a function and as ONNX; that the two agree is checked on the holdout.
+    """A trained model, as a function and as ONNX. The job checks on the holdout that both agree.
 
-    The ONNX graph takes the numeric features as one FP32 tensor `features` [-1, n], in their order, and each text
-    feature as a string tensor of its name [-1, 1]. It gives, for regression, `prediction` FP32 ([-1] or [-1, 1]); for
-    classification `label` (INT64 or string, [-1]) and `probabilities` FP32 [-1, classes].
+    Inputs of the ONNX graph: the numeric features in order as one FP32 tensor `features` [-1, n], and each text feature
+    as a string tensor of its name [-1, 1]. Outputs for regression: `prediction` FP32 ([-1] or [-1, 1]). Outputs for
+    classification: `label` (INT64 or string, [-1]) and `probabilities` FP32 [-1, classes].
 
     Attributes:
-        predict: from a frame like `TrainingData.features`: the predictions (n,), or for classification the
+        predict: takes a frame like `TrainingData.features`; returns predictions (n,), or for classification
             probabilities (n, classes).
-        onnx: the model, or its serialised bytes.
+        onnx: the model, or its serialized bytes.
         classes: for classification, in the order of the probabilities.
     """
 

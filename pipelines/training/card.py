@@ -1,4 +1,4 @@
-"""The model card of a bundle, in Markdown. Nothing in it depends on when or where the model was trained."""
+"""Model card of a bundle, in Markdown. It does not depend on the time or place of training."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.markdown import number, table
 from pipelines.declarations.model import METRICS, Model
 
 
 def write_card(model: Model, contract: Contract, dataset: DatasetVersion, evaluation: Evaluation) -> str:
-    """The text of `card.md`, after Mitchell et al., Model Cards for Model Reporting (2019)."""
+    """Write `card.md`. Its sections follow Mitchell et al., Model Cards for Model Reporting (2019)."""
     holdout = evaluation.holdout
     limitations = (contract.description or {}).get("limitations")
     parts = [
@@ -21,9 +22,9 @@ def write_card(model: Model, contract: Contract, dataset: DatasetVersion, evalua
         f"**Owner.** {model.owner}",
         "## Data",
         f"{contract.name} {contract.version}, snapshot {dataset.snapshot}, {dataset.rows} rows "
-        f"(content `{dataset.content}`). {holdout.training_rows} rows were trained on and {holdout.rows} kept from "
-        "training, chosen by their keys"
-        + (f"; {holdout.unlabelled_rows} had no target yet." if holdout.unlabelled_rows else "."),
+        f"(content `{dataset.content}`). Training used {holdout.training_rows} rows; {holdout.rows} rows, chosen by "
+        "their keys, are the holdout"
+        + (f". {holdout.unlabelled_rows} rows had no target yet." if holdout.unlabelled_rows else "."),
         f"Predicts `{model.target}` from {', '.join(f'`{name}`' for name in model.features)}.",
         "## Metrics on the holdout",
         _table(
@@ -67,9 +68,7 @@ def write_card(model: Model, contract: Contract, dataset: DatasetVersion, evalua
 
 def _limitations(evaluation: Evaluation, of_the_data: object) -> list[str]:
     lines = [f"- {of_the_data}"] if of_the_data else []
-    lines.append(
-        f"- Measured on {evaluation.holdout.rows} rows of the data it was trained with; other populations may differ."
-    )
+    lines.append(f"- Evaluated on {evaluation.holdout.rows} rows of the same dataset. Other populations may differ.")
     small = [
         f"{attribute} {name} ({part.rows})"
         for attribute, groups in evaluation.groups.items()
@@ -77,16 +76,15 @@ def _limitations(evaluation: Evaluation, of_the_data: object) -> list[str]:
         if part.rows < 30
     ]
     if small:
-        lines.append(f"- Too few rows to judge these groups by: {', '.join(small)}.")
+        lines.append(f"- These groups have too few rows for reliable metrics: {', '.join(small)}.")
     if evaluation.holdout.leaked_rows:
-        lines.append(f"- {evaluation.holdout.leaked_rows} rows of the holdout are equal to rows in training.")
+        lines.append(f"- {evaluation.holdout.leaked_rows} rows of the holdout equal rows used for training.")
     return ["\n".join(lines)]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(table(head, rows))
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return number(value, missing="–")

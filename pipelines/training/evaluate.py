@@ -1,4 +1,4 @@
-"""Evaluate a model on its holdout: overall, per slice, per protected group."""
+"""Evaluate a model on its holdout: overall, per slice and per protected group."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from pipelines.declarations.baseline import category
 from pipelines.declarations.evaluation import Estimate, Evaluation, Groups, Holdout, Part, Sample
 from pipelines.declarations.model import Model, Slice, Task
 from pipelines.training.metrics import Floats, measure, replicate
+from pipelines.training.rounding import rounded, rounded_or_none
 from pipelines.training.split import Hashes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_SAMPLED = 5000
-"""Rows of the holdout that `evaluation.json` holds."""
-
-DIGITS = 9
-"""Significant digits of a figure: what is left after rounding is the same on every machine."""
+"""Rows of the holdout in `evaluation.json`, at most."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of the holdout, beside the truth.
+    """Predictions for the holdout, with the true values.
 
     Attributes:
         truth: (n,): the target, or the index of its class.
-        predicted: (n,) for regression; (n, classes) probabilities for classification.
-        classes: for classification.
+        predicted: (n,) predictions, or (n, classes) probabilities.
+        classes: names of the classes; None for regression.
     """
 
     truth: Floats
@@ -41,14 +39,14 @@ class Predictions:
 
 
 def evaluate(model: Model, holdout: Holdout, rows: pd.DataFrame, keys: Hashes, predictions: Predictions) -> Evaluation:
-    """Everything that `evaluation.json` says.
+    """Make the content of `evaluation.json`.
 
     Args:
-        model: the declaration: its task, slices and protected attributes.
-        holdout: which rows these are.
+        model: the declaration, with its task, slices and protected attributes.
+        holdout: describes the rows.
         rows: the holdout, with every column of the contract.
-        keys: hashes of their keys.
-        predictions: of the same rows, in the same order.
+        keys: hashes of their primary keys.
+        predictions: for the same rows, in the same order.
     """
     return Evaluation(
         model=model.name,
@@ -69,14 +67,16 @@ def _overall(model: Model, predictions: Predictions) -> dict[str, Estimate]:
     for metric, value in once.items():
         defined = many[metric][np.isfinite(many[metric])]
         low, high = np.quantile(defined, (0.025, 0.975)) if len(defined) else (np.nan, np.nan)
-        estimates[metric] = Estimate(value=_figure(value[0]), low=_figure(low), high=_figure(high))
+        estimates[metric] = Estimate(
+            value=rounded_or_none(value[0]), low=rounded_or_none(low), high=rounded_or_none(high)
+        )
     return estimates
 
 
 def _part(task: Task, predictions: Predictions, chosen: NDArray[Any]) -> Part:
     truth = predictions.truth[chosen]
     values = measure(task, truth, predictions.predicted[chosen]) if len(truth) else {}
-    return Part(rows=len(truth), metrics={metric: _figure(value[0]) for metric, value in values.items()})
+    return Part(rows=len(truth), metrics={metric: rounded_or_none(value[0]) for metric, value in values.items()})
 
 
 def _in_slice(rows: pd.DataFrame, part: Slice) -> NDArray[np.bool_]:
@@ -101,7 +101,7 @@ def _groups(task: Task, predictions: Predictions, attribute: pd.Series) -> Group
     metrics = list(measure(task, predictions.truth, predictions.predicted))
 
     def on_rows(metric: str) -> Callable[[Any, Any], float]:
-        # fairlearn hands over the rows of one group; probabilities of several classes do not fit its one column.
+        # fairlearn passes one column, which cannot hold the probabilities of several classes. So pass row numbers.
         def value(group: Any, _: Any) -> float:
             chosen = np.asarray(group)
             return float(measure(task, predictions.truth[chosen], predictions.predicted[chosen])[metric][0])
@@ -113,18 +113,18 @@ def _groups(task: Task, predictions: Predictions, attribute: pd.Series) -> Group
     by_group = frame.by_group.astype(float)
     least, greatest = by_group.min(), by_group.max()
     difference = frame.difference(method="between_groups", errors="coerce")
-    # fairlearn's ratio is of the least to the greatest.
+    # fairlearn's ratio is minimum / maximum; ours is the inverse.
     ratio = frame.ratio(method="between_groups", errors="coerce")
     return Groups(
         groups={
             str(name): Part(
-                rows=int((names == name).sum()), metrics={m: _figure(v) for m, v in by_group.loc[name].items()}
+                rows=int((names == name).sum()), metrics={m: rounded_or_none(v) for m, v in by_group.loc[name].items()}
             )
             for name in sorted(by_group.index)
         },
-        difference={metric: _figure(difference[metric]) for metric in metrics},
+        difference={metric: rounded_or_none(difference[metric]) for metric in metrics},
         ratio={
-            metric: _figure(1 / ratio[metric]) if least[metric] > 0 and np.isfinite(greatest[metric]) else None
+            metric: rounded_or_none(1 / ratio[metric]) if least[metric] > 0 and np.isfinite(greatest[metric]) else None
             for metric in metrics
         },
     )
@@ -148,12 +148,3 @@ def _sample(keys: Hashes, predictions: Predictions) -> Sample:
         truth=tuple(float(value) for value in predictions.truth[order]),
         predicted=values,
     )
-
-
-def rounded(value: float) -> float:
-    """`value` to `DIGITS` significant digits."""
-    return float(f"{value:.{DIGITS}g}")
-
-
-def _figure(value: float) -> float | None:
-    return rounded(float(value)) if np.isfinite(value) else None

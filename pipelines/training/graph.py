@@ -1,107 +1,91 @@
-"""The ONNX graph of a bundle: whether it may be served, and what it answers."""
+"""Checks of an ONNX graph: can the inference server serve it?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipelines.declarations.bundle import Datatype
+from pipelines.declarations.bundle import TensorSpec
+from pipelines.declarations.datatypes import ELEMENT_TYPES
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.sklearn_export import FEATURES
 
 if TYPE_CHECKING:
     import onnx
-    import pandas as pd
 
 LARGEST_MODEL = 512 << 20
 """Bytes."""
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-"""Operator sets that onnxruntime brings; any other would need code of its own in the serving image."""
+"""Operator sets that onnxruntime implements. Any other would need custom code in the serving image."""
 
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-"""Operators whose output is not decided by their input."""
+"""Operators with random outputs."""
 
-DATATYPES: dict[int, Datatype] = {1: "FP32", 6: "INT32", 7: "INT64", 8: "BYTES", 9: "BOOL", 11: "FP64"}
-"""ONNX element type (`TensorProto.DataType`) → datatype of the Open Inference Protocol."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or an output of a graph.
-
-    Attributes:
-        name: in the graph.
-        datatype: of its elements.
-        shape: -1 stands for the number of rows.
-    """
-
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
+_DATATYPES = {element.onnx: datatype for datatype, element in ELEMENT_TYPES.items()}
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxGraph:
     """A checked model.
 
     Attributes:
-        content: its serialised bytes.
+        content: the serialized model.
         inputs, outputs: in the graph's order.
     """
 
     content: bytes
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
-def check_graph(model: onnx.ModelProto | bytes) -> Graph:
-    """Check that a model can be served: well formed, self-contained, standard operators, rows in one dimension.
+def check_graph(model: onnx.ModelProto | bytes) -> OnnxGraph:
+    """Check that a model is valid and self-contained, uses standard operators, and takes any number of rows.
 
     Raises:
-        MlopsError: it can not; says why.
+        MlopsError: the model cannot be served.
     """
     import onnx
 
     content = model if isinstance(model, bytes) else model.SerializeToString(deterministic=True)
     if len(content) > LARGEST_MODEL:
-        raise MlopsError(f"the ONNX model has {len(content)} bytes; expected at most {LARGEST_MODEL}")
+        raise MlopsError(f"size of the ONNX model: expected at most {LARGEST_MODEL} bytes, found {len(content)}")
     try:
         parsed = onnx.load_model_from_string(content)
     except Exception:
-        # protobuf's own exception types differ between its implementations
+        # The exception type depends on the protobuf implementation.
         raise MlopsError("the bytes that train() returned are not an ONNX model") from None
     for node in _nodes(parsed.graph):
         if node.domain not in DOMAINS:
             raise MlopsError(
-                f"the ONNX model uses {node.op_type} of the operator set {node.domain!r}; "
-                f"expected one of {', '.join(filter(None, DOMAINS))}",
-                fix="serving loads no custom operators; export with standard ones",
+                f"operator set of {node.op_type} in the ONNX model: expected {' or '.join(filter(None, DOMAINS))}, "
+                f"found {node.domain!r}",
+                fix="export the model with standard operators; the server loads no custom ones",
             )
         if node.op_type in RANDOM:
             raise MlopsError(
-                f"the ONNX model uses {node.op_type}; expected only operators whose output their input decides",
+                f"operators of the ONNX model: expected deterministic ones, found {node.op_type}",
                 fix="export the model in inference mode",
             )
     if parsed.functions:
-        raise MlopsError("the ONNX model defines functions of its own; expected none", fix="inline them when exporting")
+        raise MlopsError(
+            f"functions in the ONNX model: expected none, found {', '.join(f.name for f in parsed.functions)}",
+            fix="inline functions in the export",
+        )
     for tensor in _tensors(parsed.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise MlopsError(
-                f"the weights {tensor.name!r} lie outside the ONNX model; expected all of them inside it",
-                fix="save it without external data (onnx.save_model(…, save_as_external_data=False))",
+                f"weights {tensor.name!r} of the ONNX model: expected inside the model, found in another file",
+                fix="save the model without external data (onnx.save_model(…, save_as_external_data=False))",
             )
     try:
         onnx.checker.check_model(parsed, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise MlopsError(f"the ONNX model is not well formed: {_line(error)}") from None
+        raise MlopsError(f"the ONNX model is not valid: {first_line(error)}") from None
     weights = {tensor.name for tensor in parsed.graph.initializer}
-    inputs = tuple(_port(value, "input") for value in parsed.graph.input if value.name not in weights)
-    outputs = tuple(_port(value, "output") for value in parsed.graph.output)
-    return Graph(content, inputs, outputs)
+    inputs = tuple(_spec(value, "input") for value in parsed.graph.input if value.name not in weights)
+    outputs = tuple(_spec(value, "output") for value in parsed.graph.output)
+    return OnnxGraph(content, inputs, outputs)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -123,75 +107,24 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(inner)
 
 
-def _port(value: onnx.ValueInfoProto, what: str) -> Port:
-    kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or kind.elem_type not in DATATYPES:
+def _spec(value: onnx.ValueInfoProto, kind: str) -> TensorSpec:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or tensor.elem_type not in _DATATYPES:
         raise MlopsError(
-            f"the {what} {value.name!r} of the ONNX model is not a tensor of numbers, booleans or text",
-            fix="for scikit-learn classifiers switch zipmap off, as from_sklearn does",
+            f"{kind} {value.name!r} of the ONNX model: expected a tensor of numbers, booleans or text",
+            fix="switch zipmap off in exports of scikit-learn classifiers, as from_sklearn does",
         )
-    shape = tuple(size.dim_value if size.HasField("dim_value") and size.dim_value else -1 for size in kind.shape.dim)
+    shape = tuple(size.dim_value if size.HasField("dim_value") and size.dim_value else -1 for size in tensor.shape.dim)
     if not shape or shape[0] != -1 or -1 in shape[1:]:
         raise MlopsError(
-            f"the {what} {value.name!r} of the ONNX model has the shape {list(shape)}; "
-            "expected the number of rows (-1) first, and no other unknown dimension",
-            fix="export with a dynamic batch dimension, and only that",
+            f"shape of {kind} {value.name!r} of the ONNX model: expected -1 for the number of rows and then fixed "
+            f"sizes, found {list(shape)}",
+            fix="export the model with a dynamic batch dimension and no other dynamic dimension",
         )
-    return Port(value.name, DATATYPES[kind.elem_type], shape)
+    return TensorSpec(name=value.name, datatype=_DATATYPES[tensor.elem_type], shape=shape)
 
 
-class Runtime:
-    """A model loaded as serving loads it: onnxruntime on the CPU, one thread.
-
-    Args:
-        graph: a checked model.
-
-    Raises:
-        MlopsError: onnxruntime does not load it.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._names = [port.name for port in graph.outputs]
-        try:
-            self._session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # pybind exceptions without a common type
-            raise MlopsError(f"onnxruntime does not load the ONNX model: {_line(error)}") from None
-
-    def run(self, tensors: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """The outputs by name.
-
-        Args:
-            tensors: input name → array; see `tensors_of`.
-
-        Raises:
-            MlopsError: the model does not take these rows.
-        """
-        try:
-            return dict(zip(self._names, self._session.run(self._names, dict(tensors)), strict=True))
-        except Exception as error:
-            raise MlopsError(f"the ONNX model fails on rows of the holdout: {_line(error)}") from None
-
-
-def tensors_of(features: pd.DataFrame, text: tuple[str, ...]) -> dict[str, np.ndarray[Any, Any]]:
-    """The model's inputs for some rows: the numbers as one FP32 tensor, each text column as its own.
-
-    Args:
-        features: like `TrainingData.features`.
-        text: which of its columns hold text.
-    """
-    numeric = [name for name in features.columns if name not in text]
-    tensors = {name: features[name].to_numpy(dtype=object).reshape(-1, 1) for name in text}
-    if numeric:
-        tensors[FEATURES] = features[numeric].to_numpy(dtype=np.float32)
-    return tensors
-
-
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""The training job: one dataset version in, one signed bundle out."""
+"""Training job: trains a model on one dataset version and registers a signed bundle."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PACKAGE = Path(__file__).parents[1]
-"""The package `pipelines` that runs."""
+"""Folder of the package `pipelines`."""
 
-TAKING_PART = ("declarations", "data", "registry", "training")
-"""The parts of it that a training run executes. The training image leaves some of the others out."""
+CODE = ("declarations", "data", "registry", "serving/__init__.py", "serving/runtime.py", "training")
+"""Files and folders of the package that a training run executes."""
 
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
-"""What the training image installs."""
+"""Requirements of the training image."""
 
 SMALLEST_PART = 2
-"""Rows that training, and the holdout, have at least."""
+"""Least number of rows in the training data, and in the holdout."""
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One run of the job.
 
     Attributes:
-        id: names it in the registry.
-        commit: of the source, as git names it.
+        id: its name in the registry.
+        commit: of the source.
         image: digest of the image it runs in.
-        snapshot: of the dataset, or None for the latest.
+        snapshot: of the dataset; None for the latest.
     """
 
     id: str
@@ -68,11 +68,11 @@ class Run:
     snapshot: str | None = None
 
     @classmethod
-    def from_environ(cls, model: str) -> Run:
-        """The run that the environment variables RUN_ID, SOURCE_COMMIT, IMAGE_DIGEST and DATASET_SNAPSHOT describe.
+    def from_environ(cls, model: str) -> TrainingRun:
+        """Read the run from RUN_ID, SOURCE_COMMIT, IMAGE_DIGEST and DATASET_SNAPSHOT.
 
         Raises:
-            MlopsError: a variable is missing or not well formed.
+            MlopsError: a variable is missing or not valid.
         """
         made = f"{model}-{datetime.now(UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
         return cls(
@@ -89,27 +89,27 @@ def _variable(name: str, kind: Any, expected: str) -> str:
         return str(TypeAdapter(kind).validate_python(value))
     except ValidationError:
         raise MlopsError(
-            f"the environment variable {name} is {value!r}; expected {expected}",
-            fix="start the job by `mlops train`; without it a bundle could not say what it was made by",
+            f"environment variable {name}: expected {expected}, found {value!r}",
+            fix="start the job with `mlops train`, which sets it",
         ) from None
 
 
 def run_training(
-    project: Project, descriptor: EnvironmentDescriptor, model_name: str, run: Run, say: Callable[[str], None]
+    project: Project, descriptor: EnvironmentDescriptor, model_name: str, run: TrainingRun, say: Callable[[str], None]
 ) -> str:
-    """Train a model and register the signed bundle; its digest.
+    """Train a model, register the signed bundle and return its digest.
 
-    A run that was interrupted is finished by running it again; the same source, data and image give the same digest.
+    Idempotent: the same source, data and image give the same digest, so an interrupted run can be repeated.
 
     Args:
         project: the source.
         descriptor: the environment.
-        model_name: which model.
-        run: what is known of this run.
-        say: told of each step.
+        model_name: the model's name.
+        run: identifies this run.
+        say: receives a line for each step.
 
     Raises:
-        MlopsError: a declaration, the data or the model is not fit, or a service refused.
+        MlopsError: a declaration, the data or the model is not valid, or a service failed.
     """
     from pipelines.data.catalog import read_version
     from pipelines.data.lineage import Data, lineage, table_data
@@ -119,13 +119,13 @@ def run_training(
     contract = project.contract(model.contract)
     source = table_data(descriptor, model.contract)
     product = Data(f"s3://{descriptor.registry_bucket}", f"bundles/{model.name}")
-    with lineage(descriptor, f"train-{model.name}", [source], [product]) as told:
+    with lineage(descriptor, f"train-{model.name}", [source], [product]) as events:
         rows, version = read_version(descriptor, model.contract, run.snapshot)
-        told.inputs = [table_data(descriptor, model.contract, version=version.snapshot, rows=version.rows)]
+        events.inputs = [table_data(descriptor, model.contract, version=version.snapshot, rows=version.rows)]
         say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
         manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)
         digest = bundles.push(descriptor, manifest, files)
-        told.outputs = [replace(product, version=digest)]
+        events.outputs = [replace(product, version=digest)]
         say(f"registered in {descriptor.registry_bucket}")
         build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
         evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
@@ -147,31 +147,39 @@ def make_bundle(
     image: str,
     say: Callable[[str], None],
 ) -> tuple[Bundle, dict[str, bytes]]:
-    """Everything of a training run that has no effect outside it: train, evaluate, export, check, pack.
+    """Train, evaluate, export, check and package a model, without effects outside this process.
+
+    Args:
+        project: the source.
+        model: the model's declaration.
+        contract: of its dataset.
+        rows: of the dataset version.
+        version: identifies the dataset version.
+        image: digest of the training image.
+        say: receives a line for each step.
 
     Returns:
         The manifest, and name → content of the bundle's files.
 
     Raises:
-        MlopsError: the data or the model is not fit.
+        MlopsError: the data or the model is not valid.
     """
-    from pipelines.training.baseline import describe
     from pipelines.training.card import write_card
+    from pipelines.training.drift_baseline import describe_baseline
     from pipelines.training.evaluate import Predictions, evaluate
-    from pipelines.training.graph import Runtime, check_graph
-    from pipelines.training.package import answer, golden_predictions, request_schema, text_features
-    from pipelines.training.rows import features_of
+    from pipelines.training.graph import check_graph
+    from pipelines.training.package import answer_holdout, golden_predictions, request_schema
+    from pipelines.training.rows import features_of, text_features
 
     folder = project.models_folder / model.name
     source = source_of(project, model.name)
-    data = _divide(model, contract, rows)
-    say(f"{data.holdout.training_rows} rows to train on, {data.holdout.rows} kept from training")
+    data = _split(model, contract, rows)
+    say(f"{data.holdout.training_rows} rows for training, {data.holdout.rows} in the holdout")
     trained = _train(model, folder, data)
     classes = _classes(model, trained)
     graph = check_graph(trained.onnx)
     schema = request_schema(model, contract, graph)
-    text = text_features(model, contract)
-    answers = answer(model.task, trained, Runtime(graph), data.features, text)
+    answers = answer_holdout(model.task, trained, graph, data.features, text_features(model, contract))
     predictions = Predictions(_truth(model, data.target, classes), answers.predicted, classes)
     evaluation = evaluate(model, data.holdout, data.rows.to_pandas(), data.keys, predictions)
     say(_headline(model, evaluation))
@@ -179,7 +187,7 @@ def make_bundle(
         "model.onnx": graph.content,
         "schema.json": canonical_json(schema.model_dump(mode="json")),
         "baseline.json": canonical_json(
-            describe(model, contract, features_of(rows, model, contract), predictions).model_dump(mode="json")
+            describe_baseline(model, contract, features_of(rows, model, contract), predictions).model_dump(mode="json")
         ),
         "evaluation.json": canonical_json(evaluation.model_dump(mode="json")),
         "golden.json": canonical_json(golden_predictions(schema, answers).model_dump(mode="json")),
@@ -202,29 +210,33 @@ def make_bundle(
 
 
 def source_of(project: Project, model: str) -> Source:
-    """The digests of the code that trains a model: what runs, not what a commit says.
+    """Compute the digests of the code that trains a model, from the files that run.
 
     Raises:
         MlopsError: the pinned requirements are missing.
     """
     requirements = project.root / REQUIREMENTS
     if not requirements.is_file():
-        raise MlopsError(f"there is no {requirements}", fix="restore it from git, or make it: make lock")
+        raise MlopsError(f"{requirements} does not exist", fix="restore it from git, or run `make lock`")
     return Source(
         model=digest_of_folder(project.models_folder / model, without=["releases"]),
-        pipelines=digest_of_files({part: digest_of_folder(PACKAGE / part) for part in TAKING_PART}),
+        pipelines=digest_of_files({part: _digest_of(PACKAGE / part) for part in CODE}),
         requirements=digest_of_file(requirements),
     )
 
 
+def _digest_of(path: Path) -> str:
+    return digest_of_folder(path) if path.is_dir() else digest_of_file(path)
+
+
 @dataclass(frozen=True)
-class _Divided:
-    """The labelled rows, divided.
+class _Split:
+    """The labelled rows, split into training data and holdout.
 
     Attributes:
-        training: what the training function gets.
+        training: input of the training function.
         rows, features, target, keys: of the holdout, in the order of the dataset version.
-        holdout: what is said of it.
+        holdout: its description in the evaluation.
     """
 
     training: TrainingData
@@ -235,7 +247,7 @@ class _Divided:
     holdout: Holdout
 
 
-def _divide(model: Model, contract: Contract, rows: pa.Table) -> _Divided:
+def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
     import pandas as pd
     import pyarrow.compute as pc
 
@@ -250,8 +262,9 @@ def _divide(model: Model, contract: Contract, rows: pa.Table) -> _Divided:
     features, target = features_of(labelled, model, contract), target_of(labelled, model, contract)
     if min(kept.sum(), (~kept).sum()) < SMALLEST_PART:
         raise MlopsError(
-            f"{labelled.num_rows} labelled rows of {model.contract} leave {int((~kept).sum())} to train {model.name} "
-            f"on and {int(kept.sum())} to evaluate it; expected at least {SMALLEST_PART} of each",
+            f"{labelled.num_rows} labelled rows of {model.contract} for {model.name}: expected at least "
+            f"{SMALLEST_PART} for training and {SMALLEST_PART} in the holdout, found {int((~kept).sum())} and "
+            f"{int(kept.sum())}",
             fix="ingest more data, or change training.holdout in model.yaml",
         )
     whole = pd.util.hash_pandas_object(features.assign(**{f"{model.target} (target)": target}), index=False).to_numpy()
@@ -270,7 +283,7 @@ def _divide(model: Model, contract: Contract, rows: pa.Table) -> _Divided:
         parameters=settings.parameters,
         seed=settings.seed,
     )
-    return _Divided(
+    return _Split(
         training,
         labelled.filter(kept),
         features[kept].reset_index(drop=True),
@@ -280,14 +293,14 @@ def _divide(model: Model, contract: Contract, rows: pa.Table) -> _Divided:
     )
 
 
-def _train(model: Model, folder: Path, data: _Divided) -> TrainedModel:
-    from pipelines.training.load import training_function
+def _train(model: Model, folder: Path, data: _Split) -> TrainedModel:
+    from pipelines.training.entrypoint import training_function
 
     with training_function(model, folder) as train, _repeatable(model.training.seed):
         trained = train(data.training)
     if not isinstance(trained, TrainedModel):
         raise MlopsError(
-            f"{model.training.entrypoint} of {model.name} returned a {type(trained).__name__}; expected a TrainedModel",
+            f"{model.training.entrypoint} of {model.name}: expected a TrainedModel, found {type(trained).__name__}",
             fix="return TrainedModel(predict, onnx), or from_sklearn(estimator, data.features)",
         )
     return trained
@@ -295,8 +308,8 @@ def _train(model: Model, folder: Path, data: _Divided) -> TrainedModel:
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Seeds the global generators, and keeps numeric libraries to one thread: sums then have one order."""
-    import scipy.linalg  # noqa: F401 - it brings a BLAS of its own, and only what is loaded can be limited
+    """Seed the global generators and limit numeric libraries to one thread, so that sums have a fixed order."""
+    import scipy.linalg  # noqa: F401 - only loaded libraries can be limited, and scipy has its own BLAS
     from threadpoolctl import threadpool_limits
 
     random.seed(seed)
@@ -311,8 +324,8 @@ def _classes(model: Model, trained: TrainedModel) -> tuple[str | int, ...] | Non
     classes = trained.classes or ()
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise MlopsError(
-            f"the classifier {model.name} names the classes {list(classes)}; expected two or more different ones",
-            fix="give TrainedModel its classes, in the order of the probabilities",
+            f"classes of {model.name}: expected two or more different ones, found {list(classes)}",
+            fix="pass `classes` to TrainedModel, in the order of the probabilities",
         )
     return tuple(int(c) if isinstance(c, int | np.integer) else str(c) for c in classes)
 
@@ -326,9 +339,9 @@ def _truth(
     unknown = sorted({str(value) for value in target if value not in index})
     if unknown:
         raise MlopsError(
-            f"the holdout has values of {model.target} that {model.name} has not learned: {', '.join(unknown[:5])}; "
-            f"it knows {', '.join(str(name) for name in classes)}",
-            fix="ingest more rows of them, or leave them out in the contract",
+            f"values of {model.target} in the holdout: expected {', '.join(str(name) for name in classes)}, which "
+            f"{model.name} was trained on, found {', '.join(unknown[:5])}",
+            fix="ingest more rows with these values, or exclude the values in the contract",
         )
     return np.array([index[value] for value in target], dtype=np.float64)
 

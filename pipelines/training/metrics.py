@@ -1,7 +1,7 @@
-"""The metrics of `METRICS`, for many weightings of the rows at once; needs numpy alone.
+"""Metrics of models, for many bootstrap weightings of the rows at once.
 
-Definitions are scikit-learn's (https://scikit-learn.org/stable/modules/model_evaluation.html); precision, recall and F1
-are of the positive class when there are two classes, and macro averages when there are more.
+Definitions follow scikit-learn (https://scikit-learn.org/stable/modules/model_evaluation.html). For two classes,
+precision, recall and F1 are of the positive class; for more, they are macro averages.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from pipelines.declarations.model import METRICS, Task
 Floats = NDArray[np.float64]
 
 REPLICATES = 1000
-"""Bootstrap replicates; fewer when there are more than `MOST_DRAWS / REPLICATES` rows."""
+"""Bootstrap replicates; fewer for more than `MOST_DRAWS / REPLICATES` rows."""
 
 MOST_DRAWS = 20_000_000
+"""Rows drawn in all replicates together."""
+
 CHUNK = 2_000_000
 """Weights held in memory at once."""
 
 
 def measure(task: Task, truth: Floats, predicted: Floats, weights: Floats | None = None) -> dict[str, Floats]:
-    """Every metric of a task.
+    """Compute every metric of a task.
 
     Args:
         task: regression or classification.
         truth: (n,): the target, or the index of its class.
-        predicted: (n,) for regression; (n, classes) probabilities for classification.
-        weights: (b, n): how often each row counts, in each of b measurements; None for one in which each counts once.
+        predicted: (n,) predictions, or (n, classes) probabilities.
+        weights: (b, n): weight of each row in each of b measurements; None for one measurement with weights of 1.
 
     Returns:
-        Metric → (b,) values, NaN where the metric is not defined; a metric that is never defined (the selection rate
-        of three classes) is left out.
+        Metric → (b,) values, NaN where the metric is undefined. Metrics that do not apply, such as the selection rate
+        of three classes, are omitted.
     """
     if weights is None:
         weights = np.ones((1, len(truth)))
@@ -49,7 +51,7 @@ def measure(task: Task, truth: Floats, predicted: Floats, weights: Floats | None
 
 
 def bootstrap(rows: int, seed: int) -> Iterator[Floats]:
-    """Weightings of `rows` rows, each a sample with replacement, in chunks of shape (b, rows)."""
+    """Yield weightings of `rows` rows, each a sample with replacement, in chunks of shape (b, rows)."""
     rng = np.random.default_rng(seed)
     left = int(np.clip(MOST_DRAWS // max(rows, 1), 200, REPLICATES))
     while left:
@@ -60,7 +62,7 @@ def bootstrap(rows: int, seed: int) -> Iterator[Floats]:
 
 
 def replicate(task: Task, truth: Floats, predicted: Floats, seed: int) -> dict[str, Floats]:
-    """Every metric on each bootstrap sample. Equal seeds and rows draw equal samples: two models can be paired."""
+    """Compute every metric on each bootstrap sample. Equal seeds draw equal samples, which pairs two models."""
     parts = [measure(task, truth, predicted, weights) for weights in bootstrap(len(truth), seed)]
     return {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
 
@@ -69,7 +71,7 @@ def _regression(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, 
     total = weights.sum(axis=1)
     error = predicted - truth
     squares = weights @ error**2
-    # Around the mean first: a difference of large sums would lose the digits.
+    # Centre first: the difference of large sums would lose precision.
     centred = truth - truth.mean() if len(truth) else truth
     spread = weights @ centred**2 - (weights @ centred) ** 2 / total
     flat = spread <= 1e-12 * total * (centred**2).max(initial=0.0)
@@ -111,7 +113,7 @@ def _classification(truth: NDArray[np.intp], predicted: Floats, weights: Floats)
 
 
 def _auc(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
-    """The area under the ROC curve: how often a positive row scores above a negative one, ties counting half."""
+    """Compute the area under the ROC curve: the probability that a positive row scores higher, ties counting half."""
     _, at = np.unique(score, return_inverse=True)
     order = np.argsort(at, kind="stable")
     starts = np.flatnonzero(np.diff(at[order], prepend=-1))

@@ -1,8 +1,8 @@
-"""Make a bundle's files of a trained model, and refuse one that serving would not answer for."""
+"""Files of a bundle: the request schema and the golden predictions, from a model that agrees with its ONNX export."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,35 +11,38 @@ import numpy as np
 from pipelines.declarations.bundle import (
     GoldenPredictions,
     InputTensor,
-    OutputTensor,
     RequestColumn,
     RequestSchema,
     Tensor,
+    TensorSpec,
 )
 from pipelines.declarations.contract import Contract
+from pipelines.declarations.datatypes import Datatype
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model, Task
-from pipelines.training.api import TrainedModel
-from pipelines.training.graph import Graph, Port, Runtime, tensors_of
+from pipelines.serving.runtime import OnnxModel
+from pipelines.training.api import FEATURES, TrainedModel
+from pipelines.training.graph import OnnxGraph, first_line
 from pipelines.training.metrics import Floats
-from pipelines.training.sklearn_export import FEATURES
+from pipelines.training.rows import text_features
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-4
-"""How far ONNX may be from the trained model: relative, and as a share of the predictions' range. A float32 carries 7
-digits; a pipeline of a few steps keeps 5 of them."""
+"""Allowed difference between ONNX and the trained model: relative, and as a share of the predictions' range. A float32
+holds 7 digits; a pipeline of a few steps keeps 5 of them."""
 
 GOLDEN_ROWS = 5
+"""Rows of the holdout in the golden predictions."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the ONNX model says of the holdout; the trained model agrees.
+class HoldoutAnswers:
+    """Answers of the ONNX model to the holdout, which agree with the trained model.
 
     Attributes:
-        tensors: the inputs.
+        tensors: input name → array.
         outputs: output name → array.
         predicted: (n,) predictions, or (n, classes) probabilities.
     """
@@ -49,43 +52,38 @@ class Answers:
     predicted: Floats
 
 
-def text_features(model: Model, contract: Contract) -> tuple[str, ...]:
-    """The features that are text, in the model's order; the others are numbers."""
-    return tuple(name for name in model.features if contract.columns[name].logical_type == "string")
-
-
-def request_schema(model: Model, contract: Contract, graph: Graph) -> RequestSchema:
-    """What a request must look like: the graph's inputs, with the contract's bounds on each column.
+def request_schema(model: Model, contract: Contract, graph: OnnxGraph) -> RequestSchema:
+    """Make the request schema: the inputs of a graph, with the contract's bounds for each column.
 
     Raises:
-        MlopsError: the graph does not take the model's features, or does not give what the task is to give.
+        MlopsError: the graph's inputs are not the model's features, or its outputs do not fit the task.
     """
     text = text_features(model, contract)
     numeric = tuple(name for name in model.features if name not in text)
-    expected = {name: Port(name, "BYTES", (-1, 1)) for name in text}
+    expected = {name: TensorSpec(name=name, datatype="BYTES", shape=(-1, 1)) for name in text}
     if numeric:
-        expected[FEATURES] = Port(FEATURES, "FP32", (-1, len(numeric)))
-    found = {port.name: port for port in graph.inputs}
+        expected[FEATURES] = TensorSpec(name=FEATURES, datatype="FP32", shape=(-1, len(numeric)))
+    found = {tensor.name: tensor for tensor in graph.inputs}
     if found != expected:
         raise MlopsError(
-            f"the ONNX model of {model.name} takes {_ports(found.values())}; expected {_ports(expected.values())}",
-            fix="numeric features are one FP32 tensor `features`, each text feature is its own tensor; "
-            "from_sklearn exports them so",
+            f"inputs of the ONNX model of {model.name}: expected {_listed(expected.values())}, "
+            f"found {_listed(found.values())}",
+            fix="export numeric features as one FP32 tensor `features` and each text feature as a tensor of its name, "
+            "as from_sklearn does",
         )
     _check_outputs(model, graph)
     inputs = tuple(
         InputTensor(
-            name=port.name,
-            datatype=port.datatype,
-            shape=port.shape,
+            name=tensor.name,
+            datatype=tensor.datatype,
+            shape=tensor.shape,
             columns=tuple(
-                _column(contract, name) for name in (numeric if port.name == FEATURES and numeric else (port.name,))
+                _column(contract, name) for name in (numeric if tensor.name == FEATURES and numeric else (tensor.name,))
             ),
         )
-        for port in graph.inputs
+        for tensor in graph.inputs
     )
-    outputs = tuple(OutputTensor(name=p.name, datatype=p.datatype, shape=p.shape) for p in graph.outputs)
-    return RequestSchema(inputs=inputs, outputs=outputs)
+    return RequestSchema(inputs=inputs, outputs=graph.outputs)
 
 
 def _column(contract: Contract, name: str) -> RequestColumn:
@@ -106,8 +104,8 @@ def _column(contract: Contract, name: str) -> RequestColumn:
     )
 
 
-def _check_outputs(model: Model, graph: Graph) -> None:
-    found = {port.name: port for port in graph.outputs}
+def _check_outputs(model: Model, graph: OnnxGraph) -> None:
+    found = {tensor.name: tensor for tensor in graph.outputs}
     if model.task == "regression":
         good = set(found) == {"prediction"} and (
             (found["prediction"].datatype, found["prediction"].shape) in (("FP32", (-1,)), ("FP32", (-1, 1)))
@@ -123,64 +121,126 @@ def _check_outputs(model: Model, graph: Graph) -> None:
         )
         expected = "label INT64 or BYTES [-1] and probabilities FP32 [-1, classes]"
     if not good:
-        raise MlopsError(f"the ONNX model of {model.name} gives {_ports(found.values())}; expected {expected}")
+        raise MlopsError(
+            f"outputs of the ONNX model of {model.name}: expected {expected}, found {_listed(found.values())}"
+        )
 
 
-def _ports(ports: Any) -> str:
-    return ", ".join(f"{p.name} {p.datatype} {list(p.shape)}" for p in sorted(ports, key=lambda p: str(p.name)))
+def _listed(tensors: Iterable[TensorSpec]) -> str:
+    return ", ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in sorted(tensors, key=lambda t: t.name))
 
 
-def answer(
-    task: Task, trained: TrainedModel, runtime: Runtime, features: pd.DataFrame, text: tuple[str, ...]
-) -> Answers:
-    """Run the ONNX model on the holdout and check that it answers as the trained model does, row by row.
+def load_graph(graph: OnnxGraph) -> OnnxModel:
+    """Load a graph as the inference server does.
 
     Raises:
-        MlopsError: it answers differently; or differently when rows come one by one; or not with finite numbers.
+        MlopsError: onnxruntime cannot load it.
     """
+    return OnnxModel(graph.content, graph.inputs, graph.outputs)
+
+
+def answer_holdout(
+    task: Task, trained: TrainedModel, graph: OnnxGraph, features: pd.DataFrame, text: tuple[str, ...]
+) -> HoldoutAnswers:
+    """Run the ONNX model on the holdout as the server would; check that it agrees with the trained model.
+
+    Args:
+        task: regression or classification.
+        trained: the trained model.
+        graph: its ONNX export.
+        features: of the holdout, like `TrainingData.features`.
+        text: names of the features that are text.
+
+    Raises:
+        MlopsError: predictions differ, are not finite, or change when rows are sent one at a time.
+    """
+    model = load_graph(graph)
     tensors = tensors_of(features, text)
-    outputs = runtime.run(tensors)
+    outputs = _run(model, graph, tensors)
     name = "prediction" if task == "regression" else "probabilities"
     shape = (len(features),) if task == "regression" else (len(features), len(trained.classes or ()))
     found = np.asarray(outputs[name], dtype=np.float64)
-    said = np.asarray(trained.predict(features), dtype=np.float64)
+    expected = np.asarray(trained.predict(features), dtype=np.float64)
     if task == "regression":
         found = found.reshape(-1)
-        said = said.reshape(-1) if said.shape == (len(features), 1) else said
-    for who, values in (("predict", said), ("the ONNX model", found)):
+        expected = expected.reshape(-1) if expected.shape == (len(features), 1) else expected
+    for source, values in (("predict()", expected), ("the ONNX model", found)):
         if values.shape != shape:
-            raise MlopsError(f"{who} gives the shape {list(values.shape)}; expected {list(shape)}")
+            raise MlopsError(
+                f"shape of the predictions of {source}: expected {list(shape)}, found {list(values.shape)}"
+            )
         if not np.isfinite(values).all():
             raise MlopsError(
-                f"{who} gives {int((~np.isfinite(values)).sum())} values that are not finite on the holdout",
+                f"predictions of {source} on the holdout: expected finite values, "
+                f"found {int((~np.isfinite(values)).sum())} that are not",
                 fix="fill in missing values inside the model, or make the columns required in the contract",
             )
-    span = float(said.max() - said.min()) if task == "regression" else 1.0
-    apart = np.abs(found - said)
-    beyond = apart > TOLERANCE * (span + np.abs(said))
+    span = float(expected.max() - expected.min()) if task == "regression" else 1.0
+    apart = np.abs(found - expected)
+    beyond = apart > TOLERANCE * (span + np.abs(expected))
     if beyond.any():
-        rows = int(beyond.reshape(len(said), -1).any(axis=1).sum())
+        rows = int(beyond.reshape(len(expected), -1).any(axis=1).sum())
         raise MlopsError(
-            f"the ONNX model does not predict what the trained model does: {rows} of {len(said)} holdout rows differ, "
-            f"by up to {apart.max():.6g}",
-            fix="predict and ONNX must be the same function; trees need features that a float32 holds exactly",
+            f"the ONNX model does not predict what the trained model does: {rows} of {len(expected)} holdout rows "
+            f"differ, by up to {apart.max():.6g}",
+            fix="export the function that predict() computes; trees need features that a float32 holds exactly",
         )
     if task == "classification":
         label = np.asarray(trained.classes, dtype=object)[found.argmax(axis=1)]
         if [str(v) for v in label] != [str(v) for v in outputs["label"].tolist()]:
             raise MlopsError(
                 "the label of the ONNX model is not the class with the highest probability",
-                fix="`classes` must be in the order of the probabilities",
+                fix="list `classes` in the order of the probabilities",
             )
-    for row in range(min(GOLDEN_ROWS, len(features))):
-        alone = runtime.run({key: value[row : row + 1] for key, value in tensors.items()})
-        for key, value in alone.items():
-            if not _close(value, outputs[key][row : row + 1], span):
+    _check_single_rows(model, tensors, outputs, min(GOLDEN_ROWS, len(features)), span)
+    return HoldoutAnswers(tensors, outputs, found)
+
+
+def tensors_of(features: pd.DataFrame, text: tuple[str, ...]) -> dict[str, np.ndarray[Any, Any]]:
+    """Make the model's inputs: the numbers as one FP32 tensor, each text feature as a tensor of its name.
+
+    Args:
+        features: like `TrainingData.features`.
+        text: names of the features that are text.
+    """
+    numeric = [name for name in features.columns if name not in text]
+    tensors = {name: features[name].to_numpy(dtype=object).reshape(-1, 1) for name in text}
+    if numeric:
+        tensors[FEATURES] = features[numeric].to_numpy(dtype=np.float32)
+    return tensors
+
+
+def _run(
+    model: OnnxModel, graph: OnnxGraph, tensors: dict[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        return dict(zip((tensor.name for tensor in graph.outputs), model.run(tensors), strict=True))
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        raise MlopsError(f"the ONNX model fails on rows of the holdout: {first_line(error)}") from None
+
+
+def _check_single_rows(
+    model: OnnxModel,
+    tensors: Mapping[str, np.ndarray[Any, Any]],
+    outputs: Mapping[str, np.ndarray[Any, Any]],
+    rows: int,
+    span: float,
+) -> None:
+    """Predict the first rows one at a time, by the code path that the server takes for one row."""
+    for row in range(rows):
+        for name, values in tensors.items():
+            model.row[name][:] = values[row : row + 1]
+        try:
+            answered = model.run_row()
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            raise MlopsError(f"the ONNX model fails on a single row of the holdout: {first_line(error)}") from None
+        for (name, batch), found in zip(outputs.items(), answered, strict=True):
+            expected = batch[row : row + 1].ravel()
+            if not _close(np.asarray(found, expected.dtype), expected, span):
                 raise MlopsError(
-                    f"the ONNX model's {key} for a row depends on the rows beside it",
-                    fix="export in inference mode (batch normalisation, dropout)",
+                    f"the ONNX model's {name} for a row depends on other rows",
+                    fix="export the model in inference mode (batch normalisation, dropout)",
                 )
-    return Answers(tensors, outputs, found)
 
 
 def _close(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], span: float) -> bool:
@@ -191,8 +251,8 @@ def _close(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any], span: fl
     return bool((found == expected).all())
 
 
-def golden_predictions(schema: RequestSchema, answers: Answers) -> GoldenPredictions:
-    """The first rows of the holdout, and what the ONNX model answered."""
+def golden_predictions(schema: RequestSchema, answers: HoldoutAnswers) -> GoldenPredictions:
+    """Make golden predictions of the first rows of the holdout and the ONNX model's answers."""
     rows = min(GOLDEN_ROWS, len(answers.predicted))
     return GoldenPredictions(
         inputs=tuple(_tensor(t.name, t.datatype, answers.tensors[t.name][:rows]) for t in schema.inputs),
@@ -202,6 +262,6 @@ def golden_predictions(schema: RequestSchema, answers: Answers) -> GoldenPredict
     )
 
 
-def _tensor(name: str, datatype: Any, values: np.ndarray[Any, Any]) -> Tensor:
+def _tensor(name: str, datatype: Datatype, values: np.ndarray[Any, Any]) -> Tensor:
     data = tuple(None if isinstance(v, float) and np.isnan(v) else v for v in values.ravel().tolist())
     return Tensor(name=name, datatype=datatype, shape=values.shape, data=data)

@@ -1,4 +1,4 @@
-"""The rows of a dataset version as a training function gets them."""
+"""Convert the rows of a dataset version for a training function."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ import numpy as np
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
-from pipelines.training.package import text_features
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 
+def text_features(model: Model, contract: Contract) -> tuple[str, ...]:
+    """Return the features that are text, in the model's order. The others are numbers."""
+    return tuple(name for name in model.features if contract.columns[name].logical_type == "string")
+
+
 def check_columns(rows: pa.Table, model: Model) -> None:
     """Check that a dataset version has every column that the model needs.
 
     Raises:
-        MlopsError: one is missing: the table is older than the contract.
+        MlopsError: a column is missing, because the table is older than the contract.
     """
     needed = {model.target, *model.features, *model.protected, *(part.column for part in model.slices)}
     missing = sorted(needed - set(rows.column_names))
     if missing:
         raise MlopsError(
             f"the rows of {model.contract} lack {', '.join(missing)}, which {model.name} needs",
-            fix="ingest data by the current contract, or train on a later snapshot (DATASET_SNAPSHOT)",
+            fix="ingest data with the current contract, or train on a later snapshot (DATASET_SNAPSHOT)",
         )
 
 
 def features_of(rows: pa.Table, model: Model, contract: Contract) -> pd.DataFrame:
-    """The model's features; see `TrainingData.features`."""
+    """Return the model's features as `TrainingData.features` describes them."""
     import pandas as pd
     import pyarrow as pa
 
@@ -52,10 +56,10 @@ def features_of(rows: pa.Table, model: Model, contract: Contract) -> pd.DataFram
 
 
 def target_of(rows: pa.Table, model: Model, contract: Contract) -> pd.Series:
-    """The model's target; see `TrainingData.target`.
+    """Return the model's target as `TrainingData.target` describes it.
 
     Raises:
-        MlopsError: the column's type does not fit the task.
+        MlopsError: the type of the column does not fit the task.
     """
     import pandas as pd
     import pyarrow as pa
@@ -64,8 +68,8 @@ def target_of(rows: pa.Table, model: Model, contract: Contract) -> pd.Series:
     fitting = ("integer", "number") if model.task == "regression" else ("string", "integer", "boolean")
     if kind not in fitting:
         raise MlopsError(
-            f"the target {model.target} of {model.name} is of the type {kind}; "
-            f"{model.task} needs {' or '.join(fitting)}",
+            f"type of the target {model.target} of {model.name}: expected {' or '.join(fitting)} for {model.task}, "
+            f"found {kind}",
             fix="choose another target or task in model.yaml",
         )
     if model.task == "regression":

@@ -1,18 +1,15 @@
-"""A scikit-learn estimator as a `TrainedModel`."""
+"""Export scikit-learn estimators to ONNX."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.api import TrainedModel
+from pipelines.training.api import FEATURES, TrainedModel
 
 if TYPE_CHECKING:
     import onnx
     import pandas as pd
-
-FEATURES = "features"
-"""Name of the input tensor that holds the numeric features."""
 
 
 def from_sklearn(estimator: Any, features: pd.DataFrame) -> TrainedModel:
@@ -20,10 +17,10 @@ def from_sklearn(estimator: Any, features: pd.DataFrame) -> TrainedModel:
 
     Args:
         estimator: a fitted regressor or classifier that takes a frame like `features`.
-        features: `TrainingData.features`; only its columns and types are used.
+        features: `TrainingData.features`. Only its columns and types are used.
 
     Raises:
-        MlopsError: skl2onnx cannot convert it.
+        MlopsError: skl2onnx cannot convert the estimator.
     """
     from pandas.api.types import is_numeric_dtype
 
@@ -50,7 +47,7 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
             try:
                 return convert([(FEATURES, FloatTensorType([None, len(names)]))])
             except RuntimeError as error:
-                # A ColumnTransformer selects columns by name, which one tensor does not have.
+                # A ColumnTransformer selects columns by name, and one tensor has no column names.
                 if "Unable to find column name" not in str(error):
                     raise
         model = convert(
@@ -59,14 +56,14 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
     except Exception as error:
         raise MlopsError(
             f"skl2onnx cannot convert this {kind}: {str(error).strip().splitlines()[0]}",
-            fix="use an estimator from https://onnx.ai/sklearn-onnx/supported.html, or return ONNX of your own",
+            fix="use an estimator from https://onnx.ai/sklearn-onnx/supported.html, or return your own ONNX model",
         ) from error
     _join_inputs(model, numeric)
     return model
 
 
 def _join_inputs(model: onnx.ModelProto, numeric: list[str]) -> None:
-    """Replace the one-column numeric inputs of a graph by the one tensor `features` that they are taken from."""
+    """Replace the numeric inputs of a graph, one for each column, by one tensor `features`."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -76,7 +73,7 @@ def _join_inputs(model: onnx.ModelProto, numeric: list[str]) -> None:
     joined = helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [None, len(numeric)])
     nodes = []
     for index, name in enumerate(numeric):
-        # Gather is in every operator set that skl2onnx may have chosen; Split has changed between them.
+        # Every operator set that skl2onnx may choose has the same Gather; Split differs between them.
         at = f"{FEATURES}_{index}"
         model.graph.initializer.append(numpy_helper.from_array(np.array([index]), at))
         nodes.append(helper.make_node("Gather", [FEATURES, at], [name], name=f"take_{at}", axis=1))
@@ -87,10 +84,10 @@ def _join_inputs(model: onnx.ModelProto, numeric: list[str]) -> None:
 
 
 def _make_stable(model: onnx.ModelProto, outputs: list[str]) -> None:
-    """Name the outputs as serving expects, and everything that skl2onnx names at random always the same."""
+    """Name the outputs as serving expects, and replace the random names that skl2onnx chooses."""
     if len(model.graph.output) != len(outputs):
         found = ", ".join(entry.name for entry in model.graph.output)
-        raise MlopsError(f"the converted model gives {found}; expected {len(outputs)} outputs: {', '.join(outputs)}")
+        raise MlopsError(f"outputs of the converted model: expected {', '.join(outputs)}, found {found}")
     renamed = {entry.name: name for entry, name in zip(model.graph.output, outputs, strict=True)}
     for node in model.graph.node:
         for names in (node.input, node.output):

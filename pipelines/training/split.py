@@ -1,4 +1,4 @@
-"""Which rows are kept from training: decided by each row's key alone, so that a row never moves as data grows."""
+"""Split rows into training and holdout by their keys alone, so that no row moves as the data grows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Hashes = NDArray[np.uint64]
 
 
 def in_holdout(keys: Hashes, seed: int, share: float) -> NDArray[np.bool_]:
-    """Which rows belong to the holdout.
+    """Return which rows belong to the holdout.
 
     Args:
-        keys: one hash a row, see `hash_keys`.
-        seed: another seed makes another holdout.
-        share: of the rows, in (0, 1); kept up to chance, as each row is decided on its own.
+        keys: a hash for each row, from `hash_keys`.
+        seed: selects the holdout.
+        share: expected share of the rows, in (0, 1). Rows are drawn independently.
     """
     return _mix(keys ^ _mix(np.array([seed], np.uint64))) < np.uint64(share * 2.0**64)
 
 
 def hash_keys(rows: pa.Table, key: Sequence[str]) -> Hashes:
-    """A hash of each row's primary key: of the values, whatever the width of their types.
+    """Hash each row's primary key. Equal values have equal hashes in types of any width.
 
     Raises:
         MlopsError: a column of the key is missing.
@@ -39,14 +39,14 @@ def hash_keys(rows: pa.Table, key: Sequence[str]) -> Hashes:
     for name in key:
         if name not in rows.column_names:
             raise MlopsError(
-                f"the table lacks the column {name!r} of the primary key", fix="ingest with the current contract"
+                f"the table lacks the column {name!r} of the primary key", fix="ingest data with the current contract"
             )
         hashes = _mix(hashes ^ _column(rows.column(name)))
     return hashes
 
 
 def digest_of_keys(keys: Hashes) -> str:
-    """The digest of a set of rows, by their keys, in whatever order."""
+    """Compute the digest of a set of rows from their keys, in any order."""
     return digest_of_bytes(np.sort(keys).astype("<u8").tobytes())
 
 
@@ -72,7 +72,7 @@ def _column(column: pa.ChunkedArray) -> Hashes:
 
 
 def _mix(values: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the input changes half of the output."""
+    """Mix bits by the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
     with np.errstate(over="ignore"):
         z = values + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

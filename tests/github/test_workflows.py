@@ -188,12 +188,13 @@ def test_a_token_of_the_app_is_made_right_before_it_is_used() -> None:
 
 def test_credentials_of_aws_last_as_long_as_the_longest_job() -> None:
     longest = max(job["timeout-minutes"] for path in WORKFLOWS for _, job in jobs(path))
-    (seconds,) = [
+    build = next(job for path in WORKFLOWS if path.stem == "images" for name, job in jobs(path) if name == "build")
+    seconds = [
         step["with"]["role-duration-seconds"]
         for _, step in steps()
         if step.get("uses", "").startswith("aws-actions/configure-aws-credentials@")
     ]
-    assert seconds == longest * 60
+    assert sorted(seconds) == [build["timeout-minutes"] * 60, longest * 60]
 
 
 def test_zizmor_finds_nothing_even_when_pedantic() -> None:

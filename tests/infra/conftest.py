@@ -1,4 +1,4 @@
-"""The graphs of every environment, recorded once: with every model released everywhere, and with nothing pinned."""
+"""Recorded resource graphs: of every environment, of a fresh one, and of the account's bootstrap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.recording import Recording, record, release_everywhere
+from tests.infra.recording import Recording, record, record_bootstrap, release_everywhere
 from tests.sample_project import copy_as_forked
 
 ENVIRONMENTS = ("dev", "staging", "prod")
@@ -14,13 +14,13 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which images are pinned and bundles released."""
+    """A project with pinned images and released bundles."""
     return release_everywhere(copy_as_forked(tmp_path_factory.mktemp("released") / "project"))
 
 
 @pytest.fixture(scope="session")
 def graphs(project: Path) -> dict[str, Recording]:
-    """Environment → what its program asks for when everything is released."""
+    """The graph of every environment, by name, with everything released."""
     recorded: dict[str, Recording] = {}
     for environment in ENVIRONMENTS:
         descriptors = {name: one.outputs["descriptor"] for name, one in recorded.items()}
@@ -30,12 +30,19 @@ def graphs(project: Path) -> dict[str, Recording]:
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """What the program asks for in dev when no image is pinned and nothing is released."""
+    """The graph of dev with no image pinned and nothing released."""
     project = copy_as_forked(tmp_path_factory.mktemp("fresh") / "project")
     return record(project, "dev")
 
 
 @pytest.fixture(params=ENVIRONMENTS)
 def graph(request: pytest.FixtureRequest, graphs: dict[str, Recording]) -> Recording:
-    """Each environment's graph in turn."""
+    """The graph of each environment in turn."""
     return graphs[request.param]
+
+
+@pytest.fixture(scope="session")
+def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """The graph of the account's bootstrap."""
+    project = copy_as_forked(tmp_path_factory.mktemp("bootstrap") / "project", "infra/bootstrap")
+    return record_bootstrap(project)

@@ -1,4 +1,4 @@
-"""Runs the Pulumi program against a monitor that answers as AWS and Kubernetes would, and keeps what was asked for."""
+"""Run a Pulumi program against a mock monitor, and record the resources that it registers."""
 
 from __future__ import annotations
 
@@ -32,32 +32,34 @@ STACK = "pulumi:pulumi:Stack"
 
 @dataclass
 class Recording:
-    """What one run of the program asked for.
+    """The registrations of one run of a program.
 
     Attributes:
-        resources: in the order of registration, components among them.
+        resources: all resources and components, in the order of registration.
         ignored: URN → properties whose changes are ignored.
-        dependencies: URN → URNs that it waits for.
-        outputs: what the stack exports.
-        invoked: the functions that were called.
+        dependencies: URN → URNs of the resources that it depends on.
+        outputs: the stack's outputs.
+        registered: URNs of the components that registered their outputs.
+        invoked: tokens of the functions that were called.
     """
 
     resources: list[PlannedResource] = field(default_factory=list)
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
+    registered: list[str] = field(default_factory=list)
     invoked: list[str] = field(default_factory=list)
 
     def of_type(self, type_: str) -> dict[str, PlannedResource]:
-        """Name → resource, of a type."""
+        """Return the resources of a type, by name."""
         return {resource.name: resource for resource in self.resources if resource.type == type_}
 
     def one(self, type_: str, name: str) -> PlannedResource:
-        """The one resource of a type and name."""
+        """Return the resource of a type and name."""
         return self.of_type(type_)[name]
 
     def policy(self, role: str) -> list[dict[str, Any]]:
-        """The statements of the inline policy of a workload's role."""
+        """Return the statements of the inline policy of a workload's role."""
         statements: list[dict[str, Any]] = json.loads(self.one("aws:iam/rolePolicy:RolePolicy", role).props["policy"])[
             "Statement"
         ]
@@ -65,11 +67,11 @@ class Recording:
 
 
 class _Cloud(Mocks):
-    """Outputs as the providers would compute them.
+    """Mocks that compute outputs as the providers do.
 
     Args:
-        descriptors: environment → the `descriptor` that its stack exports.
-        echo: answer with the inputs alone, as Pulumi's plain mocks do.
+        descriptors: environment → the output `descriptor` of its stack.
+        echo: return the inputs only, as Pulumi's plain mocks do.
     """
 
     def __init__(self, recording: Recording, descriptors: Mapping[str, Any], *, echo: bool) -> None:
@@ -134,7 +136,7 @@ class _Monitor(MockMonitor):
         self._recording.ignored[answer.urn] = tuple(request.ignoreChanges)
         self._recording.dependencies[answer.urn] = tuple(request.dependencies)
         if self._preview and request.custom:
-            # As the engine of a first preview: the inputs are known, what the provider computes is not.
+            # In a first preview the inputs are known, and what the provider computes is unknown.
             inputs = {name: value for name, value in answer.object.fields.items() if name in request.object.fields}
             answer.object.Clear()
             for name, value in inputs.items():
@@ -145,6 +147,8 @@ class _Monitor(MockMonitor):
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         if STACK in request.urn.split("::")[2:3]:
             self._recording.outputs = rpc.deserialize_properties(request.outputs, keep_unknowns=True)
+        else:
+            self._recording.registered.append(request.urn)
         return empty_pb2.Empty()
 
 
@@ -155,23 +159,42 @@ def record(
     descriptors: Mapping[str, Any] | None = None,
     preview: bool = False,
     echo: bool = False,
+    program: Path = ROOT / "infra" / "__main__.py",
 ) -> Recording:
-    """Run the program for an environment of a project.
+    """Run the program of an environment of a project.
 
     Args:
-        descriptors: environment → what its stack exports as `descriptor`.
-        preview: what is not known before it is made stays unknown.
-        echo: answer as Pulumi's plain mocks do: with the inputs, and nothing else.
+        project: the folder with `Pulumi.yaml`.
+        environment: the stack.
+        descriptors: environment → the output `descriptor` of its stack.
+        preview: leave values unknown that do not exist yet.
+        echo: answer with the inputs only, as Pulumi's plain mocks do.
+        program: the program to run.
     """
     recording = Recording()
-    config = yaml.safe_load((project / f"Pulumi.{environment}.yaml").read_text())["config"]
-    monitor = _Monitor(recording, _Cloud(recording, descriptors or {}, echo=echo), preview=preview)
-    name = yaml.safe_load((project / "Pulumi.yaml").read_text())["name"]
+    mocks = _Cloud(recording, descriptors or {}, echo=echo)
+    _run(project, environment, program, _Monitor(recording, mocks, preview=preview), preview)
+    return recording
+
+
+def record_bootstrap(project: Path) -> Recording:
+    """Run the bootstrap of a project's account. The project must contain `infra/bootstrap`."""
+    recording = Recording()
+    folder = project / "infra" / "bootstrap"
+    monitor = _Monitor(recording, _Cloud(recording, {}, echo=False), preview=False)
+    _run(folder, "account", folder / "__main__.py", monitor, preview=False)
+    return recording
+
+
+def _run(folder: Path, stack: str, program: Path, monitor: _Monitor, preview: bool) -> None:
+    """Run a program as the stack of the Pulumi project in a folder."""
+    config = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
+    name = yaml.safe_load((folder / "Pulumi.yaml").read_text())["name"]
 
     def run() -> None:
         sdk_settings.configure(
             sdk_settings.Settings(
-                project=name, stack=environment, monitor=monitor, dry_run=preview, organization="organization"
+                project=name, stack=stack, monitor=monitor, dry_run=preview, organization="organization"
             )
         )
         sdk_settings.ROOT.set(None)
@@ -179,34 +202,31 @@ def record(
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         try:
-            loop.run_until_complete(
-                run_in_stack(lambda: runpy.run_path(str(ROOT / "infra" / "__main__.py"), run_name="__main__") and None)
-            )
+            loop.run_until_complete(run_in_stack(lambda: runpy.run_path(str(program), run_name="__main__") and None))
         finally:
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
     before = Path.cwd()
-    os.chdir(project)
+    os.chdir(folder)
     try:
         contextvars.copy_context().run(run)
     finally:
         os.chdir(before)
-    return recording
 
 
 def edit(file: Path, *path: str, value: Any) -> None:
-    """Write a value into a YAML file of a copy."""
+    """Set a value in a YAML file."""
     document = yaml.safe_load(file.read_text())
-    place = document
+    parent = document
     for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
+        parent = parent[step]
+    parent[path[-1]] = value
     file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 def release_everywhere(project: Path) -> Path:
-    """Pin both images and release a bundle of every model in every environment of a copy."""
+    """Pin both images, and release a bundle of every model, in every environment of a copied project."""
     for file in project.glob("Pulumi.*.yaml"):
         environment = file.name.split(".")[1]
         edit(file, "config", "mlops:environment", "images", value={"training": IMAGE, "serving": IMAGE})

@@ -1,4 +1,4 @@
-"""What `pulumi up` makes of an environment."""
+"""The resources that the program of an environment declares."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from infra.environment import Environment
 from infra.policies import violations
 from infra.policies.graph import UNKNOWN, plain
 from infra.policies.stack import TAGGABLE
-from pipelines.data.columns import STORED_AS, UNLESS_SAID
-from pipelines.declarations.contract import Column
+from pipelines.data.columns import iceberg_type
+from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
@@ -22,6 +22,7 @@ from tests.infra.recording import (
     ACCOUNT,
     BUNDLE,
     IMAGE,
+    REGION,
     Recording,
     edit,
     record,
@@ -34,8 +35,9 @@ ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
 ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"
 MODEL = "diabetes-progression"
 CHECK = f"check-{MODEL}"
-ASKED = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}]}}
+ANALYSIS = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}]}}
 DATASET = "diabetes-patients"
+REPOSITORY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/mlops"
 
 
 def test_every_rule_holds_in_every_environment(graph: Recording) -> None:
@@ -46,19 +48,17 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
     assert [str(violation) for violation in violations(fresh.resources)] == []
 
 
-def test_the_first_environment_takes_data_in_and_trains(graphs: dict[str, Recording]) -> None:
+def test_the_first_environment_ingests_and_trains(graphs: dict[str, Recording]) -> None:
     assert set(graphs["dev"].of_type(CRON_JOB)) == {f"ingest-{DATASET}", f"train-{MODEL}"}
 
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
-def test_later_environments_have_no_data_job_no_training_job_and_no_role_for_one(
-    graphs: dict[str, Recording], environment: str
-) -> None:
+def test_later_environments_have_neither_jobs_nor_their_roles(graphs: dict[str, Recording], environment: str) -> None:
     assert graphs[environment].of_type(CRON_JOB) == {}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == {f"serve-{MODEL}", f"check-{MODEL}"}
 
 
-def test_the_descriptor_is_whole_and_names_what_was_made(graph: Recording) -> None:
+def test_the_descriptor_is_complete_and_names_the_resources(graph: Recording) -> None:
     descriptor = EnvironmentDescriptor.from_output(graph.outputs["descriptor"], "any")
     buckets = {bucket.props["bucket"] for bucket in graph.of_type("aws:s3/bucket:Bucket").values()}
     named = {descriptor.landing_bucket, descriptor.lake_bucket, descriptor.logs_bucket, descriptor.registry_bucket}
@@ -66,22 +66,23 @@ def test_the_descriptor_is_whole_and_names_what_was_made(graph: Recording) -> No
     assert named <= buckets
     assert descriptor.account == ACCOUNT
     assert descriptor.catalog_database == graph.one("aws:glue/catalogDatabase:CatalogDatabase", "lake").props["name"]
-    assert descriptor.images.serving == f"{descriptor.repositories.serving}@{IMAGE}"
+    assert descriptor.repositories.serving == f"{REPOSITORY}/serving"
+    assert descriptor.images.serving == f"{REPOSITORY}/serving@{IMAGE}"
     assert descriptor.endpoints == {MODEL: f"http://{MODEL}.elb.example"}
 
 
-def test_an_environment_trusts_its_own_key_and_those_before_it_and_none_after(graphs: dict[str, Recording]) -> None:
+def test_an_environment_trusts_its_own_and_earlier_keys_but_no_later_ones(graphs: dict[str, Recording]) -> None:
     trusted = {name: set(graph.outputs["descriptor"]["trusted_keys"]) for name, graph in graphs.items()}
     assert trusted == {"dev": {"dev"}, "staging": {"dev", "staging"}, "prod": {"dev", "staging", "prod"}}
 
 
-def test_an_environment_cannot_come_up_before_the_one_it_promotes_from(project: Path) -> None:
-    with pytest.raises(MlopsError, match="'dev' has no output `descriptor`") as refused:
+def test_an_environment_needs_the_one_it_promotes_from(project: Path) -> None:
+    with pytest.raises(MlopsError, match="the stack 'dev' has no output `descriptor`") as refused:
         record(project, "staging", descriptors={})
-    assert refused.value.fix == "bring 'dev' up first"
+    assert refused.value.fix == "mlops up --env dev"
 
 
-def test_before_anything_is_pinned_the_jobs_are_left_out_and_a_note_says_what_to_pin(fresh: Recording) -> None:
+def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fresh: Recording) -> None:
     assert fresh.of_type(CRON_JOB) == {}
     assert fresh.of_type(ROLLOUT) == {}
     assert fresh.outputs["notes"] == [
@@ -92,36 +93,36 @@ def test_before_anything_is_pinned_the_jobs_are_left_out_and_a_note_says_what_to
     assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
 
 
-def test_everything_pinned_leaves_nothing_to_note(graph: Recording) -> None:
+def test_there_are_no_notes_if_everything_is_pinned(graph: Recording) -> None:
     assert graph.outputs["notes"] == []
 
 
-def test_a_release_without_a_serving_image_is_noted_and_left_out(tmp_path: Path) -> None:
+def test_a_release_without_a_serving_image_is_left_out_with_a_note(tmp_path: Path) -> None:
     project = release_everywhere(copy_as_forked(tmp_path / "project"))
     edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "serving", value=None)
     recording = record(project, "dev")
     assert recording.of_type(ROLLOUT) == {}
     assert recording.outputs["notes"] == [
         "no serving image is pinned (images.serving in Pulumi.dev.yaml): the endpoint of "
-        f"{MODEL} is left out, though it is released here"
+        f"{MODEL} is left out, although {MODEL} is released here"
     ]
 
 
-def test_a_wrong_configuration_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
     project = copy_as_forked(tmp_path / "project")
     edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "trains", value=False)
     with pytest.raises(DeclarationError, match=r"Pulumi\.dev\.yaml:\d+: .*trains"):
         record(project, "dev")
 
 
-def test_a_bucket_name_that_s3_would_refuse_is_refused_first(tmp_path: Path) -> None:
+def test_a_bucket_name_too_long_for_s3_is_refused(tmp_path: Path) -> None:
     project = copy_as_forked(tmp_path / "project")
     edit(project / "Pulumi.yaml", "name", value="an-organisation-with-a-very-long-name-indeed")
     with pytest.raises(MlopsError, match="S3 allows 63"):
         record(project, "dev")
 
 
-def test_no_plan_needs_more_of_aws_than_who_where_and_a_public_key(graph: Recording) -> None:
+def test_the_program_calls_aws_only_for_identity_region_and_public_key(graph: Recording) -> None:
     assert set(graph.invoked) == {
         "aws:index/getCallerIdentity:getCallerIdentity",
         "aws:index/getRegion:getRegion",
@@ -129,28 +130,29 @@ def test_no_plan_needs_more_of_aws_than_who_where_and_a_public_key(graph: Record
     }
 
 
-def test_a_first_preview_knows_what_can_be_known_and_breaks_no_rule(project: Path) -> None:
+def test_a_first_preview_breaks_no_rule_and_leaves_only_computed_values_unknown(project: Path) -> None:
     preview = record(project, "dev", preview=True)
     assert [str(violation) for violation in violations(preview.resources)] == []
-    descriptor = plain(preview.outputs["descriptor"])
-    assert descriptor["lake_bucket"] == f"mlops-dev-lake-{ACCOUNT}"
-    assert descriptor["trusted_keys"] is UNKNOWN
-    assert preview.one(ROLLOUT, MODEL).at("spec", "template", "spec", "containers", 0, "image") is UNKNOWN
+    assert preview.one("aws:s3/bucket:Bucket", "lake").at("bucket") == f"mlops-dev-lake-{ACCOUNT}"
+    assert plain(preview.outputs["descriptor"]) is UNKNOWN
+    container = preview.one(ROLLOUT, MODEL).at("spec", "template", "spec", "containers", 0)
+    assert container["image"] == f"{REPOSITORY}/serving@{IMAGE}"
+    assert container["env"][0]["value"] is UNKNOWN
 
 
 @pytest.mark.parametrize("preview", [True, False])
-def test_the_program_runs_under_pulumi_s_own_mocks(project: Path, graphs: dict[str, Recording], preview: bool) -> None:
+def test_the_program_runs_with_pulumi_s_plain_mocks(project: Path, graphs: dict[str, Recording], preview: bool) -> None:
     mocked = record(project, "dev", echo=True, preview=preview)
     assert {resource.urn for resource in mocked.resources} == {resource.urn for resource in graphs["dev"].resources}
 
 
-def test_names_are_the_same_on_every_run(project: Path, graphs: dict[str, Recording]) -> None:
-    again = record(project, "dev")
-    assert {r.urn: r.plain for r in again.resources} == {r.urn: r.plain for r in graphs["dev"].resources}
+def test_two_runs_declare_the_same_resources(project: Path, graphs: dict[str, Recording]) -> None:
+    second = record(project, "dev")
+    assert {r.urn: r.plain for r in second.resources} == {r.urn: r.plain for r in graphs["dev"].resources}
 
 
-def test_environments_share_no_physical_name_of_an_account(graphs: dict[str, Recording]) -> None:
-    account_wide = ("aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:kms/alias:Alias", "aws:ecr/repository:Repository")
+def test_environments_share_no_physical_name(graphs: dict[str, Recording]) -> None:
+    account_wide = ("aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:kms/alias:Alias")
     names = [
         resource.props.get("bucket") or resource.props["name"]
         for graph in graphs.values()
@@ -160,7 +162,7 @@ def test_environments_share_no_physical_name_of_an_account(graphs: dict[str, Rec
     assert len(names) == len(set(names))
 
 
-def test_a_role_s_name_fits_however_long_its_parts_are_and_stays_its_own() -> None:
+def test_a_long_role_name_is_cut_and_stays_unique() -> None:
     config = EnvironmentConfig.model_construct(disposable=True)
     environment = Environment("an-environment-with-a-long-name", "mlops", config, ACCOUNT, "eu-west-1")
     names = {environment.role_name(f"serve-{'m' * 38}{last}") for last in "ab"}
@@ -168,19 +170,18 @@ def test_a_role_s_name_fits_however_long_its_parts_are_and_stays_its_own() -> No
     assert all(len(name) <= 64 for name in names)
 
 
-def test_state_is_protected_exactly_where_it_is_not_disposable(graphs: dict[str, Recording]) -> None:
+def test_stateful_resources_are_protected_unless_disposable(graphs: dict[str, Recording]) -> None:
     for environment, graph in graphs.items():
         stateful = [
             graph.one("aws:s3/bucket:Bucket", "registry"),
             graph.one("aws:kms/key:Key", "data"),
             graph.one("aws:kms/key:Key", "signing"),
             graph.one("aws:glue/catalogTable:CatalogTable", DATASET),
-            graph.one("aws:ecr/repository:Repository", "serving"),
         ]
         assert {resource.protect for resource in stateful} == {environment != "dev"}
 
 
-def test_nobody_can_delete_a_record_of_prod_but_the_data_of_dev_may_go(graphs: dict[str, Recording]) -> None:
+def test_records_of_prod_cannot_be_deleted_and_data_of_dev_can(graphs: dict[str, Recording]) -> None:
     lock = "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration"
     kept = {name: graph.one(lock, "registry").at("rule", "defaultRetention") for name, graph in graphs.items()}
     assert kept["prod"] == {"mode": "COMPLIANCE", "days": 365}
@@ -190,15 +191,13 @@ def test_nobody_can_delete_a_record_of_prod_but_the_data_of_dev_may_go(graphs: d
     assert graphs["prod"].one(bucket, "lake").props["forceDestroy"] is False
 
 
-def test_nothing_current_in_the_lake_or_the_registry_ever_expires(graph: Recording) -> None:
+def test_current_objects_of_the_lake_and_the_registry_never_expire(graph: Recording) -> None:
     for bucket in ("landing", "lake", "registry"):
         rules = graph.one("aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration", bucket).props["rules"]
         assert not [rule for rule in rules if "expiration" in rule]
 
 
-def test_each_contract_has_an_iceberg_table_with_its_columns_which_only_commits_change(
-    project: Path, graph: Recording
-) -> None:
+def test_each_contract_has_an_iceberg_table_whose_schema_pulumi_never_updates(project: Path, graph: Recording) -> None:
     table = graph.one("aws:glue/catalogTable:CatalogTable", DATASET)
     contract = Project(project).contract(DATASET)
     assert table.at("openTableFormatInput", "icebergInput") == {"metadataOperation": "CREATE", "version": "2"}
@@ -213,22 +212,17 @@ def test_each_contract_has_an_iceberg_table_with_its_columns_which_only_commits_
 @pytest.mark.parametrize(
     ("logical", "physical", "iceberg"),
     [
-        *((logical, physical, stored) for logical, types in STORED_AS.items() for physical, stored in types.items()),
-        *((logical, None, stored) for logical, stored in UNLESS_SAID.items()),
+        *((logical, physical, stored) for logical, types in STORED_TYPES.items() for physical, stored in types.items()),
+        *((logical, None, next(iter(types.values()))) for logical, types in STORED_TYPES.items()),
     ],
 )
-def test_a_column_has_the_type_in_the_catalogue_that_ingest_gives_it(
-    logical: str, physical: str | None, iceberg: str
-) -> None:
+def test_glue_and_ingestion_give_a_column_the_same_type(logical: str, physical: str | None, iceberg: str) -> None:
     column = Column.model_validate({"name": "c", "logicalType": logical, "physicalType": physical})
-    if iceberg == "timestamptz":  # the catalogue has no word for it
-        with pytest.raises(MlopsError, match="Glue makes no Iceberg column"):
-            glue_type(column)
-    else:
-        assert {"bigint": "long"}.get(glue_type(column), glue_type(column)) == iceberg
+    assert str(iceberg_type(column)) == iceberg
+    assert {"bigint": "long"}.get(glue_type(column), glue_type(column)) == iceberg
 
 
-def test_whatever_can_carry_tags_does(graph: Recording) -> None:
+def test_every_taggable_resource_is_tagged(graph: Recording) -> None:
     import pulumi_aws as aws
 
     def takes_tags(type_: str) -> bool:
@@ -241,28 +235,28 @@ def test_whatever_can_carry_tags_does(graph: Recording) -> None:
     assert all(resource.at("tags", "cost-centre") == "ml-research" for resource in tagged)
 
 
-def test_what_belongs_to_a_model_is_tagged_with_it_and_the_rest_with_the_platform(graph: Recording) -> None:
+def test_a_model_s_resources_are_tagged_with_it_and_shared_ones_with_platform(graph: Recording) -> None:
     roles = graph.of_type("aws:iam/role:Role")
     assert roles[f"serve-{MODEL}"].at("tags", "model") == MODEL
     assert graph.one("aws:s3/bucket:Bucket", "lake").at("tags", "model") == "platform"
 
 
 def test_every_exemption_is_needed(graph: Recording) -> None:
-    said = {(r.name, rule) for r in graph.resources for rule in r.at("exemptions") or {}}
+    exempt = {(r.name, rule) for r in graph.resources for rule in r.at("exemptions") or {}}
     without = [
         type(r)(r.type, r.name, r.urn, {k: v for k, v in r.props.items() if k != "exemptions"}, r.protect, r.parent)
         for r in graph.resources
     ]
     found = {(violation.resource.split()[1], violation.rule) for violation in violations(without)}
-    assert found == said
-    assert said == {("access-logs", "s3-encrypted-with-customer-key"), ("access-logs", "s3-access-logged")}
+    assert found == exempt
+    assert exempt == {("access-logs", "s3-encrypted-with-customer-key"), ("access-logs", "s3-access-logged")}
 
 
 @pytest.mark.parametrize("removed", ["BucketPublicAccessBlock", "BucketPolicy", "BucketVersioning", "BucketLogging",
                                      "BucketServerSideEncryptionConfiguration", "BucketOwnershipControls",
                                      "BucketLifecycleConfiguration", "BucketObjectLockConfiguration",
-                                     "LifecyclePolicy", "NetworkPolicy", "PodDisruptionBudget"])  # fmt: skip
-def test_a_graph_that_lacks_a_safeguard_is_refused(graphs: dict[str, Recording], removed: str) -> None:
+                                     "NetworkPolicy", "PodDisruptionBudget"])  # fmt: skip
+def test_a_graph_without_a_safeguard_is_refused(graphs: dict[str, Recording], removed: str) -> None:
     left = [resource for resource in graphs["prod"].resources if not resource.type.endswith(f":{removed}")]
     assert violations(left)
 
@@ -270,28 +264,26 @@ def test_a_graph_that_lacks_a_safeguard_is_refused(graphs: dict[str, Recording],
 def _pods(graph: Recording) -> list[dict[str, Any]]:
     templates = [job.at("spec", "jobTemplate", "spec", "template") for job in graph.of_type(CRON_JOB).values()]
     templates += [rollout.at("spec", "template") for rollout in graph.of_type(ROLLOUT).values()]
-    asking = [found.at("spec", "metrics", 0, "provider") for found in graph.of_type(ANALYSIS_TEMPLATE).values()]
-    templates += [provider["job"]["spec"]["template"] for provider in asking]
+    providers = [found.at("spec", "metrics", 0, "provider") for found in graph.of_type(ANALYSIS_TEMPLATE).values()]
+    templates += [provider["job"]["spec"]["template"] for provider in providers]
     return [template["spec"] for template in templates]
 
 
-def test_every_pod_is_told_its_environment_and_its_own_image_and_no_other(graphs: dict[str, Recording]) -> None:
+def test_every_pod_gets_the_descriptor_with_its_own_image_only(graphs: dict[str, Recording]) -> None:
     for graph in graphs.values():
         for pod in _pods(graph):
             env = {variable["name"]: variable.get("value") for variable in pod["containers"][0]["env"]}
-            told = EnvironmentDescriptor.model_validate_json(env["MLOPS_ENVIRONMENT"])
+            given = EnvironmentDescriptor.model_validate_json(env["MLOPS_ENVIRONMENT"])
             exported = graph.outputs["descriptor"]
-            assert told.trusted_keys == exported["trusted_keys"]
-            assert told.endpoints == {}
+            assert given.trusted_keys == exported["trusted_keys"]
+            assert given.endpoints == {}
             assert env["IMAGE_DIGEST"] == IMAGE
-            assert [image for image in (told.images.training, told.images.serving) if image] == [
+            assert [image for image in (given.images.training, given.images.serving) if image] == [
                 pod["containers"][0]["image"]
             ]
 
 
-def test_a_new_training_image_does_not_roll_the_endpoints_out_again(
-    tmp_path: Path, graphs: dict[str, Recording]
-) -> None:
+def test_a_new_training_image_does_not_change_the_endpoints(tmp_path: Path, graphs: dict[str, Recording]) -> None:
     project = release_everywhere(copy_as_forked(tmp_path / "project"))
     other = "sha256:" + "2b" * 32
     edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "training", value=other)
@@ -300,7 +292,7 @@ def test_a_new_training_image_does_not_roll_the_endpoints_out_again(
     assert changed.one(CRON_JOB, f"train-{MODEL}").plain != graphs["dev"].one(CRON_JOB, f"train-{MODEL}").plain
 
 
-def test_jobs_run_on_request_unless_the_model_has_a_schedule(tmp_path: Path, graphs: dict[str, Recording]) -> None:
+def test_a_job_without_a_schedule_is_suspended(tmp_path: Path, graphs: dict[str, Recording]) -> None:
     assert graphs["dev"].one(CRON_JOB, f"train-{MODEL}").at("spec", "suspend") is True
     assert graphs["dev"].one(CRON_JOB, f"ingest-{DATASET}").at("spec", "suspend") is True
     project = release_everywhere(copy_as_forked(tmp_path / "project"))
@@ -309,7 +301,7 @@ def test_jobs_run_on_request_unless_the_model_has_a_schedule(tmp_path: Path, gra
     assert (scheduled.at("spec", "suspend"), scheduled.at("spec", "schedule")) == (False, "0 4 * * 1")
 
 
-def test_the_jobs_run_the_commands_the_images_have(graphs: dict[str, Recording]) -> None:
+def test_the_jobs_run_their_commands(graphs: dict[str, Recording]) -> None:
     commands = {
         name: job.at("spec", "jobTemplate", "spec", "template", "spec", "containers", 0, "command")
         for name, job in graphs["dev"].of_type(CRON_JOB).items()
@@ -320,7 +312,7 @@ def test_the_jobs_run_the_commands_the_images_have(graphs: dict[str, Recording])
     }
 
 
-def test_an_endpoint_runs_the_bundle_that_is_released_and_says_so(graph: Recording) -> None:
+def test_an_endpoint_runs_and_names_the_released_bundle(graph: Recording) -> None:
     rollout = graph.one(ROLLOUT, MODEL)
     container = rollout.at("spec", "template", "spec", "containers", 0)
     assert container["command"] == ["python", "-m", "pipelines.serving", "--model", MODEL, "--bundle", BUNDLE]
@@ -331,15 +323,15 @@ def test_an_endpoint_runs_the_bundle_that_is_released_and_says_so(graph: Recordi
     assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
 
 
-def test_traffic_moves_by_the_steps_of_the_model_through_services_the_ingress_knows(graph: Recording) -> None:
+def test_traffic_shifts_in_the_model_s_steps_between_two_services(graph: Recording) -> None:
     canary = graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary")
     assert canary["steps"] == [
         {"setWeight": 10},
         {"pause": {"duration": "1s"}},
-        ASKED,
+        ANALYSIS,
         {"setWeight": 50},
         {"pause": {"duration": "1s"}},
-        ASKED,
+        ANALYSIS,
     ]
     assert canary["scaleDownDelaySeconds"] == 600
     services = graph.of_type("kubernetes:core/v1:Service")
@@ -350,20 +342,25 @@ def test_traffic_moves_by_the_steps_of_the_model_through_services_the_ingress_kn
     assert ingress.at("spec", "ingressClassName") == "alb"
 
 
-def test_between_the_steps_a_job_of_its_own_identity_asks_the_release_that_is_on_trial(graph: Recording) -> None:
+def test_a_job_with_its_own_identity_checks_the_canary_between_steps(graph: Recording) -> None:
     (metric,) = graph.one(ANALYSIS_TEMPLATE, CHECK).at("spec", "metrics")
     spec = metric["provider"]["job"]["spec"]
     pod = spec["template"]["spec"]
     command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
-    assert pod["containers"][0]["command"] == command
-    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, True)
+    service = graph.one("kubernetes:core/v1:Service", f"{MODEL}-canary")
+    url = f"http://{service.at('metadata', 'name')}.{service.at('metadata', 'namespace')}.svc"
+    (container,) = pod["containers"]
+    assert container["command"] == command
+    assert {"name": "CHECK_CANARY_URL", "value": url} in container["env"]
+    assert service.at("spec", "ports", 0, "port") == 80, "the URL names no port"
+    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, False)
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
     assert FAILED != INCONCLUSIVE
     assert graph.one(ANALYSIS_TEMPLATE, CHECK).urn in graph.dependencies[graph.one(ROLLOUT, MODEL).urn]
 
 
-def test_what_controllers_change_is_left_to_them(graph: Recording) -> None:
+def test_pulumi_ignores_what_controllers_change(graph: Recording) -> None:
     assert graph.ignored[graph.one(ROLLOUT, MODEL).urn] == ("spec.replicas",)
     for service in graph.of_type("kubernetes:core/v1:Service").values():
         assert graph.ignored[service.urn] == ("spec.selector",)
@@ -371,7 +368,7 @@ def test_what_controllers_change_is_left_to_them(graph: Recording) -> None:
     assert weights in graph.ignored[graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL).urn]
 
 
-def test_a_pod_answers_until_the_load_balancer_has_stopped_sending(graph: Recording) -> None:
+def test_a_pod_serves_until_the_load_balancer_stops_sending(graph: Recording) -> None:
     pod = graph.one(ROLLOUT, MODEL).at("spec", "template", "spec")
     waits = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     ingress = graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL)
@@ -380,24 +377,32 @@ def test_a_pod_answers_until_the_load_balancer_has_stopped_sending(graph: Record
     assert pod["terminationGracePeriodSeconds"] > waits
 
 
-def test_nobody_reaches_a_job_and_only_the_load_balancer_and_the_check_an_endpoint(
+def test_only_the_load_balancer_and_the_check_reach_an_endpoint_and_nothing_reaches_a_job(
     graphs: dict[str, Recording],
 ) -> None:
     policies = graphs["dev"].of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
     assert policies[f"train-{MODEL}"].at("spec", "ingress") == []
     assert policies[f"ingest-{DATASET}"].at("spec", "ingress") == []
-    (opened,) = policies[f"serve-{MODEL}"].at("spec", "ingress")
-    assert opened["ports"] == [{"protocol": "TCP", "port": 8080}]
-    *blocks, asker = opened["from"]
+    (allowed,) = policies[f"serve-{MODEL}"].at("spec", "ingress")
+    assert allowed["ports"] == [{"protocol": "TCP", "port": 8080}]
+    *blocks, check = allowed["from"]
     assert {block["ipBlock"]["cidr"] for block in blocks} == {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
-    assert asker == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": CHECK}}}
-    asks = policies[CHECK].at("spec", "egress")[-1]
-    assert asks["to"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": f"serve-{MODEL}"}}}]
-    assert asks["ports"] == opened["ports"]
+    assert check == {"podSelector": {"matchLabels": {"app.kubernetes.io/name": CHECK}}}
+    egress = policies[CHECK].at("spec", "egress")[-1]
+    assert egress["to"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": f"serve-{MODEL}"}}}]
+    assert egress["ports"] == allowed["ports"]
     assert policies[CHECK].at("spec", "ingress") == []
 
 
-def test_no_pod_reaches_the_node_s_metadata(graph: Recording) -> None:
+def test_every_pod_may_resolve_names(graph: Recording) -> None:
+    policies = graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
+    for name in set(policies) - {"default-deny"}:
+        dns = [rule for rule in policies[name].at("spec", "egress") if {"protocol": "UDP", "port": 53} in rule["ports"]]
+        assert [peer["podSelector"]["matchLabels"] for rule in dns for peer in rule["to"]] == [{"k8s-app": "kube-dns"}]
+    assert CHECK in policies
+
+
+def test_no_pod_reaches_the_node_s_metadata_service(graph: Recording) -> None:
     import ipaddress
 
     metadata = ipaddress.ip_address("169.254.169.254")

@@ -1,4 +1,4 @@
-"""Make a bundle of any model of the repository from the sample of its dataset, as the jobs would."""
+"""Make bundles of the repository's models from the samples of their datasets."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pipelines.training.job import make_bundle
 
 
 def good_rows(project: Project, dataset: str, scratch: Path) -> pa.Table:
-    """The rows of a dataset's sample that its contract accepts.
+    """Return the rows of a dataset's sample that its contract accepts.
 
     Raises:
-        MlopsError: there is not one sample.
+        MlopsError: the dataset does not have exactly one sample.
     """
     contract = project.contract(dataset)
     samples = sorted((project.contracts_folder / "samples").glob(f"{dataset}.*"))
     if len(samples) != 1:
         found = ", ".join(path.name for path in samples) or "none"
         raise MlopsError(
-            f"the tests train on one sample of {dataset}; found {found} in data-contracts/samples",
-            fix=f"put a batch as it arrives at data-contracts/samples/{dataset}.csv, without personal data",
+            f"samples of {dataset} in data-contracts/samples: expected one, found {found}",
+            fix=f"add a landing file without personal data as data-contracts/samples/{dataset}.csv",
         )
     (sample,) = samples
     with validate(read_batch(sample, contract, scratch), contract, scratch) as validation:
@@ -36,7 +36,7 @@ def good_rows(project: Project, dataset: str, scratch: Path) -> pa.Table:
 
 
 def bundle_of_sample(project: Project, model: str, scratch: Path) -> tuple[Bundle, dict[str, bytes]]:
-    """The bundle that training would make of the sample."""
+    """Make the bundle that training on the sample makes."""
     declared = project.model(model)
     contract = project.contract(declared.contract)
     rows = good_rows(project, declared.contract, scratch)

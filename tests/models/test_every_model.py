@@ -1,4 +1,4 @@
-"""What holds for every model, a new one included: it trains on its sample, and would pass the gates."""
+"""Every model trains on its sample and passes the gates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACCEPTED = Facts.model_validate_json((PROJECT.root / "tests" / "refused" / "acce
 
 
 def check_model(project: Project, name: str, scratch: Path) -> None:
-    """Train on the sample, and hold the result to the gates that speak of the model itself."""
+    """Train a model on its sample and apply the gates that judge the bundle alone."""
     manifest, files = bundle_of_sample(project, name, scratch)
     gates = project.model(name).gates
     facts = ACCEPTED.model_copy(
@@ -37,5 +37,5 @@ def check_model(project: Project, name: str, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROJECT.model_names)
-def test_a_model_trained_on_its_sample_passes_the_gates_that_speak_of_it(name: str, tmp_path: Path) -> None:
+def test_a_model_trained_on_its_sample_passes_the_gates(name: str, tmp_path: Path) -> None:
     check_model(PROJECT, name, tmp_path)

@@ -1,4 +1,4 @@
-"""An emulated AWS account as a process: prints, as JSON, the variables by which the SDKs find it."""
+"""Run the AWS account of the tests as a process; print its environment variables as JSON."""
 
 from __future__ import annotations
 

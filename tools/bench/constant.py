@@ -1,4 +1,4 @@
-"""The stack of the inference server with nothing in it: it takes the whole request and answers always the same."""
+"""Baseline of the benchmark: the stack of the inference server with a constant answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADERS = [
 
 
 async def constant(scope: Message, receive: Receive, send: Send) -> None:
-    """The same answer, with the same headers, to whatever is asked."""
+    """Read a request and send the constant answer."""
     message = await receive()
     while message.get("more_body"):
         message = await receive()

@@ -1,6 +1,6 @@
-"""The contract check, measured: its speed against SQL by hand in the same run, and its memory.
+"""Benchmark of the contract check: speed compared with handwritten SQL, and peak memory.
 
-On its own: `python -m tools.bench.contract`.
+Run `python -m tools.bench.contract`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SELECT count(*) FROM read_parquet('{path}') WHERE
   OR s5 IS NULL OR NOT isfinite(s5) OR s5 < 2 OR s5 > 8 OR s6 IS NULL OR NOT isfinite(s6) OR s6 < 30 OR s6 > 400
   OR progression IS NULL OR NOT isfinite(progression) OR progression < 0 OR progression > 500
 """
-"""What somebody who knows the contract would write: it counts the rows that break it, and names none of them."""
+"""Handwritten check of the same contract. It counts bad rows but gives no reasons."""
 
 BY_HAND_UNIQUE = "SELECT count(*) - count(DISTINCT patient_id) FROM read_parquet('{path}')"
 
 
 def generate(path: Path, rows: int) -> None:
-    """A Parquet file of patients in no order, one in a thousand of them with a body mass index that nobody has."""
+    """Write a Parquet file of patients in random order; one in a thousand has an impossible body mass index."""
     import duckdb
 
     with duckdb.connect() as connection:
@@ -56,7 +56,7 @@ def generate(path: Path, rows: int) -> None:
 
 
 def by_hand(path: Path) -> int:
-    """The peer: two statements by hand, with DuckDB as it comes, on as many threads; the bad rows it counted."""
+    """Count the bad rows with the handwritten SQL, in DuckDB's default configuration."""
     import duckdb
 
     with duckdb.connect(config={"threads": os.cpu_count() or 1}) as connection:
@@ -65,7 +65,7 @@ def by_hand(path: Path) -> int:
 
 
 def by_contract(path: Path, contract: Contract) -> int:
-    """Ours: the whole check, with every reason of every bad row at hand; the bad rows it found."""
+    """Count the bad rows with our check, which also collects every reason."""
     with tempfile.TemporaryDirectory() as scratch:
         batch = read_batch(path, contract, Path(scratch))
         with validate(batch, contract, Path(scratch)) as checked:
@@ -73,17 +73,17 @@ def by_contract(path: Path, contract: Contract) -> int:
 
 
 def peak_memory(path: Path) -> int:
-    """Bytes that a process of its own holds at most (resident) while it checks the file."""
+    """Measure the peak resident memory, in bytes, of a new process that checks the file."""
     code = "import sys; from tools.bench.contract import print_peak; print_peak(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 def print_peak(path: str) -> None:
-    """Check the file, and print the most memory that this process held, in bytes."""
+    """Check the file and print the peak resident memory of this process, in bytes."""
     by_contract(Path(path), Project.find().contract("diabetes-patients"))
     status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage says on Linux begins with the memory of the process that started this one
+    if status.is_file():  # on Linux, getrusage includes the memory of the parent
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         print(int(peak.split()[1]) * 1024)
         return
@@ -93,14 +93,14 @@ def print_peak(path: str) -> None:
 
 
 def measure(rows: int = ROWS, rounds: int = ROUNDS) -> list[Figure]:
-    """Both figures. The two are timed in turns, in one process, and their medians compared."""
+    """Measure speed and memory. Both checks run alternately in one process, and their medians are compared."""
     contract = Project.find().contract("diabetes-patients")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "patients.parquet"
         generate(path, rows)
         expected = by_hand(path)
         if by_contract(path, contract) != expected:
-            raise AssertionError("the contract check and the SQL by hand disagree")
+            raise AssertionError("the contract check and the handwritten SQL disagree")
         seconds: dict[str, list[float]] = {"by hand": [], "ours": []}
         for _ in range(rounds):
             for name, run in (("by hand", lambda: by_hand(path)), ("ours", lambda: by_contract(path, contract))):
@@ -114,7 +114,7 @@ def measure(rows: int = ROWS, rounds: int = ROUNDS) -> list[Figure]:
         Figure(
             f"contract check of {millions}",
             f"{ours:.2f} s ({rows / ours / 1e6:.1f} million rows/s)",
-            f"the same rules by hand in DuckDB SQL, without reasons: {hand:.2f} s",
+            f"handwritten DuckDB SQL, without reasons: {hand:.2f} s",
             f"{hand / ours:.2f}",
             f"≥ {SLOWEST}",
             hand / ours >= SLOWEST,

@@ -1,6 +1,6 @@
-"""The ledger, measured: how long the verification of a long history takes, from the copy, offline.
+"""Benchmark of the ledger: offline verification of a long history from its copy.
 
-On its own: `python -m tools.bench.history`.
+Run `python -m tools.bench.history`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLOWEST = 5.0
 
 
 def measure(records: int = RECORDS, rounds: int = ROUNDS) -> list[Figure]:
-    """Verify a history of whole promotion records, every signature and every link; the median of some rounds."""
+    """Measure the median time to verify every signature and link of a history."""
     environment = offline_environment()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)

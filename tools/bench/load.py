@@ -1,7 +1,7 @@
-"""A load generator: the same request over connections that are kept open, each sending the next when it is answered.
+"""Load generator: sends one request repeatedly over persistent connections, each waiting for its answer.
 
-Plain sockets and epoll in one thread: it costs a fraction of what any server here does, so that the server is what is
-measured; `Load.busy` says whether it was.
+Plain sockets and epoll in one thread cost a fraction of any server's time, so the server is the bottleneck. `Load.busy`
+shows whether it was.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Load:
-    """What one round measured.
+    """Result of one round.
 
     Attributes:
-        rate: answers a second.
+        rate: answers per second.
         p50, p99: latencies, in seconds.
-        busy: the share of the round that the server's process computed, of one core.
+        busy: CPU time of the server divided by the duration of the round.
     """
 
     rate: float
@@ -31,7 +31,7 @@ class Load:
 
 
 def request(url: str, body: bytes) -> bytes:
-    """An HTTP request with this body."""
+    """Build an HTTP request."""
     parts = urlsplit(url)
     head = (
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
@@ -41,10 +41,14 @@ def request(url: str, body: bytes) -> bytes:
 
 
 def put_load(url: str, body: bytes, *, connections: int, seconds: float, process: int) -> Load:
-    """Send as many requests as are answered, for so many seconds.
+    """Send requests for a time, on each connection one after the other.
 
     Args:
-        process: id of the server's process, whose computing time is read.
+        url: of the inference endpoint.
+        body: of each request.
+        connections: number of connections.
+        seconds: duration.
+        process: id of the server's process, to read its CPU time.
 
     Raises:
         AssertionError: an answer is not 200.
@@ -61,7 +65,7 @@ def put_load(url: str, body: bytes, *, connections: int, seconds: float, process
     parts_of: dict[int, bytes] = {}
     latencies: list[float] = []
     clock = time.perf_counter
-    computing = computed(process)
+    computing = cpu_seconds(process)
     start = clock()
     for number, connection in sockets.items():
         sent[number] = clock()
@@ -82,7 +86,7 @@ def put_load(url: str, body: bytes, *, connections: int, seconds: float, process
             sent[number] = now
             sockets[number].send(content)
     elapsed = now - start
-    busy = (computed(process) - computing) / elapsed
+    busy = (cpu_seconds(process) - computing) / elapsed
     for connection in sockets.values():
         connection.close()
     poll.close()
@@ -92,10 +96,10 @@ def put_load(url: str, body: bytes, *, connections: int, seconds: float, process
 
 
 def is_whole(answer: bytes) -> bool:
-    """Whether a response is complete.
+    """Return True if a response is complete.
 
     Raises:
-        AssertionError: it is not a 200 with a length.
+        AssertionError: the response is not a 200 with a content length.
     """
     end = answer.find(b"\r\n\r\n")
     if end < 0:
@@ -107,13 +111,13 @@ def is_whole(answer: bytes) -> bool:
     return len(answer) >= end + 4 + length
 
 
-def computed(process: int) -> float:
-    """Seconds that a process has computed so far, as Linux counts them."""
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process in seconds, from /proc."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 def resident(process: int) -> int:
-    """Bytes of memory that a process holds (resident)."""
+    """Return the resident memory of a process in bytes, from /proc."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024

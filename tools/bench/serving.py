@@ -1,8 +1,8 @@
-"""The inference server, measured: against the same stack answering a constant, and against MLServer, in one run.
+"""Benchmark of the inference server against a constant answer from the same stack, and against MLServer.
 
-Every server gets one core to itself and the load comes from the other one; the three are asked in turns, and medians
-are compared. Ours is the real process with everything on: the signed bundle verified, every value checked, metrics,
-trace context, and the inference log written to (emulated) S3. On its own: `python -m tools.bench.serving`.
+Every server runs on one core, and the load generator on another. The three take turns, and medians are compared. Our
+server has everything on: signed bundle, checks of every value, metrics, trace context, and the inference log to
+(emulated) S3. Run it alone with `python -m tools.bench.serving`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Server:
     """A running server.
 
     Attributes:
-        url: of its inference endpoint.
-        process: its process' id.
+        url: of the inference endpoint.
+        process: id of the process.
     """
 
     url: str
@@ -57,7 +57,7 @@ class Server:
 
 
 def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> list[Figure]:
-    """Throughput against the constant and against MLServer, with one connection and with many; and memory.
+    """Measure throughput with one connection and with many, and memory.
 
     Raises:
         MlopsError: MLServer is not installed in `.venv/bench`.
@@ -98,7 +98,7 @@ def _measure(stack: contextlib.ExitStack, core: int, rounds: int, seconds: float
 
 
 def throughput(connections: int, loads: dict[str, list[Load]]) -> list[Figure]:
-    """Ours against both others, each round against its own, so that what else the machine does weighs on all three."""
+    """Compare our server with both others round by round, so that other load on the machine affects all three."""
     named = "1 connection" if connections == 1 else f"{connections} connections"
     rates = {name: statistics.median(load.rate for load in measured) for name, measured in loads.items()}
     p99 = statistics.median(load.p99 for load in loads["ours"])
@@ -130,7 +130,7 @@ def throughput(connections: int, loads: dict[str, list[Load]]) -> list[Figure]:
 
 
 def memory(ours: Server, peer: Server) -> Figure:
-    """What our server holds after the load."""
+    """Compare resident memory after the load."""
     found = resident(ours.process)
     return Figure(
         "memory of the server after the load (resident)",
@@ -143,7 +143,7 @@ def memory(ours: Server, peer: Server) -> Figure:
 
 
 def train() -> tuple[Bundle, dict[str, bytes]]:
-    """The repository's own model, trained on the study's patients."""
+    """Train the sample model on the patients of the original study."""
     import pyarrow as pa
     from sklearn.datasets import load_diabetes
 
@@ -160,11 +160,11 @@ def train() -> tuple[Bundle, dict[str, bytes]]:
     )
     contract = project.contract(model.contract)
     rows = pa.table(columns)
-    return make_bundle(project, model, contract, rows, version, digest_of_bytes(b"bench"), lambda said: None)
+    return make_bundle(project, model, contract, rows, version, digest_of_bytes(b"bench"), lambda line: None)
 
 
 def golden_row(golden: bytes) -> bytes:
-    """A request for the first golden row."""
+    """Make a request of the first golden row."""
     (tensor,) = json.loads(golden)["inputs"]
     width = tensor["shape"][1]
     row = tensor | {"shape": [1, width], "data": [float(value) for value in tensor["data"][:width]]}
@@ -173,9 +173,9 @@ def golden_row(golden: bytes) -> bytes:
 
 @contextlib.contextmanager
 def our_server(manifest: Bundle, files: dict[str, bytes], core: int, folder: Path) -> Iterator[Server]:
-    """The real process; its registry and its logs bucket are an emulated account, in another process."""
+    """Start our server with an emulated AWS account in another process."""
     from pipelines.registry import bundles, evidence
-    from tests.signed import GATES, example_build, make_signing_environment
+    from tests.signing_environments import GATES, example_build, make_signing_environment
 
     with account(folder) as environ:
         saved = dict(os.environ)
@@ -195,14 +195,14 @@ def our_server(manifest: Bundle, files: dict[str, bytes], core: int, folder: Pat
 
 @contextlib.contextmanager
 def constant_server(core: int, folder: Path) -> Iterator[Server]:
-    """The same stack, which reads the request and answers always the same."""
+    """Start a server of the same stack with a constant answer."""
     with serving([sys.executable, "-m", "tools.bench.constant"], core, folder, {}) as server:
         yield server
 
 
 @contextlib.contextmanager
 def mlserver(onnx: bytes, core: int, folder: Path) -> Iterator[Server]:
-    """The peer, set up to be fast: no worker processes between, no access log, no metrics, no compression."""
+    """Start MLServer configured for speed: no worker processes, access log, metrics or compression."""
     home = folder / "mlserver"
     home.mkdir()
     (home / "model.onnx").write_bytes(onnx)
@@ -228,7 +228,7 @@ def mlserver(onnx: bytes, core: int, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def account(folder: Path) -> Iterator[dict[str, str]]:
-    """An emulated AWS account in a process of its own, on this process' core; the variables by which SDKs find it."""
+    """Start an emulated AWS account on this process' core; return the environment variables that point SDKs to it."""
     log = folder / "account"
     with started([sys.executable, "-m", "tools.bench.account"], None, log, {}, ROOT) as process:
         wait_until(lambda: log.read_text().startswith("{"), process, log)
@@ -238,7 +238,7 @@ def account(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def serving(command: list[str], core: int, folder: Path, environ: dict[str, str]) -> Iterator[Server]:
-    """A server of our own stack: it says on stderr where it listens."""
+    """Start a server of our stack, which logs its address on stderr."""
     log = Path(tempfile.mkstemp(dir=folder)[1])
     with started(command, core, log, {"HOST": "127.0.0.1", "PORT": "0", **environ}, ROOT) as process:
         wait_until(lambda: '"message":"live"' in log.read_text(), process, log)
@@ -252,7 +252,7 @@ def serving(command: list[str], core: int, folder: Path, environ: dict[str, str]
 def started(
     command: list[str], core: int | None, log: Path, environ: dict[str, str], folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on one core that ends with the block; what it says goes into `log`."""
+    """Run a process on one core until the block ends; its output goes to `log`."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **environ}, stdout=file, stderr=subprocess.STDOUT
@@ -271,10 +271,10 @@ def started(
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the condition holds.
+    """Wait until the condition holds.
 
     Raises:
-        MlopsError: the process ended, or a minute went by.
+        MlopsError: the process ended, or a minute passed.
     """
     deadline = time.monotonic() + 60
     while not condition():
@@ -284,7 +284,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], 
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` answers with 200."""
+    """Return True if a GET of `url` answers 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -293,10 +293,10 @@ def answers(url: str) -> bool:
 
 
 def check_same_answer(ours: str, peer: str, body: bytes) -> None:
-    """Both answer the same prediction.
+    """Check that both servers make the same prediction.
 
     Raises:
-        AssertionError: they do not.
+        AssertionError: the predictions differ.
     """
     found = []
     for url in (ours, peer):
@@ -308,10 +308,10 @@ def check_same_answer(ours: str, peer: str, body: bytes) -> None:
 
 
 def check_log(ours: Server) -> None:
-    """Every answer got into the inference log.
+    """Check that the inference log dropped no record.
 
     Raises:
-        AssertionError: some were dropped, or none were written.
+        AssertionError: records were dropped, or none were written.
     """
     with urllib.request.urlopen(ours.url.partition("/v2/")[0] + "/metrics", timeout=10) as answer:
         metrics = answer.read().decode()

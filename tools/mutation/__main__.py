@@ -1,8 +1,8 @@
-"""How good the tests are: change the code in small ways, and see whether a test fails. `python -m tools.mutation`
+"""Measure the mutation score of the promotion tests: `python -m tools.mutation [SOURCE…]`
 
-It changes all of `pipelines/promotion`, in a copy of the repository, by mutmut (https://mutmut.readthedocs.io);
-arguments name some of its files. Each file is changed hundreds of times, so it has quick tests of its own, in `TESTS`,
-of which mutmut runs those that reach the changed function, in the order and on the account of `tools.mutation.quick`.
+Mutates the sources in `TESTS`, in a copy of the repository, with mutmut (https://mutmut.readthedocs.io). A source is a
+file or folder below `pipelines`, for example `promotion/gates`. mutmut runs those tests of the source that reach the
+mutated function, in the order and with the account of `tools.mutation.quick`.
 """
 
 from __future__ import annotations
@@ -19,149 +19,125 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("pipelines", "infra", "tests", "models", "data-contracts", "requirements", "docs")
-PACKAGE = "pipelines/promotion"
-GATES = "gates/"
+COPIED = ("pipelines", "infra", "tests", "tools", "models", "data-contracts", "requirements", "docs")
+PACKAGE = "pipelines"
+GATES = "promotion/gates/"
 
-VERDICTS = "verdicts.py::test_every_verdict_of_a_gate_reads_as_it_should"
+VERDICTS = "promotion/test_verdicts.py::test_verdicts_match_the_golden_file"
 
 TESTS: Mapping[str, tuple[str, ...]] = {
-    "gates": (VERDICTS, "gates"),
-    "verdict.py": (VERDICTS, "gates"),
-    "facts.py": (VERDICTS, "gates"),
-    "gather.py": ("gather",),
-    "trial.py": ("trial", "gather"),
-    "served.py": ("served",),
-    "plan.py": ("plan",),
-    "promote.py": ("promote",),
-    "report.py": ("report", "promote"),
-    "replicate.py": ("release",),
-    "rollback.py": ("rollback",),
-    "restore.py": ("restore",),
-    "history.py": ("history",),
-    "release.py": ("release",),
-    "images.py": ("images",),
-    "image_manifest.py": ("image_manifest",),
-    "image_repository.py": ("replicate_image",),
-    "replicate_image.py": ("replicate_image",),
-    "comment.py": ("comment",),
-    "review.py": ("comment", "review"),
-    "alarm.py": ("alarm",),
-    "settings.py": ("settings",),
-    "endpoint.py": ("endpoint",),
-    "traffic.py": ("traffic",),
-    "committing.py": ("repository",),
-    "repository.py": ("repository",),
-    "forge.py": ("forge",),
+    "promotion/gates": (VERDICTS, "promotion/test_gates.py"),
+    "promotion/verdict.py": (VERDICTS, "promotion/test_gates.py"),
+    "promotion/facts": ("promotion/test_served.py", "promotion/test_gather.py"),
+    "promotion/comments": ("promotion/test_comment.py",),
+    "promotion/contract_changes.py": ("promotion/test_contract_changes.py",),
+    "promotion/preview.py": ("promotion/test_preview.py",),
+    "promotion/trial.py": ("promotion/test_trial.py", "promotion/test_gather.py"),
+    "promotion/plan.py": ("promotion/test_plan.py",),
+    "promotion/promote.py": ("promotion/test_promote.py",),
+    "promotion/report.py": ("promotion/test_report.py", "promotion/test_promote.py"),
+    "promotion/replicate.py": ("promotion/test_release.py",),
+    "promotion/rollback.py": ("promotion/test_rollback.py",),
+    "promotion/restore.py": ("promotion/test_restore.py",),
+    "promotion/history.py": ("promotion/test_history.py",),
+    "promotion/release.py": ("promotion/test_release.py",),
+    "promotion/images.py": ("promotion/test_images.py",),
+    "promotion/alarm.py": ("promotion/test_alarm.py",),
+    "promotion/verify.py": ("promotion/test_verify.py",),
+    "promotion/traffic.py": ("promotion/test_traffic.py",),
+    "github/settings.py": ("github/test_settings.py",),
+    "github/git.py": ("github/test_git.py",),
+    "github/gh.py": ("github/test_pull_requests.py",),
+    "github/pull_requests.py": ("github/test_pull_requests.py",),
 }
-"""Every source of the package → its quick tests, with those first that notice most: files, or one test of a file."""
+"""Source below `pipelines` → its quick tests below `tests/pipelines`, the most effective first."""
 
 LEAST = 0.95
-"""Share of the changes to the gates that the tests must notice."""
+"""Lowest mutation score of the gates."""
 
 LEAST_ELSEWHERE = 0.90
-"""And of those to each other file."""
+"""Lowest mutation score of any other source."""
 
 FAILED = frozenset({1, 3})
-"""Exit statuses of tests that noticed a change."""
+"""Exit statuses of tests that failed: the mutant is killed."""
 
 TOO_LONG = frozenset({36, 24, -24, 152, 255, -9})
-"""Exit statuses of tests that ran much longer than without the change, which notices it as well."""
+"""Exit statuses of tests that timed out: the mutant is killed too."""
 
 EQUIVALENT: Mapping[str, Mapping[str, str]] = {
-    "gates/champion.py": {
+    "promotion/gates/champion.py": {
         "dtype=None": "the values are floats already",
         "predicted, )": "the values are floats already",
         "sample.truth, )": "the values are floats already",
-        'float("NAN")': "Python reads it in any case",
+        'float("NAN")': "Python accepts it too",
     },
-    "trial.py": {
-        'if path.is_file() else "XXXX"': "there is no version in it either",
+    "promotion/trial.py": {
+        'if path.is_file() else "XXXX"': "it has no version either",
     },
-    "report.py": {
-        '"verdicts": [verdict.model_dump(mode=': "a verdict holds nothing but texts",
+    "promotion/report.py": {
+        '"verdicts": [verdict.model_dump(mode=': "a verdict only has texts",
     },
-    "settings.py": {
-        "settings = judge_rules([rule": "nothing was found before",
+    "promotion/history.py": {
+        "ThreadPoolExecutor(None)": "the number of threads does not change the result",
+        "ensure_ascii=None": "None is false",
+        'rstrip("XX; XX")': "a fix never ends in X",
     },
-    "endpoint.py": {
-        'parsed = ""': "neither is a JSON object",
-    },
-    "history.py": {
-        "ThreadPoolExecutor(None)": "how many are fetched at once changes nothing that is read",
-        "ensure_ascii=None": "None is false as well",
-        'rstrip("XX; XX")': "what to do never ends in an X",
-    },
-    "restore.py": {
-        'git(project.root, "push", "origin"': "what git prints is not shown",
+    "promotion/restore.py": {
         "raise AssertionError(": "it is never raised",
-        "Release, None).bundle": "the error that would name it is not told",
+        "Release, None).bundle": "the error with the path is not shown",
     },
-    "promote.py": {
-        "head.event.live, None)": "what is recorded already is not recorded again",
-        'release.replaces or "XXXX"': "what it replaces is quarantined, so it has a name",
-        "refuse_stale(head, release.environment, release.model, None": "where something was live, something is",
+    "promotion/promote.py": {
+        "head.event.live, None)": "a recorded release is not recorded again",
+        'release.replaces or "XXXX"': "it replaces a quarantined bundle, so it has a name",
+        "refuse_stale(head, release.environment, release.model, None": "if a bundle was live, one is live",
     },
-    "committing.py": {
-        "check=None": "None is false as well",
-        "check=False,; ) → )": "it is the default",
-        'Path(folder) / "': "any name will do",
-        '"fetch", "--no-tags"': "what git prints is not shown",
-        '"checkout", "HEAD"': "what git prints is not shown",
-        '"rm", "--cached"': "what git prints is not shown",
-        "XX--quietXX": "a file that is not there is no error",
+    "promotion/facts/gather.py": {
+        "gates.model_dump(mode=": "JSON writes all values of the gates as they are",
     },
-    "repository.py": {
-        "check=None": "None is false as well",
-        "capture_output=True, )": "it is the default",
-        '"--verify", f"': "with --verify there are no other options",
-        '"--verify", "--END-OF-OPTIONS"': "with --verify there are no other options",
-        '"ls-tree", "--full-tree"': "what counts is whether anything is listed",
+    "promotion/comments/gate_comment.py": {},
+    "promotion/contract_changes.py": {
+        "return parse(git.read_file(commit, name), Contract, None)": "the error with the path is not shown",
     },
-    "gather.py": {
-        'get.unknown.pop("bundle", ': "of a bundle that was fetched nobody asks why it was not",
-        'get.unknown.pop("evidence", None)': "None is false as well",
-        'get.unknown.pop("current", None)': "None is false as well",
-        'get.unknown.get("live", None)': "None is false as well",
-        'get.unknown.get("live", )': "None is false as well",
-        "if (fetched) and False": "of a whole bundle both ways say the same",
-        "freezes=get.try_to(": "a configuration that cannot be read was refused before",
-        "gates.model_dump(mode=": "the gates hold nothing that JSON writes otherwise",
-    },
-    "forge.py": {
-        "check=None": "None is false as well",
-        "text=True, )": "it is the default",
-        'git(self.root, "push", "--force"': "what git prints is not shown",
-        "self._path = None": "it is set before it is used",
-    },
-    "comment.py": {
-        '"XX\\n\\tXX"': "an X is printable",
-    },
-    "review.py": {
-        '"XXXX".join(lines[at': "it is one line at most",
-        "return parse(repository.file_at(commit, name), Contract, None)": "the error that would name it is not told",
-    },
-    "gates/freshness.py": {
-        '(digest.startswith("sha256:")) or True': "what is no digest is `nothing`, which is shorter",
-    },
-    "gates/compatibility.py": {
-        "strict=None": "the columns were just found to have the same names",
-        "strict=False": "the columns were just found to have the same names",
-        "zip(old.columns, new.columns, )": "the columns were just found to have the same names",
+    "promotion/gates/compatibility.py": {
+        "strict=None": "the columns have the same names here",
+        "strict=False": "the columns have the same names here",
+        "zip(old.columns, new.columns, )": "the columns have the same names here",
         "default=(-math.inf, True)": "no bound has the value that stands for no bound",
     },
+    "github/settings.py": {
+        "settings = judge_rules([rule": "the list is empty before",
+    },
+    "github/git.py": {
+        "check=None": "None is false",
+        "check=False,; ) → )": "it is the default",
+        "capture_output=True, )": "it is the default",
+        'Path(folder) / "': "any name works",
+        '"fetch", "--no-tags"': "the output is not shown",
+        '"checkout", "HEAD"': "the output is not shown",
+        '"rm", "--cached"': "the output is not shown",
+        '"push", *options': "the output is not shown",
+        "XX--quietXX": "a missing file is not an error",
+        '"--verify", f"': "with --verify there are no other options",
+        '"--verify", "--END-OF-OPTIONS"': "with --verify there are no other options",
+        '"ls-tree", "--full-tree"': "only whether anything is listed counts",
+    },
+    "github/gh.py": {
+        "check=None": "None is false",
+        "text=True, )": "it is the default",
+    },
 }
-"""File → part of a changed line, or `was → is` → why the program does the same as before; it is no gap in the tests."""
+"""File → part of a mutated line, or `before → after` → why the mutant is equivalent to the original."""
 
 
 @dataclass(frozen=True)
 class Survivor:
-    """A change that no test noticed.
+    """A mutant that no test killed.
 
     Attributes:
-        file: that was changed, in the package.
-        name: as mutmut names it.
-        was, is_: the lines before and after.
+        file: the mutated file, below `pipelines`.
+        name: mutmut's name of the mutant.
+        was: the original lines.
+        is_: the mutated lines.
     """
 
     file: str
@@ -171,7 +147,7 @@ class Survivor:
 
     @property
     def reason(self) -> str:
-        """Why it changes nothing; empty when it should have been noticed."""
+        """Why the mutant is equivalent; empty if a test should kill it."""
         for part, why in EQUIVALENT.get(self.file, {}).items():
             if part in (f"{self.was} → {self.is_}" if "→" in part else self.is_):
                 return why
@@ -180,13 +156,13 @@ class Survivor:
 
 @dataclass(frozen=True)
 class Score:
-    """What became of all changes of a file, or of several.
+    """Mutation score of one or more files.
 
     Attributes:
-        file: in the package.
-        made: how many changes there were.
-        too_long: of those, noticed by tests that ran much longer than before.
-        survivors: those that no test noticed.
+        file: the file, below `pipelines`.
+        made: number of mutants.
+        too_long: number of mutants killed by a timeout.
+        survivors: mutants that no test killed.
     """
 
     file: str
@@ -195,62 +171,68 @@ class Score:
     survivors: tuple[Survivor, ...]
 
     @property
-    def noticed(self) -> int:
-        """Changes that made a test fail."""
+    def killed(self) -> int:
+        """Number of killed mutants."""
         return self.made - len(self.survivors)
 
     @property
     def gaps(self) -> tuple[Survivor, ...]:
-        """The survivors that are not known to change nothing."""
+        """Survivors that are not known to be equivalent."""
         return tuple(survivor for survivor in self.survivors if not survivor.reason)
 
     @property
     def share(self) -> float:
-        """Of the changes, those that were noticed."""
-        return self.noticed / self.made if self.made else 1.0
+        """Fraction of killed mutants."""
+        return self.killed / self.made if self.made else 1.0
 
     @property
     def least(self) -> float:
-        """The share that must be noticed."""
+        """Lowest share that is accepted."""
         return LEAST if self.file.startswith(GATES) else LEAST_ELSEWHERE
 
 
 def together(name: str, scores: Sequence[Score]) -> Score:
-    """The score of several files as one."""
+    """Return the score of several files as one."""
     survivors = tuple(survivor for score in scores for survivor in score.survivors)
     return Score(name, sum(score.made for score in scores), sum(score.too_long for score in scores), survivors)
 
 
 def mutate(sources: Sequence[str] = ()) -> list[Score]:
-    """Change every line of some sources, one at a time, and run their tests against each change; the score by file.
+    """Mutate sources, run their tests against each mutant, and return the score of each file.
 
     Args:
-        sources: names in `TESTS`; all of them unless given.
+        sources: names in `TESTS`; all of them by default.
+
+    Raises:
+        LookupError: `TESTS` lacks a source, or names one that does not exist.
     """
-    present = {path.name for path in (ROOT / PACKAGE).glob("[a-z]*")}
-    if set(TESTS) != present:
-        raise LookupError(f"TESTS must name every source of {PACKAGE}, and no other: {sorted(set(TESTS) ^ present)}")
+    present = {
+        f"{name}/{path.name}" for name in ("promotion", "github") for path in (ROOT / PACKAGE / name).glob("[a-z]*")
+    }
+    wrong = set(TESTS) ^ present if not sources else set(sources) - set(TESTS)
+    if wrong:
+        raise LookupError(f"TESTS must name every source and no other; wrong: {sorted(wrong)}")
     scores = []
     for number, source in enumerate(sources or TESTS, 1):
         began = time.monotonic()
-        told = f"[{number}/{len(sources or TESTS)}] {source}"
-        print(f"{told} …", flush=True)
-        found = _mutate(source, told)
+        label = f"[{number}/{len(sources or TESTS)}] {source}"
+        print(f"{label} …", flush=True)
+        found = _mutate(source, label)
         score = together(source, found)
-        print(f"{told}: {score.noticed} of {score.made} noticed in {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{label}: {score.killed} of {score.made} killed in {time.monotonic() - began:.0f} s", flush=True)
         scores += found
     return scores
 
 
-def _mutate(source: str, told: str) -> list[Score]:
+def _mutate(source: str, label: str) -> list[Score]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy(copy, source)
-        _run(copy, told)
-        # The machine may have been busy with something else: what ran too long is tried once more.
+        _run(copy, label)
+        # Retry timeouts once: the machine may have been busy.
         again = [name for found in _outcomes(copy).values() for name, code in found.items() if code in TOO_LONG]
         if again:
-            _run(copy, f"{told}, {len(again)} again", *again)
+            _run(copy, f"{label}, {len(again)} again", *again)
         return [
             Score(
                 file,
@@ -262,8 +244,8 @@ def _mutate(source: str, told: str) -> list[Score]:
         ]
 
 
-def _run(copy: Path, told: str, *names: str) -> None:
-    """Try all changes, or those with these names."""
+def _run(copy: Path, label: str, *names: str) -> None:
+    """Run mutmut for all mutants, or for those with these names."""
     with (copy / "log").open("w") as log:
         run = subprocess.Popen(
             _mutmut("run", "--max-children", "1", *names),
@@ -278,10 +260,10 @@ def _run(copy: Path, told: str, *names: str) -> None:
                 break
             except subprocess.TimeoutExpired:
                 codes = _codes(copy)
-                print(f"{told}: {sum(code is not None for code in codes)} of {len(codes)} tried", flush=True)
+                print(f"{label}: {sum(code is not None for code in codes)} of {len(codes)} tried", flush=True)
     codes = _codes(copy)
     if status or not codes or None in codes:
-        raise RuntimeError(f"mutmut did not come to its end:\n{(copy / 'log').read_text()[-3000:]}")
+        raise RuntimeError(f"mutmut did not finish:\n{(copy / 'log').read_text()[-3000:]}")
 
 
 def _codes(copy: Path) -> list[int | None]:
@@ -289,14 +271,14 @@ def _codes(copy: Path) -> list[int | None]:
 
 
 def _copy(copy: Path, source: str) -> None:
-    """The repository, set up so that mutmut changes one source and runs its tests."""
+    """Copy the repository, with a configuration that makes mutmut mutate one source and run its tests."""
     for name in COPIED:
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     stacks = [path.name for path in ROOT.glob("Pulumi*.yaml")]
     for name in stacks:
         shutil.copy(ROOT / name, copy)
-    tests = [f"tests/{PACKAGE}/test_{name}{'' if '::' in name else '.py'}" for name in TESTS[source]]
+    tests = [f"tests/{PACKAGE}/{name}" for name in TESTS[source]]
     lines = [
         "[tool.mutmut]",
         f"source_paths = {json.dumps([f'{PACKAGE}/{source}'])}",
@@ -312,7 +294,7 @@ def _copy(copy: Path, source: str) -> None:
 
 
 def _outcomes(copy: Path) -> dict[str, dict[str, int | None]]:
-    """File → name of a change → exit status of the tests; None where they did not run yet."""
+    """Return file → mutant → exit status of the tests; None if they did not run yet."""
     found: dict[str, dict[str, int | None]] = {}
     root = copy / "mutants" / PACKAGE
     for path in root.glob("**/*.py.meta"):
@@ -339,22 +321,22 @@ def _mutmut(*arguments: str) -> list[str]:
 
 
 def _environ() -> dict[str, str]:
-    """Nothing that lets Python find the sources that are not changed."""
+    """Return the environment without PYTHONPATH, which would find the original sources."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def main(arguments: list[str]) -> int:
-    """Print every survivor and the score; 1 when too many changes were not noticed."""
+    """Print every survivor and the scores; return 1 if a score is too low."""
     scores = mutate(arguments)
     for survivor in together("", scores).survivors:
-        print(f"{survivor.name}: {survivor.reason or 'NOT NOTICED'}\n  - {survivor.was}\n  + {survivor.is_}")
+        print(f"{survivor.name}: {survivor.reason or 'SURVIVED'}\n  - {survivor.was}\n  + {survivor.is_}")
     gates = [score for score in scores if score.file.startswith(GATES)]
     sums = [together(f"{GATES} together", gates)] if gates else []
-    print(f"{'file':28} {'changes':>8} {'noticed':>8} {'share':>7} {'too long':>9} {'equivalent':>11} {'gaps':>5}")
+    print(f"{'file':40} {'mutants':>8} {'killed':>8} {'score':>7} {'timeouts':>9} {'equivalent':>11} {'gaps':>5}")
     for score in (*scores, *sums, together(f"{PACKAGE} together", scores)):
         same = len(score.survivors) - len(score.gaps)
         print(
-            f"{score.file:28} {score.made:8} {score.noticed:8} {score.share:7.1%} {score.too_long:9} "
+            f"{score.file:40} {score.made:8} {score.killed:8} {score.share:7.1%} {score.too_long:9} "
             f"{same:11} {len(score.gaps):5}"
         )
     others = [score for score in scores if score not in gates]

@@ -1,6 +1,6 @@
-"""An AWS account in memory, where the emulated one of `tests.aws` takes too long: S3, KMS and Glue, as far as needed.
+"""AWS account in memory: the parts of S3, KMS and Glue that the promotion tests need.
 
-`tools.mutation` runs the tests of promotions hundreds of times over it; `make test` runs the same tests over moto.
+`tools.mutation` runs those tests hundreds of times, for which moto is too slow.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from pipelines.registry import clients
 from tests.aws import ACCOUNT, REGION, EmulatedAccount
 
 
-def refusal(code: str, status: int) -> ClientError:
-    """An error as AWS answers it."""
+def client_error(code: str, status: int) -> ClientError:
+    """Return an error as boto3 raises it."""
     answer: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "in memory")
 
 
 class Body(io.BytesIO):
-    """What `get_object` streams."""
+    """Stream of an object."""
 
 
-class Bucketed:
+class MemoryS3:
     """S3.
 
     Args:
-        denied: names of buckets of which every use is denied.
+        denied: names of buckets for which every call is denied.
     """
 
     def __init__(self, denied: set[str]) -> None:
@@ -47,9 +47,9 @@ class Bucketed:
 
     def _objects(self, bucket: str) -> dict[str, bytes]:
         if bucket in self._denied:
-            raise refusal("AccessDenied", 403)
+            raise client_error("AccessDenied", 403)
         if bucket not in self._buckets:
-            raise refusal("NoSuchBucket", 404)
+            raise client_error("NoSuchBucket", 404)
         return self._buckets[bucket]
 
     def create_bucket(self, Bucket: str, **_: Any) -> None:  # noqa: N803 - as boto3 names it
@@ -61,14 +61,14 @@ class Bucketed:
         exists = found is not None and "IfNoneMatch" in conditions
         changed = "IfMatch" in conditions and (found is None or etag(found) != conditions["IfMatch"])
         if exists or changed:
-            raise refusal("PreconditionFailed", 412)
+            raise client_error("PreconditionFailed", 412)
         objects[Key] = bytes(Body)
         return {"ETag": etag(objects[Key])}
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         content = self._objects(Bucket).get(Key)
         if content is None:
-            raise refusal("NoSuchKey", 404)
+            raise client_error("NoSuchKey", 404)
         return {"Body": Body(content), "ContentLength": len(content), "ETag": etag(content)}
 
     def delete_object(self, Bucket: str, Key: str) -> None:  # noqa: N803
@@ -96,12 +96,12 @@ class Bucketed:
     def get_paginator(self, _operation: str) -> Self:
         return self
 
-    def paginate(self, **asked: Any) -> list[dict[str, Any]]:
-        return [self.list_objects_v2(**asked)]
+    def paginate(self, **options: Any) -> list[dict[str, Any]]:
+        return [self.list_objects_v2(**options)]
 
 
-class Keys:
-    """KMS, with keys that sign."""
+class MemoryKms:
+    """KMS with signing keys."""
 
     def __init__(self) -> None:
         self._keys: dict[str, ec.EllipticCurvePrivateKey] = {}
@@ -120,15 +120,15 @@ class Keys:
 
 
 def etag(content: bytes) -> str:
-    """Names a version of an object."""
+    """Return the ETag of a content."""
     return base64.b16encode(hashlib.sha256(content).digest()[:8]).decode()
 
 
 @contextmanager
 def account_in_memory() -> Iterator[EmulatedAccount]:
-    """As `tests.aws.emulated_account`, for this process only."""
+    """Replace `tests.aws.emulated_account` in this process."""
     account = EmulatedAccount("memory:")
-    services = {"s3": Bucketed(account.denied), "kms": Keys(), "glue": mock.Mock()}
+    services = {"s3": MemoryS3(account.denied), "kms": MemoryKms(), "glue": mock.Mock()}
 
     def client(service: str, *_: Any, **__: Any) -> Any:
         return services[service]

@@ -1,7 +1,7 @@
-"""A plugin of pytest, as `tools.mutation` runs it: in the quickest way to a test that fails.
+"""pytest plugin for `tools.mutation`: run the tests that fail soonest first, with an AWS account in memory.
 
-The account is in memory. Left out are tests that try hundreds of inputs, and tests that kill processes, which such an
-account could not outlive; so the score is rather too low than too high.
+It deselects property tests, which are slow, and tests that kill processes, which would lose the account. Hence the
+reported score is a lower bound.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pytest
 import tests.aws
 from tools.mutation.memory import account_in_memory
 
-tests.aws.emulated_account = account_in_memory  # before any fixture takes it by its name
+tests.aws.emulated_account = account_in_memory  # before a fixture imports it
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
-    """Order the tests as they stand in their files; mutmut names them in any order."""
+    """Order the tests by file and line; mutmut passes them in any order."""
     slow = [item for item in items if "killed" in item.originalname or hasattr(item.obj, "hypothesis")]
     config.hook.pytest_deselected(items=slow)
     places = {file: place for place, file in enumerate(config.getini("quickest_first"))}
@@ -26,5 +26,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> No
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The files of tests, quickest first."""
+    """Add the option with the test files, quickest first."""
     parser.addini("quickest_first", "files of tests", type="linelist")

@@ -1,15 +1,15 @@
-"""Who may do what in the emulated account: signatures, principals, permissions and policies.
+"""Authentication and authorization in the laptop's account: signatures, principals, permissions and policies.
 
-The emulator's own enforcement knows resources for S3 only (a grant on one KMS key refuses everything), skips most
-conditions, and reads neither key policies nor session tags. So it stays off, and every request passes this layer first.
+moto's own enforcement supports resources for S3 only (a grant on one KMS key refuses everything), skips most
+conditions, and reads neither key policies nor session tags. It stays off; this layer checks every request first.
 
-Judged, as on AWS: signatures, session tokens and their expiry; identity policies, inline and attached; permissions
-boundaries and session policies; bucket, key and repository policies; trust policies with their conditions and session
-tags; tokens of identity providers, by the keys that those publish; the tags and boundaries of roles, the tags of keys;
-all condition operators, policy variables; the use of a key by S3 in the caller's name.
+Evaluated as on AWS: signatures, session tokens and their expiry; inline and attached identity policies; permissions
+boundaries and session policies; bucket, key and repository policies; trust policies with conditions and session tags;
+web identity tokens, by the published keys of their issuer; tags and boundaries of roles, tags of keys; all condition
+operators and policy variables; the use of a key by S3 in the caller's name.
 
-Not judged: service control policies, grants of KMS, access control lists, `iam:PassRole`, access points, the policies
-of topics, queues and the Glue catalogue. Requests must be signed in their headers: nothing is public, and no address is
-presigned. A call whose resource is not known here needs a grant on `*`. Condition keys that a request does not carry
-here are absent, so that a grant that asks for one is void.
+Not evaluated: service control policies, KMS grants, access control lists, `iam:PassRole`, access points, the policies
+of topics, queues and the Glue catalogue. Requests must be signed in their headers: nothing is public, and presigned
+URLs are refused. A call whose resource is unknown here needs a grant on `*`. Condition keys that a request lacks
+are absent, so a grant that requires one never applies.
 """

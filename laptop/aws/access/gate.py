@@ -1,4 +1,4 @@
-"""The door of the emulated account: every request is signed by somebody, and that somebody is allowed to make it."""
+"""Gate in front of the laptop's account: authenticates and authorizes every request."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from laptop.aws.access import signature, web_identity
-from laptop.aws.access.permissions import needs, request_tags
+from laptop.aws.access import sigv4, web_identity
 from laptop.aws.access.policy import Context, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
 from laptop.aws.access.request import Request
+from laptop.aws.access.request_permissions import needs, request_tags
 from pipelines.declarations.errors import MlopsError
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-# Doors that the emulator leaves open beside AWS's own API.
+# Paths that moto serves in addition to the AWS API.
 _CLOSED = ("/moto-api", "/latest/", "/v20180820/", "//")
 _JSON = {"kms", "glue", "ecr", "eks", "logs", "events", "monitoring", "sqs", "dynamodb", "sagemaker"}
 
 
 class Gate:
-    """A WSGI application in front of the emulator.
+    """WSGI middleware in front of moto.
 
     Args:
-        application: the emulator. The caller makes sure that requests come one at a time.
-        principals: who has which access key.
-        authority: the `Host` under which the account is served (`127.0.0.1:4566`); others are refused, since the
-            emulator reads bucket names and services out of a host name.
-        issuers: the folder with the keys that identity providers publish.
+        application: moto. The caller sends one request at a time.
+        principals: principals by access key.
+        authority: the only accepted `Host` (`127.0.0.1:4566`), because moto derives bucket names and services from it.
+        issuers: folder with the published keys of identity providers.
     """
 
     def __init__(self, application: Application, principals: Principals, authority: str, issuers: Path) -> None:
@@ -46,7 +45,7 @@ class Gate:
 
     def __call__(self, environ: Environ, body: bytes, start_response: StartResponse) -> Iterable[bytes]:
         headers = _headers(environ)
-        signed = signature.parse(headers.get("authorization", ""))
+        signed = sigv4.parse(headers.get("authorization", ""))
         if signed is None:
             return self._unsigned(environ, headers, body, start_response)
         uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
@@ -58,12 +57,12 @@ class Gate:
         if headers.get("host") != self._authority or "x-moto-account-id" in headers:
             return refuse("AccessDenied", f"The account is served at {self._authority} only.")
         if request.path.startswith(_CLOSED):
-            return refuse("AccessDenied", f"{request.path} is no part of the AWS API.")
+            return refuse("AccessDenied", f"{request.path} is not part of the AWS API.")
         principal = self._principals.find(signed.access_key)
         if principal is None:
             code = "InvalidAccessKeyId" if signed.service == "s3" else "InvalidClientTokenId"
-            return refuse(code, "The access key id belongs to nobody in this account.")
-        problem = _credentials_problem(principal, headers) or signature.problem(
+            return refuse(code, "The access key id does not exist in this account.")
+        problem = _credentials_problem(principal, headers) or sigv4.problem(
             signed,
             principal.secret,
             method=request.method,
@@ -72,11 +71,11 @@ class Gate:
             body=body,
         )
         if problem is not None:
-            return refuse(problem, "The credentials do not prove who signed the request.")
+            return refuse(problem, "The signature does not match the credentials.")
         try:
             denied = self._denied(request, principal)
         except MlopsError as error:
-            return refuse("AccessDenied", f"A policy cannot be judged: {error.what}")
+            return refuse("AccessDenied", f"A policy cannot be evaluated: {error.what}")
         if denied is not None:
             return refuse("AccessDenied" if signed.service in ("s3", "iam", "sts") else _NOT_JSON, denied)
         return self._pass(request, environ, start_response)
@@ -84,7 +83,7 @@ class Gate:
     def _unsigned(
         self, environ: Environ, headers: Mapping[str, str], body: bytes, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Exchanges the token of an identity provider for a role; all else needs a signature."""
+        """Serve the exchange of a web identity token for a role. Anything else needs a signature."""
         uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
         request = Request("sts", "us-east-1", environ["REQUEST_METHOD"], uri, headers, body)
         elsewhere = headers.get("host") != self._authority or "x-moto-account-id" in headers
@@ -94,19 +93,19 @@ class Gate:
                 _likely_service(headers),
                 403,
                 "AccessDenied",
-                "The request carries no signature in its headers, and nothing here is open to everybody.",
+                "The request has no signature in its headers, and nothing in this account is public.",
             )
         try:
-            judged = web_identity.judged_body(request, self._issuers)
+            checked = web_identity.checked_body(request, self._issuers)
         except web_identity.TokenRefusedError as error:
             return _refuse(start_response, "sts", error.status, error.code, str(error))
         except MlopsError as error:
-            return _refuse(start_response, "sts", 403, "AccessDenied", f"A policy cannot be judged: {error.what}")
-        passed = {**environ, "wsgi.input": io.BytesIO(judged), "CONTENT_LENGTH": str(len(judged))}
+            return _refuse(start_response, "sts", 403, "AccessDenied", f"A policy cannot be evaluated: {error.what}")
+        passed = {**environ, "wsgi.input": io.BytesIO(checked), "CONTENT_LENGTH": str(len(checked))}
         return self._application(passed, start_response)
 
     def _denied(self, request: Request, principal: Principal) -> str | None:
-        context = {**_surroundings(request), **principal.context}
+        context = {**_request_context(request), **principal.context}
         for need in needs(request):
             why = refusal(principal.caller, principal.grants, need, context)
             if why is not None:
@@ -138,10 +137,10 @@ def _credentials_problem(principal: Principal, headers: Mapping[str, str]) -> st
     return None
 
 
-def _surroundings(request: Request) -> Context:
-    """Condition keys that hold for every request.
+def _request_context(request: Request) -> Context:
+    """Return the condition keys of every request.
 
-    A request on the loopback device crosses no network, so it counts as sent in secure transport.
+    A request on the loopback device crosses no network, so it counts as secure transport.
     """
     now = datetime.now(UTC)
     return {
@@ -166,14 +165,14 @@ def _headers(environ: Environ) -> dict[str, str]:
 
 
 def _likely_service(headers: Mapping[str, str]) -> str:
-    """A service that speaks as an unsigned request does."""
+    """Guess the service of an unsigned request from its protocol."""
     if "x-amz-target" in headers:
         return "kms"
     return "sts" if "x-www-form-urlencoded" in headers.get("content-type", "") else "s3"
 
 
 def _refuse(start: StartResponse, service: str, status: int, code: str, message: str) -> list[bytes]:
-    """The refusal in the shape that the service's clients read."""
+    """Send a refusal in the format of the service."""
     if service in _JSON:
         body = json.dumps({"__type": code, "message": message, "Message": message})
         content = "application/x-amz-json-1.1"

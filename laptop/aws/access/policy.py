@@ -1,4 +1,4 @@
-"""Whether policies allow a request: the evaluation logic of IAM, without any effect.
+"""Policy evaluation of IAM. Pure functions.
 
 Source: AWS IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements".
 """
@@ -23,14 +23,14 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks.
+    """Caller of a request.
 
     Attributes:
-        arn: the caller itself: a user, or an assumed-role session.
-        principals: every ARN that a policy can name to mean this caller (the session and its role).
-        account: the account id; "" for an AWS service.
-        service: the service principal (`pods.eks.amazonaws.com`), or "".
-        provider: ARN of the identity provider that vouches for a web identity, or "".
+        arn: ARN of the user or assumed-role session.
+        principals: ARNs by which a policy can name the caller (the session and its role).
+        account: account id; "" for an AWS service.
+        service: service principal (`pods.eks.amazonaws.com`), or "".
+        provider: ARN of the identity provider of a web identity, or "".
     """
 
     arn: str
@@ -45,12 +45,12 @@ class Need:
     """One permission that a request needs.
 
     Attributes:
-        action: `s3:GetObject`.
-        resource: the ARN acted on, or "*" for an action without a resource.
-        context: condition keys (lower case) and their values, on top of the caller's.
-        policy: the policy of the resource itself (bucket, key, role trust), or None.
-        policy_rules: whether the resource's policy must let the caller in (KMS keys, role trust); otherwise an
-            identity policy of the same account is enough.
+        action: action such as `s3:GetObject`.
+        resource: ARN, or "*" for an action without a resource.
+        context: condition keys (lower case) with their values, in addition to the caller's.
+        policy: policy of the resource (bucket, key, role trust), or None.
+        policy_rules: the resource's policy must allow the caller (KMS keys, role trust). Otherwise an identity policy
+            of the same account is enough.
     """
 
     action: str
@@ -62,7 +62,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Grants:
-    """What the caller carries: identity policies, and what limits them."""
+    """Policies of a caller: identity policies and their limits."""
 
     identity: tuple[Document, ...] = ()
     boundary: Document | None = None
@@ -71,15 +71,15 @@ class Grants:
 
 class _Match(Enum):
     NO = 0
-    ACCOUNT = 1  # the statement names the account, which delegates to the account's identity policies
+    ACCOUNT = 1  # the statement names the account and so delegates to its identity policies
     CALLER = 2
 
 
 def refusal(caller: Caller, grants: Grants, need: Need, context: Context) -> str | None:
-    """Why the request is refused, in the words AWS uses; None when it is allowed.
+    """Return the reason for a refusal in AWS's words; None if the request is allowed.
 
     Args:
-        context: condition keys (lower case) that hold for the whole request.
+        context: condition keys (lower case) of the whole request.
     """
     known = {**context, **need.context}
 
@@ -120,17 +120,21 @@ def refusal(caller: Caller, grants: Grants, need: Need, context: Context) -> str
 
 
 def parse(text: str | bytes, what: str) -> Document:
-    """A policy document from its JSON, checked; raises MlopsError when this layer cannot judge it.
+    """Parse and check a policy document.
 
     Args:
-        what: what the document belongs to, for the error.
+        text: JSON.
+        what: owner of the document, for errors.
+
+    Raises:
+        MlopsError: the document is invalid or has an unsupported condition operator.
     """
     try:
         document = json.loads(text)
     except ValueError as error:
         raise MlopsError(f"the policy of {what} is not JSON: {error}") from error
     if not isinstance(document, dict) or "Statement" not in document:
-        raise MlopsError(f"the policy of {what} has no `Statement`", fix="write an IAM policy document.")
+        raise MlopsError(f"the policy of {what} has no `Statement`", fix="use an IAM policy document.")
     for statement in statements(document):
         if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
             raise MlopsError(f"the policy of {what} has a statement whose `Effect` is neither Allow nor Deny")
@@ -139,14 +143,14 @@ def parse(text: str | bytes, what: str) -> Document:
         for operator in statement.get("Condition") or {}:
             if _operator(operator) is None:
                 raise MlopsError(
-                    f"the policy of {what} has the condition operator `{operator}`, which is not known here",
-                    fix="use an operator of IAM; laptop/aws/access/policy.py lists those that are known.",
+                    f"the policy of {what} has the unsupported condition operator `{operator}`",
+                    fix="use one of the operators in laptop/aws/access/policy.py.",
                 )
     return document
 
 
 def statements(document: Document) -> list[dict[str, Any]]:
-    """The statements of a policy; IAM lets a single one stand without a list."""
+    """Return the statements of a policy; a single one may come without a list."""
     found = document["Statement"]
     return found if isinstance(found, list) else [found]
 
@@ -163,7 +167,7 @@ def _covers(statement: Document, need: Need, context: Context, resource_policy: 
     elif "NotResource" in statement:
         on = not any(_on(pattern, need.resource, context) for pattern in _many(statement["NotResource"]))
     else:
-        on = resource_policy  # a role's trust policy and an ECR policy name no resource: they mean their own
+        on = resource_policy  # trust policies and ECR policies apply to their own resource
     if not on:
         return False
     return all(
@@ -180,8 +184,8 @@ def _on(pattern: str, resource: str, context: Context) -> bool:
 
 def _principal(statement: Document, caller: Caller) -> _Match:
     if caller.provider and statement["Effect"] == "Allow":
-        # Somebody from outside the account is let in by the name of who vouches, and by nothing wider.
-        return _Match.CALLER if _is_vouching(statement.get("Principal"), caller) else _Match.NO
+        # A web identity is allowed by its provider's ARN only, never by a wildcard.
+        return _Match.CALLER if _names_provider(statement.get("Principal"), caller) else _Match.NO
     if "NotPrincipal" in statement:
         named = _named(statement["NotPrincipal"], caller)
         return _Match.NO if named is _Match.CALLER else _Match.CALLER
@@ -196,7 +200,9 @@ def _named(principal: Any, caller: Caller) -> _Match:
     if caller.service:
         return _Match.CALLER if caller.service in _many(principal.get("Service", [])) else _Match.NO
     if caller.provider:
-        return _Match.CALLER if "*" in _many(principal.get("AWS", [])) or _is_vouching(principal, caller) else _Match.NO
+        return (
+            _Match.CALLER if "*" in _many(principal.get("AWS", [])) or _names_provider(principal, caller) else _Match.NO
+        )
     found = _Match.NO
     for name in _many(principal.get("AWS", [])):
         if name == "*" or name in caller.principals:
@@ -206,7 +212,7 @@ def _named(principal: Any, caller: Caller) -> _Match:
     return found
 
 
-def _is_vouching(principal: Any, caller: Caller) -> bool:
+def _names_provider(principal: Any, caller: Caller) -> bool:
     return isinstance(principal, dict) and caller.provider in _many(principal.get("Federated", []))
 
 
@@ -217,7 +223,7 @@ def _pattern(pattern: str, ignore_case: bool) -> re.Pattern[str]:
 
 
 def matches(pattern: str, value: str, *, ignore_case: bool = False) -> bool:
-    """Whether a value fits an IAM pattern, where `*` is any text and `?` any one character."""
+    """Return True if a value matches an IAM pattern: `*` is any text, `?` any one character."""
     return _pattern(pattern, ignore_case).fullmatch(value) is not None
 
 
@@ -225,7 +231,7 @@ _VARIABLE = re.compile(r"\$\{([^}]+)\}")
 
 
 def _fill(text: str, context: Context) -> str | None:
-    """The text with its policy variables replaced; None when one has no single value (nothing matches then)."""
+    """Replace policy variables; return None if one has no single value, in which case nothing matches."""
     missing = False
 
     def value(found: re.Match[str]) -> str:
@@ -269,7 +275,7 @@ def _arn(expected: str, actual: str) -> bool:
     return len(patterns) == len(parts) == 6 and all(map(matches, patterns, parts))
 
 
-_Compare = Callable[[str, str], bool]  # (what the policy says, what the request says)
+_Compare = Callable[[str, str], bool]  # (value in the policy, value in the request)
 
 _OPERATORS: dict[str, _Compare] = {
     "StringEquals": lambda expected, actual: expected == actual,
@@ -291,7 +297,7 @@ _OPERATORS: dict[str, _Compare] = {
     "IpAddress": _within,
     "BinaryEquals": lambda expected, actual: expected == actual,
 }
-# Each stands for "none of the values compares", and holds when the key is absent.
+# Each means that no value matches, and holds if the key is absent.
 _NEGATIVES = {
     "StringNotEquals": "StringEquals",
     "StringNotEqualsIgnoreCase": "StringEqualsIgnoreCase",
@@ -331,7 +337,7 @@ def _operator(name: str) -> _Operator | None:
 def _holds(name: str, key: str, expected: Sequence[Any], context: Context) -> bool:
     operator = _operator(name)
     if operator is None:
-        raise MlopsError(f"a policy has the condition operator `{name}`, which is not known here")
+        raise MlopsError(f"a policy has the unsupported condition operator `{name}`")
     actual = context.get(key.lower(), ())
     if operator.compare is None:
         return any((_text(value).lower() == "true") == (not actual) for value in expected)
@@ -357,7 +363,7 @@ def _any(compare: _Compare | None, expected: Iterable[str], actual: str) -> bool
     def fits(value: str) -> bool:
         try:
             return compare is not None and compare(value, actual)
-        except ValueError:  # not a number, a date or an address: it compares with nothing
+        except ValueError:  # not a number, a date or an address: no match
             return False
 
     return any(fits(value) for value in expected)

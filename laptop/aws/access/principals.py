@@ -1,4 +1,4 @@
-"""Which principal an access key belongs to, and what it carries, read from the emulator's own stores."""
+"""Principals by access key, read from moto's stores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from laptop.aws.access.policy import Caller, Context, Document, Grants, parse
 
-ACCOUNT = "123456789012"  # the account id of moto
+ACCOUNT = "123456789012"  # moto's account id
 PARTITION = "aws"
 
 
@@ -18,9 +18,9 @@ class Principal:
     """A caller with its secret and its policies.
 
     Attributes:
-        token: the session token that must come with the key, or "" for a long-lived key.
-        expires: when the credentials end, or None.
-        context: condition keys that describe the caller (`aws:principalarn`, session tags, ...).
+        token: session token, "" for a long-lived key.
+        expires: expiry of the credentials, or None.
+        context: condition keys of the caller (`aws:principalarn`, session tags, ...).
     """
 
     caller: Caller
@@ -32,14 +32,14 @@ class Principal:
 
 
 class Principals:
-    """The principals of the emulated account."""
+    """The principals of the account."""
 
     def __init__(self) -> None:
         self._services: dict[str, Principal] = {}
         self._session_tags: dict[str, Mapping[str, str]] = {}
 
     def add_service(self, service: str, access_key: str, secret: str) -> None:
-        """Lets an AWS service call with a key of its own. On AWS nobody holds such a key; here its stand-in does."""
+        """Register a key for an AWS service. On AWS nobody has such a key; on the laptop its substitute does."""
         self._services[access_key] = Principal(
             Caller(service, frozenset(), "", service),
             secret,
@@ -48,11 +48,11 @@ class Principals:
         )
 
     def remember_tags(self, access_key: str, tags: Mapping[str, str]) -> None:
-        """Keeps the session tags of an assumed role, which moto drops."""
+        """Store the session tags of an assumed role, which moto drops."""
         self._session_tags[access_key] = dict(tags)
 
     def find(self, access_key: str) -> Principal | None:
-        """The principal of an access key; None when no key, or no living role, is behind it."""
+        """Return the principal of an access key; None if the key or its role does not exist."""
         if access_key in self._services:
             return self._services[access_key]
         return self._session(access_key) or self._user(access_key)
@@ -97,24 +97,24 @@ class Principals:
 
 
 def role_named(name: str) -> Any:
-    """A role as the emulator keeps it, or None when there is no such role."""
+    """Return moto's object of a role, or None."""
     return next((role for role in _iam().get_roles() if role.name == name), None)
 
 
 def trust_of(role_arn: str) -> Document | None:
-    """The trust policy of a role, or None when there is no such role."""
+    """Return the trust policy of a role, or None if it does not exist."""
     role = next((role for role in _iam().get_roles() if role.arn == role_arn), None)
     return None if role is None else parse(role.assume_role_policy_document, f"the role {role.name}")
 
 
 @dataclass
 class AssumedSessions:
-    """Tells which session an AssumeRole call made: the one that was not there before."""
+    """Finds the session that an AssumeRole call created."""
 
     _before: int = field(default_factory=lambda: len(_sessions()))
 
     def new(self) -> str | None:
-        """The access key of the new session, or None when the call made none."""
+        """Return the access key of the new session, or None if there is none."""
         sessions = _sessions()
         return str(sessions[-1].access_key_id) if len(sessions) > self._before else None
 
@@ -133,7 +133,7 @@ def _iam() -> Any:
 
 
 def _documents(holder: Any) -> Iterator[Document]:
-    """Inline and attached policies of a user, group or role."""
+    """Yield the inline and attached policies of a user, group or role."""
     inline = holder.policies
     for name, text in inline.items():
         yield parse(text, f"{holder.name} ({name})")
@@ -149,7 +149,7 @@ def _boundary(arn: str | None) -> Document | None:
     if not arn:
         return None
     policy = _iam().managed_policies.get(arn)
-    # IAM refuses all when the boundary is gone; a statement that allows nothing does the same.
+    # Without its boundary, IAM refuses everything; so does this statement.
     return (
         parse(_default(policy), arn)
         if policy is not None
@@ -158,7 +158,7 @@ def _boundary(arn: str | None) -> Document | None:
 
 
 def tags_of(role: Any) -> dict[str, str]:
-    """The tags of a role."""
+    """Return the tags of a role."""
     tags = role.tags
     if isinstance(tags, dict):
         return {str(key): str(value.get("Value", "")) for key, value in tags.items()}

@@ -1,4 +1,4 @@
-"""A signed request as the access layer sees it: service, action and parameters."""
+"""Request to an AWS API: service, action and parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-# The prefix in policies, where it is not the name the request is signed for.
+# Prefix in policies, if it differs from the name in the signature.
 _PREFIXES = {"monitoring": "cloudwatch", "email": "ses", "eventbridge": "events"}
 
 
@@ -18,9 +18,9 @@ class Request:
     """One HTTP request to an AWS API.
 
     Attributes:
-        service: the service of the credential scope (`s3`, `monitoring`).
-        region: the region of the credential scope.
-        uri: path and query as they came on the wire, still quoted.
+        service: service of the credential scope (`s3`, `monitoring`).
+        region: region of the credential scope.
+        uri: path and query as received, still quoted.
         headers: header names in lower case.
     """
 
@@ -33,7 +33,7 @@ class Request:
 
     @property
     def prefix(self) -> str:
-        """What stands before the colon of an action in a policy (`cloudwatch`)."""
+        """Return the service prefix of actions in policies (`cloudwatch`)."""
         return _PREFIXES.get(self.service, self.service)
 
     @cached_property
@@ -46,14 +46,14 @@ class Request:
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """The parameters of a service that speaks the query protocol (IAM, STS, SNS)."""
+        """Return the parameters of a query protocol service (IAM, STS, SNS)."""
         if "x-www-form-urlencoded" not in self.headers.get("content-type", ""):
             return {}
         return _first(self.body.decode("utf-8", "replace"))
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        """The parameters of a service that speaks JSON (KMS, Glue, ECR)."""
+        """Return the parameters of a JSON protocol service (KMS, Glue, ECR)."""
         try:
             found = json.loads(self.body or b"{}")
         except ValueError:
@@ -62,7 +62,7 @@ class Request:
 
     @cached_property
     def action(self) -> str | None:
-        """The operation's name (`AssumeRole`), None when the request names none or more than one."""
+        """Return the operation (`AssumeRole`); None if the request names none or several."""
         target = self.headers.get("x-amz-target", "")
         named = [
             name for name in (self.query.get("Action"), self.form.get("Action"), target.rpartition(".")[2]) if name
@@ -72,12 +72,12 @@ class Request:
         return named[0] if len(named) == 1 else None
 
     def parameter(self, name: str) -> str:
-        """A string parameter of the operation, whatever the protocol; "" when it is not given."""
+        """Return a string parameter in either protocol; "" if missing."""
         value = self.form.get(name) or self.json.get(name) or ""
         return value if isinstance(value, str) else ""
 
     def _routed(self) -> str | None:
-        """The operation of a service that tells its operations apart by path (EKS), or by RPC path (CloudWatch)."""
+        """Return the operation of a service that routes by path (EKS) or RPC path (CloudWatch)."""
         parts = self.path.split("/")
         if len(parts) == 5 and parts[1] == "service" and parts[3] == "operation":
             return parts[4]

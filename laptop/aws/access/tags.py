@@ -1,4 +1,4 @@
-"""Tags as policies see them: those that a request gives, and those that its resource has."""
+"""Condition keys for tags."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from laptop.aws.access.policy import Context
 
 
 def tag_context(given: Mapping[str, str], held: Mapping[str, str], keys: Iterable[str] = ()) -> Context:
-    """The condition keys of tags.
+    """Return the condition keys of tags.
 
     Args:
-        given: the tags in the request.
-        held: the tags of the resource.
-        keys: tag keys in the request that come without a value.
+        given: tags in the request.
+        held: tags of the resource.
+        keys: tag keys in the request without a value.
     """
     return {
         **{f"aws:requesttag/{key}".lower(): (value,) for key, value in given.items()},

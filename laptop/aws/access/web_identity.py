@@ -1,4 +1,4 @@
-"""Tokens of an OpenID Connect provider, exchanged for a role: what STS checks before it answers.
+"""Checks of STS for the exchange of an OpenID Connect token for a role.
 
 Source: STS API reference, "AssumeRoleWithWebIdentity"; IAM user guide, "Available keys for AWS web identity
 federation".
@@ -19,18 +19,18 @@ from laptop.aws.access.principals import ACCOUNT, PARTITION, trust_of
 from laptop.aws.access.request import Request
 
 ACTION = "AssumeRoleWithWebIdentity"
-LONGEST_TOKEN = 20_000  # characters; STS's own limit
+LONGEST_TOKEN = 20_000  # characters; the limit of STS
 _ALGORITHMS = ["RS256", "ES256"]
 _SKEW_SECONDS = 300
 _PARAMETERS = ("Action", "Version", "RoleArn", "RoleSessionName", "DurationSeconds", "Policy")
 
 
 class TokenRefusedError(Exception):
-    """The token buys nothing.
+    """The token was refused.
 
     Attributes:
-        status: of HTTP.
-        code: by which STS says why.
+        status: HTTP status.
+        code: error code of STS.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -41,12 +41,13 @@ class TokenRefusedError(Exception):
 
 @dataclass(frozen=True)
 class WebIdentity:
-    """Who a token speaks of.
+    """Identity in a verified token.
 
     Attributes:
-        provider: ARN of the identity provider that vouches.
-        host: the provider's name in condition keys (`token.actions.githubusercontent.com`).
-        audience, subject: the token's `aud` and `sub`.
+        provider: ARN of the identity provider.
+        host: name of the provider in condition keys (`token.actions.githubusercontent.com`).
+        audience: `aud` of the token.
+        subject: `sub` of the token.
     """
 
     provider: str
@@ -56,7 +57,7 @@ class WebIdentity:
 
     @property
     def context(self) -> Context:
-        """The condition keys that describe the identity."""
+        """Return the condition keys of the identity."""
         return {
             f"{self.host}:aud": (self.audience,),
             f"{self.host}:sub": (self.subject,),
@@ -65,23 +66,23 @@ class WebIdentity:
 
 
 def published_keys(folder: Path, host: str) -> Path:
-    """The file with the public keys of an issuer, a JWK set. On AWS, STS fetches it from the issuer's address."""
+    """Return the file with an issuer's public keys (a JWK set), which STS fetches from the issuer on AWS."""
     return folder / f"{quote(host, safe='')}.json"
 
 
 def asks_for(request: Request) -> bool:
-    """Whether an unsigned request exchanges a token; STS takes nothing else unsigned."""
+    """Return True if a request exchanges a token, the only unsigned request that STS accepts."""
     return request.method == "POST" and request.path == "/" and not request.query and request.action == ACTION
 
 
-def judged_body(request: Request, issuers: Path) -> bytes:
-    """The request's body, with nothing in it but what was judged here.
+def checked_body(request: Request, issuers: Path) -> bytes:
+    """Check a request and return its body with the checked parameters only.
 
     Args:
-        issuers: the folder of published keys.
+        issuers: folder with published keys.
 
     Raises:
-        TokenRefusedError: the token is not good, or the role does not trust whom it speaks of.
+        TokenRefusedError: the token is invalid, or the role does not trust its subject.
     """
     identity = identify(request.form.get("WebIdentityToken", ""), issuers)
     role = request.form.get("RoleArn", "")
@@ -98,21 +99,21 @@ def judged_body(request: Request, issuers: Path) -> bytes:
         raise TokenRefusedError(
             403, "AccessDenied", f"Not authorized to perform sts:{ACTION} on {role} as {identity.subject} {why}"
         )
-    # The emulator looks no further into it.
+    # moto does not check the token.
     parameters = {name: request.form[name] for name in _PARAMETERS if name in request.form}
-    return urlencode({**parameters, "WebIdentityToken": "judged"}).encode()
+    return urlencode({**parameters, "WebIdentityToken": "checked"}).encode()
 
 
 def identify(token: str, issuers: Path, now: float | None = None) -> WebIdentity:
-    """Who a token speaks of, once everything about it was checked.
+    """Verify a token and return its identity.
 
     Args:
-        token: a signed JWT, compact.
-        issuers: the folder of published keys.
-        now: the time to judge it by, in seconds since 1970.
+        token: signed JWT in compact form.
+        issuers: folder with published keys.
+        now: time for the check in seconds since 1970; the current time by default.
 
     Raises:
-        TokenRefusedError: no provider of this account vouches for it, or it is not for this account, or not now.
+        TokenRefusedError: the token is invalid, expired, for another audience, or of an unknown issuer.
     """
     from joserfc import jwt
     from joserfc.errors import JoseError
@@ -126,9 +127,11 @@ def identify(token: str, issuers: Path, now: float | None = None) -> WebIdentity
         keys = KeySet.import_key_set(json.loads(published_keys(issuers, host).read_bytes()))
         claims = jwt.decode(token, keys, algorithms=_ALGORITHMS).claims
     except FileNotFoundError:
-        raise TokenRefusedError(400, "IDPCommunicationError", "The issuer publishes no keys on this machine.") from None
+        raise TokenRefusedError(
+            400, "IDPCommunicationError", "The issuer has not published keys on this machine."
+        ) from None
     except (JoseError, ValueError, TypeError, KeyError) as error:
-        raise _invalid(f"The token is not one that the issuer signed: {error}") from None
+        raise _invalid(f"The token is not signed by its issuer: {error}") from None
     moment = time.time() if now is None else now
     if _number(claims, "exp") <= moment:
         raise TokenRefusedError(400, "ExpiredTokenException", "The token has expired.")
@@ -138,23 +141,23 @@ def identify(token: str, issuers: Path, now: float | None = None) -> WebIdentity
     if not isinstance(audience, str) or audience not in audiences:
         raise _invalid("Incorrect token audience")
     if not isinstance(subject, str) or not subject:
-        raise _invalid("The token speaks of nobody.")
+        raise _invalid("The token has no subject.")
     return WebIdentity(arn, host, audience, subject)
 
 
 def _unverified_issuer(token: str) -> str:
-    """Who the token says has signed it: only to find the keys that prove it."""
+    """Return the issuer that a token claims, only to find the keys for its verification."""
     from joserfc.jws import extract_compact
 
     claims = json.loads(extract_compact(token.encode()).payload or b"{}")
     issuer = claims["iss"]
     if not isinstance(issuer, str):
-        raise ValueError("iss is no text")
+        raise ValueError("iss is not a string")
     return issuer
 
 
 def _provider(issuer: str) -> tuple[str, str, list[str]]:
-    """ARN, host and audiences of the account's provider for an issuer."""
+    """Return ARN, host and audiences of the account's provider for an issuer."""
     from moto.iam.models import iam_backends
 
     host = issuer.removeprefix("https://")
@@ -167,7 +170,7 @@ def _provider(issuer: str) -> tuple[str, str, list[str]]:
 def _number(claims: Mapping[str, Any], name: str, default: float | None = None) -> float:
     value = claims.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(f"The token's {name} is no time.")
+        raise _invalid(f"The token's {name} is not a valid timestamp.")
     return float(value)
 
 

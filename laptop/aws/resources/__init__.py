@@ -1,1 +1,1 @@
-"""The resource types that the local target applies: one file a service, one row a type."""
+"""Resource types of the AWS provider."""

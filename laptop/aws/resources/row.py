@@ -1,4 +1,4 @@
-"""What a row of the table says about one resource type."""
+"""Description of one resource type."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laptop.aws.cloud import Cloud
+from laptop.engine.provider import ResourceCall
 
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class AutoName:
-    """The name a resource gets when its program gives none: `<name>-<7 hex>`, as Pulumi's.
+    """Name of a resource whose program gives none: `<name>-<7 hex>`, as in Pulumi.
 
     Attributes:
-        property: the input that holds the name.
-        longest: the most characters AWS takes.
-        lower: whether AWS takes lower case only.
-        prefix: what every name begins with (`alias/`).
+        property: input that holds the name.
+        longest: maximum number of characters at AWS.
+        lower: AWS accepts lower case only.
+        prefix: start of every name (`alias/`).
     """
 
     property: str = "name"
@@ -28,28 +29,14 @@ class AutoName:
     prefix: str = ""
 
 
-@dataclass(frozen=True)
-class Call:
-    """What a row gets to apply a resource.
-
-    Attributes:
-        cloud: the clients.
-        inputs: the checked inputs; those of the resource as it stands for `read` and `delete`.
-        urn: the resource's URN; "" where Pulumi gives none.
-        resuming: an earlier create may already have happened.
-        old: the inputs before an update.
-        tracked: the id of the resource; "" while it is being created.
-    """
+@dataclass(frozen=True, kw_only=True)
+class AwsCall(ResourceCall):
+    """A provider call with the clients to carry it out."""
 
     cloud: Cloud
-    inputs: Values
-    urn: str = ""
-    resuming: bool = False
-    old: Values = field(default_factory=dict)
-    tracked: str = ""
 
     def client(self, service: str) -> Any:
-        """A client in the resource's region."""
+        """Return a client in the resource's region."""
         return self.cloud.client(service, self.inputs.get("region"))
 
     @property
@@ -57,8 +44,8 @@ class Call:
         return str(self.inputs.get("region") or self.cloud.region)
 
     def changed(self, *properties: str) -> bool:
-        """Whether an update changes any of the properties."""
-        return any(self.old.get(name) != self.inputs.get(name) for name in properties)
+        """Return True if an update changes any of the properties."""
+        return any(self.old_inputs.get(name) != self.inputs.get(name) for name in properties)
 
 
 @dataclass(frozen=True)
@@ -68,29 +55,27 @@ class Row:
     Attributes:
         token: Pulumi's type token.
         required: inputs that must be given.
-        optional: inputs that may be given. Any other input is an error: nothing is dropped silently.
-        create: makes it at AWS and returns its id.
-        read: live properties (computed ones included), None when it is gone.
-        update: changes it in place; None when every change replaces it.
-        delete: removes it; must let it be gone already.
-        also: other tokens of the same type (the `V2` spellings).
-        auto_name: how it is named when the program gives no name.
-        defaults: inputs that AWS (or Pulumi) fills in.
+        optional: inputs that may be given. Any other input is an error; none is dropped silently.
+        create: creates the resource and returns its id.
+        read: returns the live properties, including computed ones, or None if the resource is gone.
+        update: changes it in place; None if every change replaces it.
+        delete: deletes it; a missing resource is not an error.
+        auto_name: how to name it if the program gives no name.
+        defaults: inputs that AWS or Pulumi fills in.
         replaces: inputs whose change needs a new resource.
         documents: inputs that hold a JSON document, compared by meaning.
-        policies: those of `documents` that are IAM policies.
-        sets: inputs that are lists whose order means nothing.
-        named_by: inputs that name it at AWS: two that agree in all of them cannot stand side by side. () means
-            that two always can.
-        recorded: reason why nothing is created at the target, or "".
+        policies: the `documents` that are IAM policies.
+        sets: list inputs whose order does not matter.
+        named_by: inputs that identify it at AWS: two resources that agree in all of them cannot coexist. () if two
+            always can.
+        recorded: reason why the resource exists in the state only, or "".
     """
 
     token: str
-    create: Callable[[Call], str]
-    read: Callable[[Call], Values | None]
-    delete: Callable[[Call], None]
-    update: Callable[[Call], None] | None = None
-    also: tuple[str, ...] = ()
+    create: Callable[[AwsCall], str]
+    read: Callable[[AwsCall], Values | None]
+    delete: Callable[[AwsCall], None]
+    update: Callable[[AwsCall], None] | None = None
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     auto_name: AutoName | None = None
@@ -101,3 +86,19 @@ class Row:
     sets: tuple[str, ...] = ()
     named_by: tuple[str, ...] = ()
     recorded: str = ""
+
+
+def retag(call: AwsCall, tag: Callable[[dict[str, str]], object], untag: Callable[[list[str]], object]) -> None:
+    """Apply a change of the tags.
+
+    Args:
+        tag: adds or overwrites tags.
+        untag: removes tags by key.
+    """
+    old, new = call.old_inputs.get("tags") or {}, call.inputs.get("tags") or {}
+    if old == new:
+        return
+    if new:
+        tag(new)
+    if gone := sorted(set(old) - set(new)):
+        untag(gone)

@@ -9,6 +9,7 @@ the signal that ended it. A fork is killed when its client's connection ends.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -41,11 +42,12 @@ def main() -> None:
     path = [entry for entry in sys.path[1:] if entry]  # without this file's folder
     sys.path[:] = path
     server = dict(os.environ)
-    forks.preload(PRELOADED)
+    modules = forks.preload(PRELOADED)
     if forks.threads() != 1:
         sys.exit(f"{__file__}: a library has started a thread; commands start without forks")
     listener.listen(64)
     command = _serve(listener, forks, server)
+    atexit.register(forks.skip_teardown, modules)  # registered first, it runs last
     forks.become_new(command["environment"], command["folder"])
     _run(command["arguments"], path, forks)
 

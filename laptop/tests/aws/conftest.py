@@ -1,4 +1,4 @@
-"""One emulated account for all the tests of a worker, and ways to be somebody in it."""
+"""An account per test worker, and clients of its principals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from botocore.config import Config
 
 from laptop.aws.account import Account, start
-from laptop.aws.provider import AwsProvider
-from laptop.engine.provider import Created
+from laptop.aws.aws_provider import AwsProvider
+from laptop.engine.provider import Created, ResourceCall
 
 TRUSTS_PODS = {
     "Version": "2012-10-17",
@@ -43,27 +43,29 @@ def provider(account: Account) -> AwsProvider:
 
 @pytest.fixture
 def name() -> str:
-    """A name that no other test uses."""
+    """Return a name that no other test uses."""
     return f"thing-{next(_NUMBER)}"
 
 
 @pytest.fixture
 def client(provider: AwsProvider) -> Callable[[str], Any]:
-    """The operator's client of a service."""
+    """Return the operator's client of a service."""
     return provider.cloud.client
 
 
 @pytest.fixture
 def make(provider: AwsProvider) -> Callable[..., Created]:
-    """Creates a resource as the engine does: check, then create."""
+    """Return a function that creates a resource as the engine does: check, then create."""
 
     def create(type_: str, resource: str, **inputs: Any) -> Created:
-        return provider.create(f"urn:{type_}::{resource}", type_, provider.check(type_, resource, inputs, None))
+        return provider.create(
+            ResourceCall(type_, provider.check(type_, resource, inputs, None), f"urn:{type_}::{resource}")
+        )
 
     return create
 
 
-class Somebody:
+class RoleClients:
     """Clients with the credentials of an assumed role."""
 
     def __init__(self, account: Account, credentials: dict[str, str]) -> None:
@@ -84,7 +86,7 @@ class Somebody:
 
 @pytest.fixture
 def agent(account: Account) -> Any:
-    """The STS client of the stand-in of EKS Pod Identity."""
+    """Return the STS client of EKS Pod Identity."""
     lines = (account.home / "pod-identity-credentials").read_text().split()
     return boto3.client(
         "sts",
@@ -97,11 +99,11 @@ def agent(account: Account) -> Any:
 
 
 @pytest.fixture
-def pod(account: Account, agent: Any, client: Callable[[str], Any], name: str) -> Callable[..., Somebody]:
-    """Makes a role with a policy and becomes a pod of it."""
+def pod(account: Account, agent: Any, client: Callable[[str], Any], name: str) -> Callable[..., RoleClients]:
+    """Return a function that creates a role with a policy and assumes it as a pod."""
     iam = client("iam")
 
-    def become(*statements: dict[str, Any], trust: Any = TRUSTS_PODS, **extra: Any) -> Somebody:
+    def become(*statements: dict[str, Any], trust: Any = TRUSTS_PODS, **extra: Any) -> RoleClients:
         role = f"{name}-{next(_NUMBER)}"
         boundary = extra.pop("boundary", None)
         arn = iam.create_role(
@@ -113,14 +115,14 @@ def pod(account: Account, agent: Any, client: Callable[[str], Any], name: str) -
             document = {"Version": "2012-10-17", "Statement": list(statements)}
             iam.put_role_policy(RoleName=role, PolicyName="p", PolicyDocument=json.dumps(document))
         answer = agent.assume_role(RoleArn=arn, RoleSessionName="pod-1", **extra)
-        return Somebody(account, {**answer["Credentials"], "role": role, "arn": arn})
+        return RoleClients(account, {**answer["Credentials"], "role": role, "arn": arn})
 
     return become
 
 
 @pytest.fixture
 def bucket(client: Callable[[str], Any], account: Account, name: str) -> str:
-    """An empty bucket."""
+    """Create an empty bucket."""
     client("s3").create_bucket(
         Bucket=f"bucket-{name}", CreateBucketConfiguration={"LocationConstraint": account.region}
     )

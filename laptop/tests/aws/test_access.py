@@ -1,4 +1,4 @@
-"""Every request to the emulated account is judged by IAM's rules; asked over HTTP, as pods do."""
+"""Tests of IAM rules over HTTP, with the credentials of pods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def deny(action: str | list[str], resource: str | list[str]) -> dict[str, Any]:
 
 
 class refused:  # noqa: N801 - reads as a word: `with refused("s3:GetObject")`
-    """Expects that the account refuses, and names the permission that lacks."""
+    """Expects a refusal that names the missing permission."""
 
     def __init__(self, *words: str) -> None:
         self._words = words
@@ -40,14 +40,14 @@ class refused:  # noqa: N801 - reads as a word: `with refused("s3:GetObject")`
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool:
         assert isinstance(error, ClientError), f"the account let it through ({error!r})"
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403
-        # A refused HEAD has no body that could name it.
+        # The answer to a HEAD has no body to name it.
         if error.operation_name != "HeadObject":
             for word in self._words:
                 assert word in error.response["Error"]["Message"]
         return True
 
 
-def test_a_role_without_a_policy_may_do_nothing_but_ask_who_it_is(pod: Any, bucket: str) -> None:
+def test_a_role_without_a_policy_may_only_get_its_identity(pod: Any, bucket: str) -> None:
     nobody = pod()
     assert ":assumed-role/" in nobody["sts"].get_caller_identity()["Arn"]
     with refused("s3:ListBucket", bucket):
@@ -68,7 +68,7 @@ def test_a_role_without_a_policy_may_do_nothing_but_ask_who_it_is(pod: Any, buck
         nobody["sts"].assume_role(RoleArn=nobody.credentials["arn"], RoleSessionName="again")
 
 
-def test_a_grant_on_a_prefix_reaches_no_other_prefix_and_no_other_bucket(
+def test_a_grant_on_a_prefix_does_not_cover_other_prefixes_or_buckets(
     pod: Any, bucket: str, client: Callable[[str], Any]
 ) -> None:
     client("s3").put_object(Bucket=bucket, Key="theirs/x", Body=b"x")
@@ -85,7 +85,7 @@ def test_a_grant_on_a_prefix_reaches_no_other_prefix_and_no_other_bucket(
         reader.delete_bucket(Bucket=bucket)
 
 
-def test_a_list_grant_holds_for_the_prefix_of_its_condition_only(pod: Any, bucket: str) -> None:
+def test_a_list_grant_covers_only_the_prefix_of_its_condition(pod: Any, bucket: str) -> None:
     lister = pod(allow("s3:ListBucket", f"arn:aws:s3:::{bucket}", StringLike={"s3:prefix": ["mine/*"]}))["s3"]
     assert lister.list_objects_v2(Bucket=bucket, Prefix="mine/")["KeyCount"] == 0
     with refused("s3:ListBucket"):
@@ -94,7 +94,7 @@ def test_a_list_grant_holds_for_the_prefix_of_its_condition_only(pod: Any, bucke
         lister.list_objects_v2(Bucket=bucket)
 
 
-def test_an_explicit_deny_wins_over_every_allow(pod: Any, bucket: str) -> None:
+def test_an_explicit_deny_overrides_every_allow(pod: Any, bucket: str) -> None:
     pod_ = pod(allow("s3:*", "*"), deny("s3:DeleteObject*", f"arn:aws:s3:::{bucket}/*"))["s3"]
     pod_.put_object(Bucket=bucket, Key="kept", Body=b"1")
     with refused("s3:DeleteObject", "explicit deny"):
@@ -103,7 +103,7 @@ def test_an_explicit_deny_wins_over_every_allow(pod: Any, bucket: str) -> None:
         pod_.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "kept"}]})
 
 
-def test_who_may_not_list_is_not_told_that_an_object_is_missing(pod: Any, bucket: str) -> None:
+def test_a_caller_without_the_list_permission_does_not_learn_that_an_object_is_missing(pod: Any, bucket: str) -> None:
     get = allow("s3:GetObject", f"arn:aws:s3:::{bucket}/*")
     with refused("s3:ListBucket"):
         pod(get)["s3"].get_object(Bucket=bucket, Key="missing")
@@ -114,21 +114,21 @@ def test_who_may_not_list_is_not_told_that_an_object_is_missing(pod: Any, bucket
         lister.get_object(Bucket=bucket, Key="missing")
 
 
-def test_a_copy_needs_the_right_to_read_its_source(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
+def test_a_copy_needs_permission_to_read_its_source(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
     client("s3").put_object(Bucket=bucket, Key="secret/a", Body=b"1")
     writer = pod(allow("s3:PutObject", f"arn:aws:s3:::{bucket}/mine/*"))["s3"]
     with refused("s3:GetObject", "secret/a"):
         writer.copy_object(Bucket=bucket, Key="mine/a", CopySource={"Bucket": bucket, "Key": "secret/a"})
 
 
-def test_a_conditional_overwrite_needs_the_right_to_read(pod: Any, bucket: str) -> None:
+def test_a_conditional_overwrite_needs_permission_to_read(pod: Any, bucket: str) -> None:
     writer = pod(allow("s3:PutObject", f"arn:aws:s3:::{bucket}/*"))["s3"]
     tag = writer.put_object(Bucket=bucket, Key="a", Body=b"1", IfNoneMatch="*")["ETag"]
     with refused("s3:GetObject"):
         writer.put_object(Bucket=bucket, Key="a", Body=b"2", IfMatch=tag)
 
 
-def test_governance_retention_is_lifted_by_who_may_bypass_it_only(
+def test_governance_retention_needs_permission_to_bypass_it(
     pod: Any, account: Account, client: Callable[[str], Any], name: str
 ) -> None:
     s3, locked = client("s3"), f"locked-{name}"
@@ -143,7 +143,7 @@ def test_governance_retention_is_lifted_by_who_may_bypass_it_only(
         deleter.delete_object(Bucket=locked, Key="a", VersionId=version, BypassGovernanceRetention=True)
 
 
-def test_an_encrypted_bucket_is_of_no_use_without_its_key(
+def test_an_encrypted_bucket_needs_permission_on_its_key(
     pod: Any, make: Any, bucket: str, client: Callable[[str], Any], account: Account, name: str
 ) -> None:
     key = make("aws:kms/key:Key", name).outputs["arn"]
@@ -173,11 +173,11 @@ def test_an_encrypted_bucket_is_of_no_use_without_its_key(
     whole = pod(objects, allow(["kms:Decrypt", "kms:GenerateDataKey"], key, **through_s3))
     whole["s3"].put_object(Bucket=bucket, Key="b", Body=b"2")
     assert whole["s3"].get_object(Bucket=bucket, Key="b")["Body"].read() == b"2"
-    with refused("kms:GenerateDataKey"):  # the key is good through S3 only
+    with refused("kms:GenerateDataKey"):  # the grant covers the key through S3 only
         whole["kms"].generate_data_key(KeyId=key, KeySpec="AES_256")
 
 
-def test_a_grant_on_one_key_does_not_sign_with_another(pod: Any, make: Any, name: str) -> None:
+def test_a_grant_on_one_key_does_not_allow_signing_with_another(pod: Any, make: Any, name: str) -> None:
     inputs = {"customerMasterKeySpec": "ECC_NIST_P256", "keyUsage": "SIGN_VERIFY"}
     mine = make("aws:kms/key:Key", f"{name}-mine", **inputs).outputs["arn"]
     theirs = make("aws:kms/key:Key", f"{name}-theirs", **inputs).outputs["arn"]
@@ -195,7 +195,7 @@ def test_a_grant_on_one_key_does_not_sign_with_another(pod: Any, make: Any, name
         signer.sign(KeyId=mine, **{**message, "MessageType": "DIGEST", "Message": b"0" * 32})
 
 
-def test_a_key_is_closed_to_whom_its_own_policy_does_not_let_in(pod: Any, make: Any, name: str) -> None:
+def test_a_key_refuses_callers_that_its_policy_does_not_allow(pod: Any, make: Any, name: str) -> None:
     wide = pod(allow("kms:*", "*"))
     closed = {
         "Version": "2012-10-17",
@@ -213,7 +213,7 @@ def test_a_key_is_closed_to_whom_its_own_policy_does_not_let_in(pod: Any, make: 
         wide["kms"].describe_key(KeyId=key)
 
 
-def test_glue_asks_for_catalogue_database_and_table_alike(pod: Any, make: Any, name: str) -> None:
+def test_glue_needs_permission_on_catalog_database_and_table(pod: Any, make: Any, name: str) -> None:
     database = make("aws:glue/catalogDatabase:CatalogDatabase", name).outputs["name"]
     make("aws:glue/catalogTable:CatalogTable", name, name="t", databaseName=database)
     make("aws:glue/catalogTable:CatalogTable", name, name="other", databaseName=database)
@@ -229,17 +229,20 @@ def test_glue_asks_for_catalogue_database_and_table_alike(pod: Any, make: Any, n
         reader.update_table(DatabaseName=database, TableInput={"Name": "t"})
 
 
-def test_a_key_is_known_by_its_tags_those_it_is_made_with_and_those_it_has(pod: Any, make: Any, name: str) -> None:
+def test_conditions_on_the_tags_of_a_key_apply_to_requested_and_existing_tags(pod: Any, make: Any, name: str) -> None:
     def made(environment: str) -> str:
         return str(make("aws:kms/key:Key", f"{name}-{environment}", tags={"environment": environment}).outputs["keyId"])
 
     mine, theirs = made("dev"), made("prod")
     own = {"StringEquals": {"aws:ResourceTag/environment": "dev"}}
-    asked = {"StringEquals": {"aws:RequestTag/environment": "dev"}, "Null": {"aws:ResourceTag/environment": "true"}}
+    conditions = {
+        "StringEquals": {"aws:RequestTag/environment": "dev"},
+        "Null": {"aws:ResourceTag/environment": "true"},
+    }
     keys = f"arn:aws:kms:*:{ACCOUNT}:key/*"
     kms = pod(
         allow("kms:CreateKey", "*", StringEquals={"aws:RequestTag/environment": "dev"}),
-        allow("kms:TagResource", keys, **asked),
+        allow("kms:TagResource", keys, **conditions),
         allow(["kms:DescribeKey", "kms:UntagResource"], keys, **own),
     )["kms"]
     assert kms.describe_key(KeyId=mine)
@@ -257,14 +260,14 @@ def test_a_key_is_known_by_its_tags_those_it_is_made_with_and_those_it_has(pod: 
         kms.describe_key(KeyId=mine)
 
 
-def test_a_tag_that_a_key_is_made_with_needs_the_right_to_tag(pod: Any) -> None:
+def test_creating_a_key_with_tags_needs_permission_to_tag(pod: Any) -> None:
     kms = pod(allow("kms:CreateKey", "*"))["kms"]
     assert kms.create_key()
     with refused("kms:TagResource"):
         kms.create_key(Tags=[{"TagKey": "environment", "TagValue": "dev"}])
 
 
-def test_who_may_make_bounded_roles_makes_no_other_and_gives_no_other_a_policy(
+def test_permission_to_create_bounded_roles_does_not_cover_other_roles(
     pod: Any, client: Callable[[str], Any], name: str
 ) -> None:
     document = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:*", "*")]})
@@ -289,14 +292,14 @@ def test_who_may_make_bounded_roles_makes_no_other_and_gives_no_other_a_policy(
         iam.put_role_policy(RoleName=f"{name}-old", PolicyName="p", PolicyDocument=document)
 
 
-def test_a_role_is_meant_by_the_path_it_really_has(pod: Any, client: Callable[[str], Any], name: str) -> None:
+def test_a_role_is_matched_by_its_actual_path(pod: Any, client: Callable[[str], Any], name: str) -> None:
     client("iam").create_role(RoleName=name, Path="/kept/", AssumeRolePolicyDocument=json.dumps(TRUSTS_PODS))
     iam = pod(allow("iam:GetRole", f"arn:aws:iam::{ACCOUNT}:role/{name}"))["iam"]
     with refused("iam:GetRole", f"role/kept/{name}"):
         iam.get_role(RoleName=name)
 
 
-def test_a_repository_grant_reaches_no_other_repository(pod: Any, make: Any, name: str) -> None:
+def test_a_repository_grant_does_not_cover_other_repositories(pod: Any, make: Any, name: str) -> None:
     mine = make("aws:ecr/repository:Repository", f"{name}-mine").outputs
     theirs = make("aws:ecr/repository:Repository", f"{name}-theirs").outputs
     about = ["ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:ListTagsForResource"]
@@ -312,7 +315,7 @@ def test_a_repository_grant_reaches_no_other_repository(pod: Any, make: Any, nam
         puller.describe_images(repositoryName=theirs["name"])
 
 
-def test_a_bucket_policy_lets_in_and_keeps_out_by_its_conditions(
+def test_a_bucket_policy_allows_and_denies_by_its_conditions(
     pod: Any, bucket: str, client: Callable[[str], Any]
 ) -> None:
     s3, arn = client("s3"), f"arn:aws:s3:::{bucket}"
@@ -355,9 +358,7 @@ def test_a_bucket_policy_lets_in_and_keeps_out_by_its_conditions(
     s3.delete_bucket_policy(Bucket=bucket)
 
 
-def test_a_permissions_boundary_caps_what_a_role_may_do(
-    pod: Any, bucket: str, client: Callable[[str], Any], name: str
-) -> None:
+def test_a_permissions_boundary_limits_a_role(pod: Any, bucket: str, client: Callable[[str], Any], name: str) -> None:
     boundary = client("iam").create_policy(
         PolicyName=f"boundary-{name}",
         PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:GetObject", "*")]}),
@@ -369,7 +370,7 @@ def test_a_permissions_boundary_caps_what_a_role_may_do(
         capped.put_object(Bucket=bucket, Key="a", Body=b"1")
 
 
-def test_a_role_is_not_made_with_a_boundary_that_is_not_there(client: Callable[[str], Any], name: str) -> None:
+def test_a_role_with_a_missing_boundary_is_refused(client: Callable[[str], Any], name: str) -> None:
     with pytest.raises(ClientError, match=r"NoSuchEntity.*does not exist or is not attachable"):
         client("iam").create_role(
             RoleName=name,
@@ -378,7 +379,7 @@ def test_a_role_is_not_made_with_a_boundary_that_is_not_there(client: Callable[[
         )
 
 
-def test_a_session_policy_caps_the_session_that_carries_it(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
+def test_a_session_policy_limits_its_session(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
     client("s3").put_object(Bucket=bucket, Key="a", Body=b"1")
     session = json.dumps({"Version": "2012-10-17", "Statement": [allow("s3:GetObject", "*")]})
     capped = pod(allow("s3:*", "*"), Policy=session)["s3"]
@@ -387,7 +388,7 @@ def test_a_session_policy_caps_the_session_that_carries_it(pod: Any, bucket: str
         capped.put_object(Bucket=bucket, Key="a", Body=b"1")
 
 
-def test_session_tags_fill_the_variables_of_a_policy(pod: Any, bucket: str) -> None:
+def test_session_tags_replace_policy_variables(pod: Any, bucket: str) -> None:
     own = allow("s3:PutObject", f"arn:aws:s3:::{bucket}/${{aws:PrincipalTag/kubernetes-namespace}}/*")
     ours = pod(own, Tags=[{"Key": "kubernetes-namespace", "Value": "models"}])["s3"]
     ours.put_object(Bucket=bucket, Key="models/a", Body=b"1")
@@ -397,7 +398,7 @@ def test_session_tags_fill_the_variables_of_a_policy(pod: Any, bucket: str) -> N
         pod(own)["s3"].put_object(Bucket=bucket, Key="models/a", Body=b"1")
 
 
-def test_taking_a_policy_away_works_at_once(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
+def test_removing_a_policy_takes_effect_immediately(pod: Any, bucket: str, client: Callable[[str], Any]) -> None:
     reader = pod(allow("s3:ListBucket", "*"))
     reader["s3"].list_objects_v2(Bucket=bucket)
     client("iam").delete_role_policy(RoleName=reader.credentials["role"], PolicyName="p")
@@ -416,13 +417,13 @@ class TestTrust:
         with refused("sts:AssumeRole"):
             pod(trust=self.trust(Principal={"Service": "ec2.amazonaws.com"}))
 
-    def test_session_tags_need_the_right_to_tag_the_session(self, pod: Any) -> None:
+    def test_session_tags_need_permission_to_tag_the_session(self, pod: Any) -> None:
         trust = self.trust(Action="sts:AssumeRole")
         assert pod(trust=trust)
         with refused("sts:TagSession"):
             pod(trust=trust, Tags=[{"Key": "kubernetes-namespace", "Value": "models"}])
 
-    def test_a_trust_for_one_service_account_holds_for_no_other(self, pod: Any) -> None:
+    def test_trust_in_one_service_account_does_not_cover_others(self, pod: Any) -> None:
         trust = self.trust(
             Condition={
                 "StringEquals": {
@@ -443,12 +444,12 @@ class TestTrust:
         with refused("sts:AssumeRole"):
             pod(trust=trust, Tags=tags("serve-diabetes"))
 
-    def test_the_operator_cannot_slip_into_a_pods_role(self, pod: Any, client: Any) -> None:
+    def test_the_operator_cannot_assume_the_role_of_a_pod(self, pod: Any, client: Any) -> None:
         arn = pod(allow("s3:*", "*")).credentials["arn"]
         with refused("sts:AssumeRole"):
             client("sts").assume_role(RoleArn=arn, RoleSessionName="operator")
 
-    def test_a_role_that_trusts_the_account_is_assumed_by_who_may_assume_it(self, pod: Any, client: Any) -> None:
+    def test_a_role_that_trusts_the_account_needs_permission_to_assume_it(self, pod: Any, client: Any) -> None:
         trust = {
             "Version": "2012-10-17",
             "Statement": [
@@ -467,7 +468,7 @@ class TestTrust:
         with refused("sts:AssumeRole", "identity-based"):
             pod()["sts"].assume_role(RoleArn=arn, RoleSessionName="ci", ExternalId="42")
 
-    def test_the_stand_in_of_pod_identity_may_do_nothing_else(self, agent: Any, account: Account) -> None:
+    def test_pod_identity_may_only_assume_roles(self, agent: Any, account: Account) -> None:
         lines = (account.home / "pod-identity-credentials").read_text().split()
         s3 = boto3.client(
             "s3", endpoint_url=account.endpoint, aws_access_key_id=lines[3], aws_secret_access_key=lines[6]
@@ -520,11 +521,11 @@ class TestCredentials:
             urllib.request.urlopen(f"{account.endpoint}/{bucket}")
 
     @pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/reset-auth", "/moto-api/data.json"])
-    def test_the_back_doors_of_the_emulator_are_closed(self, account: Account, path: str) -> None:
+    def test_the_extra_paths_of_moto_are_closed(self, account: Account, path: str) -> None:
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(urllib.request.Request(f"{account.endpoint}{path}", b"", method="POST"))
 
-    def test_a_presigned_address_is_refused_rather_than_trusted(self, client: Any, bucket: str) -> None:
+    def test_a_presigned_url_is_refused(self, client: Any, bucket: str) -> None:
         s3 = client("s3")
         s3.put_object(Bucket=bucket, Key="a", Body=b"1")
         address = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})

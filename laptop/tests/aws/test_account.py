@@ -1,4 +1,4 @@
-"""The process of the emulated account: private, atomic, and never left behind."""
+"""Tests of the account's process: private files, atomic writes, no leftovers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    # A process that nobody has waited for yet is dead all the same.
+    # A zombie is dead, too.
     return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
 
 
@@ -42,7 +42,7 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
     return True
 
 
-def test_its_files_are_for_the_owner_only_and_its_log_holds_no_secret(account: Account) -> None:
+def test_its_files_are_private_and_its_log_has_no_secret(account: Account) -> None:
     secret = (account.home / "credentials").read_text().split()[-1]
     for name in ("account.json", "credentials", "config", "pod-identity-credentials"):
         assert stat.S_IMODE((account.home / name).stat().st_mode) == 0o600
@@ -53,7 +53,7 @@ def test_its_files_are_for_the_owner_only_and_its_log_holds_no_secret(account: A
         assert secret not in arguments.read_text()
 
 
-def test_the_standard_variables_are_all_a_client_needs(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_needs_only_the_aws_variables(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in account.environ().items():
         monkeypatch.setenv(name, value)
     session = boto3.Session()
@@ -64,12 +64,12 @@ def test_the_standard_variables_are_all_a_client_needs(account: Account, monkeyp
 def test_it_listens_on_the_loopback_device_only(account: Account) -> None:
     host, port = account.endpoint.removeprefix("http://").split(":")
     assert host == "127.0.0.1"
-    # A server that listens on every address answers on this one too.
+    # A server on every address answers on this one, too.
     with pytest.raises(OSError, match=r"refused|timed out|assign"):
         socket.create_connection(("127.0.0.2", int(port)), timeout=2)
 
 
-def test_an_account_that_runs_is_found_again_and_one_that_ended_is_not(home: Path) -> None:
+def test_a_running_account_is_found_and_a_stopped_one_is_not(home: Path) -> None:
     first = start(home)
     try:
         found = running(home)
@@ -83,7 +83,7 @@ def test_an_account_that_runs_is_found_again_and_one_that_ended_is_not(home: Pat
     assert second.incarnation != first.incarnation
 
 
-def test_a_port_in_use_is_said(home: Path) -> None:
+def test_a_port_in_use_is_reported(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(MlopsError, match=f"127.0.0.1:{port}: the port is in use"):
@@ -111,7 +111,7 @@ def test_it_ends_when_the_process_that_started_it_is_killed(home: Path) -> None:
     assert within(10, lambda: gone(pid))
 
 
-def test_of_many_that_create_one_object_at_once_exactly_one_succeeds(client: Callable[[str], Any], bucket: str) -> None:
+def test_exactly_one_of_many_concurrent_creates_succeeds(client: Callable[[str], Any], bucket: str) -> None:
     s3 = client("s3")
 
     def create(number: int) -> bool:
@@ -127,7 +127,7 @@ def test_of_many_that_create_one_object_at_once_exactly_one_succeeds(client: Cal
         assert sum(pool.map(create, range(16))) == 1
 
 
-def test_no_update_is_lost_among_many_that_compare_and_swap(client: Callable[[str], Any], bucket: str) -> None:
+def test_concurrent_compare_and_swaps_lose_no_update(client: Callable[[str], Any], bucket: str) -> None:
     s3 = client("s3")
     s3.put_object(Bucket=bucket, Key="counter", Body=b"0")
 
@@ -149,14 +149,14 @@ def test_no_update_is_lost_among_many_that_compare_and_swap(client: Callable[[st
 
 
 @pytest.mark.parametrize("key", ["a b", "ä/ö", "a+b", "a=b&c", "a//b", "per%20cent", "date=2026-01-01/x.parquet", "~"])
-def test_keys_of_any_spelling_pass_the_signature(client: Callable[[str], Any], bucket: str, key: str) -> None:
+def test_the_signature_of_any_object_key_is_valid(client: Callable[[str], Any], bucket: str, key: str) -> None:
     s3 = client("s3")
     s3.put_object(Bucket=bucket, Key=key, Body=b"1", Metadata={"some_key": "v"})
     assert s3.get_object(Bucket=bucket, Key=key)["Metadata"] == {"some_key": "v"}
     assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=key)["Contents"]] == [key]
 
 
-def test_a_large_upload_in_parts_arrives_whole(client: Callable[[str], Any], bucket: str, tmp_path: Path) -> None:
+def test_a_multipart_upload_arrives_complete(client: Callable[[str], Any], bucket: str, tmp_path: Path) -> None:
     source = tmp_path / "large"
     source.write_bytes(os.urandom(1024) * 1024 * 9)  # above the 8 MiB from which boto3 sends parts
     client("s3").upload_file(str(source), bucket, "large")
@@ -164,6 +164,6 @@ def test_a_large_upload_in_parts_arrives_whole(client: Callable[[str], Any], buc
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
 
 
-def test_the_description_names_no_credentials(account: Account) -> None:
+def test_the_description_has_no_credentials(account: Account) -> None:
     described = json.loads((account.home / "account.json").read_text())
     assert described.keys() == {"endpoint", "incarnation", "pid", "region", "account"}

@@ -1,4 +1,4 @@
-"""A token of GitHub's issuer is exchanged for the role that trusts its subject, and for nothing else."""
+"""Tests of the exchange of a GitHub token for a role."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def trust(*, also: tuple[dict[str, Any], ...] = (), condition: Any = None, **cha
 
 
 def subject(value: Any, operator: str = "StringEquals") -> dict[str, Any]:
-    """A condition on the subject alone."""
+    """Return a condition on the subject only."""
     return {operator: {f"{ISSUER}:sub": value}}
 
 
@@ -48,7 +48,7 @@ DENY = {"Effect": "Deny", "Action": "sts:AssumeRoleWithWebIdentity", "Principal"
 
 @pytest.fixture(scope="module")
 def issuer(account: Account, provider: Any, tmp_path_factory: pytest.TempPathFactory) -> Issuer:
-    """GitHub's issuer, known to the account as an identity provider."""
+    """Return GitHub's issuer, registered as an identity provider of the account."""
     client = provider.cloud.client("iam")
     client.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE], ThumbprintList=["0" * 40])
     return Issuer(tmp_path_factory.mktemp("github"), published_keys(account.home / ISSUERS, ISSUER))
@@ -56,7 +56,7 @@ def issuer(account: Account, provider: Any, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def exchange(account: Account, client: Callable[[str], Any]) -> Exchange:
-    """Makes a role with a trust policy and exchanges a token for it, with nobody's credentials."""
+    """Return a function that creates a role with a trust policy and exchanges a token for it, without credentials."""
     sts = boto3.client(
         "sts",
         endpoint_url=account.endpoint,
@@ -70,8 +70,8 @@ def exchange(account: Account, client: Callable[[str], Any]) -> Exchange:
         name = f"from-github-{next(_NUMBER)}"
         document = json.dumps(trusting or trust())
         arn = client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
-        asked = {"RoleArn": arn, "RoleSessionName": "run", "WebIdentityToken": token, **more}
-        return sts.assume_role_with_web_identity(**asked)
+        parameters = {"RoleArn": arn, "RoleSessionName": "run", "WebIdentityToken": token, **more}
+        return sts.assume_role_with_web_identity(**parameters)
 
     return ask
 
@@ -80,7 +80,9 @@ def refused(code: str, words: str = "") -> Any:
     return pytest.raises(ClientError, match=rf"\({code}\).*{words}")
 
 
-def test_a_token_buys_the_role_that_trusts_its_subject(issuer: Issuer, exchange: Exchange, account: Account) -> None:
+def test_a_token_is_exchanged_for_the_role_that_trusts_its_subject(
+    issuer: Issuer, exchange: Exchange, account: Account
+) -> None:
     answer = exchange(issuer.token(CLAIMS))
     key = answer["Credentials"]
     session = boto3.client(
@@ -108,7 +110,7 @@ def test_a_token_buys_the_role_that_trusts_its_subject(issuer: Issuer, exchange:
     ],
     ids=lambda claims: str(claims["sub"]),
 )
-def test_another_subject_is_refused_by_name(issuer: Issuer, exchange: Exchange, claims: dict[str, str]) -> None:
+def test_another_subject_is_refused_and_named(issuer: Issuer, exchange: Exchange, claims: dict[str, str]) -> None:
     with refused("AccessDenied", claims["sub"].replace(":", ".")):
         exchange(issuer.token({**CLAIMS, **claims}))
 
@@ -143,7 +145,9 @@ def test_a_role_may_trust_more_than_one_subject(issuer: Issuer, exchange: Exchan
         trust(also=({**DENY, "Principal": {"AWS": "*"}},)),
     ],
 )
-def test_a_role_lets_in_nobody_whom_its_policy_does_not_name(issuer: Issuer, exchange: Exchange, trusting: Any) -> None:
+def test_a_role_refuses_subjects_that_its_policy_does_not_name(
+    issuer: Issuer, exchange: Exchange, trusting: Any
+) -> None:
     with refused("AccessDenied", "resource-based policy"):
         exchange(issuer.token(CLAIMS), trusting)
 
@@ -153,7 +157,7 @@ def test_a_token_for_another_audience_is_refused(issuer: Issuer, exchange: Excha
         exchange(issuer.token({**CLAIMS, "aud": "https://github.com/acme"}))
 
 
-def test_a_token_that_has_expired_or_has_not_begun_is_refused(issuer: Issuer, exchange: Exchange) -> None:
+def test_an_expired_or_future_token_is_refused(issuer: Issuer, exchange: Exchange) -> None:
     now = time.time()
     with refused("ExpiredTokenException"):
         exchange(issuer.token(CLAIMS, now=now - LIFETIME_SECONDS - 1))
@@ -161,8 +165,8 @@ def test_a_token_that_has_expired_or_has_not_begun_is_refused(issuer: Issuer, ex
         exchange(issuer.token(CLAIMS, now=now + 3600))
 
 
-def test_a_token_that_somebody_else_signed_is_refused(issuer: Issuer, exchange: Exchange, tmp_path: Path) -> None:
-    issuer.token(CLAIMS)  # with its first token its keys are published, whichever test comes first
+def test_a_token_signed_with_another_key_is_refused(issuer: Issuer, exchange: Exchange, tmp_path: Path) -> None:
+    issuer.token(CLAIMS)  # the first token publishes the keys, in any order of the tests
     forger = Issuer(tmp_path, tmp_path / "published.json")
     with refused("InvalidIdentityToken"):
         exchange(forger.token(CLAIMS))
@@ -182,12 +186,14 @@ def test_a_token_that_somebody_else_signed_is_refused(issuer: Issuer, exchange: 
         lambda header, claims, signature: "{}.{}.{}",
     ],
 )
-def test_what_is_no_signed_token_is_refused(issuer: Issuer, exchange: Exchange, spoil: Callable[..., str]) -> None:
+def test_an_unsigned_or_malformed_token_is_refused(
+    issuer: Issuer, exchange: Exchange, spoil: Callable[..., str]
+) -> None:
     with refused("InvalidIdentityToken"):
         exchange(spoil(*issuer.token(CLAIMS).split(".")))
 
 
-def test_a_token_does_not_speak_for_an_issuer_that_is_not_its_own(
+def test_a_token_of_one_issuer_is_not_valid_for_another(
     issuer: Issuer, exchange: Exchange, client: Callable[[str], Any], account: Account
 ) -> None:
     from joserfc import jwt
@@ -204,7 +210,7 @@ def test_a_token_does_not_speak_for_an_issuer_that_is_not_its_own(
         exchange(token)
 
 
-def test_a_request_that_asks_for_two_roles_gets_the_one_that_was_judged(
+def test_a_request_with_two_roles_gets_the_one_that_was_checked(
     issuer: Issuer, exchange: Exchange, client: Callable[[str], Any], account: Account
 ) -> None:
     import urllib.error
@@ -229,7 +235,7 @@ def test_a_request_that_asks_for_two_roles_gets_the_one_that_was_judged(
         post(theirs, mine)
 
 
-def test_the_private_key_is_its_owner_s_alone_and_what_is_published_does_not_hold_it(tmp_path: Path) -> None:
+def test_the_private_key_is_private_and_not_published(tmp_path: Path) -> None:
     published = tmp_path / "account" / "keys.json"
     folder = tmp_path / "github"
     folder.mkdir()
@@ -242,7 +248,7 @@ def test_the_private_key_is_its_owner_s_alone_and_what_is_published_does_not_hol
     assert first.split(".")[0] == Issuer(folder, published).token(CLAIMS).split(".")[0]  # the same key again
 
 
-def test_a_key_made_anew_is_published_anew(tmp_path: Path) -> None:
+def test_a_new_key_is_published(tmp_path: Path) -> None:
     published = tmp_path / "keys.json"
     Issuer(tmp_path, published).token(CLAIMS)
     before = published.read_text()

@@ -1,9 +1,9 @@
-"""An emulated account that the bootstrap made ready, and environments in it that their own roles brought up."""
+"""The laptop's account after the bootstrap, and environments that their deploy roles brought up."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,56 +13,46 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from infra.policies import PlannedResource
+from infra.policies import violations
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
-from laptop.aws.provider import AwsProvider
+from laptop.aws.aws_provider import AwsProvider
 from laptop.engine.deployment import Deployment
-from laptop.engine.provider import Created, Diff
+from laptop.engine.provider import Created, Diff, ResourceCall
 from laptop.github.oidc import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
-from laptop.stacks import ACCOUNT_STACK, judged, keep_the_rules
+from laptop.stack_operations import ACCOUNT_STACK
 from tests.infra.recording import release_everywhere
 from tests.sample_project import copy_as_forked
 
 REPOSITORY = "acme/mlops"
-"""As the tests' `Pulumi.account.yaml` says."""
+"""The repository in the test project's `Pulumi.account.yaml`."""
 
 
 def subject(name: str, repository: str = REPOSITORY) -> str:
-    """Who a job in an environment of GitHub is."""
+    """Return the token subject of a job in a GitHub environment."""
     return f"repo:{repository}:environment:{name}"
 
 
 class AnyCluster:
-    """A cluster that takes everything and says that it is there: what counts here is what AWS says."""
+    """A Kubernetes provider that accepts everything; these tests are about AWS."""
 
     def check(self, type_: str, name: str, inputs: dict[str, Any], old_inputs: dict[str, Any] | None) -> dict[str, Any]:
         return inputs
 
-    def diff(
-        self, type_: str, old_inputs: dict[str, Any], new_inputs: dict[str, Any], old_outputs: dict[str, Any]
-    ) -> Diff:
-        return Diff(tuple(key for key in new_inputs if old_inputs.get(key) != new_inputs[key]))
+    def diff(self, call: ResourceCall) -> Diff:
+        return Diff(tuple(key for key in call.inputs if call.old_inputs.get(key) != call.inputs[key]))
 
-    def create(self, urn: str, type_: str, inputs: dict[str, Any], *, resuming: bool = False) -> Created:
-        return Created(urn.rpartition("::")[2], dict(inputs))
+    def create(self, call: ResourceCall) -> Created:
+        return Created(call.urn.rpartition("::")[2], call.inputs)
 
-    def read(self, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
-        return dict(outputs)
+    def read(self, call: ResourceCall) -> dict[str, Any]:
+        return call.outputs
 
-    def update(
-        self,
-        urn: str,
-        type_: str,
-        id_: str,
-        old_inputs: dict[str, Any],
-        new_inputs: dict[str, Any],
-        old_outputs: dict[str, Any],
-    ) -> Created:
-        return Created(id_, dict(new_inputs))
+    def update(self, call: ResourceCall) -> Created:
+        return Created(call.id, call.inputs)
 
-    def delete(self, urn: str, type_: str, id_: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    def delete(self, call: ResourceCall) -> None:
         return None
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -72,15 +62,15 @@ class AnyCluster:
         return {}
 
 
-_SESSION = boto3.Session()  # one for all: it reads what services there are, which takes a while
+_SESSION = boto3.Session()  # shared, because loading the service models is slow
 
 
-class Somebody:
-    """Clients with some credentials, which give up at once when they are refused.
+class Caller:
+    """AWS clients with some credentials, which do not retry.
 
     Args:
-        account: where.
-        key: as STS gives it.
+        account: the account to call.
+        key: credentials as STS returns them.
     """
 
     def __init__(self, account: Account, key: Mapping[str, Any]) -> None:
@@ -103,7 +93,7 @@ class Somebody:
         return self._clients[service]
 
     def environ(self) -> dict[str, str]:
-        """The standard variables by which SDKs are this somebody."""
+        """Return the environment variables that give SDKs these credentials."""
         variables = {"ID": "AWS_ACCESS_KEY_ID", "SECRET": "AWS_SECRET_ACCESS_KEY", "TOKEN": "AWS_SESSION_TOKEN"}
         given = {variables[name]: value for name, value in self._key.items()}
         return {**self._account.environ(), "AWS_SHARED_CREDENTIALS_FILE": os.devnull, **given}
@@ -115,68 +105,69 @@ class Ready:
 
     Attributes:
         account: the account.
-        home: of the local target.
-        project: one in which everything is released.
-        outputs: what the bootstrap exports.
-        graph: the resources that the bootstrap made.
-        issuer: GitHub's.
+        home: the laptop's folder.
+        project: a project with everything released.
+        outputs: the outputs of the bootstrap.
+        issuer: GitHub's token issuer.
     """
 
     account: Account
     home: Path
     project: Path
     outputs: Mapping[str, Any]
-    graph: Sequence[PlannedResource]
     issuer: Issuer
-    _signed_in: dict[str, Somebody] = field(default_factory=dict)
+    _signed_in: dict[str, Caller] = field(default_factory=dict)
 
     def role(self, name: str) -> str:
-        """ARN of the role of a GitHub environment: `preview`, or one that is deployed."""
-        return str(self.outputs["preview_role"] if name == "preview" else self.outputs["deploy_roles"][name])
+        """Return the ARN of the role of a GitHub environment."""
+        if name in ("images", "preview"):
+            return str(self.outputs[f"{name}_role"])
+        return str(self.outputs["deploy_roles"][name])
 
     @cached_property
-    def operator(self) -> Somebody:
-        """Who may do everything."""
+    def operator(self) -> Caller:
+        """A caller with all permissions."""
         return self._of_file("credentials")
 
     @cached_property
-    def pod_identity(self) -> Somebody:
-        """The stand-in of EKS Pod Identity."""
+    def pod_identity(self) -> Caller:
+        """The emulated EKS Pod Identity agent."""
         return self._of_file("pod-identity-credentials")
 
-    def _of_file(self, name: str) -> Somebody:
+    def _of_file(self, name: str) -> Caller:
         lines = (self.account.home / name).read_text().split()
-        return Somebody(self.account, {"AccessKeyId": lines[3], "SecretAccessKey": lines[6]})
+        return Caller(self.account, {"AccessKeyId": lines[3], "SecretAccessKey": lines[6]})
 
-    def somebody(self, **key: Any) -> Somebody:
-        """Somebody with credentials as STS gives them."""
-        return Somebody(self.account, key)
+    def caller(self, **key: Any) -> Caller:
+        """Return a caller with credentials as STS returns them."""
+        return Caller(self.account, key)
 
     @cached_property
     def _sts(self) -> Any:
-        return Somebody(self.account, {"AccessKeyId": "nobody", "SecretAccessKey": "nothing"})["sts"]
+        return Caller(self.account, {"AccessKeyId": "nobody", "SecretAccessKey": "nothing"})["sts"]
 
-    def as_job(self, name: str) -> Somebody:
-        """A job of a GitHub environment, with that environment's role."""
+    def as_job(self, name: str) -> Caller:
+        """Return a caller that has signed in as a job of a GitHub environment."""
         if name not in self._signed_in:
             self._signed_in[name] = self.sign_in(name)
         return self._signed_in[name]
 
-    def sign_in(self, name: str, subject_: str = "", *, token: str = "", **claims: str) -> Somebody:
-        """Take the role of a GitHub environment as a job does, by default one of that environment.
+    def sign_in(self, name: str, subject_: str = "", *, token: str = "", **claims: str) -> Caller:
+        """Assume the role of a GitHub environment with a token, by default of a job of that environment.
 
-        Raises what STS answers when the role does not let it in.
+        Raises:
+            ClientError: the role does not trust the token.
         """
-        said = {"sub": subject_ or subject(name), "aud": AUDIENCE, **claims}
+        payload = {"sub": subject_ or subject(name), "aud": AUDIENCE, **claims}
         answer = self._sts.assume_role_with_web_identity(
-            RoleArn=self.role(name), RoleSessionName="run-1", WebIdentityToken=token or self.issuer.token(said)
+            RoleArn=self.role(name), RoleSessionName="run-1", WebIdentityToken=token or self.issuer.token(payload)
         )
-        return self.somebody(**answer["Credentials"])
+        return self.caller(**answer["Credentials"])
 
-    def deployment(self, who: Somebody, environment: str) -> Deployment:
-        """The main program's stack of an environment, run by somebody."""
+    def deployment(self, who: Caller, environment: str) -> Deployment:
+        """Return the stack of an environment, to be run by a caller."""
         providers = {"aws": AwsProvider(who.environ(), self.account.home), "kubernetes": AnyCluster()}
-        return Deployment(self.project, environment, providers, self.home, policies=[keep_the_rules])
+        return Deployment(self.project, environment, providers, self.home, policies=[violations])
 
 
 @pytest.fixture(scope="session")
@@ -185,30 +176,24 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     project = release_everywhere(copy_as_forked(home / "project", "infra/__main__.py", "infra/bootstrap"))
     account = start(home / "aws")
     try:
-        made: list[Any] = []
-
-        def keep(resources: Sequence[Any]) -> tuple[()]:
-            made[:] = judged(resources)
-            return ()
-
         bootstrap = Deployment(
             project / "infra" / "bootstrap",
             ACCOUNT_STACK,
             {"aws": AwsProvider(account.environ(), account.home)},
             home,
-            policies=[keep_the_rules, keep],
+            policies=[violations],
         )
         outputs = bootstrap.up().outputs
         (home / "github").mkdir()
         issuer = Issuer(home / "github", published_keys(account.home / ISSUERS, ISSUER))
-        yield Ready(account, home, project, outputs, tuple(made), issuer)
+        yield Ready(account, home, project, outputs, issuer)
     finally:
         account.stop()
 
 
 @pytest.fixture(scope="session")
 def provisioned(ready: Ready) -> Ready:
-    """The same, with dev and staging up, each brought up by its own deploy role."""
+    """The account with dev and staging up, each brought up by its deploy role."""
     for environment in ("dev", "staging"):
         ready.deployment(ready.as_job(environment), environment).up()
     return ready

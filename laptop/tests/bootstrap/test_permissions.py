@@ -1,27 +1,21 @@
-"""What each role from GitHub can do, and what it cannot: by real calls to the emulated account."""
+"""What each role of GitHub Actions jobs can and cannot do, by real calls to the laptop's account."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from botocore.exceptions import ClientError
 
 from laptop.aws.cloud import Cloud
-from laptop.aws.images import Context, publish
+from laptop.aws.image_content import ImageContext, publish
 from laptop.engine.deployment import DeploymentError
-from laptop.tests.bootstrap.conftest import Ready, Somebody
-from pipelines.declarations.environment import Images
-from pipelines.promotion.replicate_image import replicate_images
+from laptop.tests.bootstrap.conftest import Caller, Ready
 from tests.infra.conftest import ENVIRONMENTS
-from tests.pipelines.promotion.image_server import registered
 
 MODEL = "diabetes-progression"
 TRUST = json.dumps(
@@ -39,12 +33,12 @@ TRUST = json.dumps(
 )
 EVERYTHING = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]})
 
-Call = Callable[[Somebody, Ready], Any]
+Call = Callable[[Caller, Ready], Any]
 
 
 @contextmanager
 def refused(action: str) -> Iterator[None]:
-    """Expects that the account refuses an action for want of permission, and names it."""
+    """Expect the account to deny an action by name."""
     with pytest.raises(ClientError) as error:
         yield
     response = error.value.response
@@ -80,31 +74,29 @@ def sign(environment: str, **more: Any) -> Call:
 
 
 @pytest.fixture(scope="module")
-def dev(provisioned: Ready) -> Somebody:
+def dev(provisioned: Ready) -> Caller:
     return provisioned.as_job("dev")
 
 
 @pytest.fixture(scope="module")
-def staging(provisioned: Ready) -> Somebody:
+def staging(provisioned: Ready) -> Caller:
     return provisioned.as_job("staging")
 
 
 @pytest.fixture(scope="module")
-def preview(provisioned: Ready) -> Somebody:
+def preview(provisioned: Ready) -> Caller:
     return provisioned.as_job("preview")
 
 
 @pytest.mark.parametrize("environment", ["dev", "staging"])
-def test_a_deploy_role_brings_its_environment_up_and_then_finds_nothing_to_do(
-    provisioned: Ready, environment: str
-) -> None:
+def test_a_second_deployment_by_the_deploy_role_changes_nothing(provisioned: Ready, environment: str) -> None:
     who = provisioned.as_job(environment)
     again = provisioned.deployment(who, environment).up()
     assert again.changes == ()
     assert provisioned.deployment(who, environment).refresh().changes == ()
 
 
-def test_a_deploy_role_changes_what_the_program_changes(provisioned: Ready, dev: Somebody) -> None:
+def test_a_deploy_role_can_apply_changes(provisioned: Ready, dev: Caller) -> None:
     file = provisioned.project / "Pulumi.dev.yaml"
     file.write_text(file.read_text().replace("cost_centre: ml-research", "cost_centre: another"))
     assert provisioned.deployment(dev, "dev").up().counts["update"] > 10
@@ -112,14 +104,12 @@ def test_a_deploy_role_changes_what_the_program_changes(provisioned: Ready, dev:
     assert {"Key": "cost-centre", "Value": "another"} in tags
 
 
-def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Somebody) -> None:
+def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Caller) -> None:
     with pytest.raises(DeploymentError, match="AccessDenied"):
         provisioned.deployment(dev, "prod").up()
 
 
-def test_a_preview_shows_an_environment_and_its_drift_and_changes_nothing(
-    provisioned: Ready, preview: Somebody
-) -> None:
+def test_the_preview_role_can_preview_and_find_drift(provisioned: Ready, preview: Caller) -> None:
     assert provisioned.deployment(preview, "staging").preview().changes == ()
     assert provisioned.deployment(preview, "dev").refresh().changes == ()
 
@@ -160,7 +150,6 @@ def test_a_preview_shows_an_environment_and_its_drift_and_changes_nothing(
             lambda who, ready: who["kms"].schedule_key_deletion(KeyId=key(ready, "staging", "data")),
         ),
         ("glue:DeleteDatabase", lambda who, _: who["glue"].delete_database(Name="mlops_staging")),
-        ("ecr:DeleteRepository", lambda who, _: who["ecr"].delete_repository(repositoryName="mlops-staging/serving")),
         (
             "iam:PutRolePolicy",
             lambda who, _: who["iam"].put_role_policy(
@@ -174,8 +163,8 @@ def test_a_preview_shows_an_environment_and_its_drift_and_changes_nothing(
         ("iam:DeleteRole", lambda who, _: who["iam"].delete_role(RoleName=role("staging"))),
     ],
 )
-def test_what_deploys_dev_cannot_touch_another_environment(
-    provisioned: Ready, dev: Somebody, action: str, call: Call
+def test_the_deploy_role_of_dev_cannot_touch_another_environment(
+    provisioned: Ready, dev: Caller, action: str, call: Call
 ) -> None:
     with refused(action):
         call(dev, provisioned)
@@ -197,8 +186,8 @@ def make_role(name: str, **more: Any) -> Call:
         make_role(role("dev", "evil"), PermissionsBoundary=boundary("dev"), Path="/bootstrap/"),
     ],
 )
-def test_a_role_is_made_only_under_the_boundary_and_the_name_of_its_environment(
-    provisioned: Ready, dev: Somebody, call: Call
+def test_a_role_is_created_only_with_its_environment_s_boundary_and_prefix(
+    provisioned: Ready, dev: Caller, call: Call
 ) -> None:
     with refused("iam:CreateRole"):
         call(dev, provisioned)
@@ -248,30 +237,28 @@ def test_a_role_is_made_only_under_the_boundary_and_the_name_of_its_environment(
         ),
     ],
 )
-@pytest.mark.parametrize("name", ["dev", "preview"])
-def test_no_role_can_widen_itself_or_what_bounds_it(
+@pytest.mark.parametrize("name", ["dev", "preview", "images"])
+def test_no_role_can_extend_its_permissions_or_its_boundary(
     provisioned: Ready, name: str, action: str, call: Callable[[Any], Any]
 ) -> None:
     with refused(action):
         call(provisioned.as_job(name)["iam"])
 
 
-def test_nobody_gets_from_one_role_into_another(provisioned: Ready, dev: Somebody) -> None:
+def test_no_role_can_assume_another(provisioned: Ready, dev: Caller) -> None:
     for arn in (provisioned.role("prod"), provisioned.role("dev"), f"arn:aws:iam::123456789012:role/{role('dev')}"):
         with refused("sts:AssumeRole"):
             dev["sts"].assume_role(RoleArn=arn, RoleSessionName="again")
 
 
-def test_a_role_that_a_deployment_gives_everything_can_still_do_only_what_the_boundary_lets_it(
-    provisioned: Ready, dev: Somebody
-) -> None:
+def test_the_boundary_limits_a_role_with_all_permissions(provisioned: Ready, dev: Caller) -> None:
     ready, evil = provisioned, role("dev", "evil")
     arn = dev["iam"].create_role(RoleName=evil, AssumeRolePolicyDocument=TRUST, PermissionsBoundary=boundary("dev"))[
         "Role"
     ]["Arn"]
     dev["iam"].put_role_policy(RoleName=evil, PolicyName="everything", PolicyDocument=EVERYTHING)
     tags = [{"Key": "eks-cluster-name", "Value": "mlops-dev"}]
-    pod = ready.somebody(
+    pod = ready.caller(
         **ready.pod_identity["sts"].assume_role(RoleArn=arn, RoleSessionName="pod-1", Tags=tags)["Credentials"]
     )
 
@@ -313,27 +300,20 @@ def test_a_role_that_a_deployment_gives_everything_can_still_do_only_what_the_bo
             ),
         ),
         ("glue:DeleteTable", lambda who, _: who["glue"].delete_table(DatabaseName="mlops_staging", Name="t")),
-        ("ecr:DeleteRepository", lambda who, _: who["ecr"].delete_repository(repositoryName="mlops-staging/serving")),
         ("s3:PutObject", put("staging", "landing", "diabetes-patients/x.csv")),
         ("s3:PutObject", put("staging", "logs", "inference/x")),
         ("s3:PutObject", put("staging", "registry", f"runs/{MODEL}/x.json")),
         ("kms:Sign", sign("staging", MessageType="DIGEST")),
-        (
-            "ecr:BatchDeleteImage",
-            lambda who, _: who["ecr"].batch_delete_image(
-                repositoryName="mlops-staging/serving", imageIds=[{"imageTag": "x"}]
-            ),
-        ),
     ],
 )
-def test_what_must_outlive_a_mistake_is_not_the_deployment_s_to_delete_or_to_forge(
-    provisioned: Ready, staging: Somebody, action: str, call: Call
+def test_a_deploy_role_cannot_delete_or_forge_what_must_be_kept(
+    provisioned: Ready, staging: Caller, action: str, call: Call
 ) -> None:
     with refused(action):
         call(staging, provisioned)
 
 
-def test_what_may_be_lost_is_the_deployment_s_to_remove(provisioned: Ready, dev: Somebody) -> None:
+def test_a_deploy_role_can_delete_disposable_resources(provisioned: Ready, dev: Caller) -> None:
     name = bucket("dev", "scratch")
     dev["s3"].create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     provisioned.operator["s3"].put_object(Bucket=name, Key="x", Body=b"1")
@@ -344,8 +324,8 @@ def test_what_may_be_lost_is_the_deployment_s_to_remove(provisioned: Ready, dev:
     assert dev["kms"].schedule_key_deletion(KeyId=made, PendingWindowInDays=30)["DeletionDate"]
 
 
-def test_a_release_is_written_down_and_brought_over_by_who_deploys_it(
-    provisioned: Ready, dev: Somebody, staging: Somebody, preview: Somebody
+def test_a_deploy_role_can_record_and_copy_a_release(
+    provisioned: Ready, dev: Caller, staging: Caller, preview: Caller
 ) -> None:
     records = [(dev, "dev", "ledger/"), (dev, "dev", "quarantine/"), (dev, "dev", "reports/")]
     records += [(staging, "staging", kind) for kind in ("ledger/", "quarantine/", "reports/", "bundles/", "evidence/")]
@@ -364,43 +344,64 @@ def test_a_release_is_written_down_and_brought_over_by_who_deploys_it(
         assert sign(environment)(who, provisioned)["Signature"]
 
 
-def test_images_are_brought_over_by_who_deploys_them_and_pushed_only_to_their_own_environment(
-    provisioned: Ready, staging: Somebody, tmp_path: Path
-) -> None:
+def test_the_images_role_pushes_an_image_once_and_deletes_none(ready: Ready, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    context = Context("serving", tmp_path / "Dockerfile", (), tmp_path)
-    repository = registered("dev").repositories.serving.partition("/")[2]
-    digest = publish(Cloud(provisioned.as_job("dev").environ(), tmp_path), repository, context)
-    with mock.patch.dict(os.environ, staging.environ()):
-        replicate_images(registered("dev"), registered("staging"), Images(serving=digest))
-    held = staging["ecr"].batch_get_image(
-        repositoryName="mlops-staging/serving", imageIds=[{"imageDigest": digest}], acceptedMediaTypes=["*/*"]
+    context = ImageContext("serving", tmp_path / "Dockerfile", (), tmp_path)
+    images = ready.as_job("images")
+    digest = publish(Cloud(images.environ(), tmp_path), "mlops/serving", context)
+    held = ready.operator["ecr"].batch_get_image(
+        repositoryName="mlops/serving", imageIds=[{"imageDigest": digest}], acceptedMediaTypes=["*/*"]
     )["images"]
-    assert "sha256:" + hashlib.sha256(held[0]["imageManifest"].encode()).hexdigest() == digest
+    assert [image["imageId"]["imageDigest"] for image in held] == [digest]
+    upload = images["ecr"].initiate_layer_upload(repositoryName="mlops/serving")["uploadId"]
+    layer = {"partFirstByte": 0, "partLastByte": 0, "layerPartBlob": b"1"}
+    images["ecr"].upload_layer_part(repositoryName="mlops/serving", uploadId=upload, **layer)
+    assert images["ecr"].get_authorization_token()["authorizationData"]
+    for action, call in {
+        "ecr:BatchDeleteImage": lambda ecr: ecr.batch_delete_image(
+            repositoryName="mlops/serving", imageIds=[{"imageDigest": digest}]
+        ),
+        "ecr:DeleteRepository": lambda ecr: ecr.delete_repository(repositoryName="mlops/serving", force=True),
+        "ecr:SetRepositoryPolicy": lambda ecr: ecr.set_repository_policy(
+            repositoryName="mlops/serving", policyText=EVERYTHING
+        ),
+        "ecr:CreateRepository": lambda ecr: ecr.create_repository(repositoryName="mlops/another"),
+    }.items():
+        with refused(action):
+            call(images["ecr"])
 
-    for environment in ("dev", "prod"):
-        given: dict[str, Any] = {"repositoryName": f"mlops-{environment}/serving"}
-        with refused("ecr:PutImage"):
-            staging["ecr"].put_image(**given, imageManifest="{}")
-        with refused("ecr:InitiateLayerUpload"):
-            staging["ecr"].initiate_layer_upload(**given)
-        with refused("ecr:CompleteLayerUpload"):
-            staging["ecr"].complete_layer_upload(**given, uploadId="x", layerDigests=[digest])
+
+def test_the_images_role_reaches_no_environment(provisioned: Ready) -> None:
+    images = provisioned.as_job("images")
+    with refused("s3:PutObject"):
+        put("dev", "registry", f"bundles/{MODEL}/x")(images, provisioned)
+    with refused("s3:GetObject"):
+        images["s3"].get_object(Bucket=provisioned.outputs["state_bucket"], Key=".pulumi/stacks/mlops/dev.json")
+    with refused("kms:Sign"):
+        sign("dev")(images, provisioned)
 
 
-@pytest.mark.parametrize(("environment", "other"), [("dev", "staging"), ("staging", "prod"), ("prod", "dev")])
-def test_images_are_read_only_where_they_are_promoted_from(provisioned: Ready, environment: str, other: str) -> None:
-    who, given = provisioned.as_job(environment)["ecr"], {"repositoryName": f"mlops-{other}/serving"}
-    with refused("ecr:BatchGetImage"):
-        who.batch_get_image(**given, imageIds=[{"imageTag": "x"}])
-    with refused("ecr:BatchGetImage"):
-        who.list_image_referrers(**given, subjectId={"imageDigest": "sha256:" + "0" * 64})
-    with refused("ecr:GetDownloadUrlForLayer"):
-        who.get_download_url_for_layer(**given, layerDigest="sha256:" + "0" * 64)
+@pytest.mark.parametrize("name", [*ENVIRONMENTS, "preview"])
+def test_only_the_images_role_reaches_the_repositories(ready: Ready, name: str) -> None:
+    ecr, given = ready.as_job(name)["ecr"], {"repositoryName": "mlops/serving"}
+    nothing = "sha256:" + "0" * 64
+    for action, call in {
+        "ecr:PutImage": lambda: ecr.put_image(**given, imageManifest="{}"),
+        "ecr:InitiateLayerUpload": lambda: ecr.initiate_layer_upload(**given),
+        "ecr:CompleteLayerUpload": lambda: ecr.complete_layer_upload(**given, uploadId="x", layerDigests=[nothing]),
+        "ecr:BatchGetImage": lambda: ecr.batch_get_image(**given, imageIds=[{"imageTag": "x"}]),
+        "ecr:BatchDeleteImage": lambda: ecr.batch_delete_image(**given, imageIds=[{"imageTag": "x"}]),
+        "ecr:GetDownloadUrlForLayer": lambda: ecr.get_download_url_for_layer(**given, layerDigest=nothing),
+        "ecr:DeleteRepository": lambda: ecr.delete_repository(**given),
+        "ecr:CreateRepository": lambda: ecr.create_repository(repositoryName=f"mlops-{name}/serving"),
+        "ecr:GetAuthorizationToken": lambda: ecr.get_authorization_token(),
+    }.items():
+        with refused(action):
+            call()
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_state_of_a_stack_is_written_by_its_own_role_and_read_by_all(ready: Ready, environment: str) -> None:
+def test_only_its_deploy_role_writes_a_stack_s_state_and_all_roles_read_it(ready: Ready, environment: str) -> None:
     state, own = ready.outputs["state_bucket"], ready.as_job(environment)["s3"]
     for folder in ("stacks/mlops/{0}.json", "locks/organization/mlops/{0}/1.json", "history/mlops/{0}/1.json"):
         name = ".pulumi/" + folder.format(environment)
@@ -444,8 +445,6 @@ WRITES: dict[str, Call] = {
     ),
     "glue:DeleteTable": lambda who, _: who["glue"].delete_table(DatabaseName="mlops_dev", Name="diabetes_patients"),
     "glue:CreateDatabase": lambda who, _: who["glue"].create_database(DatabaseInput={"Name": "mlops_dev_2"}),
-    "ecr:PutImage": lambda who, _: who["ecr"].put_image(repositoryName="mlops-dev/serving", imageManifest="{}"),
-    "ecr:DeleteRepository": lambda who, _: who["ecr"].delete_repository(repositoryName="mlops-dev/serving"),
     "iam:CreateRole": make_role(role("dev", "new"), PermissionsBoundary=boundary("dev")),
     "iam:TagRole": lambda who, _: who["iam"].tag_role(RoleName=role("dev"), Tags=[{"Key": "a", "Value": "b"}]),
     "iam:DeleteRolePolicy": lambda who, _: who["iam"].delete_role_policy(RoleName=role("dev"), PolicyName="workload"),
@@ -453,12 +452,12 @@ WRITES: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("action", WRITES)
-def test_a_preview_can_write_nothing(provisioned: Ready, preview: Somebody, action: str) -> None:
+def test_the_preview_role_can_write_nothing(provisioned: Ready, preview: Caller, action: str) -> None:
     with refused(action):
         WRITES[action](preview, provisioned)
 
 
-def test_a_preview_reads_no_data_only_what_promotions_are_judged_by(provisioned: Ready, preview: Somebody) -> None:
+def test_the_preview_role_cannot_read_data(provisioned: Ready, preview: Caller) -> None:
     for purpose, name in (
         ("landing", "diabetes-patients/x.csv"),
         ("lake", "mlops_dev/t/data/x"),

@@ -1,4 +1,4 @@
-"""The laptop's account is made ready by the bootstrap, once, and by nobody who only runs a workflow."""
+"""The laptop bootstraps its account once, and never in a workflow."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stacks
+from laptop import lifecycle, stack_operations
 from laptop.aws.account import start
+from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.cloud import Cloud
-from laptop.aws.provider import AwsProvider
 from laptop.engine.display import Silence
+from laptop.publishing import local_digests, publish_locally
+from laptop.target import LaptopTarget
+from pipelines.declarations.project import Project
 from tests.sample_project import PROJECT, copy_as_forked
 
 
 class Notices(Silence):
-    """Keeps what is said."""
+    """A display that keeps its notices."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.notices: list[str] = []
 
     def noticed(self, text: str) -> None:
-        self.said.append(text)
+        self.notices.append(text)
 
 
-def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
+def test_the_account_is_bootstrapped_once_for_the_named_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = copy_as_forked(tmp_path / "project", "infra/bootstrap")
@@ -38,22 +41,47 @@ def test_an_account_is_made_ready_once_for_the_repository_that_is_named(
         monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
         first, again = Notices(), Notices()
-        stacks.prepare_account(root, tmp_path, first)
-        stacks.prepare_account(root, tmp_path, again)
-        assert [len(notices.said) for notices in (first, again)] == [1, 0]
+        stack_operations.prepare_account(root, tmp_path, first)
+        stack_operations.prepare_account(root, tmp_path, again)
+        assert [len(notices.notices) for notices in (first, again)] == [1, 0]
 
-        roles = stacks.bootstrap(root, tmp_path, "initech/models")
+        roles = stack_operations.bootstrap(root, tmp_path, "initech/models")
         iam: Any = Cloud(account.environ(), account.home).client("iam")
-        for name, arn in {**roles.deploy, "preview": roles.preview}.items():
+        for name, arn in {**roles.deploy, "preview": roles.preview, "images": roles.images}.items():
             trust = iam.get_role(RoleName=arn.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
-            said = trust["Statement"][0]["Condition"]["StringEquals"]
-            assert said["token.actions.githubusercontent.com:sub"] == f"repo:initech/models:environment:{name}"
+            claims = trust["Statement"][0]["Condition"]["StringEquals"]
+            assert claims["token.actions.githubusercontent.com:sub"] == f"repo:initech/models:environment:{name}"
     finally:
         account.stop()
 
 
-def test_a_job_of_a_workflow_does_not_make_its_own_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_bootstraps_the_account_and_pushes_each_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copy_as_forked(tmp_path / "project", "infra/bootstrap", "pipelines", "requirements", ".dockerignore")
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    account = start(tmp_path / "aws")
+    try:
+        provider = AwsProvider(account.environ(), account.home)
+        running = SimpleNamespace(
+            home=tmp_path, incarnation="it", providers=lambda: {"aws": provider}, environ_of_caller=account.environ
+        )
+        monkeypatch.setattr(lifecycle, "find", lambda home: running)
+        target = LaptopTarget(Project(root))
+
+        digests = publish_locally(target)
+        assert publish_locally(target) == digests == local_digests(target.project)
+        ecr: Any = Cloud(account.environ(), account.home).client("ecr")
+        for name in ("training", "serving"):
+            found = ecr.describe_images(repositoryName=f"mlops/{name}")["imageDetails"]
+            assert [image["imageDigest"] for image in found] == [getattr(digests, name)]
+    finally:
+        account.stop()
+
+
+def test_a_workflow_does_not_bootstrap_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     notices = Notices()
-    stacks.prepare_account(PROJECT, tmp_path, notices)  # no target runs here, which would be said
-    assert notices.said == []
+    stack_operations.prepare_account(PROJECT, tmp_path, notices)  # would fail, because no laptop runs here
+    assert notices.notices == []

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 import pytest
 
 from laptop.cluster.kinds import NAMESPACE
-from laptop.tests.cluster.small_cluster import SmallCluster, new_namespace
+from laptop.tests.cluster.running_cluster import RunningCluster, new_namespace
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCluster]:
-    running = SmallCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    running = RunningCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
     yield running
     running.close()
 
 
 @pytest.fixture
-def namespace(cluster: SmallCluster) -> Iterator[str]:
+def namespace(cluster: RunningCluster) -> Iterator[str]:
     name = new_namespace(cluster, f"test-{uuid.uuid4().hex[:8]}")
     yield name
     cluster.delete(NAMESPACE, "", name)

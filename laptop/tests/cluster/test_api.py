@@ -14,9 +14,9 @@ from lightkube.resources.core_v1 import ConfigMap, Pod
 from lightkube.types import CascadeType, PatchType
 
 from laptop.cluster.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, KINDS, NAMESPACE, POD, ROLLOUT, SERVICE
-from laptop.tests.cluster.small_cluster import (
+from laptop.tests.cluster.running_cluster import (
     IMAGE,
-    SmallCluster,
+    RunningCluster,
     job,
     new_namespace,
     refusal,
@@ -33,7 +33,7 @@ RESTRICTED = {
 
 
 @pytest.fixture
-def lightkube(cluster: SmallCluster, namespace: str) -> Lightkube:
+def lightkube(cluster: RunningCluster, namespace: str) -> Lightkube:
     return Lightkube(KubeConfig.from_file(cluster.home / "kubeconfig"), namespace=namespace, field_manager="test")
 
 
@@ -41,18 +41,23 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "data": data}
 
 
-def test_the_kubeconfig_is_for_its_owner_only(cluster: SmallCluster) -> None:
+def test_the_kubeconfig_is_for_its_owner_only(cluster: RunningCluster) -> None:
     assert stat.S_IMODE((cluster.home / "kubeconfig").stat().st_mode) == 0o600
 
 
-def test_a_request_without_the_token_is_refused(cluster: SmallCluster) -> None:
+def test_a_request_without_the_token_is_refused(cluster: RunningCluster) -> None:
     for token in ("", "wrong"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             cluster.open("/api/v1/namespaces", token=token)
         assert refused.value.code == 401
 
 
-def test_an_object_is_created_read_changed_and_deleted(cluster: SmallCluster, namespace: str) -> None:
+def test_a_client_without_the_laptops_authority_does_not_trust_the_server(cluster: RunningCluster) -> None:
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        urllib.request.urlopen(f"{cluster.endpoint}/version", timeout=5)
+
+
+def test_an_object_is_created_read_changed_and_deleted(cluster: RunningCluster, namespace: str) -> None:
     made = cluster.create(CONFIG_MAP, namespace, config_map("a", x="1"))
     assert made["metadata"]["uid"]
     assert made["metadata"]["generation"] == 1
@@ -64,7 +69,7 @@ def test_an_object_is_created_read_changed_and_deleted(cluster: SmallCluster, na
     assert cluster.client.get(CONFIG_MAP.path(namespace, "a")) is None
 
 
-def test_refusals_are_the_status_objects_of_kubernetes(cluster: SmallCluster, namespace: str) -> None:
+def test_refusals_are_the_status_objects_of_kubernetes(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(CONFIG_MAP, namespace, config_map("a"))
     there = refusal(lambda: cluster.create(CONFIG_MAP, namespace, config_map("a")))
     assert (there.code, there.reason) == (409, "AlreadyExists")
@@ -76,7 +81,7 @@ def test_refusals_are_the_status_objects_of_kubernetes(cluster: SmallCluster, na
     assert unknown.code == 404
 
 
-def test_a_replacement_of_what_has_changed_meanwhile_is_a_conflict(cluster: SmallCluster, namespace: str) -> None:
+def test_replacing_an_object_that_has_changed_is_a_conflict(cluster: RunningCluster, namespace: str) -> None:
     made = cluster.create(CONFIG_MAP, namespace, config_map("a", x="1"))
     path = CONFIG_MAP.path(namespace, "a")
     cluster.client.send("PUT", path, {**made, "data": {"x": "2"}})
@@ -85,8 +90,8 @@ def test_a_replacement_of_what_has_changed_meanwhile_is_a_conflict(cluster: Smal
     assert cluster.get(CONFIG_MAP, namespace, "a")["data"] == {"x": "2"}
 
 
-def test_an_unknown_field_is_refused_with_its_place_and_what_is_known_there(
-    cluster: SmallCluster, namespace: str
+def test_an_unknown_field_is_refused_with_its_path_and_the_known_fields(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     manifest = job("a", "print(1)", pod={"container": {"imagePulPolicy": "Always"}})
     error = refusal(lambda: cluster.create(JOB, namespace, manifest))
@@ -96,21 +101,21 @@ def test_an_unknown_field_is_refused_with_its_place_and_what_is_known_there(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"replicas": "two"}, "spec.replicas"),
         ({"replica": 2}, 'unknown field "replica"'),
         ({"strategy": {"blueGreen": {}}}, "blueGreen"),
     ],
 )
-def test_a_rollout_is_held_to_what_the_cluster_runs(
-    cluster: SmallCluster, namespace: str, change: dict[str, Any], said: str
+def test_a_rollout_that_the_cluster_cannot_run_is_refused(
+    cluster: RunningCluster, namespace: str, change: dict[str, Any], expected: str
 ) -> None:
     manifest = rollout("v1", [])
     manifest["spec"] |= change
     error = refusal(lambda: cluster.create(ROLLOUT, namespace, manifest))
     assert error.code in (400, 422)
-    assert said in error.message
+    assert expected in error.message
 
 
 ON_EXIT_1 = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
@@ -118,7 +123,7 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "expected"),
     [
         (job("x", "", pod={"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}), "'a' is a hostPath"),
         (
@@ -145,28 +150,30 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
         ),
     ],
 )
-def test_what_the_cluster_cannot_run_is_refused_and_not_run_differently(
-    cluster: SmallCluster, namespace: str, manifest: dict[str, Any], said: str
+def test_a_workload_that_the_cluster_cannot_run_is_refused(
+    cluster: RunningCluster, namespace: str, manifest: dict[str, Any], expected: str
 ) -> None:
     pod = manifest["spec"]["template"]["spec"]
     pod["containers"] = [{k: v for k, v in container.items() if v is not None} for container in pod["containers"]]
     error = refusal(lambda: cluster.create(JOB, namespace, manifest))
     assert error.code == 422
-    assert said in error.message
+    assert expected in error.message
     assert "a limit of the laptop" in error.message
 
 
 @pytest.mark.parametrize("name", ["Upper", "under_score", "-a", "a" * 254])
-def test_a_name_that_is_no_dns_name_is_refused(cluster: SmallCluster, namespace: str, name: str) -> None:
+def test_a_name_that_is_not_a_dns_name_is_refused(cluster: RunningCluster, namespace: str, name: str) -> None:
     assert refusal(lambda: cluster.create(CONFIG_MAP, namespace, config_map(name))).code == 422
 
 
-def test_a_label_that_kubernetes_would_refuse_is_refused(cluster: SmallCluster, namespace: str) -> None:
+def test_a_label_that_kubernetes_would_refuse_is_refused(cluster: RunningCluster, namespace: str) -> None:
     manifest = {"metadata": {"name": "a", "labels": {"digest": "sha256:" + "0" * 64}}}
     assert "metadata.labels.digest" in refusal(lambda: cluster.create(CONFIG_MAP, namespace, manifest)).message
 
 
-def test_a_namespace_that_enforces_restricted_refuses_pods_that_are_not(cluster: SmallCluster, namespace: str) -> None:
+def test_a_namespace_that_enforces_restricted_refuses_pods_that_are_not(
+    cluster: RunningCluster, namespace: str
+) -> None:
     cluster.merge(
         NAMESPACE, "", namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     )
@@ -178,7 +185,7 @@ def test_a_namespace_that_enforces_restricted_refuses_pods_that_are_not(cluster:
     assert cluster.ended(namespace, "a")["type"] == "Complete"
 
 
-def test_an_immutable_field_cannot_be_changed(cluster: SmallCluster, namespace: str) -> None:
+def test_an_immutable_field_cannot_be_changed(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("a", "print(1)"))
     error = refusal(
         lambda: cluster.merge(JOB, namespace, "a", {"spec": {"template": {"spec": {"restartPolicy": "OnFailure"}}}})
@@ -186,7 +193,7 @@ def test_an_immutable_field_cannot_be_changed(cluster: SmallCluster, namespace: 
     assert (error.code, "spec.template: the field is immutable" in error.message) == (422, True)
 
 
-def test_a_status_is_written_by_its_subresource_only(cluster: SmallCluster, namespace: str) -> None:
+def test_a_status_is_written_by_its_subresource_only(cluster: RunningCluster, namespace: str) -> None:
     manifest = rollout("v1", [], paused=True)
     cluster.create(ROLLOUT, namespace, {**manifest, "status": {"phase": "Healthy", "note": "mine"}})
     assert "note" not in (cluster.get(ROLLOUT, namespace, "m").get("status") or {})
@@ -196,7 +203,7 @@ def test_a_status_is_written_by_its_subresource_only(cluster: SmallCluster, name
     assert (found["status"]["note"], found["spec"]["replicas"]) == ("mine", 2)
 
 
-def test_a_list_is_narrowed_by_labels_and_fields(cluster: SmallCluster, namespace: str) -> None:
+def test_a_list_is_narrowed_by_labels_and_fields(cluster: RunningCluster, namespace: str) -> None:
     for name, labels in (("a", {"env": "dev", "m": "x"}), ("b", {"env": "prod"}), ("c", {})):
         cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": name, "labels": labels}})
 
@@ -212,12 +219,12 @@ def test_a_list_is_narrowed_by_labels_and_fields(cluster: SmallCluster, namespac
     assert refusal(lambda: names("?labelSelector=%3D%3D")).code == 400
 
 
-def test_a_dry_run_changes_nothing(cluster: SmallCluster, namespace: str) -> None:
+def test_a_dry_run_changes_nothing(cluster: RunningCluster, namespace: str) -> None:
     cluster.client.send("POST", f"{CONFIG_MAP.path(namespace)}?dryRun=All", config_map("a"))
     assert cluster.find_all(CONFIG_MAP, namespace) == []
 
 
-def test_what_an_object_owns_goes_with_it_or_stays_as_asked(cluster: SmallCluster, namespace: str) -> None:
+def test_owned_objects_are_deleted_or_kept_by_propagation_policy(cluster: RunningCluster, namespace: str) -> None:
     for policy, left in (("Background", []), ("Foreground", []), ("Orphan", ["child"])):
         owner = cluster.create(CONFIG_MAP, namespace, config_map("owner"))
         reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
@@ -227,7 +234,7 @@ def test_what_an_object_owns_goes_with_it_or_stays_as_asked(cluster: SmallCluste
         assert names == left, policy
 
 
-def test_a_namespace_takes_everything_in_it_along(cluster: SmallCluster) -> None:
+def test_deleting_a_namespace_deletes_everything_in_it(cluster: RunningCluster) -> None:
     name = new_namespace(cluster, "short-lived")
     cluster.create(JOB, name, job("a", "import time; time.sleep(60)"))
     wait_for(lambda: cluster.pods_of(name, "a"))
@@ -263,7 +270,7 @@ def test_lightkube_creates_lists_patches_applies_watches_and_deletes(lightkube: 
     assert list(lightkube.list(Pod)) == []
 
 
-def test_a_watch_tells_of_changes_as_they_come(cluster: SmallCluster, namespace: str) -> None:
+def test_a_watch_reports_changes(cluster: RunningCluster, namespace: str) -> None:
     made = cluster.create(CONFIG_MAP, namespace, config_map("a"))
     since = made["metadata"]["resourceVersion"]
     with cluster.open(f"{CONFIG_MAP.path(namespace)}?watch=true&resourceVersion={since}&timeoutSeconds=10") as events:
@@ -273,7 +280,7 @@ def test_a_watch_tells_of_changes_as_they_come(cluster: SmallCluster, namespace:
     assert [line.split('"')[3] for line in seen] == ["MODIFIED", "DELETED"]
 
 
-def test_discovery_names_every_kind_that_is_kept(cluster: SmallCluster) -> None:
+def test_discovery_lists_every_kind_that_is_served(cluster: RunningCluster) -> None:
     groups = cluster.client.send("GET", "/apis")["groups"]
     bases = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
     served = {
@@ -285,7 +292,9 @@ def test_discovery_names_every_kind_that_is_kept(cluster: SmallCluster) -> None:
     assert served == {(kind.base, kind.plural) for kind in KINDS}
 
 
-def test_a_deployment_replaces_its_pods_once_the_new_ones_are_there(cluster: SmallCluster, namespace: str) -> None:
+def test_a_deployment_replaces_its_pods_once_the_new_ones_are_available(
+    cluster: RunningCluster, namespace: str
+) -> None:
     template = rollout("v1", [])["spec"]["template"]
     spec = {"replicas": 1, "selector": {"matchLabels": {"app": "m"}}, "template": template}
     cluster.create(DEPLOYMENT, namespace, {"metadata": {"name": "d"}, "spec": spec})
@@ -298,7 +307,7 @@ def test_a_deployment_replaces_its_pods_once_the_new_ones_are_there(cluster: Sma
     assert new["spec"]["containers"][0]["command"][-1] == "v2"
 
 
-def test_an_ingress_without_weights_leads_to_its_service(cluster: SmallCluster, namespace: str) -> None:
+def test_an_ingress_without_weights_leads_to_its_service(cluster: RunningCluster, namespace: str) -> None:
     template = rollout("v1", [])["spec"]["template"]
     spec = {"replicas": 1, "selector": {"matchLabels": {"app": "m"}}, "template": template}
     cluster.create(DEPLOYMENT, namespace, {"metadata": {"name": "d"}, "spec": spec})

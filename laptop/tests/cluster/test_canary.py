@@ -12,7 +12,7 @@ STEPS = [{"setWeight": 10}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"
 BEGUN = CanaryFacts(STEPS, index=0, replicas=4, new_available=0, stable_available=4)
 
 
-def test_traffic_waits_for_the_pods_that_shall_take_it() -> None:
+def test_traffic_waits_for_the_pods_that_will_take_it() -> None:
     waiting = decide(BEGUN)
     assert (waiting.new_replicas, waiting.weight, waiting.index) == (1, None, 0)
     there = decide(replace(BEGUN, new_available=1))
@@ -27,7 +27,7 @@ def test_a_pause_lasts_its_declared_time_times_the_scale() -> None:
     assert decide(replace(at_pause, pausing=30.0)).index == 2
 
 
-def test_a_pause_without_a_duration_lasts_until_somebody_ends_it() -> None:
+def test_a_pause_without_a_duration_lasts_until_it_is_ended() -> None:
     paused = decide(replace(BEGUN, index=3, new_available=2, pausing=1e9))
     assert (paused.phase, paused.wait, paused.index, paused.weight) == ("Paused", None, 3, 50)
 
@@ -38,7 +38,7 @@ def test_a_manual_pause_holds_every_kind_of_step() -> None:
         assert (held.phase, held.index, held.wait) == ("Paused", index, None)
 
 
-def test_the_new_version_is_promoted_when_all_of_its_pods_are_there() -> None:
+def test_the_new_version_is_promoted_when_all_its_pods_are_available() -> None:
     done = replace(BEGUN, index=4, new_available=3)
     assert (decide(done).promote, decide(done).weight) == (False, 50)
     complete = decide(replace(done, new_available=4))
@@ -88,7 +88,7 @@ facts = st.builds(
 
 @given(facts)
 @settings(max_examples=200, deadline=None)
-def test_no_decision_sends_traffic_to_pods_that_are_not_there(known: CanaryFacts) -> None:
+def test_no_decision_sends_traffic_to_missing_pods(known: CanaryFacts) -> None:
     decision = decide(known)
     before = weight_before(known.steps, known.index)
     if decision.weight is not None and decision.weight > before:
@@ -101,6 +101,6 @@ def test_no_decision_sends_traffic_to_pods_that_are_not_there(known: CanaryFacts
 
 @given(facts)
 @settings(max_examples=100, deadline=None)
-def test_an_aborted_update_has_no_traffic_and_does_not_go_on(known: CanaryFacts) -> None:
+def test_an_aborted_update_gets_no_traffic_and_does_not_continue(known: CanaryFacts) -> None:
     decision = decide(replace(known, aborted=True, settled=False, first=False))
     assert (decision.weight, decision.phase, decision.promote, decision.new_replicas) == (0, "Degraded", False, 0)

@@ -16,7 +16,7 @@ import pytest
 from laptop.cluster import fork_server
 from laptop.cluster.fork_client import module_of
 from laptop.cluster.kinds import JOB, POD
-from laptop.tests.cluster.small_cluster import IMAGE, SmallCluster, ending, job, wait_for
+from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, ending, job, wait_for
 
 FACTS = """
 import atexit, json, os, resource, signal, sys, threading
@@ -43,20 +43,22 @@ MODULES = {
     "leaves": "import atexit, threading, time\natexit.register(print, 'at exit')\n"
     "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()",
     "chance": "import random, numpy, uuid; print(random.random(), numpy.random.random(), uuid.uuid4())",
+    "unflushed": "import os\nfile = open(os.environ['HOME'] + '/file', 'w')\nfile.write('kept')",
+    "leaks": "import boto3, pandas, duckdb\nclass Last:\n    def __del__(self): print('deleted')\nlast = Last()",
     "slow": "import os, subprocess, time\nprint(os.getpid(), subprocess.Popen(['sleep', '60']).pid)\ntime.sleep(60)",
 }
 
 
 @pytest.fixture(scope="module")
-def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCluster]:
-    cluster = SmallCluster(tmp_path_factory.mktemp("forking"), time_scale=0.1, fork_server=True)
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    cluster = RunningCluster(tmp_path_factory.mktemp("forking"), time_scale=0.1, fork_server=True)
     for name, code in MODULES.items():
         (cluster.root / f"{name}.py").write_text(code)
     yield cluster
     cluster.close()
 
 
-def run(cluster: SmallCluster, module: str, *arguments: str, **container: Any) -> tuple[int, str]:
+def run(cluster: RunningCluster, module: str, *arguments: str, **container: Any) -> tuple[int, str]:
     """Run a module in a pod, and return its exit code and log."""
     name = f"{module.replace('_', '-')}-{os.urandom(3).hex()}"
     main = {"command": ["python", "-m", module, *arguments], **container}
@@ -68,12 +70,12 @@ def run(cluster: SmallCluster, module: str, *arguments: str, **container: Any) -
     return code, cluster.log("default", pod["metadata"]["name"])
 
 
-def was_forked(cluster: SmallCluster, pid: int) -> bool:
+def was_forked(cluster: RunningCluster, pid: int) -> bool:
     parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
     return b"cluster/fork_server.py" in Path(f"/proc/{parent}/cmdline").read_bytes()
 
 
-def test_a_fork_finds_what_a_new_interpreter_finds(forking: SmallCluster) -> None:
+def test_a_fork_finds_what_a_new_interpreter_finds(forking: RunningCluster) -> None:
     forked, started = (json.loads(run(forking, "facts", "one", "--two", **how)[1]) for how in ({}, EXEC))
     for facts in (forked, started):
         for name in ("HOME", "TMPDIR", "HOSTNAME", "MALLOC_ARENA_MAX"):
@@ -82,23 +84,29 @@ def test_a_fork_finds_what_a_new_interpreter_finds(forking: SmallCluster) -> Non
     assert forked["project"] == []
 
 
-def test_a_module_of_the_image_is_found_before_any_other_of_its_name(forking: SmallCluster) -> None:
+def test_a_module_of_the_image_is_found_before_any_other_of_its_name(forking: RunningCluster) -> None:
     assert run(forking, "fork_server") == (0, "the module of the image\n")
 
 
-@pytest.mark.parametrize("module", ["fails", "exits", "says", "kills", "leaves", "no_such_module"])
-def test_a_fork_ends_as_a_new_process_does(forking: SmallCluster, module: str) -> None:
+@pytest.mark.parametrize("module", ["fails", "exits", "says", "kills", "leaves", "leaks", "no_such_module"])
+def test_a_fork_ends_as_a_new_process_does(forking: RunningCluster, module: str) -> None:
     forked, started = run(forking, module), run(forking, module, **EXEC)
     assert forked[0] == started[0]
     assert forked[1].splitlines()[-1:] == started[1].splitlines()[-1:]
 
 
-def test_forks_share_no_random_numbers(forking: SmallCluster) -> None:
+def test_a_file_that_a_fork_leaves_open_is_flushed(forking: RunningCluster) -> None:
+    assert run(forking, "unflushed") == (0, "")
+    (file,) = forking.home.glob("cluster/pods-*/default_unflushed-*/file")
+    assert file.read_text() == "kept"
+
+
+def test_forks_share_no_random_numbers(forking: RunningCluster) -> None:
     first, second = run(forking, "chance")[1].split(), run(forking, "chance")[1].split()
     assert not set(first) & set(second)
 
 
-def test_a_fork_is_terminated_with_its_children(forking: SmallCluster) -> None:
+def test_a_fork_is_terminated_with_its_children(forking: RunningCluster) -> None:
     container = {"name": "main", "image": IMAGE, "command": ["python", "-m", "slow"]}
     pod = {"metadata": {"name": "slow"}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 1}}
     forking.create(POD, "default", pod)
@@ -110,7 +118,7 @@ def test_a_fork_is_terminated_with_its_children(forking: SmallCluster) -> None:
 
 
 def test_without_its_server_pods_end_and_later_ones_start_as_new_processes(tmp_path: Path) -> None:
-    cluster = SmallCluster(tmp_path, time_scale=0.1, fork_server=True)
+    cluster = RunningCluster(tmp_path, time_scale=0.1, fork_server=True)
     try:
         for name, code in MODULES.items():
             (cluster.root / f"{name}.py").write_text(code)

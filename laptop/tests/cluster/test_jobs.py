@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from laptop.cluster.kinds import CONFIG_MAP, CRON_JOB, EVENT, JOB, POD, SECRET, SERVICE_ACCOUNT
-from laptop.tests.cluster.small_cluster import IMAGE, SmallCluster, job, refusal, wait_for
+from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, job, refusal, wait_for
 
 
-def test_a_job_runs_to_its_completion_and_its_log_can_be_read(cluster: SmallCluster, namespace: str) -> None:
+def test_a_job_runs_to_its_completion_and_its_log_can_be_read(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("hello", "import sys; print('out'); print('err', file=sys.stderr)"))
     assert cluster.ended(namespace, "hello")["type"] == "Complete"
     (pod,) = cluster.pods_of(namespace, "hello")
@@ -20,7 +20,7 @@ def test_a_job_runs_to_its_completion_and_its_log_can_be_read(cluster: SmallClus
     assert (status["succeeded"], status["failed"], status["active"]) == (1, 0, 0)
 
 
-def test_a_log_is_followed_to_its_last_line(cluster: SmallCluster, namespace: str) -> None:
+def test_a_log_is_followed_to_its_last_line(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("slow", "import time; print('a'); time.sleep(0.4); print('b')"))
     pod = wait_for(lambda: cluster.pods_of(namespace, "slow"))[0]["metadata"]["name"]
     cluster.wait(POD, namespace, pod, lambda found: found["status"]["phase"] == "Running")
@@ -29,7 +29,7 @@ def test_a_log_is_followed_to_its_last_line(cluster: SmallCluster, namespace: st
 
 
 def test_a_pod_sees_nothing_of_the_operators_environment(
-    cluster: SmallCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "KUBECONFIG", "GITHUB_TOKEN"):
         monkeypatch.setenv(name, "of the operator")
@@ -47,7 +47,7 @@ def test_a_pod_sees_nothing_of_the_operators_environment(
 
 
 def test_a_pods_variables_come_from_literals_references_and_the_pod_itself(
-    cluster: SmallCluster, namespace: str
+    cluster: RunningCluster, namespace: str
 ) -> None:
     cluster.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": "trainer"}})
     cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "settings"}, "data": {"DEPTH": "3", "x": "1"}})
@@ -79,7 +79,7 @@ def test_a_pods_variables_come_from_literals_references_and_the_pod_itself(
     assert "NONE" not in seen
 
 
-def test_a_pod_waits_for_a_config_map_that_it_names(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pod_waits_for_its_config_map(cluster: RunningCluster, namespace: str) -> None:
     container = {"envFrom": [{"configMapRef": {"name": "late"}}]}
     cluster.create(JOB, namespace, job("waits", "import os; print(os.environ['A'])", pod={"container": container}))
     pod = wait_for(lambda: cluster.pods_of(namespace, "waits"))[0]["metadata"]["name"]
@@ -89,7 +89,7 @@ def test_a_pod_waits_for_a_config_map_that_it_names(cluster: SmallCluster, names
     assert cluster.log(namespace, pod) == "here\n"
 
 
-def test_a_pod_writes_to_a_temporary_folder_of_its_own_that_goes_with_it(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pod_has_its_own_temporary_folder_which_is_deleted_with_it(cluster: RunningCluster, namespace: str) -> None:
     code = "import tempfile, os; print(tempfile.mkdtemp()); print(os.getcwd())"
     cluster.create(JOB, namespace, job("scratch", code))
     cluster.ended(namespace, "scratch")
@@ -101,7 +101,7 @@ def test_a_pod_writes_to_a_temporary_folder_of_its_own_that_goes_with_it(cluster
     wait_for(lambda: not Path(made).exists())
 
 
-def test_a_failing_job_is_tried_again_up_to_its_limit(cluster: SmallCluster, namespace: str) -> None:
+def test_a_failing_job_is_retried_up_to_its_limit(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("bad", "raise SystemExit(3)", backoffLimit=1))
     ended = cluster.ended(namespace, "bad")
     assert (ended["type"], ended["reason"]) == ("Failed", "BackoffLimitExceeded")
@@ -112,7 +112,7 @@ def test_a_failing_job_is_tried_again_up_to_its_limit(cluster: SmallCluster, nam
 
 
 def test_a_container_is_restarted_in_its_pod_when_the_policy_says_on_failure(
-    cluster: SmallCluster, namespace: str
+    cluster: RunningCluster, namespace: str
 ) -> None:
     code = (
         "import os, sys; f = os.environ['HOME'] + '/tried'; "
@@ -126,7 +126,7 @@ def test_a_container_is_restarted_in_its_pod_when_the_policy_says_on_failure(
     assert (cluster.log(namespace, name), cluster.log(namespace, name, "?previous=true")) == ("second\n", "first\n")
 
 
-def test_a_job_that_exceeds_its_deadline_is_ended_and_its_log_stays(cluster: SmallCluster, namespace: str) -> None:
+def test_a_job_that_exceeds_its_deadline_is_ended_and_its_log_stays(cluster: RunningCluster, namespace: str) -> None:
     code = "import time; print('begun'); time.sleep(60)"
     cluster.create(JOB, namespace, job("late", code, activeDeadlineSeconds=1, backoffLimit=5))
     ended = cluster.ended(namespace, "late")
@@ -136,9 +136,7 @@ def test_a_job_that_exceeds_its_deadline_is_ended_and_its_log_stays(cluster: Sma
     assert cluster.log(namespace, pod["metadata"]["name"]) == "begun\n"
 
 
-def test_a_pod_whose_image_is_missing_says_so_and_starts_once_it_is_pushed(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_a_pod_reports_a_missing_image_and_starts_once_it_is_pushed(cluster: RunningCluster, namespace: str) -> None:
     image = IMAGE.replace("a" * 64, "b" * 64)
     cluster.create(JOB, namespace, job("pull", "print('ran')", pod={"container": {"image": image}}))
     pod = wait_for(lambda: cluster.pods_of(namespace, "pull"))[0]["metadata"]["name"]
@@ -150,19 +148,19 @@ def test_a_pod_whose_image_is_missing_says_so_and_starts_once_it_is_pushed(
     assert cluster.ended(namespace, "pull")["type"] == "Complete"
 
 
-def test_a_job_whose_image_never_comes_fails_at_its_deadline(cluster: SmallCluster, namespace: str) -> None:
+def test_a_job_whose_image_never_comes_fails_at_its_deadline(cluster: RunningCluster, namespace: str) -> None:
     image = IMAGE.replace("a" * 64, "c" * 64)
     manifest = job("never", "print('ran')", pod={"container": {"image": image}}, activeDeadlineSeconds=1)
     cluster.create(JOB, namespace, manifest)
     assert cluster.ended(namespace, "never")["reason"] == "DeadlineExceeded"
 
 
-def test_a_program_that_is_not_there_fails_the_job_with_the_reason(cluster: SmallCluster, namespace: str) -> None:
+def test_a_missing_program_fails_the_job_with_the_reason(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("absent", "", pod={"container": {"command": ["no-such-program"]}}))
     assert "cannot run no-such-program" in cluster.ended(namespace, "absent")["message"]
 
 
-def test_a_suspended_job_runs_only_when_it_is_resumed(cluster: SmallCluster, namespace: str) -> None:
+def test_a_suspended_job_runs_only_when_it_is_resumed(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("later", "print(1)", suspend=True))
     cluster.wait(JOB, namespace, "later", lambda found: (found.get("status") or {}).get("conditions"))
     assert cluster.pods_of(namespace, "later") == []
@@ -170,13 +168,13 @@ def test_a_suspended_job_runs_only_when_it_is_resumed(cluster: SmallCluster, nam
     assert cluster.ended(namespace, "later")["type"] == "Complete"
 
 
-def test_a_finished_job_goes_away_after_its_time_to_live(cluster: SmallCluster, namespace: str) -> None:
+def test_a_finished_job_goes_away_after_its_time_to_live(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("brief", "print(1)", ttlSecondsAfterFinished=0))
     wait_for(lambda: cluster.client.get(JOB.path(namespace, "brief")) is None)
     wait_for(lambda: cluster.pods_of(namespace, "brief") == [])
 
 
-def test_deleting_a_job_ends_its_process_and_what_that_started(cluster: SmallCluster, namespace: str) -> None:
+def test_deleting_a_job_ends_its_process_and_the_children(cluster: RunningCluster, namespace: str) -> None:
     code = (
         "import subprocess, time, os; child = subprocess.Popen(['sleep', '60']); "
         "print(os.getpid(), child.pid, flush=True); time.sleep(60)"
@@ -191,14 +189,14 @@ def test_deleting_a_job_ends_its_process_and_what_that_started(cluster: SmallClu
     wait_for(lambda: not any(_is_running(pid) for pid in pids))
 
 
-def test_a_suspended_cron_job_makes_no_jobs(cluster: SmallCluster, namespace: str) -> None:
+def test_a_suspended_cron_job_creates_no_jobs(cluster: RunningCluster, namespace: str) -> None:
     spec = {"schedule": "* * * * *", "suspend": True, "jobTemplate": {"spec": job("x", "print(1)")["spec"]}}
     cluster.create(CRON_JOB, namespace, {"metadata": {"name": "train"}, "spec": spec})
     cluster.wait(CRON_JOB, namespace, "train", lambda found: "status" in found)
     assert cluster.find_all(JOB, namespace) == []
 
 
-def test_a_pod_of_an_unknown_service_account_is_not_made(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pod_of_an_unknown_service_account_is_not_created(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("nobody", "print(1)", pod={"serviceAccountName": "missing"}))
     event = wait_for(
         lambda: [e for e in cluster.find_all(EVENT, namespace) if e["reason"] == "FailedCreate"],

@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from laptop.cluster.kinds import DEPLOYMENT, POD, ROLLOUT, SERVICE
-from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, phase, rollout, serving_container
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout, serving_container
 
 Kubectl = Callable[..., str]
 
 
 @pytest.fixture
-def kubectl(cluster: SmallCluster, namespace: str, tmp_path: Path) -> Kubectl:
+def kubectl(cluster: RunningCluster, namespace: str, tmp_path: Path) -> Kubectl:
     """Run kubectl in the test's namespace and return what it prints; it fails unless another exit code is expected."""
 
     def run(*arguments: str, manifest: dict[str, Any] | None = None, code: int = 0) -> str:
@@ -45,7 +45,7 @@ def deployment(version: str) -> dict[str, Any]:
 
 
 def test_it_shows_nodes_pods_rollouts_and_everything_in_a_namespace(
-    cluster: SmallCluster, namespace: str, kubectl: Kubectl
+    cluster: RunningCluster, namespace: str, kubectl: Kubectl
 ) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
@@ -62,7 +62,7 @@ def test_it_shows_nodes_pods_rollouts_and_everything_in_a_namespace(
 
 @pytest.mark.parametrize("how", [(), ("--server-side",)])
 def test_apply_creates_updates_and_waits_for_a_deployment(
-    cluster: SmallCluster, namespace: str, kubectl: Kubectl, how: tuple[str, ...]
+    cluster: RunningCluster, namespace: str, kubectl: Kubectl, how: tuple[str, ...]
 ) -> None:
     assert kubectl("apply", *how, "-f", "-", manifest=deployment("v1")).startswith("deployment.apps/d ")
     assert "successfully rolled out" in kubectl("rollout", "status", "deployment/d", "--timeout=30s")
@@ -94,7 +94,7 @@ def test_a_job_is_waited_for_and_its_log_is_read(kubectl: Kubectl) -> None:
 
 
 def test_a_deployment_is_described_scaled_restarted_and_deleted(
-    cluster: SmallCluster, namespace: str, kubectl: Kubectl
+    cluster: RunningCluster, namespace: str, kubectl: Kubectl
 ) -> None:
     kubectl("apply", "-f", "-", manifest=deployment("v1"))
     assert "NewReplicaSet:   d-" in kubectl("describe", "deployment", "d")
@@ -108,7 +108,7 @@ def test_a_deployment_is_described_scaled_restarted_and_deleted(
     assert cluster.find_all(POD, namespace) == []
 
 
-def test_labels_patches_and_differences(cluster: SmallCluster, namespace: str, kubectl: Kubectl) -> None:
+def test_labels_patches_and_differences(cluster: RunningCluster, namespace: str, kubectl: Kubectl) -> None:
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}}
     kubectl("apply", "-f", "-", manifest=settings)
     kubectl("label", "cm", "c", "team=a")
@@ -124,8 +124,8 @@ def test_the_schemas_are_explained(kubectl: Kubectl) -> None:
     assert "progressDeadlineSeconds" in kubectl("explain", "rollout.spec")
 
 
-def test_create_with_flags_is_refused_with_the_way_round(
-    cluster: SmallCluster, namespace: str, kubectl: Kubectl
+def test_create_with_flags_is_refused_with_what_to_do_instead(
+    cluster: RunningCluster, namespace: str, kubectl: Kubectl
 ) -> None:
     create = ("create", "service", "clusterip", "s", "--tcp=80:8080")
     assert "pipe it to `kubectl apply -f -`" in kubectl(*create, code=1)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laptop.cluster.patches import merge, strategic_merge
-from laptop.kubernetes.sameness import differences, merge_patch
+from laptop.engine.paths import changed_paths
+from laptop.kubernetes.manifests import merge_patch
 
 SCALARS = st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2)
 VALUES = st.recursive(
@@ -19,7 +20,7 @@ OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
 
 @given(OBJECTS, OBJECTS)
 @settings(max_examples=60, deadline=None)
-def test_the_merge_patch_between_two_manifests_leads_from_one_to_the_other(
+def test_the_merge_patch_between_two_manifests_turns_one_into_the_other(
     old: dict[str, Any], new: dict[str, Any]
 ) -> None:
     assert merge(old, merge_patch(old, new)) == new
@@ -28,13 +29,13 @@ def test_the_merge_patch_between_two_manifests_leads_from_one_to_the_other(
 @given(OBJECTS, OBJECTS)
 @settings(max_examples=60, deadline=None)
 def test_a_patch_is_empty_exactly_when_nothing_differs(old: dict[str, Any], new: dict[str, Any]) -> None:
-    assert (merge_patch(old, old), differences(old, old)) == ({}, [])
+    assert (merge_patch(old, old), changed_paths(old, old)) == ({}, ())
     if old != new:
         assert merge_patch(old, new)
-        assert differences(old, new)
+        assert changed_paths(old, new)
 
 
-def test_a_patch_leaves_alone_what_others_have_set() -> None:
+def test_a_patch_keeps_fields_that_it_does_not_name() -> None:
     live = {"spec": {"selector": {"app": "m", "rollouts-pod-template-hash": "abc"}}}
     patch = merge_patch({"spec": {"selector": {"app": "m"}}}, {"spec": {"selector": {"app": "n"}}})
     assert merge(live, patch) == {"spec": {"selector": {"app": "n", "rollouts-pod-template-hash": "abc"}}}

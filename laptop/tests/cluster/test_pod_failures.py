@@ -1,4 +1,4 @@
-"""What the exit code of a pod means for its Job."""
+"""Effect of a pod's exit code on its Job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from laptop.cluster.kinds import JOB
 from laptop.cluster.pod_failures import judge_failures
-from laptop.tests.cluster.small_cluster import SmallCluster, job
+from laptop.tests.cluster.running_cluster import RunningCluster, job
 
 
 def failed(code: int, container: str = "main") -> dict[str, Any]:
@@ -39,8 +39,8 @@ def test_the_first_rule_that_matches_decides(
     assert verdict.final.endswith(final) and bool(verdict.final) == bool(final)
 
 
-def test_a_job_fails_at_once_for_one_exit_code_and_tries_again_after_another(
-    cluster: SmallCluster, namespace: str
+def test_a_job_fails_at_once_for_one_exit_code_and_retries_after_another(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     policy = {"rules": [on("FailJob", "In", 1)]}
     cluster.create(JOB, namespace, job("final", "raise SystemExit(1)", backoffLimit=3, podFailurePolicy=policy))

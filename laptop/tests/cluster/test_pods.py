@@ -13,7 +13,7 @@ import pytest
 
 from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, POD, ROLE, ROLE_BINDING, SECRET, SERVICE, SERVICE_ACCOUNT
 from laptop.cluster.ports import replace_port, replace_port_in_word
-from laptop.tests.cluster.small_cluster import IMAGE, SmallCluster, job, serving_container, wait_for
+from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, job, serving_container, wait_for
 
 # A server on every port that it is given.
 SERVER = """
@@ -40,13 +40,13 @@ def pod(name: str, spec: dict[str, Any], **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}, "spec": {"restartPolicy": "Never", **spec}}
 
 
-def ended(cluster: SmallCluster, namespace: str, name: str) -> dict[str, Any]:
+def ended(cluster: RunningCluster, namespace: str, name: str) -> dict[str, Any]:
     found = cluster.wait(POD, namespace, name, lambda pod: pod["status"].get("phase") in ("Succeeded", "Failed"))
     status: dict[str, Any] = found["status"]
     return status
 
 
-def test_init_containers_run_one_after_another_before_the_main_one(cluster: SmallCluster, namespace: str) -> None:
+def test_init_containers_run_one_after_another_before_the_main_one(cluster: RunningCluster, namespace: str) -> None:
     append = "import os; open(os.environ['HOME'] + '/seen', 'a').write('{} ')"
     initial = [container("first", append.format("first")), container("second", append.format("second"))]
     main = container("main", "import os; print(open(os.environ['HOME'] + '/seen').read())")
@@ -59,7 +59,7 @@ def test_init_containers_run_one_after_another_before_the_main_one(cluster: Smal
 
 
 def test_an_init_container_that_fails_fails_the_pod_and_the_main_one_never_starts(
-    cluster: SmallCluster, namespace: str
+    cluster: RunningCluster, namespace: str
 ) -> None:
     spec = {"initContainers": [container("setup", "print('broken'); exit(4)")], "containers": [container("main", "")]}
     cluster.create(POD, namespace, pod("p", spec))
@@ -70,7 +70,9 @@ def test_an_init_container_that_fails_fails_the_pod_and_the_main_one_never_start
     assert "waiting" in status["containerStatuses"][0]["state"]
 
 
-def test_an_init_container_is_started_again_under_the_policy_on_failure(cluster: SmallCluster, namespace: str) -> None:
+def test_an_init_container_is_started_again_under_the_policy_on_failure(
+    cluster: RunningCluster, namespace: str
+) -> None:
     code = "import os, sys; f = os.environ['HOME'] + '/tried'; t = os.path.exists(f); open(f, 'w'); sys.exit(not t)"
     spec = {"restartPolicy": "OnFailure", "initContainers": [container("setup", code)]}
     cluster.create(POD, namespace, pod("p", {**spec, "containers": [container("main", "print('ran')")]}))
@@ -78,7 +80,7 @@ def test_an_init_container_is_started_again_under_the_policy_on_failure(cluster:
     assert (status["phase"], status["initContainerStatuses"][0]["restartCount"]) == ("Succeeded", 1)
 
 
-def test_a_service_reaches_each_port_of_a_pod_by_name_and_by_number(cluster: SmallCluster, namespace: str) -> None:
+def test_a_service_reaches_each_port_of_a_pod_by_name_and_by_number(cluster: RunningCluster, namespace: str) -> None:
     server = container(
         "serve",
         SERVER,
@@ -118,8 +120,8 @@ def test_a_word_is_a_port_only_as_a_whole_or_at_its_end(text: str, expected: str
     assert replace_port(text, {8080: 20001}) == ("20001" if text == "8080" else text)
 
 
-def test_config_maps_and_secrets_are_files_where_the_container_is_told_they_are(
-    cluster: SmallCluster, namespace: str
+def test_config_maps_and_secrets_are_files_at_the_paths_of_the_arguments(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     code = "import os, sys; print(open(sys.argv[1]).read(), open(os.environ['KEY']).read(), os.listdir(sys.argv[2]))"
     main = container(
@@ -147,7 +149,7 @@ def test_config_maps_and_secrets_are_files_where_the_container_is_told_they_are(
 
 
 def test_an_ingress_with_tls_answers_https_with_a_certificate_of_the_laptop(
-    cluster: SmallCluster, namespace: str
+    cluster: RunningCluster, namespace: str
 ) -> None:
     cluster.create(POD, namespace, pod("p", {"containers": [serving_container("v1")]}, app="p"))
     ports = [{"port": 80, "targetPort": "http"}]
@@ -181,9 +183,7 @@ except lightkube.ApiError as error:
 """
 
 
-def test_a_pod_reaches_the_api_with_its_own_token_as_far_as_its_roles_allow(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_a_pod_reaches_the_api_within_its_roles(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(SERVICE_ACCOUNT, namespace, {"metadata": {"name": "reader"}})
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
     cluster.create(ROLE, namespace, {"metadata": {"name": "pods"}, "rules": rules})
@@ -205,7 +205,7 @@ def test_a_pod_reaches_the_api_with_its_own_token_as_far_as_its_roles_allow(
     assert 'cannot list resource "pods"' in cluster.log(namespace, "anybody")
 
 
-def test_a_token_is_worth_nothing_once_its_pod_is_gone(cluster: SmallCluster, namespace: str) -> None:
+def test_a_token_is_refused_once_its_pod_is_gone(cluster: RunningCluster, namespace: str) -> None:
     code = "import os; print(open(os.path.dirname(os.environ['KUBECONFIG']) + '/serviceaccount/token').read())"
     cluster.create(POD, namespace, pod("p", {"containers": [container("main", code)]}))
     ended(cluster, namespace, "p")

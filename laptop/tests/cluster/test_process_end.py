@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -9,17 +8,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from laptop.aws import account as aws
-from laptop.aws.images import folder_of
+from laptop.aws.image_content import folder_of
 from laptop.cluster.kinds import JOB, NAMESPACE, POD, SERVICE
 from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.watchdog import Watchdog
-from laptop.kubernetes.client import Client
-from laptop.tests.cluster.small_cluster import job, wait_for
+from laptop.tests.cluster.raw_api import Client
+from laptop.tests.cluster.running_cluster import job, wait_for
 
-# A pod that starts a child of its own and prints both numbers.
+# Pod that starts a child and prints both process ids.
 FAMILY = (
     "import subprocess, os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "child = subprocess.Popen(['sleep', '60']); print(os.getpid(), child.pid, flush=True); time.sleep(60)"
@@ -28,7 +28,7 @@ FAMILY = (
 
 @pytest.fixture(scope="module")
 def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A home with an account, and an image in it."""
+    """Folder of a laptop with an account that holds one image."""
     home = tmp_path_factory.mktemp("ends")
     account = aws.start(home / "aws")
     ecr = NodeAccount(home).client("ecr")
@@ -40,6 +40,7 @@ def account_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     )
     digest = pushed["image"]["imageId"]["imageDigest"]
     folder_of(home / "aws", digest).mkdir(parents=True)
+    (folder_of(home / "aws", digest) / "family.py").write_text(FAMILY)
     yield home, f"{repository}@{digest}"
     account.stop()
 
@@ -56,14 +57,14 @@ def start_cluster(home: Path, port: int = 0) -> subprocess.Popen[bytes]:
     return process
 
 
-def start_family(home: Path, image: str) -> list[int]:
+def start_family(home: Path, image: str, command: list[str]) -> list[int]:
     client = Client(home / "kubeconfig")
     client.send("POST", NAMESPACE.path(), {"metadata": {"name": "n"}})
     service = {"metadata": {"name": "s"}, "spec": {"selector": {"app": "m"}, "ports": [{"port": 80}]}}
     client.send("POST", SERVICE.path("n"), service)
-    manifest = job("family", FAMILY, pod={"container": {"image": image}})
+    manifest = job("family", FAMILY, pod={"container": {"image": image, "command": command}})
     client.send("POST", JOB.path("n"), manifest)
-    wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"])
+    wait_for(lambda: [p for p in client.send("GET", POD.path("n"))["items"] if p["status"]["phase"] == "Running"], 60)
     (log,) = wait_for(
         lambda: [file for file in home.glob("cluster/pods-*/*/main-0.log") if file.read_text().endswith("\n")]
     )
@@ -71,21 +72,23 @@ def start_family(home: Path, image: str) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent to notice does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    state = Path(f"/proc/{pid}/stat")
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+@pytest.mark.parametrize("command", [["python", "-c", FAMILY], ["python", "-m", "family"]], ids=["started", "forked"])
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "its starter dies"])
-def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_home: tuple[Path, str], end: str) -> None:
+def test_no_pod_and_no_child_of_a_pod_survives_the_cluster(
+    account_home: tuple[Path, str], end: str, command: list[str]
+) -> None:
     home, image = account_home
     process = start_cluster(home)
     try:
-        family = start_family(home, image)
+        family = start_family(home, image, command)
+        family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         assert all(is_running(pid) for pid in family)
         if end == "its starter dies":
             assert process.stdin is not None
@@ -100,7 +103,7 @@ def test_however_the_cluster_ends_no_pod_and_no_child_of_one_is_left(account_hom
         process.wait()
 
 
-def test_a_port_that_is_taken_ends_the_cluster_with_a_code_of_its_own(tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_cluster_with_exit_code_98(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -108,7 +111,7 @@ def test_a_port_that_is_taken_ends_the_cluster_with_a_code_of_its_own(tmp_path: 
         assert process.wait(10) == 98
 
 
-def test_the_watchdog_kills_what_is_in_its_care_and_nothing_that_was_released() -> None:
+def test_the_watchdog_kills_guarded_groups_and_not_released_ones() -> None:
     watchdog = Watchdog()
     kept, released = (subprocess.Popen(["sleep", "30"], start_new_session=True) for _ in range(2))
     try:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, EVENT, JOB, POD, ROLLOUT, SERVICE
-from laptop.tests.cluster.small_cluster import (
+from laptop.tests.cluster.running_cluster import (
     IMAGE,
-    SmallCluster,
+    RunningCluster,
     expose,
     phase,
     rollout,
@@ -33,25 +33,25 @@ def ask(url: str, path: str = "/") -> dict[str, Any]:
 
 
 def shares(url: str, requests: int = 100) -> Counter[str]:
-    """Which version answered how many of so many requests."""
+    """Return how many of a number of requests each version answered."""
     return Counter(ask(url)["version"] for _ in range(requests))
 
 
-def update(cluster: SmallCluster, namespace: str, manifest: dict[str, Any]) -> None:
+def update(cluster: RunningCluster, namespace: str, manifest: dict[str, Any]) -> None:
     cluster.client.send("PUT", ROLLOUT.path(namespace, "m"), manifest)
 
 
-def steer(cluster: SmallCluster, namespace: str, **status: Any) -> None:
+def steer(cluster: RunningCluster, namespace: str, **status: Any) -> None:
     cluster.merge(ROLLOUT, namespace, "m", {"status": status}, sub="status")
 
 
-def running_pods(cluster: SmallCluster, namespace: str) -> int:
+def running_pods(cluster: RunningCluster, namespace: str) -> int:
     return len([pod for pod in cluster.find_all(POD, namespace) if "deletionTimestamp" not in pod["metadata"]])
 
 
 @contextmanager
 def load(url: str, clients: int = 4) -> Iterator[list[str]]:
-    """Sends requests all the while; the outcome of each: the version that answered, or what went wrong."""
+    """Send requests until the block ends, and collect the version or the error of each."""
     outcomes: list[str] = []
     over = threading.Event()
 
@@ -71,7 +71,7 @@ def load(url: str, clients: int = 4) -> Iterator[list[str]]:
             over.set()
 
 
-def test_the_first_rollout_takes_all_traffic_at_once(cluster: SmallCluster, namespace: str) -> None:
+def test_the_first_rollout_takes_all_traffic_at_once(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     with pytest.raises(urllib.error.HTTPError) as before:
         ask(url)
@@ -84,7 +84,7 @@ def test_the_first_rollout_takes_all_traffic_at_once(cluster: SmallCluster, name
     assert status["canary"]["weights"]["stable"]["weight"] == 100
 
 
-def test_an_update_walks_its_steps_and_the_answers_come_by_weight(cluster: SmallCluster, namespace: str) -> None:
+def test_an_update_takes_its_steps_and_traffic_follows_the_weights(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
     first = phase(cluster, namespace, "Healthy")
@@ -107,7 +107,7 @@ def test_an_update_walks_its_steps_and_the_answers_come_by_weight(cluster: Small
     wait_for(lambda: running_pods(cluster, namespace) == 2)  # the old ones have gone
 
 
-def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     steps = [{"setWeight": 50}, {"pause": {"duration": "5s"}}]  # half a second at this cluster's scale
     cluster.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
@@ -117,7 +117,7 @@ def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: SmallCluster, na
     phase(cluster, namespace, "Healthy", 2)
 
 
-def test_an_aborted_update_gives_all_traffic_back_to_the_stable_version(cluster: SmallCluster, namespace: str) -> None:
+def test_an_aborted_update_returns_all_traffic_to_the_stable_version(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
     stable = phase(cluster, namespace, "Healthy")["stableRS"]
@@ -136,7 +136,7 @@ def test_an_aborted_update_gives_all_traffic_back_to_the_stable_version(cluster:
     assert shares(url, 20) == {"v1": 20}
 
 
-def test_an_aborted_update_is_tried_again_when_the_abort_is_taken_back(cluster: SmallCluster, namespace: str) -> None:
+def test_an_aborted_update_is_retried_when_the_abort_is_removed(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -152,9 +152,7 @@ def test_an_aborted_update_is_tried_again_when_the_abort_is_taken_back(cluster: 
     assert shares(url, 20) == {"v2": 20}
 
 
-def test_going_back_to_the_stable_version_in_the_middle_of_an_update_moves_the_traffic_at_once(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_reverting_during_an_update_moves_the_traffic_at_once(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
     phase(cluster, namespace, "Healthy")
@@ -165,9 +163,7 @@ def test_going_back_to_the_stable_version_in_the_middle_of_an_update_moves_the_t
     assert shares(url, 20) == {"v1": 20}
 
 
-def test_a_rollback_within_the_window_skips_the_steps_and_one_beyond_walks_them(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_only_a_rollback_within_the_window_skips_the_steps(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     window = {"replicas": 1, "rollbackWindow": {"revisions": 1}}
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, **window))
@@ -188,7 +184,7 @@ def test_a_rollback_within_the_window_skips_the_steps_and_one_beyond_walks_them(
     phase(cluster, namespace, "Paused", 1)
 
 
-def test_no_request_is_lost_while_a_version_is_replaced(cluster: SmallCluster, namespace: str) -> None:
+def test_no_request_is_lost_while_a_version_is_replaced(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     steps = [{"setWeight": 50}, {"pause": {"duration": "2s"}}]
     cluster.create(ROLLOUT, namespace, rollout("v1", steps))
@@ -204,7 +200,7 @@ def test_no_request_is_lost_while_a_version_is_replaced(cluster: SmallCluster, n
     assert set(outcomes[since + 10 :]) == {"v2"}
 
 
-def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: SmallCluster, namespace: str) -> None:
+def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -216,7 +212,7 @@ def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: SmallClust
         assert slow.result()["version"] == "v1"
 
 
-def test_a_pod_that_crashes_is_started_again_and_takes_traffic_again(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pod_that_crashes_is_started_again_and_takes_traffic_again(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -235,8 +231,8 @@ def test_a_pod_that_crashes_is_started_again_and_takes_traffic_again(cluster: Sm
     assert ask(url)["pid"] != before
 
 
-def test_a_version_that_never_becomes_ready_takes_no_traffic_and_is_aborted_at_its_deadline(
-    cluster: SmallCluster, namespace: str
+def test_a_version_that_never_becomes_ready_gets_no_traffic_and_is_aborted_at_its_deadline(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     url = expose(cluster, namespace)
     limits = {"progressDeadlineSeconds": 1, "progressDeadlineAbort": True, "replicas": 1}
@@ -252,7 +248,7 @@ def test_a_version_that_never_becomes_ready_takes_no_traffic_and_is_aborted_at_i
 
 
 def test_a_first_version_that_never_becomes_ready_is_degraded_at_its_deadline(
-    cluster: SmallCluster, namespace: str
+    cluster: RunningCluster, namespace: str
 ) -> None:
     expose(cluster, namespace)
     broken = rollout("v1", [], replicas=1, progressDeadlineSeconds=1)
@@ -261,7 +257,7 @@ def test_a_first_version_that_never_becomes_ready_is_degraded_at_its_deadline(
     assert "ProgressDeadlineExceeded" in phase(cluster, namespace, "Degraded")["message"]
 
 
-def test_a_pod_that_fails_its_liveness_probe_is_restarted(cluster: SmallCluster, namespace: str) -> None:
+def test_a_pod_that_fails_its_liveness_probe_is_restarted(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     manifest = rollout("v1", [], replicas=1)
     manifest["spec"]["template"]["spec"]["containers"][0] = {
@@ -273,7 +269,7 @@ def test_a_pod_that_fails_its_liveness_probe_is_restarted(cluster: SmallCluster,
     cluster.wait(POD, namespace, pod, lambda found: found["status"]["containerStatuses"][0]["restartCount"] >= 1)
 
 
-def test_a_rollout_is_scaled_in_place(cluster: SmallCluster, namespace: str) -> None:
+def test_a_rollout_is_scaled_in_place(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -284,8 +280,8 @@ def test_a_rollout_is_scaled_in_place(cluster: SmallCluster, namespace: str) -> 
     wait_for(lambda: running_pods(cluster, namespace) == 1)
 
 
-def test_a_rollout_that_names_a_service_that_is_not_there_says_so_and_goes_on_when_it_comes(
-    cluster: SmallCluster, namespace: str
+def test_a_rollout_reports_a_missing_service_and_continues_once_it_exists(
+    cluster: RunningCluster, namespace: str
 ) -> None:
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
     assert phase(cluster, namespace, "Degraded")["message"] == 'InvalidSpec: canaryService "m-canary" not found'
@@ -294,7 +290,7 @@ def test_a_rollout_that_names_a_service_that_is_not_there_says_so_and_goes_on_wh
 
 
 def check(namespace: str, code: str) -> dict[str, Any]:
-    """An AnalysisTemplate that asks by a Job."""
+    """Return an AnalysisTemplate with a Job."""
     container = {"name": "check", "image": IMAGE, "command": ["python", "-c", code, "{{args.hash}}", "{{args.bound}}"]}
     spec = {"backoffLimit": 0, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
     return {
@@ -318,8 +314,8 @@ ANALYSIS_STEPS = [
 
 
 @pytest.mark.parametrize(("code", "expected"), [("print", "Healthy"), ("raise SystemExit(1)", "Degraded")])
-def test_an_analysis_decides_whether_the_update_goes_on(
-    cluster: SmallCluster, namespace: str, code: str, expected: str
+def test_an_analysis_decides_whether_the_update_continues(
+    cluster: RunningCluster, namespace: str, code: str, expected: str
 ) -> None:
     url = expose(cluster, namespace)
     program = "import sys; print(sys.argv[1:])" if code == "print" else code
@@ -342,7 +338,7 @@ def test_an_analysis_decides_whether_the_update_goes_on(
         assert shares(url, 10) == {"v1": 10}
 
 
-def test_an_analysis_whose_template_is_missing_aborts_the_update(cluster: SmallCluster, namespace: str) -> None:
+def test_an_analysis_whose_template_is_missing_aborts_the_update(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -351,7 +347,7 @@ def test_an_analysis_whose_template_is_missing_aborts_the_update(cluster: SmallC
     assert shares(url, 10) == {"v1": 10}
 
 
-def test_an_aborted_update_ends_its_analysis(cluster: SmallCluster, namespace: str) -> None:
+def test_an_aborted_update_ends_its_analysis(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     cluster.create(ANALYSIS_TEMPLATE, namespace, check(namespace, "import time; time.sleep(60)"))
     cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
@@ -365,7 +361,7 @@ def test_an_aborted_update_ends_its_analysis(cluster: SmallCluster, namespace: s
     assert run["status"]["message"] == "Run Terminated"
 
 
-def test_the_services_of_a_rollout_select_the_version_that_they_are_for(cluster: SmallCluster, namespace: str) -> None:
+def test_the_services_of_a_rollout_select_their_versions(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
     phase(cluster, namespace, "Healthy")

@@ -20,7 +20,7 @@ from laptop.cluster.objects import ObjectStore
 from laptop.cluster.ports import PORTS_ANNOTATION
 from laptop.cluster.router import Router
 from laptop.cluster.routes import ACTIONS, WeightedService, forward_action, targets_of
-from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, phase, rollout
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout
 
 
 def connection(url: str) -> http.client.HTTPConnection:
@@ -34,7 +34,7 @@ def send(line: http.client.HTTPConnection, method: str, path: str, body: Any = N
 
 
 @pytest.fixture
-def url(cluster: SmallCluster, namespace: str) -> str:
+def url(cluster: RunningCluster, namespace: str) -> str:
     address = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=2))
     phase(cluster, namespace, "Healthy")
@@ -61,7 +61,7 @@ def test_a_large_body_is_passed_on_whole(url: str) -> None:
     assert send(connection(url), "POST", "/", body)["body"] == body.decode()
 
 
-def test_what_concerns_one_connection_only_is_not_passed_on(url: str) -> None:
+def test_hop_by_hop_headers_are_not_passed_on(url: str) -> None:
     seen = send(connection(url), "GET", "/", Connection="X-Private", **{"X-Private": "1", "X-Public": "2"})
     assert "x-private" not in seen["headers"]
     assert seen["headers"]["x-public"] == "2"
@@ -69,7 +69,7 @@ def test_what_concerns_one_connection_only_is_not_passed_on(url: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 600_000])
 def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
-    """A connection that cannot be made has sent nothing, so the next pod is tried, with the body whole."""
+    """A failed connection has sent nothing, so the next pod gets the whole request."""
 
     async def lengths() -> list[int]:
         async def answer(request: web.BaseRequest) -> web.Response:
@@ -112,7 +112,7 @@ def _pod(store: ObjectStore, name: str, port: int) -> None:
     store.create(POD, "n", pod)
 
 
-def test_pods_reach_services_by_their_cluster_names(cluster: SmallCluster, namespace: str, url: str) -> None:
+def test_pods_reach_services_by_their_cluster_names(cluster: RunningCluster, namespace: str, url: str) -> None:
     code = (
         "import json, urllib.request as u; "
         f"print(json.load(u.urlopen('http://m-stable.{namespace}.svc.cluster.local/x'))['version'], "
@@ -124,7 +124,7 @@ def test_pods_reach_services_by_their_cluster_names(cluster: SmallCluster, names
     assert cluster.log(namespace, pod["metadata"]["name"]) == "v1 /x\n"
 
 
-def test_the_way_out_of_the_cluster_by_plain_http_is_closed(cluster: SmallCluster, namespace: str) -> None:
+def test_the_proxy_refuses_hosts_outside_the_cluster(cluster: RunningCluster, namespace: str) -> None:
     code = "import urllib.request as u; u.urlopen('http://www.example.com/')"
     cluster.create(JOB, namespace, job("out", code))
     assert cluster.ended(namespace, "out")["type"] == "Failed"
@@ -141,7 +141,7 @@ def test_a_head_request_has_the_length_and_no_body(url: str) -> None:
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=4).filter(any))
 @settings(max_examples=50, deadline=None)
-def test_of_as_many_requests_as_the_weights_sum_to_each_service_gets_its_weight(weights: list[int]) -> None:
+def test_each_service_gets_exactly_its_weight_of_the_requests(weights: list[int]) -> None:
     router = Router(ObjectStore(), CertificateAuthority())
     targets = [WeightedService(f"s{index}", 80, weight) for index, weight in enumerate(weights)]
     chosen = Counter(router._choose("uid", targets).service for _ in range(sum(weights)))
@@ -168,7 +168,7 @@ def test_the_longest_path_that_matches_wins(path: str, service: str) -> None:
     assert targets_of(rules, "127.0.0.1", path) == [WeightedService(service, 80, 100)]
 
 
-def test_the_weights_are_those_of_the_load_balancers_annotation() -> None:
+def test_the_weights_are_read_from_the_load_balancers_annotation() -> None:
     rules = ingress(("/*", "ImplementationSpecific", "root"))
     backend = rules["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
     backend["port"] = {"name": "use-annotation"}

@@ -7,7 +7,7 @@ import pytest
 from laptop.cluster.durations import seconds_of
 from laptop.cluster.kinds import CRON_JOB, JOB
 from laptop.cluster.schedules import ScheduleError, next_run, parse_schedule
-from laptop.tests.cluster.small_cluster import SmallCluster, job, refusal, wait_for
+from laptop.tests.cluster.running_cluster import RunningCluster, job, refusal, wait_for
 
 NOON = datetime(2025, 3, 29, 12, 0, tzinfo=UTC)
 
@@ -22,7 +22,7 @@ NOON = datetime(2025, 3, 29, 12, 0, tzinfo=UTC)
         ("*/15 * * * *", "Etc/UTC", "2025-03-29T12:15:00+00:00"),
     ],
 )
-def test_the_next_run_is_the_first_time_that_the_schedule_names(schedule: str, zone: str | None, expected: str) -> None:
+def test_the_next_run_is_the_first_due_time_of_the_schedule(schedule: str, zone: str | None, expected: str) -> None:
     found = next_run(schedule, zone, NOON)
     assert found is not None
     assert found.astimezone(UTC).isoformat() == expected
@@ -32,19 +32,19 @@ def test_the_next_run_is_the_first_time_that_the_schedule_names(schedule: str, z
     ("schedule", "zone"),
     [("", None), ("* * * *", None), ("61 * * * *", None), ("0 0 31 2 *", None), ("* * * * *", "Mars/Olympus")],
 )
-def test_what_is_no_schedule_is_refused(schedule: str, zone: str | None) -> None:
+def test_an_invalid_schedule_is_refused(schedule: str, zone: str | None) -> None:
     with pytest.raises(ScheduleError):
         parse_schedule(schedule, zone)
 
 
-def test_a_cron_job_with_a_wrong_schedule_is_refused(cluster: SmallCluster, namespace: str) -> None:
+def test_a_cron_job_with_a_wrong_schedule_is_refused(cluster: RunningCluster, namespace: str) -> None:
     spec = {"schedule": "every day", "jobTemplate": {"spec": job("x", "print(1)")["spec"]}}
     error = refusal(lambda: cluster.create(CRON_JOB, namespace, {"metadata": {"name": "c"}, "spec": spec}))
-    assert "'every day' is not five cron fields" in error.message
+    assert "'every day' is not a cron schedule: expected five fields" in error.message
 
 
-def test_a_cron_job_makes_a_job_when_its_time_has_come(
-    cluster: SmallCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+def test_a_cron_job_creates_a_job_when_it_is_due(
+    cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from laptop.cluster import cron_jobs
 
@@ -61,11 +61,11 @@ def test_a_cron_job_makes_a_job_when_its_time_has_come(
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(5, 5), ("5", 5), ("30s", 30), ("10m", 600), ("1h", 3600)])
-def test_durations_are_read_as_argo_writes_them(text: int | str, seconds: float) -> None:
+def test_durations_are_parsed_in_the_format_of_argo(text: int | str, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
-def test_a_finished_cron_job_run_is_forgotten_beyond_its_limit(cluster: SmallCluster, namespace: str) -> None:
+def test_finished_jobs_beyond_the_history_limit_are_deleted(cluster: RunningCluster, namespace: str) -> None:
     spec = {
         "schedule": "* * * * *",
         "suspend": True,

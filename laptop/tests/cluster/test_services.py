@@ -1,106 +1,67 @@
-"""How pods find the Services of their namespace: by the variables of Kubernetes."""
+"""Services, reached by pods by their DNS names."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 
-from laptop.cluster.kinds import JOB, ROLLOUT, SERVICE
-from laptop.tests.cluster.small_cluster import SmallCluster, expose, job, phase, rollout, wait_for
+import pytest
 
-ASK = """
-import http.client, json, os, sys
-line = http.client.HTTPConnection(os.environ["M_STABLE_SERVICE_HOST"], int(os.environ["M_STABLE_SERVICE_PORT"]))
-line.request("POST", "/asked", b"{}")
-print(line.getresponse().read().decode())
-"""
-VARIABLES = """
-import json, os
-names = [name for name in os.environ if "_SERVICE_" in name and not name.startswith("KUBERNETES_")]
-print(json.dumps({name: os.environ[name] for name in names}))
+from laptop.cluster.kinds import JOB, ROLLOUT
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout
+
+REQUEST = """
+import sys, urllib.error, urllib.request
+for _ in range({times}):
+    try:
+        print(urllib.request.urlopen({url!r}, data=b"{{}}", timeout=10).read().decode())
+    except urllib.error.HTTPError as error:
+        print(error.code, error.read().decode())
 """
 
 
-def printed(cluster: SmallCluster, namespace: str, name: str) -> str:
+def request(cluster: RunningCluster, namespace: str, url: str, times: int = 1) -> list[str]:
+    """Request a URL in a pod, and return the answers."""
+    name = f"ask-{abs(hash((url, times)))}"
+    cluster.create(JOB, namespace, job(name, REQUEST.format(url=url, times=times)))
+    assert cluster.ended(namespace, name)["type"] == "Complete"
     (pod,) = cluster.pods_of(namespace, name)
-    return cluster.log(namespace, pod["metadata"]["name"])
+    return cluster.log(namespace, pod["metadata"]["name"]).splitlines()
 
 
-def variables(cluster: SmallCluster, namespace: str, name: str, **pod: object) -> dict[str, str]:
-    cluster.create(JOB, namespace, job(name, VARIABLES, pod=pod))
-    cluster.ended(namespace, name)
-    found: dict[str, str] = json.loads(printed(cluster, namespace, name))
-    return found
-
-
-def test_a_pod_asks_a_service_of_its_namespace_by_its_variables(cluster: SmallCluster, namespace: str) -> None:
+@pytest.mark.parametrize("suffix", [".svc", ".svc.cluster.local", ".svc:80", ""])
+def test_a_pod_reaches_a_service_of_any_namespace_by_its_name(
+    cluster: RunningCluster, namespace: str, suffix: str
+) -> None:
     expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
-    cluster.create(JOB, namespace, job("ask", ASK))
-    assert cluster.ended(namespace, "ask")["type"] == "Complete"
-    answer = json.loads(printed(cluster, namespace, "ask"))
-    assert (answer["version"], answer["path"], answer["body"]) == ("v1", "/asked", "{}")
+    other = new_namespace(cluster, f"{namespace}-other{abs(hash(suffix))}")
+    for space in (namespace, other):
+        (answer,) = request(cluster, space, f"http://m-stable.{namespace}{suffix}/asked")
+        facts = json.loads(answer)
+        assert (facts["version"], facts["path"], facts["body"]) == ("v1", "/asked", "{}")
 
 
-def test_the_canary_service_leads_to_the_new_pods_alone_whatever_the_weight(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_the_canary_service_reaches_only_the_new_pods(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
     steps = [{"setWeight": 1}, {"pause": {}}]
     cluster.create(ROLLOUT, namespace, rollout("v1", steps, replicas=1))
     phase(cluster, namespace, "Healthy")
     cluster.merge(ROLLOUT, namespace, "m", {"spec": rollout("v2", steps, replicas=1)["spec"]})
     phase(cluster, namespace, "Paused", 1)
-    canary = ASK.replace("M_STABLE", "M_CANARY")
-    cluster.create(JOB, namespace, job("ask-canary", f"for _ in range(5):\n    exec({canary!r})"))
-    cluster.ended(namespace, "ask-canary")
-    answers = [json.loads(line) for line in printed(cluster, namespace, "ask-canary").split("\n") if line]
-    assert [answer["version"] for answer in answers] == ["v2"] * 5
+    answers = request(cluster, namespace, f"http://m-canary.{namespace}.svc/", 5)
+    assert [json.loads(answer)["version"] for answer in answers] == ["v2"] * 5
 
 
-def test_each_service_has_an_address_by_its_name_and_by_the_name_of_its_port(
-    cluster: SmallCluster, namespace: str
-) -> None:
+def test_a_service_without_pods_answers_503(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
-    seen = variables(cluster, namespace, "env")
-    assert seen["M_STABLE_SERVICE_HOST"] == seen["M_CANARY_SERVICE_HOST"] == "127.0.0.1"
-    assert seen["M_STABLE_SERVICE_PORT"] == seen["M_STABLE_SERVICE_PORT_HTTP"] != seen["M_CANARY_SERVICE_PORT"]
+    (answer,) = request(cluster, namespace, f"http://m-stable.{namespace}.svc/")
+    assert answer.startswith("503 ")
+    assert "no pod is ready" in answer
 
 
-def test_a_service_without_an_address_or_a_pod_that_wants_none_gets_no_variables(
-    cluster: SmallCluster, namespace: str
-) -> None:
-    headless = {"clusterIP": "None", "selector": {"app": "m"}, "ports": [{"port": 80}]}
-    cluster.create(SERVICE, namespace, {"metadata": {"name": "headless"}, "spec": headless})
-    assert variables(cluster, namespace, "before") == {}
-    expose(cluster, namespace)
-    assert variables(cluster, namespace, "unlinked", enableServiceLinks=False) == {}
-
-
-def test_a_service_of_another_namespace_is_not_named(cluster: SmallCluster, namespace: str) -> None:
-    expose(cluster, namespace)
-    cluster.create(JOB, "default", job(f"env-{namespace}", VARIABLES))
-    cluster.ended("default", f"env-{namespace}")
-    assert json.loads(printed(cluster, "default", f"env-{namespace}")) == {}
-    cluster.delete(JOB, "default", f"env-{namespace}")
-
-
-def test_a_service_that_has_no_pods_says_so_and_one_that_is_gone_listens_no_more(
-    cluster: SmallCluster, namespace: str
-) -> None:
-    expose(cluster, namespace)
-    port = int(variables(cluster, namespace, "env")["M_STABLE_SERVICE_PORT"])
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    line.request("GET", "/")
-    answer = line.getresponse()
-    assert (answer.status, b"no pod is ready" in answer.read()) == (503, True)
-    line.close()
-    cluster.delete(SERVICE, namespace, "m-stable")
-
-    def refused() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) != 0
-
-    wait_for(refused)
+@pytest.mark.parametrize("host", ["www.example.com", "m.n.svc.example.com", "localhost.localdomain.x"])
+def test_every_other_host_is_refused_with_what_is_expected(cluster: RunningCluster, namespace: str, host: str) -> None:
+    (answer,) = request(cluster, namespace, f"http://{host}/")
+    assert answer.startswith("502 ")
+    assert "expected http://<service>.<namespace>.svc[:port]" in answer

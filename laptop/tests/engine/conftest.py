@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from laptop.engine.deployment import Deployment, Result
+from laptop.engine.resource_steps import ResourceStep
 from laptop.engine.resources import Contents
 from laptop.engine.sealing import Seal
-from laptop.engine.state import load
-from laptop.engine.steps import Step
-from laptop.tests.engine.cloud import Cloud, FakeProvider
+from laptop.engine.state_file import load
+from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 
 PREAMBLE = """
 import pulumi
@@ -44,16 +44,16 @@ class Group(ComponentResource):
 
 
 @dataclass
-class Told:
-    """What the progress of a run was told."""
+class CollectedProgress:
+    """Collects the events of a run."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ResourceStep] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
-    def began(self, step: Step) -> None:
+    def began(self, step: ResourceStep) -> None:
         pass
 
-    def ended(self, step: Step) -> None:
+    def ended(self, step: ResourceStep) -> None:
         self.steps.append(step)
 
     def noticed(self, text: str) -> None:
@@ -62,11 +62,11 @@ class Told:
 
 @dataclass
 class Site:
-    """A project, a home and a cloud in one folder."""
+    """A project, a laptop home and a fake cloud in one folder."""
 
     folder: Path
     provider: FakeProvider
-    told: Told = field(default_factory=Told)
+    progress: CollectedProgress = field(default_factory=CollectedProgress)
 
     @property
     def root(self) -> Path:
@@ -77,7 +77,7 @@ class Site:
         return self.folder / "home"
 
     @property
-    def cloud(self) -> Cloud:
+    def cloud(self) -> FakeCloud:
         return self.provider.cloud
 
     def write(self, program: str, config: str = "config: {}\n", stack: str = "dev") -> None:
@@ -88,7 +88,7 @@ class Site:
         main.write_text(PREAMBLE + textwrap.dedent(program))
 
     def deployment(self, stack: str = "dev", **options: Any) -> Deployment:
-        options.setdefault("progress", self.told)
+        options.setdefault("progress", self.progress)
         return Deployment(self.root, stack, {"fake": self.provider}, self.home, **options)
 
     def up(self, program: str | None = None, **options: Any) -> Result:
@@ -116,9 +116,9 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return Site(tmp_path, FakeProvider(Cloud(tmp_path / "cloud.json")))
+    return Site(tmp_path, FakeProvider(FakeCloud(tmp_path / "cloud.json")))
 
 
 def kinds(result: Result) -> dict[str, str]:
-    """Logical name → what was done, for custom resources and components alike."""
+    """Map the name of each resource and component to its step."""
     return {step.name: step.kind.value for step in result.steps}

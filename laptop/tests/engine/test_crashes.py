@@ -1,4 +1,4 @@
-"""A run is killed at every single moment in turn; the run after it must end as if nothing had happened."""
+"""Tests that kill a run at every moment in turn; the next run must reach the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from laptop.engine import sealing as sealing_module
-from laptop.tests.engine.cloud import Cloud, FakeProvider
 from laptop.tests.engine.conftest import Site
+from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 from pipelines.declarations import files
 
 START = """
@@ -37,8 +37,8 @@ Thing("old")
 pulumi.export("b", b.arn)
 """
 
-# Every kind of step: an update, a replacement, one that deletes first along with a dependent, deletions in order,
-# one that only forgets, a rename, a recorded one, and a new one.
+# Every kind of step: updates, a replacement, one that deletes first along with a dependent, deletions in order, a
+# retained resource, a recorded one, and a new one.
 SECOND = """
 g = Group("g")
 a = Thing("a", zone="y", size=7, pin=Output.secret("hunter2hunter2"), opts=Opts(parent=g))
@@ -46,14 +46,14 @@ b = Thing("b", target=a.arn)
 n = Named("n", name="fixed", zone="y")
 u = Thing("u", target=n.arn)
 Paper("p", size=2)
-Thing("renamed", size=3, opts=Opts(aliases=[Alias(name="old")]))
+Thing("old", size=3)
 Thing("new", tags={"uses": b.arn})
 pulumi.export("b", b.arn)
 """
 
 
 class Bomb:
-    """Kills this process, as `kill -9` does, at the n-th moment; counts moments when n is 0."""
+    """Kills this process with SIGKILL at the n-th moment. With n = 0, only counts moments."""
 
     def __init__(self, at: int) -> None:
         self._at = at
@@ -68,7 +68,7 @@ class Bomb:
 
 
 def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
-    """One `up`, with the bomb around each call of the provider and each write of the state."""
+    """Run an `up` with the bomb around each provider call and each write of the state."""
     write = files.write_atomically
     link = sealing_module.os.link
 
@@ -85,7 +85,7 @@ def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
     files.write_atomically = watched
     sealing_module.os.link = watched_link
     try:
-        site = Site(folder, FakeProvider(Cloud(folder / "cloud.json"), bomb))
+        site = Site(folder, FakeProvider(FakeCloud(folder / "cloud.json"), bomb))
         site.up(program, **options)
     finally:
         files.write_atomically = write
@@ -93,7 +93,7 @@ def run(folder: Path, program: str, bomb: Bomb, **options: Any) -> None:
 
 
 def killed_at(folder: Path, program: str, moment: int, **options: Any) -> bool:
-    """Runs an `up` in a forked process that is killed at a moment; False when it ended before."""
+    """Run an `up` in a forked process that is killed at a moment. Return False if it ended before."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -105,17 +105,17 @@ def killed_at(folder: Path, program: str, moment: int, **options: Any) -> bool:
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the run failed by itself"
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the run failed without being killed"
     return os.WIFSIGNALED(status)
 
 
-def calm(folder: Path) -> dict[str, Any]:
-    """What stands in the cloud and in the state, without the random part of names; checks that they agree."""
-    site = Site(folder, FakeProvider(Cloud(folder / "cloud.json")))
+def settled(folder: Path) -> dict[str, Any]:
+    """Check that cloud and state agree, and return both without the random parts of names."""
+    site = Site(folder, FakeProvider(FakeCloud(folder / "cloud.json")))
     contents, things = site.state(), site.cloud.things()
     managed = {known.id for known in contents.resources.values() if known.custom and not known.recorded}
     retained = {key for key, thing in things.items() if thing["name"].startswith("r-")}
-    assert managed | retained == set(things), "the cloud holds what the state does not know, or the reverse"
+    assert managed | retained == set(things), "the cloud and the state hold different resources"
     assert (contents.doomed, contents.pending) == ({}, {})
     resources = {
         urn: {
@@ -134,7 +134,7 @@ def calm(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", ["from nothing", "to the second", "to nothing"])
-def test_a_run_killed_at_any_moment_is_made_good_by_the_next_one(tmp_path: Path, change: str) -> None:
+def test_the_next_run_completes_a_run_killed_at_any_moment(tmp_path: Path, change: str) -> None:
     before, program = {
         "from nothing": ("", START),
         "to the second": (FIRST, SECOND),
@@ -148,9 +148,9 @@ def test_a_run_killed_at_any_moment_is_made_good_by_the_next_one(tmp_path: Path,
     shutil.copytree(origin, expected)
     run(expected, program, counter := Bomb(0))
     assert {"before write", "after write"} <= set(counter.moments)
-    want = calm(expected)
+    want = settled(expected)
 
-    # Steps go in parallel and share writes, so neither the order nor the number of moments is the same each time.
+    # Steps run in parallel and share writes, so the order and number of moments vary.
     moment, survived = 0, 0
     while survived < 2:
         moment += 1
@@ -158,15 +158,15 @@ def test_a_run_killed_at_any_moment_is_made_good_by_the_next_one(tmp_path: Path,
         shutil.copytree(origin, folder)
         survived += not killed_at(folder, program, moment)
         run(folder, program, Bomb(0))
-        assert calm(folder) == want, f"killed at moment {moment} of about {counter.moments}"
+        assert settled(folder) == want, f"killed at moment {moment} of about {counter.moments}"
         if moment % 5 == 0:
             run(folder, program, idle := Bomb(0))
-            assert idle.moments == [], "a third run still found something to do"
+            assert idle.moments == [], "a third run still had steps"
         shutil.rmtree(folder)
     assert moment >= 10
 
 
-def test_a_run_killed_over_and_over_gets_there_too(tmp_path: Path) -> None:
+def test_a_run_killed_repeatedly_completes_in_the_end(tmp_path: Path) -> None:
     folder, expected = tmp_path / "folder", tmp_path / "expected"
     for each in (folder, expected):
         each.mkdir()
@@ -177,4 +177,4 @@ def test_a_run_killed_over_and_over_gets_there_too(tmp_path: Path) -> None:
         rounds += 1
         assert rounds < 40, "no progress"
     assert rounds > 2
-    assert calm(folder) == calm(expected)
+    assert settled(folder) == settled(expected)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from laptop.engine.lock import stack_lock
+from laptop.engine.lock import holder_file, stack_lock
 from laptop.tests.engine.conftest import Site
 from pipelines.declarations.errors import MlopsError
 
 
 def held_by_another_process(path: Path) -> int:
-    """A forked process that holds the lock until it is killed; gives its pid."""
+    """Fork a process that holds the lock until it is killed; return its pid."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -37,38 +37,38 @@ def end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def test_a_live_holder_is_named_and_waited_for_and_then_refuses(tmp_path: Path) -> None:
+def test_a_live_holder_is_named_awaited_and_then_reported_as_busy(tmp_path: Path) -> None:
     path = tmp_path / "dev.lock"
     pid = held_by_another_process(path)
-    told: list[str] = []
+    notices: list[str] = []
     try:
         with (
             pytest.raises(MlopsError, match=rf"stack dev is busy: process {pid} on (?s:.*)since 20\d\d-"),
-            stack_lock(path, wait=0.1, notice=told.append),
+            stack_lock(path, wait=0.1, notice=notices.append),
         ):
             pytest.fail("the lock was given twice")
     finally:
         end(pid)
-    assert len(told) == 1
-    assert f"waiting for process {pid}" in told[0]
+    assert len(notices) == 1
+    assert f"waiting for process {pid}" in notices[0]
 
 
 def test_the_lock_of_a_dead_holder_is_taken_over_with_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "dev.lock"
     pid = held_by_another_process(path)
     end(pid)
-    told: list[str] = []
-    with stack_lock(path, wait=0, notice=told.append):
-        assert f'"pid": {os.getpid()}' in path.read_text()
-    assert len(told) == 1
-    assert f"took over the lock of dev from process {pid}" in told[0]
-    assert path.read_text() == ""
-    with stack_lock(path, wait=0, notice=told.append):
+    notices: list[str] = []
+    with stack_lock(path, wait=0, notice=notices.append):
+        assert f'"pid": {os.getpid()}' in holder_file(path).read_text()
+    assert len(notices) == 1
+    assert f"took over the lock of dev from process {pid}" in notices[0]
+    assert not holder_file(path).exists()
+    with stack_lock(path, wait=0, notice=notices.append):
         pass
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
-def test_who_waits_gets_the_lock_when_it_is_released(tmp_path: Path) -> None:
+def test_a_waiting_caller_gets_the_lock_when_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "dev.lock"
     waiting = threading.Event()
     order: list[str] = []
@@ -90,9 +90,9 @@ UP = """
 import sys
 from pathlib import Path
 from laptop.engine.deployment import Deployment
-from laptop.tests.engine.cloud import Cloud, FakeProvider
+from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 folder = Path(sys.argv[1])
-provider = FakeProvider(Cloud(folder / "cloud.json"))
+provider = FakeProvider(FakeCloud(folder / "cloud.json"))
 print("ready", flush=True)
 sys.stdin.readline()
 result = Deployment(folder / "project", "dev", {"fake": provider}, folder / "home").up()
@@ -129,7 +129,7 @@ def test_two_ups_at_once_do_the_work_once(site: Site) -> None:
     assert len(site.cloud.things()) == 6
 
 
-def test_an_up_does_not_start_while_another_process_works_on_the_stack(site: Site) -> None:
+def test_an_operation_does_not_start_while_another_process_works_on_the_stack(site: Site) -> None:
     site.write("Thing('a')")
     pid = held_by_another_process(site.home / "state" / "dev.lock")
     try:

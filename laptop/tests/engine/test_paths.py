@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.engine.paths import changed_paths, covers, keep_ignored, parse_path, write_path
+from infra.policies.graph import UNKNOWN
+from laptop.engine.paths import changed_paths, keep_ignored, parse_path, write_path
 from laptop.engine.values import is_at, lookup
 from pipelines.declarations.errors import MlopsError
 
@@ -26,21 +27,7 @@ def test_a_malformed_path_is_refused(text: str) -> None:
         parse_path(text)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "path", "expected"),
-    [
-        ("tags", "tags.owner", True),
-        ("tags.owner", "tags", True),
-        ("rules[*].id", "rules[3].id", True),
-        ("rules[*].id", "rules[3].days", False),
-        ("tags", "tagset", False),
-    ],
-)
-def test_a_pattern_covers_what_contains_it_and_what_it_contains(pattern: str, path: str, expected: bool) -> None:
-    assert covers(parse_path(pattern), parse_path(path)) is expected
-
-
-def test_changes_are_named_as_deep_as_they_can_be() -> None:
+def test_changes_are_named_by_their_deepest_path() -> None:
     old = {"a": {"b": 1, "c": 2}, "l": [1, 2], "m": [1], "gone": 1}
     new = {"a": {"b": 1, "c": 3}, "l": [1, 9], "m": [1, 2], "flag": True}
     assert changed_paths(old, new) == (("a", "c"), ("l", 1), ("m",), ("gone",), ("flag",))
@@ -48,6 +35,14 @@ def test_changes_are_named_as_deep_as_they_can_be() -> None:
 
 def test_true_and_one_are_different_values() -> None:
     assert changed_paths({"a": 1}, {"a": True}) == (("a",),)
+
+
+def test_a_whole_number_equals_itself_as_a_float() -> None:
+    assert changed_paths({"a": 1}, {"a": 1.0}) == ()
+
+
+def test_an_unknown_value_differs_from_every_value() -> None:
+    assert changed_paths({"a": [1, UNKNOWN]}, {"a": [UNKNOWN, UNKNOWN]}) == (("a", 0), ("a", 1))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +66,7 @@ def test_true_and_one_are_different_values() -> None:
         (["nowhere.at.all"], {"a": 1}, {"a": 2}, {"a": 2}),
     ],
 )
-def test_ignored_places_keep_their_old_value(patterns: list, old: dict, new: dict, expected: dict) -> None:
+def test_ignored_paths_keep_their_old_value(patterns: list, old: dict, new: dict, expected: dict) -> None:
     assert keep_ignored(new, old, patterns) == expected
 
 
@@ -86,7 +81,7 @@ OBJECTS = st.dictionaries(st.sampled_from("abc"), TREES, max_size=3)
 
 @settings(max_examples=100, deadline=None)
 @given(OBJECTS, OBJECTS)
-def test_ignoring_every_property_leaves_no_difference_and_ignoring_none_leaves_all(old: Any, new: Any) -> None:
+def test_ignoring_every_property_keeps_the_old_inputs_and_ignoring_none_the_new(old: Any, new: Any) -> None:
     assert keep_ignored(new, old, ["*"]) == old
     assert keep_ignored(new, old, []) == new
 

@@ -15,7 +15,7 @@ from pipelines.declarations.errors import MlopsError
 LINES = PREAMBLE.count("\n")
 
 
-def test_an_exception_is_shown_with_file_and_line_of_the_program_and_nothing_else(site: Site) -> None:
+def test_an_exception_is_shown_with_the_programs_own_lines_only(site: Site) -> None:
     site.write("Thing('a')\ndef fails():\n    raise ValueError('no such region')\nfails()\n")
     with pytest.raises(ProgramError) as failure:
         site.deployment().up()
@@ -29,7 +29,7 @@ def test_an_exception_is_shown_with_file_and_line_of_the_program_and_nothing_els
     assert not site.cloud.things()
 
 
-def test_an_exception_in_a_callback_on_an_output_is_the_programs_own_too(site: Site) -> None:
+def test_an_exception_in_an_output_callback_is_shown_with_its_line(site: Site) -> None:
     with pytest.raises(ProgramError, match=rf"ZeroDivisionError(?s:.*)line {LINES + 2}, in <lambda>"):
         site.up("\nThing('a', size=0).size.apply(lambda size: 1 / size)")
 
@@ -39,7 +39,7 @@ def test_a_syntax_error_names_its_line(site: Site) -> None:
         site.up("\nThing('a'")
 
 
-def test_an_error_made_for_people_is_shown_as_it_is(site: Site) -> None:
+def test_an_mlops_error_is_shown_unchanged(site: Site) -> None:
     program = (
         "from pipelines.declarations.errors import MlopsError\nraise MlopsError('the model is odd', fix='mend it')"
     )
@@ -48,15 +48,15 @@ def test_an_error_made_for_people_is_shown_as_it_is(site: Site) -> None:
     assert str(failure.value) == "the model is odd\n  fix: mend it"
 
 
-def test_a_program_that_exits_or_logs_an_error_has_failed(site: Site) -> None:
+def test_a_program_that_exits_or_logs_an_error_fails(site: Site) -> None:
     with pytest.raises(ProgramError, match="SystemExit"):
         site.up("import sys; sys.exit(3)")
     with pytest.raises(ProgramError, match="logged 1 error"):
         site.up("pulumi.log.error('the key is too short'); pulumi.log.info('by the way'); pulumi.log.debug('hush')")
-    assert site.told.notices == ["error: the key is too short", "by the way"]
+    assert site.progress.notices == ["error: the key is too short", "by the way"]
 
 
-def test_what_was_done_before_the_program_failed_is_kept(site: Site) -> None:
+def test_steps_before_a_program_failure_are_kept(site: Site) -> None:
     program = "a = Thing('a')\na.arn.apply(lambda arn: 1 / 0)"
     with pytest.raises(ProgramError):
         site.up(program)
@@ -69,7 +69,7 @@ def test_a_failing_function_call_is_an_exception_at_the_programs_line(site: Site
         site.up("\npulumi.runtime.invoke('fake:index:nope', {})")
 
 
-def test_the_program_sees_its_names_its_configuration_and_whether_it_is_a_preview(site: Site) -> None:
+def test_the_program_sees_its_names_its_configuration_and_the_preview_flag(site: Site) -> None:
     config = """
 config:
   size: 3
@@ -110,7 +110,7 @@ config:
     assert site.deployment().up().outputs["found"] == {**expected, "preview": False}
 
 
-def test_programs_run_one_after_another_in_one_process_without_a_trace(site: Site) -> None:
+def test_a_program_leaves_no_trace_in_the_process(site: Site) -> None:
     program = "import shelf\npulumi.export('shelf', shelf.name)"
     before = (Path.cwd(), list(sys.path))
     for stack in ("dev", "staging", "dev"):
@@ -133,21 +133,21 @@ def test_an_asynchronous_program_is_awaited(site: Site) -> None:
     assert arn.startswith("arn:id-a")
 
 
-def test_a_stack_without_a_file_is_refused_with_those_there_are(site: Site) -> None:
+def test_an_unknown_stack_is_refused_with_the_known_ones(site: Site) -> None:
     site.write("")
     site.write("", stack="prod")
-    with pytest.raises(MlopsError, match=r"there is no stack `pord`(?s:.*)use one of: dev, prod"):
+    with pytest.raises(MlopsError, match=r"no stack `pord`(?s:.*)use one of: dev, prod"):
         site.deployment("pord").up()
 
 
-def test_an_interrupted_up_ends_what_is_under_way_begins_nothing_and_can_go_on(site: Site) -> None:
+def test_an_interrupted_up_finishes_running_steps_and_can_be_continued(site: Site) -> None:
     def interrupt(moment: str, what: str) -> None:
         if (moment, what) == ("before", "create a"):
-            # To the thread that waits, as from a terminal: it must not sleep on until the next step has ended.
+            # Sent to the waiting thread, as from a terminal: it must not sleep until the next step has ended.
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     site.provider._hook = interrupt
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             site.up("a = Thing('a')\nb = Thing('b', target=a.arn)\nThing('c', target=b.arn)")
@@ -168,17 +168,17 @@ def test_a_resource_read_by_its_id_is_not_managed(site: Site) -> None:
     site.up("")
     site.deployment().destroy()
     assert list(site.cloud.things()) == ["id-lake"]
-    with pytest.raises(DeploymentError, match="there is no fake:index:Thing with the id `id-sea`"):
+    with pytest.raises(DeploymentError, match="no fake:index:Thing with the id `id-sea`"):
         site.up(program.format("id-sea"))
 
 
-def test_what_the_program_says_is_shown_once_whether_or_not_anything_changes(site: Site) -> None:
+def test_messages_of_the_program_are_shown_once(site: Site) -> None:
     program = "pulumi.log.warn('no image is pinned')\nThing('a')"
     site.up(program)
-    assert site.told.notices == ["warning: no image is pinned"]
+    assert site.progress.notices == ["warning: no image is pinned"]
     site.up()
-    assert site.told.notices == ["warning: no image is pinned"] * 2
-    site.told.notices.clear()
+    assert site.progress.notices == ["warning: no image is pinned"] * 2
+    site.progress.notices.clear()
     with pytest.raises(DeploymentError):
         site.up(program + "\nThing('b', bad='x')")
-    assert site.told.notices == ["warning: no image is pinned"]
+    assert site.progress.notices == ["warning: no image is pinned"]

@@ -23,7 +23,7 @@ def base(site: Site) -> Site:
     return site
 
 
-def test_a_stack_reads_the_outputs_of_another_and_what_is_secret_there_is_secret_here(base: Site) -> None:
+def test_a_stack_reads_the_outputs_of_another_and_keeps_secrets_secret(base: Site) -> None:
     base.write(READER.format(NAME))
     for result in (base.deployment().preview(), base.deployment().up()):
         assert result.outputs["arn"].startswith("arn:id-a")
@@ -34,7 +34,7 @@ def test_a_stack_reads_the_outputs_of_another_and_what_is_secret_there_is_secret
     assert base.deployment().up().changes == ()
 
 
-def test_a_stack_sees_the_outputs_that_the_other_one_has_now(base: Site) -> None:
+def test_a_stack_sees_the_current_outputs_of_another(base: Site) -> None:
     base.write(READER.format(NAME))
     base.deployment().up()
     base.write('pulumi.export("arn", "moved")', stack="base")
@@ -50,7 +50,7 @@ def test_an_unknown_stack_is_refused(base: Site, name: str) -> None:
         base.deployment().up()
 
 
-def test_a_required_output_that_is_not_there_is_the_programs_error(base: Site) -> None:
+def test_a_missing_required_output_is_an_error_of_the_program(base: Site) -> None:
     base.write(f'pulumi.export("x", pulumi.StackReference("{NAME}").require_output("nope"))')
     with pytest.raises(Exception, match=r"KeyError: 'nope'"):
         base.deployment().up()

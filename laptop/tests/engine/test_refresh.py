@@ -32,21 +32,21 @@ def test_a_refresh_without_drift_changes_nothing(site: Site) -> None:
     assert (site.home / "state" / "dev.json").read_bytes() == before
 
 
-def test_a_refresh_finds_drift_and_the_next_up_puts_it_right(site: Site) -> None:
+def test_a_refresh_finds_drift_and_the_next_up_corrects_it(site: Site) -> None:
     site.up(PROGRAM)
-    drift(site, "a", size=9, pin="somebody-elses")
+    drift(site, "a", size=9, pin="drifted-secret")
     assert site.up().changes == ()
     result = site.deployment().refresh()
     (step,) = result.changes
     assert (step.name, step.kind.value) == ("a", "drifted")
     assert [(c.path, c.old, c.new) for c in step.changes] == [("pin", "[secret]", "[secret]"), ("size", 1, 9)]
-    assert "somebody-elses" not in (site.home / "state" / "dev.json").read_text()
+    assert "drifted-secret" not in (site.home / "state" / "dev.json").read_text()
     assert kinds(site.up())["a"] == "update"
     thing = next(thing for thing in site.cloud.things().values() if thing["name"].startswith("a-"))
     assert (thing["size"], thing["pin"]) == (1, "hunter2hunter2")
 
 
-def test_drift_is_found_again_and_again_for_looking_writes_nothing_down(site: Site) -> None:
+def test_finding_drift_does_not_change_the_state(site: Site) -> None:
     site.up(PROGRAM)
     before = (site.home / "state" / "dev.json").read_bytes()
     assert site.deployment().drift() == ()
@@ -58,7 +58,7 @@ def test_drift_is_found_again_and_again_for_looking_writes_nothing_down(site: Si
     assert (site.home / "state" / "dev.json").read_bytes() == before
 
 
-def test_a_refresh_forgets_what_is_gone_and_the_next_up_makes_it_again(site: Site) -> None:
+def test_a_refresh_forgets_a_missing_resource_and_the_next_up_creates_it(site: Site) -> None:
     site.up(PROGRAM)
     drift(site, "b")
     assert kinds(site.deployment().refresh()) == {"a": "same", "b": "gone"}
@@ -66,7 +66,7 @@ def test_a_refresh_forgets_what_is_gone_and_the_next_up_makes_it_again(site: Sit
     assert site.names() == ["a", "b"]
 
 
-def test_a_resource_that_cannot_be_read_is_a_failure_and_stays_known(site: Site) -> None:
+def test_an_unreadable_resource_is_a_failure_and_stays_in_the_state(site: Site) -> None:
     site.up('Thing("a", unreadable=True)\nThing("b")')
     drift(site, "b")
     with pytest.raises(DeploymentError, match=r"Thing::a\n  the cloud does not answer"):
@@ -75,19 +75,19 @@ def test_a_resource_that_cannot_be_read_is_a_failure_and_stays_known(site: Site)
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "live", "found"),
+    ("wanted", "before", "live", "found"),
     [
-        # as it was left, however the target spells it
+        # as the last step left it, whatever its form
         ({"tags": {"a": "1"}}, {"tags": {"a": "1", "id": 7}}, {"tags": {"a": "1", "id": 7}}, {"tags": {"a": "1"}}),
-        # what was asked for is another, is gone, or stands beside something new
+        # an input changed, disappeared or got a new neighbour
         ({"tags": {"a": "1"}}, {"tags": {"a": "1"}}, {"tags": {"a": "2"}}, {"tags": {"a": "2"}}),
         ({"tags": {"a": "1"}}, {"tags": {"a": "1"}}, {"tags": {}}, {"tags": {}}),
         ({"tags": {"a": "1"}}, {"tags": {"a": "1"}}, {"tags": {"a": "1", "b": "2"}}, {"tags": {"a": "1", "b": "2"}}),
-        # what the target counts and numbers by itself was never asked for
+        # computed values are not inputs
         ({"meta": {"name": "x"}}, {"meta": {"name": "x", "version": 1}}, {"meta": {"name": "x", "version": 2}}, None),
         ({"size": 1}, {"size": 1, "used": 3}, {"size": 1, "used": 4}, None),
         ({"force": True, "size": 1}, {"size": 1}, {"size": 1}, None),
-        # element by element where none came or went, else as a whole
+        # element by element if the length is the same, else as a whole
         (
             {"ports": [{"port": 80}, {"port": 81}]},
             {"ports": [{"port": 80, "protocol": "TCP"}, {"port": 81, "protocol": "TCP"}]},
@@ -97,16 +97,16 @@ def test_a_resource_that_cannot_be_read_is_a_failure_and_stays_known(site: Site)
         ({"ports": [80]}, {"ports": [80]}, {"ports": [80, 81]}, {"ports": [80, 81]}),
     ],
 )
-def test_only_what_was_asked_for_can_drift(
-    asked: dict[str, Any], before: dict[str, Any], live: dict[str, Any], found: dict[str, Any] | None
+def test_only_inputs_can_drift(
+    wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any], found: dict[str, Any] | None
 ) -> None:
-    known = ResourceState("urn:pulumi:dev::p::a:b:C::x", inputs=Properties(asked), outputs=Properties(before))
+    known = ResourceState("urn:pulumi:dev::p::a:b:C::x", inputs=Properties(wanted), outputs=Properties(before))
     refreshed = reconcile(known, live)
-    assert refreshed.inputs.values == (asked if found is None else found)
+    assert refreshed.inputs.values == (wanted if found is None else found)
     assert refreshed.outputs.values == live
 
 
-def test_destroy_deletes_everything_in_order_and_a_second_one_nothing(site: Site) -> None:
+def test_destroy_deletes_everything_in_order_and_is_idempotent(site: Site) -> None:
     site.up(PROGRAM)
     site.provider.calls.clear()
     result = site.deployment().destroy()

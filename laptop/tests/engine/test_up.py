@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
+from infra.policies.graph import UNKNOWN
 from laptop.engine.deployment import DeploymentError, stack_outputs
-from laptop.engine.values import UNKNOWN
 from laptop.tests.engine.conftest import Site, kinds
 
 TWO = """
@@ -16,7 +16,7 @@ pulumi.export("arn", b.arn)
 """
 
 
-def test_an_up_creates_what_the_program_says_and_exports_its_outputs(site: Site) -> None:
+def test_an_up_creates_the_resources_and_exports_the_outputs(site: Site) -> None:
     result = site.up(TWO)
     assert kinds(result) == {"shop-dev": "create", "a": "create", "b": "create"}
     things = {thing["name"].split("-")[0]: thing for thing in site.cloud.things().values()}
@@ -36,7 +36,7 @@ def test_an_unchanged_up_calls_nothing_and_writes_nothing(site: Site) -> None:
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_changed_property_updates_in_place_and_says_what_changed(site: Site) -> None:
+def test_a_changed_property_is_updated_in_place_and_reported(site: Site) -> None:
     site.up(TWO)
     ids = set(site.cloud.things())
     result = site.up(TWO.replace("ann", "ben"))
@@ -47,7 +47,7 @@ def test_a_changed_property_updates_in_place_and_says_what_changed(site: Site) -
     assert {"owner": "ben"} in [thing.get("tags") for thing in site.cloud.things().values()]
 
 
-def test_what_the_program_no_longer_has_is_deleted_after_what_needs_it(site: Site) -> None:
+def test_a_removed_resource_is_deleted_after_its_dependents(site: Site) -> None:
     site.up('a = Thing("a")\nb = Thing("b", target=a.arn)\nc = Thing("c", target=b.arn)\nThing("d")')
     result = site.up('Thing("d")')
     assert site.verbs() == [("delete", "c"), ("delete", "b"), ("delete", "a")]
@@ -55,7 +55,7 @@ def test_what_the_program_no_longer_has_is_deleted_after_what_needs_it(site: Sit
     assert site.names() == ["d"]
 
 
-def test_a_replacement_creates_the_new_one_moves_its_users_and_deletes_the_old_one_last(site: Site) -> None:
+def test_a_replacement_creates_the_new_resource_updates_its_users_and_deletes_the_old_one_last(site: Site) -> None:
     program = 'a = Thing("a", zone="{zone}")\nThing("b", tags={{"uses": a.arn}})'
     site.up(program.format(zone="x"))
     (old,) = (key for key in site.cloud.things() if key.startswith("id-a"))
@@ -68,7 +68,7 @@ def test_a_replacement_creates_the_new_one_moves_its_users_and_deletes_the_old_o
     assert site.state().doomed == {}
 
 
-def test_a_replacement_reaches_those_whose_own_properties_force_it(site: Site) -> None:
+def test_a_replacement_extends_to_dependents_whose_properties_force_it(site: Site) -> None:
     program = 'a = Thing("a", zone="{zone}")\nb = Thing("b", target=a.arn)'
     site.up(program.format(zone="x"))
     site.up(program.format(zone="y"))
@@ -76,7 +76,7 @@ def test_a_replacement_reaches_those_whose_own_properties_force_it(site: Site) -
     assert site.names() == ["a", "b"]
 
 
-def test_where_two_cannot_stand_at_once_the_old_one_and_its_dependents_go_first(site: Site) -> None:
+def test_if_two_cannot_coexist_the_old_one_and_its_dependents_are_deleted_first(site: Site) -> None:
     program = """
         a = Named("a", name="one", zone="{zone}")
         b = Thing("b", target=a.arn)
@@ -94,7 +94,7 @@ def test_where_two_cannot_stand_at_once_the_old_one_and_its_dependents_go_first(
     assert site.names() == ["b", "c", "one", "uses", "waits"]
 
 
-def test_a_preview_says_the_same_as_the_up_and_changes_nothing(site: Site) -> None:
+def test_a_preview_reports_the_steps_of_the_up_and_changes_nothing(site: Site) -> None:
     program = 'a = Thing("a", zone="{zone}")\nb = Thing("b", target=a.arn)\nThing("{last}")'
     planned = site.preview(program.format(zone="x", last="c"))
     assert not site.cloud.things()
@@ -111,7 +111,7 @@ def test_a_preview_says_the_same_as_the_up_and_changes_nothing(site: Site) -> No
         assert key(planned) == key(done) != []
 
 
-def test_a_preview_gives_the_program_what_it_knows_and_leaves_the_rest_unknown(site: Site) -> None:
+def test_a_preview_gives_the_program_known_values_and_leaves_the_rest_unknown(site: Site) -> None:
     program = """
         a = Thing("a", size={size})
         pulumi.export("size", a.size)
@@ -125,21 +125,21 @@ def test_a_preview_gives_the_program_what_it_knows_and_leaves_the_rest_unknown(s
     assert planned == {**up, "size": 4}
 
 
-def test_an_apply_does_not_run_in_a_preview_on_what_is_unknown(site: Site, capsys: pytest.CaptureFixture) -> None:
+def test_an_apply_does_not_run_on_an_unknown_value(site: Site, capsys: pytest.CaptureFixture) -> None:
     site.preview('Thing("a").arn.apply(lambda arn: print("ran with", arn))')
     assert "ran with" not in capsys.readouterr().out
     site.up()
     assert "ran with arn:id-a" in capsys.readouterr().out
 
 
-def test_independent_resources_are_created_at_the_same_time(site: Site) -> None:
+def test_independent_resources_are_created_in_parallel(site: Site) -> None:
     together = threading.Barrier(4)
     site.provider._hook = lambda moment, what: together.wait(10) and None if moment == "before" else None
     site.up("for n in range(4): Thing(f'a{n}')")
     assert len(site.cloud.things()) == 4
 
 
-def test_independent_resources_are_deleted_at_the_same_time(site: Site) -> None:
+def test_independent_resources_are_deleted_in_parallel(site: Site) -> None:
     site.up("for n in range(4): Thing(f'a{n}')")
     together = threading.Barrier(4)
     site.provider._hook = lambda moment, what: together.wait(10) and None if moment == "before" else None
@@ -147,7 +147,7 @@ def test_independent_resources_are_deleted_at_the_same_time(site: Site) -> None:
     assert not site.cloud.things()
 
 
-def test_a_recorded_resource_is_shown_as_such_kept_and_never_asked_of_the_cloud_again(site: Site) -> None:
+def test_a_recorded_resource_is_reported_and_kept_without_further_calls(site: Site) -> None:
     result = site.up('Paper("p", size=1)')
     assert result.counts == {"create": 1, "recorded": 1}
     assert next(step for step in result.steps if step.name == "p").recorded == "the cloud has no paper"
@@ -199,14 +199,14 @@ def test_functions_are_called_with_their_arguments(site: Site) -> None:
     assert site.up(program).outputs == {"said": "hello"}
 
 
-def test_two_resources_of_one_name_are_refused_before_anything_is_done(site: Site) -> None:
-    with pytest.raises(DeploymentError, match=r"Thing::a\n  two resources are called `a`"):
+def test_two_resources_with_one_name_are_refused_before_any_step(site: Site) -> None:
+    with pytest.raises(DeploymentError, match=r"Thing::a\n  duplicate resource: (?s:.*)named `a`"):
         site.up('Thing("a")\nThing("a")')
     assert not site.cloud.things()
 
 
 def test_a_type_that_no_provider_serves_is_refused(site: Site) -> None:
-    with pytest.raises(DeploymentError, match=r"no provider for `gcp:a:B`(?s:.*)packages: fake"):
+    with pytest.raises(DeploymentError, match=r"no provider for `gcp:a:B`(?s:.*)serves \(fake\)"):
         site.up('CustomResource("gcp:a:B", "x", {})')
 
 

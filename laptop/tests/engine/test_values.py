@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi.runtime import rpc
 
+from infra.policies.graph import UNKNOWN
 from laptop.engine.values import (
-    UNKNOWN,
     Properties,
     has_unknown,
     lookup,
@@ -40,13 +40,13 @@ def test_values_and_their_secret_marks_survive_the_wire(values: dict, data: st.D
     assert decode(encode(given_)) == given_
 
 
-def test_a_secret_deep_inside_is_marked_where_it_stands() -> None:
+def test_a_nested_secret_is_marked_at_its_path() -> None:
     values = {"env": [{"name": "A", "value": "x"}, {"name": "B", "value": "y"}]}
     secrets = frozenset([("env", 1, "value")])
     assert decode(encode(Properties(values, secrets))) == Properties(values, secrets)
 
 
-def test_a_reference_to_a_resource_becomes_its_id_and_that_of_a_component_its_urn() -> None:
+def test_a_resource_reference_becomes_an_id_and_a_component_reference_a_urn() -> None:
     struct = struct_pb2.Struct()
     signature = {rpc._special_sig_key: rpc._special_resource_sig}
     struct["one"] = {**signature, "urn": "urn:a", "id": "i-1"}
@@ -55,14 +55,14 @@ def test_a_reference_to_a_resource_becomes_its_id_and_that_of_a_component_its_ur
     assert decode(struct).values == {"one": "i-1", "two": "urn:b", "new": UNKNOWN}
 
 
-def test_an_asset_is_refused_with_what_to_do_instead() -> None:
+def test_an_asset_is_refused_with_a_fix() -> None:
     struct = struct_pb2.Struct()
     struct["code"] = {rpc._special_sig_key: rpc._special_asset_sig, "text": "x"}
     with pytest.raises(MlopsError, match=r"`code` is an asset(?s:.*)as text"):
         decode(struct)
 
 
-def test_numbers_keep_their_kind() -> None:
+def test_numbers_keep_their_type() -> None:
     values = decode(encode(Properties({"whole": 3, "half": 0.5, "flag": True}))).values
     assert [type(values[key]) for key in ("whole", "half", "flag")] == [int, float, bool]
 
@@ -74,7 +74,7 @@ def test_an_unknown_is_found_at_any_depth_and_stays_one_object() -> None:
     assert lookup(decode(encode(Properties(value))).values, ("a", 0, "b")) is UNKNOWN
 
 
-def test_an_output_that_was_a_secret_input_is_secret_and_so_are_copies_of_it() -> None:
+def test_secret_inputs_and_their_copies_are_secret_outputs() -> None:
     inputs = Properties({"password": "hunter2hunter2", "port": 1}, frozenset([("password",)]))
     outputs = {
         "password": "hunter2hunter2",
@@ -87,6 +87,6 @@ def test_an_output_that_was_a_secret_input_is_secret_and_so_are_copies_of_it() -
     assert found == {("password",), ("url",), ("token",), ("history", 0, "last")}
 
 
-def test_a_secret_that_moved_makes_its_whole_property_secret() -> None:
+def test_a_moved_secret_makes_its_whole_property_secret() -> None:
     assert still_secret([("env", 3, "value")], {"env": [], "other": 1}) == {("env",)}
     assert still_secret([("gone", "x")], {"env": []}) == frozenset()

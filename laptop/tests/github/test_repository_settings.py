@@ -8,7 +8,7 @@ import pytest
 
 from laptop.github.hub import Hub
 from laptop.github.settings import Protection, Settings
-from pipelines.github.forge import Forge
+from pipelines.github.gh import Gh
 from pipelines.github.settings import read_settings
 
 
@@ -18,13 +18,13 @@ def test_it_asks_github_by_gh_and_says_what_it_could_not_see(tmp_path: Path, mon
     (source / "README.md").write_text("x\n")
     hub = Hub(tmp_path / "home")
     protection = Protection(required_checks=("test", "gates"))
-    environments = {"preview": (), "dev": ("main",), "prod": ("main",)}
+    environments = {"preview": (), "images": ("main",), "dev": ("main",), "prod": ("main",)}
     hub.create(source, "acme/mlops", Settings(protection=protection, users=("ada",), environments=environments))
     for name, value in hub.environ("ada").items():
         monkeypatch.setenv(name, value)
-    found = read_settings(Forge(source, "acme/mlops"), ("dev", "prod"))
+    found = read_settings(Gh(source, "acme/mlops"), ("dev", "prod"))
     assert [setting for setting in found if not setting.ok] == []
     monkeypatch.setenv("GH_TOKEN", "nobody")
-    blind = read_settings(Forge(source, "acme/mlops"), ("dev", "prod"))
+    blind = read_settings(Gh(source, "acme/mlops"), ("dev", "prod"))
     assert [setting.name for setting in blind] == ["rules of main", "environments"]
-    assert all("cannot be seen" in setting.found for setting in blind)
+    assert all("not readable" in setting.found for setting in blind)

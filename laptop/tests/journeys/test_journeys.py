@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stacks
+from laptop import lifecycle, stack_operations
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, own_clone
 from laptop.github.access import person
@@ -141,7 +141,7 @@ def one_environment(folder: Path) -> Project:
     for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
         (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
     # The tests are running already; that they are asked for is what counts.
-    edit("Makefile", r"(?m)^(test: setup .*\n)(?:\t.*\n)+", r"\1\t@echo the tests would run\n")(folder)
+    edit("Makefile", r"(?m)^test: .*\n(?:\t.*\n)+", "test: setup\n\t@echo the tests would run\n")(folder)
     return project
 
 
@@ -152,7 +152,7 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
     here = LaptopTarget(project)
     for name, value in running.environ().items():
         patch.setenv(name, value)
-    roles = stacks.bootstrap(project.root, home, REPOSITORY)
+    roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
     edit("Pulumi.dev.yaml", "disposable: true", "disposable: false")(project.root)
     here.apply("up", "dev")
     edit("Pulumi.dev.yaml", "disposable: false", "disposable: true")(project.root)
@@ -203,7 +203,7 @@ def told(story: Story) -> Story:
 
 def break_a_contract_and_a_rule(folder: Path) -> None:
     edit(f"data-contracts/{DATASET}.odcs.yaml", "maximum: 120", "maximum: 130")(folder)
-    edit("infra/components/storage.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
+    edit("infra/components/key.py", "DELETION_WINDOW_DAYS = 30", "DELETION_WINDOW_DAYS = 29")(folder)
 
 
 # --- a pull request ---------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 def test_a_contract_that_takes_something_from_its_consumers_fails_a_required_check(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
     assert (ended(job, "mlops check"), ended(job, "make test")) == ("failure", "skipped")
-    assert f"a data contract breaks: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
+    assert f"data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 
@@ -222,9 +222,9 @@ def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_
     (comment,) = story.comments["breaks"]
     assert comment["author"] == "github-actions[bot]"
     head, _, folded = comment["body"].partition("<details>")
-    assert f"❌ data-contracts/{DATASET}.odcs.yaml breaks: age: maximum was 120, is 130" in head
+    assert f"❌ data-contracts/{DATASET}.odcs.yaml: breaking: age: maximum was 120, is 130" in head
     assert "**dev**: ❌ the preview failed: 2 violation(s) of the rules" in head
-    assert "Key data: can be brought back for 29 days only" in head
+    assert "Key data: has a deletion window of 29 days" in head
     assert "~ deletionWindowInDays: 30 => 29" in folded
 
 
@@ -304,7 +304,7 @@ def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) 
     job = story.run("audited", "audit").job("audit dev")
     assert job.conclusion == "failure"
     assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
-        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted at the target "
+        "- aws:s3/bucketVersioning:BucketVersioning lake: drifted "
         '(~ versioningConfiguration.status: "Enabled" => "Suspended")'
     ]
 
@@ -338,7 +338,8 @@ def test_each_workflow_signs_in_as_its_own_role_and_none_shows_the_key_of_the_ap
         "ci": looking,
         "promote": set(),  # of releases, there was only that of a fork
         "audit": looking,
-        **dict.fromkeys(("deploy", "train", "images", "respond", "teardown"), changing),
+        "images": {"mlops-images"},
+        **dict.fromkeys(("deploy", "train", "respond", "teardown"), changing),
     }
 
 

@@ -1,4 +1,4 @@
-"""The gates: each a function from facts to a verdict, none of which touches anything."""
+"""Gates: pure functions from facts to a verdict."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ GATES: Mapping[str, Callable[[Facts], Verdict]] = {
         contract,
     )
 }
-"""Every gate, in the order in which people read them."""
+"""Every gate, in the order in which comments show them."""
 
 
 def judge(facts: Facts) -> tuple[Verdict, ...]:
-    """The verdict of every gate."""
+    """Return the verdict of every gate."""
     return tuple(gate(facts) for gate in GATES.values())
 
 
 def admits(verdicts: tuple[Verdict, ...]) -> bool:
-    """Whether the promotion may go ahead: every gate gave its verdict, and every one is a pass."""
+    """Return whether the promotion may go ahead: there is a verdict of every gate, and all are passes."""
     return {verdict.gate for verdict in verdicts} == set(GATES) and all(v.outcome == "pass" for v in verdicts)

@@ -1,4 +1,4 @@
-"""The candidate is not worse than what it replaces, on the same rows."""
+"""Gate: the candidate is not worse than the live bundle on the same rows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 from pipelines.training.metrics import measure, replicate
 
 FEWEST_ROWS = 30
-"""Fewer rows in common say nothing: the percentile bootstrap needs about that many."""
+"""Rows that both holdouts must share: the percentile bootstrap needs about that many."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the rows that neither was trained on.
+    """Two models compared on the rows that are in both holdouts.
 
     Attributes:
-        rows: how many rows both were measured on.
-        champion, candidate: the metric of each.
-        regression: how much worse the candidate is, as a share of the champion's value; negative when it is better.
-        low, high: bootstrap interval of that share, paired by row; NaN when there are too few rows or no values.
+        rows: number of rows.
+        champion: metric of the champion.
+        candidate: metric of the candidate.
+        regression: how much worse the candidate is, as a fraction of the champion's value; negative if it is better.
+        low: lower end of the bootstrap interval of that fraction, paired by row; NaN if it is undefined.
+        high: upper end of that interval.
     """
 
     rows: int
@@ -36,10 +38,17 @@ class Comparison:
 
 
 def compare(champion: Evaluation, candidate: Evaluation, metric: str, confidence: float) -> Comparison:
-    """Compare two evaluations on the rows that are in the holdout of both, by a paired percentile bootstrap.
+    """Compare two evaluations on the rows that their holdouts share, with a paired percentile bootstrap.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. The samples are drawn by a fixed
-    seed, so that the same two bundles always get the same verdict.
+    The seed is fixed: the same two bundles always get the same verdict.
+
+    Args:
+        champion: the evaluation of the live bundle.
+        candidate: the evaluation of the candidate, for the same task.
+        metric: the metric to compare.
+        confidence: of the interval, between 0 and 1.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     at = {key: index for index, key in enumerate(champion.sample.keys)}
     pairs = [(at[key], index) for index, key in enumerate(candidate.sample.keys) if key in at]
@@ -58,7 +67,7 @@ def compare(champion: Evaluation, candidate: Evaluation, metric: str, confidence
     with np.errstate(divide="ignore", invalid="ignore"):
         worse = sign * (news - olds) / np.abs(olds)
         regression = float(sign * np.float64(new_value - old_value) / np.abs(old_value))
-    # Where both are zero, neither is worse.
+    # Equal values are no regression, even if both are zero.
     worse = np.where((news == olds), 0.0, worse)
     tail = (1 - confidence) / 2 * 100
     defined = worse[~np.isnan(worse)]
@@ -69,7 +78,7 @@ def compare(champion: Evaluation, candidate: Evaluation, metric: str, confidence
 
 
 def champion(facts: Facts) -> Verdict:
-    """Refuses a candidate that is worse than the live bundle by more than the model allows."""
+    """Refuse a candidate that is worse than the live bundle by more than `model.yaml` allows."""
     if facts.policy is None:
         return inconclusive("champion", "unknown", facts.missing("policy"), "train again from main")
     rule = facts.policy.gates.champion
@@ -79,27 +88,27 @@ def champion(facts: Facts) -> Verdict:
     if facts.live is None and "live" in facts.unknown:
         return inconclusive("champion", threshold, facts.missing("live"), "make the environment's registry readable")
     if facts.live is None:
-        return passed("champion", "first release", threshold, "nothing is live that it could be worse than")
+        return passed("champion", "first release", threshold, "no bundle is live")
     if facts.champion is None:
         fix = "find out why the live bundle's evaluation cannot be read"
         return inconclusive("champion", threshold, facts.missing("champion"), fix)
     if facts.champion.task != facts.evaluation.task or facts.champion.classes != facts.evaluation.classes:
-        why = "the live bundle predicts something else: the task or the classes differ"
-        return failed("champion", "another task", threshold, why, "release it as a model of its own")
+        why = "the task or the classes differ from the live bundle's"
+        return failed("champion", "another task", threshold, why, "release it as a new model")
     found = compare(facts.champion, facts.evaluation, rule.metric, rule.confidence)
     if found.rows < FEWEST_ROWS:
-        why = f"only {found.rows} rows are in the holdout of both; at least {FEWEST_ROWS} are needed"
-        return inconclusive("champion", threshold, why, "retrain the live model on the current data first")
+        why = f"the holdouts share {found.rows} rows; expected at least {FEWEST_ROWS}"
+        return inconclusive("champion", threshold, why, "train the live model on the current data first")
     if np.isnan(found.high):
-        why = f"{rule.metric} is not defined on the {found.rows} rows in the holdout of both"
-        return inconclusive("champion", threshold, why, "compare by a metric that these rows can measure")
+        why = f"{rule.metric} is not defined on the {found.rows} rows that the holdouts share"
+        return inconclusive("champion", threshold, why, "compare by a metric that is defined on these rows")
     figure = f"{found.regression:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
-    values = f"{rule.metric} {found.candidate:.4g} against {found.champion:.4g} on the same {found.rows} rows"
+    values = f"{rule.metric} {found.candidate:.4g}, live {found.champion:.4g}, on the same {found.rows} rows"
     if found.high <= rule.maximum_regression:
         return passed("champion", figure, threshold, values)
     if found.low > rule.maximum_regression:
         return failed("champion", figure, threshold, f"{values}: it is worse", "improve the model")
-    why = f"{values}: the interval reaches past the bound, so it may be worse"
+    why = f"{values}: the interval crosses the bound, so it may be worse"
     if found.regression > rule.maximum_regression:
         return failed("champion", figure, threshold, why, "improve the model")
-    return inconclusive("champion", threshold, why, "collect more data, so that the interval narrows", figure)
+    return inconclusive("champion", threshold, why, "collect more data to narrow the interval", figure)

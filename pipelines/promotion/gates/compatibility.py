@@ -1,4 +1,4 @@
-"""A request that is answered today will be answered by the candidate."""
+"""Gate: the candidate answers every request that the live bundle answers."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def incompatibilities(live: RequestSchema, candidate: RequestSchema) -> list[str]:
-    """What a caller of the live bundle would notice: requests that are refused, or answers that look different."""
+    """Return the breaking changes of a request schema: rejected requests and differently shaped answers."""
     old_inputs, new_inputs = ({tensor.name: tensor for tensor in s.inputs} for s in (live, candidate))
-    found = [f"the input {name} is gone" for name in old_inputs if name not in new_inputs]
-    found += [
-        f"the input {name} is new, and every request must have it" for name in new_inputs if name not in old_inputs
-    ]
+    found = [f"input {name} was removed" for name in old_inputs if name not in new_inputs]
+    found += [f"input {name} was added and is required" for name in new_inputs if name not in old_inputs]
     for name in (name for name in old_inputs if name in new_inputs):
         old, new = old_inputs[name], new_inputs[name]
         if (old.datatype, old.shape) != (new.datatype, new.shape):
-            found.append(f"{name} is {new.datatype} {list(new.shape)}, was {old.datatype} {list(old.shape)}")
+            found.append(f"input {name}: was {old.datatype} {list(old.shape)}, is {new.datatype} {list(new.shape)}")
         elif [column.name for column in old.columns] != [column.name for column in new.columns]:
-            found.append(f"the columns of {name} are others, or in another order")
+            found.append(f"the columns of {name}, or their order, changed")
         else:
             for before, after in zip(old.columns, new.columns, strict=True):
                 found += _narrowed(before, after)
     old_outputs, new_outputs = ({tensor.name: tensor for tensor in s.outputs} for s in (live, candidate))
-    found += [f"the output {name} is gone" for name in old_outputs if name not in new_outputs]
+    found += [f"output {name} was removed" for name in old_outputs if name not in new_outputs]
     for name in (name for name in old_outputs if name in new_outputs):
         was, now = old_outputs[name], new_outputs[name]
         if (was.datatype, was.shape) != (now.datatype, now.shape):
-            found.append(f"the output {name} is {now.datatype} {list(now.shape)}, was {was.datatype} {list(was.shape)}")
+            found.append(f"output {name}: was {was.datatype} {list(was.shape)}, is {now.datatype} {list(now.shape)}")
     return found
 
 
 def _narrowed(old: RequestColumn, new: RequestColumn) -> list[str]:
-    """How the values that a column may hold became fewer."""
+    """Return how a column accepts fewer values than before."""
     found = []
     for side, moved, sign in (("minimum", "rose", 1), ("maximum", "fell", -1)):
         before, after = _bound(old, side, sign), _bound(new, side, sign)
@@ -45,35 +43,35 @@ def _narrowed(old: RequestColumn, new: RequestColumn) -> list[str]:
     if new.values is not None:
         gone = [value for value in old.values if value not in new.values] if old.values is not None else []
         if old.values is None:
-            found.append(f"{old.name} may hold only some values now")
+            found.append(f"{old.name} is now limited to listed values")
         elif gone:
             found.append(f"{old.name} may no longer be {', '.join(map(str, gone))}")
     if old.nullable and not new.nullable:
-        found.append(f"{old.name} may no longer be absent")
+        found.append(f"{old.name} is now required")
     return found
 
 
 def _bound(column: RequestColumn, side: str, sign: int) -> tuple[float, bool]:
-    """The bound on one side that counts, and whether it is exclusive itself; a greater one leaves fewer values."""
+    """Return the effective bound on one side and whether it is exclusive; a greater one allows fewer values."""
     both = ((getattr(column, side), False), (getattr(column, f"exclusive_{side}"), True))
     return max(((sign * value, strict) for value, strict in both if value is not None), default=(-math.inf, False))
 
 
 def compatibility(facts: Facts) -> Verdict:
-    """Refuses a candidate that callers of the live bundle would notice."""
-    threshold = "no change that callers notice"
+    """Refuse a candidate with breaking changes for callers of the live bundle."""
+    threshold = "no breaking change"
     if facts.request_schema is None:
         return inconclusive("compatibility", threshold, facts.missing("request_schema"), "train again")
     if facts.live is None and "live" in facts.unknown:
         fix = "make the environment's registry readable"
         return inconclusive("compatibility", threshold, facts.missing("live"), fix)
     if facts.live is None:
-        return passed("compatibility", "first release", threshold, "nobody calls it yet")
+        return passed("compatibility", "first release", threshold, "no bundle is live")
     if facts.live_schema is None:
         fix = "find out why the live bundle cannot be read"
         return inconclusive("compatibility", threshold, facts.missing("live_schema"), fix)
     found = incompatibilities(facts.live_schema, facts.request_schema)
     if found:
-        fix = "release it as a model of its own, and move the callers"
-        return failed("compatibility", f"{len(found)} changes", threshold, "; ".join(found[:5]), fix)
-    return passed("compatibility", "0 changes", threshold, "every request of today is answered alike")
+        fix = "release it as a new model, and move the callers"
+        return failed("compatibility", f"{len(found)} breaking", threshold, "; ".join(found[:5]), fix)
+    return passed("compatibility", "0 breaking", threshold, "every valid request stays valid")

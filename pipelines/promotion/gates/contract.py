@@ -1,4 +1,4 @@
-"""The data contract did not break for those who rely on it."""
+"""Gate: the candidate's data contract is compatible with the live one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def contract(facts: Facts) -> Verdict:
-    """Refuses a bundle whose data contract takes something from the consumers of the live one's."""
+    """Refuse a bundle whose data contract has breaking changes."""
     threshold = "no breaking change"
     if facts.contract_breaks is None:
         return inconclusive("contract", threshold, facts.missing("contract_breaks"), "make both contracts readable")
     if facts.contract_breaks:
         count = len(facts.contract_breaks)
         why = "; ".join(facts.contract_breaks[:5])
-        return failed(
-            "contract", f"{count} breaking", threshold, why, "start a new dataset, or agree with its consumers"
-        )
-    return passed("contract", "0 breaking", threshold, "consumers of the live contract keep what they rely on")
+        return failed("contract", f"{count} breaking", threshold, why, "add a new dataset, or agree with the consumers")
+    return passed("contract", "0 breaking", threshold, "compatible with the live contract")

@@ -1,16 +1,16 @@
-"""The bundle is there, and every file of it is what its digest says."""
+"""Gate: the registry has the bundle, and every file matches its digest."""
 
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 
 def digest(facts: Facts) -> Verdict:
-    """Refuses a bundle that does not exist, or of which a file was changed, is missing or was added."""
-    threshold = "every file re-hashes"
+    """Refuse a bundle that does not exist, or has a changed, missing or added file."""
+    threshold = "every digest matches"
     if not facts.candidate:
-        return failed("digest", "no bundle", threshold, "the release names no bundle", "name one, or roll back instead")
+        return failed("digest", "no bundle", threshold, "the release names no bundle", "name a bundle, or roll back")
     if "files" in facts.unknown:
         return inconclusive("digest", threshold, facts.missing("files"), "make the registry readable")
     if not facts.files:
@@ -18,7 +18,7 @@ def digest(facts: Facts) -> Verdict:
         return failed("digest", "not found", threshold, "the registry has no such bundle", fix)
     wrong = [file for file in facts.files if file.expected is None or file.found != file.expected]
     if not wrong:
-        return passed("digest", f"{len(facts.files)} files", threshold, f"all of {facts.candidate} is as registered")
+        return passed("digest", counted(len(facts.files), "file"), threshold, f"{facts.candidate} is unchanged")
     file = wrong[0]
     happened = "was added" if file.expected is None else "is missing" if file.found is None else "was changed"
     why = f"{file.name} {happened}" + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")

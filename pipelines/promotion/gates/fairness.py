@@ -1,4 +1,4 @@
-"""The groups named by the model are treated alike, within the bounds it declares."""
+"""Gate: the metrics of protected groups differ by no more than `model.yaml` allows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def fairness(facts: Facts) -> Verdict:
-    """Refuses a bundle whose metric differs between groups by more than a bound, or that has too small groups."""
+    """Refuse a bundle whose metric differs too much between groups, or whose groups are too small to tell."""
     if facts.policy is None:
         return inconclusive("fairness", "unknown", facts.missing("policy"), "train again from main")
     bounds = facts.policy.gates.fairness
     if not bounds:
-        return passed("fairness", "no bound", "none declared", "model.yaml declares no protected group to compare")
+        return passed("fairness", "no bound", "none declared", "model.yaml declares no fairness bound")
     if facts.evaluation is None:
         return inconclusive("fairness", "as declared", facts.missing("evaluation"), "train again")
     figures, limits, broken, undecided = [], [], [], []
@@ -28,9 +28,9 @@ def fairness(facts: Facts) -> Verdict:
             continue
         small = {group: part.rows for group, part in groups.groups.items() if part.rows < bound.minimum_group_size}
         if small or len(groups.groups) < 2:
-            named = ", ".join(f"{group} has {rows} rows" for group, rows in small.items()) or "there is one group only"
+            named = ", ".join(f"{group} has {rows} rows" for group, rows in small.items()) or "there is only one group"
             undecided.append(
-                f"{bound.attribute}: {named}, at least {bound.minimum_group_size} are needed in each of two"
+                f"{bound.attribute}: {named}, expected at least {bound.minimum_group_size} rows in each of two groups"
             )
             continue
         value = (groups.ratio if kind == "ratio" else groups.difference).get(bound.metric)
@@ -40,21 +40,21 @@ def fairness(facts: Facts) -> Verdict:
         figures.append(f"{value:.3g}")
         assert limit is not None
         if value > limit:
-            each = ", ".join(f"{group}: {written(part, bound.metric)}" for group, part in groups.groups.items())
+            each = ", ".join(f"{group}: {format_metric(part, bound.metric)}" for group, part in groups.groups.items())
             broken.append(f"the {kind} of {name} is {value:.3g} ({each})")
     figure, threshold = "; ".join(figures) or "none", "; ".join(limits)
     if broken:
         return failed(
-            "fairness", figure, threshold, ", ".join(broken), "find out what the groups differ in; do not ship"
+            "fairness", figure, threshold, "; ".join(broken), "find out why the groups differ, and do not release it"
         )
     if undecided:
         return inconclusive(
-            "fairness", threshold, ", ".join(undecided), "collect more rows of the small groups", figure
+            "fairness", threshold, "; ".join(undecided), "collect more rows of the small groups", figure
         )
-    return passed("fairness", figure, threshold, "the groups differ by less than the bound")
+    return passed("fairness", figure, threshold, "every bound is kept")
 
 
-def written(part: Part, metric: str) -> str:
-    """A group's value of a metric."""
+def format_metric(part: Part, metric: str) -> str:
+    """Format a metric of a group."""
     value = part.metrics.get(metric)
     return "undefined" if value is None else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The candidate was verified in the environment before."""
+"""Gate: the candidate was verified in the previous environment."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def order(facts: Facts) -> Verdict:
-    """Refuses a bundle that was not verified in the environment that this one promotes from."""
+    """Refuse a bundle that was never verified in the previous environment."""
     if facts.promotes_from is None:
-        return passed("order", "first", "none before", f"{facts.release.environment} is the first environment")
+        return passed("order", "first", "none", f"{facts.release.environment} is the first environment")
     threshold = f"verified in {facts.promotes_from}"
     before = facts.predecessor
     if before is None or before.environment != facts.promotes_from:
-        fix = f"make sure that {facts.promotes_from} can be reached"
+        fix = f"make {facts.promotes_from} reachable"
         return inconclusive("order", threshold, facts.missing("predecessor"), fix)
     if before.verified_at is None:
         why = f"it was never verified in {before.environment}"

@@ -1,4 +1,4 @@
-"""The bundle was not found bad before."""
+"""Gate: the bundle is not quarantined."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def quarantine(facts: Facts) -> Verdict:
-    """Refuses a bundle that was rolled back."""
+    """Refuse a bundle that a rollback quarantined."""
     threshold = "not quarantined"
     if facts.quarantined is None:
         return inconclusive("quarantine", threshold, facts.missing("quarantined"), "make the registry readable")
     if facts.candidate in facts.quarantined:
-        why = f"it was taken out: {facts.quarantined[facts.candidate]}"
+        why = f"it was rolled back: {facts.quarantined[facts.candidate]}"
         return failed("quarantine", "quarantined", threshold, why, "release another bundle")
-    return passed("quarantine", "free", threshold, "it was never rolled back")
+    return passed("quarantine", "clear", threshold, "it was never rolled back")

@@ -1,39 +1,39 @@
-"""The bundle works in the runtime that will serve it, and fast enough."""
+"""Gate: the bundle works in the serving runtime, within its latency budget."""
 
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 FEWEST_REQUESTS = 100
-"""A 99th percentile of fewer is the maximum."""
+"""With fewer requests, the 99th percentile is the maximum."""
 
 
 def runtime(facts: Facts) -> Verdict:
-    """Refuses a bundle that does not load, misses a golden prediction, or is over its latency budget."""
+    """Refuse a bundle that does not load, misses a golden prediction, or exceeds its latency budget."""
     if facts.policy is None:
         return inconclusive("runtime", "unknown", facts.missing("policy"), "train again from main")
     budget = facts.policy.gates.latency.p99_ms
     threshold = f"golden predictions match; p99 ≤ {budget:g} ms"
     found = facts.runtime
     if found is None:
-        return inconclusive(
-            "runtime", threshold, facts.missing("runtime"), "run the gates where the bundle can be read"
-        )
+        return inconclusive("runtime", threshold, facts.missing("runtime"), "make the bundle readable")
     if found.version != found.serving_version:
-        why = f"it was tried in {found.version}, but the serving image installs {found.serving_version}"
-        return inconclusive("runtime", threshold, why, "make setup", found.version)
+        why = f"tested in {found.version}; expected {found.serving_version}, as in the serving image"
+        return inconclusive("runtime", threshold, why, "install that version: make setup", found.version)
     if found.problem:
         return failed("runtime", "does not work", threshold, found.problem, "export the model again")
     if found.golden_rows == 0:
         return inconclusive(
-            "runtime", threshold, "the bundle holds no golden prediction", "train again", "0 golden rows"
+            "runtime", threshold, "the bundle has no golden predictions", "train again", "0 golden rows"
         )
     if found.requests < FEWEST_REQUESTS:
-        why = f"only {found.requests} requests were timed"
-        return inconclusive("runtime", threshold, why, "run the gates again", f"{found.requests} requests")
+        why = f"{counted(found.requests, 'timed request')}; expected at least {FEWEST_REQUESTS}"
+        return inconclusive("runtime", threshold, why, "run the gates again", counted(found.requests, "request"))
     figure = f"p99 {found.p99_ms:.2g} ms"
     if found.p99_ms > budget:
-        why = f"one request in a hundred takes {found.p99_ms:.3g} ms or more"
-        return failed("runtime", figure, threshold, why, "make the model smaller, or decide on another budget")
-    return passed("runtime", figure, threshold, f"{found.golden_rows} golden rows match in {found.version}")
+        why = f"the slowest 1% of requests take {found.p99_ms:.3g} ms or more"
+        return failed(
+            "runtime", figure, threshold, why, "make the model smaller, or change the budget in a pull request"
+        )
+    return passed("runtime", figure, threshold, f"{counted(found.golden_rows, 'golden row')} match in {found.version}")

@@ -1,20 +1,20 @@
-"""A promotion changes one release file, and nothing else."""
+"""Gate: a promotion changes one release file and nothing else."""
 
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, passed
 
 
 def scope(facts: Facts) -> Verdict:
-    """Refuses a pull request that changes anything but the one release file it is about."""
+    """Refuse a pull request that changes anything but the release file."""
     path = f"models/{facts.release.model}/releases/{facts.release.environment}.yaml"
     threshold = "1 release file"
     if set(facts.changed_files) == {path}:
         return passed("scope", "1 file", threshold, f"only {path} changes")
     others = sorted(set(facts.changed_files) - {path})
     if path not in facts.changed_files:
-        return failed("scope", f"{len(others)} files", threshold, f"{path} does not change", "propose a release")
+        return failed("scope", counted(len(others), "file"), threshold, f"{path} does not change", "propose a release")
     named = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
-    fix = "propose the other changes in a pull request of their own"
-    return failed("scope", f"{len(others) + 1} files", threshold, f"{named} would change as well", fix)
+    fix = "propose the other changes in a separate pull request"
+    return failed("scope", counted(len(others) + 1, "file"), threshold, f"it also changes {named}", fix)

@@ -1,4 +1,4 @@
-"""What is said of the bundle is signed by who may say it."""
+"""Gate: provenance and evaluation are signed by the environment that trains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KINDS = ("provenance", "evaluation")
 
 
 def signature(facts: Facts) -> Verdict:
-    """Refuses a bundle whose provenance or evaluation is not signed by the environment that trains."""
+    """Refuse a bundle whose provenance or evaluation has no valid signature of the training environment."""
     threshold = " and ".join(KINDS)
     fix = "train again: the training job signs what it registers"
     if "signatures" in facts.unknown:
@@ -20,10 +20,10 @@ def signature(facts: Facts) -> Verdict:
         return failed("signature", f"no {missing[0]}", threshold, why, fix)
     for statement in facts.signatures:
         if statement.signer is None:
-            why = f"no trusted key verifies the {statement.kind}: {statement.problem or 'its signature is wrong'}"
+            why = f"no trusted key verifies the {statement.kind}: {statement.problem or 'the signature is invalid'}"
             return failed("signature", "invalid", threshold, why, fix)
         if statement.signer != statement.expected:
-            why = f"{statement.signer} signed the {statement.kind}; only {statement.expected} may"
+            why = f"the {statement.kind} is signed by {statement.signer}; expected {statement.expected}"
             return failed("signature", f"by {statement.signer}", threshold, why, fix)
     signers = sorted({statement.expected for statement in facts.signatures})
-    return passed("signature", f"by {', '.join(signers)}", threshold, f"{len(facts.signatures)} statements verify")
+    return passed("signature", f"by {', '.join(signers)}", threshold, f"{len(facts.signatures)} statements verified")

@@ -1,31 +1,33 @@
-"""The candidate ran long enough, and answered enough, in the environment before."""
+"""Gate: the candidate served long enough, and enough requests, in the previous environment."""
 
 from __future__ import annotations
 
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 
 def soak(facts: Facts) -> Verdict:
-    """Refuses a bundle that has not yet served, healthy, the requests and the time that its model asks for."""
+    """Refuse a bundle that failed too often, or served for too short a time or too few requests."""
     if facts.promotes_from is None:
-        return passed("soak", "first", "none before", f"{facts.release.environment} is the first environment")
+        return passed("soak", "first", "none", f"{facts.release.environment} is the first environment")
     if facts.policy is None:
         return inconclusive("soak", "unknown", facts.missing("policy"), "train again from main")
     rule = facts.policy.gates.soak
-    threshold = f"{rule.requests} requests and {rule.seconds} s, at most {rule.maximum_error_rate:.2%} errors"
+    threshold = (
+        f"{counted(rule.requests, 'request')} and {rule.seconds} s, at most {rule.maximum_error_rate:.2%} errors"
+    )
     before = facts.predecessor
     if before is None:
         return inconclusive("soak", threshold, facts.missing("predecessor"), f"make {facts.promotes_from} reachable")
     since = (facts.now - before.verified_at).total_seconds() if before.verified_at is not None else 0.0
-    figure = f"{before.requests} requests, {since:.0f} s, {before.errors} errors"
+    figure = f"{counted(before.requests, 'request')}, {since:.0f} s, {counted(before.errors, 'error')}"
     if before.errors > rule.maximum_error_rate * before.requests:
-        why = f"{before.errors} of {before.requests} requests ended in an error in {before.environment}"
-        return failed("soak", figure, threshold, why, "find out why before it goes on")
+        why = f"{before.errors} of {before.requests} requests ended in a server error in {before.environment}"
+        return failed("soak", figure, threshold, why, "find the cause before promoting it")
     if not before.live:
-        why = f"{before.environment} does not serve it any more"
-        return failed("soak", figure, threshold, why, "promote what runs there")
+        why = f"{before.environment} no longer serves it"
+        return failed("soak", figure, threshold, why, "promote the bundle that is live there")
     if before.requests < rule.requests or since < rule.seconds:
-        why = f"it has not served long enough in {before.environment}"
+        why = f"it has not served long enough, or enough requests, in {before.environment}"
         return failed("soak", figure, threshold, why, "wait, then run the gates again")
-    return passed("soak", figure, threshold, f"it served well in {before.environment}")
+    return passed("soak", figure, threshold, f"it was healthy in {before.environment}")

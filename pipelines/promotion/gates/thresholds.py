@@ -1,4 +1,4 @@
-"""The metrics keep the bounds that were committed before they were measured."""
+"""Gate: the metrics are within the bounds committed before the evaluation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def thresholds(facts: Facts) -> Verdict:
-    """Refuses a bundle that breaks a bound, and bounds that are not those it was evaluated under."""
+    """Refuse a bundle that breaks a bound, or that was evaluated with other bounds."""
     policy, evaluation = facts.policy, facts.evaluation
     if policy is None:
         return inconclusive("thresholds", "unknown", facts.missing("policy"), "train again from main")
-    bounds = "; ".join(written(bound) for bound in policy.gates.thresholds)
+    bounds = "; ".join(format_bound(bound) for bound in policy.gates.thresholds)
     if policy.digest != policy.evaluated:
-        why = "the bounds in the commit it was made from are not those that its signed evaluation names"
-        return failed("thresholds", "other bounds", bounds, why, "train again, after the bounds are on main")
+        why = "the bounds in the bundle's commit differ from those in its signed evaluation"
+        return failed("thresholds", "other bounds", bounds, why, "merge the bounds, then train again")
     if evaluation is None:
         return inconclusive("thresholds", bounds, facts.missing("evaluation"), "train again")
     figures, broken, undefined = [], [], []
@@ -29,19 +29,21 @@ def thresholds(facts: Facts) -> Verdict:
         too_low = bound.minimum is not None and value < bound.minimum
         too_high = bound.maximum is not None and value > bound.maximum
         if too_low or too_high:
-            broken.append(f"{bound.metric} is {value:.4g}, the bound is {written(bound)}")
+            broken.append(f"{bound.metric} is {value:.4g}, expected {format_bound(bound)}")
     found = "; ".join(figures) or "none"
     if broken:
-        return failed("thresholds", found, bounds, ", ".join(broken), "improve the model, or decide on another bound")
+        return failed(
+            "thresholds", found, bounds, "; ".join(broken), "improve the model, or change the bound in a pull request"
+        )
     if undefined:
-        why = f"{', '.join(undefined)} has no value on this holdout"
+        why = f"no value on this holdout: {', '.join(undefined)}"
         return inconclusive("thresholds", bounds, why, "bound a metric that the holdout can measure", found)
     rows = evaluation.holdout.rows
-    return passed("thresholds", found, bounds, f"on {rows} rows kept from training, by bounds committed before")
+    return passed("thresholds", found, bounds, f"measured on {rows} holdout rows; the bounds were committed first")
 
 
-def written(bound: Threshold) -> str:
-    """A bound as people write it: `rmse ≤ 65`."""
+def format_bound(bound: Threshold) -> str:
+    """Format a bound: `rmse ≤ 65`."""
     low = f"{bound.minimum:g} ≤ " if bound.minimum is not None else ""
     high = f" ≤ {bound.maximum:g}" if bound.maximum is not None else ""
     return f"{low}{bound.metric}{high}" if high else f"{bound.metric} ≥ {bound.minimum:g}"

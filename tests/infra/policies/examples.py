@@ -1,4 +1,4 @@
-"""For each rule a graph that keeps it and graphs that break it, as small as they can be."""
+"""For each rule, a small graph that keeps it and graphs that break it."""
 
 from __future__ import annotations
 
@@ -48,42 +48,42 @@ COMPONENT = "urn:component"
 
 
 def resource(type_: str, props: dict[str, Any], name: str = "it", *, protect: bool = True) -> PlannedResource:
-    """A protected resource of a component."""
+    """Return a protected resource of the component."""
     return PlannedResource(type_, name, f"urn:{type_}:{name}", props, protect, COMPONENT)
 
 
 def component(**props: Any) -> PlannedResource:
-    """The component that every resource here belongs to."""
+    """Return the component that every resource belongs to."""
     return PlannedResource("mlops:test:Component", "component", COMPONENT, props, False, "urn:stack")
 
 
 def drop(resources: Resources, type_: str) -> Resources:
-    """The graph without the resources of a type."""
+    """Return the graph without the resources of a type."""
     return [one for one in resources if one.type != type_]
 
 
 def put(resources: Resources, type_: str, *path: str | int, value: Any) -> Resources:
-    """The graph with another value at a path of every resource of a type."""
+    """Return the graph with a value set at a path of every resource of a type."""
     changed = []
     for one in resources:
         if one.type == type_:
             props: Any = copy.deepcopy(dict(one.props))
-            place = props
+            parent = props
             for step in path[:-1]:
-                place = place[step]
-            place[path[-1]] = value
+                parent = parent[step]
+            parent[path[-1]] = value
             one = PlannedResource(one.type, one.name, one.urn, props, one.protect, one.parent)
         changed.append(one)
     return changed
 
 
 def unprotected(resources: Resources) -> Resources:
-    """The graph with nothing protected."""
+    """Return the graph with protection removed."""
     return [replace(one, protect=False) for one in resources]
 
 
 def document(*statements: dict[str, Any]) -> str:
-    """An IAM policy document."""
+    """Return an IAM policy document."""
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
@@ -95,12 +95,12 @@ TLS = {
     "Resource": ["arn:aws:s3:::b", "arn:aws:s3:::b/*"],
     "Condition": {"Bool": {"aws:SecureTransport": "false"}},
 }
-ALL_WAYS = dict.fromkeys(("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"), True)
+ALL_BLOCKED = dict.fromkeys(("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"), True)
 
 BUCKETS: Resources = [
     component(),
     resource(BUCKET, {"bucket": "b", "forceDestroy": False, "objectLockEnabled": True, "tags": TAGS}),
-    resource(ACCESS, {"bucket": "b", **ALL_WAYS}),
+    resource(ACCESS, {"bucket": "b", **ALL_BLOCKED}),
     resource(OWNERSHIP, {"bucket": "b", "rule": {"objectOwnership": "BucketOwnerEnforced"}}),
     resource(
         ENCRYPTION,
@@ -157,7 +157,7 @@ REPOSITORIES: Resources = [
     ),
 ]
 
-ROOT_DECIDES = {
+ACCOUNT_DECIDES = {
     "Effect": "Allow",
     "Principal": {"AWS": "arn:aws:iam::1:root"},
     "Action": "kms:*",
@@ -167,14 +167,14 @@ KEYS: Resources = [
     component(),
     resource(
         KEY,
-        {"enableKeyRotation": True, "deletionWindowInDays": 30.0, "policy": document(ROOT_DECIDES), "tags": TAGS},
+        {"enableKeyRotation": True, "deletionWindowInDays": 30.0, "policy": document(ACCOUNT_DECIDES), "tags": TAGS},
     ),
     resource(
         KEY,
         {
             "customerMasterKeySpec": "ECC_NIST_P256",
             "deletionWindowInDays": 30.0,
-            "policy": document(ROOT_DECIDES),
+            "policy": document(ACCOUNT_DECIDES),
             "tags": TAGS,
         },
         name="signing",
@@ -217,7 +217,7 @@ ROLES: Resources = [
 
 
 ISSUER = "token.actions.githubusercontent.com"
-VISIT = {
+PREVIEW_TRUST = {
     "Effect": "Allow",
     "Principal": {"Federated": f"arn:aws:iam::1:oidc-provider/{ISSUER}"},
     "Action": "sts:AssumeRoleWithWebIdentity",
@@ -228,8 +228,8 @@ VISIT = {
         }
     },
 }
-VISIT_TO_DEPLOY = {
-    **VISIT,
+DEPLOY_TRUST = {
+    **PREVIEW_TRUST,
     "Condition": {
         "StringEquals": {
             f"{ISSUER}:aud": "sts.amazonaws.com",
@@ -237,18 +237,18 @@ VISIT_TO_DEPLOY = {
         }
     },
 }
-LOOK = {
+PREVIEW_GRANT = {
     "Effect": "Allow",
     "Action": ["s3:GetObject", "s3:GetBucket*", "kms:Decrypt", "iam:GetRole"],
     "Resource": ["arn:aws:s3:::logs/*"],
 }
-MAKE_ROLE = {
+CREATE_ROLE = {
     "Effect": "Allow",
     "Action": ["iam:CreateRole"],
     "Resource": "arn:aws:iam::1:role/mlops-dev-*",
     "Condition": {"StringEquals": {"iam:PermissionsBoundary": BOUNDARY}},
 }
-MAKE_KEY = {
+CREATE_KEY = {
     "Effect": "Allow",
     "Action": ["kms:CreateKey"],
     "Resource": "*",
@@ -260,44 +260,49 @@ GRANT = {
     "Resource": KEY_ARN,
     "Condition": {"Bool": {"kms:GrantIsForAWSResource": "true"}},
 }
-VISITORS: Resources = [
+FEDERATED_ROLES: Resources = [
     component(),
-    resource(ROLE, {"name": "preview", "assumeRolePolicy": document(VISIT), "tags": TAGS}, name="preview"),
-    resource(ROLE_POLICY, {"role": "preview", "policy": document(LOOK)}, name="preview"),
-    resource(ROLE_POLICY, {"role": "deploy", "policy": document(MAKE_ROLE)}, name="deploy"),
+    resource(ROLE, {"name": "preview", "assumeRolePolicy": document(PREVIEW_TRUST), "tags": TAGS}, name="preview"),
+    resource(ROLE_POLICY, {"role": "preview", "policy": document(PREVIEW_GRANT)}, name="preview"),
+    resource(ROLE_POLICY, {"role": "deploy", "policy": document(CREATE_ROLE)}, name="deploy"),
 ]
 
 
-def visiting(claim: str, value: Any, operator: str = "StringEquals") -> Resources:
-    """A role from outside that asks something else of a claim."""
-    asked = dict(VISIT["Condition"]["StringEquals"])
-    del asked[f"{ISSUER}:{claim}"]
-    condition: dict[str, Any] = {"StringEquals": asked}
+def federated(claim: str, value: Any, operator: str = "StringEquals") -> Resources:
+    """Return the federated roles with another condition on a claim."""
+    exact = dict(PREVIEW_TRUST["Condition"]["StringEquals"])
+    del exact[f"{ISSUER}:{claim}"]
+    condition: dict[str, Any] = {"StringEquals": exact}
     if value is not None:
         condition.setdefault(operator, {})[f"{ISSUER}:{claim}"] = value
-    return put(VISITORS, ROLE, "assumeRolePolicy", value=document({**VISIT, "Condition": condition}))
+    return put(FEDERATED_ROLES, ROLE, "assumeRolePolicy", value=document({**PREVIEW_TRUST, "Condition": condition}))
 
 
-def looking(action: str) -> Resources:
-    """The role for previews with one action more."""
+def previewing(action: str) -> Resources:
+    """Return the federated roles with one more action for previews."""
     return [
-        *VISITORS,
-        resource(ROLE_POLICY, {"role": "preview", "policy": document({**LOOK, "Action": action})}, name="more"),
+        *FEDERATED_ROLES,
+        resource(
+            ROLE_POLICY, {"role": "preview", "policy": document({**PREVIEW_GRANT, "Action": action})}, name="more"
+        ),
     ]
 
 
-def making(**changes: Any) -> Resources:
-    """A role that makes roles on other terms."""
-    return [*VISITORS, resource(ROLE_POLICY, {"role": "x", "policy": document({**MAKE_ROLE, **changes})}, name="x")]
+def creating_roles(**changes: Any) -> Resources:
+    """Return the federated roles with one that creates roles under other conditions."""
+    return [
+        *FEDERATED_ROLES,
+        resource(ROLE_POLICY, {"role": "x", "policy": document({**CREATE_ROLE, **changes})}, name="x"),
+    ]
 
 
 def granting(*statements: dict[str, Any]) -> Resources:
-    """The roles with a policy of these statements."""
+    """Return the roles with these statements as their policy."""
     return put(ROLES, ROLE_POLICY, "policy", value=document(*statements))
 
 
 def allowing(action: str, target: str = "arn:aws:s3:::other/*", **more: Any) -> Resources:
-    """The roles with one grant more."""
+    """Return the roles with one more grant."""
     return granting(READ, DECRYPT, {"Effect": "Allow", "Action": [action], "Resource": target, **more})
 
 
@@ -333,14 +338,14 @@ CHECK_SPEC = {
     **JOB_SPEC,
     "template": {"metadata": {"labels": {"app": "check"}}, "spec": {**POD, "serviceAccountName": "check"}},
 }
-ASKED = {"analysis": {"templates": [{"templateName": "check"}]}}
-STEPS = [{"setWeight": 10.0}, {"pause": {"duration": "60s"}}, ASKED, {"setWeight": 50.0}, ASKED]
+ANALYSIS = {"analysis": {"templates": [{"templateName": "check"}]}}
+STEPS = [{"setWeight": 10.0}, {"pause": {"duration": "60s"}}, ANALYSIS, {"setWeight": 50.0}, ANALYSIS]
 DNS = {"to": [{"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}], "ports": [{"port": 53.0}]}
 FROM_VPC = {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 8080.0}]}
 
 
-def opening(app: str) -> dict[str, Any]:
-    """A network policy of one workload."""
+def network_policy(app: str) -> dict[str, Any]:
+    """Return the network policy of a workload."""
     return {
         "metadata": {"namespace": "models"},
         "spec": {
@@ -368,9 +373,9 @@ CLUSTER: Resources = [
         },
     ),
     resource(NETWORK, DENY, name="default-deny"),
-    resource(NETWORK, opening("serve"), name="serve"),
-    resource(NETWORK, opening("train"), name="train"),
-    resource(NETWORK, opening("check"), name="check"),
+    resource(NETWORK, network_policy("serve"), name="serve"),
+    resource(NETWORK, network_policy("train"), name="train"),
+    resource(NETWORK, network_policy("check"), name="check"),
     resource(SERVICE_ACCOUNT, {"automountServiceAccountToken": False}),
     resource(
         ROLLOUT,
@@ -416,34 +421,34 @@ _CONTAINER_PATH = (*_POD_PATH, "containers", 0)
 
 
 def pod(*path: str | int, value: Any) -> Resources:
-    """The cluster with another value in the rollout's pods."""
+    """Return the cluster with a value set in the rollout's pods."""
     return put(CLUSTER, ROLLOUT, *_POD_PATH, *path, value=value)
 
 
 def container(*path: str | int, value: Any) -> Resources:
-    """The cluster with another value in the rollout's container."""
+    """Return the cluster with a value set in the rollout's container."""
     return put(CLUSTER, ROLLOUT, *_CONTAINER_PATH, *path, value=value)
 
 
-def asking(*path: str | int, value: Any) -> Resources:
-    """The cluster with another value in the job that asks a release."""
+def checking(*path: str | int, value: Any) -> Resources:
+    """Return the cluster with a value set in the canary check's job."""
     return put(CLUSTER, ANALYSIS_TEMPLATE, "spec", "metrics", 0, "provider", "job", "spec", *path, value=value)
 
 
 def steps(*given: dict[str, Any]) -> Resources:
-    """The cluster with other steps of the rollout."""
+    """Return the cluster with other steps in the rollout."""
     return put(CLUSTER, ROLLOUT, "spec", "strategy", "canary", "steps", value=list(given))
 
 
 def network(name: str, spec: dict[str, Any]) -> Resources:
-    """The cluster with a network policy changed."""
+    """Return the cluster with a changed network policy."""
     left = [one for one in CLUSTER if (one.type, one.name) != (NETWORK, name)]
     return [*left, resource(NETWORK, {"metadata": {"namespace": "models"}, "spec": spec}, name=name)]
 
 
 @dataclass(frozen=True)
 class Example:
-    """What keeps a rule, and what breaks it and nothing that the rule does not mean."""
+    """A graph that keeps a rule, and graphs that break it."""
 
     keeps: Resources
     breaks: tuple[Resources, ...]
@@ -457,7 +462,7 @@ EXAMPLES: dict[str, Example] = {
         BUCKETS,
         (
             drop(BUCKETS, ACCESS),
-            *(put(BUCKETS, ACCESS, way, value=False) for way in ALL_WAYS),
+            *(put(BUCKETS, ACCESS, way, value=False) for way in ALL_BLOCKED),
             put(BUCKETS, ACCESS, "bucket", value="another"),
         ),
     ),
@@ -560,8 +565,8 @@ EXAMPLES: dict[str, Example] = {
         KEYS,
         (
             put(KEYS, KEY, "policy", value=None),
-            put(KEYS, KEY, "policy", value=document({**ROOT_DECIDES, "Principal": "*"})),
-            put(KEYS, KEY, "policy", value=document({**ROOT_DECIDES, "Principal": {"AWS": "*"}})),
+            put(KEYS, KEY, "policy", value=document({**ACCOUNT_DECIDES, "Principal": "*"})),
+            put(KEYS, KEY, "policy", value=document({**ACCOUNT_DECIDES, "Principal": {"AWS": "*"}})),
         ),
     ),
     "kms-slow-to-delete": Example(KEYS, (put(KEYS, KEY, "deletionWindowInDays", value=7.0), unprotected(KEYS))),
@@ -575,7 +580,9 @@ EXAMPLES: dict[str, Example] = {
                 "assumeRolePolicy",
                 value=document({**TRUST, "Condition": {"StringLike": {"aws:SourceAccount": "*"}}}),
             ),
-            put(KEYS, KEY, "policy", value=document({**ROOT_DECIDES, "Principal": {"Service": "logs.amazonaws.com"}})),
+            put(
+                KEYS, KEY, "policy", value=document({**ACCOUNT_DECIDES, "Principal": {"Service": "logs.amazonaws.com"}})
+            ),
         ),
     ),
     "iam-not-everything": Example(
@@ -589,17 +596,19 @@ EXAMPLES: dict[str, Example] = {
     ),
     "iam-not-whole-service": Example(ROLES, (allowing("s3:*"), allowing("kms:*", KEY_ARN))),
     "iam-names-resources": Example(
-        [*VISITORS, resource(ROLE_POLICY, {"role": "deploy", "policy": document(MAKE_KEY)}, name="keys")],
+        [*FEDERATED_ROLES, resource(ROLE_POLICY, {"role": "deploy", "policy": document(CREATE_KEY)}, name="keys")],
         (allowing("s3:ListAllMyBuckets", "*"), allowing("kms:Sign", "*"), allowing("kms:CreateKey", "*")),
     ),
     "iam-no-escalation": Example(
         [
             *ROLES,
-            resource(ROLE_POLICY, {"policy": document({**MAKE_ROLE, "Action": "iam:PutRolePolicy"}, GRANT)}, name="x"),
+            resource(
+                ROLE_POLICY, {"policy": document({**CREATE_ROLE, "Action": "iam:PutRolePolicy"}, GRANT)}, name="x"
+            ),
         ],
         (
-            making(Action="iam:PutRolePolicy", Condition={"StringLike": {"iam:PermissionsBoundary": "*"}}),
-            making(Action="iam:UpdateAssumeRolePolicy"),
+            creating_roles(Action="iam:PutRolePolicy", Condition={"StringLike": {"iam:PermissionsBoundary": "*"}}),
+            creating_roles(Action="iam:UpdateAssumeRolePolicy"),
             allowing("kms:CreateGrant", KEY_ARN, Condition={"Bool": {"kms:GrantIsForAWSResource": "false"}}),
             allowing("iam:PutRolePolicy", "arn:aws:iam::1:role/a"),
             allowing("iam:Put*", "arn:aws:iam::1:role/a"),
@@ -617,58 +626,71 @@ EXAMPLES: dict[str, Example] = {
         ),
     ),
     "iam-makes-bounded-roles": Example(
-        VISITORS,
+        FEDERATED_ROLES,
         (
-            making(Condition={}),
-            making(Condition={"StringLike": {"iam:PermissionsBoundary": "*"}}),
-            making(Action="iam:PutRolePolicy", Condition={}),
-            making(Action="iam:DeleteRolePermissionsBoundary"),
+            creating_roles(Condition={}),
+            creating_roles(Condition={"StringLike": {"iam:PermissionsBoundary": "*"}}),
+            creating_roles(Action="iam:PutRolePolicy", Condition={}),
+            creating_roles(Action="iam:DeleteRolePermissionsBoundary"),
         ),
     ),
     "oidc-audience": Example(
-        VISITORS,
-        (visiting("aud", None), visiting("aud", "https://github.com/acme"), visiting("aud", "*", "StringLike")),
+        FEDERATED_ROLES,
+        (federated("aud", None), federated("aud", "https://github.com/acme"), federated("aud", "*", "StringLike")),
     ),
     "oidc-subject-exact": Example(
-        VISITORS,
+        FEDERATED_ROLES,
         (
-            visiting("sub", None),
-            visiting("sub", "repo:acme/mlops:*", "StringLike"),
-            visiting("sub", "repo:acme/mlops:environment:dev", "StringLike"),
-            visiting("sub", "repo:acme/*:environment:dev"),
-            visiting("sub", "repo:acme/mlops:ref:refs/heads/main"),
-            visiting("sub", "repo:acme/mlops:pull_request"),
-            visiting("sub", ["repo:acme/mlops:environment:dev", "repo:acme/mlops:environment:prod"]),
+            federated("sub", None),
+            federated("sub", "repo:acme/mlops:*", "StringLike"),
+            federated("sub", "repo:acme/mlops:environment:dev", "StringLike"),
+            federated("sub", "repo:acme/*:environment:dev"),
+            federated("sub", "repo:acme/mlops:ref:refs/heads/main"),
+            federated("sub", "repo:acme/mlops:pull_request"),
+            federated("sub", ["repo:acme/mlops:environment:dev", "repo:acme/mlops:environment:prod"]),
         ),
     ),
     "oidc-alone": Example(
         [
-            *VISITORS,
-            resource(
-                ROLE, {"name": "deploy", "assumeRolePolicy": document(VISIT_TO_DEPLOY), "tags": TAGS}, name="deploy"
-            ),
+            *FEDERATED_ROLES,
+            resource(ROLE, {"name": "deploy", "assumeRolePolicy": document(DEPLOY_TRUST), "tags": TAGS}, name="deploy"),
         ],
         (
-            put(VISITORS, ROLE, "assumeRolePolicy", value=document(VISIT, TRUST)),
-            put(VISITORS, ROLE, "assumeRolePolicy", value=document(VISIT, {**VISIT, "Effect": "Deny"})),
+            put(FEDERATED_ROLES, ROLE, "assumeRolePolicy", value=document(PREVIEW_TRUST, TRUST)),
             put(
-                VISITORS,
+                FEDERATED_ROLES,
                 ROLE,
                 "assumeRolePolicy",
-                value=document({**VISIT, "Principal": {**VISIT["Principal"], "AWS": "arn:aws:iam::1:root"}}),
+                value=document(PREVIEW_TRUST, {**PREVIEW_TRUST, "Effect": "Deny"}),
             ),
             put(
-                VISITORS,
+                FEDERATED_ROLES,
                 ROLE,
                 "assumeRolePolicy",
-                value=document({**VISIT, "Action": ["sts:AssumeRoleWithWebIdentity", "sts:AssumeRole"]}),
+                value=document(
+                    {**PREVIEW_TRUST, "Principal": {**PREVIEW_TRUST["Principal"], "AWS": "arn:aws:iam::1:root"}}
+                ),
             ),
-            [*VISITORS, resource(ROLE, {"name": "two", "assumeRolePolicy": document(VISIT), "tags": TAGS}, name="two")],
+            put(
+                FEDERATED_ROLES,
+                ROLE,
+                "assumeRolePolicy",
+                value=document({**PREVIEW_TRUST, "Action": ["sts:AssumeRoleWithWebIdentity", "sts:AssumeRole"]}),
+            ),
+            [
+                *FEDERATED_ROLES,
+                resource(ROLE, {"name": "two", "assumeRolePolicy": document(PREVIEW_TRUST), "tags": TAGS}, name="two"),
+            ],
         ),
     ),
     "oidc-preview-reads": Example(
-        VISITORS,
-        (looking("s3:PutObject"), looking("kms:Encrypt"), looking("iam:PassRole"), looking("glue:UpdateTable")),
+        FEDERATED_ROLES,
+        (
+            previewing("s3:PutObject"),
+            previewing("kms:Encrypt"),
+            previewing("iam:PassRole"),
+            previewing("glue:UpdateTable"),
+        ),
     ),
     "iam-no-standing-credentials": Example(
         ROLES,
@@ -727,7 +749,7 @@ EXAMPLES: dict[str, Example] = {
             container("securityContext", "capabilities", value={"drop": ["NET_RAW"]}),
             container("securityContext", "capabilities", value={"drop": ["ALL"], "add": ["SYS_ADMIN"]}),
             put(CLUSTER, CRON_JOB, "spec", "jobTemplate", "spec", "template", "spec", "securityContext", value={}),
-            asking("template", "spec", "securityContext", value={}),
+            checking("template", "spec", "securityContext", value={}),
         ),
     ),
     "k8s-read-only-root": Example(
@@ -774,7 +796,7 @@ EXAMPLES: dict[str, Example] = {
                 for bound in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
             ),
             [*CLUSTER, resource(JOB, {"spec": {}})],
-            asking("ttlSecondsAfterFinished", value=None),
+            checking("ttlSecondsAfterFinished", value=None),
         ),
     ),
     "k8s-release-tried": Example(
@@ -782,7 +804,7 @@ EXAMPLES: dict[str, Example] = {
         (
             drop(CLUSTER, ANALYSIS_TEMPLATE),
             steps(),
-            steps(ASKED),
+            steps(ANALYSIS),
             steps(*STEPS[:-1]),
             steps(*STEPS[:2], *STEPS[3:]),
         ),
@@ -800,12 +822,12 @@ EXAMPLES: dict[str, Example] = {
     "k8s-network-policy-named": Example(
         CLUSTER,
         (
-            network("serve", {**opening("serve")["spec"], "ingress": [{}]}),
-            network("serve", {**opening("serve")["spec"], "egress": [{"to": DNS["to"]}]}),
+            network("serve", {**network_policy("serve")["spec"], "ingress": [{}]}),
+            network("serve", {**network_policy("serve")["spec"], "egress": [{"to": DNS["to"]}]}),
             network(
                 "serve",
                 {
-                    **opening("serve")["spec"],
+                    **network_policy("serve")["spec"],
                     "ingress": [{**FROM_VPC, "from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}],
                 },
             ),

@@ -1,4 +1,4 @@
-"""The rules as a Pulumi policy pack say the same as everywhere else."""
+"""The policy pack reports the same violations as the rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNKNOWN_STRING = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 PACK = {policy.name: policy for policy in policies()}
 
 
-def as_pulumi_gives_it(resources: Resources) -> StackValidationArgs:
+def stack_arguments(resources: Resources) -> StackValidationArgs:
     given = {}
     for one in resources:
         options = PolicyResourceOptions(one.protect, [], None, [], PolicyCustomTimeouts(0, 0, 0), [])
@@ -41,33 +41,33 @@ def as_pulumi_gives_it(resources: Resources) -> StackValidationArgs:
 
 def reported(name: str, resources: Resources) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
-    PACK[name].validate(as_pulumi_gives_it(resources), lambda message, urn=None: found.append((message, urn)))
+    PACK[name].validate(stack_arguments(resources), lambda message, urn=None: found.append((message, urn)))
     return found
 
 
-def test_every_rule_is_a_policy_that_stops_the_update() -> None:
+def test_every_rule_is_a_mandatory_policy() -> None:
     assert set(PACK) == {rule.id for rule in RULES}
     assert {policy.enforcement_level for policy in PACK.values()} == {EnforcementLevel.MANDATORY}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_the_pack_finds_what_the_rule_finds(rule: Any) -> None:
+def test_the_pack_reports_a_rule_s_violations(rule: Any) -> None:
     for example in (EXAMPLES[rule.id].keeps, EXAMPLES[rule.id].breaks[0]):
         found = violations(example, [rule])
         assert reported(rule.id, example) == [(f"{v.resource}: {v.found}", v.urn) for v in found]
 
 
-def test_every_environment_passes_the_pack_with_its_exemptions(graph: Recording) -> None:
+def test_every_environment_passes_the_pack(graph: Recording) -> None:
     assert [found for name in PACK for found in reported(name, graph.resources)] == []
 
 
-def test_a_preview_with_unknown_values_is_no_violation_and_no_error() -> None:
+def test_unknown_values_are_neither_violations_nor_errors() -> None:
     hidden = put(EXAMPLES["s3-tls-only"].keeps, BUCKET_POLICY, "policy", value=UNKNOWN_STRING)
     assert reported("s3-tls-only", hidden) == []
 
 
-def test_pulumi_can_start_the_pack_and_ask_it_about_a_stack() -> None:
-    """As the Pulumi CLI does: run the folder, read the port from its first line, and talk to it."""
+def test_pulumi_can_start_the_pack_and_analyze_a_stack() -> None:
+    """Do as the Pulumi CLI does: run the folder, read the port from its first line, and call it."""
     process = subprocess.Popen(
         [sys.executable, "-u", str(ROOT / "infra" / "policies")],
         stdout=subprocess.PIPE,
@@ -81,12 +81,12 @@ def test_pulumi_can_start_the_pack_and_ask_it_about_a_stack() -> None:
             info = analyzer.GetAnalyzerInfo(empty_pb2.Empty(), timeout=30)
             assert {policy.name for policy in info.policies} == set(PACK)
             broken = EXAMPLES["kms-rotated"].breaks[0]
-            asked = analyzer_pb2.AnalyzeStackRequest()
+            request = analyzer_pb2.AnalyzeStackRequest()
             for one in broken:
-                given = asked.resources.add(type=one.type, urn=one.urn, name=one.name, parent=one.parent)
+                given = request.resources.add(type=one.type, urn=one.urn, name=one.name, parent=one.parent)
                 given.options.protect = one.protect
                 given.properties.update(dict(one.props))
-            answer = analyzer.AnalyzeStack(asked, timeout=30)
+            answer = analyzer.AnalyzeStack(request, timeout=30)
         assert {diagnostic.policyName for diagnostic in answer.diagnostics} == {"kms-rotated"}
         assert {diagnostic.enforcementLevel for diagnostic in answer.diagnostics} == {analyzer_pb2.MANDATORY}
     finally:

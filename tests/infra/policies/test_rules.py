@@ -1,4 +1,4 @@
-"""Each rule passes what keeps it and finds what breaks it; exemptions and unknown values are no violations."""
+"""Each rule accepts a graph that keeps it and reports graphs that break it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.infra.policies.examples import (
     CLUSTER,
     ENCRYPTION,
     EXAMPLES,
+    FEDERATED_ROLES,
     KEYS,
     REPOSITORIES,
     ROLE_POLICY,
     ROLES,
     VERSIONING,
-    VISITORS,
     Resources,
     component,
     drop,
@@ -39,13 +39,13 @@ def test_every_rule_has_an_example_that_keeps_it_and_one_that_breaks_it() -> Non
     assert all(example.keeps and example.breaks for example in EXAMPLES.values())
 
 
-def test_every_rule_has_a_name_of_its_own_and_says_what_must_hold() -> None:
+def test_rules_have_unique_ids_and_titles_that_are_claims() -> None:
     assert len(BY_ID) == len(RULES)
     assert all(rule.title[0].isupper() and not rule.title.endswith(".") for rule in RULES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_a_rule_passes_what_keeps_it(rule: Rule) -> None:
+def test_a_rule_accepts_a_graph_that_keeps_it(rule: Rule) -> None:
     assert found(EXAMPLES[rule.id].keeps, rule) == []
 
 
@@ -53,7 +53,7 @@ def test_a_rule_passes_what_keeps_it(rule: Rule) -> None:
     ("rule", "index"), [(rule, i) for rule in RULES for i in range(len(EXAMPLES[rule.id].breaks))],
     ids=lambda value: value.id if isinstance(value, Rule) else str(value),
 )  # fmt: skip
-def test_a_rule_finds_what_breaks_it(rule: Rule, index: int) -> None:
+def test_a_rule_reports_a_graph_that_breaks_it(rule: Rule, index: int) -> None:
     broken = EXAMPLES[rule.id].breaks[index]
     assert found(broken, rule)
 
@@ -67,12 +67,12 @@ def test_a_violation_names_the_rule_and_a_resource_of_the_graph(rule: Rule) -> N
         assert violation.found in str(violation)
 
 
-@pytest.mark.parametrize("graph", [BUCKETS, REPOSITORIES, KEYS, ROLES, VISITORS, CLUSTER])
+@pytest.mark.parametrize("graph", [BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER])
 def test_the_examples_that_keep_one_rule_keep_all_others(graph: Resources) -> None:
     assert [str(violation) for violation in violations(graph)] == []
 
 
-def test_an_exemption_is_for_one_rule_and_one_component() -> None:
+def test_an_exemption_applies_to_one_rule_and_one_component() -> None:
     broken = drop(BUCKETS, VERSIONING)
     exempt = [component(exemptions={"s3-versioned": "objects are copies"}), *broken[1:]]
     assert violations(broken, [BY_ID["s3-versioned"]])
@@ -83,19 +83,19 @@ def test_an_exemption_is_for_one_rule_and_one_component() -> None:
     assert [violation.rule for violation in others] == ["s3-encrypted-with-customer-key"]
 
 
-def test_an_exemption_can_stand_on_the_resource_itself() -> None:
+def test_a_resource_can_carry_its_own_exemption() -> None:
     broken = drop(BUCKETS, VERSIONING)
     exempt = [replace(r, exemptions={"s3-versioned": "copies"}) if r.type == BUCKET else r for r in broken]
     assert violations(exempt) == []
 
 
-def test_a_disposable_environment_may_be_deleted_and_no_other() -> None:
+def test_only_a_disposable_environment_may_be_deleted() -> None:
     careless = unprotected(put(BUCKETS, BUCKET, "forceDestroy", value=True))
     assert {v.rule for v in violations(careless)} == {"s3-kept", "state-protected"}
     assert violations(put(careless, BUCKET, "tags", "disposable", value="true")) == []
 
 
-def test_resources_that_disagree_about_being_disposable_are_not() -> None:
+def test_a_graph_with_mixed_disposable_tags_is_not_disposable() -> None:
     mixed = [*put(BUCKETS, BUCKET, "tags", "disposable", value="true"), *KEYS[1:]]
     assert not Graph(mixed).disposable
 
@@ -104,8 +104,8 @@ PULUMI_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
 @pytest.mark.parametrize("unknown", [UNKNOWN, PULUMI_UNKNOWN, object()], ids=["ours", "pulumi's", "an engine's"])
-def test_what_is_not_known_yet_breaks_no_rule(unknown: object) -> None:
-    for graph in (BUCKETS, REPOSITORIES, KEYS, ROLES, VISITORS, CLUSTER):
+def test_unknown_values_break_no_rule(unknown: object) -> None:
+    for graph in (BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER):
         for resource in graph:
             for name in resource.props:
                 hidden = replace(resource, props={**resource.props, name: unknown})
@@ -113,7 +113,7 @@ def test_what_is_not_known_yet_breaks_no_rule(unknown: object) -> None:
                 assert [str(violation) for violation in violations(seen)] == [], f"{resource.type}.{name}"
 
 
-def test_what_is_known_still_counts_beside_what_is_not() -> None:
+def test_known_values_are_checked_although_others_are_unknown() -> None:
     hidden = put(BUCKETS, BUCKET, "bucket", value=UNKNOWN)
     assert violations(hidden) == []
     broken = put(put(hidden, VERSIONING, "bucket", value=UNKNOWN), VERSIONING, "versioningConfiguration",
@@ -121,6 +121,6 @@ def test_what_is_known_still_counts_beside_what_is_not() -> None:
     assert [violation.rule for violation in violations(broken)] == ["s3-versioned"]
 
 
-def test_a_policy_that_cannot_be_read_is_not_passed_over() -> None:
+def test_an_unreadable_policy_breaks_a_rule() -> None:
     unread = put(ROLES, ROLE_POLICY, "policy", value="{")
     assert "iam-not-everything" in {violation.rule for violation in violations(unread)}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pipelines.cli import promote
 from pipelines.cli.promote import audit
 from pipelines.declarations.errors import MlopsError
-from tests.pipelines.promotion.world import MODEL
+from tests.pipelines.promotion.promotion_project import MODEL
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
@@ -32,7 +32,7 @@ def audited(patch: pytest.MonkeyPatch, *, wanted: str | None, served: str | None
         drift=lambda _: list(drift),
     )
     patch.setattr(promote, "open_target", lambda _: target)
-    patch.setattr("pipelines.promotion.endpoint.connected", connected)
+    patch.setattr("pipelines.serving.probe.open_endpoint", connected)
     done = CliRunner().invoke(audit, ["--env", "dev"])
     return str(done.exception) if done.exception else done.output
 

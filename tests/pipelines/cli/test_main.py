@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import VERBS, mlops
-from tests.pipelines.promotion.world import DATASET, MODEL, commit_all, make_repository
+from tests.clones import commit_all, make_repository
+from tests.pipelines.promotion.promotion_project import DATASET, MODEL
 from tests.sample_project import PROJECT, ROOT
 
 
@@ -68,7 +69,7 @@ def test_since_a_commit_a_contract_may_take_nothing_from_its_consumers(tmp_path:
     commit_all(tmp_path / "clone", "Widen")
     done = run("check", "--base", "HEAD^", cwd=tmp_path / "clone")
     assert done.returncode == 1
-    assert "a data contract breaks: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
+    assert "data contract: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
 
 
 def test_a_contract_may_go_only_after_its_consumers_were_told(tmp_path: Path) -> None:
@@ -80,8 +81,8 @@ def test_a_contract_may_go_only_after_its_consumers_were_told(tmp_path: Path) ->
     commit_all(project.root, "Remove")
     done = run("check", "--base", "HEAD^", cwd=project.root)
     assert done.returncode == 1
-    assert f"a data contract breaks: data-contracts/{contract.name}: the contract is gone" in done.stderr
-    assert "when `status: deprecated` was merged before" in done.stderr
+    assert f"data-contracts/{contract.name}: the contract was deleted" in done.stderr
+    assert "merge `status: deprecated` first" in done.stderr
     contract.write_text(said.replace("status: active", "status: deprecated"))
     commit_all(project.root, "Deprecate")
     contract.unlink()

@@ -1,4 +1,4 @@
-"""A Kubernetes API that answers from a list, one answer after the other."""
+"""Fake Kubernetes API that returns scripted responses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from pipelines.cluster import connection, jobs, rollouts
-from tests.answering import Answer, serving
+from tests.http_responder import Answer, http_server
 
 
 class Api:
-    """What a cluster's API answers.
+    """Fake API and the requests it received.
 
     Attributes:
         asked: method, path and body of every request.
@@ -28,11 +28,11 @@ class Api:
         self._answers: dict[tuple[str, str], list[Any]] = defaultdict(list)
 
     def on(self, method: str, path: str, *answers: Any) -> None:
-        """Answer requests of a path: by an object, a text, a status, or a function of the body; the last one stays."""
+        """Script the responses of a path: objects, texts, statuses or functions of the body. The last one repeats."""
         self._answers[method, path] += answers
 
     def bodies(self, method: str) -> list[Any]:
-        """The bodies of all requests of a method."""
+        """Return the bodies of all requests with a method."""
         return [body for verb, _, body in self.asked if verb == method]
 
     def __call__(self, method: str, path: str, body: bytes) -> Answer:
@@ -60,7 +60,7 @@ class Api:
 
 
 def write_kubeconfig(path: Path, server: str) -> None:
-    """A KUBECONFIG for an API."""
+    """Write a KUBECONFIG for an API."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -79,7 +79,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.2)
     for module in (jobs, rollouts):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
-    with serving(made) as url:
+    with http_server(made) as url:
         write_kubeconfig(tmp_path / "kubeconfig", url)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         yield made

@@ -60,7 +60,7 @@ def pods(*items: dict[str, Any]) -> dict[str, Any]:
 
 
 class Run:
-    """A run of the job, and what it printed."""
+    """Run of a job and the lines it printed."""
 
     def __init__(self, api: Api, **variables: str) -> None:
         self.lines: list[str] = []
@@ -84,7 +84,7 @@ def run(api: Api, monkeypatch: pytest.MonkeyPatch) -> Run:
 JOB, LOG = f"{JOBS}/train-m-beef", f"{PODS}/p1/log"
 
 
-def test_a_job_is_made_from_the_cronjob_as_kubectl_makes_one(api: Api, run: Run) -> None:
+def test_a_job_is_created_from_the_cronjob_like_kubectl_does(api: Api, run: Run) -> None:
     api.on("GET", JOB, job("Complete"))
     api.on("GET", PODS, pods(pod("p1", "Succeeded")))
     api.on("GET", LOG, "one\ntwo\n")
@@ -108,7 +108,7 @@ def test_a_job_is_made_from_the_cronjob_as_kubectl_makes_one(api: Api, run: Run)
     assert found.seconds > 0
 
 
-def test_it_is_followed_from_waiting_over_running_to_its_end(api: Api, run: Run) -> None:
+def test_a_job_is_followed_until_it_ends(api: Api, run: Run) -> None:
     api.on("GET", JOB, job(), job(), job(), job(), job("Complete"))
     api.on(
         "GET",
@@ -125,7 +125,7 @@ def test_it_is_followed_from_waiting_over_running_to_its_end(api: Api, run: Run)
     assert [path for verb, path, _ in api.asked if path == LOG] == [LOG], "a log is read once"
 
 
-def test_the_log_of_each_try_is_shown_and_that_of_the_last_is_kept(api: Api, run: Run) -> None:
+def test_the_log_of_each_pod_is_printed_and_the_last_one_is_kept(api: Api, run: Run) -> None:
     api.on("GET", JOB, job(), job("Complete"))
     api.on(
         "GET",
@@ -139,7 +139,7 @@ def test_the_log_of_each_try_is_shown_and_that_of_the_last_is_kept(api: Api, run
     assert run.lines == ["it broke", "it works"]
 
 
-def test_a_job_that_fails_says_why_with_the_end_of_its_log(api: Api, run: Run) -> None:
+def test_a_failed_job_is_an_error_with_the_end_of_its_log(api: Api, run: Run) -> None:
     api.on("GET", JOB, job("Failed", "BackoffLimitExceeded", "Job has reached the limit"))
     api.on("GET", PODS, pods(pod("p1", "Failed")))
     api.on("GET", LOG, "".join(f"line {n}\n" for n in range(40)))
@@ -150,7 +150,7 @@ def test_a_job_that_fails_says_why_with_the_end_of_its_log(api: Api, run: Run) -
     assert said[1:] == [f"  | line {n}" for n in range(25, 40)]
 
 
-def test_a_job_that_does_not_end_in_time_says_what_it_waits_for(api: Api, run: Run) -> None:
+def test_a_job_that_misses_its_deadline_is_an_error_with_what_it_waits_for(api: Api, run: Run) -> None:
     api.on("GET", JOB, job())
     api.on("GET", PODS, pods(pod("p1", "Pending", waiting="ImagePullBackOff")))
     with pytest.raises(MlopsError, match=r"did not end within 0 s \(ImagePullBackOff: back-off\)") as caught:
@@ -158,14 +158,16 @@ def test_a_job_that_does_not_end_in_time_says_what_it_waits_for(api: Api, run: R
     assert caught.value.fix == "kubectl -n models describe job train-m-beef"
 
 
-def test_an_unknown_cronjob_is_an_error_that_names_those_that_are_there(api: Api) -> None:
+def test_an_unknown_cronjob_is_an_error_that_lists_the_known_ones(api: Api) -> None:
     listed = [{**CRON_JOB, "metadata": {"name": name}} for name in ("train-b", "ingest-a")]
     api.on("GET", CRON, {"apiVersion": "batch/v1", "kind": "CronJobList", "metadata": {}, "items": listed})
-    with pytest.raises(MlopsError, match="no CronJob 'train-m' in namespace 'models'; it has ingest-a, train-b"):
+    with pytest.raises(
+        MlopsError, match="no CronJob 'train-m' in namespace 'models': expected one of ingest-a, train-b"
+    ):
         Run(api)()
 
 
-def test_a_cluster_that_is_out_of_reach_for_a_moment_does_not_lose_the_job(api: Api, run: Run) -> None:
+def test_a_short_outage_of_the_cluster_does_not_fail_a_job(api: Api, run: Run) -> None:
     api.on("GET", JOB, 503, None, job(), 429, (502, b"Bad Gateway"), job("Complete"))
     api.on("GET", PODS, 500, pods(pod("p1", "Running")))
     api.on("GET", LOG, 502, "done\n")
@@ -173,7 +175,7 @@ def test_a_cluster_that_is_out_of_reach_for_a_moment_does_not_lose_the_job(api: 
     assert len(api.bodies("POST")) == 1, "and makes no second one"
 
 
-def test_a_log_that_breaks_off_is_read_on_from_there(api: Api, run: Run) -> None:
+def test_an_interrupted_log_is_resumed(api: Api, run: Run) -> None:
     api.on("GET", JOB, job(), job(), job("Complete"))
     api.on("GET", PODS, pods(pod("p1", "Running")))
     api.on("GET", LOG, (200, b"one\ntwo\n", 100), (200, b"one\ntwo\nthree\n", 100), "one\ntwo\nthree\nfour\n")
@@ -181,23 +183,23 @@ def test_a_log_that_breaks_off_is_read_on_from_there(api: Api, run: Run) -> None
     assert run.lines == ["one", "two", "three", "four"]
 
 
-def test_a_cluster_that_refuses_or_stays_out_of_reach_is_an_error_in_words(api: Api, run: Run) -> None:
+def test_a_rejected_request_or_a_long_outage_is_a_readable_error(api: Api, run: Run) -> None:
     api.on("GET", JOB, 403)
-    with pytest.raises(MlopsError, match="the cluster refused: it is 403"):
+    with pytest.raises(MlopsError, match="the cluster rejected a request: it is 403"):
         run()
     api.on("GET", f"{CRON}/train-x", 503)
-    with pytest.raises(MlopsError, match="the cluster refused: it is 503"):
+    with pytest.raises(MlopsError, match="the cluster rejected a request: it is 503"):
         run_job("models", "train-x", variables={}, on_line=print)
     api.on("GET", f"{CRON}/train-y", (403, b"a proxy says no"))
-    with pytest.raises(MlopsError, match="the cluster could not be asked: status 403"):
+    with pytest.raises(MlopsError, match="the cluster cannot be reached: found status 403"):
         run_job("models", "train-y", variables={}, on_line=print)
 
 
-def test_without_a_usable_kubeconfig_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_kubeconfig_or_cluster_is_a_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
-    with pytest.raises(MlopsError, match="no connection to a Kubernetes cluster"):
+    with pytest.raises(MlopsError, match="no usable KUBECONFIG"):
         run_job("models", "train-m", variables={}, on_line=print)
     write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    with pytest.raises(MlopsError, match="the Kubernetes cluster does not answer"):
+    with pytest.raises(MlopsError, match="the Kubernetes cluster does not respond"):
         run_job("models", "train-m", variables={}, on_line=print)

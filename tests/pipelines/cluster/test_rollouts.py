@@ -100,7 +100,7 @@ def follow(deadline: float = 30) -> list[RolloutState]:
     return seen
 
 
-def test_a_rollout_is_followed_until_all_traffic_goes_to_what_was_asked_for(api: Api) -> None:
+def test_a_rollout_is_followed_until_it_receives_all_traffic(api: Api) -> None:
     step = {"observedGeneration": "3", "phase": "Paused", "canary": {"weights": {"canary": {"weight": 10}}}}
     old = HEALTHY | {"observedGeneration": "2"}
     api.on("GET", PATH, rollout(**old), rollout(**step), rollout(**step), rollout(**HEALTHY))
@@ -111,47 +111,47 @@ def test_a_rollout_is_followed_until_all_traffic_goes_to_what_was_asked_for(api:
     ]
 
 
-def test_a_rollout_that_is_aborted_is_an_error_with_its_reason(api: Api) -> None:
+def test_an_aborted_rollout_is_an_error_with_its_reason(api: Api) -> None:
     api.on("GET", PATH, rollout(observedGeneration="3", phase="Degraded", message="metric golden failed"))
     with pytest.raises(MlopsError, match="the rollout of m in models failed: metric golden failed"):
         follow()
 
 
-def test_that_the_release_before_was_aborted_is_not_held_against_the_next(api: Api) -> None:
+def test_an_earlier_aborted_release_does_not_fail_the_next_one(api: Api) -> None:
     api.on("GET", PATH, rollout(observedGeneration="2", phase="Degraded", message="aborted"), rollout(**HEALTHY))
     assert follow()[-1].settled
 
 
-def test_a_rollout_that_does_not_end_in_time_is_an_error_with_its_state(api: Api) -> None:
+def test_a_rollout_that_misses_its_deadline_is_an_error_with_its_state(api: Api) -> None:
     api.on("GET", PATH, rollout(observedGeneration="3", phase="Progressing", message="waiting for pods"))
     with pytest.raises(MlopsError, match="was still Progressing after 0 s: waiting for pods") as caught:
         follow(0.02)
     assert caught.value.fix == "kubectl -n models describe rollout m"
 
 
-def test_a_cluster_that_is_out_of_reach_for_a_moment_does_not_fail_a_rollout(api: Api) -> None:
+def test_a_short_outage_of_the_cluster_does_not_fail_a_rollout(api: Api) -> None:
     api.on("GET", PATH, 503, None, rollout(), 500, rollout(**HEALTHY))
     assert follow()[-1].settled
 
 
-def test_a_rollout_that_is_not_there_is_an_error(api: Api) -> None:
+def test_a_missing_rollout_is_an_error(api: Api) -> None:
     with pytest.raises(MlopsError, match="no Rollout 'm' in namespace 'models'"):
         follow()
     with pytest.raises(MlopsError, match="no Rollout 'm' in namespace 'models'"):
         serve_bundle("models", "m", WANTED)
 
 
-def test_a_cluster_that_refuses_is_an_error_in_words(api: Api) -> None:
+def test_a_rejected_request_is_a_readable_error(api: Api) -> None:
     api.on("GET", PATH, 403)
     for call in (follow, lambda: serve_bundle("models", "m", WANTED)):
-        with pytest.raises(MlopsError, match="the cluster refused: it is 403"):
+        with pytest.raises(MlopsError, match="the cluster rejected a request: it is 403"):
             call()
 
 
 # --- another bundle ---------------------------------------------------------------------------------------------------
 
 
-def test_another_bundle_is_asked_for_as_the_program_would_have_written_it(api: Api) -> None:
+def test_serving_another_bundle_writes_what_the_program_would_write(api: Api) -> None:
     api.on("GET", PATH, rollout(**HEALTHY))
     api.on("PUT", PATH, lambda body: body)
     serve_bundle("models", "m", WANTED)
@@ -161,19 +161,19 @@ def test_another_bundle_is_asked_for_as_the_program_would_have_written_it(api: A
     assert sent["metadata"]["resourceVersion"] == "10", "it is refused if somebody changed it meanwhile"
 
 
-def test_asking_again_for_what_is_served_changes_nothing(api: Api) -> None:
+def test_serving_the_same_bundle_again_changes_nothing(api: Api) -> None:
     api.on("GET", PATH, rollout(WANTED, **HEALTHY))
     serve_bundle("models", "m", WANTED)
     assert api.bodies("PUT") == []
 
 
-def test_whatever_bundle_it_serves_is_replaced_not_only_the_one_that_was_recorded(api: Api) -> None:
-    """A release that did not prove itself was never recorded, and is what must go."""
+def test_an_unrecorded_bundle_is_replaced_too(api: Api) -> None:
+    """A release that was never verified is not in the ledger, but must be replaced."""
     unproven = "sha256:" + "d" * 64
     assert renamed_bundle(rollout(unproven), WANTED)["spec"] == rollout(WANTED)["spec"]
 
 
-def test_a_change_that_the_controller_overtook_is_made_anew(api: Api) -> None:
+def test_a_conflict_with_the_controller_is_retried(api: Api) -> None:
     newer = rollout(**HEALTHY)
     newer["metadata"]["resourceVersion"] = "11"
     api.on("GET", PATH, rollout(**HEALTHY), newer)
@@ -182,21 +182,21 @@ def test_a_change_that_the_controller_overtook_is_made_anew(api: Api) -> None:
     assert [body["metadata"]["resourceVersion"] for body in api.bodies("PUT")] == ["10", "11"]
 
 
-def test_a_change_that_is_always_overtaken_gives_up(api: Api) -> None:
+def test_repeated_conflicts_with_the_controller_are_an_error(api: Api) -> None:
     api.on("GET", PATH, rollout(**HEALTHY))
     api.on("PUT", PATH, 409)
-    with pytest.raises(MlopsError, match="was changed by others all the time"):
+    with pytest.raises(MlopsError, match="is busy: 50 changes conflicted"):
         serve_bundle("models", "m", WANTED)
 
 
-def test_a_change_that_is_refused_is_an_error(api: Api) -> None:
+def test_a_rejected_change_is_an_error(api: Api) -> None:
     api.on("GET", PATH, rollout(**HEALTHY))
     api.on("PUT", PATH, 422)
-    with pytest.raises(MlopsError, match="the cluster refused: it is 422"):
+    with pytest.raises(MlopsError, match="the cluster rejected a request: it is 422"):
         serve_bundle("models", "m", WANTED)
 
 
-def test_the_bundle_of_a_rollout_is_what_follows_the_option_in_its_command() -> None:
+def test_the_bundle_of_a_rollout_is_the_option_in_its_command() -> None:
     assert bundle_of(rollout()) == LIVE
     moved = copy.deepcopy(rollout())
     (container,) = moved["spec"]["template"]["spec"]["containers"]
@@ -208,7 +208,7 @@ def test_the_bundle_of_a_rollout_is_what_follows_the_option_in_its_command() -> 
 def test_a_rollout_that_serves_no_bundle_is_an_error(command: list[str] | None) -> None:
     resource = rollout()
     resource["spec"]["template"]["spec"]["containers"][0]["command"] = command
-    with pytest.raises(MlopsError, match="the pods of the Rollout 'm' serve no bundle"):
+    with pytest.raises(MlopsError, match="the Rollout 'm' serves no bundle"):
         bundle_of(resource)
-    with pytest.raises(MlopsError, match="serve no bundle"):
+    with pytest.raises(MlopsError, match="serves no bundle"):
         bundle_of({"metadata": {"name": "m"}, "spec": {}})

@@ -1,4 +1,4 @@
-"""Contracts for tests, said in few words."""
+"""Short constructors of contracts for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.declarations.contract import Contract
 
 
 def contract(*columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (), **keys: Any) -> Contract:
-    """A contract of the dataset `visits` with these properties, and a key `id` unless one of them is a key."""
+    """Make a contract of the dataset `visits`; a primary key `id` is added unless a column is one."""
     properties = list(columns)
     if not any(column.get("primaryKey") for column in properties):
         properties.insert(0, {"name": "id", "logicalType": "integer", "primaryKey": True})
@@ -27,7 +27,7 @@ def contract(*columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (),
 
 
 def column(name: str, kind: str, **keys: Any) -> dict[str, Any]:
-    """A property; keys of `logicalTypeOptions` may be given as they are."""
+    """Make a column; accepts the keys of `logicalTypeOptions` directly."""
     options = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "pattern"}
     of_type = {key: keys.pop(key) for key in options & keys.keys()}
     return {"name": name, "logicalType": kind, **keys, **({"logicalTypeOptions": of_type} if of_type else {})}

@@ -61,37 +61,37 @@ KEEPING = [
 
 
 @pytest.mark.parametrize(("old", "new", "promise"), BREAKING)
-def test_a_weaker_promise_breaks_readers_and_is_named(old: dict[str, Any], new: dict[str, Any], promise: str) -> None:
+def test_a_weaker_promise_is_a_breaking_change(old: dict[str, Any], new: dict[str, Any], promise: str) -> None:
     changes = breaking_changes(contract(old), contract(new))
     assert [(change.column, change.promise) for change in changes] == [("x", promise)]
     assert str(changes[0]).startswith(f"x: {promise} was ")
 
 
 @pytest.mark.parametrize(("old", "new"), KEEPING)
-def test_a_stricter_promise_breaks_nobody(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_stricter_promise_is_not_a_breaking_change(old: dict[str, Any], new: dict[str, Any]) -> None:
     assert breaking_changes(contract(old), contract(new)) == []
 
 
 @pytest.mark.parametrize("declared", [case[0] for case in BREAKING + KEEPING])  # type: ignore[operator]
-def test_the_same_contract_breaks_nobody_nor_does_a_column_more(declared: dict[str, Any]) -> None:
+def test_an_unchanged_contract_or_a_new_column_is_not_a_breaking_change(declared: dict[str, Any]) -> None:
     old = contract(declared)
     assert breaking_changes(old, old) == []
     assert breaking_changes(old, contract(declared, column("more", "string"))) == []
 
 
-def test_a_change_of_the_key_breaks_readers() -> None:
+def test_a_changed_primary_key_is_a_breaking_change() -> None:
     old = contract(column("a", "string", primaryKey=True), column("b", "string", required=True))
     new = contract(column("a", "string", primaryKey=True), column("b", "string", primaryKey=True))
     assert [str(change) for change in breaking_changes(old, new)] == ["the dataset: primaryKey was a, is a, b"]
 
 
-def test_a_weaker_rule_about_the_table_breaks_readers() -> None:
+def test_a_weaker_rule_on_the_table_is_a_breaking_change() -> None:
     old = contract(quality=({"metric": "rowCount", "mustBeGreaterThan": 10},))
     new = contract(quality=({"metric": "rowCount", "mustBeGreaterOrEqualTo": 10},))
     assert [change.promise for change in breaking_changes(old, new)] == ["rowCount"]
     assert breaking_changes(new, old) == []
 
 
-def test_a_retired_dataset_breaks_readers() -> None:
+def test_retiring_a_dataset_is_a_breaking_change() -> None:
     changes = breaking_changes(contract(), contract(status="retired"))
     assert [change.promise for change in changes] == ["status"]

@@ -37,12 +37,12 @@ def test_the_digest_does_not_depend_on_the_order_of_rows_and_columns_or_on_chunk
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
-def test_the_digest_does_not_depend_on_how_text_is_held(kind: pa.DataType) -> None:
+def test_the_digest_does_not_depend_on_the_arrow_type_of_text(kind: pa.DataType) -> None:
     rows = ROWS.set_column(1, "name", ROWS["name"].cast(kind))
     assert digest_of_rows(rows, ["id"]) == digest_of_rows(ROWS, ["id"])
 
 
-def test_the_digest_takes_every_zero_as_one_and_every_nan_as_one() -> None:
+def test_the_digest_treats_all_zeros_alike_and_all_nans_alike() -> None:
     ours = pa.table({"x": pa.array([0.0, math.nan])})
     others = pa.table({"x": pa.array([-0.0, -math.nan])})
     assert digest_of_rows(ours, []) == digest_of_rows(others, [])
@@ -60,11 +60,11 @@ def test_the_digest_takes_every_zero_as_one_and_every_nan_as_one() -> None:
         {"id": [1], "x": ["a"]},
     ],
 )
-def test_the_digest_of_other_rows_is_another(others: dict[str, list[object]]) -> None:
+def test_different_rows_have_different_digests(others: dict[str, list[object]]) -> None:
     ours = pa.table({"id": [1, 2], "x": ["a", None]})
     assert digest_of_rows(pa.table(others), ["id"]) != digest_of_rows(ours, ["id"])
 
 
-def test_rows_come_in_the_order_of_their_key() -> None:
+def test_rows_are_sorted_by_their_key() -> None:
     assert in_key_order(ROWS, ["id"])["id"].to_pylist() == [1, 2, 3]
     assert in_key_order(ROWS, ["name", "id"])["name"].to_pylist() == ["c", "ä", None]

@@ -16,17 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import __main__ as command
-from pipelines.data import files
+from pipelines.data import files, reading
 from pipelines.data import ingest as job
 from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import ingest
-from pipelines.data.landing import collect
+from pipelines.data.landing import upload
 from pipelines.data.quarantine import BatchRecord, read_record
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.registry.store import AccessDeniedError
 from tests.aws import EmulatedAccount, make_environment, make_table
 from tests.pipelines.data.contracts import column, contract
 from tests.sample_project import PROJECT, ROOT
@@ -41,10 +42,10 @@ def dev(account: EmulatedAccount) -> EnvironmentDescriptor:
 
 
 def land(dev: EnvironmentDescriptor, folder: Path, name: str, *lines: str) -> str:
-    """Put a CSV file into landing; the batch it is."""
+    """Upload a CSV file to landing; return the digest of its batch."""
     path = folder / name
     path.write_text("\n".join(("id,age,name", *lines)) + "\n")
-    collect(dev, "visits", path)
+    upload(dev, "visits", path)
     return digest_of_file(path)
 
 
@@ -71,7 +72,7 @@ def events(dev: EnvironmentDescriptor) -> list[dict[str, Any]]:
     return sorted(found, key=lambda event: event["eventTime"])
 
 
-def test_good_rows_reach_the_table_and_bad_rows_the_quarantine_with_their_reasons(
+def test_good_rows_reach_the_table_and_bad_rows_quarantine_with_their_reasons(
     dev: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
     batch = land(dev, tmp_path, "a.csv", "2,30,b", "1,x,a", "1,20,a", "3,-1,c")
@@ -91,9 +92,7 @@ def test_good_rows_reach_the_table_and_bad_rows_the_quarantine_with_their_reason
     ]
 
 
-def test_a_batch_is_taken_in_once_whatever_its_name_and_however_often_the_job_runs(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_a_batch_is_ingested_once_even_under_another_file_name(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
     run(dev)
     land(dev, tmp_path, "again.csv", "1,20,a")
@@ -102,9 +101,7 @@ def test_a_batch_is_taken_in_once_whatever_its_name_and_however_often_the_job_ru
     assert len(open_table(dev, "visits").snapshots()) == 1
 
 
-def test_each_batch_is_a_tagged_snapshot_that_can_be_read_ever_after(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_each_batch_is_a_tagged_snapshot_that_stays_readable(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     first = land(dev, tmp_path, "a.csv", "1,20,a")
     land(dev, tmp_path, "b.csv", "3,20,a", "2,20,a")
     a, b = run(dev)
@@ -116,13 +113,13 @@ def test_each_batch_is_a_tagged_snapshot_that_can_be_read_ever_after(
     assert read_version(dev, "visits", b.snapshot)[1] == read_version(dev, "visits")[1]
 
 
-def test_the_content_digest_is_the_same_however_the_rows_came(account: EmulatedAccount, tmp_path: Path) -> None:
+def test_the_content_digest_does_not_depend_on_files_or_formats(account: EmulatedAccount, tmp_path: Path) -> None:
     at_once, in_parts = make_environment("dev", CONTRACT), make_environment("dev", CONTRACT)
     land(at_once, tmp_path, "a.csv", "1,20,a", "2,30,", "3,40,c")
     land(in_parts, tmp_path, "a.csv", "3,40,c")
     rows = pa.table({"name": [None, "a"], "id": pa.array([2, 1], pa.int8()), "age": [30.0, 20.0]})
     pq.write_table(rows, tmp_path / "b.parquet")
-    collect(in_parts, "visits", tmp_path / "b.parquet")
+    upload(in_parts, "visits", tmp_path / "b.parquet")
     run(at_once)
     run(in_parts)
     (_, one), (_, other) = read_version(at_once, "visits"), read_version(in_parts, "visits")
@@ -130,11 +127,11 @@ def test_the_content_digest_is_the_same_however_the_rows_came(account: EmulatedA
     assert one.snapshot != other.snapshot
 
 
-def test_a_stream_of_rows_becomes_several_files_and_is_never_held_as_a_whole(
+def test_a_stream_is_written_to_several_files_without_being_held_in_memory(
     dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST_GROUP", 2_000)
-    monkeypatch.setattr(files, "LARGEST_FILE", 3_000)
+    monkeypatch.setattr(files, "ROW_GROUP_BYTES", 2_000)
+    monkeypatch.setattr(files, "DATA_FILE_BYTES", 3_000)
     given, most_ahead, seen = 0, 0, 0
 
     def stream() -> Iterator[pa.RecordBatch]:
@@ -159,7 +156,7 @@ def test_a_stream_of_rows_becomes_several_files_and_is_never_held_as_a_whole(
     assert most_ahead <= 2
 
 
-def test_a_key_that_is_in_the_table_is_quarantined_by_a_later_batch(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_a_later_row_with_a_key_in_the_table_is_quarantined(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
     run(dev)
     batch = land(dev, tmp_path, "b.csv", "1,21,a", "2,30,b")
@@ -169,22 +166,20 @@ def test_a_key_that_is_in_the_table_is_quarantined_by_a_later_batch(dev: Environ
     assert row["_reasons"][0]["expected"] == "a key that is not in the table yet"
 
 
-def test_a_file_that_is_refused_is_recorded_and_stays_and_the_others_are_taken_in(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_a_rejected_file_is_recorded_and_does_not_stop_the_others(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     picture = tmp_path / "a.parquet"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n")
-    collect(dev, "visits", picture)
+    upload(dev, "visits", picture)
     land(dev, tmp_path, "b.csv", "1,20,a")
-    refused, taken = run(dev)
-    assert (refused.file, refused.verdict, taken.verdict) == ("a.parquet", "refused", "ingested")
-    assert read_record(dev, "visits", digest_of_file(picture)) == refused
-    assert "a.parquet is refused: expected a Parquet file" in str(refused.refused)
+    rejected, ingested = run(dev)
+    assert (rejected.file, rejected.verdict, ingested.verdict) == ("a.parquet", "refused", "ingested")
+    assert read_record(dev, "visits", digest_of_file(picture)) == rejected
+    assert "a.parquet is rejected: expected a Parquet file" in str(rejected.refused)
     boto3.client("s3").head_object(Bucket=dev.landing_bucket, Key="visits/a.parquet")
     assert [record.verdict for record in run(dev)] == ["refused"]
 
 
-def test_a_batch_without_a_good_row_adds_no_snapshot_and_is_not_looked_at_again(
+def test_a_batch_without_good_rows_adds_no_snapshot_and_is_not_checked_again(
     dev: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
     land(dev, tmp_path, "a.csv", "1,x,a")
@@ -195,30 +190,30 @@ def test_a_batch_without_a_good_row_adds_no_snapshot_and_is_not_looked_at_again(
         read_version(dev, "visits")
 
 
-def test_a_column_that_the_contract_grew_is_added_to_the_table(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_a_new_column_of_the_contract_is_added_to_the_table(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
     (before,) = run(dev)
     grown = contract(
         column("age", "integer", required=True, minimum=0), column("name", "string"), column("ward", "string")
     )
     (tmp_path / "b.csv").write_text("id,age,name,ward\n2,30,b,east\n")
-    collect(dev, "visits", tmp_path / "b.csv")
+    upload(dev, "visits", tmp_path / "b.csv")
     run(dev, grown)
     rows, _ = read_version(dev, "visits")
     assert rows.select(["id", "ward"]).to_pylist() == [{"id": 1, "ward": None}, {"id": 2, "ward": "east"}]
     assert read_version(dev, "visits", before.snapshot)[0].column_names == ["id", "age", "name"]
 
 
-def test_a_contract_that_changed_a_type_is_refused_before_anything_is_written(
+def test_an_incompatible_type_change_is_rejected_before_anything_is_written(
     dev: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
-    with pytest.raises(MlopsError, match="'age' as long, and the contract as string"):
+    with pytest.raises(MlopsError, match="cannot change the type of 'age': expected long, found string"):
         run(dev, contract(column("age", "string"), column("name", "string")))
     assert open_table(dev, "visits").snapshots() == []
 
 
-def test_a_commit_that_loses_against_another_is_tried_again_with_the_checks(
+def test_a_conflicting_commit_is_retried_with_new_checks(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = land(dev, tmp_path, "a.csv", "1,20,mine", "2,30,mine")
@@ -274,7 +269,7 @@ job.ingest(EnvironmentDescriptor.from_environ(), CONTRACT, print)
     ],
     ids=["after the quarantine is written", "before the commit", "after the commit"],
 )
-def test_a_job_that_is_killed_and_runs_again_leaves_no_row_twice_and_loses_none(
+def test_a_job_that_is_killed_and_run_again_neither_loses_nor_repeats_rows(
     dev: EnvironmentDescriptor, tmp_path: Path, name: str, when: str, occurrence: int, committed: bool
 ) -> None:
     batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b", "3,30,c")
@@ -292,9 +287,7 @@ def test_a_job_that_is_killed_and_runs_again_leaves_no_row_twice_and_loses_none(
     assert record.snapshot == read_version(dev, "visits")[1].snapshot
 
 
-def test_lineage_tells_where_rows_came_from_what_they_were_held_to_and_where_they_went(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_lineage_events_have_inputs_assertions_and_outputs(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,-5,b")
     (record,) = run(dev)
     start, complete = events(dev)
@@ -316,18 +309,16 @@ def test_lineage_tells_where_rows_came_from_what_they_were_held_to_and_where_the
     assert quarantine["namespace"] == f"s3://{dev.lake_bucket}"
 
 
-def test_lineage_tells_of_a_refused_file_as_a_failure_with_the_reason(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_a_rejected_file_is_a_failed_lineage_run_with_the_reason(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,age\n1,2\n")
-    collect(dev, "visits", tmp_path / "a.csv")
+    upload(dev, "visits", tmp_path / "a.csv")
     run(dev)
     start, fail = events(dev)
     assert (start["eventType"], fail["eventType"]) == ("START", "FAIL")
     assert "no 'name'" in fail["run"]["facets"]["errorMessage"]["message"]
 
 
-def test_lineage_goes_where_openlineage_is_configured_to_send_it(
+def test_lineage_events_go_to_the_configured_openlineage_transport(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "events.jsonl"
@@ -340,41 +331,41 @@ def test_lineage_goes_where_openlineage_is_configured_to_send_it(
     assert events(dev) == []
 
 
-def test_lineage_that_cannot_be_written_does_not_fail_the_job(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_a_lineage_failure_does_not_fail_the_job(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
-    deaf = dev.model_copy(update={"logs_bucket": "no-such-bucket"})
-    assert [record.verdict for record in run(deaf)] == ["ingested"]
+    unwritable = dev.model_copy(update={"logs_bucket": "no-such-bucket"})
+    assert [record.verdict for record in run(unwritable)] == ["ingested"]
 
 
-def test_the_command_tells_what_became_of_a_file_and_fails_only_when_one_was_refused(
+def test_the_job_prints_each_outcome_and_fails_only_if_a_file_is_rejected(
     account: EmulatedAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declared = DECLARED.contract("diabetes-patients")
     dev = make_environment("dev", declared)
     monkeypatch.setenv("MLOPS_ENVIRONMENT", dev.model_dump_json())
     monkeypatch.chdir(PROJECT)
-    collect(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
+    upload(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
     assert command.main(["ingest", declared.name]) == 0
-    said = capsys.readouterr().out
-    assert "diabetes-patients.csv: 442 of 447 rows are in the table" in said
-    assert "1 row: sex: invalidValues" in said
+    output = capsys.readouterr().out
+    assert "diabetes-patients.csv: 442 of 447 rows are in the table" in output
+    assert "1 row: sex: invalidValues" in output
     (tmp_path / "z.csv").write_bytes(b"\x89PNG")
-    collect(dev, declared.name, tmp_path / "z.csv")
+    upload(dev, declared.name, tmp_path / "z.csv")
     assert command.main(["ingest", declared.name]) == 1
     captured = capsys.readouterr()
-    assert "diabetes-patients.csv: in the table already" in captured.out
-    assert captured.err.startswith("error: 1 of 1 files refused: z.csv")
+    assert "diabetes-patients.csv: already in the table" in captured.out
+    assert captured.err.startswith("error: 1 of 1 files rejected: z.csv")
 
 
 @pytest.mark.parametrize(
     ("dataset", "environment", "says"),
     [
-        ("no-such", "{}", "no contract for 'no-such'"),
+        ("no-such", "{}", "unknown dataset 'no-such'"),
         ("diabetes-patients", "", "MLOPS_ENVIRONMENT is not set"),
         ("diabetes-patients", "{}", "expected this key"),
     ],
 )
-def test_the_command_answers_a_mistake_with_an_error_and_no_traceback(
+def test_a_user_error_is_printed_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: str, environment: str, says: str
 ) -> None:
     monkeypatch.chdir(PROJECT)
@@ -385,7 +376,7 @@ def test_the_command_answers_a_mistake_with_an_error_and_no_traceback(
     assert "Traceback" not in error
 
 
-def test_a_dataset_without_a_table_is_an_error_that_says_what_to_do(account: EmulatedAccount, tmp_path: Path) -> None:
+def test_a_missing_table_is_an_error_with_a_fix(account: EmulatedAccount, tmp_path: Path) -> None:
     dev = make_environment("dev")
     land(dev, tmp_path, "a.csv", "1,20,a")
     with pytest.raises(MlopsError, match="has no Iceberg table") as caught:
@@ -394,15 +385,15 @@ def test_a_dataset_without_a_table_is_an_error_that_says_what_to_do(account: Emu
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a b.csv", ".csv"])
-def test_a_file_that_no_job_would_read_does_not_land(dev: EnvironmentDescriptor, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("id\n1\n")
-    with pytest.raises(MlopsError, match="cannot land"):
-        collect(dev, "visits", tmp_path / name)
-
-
-def test_a_snapshot_that_is_not_there_is_an_error_that_names_those_that_are(
-    dev: EnvironmentDescriptor, tmp_path: Path
+def test_a_file_that_the_job_would_ignore_is_not_uploaded(
+    dev: EnvironmentDescriptor, tmp_path: Path, name: str
 ) -> None:
+    (tmp_path / name).write_text("id\n1\n")
+    with pytest.raises(MlopsError, match="cannot be uploaded"):
+        upload(dev, "visits", tmp_path / name)
+
+
+def test_an_unknown_snapshot_is_an_error_that_lists_the_latest_ones(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     land(dev, tmp_path, "a.csv", "1,20,a")
     (record,) = run(dev)
     with pytest.raises(MlopsError, match="no snapshot '12'") as caught:
@@ -410,15 +401,46 @@ def test_a_snapshot_that_is_not_there_is_an_error_that_names_those_that_are(
     assert str(record.snapshot) in caught.value.fix
 
 
-def test_the_job_as_a_process_takes_a_batch_in_without_loading_pandas(dev: EnvironmentDescriptor) -> None:
+def run_process(dev: EnvironmentDescriptor, *options: str) -> subprocess.CompletedProcess[str]:
+    """Ingest the sample with `python -m pipelines.data`, as the CronJob does."""
     declared = DECLARED.contract("diabetes-patients")
     make_table(dev, declared)
-    collect(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
+    upload(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": dev.model_dump_json()}
-    arguments = [sys.executable, "-X", "importtime", "-m", "pipelines.data", "ingest", declared.name]
+    arguments = [sys.executable, *options, "-m", "pipelines.data", "ingest", declared.name]
     done = subprocess.run(arguments, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "442 of 447 rows" in done.stdout
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    return done
+
+
+def test_the_job_prints_nothing_to_stderr(dev: EnvironmentDescriptor) -> None:
+    assert run_process(dev).stderr == ""
+
+
+def test_the_job_does_not_import_pandas(dev: EnvironmentDescriptor) -> None:
+    loaded = {line.rpartition("|")[2].strip() for line in run_process(dev, "-X", "importtime").stderr.splitlines()}
     assert "duckdb" in loaded
     assert "pandas.core" not in loaded
+
+
+def test_a_denied_bucket_is_an_error_that_names_the_permission(
+    account: EmulatedAccount, dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    account.denied.add(dev.landing_bucket)
+    with pytest.raises(AccessDeniedError, match=f"s3:PutObject on s3://{dev.landing_bucket}/visits/a.csv was denied"):
+        land(dev, tmp_path, "a.csv", "1,20,a")
+    with pytest.raises(AccessDeniedError, match=f"s3:ListBucket on s3://{dev.landing_bucket}/visits/ was denied"):
+        run(dev)
+
+
+def test_a_file_that_is_too_large_is_rejected_without_being_downloaded(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "LARGEST_FILE", 10)
+    monkeypatch.setattr(reading, "LARGEST_FILE", 10)
+    monkeypatch.delattr(job, "download")
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    (record,) = run(dev)
+    assert record.verdict == "refused"
+    assert "expected at most 10 bytes" in str(record.refused)

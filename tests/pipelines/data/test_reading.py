@@ -7,66 +7,67 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import reading
-from pipelines.data.reading import Refused, read_batch
+from pipelines.data.batch import LandingFileError
+from pipelines.data.reading import read_batch
 from tests.pipelines.data.contracts import column, contract
 
 CONTRACT = contract(column("age", "integer"), column("name", "string"))
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x01\x00"
 
 
-def refusal(tmp_path: Path, name: str, content: bytes) -> Refused:
+def rejection(tmp_path: Path, name: str, content: bytes) -> LandingFileError:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(LandingFileError) as caught:
         read_batch(path, CONTRACT, tmp_path)
     return caught.value
 
 
 @pytest.mark.parametrize("name", ["b.csv", "b.jsonl", "b.parquet"])
-def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
-    assert refusal(tmp_path, name, b"").found == "an empty file"
+def test_an_empty_file_is_rejected(tmp_path: Path, name: str) -> None:
+    assert rejection(tmp_path, name, b"").found == "an empty file"
 
 
 @pytest.mark.parametrize("name", ["b.csv", "b.jsonl", "b.parquet"])
-def test_a_picture_by_any_name_is_refused(tmp_path: Path, name: str) -> None:
-    assert name in str(refusal(tmp_path, name, PNG))
+def test_a_binary_file_is_rejected_whatever_its_suffix(tmp_path: Path, name: str) -> None:
+    assert name in str(rejection(tmp_path, name, PNG))
 
 
-def test_a_file_of_an_unknown_kind_is_refused_with_the_kinds_that_are_read(tmp_path: Path) -> None:
-    assert ".csv, .jsonl, .parquet" in refusal(tmp_path, "b.xlsx", b"PK").expected
+def test_an_unknown_suffix_is_rejected_and_the_known_ones_are_listed(tmp_path: Path) -> None:
+    assert ".csv, .jsonl, .parquet" in rejection(tmp_path, "b.xlsx", b"PK").expected
 
 
-def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_parquet_file_is_rejected(tmp_path: Path) -> None:
     whole = tmp_path / "whole.parquet"
     pq.write_table(pa.table({"id": [1, 2], "age": [3, 4], "name": ["a", "b"]}), whole)
-    assert refusal(tmp_path, "b.parquet", whole.read_bytes()[:-20]).expected == "a Parquet file"
+    assert rejection(tmp_path, "b.parquet", whole.read_bytes()[:-20]).expected == "a Parquet file"
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [("b.csv", b"id,age\n1,2\n"), ("b.jsonl", b'{"id": 1, "age": 2}\n')],
 )
-def test_a_missing_column_is_named_and_the_file_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    assert "no 'name'" in refusal(tmp_path, name, content).found
+def test_a_file_without_a_column_of_the_contract_is_rejected(tmp_path: Path, name: str, content: bytes) -> None:
+    assert "no 'name'" in rejection(tmp_path, name, content).found
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [("b.csv", b"id,age,name,ssn\n1,2,x,9\n"), ("b.jsonl", b'{"id":1,"age":2,"name":"x","ssn":9}\n')],
 )
-def test_a_column_too_many_is_named_and_the_file_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    assert "also 'ssn'" in refusal(tmp_path, name, content).found
+def test_a_file_with_an_unknown_column_is_rejected(tmp_path: Path, name: str, content: bytes) -> None:
+    assert "also 'ssn'" in rejection(tmp_path, name, content).found
 
 
-def test_missing_and_extra_columns_of_a_parquet_file_are_both_named(tmp_path: Path) -> None:
+def test_the_error_lists_both_missing_and_unknown_columns(tmp_path: Path) -> None:
     path = tmp_path / "b.parquet"
     pq.write_table(pa.table({"id": [1], "Age": [2], "name": ["x"]}), path)
-    with pytest.raises(Refused, match="no 'age'; also 'Age'"):
+    with pytest.raises(LandingFileError, match="no 'age'; also 'Age'"):
         read_batch(path, CONTRACT, tmp_path)
 
 
-def test_a_column_that_stands_twice_in_the_header_is_refused(tmp_path: Path) -> None:
-    assert "twice 'age'" in refusal(tmp_path, "b.csv", b"id,age,age,name\n1,2,3,x\n").found
+def test_a_duplicate_column_in_the_header_is_rejected(tmp_path: Path) -> None:
+    assert "duplicate 'age'" in rejection(tmp_path, "b.csv", b"id,age,age,name\n1,2,3,x\n").found
 
 
 @pytest.mark.parametrize(
@@ -74,28 +75,26 @@ def test_a_column_that_stands_twice_in_the_header_is_refused(tmp_path: Path) -> 
     [b'1,2,"left open\n3,4,x\n', b'1,2,"a"b\n', b"1,2,\xff\n", b"1,2,\x00\n"],
     ids=["open quote", "text after a quote", "not UTF-8", "zero byte"],
 )
-def test_a_csv_file_whose_rows_cannot_be_told_apart_is_refused(tmp_path: Path, body: bytes) -> None:
-    assert "line" in refusal(tmp_path, "b.csv", b"id,age,name\n" + body).found
+def test_a_malformed_csv_file_is_rejected_with_the_line(tmp_path: Path, body: bytes) -> None:
+    assert "line" in rejection(tmp_path, "b.csv", b"id,age,name\n" + body).found
 
 
 @pytest.mark.parametrize("name", ["b.csv", "b.jsonl"])
-def test_a_line_that_would_fill_the_memory_is_refused(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_longer_than_the_limit_is_rejected(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LONGEST_LINE", 1000)
-    assert "a longer one, line 1" in refusal(tmp_path, name, b"x" * 1001).found
+    assert "a longer one, line 1" in rejection(tmp_path, name, b"x" * 1001).found
 
 
-def test_a_file_larger_than_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_larger_than_the_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LARGEST_FILE", 10)
-    assert refusal(tmp_path, "b.csv", b"id,age,name\n").expected == "at most 10 bytes"
+    assert rejection(tmp_path, "b.csv", b"id,age,name\n").expected == "at most 10 bytes"
 
 
-def test_deeply_nested_json_is_refused_and_not_followed(tmp_path: Path) -> None:
-    assert "an object a line" in refusal(tmp_path, "b.jsonl", b"[" * 100_000).expected
+def test_deeply_nested_json_is_rejected(tmp_path: Path) -> None:
+    assert "one object a line" in rejection(tmp_path, "b.jsonl", b"[" * 100_000).expected
 
 
-def test_text_files_keep_the_number_of_each_row(tmp_path: Path) -> None:
+def test_staged_text_keeps_the_row_numbers_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "b.csv"
     path.write_text('\ufeffname,id,age\n"two\nlines",1,\n\nx,2\n"a ""b""",3,4\n', encoding="utf-8")
     batch = read_batch(path, CONTRACT, tmp_path)
@@ -109,8 +108,8 @@ def test_text_files_keep_the_number_of_each_row(tmp_path: Path) -> None:
     assert rows[1]["_problems"] == [problem]
 
 
-def test_a_text_file_is_held_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "ROWS_AT_ONCE", 10)
+def test_a_text_file_is_staged_in_small_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "STAGED_ROWS", 10)
     path = tmp_path / "b.csv"
     path.write_text("id,age,name\n" + "".join(f"{n},{n},x\n" for n in range(95)))
     batch = read_batch(path, CONTRACT, tmp_path)

@@ -12,11 +12,11 @@ DECLARED = Project(PROJECT)
 SAMPLE = DECLARED.contracts_folder / "samples" / "diabetes-patients.csv"
 
 
-def test_the_sample_is_the_study_as_scikit_learn_has_it_and_the_rows_listed_as_refused() -> None:
+def test_the_sample_file_is_up_to_date() -> None:
     assert SAMPLE.read_text() == sample()
 
 
-def test_of_the_sample_the_study_is_good_and_each_other_row_has_a_reason_of_its_own(tmp_path: Path) -> None:
+def test_the_study_rows_are_good_and_each_added_row_is_quarantined_for_its_reason(tmp_path: Path) -> None:
     contract = DECLARED.contract("diabetes-patients")
     with validate(read_batch(SAMPLE, contract, tmp_path), contract, tmp_path) as checked:
         summary = checked.summary

@@ -1,14 +1,24 @@
-"""Reading declarations: what is refused, and how the error says so."""
+"""Reading declarations and describing their problems."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
-from pipelines.declarations.documents import LARGEST_DOCUMENT, dotted, parse, parse_yaml, read
+from pipelines.declarations.documents import (
+    LARGEST_DOCUMENT,
+    Declaration,
+    dotted,
+    first_problem,
+    parse,
+    parse_yaml,
+    read,
+)
 from pipelines.declarations.errors import DeclarationError, Problem
 from pipelines.declarations.model import Model
 from pipelines.declarations.release import Release
@@ -28,7 +38,7 @@ def line_of(text: str, start: str) -> int:
     return next(n for n, line in enumerate(text.splitlines(), 1) if line.strip().startswith(start))
 
 
-def test_an_unknown_key_is_refused_with_its_line_and_the_key_that_was_probably_meant() -> None:
+def test_an_unknown_key_is_reported_with_its_line_and_the_closest_known_key() -> None:
     text = MODEL.replace("  seed: 7", "  sead: 7\n  seed: 7")
     (problem,) = problems_of(text)
     assert problem.key == "training.sead"
@@ -37,7 +47,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_key_that_was_probably_m
     assert "entrypoint" in problem.expected
 
 
-def test_an_unknown_key_inside_a_list_is_named_by_its_place() -> None:
+def test_an_unknown_key_in_a_list_is_reported_with_its_path() -> None:
     (problem,) = problems_of(MODEL.replace("{metric: rmse, maximum:", "{metric: rmse, maximun: 65.0, maximum:"))
     assert problem.key == "gates.thresholds[0].maximun"
     assert problem.fix == "did you mean 'maximum'?"
@@ -54,12 +64,12 @@ def test_a_number_written_as_text_is_not_silently_converted() -> None:
     assert problem.key == "training.seed"
 
 
-def test_every_problem_of_a_file_is_reported_at_once() -> None:
+def test_all_problems_of_a_file_are_reported_at_once() -> None:
     text = MODEL.replace("seed: 7", "seed: -1").replace("holdout: 0.25", "holdout: 2").replace("task: regression\n", "")
     assert {p.key for p in problems_of(text)} == {"training.seed", "training.holdout", "task"}
 
 
-def test_a_missing_key_is_named_with_the_line_of_the_section_it_belongs_in() -> None:
+def test_a_missing_key_is_reported_with_the_line_of_its_section() -> None:
     text = MODEL.replace("  seed: 7\n", "")
     (problem,) = problems_of(text)
     assert (problem.key, problem.line) == ("training.seed", line_of(text, "training:"))
@@ -71,7 +81,9 @@ def test_a_missing_key_is_named_with_the_line_of_the_section_it_belongs_in() -> 
         ("a: [1, 2", "expected"),
         ("a: 1\na: 2", "twice"),
         ("a: &x 1\nb: *x", "alias"),
-        ("a: !!python/object:os.system 1", "constructor"),
+        ("a: !!python/object:os.system 1", "tag"),
+        ("a: !secret 1", "tag"),
+        ("a: &x {b: 1}\nc:\n  <<: *x", "merge"),
         ("- 1\n- 2", "list of 2"),
         ("", "nothing"),
         ("1: 2", "1"),
@@ -79,32 +91,32 @@ def test_a_missing_key_is_named_with_the_line_of_the_section_it_belongs_in() -> 
         ("a: " + "[" * 80 + "]" * 80, "deeper"),
     ],
 )
-def test_what_is_not_a_plain_yaml_mapping_is_refused(text: str | bytes, words: str) -> None:
+def test_a_document_that_is_not_a_plain_mapping_is_rejected(text: str | bytes, words: str) -> None:
     message = str(problems_of(text, Release)[0])
     assert words in message
     assert str(HERE) in message
 
 
-def test_a_billion_laughs_is_refused_before_it_grows() -> None:
+def test_a_billion_laughs_document_is_rejected() -> None:
     text = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefg", "bcdefgh", strict=True))
     assert "alias" in problems_of(text)[0].found
 
 
-def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_limit_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model.yaml"
     path.write_bytes(b"#" * (LARGEST_DOCUMENT + 1))
     with pytest.raises(DeclarationError, match=f"at most {LARGEST_DOCUMENT} bytes"):
         read(path, Model)
 
 
-def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DeclarationError, match=r"model\.yaml: expected a readable file, found no such file"):
         read(tmp_path / "model.yaml", Model)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
-def test_whatever_a_file_holds_reading_it_ends_in_a_declaration_or_a_declaration_error(content: str | bytes) -> None:
+def test_arbitrary_content_raises_only_declaration_errors(content: str | bytes) -> None:
     with pytest.raises(DeclarationError):
         parse(content, Release, HERE)
 
@@ -127,6 +139,31 @@ def test_a_number_with_an_exponent_is_a_number(text: str) -> None:
     assert parse_yaml(f"value: {text}", HERE)[0] == {"value": float(text)}
 
 
+@pytest.mark.parametrize("text", ["on", "no", "Yes", "2026-01-31", "12:30", "1_000", "1.2.3", "0b1", "'7'", '"true"'])
+def test_text_that_only_yaml_1_1_reads_as_another_type_is_text(text: str) -> None:
+    assert parse_yaml(f"{text}: {text}", HERE)[0] == {text.strip("'\""): text.strip("'\"")}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("~", None), ("TRUE", True), ("010", 10), ("0x1F", 31), ("0o17", 15), (".5", 0.5), ("-.inf", float("-inf"))],
+)
+def test_scalars_follow_the_core_schema_of_yaml_1_2(text: str, value: object) -> None:
+    assert parse_yaml(f"value: {text}", HERE)[0] == {"value": value}
+
+
+def test_every_value_has_the_line_of_its_key() -> None:
+    _, lines = parse_yaml("on:\n  push:\n    - a\n    - {b: 1}\n", HERE)
+    assert lines == {
+        (): 1,
+        ("on",): 1,
+        ("on", "push"): 2,
+        ("on", "push", 0): 3,
+        ("on", "push", 1): 4,
+        ("on", "push", 1, "b"): 4,
+    }
+
+
 @settings(max_examples=100, deadline=None)
 @given(json_values)
 def test_json_is_read_as_json_reads_it(value: object) -> None:
@@ -136,5 +173,27 @@ def test_json_is_read_as_json_reads_it(value: object) -> None:
     assert read_value == value
 
 
-def test_a_key_is_written_as_people_write_it() -> None:
+@pytest.mark.parametrize(
+    ("content", "description"),
+    [
+        ('{"name": ""}', 'name: expected at least 1 character, found ""'),
+        ('{"parts": []}', "parts: expected at least 1 item, found a list of 0"),
+        ('{"count": "3"}', 'count: expected integer, found "3"'),
+        ('{"size": 1}', "size: expected only known keys, found the unknown key 'size'"),
+        ("[]", "the document: expected an object, found a list of 0"),
+        ("{", "the document: expected JSON, found EOF while parsing an object at line 1 column 1"),
+    ],
+)
+def test_a_validation_error_is_described_on_one_line(content: str, description: str) -> None:
+    class Sample(Declaration):
+        name: Annotated[str, Field(min_length=1)] = "x"
+        parts: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+        count: int = 0
+
+    with pytest.raises(ValidationError) as caught:
+        Sample.model_validate_json(content)
+    assert first_problem(caught.value) == description
+
+
+def test_paths_are_written_with_dots_and_brackets() -> None:
     assert dotted(("gates", "thresholds", 0, "metric")) == "gates.thresholds[0].metric"

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and are for their owner only."""
+"""Files are written atomically, and are accessible to their owner only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pipelines.declarations.files import write_atomically
 
 
-def test_a_file_is_written_wholly_and_keeps_its_mode(tmp_path: Path) -> None:
+def test_a_write_replaces_the_whole_file_and_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     write_atomically(path, "é\r\n")
     assert path.read_bytes() == "é\r\n".encode()
@@ -24,7 +24,7 @@ def test_a_file_is_written_wholly_and_keeps_its_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("swept", [False, True])
-def test_a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it(
+def test_a_failed_write_leaves_the_file_unchanged_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: bool
 ) -> None:
     path = tmp_path / "file"

@@ -1,4 +1,4 @@
-"""The repository as one thing: its declarations fit each other, or the error says which does not."""
+"""Declarations of a repository are checked against each other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_everything_this_repository_declares_is_in_order() -> None:
+def test_the_declarations_of_this_repository_are_valid() -> None:
     project = Project(ROOT)
     assert project.environments
     for model in project.model_names:
@@ -53,13 +53,13 @@ def test_an_environment_is_added_by_adding_its_file(project: Project) -> None:
     assert project.environments == ("dev", "staging", "prod", "canary")
 
 
-def test_the_order_of_environments_may_not_be_a_circle(project: Project) -> None:
+def test_a_cycle_of_environments_is_rejected(project: Project) -> None:
     change(project.root / "Pulumi.staging.yaml", "promotes_from: dev", "promotes_from: prod")
-    with pytest.raises(DeclarationError, match="expected an order, found a circle"):
+    with pytest.raises(DeclarationError, match="expected no cycle, found a cycle"):
         _ = project.environments
 
 
-def test_an_environment_that_promotes_from_an_unknown_one_is_refused_with_the_line(project: Project) -> None:
+def test_promoting_from_an_unknown_environment_is_rejected_with_the_line(project: Project) -> None:
     change(project.root / "Pulumi.staging.yaml", "promotes_from: dev", "promotes_from: qa")
     with pytest.raises(DeclarationError, match=r"Pulumi\.staging\.yaml:\d+: .*one of dev, prod, staging, found 'qa'"):
         _ = project.environments
@@ -67,19 +67,19 @@ def test_an_environment_that_promotes_from_an_unknown_one_is_refused_with_the_li
 
 def test_only_the_first_environment_trains(project: Project) -> None:
     change(project.root / "Pulumi.prod.yaml", "trains: false", "trains: true")
-    with pytest.raises(DeclarationError, match="trains: true exactly where promotes_from is null"):
+    with pytest.raises(DeclarationError, match="trains: true if, and only if, promotes_from is null"):
         project.stack("prod")
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p: p.stack("qa"), "the environments are dev, prod, staging"),
+        (lambda p: p.stack("qa"), "one of the environments: dev, prod, staging"),
         (lambda p: p.model("churn"), "mlops new model churn"),
-        (lambda p: p.contract("patients"), "the datasets are diabetes-patients"),
+        (lambda p: p.contract("patients"), "one of the datasets: diabetes-patients"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_known_ones(
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
     project: Project, call: Callable[[Project], object], words: str
 ) -> None:
     with pytest.raises(MlopsError, match=words):
@@ -100,26 +100,28 @@ def test_an_unknown_name_is_answered_with_the_known_ones(
             "contract: expected one of diabetes-patients, found 'patients'",
         ),
         ("[age, sex, bmi,", "[age, sex, weight,", r"features\[2\]: .* found 'weight'"),
-        ("protected: [sex]", "protected: [gender]", "found 'sex', which is not listed"),
+        ("protected: [sex]", "protected: [gender]", "found 'sex', which is not in protected"),
         ("features: [age,", "features: [progression, age,", "features without the target"),
         ("name: diabetes-progression", "name: diabetes", "expected 'diabetes-progression', the folder's name"),
         ("metric: r2", "metric: auc", "gates on metrics of regression"),
         ("column: bmi", "column: weight", r"slices\[2\]\.column: .* found 'weight'"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(project: Project, old: str, new: str, words: str) -> None:
+def test_a_model_that_does_not_match_its_contract_or_task_is_rejected(
+    project: Project, old: str, new: str, words: str
+) -> None:
     change(project.model_file("diabetes-progression"), old, new)
     with pytest.raises(DeclarationError, match=words):
         project.model("diabetes-progression")
 
 
-def test_a_contract_that_lacks_the_target_is_refused_by_the_model(project: Project) -> None:
+def test_a_contract_without_the_target_column_is_rejected(project: Project) -> None:
     change(project.contract_file("diabetes-patients"), "- name: progression", "- name: outcome")
     with pytest.raises(DeclarationError, match="found 'progression'"):
         project.model("diabetes-progression")
 
 
-def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
+def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
     project.contract_file("diabetes-patients").unlink()
     with pytest.raises(DeclarationError, match="expected one of none yet"):
         project.model("diabetes-progression")
@@ -129,12 +131,22 @@ def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
     ("old", "new", "words"),
     [
         ("mustBe: 0}", "mustBee: 0}", "mustBee"),
-        ("primaryKey: true", "primaryKey: false", "primaryKey: true, by which rows are told apart"),
+        ("primaryKey: true", "primaryKey: false", "at least one property with primaryKey: true, found none"),
         ("{minimum: 0, maximum: 120}", '{minimum: "young"}', "a number as bound of integer"),
-        ("{minimum: 10, maximum: 80}", "{pattern: abc}", "minLength, maxLength and pattern on text"),
+        (
+            "{minimum: 10, maximum: 80}",
+            "{pattern: abc}",
+            "minLength, maxLength and pattern on columns of type string only",
+        ),
+        (
+            "logicalType: integer\n        physicalType: int\n",
+            "logicalType: string\n        physicalType: int\n",
+            r"patients\.odcs\.yaml:\d+: schema\[0\]\.properties\[\d+\]\.physicalType: "
+            r"expected one of string, varchar, text \(logicalType is string\), found 'int'",
+        ),
         ("metric: rowCount", "metric: freshness", "'nullValues', 'missingValues'"),
         ("apiVersion: v3.1.0", "apiVersion: v2.2.2", "'v3.1.0'"),
-        ("- name: bmi", "- name: age", "each property once"),
+        ("- name: bmi", "- name: age", "unique property names"),
         (
             "{metric: invalidValues, arguments: {validValues: [1, 2]}, mustBe: 0}",
             "{metric: invalidValues, mustBe: 0}",
@@ -142,7 +154,7 @@ def test_a_missing_contract_is_refused_by_the_model(project: Project) -> None:
         ),
     ],
 )
-def test_a_contract_that_could_not_be_kept_is_refused(project: Project, old: str, new: str, words: str) -> None:
+def test_a_contract_that_cannot_be_enforced_is_rejected(project: Project, old: str, new: str, words: str) -> None:
     change(project.contract_file("diabetes-patients"), old, new)
     with pytest.raises(DeclarationError, match=words):
         project.contract("diabetes-patients")
@@ -159,20 +171,26 @@ def test_a_release_is_read_back_as_it_was_written(project: Project) -> None:
     ("body", "words"),
     [
         ("bundle: sha256:abc\nreplaces: null", "text that matches"),
-        (f"bundle: {DIGEST}\nreplaces: {DIGEST}", "replaces another bundle"),
+        (f"bundle: {DIGEST}\nreplaces: {DIGEST}", "bundle and replaces to differ"),
         (f"bundle: null\nreplaces: {DIGEST}", "replaces: null while bundle is null"),
         (f"bundle: {DIGEST}", "replaces: expected this key"),
     ],
 )
-def test_a_release_that_makes_no_sense_is_refused(body: str, words: str) -> None:
+def test_an_inconsistent_release_is_rejected(body: str, words: str) -> None:
     text = f"model: diabetes-progression\nenvironment: dev\n{body}\n"
     with pytest.raises(DeclarationError, match=words):
         parse(text, Release, Path("dev.yaml"))
 
 
-def test_a_release_in_the_wrong_folder_is_refused(project: Project) -> None:
+def test_a_release_in_the_wrong_folder_is_rejected(project: Project) -> None:
     shutil.copy(
         project.release_file("diabetes-progression", "prod"), project.release_file("diabetes-progression", "staging")
     )
-    with pytest.raises(DeclarationError, match="expected 'staging', as the path says, found 'prod'"):
+    with pytest.raises(DeclarationError, match="expected 'staging', as in the path, found 'prod'"):
         project.release("diabetes-progression", "staging")
+
+
+def test_a_project_without_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.yaml").write_text("runtime: python\n")
+    with pytest.raises(MlopsError, match=r"Pulumi\.yaml: expected a text at name"):
+        _ = Project(tmp_path).name

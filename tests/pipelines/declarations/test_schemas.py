@@ -1,4 +1,4 @@
-"""The exported JSON Schemas are up to date, and the standard agrees with our contracts."""
+"""The exported JSON Schemas are up to date, and our contracts conform to the standard."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ KINDS = {
 FILES = [
     (path, kind) for root in (ROOT, PROJECT) for pattern, kind in KINDS.items() for path in sorted(root.glob(pattern))
 ]
-"""Of the repository, whatever it declares, and of the tests' own project."""
+"""Declarations of this repository and of the sample project."""
 
 
-def test_the_exported_schemas_are_what_the_types_say() -> None:
+def test_the_exported_schemas_are_up_to_date() -> None:
     assert outdated_schemas() == []
     assert {path.name for path in FOLDER.iterdir()} == set(json_schemas())
 
 
 @pytest.mark.parametrize(("path", "kind"), FILES, ids=lambda value: getattr(value, "name", value))
-def test_an_editor_that_follows_the_schema_accepts_every_declaration(path: Path, kind: str) -> None:
+def test_the_schemas_accept_every_declaration(path: Path, kind: str) -> None:
     schema = json.loads((FOLDER / f"{kind}.schema.json").read_text())
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     for named in re.findall(r"yaml-language-server: \$schema=(\S+)", path.read_text()):
@@ -40,7 +40,7 @@ def test_an_editor_that_follows_the_schema_accepts_every_declaration(path: Path,
 
 
 @pytest.mark.parametrize("path", [path for path, kind in FILES if kind == "contract"], ids=lambda path: path.name)
-def test_the_open_data_contract_standard_reads_our_contracts(path: Path) -> None:
+def test_our_contracts_are_valid_in_the_open_data_contract_standard(path: Path) -> None:
     contract = OpenDataContractStandard.from_file(str(path))
     assert contract.apiVersion == "v3.1.0"
     assert contract.schema_ is not None

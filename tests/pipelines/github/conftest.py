@@ -1,5 +1,15 @@
-"""Fixtures of the tests of git and GitHub."""
+"""Fixtures: a clone."""
 
-from tests.pipelines.promotion.conftest import clone
+from __future__ import annotations
 
-__all__ = ["clone"]
+from pathlib import Path
+
+import pytest
+
+from tests.clones import make_clone
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a clone of a bare origin with one commit."""
+    return make_clone(tmp_path)

@@ -1,4 +1,4 @@
-"""The doctor sees whether the repository on GitHub is set up as it must be."""
+"""Settings of the repository on GitHub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.github.forge import Forge
+from pipelines.github.gh import Gh
 from pipelines.github.settings import Setting, active_on_main, judge_environments, judge_rules, read_settings
 
 REVIEW = {
@@ -27,14 +27,14 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def told(settings: list[Setting]) -> list[tuple[str, bool, str]]:
-    """What the doctor shows; what to do is always the page, unless GitHub could not be asked."""
+def outcomes(settings: list[Setting]) -> list[tuple[str, bool, str]]:
+    """Name, verdict and value of each setting; every fix is the documentation page."""
     assert all(setting.fix == "docs/repository-settings.md" and type(setting.ok) is bool for setting in settings)
     return [(setting.name, setting.ok, setting.found) for setting in settings]
 
 
 def test_rules_as_documented_are_accepted() -> None:
-    assert told(judge_rules(RULES)) == [
+    assert outcomes(judge_rules(RULES)) == [
         ("main: pull request", True, "required"),
         ("main: approvals", True, "1"),
         ("main: code owners", True, "must approve"),
@@ -45,11 +45,11 @@ def test_rules_as_documented_are_accepted() -> None:
     ]
 
 
-def test_without_rules_everything_is_said_to_be_open() -> None:
-    assert told(judge_rules([])) == [
-        ("main: pull request", False, "a push is enough"),
+def test_without_rules_every_setting_is_wrong() -> None:
+    assert outcomes(judge_rules([])) == [
+        ("main: pull request", False, "not required"),
         ("main: approvals", False, "0"),
-        ("main: code owners", False, "are not asked"),
+        ("main: code owners", False, "need not approve"),
         ("main: stale approvals", False, "stay valid"),
         ("main: required checks", False, "missing: gates, test"),
         ("main: force pushes", False, "allowed"),
@@ -58,22 +58,22 @@ def test_without_rules_everything_is_said_to_be_open() -> None:
 
 
 @pytest.mark.parametrize("empty", [{"parameters": {}}, {"parameters": None}, {}])
-def test_a_rule_that_asks_for_nothing_in_particular_is_not_taken_for_more(empty: dict[str, Any]) -> None:
+def test_a_rule_without_parameters_requires_nothing(empty: dict[str, Any]) -> None:
     rules = [{"type": kind, **empty} for kind in ("pull_request", "required_status_checks")]
-    assert told(judge_rules(rules))[:5] == [
+    assert outcomes(judge_rules(rules))[:5] == [
         ("main: pull request", True, "required"),
         ("main: approvals", False, "0"),
-        ("main: code owners", False, "are not asked"),
+        ("main: code owners", False, "need not approve"),
         ("main: stale approvals", False, "stay valid"),
         ("main: required checks", False, "missing: gates, test"),
     ]
 
 
-def test_more_than_is_asked_for_is_as_good() -> None:
+def test_stricter_rules_are_accepted() -> None:
     rules = copy.deepcopy(RULES)
     rules[2]["parameters"]["required_approving_review_count"] = 2
     rules[3]["parameters"]["required_status_checks"].append({"context": "lint"})
-    assert ("main: approvals", True, "2") in told(judge_rules(rules))
+    assert ("main: approvals", True, "2") in outcomes(judge_rules(rules))
     assert all(setting.ok for setting in judge_rules(rules))
 
 
@@ -88,7 +88,7 @@ def test_more_than_is_asked_for_is_as_good() -> None:
         (3, {"required_status_checks": [{"context": "test"}]}, "main: required checks"),
     ],
 )
-def test_a_rule_that_is_missing_or_weaker_is_named(index: int, parameters: Any, name: str) -> None:
+def test_a_missing_or_weaker_rule_is_reported(index: int, parameters: Any, name: str) -> None:
     rules = copy.deepcopy(RULES)
     if parameters is None:
         del rules[index]
@@ -97,7 +97,7 @@ def test_a_rule_that_is_missing_or_weaker_is_named(index: int, parameters: Any, 
     assert [setting.name for setting in judge_rules(rules) if not setting.ok] == [name]
 
 
-def test_without_a_pull_request_rule_nothing_about_reviews_is_taken_for_set() -> None:
+def test_without_a_pull_request_rule_every_review_setting_is_wrong() -> None:
     wrong = {setting.name for setting in judge_rules([]) if not setting.ok}
     assert {"main: pull request", "main: approvals", "main: code owners", "main: stale approvals"} <= wrong
 
@@ -114,17 +114,17 @@ def test_without_a_pull_request_rule_nothing_about_reviews_is_taken_for_set() ->
         ("active", ["refs/heads/old"], False),
     ],
 )
-def test_only_rules_in_force_on_main_count(enforcement: str, include: list[str], counts: bool) -> None:
+def test_only_rulesets_enforced_on_main_count(enforcement: str, include: list[str], counts: bool) -> None:
     ruleset = {"enforcement": enforcement, "conditions": {"ref_name": {"include": include}}}
     assert active_on_main(ruleset) is counts
 
 
 @pytest.mark.parametrize("conditions", [{}, {"conditions": {}}, {"conditions": {"ref_name": {}}}])
-def test_rules_that_do_not_say_where_they_hold_hold_nowhere(conditions: dict[str, Any]) -> None:
+def test_a_ruleset_without_conditions_does_not_count(conditions: dict[str, Any]) -> None:
     assert active_on_main({"enforcement": "active", **conditions}) is False
 
 
-def test_rules_that_do_not_say_whether_they_are_in_force_are_not() -> None:
+def test_a_ruleset_without_an_enforcement_does_not_count() -> None:
     assert active_on_main({"conditions": {"ref_name": {"include": ["~ALL"]}}}) is False
 
 
@@ -132,22 +132,24 @@ def test_environments_as_documented_are_accepted() -> None:
     listed = {
         "environments": [
             {"name": "preview"},
+            {"name": "images", "deployment_branch_policy": {"protected_branches": True}},
             {"name": "dev", "deployment_branch_policy": {"protected_branches": True}},
             {"name": "old"},
         ]
     }
-    assert told(judge_environments(listed, ("dev",))) == [
+    assert outcomes(judge_environments(listed, ("dev",))) == [
         ("environment dev", True, "exists"),
+        ("environment images", True, "exists"),
         ("environment preview", True, "exists"),
     ]
 
 
-class Answering(Forge):
-    """GitHub as these answers have it: path below the repository → what it says."""
+class CannedGh(Gh):
+    """GitHub with canned answers: path below the repository → answer."""
 
     answers: ClassVar[dict[str, Any]] = {}
 
-    def gh(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> str:
         command, path = arguments
         assert command == "api" and path.startswith("repos/acme/mlops/"), arguments
         answer = self.answers[path.removeprefix("repos/acme/mlops/")]
@@ -157,7 +159,8 @@ class Answering(Forge):
 
 
 RULESET = {"enforcement": "active", "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"]}}}
-OPEN = {"environments": [{"name": "preview"}, {"name": "dev", "deployment_branch_policy": {"x": 1}}]}
+POLICY = {"deployment_branch_policy": {"x": 1}}
+OPEN = {"environments": [{"name": "preview"}, {"name": "images", **POLICY}, {"name": "dev", **POLICY}]}
 ANSWERS: dict[str, Any] = {
     "rulesets": [{"id": 1, "target": "branch"}, {"id": 2, "target": "tag"}, {"id": 3, "target": "branch"}, {"id": 4}],
     "rulesets/1": {**RULESET, "rules": RULES[:2]},
@@ -167,31 +170,29 @@ ANSWERS: dict[str, Any] = {
 }
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[Setting]:
-    monkeypatch.setattr(Answering, "answers", {**ANSWERS, **{k.replace("_", "/"): v for k, v in changes.items()}})
-    return read_settings(Answering(Path(), "acme/mlops"), ("dev",))
+def settings_with(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[Setting]:
+    monkeypatch.setattr(CannedGh, "answers", {**ANSWERS, **{k.replace("_", "/"): v for k, v in changes.items()}})
+    return read_settings(CannedGh(Path(), "acme/mlops"), ("dev",))
 
 
 def test_the_rules_of_all_rulesets_on_main_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = answered(monkeypatch)
+    found = settings_with(monkeypatch)
     assert found == [*judge_rules(RULES), *judge_environments(OPEN, ("dev",))]
     assert all(setting.ok for setting in found)
     away = {**RULESET, "enforcement": "disabled", "rules": RULES[2:]}
-    assert answered(monkeypatch, rulesets_3=away)[:7] == judge_rules(RULES[:2])
+    assert settings_with(monkeypatch, rulesets_3=away)[:7] == judge_rules(RULES[:2])
 
 
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (MlopsError("gh api: HTTP 403"), "cannot be seen: gh api: HTTP 403"),
-        ([{"target": "branch"}], "cannot be seen: 'id'"),
-        (7, "cannot be seen: 'int' object is not iterable"),
+        (MlopsError("gh api: HTTP 403"), "not readable: gh api: HTTP 403"),
+        ([{"target": "branch"}], "not readable: 'id'"),
+        (7, "not readable: 'int' object is not iterable"),
     ],
 )
-def test_rules_that_cannot_be_seen_are_not_taken_for_set(
-    monkeypatch: pytest.MonkeyPatch, failure: Any, says: str
-) -> None:
-    found = answered(monkeypatch, rulesets=failure)
+def test_unreadable_rules_are_reported_as_wrong(monkeypatch: pytest.MonkeyPatch, failure: Any, says: str) -> None:
+    found = settings_with(monkeypatch, rulesets=failure)
     assert found[0] == Setting("rules of main", False, says, "let this token read the rulesets")
     assert found[1:] == judge_environments(OPEN, ("dev",))
 
@@ -199,28 +200,30 @@ def test_rules_that_cannot_be_seen_are_not_taken_for_set(
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (MlopsError("gh api: HTTP 403"), "cannot be seen: gh api: HTTP 403"),
-        ({}, "cannot be seen: 'environments'"),
-        (None, "cannot be seen: 'NoneType' object is not subscriptable"),
+        (MlopsError("gh api: HTTP 403"), "not readable: gh api: HTTP 403"),
+        ({}, "not readable: 'environments'"),
+        (None, "not readable: 'NoneType' object is not subscriptable"),
     ],
 )
-def test_environments_that_cannot_be_seen_are_not_taken_for_set(
+def test_unreadable_environments_are_reported_as_wrong(
     monkeypatch: pytest.MonkeyPatch, failure: Any, says: str
 ) -> None:
-    found = answered(monkeypatch, environments=failure)
+    found = settings_with(monkeypatch, environments=failure)
     assert found[-1] == Setting("environments", False, says, "let this token read environments")
     assert found[:-1] == judge_rules(RULES)
 
 
-def test_an_environment_that_is_missing_or_open_to_any_branch_is_named() -> None:
+def test_an_environment_that_is_missing_or_open_to_any_branch_is_reported() -> None:
     listed = {
         "environments": [
             {"name": "dev", "deployment_branch_policy": {"custom_branch_policies": True}},
             {"name": "prod", "deployment_branch_policy": None},
+            {"name": "images", "deployment_branch_policy": None},
         ]
     }
-    assert told(judge_environments(listed, ("dev", "prod"))) == [
+    assert outcomes(judge_environments(listed, ("dev", "prod"))) == [
         ("environment dev", True, "exists"),
-        ("environment prod", False, "takes deployments from any branch"),
+        ("environment prod", False, "accepts deployments from any branch"),
+        ("environment images", False, "accepts deployments from any branch"),
         ("environment preview", False, "does not exist"),
     ]

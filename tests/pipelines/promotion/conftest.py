@@ -1,4 +1,4 @@
-"""A world for the tests of promotions, made once a module and begun anew for each test; and a clone for git alone."""
+"""Fixtures: a project to promote in, set up once a module and reset for each test, and a plain clone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.aws import EmulatedAccount
-from tests.pipelines.promotion.world import World, commit_all, git, running_world
-from tests.signed import make_signing_environment
+from tests.clones import make_clone
+from tests.pipelines.promotion.promotion_project import World, running_world
+from tests.signing_environments import make_signing_environment
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,5 @@ def world(first_world: World) -> World:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of a bare origin with one commit."""
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
-    root = tmp_path / "clone"
-    git(tmp_path, "init", "--quiet", "--initial-branch=main", "clone")
-    git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
-    (root / "README.md").write_text("hello\n")
-    commit_all(root, "start")
-    return root
+    """Return a clone of a bare origin with one commit."""
+    return make_clone(tmp_path)

@@ -52,7 +52,7 @@ def test_an_event_that_is_no_alarm_is_an_error_for_people(content: bytes) -> Non
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [
-        ({"payload": {"reason": ""}}, "String should have at least 1 character"),
+        ({"payload": {"reason": ""}}, 'reason: expected at least 1 character, found ""'),
         ({"client_payload": {"model": "m1", "reason": "x"}}, "KeyError('environment')"),
         ({"client_payload": None}, "TypeError(\"'NoneType' object is not subscriptable\")"),
     ],

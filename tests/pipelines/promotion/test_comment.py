@@ -9,23 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.declarations.evaluation import Part
-from pipelines.promotion.comment import (
-    LONGEST_CELL,
+from pipelines.declarations.markdown import LONGEST_CELL, details, escape, link, table
+from pipelines.promotion.comments.gate_comment import (
     LONGEST_PREVIEW,
     Surroundings,
-    beside,
-    cell,
-    folded,
-    link,
+    compare,
+    join_lines,
     marker,
     render,
-    table,
-    whole,
 )
+from pipelines.promotion.comments.review_comment import render_review
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
-from pipelines.promotion.review import Preview, render_review
 from pipelines.promotion.verdict import Verdict
+from pipelines.targets import Preview
 from tests.pipelines.promotion.test_gates import changed
 
 GITHUB_TAKES = 65_536
@@ -40,7 +37,7 @@ AROUND = Surroundings(
 
 
 def cells(line: str) -> list[str]:
-    """The cells of a table's line, split where GitHub splits it: at pipes without a backslash before them."""
+    """Split a line of a table into its cells, as GitHub does: at pipes without a backslash."""
     return [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
@@ -69,21 +66,19 @@ GOLDEN: dict[str, Callable[[], str]] = {
     "review.md": lambda: render_review(
         {"data-contracts/a.odcs.yaml": ["age: maximum was 120, is 130"], "data-contracts/b`|@x.odcs.yaml": []},
         {
-            "dev": Preview(
-                "+ aws:s3/bucket:Bucket lake\nResources: + 1 to create, 3 unchanged; Duration 1.2s\n", False
-            ),
-            "staging": Preview("Resources:\n    + 1 to create\n    3 unchanged\n\nDuration: 1s\n", False),
-            "prod": Preview("Resources: 1 to create\nerror: the key `data` is not protected\n", True),
+            "dev": Preview("+ aws:s3/bucket:Bucket lake\n", {"create": 1, "same": 3}),
+            "staging": Preview("Resources:\n    3 unchanged\n\nDuration: 1s\n", {"same": 3}),
+            "prod": Preview("error: the key `data` is not protected\n", {}, "the key `data` is not protected"),
         },
     ),
 }
-"""What is compared with a file; `python -m tests.pipelines.promotion.test_comment` writes the files again."""
+"""Comments compared with golden files; `python -m tests.pipelines.promotion.test_comment` writes the files."""
 
 FOLDER = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_comment_reads_as_it_should(name: str) -> None:
+def test_comments_match_the_golden_files(name: str) -> None:
     assert GOLDEN[name]() == (FOLDER / name).read_text()
 
 
@@ -94,17 +89,17 @@ def test_every_gate_has_a_line_of_five_cells() -> None:
     assert {len(cells(line)) for line in lines[:18]} == {5}
 
 
-def test_a_judgement_that_a_gate_is_missing_from_says_so() -> None:
+def test_a_missing_verdict_is_in_the_headline() -> None:
     text = render(ACCEPTED, judge(ACCEPTED)[1:], AROUND)
-    assert "may not go to staging: not every gate was asked" in text
+    assert "may not go to staging: a gate gave no verdict" in text
 
 
-def test_the_comment_begins_with_its_mark() -> None:
+def test_a_comment_starts_with_its_marker() -> None:
     assert render(ACCEPTED, judge(ACCEPTED), AROUND).startswith(marker("diabetes-progression", "staging") + "\n")
     assert marker("m", "dev") != marker("m", "staging")
 
 
-def test_a_comparison_without_end_is_cut_and_its_last_lines_stay() -> None:
+def test_a_long_comparison_is_cut_but_keeps_its_last_rows() -> None:
     evaluation = ACCEPTED.evaluation
     assert evaluation is not None
     slices = {f"slice-{number:03}": Part(rows=1, metrics={"mae": 1.0}) for number in range(300)}
@@ -115,38 +110,38 @@ def test_a_comparison_without_end_is_cut_and_its_last_lines_stay() -> None:
     assert "Pulumi preview" in text
 
 
-def named(count: int) -> list[tuple[str, str, str]]:
-    """The comparison of a candidate that has so many figures: name, live, candidate."""
+def rows_with(count: int) -> list[tuple[str, str, str]]:
+    """Return the rows of a comparison with this many metrics: name, live, candidate."""
     evaluation = ACCEPTED.evaluation
     assert evaluation is not None and len(evaluation.metrics) == 3
     slices = {f"slice-{number:03}": Part(rows=1, metrics={"mae": 1.0}) for number in range(count - 5)}
     facts = ACCEPTED.model_copy(update={"evaluation": evaluation.model_copy(update={"slices": slices})})
-    found = [tuple(cells(line)) for line in beside(facts, AROUND) if line.startswith("| ")]
+    found = [tuple(cells(line)) for line in compare(facts, AROUND) if line.startswith("| ")]
     assert all(len(line) == 3 for line in found)
     return found[2:]  # type: ignore[return-value]
 
 
-def test_a_comparison_is_cut_after_sixty_figures_and_says_how_many_are_left_out() -> None:
-    assert [name for name, _, _ in named(60)[-3:]] == ["p99 of one row, ms", "size, bytes", "data"]
-    assert len(named(60)) == 62
-    assert named(61)[59:61] == [("mae, ratio by sex", "1.1", "1.1"), ("and 1 more, in the report", "", "")]
-    assert named(300)[60] == ("and 240 more, in the report", "", "")
+def test_a_comparison_is_cut_after_sixty_rows_and_counts_the_rest() -> None:
+    assert [name for name, _, _ in rows_with(60)[-3:]] == ["p99 of one row, ms", "size, bytes", "data"]
+    assert len(rows_with(60)) == 62
+    assert rows_with(61)[59:61] == [("mae, ratio by sex", "1.1", "1.1"), ("and 1 more, in the report", "", "")]
+    assert rows_with(300)[60] == ("and 240 more, in the report", "", "")
 
 
-def test_of_a_contract_that_breaks_in_many_places_twenty_are_told() -> None:
+def test_at_most_twenty_contract_breaks_are_listed() -> None:
     facts = ACCEPTED.model_copy(update={"contract_breaks": tuple(f"break {n}" for n in range(1, 22))})
-    told = [line for line in render(facts, judge(facts), AROUND).splitlines() if line.startswith("- break")]
-    assert told == [f"- break {n}" for n in range(1, 21)]
+    listed = [line for line in render(facts, judge(facts), AROUND).splitlines() if line.startswith("- break")]
+    assert listed == [f"- break {n}" for n in range(1, 21)]
 
 
-# --- whatever goes in -------------------------------------------------------------------------------------------------
+# --- any input --------------------------------------------------------------------------------------------------------
 
 anything = st.text(max_size=300) | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:abc", max_size=300)
 
 
 @settings(max_examples=300, deadline=None)
 @given(anything)
-def test_no_text_leaves_its_cell(text: str) -> None:
+def test_no_text_breaks_out_of_its_cell(text: str) -> None:
     (_, _, line) = table(("a", "b", "c"), [("x", text, "y")])
     assert "\n" not in line and "\r" not in line
     found = cells(line)
@@ -155,8 +150,8 @@ def test_no_text_leaves_its_cell(text: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(anything)
-def test_no_text_becomes_html_a_link_a_mention_code_or_an_invisible_character(text: str) -> None:
-    shown = cell(text)
+def test_no_text_becomes_html_a_link_a_mention_or_code(text: str) -> None:
+    shown = escape(text)
     assert "<" not in shown
     assert not re.search(r"@\w", shown) and not re.search(r"#\d", shown)
     unescaped = re.sub(r"\\\\", "", shown)
@@ -187,8 +182,8 @@ def test_no_text_becomes_html_a_link_a_mention_code_or_an_invisible_character(te
         ("x" * 240, "x" * 240),
     ],
 )
-def test_a_cell(text: str, shown: str) -> None:
-    assert cell(text) == shown
+def test_escape(text: str, shown: str) -> None:
+    assert escape(text) == shown
 
 
 @settings(max_examples=100, deadline=None)
@@ -200,7 +195,7 @@ def test_a_cell(text: str, shown: str) -> None:
     datasets=st.tuples(anything, anything),
     run=anything,
 )
-def test_a_comment_is_never_longer_than_github_takes(
+def test_a_comment_is_never_longer_than_github_accepts(
     preview: str, times: int, why: str, breaks: list[str], datasets: tuple[str, str], run: str
 ) -> None:
     verdict = Verdict(gate="scope", outcome="fail", figure=why * 50, threshold=why * 50, why=why * 50, fix=why * 50)
@@ -214,8 +209,8 @@ def test_a_comment_is_never_longer_than_github_takes(
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="`~\n -x", max_size=400))
-def test_a_preview_never_ends_its_own_fence(text: str) -> None:
-    lines = "\n".join(folded("Pulumi preview", text)).split("\n")
+def test_a_preview_never_closes_its_fence(text: str) -> None:
+    lines = [*details("Pulumi preview", text, LONGEST_PREVIEW).split("\n")]
     opening = lines[2]
     fence = opening.removesuffix("diff")
     assert set(fence) == {"`"} and len(fence) >= 3
@@ -234,31 +229,31 @@ def test_a_preview_never_ends_its_own_fence(text: str) -> None:
         ("a ````` b ``", "``````", "a ````` b ``"),
     ],
 )
-def test_a_preview_is_shown_as_it_is_in_a_fence_that_it_cannot_end(text: str, fence: str, shown: str) -> None:
-    assert folded("Preview <of> dev", text) == [
+def test_a_preview_is_shown_verbatim_in_a_fence_that_it_cannot_close(text: str, fence: str, shown: str) -> None:
+    assert details("Preview <of> dev", text, LONGEST_PREVIEW) == (
         f"<details><summary>Preview &lt;of> dev</summary>\n\n{fence}diff\n{shown}\n{fence}\n\n</details>\n"
-    ]
+    )
 
 
 @pytest.mark.parametrize(("length", "shown"), [(9, "x" * 9), (10, "x" * 10), (11, "x" * 10 + "\n… cut")])
-def test_a_preview_is_cut_at_the_length_that_it_is_given(length: int, shown: str) -> None:
-    assert f"diff\n{shown}\n```" in folded("Preview", "x" * length, 10)[0]
+def test_a_preview_is_cut_at_the_given_length(length: int, shown: str) -> None:
+    assert f"diff\n{shown}\n```" in details("Preview", "x" * length, 10)
 
 
-def test_a_preview_without_end_is_cut() -> None:
-    (section,) = folded("Pulumi preview", "x" * (LONGEST_PREVIEW + 1))
-    assert "\n… cut\n" in section and len(section) < LONGEST_PREVIEW + 200
+def test_a_long_preview_is_cut() -> None:
+    text = render(ACCEPTED, judge(ACCEPTED), Surroundings(preview="x" * (LONGEST_PREVIEW + 1)))
+    assert "x" * LONGEST_PREVIEW + "\n… cut\n" in text and "x" * (LONGEST_PREVIEW + 1) not in text
 
 
-def test_a_comment_is_cut_between_sections_and_says_so() -> None:
-    text = whole(["first", "x" * 59_000, "y" * 2_000, "last"])
+def test_a_long_comment_is_cut_between_lines() -> None:
+    text = join_lines(["first", "x" * 59_000, "y" * 2_000, "last"])
     assert text == "first\n" + "x" * 59_000 + "\n\n_cut: too long for a comment_\n"
-    assert whole(["first", "last"]) == "first\nlast\n"
+    assert join_lines(["first", "last"]) == "first\nlast\n"
     cut = "\n\n_cut: too long for a comment_\n"
     fits = ["x" * 29_999, "y" * 29_999]
-    assert whole(fits) == "\n".join([*fits, ""]) and len(whole(fits)) == 60_000
-    assert whole([fits[0], fits[1] + "y"]) == fits[0] + cut
-    assert whole([*fits, ""]) == "\n".join(fits) + cut, "a line's end counts as well"
+    assert join_lines(fits) == "\n".join([*fits, ""]) and len(join_lines(fits)) == 60_000
+    assert join_lines([fits[0], fits[1] + "y"]) == fits[0] + cut
+    assert join_lines([*fits, ""]) == "\n".join(fits) + cut, "line ends count too"
 
 
 @pytest.mark.parametrize(
@@ -277,49 +272,33 @@ def test_only_a_web_address_is_a_link(address: str, shown: str) -> None:
     assert link(address) == shown
 
 
-# --- the comment on any other pull request ----------------------------------------------------------------------------
+# --- reviews ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_previews_of_a_review_share_its_room() -> None:
+def test_the_previews_of_a_review_share_its_length() -> None:
     for count, each in ((1, 24_000), (2, 22_500), (3, 15_000), (7, 6_428)):
-        written = render_review({}, {f"env-{n}": Preview("x" * 50_000, False) for n in range(count)})
+        written = render_review({}, {f"env-{n}": Preview("x" * 50_000) for n in range(count)})
         assert written.count("x" * each + "\n… cut\n") == count and "x" * (each + 1) not in written
 
 
-def test_a_review_names_everything_that_a_contract_breaks() -> None:
-    assert "- ❌ a breaks: one; two\n" in render_review({"a": ["one", "two"]}, {})
+def test_a_review_lists_every_breaking_change() -> None:
+    assert "- ❌ a: breaking: one; two\n" in render_review({"a": ["one", "two"]}, {})
 
 
-def test_a_review_of_what_changes_nothing_says_so() -> None:
-    assert render_review({}, {}) == "<!-- mlops:review -->\n### What this would change\n\nNo environment changes.\n\n"
+def test_a_review_without_changes_says_so() -> None:
+    assert render_review({}, {}) == "<!-- mlops:review -->\n### What this changes\n\nNo environment changes.\n\n"
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(anything, st.lists(anything, max_size=5), max_size=5), st.integers(0, 8), anything)
-def test_a_review_is_never_longer_than_github_takes_and_never_loses_an_environment(
+def test_a_review_is_never_longer_than_github_accepts_and_keeps_every_summary(
     contracts: dict[str, list[str]], environments: int, text: str
 ) -> None:
-    previews = {f"env-{n}": Preview(text * 300 + "\nResources: 3 to change", False) for n in range(environments)}
+    previews = {f"env-{n}": Preview(text * 300, {"update": 3}) for n in range(environments)}
     written = render_review(contracts, previews)
     assert len(written) < GITHUB_TAKES
     for name in previews:
-        assert f"**{name}**: 3 to change" in written
-
-
-@pytest.mark.parametrize(
-    ("text", "failed", "summary"),
-    [
-        ("Resources: ~ 2 to update, 75 unchanged; Duration 3.1s\n", False, "~ 2 to update, 75 unchanged"),
-        ("Resources:\n    ~ 2 to update\n    75 unchanged\nDuration: 3s", False, "~ 2 to update, 75 unchanged"),
-        ("", False, "the preview counted nothing"),
-        ("    error: no stack named 'dev'\nerror: it ended\n", True, "the preview failed: no stack named 'dev'"),
-        ("error: 2 violations:\n  Key a: gone\n  Key b: gone", True, "the preview failed: 2 violations: Key a: gone"),
-        ("error: violations:", True, "the preview failed: violations:"),
-        ("killed", True, "the preview failed: see below"),
-    ],
-)
-def test_a_preview_says_in_a_line_what_it_counted_or_why_it_failed(text: str, failed: bool, summary: str) -> None:
-    assert Preview(text, failed).summary == summary
+        assert f"**{name}**: 3 to update" in written
 
 
 if __name__ == "__main__":

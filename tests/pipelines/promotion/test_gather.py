@@ -1,4 +1,4 @@
-"""Each fact of a promotion, from a real git repository and registry; and what becomes of it when it cannot be had."""
+"""Facts of a promotion, gathered from a git repository and a registry, readable and unreadable."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import Any
 import boto3
 import pytest
 
-from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts, Predecessor
+from pipelines.promotion.facts.gather import Change, gather, proposed
 from pipelines.promotion.gates import GATES, admits, judge
-from pipelines.promotion.gather import Change, _read, gather, proposed, read_contract_breaks
 from pipelines.registry import bundles, evidence, signing
 from pipelines.registry.ledger import Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
 from tests.aws import EmulatedAccount
-from tests.pipelines.promotion.world import DATASET, MODEL, RELEASE, World, commit_all, git
+from tests.clones import commit_all, git
+from tests.pipelines.promotion.promotion_project import DATASET, MODEL, RELEASE, World
 from tests.pipelines.serving.bundles import linear_bundle
-from tests.signed import example_build, with_empty_registry
+from tests.signing_environments import example_build, with_empty_registry
 
 
 def proposal(bundle: str | None, replaces: str | None, environment: str = "staging") -> Change:
-    """A change of one release file."""
+    """Return a change of one release file."""
     release = Release(model=MODEL, environment=environment, bundle=bundle, replaces=replaces)
     return Change(release, (f"models/{MODEL}/releases/{environment}.yaml",))
 
@@ -36,12 +35,12 @@ def facts_of(world: World, change: Change, **options: Any) -> Facts:
 
 
 def refused(facts: Facts) -> dict[str, str]:
-    """Gates that do not pass, and how."""
+    """Return the gates that do not pass, with their outcomes."""
     return {v.gate: v.outcome for v in judge(facts) if v.outcome != "pass"}
 
 
 def go_live(world: World, digest: str) -> None:
-    """Let staging have taken a bundle live."""
+    """Record in staging's ledger that a bundle went live."""
     world.bring(digest)
     ledger = Ledger(world.staging, MODEL)
     head = ledger.head()
@@ -53,10 +52,10 @@ def put(bucket: str, key: str, content: bytes) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
 
 
-# --- a promotion that is in order -------------------------------------------------------------------------------------
+# --- a correct promotion ----------------------------------------------------------------------------------------------
 
 
-def test_every_fact_of_a_promotion_in_order_is_known_and_every_gate_passes(world: World) -> None:
+def test_every_fact_of_a_correct_promotion_is_known_and_every_gate_passes(world: World) -> None:
     live = world.register(1)
     go_live(world, live)
     commit = world.repository.head()
@@ -105,7 +104,7 @@ def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
         assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
 
 
-def test_a_judgement_is_of_now_unless_it_is_said_to_be_of_another_time(world: World) -> None:
+def test_the_time_of_judgement_is_now_by_default(world: World) -> None:
     change = proposal(None, None)
     then = datetime(2026, 3, 2, tzinfo=UTC)
     assert facts_of(world, change, now=then).now == then
@@ -116,14 +115,14 @@ def test_a_judgement_is_of_now_unless_it_is_said_to_be_of_another_time(world: Wo
 
 def test_a_model_that_does_not_exist_is_an_error(world: World) -> None:
     release = Release(model="churn", environment="staging", bundle=None, replaces=None)
-    with pytest.raises(MlopsError, match="no model 'churn'"):
+    with pytest.raises(MlopsError, match="unknown model 'churn'"):
         facts_of(world, Change(release, ()))
 
 
 # --- the bundle -------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_that_does_not_exist_leaves_no_gate_that_reads_it_passing(world: World) -> None:
+def test_no_gate_that_needs_the_bundle_passes_if_it_does_not_exist(world: World) -> None:
     facts = facts_of(world, proposal("sha256:" + "0" * 64, None))
     assert facts.files == () and "files" not in facts.unknown
     passing = {v.gate for v in judge(facts) if v.outcome == "pass"}
@@ -131,12 +130,12 @@ def test_a_bundle_that_does_not_exist_leaves_no_gate_that_reads_it_passing(world
     assert GATES["digest"](facts).why == "the registry has no such bundle"
 
 
-def test_a_release_of_no_bundle_is_refused(world: World) -> None:
+def test_a_release_without_a_bundle_is_refused(world: World) -> None:
     change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
     assert GATES["digest"](facts_of(world, change)).figure == "no bundle"
 
 
-def test_a_changed_a_missing_and_an_added_file_are_each_named(world: World) -> None:
+def test_changed_missing_and_added_files_are_reported(world: World) -> None:
     digest = world.ready(5)
     prefix = bundles.prefix_of(MODEL, digest)
     put(world.dev.registry_bucket, prefix + "card.md", b"another card")
@@ -146,15 +145,15 @@ def test_a_changed_a_missing_and_an_added_file_are_each_named(world: World) -> N
     wrong = {f.name: (f.expected is None, f.found is None) for f in facts.files if f.expected != f.found}
     assert wrong == {"card.md": (False, False), "more.txt": (True, False), "golden.json": (False, True)}
     assert refused(facts)["digest"] == "fail"
-    assert refused(facts)["runtime"] == "inconclusive", "what is not what it says is not loaded"
+    assert refused(facts)["runtime"] == "inconclusive", "a changed bundle is not loaded"
 
 
 def same_size(world: World, digest: str, bucket: str) -> None:
-    """Change a file of a bundle to another of the same size."""
+    """Replace a file of a bundle with another of the same size."""
     put(bucket, bundles.prefix_of(MODEL, digest) + "card.md", b"# B card\n")
 
 
-def test_of_a_bundle_of_which_a_file_was_changed_what_is_signed_is_known_and_nothing_is_loaded(world: World) -> None:
+def test_a_bundle_with_a_changed_file_is_not_loaded_but_its_evidence_is_read(world: World) -> None:
     digest = world.ready(80)
     same_size(world, digest, world.dev.registry_bucket)
     facts = facts_of(world, proposal(digest, None))
@@ -165,7 +164,7 @@ def test_of_a_bundle_of_which_a_file_was_changed_what_is_signed_is_known_and_not
         assert "card.md was changed" in facts.unknown[unknown]
 
 
-def test_what_the_live_bundle_is_compared_by_is_known_though_another_of_its_files_was_changed(world: World) -> None:
+def test_the_champion_is_known_if_another_file_of_the_live_bundle_was_changed(world: World) -> None:
     live = world.register(81)
     go_live(world, live)
     same_size(world, live, world.staging.registry_bucket)
@@ -181,9 +180,7 @@ def test_what_the_live_bundle_is_compared_by_is_known_though_another_of_its_file
     ("file", "known_as", "live_as"),
     [("evaluation.json", "evaluation", "champion"), ("schema.json", "request_schema", "live_schema")],
 )
-def test_a_file_of_a_bundle_that_cannot_be_understood_is_named(
-    world: World, file: str, known_as: str, live_as: str
-) -> None:
+def test_an_invalid_file_of_a_bundle_is_reported(world: World, file: str, known_as: str, live_as: str) -> None:
     digest = world.register(83, files={file: b"{}"})
     go_live(world, digest)
     candidate = world.ready(86, files={file: b"{}"})
@@ -192,14 +189,14 @@ def test_a_file_of_a_bundle_that_cannot_be_understood_is_named(
         assert getattr(facts, name) is None and facts.unknown[name].startswith(f"{file}:1: ")
 
 
-def test_a_manifest_that_cannot_be_understood_is_named(world: World) -> None:
+def test_an_invalid_manifest_is_reported(world: World) -> None:
     digest = digest_of_bytes(b"{}")
     put(world.dev.registry_bucket, bundles.prefix_of(MODEL, digest) + bundles.MANIFEST, b"{}")
     facts = facts_of(world, proposal(digest, None))
     assert facts.unknown["files"].startswith("bundle.json:1: ")
 
 
-def test_bounds_or_a_contract_that_could_not_be_understood_when_they_were_committed_are_named(world: World) -> None:
+def test_an_invalid_model_or_contract_in_the_bundles_commit_is_reported(world: World) -> None:
     model, contract = world.project.model_file(MODEL), world.project.contract_file(DATASET)
     before = model.read_text(), contract.read_text()
     model.write_text("name: x\n")
@@ -215,7 +212,7 @@ def test_bounds_or_a_contract_that_could_not_be_understood_when_they_were_commit
     assert facts.unknown["contract_breaks"].startswith(f"data-contracts/{DATASET}.odcs.yaml:1: ")
 
 
-def test_a_changed_manifest_is_named_and_what_it_names_is_not_believed(world: World) -> None:
+def test_a_changed_manifest_is_reported_and_not_trusted(world: World) -> None:
     digest = world.ready(6)
     key = bundles.prefix_of(MODEL, digest) + bundles.MANIFEST
     put(world.dev.registry_bucket, key, world.bundle(7)[0].manifest())
@@ -223,7 +220,7 @@ def test_a_changed_manifest_is_named_and_what_it_names_is_not_believed(world: Wo
     assert (found.outcome, found.why) == ("fail", "bundle.json was changed")
 
 
-def test_a_bundle_of_another_model_is_no_bundle_of_this_one(world: World) -> None:
+def test_a_bundle_of_another_model_is_refused(world: World) -> None:
     manifest, files = world.bundle(8, model="churn")
     for name, content in {**files, bundles.MANIFEST: manifest.manifest()}.items():
         put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + name, content)
@@ -242,7 +239,7 @@ def unsigned(world: World, seed: int) -> str:
 
 def test_a_bundle_without_evidence_is_refused_and_not_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "pipelines.promotion.gather.try_bundle", lambda *_: pytest.fail("a stranger's model was loaded")
+        "pipelines.promotion.facts.gather.try_bundle", lambda *_: pytest.fail("a bundle without evidence was loaded")
     )
     facts = facts_of(world, proposal(unsigned(world, 9), None))
     assert (facts.signatures, "signatures" in facts.unknown) == ((), False)
@@ -252,7 +249,7 @@ def test_a_bundle_without_evidence_is_refused_and_not_loaded(world: World, monke
         assert refused(facts)[gate] == "inconclusive", gate
 
 
-def test_a_missing_evaluation_is_named_though_the_provenance_is_there(world: World) -> None:
+def test_a_missing_signed_evaluation_is_reported(world: World) -> None:
     digest = world.ready(10)
     key = evidence.prefix_of(MODEL, digest) + "evaluation.dsse.json"
     boto3.client("s3").delete_object(Bucket=world.dev.registry_bucket, Key=key)
@@ -260,7 +257,7 @@ def test_a_missing_evaluation_is_named_though_the_provenance_is_there(world: Wor
     assert GATES["signature"](facts).why == "there is no signed evaluation"
 
 
-def test_a_missing_provenance_is_named_though_the_evaluation_is_there(world: World) -> None:
+def test_a_missing_signed_provenance_is_reported(world: World) -> None:
     digest = world.ready(76)
     key = evidence.prefix_of(MODEL, digest) + "provenance.dsse.json"
     boto3.client("s3").delete_object(Bucket=world.dev.registry_bucket, Key=key)
@@ -271,36 +268,36 @@ def test_a_missing_provenance_is_named_though_the_evaluation_is_there(world: Wor
     assert {"policy", "origin", "runtime"} <= set(facts.unknown)
 
 
-def test_evidence_that_a_stranger_signed_is_refused(world: World) -> None:
-    from tests.signed import make_key
+def test_evidence_signed_with_an_unknown_key_is_refused(world: World) -> None:
+    from tests.signing_environments import make_key
 
     manifest, files = world.bundle(11)
     bundles.push(world.dev, manifest, files)
     arn, pem = make_key()
-    stranger = world.dev.model_copy(update={"signing_key": arn, "trusted_keys": {"dev": pem}})
-    evidence.attest(stranger, manifest, digest_of_bytes(b"gates"), example_build("dev"))
+    unknown = world.dev.model_copy(update={"signing_key": arn, "trusted_keys": {"dev": pem}})
+    evidence.attest(unknown, manifest, digest_of_bytes(b"gates"), example_build("dev"))
     facts = facts_of(world, proposal(manifest.digest, None))
     assert [s.signer for s in facts.signatures] == [None, None]
     found = GATES["signature"](facts)
-    assert found.outcome == "fail" and "carries no valid signature by a trusted key" in found.why
+    assert found.outcome == "fail" and "has no valid signature by a trusted key" in found.why
 
 
-def test_evidence_by_a_trusted_environment_that_does_not_train_is_refused(world: World) -> None:
-    """Promoting from staging to a next environment, staging's own key is trusted there."""
+def test_evidence_signed_by_an_environment_that_does_not_train_is_refused(world: World) -> None:
+    """The environment after staging trusts staging's key."""
     manifest, files = world.bundle(12)
     bundles.push(world.staging, manifest, files)
     gates = digest_of_value(world.project.model(MODEL).gates.model_dump(mode="json"))
     evidence.attest(world.staging, manifest, gates, example_build("staging", commit=world.repository.head()))
     up = {**world.descriptors, "prod": with_empty_registry(world.staging)}
     facts = gather(world.project, world.repository, up, proposal(manifest.digest, None, "prod"))
-    assert GATES["signature"](facts).why == "staging signed the provenance; only dev may"
-    assert GATES["provenance"](facts).why.startswith("it was built by staging/train-")
+    assert GATES["signature"](facts).why == "the provenance is signed by staging; expected dev"
+    assert GATES["provenance"](facts).why.startswith("built by staging/train-")
 
 
 # --- git --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(world: World) -> None:
+def test_a_bundle_from_an_unmerged_commit_is_refused(world: World) -> None:
     git(world.root, "checkout", "--quiet", "-b", "feature")
     git(world.root, "commit", "--quiet", "--allow-empty", "--message", "not merged")
     digest = world.ready(70)
@@ -310,14 +307,14 @@ def test_a_bundle_made_from_a_commit_that_is_not_on_main_is_refused(world: World
     assert (found.outcome, found.figure) == ("fail", "not on main")
 
 
-def test_a_bundle_made_from_a_commit_that_nobody_has_is_refused(world: World) -> None:
+def test_a_bundle_from_an_unknown_commit_is_refused(world: World) -> None:
     digest = world.ready(14, commit="e" * 40)
     facts = facts_of(world, proposal(digest, None))
     assert GATES["provenance"](facts).figure == "not on main"
     assert refused(facts)["thresholds"] == "inconclusive", "its bounds cannot be read"
 
 
-def test_a_bundle_made_again_from_main_after_the_branch_is_good(world: World) -> None:
+def test_a_bundle_rebuilt_from_main_is_accepted(world: World) -> None:
     digest = world.ready(15, commit="e" * 40)
     gates = digest_of_value(world.project.model(MODEL).gates.model_dump(mode="json"))
     build = example_build("dev", commit=world.repository.head(), run="run-2")
@@ -327,26 +324,26 @@ def test_a_bundle_made_again_from_main_after_the_branch_is_good(world: World) ->
     assert refused(facts) == {}
 
 
-def test_a_bundle_trained_from_a_changed_folder_is_refused(world: World) -> None:
+def test_a_bundle_trained_from_a_modified_folder_is_refused(world: World) -> None:
     train = world.root / "models" / MODEL / "train.py"
     train.write_text(train.read_text() + "\n# changed, and not committed\n")
     digest = world.ready(71)
     git(world.root, "checkout", "--quiet", "--", ".")
     facts = facts_of(world, world.release(digest, None))
     assert refused(facts) == {"provenance": "fail"}
-    assert "is not what the bundle was made from" in GATES["provenance"](facts).why
+    assert "differs from the source of the bundle" in GATES["provenance"](facts).why
 
 
-def test_a_folder_that_changes_after_the_commit_is_no_reason_to_refuse(world: World) -> None:
+def test_later_commits_to_the_models_folder_are_ignored(world: World) -> None:
     digest = world.ready(1)
     train = world.root / "models" / MODEL / "train.py"
     train.write_text(train.read_text() + "\n# the next version\n")
-    commit_all(world.root, "work goes on")
+    commit_all(world.root, "a later commit")
     assert refused(facts_of(world, world.release(digest, None))) == {}
 
 
-def test_bounds_that_were_loosened_after_the_evaluation_do_not_count(world: World) -> None:
-    """A bundle evaluated under other gates than those of the commit that it says it was made from."""
+def test_bounds_other_than_the_evaluated_ones_are_refused(world: World) -> None:
+    """The evaluation names other gates than the bundle's commit has."""
     digest = world.ready(18)
     facts = facts_of(world, proposal(digest, None))
     assert facts.policy is not None
@@ -360,7 +357,7 @@ def test_bounds_that_were_loosened_after_the_evaluation_do_not_count(world: Worl
     assert refused(facts) == {"thresholds": "fail"}
 
 
-def test_bounds_that_are_loosened_later_on_main_do_not_count_either(world: World) -> None:
+def test_bounds_loosened_later_on_main_do_not_count(world: World) -> None:
     digest = world.ready(1)
     path = world.project.model_file(MODEL)
     path.write_text(path.read_text().replace("maximum: 62.0", "maximum: 1000.0"))
@@ -369,7 +366,7 @@ def test_bounds_that_are_loosened_later_on_main_do_not_count_either(world: World
     assert facts.policy is not None and facts.policy.gates.thresholds[0].maximum == 62.0
 
 
-def test_without_main_no_bundle_passes_for_one_that_is_on_it(world: World) -> None:
+def test_without_main_provenance_is_inconclusive(world: World) -> None:
     digest = world.ready(1)
     change = world.release(digest, None)
     git(world.root, "update-ref", "-d", "refs/remotes/origin/main")
@@ -377,10 +374,10 @@ def test_without_main_no_bundle_passes_for_one_that_is_on_it(world: World) -> No
     assert refused(facts)["provenance"] == refused(facts)["thresholds"] == "inconclusive"
 
 
-# --- what it is held against ------------------------------------------------------------------------------------------
+# --- contract, schema, runtime ----------------------------------------------------------------------------------------
 
 
-def test_a_contract_that_takes_something_from_its_consumers_is_refused(world: World) -> None:
+def test_a_breaking_contract_change_is_refused(world: World) -> None:
     live = world.register(1)
     go_live(world, live)
     path = world.project.contract_file(DATASET)
@@ -394,16 +391,16 @@ def test_a_contract_that_takes_something_from_its_consumers_is_refused(world: Wo
     assert refused(facts) == {"contract": "fail"}
 
 
-def test_contracts_that_cannot_be_compared_are_not_taken_for_equal(world: World) -> None:
+def test_contracts_that_cannot_be_compared_are_inconclusive(world: World) -> None:
     live = world.register(24, contract=digest_of_bytes(b"a contract that was never committed"))
     go_live(world, live)
     candidate = world.ready(25)
     facts = facts_of(world, proposal(candidate, live))
     assert refused(facts) == {"contract": "inconclusive"}
-    assert "holds its contract" in facts.unknown["contract_breaks"]
+    assert "has its contract" in facts.unknown["contract_breaks"]
 
 
-def test_a_schema_that_callers_would_notice_is_refused(world: World) -> None:
+def test_a_breaking_schema_change_is_refused(world: World) -> None:
     live = world.register(26)
     go_live(world, live)
     narrower = linear_bundle(
@@ -423,39 +420,40 @@ def _columns() -> Any:
     return COLUMNS
 
 
-def test_a_bundle_that_does_not_work_is_told_with_its_first_wrong_value(world: World) -> None:
+def test_a_wrong_golden_prediction_is_reported(world: World) -> None:
     digest = world.ready(28, golden=7.0)
     facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"runtime": "fail"}
     assert "expected 7, found 91." in GATES["runtime"](facts).why
 
 
-def test_a_bundle_that_holds_no_evaluation_leaves_that_unknown_and_says_so(world: World) -> None:
+def test_a_bundle_without_an_evaluation_is_reported(world: World) -> None:
     manifest, files = world.bundle(73)
     kept = {name: file for name, file in manifest.files.items() if name != "evaluation.json"}
-    assert _read(files, "schema.json", RequestSchema).inputs
-    with pytest.raises(MlopsError) as caught:
-        _read({name: files[name] for name in kept}, "evaluation.json", Evaluation)
-    assert caught.value.what == "the bundle holds no evaluation.json"
-    with pytest.raises(MlopsError, match=r"^evaluation\.json:1: "):
-        _read({"evaluation.json": b"{}"}, "evaluation.json", Evaluation)
+    manifest = manifest.model_copy(update={"files": kept})
+    for name in kept:
+        put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + name, files[name])
+    put(world.dev.registry_bucket, bundles.prefix_of(MODEL, manifest.digest) + bundles.MANIFEST, manifest.manifest())
+    facts = facts_of(world, proposal(manifest.digest, None))
+    assert (facts.evaluation, facts.unknown["evaluation"]) == (None, "the bundle has no evaluation.json")
+    assert facts.request_schema is not None
 
 
 @pytest.mark.parametrize("content", [b"not a model", b"", b"\x08\x09\x12"])
-def test_a_model_that_does_not_load_is_told_and_stops_nothing(world: World, content: bytes) -> None:
+def test_a_model_that_does_not_load_is_reported(world: World, content: bytes) -> None:
     digest = world.ready(29 + len(content), files={"model.onnx": content})
     assert refused(facts_of(world, proposal(digest, None))) == {"runtime": "fail"}
 
 
-def test_without_a_candidate_that_can_be_trusted_no_contract_is_compared(world: World) -> None:
-    for given, says in (((), "the bundle cannot be read"), (("it was denied",), "it was denied")):
-        with pytest.raises(MlopsError) as caught:
-            read_contract_breaks(world.repository, world.staging, None, None, *given)
-        assert caught.value.what == says
+def test_no_contract_is_compared_without_verified_evidence(world: World) -> None:
+    go_live(world, world.register(1))
+    facts = facts_of(world, proposal(unsigned(world, 77), None))
+    assert facts.contract_breaks is None
+    assert facts.unknown["contract_breaks"] == facts.unknown["policy"]
 
 
-def test_a_contract_is_read_from_any_commit_that_the_bundle_was_made_from(world: World) -> None:
-    """The first is of a branch that is gone, and the second of another contract."""
+def test_the_contract_is_read_from_any_commit_of_the_bundle(world: World) -> None:
+    """The first commit is gone, and the second has another contract."""
     path = world.project.contract_file(DATASET)
     before = path.read_text()
     path.write_text(before.replace("maximum: 120", "maximum: 130"))
@@ -474,10 +472,10 @@ def test_a_contract_is_read_from_any_commit_that_the_bundle_was_made_from(world:
     assert facts.contract_breaks == ()
 
 
-# --- the environment before -------------------------------------------------------------------------------------------
+# --- the previous environment -----------------------------------------------------------------------------------------
 
 
-def test_a_bundle_that_was_never_verified_before_is_refused(world: World) -> None:
+def test_a_bundle_that_was_never_verified_is_refused(world: World) -> None:
     facts = facts_of(world, proposal(world.register(1), None))
     assert refused(facts) == {"order": "fail", "soak": "fail"}
     nothing = {"verified_at": None, "live": False, "requests": 0, "errors": 0}
@@ -485,7 +483,7 @@ def test_a_bundle_that_was_never_verified_before_is_refused(world: World) -> Non
 
 
 @pytest.mark.parametrize("result", ["refused", "failed"])
-def test_a_bundle_that_the_environment_before_did_not_take_was_not_verified_there(world: World, result: str) -> None:
+def test_a_refused_or_failed_deployment_is_no_verification(world: World, result: str) -> None:
     other, digest = world.register(1), world.register(2)
     world.verify_in_dev(other)
     event = Event.of(attempt="x", action="promotion", result=result, before=other, to=digest, live=other)
@@ -494,7 +492,7 @@ def test_a_bundle_that_the_environment_before_did_not_take_was_not_verified_ther
     assert refused(facts_of(world, proposal(digest, None))) == {"order": "fail", "soak": "fail"}
 
 
-def test_requests_are_counted_from_the_moment_of_verification(world: World) -> None:
+def test_requests_count_from_the_verification_on(world: World) -> None:
     digest = world.register(1)
     world.log_requests(digest)
     world.verify_in_dev(digest, at=datetime.now(UTC) + timedelta(seconds=1))
@@ -503,7 +501,7 @@ def test_requests_are_counted_from_the_moment_of_verification(world: World) -> N
     assert refused(facts) == {"soak": "fail"}
 
 
-def test_requests_that_ended_in_a_server_error_are_counted_as_errors(world: World) -> None:
+def test_server_errors_are_counted(world: World) -> None:
     digest = world.register(1)
     world.verify_in_dev(digest)
     world.log_requests(digest, 25, status=500)
@@ -512,27 +510,27 @@ def test_requests_that_ended_in_a_server_error_are_counted_as_errors(world: Worl
     assert refused(facts) == {"soak": "fail"}
 
 
-def test_a_bundle_that_the_environment_before_does_not_serve_any_more_is_refused(world: World) -> None:
+def test_a_bundle_that_is_no_longer_live_in_the_previous_environment_is_refused(world: World) -> None:
     digest = world.ready(1)
     world.verify_in_dev(world.register(2))
     facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"soak": "fail"}
 
 
-# --- quarantine, freeze, what is live ---------------------------------------------------------------------------------
+# --- quarantine, freeze, live bundle ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["dev", "staging"])
-def test_a_bundle_quarantined_in_any_environment_goes_nowhere(world: World, where: str) -> None:
+def test_a_bundle_quarantined_in_any_environment_is_refused(world: World, where: str) -> None:
     digest = world.ready(1)
     entry = Quarantined(bundle=digest, reason="mae 61 is over 55", at=datetime.now(UTC))
     quarantine(world.descriptors[where], MODEL, entry)
     facts = facts_of(world, proposal(digest, None))
     assert refused(facts) == {"quarantine": "fail"}
-    assert GATES["quarantine"](facts).why == f"it was taken out: mae 61 is over 55 (in {where})"
+    assert GATES["quarantine"](facts).why == f"it was rolled back: mae 61 is over 55 (in {where})"
 
 
-def test_a_freeze_in_the_environments_configuration_refuses(world: World) -> None:
+def test_a_freeze_window_refuses(world: World) -> None:
     digest = world.ready(1)
     window = "    freezes:\n      - {start: 2020-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z, reason: end of days}\n"
     path = world.project.stack_file("staging")
@@ -540,19 +538,17 @@ def test_a_freeze_in_the_environments_configuration_refuses(world: World) -> Non
     assert refused(facts_of(world, world.release(digest, None))) == {"freeze": "fail"}
 
 
-def test_a_release_that_replaces_something_else_than_what_is_live_is_refused(world: World) -> None:
+def test_a_stale_release_is_refused(world: World) -> None:
     live = world.register(1)
     go_live(world, live)
     digest = world.ready(2)
     assert refused(facts_of(world, proposal(digest, None))) == {"freshness": "fail"}
 
 
-# --- fail closed ------------------------------------------------------------------------------------------------------
+# --- unreadable -------------------------------------------------------------------------------------------------------
 
 
-def test_a_registry_that_may_not_be_read_lets_nothing_pass_that_depends_on_it(
-    world: World, account: EmulatedAccount
-) -> None:
+def test_gates_that_need_an_unreadable_registry_are_inconclusive(world: World, account: EmulatedAccount) -> None:
     live = world.register(1)
     go_live(world, live)
     change = proposal(world.ready(2), live)
@@ -567,7 +563,7 @@ def test_a_registry_that_may_not_be_read_lets_nothing_pass_that_depends_on_it(
         assert "was denied" in found[gate].why, found[gate]
 
 
-def test_a_registry_of_the_target_that_may_not_be_read_is_not_taken_for_a_first_release(
+def test_an_unreadable_registry_of_the_environment_is_not_a_first_release(
     world: World, account: EmulatedAccount
 ) -> None:
     change = proposal(world.ready(1), None)
@@ -578,7 +574,7 @@ def test_a_registry_of_the_target_that_may_not_be_read_is_not_taken_for_a_first_
     assert found == dict.fromkeys(["champion", "compatibility", "freshness", "quarantine", "contract"], "inconclusive")
 
 
-def test_a_log_that_may_not_be_read_is_not_taken_for_a_quiet_soak(world: World, account: EmulatedAccount) -> None:
+def test_an_unreadable_log_makes_soak_inconclusive(world: World, account: EmulatedAccount) -> None:
     change = proposal(world.ready(1), None)
     account.denied.add(world.dev.logs_bucket)
     facts = facts_of(world, change)
@@ -586,7 +582,7 @@ def test_a_log_that_may_not_be_read_is_not_taken_for_a_quiet_soak(world: World, 
     assert refused(facts) == {"order": "inconclusive", "soak": "inconclusive"}
 
 
-def test_a_broken_ledger_lets_nothing_pass_that_depends_on_it(world: World) -> None:
+def test_gates_that_need_a_broken_ledger_do_not_pass(world: World) -> None:
     change = proposal(world.ready(1), None)
     for descriptor in (world.dev, world.staging):
         put(descriptor.registry_bucket, f"ledger/{MODEL}/0000000002.dsse.json", b"{}")
@@ -594,13 +590,13 @@ def test_a_broken_ledger_lets_nothing_pass_that_depends_on_it(world: World) -> N
     assert {"order", "soak", "champion", "compatibility", "freshness", "contract"} == set(found)
 
 
-def test_a_quarantine_entry_that_cannot_be_understood_blocks_everything(world: World) -> None:
+def test_an_invalid_quarantine_entry_refuses(world: World) -> None:
     change = proposal(world.ready(1), None)
     put(world.staging.registry_bucket, f"quarantine/{MODEL}/{'a' * 64}.json", b"{}")
     assert refused(facts_of(world, change)) == {"quarantine": "inconclusive"}
 
 
-def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> None:
+def test_a_tampered_live_bundle_is_inconclusive(world: World) -> None:
     live = world.register(1)
     go_live(world, live)
     change = proposal(world.ready(2), live)
@@ -613,21 +609,21 @@ def test_a_live_bundle_that_was_tampered_with_is_no_champion(world: World) -> No
     assert "evaluation.json" in unknown["champion"] == unknown["live_schema"] == unknown["contract_breaks"]
 
 
-# --- what a change proposes -------------------------------------------------------------------------------------------
+# --- proposed releases ------------------------------------------------------------------------------------------------
 
 
-def test_a_change_proposes_the_releases_that_it_leaves_behind(world: World) -> None:
+def test_a_change_proposes_the_release_files_it_changes(world: World) -> None:
     base = world.repository.head()
     digest = world.register(1)
     world.release(digest, None)
     (world.root / "README.md").write_text("more")
-    commit_all(world.root, "and something else")
+    commit_all(world.root, "another file")
     (change,) = proposed(world.repository, base, "HEAD")
     assert (change.release.bundle, change.files) == (digest, ("README.md", RELEASE))
     assert proposed(world.repository, "HEAD", "HEAD") == []
 
 
-def test_a_release_file_that_is_wrong_is_an_error_that_names_it(world: World) -> None:
+def test_an_invalid_release_file_is_an_error_that_names_it(world: World) -> None:
     base = world.repository.head()
     (world.root / RELEASE).write_text("model: x\n")
     commit_all(world.root, "wrong")
@@ -635,7 +631,7 @@ def test_a_release_file_that_is_wrong_is_an_error_that_names_it(world: World) ->
         proposed(world.repository, base, "HEAD")
 
 
-def test_a_release_file_that_is_taken_away_is_an_error(world: World) -> None:
+def test_a_deleted_release_file_is_an_error(world: World) -> None:
     base = world.repository.head()
     (world.root / RELEASE).unlink()
     commit_all(world.root, "gone")
@@ -643,8 +639,8 @@ def test_a_release_file_that_is_taken_away_is_an_error(world: World) -> None:
         proposed(world.repository, base, "HEAD")
 
 
-def test_only_a_bad_signature_is_taken_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A statement that could not be read for another reason is not known, and not wrong."""
+def test_an_unreadable_statement_is_inconclusive_not_invalid(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a bad signature fails."""
     digest = world.ready(1)
     change = proposal(digest, None)
 
@@ -658,4 +654,4 @@ def test_only_a_bad_signature_is_taken_for_one(world: World, monkeypatch: pytest
 
 
 def _bad(*_: Any) -> Any:
-    raise signing.BadSignatureError("it is not an envelope")
+    raise signing.BadSignatureError("not an envelope")

@@ -12,7 +12,7 @@ from pipelines.promotion.history import at_time, describe, read_history
 from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, verify_chain
 from tests.aws import EmulatedAccount
 from tests.pipelines.registry.chains import MODEL, bundle, chain_of, offline_environment, verified
-from tests.signed import make_signing_environment, with_empty_registry
+from tests.signing_environments import make_signing_environment, with_empty_registry
 
 DEV = offline_environment()
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -20,7 +20,7 @@ CHAIN = chain_of([verified(number) for number in range(1, 7)])
 
 
 def write_copy(folder: Path, envelopes: list[bytes]) -> Path:
-    """What an earlier run would have left."""
+    """Write the copy that an earlier run would have left."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "environment.json").write_text(DEV.model_dump_json())
     path = folder / f"{MODEL}.jsonl"
@@ -32,21 +32,21 @@ def write_copy(folder: Path, envelopes: list[bytes]) -> Path:
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_copy_is_read_without_asking_anybody(tmp_path: Path, verify: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_read_offline(tmp_path: Path, verify: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     write_copy(tmp_path, CHAIN)
     entries = read_history(tmp_path, MODEL, None, verify=verify)
     assert entries == verify_chain(CHAIN, DEV, MODEL)
 
 
-def test_without_a_copy_it_says_that_nothing_was_fetched(tmp_path: Path) -> None:
+def test_a_missing_copy_is_an_error_offline(tmp_path: Path) -> None:
     with pytest.raises(MlopsError) as caught:
         read_history(tmp_path, MODEL, None)
-    assert caught.value.what == f"no ledger was fetched into {tmp_path} before"
+    assert caught.value.what == f"there is no copy of the ledger in {tmp_path}"
     assert caught.value.fix == "run it once without --offline"
 
 
-def test_a_copy_whose_environment_cannot_be_read_names_the_file(tmp_path: Path) -> None:
+def test_an_invalid_environment_in_the_copy_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     write_copy(tmp_path, CHAIN)
     (tmp_path / "environment.json").write_text("{}")
     with pytest.raises(MlopsError, match=f"{tmp_path / 'environment.json'}"):
@@ -58,51 +58,51 @@ def test_a_model_without_records_has_no_history(tmp_path: Path) -> None:
     assert read_history(tmp_path, "churn", None, verify=True) == []
 
 
-def test_a_copy_cut_in_the_middle_of_a_line_is_read_up_to_there(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_the_copy_is_ignored(tmp_path: Path) -> None:
     path = write_copy(tmp_path, CHAIN)
     path.write_bytes(path.read_bytes()[:-100])
     assert len(read_history(tmp_path, MODEL, None, verify=True)) == 5
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_record_missing_from_the_copy_is_named_with_what_to_do(tmp_path: Path, verify: bool) -> None:
+def test_a_record_missing_from_the_copy_is_an_error_with_a_fix(tmp_path: Path, verify: bool) -> None:
     path = write_copy(tmp_path, [*CHAIN[:2], *CHAIN[3:]])
-    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 4") as caught:
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is in the wrong place") as caught:
         read_history(tmp_path, MODEL, None, verify=verify)
     assert caught.value.fix == (
-        f"if only the copy is damaged, delete {path} and fetch it again; "
+        f"if only the copy is damaged, delete {path} and run this again; "
         f"compare s3://registry/ledger/{MODEL}/ with its older object versions"
     )
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_record_of_the_copy_that_does_not_follow_the_one_before_it_is_named(tmp_path: Path, verify: bool) -> None:
+def test_a_record_of_the_copy_that_does_not_follow_its_predecessor_is_an_error(tmp_path: Path, verify: bool) -> None:
     other = chain_of([verified(number) for number in range(7, 10)])
     write_copy(tmp_path, [*CHAIN[:2], other[2]])
     with pytest.raises(BrokenLedgerError) as caught:
         read_history(tmp_path, MODEL, None, verify=verify)
-    assert caught.value.what == f"record 3 of {MODEL} in dev names another record before it"
+    assert caught.value.what == f"record 3 of {MODEL} in dev does not follow the record before it"
 
 
-def test_a_line_of_the_copy_that_is_no_record_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_an_invalid_line_of_the_copy_is_an_error_with_a_fix(tmp_path: Path) -> None:
     path = write_copy(tmp_path, [*CHAIN[:2], b"; "])
     with pytest.raises(BrokenLedgerError, match="record 3 of price") as caught:
         read_history(tmp_path, MODEL, None)
-    assert caught.value.fix == f"if only the copy is damaged, delete {path} and fetch it again"
+    assert caught.value.fix == f"if only the copy is damaged, delete {path} and run this again"
 
 
-def test_a_changed_signature_in_the_copy_is_found_when_it_is_asked_to_verify(tmp_path: Path) -> None:
-    """Without that only what the record says is read, and its place in the chain checked."""
+def test_a_changed_signature_in_the_copy_is_found_by_verify(tmp_path: Path) -> None:
+    """Without verify, records are only parsed and their links checked."""
     changed = CHAIN[5].replace(b'"sig":"ME', b'"sig":"MF')
     assert changed != CHAIN[5]
     write_copy(tmp_path, [*CHAIN[:5], changed])
     assert len(read_history(tmp_path, MODEL, None)) == 6
-    with pytest.raises(BrokenLedgerError, match="record 6 of price carries no valid signature"):
+    with pytest.raises(BrokenLedgerError, match="record 6 of price has no valid signature"):
         read_history(tmp_path, MODEL, None, verify=True)
 
 
 def test_a_long_history_is_verified_to_its_last_record(tmp_path: Path) -> None:
-    """How long ten thousand take is measured by tests/bench/history.py."""
+    """tools/bench/history.py measures ten thousand records."""
     envelopes = chain_of([verified(number) for number in range(1, 101)])
     write_copy(tmp_path, envelopes)
     entries = read_history(tmp_path, MODEL, None, verify=True)
@@ -118,8 +118,8 @@ def test_a_long_history_is_verified_to_its_last_record(tmp_path: Path) -> None:
 # --- what ran when ----------------------------------------------------------------------------------------------------
 
 
-def told(*happened: tuple[float, str, int | None]) -> list[Entry]:
-    """A chain of (hours after noon, result, bundle that is live afterwards)."""
+def chain_with(*happened: tuple[float, str, int | None]) -> list[Entry]:
+    """Return a chain of (hours after noon, result, bundle that is live afterwards)."""
     events, live = [], None
     for number, (hours, result, after) in enumerate(happened, 1):
         changes = {
@@ -135,24 +135,24 @@ def told(*happened: tuple[float, str, int | None]) -> list[Entry]:
     return verify_chain(chain_of(events), DEV, MODEL)
 
 
-STORY = told((0, "verified", 1), (1, "refused", 1), (2, "failed", 1), (3, "verified", 4), (5, "verified", 1))
+STORY = chain_with((0, "verified", 1), (1, "refused", 1), (2, "failed", 1), (3, "verified", 4), (5, "verified", 1))
 
 
 @pytest.mark.parametrize(
     ("hours", "number"),
     [(-0.1, None), (0, 1), (1.5, 1), (2.9, 1), (3, 4), (4.9, 4), (5, 5), (100, 5)],
 )
-def test_what_ran_at_a_time_is_the_record_by_which_it_went_live(hours: float, number: int | None) -> None:
+def test_at_time_returns_the_entry_that_put_the_live_bundle_live(hours: float, number: int | None) -> None:
     found = at_time(STORY, NOON + timedelta(hours=hours))
     assert (found.record.number if found else None) == number
 
 
-def test_nothing_ran_before_anything_was_verified() -> None:
-    assert at_time(told((0, "refused", None), (1, "failed", None)), NOON + timedelta(hours=2)) is None
+def test_at_time_returns_none_before_the_first_verification() -> None:
+    assert at_time(chain_with((0, "refused", None), (1, "failed", None)), NOON + timedelta(hours=2)) is None
     assert at_time([], NOON) is None
 
 
-def test_a_record_is_described_for_people() -> None:
+def test_describe_formats_an_entry() -> None:
     event = verified(2, reason='it says "no"').model_copy(update={"at": NOON})
     (entry,) = verify_chain(chain_of([event]), DEV, MODEL)
     assert describe(entry) == "\n".join(
@@ -170,25 +170,25 @@ def test_a_record_is_described_for_people() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"actor": ""}, "pull request 2, approved by ann, bob, by nobody named"),
+        ({"actor": ""}, "pull request 2, approved by ann, bob, by unknown"),
         ({"pull_request": None}, "approved by ann, bob, by mlops[bot]"),
         ({"approvers": ()}, "pull request 2, by mlops[bot]"),
         ({"pull_request": None, "approvers": ()}, "by mlops[bot]"),
-        ({"pull_request": None, "actor": ""}, "approved by ann, bob, by nobody named"),
-        ({"approvers": (), "actor": ""}, "pull request 2, by nobody named"),
+        ({"pull_request": None, "actor": ""}, "approved by ann, bob, by unknown"),
+        ({"approvers": (), "actor": ""}, "pull request 2, by unknown"),
         ({"source_commit": None}, "data houses@2, source unknown"),
         ({"reason": "zu spät"}, 'because "zu spät"'),
     ],
 )
-def test_of_who_and_why_a_description_says_what_the_record_does(changes: dict[str, object], says: str) -> None:
+def test_describe_leaves_out_missing_fields(changes: dict[str, object], says: str) -> None:
     (entry,) = verify_chain(chain_of([verified(2, **changes)]), DEV, MODEL)
     assert says in [line.strip() for line in describe(entry).splitlines()]
 
 
-def test_what_a_record_does_not_say_is_not_described() -> None:
+def test_describe_formats_an_entry_with_hardly_any_field() -> None:
     bare = {"pull_request": None, "approvers": (), "actor": "", "dataset": "", "commit": None, "before": None}
     (entry,) = verify_chain(chain_of([verified(1, **bare).model_copy(update={"at": NOON})]), DEV, MODEL)
-    assert describe(entry) == f"    1  2026-03-02 12:00:00  promotion verified\n       nothing → {bundle(1)}"
+    assert describe(entry) == f"    1  2026-03-02 12:00:00  promotion verified\n       none → {bundle(1)}"
 
 
 # --- fetched from the registry ----------------------------------------------------------------------------------------
@@ -213,8 +213,8 @@ def key_of(number: int) -> str:
     return f"ledger/{MODEL}/{number:010d}.dsse.json"
 
 
-def asked_for(descriptor: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of the records that are fetched from now on."""
+def note_fetches(descriptor: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that collects the numbers of the records fetched from now on."""
     numbers: list[int] = []
     envelope = Ledger.envelope
 
@@ -226,7 +226,7 @@ def asked_for(descriptor: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
     return numbers
 
 
-def test_only_new_records_are_fetched_and_the_copy_says_the_same_offline(
+def test_only_new_records_are_fetched(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "ledgers" / "dev"
@@ -234,14 +234,14 @@ def test_only_new_records_are_fetched_and_the_copy_says_the_same_offline(
     append(dev, 1, 2, 3)
     assert len(read_history(folder, MODEL, dev)) == 3
     append(dev, 4, 5)
-    numbers = asked_for(dev, monkeypatch)
+    numbers = note_fetches(dev, monkeypatch)
     entries = read_history(folder, MODEL, dev, verify=True)
-    assert sorted(numbers) == [3, 4, 5], "the last one that is known is looked at again, and no other"
+    assert sorted(numbers) == [3, 4, 5], "the last known record is fetched again, and no other"
     assert read_history(folder, MODEL, None, verify=True) == entries
     assert [entry.event.to for entry in entries] == [bundle(number) for number in range(1, 6)]
 
 
-def test_a_copy_that_was_cut_is_completed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_a_truncated_copy_is_completed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     append(dev, 1, 2, 3)
     entries = read_history(tmp_path, MODEL, dev)
     path = tmp_path / f"{MODEL}.jsonl"
@@ -251,34 +251,30 @@ def test_a_copy_that_was_cut_is_completed(dev: EnvironmentDescriptor, tmp_path: 
     assert path.read_bytes() == whole
 
 
-def test_records_that_were_removed_from_the_registry_are_noticed_by_the_copy(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_records_removed_from_the_registry_are_noticed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     append(dev, 1, 2, 3)
     read_history(tmp_path, MODEL, dev)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(3))
-    with pytest.raises(BrokenLedgerError, match=r"dev has 2 records; 3 were fetched before") as caught:
+    with pytest.raises(BrokenLedgerError, match=r"dev has 2 records; the copy has 3") as caught:
         read_history(tmp_path, MODEL, dev)
     assert caught.value.fix == "someone removed records: look at the object versions in the registry bucket"
 
 
-def test_a_newest_record_that_was_replaced_is_noticed_by_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
-    """By whoever holds the signing key, even: the chain in the registry verifies, but it is another one."""
+def test_a_replaced_record_is_noticed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    """Even if the new chain is signed with the right key."""
     append(dev, 1, 2)
     read_history(tmp_path, MODEL, dev)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(2))
     append(dev, 9)
-    with pytest.raises(
-        BrokenLedgerError, match="record 2 of price in dev is not the one that was fetched before"
-    ) as caught:
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev differs from the copy") as caught:
         read_history(tmp_path, MODEL, dev)
     assert caught.value.fix == "someone replaced records: look at the object versions in the registry bucket"
 
 
-def test_a_new_record_that_does_not_follow_what_was_fetched_before_never_gets_into_the_copy(
+def test_a_new_record_that_does_not_follow_the_copy_is_not_added(
     environment: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
-    """As when the whole chain was written anew, but for the record that is looked at again."""
+    """As if the chain had been rewritten except for the record that is fetched again."""
     one, other = with_empty_registry(environment), with_empty_registry(environment)
     append(one, 1)
     append(other, 7, 8)
@@ -287,42 +283,40 @@ def test_a_new_record_that_does_not_follow_what_was_fetched_before_never_gets_in
     boto3.client("s3").put_object(Bucket=one.registry_bucket, Key=key_of(2), Body=second)
     with pytest.raises(BrokenLedgerError) as caught:
         read_history(tmp_path, MODEL, one)
-    assert caught.value.what == f"record 2 of {MODEL} in dev names another record before it"
+    assert caught.value.what == f"record 2 of {MODEL} in dev does not follow the record before it"
     assert len(read_history(tmp_path, MODEL, None)) == 1
 
 
-def test_a_record_that_does_not_verify_never_gets_into_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_an_invalid_record_is_not_added_to_the_copy(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     append(dev, 1, 2)
     read_history(tmp_path, MODEL, dev)
     before = (tmp_path / f"{MODEL}.jsonl").read_bytes()
     s3 = boto3.client("s3")
     s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=CHAIN[2])
-    with pytest.raises(BrokenLedgerError, match="record 3 of price carries no valid signature"):
+    with pytest.raises(BrokenLedgerError, match="record 3 of price has no valid signature"):
         read_history(tmp_path, MODEL, dev)
     second = Ledger(dev, MODEL).envelope(2)
     s3.put_object(Bucket=dev.registry_bucket, Key=key_of(3), Body=second)
-    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is record 2 of price in dev"):
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev is in the wrong place"):
         read_history(tmp_path, MODEL, dev)
     assert (tmp_path / f"{MODEL}.jsonl").read_bytes() == before
     assert len(read_history(tmp_path, MODEL, None, verify=True)) == 2
 
 
 @pytest.mark.parametrize("more", [b"\n", b"\r"])
-def test_a_record_that_would_not_stay_on_its_line_never_gets_into_the_copy(
+def test_a_record_with_a_line_break_is_not_added_to_the_copy(
     dev: EnvironmentDescriptor, tmp_path: Path, more: bytes
 ) -> None:
     append(dev, 1)
     content = Ledger(dev, MODEL).envelope(1)
     boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key_of(1), Body=content + more)
-    with pytest.raises(BrokenLedgerError, match="is not written as the ledger writes it"):
+    with pytest.raises(BrokenLedgerError, match="has a line break, which the ledger never writes"):
         read_history(tmp_path, MODEL, dev)
     assert not (tmp_path / f"{MODEL}.jsonl").exists()
 
 
-def test_a_copy_of_an_environment_that_was_made_anew_is_not_mixed_with_it(
-    dev: EnvironmentDescriptor, tmp_path: Path
-) -> None:
+def test_a_copy_of_a_recreated_environment_is_an_error(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     write_copy(tmp_path, CHAIN)
-    with pytest.raises(MlopsError, match="was signed by another key than dev has now") as caught:
+    with pytest.raises(MlopsError, match="is signed with another key than that of dev") as caught:
         read_history(tmp_path, MODEL, dev)
     assert "delete the folder" in caught.value.fix

@@ -6,10 +6,11 @@ import pytest
 
 from pipelines.declarations.environment import Images
 from pipelines.declarations.project import Project
-from pipelines.github.repository import Repository
+from pipelines.github.git import Git
 from pipelines.promotion.images import pin_images
 from pipelines.promotion.plan import environments_to_deploy, models_to_train
-from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, make_repository
+from tests.clones import commit_all, make_repository
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
 from tests.sample_project import PROJECT
 
 
@@ -38,7 +39,7 @@ def test_a_change_is_deployed_where_it_may_change_something(files: list[str], en
 
 
 def test_models_are_trained_when_the_environment_that_trains_pins_another_image(project: Project) -> None:
-    repository, image = Repository(project.root), "sha256:" + "1a" * 32
+    repository, image = Git(project.root), "sha256:" + "1a" * 32
     before, file = repository.head(), project.stack_file("dev")
     assert models_to_train(project, repository, before) == (), "there is no image to train with"
     pin_images(project, "staging", Images(training=image))
@@ -53,7 +54,7 @@ def test_models_are_trained_when_the_environment_that_trains_pins_another_image(
 
 
 def test_models_are_trained_when_the_stack_file_before_was_none_or_wrong(project: Project) -> None:
-    repository, file = Repository(project.root), project.stack_file("dev")
+    repository, file = Git(project.root), project.stack_file("dev")
     text = file.read_text()
     file.write_text("config: [")
     wrong = commit_all(project.root, "Wrong")

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.promote import (
     RefusedError,
     StaleReleaseError,
@@ -22,7 +22,7 @@ from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, empty
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, accepted, empty
 from tests.processes import Moments, start
 
 
@@ -122,11 +122,11 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
     event = world.records()[-1].event
     assert (event.result, event.before, event.to, event.live) == ("refused", good, bad, good)
     assert {gate for gate, outcome in event.verdicts.items() if outcome != "pass"} == {"order", "soak"}
-    assert event.reason == "order: it was never verified in dev; soak: dev does not serve it any more"
+    assert event.reason == "order: it was never verified in dev; soak: dev no longer serves it"
     assert str(caught.value).splitlines() == [
         f"{MODEL} may not go to staging:",
         "  order: it was never verified in dev; promote it to dev first",
-        "  soak: dev does not serve it any more; promote what runs there",
+        "  soak: dev no longer serves it; promote the bundle that is live there",
     ]
     assert event.evidence, "it is known of the environment that it comes from"
     assert event.report is not None
@@ -250,7 +250,7 @@ def test_a_release_that_predicts_something_else_in_the_endpoint_is_taken_back(wo
     def serve_another(_: str) -> None:
         world.set_live(good)
 
-    with pytest.raises(MlopsError, match=f"serves {good}; expected {bad}"):
+    with pytest.raises(MlopsError, match=f"serves: expected {bad}, found {good}"):
         go_on(world, change, follow=serve_another)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
     go_on(world, change)
@@ -366,7 +366,7 @@ def test_going_back_to_a_bundle_that_is_quarantined_itself_is_judged_and_refused
     bad, good = bad_and_good(world, 1)
     block(world, bad)
     block(world, good, "worse still")
-    with pytest.raises(RefusedError, match="quarantine: it was taken out: worse still"):
+    with pytest.raises(RefusedError, match="quarantine: it was rolled back: worse still"):
         go(world, world.release(good, bad))
 
 

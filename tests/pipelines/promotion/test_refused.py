@@ -1,6 +1,6 @@
-"""Every gate refuses what tests/refused says, for its own reason, and no other gate does; without it nothing refuses.
+"""Each case in tests/refused is refused by its gate, and by no other.
 
-The second half is about these tests: delete a gate, or any one of its checks, and one of them fails.
+The second half tests these tests: one of them fails if a gate, or a single check of a gate, is deleted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMED = [f"{gate}: {case['because']}" for gate, case in CASES]
 
 
 def check(gate: str, case: dict[str, Any]) -> None:
-    """Fails unless this gate refuses, for the reason that the case states, and no other gate does."""
+    """Fail unless this gate, and no other, refuses for the stated reason."""
     verdicts = {v.gate: v for v in judge(changed(case["change"]))}
     found = verdicts.pop(gate)
     assert found.outcome == case["outcome"]
@@ -35,11 +35,11 @@ def check(gate: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("gate", "case"), CASES, ids=NAMED)
-def test_a_gate_refuses_for_its_own_reason_and_no_other_gate_does(gate: str, case: dict[str, Any]) -> None:
+def test_only_this_gate_refuses_and_for_the_stated_reason(gate: str, case: dict[str, Any]) -> None:
     check(gate, case)
 
 
-def test_every_gate_has_something_that_it_must_refuse() -> None:
+def test_every_gate_has_cases() -> None:
     assert {gate for gate, _ in CASES} == set(GATES)
 
 
@@ -47,17 +47,17 @@ def test_every_gate_has_something_that_it_must_refuse() -> None:
 
 
 @pytest.mark.parametrize(("gate", "case"), CASES, ids=NAMED)
-def test_what_a_gate_refuses_is_admitted_without_it_and_its_test_fails(
+def test_without_the_gate_the_case_is_admitted(
     gate: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(GATES, gate, lambda _: passed(gate, "any", "none", "it was not looked at"))  # type: ignore[arg-type]
+    monkeypatch.setitem(GATES, gate, lambda _: passed(gate, "any", "none", "not checked"))  # type: ignore[arg-type]
     assert admits(judge(changed(case["change"])))
     with pytest.raises(AssertionError):
         check(gate, case)
 
 
 def refusals(tree: ast.Module, gate: str) -> list[ast.If]:
-    """The conditions in a gate's function under which it refuses, or does not decide."""
+    """Return the `if` statements of a gate that refuse or are inconclusive."""
     (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == gate)
     return [node for node in ast.walk(function) if isinstance(node, ast.If) and _refuses(node.body[-1])]
 
@@ -69,7 +69,7 @@ def _refuses(statement: ast.stmt) -> bool:
 
 
 def without(gate: str, number: int) -> Callable[[Facts], Verdict]:
-    """A gate of which one check is deleted."""
+    """Return a gate with one check deleted."""
     module = sys.modules[GATES[gate].__module__]
     tree = ast.parse(inspect.getsource(module))
     refusals(tree, gate)[number].test = ast.Constant(False)
@@ -80,7 +80,7 @@ def without(gate: str, number: int) -> Callable[[Facts], Verdict]:
 
 
 def checks() -> Iterator[Any]:
-    """Every check of every gate."""
+    """Yield every check of every gate."""
     for gate, function in GATES.items():
         found = refusals(ast.parse(inspect.getsource(sys.modules[function.__module__])), gate)
         assert found, f"{gate} refuses nothing"
@@ -89,13 +89,13 @@ def checks() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("gate", "number"), list(checks()))
-def test_a_gate_without_one_of_its_checks_says_something_else_somewhere(gate: str, number: int) -> None:
+def test_without_a_check_some_verdict_changes(gate: str, number: int) -> None:
     deleted = without(gate, number)
 
     def differs(situation: str) -> bool:
         try:
             return line(deleted(facts_of(situation))) != line(GATES[gate](facts_of(situation)))
-        except (AttributeError, TypeError):  # it goes on without the fact that it found missing
+        except (AttributeError, TypeError):  # it continues without the missing fact
             return True
 
     own = [name for name in SITUATIONS if name.startswith(f"{gate}: ")]

@@ -14,7 +14,7 @@ from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from tests.aws import EmulatedAccount
 from tests.sample_project import copy_as_forked
-from tests.signed import (
+from tests.signing_environments import (
     GATES,
     OTHER_COMMIT,
     example_build,
@@ -122,17 +122,17 @@ def test_a_bundle_that_another_environment_vouches_for_is_not_released(
 ) -> None:
     """The evidence is signed, by a key that is trusted, but not by the environment that trains."""
     digest = register(environments["staging"], model=MODEL)
-    with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
+    with pytest.raises(signing.BadSignatureError, match="has the wrong signers: expected only dev, found staging"):
         release(project, environments, MODEL, "prod", digest)
     assert changed_files(project) == []
 
 
 def test_a_release_of_what_does_not_exist_names_what_does(project: Project, environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
-    with pytest.raises(MlopsError, match="no environment 'qa'") as caught:
+    with pytest.raises(MlopsError, match="unknown environment 'qa'") as caught:
         release(project, environments, MODEL, "qa", digest)
-    assert caught.value.fix == "the environments are dev, prod, staging"
-    with pytest.raises(MlopsError, match="no model 'churn'"):
+    assert caught.value.fix == "use one of the environments: dev, prod, staging"
+    with pytest.raises(MlopsError, match="unknown model 'churn'"):
         release(project, environments, "churn", "dev", digest)
     with pytest.raises(MlopsError, match="dev is not up") as caught:
         release(project, {}, MODEL, "staging", digest)

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
+from pipelines.github.git import Git
 from pipelines.promotion.restore import restore_release
-from tests.pipelines.promotion.world import MODEL, RELEASE, commit_all, git, make_repository
+from tests.clones import commit_all, git, make_repository
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
 
 OLD, BAD, GOOD = ("sha256:" + letter * 64 for letter in "abc")
 
@@ -61,23 +62,21 @@ def test_a_main_that_names_the_target_already_is_left_as_it_is_whatever_else_it_
 def test_a_rollback_does_not_undo_what_was_pushed_in_between(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.promotion import restore as module
-
     write_release(project, BAD, GOOD)
     commit_all(project.root, "bad")
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(project.root.parent / "origin.git"), "other")
     pushes = []
-    plain = module.git
+    plain = Git.push
 
-    def racing(root: Path, *arguments: str, **named: Any) -> str:
-        if arguments[0] == "push" and len(pushes) < 2:
-            pushes.append(arguments)
+    def race(clone: Git, commit: str, branch: str) -> None:
+        if len(pushes) < 2:
+            pushes.append(commit)
             (other / f"more-{len(pushes)}").write_text("x")
-            commit_all(other, "somebody was faster")
-        return plain(root, *arguments, **named)
+            commit_all(other, "pushed in between")
+        plain(clone, commit, branch)
 
-    monkeypatch.setattr(module, "git", racing)
+    monkeypatch.setattr(Git, "push", race)
     commit = restore(project)
     listed = git(project.root, "ls-tree", "-r", "--name-only", commit)
     assert len(pushes) == 2 and "more-1" in listed and "more-2" in listed
@@ -102,24 +101,21 @@ def test_a_rollback_that_may_not_push_says_so(project: Project) -> None:
 def test_a_rollback_is_pushed_five_times_at_most(
     project: Project, monkeypatch: pytest.MonkeyPatch, refused: int
 ) -> None:
-    from pipelines.promotion import restore as module
-
     write_release(project, BAD, GOOD)
     commit_all(project.root, "bad")
-    plain, pushes = module.git, []
+    plain, pushes = Git.push, []
 
-    def racing(root: Path, *arguments: str, **named: Any) -> str:
-        if arguments[0] == "push":
-            pushes.append(arguments)
-            if len(pushes) <= refused:
-                raise MlopsError("somebody was faster")
-        return plain(root, *arguments, **named)
+    def race(clone: Git, commit: str, branch: str) -> None:
+        pushes.append(commit)
+        if len(pushes) <= refused:
+            raise MlopsError("pushed in between")
+        plain(clone, commit, branch)
 
-    monkeypatch.setattr(module, "git", racing)
+    monkeypatch.setattr(Git, "push", race)
     if refused < 5:
         assert restore(project) == git(project.root.parent / "origin.git", "rev-parse", "main")
     else:
-        with pytest.raises(MlopsError, match="somebody was faster"):
+        with pytest.raises(MlopsError, match="pushed in between"):
             restore(project)
     assert len(pushes) == 5
 

@@ -7,13 +7,14 @@ from unittest import mock
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.gather import Change
+from pipelines.promotion.facts.gather import Change
 from pipelines.promotion.promote import promote
 from pipelines.promotion.rollback import Plan, plan_rollback, roll_back
 from pipelines.registry import store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
-from tests.pipelines.promotion.world import MODEL, RELEASE, World, accepted, empty, git
+from tests.clones import git
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, accepted, empty
 from tests.processes import Moments, start
 
 REASON = "mae 61.2 is over 55 since noon"

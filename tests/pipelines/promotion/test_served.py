@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from pipelines.declarations.environment import EnvironmentDescriptor
-from pipelines.promotion.served import LONGEST, Served, count_requests
+from pipelines.promotion.facts.served import LONGEST, Served, count_requests
 from pipelines.registry import store
 from tests.aws import EmulatedAccount, make_environment
 
@@ -42,7 +42,7 @@ def log(
     pod: str = "pod-1",
     model: str = MODEL,
 ) -> None:
-    """Lines in the object of the hour that they were written in."""
+    """Write lines into the log object of their hour."""
     content = b"".join((one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n" for one in lines)
     key = f"inference/{model}/{at.astimezone(UTC):%Y/%m/%d/%H}/{pod}.jsonl"
     boto3.client("s3").put_object(Bucket=descriptor.logs_bucket, Key=key, Body=content)
@@ -59,21 +59,21 @@ def test_requests_are_counted_across_hours_and_midnight(dev: EnvironmentDescript
     assert count(dev) == Served(8, 0)
 
 
-def test_what_was_answered_before_is_not_counted_to_the_millisecond(dev: EnvironmentDescriptor) -> None:
+def test_earlier_requests_are_not_counted_to_the_millisecond(dev: EnvironmentDescriptor) -> None:
     log(dev, SINCE, line(SINCE - timedelta(milliseconds=1)), line(SINCE), line(SINCE + timedelta(milliseconds=1)))
     earlier = SINCE - timedelta(hours=1)
     log(dev, earlier, line(earlier))
     assert count(dev) == Served(2, 0)
 
 
-def test_a_time_in_another_zone_is_the_same_time(dev: EnvironmentDescriptor) -> None:
+def test_the_start_may_be_in_any_time_zone(dev: EnvironmentDescriptor) -> None:
     from datetime import timezone
 
     log(dev, SINCE, line(SINCE))
     assert count(dev, SINCE.astimezone(timezone(timedelta(hours=9)))) == Served(1, 0)
 
 
-def test_only_the_bundle_and_the_model_in_question_count(dev: EnvironmentDescriptor) -> None:
+def test_requests_of_other_bundles_and_models_are_not_counted(dev: EnvironmentDescriptor) -> None:
     log(dev, NOW, line(NOW), line(NOW, bundle=OTHER))
     log(dev, NOW, line(NOW), pod="pod-2")
     log(dev, NOW, line(NOW), model="churn")
@@ -81,7 +81,7 @@ def test_only_the_bundle_and_the_model_in_question_count(dev: EnvironmentDescrip
     assert count(dev) == Served(2, 0)
 
 
-def test_server_errors_count_as_requests_and_as_errors_and_refusals_do_not(dev: EnvironmentDescriptor) -> None:
+def test_only_server_errors_count_as_errors(dev: EnvironmentDescriptor) -> None:
     log(dev, NOW, line(NOW), line(NOW, status=500), line(NOW, status=503), line(NOW, status=499), line(NOW, status=200))
     assert count(dev) == Served(5, 2)
 
@@ -106,20 +106,18 @@ def test_server_errors_count_as_requests_and_as_errors_and_refusals_do_not(dev: 
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_line_that_is_none_of_the_log_counts_as_nothing_and_stops_nothing(
-    dev: EnvironmentDescriptor, malformed: bytes | dict[str, Any]
-) -> None:
+def test_an_invalid_line_is_skipped(dev: EnvironmentDescriptor, malformed: bytes | dict[str, Any]) -> None:
     log(dev, NOW, line(NOW), malformed, line(NOW, status=500))
     assert count(dev) == Served(2, 1)
 
 
-def test_a_log_without_lines_and_no_log_at_all_are_no_requests(dev: EnvironmentDescriptor) -> None:
+def test_an_empty_or_missing_log_has_no_requests(dev: EnvironmentDescriptor) -> None:
     assert count(dev) == Served(0, 0)
     log(dev, NOW)
     assert count(dev) == Served(0, 0)
 
 
-def test_what_is_long_past_is_not_read(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_older_than_a_week_are_not_read(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
     for days in (8, 6):
         at = NOW - timedelta(days=days)
         log(dev, at, line(at))
@@ -130,9 +128,7 @@ def test_what_is_long_past_is_not_read(dev: EnvironmentDescriptor, monkeypatch: 
     assert len(listed) == LONGEST.days + 1, "one listing a day"
 
 
-def test_a_log_that_cannot_be_read_is_an_error_and_not_a_quiet_day(
-    dev: EnvironmentDescriptor, account: EmulatedAccount
-) -> None:
+def test_an_unreadable_log_is_an_error(dev: EnvironmentDescriptor, account: EmulatedAccount) -> None:
     log(dev, NOW, line(NOW))
     account.denied.add(dev.logs_bucket)
     with pytest.raises(store.AccessDeniedError):

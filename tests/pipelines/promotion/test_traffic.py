@@ -11,7 +11,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion import traffic
 from pipelines.promotion.traffic import move_traffic
-from tests.answering import serving
+from tests.http_responder import http_server
 from tests.pipelines.registry.chains import offline_environment
 
 MODEL, OLD, NEW = "price", "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -40,7 +40,7 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, EnvironmentDescriptor]]:
     made = Cluster(monkeypatch)
-    with serving(made) as url:
+    with http_server(made) as url:
         yield made, offline_environment().model_copy(update={"endpoints": {MODEL: url}})
 
 

@@ -1,4 +1,4 @@
-"""A bundle is tried as the server would load it, and whatever it does is told."""
+"""Bundle trial: a bundle is loaded as the server loads it, and every failure is reported."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import pytest
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion import trial as module
-from pipelines.promotion.facts import Runtime
+from pipelines.promotion.facts import TrialResult
 from pipelines.promotion.trial import TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
-from pipelines.serving.model import Model
-from pipelines.serving.refusal import Refusal
-from tests.pipelines.promotion.world import ROOT
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_error import RequestError
+from tests.pipelines.promotion.promotion_project import ROOT
 from tests.pipelines.serving.bundles import MadeBundle, classifier_bundle, linear_bundle
 
 HERE = f"onnxruntime {onnxruntime.__version__}"
 
 
-def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> Runtime:
+def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> TrialResult:
     return try_bundle(Project(root), bundle.manifest, bundle.files | {f"{n}.json": c for n, c in files.items()})
 
 
-def test_a_bundle_that_works_is_timed_after_it_has_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which the n-th of the requests that count takes n milliseconds."""
+def test_a_bundle_is_timed_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th timed request takes n milliseconds."""
     ticks = iter([0.0] * WARM_UP + [tick for n in range(1, TIMED + 1) for tick in (float(n), n + n / 1000)])
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     found = tried(linear_bundle())
@@ -39,21 +39,21 @@ def test_a_bundle_that_works_is_timed_after_it_has_warmed_up(monkeypatch: pytest
     assert found.version == found.serving_version == HERE
 
 
-def test_every_golden_row_is_asked_in_its_turn_as_a_client_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_rows_are_sent_in_turn_as_requests_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[float]] = []
-    answer = Model.answer
+    answer = Predictor.answer
 
-    def noted(model: Model, body: bytes, identity: bytes) -> Any:
+    def noted(model: Predictor, body: bytes, identity: bytes) -> Any:
         if identity == b"trial":
             asked.append(json.loads(body)["inputs"][0]["data"])
         return answer(model, body, identity)
 
-    monkeypatch.setattr(Model, "answer", noted)
+    monkeypatch.setattr(Predictor, "answer", noted)
     assert tried(classifier_bundle()).golden_rows == 2
     assert asked == [[0.0], [50.0]] * ((TIMED + WARM_UP) // 2)
 
 
-def test_the_runtime_that_the_serving_image_pins_is_told_beside_the_one_it_was_tried_in(tmp_path: Path) -> None:
+def test_the_result_names_the_runtime_of_the_trial_and_of_the_serving_image(tmp_path: Path) -> None:
     (tmp_path / "requirements").mkdir()
     pins = "onnx==1.0\n# onnxruntime==0.1\nonnxruntime==9.8.7 \\\n    --hash=sha256:0\nonnxruntime==1.2\n"
     (tmp_path / "requirements" / "serving.txt").write_text(pins)
@@ -62,34 +62,35 @@ def test_the_runtime_that_the_serving_image_pins_is_told_beside_the_one_it_was_t
 
 
 @pytest.mark.parametrize(("line", "version"), [("onnxruntime==1.2", "1.2"), ("onnxruntime==1.2;python>'3'", "1.2")])
-def test_a_pin_ends_where_the_version_does(tmp_path: Path, line: str, version: str) -> None:
+def test_a_pinned_version_excludes_markers(tmp_path: Path, line: str, version: str) -> None:
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "serving.txt").write_text(line)
     assert pinned_runtime(tmp_path) == version
 
 
 @pytest.mark.parametrize("content", [None, "", "onnxruntime>=1.2\n", "  onnxruntime==1.2\n"])
-def test_a_serving_image_that_pins_no_runtime_is_an_error(tmp_path: Path, content: str | None) -> None:
+def test_a_serving_image_without_a_pinned_runtime_is_an_error(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "requirements" / "serving.txt"
     path.parent.mkdir()
     if content is not None:
         path.write_text(content)
     with pytest.raises(MlopsError) as caught:
         tried(linear_bundle(), tmp_path)
-    assert (caught.value.what, caught.value.fix) == (f"{path} pins no onnxruntime", "make lock")
+    assert caught.value.what == f"{path}: expected a pinned onnxruntime, found none"
+    assert caught.value.fix == "run `make lock`"
 
 
-def test_a_wrong_golden_prediction_is_told_and_nothing_is_timed() -> None:
+def test_a_wrong_golden_prediction_is_reported_and_nothing_is_timed() -> None:
     found = tried(linear_bundle(expected=7.0))
     assert found.problem.startswith("golden.json: output 'variable', value 0: expected 7")
     assert (found.golden_rows, found.p99_ms, found.requests) == (0, 0.0, 0)
 
 
-def test_golden_predictions_that_cannot_be_read_are_named() -> None:
+def test_invalid_golden_predictions_are_reported() -> None:
     assert tried(linear_bundle(), golden=b"{}").problem.startswith("golden.json:1: inputs: ")
 
 
-def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
+def test_a_bundle_without_golden_rows_is_reported() -> None:
     golden = json.loads(linear_bundle().files["golden.json"])
     for tensor in (*golden["inputs"], *golden["outputs"]):
         tensor |= {"shape": [0, *tensor["shape"][1:]], "data": []}
@@ -101,22 +102,22 @@ def test_a_bundle_without_golden_rows_is_refused_by_its_own_model() -> None:
 @pytest.mark.parametrize(
     ("fails", "says"),
     [
-        (lambda: Refusal(400, "age: expected at most 120"), "it refuses a golden row: age: expected at most 120"),
+        (lambda: RequestError(400, "age: at most 120"), "the model refuses a golden row: age: at most 120"),
         (lambda: RuntimeError("out of memory"), "RuntimeError: out of memory"),
-        (lambda: MlopsError("it is worn out", fix="x"), "it is worn out"),
+        (lambda: MlopsError("no memory", fix="x"), "no memory"),
     ],
 )
-def test_whatever_a_model_does_while_it_is_timed_is_told(
+def test_a_failure_while_timing_is_reported(
     monkeypatch: pytest.MonkeyPatch, fails: Callable[[], Exception], says: str
 ) -> None:
-    answer, asked = Model.answer, iter(range(TIMED + WARM_UP))
+    answer, asked = Predictor.answer, iter(range(TIMED + WARM_UP))
 
-    def worn_out(model: Model, body: bytes, identity: bytes) -> Any:
+    def fail_late(model: Predictor, body: bytes, identity: bytes) -> Any:
         if identity == b"trial" and next(asked) == WARM_UP + 5:
             raise fails()
         return answer(model, body, identity)
 
-    monkeypatch.setattr(Model, "answer", worn_out)
+    monkeypatch.setattr(Predictor, "answer", fail_late)
     found = tried(linear_bundle())
     assert (found.problem, found.golden_rows, found.requests) == (says, 1, 5)
 
@@ -125,5 +126,5 @@ def test_whatever_a_model_does_while_it_is_timed_is_told(
     ("share", "found"),
     [(0.0, 1.0), (0.01, 1.0), (0.011, 2.0), (0.5, 50.0), (0.501, 51.0), (0.99, 99.0), (0.991, 100.0), (1.0, 100.0)],
 )
-def test_a_percentile_is_the_least_value_that_the_share_does_not_exceed(share: float, found: float) -> None:
+def test_a_percentile_is_the_nearest_rank(share: float, found: float) -> None:
     assert percentile([float(n) for n in range(100, 0, -1)], share) == found

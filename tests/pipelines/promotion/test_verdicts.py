@@ -1,6 +1,6 @@
-"""What people read of the gates: every verdict of many situations, compared with golden/verdicts.txt.
+"""The texts of the verdicts in many situations, compared with golden/verdicts.txt.
 
-`python -m tests.pipelines.promotion.test_verdicts` writes that file again; its difference is then part of the review.
+`python -m tests.pipelines.promotion.test_verdicts` writes that file; review its diff.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ TWO_CLASSES = {
 
 
 def worse(share: float, spread: float = 0.0) -> list[float]:
-    """Predictions whose error is greater than the accepted ones' by a share, more or less by row."""
+    """Return predictions whose error is larger than the accepted one by `share`, plus or minus `spread` by row."""
     rows = enumerate(zip(PREDICTED, TRUTH, strict=True))
     return [truth + (found - truth) * (1 + share + (spread if n % 2 else -spread)) for n, (found, truth) in rows]
 
 
 def champion(**changes: Any) -> dict[str, Any]:
-    """The live model predicts what the candidate does, and something else is changed."""
+    """Return changes: the live model predicts like the candidate, and `changes`."""
     same = {"champion.sample.predicted": PREDICTED, "champion.sample.truth": TRUTH}
     return same | {key.replace("__", "."): value for key, value in changes.items()}
 
@@ -51,24 +51,24 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "the first environment": {"predecessor": None, "promotes_from": None},
     "a release of no bundle": {"release.bundle": None, "release.replaces": None},
     "a release whose bundle was never verified before": {"predecessor.verified_at": None},
-    "another environment is said to be before": {"predecessor.environment": "qa"},
+    "the predecessor is another environment": {"predecessor.environment": "qa"},
     "seven files change": {"changed_files": [f"file-{n}" for n in range(6)] + ACCEPTED["changed_files"]},
     "five files change": {"changed_files": [f"file-{n}" for n in range(4)] + ACCEPTED["changed_files"]},
     "six files change": {"changed_files": [f"file-{n}" for n in range(5)] + ACCEPTED["changed_files"]},
     "two files of the bundle are wrong": {"files.0.found": None, "files.1.expected": None},
     "nothing is signed": {"signatures": []},
-    "a statement that nobody says why it does not verify": {"signatures.0.signer": None},
+    "an invalid signature without a reason": {"signatures.0.signer": None},
     "two environments that may sign": {"signatures.1.signer": "qa", "signatures.1.expected": "qa"},
     "the bundle names no commit": {"origin.commits": [], "origin.commit_on_main": None},
-    "the bundle names two commits, and neither is on main": {
+    "the bundle names two commits, none on main": {
         "origin.commits": ["b" * 40, "c" * 40],
         "origin.commit_on_main": None,
     },
-    "a bound on both sides": {
+    "a bound with minimum and maximum": {
         "policy.gates.thresholds.0": {"metric": "rmse", "minimum": 41.0, "maximum": 65.0},
     },
     "two bounds are broken": {"evaluation.metrics.rmse.value": 70.0, "evaluation.metrics.r2.value": 0.1},
-    "one bound is broken, and one cannot be decided": {
+    "one bound is broken, one metric has no value": {
         "evaluation.metrics.rmse.value": 70.0,
         "evaluation.metrics.r2.value": None,
     },
@@ -76,49 +76,49 @@ SITUATIONS: dict[str, dict[str, Any]] = {
         "evaluation.metrics.rmse.value": None,
         "evaluation.metrics.r2.value": None,
     },
-    "no fairness is declared": {"policy.gates.fairness": []},
-    "fairness by the difference": {"policy.gates.fairness": [DIFFERENCE]},
-    "fairness by the difference, kept": {
+    "no fairness bound is declared": {"policy.gates.fairness": []},
+    "a difference above its bound": {"policy.gates.fairness": [DIFFERENCE]},
+    "a difference at its bound": {
         "policy.gates.fairness": [{**DIFFERENCE, "maximum_difference": 3.0}],
     },
-    "fairness by both, one broken": {"policy.gates.fairness": [FAIRNESS, DIFFERENCE]},
-    "fairness by both, both broken": {
+    "ratio and difference, one broken": {"policy.gates.fairness": [FAIRNESS, DIFFERENCE]},
+    "ratio and difference, both broken": {
         "policy.gates.fairness": [FAIRNESS, DIFFERENCE],
         "evaluation.groups.sex.ratio.mae": 2.0,
     },
-    "fairness by both, both kept": {
+    "ratio and difference, both kept": {
         "policy.gates.fairness": [FAIRNESS, {**DIFFERENCE, "maximum_difference": 4.0}],
     },
-    "a group too small for one bound, and another bound broken": {
+    "a group too small for one bound, another bound broken": {
         "policy.gates.fairness": [{**FAIRNESS, "minimum_group_size": 1000}, DIFFERENCE],
     },
-    "one bound not defined, and another broken": {
+    "one ratio undefined, another bound broken": {
         "policy.gates.fairness": [FAIRNESS, DIFFERENCE],
         "evaluation.groups.sex.ratio.mae": None,
     },
-    "two attributes of which one was not evaluated": {
+    "two attributes, one not evaluated": {
         "policy.gates.fairness": [{**FAIRNESS, "attribute": "age"}, FAIRNESS],
     },
-    "two attributes that cannot be decided": {
+    "two undecided attributes": {
         "policy.gates.fairness": [{**FAIRNESS, "attribute": "age"}, FAIRNESS],
         "evaluation.groups.sex.groups.2.rows": 5,
     },
-    "two groups that are too small": {
+    "two small groups": {
         "evaluation.groups.sex.groups.1.rows": 3,
         "evaluation.groups.sex.groups.2.rows": 5,
     },
-    "a difference of groups that is not defined": {
+    "an undefined difference": {
         "policy.gates.fairness": [DIFFERENCE],
         "evaluation.groups.sex.difference.mae": None,
     },
     "the live model predicts the same": champion(),
-    "the live model is a little better, within what is allowed": champion(
+    "the live model is slightly better, within the bound": champion(
         champion__sample__predicted=worse(-0.01),
     ),
-    "the live model is better by what is allowed, more or less": champion(
+    "the interval crosses the bound": champion(
         champion__sample__predicted=worse(-0.01, 0.2),
     ),
-    "the live model is better by more than is allowed, on average": champion(
+    "the mean is above the bound, the interval crosses it": champion(
         champion__sample__predicted=worse(-0.05, 0.2),
     ),
     "the live model is clearly worse": champion(champion__sample__predicted=worse(0.5)),
@@ -127,24 +127,24 @@ SITUATIONS: dict[str, dict[str, Any]] = {
         champion__sample__predicted=TRUTH,
         evaluation__sample__predicted=TRUTH,
     ),
-    "a metric of which more is better": champion(
+    "a metric for which higher is better": champion(
         champion__sample__predicted=worse(-0.3),
         policy__gates__champion__metric="r2",
     ),
-    "a wider confidence": champion(
+    "a lower confidence": champion(
         champion__sample__predicted=worse(-0.01, 0.2),
         policy__gates__champion__confidence=0.5,
     ),
     "a classifier": {**TWO_CLASSES, "policy.gates.champion.metric": "accuracy"},
     "the classes differ": {**TWO_CLASSES, "champion.classes": [0, 2]},
     "only the task differs": {"champion.task": "classification"},
-    "the live model's other holdout": {
+    "29 shared rows": {
         "champion.sample.keys": sorted(f"{n:016x}" for n in range(11)) + ACCEPTED["evaluation"]["sample"]["keys"][11:],
     },
-    "thirty rows in common": {
+    "30 shared rows": {
         "champion.sample.keys": sorted(f"{n:016x}" for n in range(10)) + ACCEPTED["evaluation"]["sample"]["keys"][10:],
     },
-    "all that a request may not do": {
+    "six narrower columns": {
         "request_schema.inputs.0.columns.0.minimum": 20.0,
         "request_schema.inputs.0.columns.0.maximum": 30.0,
         "request_schema.inputs.0.columns.0.values": [1, 2],
@@ -152,14 +152,14 @@ SITUATIONS: dict[str, dict[str, Any]] = {
         "request_schema.inputs.0.columns.1.maximum": 30.0,
         "request_schema.inputs.0.columns.1.values": [1, 2],
     },
-    "two values are gone": {
+    "two values removed": {
         "live_schema.inputs.0.columns.0.values": [1, 2, 3],
         "request_schema.inputs.0.columns.0.values": [3],
     },
-    "six promises are gone": {"contract_breaks": [f"break {n}" for n in range(6)]},
-    "it is as slow as it may be": {"runtime.p99_ms": 20.0},
-    "it failed in another runtime": {"runtime.version": "onnxruntime 1.20.0", "runtime.problem": "it broke"},
-    "nobody says why": dict.fromkeys(
+    "six breaking contract changes": {"contract_breaks": [f"break {n}" for n in range(6)]},
+    "latency at its budget": {"runtime.p99_ms": 20.0},
+    "a failure in another runtime version": {"runtime.version": "onnxruntime 1.20.0", "runtime.problem": "it broke"},
+    "unknown facts without reasons": dict.fromkeys(
         ("policy", "evaluation", "runtime", "origin", "freezes", "quarantined", "request_schema", "contract_breaks")
     ),
     "an error in a thousand": {"predecessor.requests": 1000, "predecessor.errors": 1},
@@ -167,51 +167,51 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "no errors are allowed": {"policy.gates.soak.maximum_error_rate": 0.0, "predecessor.errors": 1},
     "half a second too early": {"predecessor.verified_at": "2026-03-02T09:59:59.500000Z"},
     "verified in the future": {"predecessor.verified_at": "2026-03-02T10:00:01Z"},
-    "a soak of nothing": {
+    "a soak rule of zero": {
         "policy.gates.soak": {"requests": 0, "seconds": 0, "maximum_error_rate": 0.0},
         "predecessor.requests": 0,
         "predecessor.verified_at": "2026-03-02T10:00:00Z",
     },
-    "nothing is live and nothing is replaced": {
+    "none is live, the release replaces none": {
         "live": None,
         "release.replaces": None,
         "champion": None,
         "live_schema": None,
     },
-    "something is live that the release does not replace": {"release.replaces": None},
-    "two freezes, the second of them now": {
+    "one is live, the release replaces none": {"release.replaces": None},
+    "two freezes, one of them now": {
         "freezes": [
             {"start": "2026-02-01T00:00:00Z", "end": "2026-02-02T00:00:00Z", "reason": "over"},
             {"start": "2026-03-02T09:00:00Z", "end": "2026-03-02T11:00:00+00:00", "reason": "now"},
         ]
     },
     "another bundle is quarantined": {"quarantined": {"sha256:" + "d" * 64: "it was bad"}},
-    "what is live is not known": {"live": None, "champion": None, "live_schema": None, "unknown": {"live": "denied"}},
+    "the live bundle is unknown": {"live": None, "champion": None, "live_schema": None, "unknown": {"live": "denied"}},
 }
 for _fact, _empty in (
     ("files", []), ("signatures", []), ("origin", None), ("policy", None), ("evaluation", None), ("runtime", None),
     ("request_schema", None), ("champion", None), ("live_schema", None), ("predecessor", None), ("freezes", None),
     ("quarantined", None), ("contract_breaks", None),
 ):  # fmt: skip
-    SITUATIONS[f"{_fact} may not be read"] = {_fact: _empty, "unknown": {_fact: "denied"}}
+    SITUATIONS[f"{_fact} unreadable"] = {_fact: _empty, "unknown": {_fact: "denied"}}
 for _gate, _case in CASES:
     SITUATIONS[f"{_gate}: {_case['because']}"] = _case["change"]
 
 
 def line(verdict: Verdict) -> str:
-    """A verdict as it is compared."""
-    said = (verdict.figure, verdict.threshold, verdict.why, verdict.fix)
-    return f"  {verdict.gate} {verdict.outcome}: " + " | ".join(said)
+    """Format a verdict as the golden file does."""
+    parts = (verdict.figure, verdict.threshold, verdict.why, verdict.fix)
+    return f"  {verdict.gate} {verdict.outcome}: " + " | ".join(parts)
 
 
 @cache
 def facts_of(situation: str) -> Facts:
-    """The accepted facts, changed as in a situation."""
+    """Return the facts of a situation."""
     return changed(SITUATIONS[situation])
 
 
 def lines(gates: Iterable[str]) -> Iterator[str]:
-    """Every verdict of some gates on the accepted facts, and of each situation those that differ from it."""
+    """Yield the verdicts of some gates on the accepted facts; then, for each situation, those that differ."""
     usual = {gate: line(GATES[gate](changed({}))) for gate in gates}
     yield "accepted"
     yield from usual.values()
@@ -222,18 +222,18 @@ def lines(gates: Iterable[str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_every_verdict_of_a_gate_reads_as_it_should(gate: str) -> None:
+def test_verdicts_match_the_golden_file(gate: str) -> None:
     golden = GOLDEN.read_text().splitlines()
     assert list(lines([gate])) == [said for said in golden if said[:2] != "  " or said.startswith(f"  {gate} ")]
 
 
-def test_no_verdict_is_kept_of_a_gate_that_is_gone() -> None:
+def test_the_golden_file_has_no_removed_gate() -> None:
     golden = GOLDEN.read_text().splitlines()
     assert {said.split()[0] for said in golden if said.startswith("  ")} == set(GATES)
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_whatever_the_situation_a_verdict_says_which_gate_speaks_why_and_what_to_do(name: str) -> None:
+def test_every_verdict_has_a_reason_and_every_refusal_a_fix(name: str) -> None:
     verdicts = judge(facts_of(name))
     assert [verdict.gate for verdict in verdicts] == list(GATES)
     for verdict in verdicts:
@@ -241,7 +241,7 @@ def test_whatever_the_situation_a_verdict_says_which_gate_speaks_why_and_what_to
         assert bool(verdict.fix) == (verdict.outcome != "pass")
 
 
-def test_a_gate_touches_nothing_and_says_the_same_again() -> None:
+def test_gates_are_deterministic_and_do_not_change_the_facts() -> None:
     facts = changed({})
     before = facts.model_dump_json()
     assert judge(facts) == judge(Facts.model_validate_json(before))

@@ -1,4 +1,4 @@
-"""Chains of signed records, made without KMS: a local key signs as it would."""
+"""Chains of signed records, made with a local key instead of KMS."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ GATES = dict.fromkeys((f"a-gate-with-a-name-{number}" for number in range(16)), 
 
 
 def pem(key: ec.EllipticCurvePrivateKey) -> str:
-    """The public half, as a descriptor holds it."""
+    """Return the public key as PEM."""
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def offline_environment(name: str = "dev", key: ec.EllipticCurvePrivateKey = KEY) -> EnvironmentDescriptor:
-    """An environment that exists nowhere, and trusts `key`."""
+    """Describe an environment without resources that trusts `key`."""
     return EnvironmentDescriptor(
         name=name,
         region="eu-west-1",
@@ -45,12 +45,12 @@ def offline_environment(name: str = "dev", key: ec.EllipticCurvePrivateKey = KEY
 
 
 def bundle(number: int) -> str:
-    """The digest of some bundle."""
+    """Return the digest of a made-up bundle."""
     return digest_of_bytes(b"bundle %d" % number)
 
 
 def verified(number: int, **changes: object) -> Event:
-    """The promotion of bundle `number` over the one before it, as a whole promotion records it."""
+    """Make the event of a promotion from bundle `number - 1` to bundle `number`."""
     values: dict[str, object] = {
         "attempt": f"attempt-{number}",
         "action": "promotion",
@@ -74,7 +74,7 @@ def verified(number: int, **changes: object) -> Event:
 
 
 def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer: str | None = None) -> bytes:
-    """A signed record, as the ledger stores it."""
+    """Sign a record and return its envelope, as stored in the ledger."""
     statement = signing.Statement.about(record.model, record.event.to, PREDICATE, record.model_dump(mode="json"))
     payload = statement.payload()
     signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
@@ -86,7 +86,7 @@ def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer
 
 
 def chain_of(events: Sequence[Event], *, environment: str = "dev", model: str = MODEL) -> list[bytes]:
-    """A whole chain."""
+    """Sign a chain of records with these events."""
     return list(_links(events, environment, model))
 
 

@@ -10,7 +10,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles, store
 from tests.aws import EmulatedAccount, make_environment
-from tests.signed import MODEL, example_bundle, example_files, with_empty_registry
+from tests.signing_environments import MODEL, example_bundle, example_files, with_empty_registry
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
 
 
 def put(descriptor: EnvironmentDescriptor, digest: str, name: str, content: bytes) -> None:
-    """Write past the product, as an attacker would."""
+    """Write an object without the product's checks, like an attacker."""
     key = bundles.prefix_of(MODEL, digest) + name
     boto3.client("s3").put_object(Bucket=descriptor.registry_bucket, Key=key, Body=content)
 
@@ -34,7 +34,7 @@ def remove(descriptor: EnvironmentDescriptor, digest: str, name: str) -> None:
     boto3.client("s3").delete_object(Bucket=descriptor.registry_bucket, Key=key)
 
 
-def test_a_bundle_comes_back_as_it_was_pushed(dev: EnvironmentDescriptor) -> None:
+def test_a_pushed_bundle_is_fetched_unchanged(dev: EnvironmentDescriptor) -> None:
     manifest, files = example_bundle(), example_files()
     assert not bundles.exists(dev, MODEL, manifest.digest)
     digest = bundles.push(dev, manifest, files)
@@ -52,7 +52,7 @@ def test_pushing_the_same_bundle_again_changes_nothing(dev: EnvironmentDescripto
     assert bundles.push(dev, example_bundle(), example_files()) == digest
 
 
-def test_a_push_that_was_interrupted_is_no_bundle_until_the_next_one_finishes_it(dev: EnvironmentDescriptor) -> None:
+def test_an_interrupted_push_leaves_no_bundle_and_the_next_push_completes_it(dev: EnvironmentDescriptor) -> None:
     manifest, files = example_bundle(), example_files()
     put(dev, manifest.digest, "model.onnx", files["model.onnx"])
     with pytest.raises(bundles.UnknownBundleError, match="has no bundle"):
@@ -61,7 +61,7 @@ def test_a_push_that_was_interrupted_is_no_bundle_until_the_next_one_finishes_it
     assert bundles.fetch(dev, MODEL, manifest.digest).files == files
 
 
-def test_a_push_over_another_file_is_refused_and_leaves_no_bundle(dev: EnvironmentDescriptor) -> None:
+def test_a_push_over_a_different_file_is_rejected(dev: EnvironmentDescriptor) -> None:
     manifest = example_bundle()
     put(dev, manifest.digest, "model.onnx", b"another model, and a much longer one")
     with pytest.raises(bundles.TamperedBundleError, match=r"model\.onnx was changed"):
@@ -70,7 +70,7 @@ def test_a_push_over_another_file_is_refused_and_leaves_no_bundle(dev: Environme
 
 
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
-def test_a_bundle_with_one_byte_changed_is_refused_by_name_and_digests(dev: EnvironmentDescriptor, name: str) -> None:
+def test_a_changed_byte_is_reported_with_the_file_and_both_digests(dev: EnvironmentDescriptor, name: str) -> None:
     manifest, files = example_bundle(), example_files()
     digest = bundles.push(dev, manifest, files)
     content = bytearray({**files, MANIFEST: manifest.manifest()}[name])
@@ -82,29 +82,29 @@ def test_a_bundle_with_one_byte_changed_is_refused_by_name_and_digests(dev: Envi
     assert f"/{name} was changed: expected {expected}, found sha256:" in caught.value.what
 
 
-def test_a_bundle_with_a_file_missing_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_a_bundle_with_a_missing_file_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = bundles.push(dev, example_bundle(), example_files())
     remove(dev, digest, "golden.json")
     with pytest.raises(bundles.TamperedBundleError, match=r"lacks golden\.json"):
         bundles.fetch(dev, MODEL, digest, ["model.onnx"])
 
 
-def test_a_bundle_with_a_file_added_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_a_bundle_with_an_added_file_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = bundles.push(dev, example_bundle(), example_files())
     put(dev, digest, "model.pkl", b"cos\nsystem\n")
-    with pytest.raises(bundles.TamperedBundleError, match=r"holds model\.pkl, which its manifest does not name"):
+    with pytest.raises(bundles.TamperedBundleError, match=r"a file that its manifest does not list: .*/model\.pkl"):
         bundles.fetch(dev, MODEL, digest, ["model.onnx"])
 
 
-def test_a_file_that_grew_is_refused_before_it_is_read(dev: EnvironmentDescriptor) -> None:
+def test_a_file_that_grew_is_rejected_before_it_is_read(dev: EnvironmentDescriptor) -> None:
     files = example_files()
     digest = bundles.push(dev, example_bundle(), files)
     put(dev, digest, "card.md", files["card.md"] + b" and more")
-    with pytest.raises(bundles.TamperedBundleError, match=r"card\.md has 27 bytes; expected 18"):
+    with pytest.raises(bundles.TamperedBundleError, match=r"card\.md was changed: expected 18 bytes .*, found 27"):
         bundles.fetch(dev, MODEL, digest)
 
 
-def test_a_manifest_that_is_not_in_canonical_form_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_a_manifest_that_is_not_in_canonical_form_is_rejected(dev: EnvironmentDescriptor) -> None:
     from pipelines.declarations.digests import digest_of_bytes
 
     spaced = example_bundle().model_dump_json(indent=1).encode()
@@ -113,14 +113,14 @@ def test_a_manifest_that_is_not_in_canonical_form_is_refused(dev: EnvironmentDes
         bundles.fetch(dev, MODEL, digest_of_bytes(spaced))
 
 
-def test_the_bundle_of_another_model_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_a_bundle_of_another_model_is_rejected(dev: EnvironmentDescriptor) -> None:
     manifest = example_bundle(model="other")
     put(dev, manifest.digest, MANIFEST, manifest.manifest())
-    with pytest.raises(bundles.TamperedBundleError, match="is of the model other, not of price"):
+    with pytest.raises(bundles.TamperedBundleError, match="belongs to another model: expected price, found other"):
         bundles.fetch(dev, MODEL, manifest.digest)
 
 
-def test_a_manifest_larger_than_a_manifest_can_be_is_not_read(dev: EnvironmentDescriptor) -> None:
+def test_a_manifest_larger_than_the_limit_is_not_read(dev: EnvironmentDescriptor) -> None:
     digest = example_bundle().digest
     put(dev, digest, MANIFEST, b" " * (bundles.LARGEST_MANIFEST + 1))
     with pytest.raises(bundles.TamperedBundleError, match="expected at most 65536"):
@@ -128,35 +128,35 @@ def test_a_manifest_larger_than_a_manifest_can_be_is_not_read(dev: EnvironmentDe
 
 
 @pytest.mark.parametrize("digest", ["latest", "sha256:abc", "sha256:" + "A" * 64, "../../etc/passwd", ""])
-def test_what_is_no_digest_never_becomes_part_of_a_key(dev: EnvironmentDescriptor, digest: str) -> None:
+def test_a_malformed_digest_never_becomes_part_of_a_key(dev: EnvironmentDescriptor, digest: str) -> None:
     with pytest.raises(MlopsError, match="is not the digest of a bundle"):
         bundles.fetch(dev, MODEL, digest)
 
 
-def test_files_that_the_manifest_does_not_describe_are_not_pushed(dev: EnvironmentDescriptor) -> None:
-    with pytest.raises(MlopsError, match=r"card\.md has 5 bytes"):
+def test_files_that_do_not_match_the_manifest_are_not_pushed(dev: EnvironmentDescriptor) -> None:
+    with pytest.raises(MlopsError, match=r"card\.md of price does not match the manifest: .* found 5 bytes"):
         bundles.push(dev, example_bundle(), example_files(card_md=b"other"))
-    with pytest.raises(MlopsError, match="the files given are"):
+    with pytest.raises(MlopsError, match="do not match its manifest"):
         bundles.push(dev, example_bundle(), {**example_files(), "model.pkl": b""})
     few = {"model.onnx": b"content"}
-    with pytest.raises(MlopsError, match=r"baseline\.json of price is missing"):
+    with pytest.raises(MlopsError, match=r"the bundle of price lacks baseline\.json"):
         bundles.push(dev, example_bundle(few), few)
     assert bundles.list_digests(dev, MODEL) == []
 
 
 @pytest.mark.parametrize("number", [2**53, float(2**53), float("nan")])
-def test_a_parameter_that_json_cannot_carry_exactly_is_refused(dev: EnvironmentDescriptor, number: float) -> None:
+def test_a_parameter_that_json_cannot_represent_exactly_is_rejected(dev: EnvironmentDescriptor, number: float) -> None:
     with pytest.raises(MlopsError, match="cannot be written as canonical JSON"):
         bundles.push(dev, example_bundle(parameters={"big": number}), example_files())
 
 
-def test_a_registry_that_does_not_exist_is_named(dev: EnvironmentDescriptor) -> None:
+def test_a_missing_registry_bucket_is_named(dev: EnvironmentDescriptor) -> None:
     nowhere = dev.model_copy(update={"registry_bucket": "mlops-nowhere"})
     with pytest.raises(store.NoBucketError, match="the bucket mlops-nowhere does not exist"):
         bundles.fetch(nowhere, MODEL, example_bundle().digest)
 
 
-def test_a_write_is_refused_when_the_object_is_no_longer_what_was_read(dev: EnvironmentDescriptor) -> None:
+def test_a_write_is_rejected_if_the_object_has_changed_since_the_read(dev: EnvironmentDescriptor) -> None:
     bucket = dev.registry_bucket
     first = store.put_new(bucket, "ledger/x", b"one")
     second = store.replace(bucket, "ledger/x", b"two", first)
@@ -165,7 +165,7 @@ def test_a_write_is_refused_when_the_object_is_no_longer_what_was_read(dev: Envi
     with pytest.raises(store.PreconditionFailedError):
         store.put_new(bucket, "ledger/x", b"four")
     assert store.get(bucket, "ledger/x", limit=3) == store.Stored(b"two", second)
-    with pytest.raises(store.TooLargeError, match="has 3 bytes; expected at most 2"):
+    with pytest.raises(store.TooLargeError, match="is too large: expected at most 2 bytes, found 3"):
         store.get(bucket, "ledger/x", limit=2)
 
 
@@ -178,7 +178,7 @@ json_values = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))
-def test_the_digest_of_a_manifest_is_that_of_what_it_says_not_of_how_it_was_built(
+def test_the_digest_of_a_manifest_depends_only_on_its_values(
     parameters: dict[str, object],
 ) -> None:
     manifest = example_bundle(parameters=parameters)

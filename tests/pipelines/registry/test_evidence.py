@@ -8,7 +8,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles, evidence, runs, signing
 from tests.aws import EmulatedAccount
-from tests.signed import (
+from tests.signing_environments import (
     COMMIT,
     GATES,
     MODEL,
@@ -45,7 +45,7 @@ def put(descriptor: EnvironmentDescriptor, digest: str, name: str, content: byte
 
 
 def state(descriptor: EnvironmentDescriptor, digest: str, name: str, kind: str, predicate: dict[str, object]) -> None:
-    """Sign something with the environment's own key, past the product."""
+    """Sign a statement with the environment's key, without the product's checks."""
     statement = signing.Statement.about(MODEL, digest, kind, predicate)
     put(descriptor, digest, name, signing.sign(statement, descriptor.signing_key, descriptor.name).to_bytes())
 
@@ -77,7 +77,7 @@ def test_the_largest_statement_fits_into_what_kms_signs() -> None:
 
 
 @pytest.mark.parametrize("name", ["provenance.dsse.json", "evaluation.dsse.json"])
-def test_a_bundle_without_its_evidence_is_refused(dev: EnvironmentDescriptor, name: str) -> None:
+def test_a_bundle_without_evidence_is_rejected(dev: EnvironmentDescriptor, name: str) -> None:
     digest = register(dev)
     key = evidence.prefix_of(MODEL, digest) + name
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key)
@@ -85,7 +85,7 @@ def test_a_bundle_without_its_evidence_is_refused(dev: EnvironmentDescriptor, na
         evidence.verify_bundle(dev, MODEL, digest)
 
 
-def test_a_run_that_was_interrupted_before_it_signed_is_finished_by_the_next(dev: EnvironmentDescriptor) -> None:
+def test_the_next_run_signs_what_an_interrupted_run_did_not(dev: EnvironmentDescriptor) -> None:
     bundles.push(dev, example_bundle(), example_files())
     with pytest.raises(evidence.UnsignedBundleError):
         evidence.verify_bundle(dev, MODEL, example_bundle().digest)
@@ -93,21 +93,21 @@ def test_a_run_that_was_interrupted_before_it_signed_is_finished_by_the_next(dev
 
 
 @pytest.mark.parametrize("name", ["provenance.dsse.json", "evaluation.dsse.json"])
-def test_evidence_about_another_bundle_is_refused(dev: EnvironmentDescriptor, name: str) -> None:
+def test_evidence_about_another_bundle_is_rejected(dev: EnvironmentDescriptor, name: str) -> None:
     digest, other = register(dev), register(dev, seed=8)
     put(dev, digest, name, stored(dev, other, name))
-    with pytest.raises(signing.BadSignatureError, match=f"is about {other}; expected {digest}"):
+    with pytest.raises(signing.BadSignatureError, match=f"is about another subject: expected {digest}, found {other}"):
         evidence.verify_bundle(dev, MODEL, digest)
 
 
-def test_one_kind_of_evidence_in_the_place_of_the_other_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_evidence_of_the_wrong_kind_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
     put(dev, digest, "provenance.dsse.json", stored(dev, digest, "evaluation.dsse.json"))
     with pytest.raises(signing.BadSignatureError, match="expected https://slsa"):
         evidence.verify_bundle(dev, MODEL, digest)
 
 
-def test_evidence_signed_by_a_key_that_the_reader_does_not_trust_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_evidence_signed_by_an_untrusted_key_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
     _, another = make_key()
     reader = dev.model_copy(update={"trusted_keys": {"dev": another}})
@@ -121,34 +121,34 @@ def test_a_trusted_environment_that_does_not_train_cannot_vouch_for_a_bundle(dev
     staging = dev.model_copy(update=changes)
     digest = register(staging)
     assert evidence.verify_bundle(staging, MODEL, digest).signer == "staging"
-    with pytest.raises(signing.BadSignatureError, match="is signed by staging; expected dev alone"):
+    with pytest.raises(signing.BadSignatureError, match="has the wrong signers: expected only dev, found staging"):
         evidence.verify_bundle(staging, MODEL, digest, signer="dev")
 
 
 def a_lie() -> dict[str, object]:
-    """An evaluation of the example bundle that it does not hold."""
+    """Make an evaluation that differs from the one of the example bundle."""
     manifest, better = example_bundle(), digest_of_bytes(b"better figures")
     said = evidence.Evaluated(evaluation=better, gates=GATES, contract=manifest.contract, dataset=manifest.dataset)
     return said.model_dump(mode="json")
 
 
-def test_an_evaluation_already_there_that_says_something_else_stops_the_run(dev: EnvironmentDescriptor) -> None:
+def test_a_different_existing_evaluation_stops_the_run(dev: EnvironmentDescriptor) -> None:
     state(dev, example_bundle().digest, "evaluation.dsse.json", evidence.EVALUATION, a_lie())
-    with pytest.raises(signing.BadSignatureError, match="states another evaluation"):
+    with pytest.raises(signing.BadSignatureError, match="is another evaluation"):
         register(dev)
 
 
-def test_signed_evidence_that_contradicts_the_bundle_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_signed_evidence_that_contradicts_the_bundle_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
     state(dev, digest, "evaluation.dsse.json", evidence.EVALUATION, a_lie())
     with pytest.raises(signing.BadSignatureError, match="does not match the bundle: evaluation"):
         evidence.verify_bundle(dev, MODEL, digest)
 
 
-def test_signed_evidence_that_says_something_else_entirely_is_refused(dev: EnvironmentDescriptor) -> None:
+def test_signed_evidence_with_another_predicate_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
     state(dev, digest, "provenance.dsse.json", evidence.PROVENANCE, {"buildDefinition": "trust me"})
-    with pytest.raises(signing.BadSignatureError, match="does not state a provenance"):
+    with pytest.raises(signing.BadSignatureError, match="is not a valid provenance"):
         evidence.verify_bundle(dev, MODEL, digest)
 
 
@@ -161,26 +161,26 @@ def test_a_bundle_made_again_from_another_commit_has_both_commits(dev: Environme
     assert stored(dev, digest, "provenance.dsse.json") == first
 
 
-def test_evidence_already_there_that_does_not_verify_stops_the_run(dev: EnvironmentDescriptor) -> None:
+def test_existing_evidence_that_does_not_verify_stops_the_run(dev: EnvironmentDescriptor) -> None:
     put(dev, example_bundle().digest, "provenance.dsse.json", b"{}")
     with pytest.raises(signing.BadSignatureError, match="is not a DSSE envelope"):
         register(dev)
 
 
 @pytest.mark.parametrize("change", [{"commit": "main"}, {"run": "../x"}, {"started": "yesterday"}])
-def test_a_run_that_is_not_well_described_signs_nothing(dev: EnvironmentDescriptor, change: dict[str, str]) -> None:
-    with pytest.raises(MlopsError, match="is not well formed"):
+def test_a_malformed_run_signs_nothing(dev: EnvironmentDescriptor, change: dict[str, str]) -> None:
+    with pytest.raises(MlopsError, match="is malformed"):
         evidence.attest(dev, example_bundle(), GATES, example_build(**change))
 
 
-def test_a_run_names_its_bundle_once(dev: EnvironmentDescriptor) -> None:
+def test_a_run_records_one_bundle(dev: EnvironmentDescriptor) -> None:
     digest, other = example_bundle().digest, example_bundle(seed=8).digest
     runs.record_run(dev, MODEL, "12345", digest)
     runs.record_run(dev, MODEL, "12345", digest)
     assert runs.read_run(dev, MODEL, "12345") == digest
-    with pytest.raises(MlopsError, match=f"has registered {digest} before; found {other} now"):
+    with pytest.raises(MlopsError, match=f"already has another bundle: expected {digest}, found {other}"):
         runs.record_run(dev, MODEL, "12345", other)
-    with pytest.raises(MlopsError, match="has registered no bundle"):
+    with pytest.raises(MlopsError, match="produced no bundle"):
         runs.read_run(dev, MODEL, "12346")
-    with pytest.raises(MlopsError, match="is not a run's id"):
+    with pytest.raises(MlopsError, match="is not a valid run id"):
         runs.read_run(dev, MODEL, "../12345")

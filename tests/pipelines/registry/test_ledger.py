@@ -36,7 +36,7 @@ from tests.pipelines.registry.chains import (
     verified,
 )
 from tests.processes import SERVER, start
-from tests.signed import make_signing_environment, with_empty_registry
+from tests.signing_environments import make_signing_environment, with_empty_registry
 
 PROCESSES, ROUNDS = 8, 25
 
@@ -52,7 +52,7 @@ def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
 
 
 def stored(descriptor: EnvironmentDescriptor) -> list[bytes]:
-    """Every envelope of the chain, in order, read past the product."""
+    """Read every envelope of the chain with boto3, in order."""
     s3 = boto3.client("s3")
     keys = [
         e["Key"] for e in s3.list_objects_v2(Bucket=descriptor.registry_bucket, Prefix="ledger/").get("Contents", ())
@@ -78,7 +78,7 @@ def fill(descriptor: EnvironmentDescriptor, count: int) -> Ledger:
 # --- appending --------------------------------------------------------------------------------------------------------
 
 
-def test_records_form_a_chain_that_verifies_from_its_bytes_alone(dev: EnvironmentDescriptor) -> None:
+def test_records_form_a_chain_that_verifies_offline(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
     entries = verify_chain(stored(dev), dev, MODEL)
     assert [e.record.number for e in entries] == [1, 2, 3]
@@ -93,7 +93,7 @@ def test_an_empty_ledger_has_no_head_and_nothing_live(dev: EnvironmentDescriptor
     assert (ledger.newest(), ledger.head(), ledger.went_live(), list(ledger.back())) == (0, None, None, [])
 
 
-def test_what_went_live_last_is_found_behind_promotions_that_were_refused_or_failed(dev: EnvironmentDescriptor) -> None:
+def test_the_live_bundle_is_found_behind_refused_and_failed_promotions(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 2)
     for number, result in ((3, "refused"), (4, "failed")):
         event = verified(number, result=result, before=bundle(2), live=bundle(2))
@@ -102,13 +102,13 @@ def test_what_went_live_last_is_found_behind_promotions_that_were_refused_or_fai
     assert found is not None and found.record.number == 2
 
 
-def test_the_same_attempt_is_recorded_once(dev: EnvironmentDescriptor) -> None:
+def test_an_attempt_is_recorded_once(dev: EnvironmentDescriptor) -> None:
     first = Ledger(dev, MODEL).append(lambda _: verified(1))
     assert Ledger(dev, MODEL).append(lambda _: verified(1, reason="told again")) == first
     assert len(stored(dev)) == 1
 
 
-def test_nothing_is_added_when_a_record_says_it_already(dev: EnvironmentDescriptor) -> None:
+def test_nothing_is_appended_if_a_record_already_says_it(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 2)
 
     def already(head: Entry | None) -> Entry:
@@ -129,7 +129,7 @@ def test_an_event_that_no_longer_applies_is_not_recorded(dev: EnvironmentDescrip
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, error: Exception, *, written: bool, then: Callable[[], None]) -> None:
-    """Lose the answer of the next write: it got through, or it did not; then something happens, and writes work."""
+    """Lose the response of the next write, which may have succeeded; then call a function; then let writes work."""
     put_new = store.put_new
 
     def losing(*args: Any, **kwargs: Any) -> str:
@@ -145,7 +145,7 @@ def lose(monkeypatch: pytest.MonkeyPatch, error: Exception, *, written: bool, th
 LOST = MlopsError("s3:PutObject failed: Connection was closed before we received a valid response")
 
 
-def test_a_write_whose_answer_was_lost_is_found_and_not_written_twice(
+def test_a_write_with_a_lost_response_is_found_and_not_repeated(
     dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = fill(dev, 1)
@@ -154,16 +154,14 @@ def test_a_write_whose_answer_was_lost_is_found_and_not_written_twice(
     assert len(verify_chain(stored(dev), dev, MODEL)) == 2
 
 
-def test_a_write_that_was_tried_again_by_the_sdk_is_recognised_as_our_own(
-    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first try got through, the SDK's second finds the object: S3 answers 412 to our own write."""
+def test_a_write_retried_by_the_sdk_is_recognised(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first attempt succeeds, and the SDK's retry finds the object: S3 answers 412 to our own write."""
     lose(monkeypatch, store.PreconditionFailedError("exists"), written=True, then=lambda: None)
     assert Ledger(dev, MODEL).append(lambda _: verified(1)).record.number == 1
     assert len(stored(dev)) == 1
 
 
-def test_a_lost_answer_that_was_lost_because_another_was_faster_is_decided_anew(
+def test_a_lost_response_to_a_conflicting_write_is_decided_again(
     dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Ledger(dev, MODEL)
@@ -179,9 +177,7 @@ def test_a_lost_answer_that_was_lost_because_another_was_faster_is_decided_anew(
     assert [e.event.attempt for e in verify_chain(stored(dev), dev, MODEL)] == ["attempt-1", "attempt-2"]
 
 
-def test_a_write_that_did_not_happen_is_not_taken_for_one(
-    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_is_an_error(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
     lose(monkeypatch, LOST, written=False, then=lambda: None)
     with pytest.raises(MlopsError, match="Connection was closed"):
         Ledger(dev, MODEL).append(lambda _: verified(1))
@@ -189,7 +185,7 @@ def test_a_write_that_did_not_happen_is_not_taken_for_one(
 
 
 def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results: Any) -> None:
-    """Rounds of promotions: all processes read what is live, then all at once replace it, each by another bundle."""
+    """Run rounds of promotions: all processes read the live bundle, then replace it at the same time."""
     from pipelines.promotion.promote import StaleReleaseError, refuse_stale
 
     told, ledger = [], Ledger(descriptor, MODEL)
@@ -210,7 +206,7 @@ def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results:
     results.put(told)
 
 
-def test_of_200_promotions_by_8_processes_each_is_recorded_or_stale_and_none_lost_or_doubled(
+def test_8_processes_record_200_promotions_without_losing_or_repeating_one(
     dev: EnvironmentDescriptor,
 ) -> None:
     barrier, results = SERVER.Barrier(PROCESSES), SERVER.Queue()
@@ -233,7 +229,7 @@ def append_many(descriptor: EnvironmentDescriptor, worker: int, barrier: Any) ->
         Ledger(descriptor, MODEL).append(lambda _: verified(1, attempt=f"{worker}/{number}"))  # noqa: B023
 
 
-def test_writers_that_do_not_go_stale_all_get_their_record_in_the_end(dev: EnvironmentDescriptor) -> None:
+def test_concurrent_writers_all_append_their_records(dev: EnvironmentDescriptor) -> None:
     barrier = SERVER.Barrier(3)
     workers = [start(append_many, dev, number, barrier) for number in range(3)]
     for worker in workers:
@@ -254,7 +250,7 @@ def test_writers_that_do_not_go_stale_all_get_their_record_in_the_end(dev: Envir
     approvers=st.lists(st.text(max_size=100), max_size=20),
     statements=st.integers(0, 64),
 )
-def test_whatever_is_told_the_record_is_small_enough_to_be_signed(
+def test_a_record_of_any_event_is_small_enough_to_sign(
     reason: str, actor: str, run: str, approvers: list[str], statements: int
 ) -> None:
     names = {"evaluation": bundle(0), "provenance": bundle(0)}
@@ -293,7 +289,7 @@ def test_whatever_is_told_the_record_is_small_enough_to_be_signed(
         ("", ""),
     ],
 )
-def test_words_are_printable_on_one_line_and_bounded_in_bytes(text: str, kept: str) -> None:
+def test_words_fit_on_one_printable_line_of_bounded_size(text: str, kept: str) -> None:
     assert words(text, 10) == kept
 
 
@@ -304,13 +300,13 @@ CHAIN = chain_of([verified(number) for number in range(1, 6)])
 
 
 def resigned(number: int, key: ec.EllipticCurvePrivateKey = KEY, signer: str = "dev", **changes: Any) -> bytes:
-    """Record `number` of the chain, changed and signed again."""
+    """Change a record of the chain and sign it again."""
     record = read_unsigned(CHAIN[number - 1], DEV, MODEL, number).record
     return envelope_of(record.model_copy(update=changes), key, signer=signer)
 
 
 def flipped(envelope: bytes, *path: str | int) -> bytes:
-    """The envelope with one byte changed within the base64 at `path`."""
+    """Change one byte in the base64 value at `path` of an envelope."""
     value = json.loads(envelope)
     place: Any = value
     for step in path[:-1]:
@@ -325,37 +321,43 @@ OTHER = ec.generate_private_key(ec.SECP256R1())
 BROKEN: dict[str, tuple[list[bytes], str]] = {
     "a byte of what was said is changed": (
         [*CHAIN[:2], flipped(CHAIN[2], "payload"), *CHAIN[3:]],
-        "record 3 of price carries no valid signature",
+        "record 3 of price has no valid signature",
     ),
     "a byte of the signature is changed": (
         [*CHAIN[:2], flipped(CHAIN[2], "signatures", 0, "sig"), *CHAIN[3:]],
-        "record 3 of price carries no valid signature",
+        "record 3 of price has no valid signature",
     ),
     "a record is removed from the middle": (
         [*CHAIN[:2], *CHAIN[3:]],
-        "record 3 of price in dev is record 4 of price in dev, in the wrong place",
+        "record 3 of price in dev is in the wrong place: found record 4",
     ),
-    "the first record is removed": (CHAIN[1:], "record 1 of price in dev is record 2 of price in dev"),
+    "the first record is removed": (
+        CHAIN[1:],
+        "record 1 of price in dev is in the wrong place: found record 2 of price in dev",
+    ),
     "two records are swapped": (
         [CHAIN[0], CHAIN[2], CHAIN[1], *CHAIN[3:]],
-        "record 2 of price in dev is record 3 of price in dev, in the wrong place",
+        "record 2 of price in dev is in the wrong place: found record 3 of price in dev",
     ),
-    "a record is there twice": ([*CHAIN[:2], CHAIN[1]], "record 3 of price in dev is record 2 of price in dev"),
+    "a record is there twice": (
+        [*CHAIN[:2], CHAIN[1]],
+        "record 3 of price in dev is in the wrong place: found record 2 of price in dev",
+    ),
     "a record of another environment is put in": (
         [*CHAIN[:2], resigned(3, environment="prod"), *CHAIN[3:]],
-        "record 3 of price in dev is record 3 of price in prod, in the wrong place",
+        "record 3 of price in dev is in the wrong place: found record 3 of price in prod",
     ),
     "a record of another model is put in": (
         [*CHAIN[:2], resigned(3, model="churn"), *CHAIN[3:]],
-        "record 3 of price in dev is record 3 of churn in dev, in the wrong place",
+        "record 3 of price in dev is in the wrong place: found record 3 of churn in dev",
     ),
     "a record is replaced by another that the same key signed": (
         [*CHAIN[:2], resigned(3, event=verified(9)), *CHAIN[3:]],
-        "record 4 of price in dev names another record before it",
+        "record 4 of price in dev does not follow the record before it",
     ),
     "another key signed": (
         [*CHAIN[:2], resigned(3, OTHER), *CHAIN[3:]],
-        "record 3 of price carries no valid signature",
+        "record 3 of price has no valid signature",
     ),
     "a key that is not known at all signed": (
         [*CHAIN[:2], resigned(3, OTHER, "mallory"), *CHAIN[3:]],
@@ -365,7 +367,7 @@ BROKEN: dict[str, tuple[list[bytes], str]] = {
     "a record is empty": ([*CHAIN[:2], b"", *CHAIN[3:]], "record 3 of price is not a DSSE envelope"),
     "a chain does not begin at its first record": (
         [resigned(1, previous=bundle(7))],
-        "record 1 of price in dev names another record before it",
+        "record 1 of price in dev does not follow the record before it",
     ),
 }
 
@@ -379,11 +381,11 @@ def test_a_chain_is_broken_when(case: str) -> None:
     assert says in caught.value.what
 
 
-def test_a_record_signed_by_another_trusted_environment_is_no_record_of_this_one() -> None:
+def test_a_record_signed_by_another_trusted_environment_is_rejected() -> None:
     both = DEV.model_copy(
         update={"trusted_keys": DEV.trusted_keys | offline_environment("staging", OTHER).trusted_keys}
     )
-    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev was signed by staging"):
+    with pytest.raises(BrokenLedgerError, match=r"record 3 of price in dev has the wrong signer: .* found staging"):
         verify_chain([*CHAIN[:2], resigned(3, OTHER, "staging"), *CHAIN[3:]], both, MODEL)
 
 
@@ -393,59 +395,59 @@ def unsigned(about: str, predicate: dict[str, Any]) -> bytes:
     return signing.Envelope(payload=base64.b64encode(payload).decode(), signatures=(signature,)).to_bytes()
 
 
-def test_a_record_about_another_bundle_than_it_says_is_noticed() -> None:
+def test_a_record_with_another_subject_than_its_event_is_rejected() -> None:
     record = read_unsigned(CHAIN[0], DEV, MODEL, 1).record
-    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev is about another bundle than it says"):
+    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev has another subject than its event"):
         read_unsigned(unsigned(bundle(99), record.model_dump(mode="json")), DEV, MODEL, 1)
 
 
-def test_a_record_that_does_not_say_what_a_record_must_is_noticed() -> None:
-    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev does not say what a record must"):
+def test_a_malformed_record_is_rejected() -> None:
+    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev is malformed"):
         read_unsigned(unsigned(bundle(1), {"number": 1}), DEV, MODEL, 1)
 
 
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(0, len(CHAIN[2]) - 1), bit=st.integers(0, 7))
-def test_no_bit_of_a_record_can_be_changed_unnoticed(place: int, bit: int) -> None:
+def test_a_change_of_any_bit_of_a_record_is_detected(place: int, bit: int) -> None:
     changed = bytearray(CHAIN[2])
     changed[place] ^= 1 << bit
     with pytest.raises(BrokenLedgerError):
         verify_chain([*CHAIN[:2], bytes(changed), *CHAIN[3:]], DEV, MODEL)
 
 
-def test_a_record_missing_from_the_registry_is_named(dev: EnvironmentDescriptor) -> None:
+def test_a_missing_record_is_named(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(2))
-    with pytest.raises(BrokenLedgerError, match=r"0000000002\.dsse\.json is missing: the ledger has later records"):
+    with pytest.raises(BrokenLedgerError, match=r"0000000002\.dsse\.json is missing, but the ledger has later records"):
         list(ledger.back())
 
 
-def test_a_record_replaced_in_the_registry_is_named(dev: EnvironmentDescriptor) -> None:
+def test_a_replaced_record_is_named(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
     one, two, _ = stored(dev)
     put(dev, key_of(2), two + b" ")
-    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev names another record before it"):
+    with pytest.raises(BrokenLedgerError, match="record 3 of price in dev does not follow the record before it"):
         list(ledger.back())
     put(dev, key_of(2), one)
-    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is record 1 of price in dev"):
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is in the wrong place"):
         list(ledger.back())
     put(dev, key_of(2), b"x" * (signing.LARGEST_ENVELOPE + 1))
-    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is no record"):
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is not a record"):
         list(ledger.back())
 
 
-def test_nothing_is_decided_on_a_newest_record_that_does_not_verify(dev: EnvironmentDescriptor) -> None:
+def test_no_decision_is_based_on_an_unverified_newest_record(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 2)
     put(dev, key_of(3), resigned(3, OTHER))
-    with pytest.raises(BrokenLedgerError, match="record 3 of price carries no valid signature"):
+    with pytest.raises(BrokenLedgerError, match="record 3 of price has no valid signature"):
         ledger.append(lambda _: pytest.fail("it was asked to decide"))
 
 
 @pytest.mark.parametrize("name", ["x", "0000000002.dsse.jsonx", "00000000002.dsse.json", "0000000002.dsse.json/x"])
-def test_something_else_in_the_place_of_records_is_named_and_not_counted(dev: EnvironmentDescriptor, name: str) -> None:
+def test_an_object_that_is_not_a_record_is_an_error(dev: EnvironmentDescriptor, name: str) -> None:
     fill(dev, 1)
     put(dev, f"ledger/{MODEL}/{name}", b"{}")
-    with pytest.raises(BrokenLedgerError, match="and is no record"):
+    with pytest.raises(BrokenLedgerError, match="an object that is not a record"):
         Ledger(dev, MODEL).newest()
 
 
@@ -454,7 +456,7 @@ def test_something_else_in_the_place_of_records_is_named_and_not_counted(dev: En
 
 @settings(max_examples=200, deadline=None)
 @given(count=st.integers(0, 5000), seen=st.integers(0, 5000))
-def test_the_newest_record_is_found_whatever_their_number_and_what_was_seen_before(count: int, seen: int) -> None:
+def test_the_search_finds_the_newest_record_from_any_start(count: int, seen: int) -> None:
     ledger = Ledger.__new__(Ledger)
     ledger._seen, asked = min(seen, count), []
 

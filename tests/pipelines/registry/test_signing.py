@@ -16,7 +16,7 @@ from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import signing
 from tests.aws import EmulatedAccount
-from tests.signed import make_key
+from tests.signing_environments import make_key
 
 ABOUT = digest_of_bytes(b"a bundle")
 KIND = "urn:test:kind:v1"
@@ -32,7 +32,7 @@ TRUSTED = {"dev": pem(KEY)}
 
 
 def signed(payload: bytes, key: ec.EllipticCurvePrivateKey = KEY, keyid: str = "dev") -> dict[str, Any]:
-    """An envelope as KMS would have signed it."""
+    """Sign an envelope with a local key, like KMS."""
     signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
     return {
         "payloadType": signing.PAYLOAD,
@@ -64,47 +64,47 @@ def test_what_kms_signs_is_verified_offline(account: EmulatedAccount) -> None:
     assert verified == signing.Verified(statement(figure=1.5), "dev")
 
 
-def test_a_statement_larger_than_kms_signs_is_refused_before_it_is_sent() -> None:
+def test_a_statement_larger_than_the_kms_limit_is_rejected_before_the_request() -> None:
     with pytest.raises(MlopsError, match="expected at most 4096"):
         signing.sign(statement(text="x" * 4096), "arn:aws:kms:eu-west-1:1:key/none", "dev")
 
 
-def test_a_key_that_does_not_exist_is_an_error_with_its_name(account: EmulatedAccount) -> None:
+def test_an_unknown_key_is_an_error_with_its_name(account: EmulatedAccount) -> None:
     arn = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000"
     with pytest.raises(MlopsError, match=r"key/00000000-.* did not sign"):
         signing.sign(statement(), arn, "dev")
 
 
-def test_a_signature_by_another_key_under_the_same_name_is_refused() -> None:
+def test_a_signature_by_another_key_under_the_same_name_is_rejected() -> None:
     with pytest.raises(signing.BadSignatureError, match="no valid signature by a trusted key"):
         check(signed(statement().payload(), OTHER))
 
 
-def test_a_signature_by_an_environment_that_is_not_trusted_is_refused() -> None:
+def test_a_signature_by_an_untrusted_environment_is_rejected() -> None:
     with pytest.raises(signing.BadSignatureError, match="expected one of dev, found 'laptop'"):
         check(signed(statement().payload(), KEY, "laptop"))
 
 
-def test_a_payload_changed_after_signing_is_refused() -> None:
+def test_a_payload_changed_after_signing_is_rejected() -> None:
     envelope = signed(statement(metric=1).payload())
     envelope["payload"] = base64.b64encode(statement(metric=2).payload()).decode()
     with pytest.raises(signing.BadSignatureError, match="no valid signature"):
         check(envelope)
 
 
-def test_a_statement_about_another_digest_is_refused() -> None:
-    with pytest.raises(signing.BadSignatureError, match=f"is about {ABOUT}; expected sha256:0"):
+def test_a_statement_about_another_digest_is_rejected() -> None:
+    with pytest.raises(signing.BadSignatureError, match=f"another subject: expected sha256:0.*, found {ABOUT}"):
         check(signed(statement().payload()), subject="sha256:" + "0" * 64)
 
 
-def test_a_statement_about_more_than_the_digest_is_refused() -> None:
+def test_a_statement_about_a_second_subject_is_rejected() -> None:
     value = json.loads(statement().payload())
     value["subject"].append({"name": "other", "digest": {"sha256": "0" * 64}})
     with pytest.raises(signing.BadSignatureError, match="is about"):
         check(signed(json.dumps(value).encode()))
 
 
-def test_a_statement_of_another_kind_is_refused() -> None:
+def test_a_statement_of_another_type_is_rejected() -> None:
     with pytest.raises(signing.BadSignatureError, match="expected urn:test:other"):
         check(signed(statement().payload()), predicate_type="urn:test:other")
 
@@ -137,7 +137,7 @@ def many_signatures(envelope: dict[str, Any]) -> None:
     "damage",
     [drop_signatures, name_an_algorithm, change_the_type, loosen_the_base64, empty_the_signature, many_signatures],
 )
-def test_a_malformed_envelope_is_refused(damage: Callable[[dict[str, Any]], None]) -> None:
+def test_a_malformed_envelope_is_rejected(damage: Callable[[dict[str, Any]], None]) -> None:
     envelope = signed(statement().payload())
     check(envelope)
     damage(envelope)
@@ -145,28 +145,28 @@ def test_a_malformed_envelope_is_refused(damage: Callable[[dict[str, Any]], None
         check(envelope)
 
 
-def test_a_key_that_occurs_twice_is_refused_in_the_envelope_and_in_the_payload() -> None:
+def test_duplicate_keys_are_rejected_in_the_envelope_and_in_the_payload() -> None:
     text = json.dumps(signed(statement().payload()))
     twice = text.replace('"payloadType"', '"payloadType": "x", "payloadType"', 1)
-    with pytest.raises(signing.BadSignatureError, match="a key occurs twice"):
+    with pytest.raises(signing.BadSignatureError, match="duplicate key"):
         check(twice.encode())
     payload = statement(a=1).payload().replace(b'"a":1', b'"a":1,"a":2')
-    with pytest.raises(signing.BadSignatureError, match="a key occurs twice"):
+    with pytest.raises(signing.BadSignatureError, match="duplicate key"):
         check(signed(payload))
 
 
-def test_an_envelope_too_large_or_too_deep_is_refused() -> None:
+def test_an_envelope_that_is_too_large_or_too_deep_is_rejected() -> None:
     with pytest.raises(signing.BadSignatureError, match="expected at most 16384"):
         check(b" " * (signing.LARGEST_ENVELOPE + 1))
     with pytest.raises(signing.BadSignatureError, match="is not a DSSE envelope"):
         check(b"[" * signing.LARGEST_ENVELOPE)
 
 
-def test_a_signature_is_only_checked_with_keys_of_the_kind_we_make() -> None:
+def test_only_p256_keys_verify_signatures() -> None:
     for key in (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())):
-        with pytest.raises(MlopsError, match="is not of the kind ECC_NIST_P256"):
+        with pytest.raises(MlopsError, match="is not an ECC_NIST_P256 key"):
             check(signed(statement().payload()), trusted_keys={"dev": pem(key)})
-    with pytest.raises(MlopsError, match="is not a public key in PEM"):
+    with pytest.raises(MlopsError, match="is not a PEM public key"):
         check(signed(statement().payload()), trusted_keys={"dev": "-----BEGIN"})
 
 
@@ -176,7 +176,7 @@ GOOD = json.dumps(signed(statement(metric=1).payload())).encode()
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_no_change_of_an_envelope_is_accepted_as_another_statement(data: st.DataObject) -> None:
+def test_a_changed_envelope_never_verifies_as_another_statement(data: st.DataObject) -> None:
     content = bytearray(GOOD)
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] ^= data.draw(st.integers(1, 255))
@@ -189,6 +189,6 @@ def test_no_change_of_an_envelope_is_accepted_as_another_statement(data: st.Data
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300))
-def test_bytes_that_are_no_envelope_are_refused_with_a_clear_error(content: bytes) -> None:
+def test_arbitrary_bytes_are_rejected_with_a_clear_error(content: bytes) -> None:
     with pytest.raises(signing.BadSignatureError):
         check(content)

@@ -28,13 +28,13 @@ SERVING = {
 
 
 def client(**options: Any) -> Any:
-    """Of an endpoint that nothing listens on."""
+    """Make a client of an endpoint that does not exist."""
     keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
     return boto3.client("s3", region_name="eu-west-1", endpoint_url="http://127.0.0.1:9", **keys, **options)
 
 
 def answers(*codes: tuple[str, int] | None) -> Any:
-    """A client whose writes end so, one after the other; None is a success."""
+    """Make a client whose writes end with these error codes in turn; None is a success."""
     stubbed = client()
     stub = Stubber(stubbed)
     for code in codes:
@@ -53,25 +53,32 @@ def test_a_denied_write_says_what_to_grant() -> None:
     assert caught.value.fix == "grant the caller's role s3:PutObject on this prefix"
 
 
-def test_a_write_that_meets_another_one_under_way_is_tried_again() -> None:
+def test_a_write_that_conflicts_with_another_is_retried() -> None:
     conflict = ("ConditionalRequestConflict", 409)
     assert store.put_new("b", "k", b"", client=answers(conflict, conflict, None)) == '"1"'
     with pytest.raises(store.PreconditionFailedError):
         store.put_new("b", "k", b"", client=answers(conflict, ("PreconditionFailed", 412)))
-    with pytest.raises(MlopsError, match="another write of s3://b/k is under way"):
+    with pytest.raises(MlopsError, match="another write of s3://b/k is in progress"):
         store.put_new("b", "k", b"", client=answers(*[conflict] * store.ATTEMPTS))
 
 
-def test_a_failure_of_the_service_is_an_error_with_its_reason() -> None:
+def test_a_service_failure_is_an_error_with_its_reason() -> None:
     with pytest.raises(MlopsError, match=r"s3:PutObject on s3://b/k failed: .*SlowDown"):
         store.put_new("b", "k", b"", client=answers(("SlowDown", 503)))
 
 
-def test_an_endpoint_that_does_not_answer_is_an_error_not_a_traceback() -> None:
+def test_an_unreachable_endpoint_is_an_error_with_a_fix() -> None:
     once = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
     with pytest.raises(MlopsError, match="s3:GetObject on s3://b/k failed") as caught:
         store.get("b", "k", limit=1, client=client(config=once))
     assert caught.value.fix == "check the AWS credentials, region and endpoint"
+
+
+def test_an_s3_url_is_split_into_bucket_and_key() -> None:
+    assert store.split_url("s3://bucket/some/key") == ("bucket", "some/key")
+    for url in ("http://bucket/key", "s3://bucket", "s3://bucket/", "s3:///key", "bucket/key"):
+        with pytest.raises(ValueError, match="expected s3://<bucket>/<key>"):
+            store.split_url(url)
 
 
 def test_the_registry_needs_only_what_the_serving_image_installs() -> None:

@@ -1,4 +1,4 @@
-"""Ask an ASGI application without a network: each piece of the body, and the client's going away, as the test says."""
+"""Client of an ASGI application, without a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JSON = (("content-type", "application/json"),)
 
 @dataclass(frozen=True)
 class Response:
-    """What came back; `status` 0 if nothing did."""
+    """A response; `status` is 0 if there was none."""
 
     status: int
     headers: dict[str, str]
@@ -21,12 +21,12 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.loads(self.body, parse_constant=_refuse)
 
     @property
     def error(self) -> str:
-        """The message of the protocol's error object, which holds nothing else."""
+        """Return the message of the protocol's error object."""
         content = self.json
         assert list(content) == ["error"]
         assert isinstance(content["error"], str)
@@ -43,7 +43,7 @@ def ask(
     """Send one request.
 
     Args:
-        body: whole, or in pieces; None as the last piece: the client goes away, "" as a piece: it goes quiet.
+        body: whole, or in pieces. None as the last piece disconnects the client.
     """
     pieces = [body] if isinstance(body, bytes) else list(body)
     sent: list[dict[str, Any]] = []

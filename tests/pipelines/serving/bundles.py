@@ -1,4 +1,4 @@
-"""Bundles made in memory, around tiny ONNX models."""
+"""Bundles of tiny ONNX models, made in memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipelines.declarations.bundle import (
     DatasetVersion,
     GoldenPredictions,
     InputTensor,
-    OutputTensor,
     RequestColumn,
     RequestSchema,
     Source,
     Tensor,
+    TensorSpec,
 )
 from pipelines.declarations.digests import canonical_json, digest_of_bytes
 
@@ -33,26 +33,26 @@ COLUMNS = (
     RequestColumn(name="bp", nullable=True, minimum=40),
     *(RequestColumn(name=f"s{index}") for index in range(1, 7)),
 )
-"""Ten columns, with every kind of bound the contract can put on a number."""
+"""Ten columns with every kind of bound that a contract can set."""
 
 ROW = [59.0, 2.0, 32.1, 101.0, 157.0, 93.2, 38.0, 4.0, 4.8598, 87.0]
 
 
 @dataclass(frozen=True)
 class MadeBundle:
-    """What `verify_bundle` would give."""
+    """A bundle as `verify_bundle` returns it."""
 
     manifest: Bundle
     files: dict[str, bytes]
 
     @property
     def digest(self) -> str:
-        """The bundle's id."""
+        """Return the digest of the bundle."""
         return self.manifest.digest
 
 
 def made_bundle(onnx_model: bytes, schema: RequestSchema, golden: GoldenPredictions) -> MadeBundle:
-    """A whole bundle around a model."""
+    """Make a bundle of a model."""
     files = dict.fromkeys(FILES, b"{}") | {
         "model.onnx": onnx_model,
         "schema.json": canonical_json(schema.model_dump(mode="json")),
@@ -75,14 +75,14 @@ def made_bundle(onnx_model: bytes, schema: RequestSchema, golden: GoldenPredicti
 
 
 def linear_bundle(*, expected: float = 32.1 + 59.0, columns: tuple[RequestColumn, ...] = COLUMNS) -> MadeBundle:
-    """A model that adds up age and bmi, the first and third of ten columns; an absent bp counts as 0.
+    """Make a bundle of a model that adds age and bmi, the first and third of ten columns.
 
     Args:
-        expected: what golden.json says the answer to `ROW` is.
+        expected: golden prediction for `ROW`.
     """
     schema = RequestSchema(
         inputs=(InputTensor(name="features", datatype="FP32", shape=(-1, 10), columns=columns),),
-        outputs=(OutputTensor(name="variable", datatype="FP32", shape=(-1, 1)),),
+        outputs=(TensorSpec(name="variable", datatype="FP32", shape=(-1, 1)),),
     )
     golden = GoldenPredictions(
         inputs=(Tensor(name="features", datatype="FP32", shape=(1, 10), data=tuple(ROW)),),
@@ -92,7 +92,7 @@ def linear_bundle(*, expected: float = 32.1 + 59.0, columns: tuple[RequestColumn
 
 
 def linear_onnx() -> bytes:
-    """age + bmi, with absent values imputed by 0."""
+    """Make a model of age + bmi that replaces missing values by 0."""
     nodes = [
         helper.make_node(
             "Imputer",
@@ -115,7 +115,7 @@ def linear_onnx() -> bytes:
 
 
 def mixed_bundle() -> MadeBundle:
-    """One input of every other datatype, each given back as it came; and a quotient that can overflow.
+    """Make a bundle of a model with inputs of the other datatypes, which it returns, and a quotient that can overflow.
 
     Inputs: `wide` FP64 (a, b), `small` INT32, `large` INT64, `flag` BOOL, `town` BYTES (Ulm or Bonn, or null).
     Outputs: `quotient` a / b, and each of the other inputs under its name + `_out`.
@@ -144,10 +144,7 @@ def mixed_bundle() -> MadeBundle:
             InputTensor(name=name, datatype=datatype, shape=(-1, width), columns=columns)
             for name, (datatype, _, width, columns) in kinds.items()
         ),
-        outputs=tuple(
-            OutputTensor(name=name, datatype=datatype, shape=(-1, 1))  # type: ignore[arg-type]
-            for name, datatype in datatypes.items()
-        ),
+        outputs=tuple(TensorSpec(name=name, datatype=datatype, shape=(-1, 1)) for name, datatype in datatypes.items()),
     )
     data: dict[str, tuple[Any, ...]] = {
         "wide": (1.0, 4.0),
@@ -168,7 +165,7 @@ def mixed_bundle() -> MadeBundle:
 
 
 def classifier_bundle() -> MadeBundle:
-    """Two classes, told apart by the sign of the one feature; a label for each row and the probabilities of both."""
+    """Make a bundle of a classifier with two classes, which the sign of its one feature decides."""
     nodes = [
         helper.make_node("Sigmoid", ["features"], ["one"]),
         helper.make_node("Sub", ["unit", "one"], ["zero"]),
@@ -189,8 +186,8 @@ def classifier_bundle() -> MadeBundle:
     schema = RequestSchema(
         inputs=(InputTensor(name="features", datatype="FP32", shape=(-1, 1), columns=(RequestColumn(name="x"),)),),
         outputs=(
-            OutputTensor(name="label", datatype="INT64", shape=(-1,)),
-            OutputTensor(name="probabilities", datatype="FP32", shape=(-1, 2)),
+            TensorSpec(name="label", datatype="INT64", shape=(-1,)),
+            TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 2)),
         ),
     )
     golden = GoldenPredictions(
@@ -204,7 +201,7 @@ def classifier_bundle() -> MadeBundle:
 
 
 def graph(nodes: list[Any], inputs: dict[str, tuple[int, int]], outputs: dict[str, tuple[int, int]]) -> bytes:
-    """A serialized ONNX model of `nodes`; inputs and outputs: name → element type and width."""
+    """Serialize an ONNX model of `nodes`; inputs and outputs: name → element type and width."""
     made = helper.make_graph(
         nodes,
         "tiny",
@@ -219,7 +216,7 @@ def graph(nodes: list[Any], inputs: dict[str, tuple[int, int]], outputs: dict[st
 
 
 def with_file(bundle: MadeBundle, name: str, content: bytes) -> MadeBundle:
-    """The bundle with another content of one file, and the digest that goes with it."""
+    """Return the bundle with the content of one file replaced, and a matching manifest."""
     files = bundle.files | {name: content}
     entry = BundledFile(sha256=digest_of_bytes(content), size=len(content))
     manifest = bundle.manifest.model_copy(update={"files": dict(bundle.manifest.files) | {name: entry}})

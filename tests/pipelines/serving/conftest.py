@@ -1,4 +1,4 @@
-"""A server's application around the bundles of `bundles.py`."""
+"""Fixtures: applications that serve the bundles of `bundles.py`."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ import pytest
 
 from pipelines.serving.application import Application
 from pipelines.serving.inference_log import InferenceLog, Limits
-from pipelines.serving.metrics import Metrics
-from pipelines.serving.model import Model
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.asgi import JSON, Response, ask
 from tests.pipelines.serving.bundles import NAME, ROW, MadeBundle, linear_bundle, mixed_bundle
 
 
 @dataclass
 class Served:
-    """An application that serves a bundle, and what it wrote into its log."""
+    """An application that serves a bundle, and the objects of its inference log."""
 
     bundle: MadeBundle
     application: Application
-    model: Model
-    metrics: Metrics
+    predictor: Predictor
+    metrics: RequestMetrics
     log: InferenceLog
     written: dict[str, bytes] = field(default_factory=dict)
 
     def infer(self, body: Any, headers: Any = JSON, path: str = f"/v2/models/{NAME}/infer") -> Response:
-        """Post a body: bytes, pieces of bytes, or a value that is sent as JSON."""
+        """Send an inference request with a body of bytes, pieces of bytes, or a JSON value."""
         content = body if isinstance(body, bytes | list) else json.dumps(body).encode()
         return ask(self.application, "POST", path, content, headers)
 
     def get(self, path: str, method: str = "GET") -> Response:
-        """Ask for a path."""
+        """Send a request without a body."""
         return ask(self.application, method, path)
 
     def logged(self) -> list[dict[str, Any]]:
-        """Stop the log, and read its lines."""
+        """Close the inference log and return its records."""
         self.log.close()
         return [json.loads(line) for content in self.written.values() for line in content.splitlines()]
 
 
 def served(bundle: MadeBundle, **options: Any) -> Served:
-    """Serve a bundle with a log that is written to memory when it is closed."""
-    metrics = Metrics(NAME, bundle.digest)
+    """Serve a bundle with an inference log that writes to memory when closed."""
+    metrics = RequestMetrics(NAME, bundle.digest)
     application = Application(NAME, bundle.digest, metrics, **options)
-    model = Model(bundle.manifest, bundle.files, most_rows=100)
+    predictor = Predictor(bundle.manifest, bundle.files, most_rows=100)
     written: dict[str, bytes] = {}
     limits = Limits(seconds=3600, first_pause=0.001, longest_pause=0.002, closing_seconds=5)
-    log = InferenceLog(written.__setitem__, model=model, pod="pod", metrics=metrics, limits=limits)
+    log = InferenceLog(written.__setitem__, predictor=predictor, pod="pod", metrics=metrics, limits=limits)
     log.start()
-    application.serve(model, log)
-    return Served(bundle, application, model, metrics, log, written)
+    application.serve(predictor, log)
+    return Served(bundle, application, predictor, metrics, log, written)
 
 
 @pytest.fixture
 def linear() -> Any:
-    """A served model of ten numeric columns that adds up age and bmi."""
+    """A served model of ten numeric columns that adds age and bmi."""
     made = served(linear_bundle())
     yield made
     made.log.close()
@@ -74,7 +74,7 @@ def mixed() -> Any:
 
 @pytest.fixture
 def serve() -> Any:
-    """Serve a bundle of the test's own, or with options of its own."""
+    """A function that serves any bundle with any options."""
     made: list[Served] = []
 
     def start(bundle: MadeBundle | None = None, **options: Any) -> Served:
@@ -87,7 +87,7 @@ def serve() -> Any:
 
 
 def features(*rows: Any, **changes: Any) -> dict[str, Any]:
-    """A request for the linear model: of `ROW`, or of these rows, flat; with some keys of the input changed."""
+    """Make a request to the linear model: `ROW` or the given rows, with some keys of the input changed."""
     given = rows or (ROW,)
     tensor = {
         "name": "features",
@@ -106,7 +106,7 @@ def row(**changes: Any) -> list[Any]:
 
 
 def mixture(**changes: Any) -> dict[str, Any]:
-    """A request of one row for the mixed model; name of an input → its data, or None to leave it out."""
+    """Make a request of one row to the mixed model; name of an input → its data, or None to omit it."""
     kinds = {
         "wide": ("FP64", 2),
         "small": ("INT32", 1),

@@ -1,4 +1,4 @@
-"""The check that a release must pass between its traffic steps."""
+"""The canary check between the traffic steps of a rollout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from pipelines.declarations.bundle import GoldenPredictions, Tensor
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving import check
-from pipelines.serving.check import FAILED, INCONCLUSIVE, PASSED, SINGLE_ROWS, InconclusiveError, Service
+from pipelines.serving.check import FAILED, INCONCLUSIVE, PASSED, SINGLE_ROW_REQUESTS
 from pipelines.serving.golden import single_rows
+from pipelines.serving.probe import UnavailableError
 from tests.aws import emulated_account, make_environment
 from tests.pipelines.serving.bundles import DIGEST, NAME, ROW, linear_bundle
 
@@ -27,13 +28,14 @@ GOLDEN = GoldenPredictions(
 
 
 class Canary:
-    """A release on trial, as far as it can be asked.
+    """A fake release on trial.
 
     Attributes:
-        digest: what it says it serves.
+        digest: of the bundle that it reports.
         predict: row → prediction.
-        asked: the bodies of the inference requests.
-        instead: path → an answer in the place of the right one.
+        asked: bodies of the inference requests.
+        instead: path → an answer to send instead of the right one.
+        clients: addresses of the connections.
     """
 
     def __init__(self) -> None:
@@ -41,6 +43,7 @@ class Canary:
         self.predict: Callable[[list[float]], Any] = lambda row: row[0] + row[2]
         self.asked: list[dict[str, Any]] = []
         self.instead: dict[str, Answer] = {}
+        self.clients: set[tuple[str, int]] = set()
 
     def answer(self, path: str, body: bytes) -> Answer:
         if path in self.instead:
@@ -66,11 +69,15 @@ def canary() -> Canary:
 
 
 @pytest.fixture
-def service(canary: Canary) -> Iterator[Service]:
+def url(canary: Canary) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
+            canary.clients.add(self.client_address)
             status, content = canary.answer(self.path, self.rfile.read(int(self.headers.get("content-length") or 0)))
             self.send_response(status)
+            self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
@@ -82,7 +89,7 @@ def service(canary: Canary) -> Iterator[Service]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    yield Service("canary", "127.0.0.1", server.server_port)
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
@@ -91,10 +98,10 @@ def service(canary: Canary) -> Iterator[Service]:
 INFER = f"/v2/models/{NAME}/infer"
 
 
-def test_a_release_that_serves_its_bundle_and_predicts_as_it_must_passes(service: Service, canary: Canary) -> None:
-    check.check(service, NAME, DIGEST, GOLDEN)
+def test_a_release_that_makes_the_golden_predictions_of_its_bundle_passes(url: str, canary: Canary) -> None:
+    check.check(url, NAME, DIGEST, GOLDEN)
     shapes = [request["inputs"][0]["shape"] for request in canary.asked]
-    assert shapes == [[2, 10], *[[1, 10]] * SINGLE_ROWS]
+    assert shapes == [[2, 10], *[[1, 10]] * SINGLE_ROW_REQUESTS]
     assert [request["inputs"][0]["data"] for request in canary.asked[1:3]] == [ROW, HALF]
 
 
@@ -120,82 +127,84 @@ def answers(path: str, status: int, content: bytes) -> Callable[[Canary], None]:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (wrong_digest, "says that it serves"),
+        (wrong_digest, "bundle that http://.* serves: expected sha256:0{64}, found sha256:f{64}"),
         (wrong_everywhere, "value 0: expected 91.1, found 92.1"),
         (wrong_for_one_row, "value 0: expected 91.1, found 100.2"),
-        (answers(INFER, 500, b"oops"), "answers .*/infer with 500: oops"),
-        (answers(INFER, 400, b"no"), "answers .*/infer with 400"),
-        (answers(INFER, 200, b"{"), "does not answer .*/infer in JSON"),
-        (answers(INFER, 200, b"[1]"), "answered from None"),
-        (answers(INFER, 200, json.dumps({"model_version": DIGEST}).encode()), "does not give it"),
+        (answers(INFER, 500, b"oops"), "/infer answered 500: oops"),
+        (answers(INFER, 400, b"no"), "/infer answered 400"),
+        (answers(INFER, 200, b"{"), "/infer: expected a JSON object, found b'{'"),
+        (answers(INFER, 200, b"[1]"), "/infer: expected a JSON object"),
+        (answers(INFER, 200, b"{}"), "bundle that answers: expected sha256:0{64}, found None"),
+        (answers(INFER, 200, json.dumps({"model_version": DIGEST}).encode()), "does not return it"),
         (
             answers(INFER, 200, json.dumps({"model_version": DIGEST, "outputs": [{"name": "variable"}]}).encode()),
             "expected the shape",
         ),
-        (answers(f"/v2/models/{NAME}", 404, b"unknown model"), "with 404: unknown model"),
+        (answers(f"/v2/models/{NAME}", 404, b"unknown model"), "answered 404: unknown model"),
     ],
 )
-def test_a_release_that_is_wrong_fails(
-    service: Service, canary: Canary, wrong: Callable[[Canary], None], said: str
-) -> None:
+def test_a_wrong_release_fails(url: str, canary: Canary, wrong: Callable[[Canary], None], said: str) -> None:
     wrong(canary)
     with pytest.raises(MlopsError, match=said) as refused:
-        check.check(service, NAME, DIGEST, GOLDEN)
-    assert not isinstance(refused.value, InconclusiveError)
+        check.check(url, NAME, DIGEST, GOLDEN)
+    assert not isinstance(refused.value, UnavailableError)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_release_that_cannot_be_asked_is_neither_right_nor_wrong(
-    service: Service, canary: Canary, status: int
-) -> None:
+def test_a_gateway_error_is_inconclusive(url: str, canary: Canary, status: int) -> None:
     canary.instead[INFER] = (status, b"no pod is ready")
-    with pytest.raises(InconclusiveError, match=f"with {status}"):
-        check.check(service, NAME, DIGEST, GOLDEN)
+    with pytest.raises(UnavailableError, match=f"answered {status}"):
+        check.check(url, NAME, DIGEST, GOLDEN)
 
 
-def test_a_service_where_nothing_listens_cannot_be_asked() -> None:
-    with pytest.raises(InconclusiveError, match="does not answer"):
-        Service("canary", "127.0.0.1", 1).ask("GET", "/")
+def test_a_service_without_a_listener_is_inconclusive() -> None:
+    with pytest.raises(UnavailableError, match=r"ends the connection|does not answer"):
+        check.check("http://127.0.0.1:1", NAME, DIGEST, GOLDEN)
 
 
-def test_the_address_comes_from_the_variables_that_kubernetes_gives() -> None:
-    environ = {"FRAUD_V2_CANARY_SERVICE_HOST": "10.0.0.7", "FRAUD_V2_CANARY_SERVICE_PORT": "80"}
-    assert Service.from_environ("fraud-v2-canary", environ) == Service("fraud-v2-canary", "10.0.0.7", 80)
-    with pytest.raises(InconclusiveError, match="FRAUD_V2_STABLE_SERVICE_HOST"):
-        Service.from_environ("fraud-v2-stable", environ)
+def test_each_request_opens_a_connection_that_may_reach_another_pod(url: str, canary: Canary) -> None:
+    check.check(url, NAME, DIGEST, GOLDEN)
+    assert len(canary.clients) == SINGLE_ROW_REQUESTS + 2
 
 
-def test_rows_taken_apart_are_the_rows_that_were_put_together() -> None:
+@pytest.mark.parametrize("text", ["", "canary", "ftp://canary", "http://", "http:///v2"])
+def test_a_url_that_is_not_http_is_inconclusive(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["--model", NAME, "--bundle", DIGEST], {"CHECK_CANARY_URL": text}) == INCONCLUSIVE
+    assert f"expected an http URL, found {text!r}" in capsys.readouterr().err
+
+
+def test_single_rows_add_up_to_the_golden_request() -> None:
     rows = single_rows(GOLDEN)
     assert [row.inputs[0].shape for row in rows] == [(1, 10), (1, 10)]
     assert [row.outputs[0].data for row in rows] == [(91.1,), (45.55,)]
     assert sum((row.inputs[0].data for row in rows), ()) == GOLDEN.inputs[0].data
 
 
-def test_the_exit_status_tells_a_wrong_release_from_one_that_could_not_be_asked(
-    service: Service, canary: Canary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_exit_status_distinguishes_failed_from_inconclusive(
+    url: str, canary: Canary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipelines.registry import bundles
 
-    variables = {f"{NAME.upper()}_CANARY_SERVICE_{key}": value for key, value in
-                 (("HOST", service.host), ("PORT", str(service.port)))}  # fmt: skip
     with emulated_account():
         descriptor = make_environment()
         bundle = linear_bundle()
         digest = bundles.push(descriptor, bundle.manifest, bundle.files)
+        variables = {"CHECK_CANARY_URL": url}
         asked = ["--model", NAME, "--bundle", digest]
-        assert check.main(asked, variables) == INCONCLUSIVE  # nothing says which environment this is
+        assert check.main(asked, variables) == INCONCLUSIVE  # no environment is described
         monkeypatch.setenv("MLOPS_ENVIRONMENT", descriptor.model_dump_json())
         canary.digest = digest
         assert check.main(asked, variables) == PASSED
-        assert check.main(asked, {}) == INCONCLUSIVE
-        assert check.main(["--model", NAME, "--bundle", DIGEST], variables) == FAILED  # no such bundle
+        assert check.main(asked, {"CHECK_CANARY_URL": "http://127.0.0.1:1"}) == INCONCLUSIVE
+        assert check.main([*asked[:-1], DIGEST], variables) == FAILED  # no such bundle
         wrong_everywhere(canary)
         assert check.main(asked, variables) == FAILED
         gone = descriptor.model_copy(update={"registry_bucket": "no-such-bucket"})
         monkeypatch.setenv("MLOPS_ENVIRONMENT", gone.model_dump_json())
         assert check.main(asked, variables) == INCONCLUSIVE
     said = capsys.readouterr()
-    assert said.out == f"passed: {NAME}-canary serves {digest}; 1 golden rows match, as do {SINGLE_ROWS} of one row\n"
+    assert said.out == (
+        f"passed: {url} serves {digest}; 1 golden rows match, and {SINGLE_ROW_REQUESTS} requests of one row\n"
+    )
     verdicts = [line.split(":")[0] for line in said.err.splitlines() if not line.startswith(" ")]
     assert verdicts == ["inconclusive", "inconclusive", "failed", "failed", "inconclusive"]

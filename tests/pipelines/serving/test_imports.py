@@ -1,4 +1,4 @@
-"""What the serving image installs is enough, and little: the server imports nothing else, and stays small."""
+"""The server imports only what the serving image installs, and stays small."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.pipelines.serving.conftest import features
-from tests.pipelines.serving.running import ROOT
+from tests.pipelines.serving.server_process import ROOT
 
 PROGRAM = """
 import sys
@@ -33,19 +33,20 @@ sys.meta_path.insert(0, OnlyTheServingGroup())
 import pickle, threading
 from pathlib import Path
 import pipelines.serving.__main__
+import pipelines.serving.check
 import pipelines.registry.evidence
 from pipelines.serving.application import Application
 from pipelines.serving.inference_log import InferenceLog
 from pipelines.serving.logs_bucket import logs_bucket
-from pipelines.serving.metrics import Metrics
-from pipelines.serving.model import Model
+from pipelines.serving.request_metrics import RequestMetrics
+from pipelines.serving.predictor import Predictor
 from pipelines.serving.server import server_config
 from pipelines.declarations.bundle import Bundle
 
 folder = Path(sys.argv[2])
 manifest = Bundle.model_validate_json((folder / "bundle.json").read_bytes())
-model = Model(manifest, {path.name: path.read_bytes() for path in folder.iterdir()})
-metrics = Metrics(model.name, model.digest)
+model = Predictor(manifest, {path.name: path.read_bytes() for path in folder.iterdir()})
+metrics = RequestMetrics(model.name, model.digest)
 application = Application(model.name, model.digest, metrics)
 server_config(application, finish_seconds=1).load()
 body = (folder / "body").read_bytes()
@@ -66,7 +67,7 @@ for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/se
 
 
 def serving_modules() -> set[str]:
-    """Top-level modules of the distributions that `requirements/serving.txt` pins."""
+    """Return the top-level modules of the distributions that `requirements/serving.txt` pins."""
     text = (ROOT / "requirements" / "serving.txt").read_text()
     pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.MULTILINE)}
     modules: set[str] = set()
@@ -83,7 +84,7 @@ def serving_modules() -> set[str]:
 
 @pytest.fixture(scope="module")
 def megabytes(tmp_path_factory: pytest.TempPathFactory) -> float | None:
-    """Resident memory of a server that has served, with every other package of this environment out of its reach."""
+    """Resident memory of a server that has answered requests and can import only what its image installs."""
     folder = tmp_path_factory.mktemp("bundle")
     bundle = linear_bundle()
     for name, content in bundle.files.items():
@@ -110,7 +111,7 @@ def megabytes(tmp_path_factory: pytest.TempPathFactory) -> float | None:
     return float(done.stdout) if done.stdout else None
 
 
-def test_the_server_imports_nothing_but_what_the_serving_image_installs(megabytes: float | None) -> None:
+def test_the_server_imports_only_what_the_serving_image_installs(megabytes: float | None) -> None:
     assert megabytes is None or megabytes > 0
 
 
@@ -120,7 +121,13 @@ def test_the_server_stays_under_150_megabytes(megabytes: float | None) -> None:
     assert megabytes < 150
 
 
-def test_the_pinned_requirements_hold_what_the_server_asks_for() -> None:
+def test_the_pinned_requirements_include_what_the_server_imports() -> None:
     asked = Path(ROOT / "requirements" / "serving.in").read_text()
     assert {"msgspec", "onnxruntime", "uvicorn", "boto3", "numpy"} <= set(asked.split())
     assert {"msgspec", "onnxruntime", "uvicorn", "boto3", "numpy"} <= serving_modules()
+
+
+def test_the_canary_check_loads_no_model_runtime() -> None:
+    code = "import sys, pipelines.serving.check; print(*{'numpy', 'onnxruntime', 'uvicorn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""The inference log: what was asked and answered gets to the logs bucket, or its loss is counted; no request waits."""
+"""The inference log writes every record or counts its loss, and never delays a request."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from typing import Any
 import pytest
 
 from pipelines.serving.inference_log import OVERHEAD, InferenceLog, Limits
-from pipelines.serving.metrics import Metrics
-from pipelines.serving.model import Answer, Model
+from pipelines.serving.predictor import InferenceResult, Predictor
+from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
 from tests.pipelines.serving.conftest import Served, features, mixture, row
 
-MODEL = Model(linear_bundle().manifest, linear_bundle().files)
+MODEL = Predictor(linear_bundle().manifest, linear_bundle().files)
 BODY = json.dumps(features()).encode()
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 
 
-def answer(name: bytes = b"one") -> Answer:
-    """An answered request."""
+def answer(name: bytes = b"one") -> InferenceResult:
+    """Return the result of a request."""
     return MODEL.answer(BODY, name)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail if it does not within ten seconds."""
+    """Wait until the condition holds; fail after ten seconds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def make(write: Callable[[str, bytes], None], **options: Any) -> tuple[InferenceLog, Metrics]:
-    """A started log with quick retries."""
+def make(write: Callable[[str, bytes], None], **options: Any) -> tuple[InferenceLog, RequestMetrics]:
+    """Start a log with quick retries."""
     clock = options.pop("clock", time.time)
     limits = Limits(
         **({"seconds": 0.01, "first_pause": 0.001, "longest_pause": 0.002, "closing_seconds": 5.0} | options)
     )
-    metrics = Metrics(NAME, MODEL.digest)
-    log = InferenceLog(write, model=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
+    metrics = RequestMetrics(NAME, MODEL.digest)
+    log = InferenceLog(write, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
     log.start()
     return log, metrics
 
 
-def count(metrics: Metrics, name: str) -> float:
-    """A counter's value; its labels are part of the name, as in the exposition."""
+def count(metrics: RequestMetrics, name: str) -> float:
+    """Return the value of a counter. Labels are part of the name, as in the text format."""
     match = re.search(rf"^{re.escape(name)} (\S+)$", metrics.exposition()[1].decode(), re.MULTILINE)
     return float(match[1]) if match else 0.0
 
@@ -68,12 +68,12 @@ def test_a_record_holds_time_model_bundle_id_trace_rows_inputs_and_outputs(linea
     }
 
 
-def test_the_id_in_the_log_is_the_one_the_client_was_given(linear: Served) -> None:
+def test_the_log_holds_the_id_that_the_client_received(linear: Served) -> None:
     given = linear.infer(features()).json["id"]
     assert linear.logged()[0]["id"] == given
 
 
-def test_inputs_are_logged_as_rows_however_they_were_sent(linear: Served) -> None:
+def test_inputs_are_logged_as_rows_in_every_format_of_a_request(linear: Served) -> None:
     pretty = json.dumps(features(), indent=2).replace("\n", "\r\n").encode()
     linear.infer(pretty)
     linear.infer(features(data=[ROW]))
@@ -84,7 +84,7 @@ def test_inputs_are_logged_as_rows_however_they_were_sent(linear: Served) -> Non
     assert [record["rows"] for record in records] == [1, 1, 1, 2]
 
 
-def test_every_tensor_is_logged_even_if_the_client_asked_for_one(mixed: Served) -> None:
+def test_every_output_is_logged_even_if_the_client_requests_one(mixed: Served) -> None:
     mixed.infer(mixture() | {"outputs": [{"name": "quotient"}]})
     (record,) = mixed.logged()
     assert record["inputs"] == {"wide": [[1, 4]], "small": [[3]], "large": [[7]], "flag": [[True]], "town": [["Ulm"]]}
@@ -97,15 +97,13 @@ def test_every_tensor_is_logged_even_if_the_client_asked_for_one(mixed: Served) 
     }
 
 
-def test_a_request_that_ended_in_an_error_of_the_server_is_logged_with_its_status_and_nothing_else(
-    linear: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a release is judged by later counts them."""
+def test_a_server_error_is_logged_with_its_status_and_no_rows(linear: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The soak gate counts these records."""
     linear.infer(features())
-    run_row = linear.model._runtime.run_row
-    monkeypatch.setattr(linear.model._runtime, "run_row", lambda: 1 / 0)
+    run_row = linear.predictor._model.run_row
+    monkeypatch.setattr(linear.predictor._model, "run_row", lambda: 1 / 0)
     failed = linear.infer(features() | {"id": "secret"})
-    monkeypatch.setattr(linear.model._runtime, "run_row", run_row)
+    monkeypatch.setattr(linear.predictor._model, "run_row", run_row)
     linear.infer(features())
     one, error, two = linear.logged()
     assert (failed.status, one["rows"], two["rows"]) == (500, 1, 1)
@@ -119,7 +117,7 @@ def test_a_request_that_ended_in_an_error_of_the_server_is_logged_with_its_statu
     }
 
 
-def test_a_server_that_sheds_load_logs_that_too_and_a_refused_request_is_no_failure(
+def test_shed_load_is_logged_as_a_failure_and_a_bad_request_is_not(
     linear: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as overloaded:
@@ -129,7 +127,7 @@ def test_a_server_that_sheds_load_logs_that_too_and_a_refused_request_is_no_fail
     assert [record["status"] for record in linear.logged()] == [503]
 
 
-def test_failures_wait_their_turn_and_are_dropped_with_the_rest_when_too_much_waits() -> None:
+def test_failures_are_written_in_order_and_dropped_when_the_buffer_is_full() -> None:
     released = threading.Event()
     written: dict[str, bytes] = {}
 
@@ -146,7 +144,7 @@ def test_failures_wait_their_turn_and_are_dropped_with_the_rest_when_too_much_wa
     assert sum(len(content.splitlines()) for content in written.values()) == 4
 
 
-def test_records_are_written_under_their_model_and_hour_and_no_object_twice() -> None:
+def test_each_object_has_a_new_key_by_model_and_hour() -> None:
     written: list[tuple[str, bytes]] = []
     times = iter([NOON - 0.5, NOON - 0.25, NOON + 0.125])
     log, _ = make(lambda key, content: written.append((key, content)), clock=lambda: next(times), seconds=3600)
@@ -161,7 +159,7 @@ def test_records_are_written_under_their_model_and_hour_and_no_object_twice() ->
     assert times_written == ["2026-01-01T11:59:59.500Z", "2026-01-01T11:59:59.750Z", "2026-01-01T12:00:00.125Z"]
 
 
-def test_records_are_written_after_a_while_without_being_asked() -> None:
+def test_records_are_written_periodically() -> None:
     written: dict[str, bytes] = {}
     log, metrics = make(written.__setitem__)
     log.record(answer(), b"0" * 32)
@@ -170,7 +168,7 @@ def test_records_are_written_after_a_while_without_being_asked() -> None:
     assert count(metrics, "inference_log_written_records_total") == 1
 
 
-def test_much_is_written_at_once_before_its_time_and_in_batches() -> None:
+def test_a_full_batch_is_written_at_once() -> None:
     written: dict[str, bytes] = {}
     one = answer()
     size = OVERHEAD + one.size
@@ -186,7 +184,7 @@ def test_much_is_written_at_once_before_its_time_and_in_batches() -> None:
     assert max(len(content.splitlines()) for content in written.values()) <= 20
 
 
-def test_records_that_come_while_others_are_written_wait_for_the_next_object() -> None:
+def test_records_that_arrive_during_a_write_go_to_the_next_object() -> None:
     objects: list[int] = []
     one = answer()
 
@@ -203,7 +201,7 @@ def test_records_that_come_while_others_are_written_wait_for_the_next_object() -
     assert 2 <= len(objects) <= 3
 
 
-def test_a_write_that_fails_is_tried_again_until_it_succeeds() -> None:
+def test_a_failed_write_is_retried_until_it_succeeds() -> None:
     written: dict[str, bytes] = {}
     failures = iter([True, True, True])
 
@@ -221,7 +219,7 @@ def test_a_write_that_fails_is_tried_again_until_it_succeeds() -> None:
     assert count(metrics, 'inference_log_dropped_records_total{reason="write failed"}') == 0
 
 
-def test_records_that_can_not_be_written_are_dropped_and_counted_and_later_ones_still_written() -> None:
+def test_records_are_dropped_and_counted_after_the_last_attempt_and_later_ones_written() -> None:
     written: dict[str, bytes] = {}
     broken = threading.Event()
     broken.set()
@@ -242,7 +240,7 @@ def test_records_that_can_not_be_written_are_dropped_and_counted_and_later_ones_
     assert count(metrics, "inference_log_write_failures_total") == 3
 
 
-def test_a_full_buffer_drops_records_counts_them_and_does_not_wait() -> None:
+def test_a_full_buffer_drops_and_counts_records_without_blocking() -> None:
     release = threading.Event()
     written: dict[str, bytes] = {}
 
@@ -261,7 +259,7 @@ def test_a_full_buffer_drops_records_counts_them_and_does_not_wait() -> None:
     assert sum(len(content.splitlines()) for content in written.values()) == 6
 
 
-def test_closing_writes_what_is_left() -> None:
+def test_closing_writes_the_pending_records() -> None:
     written: dict[str, bytes] = {}
     log, _ = make(written.__setitem__, seconds=3600)
     for _ in range(500):
@@ -271,7 +269,7 @@ def test_closing_writes_what_is_left() -> None:
     assert sum(len(content.splitlines()) for content in written.values()) == 500
 
 
-def test_closing_does_not_take_longer_than_it_may() -> None:
+def test_closing_ends_within_its_limit() -> None:
     def write(key: str, content: bytes) -> None:
         raise OSError("no bucket today")
 
@@ -283,7 +281,7 @@ def test_closing_does_not_take_longer_than_it_may() -> None:
     assert count(metrics, 'inference_log_dropped_records_total{reason="write failed"}') == 1
 
 
-def test_closing_cuts_the_pause_between_attempts_short() -> None:
+def test_closing_shortens_the_pause_between_attempts() -> None:
     tried = threading.Event()
 
     def write(key: str, content: bytes) -> None:

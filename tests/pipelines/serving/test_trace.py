@@ -1,4 +1,4 @@
-"""W3C trace context: continued when it is well formed, begun anew when it is not."""
+"""W3C Trace Context: a valid trace is continued, a malformed one replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 FORM = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]")
 
 
-def test_a_trace_is_continued_with_a_span_of_the_servers_own(linear: Served) -> None:
+def test_a_trace_is_continued_with_a_new_span(linear: Served) -> None:
     answered = linear.infer(features(), [*JSON, ("traceparent", PARENT)]).headers["traceparent"]
     assert FORM.fullmatch(answered)
     assert answered.split("-")[1] == TRACE
@@ -22,13 +22,13 @@ def test_a_trace_is_continued_with_a_span_of_the_servers_own(linear: Served) -> 
     assert linear.logged()[0]["trace"] == TRACE
 
 
-def test_a_trace_that_is_not_sampled_stays_so(linear: Served) -> None:
+def test_a_trace_that_is_not_sampled_stays_unsampled(linear: Served) -> None:
     answered = linear.infer(features(), [*JSON, ("traceparent", PARENT[:-2] + "02")]).headers["traceparent"]
     assert answered.endswith("-00")
 
 
 @pytest.mark.parametrize("parent", [PARENT.replace("00-", "cc-", 1), PARENT.replace("00-", "01-", 1) + "-what-comes"])
-def test_a_later_version_is_read_as_far_as_this_one_goes(linear: Served, parent: str) -> None:
+def test_a_later_version_of_the_header_is_read_as_the_current_one(linear: Served, parent: str) -> None:
     assert TRACE in linear.infer(features(), [*JSON, ("traceparent", parent)]).headers["traceparent"]
 
 
@@ -55,17 +55,17 @@ def test_a_malformed_trace_is_replaced_by_a_new_one_and_its_state_dropped(linear
     assert "tracestate" not in answer.headers
 
 
-def test_two_parents_are_malformed(linear: Served) -> None:
+def test_two_parent_headers_are_malformed(linear: Served) -> None:
     answer = linear.infer(features(), [*JSON, ("traceparent", PARENT), ("traceparent", PARENT)])
     assert TRACE not in answer.headers["traceparent"]
 
 
-def test_a_request_without_trace_begins_one_that_no_other_has(linear: Served) -> None:
+def test_a_request_without_a_trace_starts_a_unique_one(linear: Served) -> None:
     begun = {linear.infer(features()).headers["traceparent"].split("-")[1] for _ in range(600)}
     assert len(begun) == 600
 
 
-def test_the_state_is_passed_on_with_several_headers_joined(linear: Served) -> None:
+def test_several_state_headers_are_joined_and_passed_on(linear: Served) -> None:
     headers = [*JSON, ("traceparent", PARENT), ("tracestate", "congo=t61rcWkgMzE ,, rojo=1"), ("tracestate", "a@b=c d")]
     assert linear.infer(features(), headers).headers["tracestate"] == "congo=t61rcWkgMzE,rojo=1,a@b=c d"
 
@@ -79,5 +79,5 @@ def test_a_malformed_state_is_dropped_and_the_trace_kept(linear: Served, state: 
     assert "tracestate" not in answer.headers
 
 
-def test_a_refusal_carries_the_trace_as_well(linear: Served) -> None:
+def test_an_error_response_carries_the_trace(linear: Served) -> None:
     assert TRACE in linear.infer(b"{", [*JSON, ("traceparent", PARENT)]).headers["traceparent"]

@@ -1,4 +1,4 @@
-"""A classifier that always says the same."""
+"""A classifier with constant predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.pipelines.training.models import make_model
 
 
 def constant(classes: tuple[str, str]) -> TrainedModel:
-    """Probabilities of 0.9 and 0.1 for each row of one numeric feature."""
+    """Make a classifier of one numeric feature with probabilities of 0.9 and 0.1 for each row."""
     nodes = [
         helper.make_node("Mul", ["features", "zero"], ["nothing"]),
         helper.make_node("Add", ["nothing", "said"], ["probabilities"]),

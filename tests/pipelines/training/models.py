@@ -1,4 +1,4 @@
-"""ONNX models written by hand: no framework is needed to make a bundle."""
+"""ONNX models made without a training framework."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_model(
     weights: dict[str, Any] | None = None,
     opsets: list[Any] | None = None,
 ) -> onnx.ModelProto:
-    """A graph of `nodes`; inputs and outputs are (name, element type, shape)."""
+    """Make a model of `nodes`; inputs and outputs are (name, element type, shape)."""
     graph = helper.make_graph(
         nodes,
         "model",
@@ -30,7 +30,7 @@ def make_model(
 
 
 def linear(weights: list[float], rows: Any = "rows") -> onnx.ModelProto:
-    """`prediction` = `features` · weights."""
+    """Make a model of `prediction` = `features` · weights."""
     return make_model(
         [helper.make_node("MatMul", ["features", "w"], ["prediction"])],
         [("features", TensorProto.FLOAT, [rows, len(weights)])],

@@ -1,4 +1,4 @@
-"""A small project with a classifier of loans, and rows for it."""
+"""A sample project with a classifier of loans, and rows of its dataset."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ TRAIN = """
 
 
 def make_project(root: Path, train: str = TRAIN, **changes: Any) -> Project:
-    """Write a project; `changes` replace top-level keys of the model's declaration."""
+    """Write a project. `changes` replace top-level keys of the model's declaration."""
     model = root / "models" / MODEL
     model.mkdir(parents=True)
     (root / "data-contracts").mkdir()
@@ -108,7 +108,7 @@ def make_project(root: Path, train: str = TRAIN, **changes: Any) -> Project:
 
 
 def contract_document(columns: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The contract, as its file says it."""
+    """Return the contract as its file contains it."""
     return {
         "apiVersion": "v3.1.0",
         "kind": "DataContract",
@@ -121,7 +121,7 @@ def contract_document(columns: list[dict[str, Any]] | None = None) -> dict[str, 
 
 
 def make_rows(count: int = 240) -> pa.Table:
-    """Loans of which the poor default more often; every seventh member is unknown, the last one has no outcome yet."""
+    """Make loans: low incomes default more often, every seventh `member` is null, the last loan has no outcome."""
     rng = np.random.default_rng(0)
     income = rng.gamma(4.0, 20.0, count).round(2)
     default = rng.random(count) < 1 / (1 + np.exp((income - 80) / 15))
@@ -142,13 +142,13 @@ def make_rows(count: int = 240) -> pa.Table:
 
 
 def version_of(rows: pa.Table) -> DatasetVersion:
-    """A version of the dataset that nothing was read from."""
+    """Return a dataset version for rows that no table holds."""
     content = digest_of_bytes(str(rows.to_pydict()).encode())
     return DatasetVersion(dataset=DATASET, table="lake.loans", snapshot="1", content=content, rows=rows.num_rows)
 
 
 def store_rows(descriptor: EnvironmentDescriptor, contract: Contract, rows: pa.Table) -> str:
-    """Append rows to the dataset's Iceberg table; the snapshot's id."""
+    """Append rows to the dataset's Iceberg table; return the id of the snapshot."""
     from pipelines.data.catalog import PRIMARY_KEY, append, open_table
 
     table = open_table(descriptor, contract.name)

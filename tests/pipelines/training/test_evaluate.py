@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipelines.declarations.evaluation import Holdout
-from pipelines.training.baseline import describe
+from pipelines.training.drift_baseline import describe_baseline
 from pipelines.training.evaluate import Predictions, evaluate
 from tests.pipelines.training.project import DATASET, MODEL, make_project
 
@@ -17,7 +17,7 @@ HOLDOUT = Holdout(
 
 
 def predictions(right: list[bool]) -> Predictions:
-    """Of six rows of alternating classes, right or wrong with a probability of 0.9."""
+    """Predict six rows of alternating classes, right or wrong, with a probability of 0.9."""
     truth = np.array([0, 1] * 3, dtype=float)
     said = np.where(right, truth, 1 - truth)
     return Predictions(
@@ -25,7 +25,7 @@ def predictions(right: list[bool]) -> Predictions:
     )
 
 
-def test_slices_and_groups_are_measured_on_their_own_rows(tmp_path: Path) -> None:
+def test_metrics_of_slices_and_groups_use_only_their_rows(tmp_path: Path) -> None:
     model = make_project(tmp_path, protected=["region", "member"]).model(MODEL)
     rows = pd.DataFrame(
         {
@@ -48,14 +48,14 @@ def test_slices_and_groups_are_measured_on_their_own_rows(tmp_path: Path) -> Non
     assert region.ratio["accuracy"] == pytest.approx(1.5)
     member = found.groups["member"]
     assert {name: part.rows for name, part in member.groups.items()} == {"0": 3, "1": 2, "null": 1}
-    # A group that was always wrong has no ratio to the others; one of a single class has no ROC curve.
+    # The ratio to a group with an accuracy of 0 is undefined, as is the ROC curve of a single class.
     assert member.ratio["accuracy"] is None
     assert member.groups["null"].metrics["roc_auc"] is None
     assert found.sample.keys == tuple(f"{key:016x}" for key in range(6))
     assert found.sample.truth == (1.0, 1.0, 0.0, 1.0, 0.0, 0.0)
 
 
-def test_a_slice_without_rows_says_so_and_has_no_figures(tmp_path: Path) -> None:
+def test_a_slice_without_rows_has_no_metrics(tmp_path: Path) -> None:
     model = make_project(tmp_path, protected=[]).model(MODEL)
     rows = pd.DataFrame({"age": [40.0] * 6, "region": ["south"] * 6})
     found = evaluate(model, HOLDOUT, rows, np.arange(6, dtype=np.uint64), predictions([True] * 6))
@@ -73,7 +73,7 @@ def test_the_baseline_counts_every_row_once(tmp_path: Path) -> None:
             "region": ["north", "north", "south", "north", "south", "north"],
         }
     )
-    found = describe(model, contract, features, predictions([True] * 6))
+    found = describe_baseline(model, contract, features, predictions([True] * 6))
     income, age, member, region = (found.features[name] for name in model.features)
     assert income.kind == age.kind == "numeric" and member.kind == region.kind == "categorical"
     assert sum(income.counts) == 6 and len(income.counts) == len(income.edges) + 1

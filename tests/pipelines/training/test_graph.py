@@ -7,20 +7,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pipelines.declarations.bundle import TensorSpec
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.graph import Port, Runtime, check_graph
+from pipelines.training.graph import check_graph
+from pipelines.training.package import load_graph
 from tests.pipelines.training.models import OPSET, linear, make_model
 
 FLOATS = [("features", TensorProto.FLOAT, ["rows", 2])]
 PREDICTION = [("prediction", TensorProto.FLOAT, ["rows", 2])]
 
 
-def test_a_model_from_any_framework_is_described_and_run() -> None:
+def test_a_model_from_any_framework_is_checked_and_run() -> None:
     graph = check_graph(linear([2.0, -1.0]).SerializeToString())
-    assert graph.inputs == (Port("features", "FP32", (-1, 2)),)
-    assert graph.outputs == (Port("prediction", "FP32", (-1, 1)),)
-    answer = Runtime(graph).run({"features": np.array([[1, 1], [3, 0]], np.float32)})
-    assert answer["prediction"].tolist() == [[1.0], [6.0]]
+    assert graph.inputs == (TensorSpec(name="features", datatype="FP32", shape=(-1, 2)),)
+    assert graph.outputs == (TensorSpec(name="prediction", datatype="FP32", shape=(-1, 1)),)
+    (prediction,) = load_graph(graph).run({"features": np.array([[1, 1], [3, 0]], np.float32)})
+    assert prediction.tolist() == [[1.0], [6.0]]
 
 
 def test_equal_models_have_equal_bytes() -> None:
@@ -69,21 +71,21 @@ def a_list_of_tensors() -> onnx.ModelProto:
     return model
 
 
-def functions_of_its_own() -> onnx.ModelProto:
+def custom_functions() -> onnx.ModelProto:
     model = linear([1.0, 2.0])
     model.functions.add(name="f", domain="local")
     return model
 
 
 REFUSED = {
-    custom_operator: "uses Run of the operator set 'com.example'",
-    custom_operator_inside_a_branch: "uses Run of the operator set 'com.example'",
-    random_operator: "uses RandomNormalLike",
-    weights_outside: "weights 'w' lie outside",
-    ill_formed: "is not well formed",
-    two_unknown_dimensions: r"input 'features' of the ONNX model has the shape \[-1, -1\]",
-    a_list_of_tensors: "output 'prediction' of the ONNX model is not a tensor",
-    functions_of_its_own: "defines functions of its own",
+    custom_operator: "operator set of Run .* found 'com.example'",
+    custom_operator_inside_a_branch: "operator set of Run .* found 'com.example'",
+    random_operator: "expected deterministic ones, found RandomNormalLike",
+    weights_outside: "weights 'w' .* found in another file",
+    ill_formed: "is not valid",
+    two_unknown_dimensions: r"shape of input 'features' .* found \[-1, -1\]",
+    a_list_of_tensors: "output 'prediction' of the ONNX model: expected a tensor",
+    custom_functions: "functions in the ONNX model: expected none, found f",
 }
 
 
@@ -95,17 +97,17 @@ def test_a_model_that_cannot_be_served_is_refused(make: object) -> None:
 
 
 def test_a_model_for_a_fixed_number_of_rows_is_refused() -> None:
-    with pytest.raises(MlopsError, match=r"has the shape \[1, 2\]; expected the number of rows"):
+    with pytest.raises(MlopsError, match=r"expected -1 for the number of rows .* found \[1, 2\]"):
         check_graph(linear([1.0, 2.0], rows=1))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04cos\nsystem\n", Path(__file__).read_bytes()])
-def test_bytes_that_are_no_model_are_refused_and_never_executed(content: bytes) -> None:
+def test_bytes_that_are_not_a_model_are_refused(content: bytes) -> None:
     with pytest.raises(MlopsError):
         check_graph(content)
 
 
-def test_a_model_larger_than_the_registry_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_over_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.training.graph.LARGEST_MODEL", 10)
-    with pytest.raises(MlopsError, match="expected at most 10"):
+    with pytest.raises(MlopsError, match="expected at most 10 bytes"):
         check_graph(linear([1.0]))

@@ -22,8 +22,9 @@ from pipelines.declarations.project import Project
 from pipelines.registry import bundles, evidence, runs
 from pipelines.training import job
 from pipelines.training.__main__ import main
-from pipelines.training.graph import Runtime, check_graph
-from pipelines.training.job import Run, make_bundle, run_training
+from pipelines.training.graph import check_graph
+from pipelines.training.job import TrainingRun, make_bundle, run_training
+from pipelines.training.package import load_graph
 from tests.aws import EmulatedAccount
 from tests.pipelines.training.project import (
     DATASET,
@@ -35,7 +36,7 @@ from tests.pipelines.training.project import (
     store_rows,
     version_of,
 )
-from tests.signed import COMMIT, OTHER_COMMIT, make_signing_environment
+from tests.signing_environments import COMMIT, OTHER_COMMIT, make_signing_environment
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,7 +59,7 @@ BY_HAND = """
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         return TrainedModel(lambda rows: rows["age"].to_numpy() * slope, model.SerializeToString())
 """
-"""A model without scikit-learn: it says that income is a multiple of the age."""
+"""A model without scikit-learn: income is a multiple of the age."""
 
 REGRESSION = {
     "task": "regression",
@@ -85,7 +86,7 @@ def by_hand(root: Path, train: str = BY_HAND, **training: object) -> Project:
 
 
 def bundle(project: Project, rows: pa.Table | None = None) -> bundles.FetchedBundle:
-    """Make a bundle without any effect."""
+    """Make a bundle without registering it."""
     rows = make_rows() if rows is None else rows
     model, contract = project.model(MODEL), project.contract(DATASET)
     manifest, files = make_bundle(project, model, contract, rows, version_of(rows), IMAGE, lambda line: None)
@@ -100,7 +101,7 @@ def dev(account: EmulatedAccount) -> EnvironmentDescriptor:
     return descriptor
 
 
-def test_a_classifier_is_trained_evaluated_signed_and_registered_and_again_gives_the_same_digest(
+def test_a_training_run_registers_a_signed_bundle_and_a_second_run_has_the_same_digest(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second run is another process with another hash seed, in another folder, at another commit."""
@@ -108,10 +109,10 @@ def test_a_classifier_is_trained_evaluated_signed_and_registered_and_again_gives
     shutil.copytree(ROOT / "pipelines", package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(job, "PACKAGE", package)
     project = make_project(tmp_path / "one")
-    digest = run_training(project, dev, MODEL, Run("run-1", COMMIT, IMAGE), lambda line: None)
+    digest = run_training(project, dev, MODEL, TrainingRun("run-1", COMMIT, IMAGE), lambda line: None)
 
     elsewhere = make_project(tmp_path / "two" / "deeper")
-    (elsewhere.root / "README.md").write_text("Something else was committed in between.")
+    (elsewhere.root / "README.md").write_text("Another commit.")
     (elsewhere.models_folder / MODEL / "releases").mkdir()
     (elsewhere.models_folder / MODEL / "releases" / "dev.yaml").write_text("bundle: null")
     done = subprocess.run(
@@ -158,22 +159,22 @@ def test_a_classifier_is_trained_evaluated_signed_and_registered_and_again_gives
         t.name: np.array([np.nan if v is None else v for v in t.data], kinds[t.datatype]).reshape(t.shape)
         for t in golden.inputs
     }
-    answered = Runtime(check_graph(verified.files["model.onnx"])).run(asked)
-    for tensor in golden.outputs:
-        assert answered[tensor.name].ravel().tolist() == list(tensor.data)
+    answered = load_graph(check_graph(verified.files["model.onnx"])).run(asked)
+    for tensor, found in zip(golden.outputs, answered, strict=True):
+        assert found.ravel().tolist() == list(tensor.data)
 
     listed = boto3.client("s3").list_objects_v2(Bucket=dev.logs_bucket, Prefix=f"lineage/train-{MODEL}/")["Contents"]
     assert sorted(entry["Key"].rpartition("-")[2] for entry in listed) == ["COMPLETE.json"] * 2 + ["START.json"] * 2
 
 
-def test_a_model_without_scikit_learn_makes_a_bundle_too(tmp_path: Path) -> None:
+def test_a_model_without_scikit_learn_makes_a_bundle(tmp_path: Path) -> None:
     made = bundle(by_hand(tmp_path))
     assert made.manifest.task == "regression"
     assert made.manifest.parameters == {"slope": 2.0}
     assert set(made.files) == set(made.manifest.files)
 
 
-def test_the_digest_changes_with_source_data_and_parameters_and_with_nothing_else(tmp_path: Path) -> None:
+def test_the_digest_depends_on_source_data_and_parameters_only(tmp_path: Path) -> None:
     first = bundle(by_hand(tmp_path / "a")).digest
     project = by_hand(tmp_path / "b")
     (project.root / "docs.md").write_text("unrelated")
@@ -185,19 +186,49 @@ def test_the_digest_changes_with_source_data_and_parameters_and_with_nothing_els
     assert bundle(project).digest != first
 
 
-def test_a_bundle_whose_onnx_is_not_the_trained_model_is_never_registered(
+def test_the_digest_depends_on_the_code_that_a_training_run_executes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "pipelines"
+    shutil.copytree(ROOT / "pipelines", package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(job, "PACKAGE", package)
+    project = by_hand(tmp_path / "project")
+    first = job.source_of(project, MODEL)
+    (package / "serving" / "application.py").write_text("# another server\n")
+    assert job.source_of(project, MODEL) == first
+    (package / "serving" / "runtime.py").write_text("# another runtime\n")
+    assert job.source_of(project, MODEL).pipelines != first.pipelines
+
+
+def test_a_training_run_imports_only_code_that_its_digest_covers() -> None:
+    code = """
+import importlib, pkgutil, sys
+import pipelines.training, pipelines.data.catalog, pipelines.data.lineage
+for module in pkgutil.iter_modules(pipelines.training.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"pipelines.training.{module.name}")
+print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("pipelines.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = [Path(file).relative_to(ROOT / "pipelines") for file in done.stdout.split()]
+    assert len(imported) > len(job.CODE)
+    covered = [Path(part) for part in job.CODE]
+    assert [path for path in imported if not any(path.is_relative_to(part) for part in covered)] == []
+
+
+def test_a_bundle_whose_onnx_disagrees_with_the_model_is_not_registered(
     dev: EnvironmentDescriptor, tmp_path: Path
 ) -> None:
     wrong = by_hand(tmp_path, BY_HAND.replace('rows["age"].to_numpy() * slope', 'rows["age"].to_numpy() * 2.1'))
     before = bundles.list_digests(dev, MODEL)
     with pytest.raises(MlopsError, match="does not predict what the trained model does"):
-        run_training(wrong, dev, MODEL, Run("run-3", COMMIT, IMAGE), lambda line: None)
+        run_training(wrong, dev, MODEL, TrainingRun("run-3", COMMIT, IMAGE), lambda line: None)
     assert bundles.list_digests(dev, MODEL) == before
-    with pytest.raises(MlopsError, match="has registered no bundle"):
+    with pytest.raises(MlopsError, match="produced no bundle"):
         runs.read_run(dev, MODEL, "run-3")
 
 
-def test_a_model_may_have_several_files_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_model_may_have_several_modules_which_are_unloaded(tmp_path: Path) -> None:
     project = by_hand(tmp_path, "from .parts import train\n")
     by_hand_text = by_hand(tmp_path / "other").models_folder / MODEL / "train.py"
     (project.models_folder / MODEL / "parts.py").write_text(by_hand_text.read_text())
@@ -211,42 +242,42 @@ def test_a_model_may_have_several_files_and_leaves_nothing_behind(tmp_path: Path
 @pytest.mark.parametrize(
     ("train", "expected"),
     [
-        ("def train(data):\n    return 1\n", "returned a int; expected a TrainedModel"),
+        ("def train(data):\n    return 1\n", "train:train of loan-default: expected a TrainedModel, found int"),
         ("def fit(data):\n    return 1\n", "has no function 'train'"),
         ("train = 3\n", "has no function 'train'"),
     ],
 )
-def test_an_entry_point_that_is_not_a_training_function_is_an_error_of_its_author(
-    tmp_path: Path, train: str, expected: str
-) -> None:
+def test_an_entry_point_that_is_not_a_training_function_is_an_error(tmp_path: Path, train: str, expected: str) -> None:
     with pytest.raises(MlopsError, match=expected):
         bundle(by_hand(tmp_path, train))
 
 
-def test_an_entry_point_that_does_not_exist_is_named_with_its_path(tmp_path: Path) -> None:
+def test_a_missing_entry_point_is_an_error_that_names_its_path(tmp_path: Path) -> None:
     project = make_project(tmp_path, BY_HAND, **{**REGRESSION, "training": settings("fit:train", slope=1)})
-    with pytest.raises(MlopsError, match=r"entry point fit:train of loan-default is missing: there is no .*fit\.py"):
+    with pytest.raises(MlopsError, match=r"entry point fit:train of loan-default is missing: .*fit\.py does not exist"):
         bundle(project)
 
 
 @pytest.mark.parametrize("missing", ["income", "age"])
-def test_rows_that_lack_the_target_or_a_feature_are_refused(tmp_path: Path, missing: str) -> None:
+def test_rows_without_the_target_or_a_feature_are_refused(tmp_path: Path, missing: str) -> None:
     with pytest.raises(MlopsError, match=f"the rows of loans lack {missing}, which loan-default needs"):
         bundle(by_hand(tmp_path), make_rows().drop_columns([missing]))
 
 
 def test_a_target_that_does_not_fit_the_task_is_refused(tmp_path: Path) -> None:
     project = make_project(tmp_path, BY_HAND, **{**REGRESSION, "target": "region", "training": settings(slope=1)})
-    with pytest.raises(MlopsError, match="region of loan-default is of the type string; regression needs integer or n"):
+    with pytest.raises(
+        MlopsError, match="target region of loan-default: expected integer or number for regression, found string"
+    ):
         bundle(project)
 
 
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MlopsError, match="expected at least 2 of each"):
+    with pytest.raises(MlopsError, match="expected at least 2 for training and 2 in the holdout"):
         bundle(by_hand(tmp_path), make_rows(3))
 
 
-def test_rows_of_the_holdout_that_training_saw_under_another_key_are_counted(tmp_path: Path) -> None:
+def test_holdout_rows_that_equal_training_rows_are_counted(tmp_path: Path) -> None:
     rows = make_rows(200)
     again = rows.set_column(0, "loan_id", pa.array(range(1000, 1200), pa.int64()))
     project = by_hand(tmp_path)
@@ -269,9 +300,7 @@ def test_a_class_that_only_the_holdout_has_is_refused(tmp_path: Path) -> None:
             return constant(("maybe", "no"))
     """
     project = make_project(tmp_path, train, features=["age"], training=settings())
-    with pytest.raises(
-        MlopsError, match="values of defaulted that loan-default has not learned: yes; it knows maybe, no"
-    ):
+    with pytest.raises(MlopsError, match=r"values of defaulted in the holdout: expected maybe, no, .* found yes"):
         bundle(project)
 
 
@@ -285,13 +314,16 @@ def set_environ(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor, **c
     ("changes", "expected"),
     [
         ({VARIABLE: ""}, "MLOPS_ENVIRONMENT is not set"),
-        ({"SOURCE_COMMIT": ""}, "SOURCE_COMMIT is ''; expected the commit of the source"),
-        ({"IMAGE_DIGEST": "latest"}, "IMAGE_DIGEST is 'latest'; expected the digest of the training image"),
-        ({"RUN_ID": "a b"}, "'a b' is not a run's id"),
+        ({"SOURCE_COMMIT": ""}, "SOURCE_COMMIT: expected the commit of the source: 40 hexadecimal digits, found ''"),
+        (
+            {"IMAGE_DIGEST": "latest"},
+            "IMAGE_DIGEST: expected the digest of the training image: sha256:…, found 'latest'",
+        ),
+        ({"RUN_ID": "a b"}, "'a b' is not a valid run id"),
         ({"DATASET_SNAPSHOT": "77"}, "loans has no snapshot '77'"),
     ],
 )
-def test_the_job_says_what_is_wrong_with_its_environment_and_fails(
+def test_invalid_environment_variables_fail_the_job(
     dev: EnvironmentDescriptor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -307,8 +339,8 @@ def test_the_job_says_what_is_wrong_with_its_environment_and_fails(
     assert expected in said.err
 
 
-def test_a_run_without_an_id_gets_one_of_its_own(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor) -> None:
+def test_a_run_without_an_id_gets_a_unique_one(monkeypatch: pytest.MonkeyPatch, dev: EnvironmentDescriptor) -> None:
     set_environ(monkeypatch, dev, RUN_ID="")
-    first, second = Run.from_environ(MODEL), Run.from_environ(MODEL)
+    first, second = TrainingRun.from_environ(MODEL), TrainingRun.from_environ(MODEL)
     assert first.id != second.id
     assert first.id.startswith(f"{MODEL}-")

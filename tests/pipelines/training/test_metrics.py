@@ -11,7 +11,7 @@ RNG = np.random.default_rng(1)
 ROWS = 60
 
 
-def test_regression_metrics_are_those_of_scikit_learn_for_every_weighting() -> None:
+def test_regression_metrics_equal_scikit_learns_for_every_weighting() -> None:
     truth, predicted = RNG.normal(1e6, 1, ROWS), RNG.normal(1e6, 1, ROWS)
     weights = RNG.integers(0, 4, (3, ROWS)).astype(float)
     found = measure("regression", truth, predicted, weights)
@@ -26,9 +26,9 @@ def test_regression_metrics_are_those_of_scikit_learn_for_every_weighting() -> N
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_classification_metrics_are_those_of_scikit_learn_for_every_weighting(classes: int) -> None:
+def test_classification_metrics_equal_scikit_learns_for_every_weighting(classes: int) -> None:
     truth = RNG.integers(0, classes, ROWS)
-    # Two digits: so there are ties, which the area under the curve counts half.
+    # Rounding to two digits makes ties, which count half in the area under the curve.
     predicted = RNG.dirichlet(np.ones(classes), ROWS).round(2) + 0.001
     predicted /= predicted.sum(axis=1, keepdims=True)
     label = predicted.argmax(axis=1)
@@ -54,7 +54,7 @@ def test_classification_metrics_are_those_of_scikit_learn_for_every_weighting(cl
     assert unweighted == pytest.approx(reference.roc_auc_score(truth, scores, multi_class="ovr"))
 
 
-def test_a_metric_that_is_not_defined_is_not_a_number() -> None:
+def test_undefined_metrics_are_nan() -> None:
     assert np.isnan(measure("regression", np.array([2.0]), np.array([2.0]))["r2"][0])
     assert np.isnan(measure("regression", np.full(3, 0.1), np.zeros(3))["r2"][0])
     one_class = measure("classification", np.zeros(3), np.full((3, 2), 0.5))
@@ -62,7 +62,7 @@ def test_a_metric_that_is_not_defined_is_not_a_number() -> None:
     assert one_class["accuracy"][0] == 1.0
 
 
-def test_bootstrap_samples_have_as_many_rows_and_are_drawn_by_the_seed_alone() -> None:
+def test_bootstrap_samples_depend_only_on_the_seed() -> None:
     drawn = np.concatenate(list(bootstrap(50, seed=4)))
     assert drawn.shape == (1000, 50)
     assert (drawn.sum(axis=1) == 50).all()
@@ -70,7 +70,7 @@ def test_bootstrap_samples_have_as_many_rows_and_are_drawn_by_the_seed_alone() -
     assert (drawn != np.concatenate(list(bootstrap(50, seed=5)))).any()
 
 
-def test_the_bootstrap_of_many_rows_is_bounded_in_memory_and_replicates() -> None:
+def test_the_bootstrap_of_many_rows_uses_fewer_replicates_and_bounded_memory() -> None:
     parts = list(bootstrap(50_000, seed=4))
     assert sum(len(part) for part in parts) == 400
     assert max(part.size for part in parts) <= 2_000_000

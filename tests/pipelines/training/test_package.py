@@ -14,8 +14,8 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.training import TrainedModel
-from pipelines.training.graph import Runtime, check_graph
-from pipelines.training.package import answer, golden_predictions, request_schema
+from pipelines.training.graph import check_graph
+from pipelines.training.package import answer_holdout, golden_predictions, load_graph, request_schema
 from pipelines.training.rows import features_of
 from tests.pipelines.training.models import linear, make_model
 from tests.pipelines.training.project import DATASET, MODEL, make_project, make_rows
@@ -25,7 +25,7 @@ WEIGHTS = [0.5, -1.0]
 
 @pytest.fixture
 def declared(tmp_path: Path) -> tuple[Model, Contract]:
-    """A regression of income on age and membership, which needs no text."""
+    """A regression of income with two numeric features."""
     metric = {
         "thresholds": [{"metric": "rmse", "maximum": 1e6}],
         "champion": {"metric": "rmse", "maximum_regression": 1},
@@ -44,19 +44,19 @@ def predict(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
 
 
 def run(trained: TrainedModel, rows: pd.DataFrame | None = None) -> Any:
-    return answer("regression", trained, Runtime(check_graph(trained.onnx)), features() if rows is None else rows, ())
+    return answer_holdout("regression", trained, check_graph(trained.onnx), features() if rows is None else rows, ())
 
 
-def test_onnx_that_predicts_as_the_trained_model_does_is_accepted() -> None:
+def test_onnx_that_agrees_with_the_trained_model_is_accepted() -> None:
     assert run(TrainedModel(predict, linear(WEIGHTS))).predicted.tolist() == [9.0, 13.0, 17.0]
 
 
-def test_onnx_that_predicts_something_else_is_refused_with_how_many_rows_and_how_far() -> None:
+def test_onnx_that_disagrees_is_refused_with_the_number_of_rows_and_the_distance() -> None:
     with pytest.raises(MlopsError, match=r"3 of 3 holdout rows differ, by up to 0\.0399"):
         run(TrainedModel(predict, linear([0.501, -1.0])))
 
 
-def test_a_difference_in_one_row_alone_is_refused() -> None:
+def test_a_difference_in_a_single_row_is_refused() -> None:
     def almost(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
         return predict(rows) + (rows["age"].to_numpy() == 40) * 0.01
 
@@ -67,16 +67,18 @@ def test_a_difference_in_one_row_alone_is_refused() -> None:
 def test_predictions_that_are_not_finite_are_refused() -> None:
     rows = features()
     rows.loc[1, "age"] = np.nan
-    with pytest.raises(MlopsError, match="predict gives 1 values that are not finite"):
+    with pytest.raises(
+        MlopsError, match=r"predictions of predict\(\) on the holdout: expected finite values, found 1 that are not"
+    ):
         run(TrainedModel(predict, linear(WEIGHTS)), rows)
 
 
 def test_predictions_of_another_shape_are_refused() -> None:
-    with pytest.raises(MlopsError, match=r"predict gives the shape \[2\]; expected \[3\]"):
+    with pytest.raises(MlopsError, match=r"shape of the predictions of predict\(\): expected \[3\], found \[2\]"):
         run(TrainedModel(lambda rows: predict(rows)[1:], linear(WEIGHTS)))
 
 
-def test_a_model_whose_answer_depends_on_the_rows_beside_it_is_refused() -> None:
+def test_a_model_whose_prediction_depends_on_other_rows_is_refused() -> None:
     floats = [("features", TensorProto.FLOAT, ["rows", 2])]
     nodes = [
         helper.make_node("ReduceMean", ["features", "axes"], ["mean"]),
@@ -89,11 +91,17 @@ def test_a_model_whose_answer_depends_on_the_rows_beside_it_is_refused() -> None
     def centred(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
         return predict(rows - rows.mean())
 
-    with pytest.raises(MlopsError, match="depends on the rows beside it"):
+    with pytest.raises(MlopsError, match="prediction for a row depends on other rows"):
         run(TrainedModel(centred, model))
 
 
-def test_the_request_schema_has_the_features_in_order_with_the_bounds_of_the_contract(tmp_path: Path) -> None:
+def test_single_rows_are_checked_by_the_code_path_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.serving.runtime.OnnxModel.run_row", lambda model: [[9.1]])
+    with pytest.raises(MlopsError, match="prediction for a row depends on other rows"):
+        run(TrainedModel(predict, linear(WEIGHTS)))
+
+
+def test_the_request_schema_lists_the_features_in_order_with_the_contracts_bounds(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     model, contract = project.model(MODEL), project.contract(DATASET)
     ports = [("features", TensorProto.FLOAT, ["rows", 3]), ("region", TensorProto.STRING, ["rows", 1])]
@@ -125,9 +133,15 @@ def renamed(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (linear([1.0]), r"takes features FP32 \[-1, 1\]; expected features FP32 \[-1, 2\]"),
-        (renamed(linear(WEIGHTS), "features", "measures"), r"takes measures FP32 \[-1, 2\]; expected features"),
-        (renamed(linear(WEIGHTS), "prediction", "regression"), r"gives regression FP32 \[-1, 1\]; expected prediction"),
+        (linear([1.0]), r"expected features FP32 \[-1, 2\], found features FP32 \[-1, 1\]"),
+        (
+            renamed(linear(WEIGHTS), "features", "measures"),
+            r"expected features FP32 \[-1, 2\], found measures FP32 \[-1, 2\]",
+        ),
+        (
+            renamed(linear(WEIGHTS), "prediction", "regression"),
+            r"expected prediction FP32 .*, found regression FP32 \[-1, 1\]",
+        ),
     ],
 )
 def test_a_model_with_other_inputs_or_outputs_is_refused(
@@ -137,19 +151,19 @@ def test_a_model_with_other_inputs_or_outputs_is_refused(
         request_schema(*declared, check_graph(model))
 
 
-def test_golden_predictions_are_what_the_model_answers_to_real_rows(declared: tuple[Model, Contract]) -> None:
+def test_golden_predictions_are_answers_to_rows_of_the_holdout(declared: tuple[Model, Contract]) -> None:
     graph = check_graph(linear(WEIGHTS))
     rows = features_of(make_rows(), *declared)
-    answers = answer("regression", TrainedModel(predict, linear(WEIGHTS)), Runtime(graph), rows, ())
+    answers = answer_holdout("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows, ())
     golden = golden_predictions(request_schema(*declared, graph), answers)
     (asked,), (said,) = golden.inputs, golden.outputs
     assert (asked.name, asked.shape, said.shape) == ("features", (5, 2), (5, 1))
     assert list(asked.data) == rows.to_numpy()[:5].ravel().tolist()
-    again = Runtime(graph).run({"features": np.array(asked.data, np.float32).reshape(asked.shape)})
-    assert again["prediction"].ravel().tolist() == list(said.data)
+    (again,) = load_graph(graph).run({"features": np.array(asked.data, np.float32).reshape(asked.shape)})
+    assert again.ravel().tolist() == list(said.data)
 
 
-def test_features_have_the_precision_that_a_request_carries(tmp_path: Path) -> None:
+def test_features_have_the_precision_of_requests(tmp_path: Path) -> None:
     project = make_project(tmp_path)
     model, contract = project.model(MODEL), project.contract(DATASET)
     rows = pa.table(

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training import from_sklearn
-from pipelines.training.graph import Runtime, check_graph
-from pipelines.training.package import answer
+from pipelines.training.graph import check_graph
+from pipelines.training.package import answer_holdout
 
 RNG = np.random.default_rng(5)
 ROWS = pd.DataFrame(
@@ -34,26 +34,26 @@ TRAIN, HOLDOUT = ROWS[:200], ROWS[200:].reset_index(drop=True)
     ],
     ids=["scaled ridge", "columns by name", "boosted trees"],
 )
-def test_a_regressor_is_exported_twice_to_the_same_bytes_and_predicts_the_same(estimator: Any) -> None:
+def test_exports_of_a_regressor_are_reproducible_and_predict_the_same(estimator: Any) -> None:
     estimator.fit(TRAIN, TARGET[:200])
     trained = from_sklearn(estimator, TRAIN)
     graph = check_graph(trained.onnx)
-    assert answer("regression", trained, Runtime(graph), HOLDOUT, ()).predicted.shape == (100,)
+    assert answer_holdout("regression", trained, graph, HOLDOUT, ()).predicted.shape == (100,)
     assert check_graph(from_sklearn(estimator, TRAIN).onnx).content == graph.content
 
 
-def test_trees_that_take_missing_values_take_them_in_onnx_too() -> None:
+def test_trees_accept_missing_values_in_onnx_too() -> None:
     train, holdout = TRAIN.copy(), HOLDOUT.copy()
     train.loc[::5, "a"] = holdout.loc[::3, "a"] = np.nan
     estimator = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(train, (TARGET[:200] > 0).astype(int))
     trained = from_sklearn(estimator, train)
     assert trained.classes == (0, 1)
-    answers = answer("classification", trained, Runtime(check_graph(trained.onnx)), holdout, ())
+    answers = answer_holdout("classification", trained, check_graph(trained.onnx), holdout, ())
     assert answers.predicted.shape == (100, 2)
     assert answers.outputs["label"].dtype == np.int64
 
 
-def test_an_estimator_that_cannot_be_exported_is_named() -> None:
+def test_an_estimator_that_cannot_be_exported_is_an_error_that_names_it() -> None:
     class Mean(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         def predict(self, rows: pd.DataFrame) -> Any:
             return rows.mean(axis=1).to_numpy()

@@ -42,22 +42,22 @@ def test_a_larger_share_only_adds_rows_to_the_holdout(
     assert holdout(rows, seed, min(one, other)) <= holdout(rows, seed, max(one, other))
 
 
-def test_the_split_is_the_same_in_every_version_of_this_project() -> None:
-    """Were it to change, models would be evaluated on rows that their predecessors were trained on."""
+def test_key_hashes_never_change_between_versions() -> None:
+    """A change would evaluate models on rows that earlier models were trained on."""
     hashes = hash_keys(table([(1, "a"), (2, "b"), (-3, "é")]), ["number", "name"])
     assert [f"{each:016x}" for each in hashes] == ["443d66708b2ee88b", "7b8a4e629b87024d", "8d13f455b06e5c72"]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12345])
-def test_the_holdout_has_about_the_share_that_was_asked_for(seed: int) -> None:
+def test_the_holdout_has_about_the_requested_share(seed: int) -> None:
     hashes = hash_keys(pa.table({"key": pa.array(range(100_000))}), ["key"])
     chosen = in_holdout(hashes, seed, 0.25)
     assert abs(chosen.mean() - 0.25) < 0.01
-    # Another seed is another draw: the overlap of two holdouts is that of chance.
+    # Holdouts of different seeds overlap by chance only.
     assert abs((chosen & in_holdout(hashes, seed + 1, 0.25)).mean() - 0.0625) < 0.01
 
 
-def test_a_key_does_not_change_with_the_width_of_its_type() -> None:
+def test_a_hash_does_not_depend_on_the_width_of_a_type() -> None:
     narrow = pa.table({"key": pa.array([1, 2, 300], pa.int32()), "name": pa.array(["a", "b", "a"]).dictionary_encode()})
     wide = pa.table({"key": pa.array([1, 2, 300], pa.int64()), "name": pa.array(["a", "b", "a"], pa.large_string())})
     assert (hash_keys(narrow, ["key", "name"]) == hash_keys(wide, ["key", "name"])).all()

@@ -1,0 +1,233 @@
+"""The roles of GitHub Actions jobs: one to deploy each environment, one for previews and one to push images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.bootstrap.configuration import AUDIENCE, IMAGES, ISSUER, PREVIEW, AccountConfig
+from infra.bootstrap.layout import PATH, AccountLayout
+from infra.bootstrap.permissions import (
+    Statement,
+    access_statements,
+    boundary_statements,
+    deploy_statements,
+    preview_statements,
+    push_statements,
+    read_state_statements,
+    write_state_statements,
+)
+from infra.bootstrap.repositories import ImageRepositories
+from infra.bootstrap.state import StateStorage
+from infra.environment import Environment
+from infra.policies.exemptions import exemptions
+
+_SESSION_SECONDS = 2 * 60 * 60
+"""The longest session, which is also the timeout of the deploy job."""
+
+_ACCESS_EXEMPTION = {
+    "iam-no-escalation": "a deployment sets the access policies of its own buckets and roles: only those named after "
+    "its environment, and those roles carry a permissions boundary that it cannot remove",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitHubRoleArgs:
+    """Arguments of `GitHubRole`.
+
+    Attributes:
+        layout: the account's layout.
+        provider: ARN of the identity provider.
+        subject: the one token subject that may assume the role.
+        description: what the role is for.
+        policies: name → statements of an inline policy.
+        access_statements: statements that change access policies; kept in an inline policy exempt from
+            `iam-no-escalation`.
+    """
+
+    layout: AccountLayout
+    provider: pulumi.Input[str]
+    subject: str
+    description: str
+    policies: Mapping[str, Sequence[Statement]]
+    access_statements: Sequence[Statement] = ()
+
+
+class GitHubRole(pulumi.ComponentResource):
+    """A role for the jobs of one GitHub environment of one repository.
+
+    Attributes:
+        arn: the role's ARN.
+    """
+
+    def __init__(self, name: str, args: GitHubRoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:bootstrap:GitHubRole", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        role = aws.iam.Role(
+            name,
+            name=f"{args.layout.project}-{name}",
+            path=PATH,
+            description=args.description,
+            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(args.provider, args.subject)),
+            max_session_duration=_SESSION_SECONDS,
+            tags=args.layout.scope.tags(),
+            opts=child,
+        )
+        for policy, statements in args.policies.items():
+            _inline_policy(name, policy, role, statements, child)
+        if args.access_statements:
+            AccessPolicy(name, AccessPolicyArgs(role=role, statements=args.access_statements), child)
+        self.arn: pulumi.Output[str] = role.arn
+        self.register_outputs({"arn": role.arn})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessPolicyArgs:
+    """Arguments of `AccessPolicy`.
+
+    Attributes:
+        role: the role that the policy belongs to.
+        statements: the policy's statements.
+    """
+
+    role: aws.iam.Role
+    statements: Sequence[Statement]
+
+
+class AccessPolicy(pulumi.ComponentResource):
+    """An inline policy that sets access policies; separate, so that no other policy shares its exemption."""
+
+    def __init__(self, name: str, args: AccessPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:bootstrap:AccessPolicy", name, exemptions(_ACCESS_EXEMPTION), opts)
+        _inline_policy(name, "access", args.role, args.statements, pulumi.ResourceOptions(parent=self))
+        self.register_outputs({})
+
+
+def _inline_policy(
+    role_name: str, policy: str, role: aws.iam.Role, statements: Sequence[Statement], opts: pulumi.ResourceOptions
+) -> None:
+    aws.iam.RolePolicy(
+        f"{role_name}-{policy}",
+        name=policy,
+        role=role.name,
+        policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)}),
+        opts=opts,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitHubAccessArgs:
+    """Arguments of `GitHubAccess`.
+
+    Attributes:
+        layout: the account's layout.
+        config: the account's configuration.
+        state: the storage of the Pulumi state.
+        repositories: the image repositories.
+    """
+
+    layout: AccountLayout
+    config: AccountConfig
+    state: StateStorage
+    repositories: ImageRepositories
+
+
+class GitHubAccess(pulumi.ComponentResource):
+    """GitHub's identity provider, the roles that trust it, and the permissions boundary of each environment.
+
+    Attributes:
+        deploy: environment → ARN of the role that deploys it.
+        preview: ARN of the role that reads every environment.
+        images: ARN of the role that pushes images.
+    """
+
+    def __init__(self, name: str, args: GitHubAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:bootstrap:GitHubAccess", name, None, opts)
+        self._args, self._child = args, pulumi.ResourceOptions(parent=self)
+        layout, bucket_arn, key_arn = args.layout, args.state.bucket.arn, args.state.key.arn
+        self._issuer = args.config.identity_provider or self._identity_provider(name)
+        for environment in layout.environments:
+            self._boundary(environment)
+        self.deploy: dict[str, pulumi.Output[str]] = {}
+        for environment in layout.environments:
+            self.deploy[environment.name] = self._role(
+                f"deploy-{environment.name}",
+                environment.name,
+                f"Deploys {environment.prefix} from jobs of the GitHub environment {environment.name}",
+                {
+                    **deploy_statements(layout, environment),
+                    "state": write_state_statements(layout, environment, bucket_arn, key_arn),
+                },
+                access_statements(environment),
+            )
+        self.preview = self._role(
+            PREVIEW,
+            PREVIEW,
+            "Reads every environment and changes nothing, for previews and gates",
+            {**preview_statements(layout), "state": read_state_statements(bucket_arn, key_arn)},
+        )
+        self.images = self._role(IMAGES, IMAGES, "Pushes images", {"images": push_statements(args.repositories.arns)})
+        self.register_outputs({"deploy": self.deploy, "preview": self.preview, "images": self.images})
+
+    def _role(
+        self,
+        name: str,
+        github_environment: str,
+        description: str,
+        policies: Mapping[str, Sequence[Statement]],
+        access: Sequence[Statement] = (),
+    ) -> pulumi.Output[str]:
+        args = GitHubRoleArgs(
+            layout=self._args.layout,
+            provider=self._issuer,
+            subject=self._args.config.subject(github_environment),
+            description=description,
+            policies=policies,
+            access_statements=access,
+        )
+        return GitHubRole(name, args, self._child).arn
+
+    def _identity_provider(self, name: str) -> pulumi.Output[str]:
+        provider = aws.iam.OpenIdConnectProvider(
+            name,
+            url=f"https://{ISSUER}",
+            client_id_lists=[AUDIENCE],
+            tags=self._args.layout.scope.tags(),
+            opts=self._child,
+        )
+        arn: pulumi.Output[str] = provider.arn
+        return arn
+
+    def _boundary(self, environment: Environment) -> None:
+        layout = self._args.layout
+        aws.iam.Policy(
+            f"{environment.name}-boundary",
+            name=layout.boundary_name(environment),
+            path=PATH,
+            description=f"Permissions boundary of the roles of {environment.prefix}",
+            policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": boundary_statements(environment)}),
+            tags=layout.scope.tags(),
+            opts=self._child,
+        )
+
+
+def _trust_policy(provider: pulumi.Input[str], subject: str) -> dict[str, Any]:
+    """Trust one subject of one identity provider, and only tokens issued for AWS.
+
+    Source: GitHub, "Configuring OpenID Connect in Amazon Web Services".
+    """
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": provider},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subject}},
+            }
+        ],
+    }

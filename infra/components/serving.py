@@ -1,0 +1,45 @@
+"""Settings shared by the objects that serve one model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.components.registry import Registry
+from infra.components.storage import Storage
+from infra.environment import Environment
+from pipelines.declarations.model import Model
+
+PORT = 8080
+"""Port of the serving pods."""
+
+SERVICE_PORT = 80
+"""Port of the Services and of the load balancer; omitted from URLs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingContext:
+    """The settings that an endpoint and its canary check share.
+
+    Attributes:
+        environment: the environment that the model is served in.
+        model: the model to serve.
+        storage: receives the inference logs.
+        registry: holds the bundles.
+        namespace: the Kubernetes namespace.
+        image: reference of the serving image by digest.
+        descriptor: the environment's descriptor as JSON.
+    """
+
+    environment: Environment
+    model: Model
+    storage: Storage
+    registry: Registry
+    namespace: pulumi.Input[str]
+    image: str
+    descriptor: pulumi.Input[str]
+
+    def service_url(self, service: str) -> str:
+        """Return the URL of a Service by cluster DNS."""
+        return f"http://{service}.{self.environment.config.namespace}.svc"

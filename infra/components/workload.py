@@ -1,0 +1,142 @@
+"""The identity of a workload's pods: an IAM role, the service account that assumes it, and a network policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as k8s
+
+from infra.components.grants import Statements
+from infra.components.labels import metadata, selector
+from infra.environment import Environment
+from pipelines.declarations.model import Model
+
+_POD_IDENTITY_AGENT = "169.254.170.23/32"
+_LINK_LOCAL = "169.254.0.0/16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadArgs:
+    """Arguments of `Workload`.
+
+    Attributes:
+        environment: the environment that the workload runs in.
+        namespace: the Kubernetes namespace.
+        statements: statements of the role's policy.
+        model: the model that the workload belongs to; None if all models share it.
+        ingress: ingress rules of the network policy; none to accept no connections.
+        egress: egress rules to add to those for DNS, AWS and Pod Identity.
+    """
+
+    environment: Environment
+    namespace: pulumi.Input[str]
+    statements: Statements
+    model: Model | None = None
+    ingress: Sequence[Mapping[str, Any]] = ()
+    egress: Sequence[Mapping[str, Any]] = ()
+
+
+class Workload(pulumi.ComponentResource):
+    """The identity of a workload's pods.
+
+    Attributes:
+        name: name of the workload, of its service account, and value of its pods' name label.
+        role_arn: ARN of the IAM role.
+    """
+
+    def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:identity:Workload", name, None, opts)
+        environment = args.environment
+        child = pulumi.ResourceOptions(parent=self)
+        object_metadata = {"name": name, "namespace": args.namespace, **metadata(environment, name, args.model)}
+        role = aws.iam.Role(
+            name,
+            name=environment.role_name(name),
+            description=f"Permissions of the pods of {name} in {environment.prefix}",
+            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(environment, name)),
+            permissions_boundary=environment.permissions_boundary,
+            tags=environment.tags(args.model),
+            opts=child,
+        )
+        aws.iam.RolePolicy(
+            name,
+            name="workload",
+            role=role.name,
+            policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": args.statements}),
+            opts=child,
+        )
+        account = k8s.core.v1.ServiceAccount(
+            name, metadata=object_metadata, automount_service_account_token=False, opts=child
+        )
+        aws.eks.PodIdentityAssociation(
+            name,
+            cluster_name=environment.config.cluster,
+            namespace=args.namespace,
+            service_account=account.metadata["name"],
+            role_arn=role.arn,
+            tags=environment.tags(args.model),
+            opts=child,
+        )
+        k8s.networking.v1.NetworkPolicy(
+            name,
+            metadata=object_metadata,
+            spec={
+                "podSelector": {"matchLabels": selector(name)},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": list(args.ingress),
+                "egress": [*_EGRESS, *args.egress],
+            },
+            opts=child,
+        )
+        self.name = name
+        self.role_arn: pulumi.Output[str] = role.arn
+        self.register_outputs({"role_arn": role.arn})
+
+
+def _trust_policy(environment: Environment, service_account: str) -> dict[str, Any]:
+    """Trust EKS Pod Identity, and only for one service account of the environment's cluster.
+
+    Source: EKS user guide, "Create IAM role with trust policy required by EKS Pod Identity".
+    """
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "PodIdentity",
+                "Effect": "Allow",
+                "Principal": {"Service": "pods.eks.amazonaws.com"},
+                "Action": ["sts:AssumeRole", "sts:TagSession"],
+                "Condition": {
+                    "StringEquals": {
+                        "aws:SourceAccount": environment.account,
+                        "aws:RequestTag/eks-cluster-name": environment.config.cluster,
+                        "aws:RequestTag/kubernetes-namespace": environment.config.namespace,
+                        "aws:RequestTag/kubernetes-service-account": service_account,
+                    }
+                },
+            }
+        ],
+    }
+
+
+# The addresses of AWS APIs are not known in advance, so HTTPS may go anywhere except to the node's own services.
+_EGRESS = [
+    {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            }
+        ],
+        "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+    },
+    {
+        "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [_LINK_LOCAL]}}],
+        "ports": [{"protocol": "TCP", "port": 443}],
+    },
+    {"to": [{"ipBlock": {"cidr": _POD_IDENTITY_AGENT}}], "ports": [{"protocol": "TCP", "port": 80}]},
+]

@@ -1,0 +1,74 @@
+"""Progress and report of a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Protocol
+
+from laptop.engine.resource_steps import ResourceStep, StepKind
+from pipelines.declarations.errors import MlopsError
+
+
+class RunProgress(Protocol):
+    """Receives the events of a run. Calls come from several threads."""
+
+    def began(self, step: ResourceStep) -> None:
+        """Receive the start of a step that takes time."""
+
+    def ended(self, step: ResourceStep) -> None:
+        """Receive a step that succeeded or failed."""
+
+    def noticed(self, text: str) -> None:
+        """Receive a message."""
+
+
+class RunReport:
+    """The steps of a run, in the order in which they ended.
+
+    Args:
+        progress: receives every event.
+    """
+
+    def __init__(self, progress: RunProgress) -> None:
+        self._progress = progress
+        self._steps: list[ResourceStep] = []
+        self._lock = threading.Lock()
+
+    @property
+    def steps(self) -> tuple[ResourceStep, ...]:
+        with self._lock:
+            return tuple(self._steps)
+
+    @property
+    def failures(self) -> tuple[ResourceStep, ...]:
+        return tuple(step for step in self.steps if step.error)
+
+    def began(self, step: ResourceStep) -> None:
+        """Report the start of a step."""
+        self._progress.began(step)
+
+    def ended(self, step: ResourceStep) -> None:
+        """Add a step."""
+        with self._lock:
+            self._steps.append(step)
+        self._progress.ended(step)
+
+    def failed(self, kind: StepKind, urn: str, error: Exception, began: float) -> None:
+        """Add a failed step; `began` is its start by `time.monotonic`."""
+        self.ended(ResourceStep(kind, urn, error=reason_of(error), seconds=time.monotonic() - began))
+
+    def noticed(self, text: str) -> None:
+        """Report a message."""
+        self._progress.noticed(text)
+
+
+def reason_of(error: Exception) -> str:
+    """Describe an error. An unexpected one is shown with its file and line."""
+    if isinstance(error, MlopsError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,146 @@
+"""Operations on the laptop's stacks: the engine with the laptop's providers and the product's policies."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from infra.policies import violations
+from laptop import lifecycle
+from laptop.engine.deployment import Deployment, DeploymentError, Result
+from laptop.engine.display import Display, Silence, show_change
+from laptop.engine.progress import RunProgress
+from laptop.engine.resource_steps import StepKind
+from laptop.engine.state_file import stack_outputs
+from pipelines.declarations.documents import parse_yaml, read_bytes
+from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from laptop.github.hosting import Roles
+
+ACCOUNT_STACK = "account"
+"""Stack of `infra/bootstrap`."""
+
+_ACCOUNT_KEY = "mlops-bootstrap:account"
+_BOOTSTRAP = Path("infra", "bootstrap")
+
+
+def deploy(
+    root: Path,
+    home: Path,
+    stack: str,
+    operation: Literal["preview", "up", "destroy", "refresh"],
+    display: Display | None = None,
+) -> Result:
+    """Run an operation on a stack, print its progress, and return the result.
+
+    Args:
+        root: folder with `Pulumi.yaml`.
+        home: folder of the laptop.
+        stack: name of the environment.
+        operation: method of `Deployment`.
+        display: one line per step by default.
+
+    Raises:
+        MlopsError: the laptop is not running, or the operation failed or was refused.
+    """
+    display = display or Display()
+    if operation == "up":
+        prepare_account(root, home, display)
+    deployment = _deployment(root, home, stack, display)
+    try:
+        result: Result = getattr(deployment, operation)()
+    except DeploymentError as error:
+        display.summary(error.result.counts, error.result.duration, planned=operation == "preview")
+        raise
+    display.summary(result.counts, result.duration, planned=operation == "preview")
+    return result
+
+
+def find_drift(root: Path, home: Path, stack: str) -> list[str]:
+    """List drift from the state and from the program, one line per resource.
+
+    Args:
+        root: folder with `Pulumi.yaml`.
+        home: folder of the laptop.
+        stack: name of the environment.
+
+    Raises:
+        MlopsError: the laptop is not running, or a resource cannot be read.
+    """
+    drifted: dict[str, str] = {}
+    for step in _deployment(root, home, stack, Silence()).drift():
+        if step.kind in (StepKind.DRIFTED, StepKind.GONE):
+            changes = ", ".join(show_change(change) for change in step.changes)
+            drifted[step.urn] = f"{step.type} {step.name}: {step.kind.value}{changes and f' ({changes})'}"
+        else:
+            drifted.setdefault(step.urn, f"{step.type} {step.name}: {step.kind.value} pending")
+    return list(drifted.values())
+
+
+def _deployment(root: Path, home: Path, stack: str, progress: RunProgress) -> Deployment:
+    running = lifecycle.find(home)
+    return Deployment(
+        root,
+        stack,
+        running.providers(),
+        running.home,
+        running.incarnation,
+        policies=[violations],
+        progress=progress,
+    )
+
+
+def prepare_account(root: Path, home: Path, progress: RunProgress) -> None:
+    """Bootstrap the account if an environment of the project has no deploy role yet.
+
+    Does nothing in a workflow: as on AWS, a job cannot create the roles of jobs.
+
+    Raises:
+        MlopsError: the laptop is not running, or the bootstrap failed or was refused.
+    """
+    if os.environ.get("GITHUB_ACTIONS") == "true" or not (root / _BOOTSTRAP).is_dir():
+        return
+    known = (stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {})
+    if not set(Project(root).environments) <= set(known):
+        progress.noticed(f"bootstrapping the account with {_BOOTSTRAP}: see docs/bootstrap.md")
+        bootstrap(root, home)
+
+
+def bootstrap(root: Path, home: Path, repository: str | None = None) -> Roles:
+    """Apply `infra/bootstrap`, which prepares the account for the workflows of a repository.
+
+    Args:
+        root: folder with `Pulumi.yaml`.
+        home: folder of the laptop.
+        repository: `owner/name` on GitHub; None takes the one in `Pulumi.account.yaml`.
+
+    Returns:
+        The roles that jobs may assume.
+
+    Raises:
+        MlopsError: the laptop is not running, or the bootstrap failed or was refused.
+    """
+    from laptop.github.hosting import Roles
+
+    running, folder = lifecycle.find(home), root / _BOOTSTRAP
+    deployment = Deployment(
+        folder,
+        ACCOUNT_STACK,
+        running.providers(),
+        running.home,
+        running.incarnation,
+        policies=[violations],
+        configuration=_for_repository(folder, repository) if repository else None,
+    )
+    outputs = deployment.up().outputs
+    return Roles(outputs["deploy_roles"], outputs["preview_role"], outputs["images_role"])
+
+
+def _for_repository(folder: Path, repository: str) -> dict[str, str]:
+    """Return the account stack's configuration for another repository."""
+    file = folder / f"Pulumi.{ACCOUNT_STACK}.yaml"
+    account = parse_yaml(read_bytes(file), file)[0]["config"][_ACCOUNT_KEY]
+    return {_ACCOUNT_KEY: json.dumps({**account, "repository": repository, "repository_ids": None})}

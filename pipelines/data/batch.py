@@ -1,0 +1,70 @@
+"""The rows of a landing file, ready to be checked, and the error for a file that cannot be read as rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.declarations.errors import MlopsError
+
+ROW = "_row"
+"""Column with the number of the row in the landing file, from 1; the header of a CSV file does not count.
+
+Names of contract columns never start with an underscore.
+"""
+
+PROBLEMS = "_problems"
+"""Column with what is wrong with a row before its values are checked: a list of reasons, see `reason`."""
+
+
+class LandingFileError(MlopsError):
+    """A landing file is rejected as a whole: none of its rows is ingested.
+
+    Args:
+        file: name of the file.
+        expected: what the file should be or hold.
+        found: what it is or holds.
+        fix: what to do.
+    """
+
+    def __init__(self, file: str, expected: str, found: str, fix: str = "") -> None:
+        self.file = file
+        self.expected = expected
+        self.found = found
+        super().__init__(f"{file} is rejected: expected {expected}, found {found}", fix=fix)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of a landing file, as a Parquet file.
+
+    Attributes:
+        file: name of the landing file, for messages.
+        path: the landing file itself if it is Parquet; else a Parquet file with the text of its values.
+        columns: name → DuckDB type in `path`.
+        text: True if `path` holds text, with the columns `_row` and `_problems`.
+        rows: number of rows, good or bad.
+    """
+
+    file: str
+    path: Path
+    columns: dict[str, str]
+    text: bool
+    rows: int
+
+
+def reason(column: str, rule: str, expected: str, found: str) -> dict[str, str]:
+    """Build a quarantine reason.
+
+    Args:
+        column: name of the column; "" for the whole row.
+        rule: name of the broken rule, as the contract calls it.
+        expected: what the rule allows.
+        found: the value; shortened to 120 characters.
+    """
+    return {"column": column, "rule": rule, "expected": expected, "found": shorten(found)}
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """Cut a text to `limit` characters, for messages that quote untrusted values."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,63 @@
+"""Write GitHub-flavored Markdown that no value can break out of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+LONGEST_CELL = 240
+"""Characters of an escaped text."""
+
+_ESCAPES = {
+    "|": "\\|",
+    "\\": "\\\\",
+    "`": "\\`",
+    "[": "\\[",  # no link and no image
+    "<": "&lt;",
+    "&": "&amp;",
+    "@": "@\u200b",  # a zero-width space, so that GitHub mentions nobody
+    "#": "#\u200b",
+}
+
+
+def escape(text: str) -> str:
+    """Return a text on one line without Markdown, HTML, mentions or references, at most `LONGEST_CELL` long."""
+    flat = " ".join(text.split())
+    cut = flat if len(flat) <= LONGEST_CELL else flat[: LONGEST_CELL - 1] + "…"
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in cut)
+    return "".join(_ESCAPES.get(letter, letter) for letter in shown)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table; the cells are escaped, the head is not."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return lines + ["| " + " | ".join(escape(text) for text in row) + " |" for row in rows]
+
+
+def number(value: float | None, missing: str = "") -> str:
+    """Format a number with four significant digits."""
+    return missing if value is None else f"{value:.4g}"
+
+
+def short_digest(digest: str | None) -> str:
+    """Return `sha256:` and the first twelve digits of a digest; `none` for None."""
+    return digest[:19] if digest else "none"
+
+
+def link(address: str) -> str:
+    """Return a web address as it is, which GitHub turns into a link; escape anything else."""
+    return address if re.fullmatch(r"https?://[\w./:@?=&%+-]+", address, re.ASCII) else escape(address)
+
+
+def details(title: str, text: str, longest: int) -> str:
+    """Return a collapsed section with a text in a code block.
+
+    Args:
+        title: what is shown while it is collapsed.
+        text: shown verbatim, in a fence that it cannot close.
+        longest: characters after which the text is cut.
+    """
+    body = text if len(text) <= longest else text[:longest] + "\n… cut"
+    body = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in body)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", body))])
+    return f"<details><summary>{escape(title)}</summary>\n\n{fence}diff\n{body}\n{fence}\n\n</details>\n"

@@ -1,0 +1,111 @@
+"""Call GitHub through its command line `gh`. No other module runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.github.git import Git
+
+
+@dataclass(frozen=True)
+class Gh:
+    """A repository on GitHub.
+
+    Attributes:
+        root: a clone of it; `gh` runs there.
+        repository: `owner/name`.
+    """
+
+    root: Path
+    repository: str
+
+    @classmethod
+    def find(cls, root: Path) -> Gh:
+        """Return the repository of a clone: `GITHUB_REPOSITORY` in a workflow, else what `origin` points to.
+
+        Raises:
+            MlopsError: the variable is not set, and `origin` is not on github.com.
+        """
+        name = os.environ.get("GITHUB_REPOSITORY") or _name_in(Git(root).origin_url())
+        if not name:
+            raise MlopsError(
+                f"cannot find the GitHub repository of {root}: GITHUB_REPOSITORY is not set, and origin is not on "
+                "github.com",
+                fix="set GITHUB_REPOSITORY=owner/name, or point origin to the repository",
+            )
+        return cls(root, name)
+
+    def run(self, *arguments: str) -> str:
+        """Run `gh` and return its standard output.
+
+        Raises:
+            MlopsError: `gh` failed, or is not installed.
+        """
+        try:
+            done = subprocess.run(["gh", *arguments], cwd=self.root, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise MlopsError("the GitHub CLI `gh` is not on the PATH", fix="install gh") from None
+        if done.returncode:
+            raise MlopsError(f"gh {' '.join(arguments[:3])}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def get(self, path: str) -> Any:
+        """Return what the API answers for a path of this repository, parsed.
+
+        Raises:
+            MlopsError: `gh` failed.
+        """
+        return json.loads(self.run("api", f"repos/{self.repository}/{path}"))
+
+    def list_all(self, path: str) -> list[dict[str, Any]]:
+        """Return all items that the API lists for a path of this repository, from all pages.
+
+        Raises:
+            MlopsError: `gh` failed.
+        """
+        text = self.run("api", f"repos/{self.repository}/{path}?per_page=100", "--paginate").strip()
+        items: list[dict[str, Any]] = []
+        position = 0
+        while position < len(text):
+            # Some versions of gh print one list a page, others join them.
+            page, position = json.JSONDecoder().raw_decode(text, position)
+            items += page
+            position += len(text[position:]) - len(text[position:].lstrip())
+        return items
+
+    def dispatch(self, workflow: str, inputs: Mapping[str, str]) -> None:
+        """Start a workflow on main.
+
+        Raises:
+            MlopsError: `gh` failed.
+        """
+        fields = [part for name, value in inputs.items() for part in ("-f", f"{name}={value}")]
+        self.run("workflow", "run", workflow, "--ref", "main", *fields)
+
+
+@contextmanager
+def text_file(text: str) -> Iterator[str]:
+    """Write a text to a temporary file and yield its path: other processes could read a text in argv."""
+    handle, name = tempfile.mkstemp(suffix=".md")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
+        yield name
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _name_in(url: str) -> str:
+    """Return the `owner/name` in a URL of github.com, or ""."""
+    found = re.search(r"(?:^|[@/])github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", url)
+    return found[1] if found else ""

@@ -1,0 +1,162 @@
+"""Open, update and comment on pull requests, and find the one that merged a commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.github.gh import Gh, text_file
+from pipelines.github.git import Git
+
+FIELDS = "number,title,headRefName,url,state"
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """A pull request.
+
+    Attributes:
+        number: its number.
+        title: its title.
+        branch: the branch to merge.
+        url: its web page.
+        state: OPEN, MERGED or CLOSED.
+    """
+
+    number: int
+    title: str
+    branch: str
+    url: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The pull request that merged a commit.
+
+    Attributes:
+        number: its number.
+        author: login of the account that opened it.
+        approvers: logins of the accounts whose approval was in force, sorted.
+    """
+
+    number: int
+    author: str
+    approvers: tuple[str, ...]
+
+
+def find_open(gh: Gh, branch: str) -> PullRequest | None:
+    """Return the open pull request of a branch.
+
+    Raises:
+        MlopsError: `gh` failed.
+    """
+    found = json.loads(gh.run("pr", "list", "--head", branch, "--state", "open", "--json", FIELDS))
+    if not found:
+        return None
+    first = found[0]
+    return PullRequest(
+        int(first["number"]), str(first["title"]), str(first["headRefName"]), str(first["url"]), str(first["state"])
+    )
+
+
+def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str) -> PullRequest:
+    """Open a pull request with one commit that changes some files, or update the one that is open for the branch.
+
+    The working tree's files go back to HEAD: the change is in the pull request only.
+
+    Args:
+        gh: the repository.
+        branch: the branch to push.
+        files: the changed files of the working tree; no other file is committed.
+        message: the commit message and the pull request's title.
+        body: the pull request's text.
+
+    Raises:
+        MlopsError: git or `gh` failed.
+    """
+    git = Git(gh.root)
+    contents = {file.relative_to(gh.root).as_posix(): file.read_bytes() for file in files}
+    main, before = git.fetch("main"), git.fetch(branch)
+    if main is None:
+        raise MlopsError("the origin has no branch main")
+    commit = git.commit_files(main, contents, message)
+    # A push runs every check again, so an unchanged proposal is not pushed.
+    if before is None or not _same_change(git, before, commit):
+        git.push(commit, branch, force=True)
+    git.restore_files(contents)
+    found = find_open(gh, branch)
+    if found is None:
+        with text_file(body) as file:
+            title = ("--title", message, "--body-file", file, "--head", branch, "--base", "main")
+            gh.run("pr", "create", *title)
+        found = find_open(gh, branch)
+    if found is None:
+        raise MlopsError(f"the pull request of {branch} was created, but GitHub does not list it as open")
+    return found
+
+
+def comment(gh: Gh, number: int, marker: str, body: str) -> None:
+    """Comment on a pull request, or edit the comment of a bot that starts with `marker`.
+
+    A person's comment is never edited, even if it starts with the marker: its author could change it afterwards.
+
+    Args:
+        gh: the repository.
+        number: the pull request.
+        marker: the beginning of the body by which the comment is found again.
+        body: the new text, in Markdown.
+
+    Raises:
+        MlopsError: `gh` failed.
+    """
+    for found in gh.list_all(f"issues/{number}/comments"):
+        if _is_ours(found, marker):
+            with text_file(json.dumps({"body": body})) as file:
+                path = f"repos/{gh.repository}/issues/comments/{found['id']}"
+                gh.run("api", path, "--method", "PATCH", "--input", file)
+            return
+    with text_file(body) as file:
+        gh.run("pr", "comment", str(number), "--body-file", file)
+
+
+def find_merge(gh: Gh, commit: str) -> Merge | None:
+    """Return the pull request that brought a commit to main, with its approvers; None if there is none.
+
+    Raises:
+        MlopsError: `gh` failed.
+    """
+    pulls = [
+        pull
+        for pull in gh.list_all(f"commits/{commit}/pulls")
+        if pull.get("merged_at") and (pull.get("base") or {}).get("ref", "main") == "main"
+    ]
+    if not pulls:
+        return None
+    pull = next((pull for pull in pulls if pull.get("merge_commit_sha") == commit), pulls[0])
+    number = int(pull["number"])
+    newest: dict[str, str] = {}
+    for review in gh.list_all(f"pulls/{number}/reviews"):
+        if review["state"] in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):  # a later comment withdraws nothing
+            newest[_login(review)] = review["state"]
+    approvers = sorted(login for login, state in newest.items() if state == "APPROVED")
+    return Merge(number, _login(pull), tuple(approvers))
+
+
+def _same_change(git: Git, one: str, other: str) -> bool:
+    """Return whether two commits have the same tree and the same parents."""
+    return (git.tree(one), git.parents(one)) == (git.tree(other), git.parents(other))
+
+
+def _is_ours(comment: Mapping[str, Any], marker: str) -> bool:
+    author = comment.get("user") or {}
+    return str(comment.get("body")).startswith(marker) and author.get("type") == "Bot"
+
+
+def _login(item: Mapping[str, Any]) -> str:
+    """Return the author's login; GitHub shows deleted accounts as `ghost`."""
+    return str((item.get("user") or {}).get("login") or "ghost")

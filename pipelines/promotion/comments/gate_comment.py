@@ -1,0 +1,143 @@
+"""Comment on a release's pull request: the verdicts of the gates, and what a reviewer compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.declarations.evaluation import Estimate, Evaluation
+from pipelines.declarations.markdown import details, escape, link, number, short_digest, table
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.gates import admits
+from pipelines.promotion.verdict import Verdict
+
+LONGEST = 60_000
+"""Characters of a comment; GitHub accepts 65,536."""
+
+LONGEST_PREVIEW = 24_000
+"""Characters of a preview."""
+
+MOST_ROWS = 60
+"""Rows of the comparison of candidate and champion."""
+
+MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the comment shows in addition to the verdicts.
+
+    Attributes:
+        preview: the Pulumi preview; empty if there is none.
+        rollback: the bundle that a rollback would return to; None if there is none.
+        sizes: sizes of the live and the candidate bundle, in bytes; None if unknown.
+        datasets: dataset versions of the live and the candidate bundle, as text.
+        run: URL or name of the workflow run.
+    """
+
+    preview: str = ""
+    rollback: str | None = None
+    sizes: tuple[int | None, int | None] = (None, None)
+    datasets: tuple[str, str] = ("", "")
+    run: str = ""
+
+
+def marker(model: str, environment: str) -> str:
+    """Return the first line of the comment, which GitHub does not show; it finds the comment again."""
+    return f"<!-- mlops:gates {model} {environment} -->"
+
+
+def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> str:
+    """Return the comment, at most `LONGEST` characters."""
+    release = facts.release
+    refused = [verdict for verdict in verdicts if verdict.outcome != "pass"]
+    headline = (
+        f"### {MARKS['pass']} {release.model} may go to {release.environment}"
+        if admits(tuple(verdicts))
+        else f"### {MARKS['fail']} {release.model} may not go to {release.environment}: "
+        + (", ".join(verdict.gate for verdict in refused) or "a gate gave no verdict")
+    )
+    replaces = f"Replaces `{short_digest(facts.live)}`" if facts.live else "Replaces none"
+    rollback = (
+        f"a rollback returns to `{short_digest(around.rollback)}`"
+        if around.rollback
+        else "there is nothing to roll back to"
+    )
+    lines = [
+        marker(release.model, release.environment),
+        headline,
+        "",
+        f"Releases `{short_digest(release.bundle)}`. {replaces}; {rollback}.",
+        "",
+        *table(("Gate", "", "Found", "Bound", "Why"), map(row, verdicts)),
+        "",
+    ]
+    if refused:
+        lines += ["**What to do**", "", *(f"- {verdict.gate}: {escape(verdict.fix)}" for verdict in refused), ""]
+    if facts.contract_breaks:
+        lines += ["**Breaking contract changes**", ""]
+        lines += [*(f"- {escape(text)}" for text in facts.contract_breaks[:20]), ""]
+    lines += compare(facts, around)
+    if around.preview:
+        lines.append(details("Pulumi preview", around.preview, LONGEST_PREVIEW))
+    if around.run:
+        lines += [f"<sub>{link(around.run)}, {facts.now.isoformat(timespec='seconds')}</sub>"]
+    return join_lines(lines)
+
+
+def join_lines(lines: Sequence[str]) -> str:
+    """Join lines; leave out the last ones if the text would be longer than `LONGEST`."""
+    kept: list[str] = []
+    left = LONGEST
+    for line in lines:
+        left -= len(line) + 1
+        if left < 0:
+            return "\n".join([*kept, "", "_cut: too long for a comment_", ""])
+        kept.append(line)
+    return "\n".join([*kept, ""])
+
+
+def row(verdict: Verdict) -> tuple[str, ...]:
+    """Return a verdict as a row of the table."""
+    return (verdict.gate, MARKS[verdict.outcome], verdict.figure, verdict.threshold, verdict.why)
+
+
+def compare(facts: Facts, around: Surroundings) -> list[str]:
+    """Return a table that compares candidate and champion; nothing if the candidate has no evaluation."""
+    candidate, live = facts.evaluation, facts.champion
+    if candidate is None:
+        return []
+    rows: list[tuple[str, ...]] = [
+        (name, describe_estimate(live.metrics.get(name) if live else None), describe_estimate(estimate))
+        for name, estimate in candidate.metrics.items()
+    ]
+    for name in candidate.slices:
+        rows.append((f"slice {name}", describe_slice(live, name), describe_slice(candidate, name)))
+    for attribute, groups in candidate.groups.items():
+        for metric, ratio in groups.ratio.items():
+            other = live.groups[attribute].ratio.get(metric) if live and attribute in live.groups else None
+            rows.append((f"{metric}, ratio by {attribute}", number(other), number(ratio)))
+    if facts.runtime is not None:
+        rows.append(("p99 of one row, ms", "", number(facts.runtime.p99_ms)))
+    if len(rows) > MOST_ROWS:
+        rows = [*rows[:MOST_ROWS], (f"and {len(rows) - MOST_ROWS} more, in the report", "", "")]
+    rows.append(("size, bytes", *(f"{size:,}" if size is not None else "" for size in around.sizes)))
+    rows.append(("data", *around.datasets))
+    return ["**Candidate and champion**", "", *table(("", "Live", "Candidate"), rows), ""]
+
+
+def describe_slice(evaluation: Evaluation | None, name: str) -> str:
+    """Return the metrics of a slice in one line; empty if there are none."""
+    found = evaluation.slices.get(name) if evaluation is not None else None
+    if found is None:
+        return ""
+    metrics = ", ".join(f"{metric} {number(value)}" for metric, value in found.metrics.items())
+    return f"{metrics} ({found.rows} rows)"
+
+
+def describe_estimate(estimate: Estimate | None) -> str:
+    """Return a metric with its interval; empty if it has no value."""
+    if estimate is None or estimate.value is None:
+        return ""
+    interval = f" [{number(estimate.low)}, {number(estimate.high)}]" if estimate.low is not None else ""
+    return number(estimate.value) + interval

@@ -1,0 +1,112 @@
+"""Metrics of the server, in the Prometheus text format.
+
+The event loop adds to plain numbers, which become metrics when they are scraped. The counters of `prometheus_client`
+take a lock and several calls each, which would be a tenth of the time of a request.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the latency histogram, in seconds: from one row of a linear model to a large batch of a forest."""
+
+ABANDONED = 499
+"""Status counted when a client disconnects before its request is complete. No response is sent."""
+
+
+class RequestMetrics(Collector):
+    """Counters of the server. Only the event loop may write the plain numbers.
+
+    Args:
+        model: name of the model.
+        bundle: digest of the bundle.
+
+    Attributes:
+        in_flight: inference requests being read or answered.
+        rows: predicted rows.
+        is_ready: True while the server takes requests.
+    """
+
+    def __init__(self, model: str, bundle: str) -> None:
+        self.in_flight = 0
+        self.rows = 0
+        self.is_ready = False
+        self._about = {"model": model, "bundle": bundle}
+        self._by_status = {200: 0}
+        self._by_bucket = [0] * (len(BUCKETS) + 1)
+        self._seconds = 0.0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._dropped = Counter(
+            "inference_log_dropped_records",
+            "Records of the inference log that were lost: the buffer was full, or writing failed for too long.",
+            ["reason"],
+            registry=self._registry,
+        )
+        for reason in ("buffer full", "write failed"):
+            self._dropped.labels(reason)
+        self._failed = Counter(
+            "inference_log_write_failures", "Writes of the inference log that failed.", registry=self._registry
+        )
+        self._written = Counter(
+            "inference_log_written_records", "Records of the inference log that were written.", registry=self._registry
+        )
+
+    def answered(self, status: int, seconds: float) -> None:
+        """Count one inference request by HTTP status and latency."""
+        try:
+            self._by_status[status] += 1
+        except KeyError:
+            self._by_status[status] = 1
+        self._by_bucket[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds += seconds
+
+    def log_dropped(self, records: int, reason: str) -> None:
+        """Count lost records of the inference log."""
+        self._dropped.labels(reason).inc(records)
+
+    def log_failed(self) -> None:
+        """Count a failed write of the inference log; a retry may follow."""
+        self._failed.inc()
+
+    def log_written(self, records: int) -> None:
+        """Count records written to the logs bucket."""
+        self._written.inc(records)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the plain numbers as metrics."""
+        requests = CounterMetricFamily("inference_requests", "Inference requests, by HTTP status.", labels=["code"])
+        for status, count in sorted(self._by_status.items()):
+            requests.add_metric([str(status)], count)
+        yield requests
+        cumulative = accumulate(self._by_bucket)
+        bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+        yield HistogramMetricFamily(
+            "inference_request_seconds",
+            "Time from the headers of a request to its response.",
+            buckets=list(zip(bounds, cumulative, strict=True)),
+            sum_value=self._seconds,
+        )
+        yield CounterMetricFamily("inference_rows", "Rows predicted.", value=self.rows)
+        yield GaugeMetricFamily(
+            "inference_requests_in_flight", "Inference requests being read or answered.", value=self.in_flight
+        )
+        yield GaugeMetricFamily("inference_ready", "1 while the server takes requests.", value=float(self.is_ready))
+        yield InfoMetricFamily("inference_bundle", "The bundle that is served.", value=self._about)
+
+    def exposition(self) -> tuple[str, bytes]:
+        """Return the content type and the text of the metrics."""
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)

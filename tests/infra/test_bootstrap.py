@@ -1,0 +1,186 @@
+"""The resources of the account's bootstrap, and how they fit those of the environments."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.bootstrap.configuration import AccountConfig
+from infra.bootstrap.layout import STATE_ALIAS, AccountLayout
+from infra.environment import Environment, Scope
+from infra.policies import violations
+from infra.policies.graph import Graph
+from infra.policies.iam import policies_of
+from pipelines.declarations.environment import EnvironmentDescriptor, ImageRegistry
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from tests.infra.conftest import ENVIRONMENTS
+from tests.infra.recording import ACCOUNT, REGION, Recording, edit, record_bootstrap
+from tests.sample_project import PROJECT, copy_as_forked
+
+ROLE = "aws:iam/role:Role"
+BUCKET = "aws:s3/bucket:Bucket"
+REPOSITORY = "aws:ecr/repository:Repository"
+REPOSITORY_POLICY = "aws:ecr/repositoryPolicy:RepositoryPolicy"
+LONGEST_POLICIES = 10_240  # characters of all inline policies of a role; IAM's quota
+
+
+def layout(**changes: Any) -> AccountLayout:
+    """Return the layout of the test project's account."""
+    project = Project(PROJECT)
+    config = AccountConfig(repository="acme/mlops", owner="us", cost_centre="1")
+    where = (ACCOUNT, REGION, "aws")
+    environments = tuple(
+        Environment(name, "mlops", project.stack(name).config.environment, *where) for name in project.environments
+    )
+    return replace(AccountLayout(Scope("account", "mlops", config, *where), "mlops", environments), **changes)
+
+
+def test_the_bootstrap_breaks_no_rule(bootstrap: Recording) -> None:
+    assert [str(violation) for violation in violations(bootstrap.resources)] == []
+
+
+@pytest.mark.parametrize("removed", ["BucketPublicAccessBlock", "BucketPolicy", "BucketVersioning",
+                                     "BucketServerSideEncryptionConfiguration", "BucketLifecycleConfiguration",
+                                     "BucketLogging", "LifecyclePolicy"])  # fmt: skip
+def test_a_bootstrap_without_a_safeguard_is_refused(bootstrap: Recording, removed: str) -> None:
+    left = [resource for resource in bootstrap.resources if not resource.type.endswith(f":{removed}")]
+    assert violations(left)
+
+
+def test_state_and_images_are_protected(bootstrap: Recording) -> None:
+    stateful = [*bootstrap.of_type(BUCKET).values(), *bootstrap.of_type(REPOSITORY).values()]
+    assert {resource.name for resource in stateful} == {"state", "state-logs", "training", "serving"}
+    assert all(resource.protect for resource in stateful)
+    assert not any(resource.at("forceDelete") for resource in bootstrap.of_type(REPOSITORY).values())
+
+
+def test_only_the_log_bucket_and_one_policy_of_each_deploy_role_are_exempt(bootstrap: Recording) -> None:
+    without = [
+        replace(one, props={key: value for key, value in one.props.items() if key != "exemptions"})
+        for one in bootstrap.resources
+    ]
+    found = {(violation.rule, violation.resource.split()[-1]) for violation in violations(without)}
+    access = {("iam-no-escalation", f"deploy-{environment}-access") for environment in ENVIRONMENTS}
+    logs = {("s3-encrypted-with-customer-key", "state-logs"), ("s3-access-logged", "state-logs")}
+    assert found == access | logs
+
+
+def test_there_is_a_role_per_environment_one_for_previews_and_one_for_images(bootstrap: Recording) -> None:
+    names = {str(role.at("name")) for role in bootstrap.of_type(ROLE).values()}
+    assert names == {"mlops-preview", "mlops-images", *(f"mlops-deploy-{name}" for name in ENVIRONMENTS)}
+    outputs = bootstrap.outputs
+    assert set(outputs["deploy_roles"]) == set(ENVIRONMENTS)
+    assert outputs["backend_url"] == f"s3://{outputs['state_bucket']}?region={REGION}"
+    assert outputs["variables"] == {
+        "repository": {"AWS_REGION": REGION, "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": outputs["backend_url"]},
+        "preview": {"AWS_PREVIEW_ROLE": outputs["preview_role"]},
+        "images": {"AWS_IMAGES_ROLE": outputs["images_role"]},
+        **{name: {"AWS_DEPLOY_ROLE": outputs["deploy_roles"][name]} for name in ENVIRONMENTS},
+    }
+
+
+def test_the_policies_of_every_role_fit_the_quota(bootstrap: Recording) -> None:
+    for role in bootstrap.of_type(ROLE).values():
+        documents = [json.loads(document) for _, document in policies_of(Graph(bootstrap.resources), role)]
+        assert documents
+        assert sum(len(json.dumps(one, separators=(",", ":"))) for one in documents) < LONGEST_POLICIES
+
+
+def test_only_the_images_role_has_permissions_on_the_registry(bootstrap: Recording) -> None:
+    for role in bootstrap.of_type(ROLE).values():
+        documents = [json.loads(document) for _, document in policies_of(Graph(bootstrap.resources), role)]
+        actions = {action for one in documents for statement in one["Statement"] for action in statement["Action"]}
+        touched = {action for action in actions if action.startswith("ecr:")}
+        if role.name == "images":
+            assert actions == touched
+            assert not [action for action in touched if "Delete" in action or "Policy" in action]
+        else:
+            assert touched == set()
+
+
+def test_every_environment_pulls_from_the_account_s_repositories(
+    bootstrap: Recording, graphs: dict[str, Recording]
+) -> None:
+    names = {resource.at("name") for resource in bootstrap.of_type(REPOSITORY).values()}
+    assert names == {"mlops/training", "mlops/serving"}
+    for graph in graphs.values():
+        descriptor = EnvironmentDescriptor.from_output(graph.outputs["descriptor"], "any")
+        repositories = descriptor.repositories
+        pulled = {url.partition("/")[2] for url in (repositories.training, repositories.serving)}
+        assert pulled == names
+
+
+def test_no_other_account_may_pull_unless_it_is_configured(bootstrap: Recording) -> None:
+    assert bootstrap.of_type(REPOSITORY_POLICY) == {}
+
+
+def test_a_configured_account_may_pull_and_nothing_else(tmp_path: Path) -> None:
+    project = copy_as_forked(tmp_path / "project", "infra/bootstrap")
+    file = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
+    edit(file, "config", "mlops-bootstrap:account", "pull_accounts", value=["444455556666"])
+    bootstrap = record_bootstrap(project)
+    assert [str(violation) for violation in violations(bootstrap.resources)] == []
+    policies = bootstrap.of_type(REPOSITORY_POLICY)
+    assert set(policies) == {"training", "serving"}
+    for policy in policies.values():
+        (statement,) = json.loads(policy.at("policy"))["Statement"]
+        assert statement["Principal"] == {"AWS": ["arn:aws:iam::444455556666:root"]}
+        assert statement["Action"] == ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+
+
+def test_an_environment_can_pull_from_another_account_and_region() -> None:
+    first = layout().environments[0]
+    registry = ImageRegistry(account="444455556666", region="us-east-1")
+    config = first.config.model_copy(update={"image_registry": registry})
+    moved = replace(first, config=config)
+    assert moved.image_repository("serving") == "444455556666.dkr.ecr.us-east-1.amazonaws.com/mlops/serving"
+    assert layout(environments=(moved,)).environments == (moved,)
+
+
+def test_an_environment_in_another_region_must_name_the_registry_s_region() -> None:
+    first = layout().environments[0]
+    with pytest.raises(MlopsError, match=r"expected the region eu-west-1 .*, found us-east-1") as refused:
+        layout(environments=(replace(first, region="us-east-1"),))
+    assert refused.value.fix == "image_registry: {region: eu-west-1}"
+    named = first.config.model_copy(update={"image_registry": ImageRegistry(region="eu-west-1")})
+    assert layout(environments=(replace(first, region="us-east-1", config=named),)).environments
+
+
+def test_stacks_know_the_state_s_key_by_its_alias(bootstrap: Recording) -> None:
+    assert bootstrap.one("aws:kms/alias:Alias", "state").at("name") == STATE_ALIAS
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_role_of_an_environment_carries_its_boundary(graphs: dict[str, Recording], environment: str) -> None:
+    expected = layout()
+    (here,) = [one for one in expected.environments if one.name == environment]
+    for role in graphs[environment].of_type(ROLE).values():
+        assert role.at("permissionsBoundary") == expected.boundary_arn(here)
+        assert str(role.at("name")).startswith(f"{here.prefix}-")
+
+
+@pytest.mark.parametrize("names", [("dev", "dev-eu"), ("dev-eu", "dev"), ("preview",), ("account",), ("images",)])
+def test_environment_names_that_begin_with_each_other_are_refused(names: tuple[str, ...]) -> None:
+    pattern = layout().environments[0]
+    with pytest.raises(MlopsError, match="share a prefix"):
+        layout(environments=tuple(replace(pattern, name=name) for name in names))
+
+
+@pytest.mark.parametrize("boundary", [None, "another", "arn:aws:iam::111122223333:policy/mlops-dev-boundary"])
+def test_an_environment_with_another_boundary_is_refused(boundary: str | None) -> None:
+    first = layout().environments[0]
+    config = first.config.model_copy(update={"permissions_boundary": boundary})
+    with pytest.raises(MlopsError, match=r"Pulumi\.dev\.yaml has the wrong permissions_boundary") as refused:
+        layout(environments=(replace(first, config=config),))
+    assert refused.value.fix == "permissions_boundary: bootstrap/mlops-dev-boundary"
+
+
+@pytest.mark.parametrize("repository", ["acme", "acme/mlops/more", "acme/*", "*/mlops", "acme/mlops:environment:prod"])
+def test_a_repository_must_be_an_exact_name(repository: str) -> None:
+    with pytest.raises(ValueError, match="repository"):
+        AccountConfig(repository=repository, owner="us", cost_centre="1")

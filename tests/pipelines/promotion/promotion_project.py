@@ -1,0 +1,311 @@
+"""A project to promote in: a clone with an origin, two environments, ONNX bundles, and an endpoint.
+
+What is applied and what is live is kept in files, so that it survives a killed process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from pipelines.declarations.bundle import Bundle, BundledFile, DatasetVersion, Source
+from pipelines.declarations.digests import digest_of_bytes, digest_of_file, digest_of_folder, digest_of_value
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
+from pipelines.github.git import Git
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.facts.gather import Change
+from pipelines.promotion.promote import Context
+from pipelines.promotion.promote import Effects as PromoteEffects
+from pipelines.promotion.replicate import replicate
+from pipelines.promotion.restore import restore_release
+from pipelines.promotion.rollback import Effects as RollbackEffects
+from pipelines.promotion.rollback import Plan
+from pipelines.registry import bundles, evidence
+from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
+from pipelines.registry.quarantine import quarantined
+from tests.clones import commit_all, git, make_repository
+from tests.http_responder import http_server
+from tests.pipelines.serving.bundles import linear_bundle
+from tests.sample_project import ROOT
+from tests.signing_environments import example_build
+
+MODEL = "diabetes-progression"
+DATASET = "diabetes-patients"
+ACCEPTED = json.loads((ROOT / "tests" / "refused" / "accepted.json").read_text())
+EVALUATION = ACCEPTED["evaluation"]
+RELEASE = f"models/{MODEL}/releases/staging.yaml"
+
+
+def accepted(_project: Any, _repository: Any, _descriptors: Any, change: Change) -> Facts:
+    """Stand-in for `gather`: return facts that every gate accepts."""
+    release = change.release
+    about = {"release": release.model_dump(mode="json"), "changed_files": list(change.files), "live": release.replaces}
+    return Facts.model_validate_json(json.dumps(ACCEPTED | about))
+
+
+@dataclass
+class World:
+    """The project and its environments.
+
+    Attributes:
+        project: the clone.
+        dev: the environment that trains.
+        staging: the environment that promotes from dev.
+        state: folder with the applied and the live bundle of staging.
+        url: URL of staging's endpoint.
+        start: the first commit.
+        said: progress messages.
+        registered: seed → digest of the bundles registered in dev.
+        brought: bundles replicated to staging.
+    """
+
+    project: Project
+    dev: EnvironmentDescriptor
+    staging: EnvironmentDescriptor
+    state: Path
+    url: str
+    start: str
+    said: list[str] = field(default_factory=list)
+    registered: dict[int, str] = field(default_factory=dict)
+    brought: set[str] = field(default_factory=set)
+
+    @property
+    def root(self) -> Path:
+        return self.project.root
+
+    @property
+    def repository(self) -> Git:
+        return Git(self.root)
+
+    @property
+    def descriptors(self) -> dict[str, EnvironmentDescriptor]:
+        return {"dev": self.dev, "staging": self.staging}
+
+    def context(self, **changes: Any) -> Context:
+        values: dict[str, Any] = {"commit": self.repository.head(), "actor": "ann", "run": "run-1"}
+        return Context(**values | changes)
+
+    def register(self, seed: int, *, commit: str | None = None, golden: float | None = None, **changes: Any) -> str:
+        """Register a signed bundle in dev, as the training job does, and return its digest.
+
+        Args:
+            seed: each seed gives a different bundle.
+            commit: the commit it was built from; HEAD by default.
+            golden: a wrong golden prediction; the right one by default.
+            changes: fields of the manifest.
+        """
+        plain = commit is None and golden is None and not changes
+        if plain and seed in self.registered:
+            return self.registered[seed]
+        manifest, files = self.bundle(seed, golden=golden, **changes)
+        bundles.push(self.dev, manifest, files)
+        gates = digest_of_value(self.project.model(MODEL).gates.model_dump(mode="json"))
+        evidence.attest(self.dev, manifest, gates, example_build("dev", commit=commit or self.repository.head()))
+        if plain and self.repository.head() == self.start:
+            self.registered[seed] = manifest.digest
+        return manifest.digest
+
+    def bring(self, digest: str) -> None:
+        """Replicate a bundle to staging."""
+        if digest not in self.brought:
+            replicate(self.dev, self.staging, MODEL, digest)
+            self.brought.add(digest)
+
+    def bundle(self, seed: int, *, golden: float | None = None, **changes: Any) -> tuple[Bundle, dict[str, bytes]]:
+        made = linear_bundle() if golden is None else linear_bundle(expected=golden)
+        files = {**made.files, "evaluation.json": json.dumps(EVALUATION).encode(), "card.md": b"# A card\n"}
+        files |= changes.pop("files", {})
+        values: dict[str, Any] = {
+            "model": MODEL,
+            "task": "regression",
+            "files": {n: BundledFile(sha256=digest_of_bytes(c), size=len(c)) for n, c in files.items()},
+            "source": Source(
+                model=digest_of_folder(self.root / "models" / MODEL, without=("releases",)),
+                **dict.fromkeys(("pipelines", "requirements"), digest_of_bytes(b"source")),
+            ),
+            "contract": digest_of_file(self.project.contract_file(DATASET)),
+            "dataset": DatasetVersion(
+                dataset=DATASET, table=f"lake.{DATASET}", snapshot="1", content=digest_of_bytes(b"rows"), rows=442
+            ),
+            "image": digest_of_bytes(b"image"),
+            "parameters": {"alpha": 1.0},
+            "seed": seed,
+        }
+        return Bundle(**values | changes), files
+
+    def verify_in_dev(self, digest: str, *, at: datetime | None = None) -> None:
+        """Record in dev's ledger that a bundle was verified."""
+        ledger = Ledger(self.dev, MODEL)
+        head = ledger.head()
+        before = head.event.live if head else None
+        event = Event.of(
+            attempt=f"dev/{digest}", action="promotion", result="verified", before=before, to=digest, live=digest
+        )
+        when = at or datetime.now(UTC) - timedelta(minutes=5)
+        ledger.append(lambda _: event.model_copy(update={"at": when}))
+
+    def log_requests(self, digest: str, count: int = 25, **changes: Any) -> None:
+        """Write requests to dev's inference log, with the current time."""
+        now = datetime.now(UTC)
+        record = {"time": now.isoformat(), "bundle": digest, **changes}
+        key = f"inference/{MODEL}/{now:%Y/%m/%d/%H}/pod-{digest[-8:]}.jsonl"
+        body = (json.dumps(record).encode() + b"\n") * count
+        boto3.client("s3").put_object(Bucket=self.dev.logs_bucket, Key=key, Body=body)
+
+    def ready(self, seed: int, **changes: Any) -> str:
+        """Register a bundle that every gate accepts for staging; return its digest."""
+        digest = self.register(seed, **changes)
+        self.verify_in_dev(digest)
+        self.log_requests(digest)
+        return digest
+
+    def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> Change:
+        """Commit a release file to main."""
+        git(self.root, "fetch", "--quiet", "origin")
+        git(self.root, "checkout", "--quiet", "--detach", "origin/main")
+        wanted = Release(model=MODEL, environment=environment, bundle=digest, replaces=replaces)
+        path = self.project.release_file(MODEL, environment)
+        path.write_text(render_release(wanted))
+        commit_all(self.root, f"Release {MODEL} to {environment}")
+        return Change(wanted, (path.relative_to(self.root).as_posix(),))
+
+    # --- the environment ---
+
+    def applied(self) -> str | None:
+        return self._read("applied")
+
+    def live(self) -> str | None:
+        return self._read("live")
+
+    def set_live(self, digest: str | None) -> None:
+        for name in ("applied", "live"):
+            (self.state / name).write_text(digest or "")
+
+    def _read(self, name: str) -> str | None:
+        path = self.state / name
+        return path.read_text() or None if path.is_file() else None
+
+    def apply(self) -> None:
+        (self.state / "applied").write_text(self.project.release(MODEL, "staging").bundle or "")
+
+    def follow(self, model: str) -> None:
+        assert model == MODEL
+        (self.state / "live").write_text(self.applied() or "")
+
+    def move(self, model: str, digest: str) -> None:
+        assert model == MODEL
+        self.set_live(digest)
+
+    def effects(self, **changes: Any) -> PromoteEffects:
+        values: dict[str, Any] = {
+            "apply": self.apply,
+            "follow": self.follow,
+            "descriptor": lambda: self.staging,
+            "take_back": self.move,
+            "say": self.said.append,
+        }
+        return PromoteEffects(**values | changes)
+
+    def rollback_effects(self, reason: str, **changes: Any) -> RollbackEffects:
+        def restore(plan: Plan) -> None:
+            restore_release(self.project, MODEL, "staging", plan.target, plan.bad, reason)
+
+        values: dict[str, Any] = {"move_traffic": self.move, "restore": restore, "say": self.said.append}
+        return RollbackEffects(**values | changes)
+
+    # --- results ---
+
+    def records(self, environment: str = "staging") -> list[Entry]:
+        """Return the verified ledger, oldest entry first."""
+        descriptor = self.descriptors[environment]
+        ledger = Ledger(descriptor, MODEL)
+        return verify_chain((ledger.envelope(n) for n in range(1, ledger.newest() + 1)), descriptor, MODEL)
+
+    def story(self) -> list[tuple[str, str, str, str | None]]:
+        """Return action, result, target and live bundle of every entry of staging."""
+        return [(e.event.action, e.event.result, e.event.to, e.event.live) for e in self.records()]
+
+    def end_state(self) -> dict[str, Any]:
+        """Return the state that must not depend on interruptions."""
+        git(self.root, "fetch", "--quiet", "origin")
+        return {
+            "story": self.story(),
+            "applied": self.applied(),
+            "live": self.live(),
+            "quarantined": quarantined(self.staging, MODEL),
+            "release": git(self.root, "show", f"origin/main:{RELEASE}"),
+            "commits": git(self.root, "rev-list", "--count", "origin/main"),
+            "bundles": bundles.list_digests(self.staging, MODEL),
+        }
+
+    def reset(self, *, keep_bundles: bool = False) -> None:
+        """Go back to the first commit, with no release live. Bundles stay in dev, and in staging if asked."""
+        for kind in ("ledger/", "quarantine/", "reports/"):
+            for descriptor in self.descriptors.values():
+                empty(descriptor.registry_bucket, kind)
+        if not keep_bundles:
+            empty(self.staging.registry_bucket)
+            self.brought.clear()
+        empty(self.dev.logs_bucket)
+        for name in ("applied", "live"):
+            (self.state / name).unlink(missing_ok=True)
+        git(self.root.parent / "origin.git", "update-ref", "refs/heads/main", self.start)
+        git(self.root, "update-ref", "refs/remotes/origin/main", self.start)
+        git(self.root, "checkout", "--quiet", "--force", "--detach", self.start)
+        git(self.root, "clean", "--quiet", "--force", "-d")
+        self.said.clear()
+
+
+def empty(bucket: str, prefix: str = "") -> None:
+    """Delete all objects with a prefix."""
+    s3 = boto3.client("s3")
+    keys = [{"Key": entry["Key"]} for entry in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]
+    if keys:
+        s3.delete_objects(Bucket=bucket, Delete={"Objects": keys})
+
+
+class LiveEndpoint:
+    """Answers as pods of the live bundle would; reads each bundle from dev's registry once."""
+
+    def __init__(self, state: Path, registry: EnvironmentDescriptor) -> None:
+        self.state = state
+        self.registry = registry
+        self._models: dict[str, Any] = {}
+
+    def answer(self, _method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        from pipelines.serving.predictor import Predictor
+        from pipelines.serving.request_error import RequestError
+
+        live = (self.state / "live").read_text() if (self.state / "live").is_file() else ""
+        if not live:
+            return 503, b"{}"
+        if live not in self._models:
+            fetched = bundles.fetch(self.registry, MODEL, live)
+            self._models[live] = Predictor(fetched.manifest, fetched.files)
+        model = self._models[live]
+        if not path.endswith("/infer"):
+            return 200, json.dumps(model.metadata()).encode()
+        try:
+            return 200, model.answer(body, b"id").body
+        except RequestError as refusal:
+            return refusal.status, json.dumps({"error": refusal.message}).encode()
+
+
+@contextmanager
+def running_world(folder: Path, dev: EnvironmentDescriptor, staging: EnvironmentDescriptor) -> Iterator[World]:
+    """Set up the project in a folder and serve its endpoint."""
+    state = folder / "state"
+    state.mkdir(parents=True)
+    with http_server(LiveEndpoint(state, dev).answer) as url:
+        project = make_repository(folder / "git")
+        staging = staging.model_copy(update={"endpoints": {MODEL: url}})
+        yield World(project, dev, staging, state, url, git(project.root, "rev-parse", "HEAD"))

@@ -1,0 +1,68 @@
+"""Metrics of the server."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.pipelines.serving.bundles import NAME
+from tests.pipelines.serving.conftest import Serve, Served, features, row
+
+
+def scraped(made: Served) -> dict[str, float]:
+    """Scrape a server with Prometheus' parser; return each sample by name and labels."""
+    answer = made.get("/metrics")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        sample.name + "".join(f",{key}={value}" for key, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+def test_requests_are_counted_by_status_and_rows_by_number(linear: Served) -> None:
+    linear.infer(features(row(), row(), row()))
+    linear.infer(features())
+    linear.infer(b"")
+    found = scraped(linear)
+    assert found["inference_requests_total,code=200"] == 2
+    assert found["inference_requests_total,code=400"] == 1
+    assert found["inference_rows_total"] == 4
+    assert found["inference_requests_in_flight"] == 0
+
+
+def test_the_latency_histogram_is_cumulative_and_counts_every_request(linear: Served) -> None:
+    for _ in range(5):
+        linear.infer(features())
+    found = scraped(linear)
+    buckets = [value for name, value in found.items() if name.startswith("inference_request_seconds_bucket")]
+    assert buckets == sorted(buckets)
+    assert found["inference_request_seconds_bucket,le=+Inf"] == found["inference_request_seconds_count"] == 5
+    assert 0 < found["inference_request_seconds_sum"] < 5
+
+
+def test_a_latency_equal_to_a_bound_counts_in_its_bucket(linear: Served) -> None:
+    linear.metrics.answered(200, 0.001)
+    linear.metrics.answered(200, 99.0)
+    found = scraped(linear)
+    assert found["inference_request_seconds_bucket,le=0.0005"] == 0
+    assert found["inference_request_seconds_bucket,le=0.001"] == 1
+    assert found["inference_request_seconds_bucket,le=2.5"] == 1
+    assert found["inference_request_seconds_bucket,le=+Inf"] == 2
+
+
+def test_the_served_bundle_is_a_label(linear: Served) -> None:
+    assert scraped(linear)[f"inference_bundle_info,bundle={linear.bundle.digest},model={NAME}"] == 1
+
+
+def test_ready_is_1_until_the_server_drains(serve: Serve) -> None:
+    made = serve()
+    assert scraped(made)["inference_ready"] == 1
+    made.application.drain()
+    assert scraped(made)["inference_ready"] == 0
+
+
+def test_the_counter_of_lost_log_records_exists_before_any_is_lost(linear: Served) -> None:
+    found = scraped(linear)
+    assert found["inference_log_dropped_records_total,reason=buffer full"] == 0
+    assert found["inference_log_dropped_records_total,reason=write failed"] == 0
