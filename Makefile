@@ -11,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # The laptop is a distribution of its own: without its folder, everything for AWS works as before.
 LAPTOP := $(wildcard laptop/pyproject.toml)
-GROUPS := infra pipelines test
+GROUPS := infra pipelines cli test
 REQUIREMENTS := $(GROUPS:%=requirements/%.txt) $(if $(LAPTOP),laptop/requirements/laptop.txt)
 PROJECTS := . $(if $(LAPTOP),./laptop)
 PINNED := $(REQUIREMENTS) requirements/uv.txt pyproject.toml $(LAPTOP)

@@ -12,7 +12,7 @@ from typing import Any
 SERVER: ForkServerContext = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
-        "pipelines.promotion.promote",
+        "pipelines.promotion.deploy",
         "pipelines.promotion.rollback",
         "pipelines.data.compatibility",
         "pipelines.serving.predictor",

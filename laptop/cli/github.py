@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from laptop.target import LaptopTarget
+from pipelines.cli.commands import Group
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 
 def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambda progress: None) -> Hub:
-    """The GitHub beside a local target that runs.
+    """Return the GitHub of a running laptop.
+
+    Args:
+        target: the laptop, connected.
+        on_step: receives each step of a workflow run as it ends.
 
     Raises:
-        MlopsError: the local target does not run.
+        MlopsError: the laptop is not running.
     """
     from laptop import lifecycle
     from laptop.github import hosting
@@ -38,10 +43,10 @@ def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambd
 
 
 def host(target: LaptopTarget, hub: Hub) -> None:
-    """Host the target's project there, with the account made ready for its workflows.
+    """Host the target's project, and bootstrap the account for its workflows.
 
     Raises:
-        MlopsError: there is a repository already, or the account could not be made ready.
+        MlopsError: a repository is hosted already, or the bootstrap failed.
     """
     from laptop import lifecycle
     from laptop.github import hosting
@@ -51,14 +56,14 @@ def host(target: LaptopTarget, hub: Hub) -> None:
     hosting.host(hub, target.project.root, region=lifecycle.find(target.home).region, roles=roles)
 
 
-@click.group()
+@click.group(cls=Group)
 def github() -> None:
-    """The laptop's GitHub: pull requests, reviews, and the workflow files as committed, on this machine."""
+    """Run pull requests and workflows on this machine."""
 
 
 @github.command()
 def create() -> None:
-    """Host this repository, as its working tree stands, beside the local target that runs."""
+    """Host the working tree of this repository on the laptop."""
     target, hub = _reach()
     host(target, hub)
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
@@ -66,28 +71,28 @@ def create() -> None:
 
 @github.command()
 def serve() -> None:
-    """Run the workflows as events come in, until Ctrl-C."""
+    """Run workflows as events arrive, until Ctrl-C."""
     hub = _existing(lambda progress: click.echo(str(progress)))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    click.echo(f"Running the workflows of {hub.server.full_name}. Ctrl-C ends it, and what is under way then.")
+    click.echo(f"Running the workflows of {hub.server.full_name}. Ctrl-C stops them.")
     hub.runner.serve(stop)
     click.echo("Stopped.")
 
 
 @github.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--as", "person", required=True, metavar="LOGIN", help="Who works in it: ada or grace.")
+@click.option("--as", "person", required=True, metavar="LOGIN", help="User who works in the clone: ada or grace.")
 def clone(folder: Path, person: str) -> None:
-    """A clone in which somebody commits and pushes as themselves."""
+    """Clone the hosted repository for a user."""
     click.echo(f"cd {shlex.quote(str(_existing().clone(folder.resolve(), person)))}")
 
 
 @github.command()
-@click.option("--as", "person", required=True, metavar="LOGIN", help="Who calls: ada or grace.")
+@click.option("--as", "person", required=True, metavar="LOGIN", help="User who calls: ada or grace.")
 def env(person: str) -> None:
-    """Print the variables with which `gh` works there, for a person."""
+    """Print variables that let `gh` act as a user there."""
     for name, value in _existing().environ(person).items():
         if name == "PATH":
             click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")

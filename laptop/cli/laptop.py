@@ -1,4 +1,4 @@
-"""Keep the local target up between commands: `mlops laptop start|stop|status|env`."""
+"""Run the laptop: `mlops laptop start|stop|status|env|publish-images`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import shlex
 import click
 
 from laptop.target import LaptopTarget, home
+from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option
 from pipelines.declarations.project import Project
 
 
-@click.group()
+@click.group(cls=Group)
 def laptop() -> None:
-    """The local target: an emulated AWS account and a small cluster on this machine."""
+    """Run an AWS account and a cluster on this machine."""
 
 
 @laptop.command()
@@ -22,13 +23,13 @@ def laptop() -> None:
     type=click.FloatRange(min=0.001, max=1.0),
     default=1.0,
     show_default=True,
-    help="Rollout pauses last this share of what they declare.",
+    help="Shorten rollout pauses to this share of what they declare.",
 )
 @click.option(
     "--fork-server/--no-fork-server", default=True, help="Fork Python pods instead of starting a new Python for each."
 )
 def start(time_scale: float, fork_server: bool) -> None:
-    """Start it, and leave it running."""
+    """Start the laptop in the background."""
     from laptop import lifecycle
 
     project = Project.find()
@@ -40,16 +41,16 @@ def start(time_scale: float, fork_server: bool) -> None:
 
 @laptop.command()
 def stop() -> None:
-    """Stop it. What it held in memory - the account and its stacks - is gone."""
+    """Stop the laptop and discard its account and stacks."""
     from laptop import lifecycle
 
     lifecycle.stop(home(Project.find()))
-    click.echo("The local target is stopped; its account and stacks are gone.")
+    click.echo("The laptop is stopped; its account and stacks are gone.")
 
 
 @laptop.command()
 def status() -> None:
-    """Say whether it runs, where, and what runs in it."""
+    """Show whether the laptop runs, where, and what runs on it."""
     from laptop import lifecycle
 
     click.echo(str(lifecycle.status(home(Project.find()))))
@@ -57,7 +58,7 @@ def status() -> None:
 
 @laptop.command()
 def env() -> None:
-    """Print the variables that point the AWS CLI, kubectl and SDKs at it."""
+    """Print variables that point the AWS CLI, kubectl and SDKs at it."""
     from laptop import lifecycle
 
     for name, value in lifecycle.find(home(Project.find())).environ().items():
@@ -67,11 +68,10 @@ def env() -> None:
 @laptop.command("publish-images")
 @environment_option
 def publish_images(environment: str) -> None:
-    """Publish the images of this working tree, and pin them in an environment.
+    """Publish the images of this working tree, and pin them.
 
-    Nothing is compiled: an image is a manifest that names the content of the files that would be copied into it.
-    Pods run those files with the Python environment of this project. On AWS, the workflow `images` builds and
-    pushes.
+    Nothing is built: an image is a manifest that lists the digests of the files that a build would copy. Pods run
+    those files in the Python environment of this project. On AWS, the workflow `images` builds and pushes.
     """
     from laptop.publishing import publish_locally
     from pipelines.promotion.images import NAMES, pin_images

@@ -33,6 +33,7 @@ import tempfile
 import time
 import types
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 PRELOADED = (
@@ -60,7 +61,7 @@ ENVIRONMENT = {
 }
 """Variables of this process. A container that leaves them unset gets their effect, such as one BLAS thread."""
 
-_READ_EARLY = (
+READ_EARLY = (
     *("PYTHON", "LANG", "LC_", "LD_", "GLIBC_", "MALLOC_", "JE_", "MIMALLOC_"),
     *("OMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NPY_", "NUMEXPR_"),
     *("ARROW_", "ORT_", "ONNX", "DUCKDB_", "PYICEBERG_", "SCIPY_", "SKLEARN_", "PANDAS_"),
@@ -91,12 +92,17 @@ class ForkRequest(NamedTuple):
     log: str
 
 
-def can_fork(environment: Mapping[str, str]) -> bool:
-    """Return whether a fork can behave as a new interpreter with these variables would."""
+def can_fork(environment: Mapping[str, str], server: Mapping[str, str] = ENVIRONMENT) -> bool:
+    """Return whether a fork can behave as a new interpreter with these variables would.
+
+    Args:
+        environment: variables of the process to be.
+        server: variables that the fork server was started with.
+    """
     return all(
-        ENVIRONMENT.get(name) == value
+        server.get(name) == value
         for name, value in environment.items()
-        if name.startswith(_READ_EARLY) and name not in _SET_IN_CHILD
+        if name.startswith(READ_EARLY) and name not in _SET_IN_CHILD
     )
 
 
@@ -162,13 +168,13 @@ def _fork(request: ForkRequest, channel: socket.socket) -> bool:
         return False
     os.close(read)
     os.setsid()
-    _die_with(parent)
+    die_with(parent)
     _redirect(log)
     os.close(write)
     return True
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Make the kernel kill this process when its parent dies."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before that
@@ -191,27 +197,53 @@ def run(request: ForkRequest, path: list[str]) -> None:
         request: what to run.
         path: module path of a new interpreter without PYTHONPATH.
     """
-    os.chdir(request.folder)
+    become_new(request.environment, request.folder)
+    run_module(request.module, request.arguments, path)
+
+
+def become_new(environment: Mapping[str, str], folder: str) -> None:
+    """Give this process the state of a new interpreter: environment, working directory, random numbers."""
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(request.environment)
+    os.environ.update(environment)
     time.tzset()
     tempfile.tempdir = None
     random.seed()
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # forks would share the state of the global generator
-    sys.dont_write_bytecode = bool(request.environment.get("PYTHONDONTWRITEBYTECODE"))
-    extra = request.environment.get("PYTHONPATH", "")
-    sys.path[:] = [request.folder, *filter(None, extra.split(os.pathsep)), *path]
-    sys.argv[:] = ["-m", *request.arguments]
-    sys.orig_argv[:] = [sys.executable, "-m", request.module, *request.arguments]
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
+    importlib.invalidate_caches()
+
+
+def run_module(module: str, arguments: list[str], path: list[str]) -> None:
+    """Run a module as `python -m` does; the working directory comes first on the module path."""
+    new_main([str(Path.cwd()), *python_path(), *path], ["-m", *arguments], ["-m", module, *arguments])
+    # What `python -m` calls. `runpy.run_module` would put the old `__main__` back before the interpreter exits.
+    runpy._run_module_as_main(module)  # type: ignore[attr-defined]
+
+
+def python_path() -> list[str]:
+    """Return the entries of PYTHONPATH."""
+    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+
+
+def new_main(path: list[str], arguments: list[str], original: list[str]) -> types.ModuleType:
+    """Set the module path and the arguments, and put an empty `__main__` in place.
+
+    Args:
+        path: `sys.path`.
+        arguments: `sys.argv`.
+        original: `sys.orig_argv` without the interpreter.
+    """
+    sys.path[:] = path
+    sys.argv[:] = arguments
+    sys.orig_argv[:] = [sys.executable, *original]
     sys.modules["__main__"] = main = types.ModuleType("__main__")
     main.__annotations__ = {}  # as a new interpreter has it
-    importlib.invalidate_caches()
-    # What `python -m` calls. `runpy.run_module` would put the old `__main__` back before the interpreter exits.
-    runpy._run_module_as_main(request.module)  # type: ignore[attr-defined]
+    return main
 
 
-def _skip_teardown(modules: Iterable[str]) -> None:
+def skip_teardown(modules: Iterable[str]) -> None:
     """Keep modules alive when the interpreter exits: to tear them down takes ten times as long as the fork.
 
     Everything else is torn down as always: files are flushed, and the program's own objects are deleted.
@@ -220,13 +252,13 @@ def _skip_teardown(modules: Iterable[str]) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
-def preload() -> set[str]:
-    """Import `PRELOADED`, and return the names of all modules that came with them.
+def preload(names: Iterable[str] = PRELOADED) -> set[str]:
+    """Import modules, and return the names of all modules that came with them.
 
     Their objects are frozen: the garbage collector skips them, and forks share their memory.
     """
     before = set(sys.modules)
-    for name in PRELOADED:
+    for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
@@ -255,7 +287,7 @@ def main() -> None:
     modules = preload()
     _reply(channel, threads=threads())
     request = serve(channel)
-    atexit.register(_skip_teardown, modules)  # registered first, it runs last
+    atexit.register(skip_teardown, modules)  # registered first, it runs last
     run(request, path)
 
 

@@ -1,4 +1,4 @@
-"""The main job, end to end, on this machine: `mlops demo`."""
+"""Show the whole journey on this machine: `mlops demo`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from laptop.cli.github import attach, host
 from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
 from laptop.demo.traffic import Callers
 from laptop.target import LaptopTarget
+from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -24,16 +25,20 @@ if TYPE_CHECKING:
     from laptop.github.runner.results import StepProgress, WorkflowRun
 
 
+QUIET = ("mlops ci select", "mlops ci use-cluster")
+"""Commands of workflows that the demo does not print."""
+
+
 @dataclass(frozen=True)
 class Awaited:
-    """A run that is on its way: the first of `workflow` whose number is higher than `after`."""
+    """A workflow run that was requested: the first run of `workflow` with a number above `after`."""
 
     workflow: str
     after: int
 
 
 class Journey:
-    """Prints the steps of the demo with their times."""
+    """Steps of the demo, printed with their times."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, float]] = []
@@ -41,7 +46,7 @@ class Journey:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """One step: its title before, its time after."""
+        """Print the title of a step, run it, and print its time."""
         click.secho(f"\n{len(self.done) + 1}. {title}", bold=True)
         began = time.monotonic()
         yield
@@ -51,16 +56,16 @@ class Journey:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
 
 class Demo:
-    """The journey, and what it has made so far.
+    """The whole journey.
 
     Args:
-        source: the project that the demo shows.
-        keep: leave the local target running at the end.
+        source: the project to show.
+        keep: leave the laptop running at the end.
     """
 
     def __init__(self, source: Project, *, keep: bool) -> None:
@@ -71,10 +76,10 @@ class Demo:
         self.journey = Journey()
 
     def run(self) -> None:
-        """All of it.
+        """Run every step.
 
         Raises:
-            MlopsError: the project lacks what the demo shows, or a step of it did not go as it should.
+            MlopsError: the project lacks the sample model, or a step failed.
         """
         from laptop import lifecycle
 
@@ -99,18 +104,18 @@ class Demo:
             from laptop.github.hosting import AUTHOR
 
             clone = self.hub.clone(self.scratch / "repository", AUTHOR)
-            click.echo(f"It is still running. Look around:\n  cd {clone}\n  export MLOPS_HOME={self.home}")
+            click.echo(f"It is still running. To look around:\n  cd {clone}\n  export MLOPS_HOME={self.home}")
             click.echo(f'  PATH={self.source.root}/.venv/bin:$PATH\n  eval "$(mlops laptop env)"')
         else:
-            click.echo("Everything it started is stopped. To look around in it: .venv/bin/mlops demo --keep")
+            click.echo("Everything is stopped. To keep it running and look around: .venv/bin/mlops demo --keep")
 
     def prepare(self) -> None:
-        """An account, a cluster, a GitHub, three environments, and data."""
+        """Start an account, a cluster and a GitHub, and provision the first environment."""
         from laptop import lifecycle
         from laptop.publishing import local_digests, publish_locally
         from pipelines.promotion.images import pin_images
 
-        with self.journey.step("Start an AWS account and a cluster on this machine; set the account up"):
+        with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
             self.project = own_clone(self.source, self.scratch / "clone")
             take_releases_back(self.project)
             os.chdir(self.project.root)
@@ -126,19 +131,19 @@ class Demo:
             host(self.target, self.hub)
             publish_locally(self.target)
         self.first, *self.others = self.project.environments
-        self._provision(self.first, f"Provision {self.first}: the Pulumi program that runs on AWS")
+        self._provision(self.first, f"Provision {self.first} with the same Pulumi program as on AWS")
         self.batches = batches(self.project, self.scratch / "batches")
 
     def promote_the_first(self) -> None:
-        """Data, training, and a pull request an environment, up to an answer from the last."""
-        from pipelines.cli.releases import ask
+        """Ingest data, train a model, and promote it by pull request to every environment."""
+        from pipelines.promotion.predict import predict
 
-        with self.journey.step(f"A batch of {DATASET} arrives: what breaks the contract goes to quarantine"):
+        with self.journey.step(f"Ingest a batch of {DATASET}; rows that break the contract go to quarantine"):
             self._ingest("first")
         training = second_training = self._dispatch_training()
         for environment in self.others:
-            self._provision(environment, f"While {MODEL} is trained: provision {environment}")
-        with self.journey.step("The training ends; its workflow proposes the release, the gates judge it"):
+            self._provision(environment, f"Provision {environment} while {MODEL} trains")
+        with self.journey.step("Training ends: its workflow proposes the release, and the gates judge it"):
             self._await(training)
             self._await_checks(self._open_release(self.first))
         last = self.project.environments[-1]
@@ -147,37 +152,37 @@ class Demo:
                 self.callers.call(self.target, environment)
                 if environment == last:
                     self._await(second_training)
-                # What comes next is on its way while the first release goes out.
+                # The next batch and training start while this release rolls out.
                 self._merge(environment, arriving={self.first: "later", last: "mixed-up"}.get(environment, ""))
             if environment == self.first:
                 second_training = self._dispatch_training()
-        with self.journey.step(f"Ask the endpoint of {last}"):
-            request, answer = ask(self.target, MODEL, last)
-            click.echo(f"   asked    {request['inputs'][0]['data'][:10]} …")
-            click.echo(f"   answered {answer['outputs'][0]['data']} from {answer['model_version']}")
-        click.secho(f"   {last} answers {self.journey.seconds:.1f} s after the beginning", fg="green")
+        with self.journey.step(f"Send a prediction request to {last}"):
+            request, response = predict(self.target, MODEL, last)
+            click.echo(f"   request   {request['inputs'][0]['data'][:10]} …")
+            click.echo(f"   response  {response['outputs'][0]['data']} from {response['model_version']}")
+        click.secho(f"   {last} answered {self.journey.seconds:.1f} s after the start", fg="green")
 
     def refuse_a_bad_one(self) -> None:
-        """More data made a second release; mixed-up data makes a candidate that is refused."""
-        with self.journey.step(f"More patients arrived meanwhile: the release trained on them goes to {self.first}"):
+        """Release a model trained on more data, then let the gates refuse one trained on shuffled data."""
+        with self.journey.step(f"Release the model trained on more patients to {self.first}"):
             self._merge(self.first)
-        with self.journey.step("A batch with mixed-up outcomes had arrived: the gates refuse what is trained on it"):
+        with self.journey.step("Train on a batch with shuffled outcomes: the gates refuse the release"):
             self._await(self._dispatch_training())
             request = self._open_release(self.first)
             self._await_checks(request)
             blockers = self.hub.blockers(request.number)
             if not any("gates" in blocker for blocker in blockers):
-                raise MlopsError(f"the gates let pull request {request.number} pass, which was trained on a bad batch")
+                raise MlopsError(f"the gates passed pull request {request.number}, a model trained on a bad batch")
             for blocker in blockers:
                 click.secho(f"   pull request {request.number} cannot be merged: {blocker}", fg="yellow")
             self._show_refusal(request)
 
     def roll_back(self) -> None:
-        """An alarm rolls the second release back."""
+        """Raise an alarm, which rolls the second release back."""
         from laptop.github.hosting import AUTHOR
 
-        with self.journey.step(f"An alarm: {self.first} goes back to the release before, traffic first"):
-            reason = "mean error of the last hour is over the bound"
+        with self.journey.step(f"Raise an alarm: {self.first} rolls back to the earlier release, traffic first"):
+            reason = "the mean error of the last hour exceeds its bound"
             payload = {"model": MODEL, "environment": self.first, "reason": reason}
             before = self.hub.newest()
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
@@ -187,11 +192,11 @@ class Demo:
             self._await(Awaited("deploy", before))
 
     def summarise(self) -> None:
-        """What runs where, and what the ledgers say."""
+        """Print what runs in each environment, and its ledger."""
         from laptop.engine.state_file import resource_counts
         from pipelines.promotion.history import describe, read_history
 
-        with self.journey.step("What was made"):
+        with self.journey.step("Summary"):
             self.callers.stop()
             for environment in self.project.environments:
                 descriptor = self.target.descriptor(environment)
@@ -202,7 +207,7 @@ class Demo:
                     click.echo("   " + describe(entry).replace("\n", "\n   "))
             answered = sum(self.callers.answered.values())
             click.echo(
-                f"   callers asked all the while: {answered} requests answered, {len(self.callers.failed)} failed"
+                f"   background requests during the journey: {answered} answered, {len(self.callers.failed)} failed"
             )
             for failure in self.callers.failed[:5]:
                 click.secho(f"   {failure}", fg="red")
@@ -210,12 +215,9 @@ class Demo:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
     def _ingest(self, batch: str) -> None:
-        from pipelines.cli.run import run_ingest
-        from pipelines.data.landing import upload
+        from pipelines.targets.workloads import run_ingest
 
-        descriptor = self.target.descriptor(self.first)
-        upload(descriptor, DATASET, self.batches[batch])
-        run_ingest(self.project, descriptor, DATASET)
+        run_ingest(self.target, self.first, DATASET, [self.batches[batch]], lambda line: click.echo(f"   {line}"))
 
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview
@@ -226,7 +228,7 @@ class Demo:
             deploy(self.project.root, self.home, environment, "up", display)
 
     def _dispatch_training(self) -> Awaited:
-        """Ask the workflow for training, and do not wait for it."""
+        """Start the workflow `train` without waiting for it."""
         from laptop.github.hosting import AUTHOR
 
         awaited = Awaited("train", self.hub.newest())
@@ -235,7 +237,7 @@ class Demo:
         return awaited
 
     def _await(self, awaited: Awaited) -> WorkflowRun:
-        """Wait for a run that must pass; the log of one that does not is in the error."""
+        """Wait for a run that must succeed; on failure, the error contains the end of its log."""
         run = self.hub.wait(awaited.workflow, after=awaited.after)
         for problem in run.problems:
             raise MlopsError(f"{run.workflow}: {problem}")
@@ -246,26 +248,26 @@ class Demo:
         return run
 
     def _await_checks(self, request: PullRequestRecord) -> None:
-        """Wait until the checks of a pull request have ended, as they may."""
+        """Wait until the checks of a pull request have ended, whatever their result."""
         for workflow in ("ci", "promote"):
             self.hub.wait(workflow, head_sha=request.head_sha)
 
     def _say_step(self, progress: StepProgress) -> None:
-        told = progress.step.removeprefix("Run ").split("$")[0].strip()
-        verb = told.removeprefix(".venv/bin/")
-        if verb != told and not verb.startswith(("mlops plan", "mlops connect")):
+        command = progress.step.removeprefix("Run ").split('"$')[0].strip()
+        verb = command.removeprefix(".venv/bin/")
+        if verb != command and progress.conclusion != "skipped" and not verb.startswith(QUIET):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
 
     def _open_release(self, environment: str) -> PullRequestRecord:
-        """The open pull request of a release."""
+        """Return the open pull request of a release."""
         branch = f"release/{environment}/{MODEL}"
         found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
         if not found:
-            raise MlopsError(f"no release to {environment} is proposed")
+            raise MlopsError(f"no pull request proposes a release to {environment}")
         return found[0]
 
     def _merge(self, environment: str, arriving: str = "") -> None:
-        """Approve and merge the release to an environment; take in the batch that arrives; wait for the deployment."""
+        """Approve and merge a release, ingest the batch that arrives, and wait for the deployment."""
         from laptop.github.hosting import APPROVER
         from pipelines.registry.ledger import Ledger
 
@@ -275,7 +277,7 @@ class Demo:
         for _ in range(5):
             if not self.hub.blockers(request.number):
                 break
-            # Soaking takes time and traffic; the gates are asked again.
+            # The soak gate needs time and traffic: judge again.
             time.sleep(1)
             newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
             self.hub.rerun(newest.number)
@@ -300,13 +302,16 @@ class Demo:
 
 
 def lines_of(run: WorkflowRun, words: str) -> list[str]:
-    """The lines with some words in the logs of a run's jobs."""
+    """Return the log lines of a run that contain some words."""
     logs = [job.log for job in run.jobs if job.log is not None]
     return [line for log in logs for line in log.read_text().splitlines() if words in line]
 
 
-@click.command()
-@click.option("--keep", is_flag=True, help="Leave the local target running at the end, to explore it.")
+@click.command(cls=Command)
+@click.option("--keep", is_flag=True, help="Leave the laptop running at the end, to look around.")
 def demo(keep: bool) -> None:
-    """The main job, end to end: data to prod by pull requests, a bad candidate refused, a rollback."""
+    """Show the whole journey from data to prod on this machine.
+
+    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
+    """
     Demo(Project.find(), keep=keep).run()

@@ -1,4 +1,4 @@
-"""What the demo works on: a copy of the project, and batches of data."""
+"""Material of the demo: a clone of the project, and batches of data."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipelines.declarations.release import Release
 MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
 FIRST_BATCH = 400
-"""Patients in the first batch; those after them arrive later."""
+"""Patients in the first batch; the others arrive later."""
 
 
 def need_the_sample(project: Project) -> None:
-    """Refuse a project without the model, the contract and the data that the demo shows.
+    """Check that the project has the sample model, its contract and its data.
 
     Raises:
         MlopsError: one of them is missing.
@@ -28,16 +28,16 @@ def need_the_sample(project: Project) -> None:
     missing = [str(path.relative_to(project.root)) for path in needed if not path.is_file()]
     if missing:
         raise MlopsError(
-            f"the demo shows the sample model, and this repository has no {', no '.join(missing)}",
-            fix="run it in a clone of the template, or bring the sample back from the history of this one",
+            f"the demo needs the sample model: missing {', '.join(missing)}",
+            fix="run it in a clone of the template, or restore the sample from this repository's history",
         )
 
 
 def own_clone(project: Project, to: Path) -> Project:
-    """A copy of the project as its working tree stands, in which the demo may change and commit files.
+    """Copy the working tree of a project into a new git repository, for the demo to change.
 
     Raises:
-        MlopsError: git cannot make it.
+        MlopsError: git failed.
     """
     if to.exists():
         shutil.rmtree(to)
@@ -57,12 +57,12 @@ def own_clone(project: Project, to: Path) -> Project:
             shutil.copy2(source, copy)
     made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
     if made.returncode:
-        raise MlopsError(f"git cannot make a repository in {to}: {made.stderr.decode().strip()}")
+        raise MlopsError(f"git cannot create a repository in {to}: {made.stderr.decode().strip()}")
     return Project(to)
 
 
 def take_releases_back(project: Project) -> None:
-    """Release nothing in any environment: what a repository has released is not in the demo's account."""
+    """Make every release file name no bundle: the demo's account has none of them."""
     for model in project.model_names:
         for environment in project.environments:
             none = Release(model=model, environment=environment, bundle=None, replaces=None)
@@ -74,9 +74,10 @@ def _sample(project: Project) -> Path:
 
 
 def batches(project: Project, folder: Path) -> dict[str, Path]:
-    """The sample as three batches: most patients with the rows that the contract refuses, the others, and a bad one.
+    """Split the sample into three batches, and return their files by name.
 
-    The bad batch keeps the contract, but its outcomes are shuffled: no rule on a row can see that, a gate can.
+    `first` has most patients and the rows that break the contract, `later` has the other patients. `mixed-up` keeps
+    the contract but its outcomes are shuffled, which only a gate can detect.
     """
     with _sample(project).open(newline="") as file:
         head, *rows = list(csv.reader(file))
@@ -85,7 +86,7 @@ def batches(project: Project, folder: Path) -> dict[str, Path]:
     first = [*good[:FIRST_BATCH], *rows[442:]]
     later = good[FIRST_BATCH:442]
     outcomes = [row[outcome] for row in good[:442]]
-    random.Random(3).shuffle(outcomes)  # noqa: S311 - a made-up mistake, not a secret
+    random.Random(3).shuffle(outcomes)  # noqa: S311 - sample data, not a secret
     mixed_up = []
     for number, (row, shuffled) in enumerate(zip(good[:442], outcomes, strict=True)):
         changed = list(row)

@@ -1,4 +1,4 @@
-"""Callers of the demo's endpoints: they ask all the time, so that a lost request would be seen."""
+"""Background requests to the demo's endpoints, which make a dropped request visible."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.targets import Target
 
 PAUSE_SECONDS = 0.05
-"""Between two requests."""
+"""Time between two requests."""
 
 LOOK_SECONDS = 0.3
-"""Between two looks whether anything is live."""
+"""Time between two checks whether an endpoint is up."""
 
 
 class Callers:
-    """One caller an environment, each in a thread of its own.
+    """One thread per environment that sends requests.
 
     Args:
-        model: that they ask.
+        model: the model whose endpoints are called.
 
     Attributes:
-        answered: requests answered, by environment.
-        failed: what went wrong, an entry a request.
+        answered: environment → number of answered requests.
+        failed: one message for each failed request.
     """
 
     def __init__(self, model: str) -> None:
@@ -34,26 +34,26 @@ class Callers:
         self._threads: dict[str, threading.Thread] = {}
 
     def call(self, target: Target, environment: str) -> None:
-        """Ask an environment all the time, as soon as it answers for the first time; asking it already is fine."""
+        """Send requests to an environment from the time it first answers. Idempotent."""
         if environment not in self._threads:
             thread = threading.Thread(target=self._call, args=(target, environment), daemon=True)
             self._threads[environment] = thread
             thread.start()
 
     def stop(self) -> None:
-        """End all calls."""
+        """Stop sending requests."""
         self._ended.set()
         for thread in self._threads.values():
             thread.join(10)
 
     def _call(self, target: Target, environment: str) -> None:
-        from pipelines.cli.releases import ask
+        from pipelines.promotion.predict import predict
         from pipelines.serving.probe import open_endpoint
 
         request = None
         while request is None and not self._ended.wait(LOOK_SECONDS):
-            with suppress(MlopsError):  # nothing is live there yet
-                request, _ = ask(target, self.model, environment)
+            with suppress(MlopsError):  # nothing is live yet
+                request, _ = predict(target, self.model, environment)
         if request is None:
             return
         with open_endpoint(target.descriptor(environment), self.model) as endpoint:

@@ -1,5 +1,7 @@
 """`python -m pipelines.cli`."""
 
+import sys
+
 from pipelines.cli.main import main
 
-main()
+sys.exit(main())

@@ -1,81 +1,121 @@
-"""The verbs of `mlops`, each in the module that knows its part; loaded only when it is used."""
+"""The command line `mlops`."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
+from pipelines.cli.commands import LazyGroup, Verb
 from pipelines.declarations.errors import MlopsError
 from pipelines.startup import relax_gc
 
-COMMANDS = "mlops.commands"
-"""Entry point group by which an installed distribution adds commands."""
+PLUGINS = "mlops.commands"
+"""Entry point group of the commands of other distributions; each entry is a `Verb` under the command's name."""
+
+ENVIRONMENTS, DATA, MODELS = "Environments", "Data", "Models"
+RELEASES, REPOSITORY, WORKFLOWS = "Releases", "Repository", "Workflows"
 
 VERBS = {
-    "check": "pipelines.cli.declare:check",
-    "schemas": "pipelines.cli.declare:schemas",
-    "new": "pipelines.cli.new:new",
-    "doctor": "pipelines.cli.doctor:doctor",
-    "preview": "pipelines.cli.stacks:preview",
-    "up": "pipelines.cli.stacks:up",
-    "destroy": "pipelines.cli.stacks:destroy",
-    "refresh": "pipelines.cli.stacks:refresh",
-    "output": "pipelines.cli.stacks:output",
-    "images": "pipelines.cli.images:images",
-    "ingest": "pipelines.cli.run:ingest",
-    "train": "pipelines.cli.run:train",
-    "release": "pipelines.cli.releases:release",
-    "deploy": "pipelines.cli.releases:deploy",
-    "predict": "pipelines.cli.releases:predict",
-    "plan": "pipelines.cli.promote:plan",
-    "connect": "pipelines.cli.promote:connect",
-    "gates": "pipelines.cli.promote:gates",
-    "review": "pipelines.cli.promote:review",
-    "propose": "pipelines.cli.promote:propose",
-    "propose-next": "pipelines.cli.releases:propose_next",
-    "rollback": "pipelines.cli.promote:rollback",
-    "respond": "pipelines.cli.promote:respond",
-    "audit": "pipelines.cli.promote:audit",
-    "history": "pipelines.cli.promote:history",
+    "doctor": Verb(
+        "pipelines.cli.environments:doctor", "Check this machine and the target for what is missing.", ENVIRONMENTS
+    ),
+    "preview": Verb(
+        "pipelines.cli.environments:preview", "Show what `up` would change in an environment.", ENVIRONMENTS
+    ),
+    "up": Verb("pipelines.cli.environments:up", "Create or update an environment.", ENVIRONMENTS),
+    "destroy": Verb("pipelines.cli.environments:destroy", "Remove an environment that nothing protects.", ENVIRONMENTS),
+    "refresh": Verb(
+        "pipelines.cli.environments:refresh",
+        "Update the state of an environment from its real resources.",
+        ENVIRONMENTS,
+    ),
+    "outputs": Verb(
+        "pipelines.cli.environments:outputs", "Print the stack outputs of an environment as JSON.", ENVIRONMENTS
+    ),
+    "audit": Verb(
+        "pipelines.cli.environments:audit", "Compare an environment and what it serves with git.", ENVIRONMENTS
+    ),
+    "images": Verb("pipelines.cli.environments:images", "Choose the images that an environment runs.", ENVIRONMENTS),
+    "ingest": Verb("pipelines.cli.models:ingest", "Check landing files against the contract and append them.", DATA),
+    "new": Verb("pipelines.cli.models:new", "Create a new model.", MODELS),
+    "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
+    "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
+    "release": Verb(
+        "pipelines.cli.releases:release", "Write a bundle into a release file after verifying it.", RELEASES
+    ),
+    "propose": Verb(
+        "pipelines.cli.releases:propose", "Open or update the pull request that releases a bundle.", RELEASES
+    ),
+    "deploy": Verb("pipelines.cli.releases:deploy", "Make an environment run what its release files name.", RELEASES),
+    "rollback": Verb(
+        "pipelines.cli.releases:rollback", "Go back to the last good bundle: traffic first, then git.", RELEASES
+    ),
+    "history": Verb("pipelines.cli.releases:history", "Show which bundles ran when, and who approved them.", RELEASES),
+    "validate": Verb(
+        "pipelines.cli.repository:validate", "Check every declaration, and that they fit together.", REPOSITORY
+    ),
+    "schemas": Verb("pipelines.cli.repository:schemas", "Export the JSON Schemas of the declarations.", REPOSITORY),
+    "completion": Verb("pipelines.cli.repository:completion", "Print the completion script of a shell.", REPOSITORY),
+    "ci": Verb("pipelines.cli.ci:ci", "Commands that workflows run.", WORKFLOWS),
 }
-"""Verb → where its command is."""
+
+RENAMED = {
+    "check": "mlops validate",
+    "gates": "mlops ci judge",
+    "plan": "mlops ci select",
+    "local": "mlops laptop",
+    "output": "mlops outputs",
+    "connect": "mlops ci use-cluster",
+    "review": "mlops ci review",
+    "respond": "mlops ci respond",
+    "propose-next": "mlops ci propose-next",
+}
+"""Former name of a command → its name now."""
 
 
-class Verbs(click.Group):
-    """A group whose commands are imported when they are called: starting takes a tenth of a second, not two."""
+class Root(LazyGroup):
+    """The built-in commands, and those of installed plugins."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*VERBS, *sorted(entry.name for entry in entry_points(group=COMMANDS))]
+    def verbs(self, ctx: click.Context) -> dict[str, Verb]:
+        plugins = sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)
+        return {**VERBS, **{entry.name: entry.load() for entry in plugins}}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = VERBS.get(cmd_name)
-        if place is not None:
-            module, name = place.split(":")
-            command = getattr(importlib.import_module(module), name)
-        else:
-            installed = [entry for entry in entry_points(group=COMMANDS) if entry.name == cmd_name]
-            if not installed:
-                return None
-            command = installed[0].load()
-        assert isinstance(command, click.Command)
-        return command
+        built_in = VERBS.get(cmd_name)  # plugins are not looked up for nothing
+        return built_in.load() if built_in is not None else super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Root, renamed=RENAMED, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mlops", prog_name="mlops", message="%(prog)s %(version)s")
 def mlops() -> None:
-    """Run machine-learning models on AWS and Kubernetes by pull request - or all of it on this machine."""
+    """Run machine-learning models on AWS and Kubernetes by pull request."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; errors that a person can act on are printed without a traceback, with exit status 1."""
+    """Run the command line, and return its exit status.
+
+    Errors are printed without a traceback: status 1 if a command failed, 2 if it was called wrongly.
+    """
     relax_gc()
     try:
-        return mlops(args=arguments, prog_name="mlops")
+        return mlops.main(args=arguments, prog_name="mlops", standalone_mode=False)
     except MlopsError as error:
-        click.secho("error: ", nl=False, err=True, fg="red", bold=True)
-        click.echo(str(error), err=True)
-        sys.exit(1)
+        return _fail(str(error), 1)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.UsageError as error:
+        help_command = f"{error.ctx.command_path} --help" if error.ctx is not None else "mlops --help"
+        return _fail(f"{error.format_message()}\n  fix: see {help_command}", 2)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        return _fail("interrupted", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    click.secho("error: ", nl=False, err=True, fg="red", bold=True)
+    click.echo(message, err=True)
+    return status

@@ -1,14 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how they print."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from pipelines.targets import default_target, open_target, target_names
 
-__all__ = ["environment_option", "open_target", "target_option"]
+__all__ = ["environment_option", "log", "open_target", "target_option", "timed_log", "write_output"]
 
 
 class _TargetType(click.ParamType[str]):
@@ -28,7 +30,28 @@ target_option = click.option(
     type=_TargetType(),
     default=default_target,
     metavar="NAME",
-    help="Where the environments live: aws or laptop. [env: MLOPS_TARGET; default: laptop if installed]",
+    help="Where environments live: aws or laptop. [env: MLOPS_TARGET; default: laptop if installed]",
 )
 
-environment_option = click.option("--env", "environment", required=True, help="dev, staging, prod, …")
+environment_option = click.option(
+    "--env", "environment", required=True, metavar="NAME", help="Environment: dev, staging, prod, …"
+)
+
+
+def log(text: str) -> None:
+    """Print a line of progress."""
+    click.echo(f"  {text}")
+
+
+def timed_log() -> Callable[[str], None]:
+    """Return a function that prints a line of progress with the seconds since now."""
+    began = time.monotonic()
+    return lambda text: click.echo(f"  {time.monotonic() - began:5.2f} s  {text}")
+
+
+def write_output(name: str, value: str) -> None:
+    """Set an output of the current workflow step, and print it."""
+    from pipelines.github.workflow_run import set_output
+
+    set_output(name, value)
+    click.echo(f"{name}: {value}")

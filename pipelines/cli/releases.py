@@ -1,216 +1,130 @@
-"""Take a bundle live: `mlops release`, `mlops deploy`, `mlops predict`."""
+"""Commands for releases."""
 
 from __future__ import annotations
 
 import json
-import os
-from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
 
 import click
 
-from pipelines.cli.options import environment_option, open_target, target_option
-from pipelines.cli.workflow import run_link, set_output
-from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
+from pipelines.cli.commands import Command
+from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
 from pipelines.declarations.errors import MlopsError
-from pipelines.targets import Target
+from pipelines.declarations.project import Project
 
-if TYPE_CHECKING:
-    from pipelines.declarations.release import Release
-    from pipelines.github.git import Git
-    from pipelines.promotion.facts.gather import Change
-    from pipelines.promotion.promote import Context
+EXAMPLE_TIME = "2026-03-02T10:00:00+00:00"
 
-PAUSE_ALLOWANCE_SECONDS = 300
+bundle_option = click.option("--bundle", required=True, metavar="DIGEST", help="Digest of the bundle: sha256:…")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @environment_option
-@click.option("--bundle", required=True, metavar="DIGEST", help="sha256:… of the bundle.")
+@bundle_option
 @target_option
 def release(model: str, environment: str, bundle: str, target: str) -> None:
-    """Write into MODEL's release file that an environment is to run a bundle; refuses one it cannot trust."""
-    from pipelines.promotion.release import release as write_release
+    """Write a bundle into a release file after verifying it.
+
+    The release file of MODEL then names the bundle, and the one that it replaces.
+    """
+    from pipelines.promotion.propose import write_release
 
     opened = open_target(target)
     path = write_release(opened.project, opened.descriptors(), model, environment, bundle)
-    click.echo(f"{path.relative_to(opened.project.root)} now names {bundle}")
+    click.echo(f"{path.relative_to(opened.project.root)} names {bundle}")
 
 
-@click.command()
+@click.command(cls=Command)
+@click.argument("model")
+@environment_option
+@bundle_option
+@target_option
+def propose(model: str, environment: str, bundle: str, target: str) -> None:
+    """Open or update the pull request that releases a bundle."""
+    from pipelines.promotion.propose import propose_release
+
+    number = propose_release(open_target(target), model, environment, bundle, log)
+    write_output("pull-request", str(number or ""))
+
+
+@click.command(cls=Command)
 @environment_option
 @target_option
 def deploy(environment: str, target: str) -> None:
-    """Make an environment run what its release files say: judge, apply, follow the rollouts, verify, record."""
-    opened = open_target(target)
-    run_deploy(opened, environment)
-    set_output("follow", json.dumps([f"{release.model} to {to}" for release, to in following(opened, environment)]))
+    """Make an environment run what its release files name.
 
-
-@click.command("propose-next")
-@environment_option
-@target_option
-def propose_next(environment: str, target: str) -> None:
-    """Open, or renew, the pull requests that take what an environment runs to those that follow it."""
-    from pipelines.cli.promote import propose_release
+    Judges the releases, applies the Pulumi program, follows the rollouts, verifies the endpoints, and records each
+    release in the ledger.
+    """
+    from pipelines.promotion import deploy as module
+    from pipelines.promotion.propose import next_releases
 
     opened = open_target(target)
-    for release, to in following(opened, environment):
-        propose_release(opened, release.model, to, str(release.bundle))
+    module.deploy(opened, environment, log)
+    following = next_releases(opened.project, environment)
+    write_output("next", json.dumps([f"{release.model} to {to}" for release, to in following]))
 
 
-def following(target: Target, environment: str) -> list[tuple[Release, str]]:
-    """What is released to an environment but not to one that follows it, each with that one."""
-    project = target.project
-    after = [e for e in project.environments if project.stack(e).config.environment.promotes_from == environment]
-    releases = [project.release(model, environment) for model in project.model_names]
-    return [
-        (release, to)
-        for release in releases
-        for to in after
-        if release.bundle is not None and project.release(release.model, to).bundle != release.bundle
-    ]
-
-
-def run_deploy(target: Target, environment: str) -> None:
-    """Make an environment run what its release files say, and record each release that went live.
-
-    Raises:
-        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
-    """
-    from pipelines.github.git import Git
-    from pipelines.promotion.promote import Effects, admit, take_live
-    from pipelines.promotion.traffic import move_traffic
-
-    project, repository = target.project, Git(target.project.root)
-    if environment not in target.descriptors():
-        # The first time: there is no registry yet in which a release could be judged.
-        target.apply("up", environment)
-    target.get_ready()
-    descriptors = target.descriptors()
-    releases = [project.release(model, environment) for model in project.model_names]
-    released = [release for release in releases if release.bundle is not None]
-
-    def say(text: str) -> None:
-        click.echo(f"  {text}")
-
-    # All are judged before anything is applied: applying brings all of them.
-    admitted = [
-        admit(project, repository, descriptors, *introduced(repository, release), say=say) for release in released
-    ]
-
-    @cache
-    def apply() -> None:
-        target.apply("up", environment)
-
-    if not admitted:
-        apply()
-    effects = Effects(
-        apply=apply,
-        follow=partial(follow, target, environment),
-        descriptor=partial(target.descriptor, environment),
-        take_back=lambda model, digest: move_traffic(target.descriptor(environment), model, digest),
-        say=say,
-    )
-    for one in admitted:
-        release, entry = one.release, take_live(project, descriptors, one, effects)
-        live = target.descriptor(environment).endpoints[release.model]
-        click.echo(f"{release.model} in {environment} serves {release.bundle} at {live}")
-        click.echo(f"  record {entry.record.number} of its ledger")
-
-
-def introduced(repository: Git, release: Release) -> tuple[Change, Context]:
-    """The merge that brought a release to main: all of its files, and who let it in.
-
-    Raises:
-        MlopsError: the release file is not committed.
-    """
-    from pipelines.github import pull_requests
-    from pipelines.github.gh import Gh
-    from pipelines.promotion.facts.gather import Change
-    from pipelines.promotion.promote import Context
-
-    path = f"models/{release.model}/releases/{release.environment}.yaml"
-    commit = repository.last_change(path)
-    merge = pull_requests.find_merge(Gh.find(repository.root), commit) if os.environ.get("GITHUB_REPOSITORY") else None
-    context = Context(
-        commit=commit,
-        actor=merge.author if merge else (os.environ.get("GITHUB_ACTOR") or os.environ.get("USER") or ""),
-        run=run_link(),
-        pull_request=merge.number if merge else None,
-        approvers=merge.approvers if merge else (),
-    )
-    return Change(release, repository.changed_files(f"{commit}^", commit)), context
-
-
-def follow(target: Target, environment: str, model: str) -> None:
-    """Wait until the newest release of a model is live, showing each step of the rollout.
-
-    Raises:
-        MlopsError: the rollout failed, or did not end in time.
-    """
-    namespace = target.project.stack(environment).config.environment.namespace
-    steps = target.project.model(model).serving.rollout
-    deadline = PAUSE_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
-    wait_for_rollout(namespace, model, on_change=partial(show, model), deadline_seconds=deadline)
-
-
-def show(model: str, state: RolloutState) -> None:
-    """Print a rollout's state."""
-    weight = f", {state.weight} % of the traffic to the new pods" if state.weight else ""
-    click.echo(f"  rollout {model}: {state.phase}{weight}" + (f" ({state.message})" if state.message else ""))
-
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("model")
 @environment_option
-@click.option(
-    "--file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="An Open Inference Protocol request; without it, the golden request of the live bundle.",
-)
+@click.option("--reason", required=True, help="Recorded, and shown when the bundle is proposed again.")
 @target_option
-def predict(model: str, environment: str, file: Path | None, target: str) -> None:
-    """Ask MODEL's endpoint in an environment for a prediction."""
+def rollback(model: str, environment: str, reason: str, target: str) -> None:
+    """Go back to the last good bundle: traffic first, then git.
+
+    An interrupted rollback can be run again.
+    """
+    from pipelines.github.git import Git
+    from pipelines.promotion.attempt import Attribution
+    from pipelines.promotion.rollback import roll_back
+
     opened = open_target(target)
-    request, answer = ask(opened, model, environment, file.read_bytes() if file else None)
-    click.echo(f"request  {json.dumps(request)}")
-    click.echo(f"answer   {json.dumps(answer)}")
+    attribution = Attribution.of_caller(Git(opened.project.root))
+    entry = roll_back(opened, environment, model, reason, attribution, timed_log())
+    click.echo(f"{model} in {environment} runs {entry.event.live} (ledger record {entry.record.number})")
 
 
-def ask(
-    target: Target, model: str, environment: str, request: bytes | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Send a request (by default the live bundle's golden one) to an endpoint; the request and the answer.
+@click.command(cls=Command)
+@click.argument("model")
+@environment_option
+@click.option("--at", "moment", metavar="TIME", help="Show what ran at an ISO 8601 time with a time zone.")
+@click.option("--verify", "verifying", is_flag=True, help="Check every signature, and that no record is missing.")
+@click.option("--offline", is_flag=True, help="Use the records fetched before.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON lines.")
+@target_option
+def history(
+    model: str, environment: str, moment: str | None, verifying: bool, offline: bool, as_json: bool, target: str
+) -> None:
+    """Show which bundles ran when, and who approved them.
 
-    Raises:
-        MlopsError: nothing is released there, or the endpoint answers with an error.
+    Each record also names the dataset version and the source commit of the bundle.
     """
-    from pipelines.serving.golden import request_of
-    from pipelines.serving.probe import golden_of, open_endpoint
+    from pipelines.promotion.history import at_time, describe, read_history
 
-    target.project.model(model)
-    descriptor = target.descriptor(environment)
-    with open_endpoint(descriptor, model) as endpoint:
-        if request is None:
-            asked = request_of(golden_of(descriptor, model, endpoint.served()))
-        else:
-            asked = read_request(request)
-        return asked, endpoint.infer(asked)
+    project = Project.find()
+    project.model(model)
+    project.stack(environment)
+    when = _parse_time(moment) if moment is not None else None
+    folder = project.root / ".mlops" / "ledgers" / environment
+    descriptor = None if offline else open_target(target).descriptor(environment)
+    entries = read_history(folder, model, descriptor, verify=verifying)
+    if when is not None:
+        found = at_time(entries, when)
+        entries = [found] if found is not None else []
+    for entry in entries:
+        click.echo(entry.record.model_dump_json() if as_json else describe(entry))
+    if not entries:
+        click.echo(f"no bundle of {model} ran in {environment}" + (f" at {moment}" if moment else ""))
+    elif verifying:
+        click.echo(f"{len(entries)} records: every signature is valid, and no record is missing.")
 
 
-def read_request(content: bytes) -> dict[str, Any]:
-    """A request from a file.
-
-    Raises:
-        MlopsError: it is not a JSON object.
-    """
+def _parse_time(text: str) -> datetime:
     try:
-        parsed = json.loads(content)
-    except ValueError as error:
-        raise MlopsError(f"the request is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise MlopsError("the request is not a JSON object")
-    return parsed
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise MlopsError(f"{text!r} is not a valid ISO 8601 timestamp", fix=f"for example {EXAMPLE_TIME}") from None
+    if time.tzinfo is None:
+        raise MlopsError(f"{text!r} has no time zone", fix=f"for example {EXAMPLE_TIME}")
+    return time

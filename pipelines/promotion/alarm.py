@@ -1,4 +1,4 @@
-"""An alarm, as it reaches GitHub: a `repository_dispatch` event."""
+"""Alarms, which reach GitHub as `repository_dispatch` events."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
 
 LARGEST = 1 << 20
+"""Size limit of an event, in bytes."""
 
 
 class Alarm(Declaration):
-    """What a monitor raised.
+    """A decision of a monitor that a model needs attention.
 
     Attributes:
         kind: `drift` of the data, or `breach` of a bound on quality or fairness.
-        model, environment: what it is about.
-        reason: what was found, in words.
-        bundle: that was found bad, where the monitor knows it.
+        model, environment: the deployment it concerns.
+        reason: what the monitor found, in words.
+        bundle: digest of the bundle found bad, if the monitor knows it.
     """
 
     kind: Literal["drift", "breach"]
@@ -33,10 +34,10 @@ class Alarm(Declaration):
 
 
 def read_alarm(content: bytes) -> Alarm:
-    """The alarm in a `repository_dispatch` event, which comes from outside and is trusted in nothing.
+    """Read an alarm from a `repository_dispatch` event, which is untrusted input.
 
     Raises:
-        MlopsError: it is not such an event.
+        MlopsError: the event is not an alarm.
     """
     if len(content) > LARGEST:
         raise MlopsError(f"the event has {len(content)} bytes; expected at most {LARGEST}")
@@ -49,6 +50,6 @@ def read_alarm(content: bytes) -> Alarm:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         detail = first_problem(error) if isinstance(error, ValueError) else repr(error)
         raise MlopsError(
-            f"the event is no alarm: {detail}",
+            f"the event is not an alarm: {detail}",
             fix="send event_type drift or breach, with client_payload {model, environment, reason, bundle}",
         ) from None

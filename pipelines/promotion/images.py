@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,20 @@ def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
             if len(tail) == len(wanted) and all(map(fnmatch.fnmatchcase, tail, wanted)):
                 return True
     return False
+
+
+def parse_images(digests: Mapping[str, str]) -> Images:
+    """Return images from name → digest.
+
+    Raises:
+        MlopsError: a value is not a digest.
+    """
+    try:
+        return Images(**digests)
+    except ValueError:
+        raise MlopsError(
+            f"not the digest of an image: expected sha256: and 64 hexadecimal digits, found {dict(digests)}"
+        ) from None
 
 
 def pin_images(project: Project, environment: str, images: Images) -> bool:

@@ -1,4 +1,4 @@
-"""Bring a bundle and its evidence into the registry of the environment that is to run it."""
+"""Copy a bundle and its evidence into the next environment's registry."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pipelines.registry import bundles, evidence
 def replicate(source: EnvironmentDescriptor, target: EnvironmentDescriptor, model: str, digest: str) -> None:
     """Copy a bundle from one environment's registry into another's, unless it is there already.
 
-    The evidence goes first and the manifest last, so a copy that was interrupted leaves no bundle, and the next one
-    finishes it. What is copied, and what is found, is verified with the keys that the target trusts.
+    The evidence is copied first and the manifest last, so an interrupted copy leaves no bundle and can be repeated.
+    The bundle is verified with the keys that the target trusts, whether it was copied or found.
 
     Args:
-        source: the environment before.
-        target: the environment that is to run the bundle.
+        source: the environment that has the bundle.
+        target: the environment that will run it.
         model: the model's name.
-        digest: the bundle's id.
+        digest: digest of the bundle.
 
     Raises:
         UnknownBundleError, TamperedBundleError, UnsignedBundleError, BadSignatureError: the bundle cannot be trusted.

@@ -1,4 +1,4 @@
-"""The full report of a judgement, stored beside the ledger under its digest, so that a record can name it."""
+"""Store the facts and verdicts of a judgement in the registry, under their digest, for ledger records to name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipelines.registry import store
 from pipelines.registry.bundles import checked_name, hex_of
 
 LARGEST = 64 << 20
-"""Bytes."""
+"""Size limit of a stored report, in bytes."""
 
 
 def keep_report(descriptor: EnvironmentDescriptor, model: str, facts: Facts, verdicts: Sequence[Verdict]) -> str:
-    """Store what was known and what the gates said of it; its digest.
+    """Store the facts and the verdicts on them, and return the digest of the report.
 
     Raises:
         MlopsError: the registry cannot be written.
@@ -28,19 +28,19 @@ def keep_report(descriptor: EnvironmentDescriptor, model: str, facts: Facts, ver
         "facts": facts.model_dump(mode="json"),
         "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
     }
-    # Not canonical JSON, which has no whole numbers beyond 2**53: whatever was found must be kept.
+    # Not canonical JSON, which cannot hold integers beyond 2**53.
     content = json.dumps(report, sort_keys=True, separators=(",", ":")).encode()
     digest = digest_of_bytes(content)
-    with contextlib.suppress(store.PreconditionFailedError):  # the very same report is there already
+    with contextlib.suppress(store.PreconditionFailedError):  # the same report is stored already
         store.put_new(descriptor.registry_bucket, _key(model, digest), content)
     return digest
 
 
 def read_report(descriptor: EnvironmentDescriptor, model: str, digest: str) -> bytes:
-    """A stored report, as JSON.
+    """Return a stored report, as JSON.
 
     Raises:
-        MlopsError: it is not there, or was changed.
+        MlopsError: there is no such report, or it was changed.
     """
     key = _key(model, digest)
     content = store.get(descriptor.registry_bucket, key, limit=LARGEST).content

@@ -1,4 +1,4 @@
-"""The commit by which git says what a rollback did."""
+"""Commit the release file that a rollback restores."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from pipelines.github.git import Git
 from pipelines.registry.ledger import words
 
 ATTEMPTS = 5
-"""How often the commit is made anew because someone else pushed to main in between."""
+"""How often the commit is retried when someone else pushes to main first."""
 
 
 def restore_release(project: Project, model: str, environment: str, target: str, bad: str, reason: str) -> str:
-    """Commit to main that an environment runs the bundle `target` again; the commit.
+    """Commit to main that an environment runs an earlier bundle again.
 
-    Done again, it finds main saying so and commits nothing. It needs the right to push to main: a rollback does not
-    wait for a review. The working tree is left as it is.
+    Idempotent: if main names the bundle already, nothing is committed. The caller needs the right to push to main,
+    because a rollback does not wait for a review. The working tree is unchanged.
+
+    Args:
+        project: the clone.
+        model, environment: the release to restore.
+        target: digest of the earlier bundle.
+        bad: digest of the bundle that it replaces.
+        reason: the body of the commit message.
+
+    Returns:
+        The commit on main that names the bundle.
 
     Raises:
         MlopsError: git refused.
@@ -46,7 +56,7 @@ def restore_release(project: Project, model: str, environment: str, target: str,
 
 
 def _named(git: Git, commit: str, path: str) -> str | None:
-    """The bundle that a release file names in a commit; None when it names none, or cannot be read."""
+    """Return the bundle that a release file names at a commit; None if it names none or cannot be read."""
     try:
         return parse(git.read_file(commit, path), Release, Path(path)).bundle
     except MlopsError:

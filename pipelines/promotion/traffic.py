@@ -1,4 +1,4 @@
-"""Move the traffic of an endpoint to another bundle, at once."""
+"""Move an endpoint's traffic to another bundle, without the rollout steps."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ POLL_SECONDS = 0.02
 
 
 def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, deadline_seconds: float = 120) -> float:
-    """Make the endpoint of a model serve a bundle, and wait until all of the traffic goes to it.
-
-    Doing it when it does already changes nothing.
+    """Make a model's endpoint serve a bundle, and wait until it receives all traffic. Idempotent.
 
     Args:
         descriptor: the environment.
-        model: the model.
-        digest: the bundle.
+        model: the model's name.
+        digest: digest of the bundle.
         deadline_seconds: how long to wait.
 
     Returns:
-        Seconds until the endpoint first said that it serves the bundle.
+        Seconds until the endpoint first reported the bundle.
 
     Raises:
-        MlopsError: there is no such endpoint, the cluster refuses, or it did not happen in time.
+        MlopsError: there is no such endpoint, the cluster refuses, or the deadline passed.
     """
     began = time.monotonic()
     serve_bundle(descriptor.namespace, model, digest)
@@ -36,13 +34,13 @@ def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, 
             try:
                 if endpoint.served() == digest:
                     break
-                found = "it still serves another"
-            except MlopsError as error:  # pods come and go now
+                found = "it still serves another bundle"
+            except MlopsError as error:  # pods are being replaced
                 found = error.what
             if time.monotonic() - began > deadline_seconds:
                 raise MlopsError(
-                    f"the endpoint of {model} in {descriptor.name} did not go to {digest} "
-                    f"within {deadline_seconds:.0f} s: {found}"
+                    f"the endpoint of {model} in {descriptor.name} does not serve {digest} "
+                    f"after {deadline_seconds:.0f} s: {found}"
                 )
             time.sleep(POLL_SECONDS)
     moved = time.monotonic() - began

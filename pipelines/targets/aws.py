@@ -17,24 +17,26 @@ from pipelines.targets.target import Finding, Operation, Preview, Target
 
 
 class AwsTarget(Target):
-    """The AWS account and the cluster that the caller's credentials and KUBECONFIG name, by the Pulumi CLI."""
+    """An AWS account and its clusters, driven by the Pulumi CLI with the caller's credentials."""
 
     name = "aws"
 
     def connect(self) -> None:
         if shutil.which("pulumi") is None:
-            raise MlopsError("the Pulumi CLI is not on the PATH", fix="install it, or use --target laptop")
+            raise MlopsError(
+                "the Pulumi CLI is not on the PATH", fix="install the Pulumi CLI, or choose another --target"
+            )
 
     def apply(self, operation: Operation, environment: str) -> None:
         self.project.stack(environment)
         confirmed = [] if operation == "preview" else ["--yes"]
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
-        with self._own_cluster(environment) as environ:
+        with self._cluster_variables(environment) as environ:
             self._run(command, environ)
 
     def preview(self, environment: str) -> Preview:
         self.project.stack(environment)
-        with tempfile.TemporaryDirectory() as folder, self._own_cluster(environment) as environ:
+        with tempfile.TemporaryDirectory() as folder, self._cluster_variables(environment) as environ:
             log = Path(folder, "events.jsonl")
             command = ["pulumi", "preview", "--stack", environment, "--non-interactive", "--diff"]
             done = subprocess.run(
@@ -47,7 +49,7 @@ class AwsTarget(Target):
                 text=True,
             )
             changes, error = read_events(log.read_text().splitlines() if log.is_file() else ())
-        problem = (error or f"`pulumi preview` ended with status {done.returncode}") if done.returncode else ""
+        problem = (error or f"`pulumi preview` failed with status {done.returncode}") if done.returncode else ""
         return Preview(done.stdout, changes, problem)
 
     def outputs(self, environment: str) -> dict[str, Any]:
@@ -61,33 +63,33 @@ class AwsTarget(Target):
         return outputs
 
     def reach_cluster(self, environment: str) -> None:
-        self._run(self._reach(environment))
+        self._run(self._kubeconfig_command(environment))
 
     def drift(self, environment: str) -> list[str]:
         command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
-        with self._own_cluster(environment) as environ:
+        with self._cluster_variables(environment) as environ:
             done = subprocess.run(
                 command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True
             )
         return [f"`{' '.join(command)}`:", *done.stdout.splitlines(), done.stderr.strip()] if done.returncode else []
 
     def findings(self) -> Iterator[Finding]:
-        from pipelines.targets.prerequisites import on_aws
+        from pipelines.targets.prerequisites import check_aws
 
-        return on_aws(self.project)
+        return check_aws(self.project)
 
     @contextmanager
-    def _own_cluster(self, environment: str) -> Iterator[dict[str, str]]:
-        """Variables by which a stack's program reaches that stack's cluster, whichever KUBECONFIG names for the rest.
+    def _cluster_variables(self, environment: str) -> Iterator[dict[str, str]]:
+        """Yield environment variables with which a stack's program uses that stack's cluster.
 
-        A job looks at several environments, and each may have a cluster of its own.
+        KUBECONFIG may name another cluster, because one job can preview several environments.
         """
         with tempfile.TemporaryDirectory() as folder:
             kubeconfig = str(Path(folder, "kubeconfig"))
-            self._run([*self._reach(environment), "--kubeconfig", kubeconfig], quiet=True)
+            self._run([*self._kubeconfig_command(environment), "--kubeconfig", kubeconfig], quiet=True)
             yield {**os.environ, "KUBECONFIG": kubeconfig}
 
-    def _reach(self, environment: str) -> list[str]:
+    def _kubeconfig_command(self, environment: str) -> list[str]:
         config = self.project.stack(environment).config
         return ["aws", "eks", "update-kubeconfig", "--name", config.environment.cluster, "--region", config.region]
 
@@ -96,9 +98,9 @@ class AwsTarget(Target):
         try:
             status = subprocess.run(command, cwd=self.project.root, env=environ, stdout=output, check=False).returncode
         except FileNotFoundError:
-            raise MlopsError(f"`{command[0]}` is not on the PATH", fix="install it") from None
+            raise MlopsError(f"`{command[0]}` is not on the PATH", fix=f"install {command[0]}") from None
         if status:
-            raise MlopsError(f"`{' '.join(command)}` ended with status {status}")
+            raise MlopsError(f"`{' '.join(command)}` failed with status {status}")
 
 
 def read_events(lines: Iterable[str]) -> tuple[dict[str, int], str]:

@@ -22,12 +22,12 @@ NEEDED_ACTIONS = (
     "glue:CreateTable",
     "eks:CreatePodIdentityAssociation",
 )
-"""What the one who runs `up` on AWS must at least be allowed to do."""
+"""Minimum IAM actions for running `mlops up` on AWS."""
 
 
-def on_aws(project: Project) -> Iterator[Finding]:
-    """What a real account and cluster need; asks them, and changes nothing."""
-    for tool, why in (("pulumi", "it applies the program"), ("kubectl", "to look into the cluster")):
+def check_aws(project: Project) -> Iterator[Finding]:
+    """Check the tools, the account, the cluster and the GitHub repository."""
+    for tool, why in (("pulumi", "it applies the program"), ("kubectl", "it inspects the cluster")):
         path = shutil.which(tool)
         yield Finding(tool, path is not None, path or "not on the PATH", f"install {tool}: {why}")
     yield from _account(project)
@@ -61,9 +61,7 @@ def _account(project: Project) -> Iterator[Finding]:
         found = f"not allowed: {', '.join(denied)}" if denied else f"{len(NEEDED_ACTIONS)} actions allowed"
         yield Finding("AWS permissions", not denied, found, f"grant them to {arn}")
     except (BotoCoreError, ClientError) as error:
-        yield Finding(
-            "AWS permissions", False, f"cannot be asked: {error}", "allow iam:SimulatePrincipalPolicy on yourself"
-        )
+        yield Finding("AWS permissions", False, f"unknown: {error}", "allow iam:SimulatePrincipalPolicy on yourself")
 
 
 def _cluster() -> Iterator[Finding]:
@@ -97,7 +95,7 @@ def _repository(project: Project) -> Iterator[Finding]:
     from pipelines.github.settings import read_settings
 
     if shutil.which("gh") is None:
-        yield Finding("gh", False, "not on the PATH", "install the GitHub CLI, and sign in: gh auth login")
+        yield Finding("gh", False, "not on the PATH", "install the GitHub CLI and sign in: gh auth login")
         return
     try:
         gh = Gh.find(project.root)

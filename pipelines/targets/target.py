@@ -16,10 +16,10 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        ok: whether it is as it must be.
+        name: what was checked.
+        ok: whether the requirement is met.
         found: what is there.
-        fix: what to do when it is not.
+        fix: what to do if the requirement is not met.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Finding:
 
 
 Operation = Literal["preview", "up", "destroy", "refresh"]
+"""Operation of the Pulumi program; named as in the Pulumi CLI."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Target(ABC):
     """Where environments live.
 
     Attributes:
-        name: as the option `--target` spells it.
-        project: the repository whose environments they are.
+        name: value of the option `--target`.
+        project: the repository that declares the environments.
     """
 
     name: str
@@ -68,18 +69,18 @@ class Target(ABC):
         """Point the AWS and Kubernetes clients of this process at the target.
 
         Raises:
-            MlopsError: it cannot be reached.
+            MlopsError: the target cannot be reached.
         """
 
-    def get_ready(self) -> None:  # noqa: B027 - most have nothing to begin
-        """Begin, in the background, what `apply` needs anyway: the caller has something else to do before."""
+    def get_ready(self) -> None:  # noqa: B027 - optional
+        """Start slow preparations for `apply` in the background."""
 
     @abstractmethod
     def apply(self, operation: Operation, environment: str) -> None:
         """Run the Pulumi program of an environment, and print what it does.
 
         Raises:
-            MlopsError: it failed.
+            MlopsError: there is no such environment, or the program failed.
         """
 
     @abstractmethod
@@ -92,30 +93,30 @@ class Target(ABC):
 
     @abstractmethod
     def outputs(self, environment: str) -> dict[str, Any]:
-        """The outputs of an environment's stack; empty when it is not up."""
+        """Return the stack outputs of an environment; empty if it is not up."""
 
     @abstractmethod
     def reach_cluster(self, environment: str) -> None:
-        """Make the cluster of an environment the one that KUBECONFIG names.
+        """Make KUBECONFIG name the cluster of an environment.
 
         Raises:
-            MlopsError: it cannot be reached.
+            MlopsError: the cluster cannot be reached.
         """
 
     @abstractmethod
     def drift(self, environment: str) -> list[str]:
-        """What is no longer as the last `up` left it, or as the repository declares it; a line each.
+        """List drift from the last `up` and from the declarations, one line per resource.
 
         Raises:
-            MlopsError: it cannot be found out.
+            MlopsError: the drift cannot be determined.
         """
 
     @abstractmethod
     def findings(self) -> Iterable[Finding]:
-        """Check what the target needs, one finding a requirement; used by `mlops doctor`. Changes nothing."""
+        """Check what the target needs, one finding per requirement. Read-only."""
 
     def descriptor(self, environment: str) -> EnvironmentDescriptor:
-        """The names of what an environment's stack made.
+        """Return the descriptor of an environment: the names of its resources.
 
         Raises:
             MlopsError: there is no such environment, or it is not up.
@@ -124,6 +125,6 @@ class Target(ABC):
         return EnvironmentDescriptor.from_output(self.outputs(environment).get("descriptor"), environment)
 
     def descriptors(self) -> dict[str, EnvironmentDescriptor]:
-        """The descriptors of the environments that are up, in the order of promotion."""
+        """Return environment → descriptor for the environments that are up, in promotion order."""
         up = {name: self.outputs(name).get("descriptor") for name in self.project.environments}
         return {name: EnvironmentDescriptor.from_output(value, name) for name, value in up.items() if value}

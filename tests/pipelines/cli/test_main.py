@@ -1,17 +1,23 @@
-"""The command line: how it answers people, and that it starts quickly."""
+"""The command line: help, suggestions, errors, and start-up."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from pipelines.cli.main import VERBS, mlops
+from pipelines.cli.commands import Verb, first_line
+from pipelines.cli.environments import IMAGES_RENAMED
+from pipelines.cli.main import RENAMED, VERBS, main, mlops
 from tests.clones import commit_all, make_repository
+from tests.pipelines.cli.command_tree import command_tree
 from tests.pipelines.promotion.promotion_project import DATASET, MODEL
 from tests.sample_project import PROJECT, ROOT
 
@@ -30,56 +36,145 @@ def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.Comp
     )
 
 
-def test_every_verb_explains_itself() -> None:
-    listed = CliRunner().invoke(mlops, ["--help"]).output
-    for verb in VERBS:
-        assert f"\n  {verb} " in listed
-        done = CliRunner().invoke(mlops, [verb, "--help"])
-        assert done.exit_code == 0, done.output
-        assert "Usage:" in done.output
+ALL = command_tree(VERBS)
 
 
-def test_an_error_is_printed_on_stderr_without_a_traceback_and_with_what_to_do(tmp_path: Path) -> None:
-    done = run("check", cwd=tmp_path)
+@pytest.fixture(autouse=True)
+def keep_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep `main` from changing the garbage collector of this process."""
+    monkeypatch.setattr(sys.modules[main.__module__], "relax_gc", lambda: None)
+
+
+each_command = pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+
+
+def test_help_lists_every_command_under_its_section_with_its_whole_summary() -> None:
+    text = CliRunner().invoke(mlops, ["--help"]).output
+    sections = re.split(r"╭─ (\w+) ─+╮", text)[1:]
+    listed = dict(zip(sections[::2], sections[1::2], strict=True))
+    for name, verb in VERBS.items():
+        summary = verb.help.replace("`", "")
+        assert re.search(rf"│ {name} +{re.escape(summary)} +│", listed[verb.section]), f"{name}: {summary}"
+    assert list(listed)[:6] == ["Environments", "Data", "Models", "Releases", "Repository", "Workflows"]
+    assert list(listed)[-1] == "Options"
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(("name", "verb"), VERBS.items(), ids=list(VERBS))
+def test_the_listed_summary_is_the_first_line_of_the_commands_own_help(name: str, verb: Verb) -> None:
+    command = verb.load()
+    assert (command.name, first_line(command)) == (name, verb.help)
+
+
+@each_command
+def test_every_command_explains_itself_in_one_short_sentence(path: tuple[str, ...], command: click.Command) -> None:
+    assert 0 < len(first_line(command)) <= 70
+    assert first_line(command).endswith(".")
+    done = CliRunner().invoke(mlops, [*path, "--help"])
+    assert done.exit_code == 0, done.output
+    assert f"Usage: mlops {' '.join(path)} " in done.output
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, option.name
+
+
+@pytest.mark.parametrize(
+    ("line", "suggestion"),
+    [
+        ("dpeloy", "deploy"),
+        ("ci jugde", "judge"),
+        ("ci select enviroments", "environments"),
+        ("check", "mlops validate"),
+        ("gates", "mlops ci judge"),
+        ("plan deploy", "mlops ci select"),
+        ("local start", "mlops laptop"),
+        ("output --env dev", "mlops outputs"),
+        ("connect", "mlops ci use-cluster"),
+        ("images publish", "mlops laptop publish-images"),
+        ("deploy --evn dev", "--env"),
+    ],
+)
+def test_a_mistyped_or_renamed_command_gets_a_suggestion(
+    line: str, suggestion: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: No such ")
+    assert f"'{suggestion}'" in error
+    assert "fix: see mlops " in error
+
+
+@pytest.mark.parametrize("now", sorted({*RENAMED.values(), *IMAGES_RENAMED.values()}))
+def test_every_suggested_new_name_exists(now: str) -> None:
+    if not now.startswith("mlops laptop"):  # laptop/tests covers these
+        assert tuple(now.split()[1:]) in [path for path, _ in ALL]
+
+
+def test_a_group_without_a_command_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ci"]) == 2
+    assert "Usage: mlops ci " in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert CliRunner().invoke(mlops, ["--version"]).output == f"mlops {importlib.metadata.version('mlops')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_of_a_shell_calls_mlops(shell: str) -> None:
+    done = CliRunner().invoke(mlops, ["completion", shell])
+    assert done.exit_code == 0, done.output
+    assert f"_MLOPS_COMPLETE={shell}_complete" in done.output
+
+
+def test_completion_proposes_commands_and_subcommands() -> None:
+    def complete(words: str, position: int) -> list[str]:
+        done = run(_MLOPS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(position))
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert "deploy" in complete("mlops de", 1)
+    assert complete("mlops ci use", 2) == ["use-cluster"]
+
+
+def test_an_error_is_printed_on_stderr_with_a_fix_and_without_a_traceback(tmp_path: Path) -> None:
+    done = run("validate", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: no Pulumi.yaml in ")
     assert "fix: run this inside a clone" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_broken_declarations_are_all_listed_at_once(tmp_path: Path) -> None:
+def test_all_invalid_declarations_are_listed_at_once(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.yaml").touch()
     (tmp_path / "Pulumi.dev.yaml").write_text("config: {a: [}\n")
     (tmp_path / "data-contracts").mkdir()
     (tmp_path / "data-contracts" / "x.odcs.yaml").write_text("kind: Nothing\n")
-    done = run("check", cwd=tmp_path)
+    done = run("validate", cwd=tmp_path)
     assert done.returncode == 1
     assert "Pulumi.dev.yaml:1" in done.stderr
     assert "x.odcs.yaml:1: kind: expected 'DataContract', found \"Nothing\"" in done.stderr
 
 
-def test_since_a_commit_a_contract_may_take_nothing_from_its_consumers(tmp_path: Path) -> None:
+def test_a_contract_change_that_breaks_consumers_is_refused(tmp_path: Path) -> None:
     contract = make_repository(tmp_path).root / "data-contracts" / "diabetes-patients.odcs.yaml"
     said = contract.read_text()
     contract.write_text(said.replace("maximum: 120", "maximum: 110"))
     commit_all(tmp_path / "clone", "Narrow")
-    done = run("check", "--base", "HEAD^", cwd=tmp_path / "clone")
+    done = run("validate", "--base", "HEAD^", cwd=tmp_path / "clone")
     assert "data-contracts/diabetes-patients.odcs.yaml breaks nothing." in done.stdout, done.stderr
     contract.write_text(said)
     commit_all(tmp_path / "clone", "Widen")
-    done = run("check", "--base", "HEAD^", cwd=tmp_path / "clone")
+    done = run("validate", "--base", "HEAD^", cwd=tmp_path / "clone")
     assert done.returncode == 1
     assert "data contract: data-contracts/diabetes-patients.odcs.yaml: age: maximum was 110" in done.stderr
 
 
-def test_a_contract_may_go_only_after_its_consumers_were_told(tmp_path: Path) -> None:
+def test_a_contract_can_be_removed_only_after_it_was_deprecated(tmp_path: Path) -> None:
     project = make_repository(tmp_path)
     contract = project.contract_file(DATASET)
     shutil.rmtree(project.models_folder / MODEL)
     said = contract.read_text()
     contract.unlink()
     commit_all(project.root, "Remove")
-    done = run("check", "--base", "HEAD^", cwd=project.root)
+    done = run("validate", "--base", "HEAD^", cwd=project.root)
     assert done.returncode == 1
     assert f"data-contracts/{contract.name}: the contract was deleted" in done.stderr
     assert "merge `status: deprecated` first" in done.stderr
@@ -87,21 +182,13 @@ def test_a_contract_may_go_only_after_its_consumers_were_told(tmp_path: Path) ->
     commit_all(project.root, "Deprecate")
     contract.unlink()
     commit_all(project.root, "Remove")
-    done = run("check", "--base", "HEAD^", cwd=project.root)
+    done = run("validate", "--base", "HEAD^", cwd=project.root)
     assert (done.returncode, done.stderr) == (0, "")
-    done = run("check", "--base", "HEAD~3", cwd=project.root)
-    assert done.returncode == 1, "nobody was told before all of that"
+    done = run("validate", "--base", "HEAD~3", cwd=project.root)
+    assert done.returncode == 1, "at that commit it was not deprecated"
 
 
-@pytest.mark.parametrize("verb", ["up", "preview", "deploy", "output"])
-def test_without_a_running_local_target_a_command_says_how_to_start_it(verb: str, tmp_path: Path) -> None:
-    done = run(verb, "--env", "dev", MLOPS_HOME=str(tmp_path))
-    assert done.returncode == 1
-    assert "the laptop is not running" in done.stderr
-    assert "mlops laptop start" in done.stderr
-
-
-def test_removing_an_environment_must_be_confirmed_by_its_name() -> None:
+def test_removing_an_environment_needs_its_name_twice() -> None:
     done = run("destroy", "--env", "prod", "--confirm", "production")
     assert done.returncode == 1
     assert "--confirm prod" in done.stderr
@@ -110,14 +197,28 @@ def test_removing_an_environment_must_be_confirmed_by_its_name() -> None:
 def test_images_are_pinned_by_digest_only(tmp_path: Path) -> None:
     done = run("images", "pin", "--env", "dev", "--training", "latest")
     assert done.returncode == 1
-    assert "named by its digest" in done.stderr
+    assert "not the digest of an image" in done.stderr
 
 
-def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["deploy", "--help"], ["ci", "--help"]])
+def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str]) -> None:
     code = (
-        "import sys, pipelines.cli.main as m; "
-        "heavy = {'pandas', 'sklearn', 'pulumi', 'pulumi_aws', 'duckdb', 'pyiceberg', 'moto', 'boto3', 'onnxruntime'};"
-        "print(sorted(heavy & set(sys.modules)))"
+        "import sys; from pipelines.cli.main import main; main(sys.argv[1:]) if sys.argv[1:] else None; "
+        "heavy = {'pandas', 'sklearn', 'pulumi', 'pulumi_aws', 'duckdb', 'pyiceberg', 'pyarrow', 'moto', 'boto3',"
+        " 'onnxruntime', 'numpy', 'lightkube', 'laptop.target', 'laptop.lifecycle'};"
+        "help_only = set() if sys.argv[1:] else {'rich', 'rich_click', 'laptop'};"
+        "print('loaded:', sorted((heavy | help_only) & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_a_command_that_prints_no_help_does_not_load_rich(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipelines.cli.main import main; main(['validate']); "
+        "print('loaded:', sorted({'rich', 'rich_click', 'laptop'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"

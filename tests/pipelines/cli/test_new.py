@@ -1,4 +1,4 @@
-"""`mlops new model` writes a starting point that passes the tests as it is."""
+"""`mlops new model` creates a model that passes the tests as it is."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project,
     assert done.exit_code == 0, done.output
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    checked = CliRunner().invoke(mlops, ["check"])
-    assert "all in order" in checked.output
+    checked = CliRunner().invoke(mlops, ["validate"])
+    assert "declarations are valid" in checked.output
     check_model(Project(project.root), "churn", scratch)
 
 
@@ -42,7 +42,7 @@ def test_a_new_model_overwrites_nothing(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["Churn", "a", "../evil", "x" * 41, "churn_model"])
-def test_a_name_that_kubernetes_or_s3_would_not_take_is_refused(project: Project, name: str) -> None:
+def test_a_name_that_kubernetes_or_s3_rejects_is_refused(project: Project, name: str) -> None:
     done = CliRunner().invoke(mlops, ["new", "model", name])
     assert isinstance(done.exception, MlopsError)
     assert "lower-case letters" in done.exception.fix

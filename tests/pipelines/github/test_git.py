@@ -339,3 +339,45 @@ def test_restore_files_resets_to_head_and_deletes_new_files(clone: Path) -> None
     (clone / "other").write_text("stays")
     Git(clone).restore_files(["README.md", "new", "added", "never-there"])
     assert git(clone, "status", "--porcelain") == "?? other"
+
+
+# --- the origin -------------------------------------------------------------------------------------------------------
+
+
+def test_push_creates_and_moves_a_branch_but_drops_commits_only_if_forced(clone: Path, tmp_path: Path) -> None:
+    repository = Git(clone)
+    base = repository.head()
+    one, other = (repository.commit_files(base, {"x": text}, "change") for text in (b"1", b"2"))
+
+    def pushed() -> str:
+        return git(tmp_path / "origin.git", "rev-parse", "refs/heads/topic")
+
+    repository.push(one, "topic")
+    assert pushed() == one
+    with pytest.raises(MlopsError, match=r"\[rejected\]"):
+        repository.push(other, "topic")
+    assert pushed() == one
+    repository.push(other, "topic", force=True)
+    assert pushed() == other
+
+
+def test_the_origin_url_is_empty_without_an_origin(clone: Path, tmp_path: Path) -> None:
+    assert Git(clone).origin_url() == str(tmp_path / "origin.git")
+    git(clone, "remote", "remove", "origin")
+    assert Git(clone).origin_url() == ""
+
+
+def test_a_missing_git_or_folder_is_an_error(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MlopsError) as caught:
+        Git(clone / "nowhere").head()
+    assert (caught.value.what, caught.value.fix) == (f"{clone / 'nowhere'} is not a folder", "")
+    monkeypatch.setenv("PATH", str(clone))
+    with pytest.raises(MlopsError) as caught:
+        Git(clone).head()
+    assert (caught.value.what, caught.value.fix) == ("git is not on the PATH", "install git")
+
+
+def test_variables_of_a_clone_are_added_for_its_commands_only(clone: Path) -> None:
+    index = {"GIT_INDEX_FILE": str(clone / "other-index")}
+    assert Git(clone, index).read("rev-parse", "--git-path", "index") == str(clone / "other-index")
+    assert Git(clone).read("rev-parse", "--git-path", "index") == ".git/index"

@@ -6,12 +6,13 @@ What is applied and what is live is kept in files, so that it survives a killed 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 
@@ -21,17 +22,16 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
+from pipelines.promotion.admission import Admitted, admit
+from pipelines.promotion.attempt import Attribution
+from pipelines.promotion.deploy import Deployment
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.facts.gather import Change
-from pipelines.promotion.promote import Context
-from pipelines.promotion.promote import Effects as PromoteEffects
+from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
-from pipelines.promotion.restore import restore_release
-from pipelines.promotion.rollback import Effects as RollbackEffects
-from pipelines.promotion.rollback import Plan
 from pipelines.registry import bundles, evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
 from pipelines.registry.quarantine import quarantined
+from pipelines.targets import Finding, Preview, Target
 from tests.clones import commit_all, git, make_repository
 from tests.http_responder import http_server
 from tests.pipelines.serving.bundles import linear_bundle
@@ -45,7 +45,7 @@ EVALUATION = ACCEPTED["evaluation"]
 RELEASE = f"models/{MODEL}/releases/staging.yaml"
 
 
-def accepted(_project: Any, _repository: Any, _descriptors: Any, change: Change) -> Facts:
+def accepted(_project: Any, _repository: Any, _descriptors: Any, change: ReleaseChange) -> Facts:
     """Stand-in for `gather`: return facts that every gate accepts."""
     release = change.release
     about = {"release": release.model_dump(mode="json"), "changed_files": list(change.files), "live": release.replaces}
@@ -90,9 +90,9 @@ class World:
     def descriptors(self) -> dict[str, EnvironmentDescriptor]:
         return {"dev": self.dev, "staging": self.staging}
 
-    def context(self, **changes: Any) -> Context:
+    def attribution(self, **changes: Any) -> Attribution:
         values: dict[str, Any] = {"commit": self.repository.head(), "actor": "ann", "run": "run-1"}
-        return Context(**values | changes)
+        return Attribution(**values | changes)
 
     def register(self, seed: int, *, commit: str | None = None, golden: float | None = None, **changes: Any) -> str:
         """Register a signed bundle in dev, as the training job does, and return its digest.
@@ -168,7 +168,7 @@ class World:
         self.log_requests(digest)
         return digest
 
-    def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> Change:
+    def release(self, digest: str | None, replaces: str | None, environment: str = "staging") -> ReleaseChange:
         """Commit a release file to main."""
         git(self.root, "fetch", "--quiet", "origin")
         git(self.root, "checkout", "--quiet", "--detach", "origin/main")
@@ -176,7 +176,7 @@ class World:
         path = self.project.release_file(MODEL, environment)
         path.write_text(render_release(wanted))
         commit_all(self.root, f"Release {MODEL} to {environment}")
-        return Change(wanted, (path.relative_to(self.root).as_posix(),))
+        return ReleaseChange(wanted, (path.relative_to(self.root).as_posix(),))
 
     # --- the environment ---
 
@@ -205,22 +205,49 @@ class World:
         assert model == MODEL
         self.set_live(digest)
 
-    def effects(self, **changes: Any) -> PromoteEffects:
-        values: dict[str, Any] = {
-            "apply": self.apply,
-            "follow": self.follow,
-            "descriptor": lambda: self.staging,
-            "take_back": self.move,
-            "say": self.said.append,
-        }
-        return PromoteEffects(**values | changes)
+    @contextmanager
+    def cluster(
+        self, follow: Callable[[str], object] | None = None, move: Callable[[str, str], object] | None = None
+    ) -> Iterator[None]:
+        """Let rollouts and traffic be this world's.
 
-    def rollback_effects(self, reason: str, **changes: Any) -> RollbackEffects:
-        def restore(plan: Plan) -> None:
-            restore_release(self.project, MODEL, "staging", plan.target, plan.bad, reason)
+        Args:
+            follow: called in the place of `follow`, with the model.
+            move: called in the place of `move`, with the model and the bundle.
+        """
 
-        values: dict[str, Any] = {"move_traffic": self.move, "restore": restore, "say": self.said.append}
-        return RollbackEffects(**values | changes)
+        def move_traffic(_: EnvironmentDescriptor, model: str, digest: str) -> float:
+            (move or self.move)(model, digest)
+            return 0.0
+
+        def follow_rollout(_target: Target, _environment: str, model: str, _log: object) -> None:
+            (follow or self.follow)(model)
+
+        with (
+            mock.patch("pipelines.promotion.deploy.follow_rollout", follow_rollout),
+            mock.patch("pipelines.promotion.deploy.move_traffic", move_traffic),
+            mock.patch("pipelines.promotion.rollback.move_traffic", move_traffic),
+        ):
+            yield
+
+    def admit(self, change: ReleaseChange, *, attribution: Attribution | None = None, **options: Any) -> Admitted:
+        """Judge a release to staging."""
+        say, descriptors = options.get("say", self.said.append), options.get("descriptors", self.descriptors)
+        return admit(self.project, self.repository, descriptors, change, attribution or self.attribution(), say)
+
+    def take_live(
+        self,
+        admitted: Admitted,
+        *,
+        apply: Callable[[], object] | None = None,
+        follow: Callable[[str], object] | None = None,
+        take_back: Callable[[str, str], object] | None = None,
+        say: Callable[[str], object] | None = None,
+    ) -> Entry:
+        """Take an admitted release live in staging; the steps can be replaced."""
+        target = WorldTarget(self, apply or self.apply)
+        with self.cluster(follow, take_back):
+            return Deployment(target, "staging", self.descriptors, say or self.said.append).take_live(admitted)
 
     # --- results ---
 
@@ -263,6 +290,50 @@ class World:
         git(self.root, "checkout", "--quiet", "--force", "--detach", self.start)
         git(self.root, "clean", "--quiet", "--force", "-d")
         self.said.clear()
+
+
+class WorldTarget(Target):
+    """A world as a target.
+
+    Args:
+        world: where its environments are.
+        apply: called in the place of `pulumi up`.
+    """
+
+    name = "world"
+
+    def __init__(self, world: World, apply: Callable[[], object]) -> None:
+        super().__init__(world.project)
+        self._world = world
+        self._apply = apply
+
+    def connect(self) -> None:
+        pass
+
+    def apply(self, operation: str, environment: str) -> None:
+        assert (operation, environment) == ("up", "staging")
+        self._apply()
+
+    def preview(self, environment: str) -> Preview:
+        return Preview("", {"same": 1})
+
+    def outputs(self, environment: str) -> dict[str, Any]:
+        return {"descriptor": self._world.descriptors[environment].model_dump(mode="json")}
+
+    def descriptor(self, environment: str) -> EnvironmentDescriptor:
+        return self._world.descriptors[environment]
+
+    def descriptors(self) -> dict[str, EnvironmentDescriptor]:
+        return self._world.descriptors
+
+    def reach_cluster(self, environment: str) -> None:
+        pass
+
+    def drift(self, environment: str) -> list[str]:
+        return []
+
+    def findings(self) -> list[Finding]:
+        return []
 
 
 def empty(bucket: str, prefix: str = "") -> None:

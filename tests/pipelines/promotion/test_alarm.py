@@ -16,7 +16,7 @@ def event(**changes: Any) -> dict[str, Any]:
     return {"action": "breach", "client_payload": payload | changes.pop("payload", {}), **changes}
 
 
-def test_an_alarm_is_read_from_the_event_that_carries_it() -> None:
+def test_an_alarm_is_read_from_its_event() -> None:
     alarm = read_alarm(json.dumps(event(payload={"bundle": BAD, "more": 1}, sender="x")).encode())
     assert (alarm.kind, alarm.model, alarm.environment, alarm.bundle) == ("breach", "m1", "prod", BAD)
     assert read_alarm(json.dumps(event(action="drift")).encode()).bundle is None
@@ -44,7 +44,7 @@ def test_an_alarm_is_read_from_the_event_that_carries_it() -> None:
     ],
     ids=lambda content: str(content)[:40],
 )
-def test_an_event_that_is_no_alarm_is_an_error_for_people(content: bytes) -> None:
+def test_an_event_that_is_not_an_alarm_is_refused(content: bytes) -> None:
     with pytest.raises(MlopsError, match="the event"):
         read_alarm(content)
 
@@ -57,16 +57,16 @@ def test_an_event_that_is_no_alarm_is_an_error_for_people(content: bytes) -> Non
         ({"client_payload": None}, "TypeError(\"'NoneType' object is not subscriptable\")"),
     ],
 )
-def test_what_is_no_alarm_says_why_and_what_to_send(changes: dict[str, Any], detail: str) -> None:
+def test_the_error_says_what_is_wrong_and_what_to_send(changes: dict[str, Any], detail: str) -> None:
     with pytest.raises(MlopsError) as caught:
         read_alarm(json.dumps(event(**changes)).encode())
-    assert caught.value.what == f"the event is no alarm: {detail}"
+    assert caught.value.what == f"the event is not an alarm: {detail}"
     assert caught.value.fix == (
         "send event_type drift or breach, with client_payload {model, environment, reason, bundle}"
     )
 
 
-def test_an_event_is_read_up_to_its_largest_size_and_no_further() -> None:
+def test_an_event_is_read_up_to_its_size_limit() -> None:
     content = json.dumps(event()).encode()
     largest = content + b" " * ((1 << 20) - len(content))
     assert read_alarm(largest).reason == "mae 61 is over 55"

@@ -12,7 +12,7 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts, Predecessor
-from pipelines.promotion.facts.gather import Change, gather, proposed
+from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
 from pipelines.promotion.gates import GATES, admits, judge
 from pipelines.registry import bundles, evidence, signing
 from pipelines.registry.ledger import Event, Ledger
@@ -24,13 +24,13 @@ from tests.pipelines.serving.bundles import linear_bundle
 from tests.signing_environments import example_build, with_empty_registry
 
 
-def proposal(bundle: str | None, replaces: str | None, environment: str = "staging") -> Change:
+def proposal(bundle: str | None, replaces: str | None, environment: str = "staging") -> ReleaseChange:
     """Return a change of one release file."""
     release = Release(model=MODEL, environment=environment, bundle=bundle, replaces=replaces)
-    return Change(release, (f"models/{MODEL}/releases/{environment}.yaml",))
+    return ReleaseChange(release, (f"models/{MODEL}/releases/{environment}.yaml",))
 
 
-def facts_of(world: World, change: Change, **options: Any) -> Facts:
+def facts_of(world: World, change: ReleaseChange, **options: Any) -> Facts:
     return gather(world.project, world.repository, world.descriptors, change, **options)
 
 
@@ -116,7 +116,7 @@ def test_the_time_of_judgement_is_now_by_default(world: World) -> None:
 def test_a_model_that_does_not_exist_is_an_error(world: World) -> None:
     release = Release(model="churn", environment="staging", bundle=None, replaces=None)
     with pytest.raises(MlopsError, match="unknown model 'churn'"):
-        facts_of(world, Change(release, ()))
+        facts_of(world, ReleaseChange(release, ()))
 
 
 # --- the bundle -------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_no_gate_that_needs_the_bundle_passes_if_it_does_not_exist(world: World)
 
 
 def test_a_release_without_a_bundle_is_refused(world: World) -> None:
-    change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
+    change = ReleaseChange(world.project.release(MODEL, "staging"), (RELEASE,))
     assert GATES["digest"](facts_of(world, change)).figure == "no bundle"
 
 
@@ -618,9 +618,9 @@ def test_a_change_proposes_the_release_files_it_changes(world: World) -> None:
     world.release(digest, None)
     (world.root / "README.md").write_text("more")
     commit_all(world.root, "another file")
-    (change,) = proposed(world.repository, base, "HEAD")
+    (change,) = read_changes(world.repository, base, "HEAD")
     assert (change.release.bundle, change.files) == (digest, ("README.md", RELEASE))
-    assert proposed(world.repository, "HEAD", "HEAD") == []
+    assert read_changes(world.repository, "HEAD", "HEAD") == []
 
 
 def test_an_invalid_release_file_is_an_error_that_names_it(world: World) -> None:
@@ -628,7 +628,7 @@ def test_an_invalid_release_file_is_an_error_that_names_it(world: World) -> None
     (world.root / RELEASE).write_text("model: x\n")
     commit_all(world.root, "wrong")
     with pytest.raises(MlopsError, match=r"releases/staging\.yaml"):
-        proposed(world.repository, base, "HEAD")
+        read_changes(world.repository, base, "HEAD")
 
 
 def test_a_deleted_release_file_is_an_error(world: World) -> None:
@@ -636,7 +636,7 @@ def test_a_deleted_release_file_is_an_error(world: World) -> None:
     (world.root / RELEASE).unlink()
     commit_all(world.root, "gone")
     with pytest.raises(MlopsError):
-        proposed(world.repository, base, "HEAD")
+        read_changes(world.repository, base, "HEAD")
 
 
 def test_an_unreadable_statement_is_inconclusive_not_invalid(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def dev(account: EmulatedAccount) -> EnvironmentDescriptor:
     return make_environment()
 
 
-def test_a_report_is_kept_under_its_digest_and_says_everything_that_was_known(dev: EnvironmentDescriptor) -> None:
+def test_a_report_is_stored_under_its_digest_with_all_facts_and_verdicts(dev: EnvironmentDescriptor) -> None:
     digest = keep_report(dev, "price", FACTS, VERDICTS)
     content = read_report(dev, "price", digest)
     assert digest == digest_of_bytes(content)
@@ -36,20 +36,20 @@ def test_a_report_is_kept_under_its_digest_and_says_everything_that_was_known(de
     assert store.sizes(dev.registry_bucket, "reports/price/", limit=10) == {key: len(content)}
 
 
-def test_keeping_the_same_report_again_changes_nothing(dev: EnvironmentDescriptor) -> None:
+def test_storing_a_report_is_idempotent(dev: EnvironmentDescriptor) -> None:
     again = [keep_report(dev, "sales", FACTS, VERDICTS) for _ in range(2)]
     assert again[0] == again[1]
     assert len(store.sizes(dev.registry_bucket, "reports/sales/", limit=10)) == 1
 
 
-def test_whole_numbers_too_large_for_other_formats_are_kept(dev: EnvironmentDescriptor) -> None:
+def test_large_integers_are_stored_exactly(dev: EnvironmentDescriptor) -> None:
     assert FACTS.runtime is not None
     many = FACTS.model_copy(update={"runtime": FACTS.runtime.model_copy(update={"requests": 2**60 + 1})})
     digest = keep_report(dev, "price", many, [])
     assert json.loads(read_report(dev, "price", digest))["facts"]["runtime"]["requests"] == 2**60 + 1
 
 
-def test_a_report_that_was_changed_is_not_read(dev: EnvironmentDescriptor) -> None:
+def test_a_tampered_report_is_refused(dev: EnvironmentDescriptor) -> None:
     digest = keep_report(dev, "churn", FACTS, VERDICTS)
     key = f"reports/churn/{digest.removeprefix('sha256:')}.json"
     boto3.client("s3").put_object(Bucket=dev.registry_bucket, Key=key, Body=b"{}")
@@ -59,16 +59,14 @@ def test_a_report_that_was_changed_is_not_read(dev: EnvironmentDescriptor) -> No
     assert caught.value.fix == "do not rely on it"
 
 
-def test_a_report_larger_than_any_is_not_read_to_its_end(
-    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_oversized_report_is_refused(dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = keep_report(dev, "price", FACTS, VERDICTS)
     monkeypatch.setattr("pipelines.promotion.report.LARGEST", 100)
     with pytest.raises(store.TooLargeError):
         read_report(dev, "price", digest)
 
 
-def test_a_report_that_may_not_be_written_is_an_error(dev: EnvironmentDescriptor, account: EmulatedAccount) -> None:
+def test_a_report_that_cannot_be_written_is_an_error(dev: EnvironmentDescriptor, account: EmulatedAccount) -> None:
     account.denied.add(dev.registry_bucket)
     with pytest.raises(store.AccessDeniedError):
         keep_report(dev, "price", FACTS, VERDICTS)
@@ -76,6 +74,6 @@ def test_a_report_that_may_not_be_written_is_an_error(dev: EnvironmentDescriptor
 
 
 @pytest.mark.parametrize(("model", "digest"), [("../x", "sha256:" + "a" * 64), ("price", "latest")])
-def test_a_name_or_digest_that_is_none_reads_nothing(dev: EnvironmentDescriptor, model: str, digest: str) -> None:
+def test_an_invalid_name_or_digest_is_refused(dev: EnvironmentDescriptor, model: str, digest: str) -> None:
     with pytest.raises(MlopsError, match="is not"):
         read_report(dev, model, digest)

@@ -42,10 +42,10 @@ def test_a_rollback_is_one_commit_on_main_that_names_both_bundles(project: Proje
     assert git(project.root, "log", "-1", "--format=%s%n%b", commit) == (
         f"Roll {MODEL} in staging back\ntoo slow: �[31mvery"
     )
-    assert (project.root / RELEASE).read_text() == "work in progress", "the working tree is left alone"
+    assert (project.root / RELEASE).read_text() == "work in progress", "the working tree is unchanged"
 
 
-def test_a_rollback_that_git_knows_of_is_not_committed_again(project: Project) -> None:
+def test_a_rollback_is_committed_once(project: Project) -> None:
     write_release(project, BAD, GOOD)
     commit_all(project.root, "bad")
     commit = restore(project)
@@ -53,13 +53,13 @@ def test_a_rollback_that_git_knows_of_is_not_committed_again(project: Project) -
     assert git(project.root, "rev-list", "--count", "origin/main") == "3"
 
 
-def test_a_main_that_names_the_target_already_is_left_as_it_is_whatever_else_it_says(project: Project) -> None:
+def test_nothing_is_committed_if_main_names_the_bundle_already(project: Project) -> None:
     write_release(project, GOOD, OLD)
-    commit = commit_all(project.root, "somebody put it back by hand")
+    commit = commit_all(project.root, "restored by hand")
     assert restore(project) == commit == git(project.root.parent / "origin.git", "rev-parse", "main")
 
 
-def test_a_rollback_does_not_undo_what_was_pushed_in_between(
+def test_a_rollback_keeps_commits_pushed_during_it(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_release(project, BAD, GOOD)
@@ -83,7 +83,7 @@ def test_a_rollback_does_not_undo_what_was_pushed_in_between(
     assert git(project.root.parent / "origin.git", "rev-parse", "main") == commit
 
 
-def test_a_rollback_that_may_not_push_says_so(project: Project) -> None:
+def test_a_refused_push_is_an_error(project: Project) -> None:
     write_release(project, BAD, GOOD)
     commit_all(project.root, "bad")
     hook = project.root.parent / "origin.git" / "hooks" / "pre-receive"
@@ -98,9 +98,7 @@ def test_a_rollback_that_may_not_push_says_so(project: Project) -> None:
 
 
 @pytest.mark.parametrize("refused", [4, 5])
-def test_a_rollback_is_pushed_five_times_at_most(
-    project: Project, monkeypatch: pytest.MonkeyPatch, refused: int
-) -> None:
+def test_the_push_is_tried_at_most_five_times(project: Project, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
     write_release(project, BAD, GOOD)
     commit_all(project.root, "bad")
     plain, pushes = Git.push, []
@@ -121,7 +119,7 @@ def test_a_rollback_is_pushed_five_times_at_most(
 
 
 @pytest.mark.parametrize(("bundle", "replaces"), [(None, None), (OLD, BAD)])
-def test_a_release_on_main_of_another_bundle_or_of_none_is_replaced(
+def test_a_release_of_another_bundle_or_of_none_is_replaced(
     project: Project, bundle: str | None, replaces: str | None
 ) -> None:
     path = project.root / RELEASE
@@ -133,7 +131,7 @@ def test_a_release_on_main_of_another_bundle_or_of_none_is_replaced(
     assert released == render_release(expected).strip()
 
 
-def test_a_release_file_on_main_that_cannot_be_read_is_replaced(project: Project) -> None:
+def test_an_unreadable_release_file_is_replaced(project: Project) -> None:
     (project.root / RELEASE).write_text("nonsense")
     commit_all(project.root, "broken")
     commit = restore(project)

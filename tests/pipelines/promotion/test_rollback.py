@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.facts.gather import Change
-from pipelines.promotion.promote import promote
-from pipelines.promotion.rollback import Plan, plan_rollback, roll_back
+from pipelines.declarations.project import Project
+from pipelines.promotion.attempt import Attribution
+from pipelines.promotion.facts.gather import ReleaseChange
+from pipelines.promotion.restore import restore_release
+from pipelines.promotion.rollback import RollbackPlan, plan_rollback, roll_back
 from pipelines.registry import store
 from pipelines.registry.ledger import Entry, Event, Ledger
 from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
 from tests.clones import git
-from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, accepted, empty
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start
 
 REASON = "mae 61.2 is over 55 since noon"
@@ -27,7 +30,7 @@ def world(first_world: World) -> World:
 
 
 def record(world: World, digest: str, before: str | None, *, result: str = "verified", live: str | None = None) -> None:
-    """A record of staging, past the promotion."""
+    """Append a record to the ledger of staging."""
     after = digest if result == "verified" else live
     values: dict[str, Any] = {"before": before, "to": digest, "live": after, "result": result}
     event = Event.of(attempt=f"{digest}/{result}", action="promotion", **values)
@@ -35,7 +38,7 @@ def record(world: World, digest: str, before: str | None, *, result: str = "veri
 
 
 def serve(world: World, *seeds: int) -> list[str]:
-    """Bundles that went live in staging, one after the other; the last one is live."""
+    """Make bundles live in staging, one after the other, and return their digests."""
     digests, before = [], None
     for seed in seeds:
         digest = world.register(seed)
@@ -48,35 +51,39 @@ def serve(world: World, *seeds: int) -> list[str]:
     return digests
 
 
-def back(world: World, reason: str = REASON, *, effects: dict[str, Any] | None = None, **options: Any) -> Entry:
-    return roll_back(
-        world.project,
-        world.staging,
-        MODEL,
-        reason,
-        world.context(),
-        world.rollback_effects(reason, **(effects or {})),
-        **options,
-    )
+def back(
+    world: World,
+    reason: str = REASON,
+    *,
+    move: Callable[[str, str], object] | None = None,
+    restore: Callable[..., object] = restore_release,
+    say: Callable[[str], object] | None = None,
+    attribution: Attribution | None = None,
+    **options: Any,
+) -> Entry:
+    """Roll the model back in staging; the steps can be replaced."""
+    target, log = WorldTarget(world, world.apply), say or world.said.append
+    with world.cluster(move=move), mock.patch("pipelines.promotion.rollback.restore_release", restore):
+        return roll_back(target, "staging", MODEL, reason, attribution or world.attribution(), log, **options)
 
 
 def deploy(world: World) -> Entry:
-    """What a deployment of main does."""
+    """Deploy the release on main."""
     git(world.root, "fetch", "--quiet", "origin")
     git(world.root, "checkout", "--quiet", "--detach", "origin/main")
-    change = Change(world.project.release(MODEL, "staging"), (RELEASE,))
-    return promote(world.project, world.repository, world.descriptors, change, world.context(), world.effects())
+    change = ReleaseChange(world.project.release(MODEL, "staging"), (RELEASE,))
+    return world.take_live(world.admit(change))
 
 
 def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: World) -> None:
     good, bad = serve(world, 1, 2)
     entry = back(world)
     assert world.said == [
-        f"from {bad} back to {good}",
-        "the target loads and predicts as it must",
-        "traffic is restored",
+        f"rolling back from {bad} to {good}",
+        "the earlier bundle loads, and its golden predictions match",
+        "traffic moved in 0.00 s",
         "the bad bundle is quarantined",
-        "git says so",
+        "main names the earlier bundle",
     ]
     assert world.live() == good
     assert quarantined(world.staging, MODEL) == {bad: REASON}
@@ -91,38 +98,39 @@ def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: Worl
     assert world.records()[-1] == entry
 
 
-def test_a_rollback_that_nobody_asked_for_from_a_commit_is_recorded_without_one(world: World) -> None:
+def test_a_rollback_without_a_commit_is_recorded_without_one(world: World) -> None:
     serve(world, 1, 2)
-    entry = roll_back(
-        world.project, world.staging, MODEL, REASON, world.context(commit=""), world.rollback_effects(REASON)
-    )
+    entry = back(world, attribution=world.attribution(commit=""))
     assert entry.event.commit is None
 
 
-def test_traffic_of_the_model_goes_to_the_target_and_git_is_told_of_both_bundles(world: World) -> None:
+def test_traffic_moves_to_the_earlier_bundle_and_git_gets_both_bundles(world: World) -> None:
     good, bad = serve(world, 1, 2)
-    told: list[Any] = []
+    calls: list[Any] = []
 
     def move(model: str, digest: str) -> None:
-        told.append((model, digest))
+        calls.append((model, digest))
         world.move(model, digest)
 
-    back(world, effects={"move_traffic": move, "restore": told.append})
-    assert told == [(MODEL, good), Plan(bad, good)]
+    def restore(project: Project, *arguments: str) -> None:
+        calls.append(arguments)
+
+    back(world, move=move, restore=restore)
+    assert calls == [(MODEL, good), (MODEL, "staging", good, bad, REASON)]
 
 
-def test_a_rollback_for_the_same_reason_again_does_nothing(world: World) -> None:
+def test_a_second_rollback_for_the_same_reason_does_nothing(world: World) -> None:
     serve(world, 1, 2, 3)
     first, state = back(world), None
     state = world.end_state()
-    refuse = mock.Mock(side_effect=AssertionError("something was done"))
-    assert back(world, f"  {REASON}\n", effects={"move_traffic": refuse, "restore": refuse}) == first
+    refuse = mock.Mock(side_effect=AssertionError("changed something"))
+    assert back(world, f"  {REASON}\n", move=refuse, restore=refuse) == first
     assert world.end_state() == state
-    assert "another reason would go further back" in world.said[-1]
+    assert "give another reason to go further back" in world.said[-1]
 
 
-def test_it_does_nothing_even_when_a_promotion_was_refused_since(world: World) -> None:
-    """The newest record is then not the rollback's."""
+def test_a_second_rollback_does_nothing_even_after_a_refused_promotion(world: World) -> None:
+    """The newest record is then not that of the rollback."""
     oldest, good, bad = serve(world, 1, 2, 3)
     first = back(world)
     record(world, bad, good, result="refused", live=good)
@@ -138,7 +146,7 @@ def test_a_rollback_for_another_reason_goes_further_back(world: World) -> None:
     assert set(quarantined(world.staging, MODEL)) == {bad, good}
 
 
-def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(world: World) -> None:
+def test_the_same_reason_rolls_back_again_once_another_bundle_is_live(world: World) -> None:
     good, bad = serve(world, 2, 3)
     back(world)
     newer = world.register(1)
@@ -149,13 +157,13 @@ def test_the_same_reason_is_a_new_rollback_when_another_bundle_went_live_since(w
     assert set(quarantined(world.staging, MODEL)) == {bad, newer}
 
 
-def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(world: World) -> None:
+def test_a_rollback_skips_quarantined_failed_and_refused_bundles(world: World) -> None:
     oldest, blocked, bad = serve(world, 2, 3, 4)
     for result in ("failed", "refused"):
         record(world, world.register(1), bad, result=result, live=bad)
     at = world.records()[-1].event.at
     quarantine(world.staging, MODEL, Quarantined(bundle=blocked, reason="known to be bad", at=at))
-    assert plan_rollback(world.staging, MODEL) == Plan(bad, oldest)
+    assert plan_rollback(world.staging, MODEL) == RollbackPlan(bad, oldest)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +173,11 @@ def test_what_was_quarantined_or_failed_or_was_refused_is_never_gone_back_to(wor
         (
             (1,),
             f"no other bundle of {MODEL} was ever verified in staging, so there is nothing to go back to\n"
-            "  fix: release a good bundle, or take the endpoint down by a release without a bundle",
+            "  fix: release a good bundle, or take the endpoint down with a release that names no bundle",
         ),
     ],
 )
-def test_with_nothing_to_go_back_to_nothing_is_done_and_it_says_so(
-    world: World, seeds: tuple[int, ...], says: str
-) -> None:
+def test_a_rollback_without_an_earlier_bundle_changes_nothing(world: World, seeds: tuple[int, ...], says: str) -> None:
     if seeds:
         serve(world, *seeds)
     before = world.end_state()
@@ -187,7 +193,7 @@ def test_a_model_that_was_only_ever_refused_is_not_live(world: World) -> None:
         plan_rollback(world.staging, MODEL)
 
 
-def test_a_target_that_does_not_work_is_not_gone_back_to(world: World) -> None:
+def test_a_rollback_to_a_broken_bundle_is_refused(world: World) -> None:
     wrong = world.register(20, golden=7.0)
     world.bring(wrong)
     record(world, wrong, None)
@@ -204,10 +210,10 @@ def test_a_rollback_needs_a_reason(world: World) -> None:
     serve(world, 1, 2)
     with pytest.raises(MlopsError) as caught:
         back(world, " \n ")
-    assert (caught.value.what, caught.value.fix) == ("a rollback needs a reason", "say why, in words")
+    assert (caught.value.what, caught.value.fix) == ("a rollback needs a reason", "give a reason in words")
 
 
-def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World) -> None:
+def test_a_long_reason_is_shortened_and_recorded(world: World) -> None:
     _, bad = serve(world, 1, 2)
     reason = "too slow: \x1b[31m" + "very " * 2000
     entry = back(world, reason)
@@ -216,15 +222,15 @@ def test_a_reason_of_any_length_is_kept_where_it_can_be_read_again(world: World)
     assert back(world, reason) == entry
 
 
-def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World) -> None:
+def test_a_rollback_overtaken_by_a_promotion_is_not_recorded(world: World) -> None:
     _, bad = serve(world, 2, 3)
     newer = world.register(1)
 
-    def overtaken(plan: Plan) -> None:
+    def overtaken(*_: object) -> None:
         record(world, newer, bad)
 
-    with pytest.raises(MlopsError, match=f"{newer} went live in staging meanwhile") as caught:
-        back(world, effects={"restore": overtaken})
+    with pytest.raises(MlopsError, match=f"{newer} went live in staging during the rollback") as caught:
+        back(world, restore=overtaken)
     assert caught.value.fix == "look at `mlops history`"
     assert world.records()[-1].event.to == newer
 
@@ -232,21 +238,20 @@ def test_a_rollback_that_another_promotion_overtook_is_not_recorded(world: World
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_rollback_is_never_rolled_back_by_an_alarm(world: World) -> None:
+def test_an_alarm_cannot_roll_back_a_rollback(world: World) -> None:
     serve(world, 1, 2, 3)
     back(world)
     state = world.end_state()
-    with pytest.raises(MlopsError, match="is not rolled back again without a person") as caught:
+    with pytest.raises(MlopsError, match="an alarm cannot roll that back") as caught:
         back(world, "mae 61.4 is over 55 since one o'clock", automatic=True)
     assert caught.value.what == (
-        f"staging runs what a rollback of {MODEL} went back to, because: {REASON}; "
-        "that is not rolled back again without a person"
+        f"staging runs a bundle that a rollback of {MODEL} restored, because: {REASON}; an alarm cannot roll that back"
     )
-    assert caught.value.fix == "find out which of the two is wrong; then run `mlops rollback` yourself"
+    assert caught.value.fix == "find out which of the two bundles is wrong, then run `mlops rollback` yourself"
     assert world.end_state() == state
 
 
-def test_an_alarm_rolls_back_what_was_promoted(world: World) -> None:
+def test_an_alarm_rolls_back_a_promotion(world: World) -> None:
     good, bad = serve(world, 1, 2)
     assert back(world, automatic=True, suspect=bad).event.live == good
 
@@ -256,7 +261,7 @@ def test_an_alarm_about_a_bundle_that_is_no_longer_live_changes_nothing(world: W
     state = world.end_state()
     assert back(world, automatic=True, suspect=good).event.live == bad
     assert world.end_state() == state
-    assert world.said == [f"{good} is not live in staging any more; there is nothing to do"]
+    assert world.said == [f"{good} is no longer live in staging; there is nothing to do"]
 
 
 # --- the commit is deployed -------------------------------------------------------------------------------------------
@@ -269,10 +274,10 @@ def test_deploying_the_commit_after_the_rollback_records_nothing_more(world: Wor
     assert world.records()[-1] == entry
 
 
-def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after_its_commit_was_deployed(
+def test_rerunning_a_killed_rollback_after_its_commit_was_deployed_does_nothing(
     world: World,
 ) -> None:
-    """Else running it again, as everybody is told to, would roll the good bundle back."""
+    """Otherwise the second run would roll the good bundle back."""
     oldest, good, bad = serve(world, 1, 2, 3)
 
     class DiedError(BaseException):
@@ -290,18 +295,17 @@ def test_a_rollback_that_died_before_its_record_is_not_taken_for_a_new_one_after
     assert set(quarantined(world.staging, MODEL)) == {bad}
 
 
-def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(world: World) -> None:
+def test_a_rollback_returns_the_record_of_a_faster_deployment_of_its_commit(world: World) -> None:
     _, good, bad = serve(world, 1, 2, 3)
     count = len(world.records())
-    restore = world.rollback_effects(REASON).restore
     found: list[Entry] = []
 
-    def restore_and_deploy(plan: Plan) -> None:
-        restore(plan)
+    def restore_and_deploy(*arguments: Any) -> None:
+        restore_release(*arguments)
         found.append(deploy(world))
         record(world, bad, good, result="refused", live=good)
 
-    assert [back(world, effects={"restore": restore_and_deploy})] == found
+    assert [back(world, restore=restore_and_deploy)] == found
     assert len(world.records()) == count + 2
 
 
@@ -309,20 +313,19 @@ def test_a_deployment_of_the_commit_that_was_faster_is_found_by_the_rollback(wor
 
 
 def roll_back_watched(world: World, fatal: int = 0) -> list[str]:
-    """A rollback that passes by moments: each effect, each step that it tells, before and after each write."""
+    """Roll back, and return the names of the moments at which it can be killed: each step, log line and write."""
     moments = Moments(fatal)
-    plain = world.rollback_effects(REASON)
-    effects = {
-        "move_traffic": moments.around("moving traffic", plain.move_traffic),
-        "restore": moments.around("restoring", plain.restore),
-        "say": moments.pass_by,
-    }
     with mock.patch.object(store, "put_new", moments.writes(store.put_new, lambda _: True)):
-        back(world, effects=effects)
+        back(
+            world,
+            move=moments.around("moving traffic", world.move),
+            restore=moments.around("restoring", restore_release),
+            say=moments.pass_by,
+        )
     return moments.names
 
 
-def test_a_rollback_that_is_killed_at_any_moment_and_run_again_ends_like_one_that_was_not(
+def test_a_rollback_killed_at_any_moment_can_be_run_again(
     world: World,
 ) -> None:
     oldest, good, bad = serve(world, 1, 2, 3)
@@ -342,14 +345,14 @@ def test_a_rollback_that_is_killed_at_any_moment_and_run_again_ends_like_one_tha
         begin()
         process = start(roll_back_watched, world, fatal)
         process.join(60)
-        assert process.exitcode == -signal.SIGKILL, f"it lived through {name}"
+        assert process.exitcode == -signal.SIGKILL, f"it survived {name}"
         assert world.live() in (bad, good)
         back(world)
         assert world.end_state() == expected, f"killed at {name}"
     assert oldest not in expected["quarantined"]
 
 
-def test_a_killed_rollback_is_finished_by_the_deployment_of_its_commit_if_git_says_so_already(
+def test_deploying_the_commit_of_a_killed_rollback_finishes_it(
     world: World,
 ) -> None:
     good, bad = serve(world, 1, 2)
@@ -357,7 +360,7 @@ def test_a_killed_rollback_is_finished_by_the_deployment_of_its_commit_if_git_sa
     process = start(roll_back_watched, world, moments_until_git)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    with mock.patch("pipelines.promotion.promote.gather", accepted):
+    with mock.patch("pipelines.promotion.admission.gather", accepted):
         entry = deploy(world)
     assert (entry.event.action, world.live()) == ("rollback", good)
     assert back(world) == entry and bad in quarantined(world.staging, MODEL)

@@ -186,7 +186,7 @@ def test_a_failed_write_is_an_error(dev: EnvironmentDescriptor, monkeypatch: pyt
 
 def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results: Any) -> None:
     """Run rounds of promotions: all processes read the live bundle, then replace it at the same time."""
-    from pipelines.promotion.promote import StaleReleaseError, refuse_stale
+    from pipelines.promotion.attempt import StaleReleaseError, refuse_stale
 
     told, ledger = [], Ledger(descriptor, MODEL)
     for turn in range(ROUNDS):

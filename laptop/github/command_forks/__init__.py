@@ -1,0 +1,66 @@
+"""Start the Python commands of workflow steps in a process that has imported the large libraries.
+
+A workflow step that runs `.venv/bin/mlops …` spends much of its time on imports. `CommandForks` starts a server that
+has done them. Its `environment` puts a `sitecustomize` module on the path of each step's Python, which asks the server
+for a fork, connects it to the step's standard streams, and ends as the fork ends. Python starts as usual where the
+server cannot run a command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from laptop.cluster import fork_server
+
+_HERE = Path(__file__).parent
+SOCKET = "MLOPS_COMMAND_FORKS"
+"""Variable with the path of the server's socket."""
+
+
+class CommandForks:
+    """A server of forks for the Python commands of workflow steps. Linux only: elsewhere nothing is started.
+
+    Args:
+        environment: variables that every step gets; those that Python reads at its start are given to the server.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="mlops-forks-"
+        )  # short: a socket's path has 108 bytes at most
+        self._socket = Path(self._folder.name) / "socket"
+        self._process: subprocess.Popen[bytes] | None = None
+        if sys.platform == "linux":
+            self._process = subprocess.Popen(
+                [sys.executable, str(_HERE / "command_server.py"), str(self._socket), fork_server.__file__],
+                stdin=subprocess.PIPE,
+                env={
+                    **{name: value for name, value in environment.items() if name.startswith(fork_server.READ_EARLY)},
+                    **{name: value for name, value in fork_server.ENVIRONMENT.items() if not name.startswith("PYTHON")},
+                    "PATH": os.defpath,
+                    "HOME": "/nonexistent",
+                },
+                cwd="/",
+                start_new_session=True,
+            )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for a step; PYTHONPATH is to come before the step's own."""
+        return {"PYTHONPATH": str(_HERE / "site"), SOCKET: str(self._socket)} if self._process is not None else {}
+
+    def close(self) -> None:
+        """End the server, and every fork that still runs."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()

@@ -1,0 +1,181 @@
+"""Commands that workflows run: `mlops ci`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pipelines.cli.commands import Group
+from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
+from pipelines.declarations.project import Project
+
+IMAGES = ("training", "serving")
+
+
+@click.group(cls=Group)
+def ci() -> None:
+    """Commands that workflows run."""
+
+
+@ci.group(cls=Group)
+def select() -> None:
+    """Select what a change affects."""
+
+
+@select.command()
+@click.option("--base", default="", metavar="COMMIT", help="The commit before the change; default: select all.")
+@click.option("--env", "environment", default="", metavar="NAME", help="Select this environment only.")
+def environments(base: str, environment: str) -> None:
+    """Print the environments to deploy, in promotion order, as JSON."""
+    from pipelines.github.git import Git
+    from pipelines.promotion.select import select_environments
+
+    project = Project.find()
+    chosen = select_environments(project, Git(project.root), base=base, environment=environment)
+    write_output("environments", json.dumps(chosen))
+
+
+@select.command()
+@click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
+def changes(base: str) -> None:
+    """Print the changed release files, and whether other files changed."""
+    from pipelines.github.git import Git
+    from pipelines.promotion.select import select_changes
+
+    changed = select_changes(Git(Project.find().root), base)
+    write_output("releases", json.dumps(changed.releases))
+    write_output("code", json.dumps(bool(changed.other)))
+
+
+@select.command()
+@click.option("--base", default="", metavar="COMMIT", help="The commit before the change; default: select all.")
+@click.option("--model", default="", metavar="NAME", help="Select this model only.")
+def models(base: str, model: str) -> None:
+    """Print the models to train, as JSON."""
+    from pipelines.github.git import Git
+    from pipelines.promotion.select import select_models
+
+    project = Project.find()
+    write_output("models", json.dumps(select_models(project, Git(project.root), base=base, model=model)))
+
+
+def _number_or_none(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    """Parse a number; an empty text is None, because a workflow passes one outside a pull request."""
+    return int(click.INT(value, option, context)) if value else None
+
+
+@ci.command()
+@click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
+@click.option(
+    "--pull-request",
+    "number",
+    default="",
+    callback=_number_or_none,
+    metavar="NUMBER",
+    help="Comment the verdicts there; empty in a merge queue.",
+)
+@target_option
+def judge(base: str, number: int | None, target: str) -> None:
+    """Run the gates on the releases of the checked-out change."""
+    from pipelines.promotion.judge import judge_releases
+
+    judge_releases(open_target(target), base, number, click.echo)
+    click.echo("Every gate passes.")
+
+
+@ci.command()
+@click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
+@click.option("--pull-request", "number", required=True, type=int, metavar="NUMBER", help="Comment the review there.")
+@target_option
+def review(base: str, number: int, target: str) -> None:
+    """Comment a preview of each environment, and broken contracts."""
+    from pipelines.promotion.judge import review_change
+
+    review_change(open_target(target), base, number, click.echo)
+
+
+@ci.command()
+@environment_option
+@target_option
+def propose_next(environment: str, target: str) -> None:
+    """Propose this environment's releases to the next environments."""
+    from pipelines.promotion import propose
+
+    propose.propose_next(open_target(target), environment, log)
+
+
+@ci.command()
+@click.option(
+    "--event",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the repository_dispatch event.",
+)
+@target_option
+def respond(event: Path, target: str) -> None:
+    """Handle an alarm: retrain on drift, roll back on a breach."""
+    from pipelines.promotion import respond as module
+
+    module.respond(open_target(target), event.read_bytes(), timed_log())
+
+
+@ci.command()
+@environment_option
+@target_option
+def use_cluster(environment: str, target: str) -> None:
+    """Make kubectl and later steps use an environment's cluster."""
+    open_target(target).reach_cluster(environment)
+    click.echo(f"using the cluster of {environment} on {target}")
+
+
+@ci.group(cls=Group)
+def images() -> None:
+    """Publish images that a workflow built."""
+
+
+@images.command()
+@click.argument("name", type=click.Choice(IMAGES))
+@click.option("--registry", required=True, metavar="HOST", help="The account's ECR registry.")
+def repository(name: str, registry: str) -> None:
+    """Print the URL of an image's repository."""
+    from pipelines.declarations.names import repository_name
+
+    write_output("repository", f"{registry}/{repository_name(Project.find().name, name)}")
+
+
+@images.command()
+@click.argument("name", type=click.Choice(IMAGES))
+@click.argument("digest")
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to, one file per image.",
+)
+def note(name: str, digest: str, folder: Path) -> None:
+    """Write the digest of a built image into a folder."""
+    from pipelines.promotion.images import parse_images
+
+    parse_images({name: digest})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(digest + "\n")
+
+
+@images.command()
+@click.option(
+    "--from",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that `ci images note` wrote.",
+)
+def propose(folder: Path) -> None:
+    """Open or update the pull request that pins built images."""
+    from pipelines.promotion.images import parse_images
+    from pipelines.promotion.propose import propose_images
+
+    found = {path.name: path.read_text().strip() for path in folder.iterdir() if path.name in IMAGES}
+    propose_images(Project.find(), parse_images(found), log)

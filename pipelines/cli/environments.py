@@ -1,0 +1,130 @@
+"""Commands for environments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.cli.commands import Command, Group
+from pipelines.cli.options import environment_option, log, open_target, target_option
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from pipelines.targets import Finding
+
+
+@click.command(cls=Command)
+@target_option
+def doctor(target: str) -> None:
+    """Check this machine and the target for what is missing.
+
+    Changes nothing, and can be run before anything is created.
+    """
+    from pipelines.targets import find_target
+    from pipelines.targets.machine import check_machine
+
+    project = Project.find()
+    missing = _report(check_machine(project)) + _report(iter(find_target(target, project).findings()))
+    if missing:
+        raise MlopsError(f"{missing} {'thing is' if missing == 1 else 'things are'} missing for the {target} target")
+
+
+def _report(findings: Iterator[Finding]) -> int:
+    """Print findings as they come, and return how many failed."""
+    failed = 0
+    for finding in findings:
+        mark = click.style("ok     ", fg="green") if finding.ok else click.style("missing", fg="red", bold=True)
+        click.echo(f"{mark}  {finding.name:<22} {finding.found}")
+        if not finding.ok:
+            failed += 1
+            click.echo(f"         fix: {finding.fix}")
+    return failed
+
+
+@click.command(cls=Command)
+@environment_option
+@target_option
+def preview(environment: str, target: str) -> None:
+    """Show what `up` would change in an environment."""
+    open_target(target).apply("preview", environment)
+
+
+@click.command(cls=Command)
+@environment_option
+@target_option
+def up(environment: str, target: str) -> None:
+    """Create or update an environment."""
+    open_target(target).apply("up", environment)
+
+
+@click.command(cls=Command)
+@environment_option
+@click.option("--confirm", default="", metavar="NAME", help="Repeat the environment's name.")
+@target_option
+def destroy(environment: str, confirm: str, target: str) -> None:
+    """Remove an environment that nothing protects."""
+    if confirm != environment:
+        raise MlopsError(f"removing {environment} is not confirmed", fix=f"add --confirm {environment}")
+    open_target(target).apply("destroy", environment)
+
+
+@click.command(cls=Command)
+@environment_option
+@target_option
+def refresh(environment: str, target: str) -> None:
+    """Update the state of an environment from its real resources."""
+    open_target(target).apply("refresh", environment)
+
+
+@click.command(cls=Command)
+@environment_option
+@target_option
+def outputs(environment: str, target: str) -> None:
+    """Print the stack outputs of an environment as JSON."""
+    click.echo(json.dumps(open_target(target).outputs(environment), indent=2))
+
+
+@click.command(cls=Command)
+@environment_option
+@target_option
+def audit(environment: str, target: str) -> None:
+    """Compare an environment and what it serves with git."""
+    from pipelines.promotion import audit as module
+
+    module.audit(open_target(target), environment, log)
+    click.echo(f"{environment} matches git.")
+
+
+IMAGES_RENAMED = {
+    "publish": "mlops laptop publish-images",
+    "repository": "mlops ci images repository",
+    "note": "mlops ci images note",
+    "propose": "mlops ci images propose",
+}
+"""Former name of a command → its name now."""
+
+
+@click.group(cls=Group, renamed=IMAGES_RENAMED)
+def images() -> None:
+    """Choose the images that an environment runs."""
+
+
+@images.command()
+@environment_option
+@click.option("--training", metavar="DIGEST", help="Digest of the training image: sha256:…")
+@click.option("--serving", metavar="DIGEST", help="Digest of the serving image: sha256:…")
+def pin(environment: str, training: str | None, serving: str | None) -> None:
+    """Write the digests of images into Pulumi.<env>.yaml.
+
+    The environment runs them after the next `mlops up`.
+    """
+    from pipelines.promotion.images import parse_images, pin_images
+
+    project = Project.find()
+    wanted = {name: value for name, value in (("training", training), ("serving", serving)) if value is not None}
+    changed = pin_images(project, environment, parse_images(wanted))
+    click.echo(f"{project.stack_file(environment).name} {'changed' if changed else 'is unchanged'}")

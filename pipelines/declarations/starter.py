@@ -1,0 +1,202 @@
+"""Files that a new model starts with: declarations, training code, a contract and sample data."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import Name
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
+
+ROWS = 240
+
+MODEL = """\
+# yaml-language-server: $schema=../../pipelines/declarations/schemas/model.schema.json
+name: {name}
+objective: Describe what the model should achieve.
+intended_use: Describe what its predictions may and may not be used for.
+owner: {owner}
+task: {task}
+contract: {dataset}
+target: {target}
+features: [income, debt, age]
+protected: [region]
+slices:
+  - {{name: under-30, column: age, below: 30}}
+training:
+  entrypoint: train:train
+  seed: 1
+  holdout: 0.3
+  parameters: {{}}
+  resources: {{cpu: "1", memory: 2Gi}}
+gates:
+  thresholds:
+    - {threshold}
+  champion: {{metric: {metric}, maximum_regression: 0.05}}
+  fairness:
+    - {{attribute: region, metric: {metric}, maximum_ratio: 2.0, minimum_group_size: 10}}
+  latency: {{p99_ms: 20.0}}
+  soak: {{requests: 20, seconds: 1}}
+serving:
+  resources: {{cpu: 500m, memory: 256Mi}}
+  rollout:
+    - {{weight: 10, pause_seconds: 1}}
+    - {{weight: 50, pause_seconds: 1}}
+"""
+
+TRAIN = '''\
+"""Train {name}. Any framework that can export ONNX works: see docs/data-scientist.md."""
+
+from __future__ import annotations
+
+from sklearn.linear_model import {estimator}
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pipelines.training import TrainedModel, TrainingData, from_sklearn
+
+
+def train(data: TrainingData) -> TrainedModel:
+    """Fit the model to `data`, using its parameters and seed."""
+    pipeline = make_pipeline(StandardScaler(), {estimator}({arguments}))
+    pipeline.fit(data.features, data.target)
+    return from_sklearn(pipeline, data.features)
+'''
+
+CONTRACT = """\
+# yaml-language-server: $schema=../pipelines/declarations/schemas/contract.schema.json
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:mlops:contract:{dataset}
+name: {dataset}
+version: 1.0.0
+status: draft
+description:
+  purpose: Describe what the data is for. The sample in data-contracts/samples is made up; replace it.
+schema:
+  - name: {dataset}
+    physicalType: table
+    dataGranularityDescription: One row per customer.
+    properties:
+      - name: customer_id
+        logicalType: integer
+        description: Customer number.
+        required: true
+        primaryKey: true
+      - name: income
+        logicalType: number
+        description: Yearly income in thousands.
+        required: true
+        logicalTypeOptions: {{minimum: 0, maximum: 1000}}
+      - name: debt
+        logicalType: number
+        description: Debt in thousands.
+        required: true
+        logicalTypeOptions: {{minimum: 0, maximum: 1000}}
+      - name: age
+        logicalType: integer
+        description: Age in years.
+        required: true
+        logicalTypeOptions: {{minimum: 18, maximum: 120}}
+      - name: region
+        logicalType: string
+        description: Region in which the customer lives.
+        required: true
+        classification: protected
+        quality:
+          - {{metric: invalidValues, arguments: {{validValues: [north, south]}}, mustBe: 0}}
+      - name: {target}
+        logicalType: {target_type}
+        description: What the model predicts.
+        required: true
+        logicalTypeOptions: {{minimum: 0, maximum: {target_maximum}}}
+    quality:
+      - {{metric: rowCount, mustBeGreaterThan: 0}}
+"""
+
+VARIANTS = {
+    "regression": {
+        "target": "spending",
+        "target_type": "number",
+        "target_maximum": "1000",
+        "threshold": "{metric: r2, minimum: 0.5}",
+        "metric": "rmse",
+        "estimator": "Ridge",
+        "arguments": "",
+    },
+    "classification": {
+        "target": "defaulted",
+        "target_type": "integer",
+        "target_maximum": "1",
+        "threshold": "{metric: accuracy, minimum: 0.7}",
+        "metric": "log_loss",
+        "estimator": "LogisticRegression",
+        "arguments": "random_state=data.seed",
+    },
+}
+
+
+def sample(task: str) -> str:
+    """Return made-up rows as CSV that the contract accepts and the model can learn from."""
+    chance = random.Random(1)  # noqa: S311 - sample data, not a secret
+    rows = [f"customer_id,income,debt,age,region,{VARIANTS[task]['target']}"]
+    for number in range(1, ROWS + 1):
+        income, debt, age = chance.uniform(20, 150), chance.uniform(0, 100), chance.randint(18, 80)
+        region = chance.choice(["north", "south"])
+        score = 0.6 * income - 0.5 * debt + 0.1 * age + chance.gauss(0, 8)
+        outcome = f"{min(max(score + 60, 0), 1000):.2f}" if task == "regression" else str(int(score < 25))
+        rows.append(f"{number},{income:.2f},{debt:.2f},{age},{region},{outcome}")
+    return "\n".join(rows) + "\n"
+
+
+def starting_point(project: Project, name: str, task: str, owner: str) -> dict[Path, str]:
+    """Return the files that a new model starts with, by path.
+
+    Args:
+        project: the repository.
+        name: the model's name.
+        task: a key of `VARIANTS`.
+        owner: the team that owns the model.
+
+    Raises:
+        MlopsError: the name is invalid.
+    """
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise MlopsError(
+            f"{name!r} is not a valid model name",
+            fix="use 2 to 40 lower-case letters, digits and hyphens, starting with a letter",
+        ) from None
+    dataset = f"{name[:35].rstrip('-')}-data"
+    words = {"name": name, "task": task, "owner": owner, "dataset": dataset, **VARIANTS[task]}
+    folder = project.models_folder / name
+    files = {
+        folder / "model.yaml": MODEL.format(**words),
+        folder / "train.py": TRAIN.format(**words),
+        project.contract_file(dataset): CONTRACT.format(**words),
+        project.contracts_folder / "samples" / f"{dataset}.csv": sample(task),
+    }
+    for environment in project.environments:
+        release = Release(model=name, environment=environment, bundle=None, replaces=None)
+        files[project.release_file(name, environment)] = render_release(release)
+    return files
+
+
+def start_model(project: Project, name: str, task: str, owner: str) -> list[Path]:
+    """Write the files that a new model starts with, and return their paths. Existing files are never overwritten.
+
+    Raises:
+        MlopsError: the name is invalid, or one of the files exists.
+    """
+    files = starting_point(project, name, task, owner)
+    if existing := [path for path in files if path.exists()]:
+        raise MlopsError(f"{existing[0].relative_to(project.root)} already exists; nothing was written")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(files)

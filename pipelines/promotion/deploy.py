@@ -1,0 +1,193 @@
+"""Deploy an environment: judge its releases, apply, follow the rollouts, verify, and record.
+
+Each step picks up what an interrupted one left, so a second run ends where an uninterrupted run would have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.release import Release
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
+from pipelines.github.workflow_run import run_url
+from pipelines.promotion.admission import Admitted, admit
+from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
+from pipelines.promotion.facts.gather import ReleaseChange
+from pipelines.promotion.replicate import replicate
+from pipelines.promotion.traffic import move_traffic
+from pipelines.promotion.verify import Verification, verify
+from pipelines.registry.ledger import Entry
+from pipelines.targets import Target
+
+ROLLOUT_ALLOWANCE_SECONDS = 300
+"""How long a rollout may take in addition to its declared pauses."""
+
+
+def deploy(target: Target, environment: str, log: Log) -> None:
+    """Make an environment run what its release files name, and record each release that went live.
+
+    Every release is judged before anything is applied, because applying brings all of them.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        log: receives progress.
+
+    Raises:
+        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
+    """
+    project, git = target.project, Git(target.project.root)
+    if environment not in target.descriptors():
+        # A release can only be judged once the environment has a registry.
+        target.apply("up", environment)
+    target.get_ready()
+    descriptors = target.descriptors()
+    releases = [project.release(model, environment) for model in project.model_names]
+    admitted = [
+        admit(project, git, descriptors, *find_merge(git, release), log)
+        for release in releases
+        if release.bundle is not None
+    ]
+    deployment = Deployment(target, environment, descriptors, log)
+    if not admitted:
+        deployment.apply()
+    for each in admitted:
+        entry = deployment.take_live(each)
+        url = target.descriptor(environment).endpoints[each.release.model]
+        log(
+            f"{each.release.model} in {environment} serves {each.release.bundle} at {url} "
+            f"(ledger record {entry.record.number})"
+        )
+
+
+def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:
+    """Return the merge that brought a release to main: its files, and who made and approved it.
+
+    Raises:
+        MlopsError: the release file is not committed.
+    """
+    commit = git.last_change(f"models/{release.model}/releases/{release.environment}.yaml")
+    merge = pull_requests.find_merge(Gh.find(git.root), commit) if os.environ.get("GITHUB_REPOSITORY") else None
+    attribution = Attribution(
+        commit=commit,
+        actor=merge.author if merge else calling_actor(),
+        run=run_url(),
+        pull_request=merge.number if merge else None,
+        approvers=merge.approvers if merge else (),
+    )
+    return ReleaseChange(release, git.changed_files(f"{commit}^", commit)), attribution
+
+
+@dataclass
+class Deployment:
+    """One deployment of an environment; applies the Pulumi program at most once.
+
+    Attributes:
+        target: where the environment lives.
+        environment: its name.
+        descriptors: of the environments that are up.
+        log: receives progress.
+    """
+
+    target: Target
+    environment: str
+    descriptors: Mapping[str, EnvironmentDescriptor]
+    log: Log
+    _applied: bool = field(default=False, init=False)
+
+    def apply(self) -> None:
+        """Apply the program of the environment, unless this deployment did so before.
+
+        Raises:
+            MlopsError: the program failed.
+        """
+        if self._applied:
+            return
+        self.target.apply("up", self.environment)
+        self._applied = True
+        self.log("applied")
+
+    def take_live(self, admitted: Admitted) -> Entry:
+        """Copy the bundle, apply, follow the rollout, verify, and only then record the release.
+
+        A release that is live already is applied and verified again, but not recorded again.
+
+        Returns:
+            The ledger entry that records the bundle as live.
+
+        Raises:
+            StaleReleaseError: another bundle went live during the rollout.
+            MlopsError: a step failed. The failure is recorded, and traffic returned to the bundle that was live.
+        """
+        release, attempt = admitted.release, admitted.attempt
+        assert release.bundle is not None
+        if admitted.recorded is not None:
+            self._prove(release)
+            return admitted.recorded
+        previous = self.target.project.stack(self.environment).config.environment.promotes_from
+        if previous is not None:
+            with _recording_failure(attempt):
+                replicate(self.descriptors[previous], self.descriptors[self.environment], release.model, release.bundle)
+            self.log(f"the bundle is in the registry of {self.environment}")
+        with _recording_failure(attempt, lambda: self._return_traffic(release.model, admitted.live)):
+            proof = self._prove(release)
+        self.log(
+            f"verified: {proof.rows} golden rows match, {proof.requests} requests, median {proof.median_ms:.1f} ms"
+        )
+        return attempt.record("verified", attempt.reason)
+
+    def _prove(self, release: Release) -> Verification:
+        """Apply, follow the rollout, and verify what the endpoint serves."""
+        assert release.bundle is not None
+        self.apply()
+        follow_rollout(self.target, self.environment, release.model, self.log)
+        self.log("rolled out")
+        budget = self.target.project.model(release.model).gates.latency.p99_ms
+        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget)
+
+    def _return_traffic(self, model: str, live: str | None) -> str:
+        """Return traffic to the bundle that was live; the result says if that failed, and is added to the record."""
+        if live is None:
+            return ""
+        try:
+            move_traffic(self.target.descriptor(self.environment), model, live)
+        except MlopsError as error:
+            return f"; and traffic could not be returned: {error.what}"
+        self.log(f"traffic returned to {live}")
+        return ""
+
+
+@contextmanager
+def _recording_failure(attempt: Attempt, undo: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Record the attempt as failed if the block fails; `undo` runs first, and its result is added to the reason."""
+    try:
+        yield
+    except MlopsError as error:
+        attempt.record("failed", error.what + undo())
+        raise
+
+
+def follow_rollout(target: Target, environment: str, model: str, log: Log) -> None:
+    """Wait until the newest release of a model is live, logging each step of its rollout.
+
+    Raises:
+        MlopsError: the rollout failed, or did not end in time.
+    """
+    namespace = target.project.stack(environment).config.environment.namespace
+    steps = target.project.model(model).serving.rollout
+    deadline = ROLLOUT_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
+    wait_for_rollout(namespace, model, on_change=partial(_log_state, model, log), deadline_seconds=deadline)
+
+
+def _log_state(model: str, log: Log, state: RolloutState) -> None:
+    weight = f", {state.weight} % of traffic to the new pods" if state.weight else ""
+    log(f"rollout {model}: {state.phase}{weight}" + (f" ({state.message})" if state.message else ""))

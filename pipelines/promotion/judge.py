@@ -1,0 +1,130 @@
+"""Judge and review a pull request: run the gates and the previews, and comment the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
+from pipelines.github.workflow_run import run_url
+from pipelines.promotion.attempt import Log
+from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
+from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
+from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
+from pipelines.promotion.facts import Facts
+from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
+from pipelines.promotion.gates import admits, judge
+from pipelines.promotion.preview import start_preview, summarize
+from pipelines.promotion.select import environments_to_deploy
+from pipelines.registry import bundles
+from pipelines.registry.ledger import Ledger
+from pipelines.targets import Preview, Target
+
+MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "????"}
+
+
+def judge_releases(target: Target, base: str, number: int | None, log: Log) -> None:
+    """Judge the releases that the checked-out change proposes.
+
+    Args:
+        target: where the environments live.
+        base: the commit or branch that the change would be merged into.
+        number: of the pull request, which gets a comment with the verdicts and a preview; None to only judge.
+        log: receives one line for each verdict.
+
+    Raises:
+        MlopsError: the change proposes no release, a gate refused one, or a preview failed.
+    """
+    git = Git(target.project.root)
+    changes = read_changes(git, base, "HEAD")
+    if not changes:
+        raise MlopsError("the change proposes no release: expected a change of models/*/releases/*.yaml, found none")
+    descriptors = target.descriptors()
+    refused: list[str] = []
+    for change in changes:
+        release = change.release
+        preview = start_preview(target, release.environment) if number is not None else None
+        facts = gather(target.project, git, descriptors, change)
+        verdicts = judge(facts)
+        for verdict in verdicts:
+            log(f"{MARKS[verdict.outcome]}  {verdict.gate:<14} {verdict.figure:<28} {verdict.why}")
+        if not admits(verdicts):
+            refused += [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
+        if preview is not None and number is not None:
+            shown = preview()
+            text = render(facts, verdicts, _surroundings(target.project, descriptors, change, facts, shown))
+            pull_requests.comment(
+                Gh.find(target.project.root), number, marker(release.model, release.environment), text
+            )
+            if shown.failed:
+                refused.append(f"preview: the program of {release.environment} cannot be applied; see the comment")
+    if refused:
+        raise MlopsError("refused by " + "; ".join(refused))
+
+
+def review_change(target: Target, base: str, number: int, log: Log) -> None:
+    """Comment on a pull request what it changes: data contracts, and a preview of each affected environment.
+
+    Args:
+        target: where the environments live.
+        base: the commit that the change would be merged into.
+        number: of the pull request.
+        log: receives one line for each preview.
+
+    Raises:
+        MlopsError: a data contract breaks its consumers, or a preview failed.
+    """
+    git = Git(target.project.root)
+    changed = git.changed_files(base, "HEAD")
+    contracts = find_contract_changes(git, base, changed)
+    running = {name: start_preview(target, name) for name in environments_to_deploy(target.project, changed)}
+    previews = {name: preview() for name, preview in running.items()}
+    pull_requests.comment(Gh.find(target.project.root), number, REVIEW_MARKER, render_review(contracts, previews))
+    for name, preview in previews.items():
+        log(f"{name}: {summarize(preview)}")
+    refuse_contract_breaks(contracts)
+    if failed := [name for name, preview in previews.items() if preview.failed]:
+        raise MlopsError(f"the preview of {', '.join(failed)} failed", fix="see the comment on the pull request")
+
+
+def _surroundings(
+    project: Project,
+    descriptors: Mapping[str, EnvironmentDescriptor],
+    change: ReleaseChange,
+    facts: Facts,
+    preview: Preview,
+) -> Surroundings:
+    """Collect what the comment shows in addition to the verdicts."""
+    release = change.release
+    here = descriptors[release.environment]
+    previous = project.stack(release.environment).config.environment.promotes_from
+    source = descriptors[previous or release.environment]
+    head = Ledger(here, release.model).head()
+    live, candidate = (
+        _describe_bundle(here, release.model, facts.live),
+        _describe_bundle(source, release.model, release.bundle),
+    )
+    return Surroundings(
+        preview=preview.text,
+        rollback=head.event.live if head is not None else None,
+        sizes=(live[0], candidate[0]),
+        datasets=(live[1], candidate[1]),
+        run=run_url(),
+    )
+
+
+def _describe_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str | None) -> tuple[int | None, str]:
+    """Return the size of a bundle in bytes and its dataset version in words; (None, "") if it cannot be read."""
+    if digest is None:
+        return None, ""
+    try:
+        manifest = bundles.fetch(descriptor, model, digest, []).manifest
+    except MlopsError:
+        return None, ""
+    dataset = manifest.dataset
+    size = sum(file.size for file in manifest.files.values())
+    return size, f"{dataset.dataset} @ {dataset.snapshot} ({dataset.rows} rows)"

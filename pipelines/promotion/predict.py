@@ -1,0 +1,45 @@
+"""Send a prediction request to a model's endpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.serving.golden import request_of
+from pipelines.serving.probe import golden_of, open_endpoint
+from pipelines.targets import Target
+
+
+def predict(
+    target: Target, model: str, environment: str, request: bytes | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Send a request to an endpoint.
+
+    Args:
+        target: where the environment lives.
+        model: the model's name.
+        environment: the environment's name.
+        request: an Open Inference Protocol v2 request as JSON; None for the golden request of the live bundle.
+
+    Returns:
+        The request and the response, as parsed JSON.
+
+    Raises:
+        MlopsError: there is no endpoint, the request is not a JSON object, or the endpoint answers with an error.
+    """
+    target.project.model(model)
+    descriptor = target.descriptor(environment)
+    with open_endpoint(descriptor, model) as endpoint:
+        sent = request_of(golden_of(descriptor, model, endpoint.served())) if request is None else _parse(request)
+        return sent, endpoint.infer(sent)
+
+
+def _parse(request: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(request)
+    except ValueError as error:
+        raise MlopsError(f"the request is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise MlopsError("the request is not a JSON object")
+    return parsed

@@ -1,0 +1,135 @@
+"""Propose changes by pull request: releases, and the images that environments run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines.declarations.environment import EnvironmentDescriptor, Images
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.files import write_atomically
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
+from pipelines.github import pull_requests
+from pipelines.github.gh import Gh
+from pipelines.promotion.attempt import Log
+from pipelines.promotion.images import pin_images
+from pipelines.registry import bundles, evidence
+from pipelines.targets import Target
+
+
+def write_release(
+    project: Project, descriptors: Mapping[str, EnvironmentDescriptor], model: str, environment: str, bundle: str
+) -> Path:
+    """Write a bundle into `models/<model>/releases/<environment>.yaml`, with the bundle that it replaces.
+
+    The bundle is verified in the registry of the environment it comes from, or in its own for the first environment.
+    Nothing changes if the file names the bundle already.
+
+    Args:
+        project: the repository.
+        descriptors: environment → descriptor, of the environments that are up.
+        model: the model's name.
+        environment: the environment that will run the bundle.
+        bundle: digest of the bundle.
+
+    Returns:
+        The release file.
+
+    Raises:
+        UnknownBundleError: the environment that it comes from does not have the bundle.
+        TamperedBundleError, UnsignedBundleError, BadSignatureError: the bundle cannot be trusted.
+        MlopsError: there is no such model or environment, or the environment to verify in is not up.
+    """
+    project.model(model)
+    previous = project.stack(environment).config.environment.promotes_from
+    verified_in = previous or environment
+    descriptor = descriptors.get(verified_in)
+    if descriptor is None:
+        raise MlopsError(f"the bundle cannot be verified: {verified_in} is not up", fix=f"mlops up --env {verified_in}")
+    try:
+        evidence.verify_bundle(descriptor, model, bundle, signer=project.environments[0])
+    except bundles.UnknownBundleError as error:
+        if previous is None:
+            raise
+        raise bundles.UnknownBundleError(
+            f"{previous} does not have the bundle {bundle} of {model}, so {environment} cannot get it",
+            fix=f"release it in {previous} first: mlops release {model} --env {previous} --bundle {bundle}",
+        ) from error
+    path = project.release_file(model, environment)
+    named = project.release(model, environment).bundle if path.is_file() else None
+    if named != bundle:
+        changed = Release(model=model, environment=environment, bundle=bundle, replaces=named)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, render_release(changed))
+    return path
+
+
+def propose_release(target: Target, model: str, environment: str, bundle: str, log: Log) -> int | None:
+    """Open or update the pull request that releases a bundle.
+
+    Args:
+        target: where the environments live.
+        model: the model's name.
+        environment: the environment that will run the bundle.
+        bundle: digest of the bundle.
+        log: receives the result.
+
+    Returns:
+        The number of the pull request; None if main names the bundle already.
+
+    Raises:
+        MlopsError: the bundle cannot be trusted, or GitHub refuses.
+    """
+    project = target.project
+    if project.release(model, environment).bundle == bundle:
+        log(f"the release of {model} to {environment} names {bundle} already; there is nothing to propose")
+        return None
+    path = write_release(project, target.descriptors(), model, environment, bundle)
+    title = f"Release {model} to {environment}"
+    body = (
+        f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
+        "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
+    )
+    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
+    log(f"proposed in pull request {request.number}: {request.url}")
+    return request.number
+
+
+def next_releases(project: Project, environment: str) -> list[tuple[Release, str]]:
+    """Return the releases of an environment that are not yet promoted, each with the environment they go to next."""
+    downstream = [e for e in project.environments if project.stack(e).config.environment.promotes_from == environment]
+    releases = [project.release(model, environment) for model in project.model_names]
+    return [
+        (release, to)
+        for release in releases
+        for to in downstream
+        if release.bundle is not None and project.release(release.model, to).bundle != release.bundle
+    ]
+
+
+def propose_next(target: Target, environment: str, log: Log) -> None:
+    """Open or update the pull requests that promote an environment's releases to the next environments.
+
+    Raises:
+        MlopsError: a bundle cannot be trusted, or GitHub refuses.
+    """
+    for release, to in next_releases(target.project, environment):
+        propose_release(target, release.model, to, str(release.bundle), log)
+
+
+def propose_images(project: Project, images: Images, log: Log) -> None:
+    """Open or update the pull request that pins images in every environment.
+
+    Raises:
+        MlopsError: a stack file has no line to change, or GitHub refuses.
+    """
+    changed = [project.stack_file(e) for e in project.environments if pin_images(project, e, images)]
+    if not changed:
+        log("every environment pins these images already; there is nothing to propose")
+        return
+    digests = {name: digest for name, digest in sorted(images.model_dump().items()) if digest is not None}
+    listed = "\n".join(f"- {name}: `{digest}`" for name, digest in digests.items())
+    body = f"Merging this makes every environment run the images that were just built and attested:\n\n{listed}\n"
+    request = pull_requests.propose(Gh.find(project.root), "images", changed, "Pin the images", body)
+    log(f"proposed in pull request {request.number}: {request.url}")

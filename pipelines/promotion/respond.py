@@ -1,0 +1,41 @@
+"""Respond to an alarm: retrain on drift, roll back on a breach."""
+
+from __future__ import annotations
+
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
+from pipelines.promotion.alarm import read_alarm
+from pipelines.promotion.attempt import Attribution, Log
+from pipelines.promotion.rollback import roll_back
+from pipelines.targets import Target
+
+
+def respond(target: Target, event: bytes, log: Log) -> None:
+    """Respond to the alarm in a `repository_dispatch` event.
+
+    Drift starts the workflow `train`. A breach rolls the model back, unless a rollback restored the live bundle.
+
+    Args:
+        target: where the environments live.
+        event: the event, as JSON.
+        log: receives progress.
+
+    Raises:
+        MlopsError: the event is not an alarm, GitHub refuses, or the rollback failed.
+    """
+    alarm = read_alarm(event)
+    if alarm.kind == "drift":
+        Gh.find(target.project.root).dispatch("train.yml", {"model": alarm.model})
+        log(f"started the workflow train for {alarm.model}")
+        return
+    entry = roll_back(
+        target,
+        alarm.environment,
+        alarm.model,
+        alarm.reason,
+        Attribution.of_caller(Git(target.project.root)),
+        log,
+        automatic=True,
+        suspect=alarm.bundle,
+    )
+    log(f"{alarm.model} in {alarm.environment} runs {entry.event.live} (ledger record {entry.record.number})")

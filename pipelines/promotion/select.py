@@ -1,0 +1,124 @@
+"""Select what a change affects: environments to deploy, models to train, release files to judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.declarations.documents import parse
+from pipelines.declarations.environment import StackFile
+from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.project import Project
+from pipelines.github.git import Git
+
+RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
+"""Path of a release file."""
+
+EVERYWHERE = ("infra/", "data-contracts/", "Pulumi.yaml")
+"""Path prefixes whose changes may affect every environment."""
+
+NO_COMMIT = "0" * 40
+"""Commit id that GitHub sends as the base of a new branch."""
+
+
+@dataclass(frozen=True)
+class ChangedFiles:
+    """The files of a change, sorted by what has to look at them.
+
+    Attributes:
+        releases: release files, which the gates judge.
+        other: all other files, which the tests and the previews cover.
+    """
+
+    releases: tuple[str, ...]
+    other: tuple[str, ...]
+
+
+def select_changes(git: Git, base: str) -> ChangedFiles:
+    """Sort the files changed since `base` into releases and the rest.
+
+    Raises:
+        MlopsError: there is no such commit.
+    """
+    files = git.changed_files(base, "HEAD")
+    releases = tuple(name for name in files if RELEASE_FILE.match(name))
+    return ChangedFiles(releases, tuple(name for name in files if name not in releases))
+
+
+def select_environments(project: Project, git: Git, *, base: str = "", environment: str = "") -> tuple[str, ...]:
+    """Return the environments to deploy after a change, in promotion order.
+
+    Args:
+        project: the declarations as merged.
+        git: the clone.
+        base: the commit before the change; without one, every environment is selected.
+        environment: select this environment only, whatever changed.
+
+    Raises:
+        MlopsError: there is no such commit or environment.
+    """
+    if environment:
+        project.stack(environment)
+        return (environment,)
+    if base in ("", NO_COMMIT):
+        return project.environments
+    return environments_to_deploy(project, git.changed_files(base, "HEAD"))
+
+
+def select_models(project: Project, git: Git, *, base: str = "", model: str = "") -> tuple[str, ...]:
+    """Return the models to train after a change.
+
+    Args:
+        project: the declarations as merged.
+        git: the clone.
+        base: the commit before the change; without one, every model is selected.
+        model: select this model only, whatever changed.
+
+    Raises:
+        MlopsError: there is no such commit or model.
+    """
+    if model:
+        project.model(model)
+        return (model,)
+    return project.model_names if base in ("", NO_COMMIT) else models_to_train(project, git, base)
+
+
+def environments_to_deploy(project: Project, files: Iterable[str]) -> tuple[str, ...]:
+    """Return the environments that a change of these files may affect, in promotion order."""
+    affected: set[str] = set()
+    for name in files:
+        release = RELEASE_FILE.match(name)
+        if release:
+            affected.add(release["environment"])
+        elif name.startswith(EVERYWHERE) or (name.startswith("models/") and name.endswith("/model.yaml")):
+            return project.environments
+        elif name.startswith("Pulumi."):
+            affected.add(name.removeprefix("Pulumi.").removesuffix(".yaml"))
+    return tuple(name for name in project.environments if name in affected)
+
+
+def models_to_train(project: Project, git: Git, base: str) -> tuple[str, ...]:
+    """Return every model if the first environment pins another training image than at `base`, else none.
+
+    Code reaches a training job as an image, so a new pin is what makes training necessary. A model whose inputs are
+    unchanged in the new image gets the same digest, and nothing is proposed.
+
+    Raises:
+        MlopsError: there is no such commit.
+    """
+    first = project.environments[0]
+    pinned = project.stack(first).config.environment.images.training
+    before = _pinned_at(git, git.resolve(base), project.stack_file(first).name)
+    return project.model_names if pinned is not None and pinned != before else ()
+
+
+def _pinned_at(git: Git, commit: str, name: str) -> str | None:
+    """Return the training image that a stack file pinned at a commit; None if it had none or was invalid."""
+    if not git.has_file(commit, name):
+        return None
+    try:
+        return parse(git.read_file(commit, name), StackFile, Path(name)).config.environment.images.training
+    except DeclarationError:
+        return None

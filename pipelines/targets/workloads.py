@@ -1,0 +1,84 @@
+"""Run the ingest and training jobs of an environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipelines.cluster.jobs import run_job
+from pipelines.data.landing import upload
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.github.git import Git
+from pipelines.registry.runs import read_run
+from pipelines.targets.target import Target
+
+START_ALLOWANCE_SECONDS = 60
+"""How long a training job may take in addition to its declared deadline."""
+
+
+def run_ingest(
+    target: Target, environment: str, dataset: str, files: Sequence[Path], log: Callable[[str], None]
+) -> None:
+    """Upload landing files, and run the ingest job of a dataset.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        dataset: the dataset's name.
+        files: uploaded to the landing bucket first.
+        log: receives each uploaded file and each line of the job's log.
+
+    Raises:
+        MlopsError: there is no such dataset or job, a file cannot be uploaded, or the job failed.
+    """
+    target.project.contract(dataset)
+    descriptor = target.descriptor(environment)
+    for file in files:
+        log(f"landed {upload(descriptor, dataset, file)}")
+    run_job(descriptor.namespace, f"ingest-{dataset}", variables={}, on_line=lambda line: log(f"| {line}"))
+
+
+def run_training(target: Target, environment: str, model: str, log: Callable[[str], None]) -> str:
+    """Run the training job of a model in the pinned image.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        model: the model's name.
+        log: receives each line of the job's log.
+
+    Returns:
+        The digest of the bundle that the job registered.
+
+    Raises:
+        MlopsError: the environment does not run the pinned image, there is no such model or job, or the job failed.
+    """
+    declared, descriptor = target.project.model(model), target.descriptor(environment)
+    pinned = target.project.stack(environment).config.environment.images.training
+    if pinned is not None and not (descriptor.images.training or "").endswith(pinned):
+        # Not applied here: releases are judged first, and deployments of an environment queue.
+        raise MlopsError(
+            f"{environment} does not run the training image that Pulumi.{environment}.yaml pins",
+            fix=f"mlops deploy --env {environment}",
+        )
+    run = "-".join(filter(None, (os.environ.get(f"GITHUB_RUN_{part}") for part in ("ID", "ATTEMPT"))))
+    run = run or secrets.token_hex(8)
+    run_job(
+        descriptor.namespace,
+        f"train-{model}",
+        variables={"RUN_ID": run, "SOURCE_COMMIT": _source_commit(target.project)},
+        on_line=lambda line: log(f"| {line}"),
+        deadline_seconds=declared.training.deadline_seconds + START_ALLOWANCE_SECONDS,
+    )
+    return read_run(descriptor, model, run)
+
+
+def _source_commit(project: Project) -> str:
+    """Return the checked-out commit; an empty string outside a git repository."""
+    try:
+        return Git(project.root).head()
+    except MlopsError:
+        return ""

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.declarations.environment import Images
+from pipelines.declarations.project import Project
+from pipelines.github.git import Git
+from pipelines.promotion.images import pin_images
+from pipelines.promotion.select import environments_to_deploy, models_to_train
+from tests.clones import commit_all, make_repository
+from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
+from tests.sample_project import PROJECT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_repository(tmp_path / "git")
+
+
+@pytest.mark.parametrize(
+    ("files", "environments"),
+    [
+        ([RELEASE], ("staging",)),
+        ([RELEASE, RELEASE.replace("staging", "dev")], ("dev", "staging")),
+        (["Pulumi.prod.yaml"], ("prod",)),
+        (["Pulumi.yaml"], ("dev", "staging", "prod")),
+        (["infra/components/bucket.py"], ("dev", "staging", "prod")),
+        (["data-contracts/x.odcs.yaml"], ("dev", "staging", "prod")),
+        ([f"models/{MODEL}/model.yaml"], ("dev", "staging", "prod")),
+        ([f"models/{MODEL}/train.py", "docs/x.md", "pipelines/x.py"], ()),
+        ([RELEASE.replace("staging", "nowhere")], ()),
+        ([], ()),
+    ],
+)
+def test_a_change_is_deployed_to_the_environments_that_it_affects(
+    files: list[str], environments: tuple[str, ...]
+) -> None:
+    assert environments_to_deploy(Project(PROJECT), files) == environments
+
+
+def test_models_are_trained_when_the_first_environment_pins_another_image(project: Project) -> None:
+    repository, image = Git(project.root), "sha256:" + "1a" * 32
+    before, file = repository.head(), project.stack_file("dev")
+    assert models_to_train(project, repository, before) == (), "no image is pinned"
+    pin_images(project, "staging", Images(training=image))
+    assert models_to_train(project, repository, before) == ()
+    pin_images(project, "dev", Images(serving=image))
+    assert models_to_train(project, repository, before) == ()
+    pin_images(project, "dev", Images(training=image))
+    assert models_to_train(project, repository, before) == project.model_names != ()
+    pinned = commit_all(project.root, "Pin")
+    file.write_text(file.read_text() + "# another word\n")
+    assert models_to_train(project, repository, pinned) == (), "the file changed, but not the pin"
+
+
+def test_models_are_trained_when_the_earlier_stack_file_was_missing_or_invalid(project: Project) -> None:
+    repository, file = Git(project.root), project.stack_file("dev")
+    text = file.read_text()
+    file.write_text("config: [")
+    wrong = commit_all(project.root, "Wrong")
+    file.unlink()
+    gone = commit_all(project.root, "Gone")
+    file.write_text(text)
+    pin_images(project, "dev", Images(training="sha256:" + "1a" * 32))
+    for before in (wrong, gone):
+        assert models_to_train(project, repository, before) == project.model_names

@@ -1,0 +1,70 @@
+"""The AWS target, with stand-ins for `pulumi` and `aws` that record their calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.targets.aws import AwsTarget
+from tests.sample_project import copy_as_forked
+
+PROGRAM = """#!{python}
+import json, os, pathlib, sys
+name, arguments = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
+if name == "aws":
+    print("Added new context to", arguments[-1])
+    pathlib.Path(arguments[-1]).write_text("cluster " + arguments[arguments.index("--name") + 1])
+else:
+    kubeconfig = pathlib.Path(os.environ["KUBECONFIG"])
+    with open({notes!r}, "a") as notes:
+        print(json.dumps([arguments, kubeconfig.read_text(), str(kubeconfig)]), file=notes)
+    print("Resources:\\n    1 unchanged")
+    sys.exit({status})
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(copy_as_forked(tmp_path))
+
+
+def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path:
+    """Put the stand-ins on the PATH, and return the file of their records."""
+    notes = folder / "notes"
+    for name in ("pulumi", "aws"):
+        program = folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(PROGRAM.format(python=sys.executable, notes=str(notes), status=status))
+        program.chmod(0o755)
+    patch.setenv("PATH", str(folder / "bin"))
+    patch.setenv("KUBECONFIG", "/another/kubeconfig")
+    return notes
+
+
+def test_the_program_of_a_stack_uses_its_own_cluster_whatever_kubeconfig_names(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notes = install(tmp_path, monkeypatch)
+    target = AwsTarget(project)
+    for name in ("dev", "prod"):
+        target.apply("preview", name)
+    assert target.drift("staging") == []
+    noted = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert [cluster for _, cluster, _ in noted] == [f"cluster mlops-{name}" for name in ("dev", "prod", "staging")]
+    assert noted[0][0] == ["preview", "--stack", "dev", "--non-interactive", "--diff"]
+    assert not any(Path(kubeconfig).exists() for _, _, kubeconfig in noted)
+    assert "Added new context" not in capfd.readouterr().out, "it would be in the comment"
+
+
+def test_a_program_that_fails_is_an_error_or_drift(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, status=255)
+    with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255"):
+        AwsTarget(project).apply("preview", "dev")
+    assert "    1 unchanged" in AwsTarget(project).drift("dev")
