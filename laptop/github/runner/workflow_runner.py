@@ -21,7 +21,7 @@ from laptop.github.forge.vault import Vault
 from laptop.github.forge.webhook_event import WebhookEvent
 from laptop.github.process_tracking import identity, is_alive, kill_tracked
 from laptop.github.runner.concurrency import Slot, may_run
-from laptop.github.runner.job_context import RunnerMachine
+from laptop.github.runner.job_context import LANGUAGE, RunnerMachine
 from laptop.github.runner.results import WorkflowRun
 from laptop.github.runner.run_execution import RunExecution, RunnerContext
 from laptop.github.runner.run_records import (
@@ -84,6 +84,9 @@ class WorkflowRunner:
         self._work(stop.is_set)
 
     def _work(self, finished: Callable[[], bool]) -> None:
+        machine = self.context.machine
+        if machine.command_forks is not None:
+            machine.command_forks.start({"LANG": LANGUAGE, **machine.environ})
         threads: list[threading.Thread] = []
         seen: tuple[int, int] | None = None
         try:
