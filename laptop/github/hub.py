@@ -40,6 +40,7 @@ class Hub:
         workers: how many jobs run at a time; the number of cores if None.
         handlers: functions that stand in for remote actions, by `owner/name`.
         on_step: called when a step ends.
+        fork_commands: run the steps' `mlops` commands in forks of a warm process.
     """
 
     def __init__(
@@ -51,9 +52,16 @@ class Hub:
         workers: int | None = None,
         handlers: Mapping[str, ActionHandler] | None = None,
         on_step: Callable[[StepProgress], None] | None = None,
+        fork_commands: bool = False,
     ) -> None:
         self.server = GitHubServer(home / "github")
-        machine = RunnerMachine(environ or {}, path, handlers or {}, on_step or (lambda progress: None))
+        machine = RunnerMachine(
+            environ=environ or {},
+            path=path,
+            handlers=handlers or {},
+            on_step=on_step or (lambda progress: None),
+            fork_commands=fork_commands,
+        )
         self.runner = WorkflowRunner(self.server, machine, workers)
 
     # --- the repository ---

@@ -35,12 +35,16 @@ class RunnerMachine:
         path: folders in front of the system's PATH.
         handlers: functions that stand in for remote actions, by `owner/name`.
         on_step: called when a step ends.
+        python_path: folders in front of the workspace on PYTHONPATH.
+        fork_commands: run the steps' `mlops` commands in forks of a warm process, see `CommandForks`.
     """
 
     environ: Mapping[str, str] = field(default_factory=dict)
     path: Sequence[Path] = ()
     handlers: Mapping[str, ActionHandler] = field(default_factory=dict)
     on_step: Callable[[StepProgress], None] = lambda progress: None
+    python_path: Sequence[str] = ()
+    fork_commands: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def step_environ(
     return {
         "LANG": "C.UTF-8",
         "TMPDIR": str(scratch),
-        "PYTHONPATH": str(workspace),
+        "PYTHONPATH": os.pathsep.join([*machine.python_path, str(workspace)]),
         **given,
         "AWS_SHARED_CREDENTIALS_FILE": no_access,
         "AWS_CONFIG_FILE": no_access,

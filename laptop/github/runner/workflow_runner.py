@@ -12,8 +12,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from laptop.github.command_forks import CommandForks
 from laptop.github.expressions.evaluator import EvaluationScope
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State, take_number
@@ -84,6 +86,22 @@ class WorkflowRunner:
         self._work(stop.is_set)
 
     def _work(self, finished: Callable[[], bool]) -> None:
+        machine = self.context.machine
+        if not machine.fork_commands:
+            self._run_until(finished)
+            return
+        forks = CommandForks(machine.environ)
+        variables = forks.environment
+        paths = [variables.pop("PYTHONPATH")] if variables else []
+        warm = replace(machine, environ={**machine.environ, **variables}, python_path=paths)
+        self.context = replace(self.context, machine=warm)
+        try:
+            self._run_until(finished)
+        finally:
+            self.context = replace(self.context, machine=machine)
+            forks.close()
+
+    def _run_until(self, finished: Callable[[], bool]) -> None:
         threads: list[threading.Thread] = []
         seen: tuple[int, int] | None = None
         try:
