@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import pulumi
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import MlopsError
 
 ISSUER = "token.actions.githubusercontent.com"
+"""Issuer of github.com's tokens, without `https://`."""
+
 AUDIENCE = "sts.amazonaws.com"
 PREVIEW = "preview"
 """The GitHub environment whose jobs may read every environment and change nothing."""
@@ -38,7 +40,9 @@ class AccountConfig(Declaration):
         repository: the GitHub repository, `owner/name`.
         repository_ids: ids of the repository and its owner. Set them if the subjects of GitHub's tokens carry ids, as
             they do for repositories created since mid-2026.
-        identity_provider: ARN of GitHub's identity provider if the account already has one. An account cannot have two.
+        issuer: issuer of GitHub's tokens, without `https://`. `<hostname>/_services/token` on Enterprise Server.
+        identity_provider: ARN of the issuer's identity provider if the account already has one. An account cannot have
+            two.
         pull_accounts: ids of other AWS accounts that may pull images.
         owner: the team responsible for the account's resources (a tag).
         cost_centre: the cost centre that pays for them (a tag).
@@ -49,8 +53,9 @@ class AccountConfig(Declaration):
 
     repository: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$")]
     repository_ids: RepositoryIds | None = None
+    issuer: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._/-]+)?$")] = ISSUER
     identity_provider: (
-        Annotated[str, StringConstraints(pattern=rf"^arn:[a-z-]+:iam::\d{{12}}:oidc-provider/{ISSUER}$")] | None
+        Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:oidc-provider/.+$")] | None
     ) = None
     pull_accounts: tuple[AccountId, ...] = ()
     owner: Annotated[str, StringConstraints(min_length=1)]
@@ -58,6 +63,15 @@ class AccountConfig(Declaration):
     disposable: bool = False
     noncurrent_days: Annotated[int, Field(ge=1)] = 365
     log_days: Annotated[int, Field(ge=1)] = 365
+
+    @model_validator(mode="after")
+    def _check_identity_provider(self) -> AccountConfig:
+        expected = f":oidc-provider/{self.issuer}"
+        if self.identity_provider is not None and not self.identity_provider.endswith(expected):
+            raise ValueError(
+                f"identity_provider: expected an ARN that ends in {expected}, found {self.identity_provider}"
+            )
+        return self
 
     def subject(self, environment: str) -> str:
         """Return the `sub` claim of the token of a job in a GitHub environment.

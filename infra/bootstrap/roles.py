@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.bootstrap.configuration import AUDIENCE, IMAGES, ISSUER, PREVIEW, AccountConfig
+from infra.bootstrap.configuration import AUDIENCE, IMAGES, PREVIEW, AccountConfig
 from infra.bootstrap.layout import PATH, AccountLayout
 from infra.bootstrap.permissions import (
     Statement,
@@ -42,6 +42,7 @@ class GitHubRoleArgs:
     Attributes:
         layout: the account's layout.
         provider: ARN of the identity provider.
+        issuer: issuer of its tokens, without `https://`.
         subject: the one token subject that may assume the role.
         description: what the role is for.
         policies: name → statements of an inline policy.
@@ -51,6 +52,7 @@ class GitHubRoleArgs:
 
     layout: AccountLayout
     provider: pulumi.Input[str]
+    issuer: str
     subject: str
     description: str
     policies: Mapping[str, Sequence[Statement]]
@@ -72,7 +74,7 @@ class GitHubRole(pulumi.ComponentResource):
             name=f"{args.layout.project}-{name}",
             path=PATH,
             description=args.description,
-            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(args.provider, args.subject)),
+            assume_role_policy=pulumi.Output.json_dumps(_trust_policy(args.provider, args.issuer, args.subject)),
             max_session_duration=_SESSION_SECONDS,
             tags=args.layout.scope.tags(),
             opts=child,
@@ -184,6 +186,7 @@ class GitHubAccess(pulumi.ComponentResource):
         args = GitHubRoleArgs(
             layout=self._args.layout,
             provider=self._issuer,
+            issuer=self._args.config.issuer,
             subject=self._args.config.subject(github_environment),
             description=description,
             policies=policies,
@@ -194,7 +197,7 @@ class GitHubAccess(pulumi.ComponentResource):
     def _identity_provider(self, name: str) -> pulumi.Output[str]:
         provider = aws.iam.OpenIdConnectProvider(
             name,
-            url=f"https://{ISSUER}",
+            url=f"https://{self._args.config.issuer}",
             client_id_lists=[AUDIENCE],
             tags=self._args.layout.scope.tags(),
             opts=self._child,
@@ -215,7 +218,7 @@ class GitHubAccess(pulumi.ComponentResource):
         )
 
 
-def _trust_policy(provider: pulumi.Input[str], subject: str) -> dict[str, Any]:
+def _trust_policy(provider: pulumi.Input[str], issuer: str, subject: str) -> dict[str, Any]:
     """Trust one subject of one identity provider, and only tokens issued for AWS.
 
     Source: GitHub, "Configuring OpenID Connect in Amazon Web Services".
@@ -227,7 +230,7 @@ def _trust_policy(provider: pulumi.Input[str], subject: str) -> dict[str, Any]:
                 "Effect": "Allow",
                 "Principal": {"Federated": provider},
                 "Action": "sts:AssumeRoleWithWebIdentity",
-                "Condition": {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subject}},
+                "Condition": {"StringEquals": {f"{issuer}:aud": AUDIENCE, f"{issuer}:sub": subject}},
             }
         ],
     }

@@ -52,6 +52,25 @@ def test_a_bootstrap_without_a_safeguard_is_refused(bootstrap: Recording, remove
     assert violations(left)
 
 
+def test_an_enterprise_server_issues_the_tokens_that_the_roles_trust(tmp_path: Path) -> None:
+    project = copy_as_forked(tmp_path / "project", "infra/bootstrap")
+    issuer = "github.acme.example/_services/token"
+    file = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
+    edit(file, "config", "mlops-bootstrap:account", "issuer", value=issuer)
+    recorded = record_bootstrap(project)
+    (provider,) = recorded.of_type("aws:iam/openIdConnectProvider:OpenIdConnectProvider").values()
+    assert provider.at("url") == f"https://{issuer}"
+    for role in recorded.of_type(ROLE).values():
+        (statement,) = json.loads(role.at("assumeRolePolicy"))["Statement"]
+        assert set(statement["Condition"]["StringEquals"]) == {f"{issuer}:aud", f"{issuer}:sub"}
+
+
+def test_an_identity_provider_of_another_issuer_is_refused() -> None:
+    arn = f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com.example"
+    with pytest.raises(ValueError, match="expected an ARN that ends in :oidc-provider/"):
+        AccountConfig(repository="acme/mlops", owner="us", cost_centre="1", identity_provider=arn)
+
+
 def test_state_and_images_are_protected(bootstrap: Recording) -> None:
     stateful = [*bootstrap.of_type(BUCKET).values(), *bootstrap.of_type(REPOSITORY).values()]
     assert {resource.name for resource in stateful} == {"state", "state-logs", "training", "serving"}
