@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -70,6 +71,7 @@ class WorkflowRunner:
         self._wake = threading.Event()
         self._executions: dict[int, RunExecution] = {}
         self._closed: list[WorkflowRun] = []
+        self._forks: CommandForks | None = None
 
     def pump(self) -> list[WorkflowRun]:
         """Run everything that is queued, and everything that this starts, until nothing is left.
@@ -85,23 +87,19 @@ class WorkflowRunner:
         """Run workflows as events arrive until `stop` is set; then cancel the runs in progress."""
         self._work(stop.is_set)
 
-    def _work(self, finished: Callable[[], bool]) -> None:
-        machine = self.context.machine
-        if not machine.fork_commands:
-            self._run_until(finished)
-            return
-        forks = CommandForks(machine.environ)
-        variables = forks.environment
-        paths = [variables.pop("PYTHONPATH")] if variables else []
-        warm = replace(machine, environ={**machine.environ, **variables}, python_path=paths)
-        self.context = replace(self.context, machine=warm)
-        try:
-            self._run_until(finished)
-        finally:
-            self.context = replace(self.context, machine=machine)
-            forks.close()
+    def _start_forks(self) -> None:
+        """Start the server of forks, once. It ends with the runner, or with this process."""
+        if self._forks is None and self.context.machine.fork_commands:
+            machine = self.context.machine
+            self._forks = CommandForks(machine.environ)
+            weakref.finalize(self, self._forks.close)
+            variables = self._forks.environment
+            paths = [variables.pop("PYTHONPATH")] if variables else []
+            warm = replace(machine, environ={**machine.environ, **variables}, python_path=paths)
+            self.context = replace(self.context, machine=warm)
 
-    def _run_until(self, finished: Callable[[], bool]) -> None:
+    def _work(self, finished: Callable[[], bool]) -> None:
+        self._start_forks()
         threads: list[threading.Thread] = []
         seen: tuple[int, int] | None = None
         try:
