@@ -101,7 +101,7 @@ class WorkflowRunner:
     def _work(self, finished: Callable[[], bool]) -> None:
         self._start_forks()
         threads: list[threading.Thread] = []
-        seen: tuple[int, int] | None = None
+        seen: tuple[int, int, int] | None = None
         try:
             while True:
                 if self.server.state.version() != seen or self._wake.is_set() or self.server.state.peek()["moves"]:
