@@ -59,7 +59,7 @@ def attach(
         workers=4,  # jobs spend most of their time waiting
         handlers=action_handlers(build),
         on_step=on_step,
-        fork_commands=True,
+        command_forks=True,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from laptop.github.actions.remote import ActionHandler
+from laptop.github.command_forks import CommandForks
 from laptop.github.forge.actors import person
 from laptop.github.forge.bare_repository import git, noreply_address
 from laptop.github.forge.git_transport import authorization
@@ -40,7 +41,7 @@ class Hub:
         workers: how many jobs run at a time; the number of cores if None.
         handlers: functions that stand in for remote actions, by `owner/name`.
         on_step: called when a step ends.
-        fork_commands: run the steps' `mlops` commands in forks of a warm process.
+        command_forks: start the Python commands of steps in forks of a process that has imported the large libraries.
     """
 
     def __init__(
@@ -52,15 +53,15 @@ class Hub:
         workers: int | None = None,
         handlers: Mapping[str, ActionHandler] | None = None,
         on_step: Callable[[StepProgress], None] | None = None,
-        fork_commands: bool = False,
+        command_forks: bool = False,
     ) -> None:
         self.server = GitHubServer(home / "github")
         machine = RunnerMachine(
-            environ=environ or {},
-            path=path,
-            handlers=handlers or {},
-            on_step=on_step or (lambda progress: None),
-            fork_commands=fork_commands,
+            environ or {},
+            path,
+            handlers or {},
+            on_step or (lambda progress: None),
+            CommandForks() if command_forks else None,
         )
         self.runner = WorkflowRunner(self.server, machine, workers)
 

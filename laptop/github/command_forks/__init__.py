@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from laptop.cluster import fork_server
+from laptop.cluster import FORK_SERVER, fork_server
 
 _HERE = Path(__file__).parent
 SOCKET = "MLOPS_COMMAND_FORKS"
@@ -24,43 +24,52 @@ SOCKET = "MLOPS_COMMAND_FORKS"
 
 
 class CommandForks:
-    """A server of forks for the Python commands of workflow steps. Linux only: elsewhere nothing is started.
+    """Server of forks for the Python commands of workflow steps. Linux only: elsewhere it is never started."""
 
-    Args:
-        environment: variables that every step gets; those that Python reads at its start are given to the server.
-    """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="mlops-forks-"
-        )  # short: a socket's path has 108 bytes at most
-        self._socket = Path(self._folder.name) / "socket"
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        if sys.platform == "linux":
-            self._process = subprocess.Popen(
-                [sys.executable, str(_HERE / "command_server.py"), str(self._socket), fork_server.__file__],
-                stdin=subprocess.PIPE,
-                env={
-                    **{name: value for name, value in environment.items() if name.startswith(fork_server.READ_EARLY)},
-                    **{name: value for name, value in fork_server.ENVIRONMENT.items() if not name.startswith("PYTHON")},
-                    "PATH": os.defpath,
-                    "HOME": "/nonexistent",
-                },
-                cwd="/",
-                start_new_session=True,
-            )
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start the server, unless it runs or the variable `FORK_SERVER` turns forks off.
+
+        Args:
+            environment: variables that every step gets; the server gets those that Python reads at its start.
+        """
+        if self._process is not None or sys.platform != "linux" or os.environ.get(FORK_SERVER) == "0":
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="mlops-forks-")  # a socket's path has 108 bytes at most
+        self._process = subprocess.Popen(
+            [sys.executable, str(_HERE / "command_server.py"), str(self._socket), fork_server.__file__],
+            stdin=subprocess.PIPE,  # ends with this process
+            env={
+                **{name: value for name, value in environment.items() if name.startswith(fork_server.READ_EARLY)},
+                **{name: value for name, value in fork_server.ENVIRONMENT.items() if not name.startswith("PYTHON")},
+                "PATH": os.defpath,
+                "HOME": "/nonexistent",
+            },
+            cwd="/",
+            start_new_session=True,
+        )
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for a step; PYTHONPATH is to come before the step's own."""
+        """Variables for a step; PYTHONPATH must come before the step's own."""
         return {"PYTHONPATH": str(_HERE / "site"), SOCKET: str(self._socket)} if self._process is not None else {}
 
     def close(self) -> None:
-        """End the server, and every fork that still runs."""
+        """End the server and every fork that still runs."""
         if self._process is not None:
             assert self._process.stdin is not None
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             self._process.kill()
             self._process.wait()
-        self._folder.cleanup()
+            self._process = None
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    @property
+    def _socket(self) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / "socket"

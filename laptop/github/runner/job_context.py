@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from laptop.github.actions.remote import ActionHandler
+from laptop.github.command_forks import CommandForks
 from laptop.github.forge.actors import Actor
 from laptop.github.forge.webhook_event import SERVER_URL, WebhookEvent
 from laptop.github.process_tracking import TRACKING
 from laptop.github.runner.results import StepProgress
 from laptop.github.workflow.definition import Defaults, Job, Workflow
+
+LANGUAGE = "C.UTF-8"
+"""LANG of every step."""
 
 SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
@@ -35,16 +39,14 @@ class RunnerMachine:
         path: folders in front of the system's PATH.
         handlers: functions that stand in for remote actions, by `owner/name`.
         on_step: called when a step ends.
-        python_path: folders in front of the workspace on PYTHONPATH.
-        fork_commands: run the steps' `mlops` commands in forks of a warm process, see `CommandForks`.
+        command_forks: starts the Python commands of steps; None starts each as usual.
     """
 
     environ: Mapping[str, str] = field(default_factory=dict)
     path: Sequence[Path] = ()
     handlers: Mapping[str, ActionHandler] = field(default_factory=dict)
     on_step: Callable[[StepProgress], None] = lambda progress: None
-    python_path: Sequence[str] = ()
-    fork_commands: bool = False
+    command_forks: CommandForks | None = None
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,12 @@ def step_environ(
     folders = [*paths, str(github / "bin"), *map(str, machine.path), *SYSTEM_PATH]
     given = {name: value for name, value in machine.environ.items() if not _ACCESS.fullmatch(name)}
     no_access = str(plan.temp / "no-access")
+    forks = machine.command_forks.environment if machine.command_forks is not None else {}
     return {
-        "LANG": "C.UTF-8",
+        "LANG": LANGUAGE,
         "TMPDIR": str(scratch),
-        "PYTHONPATH": os.pathsep.join([*machine.python_path, str(workspace)]),
+        **forks,
+        "PYTHONPATH": os.pathsep.join([*filter(None, [forks.get("PYTHONPATH")]), str(workspace)]),
         **given,
         "AWS_SHARED_CREDENTIALS_FILE": no_access,
         "AWS_CONFIG_FILE": no_access,

@@ -11,12 +11,9 @@ import shutil
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from laptop.github.command_forks import CommandForks
 from laptop.github.expressions.evaluator import EvaluationScope
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State, take_number
@@ -24,7 +21,7 @@ from laptop.github.forge.vault import Vault
 from laptop.github.forge.webhook_event import WebhookEvent
 from laptop.github.process_tracking import identity, is_alive, kill_tracked
 from laptop.github.runner.concurrency import Slot, may_run
-from laptop.github.runner.job_context import RunnerMachine
+from laptop.github.runner.job_context import LANGUAGE, RunnerMachine
 from laptop.github.runner.results import WorkflowRun
 from laptop.github.runner.run_execution import RunExecution, RunnerContext
 from laptop.github.runner.run_records import (
@@ -71,7 +68,6 @@ class WorkflowRunner:
         self._wake = threading.Event()
         self._executions: dict[int, RunExecution] = {}
         self._closed: list[WorkflowRun] = []
-        self._forks: CommandForks | None = None
 
     def pump(self) -> list[WorkflowRun]:
         """Run everything that is queued, and everything that this starts, until nothing is left.
@@ -87,19 +83,10 @@ class WorkflowRunner:
         """Run workflows as events arrive until `stop` is set; then cancel the runs in progress."""
         self._work(stop.is_set)
 
-    def _start_forks(self) -> None:
-        """Start the server of forks, once. It ends with the runner, or with this process."""
-        if self._forks is None and self.context.machine.fork_commands:
-            machine = self.context.machine
-            self._forks = CommandForks(machine.environ)
-            weakref.finalize(self, self._forks.close)
-            variables = self._forks.environment
-            paths = [variables.pop("PYTHONPATH")] if variables else []
-            warm = replace(machine, environ={**machine.environ, **variables}, python_path=paths)
-            self.context = replace(self.context, machine=warm)
-
     def _work(self, finished: Callable[[], bool]) -> None:
-        self._start_forks()
+        machine = self.context.machine
+        if machine.command_forks is not None:
+            machine.command_forks.start({"LANG": LANGUAGE, **machine.environ})
         threads: list[threading.Thread] = []
         seen: tuple[int, int, int] | None = None
         try:

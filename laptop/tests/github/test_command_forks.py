@@ -32,7 +32,8 @@ sys.exit(int(sys.argv[1]))
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[CommandForks]:
-    started = CommandForks({"LANG": "C.UTF-8"})
+    started = CommandForks()
+    started.start({"LANG": "C.UTF-8"})
     deadline = time.monotonic() + 60
     while not Path(started.environment[SOCKET]).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -129,7 +130,8 @@ def test_a_command_dies_with_the_process_that_a_step_started(forks: CommandForks
 
 
 def test_a_command_starts_as_usual_when_the_server_is_gone(tmp_path: Path) -> None:
-    gone = CommandForks({"LANG": "C.UTF-8"})
+    gone = CommandForks()
+    gone.start({"LANG": "C.UTF-8"})
     variables = gone.environment
     gone.close()
     program = script(tmp_path, "print('ran')")

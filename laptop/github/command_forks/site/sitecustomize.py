@@ -15,7 +15,7 @@ def _main() -> None:
     module = arguments[0] == "-m" and len(arguments) > 1
     if not module and os.path.basename(arguments[0]) != "mlops":  # noqa: PTH119  this file imports little
         return
-    if module and not arguments[1].startswith("pipelines."):
+    if module and not arguments[1].startswith(("pipelines.", "laptop.")):
         return
 
     import json
