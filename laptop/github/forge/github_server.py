@@ -106,7 +106,7 @@ class GitHubServer:
 
     @property
     def settings(self) -> RepositorySettings:
-        return RepositorySettings.from_json(self.state.peek()["settings"])
+        return RepositorySettings.from_json(self.state.read()["settings"])
 
     def configure(self, settings: RepositorySettings) -> None:
         """Replace the settings."""
@@ -163,7 +163,7 @@ class GitHubServer:
         Raises:
             RequestDeniedError: the token is unknown (401).
         """
-        return authenticate(self.state.peek(), token)
+        return authenticate(self.state.read(), token)
 
     # --- branches ---
 

@@ -29,7 +29,7 @@ class GitHubState:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "github.json"
-        self._cached: tuple[tuple[int, int], State] | None = None
+        self._cached: tuple[tuple[int, int, int], State] | None = None
 
     def exists(self) -> bool:
         """Return whether a repository was created here."""
@@ -55,7 +55,7 @@ class GitHubState:
         return state
 
     def peek(self) -> State:
-        """Return the state as last written, parsed once a version. For polling: callers must not change it.
+        """Return the state, parsed once a version. It may be out of date: use it to poll, and do not change it.
 
         Raises:
             MlopsError: see `read`.
@@ -79,10 +79,10 @@ class GitHubState:
             if after != before:
                 write_atomically(self.path, after)
 
-    def version(self) -> tuple[int, int]:
-        """Return a value that changes with every write."""
+    def version(self) -> tuple[int, int, int]:
+        """Return a value that changes with every write, unless writes follow each other within a clock tick."""
         found = self.path.stat()
-        return found.st_ino, found.st_mtime_ns
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def take_number(state: State, name: str) -> int:

@@ -88,7 +88,7 @@ class WorkflowRunner:
         if machine.command_forks is not None:
             machine.command_forks.start({"LANG": LANGUAGE, **machine.environ})
         threads: list[threading.Thread] = []
-        seen: tuple[int, int] | None = None
+        seen: tuple[int, int, int] | None = None
         try:
             while True:
                 if self.server.state.version() != seen or self._wake.is_set() or self.server.state.peek()["moves"]:

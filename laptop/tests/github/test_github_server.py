@@ -356,3 +356,13 @@ def test_branch_and_path_filters_select_the_workflows_of_an_event(tmp_path: Path
 def test_settings_round_trip_through_json() -> None:
     assert RepositorySettings.from_json(PROTECTED.to_json()) == PROTECTED
     assert RepositorySettings.from_json(RepositorySettings().to_json()) == RepositorySettings()
+
+
+def test_a_token_is_valid_as_soon_as_it_is_issued(tmp_path: Path) -> None:
+    server = hub_with(tmp_path, {"README": "x"}).server
+    for _ in range(100):  # writes within one tick of the clock
+        token = server.issue_token(person("maria"))
+        assert server.authenticate(token).login == "maria"
+        server.revoke_token(token)
+        with pytest.raises(RequestDeniedError):
+            server.authenticate(token)
