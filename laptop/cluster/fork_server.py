@@ -36,16 +36,34 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PRELOADED = (
-    *("numpy", "pandas", "scipy.stats", "scipy.linalg", "sklearn.pipeline", "sklearn.preprocessing"),
-    *("sklearn.linear_model", "sklearn.ensemble", "threadpoolctl", "fairlearn.metrics"),
-    *("pyarrow", "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset"),
-    *("pyiceberg.table", "pyiceberg.catalog.glue", "openlineage.client"),
-    *("onnx", "onnxruntime", "skl2onnx"),
-    *("boto3", "botocore.client", "botocore.config", "cryptography.hazmat.primitives.asymmetric.ec"),
-    *("msgspec", "pydantic", "yaml", "rfc8785", "tenacity", "prometheus_client", "uvicorn", "uvloop", "httptools"),
+SHARED = (
+    *("msgspec", "yaml", "rfc8785", "annotated_types", "zoneinfo", "sysconfig", "difflib", "encodings.idna"),
+    *(
+        f"pydantic.{name}"
+        for name in ("main", "fields", "types", "type_adapter", "json_schema", "functional_validators")
+    ),
+    *(f"pydantic.{name}" for name in ("plugin._schema_validator", "plugin._loader")),
+    *("boto3", "boto3.s3.inject", "boto3.s3.transfer", "botocore.client", "botocore.config", "botocore.endpoint"),
+    *("s3transfer.manager", "s3transfer.subscribers", "numpy", "numpy.typing", "onnxruntime"),
+    *("cryptography.hazmat.primitives.asymmetric.ec", "cryptography.hazmat.primitives.serialization"),
 )
-"""Modules of the images' requirements; one that is not installed is skipped.
+"""Modules that both jobs and the command line import. Several libraries delay imports: their parts are named."""
+
+PRELOADED = (
+    *SHARED,
+    *("pandas", "scipy.stats", "scipy.linalg", "sklearn.pipeline", "sklearn.preprocessing"),
+    *(
+        "sklearn.linear_model",
+        "sklearn.ensemble",
+        "threadpoolctl",
+        "fairlearn.metrics",
+        "narwhals._pandas_like.dataframe",
+    ),
+    *("pyarrow", "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset"),
+    *("pyiceberg.table", "pyiceberg.catalog.glue", "pyiceberg.io.pyarrow", "pyroaring", "openlineage.client"),
+    *("onnx", "skl2onnx", "prometheus_client", "uvicorn", "uvloop", "httptools"),
+)
+"""Modules of the images' requirements; one that is not installed is skipped. `module:name` loads a name of a module.
 
 duckdb is not among them: it is quick to import, and where objects are frozen it reports leaks when a process ends.
 """
@@ -259,8 +277,11 @@ def preload(names: Iterable[str] = PRELOADED) -> set[str]:
     """
     before = set(sys.modules)
     for name in names:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+        module, _, attribute = name.partition(":")
+        with contextlib.suppress(ImportError, AttributeError):
+            imported = importlib.import_module(module)
+            if attribute:
+                getattr(imported, attribute)  # loads a module that delays its own import
     gc.collect()
     gc.freeze()
     return set(sys.modules) - before

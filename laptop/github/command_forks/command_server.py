@@ -22,14 +22,24 @@ import types
 from typing import Any
 
 PRELOADED = (
-    *("click", "rich_click", "rich.console", "rich.table", "yaml", "pydantic", "rfc8785", "jsonschema"),
-    *("boto3", "botocore.client", "botocore.endpoint", "s3transfer.manager", "msgspec", "numpy", "onnxruntime"),
-    *("cryptography.hazmat.primitives.asymmetric.ec", "lightkube", "httpx2", "tenacity", "kubernetes_validate"),
+    *("click", "rich_click", "rich.console", "rich.table", "rich.live", "jsonschema", "filelock", "psutil"),
+    *(
+        "lightkube",
+        "lightkube.generic_resource",
+        "httpx2",
+        "httpcore2",
+        "anyio",
+        "anyio.to_thread",
+        "anyio.streams.tls",
+    ),
+    *("h11", "h2.connection", "kubernetes_validate", "importlib_resources.readers", "importlib_resources._adapters"),
     *("grpc", "google.protobuf.struct_pb2", "pulumi", "pulumi.runtime", "pulumi_aws", "pulumi_kubernetes"),
-    *(f"pulumi_aws.{name}" for name in ("s3", "kms", "iam", "ecr", "glue", "eks")),
-    *(f"pulumi_kubernetes.{name}.v1" for name in ("core", "batch", "networking", "policy", "apiextensions", "meta")),
+    *("pulumi_aws.s3:Bucket", "pulumi_aws.kms:Key", "pulumi_aws.iam:Role", "pulumi_aws.ecr:Repository"),
+    *("pulumi_aws.glue:CatalogTable", "pulumi_aws.eks:PodIdentityAssociation", "pulumi_kubernetes.core.v1:Namespace"),
+    *("pulumi_kubernetes.batch.v1:Job", "pulumi_kubernetes.networking.v1:Ingress", "pulumi_kubernetes.policy.v1"),
+    *("pulumi_kubernetes.apiextensions:CustomResource", "pulumi_kubernetes.meta.v1:ObjectMetaArgs"),
 )
-"""Modules of the command line's requirements; one that is not installed is skipped."""
+"""Further modules of the command line's requirements; see `laptop.cluster.fork_server.PRELOADED`."""
 
 _LARGEST_REQUEST = 1 << 20  # bytes
 
@@ -42,7 +52,7 @@ def main() -> None:
     path = [entry for entry in sys.path[1:] if entry]  # without this file's folder
     sys.path[:] = path
     server = dict(os.environ)
-    modules = forks.preload(PRELOADED)
+    modules = forks.preload((*forks.SHARED, *PRELOADED))
     if forks.threads() != 1:
         sys.exit(f"{__file__}: a library has started a thread; commands start without forks")
     listener.listen(64)
