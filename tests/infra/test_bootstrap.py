@@ -122,7 +122,7 @@ def test_only_the_images_role_has_permissions_on_the_registry(bootstrap: Recordi
             assert touched == set()
 
 
-def test_every_environment_pulls_from_the_account_s_repositories(
+def test_every_environment_pulls_from_the_account_repositories(
     bootstrap: Recording, graphs: dict[str, Recording]
 ) -> None:
     names = {resource.at("name") for resource in bootstrap.of_type(REPOSITORY).values()}
@@ -161,7 +161,7 @@ def test_an_environment_can_pull_from_another_account_and_region() -> None:
     assert layout(environments=(moved,)).environments == (moved,)
 
 
-def test_an_environment_in_another_region_must_name_the_registry_s_region() -> None:
+def test_an_environment_in_another_region_must_name_the_registry_region() -> None:
     first = layout().environments[0]
     with pytest.raises(MlopsError, match=r"expected the region eu-west-1 .*, found us-east-1") as refused:
         layout(environments=(replace(first, region="us-east-1"),))
@@ -170,7 +170,7 @@ def test_an_environment_in_another_region_must_name_the_registry_s_region() -> N
     assert layout(environments=(replace(first, region="us-east-1", config=named),)).environments
 
 
-def test_stacks_know_the_state_s_key_by_its_alias(bootstrap: Recording) -> None:
+def test_stacks_refer_to_the_state_key_by_its_alias(bootstrap: Recording) -> None:
     assert bootstrap.one("aws:kms/alias:Alias", "state").at("name") == STATE_ALIAS
 
 

@@ -58,7 +58,7 @@ def test_the_bootstrap_accepts_the_configured_environments() -> None:
 
 
 @pytest.mark.parametrize("environment", PROJECT.environments)
-def test_a_stack_encrypts_its_secrets_with_the_bootstrap_s_key(environment: str) -> None:
+def test_a_stack_encrypts_its_secrets_with_the_bootstrap_key(environment: str) -> None:
     region = yaml.safe_load((ROOT / ACCOUNT_FILE).read_text())["config"]["aws:region"]
     assert PROJECT.stack(environment).secrets_provider == f"awskms://{STATE_ALIAS}?region={region}", (
         f"the key is in the region that {ACCOUNT_FILE} names"

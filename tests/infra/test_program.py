@@ -53,7 +53,7 @@ def test_the_first_environment_ingests_and_trains(graphs: dict[str, Recording]) 
 
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
-def test_later_environments_have_neither_jobs_nor_their_roles(graphs: dict[str, Recording], environment: str) -> None:
+def test_later_environments_have_no_jobs_and_no_roles_for_jobs(graphs: dict[str, Recording], environment: str) -> None:
     assert graphs[environment].of_type(CRON_JOB) == {}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == {f"serve-{MODEL}", f"check-{MODEL}"}
 
@@ -76,7 +76,7 @@ def test_an_environment_trusts_its_own_and_earlier_keys_but_no_later_ones(graphs
     assert trusted == {"dev": {"dev"}, "staging": {"dev", "staging"}, "prod": {"dev", "staging", "prod"}}
 
 
-def test_an_environment_needs_the_one_it_promotes_from(project: Path) -> None:
+def test_an_environment_requires_the_one_it_promotes_from(project: Path) -> None:
     with pytest.raises(MlopsError, match="the stack 'dev' has no output `descriptor`") as refused:
         record(project, "staging", descriptors={})
     assert refused.value.fix == "mlops up --env dev"
@@ -115,7 +115,7 @@ def test_an_invalid_configuration_is_refused_with_its_file_and_line(tmp_path: Pa
         record(project, "dev")
 
 
-def test_a_bucket_name_too_long_for_s3_is_refused(tmp_path: Path) -> None:
+def test_a_bucket_name_that_is_too_long_for_s3_is_refused(tmp_path: Path) -> None:
     project = copy_as_forked(tmp_path / "project")
     edit(project / "Pulumi.yaml", "name", value="an-organisation-with-a-very-long-name-indeed")
     with pytest.raises(MlopsError, match="S3 allows 63"):
@@ -141,7 +141,7 @@ def test_a_first_preview_breaks_no_rule_and_leaves_only_computed_values_unknown(
 
 
 @pytest.mark.parametrize("preview", [True, False])
-def test_the_program_runs_with_pulumi_s_plain_mocks(project: Path, graphs: dict[str, Recording], preview: bool) -> None:
+def test_the_program_runs_with_plain_pulumi_mocks(project: Path, graphs: dict[str, Recording], preview: bool) -> None:
     mocked = record(project, "dev", echo=True, preview=preview)
     assert {resource.urn for resource in mocked.resources} == {resource.urn for resource in graphs["dev"].resources}
 
@@ -151,7 +151,7 @@ def test_two_runs_declare_the_same_resources(project: Path, graphs: dict[str, Re
     assert {r.urn: r.plain for r in second.resources} == {r.urn: r.plain for r in graphs["dev"].resources}
 
 
-def test_environments_share_no_physical_name(graphs: dict[str, Recording]) -> None:
+def test_environments_do_not_share_physical_names(graphs: dict[str, Recording]) -> None:
     account_wide = ("aws:s3/bucket:Bucket", "aws:iam/role:Role", "aws:kms/alias:Alias")
     names = [
         resource.props.get("bucket") or resource.props["name"]
@@ -235,7 +235,7 @@ def test_every_taggable_resource_is_tagged(graph: Recording) -> None:
     assert all(resource.at("tags", "cost-centre") == "ml-research" for resource in tagged)
 
 
-def test_a_model_s_resources_are_tagged_with_it_and_shared_ones_with_platform(graph: Recording) -> None:
+def test_resources_of_a_model_are_tagged_with_it_and_shared_ones_with_platform(graph: Recording) -> None:
     roles = graph.of_type("aws:iam/role:Role")
     assert roles[f"serve-{MODEL}"].at("tags", "model") == MODEL
     assert graph.one("aws:s3/bucket:Bucket", "lake").at("tags", "model") == "platform"
@@ -301,7 +301,7 @@ def test_a_job_without_a_schedule_is_suspended(tmp_path: Path, graphs: dict[str,
     assert (scheduled.at("spec", "suspend"), scheduled.at("spec", "schedule")) == (False, "0 4 * * 1")
 
 
-def test_the_jobs_run_their_commands(graphs: dict[str, Recording]) -> None:
+def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
     commands = {
         name: job.at("spec", "jobTemplate", "spec", "template", "spec", "containers", 0, "command")
         for name, job in graphs["dev"].of_type(CRON_JOB).items()
@@ -323,7 +323,7 @@ def test_an_endpoint_runs_and_names_the_released_bundle(graph: Recording) -> Non
     assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
 
 
-def test_traffic_shifts_in_the_model_s_steps_between_two_services(graph: Recording) -> None:
+def test_traffic_shifts_between_two_services_in_the_configured_steps(graph: Recording) -> None:
     canary = graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary")
     assert canary["steps"] == [
         {"setWeight": 10},
@@ -377,7 +377,7 @@ def test_a_pod_serves_until_the_load_balancer_stops_sending(graph: Recording) ->
     assert pod["terminationGracePeriodSeconds"] > waits
 
 
-def test_only_the_load_balancer_and_the_check_reach_an_endpoint_and_nothing_reaches_a_job(
+def test_only_the_load_balancer_and_the_canary_check_reach_an_endpoint_and_nothing_reaches_a_job(
     graphs: dict[str, Recording],
 ) -> None:
     policies = graphs["dev"].of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
@@ -394,7 +394,7 @@ def test_only_the_load_balancer_and_the_check_reach_an_endpoint_and_nothing_reac
     assert policies[CHECK].at("spec", "ingress") == []
 
 
-def test_every_pod_may_resolve_names(graph: Recording) -> None:
+def test_every_pod_can_resolve_dns_names(graph: Recording) -> None:
     policies = graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
     for name in set(policies) - {"default-deny"}:
         dns = [rule for rule in policies[name].at("spec", "egress") if {"protocol": "UDP", "port": 53} in rule["ports"]]
@@ -402,7 +402,7 @@ def test_every_pod_may_resolve_names(graph: Recording) -> None:
     assert CHECK in policies
 
 
-def test_no_pod_reaches_the_node_s_metadata_service(graph: Recording) -> None:
+def test_pods_cannot_reach_the_node_metadata_service(graph: Recording) -> None:
     import ipaddress
 
     metadata = ipaddress.ip_address("169.254.169.254")

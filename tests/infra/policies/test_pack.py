@@ -51,7 +51,7 @@ def test_every_rule_is_a_mandatory_policy() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_the_pack_reports_a_rule_s_violations(rule: Any) -> None:
+def test_the_pack_reports_the_violations_of_a_rule(rule: Any) -> None:
     for example in (EXAMPLES[rule.id].keeps, EXAMPLES[rule.id].breaks[0]):
         found = violations(example, [rule])
         assert reported(rule.id, example) == [(f"{v.resource}: {v.found}", v.urn) for v in found]

@@ -34,7 +34,7 @@ def found(resources: Resources, rule: Rule) -> list[str]:
     return [str(violation) for violation in violations(resources, [rule])]
 
 
-def test_every_rule_has_an_example_that_keeps_it_and_one_that_breaks_it() -> None:
+def test_every_rule_has_a_compliant_and_a_violating_example() -> None:
     assert set(EXAMPLES) == set(BY_ID)
     assert all(example.keeps and example.breaks for example in EXAMPLES.values())
 
@@ -45,7 +45,7 @@ def test_rules_have_unique_ids_and_titles_that_are_claims() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_a_rule_accepts_a_graph_that_keeps_it(rule: Rule) -> None:
+def test_a_rule_accepts_a_compliant_graph(rule: Rule) -> None:
     assert found(EXAMPLES[rule.id].keeps, rule) == []
 
 
@@ -53,7 +53,7 @@ def test_a_rule_accepts_a_graph_that_keeps_it(rule: Rule) -> None:
     ("rule", "index"), [(rule, i) for rule in RULES for i in range(len(EXAMPLES[rule.id].breaks))],
     ids=lambda value: value.id if isinstance(value, Rule) else str(value),
 )  # fmt: skip
-def test_a_rule_reports_a_graph_that_breaks_it(rule: Rule, index: int) -> None:
+def test_a_rule_reports_a_violating_graph(rule: Rule, index: int) -> None:
     broken = EXAMPLES[rule.id].breaks[index]
     assert found(broken, rule)
 
@@ -68,7 +68,7 @@ def test_a_violation_names_the_rule_and_a_resource_of_the_graph(rule: Rule) -> N
 
 
 @pytest.mark.parametrize("graph", [BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER])
-def test_the_examples_that_keep_one_rule_keep_all_others(graph: Resources) -> None:
+def test_an_example_that_complies_with_one_rule_complies_with_all(graph: Resources) -> None:
     assert [str(violation) for violation in violations(graph)] == []
 
 

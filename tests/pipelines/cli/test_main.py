@@ -48,7 +48,7 @@ def keep_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
 each_command = pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
 
 
-def test_help_lists_every_command_under_its_section_with_its_whole_summary() -> None:
+def test_help_lists_every_command_in_its_section_with_its_full_summary() -> None:
     text = CliRunner().invoke(mlops, ["--help"]).output
     sections = re.split(r"╭─ (\w+) ─+╮", text)[1:]
     listed = dict(zip(sections[::2], sections[1::2], strict=True))
@@ -61,13 +61,13 @@ def test_help_lists_every_command_under_its_section_with_its_whole_summary() -> 
 
 
 @pytest.mark.parametrize(("name", "verb"), VERBS.items(), ids=list(VERBS))
-def test_the_listed_summary_is_the_first_line_of_the_commands_own_help(name: str, verb: Verb) -> None:
+def test_a_listed_summary_is_the_first_line_of_the_commands_help(name: str, verb: Verb) -> None:
     command = verb.load()
     assert (command.name, first_line(command)) == (name, verb.help)
 
 
 @each_command
-def test_every_command_explains_itself_in_one_short_sentence(path: tuple[str, ...], command: click.Command) -> None:
+def test_every_command_has_a_one_line_summary(path: tuple[str, ...], command: click.Command) -> None:
     assert 0 < len(first_line(command)) <= 70
     assert first_line(command).endswith(".")
     done = CliRunner().invoke(mlops, [*path, "--help"])

@@ -81,7 +81,7 @@ HEALTHY = {"observedGeneration": "3", "phase": "Healthy", "currentPodHash": "x",
         ({"canary": {"weights": None}}, RolloutState("Progressing", "", 0, False, False)),
     ],
 )
-def test_the_state_of_a_rollout(status: dict[str, Any], expected: RolloutState) -> None:
+def test_the_state_of_a_rollout_follows_its_status(status: dict[str, Any], expected: RolloutState) -> None:
     assert rollout_state(rollout(**status)) == expected
 
 

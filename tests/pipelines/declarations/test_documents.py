@@ -166,7 +166,7 @@ def test_every_value_has_the_line_of_its_key() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(json_values)
-def test_json_is_read_as_json_reads_it(value: object) -> None:
+def test_json_is_read_as_a_json_parser_reads_it(value: object) -> None:
     import json
 
     read_value, _ = parse_yaml(json.dumps(value), HERE)

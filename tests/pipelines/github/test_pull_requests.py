@@ -310,7 +310,7 @@ def test_missing_fields_of_a_pull_request_are_not_guessed(
     assert find_merge(Gh.find(project.root), "e" * 40) == found
 
 
-def test_of_several_pull_requests_the_one_merged_as_this_commit_counts(project: Project, github: FakeGitHub) -> None:
+def test_the_pull_request_merged_as_this_commit_is_chosen_among_several(project: Project, github: FakeGitHub) -> None:
     github.set(
         pulls=[
             pull(1, merged_at=None),

@@ -82,7 +82,7 @@ def test_comments_match_the_golden_files(name: str) -> None:
     assert GOLDEN[name]() == (FOLDER / name).read_text()
 
 
-def test_every_gate_has_a_line_of_five_cells() -> None:
+def test_every_gate_has_a_row_of_five_cells() -> None:
     text = render(ACCEPTED, judge(ACCEPTED), AROUND)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert [cells(line)[0] for line in lines[2:18]] == [v.gate for v in judge(ACCEPTED)]
@@ -141,7 +141,7 @@ anything = st.text(max_size=300) | st.text(alphabet="|\\`<>&@#[]()!*_~ \n\r\t-:a
 
 @settings(max_examples=300, deadline=None)
 @given(anything)
-def test_no_text_breaks_out_of_its_cell(text: str) -> None:
+def test_text_cannot_break_out_of_its_cell(text: str) -> None:
     (_, _, line) = table(("a", "b", "c"), [("x", text, "y")])
     assert "\n" not in line and "\r" not in line
     found = cells(line)
@@ -150,7 +150,7 @@ def test_no_text_breaks_out_of_its_cell(text: str) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(anything)
-def test_no_text_becomes_html_a_link_a_mention_or_code(text: str) -> None:
+def test_text_is_never_rendered_as_html_a_link_a_mention_or_code(text: str) -> None:
     shown = escape(text)
     assert "<" not in shown
     assert not re.search(r"@\w", shown) and not re.search(r"#\d", shown)
@@ -182,7 +182,7 @@ def test_no_text_becomes_html_a_link_a_mention_or_code(text: str) -> None:
         ("x" * 240, "x" * 240),
     ],
 )
-def test_escape(text: str, shown: str) -> None:
+def test_escape_neutralizes_markdown(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
@@ -268,14 +268,14 @@ def test_a_long_comment_is_cut_between_lines() -> None:
         ("https://cï.example.org/@ann", "https://cï.example.org/@\u200bann"),
     ],
 )
-def test_only_a_web_address_is_a_link(address: str, shown: str) -> None:
+def test_only_web_addresses_become_links(address: str, shown: str) -> None:
     assert link(address) == shown
 
 
 # --- reviews ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_previews_of_a_review_share_its_length() -> None:
+def test_the_previews_of_a_review_share_one_length_limit() -> None:
     for count, each in ((1, 24_000), (2, 22_500), (3, 15_000), (7, 6_428)):
         written = render_review({}, {f"env-{n}": Preview("x" * 50_000) for n in range(count)})
         assert written.count("x" * each + "\n… cut\n") == count and "x" * (each + 1) not in written

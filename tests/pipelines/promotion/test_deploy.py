@@ -129,7 +129,7 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
     assert bundles.list_digests(world.staging, MODEL) == [good]
 
 
-def test_refusing_an_unsigned_bundle_records_what_is_known(world: World) -> None:
+def test_refusing_an_unsigned_bundle_records_verdicts_but_no_evidence(world: World) -> None:
     manifest, files = world.bundle(60)
     bundles.push(world.dev, manifest, files)
     with pytest.raises(GateRefusedError, match="signature: there is no signed provenance"):
@@ -284,7 +284,7 @@ def test_a_failed_first_release_moves_no_traffic(world: World) -> None:
     assert world.records()[-1].event.reason == "the rollout was aborted"
 
 
-def test_admitting_applies_nothing_and_taking_live_judges_nothing(world: World) -> None:
+def test_admission_applies_nothing_and_taking_live_judges_nothing(world: World) -> None:
     digest = world.register(1)
     change = world.release(digest, None)
     with mock.patch("pipelines.promotion.admission.gather", accepted):

@@ -94,7 +94,7 @@ def test_no_gate_passes_without_the_facts_it_needs() -> None:
 
 
 @pytest.mark.parametrize("gate", ["champion", "compatibility"])
-def test_an_unknown_live_bundle_is_not_a_first_release(gate: str) -> None:
+def test_an_unknown_live_bundle_is_not_taken_for_a_first_release(gate: str) -> None:
     found = verdict(gate, live=None, champion=None, live_schema=None, unknown={"live": "s3:ListBucket was denied"})
     assert (found.outcome, found.why) == (
         "inconclusive",
@@ -145,7 +145,7 @@ def test_a_release_without_a_bundle_is_refused() -> None:
         ("freeze", "freezes", [{"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T10:00:00Z", "reason": "over"}]),
     ],
 )
-def test_a_figure_exactly_at_its_bound_passes(gate: str, path: str, at_the_bound: Any) -> None:
+def test_a_value_equal_to_its_bound_passes(gate: str, path: str, at_the_bound: Any) -> None:
     assert verdict(gate, **{path: at_the_bound}).outcome == "pass"
 
 
@@ -205,7 +205,7 @@ def test_an_undefined_metric_is_not_compared() -> None:
     assert found.rows == 40 and math.isnan(found.champion) and math.isnan(found.high)
 
 
-def test_the_interval_is_a_paired_bootstrap_over_the_rows() -> None:
+def test_the_interval_is_a_bootstrap_paired_by_row() -> None:
     """By hand: each sample draws rows with replacement and measures both models on them."""
     found = compared(40)
     errors = np.array([1.0 + n % 3 for n in range(40)])
@@ -242,7 +242,7 @@ def test_a_comparison_with_a_perfect_model_gives_no_warning() -> None:
         (0.0, -0.1, 0.1, "inconclusive", "it may be worse"),
     ],
 )
-def test_the_interval_decides_and_the_bound_itself_passes(
+def test_the_confidence_interval_decides_and_a_value_at_the_bound_passes(
     monkeypatch: pytest.MonkeyPatch, regression: float, low: float, high: float, outcome: str, says: str
 ) -> None:
     found = Comparison(40, 1.0, 1.0 + regression, regression, low, high)

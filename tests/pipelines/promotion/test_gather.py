@@ -122,7 +122,7 @@ def test_a_model_that_does_not_exist_is_an_error(world: World) -> None:
 # --- the bundle -------------------------------------------------------------------------------------------------------
 
 
-def test_no_gate_that_needs_the_bundle_passes_if_it_does_not_exist(world: World) -> None:
+def test_gates_that_need_a_missing_bundle_do_not_pass(world: World) -> None:
     facts = facts_of(world, proposal("sha256:" + "0" * 64, None))
     assert facts.files == () and "files" not in facts.unknown
     passing = {v.gate for v in judge(facts) if v.outcome == "pass"}
@@ -164,7 +164,7 @@ def test_a_bundle_with_a_changed_file_is_not_loaded_but_its_evidence_is_read(wor
         assert "card.md was changed" in facts.unknown[unknown]
 
 
-def test_the_champion_is_known_if_another_file_of_the_live_bundle_was_changed(world: World) -> None:
+def test_the_champion_is_read_if_only_another_file_of_the_live_bundle_changed(world: World) -> None:
     live = world.register(81)
     go_live(world, live)
     same_size(world, live, world.staging.registry_bucket)
@@ -357,7 +357,7 @@ def test_bounds_other_than_the_evaluated_ones_are_refused(world: World) -> None:
     assert refused(facts) == {"thresholds": "fail"}
 
 
-def test_bounds_loosened_later_on_main_do_not_count(world: World) -> None:
+def test_bounds_loosened_later_on_main_are_ignored(world: World) -> None:
     digest = world.ready(1)
     path = world.project.model_file(MODEL)
     path.write_text(path.read_text().replace("maximum: 62.0", "maximum: 1000.0"))
@@ -366,7 +366,7 @@ def test_bounds_loosened_later_on_main_do_not_count(world: World) -> None:
     assert facts.policy is not None and facts.policy.gates.thresholds[0].maximum == 62.0
 
 
-def test_without_main_provenance_is_inconclusive(world: World) -> None:
+def test_provenance_is_inconclusive_without_main(world: World) -> None:
     digest = world.ready(1)
     change = world.release(digest, None)
     git(world.root, "update-ref", "-d", "refs/remotes/origin/main")
@@ -445,7 +445,7 @@ def test_a_model_that_does_not_load_is_reported(world: World, content: bytes) ->
     assert refused(facts_of(world, proposal(digest, None))) == {"runtime": "fail"}
 
 
-def test_no_contract_is_compared_without_verified_evidence(world: World) -> None:
+def test_contracts_are_not_compared_without_verified_evidence(world: World) -> None:
     go_live(world, world.register(1))
     facts = facts_of(world, proposal(unsigned(world, 77), None))
     assert facts.contract_breaks is None
@@ -483,7 +483,7 @@ def test_a_bundle_that_was_never_verified_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("result", ["refused", "failed"])
-def test_a_refused_or_failed_deployment_is_no_verification(world: World, result: str) -> None:
+def test_refused_and_failed_deployments_do_not_count_as_verified(world: World, result: str) -> None:
     other, digest = world.register(1), world.register(2)
     world.verify_in_dev(other)
     event = Event.of(attempt="x", action="promotion", result=result, before=other, to=digest, live=other)
@@ -492,7 +492,7 @@ def test_a_refused_or_failed_deployment_is_no_verification(world: World, result:
     assert refused(facts_of(world, proposal(digest, None))) == {"order": "fail", "soak": "fail"}
 
 
-def test_requests_count_from_the_verification_on(world: World) -> None:
+def test_requests_are_counted_from_the_verification(world: World) -> None:
     digest = world.register(1)
     world.log_requests(digest)
     world.verify_in_dev(digest, at=datetime.now(UTC) + timedelta(seconds=1))
@@ -530,7 +530,7 @@ def test_a_bundle_quarantined_in_any_environment_is_refused(world: World, where:
     assert GATES["quarantine"](facts).why == f"it was rolled back: mae 61 is over 55 (in {where})"
 
 
-def test_a_freeze_window_refuses(world: World) -> None:
+def test_a_freeze_window_refuses_a_promotion(world: World) -> None:
     digest = world.ready(1)
     window = "    freezes:\n      - {start: 2020-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z, reason: end of days}\n"
     path = world.project.stack_file("staging")
@@ -563,9 +563,7 @@ def test_gates_that_need_an_unreadable_registry_are_inconclusive(world: World, a
         assert "was denied" in found[gate].why, found[gate]
 
 
-def test_an_unreadable_registry_of_the_environment_is_not_a_first_release(
-    world: World, account: EmulatedAccount
-) -> None:
+def test_an_unreadable_registry_is_not_taken_for_a_first_release(world: World, account: EmulatedAccount) -> None:
     change = proposal(world.ready(1), None)
     account.denied.add(world.staging.registry_bucket)
     facts = facts_of(world, change)
@@ -590,7 +588,7 @@ def test_gates_that_need_a_broken_ledger_do_not_pass(world: World) -> None:
     assert {"order", "soak", "champion", "compatibility", "freshness", "contract"} == set(found)
 
 
-def test_an_invalid_quarantine_entry_refuses(world: World) -> None:
+def test_an_invalid_quarantine_entry_refuses_a_promotion(world: World) -> None:
     change = proposal(world.ready(1), None)
     put(world.staging.registry_bucket, f"quarantine/{MODEL}/{'a' * 64}.json", b"{}")
     assert refused(facts_of(world, change)) == {"quarantine": "inconclusive"}

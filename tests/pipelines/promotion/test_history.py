@@ -32,7 +32,7 @@ def write_copy(folder: Path, envelopes: list[bytes]) -> Path:
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_copy_is_read_offline(tmp_path: Path, verify: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_read_from_the_copy_offline(tmp_path: Path, verify: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     write_copy(tmp_path, CHAIN)
     entries = read_history(tmp_path, MODEL, None, verify=verify)
@@ -76,7 +76,7 @@ def test_a_record_missing_from_the_copy_is_an_error_with_a_fix(tmp_path: Path, v
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_record_of_the_copy_that_does_not_follow_its_predecessor_is_an_error(tmp_path: Path, verify: bool) -> None:
+def test_a_broken_link_between_records_of_the_copy_is_an_error(tmp_path: Path, verify: bool) -> None:
     other = chain_of([verified(number) for number in range(7, 10)])
     write_copy(tmp_path, [*CHAIN[:2], other[2]])
     with pytest.raises(BrokenLedgerError) as caught:
@@ -91,7 +91,7 @@ def test_an_invalid_line_of_the_copy_is_an_error_with_a_fix(tmp_path: Path) -> N
     assert caught.value.fix == f"if only the copy is damaged, delete {path} and run this again"
 
 
-def test_a_changed_signature_in_the_copy_is_found_by_verify(tmp_path: Path) -> None:
+def test_verify_detects_a_changed_signature_in_the_copy(tmp_path: Path) -> None:
     """Without verify, records are only parsed and their links checked."""
     changed = CHAIN[5].replace(b'"sig":"ME', b'"sig":"MF')
     assert changed != CHAIN[5]
@@ -142,7 +142,7 @@ STORY = chain_with((0, "verified", 1), (1, "refused", 1), (2, "failed", 1), (3, 
     ("hours", "number"),
     [(-0.1, None), (0, 1), (1.5, 1), (2.9, 1), (3, 4), (4.9, 4), (5, 5), (100, 5)],
 )
-def test_at_time_returns_the_entry_that_put_the_live_bundle_live(hours: float, number: int | None) -> None:
+def test_at_time_returns_the_entry_of_the_bundle_live_at_that_time(hours: float, number: int | None) -> None:
     found = at_time(STORY, NOON + timedelta(hours=hours))
     assert (found.record.number if found else None) == number
 
@@ -185,7 +185,7 @@ def test_describe_leaves_out_missing_fields(changes: dict[str, object], says: st
     assert says in [line.strip() for line in describe(entry).splitlines()]
 
 
-def test_describe_formats_an_entry_with_hardly_any_field() -> None:
+def test_describe_formats_an_entry_with_few_fields() -> None:
     bare = {"pull_request": None, "approvers": (), "actor": "", "dataset": "", "commit": None, "before": None}
     (entry,) = verify_chain(chain_of([verified(1, **bare).model_copy(update={"at": NOON})]), DEV, MODEL)
     assert describe(entry) == f"    1  2026-03-02 12:00:00  promotion verified\n       none → {bundle(1)}"
@@ -251,7 +251,7 @@ def test_a_truncated_copy_is_completed(dev: EnvironmentDescriptor, tmp_path: Pat
     assert path.read_bytes() == whole
 
 
-def test_records_removed_from_the_registry_are_noticed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_records_removed_from_the_registry_are_detected(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     append(dev, 1, 2, 3)
     read_history(tmp_path, MODEL, dev)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(3))
@@ -260,7 +260,7 @@ def test_records_removed_from_the_registry_are_noticed(dev: EnvironmentDescripto
     assert caught.value.fix == "someone removed records: look at the object versions in the registry bucket"
 
 
-def test_a_replaced_record_is_noticed(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+def test_a_replaced_record_is_detected(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     """Even if the new chain is signed with the right key."""
     append(dev, 1, 2)
     read_history(tmp_path, MODEL, dev)

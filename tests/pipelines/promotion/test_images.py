@@ -90,7 +90,7 @@ def test_comments_in_dockerignore_are_skipped(project: Project) -> None:
     assert built(project) == ["#a.py"]
 
 
-def test_slashes_around_a_pattern_are_dropped(project: Project) -> None:
+def test_slashes_around_a_pattern_are_ignored(project: Project) -> None:
     write(project.root, "X/a.py", "X/X")
     recipe(project, "COPY X /app/X", ignored="X/X\n")
     assert built(project) == ["X/a.py"]

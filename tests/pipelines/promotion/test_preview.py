@@ -31,12 +31,12 @@ def start(target: PreviewTarget, *environments: str) -> list[Any]:
     return [start_preview(cast(Target, target), name) for name in environments]
 
 
-def test_previews_run_at_the_same_time() -> None:
+def test_previews_run_concurrently() -> None:
     dev, prod = start(PreviewTarget(2), "dev", "prod")
     assert (dev().text, prod().text) == ("plan of dev", "plan of prod")
 
 
-def test_a_preview_that_cannot_be_started_is_a_failed_one() -> None:
+def test_a_preview_that_cannot_start_is_reported_as_failed() -> None:
     (qa,) = start(PreviewTarget(), "qa")
     assert qa() == Preview("unknown environment: qa\n  fix: choose another", {}, "unknown environment: qa")
 

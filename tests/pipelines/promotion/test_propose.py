@@ -171,7 +171,7 @@ def test_an_interrupted_replication_leaves_no_bundle_and_can_be_repeated(
     assert evidence.verify_bundle(staging, MODEL, digest).digest == digest
 
 
-def test_the_receiving_environment_decides_which_keys_it_trusts(environments: Environments) -> None:
+def test_replication_verifies_with_the_keys_of_the_receiving_environment(environments: Environments) -> None:
     digest = register(environments["dev"], model=MODEL)
     _, another = make_key()
     staging = environments["staging"].model_copy(update={"trusted_keys": {"dev": another}})

@@ -35,7 +35,7 @@ def check(gate: str, case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("gate", "case"), CASES, ids=NAMED)
-def test_only_this_gate_refuses_and_for_the_stated_reason(gate: str, case: dict[str, Any]) -> None:
+def test_each_case_is_refused_by_its_gate_alone_for_the_stated_reason(gate: str, case: dict[str, Any]) -> None:
     check(gate, case)
 
 
@@ -47,7 +47,7 @@ def test_every_gate_has_cases() -> None:
 
 
 @pytest.mark.parametrize(("gate", "case"), CASES, ids=NAMED)
-def test_without_the_gate_the_case_is_admitted(
+def test_each_case_is_admitted_without_its_gate(
     gate: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(GATES, gate, lambda _: passed(gate, "any", "none", "not checked"))  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def checks() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("gate", "number"), list(checks()))
-def test_without_a_check_some_verdict_changes(gate: str, number: int) -> None:
+def test_removing_a_check_changes_a_verdict(gate: str, number: int) -> None:
     deleted = without(gate, number)
 
     def differs(situation: str) -> bool:

@@ -295,7 +295,7 @@ def test_rerunning_a_killed_rollback_after_its_commit_was_deployed_does_nothing(
     assert set(quarantined(world.staging, MODEL)) == {bad}
 
 
-def test_a_rollback_returns_the_record_of_a_faster_deployment_of_its_commit(world: World) -> None:
+def test_a_rollback_returns_the_record_if_deploying_its_commit_finished_first(world: World) -> None:
     _, good, bad = serve(world, 1, 2, 3)
     count = len(world.records())
     found: list[Entry] = []

@@ -59,7 +59,7 @@ def test_requests_are_counted_across_hours_and_midnight(dev: EnvironmentDescript
     assert count(dev) == Served(8, 0)
 
 
-def test_earlier_requests_are_not_counted_to_the_millisecond(dev: EnvironmentDescriptor) -> None:
+def test_requests_before_the_start_are_not_counted(dev: EnvironmentDescriptor) -> None:
     log(dev, SINCE, line(SINCE - timedelta(milliseconds=1)), line(SINCE), line(SINCE + timedelta(milliseconds=1)))
     earlier = SINCE - timedelta(hours=1)
     log(dev, earlier, line(earlier))
@@ -111,7 +111,7 @@ def test_an_invalid_line_is_skipped(dev: EnvironmentDescriptor, malformed: bytes
     assert count(dev) == Served(2, 1)
 
 
-def test_an_empty_or_missing_log_has_no_requests(dev: EnvironmentDescriptor) -> None:
+def test_an_empty_or_missing_log_counts_as_no_requests(dev: EnvironmentDescriptor) -> None:
     assert count(dev) == Served(0, 0)
     log(dev, NOW)
     assert count(dev) == Served(0, 0)

@@ -39,7 +39,7 @@ def test_a_bundle_is_timed_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.version == found.serving_version == HERE
 
 
-def test_golden_rows_are_sent_in_turn_as_requests_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_rows_are_sent_in_turn_as_single_row_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[float]] = []
     answer = Predictor.answer
 
@@ -126,5 +126,5 @@ def test_a_failure_while_timing_is_reported(
     ("share", "found"),
     [(0.0, 1.0), (0.01, 1.0), (0.011, 2.0), (0.5, 50.0), (0.501, 51.0), (0.99, 99.0), (0.991, 100.0), (1.0, 100.0)],
 )
-def test_a_percentile_is_the_nearest_rank(share: float, found: float) -> None:
+def test_percentiles_use_the_nearest_rank(share: float, found: float) -> None:
     assert percentile([float(n) for n in range(100, 0, -1)], share) == found

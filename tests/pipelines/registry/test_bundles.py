@@ -150,7 +150,7 @@ def test_a_parameter_that_json_cannot_represent_exactly_is_rejected(dev: Environ
         bundles.push(dev, example_bundle(parameters={"big": number}), example_files())
 
 
-def test_a_missing_registry_bucket_is_named(dev: EnvironmentDescriptor) -> None:
+def test_an_error_names_the_missing_registry_bucket(dev: EnvironmentDescriptor) -> None:
     nowhere = dev.model_copy(update={"registry_bucket": "mlops-nowhere"})
     with pytest.raises(store.NoBucketError, match="the bucket mlops-nowhere does not exist"):
         bundles.fetch(nowhere, MODEL, example_bundle().digest)

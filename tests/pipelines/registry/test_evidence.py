@@ -61,7 +61,7 @@ def test_a_registered_bundle_verifies_with_its_commit_its_gates_and_its_signer(d
     assert verified.evaluated.evaluation == digest_of_bytes(b"content of evaluation.json")
 
 
-def test_the_largest_statement_fits_into_what_kms_signs() -> None:
+def test_the_largest_statement_fits_the_kms_limit() -> None:
     manifest = example_bundle(model="m" * 40)
     manifest = manifest.model_copy(
         update={
@@ -85,7 +85,7 @@ def test_a_bundle_without_evidence_is_rejected(dev: EnvironmentDescriptor, name:
         evidence.verify_bundle(dev, MODEL, digest)
 
 
-def test_the_next_run_signs_what_an_interrupted_run_did_not(dev: EnvironmentDescriptor) -> None:
+def test_the_next_run_completes_the_evidence_of_an_interrupted_run(dev: EnvironmentDescriptor) -> None:
     bundles.push(dev, example_bundle(), example_files())
     with pytest.raises(evidence.UnsignedBundleError):
         evidence.verify_bundle(dev, MODEL, example_bundle().digest)
@@ -152,7 +152,7 @@ def test_signed_evidence_with_another_predicate_is_rejected(dev: EnvironmentDesc
         evidence.verify_bundle(dev, MODEL, digest)
 
 
-def test_a_bundle_made_again_from_another_commit_has_both_commits(dev: EnvironmentDescriptor) -> None:
+def test_a_bundle_rebuilt_from_another_commit_lists_both_commits(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
     first = stored(dev, digest, "provenance.dsse.json")
     for run in ("run-2", "run-3"):

@@ -93,7 +93,7 @@ def test_an_empty_ledger_has_no_head_and_nothing_live(dev: EnvironmentDescriptor
     assert (ledger.newest(), ledger.head(), ledger.went_live(), list(ledger.back())) == (0, None, None, [])
 
 
-def test_the_live_bundle_is_found_behind_refused_and_failed_promotions(dev: EnvironmentDescriptor) -> None:
+def test_refused_and_failed_promotions_do_not_change_the_live_bundle(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 2)
     for number, result in ((3, "refused"), (4, "failed")):
         event = verified(number, result=result, before=bundle(2), live=bundle(2))
@@ -108,7 +108,7 @@ def test_an_attempt_is_recorded_once(dev: EnvironmentDescriptor) -> None:
     assert len(stored(dev)) == 1
 
 
-def test_nothing_is_appended_if_a_record_already_says_it(dev: EnvironmentDescriptor) -> None:
+def test_append_returns_an_existing_record_without_writing(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 2)
 
     def already(head: Entry | None) -> Entry:
@@ -161,7 +161,7 @@ def test_a_write_retried_by_the_sdk_is_recognised(dev: EnvironmentDescriptor, mo
     assert len(stored(dev)) == 1
 
 
-def test_a_lost_response_to_a_conflicting_write_is_decided_again(
+def test_decide_is_called_again_after_a_conflicting_write_with_a_lost_response(
     dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Ledger(dev, MODEL)
@@ -289,7 +289,7 @@ def test_a_record_of_any_event_is_small_enough_to_sign(
         ("", ""),
     ],
 )
-def test_words_fit_on_one_printable_line_of_bounded_size(text: str, kept: str) -> None:
+def test_words_returns_one_printable_line_of_bounded_size(text: str, kept: str) -> None:
     assert words(text, 10) == kept
 
 
@@ -395,7 +395,7 @@ def unsigned(about: str, predicate: dict[str, Any]) -> bytes:
     return signing.Envelope(payload=base64.b64encode(payload).decode(), signatures=(signature,)).to_bytes()
 
 
-def test_a_record_with_another_subject_than_its_event_is_rejected() -> None:
+def test_a_record_whose_subject_differs_from_its_event_is_rejected() -> None:
     record = read_unsigned(CHAIN[0], DEV, MODEL, 1).record
     with pytest.raises(BrokenLedgerError, match="record 1 of price in dev has another subject than its event"):
         read_unsigned(unsigned(bundle(99), record.model_dump(mode="json")), DEV, MODEL, 1)
@@ -408,21 +408,21 @@ def test_a_malformed_record_is_rejected() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(0, len(CHAIN[2]) - 1), bit=st.integers(0, 7))
-def test_a_change_of_any_bit_of_a_record_is_detected(place: int, bit: int) -> None:
+def test_any_flipped_bit_of_a_record_is_detected(place: int, bit: int) -> None:
     changed = bytearray(CHAIN[2])
     changed[place] ^= 1 << bit
     with pytest.raises(BrokenLedgerError):
         verify_chain([*CHAIN[:2], bytes(changed), *CHAIN[3:]], DEV, MODEL)
 
 
-def test_a_missing_record_is_named(dev: EnvironmentDescriptor) -> None:
+def test_an_error_names_the_missing_record(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
     boto3.client("s3").delete_object(Bucket=dev.registry_bucket, Key=key_of(2))
     with pytest.raises(BrokenLedgerError, match=r"0000000002\.dsse\.json is missing, but the ledger has later records"):
         list(ledger.back())
 
 
-def test_a_replaced_record_is_named(dev: EnvironmentDescriptor) -> None:
+def test_an_error_names_the_replaced_record(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
     one, two, _ = stored(dev)
     put(dev, key_of(2), two + b" ")

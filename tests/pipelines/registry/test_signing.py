@@ -51,13 +51,13 @@ def check(envelope: dict[str, Any] | bytes, **changes: Any) -> signing.Verified:
     return signing.verify(content, **{**arguments, **changes})
 
 
-def test_the_encoding_is_that_of_the_specification() -> None:
+def test_the_encoding_matches_the_specification() -> None:
     # The example in https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
     encoded = signing.encode("http://example.com/HelloWorld", b"hello world")
     assert encoded == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
 
 
-def test_what_kms_signs_is_verified_offline(account: EmulatedAccount) -> None:
+def test_kms_signatures_verify_offline(account: EmulatedAccount) -> None:
     arn, public = make_key()
     envelope = signing.sign(statement(figure=1.5), arn, "dev")
     verified = check(envelope.to_bytes(), trusted_keys={"dev": public})
@@ -69,7 +69,7 @@ def test_a_statement_larger_than_the_kms_limit_is_rejected_before_the_request() 
         signing.sign(statement(text="x" * 4096), "arn:aws:kms:eu-west-1:1:key/none", "dev")
 
 
-def test_an_unknown_key_is_an_error_with_its_name(account: EmulatedAccount) -> None:
+def test_an_unknown_signing_key_is_an_error_that_names_it(account: EmulatedAccount) -> None:
     arn = "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000"
     with pytest.raises(MlopsError, match=r"key/00000000-.* did not sign"):
         signing.sign(statement(), arn, "dev")

@@ -33,25 +33,27 @@ def check(made: Served, body: bytes) -> None:
 
 @bounded
 @given(st.binary(max_size=300))
-def test_any_bytes(body: bytes) -> None:
+def test_any_bytes_get_a_prediction_or_a_client_error(body: bytes) -> None:
     check(LINEAR, body)
 
 
 @bounded
 @given(st.integers(0, len(BODY)), st.integers(0, 20), st.binary(max_size=12))
-def test_a_good_body_with_a_part_replaced_by_any_bytes(start: int, length: int, middle: bytes) -> None:
+def test_a_valid_body_with_replaced_bytes_gets_a_prediction_or_a_client_error(
+    start: int, length: int, middle: bytes
+) -> None:
     check(LINEAR, BODY[:start] + middle + BODY[start + length :])
 
 
 @bounded
 @given(values)
-def test_any_json(value: Any) -> None:
+def test_any_json_gets_a_prediction_or_a_client_error(value: Any) -> None:
     check(LINEAR, json.dumps(value).encode())
 
 
 @bounded
 @given(st.sampled_from(["name", "shape", "datatype", "data", "parameters", "id", "outputs"]), values)
-def test_a_good_request_with_one_value_replaced(key: str, value: Any) -> None:
+def test_a_valid_request_with_one_replaced_value_gets_a_prediction_or_a_client_error(key: str, value: Any) -> None:
     if key in ("id", "outputs"):
         check(LINEAR, json.dumps(features() | {key: value}).encode())
     else:
@@ -60,7 +62,7 @@ def test_a_good_request_with_one_value_replaced(key: str, value: Any) -> None:
 
 @bounded
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=10, max_size=10), st.booleans())
-def test_numbers_are_accepted_alone_exactly_if_they_are_in_a_batch(numbers: list[float], likely: bool) -> None:
+def test_a_row_is_accepted_alone_if_and_only_if_it_is_accepted_in_a_batch(numbers: list[float], likely: bool) -> None:
     numbers = [*ROW[:4], *numbers[4:]] if likely else numbers
     alone = LINEAR.infer(features(numbers))
     batch = LINEAR.infer(features(numbers, numbers))
@@ -73,5 +75,5 @@ def test_numbers_are_accepted_alone_exactly_if_they_are_in_a_batch(numbers: list
 
 @bounded
 @given(st.sampled_from(["wide", "small", "large", "flag", "town"]), st.lists(scalars, max_size=3) | values)
-def test_any_value_in_any_datatype(name: str, value: Any) -> None:
+def test_any_value_in_any_datatype_gets_a_prediction_or_a_client_error(name: str, value: Any) -> None:
     check(MIXED, json.dumps(mixture(**{name: value})).encode())

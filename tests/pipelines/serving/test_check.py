@@ -98,7 +98,7 @@ def url(canary: Canary) -> Iterator[str]:
 INFER = f"/v2/models/{NAME}/infer"
 
 
-def test_a_release_that_makes_the_golden_predictions_of_its_bundle_passes(url: str, canary: Canary) -> None:
+def test_a_release_that_reproduces_its_golden_predictions_passes(url: str, canary: Canary) -> None:
     check.check(url, NAME, DIGEST, GOLDEN)
     shapes = [request["inputs"][0]["shape"] for request in canary.asked]
     assert shapes == [[2, 10], *[[1, 10]] * SINGLE_ROW_REQUESTS]

@@ -144,7 +144,7 @@ def test_failures_are_written_in_order_and_dropped_when_the_buffer_is_full() -> 
     assert sum(len(content.splitlines()) for content in written.values()) == 4
 
 
-def test_each_object_has_a_new_key_by_model_and_hour() -> None:
+def test_each_object_has_a_unique_key_partitioned_by_model_and_hour() -> None:
     written: list[tuple[str, bytes]] = []
     times = iter([NOON - 0.5, NOON - 0.25, NOON + 0.125])
     log, _ = make(lambda key, content: written.append((key, content)), clock=lambda: next(times), seconds=3600)

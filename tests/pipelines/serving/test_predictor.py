@@ -30,7 +30,7 @@ def changed_schema(bundle: MadeBundle, **changes: object) -> MadeBundle:
 
 
 @pytest.mark.parametrize("bundle", [linear_bundle(), mixed_bundle(), classifier_bundle()])
-def test_a_bundle_that_makes_its_golden_predictions_loads(bundle: MadeBundle) -> None:
+def test_a_bundle_that_reproduces_its_golden_predictions_loads(bundle: MadeBundle) -> None:
     assert load(bundle).digest == bundle.digest
 
 
@@ -75,7 +75,7 @@ def test_a_model_that_is_not_onnx_is_an_error(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_weights_in_another_file_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool) -> None:
+def test_external_weights_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").write_bytes(np.ones((10, 1), np.float32).tobytes())
     weights = numpy_helper.from_array(np.ones((10, 1), np.float32), "weights")

@@ -181,7 +181,7 @@ class Endless:
         pass
 
 
-def test_one_byte_beyond_the_limit_is_read_at_most() -> None:
+def test_at_most_one_byte_beyond_the_limit_is_read() -> None:
     endpoint = EndpointClient("http://models.example.org/X/", MODEL, largest_answer=1000)
     endless = endpoint._connection = Endless()  # type: ignore[assignment]
     with pytest.raises(MlopsError, match="at most 1000 bytes, found more"):
@@ -255,7 +255,7 @@ def test_the_connection_is_closed_after_success_and_failure() -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_an_error_of_a_gateway_says_nothing_about_the_model(status: int) -> None:
+def test_a_gateway_error_is_not_blamed_on_the_model(status: int) -> None:
     with (
         http_server(lambda *_: (status, b"no pod is ready")) as url,
         pytest.raises(UnavailableError, match=f"{status}"),
@@ -264,7 +264,7 @@ def test_an_error_of_a_gateway_says_nothing_about_the_model(status: int) -> None
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422, 500])
-def test_an_error_of_the_server_is_not_an_outage(status: int) -> None:
+def test_a_server_error_is_not_an_outage(status: int) -> None:
     with http_server(lambda *_: (status, b"no")) as url, pytest.raises(MlopsError) as caught:
         EndpointClient(url, MODEL).served()
     assert not isinstance(caught.value, UnavailableError)
@@ -339,7 +339,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 URL = "http://price-canary.models.svc"
 
 
-def test_a_service_is_reached_through_the_proxy_that_the_environment_names(proxy: Proxy) -> None:
+def test_a_service_is_reached_through_the_configured_proxy(proxy: Proxy) -> None:
     client = EndpointClient(URL, MODEL, keep_alive=False)
     assert client.served() == DIGEST
     client.infer(request_of(GOLDEN))
@@ -348,7 +348,7 @@ def test_a_service_is_reached_through_the_proxy_that_the_environment_names(proxy
     assert proxy.credentials == [None, None]
 
 
-def test_credentials_of_a_proxy_are_sent_to_it(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_credentials_are_sent_to_the_proxy(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     address = os.environ["http_proxy"].removeprefix("http://")
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@{address}")
     assert EndpointClient(URL, MODEL).served() == DIGEST
@@ -361,7 +361,7 @@ def test_an_https_url_is_reached_through_a_tunnel(proxy: Proxy) -> None:
     assert proxy.targets == ["CONNECT models.example.org:443"]
 
 
-def test_a_host_that_no_proxy_lists_is_reached_directly(proxy: Proxy) -> None:
+def test_a_host_listed_in_no_proxy_is_reached_directly(proxy: Proxy) -> None:
     with http_server(Pod()) as url:
         assert EndpointClient(url, MODEL).served() == DIGEST
     assert proxy.targets == []

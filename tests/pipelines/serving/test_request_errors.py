@@ -99,7 +99,7 @@ def test_a_body_over_the_limit_without_a_content_length_is_refused(serve: Serve)
         "application/json; charset=latin-1",
     ],
 )
-def test_another_content_type_is_refused(linear: Served, content_type: str) -> None:
+def test_an_unsupported_content_type_is_refused(linear: Served, content_type: str) -> None:
     answer = linear.infer(features(), [("content-type", content_type)])
     assert answer.status == 415
     assert answer.error == f"content-type: expected application/json, found {content_type}"
@@ -139,7 +139,7 @@ def test_a_repeated_input_is_refused(linear: Served) -> None:
 
 
 @pytest.mark.parametrize("datatype", ["FP64", "fp32", "INT64", "BYTES", "", "☃" * 100])
-def test_another_datatype_is_refused(linear: Served, datatype: str) -> None:
+def test_a_wrong_datatype_is_refused(linear: Served, datatype: str) -> None:
     answer = linear.infer(features(datatype=datatype))
     assert answer.status == 400
     assert answer.error.startswith("input 'features': expected datatype 'FP32', found \"")
@@ -174,7 +174,7 @@ def test_values_that_do_not_fill_the_shape_are_refused(linear: Served, data: lis
     assert answer.error == f"input 'features': expected 10 values for the shape [1, 10], found {len(data)}"
 
 
-def test_rows_of_another_length_are_refused_with_their_index(linear: Served) -> None:
+def test_rows_of_the_wrong_length_are_refused_with_their_index(linear: Served) -> None:
     answer = linear.infer(features(row(), row(), data=[ROW, ROW[:9]]))
     assert answer.status == 400
     assert answer.error == "input 'features', data[1]: expected 2 lists of 10 values for its shape, found a list of 9"
@@ -184,7 +184,7 @@ def test_rows_of_another_length_are_refused_with_their_index(linear: Served) -> 
     assert linear.infer(features(row(), row(), data=[ROW, 3.0])).error.endswith("for its shape, found 3.0")
 
 
-def test_deeper_nesting_than_rows_is_refused(linear: Served) -> None:
+def test_data_nested_deeper_than_rows_is_refused(linear: Served) -> None:
     answer = linear.infer(features(data=[[ROW]]))
     assert answer.status == 400
     assert "expected a list of numbers" in answer.error
@@ -277,7 +277,7 @@ def test_values_of_every_datatype_are_checked(mixed: Served, changes: dict[str, 
     assert said in answer.error
 
 
-def test_inputs_that_differ_in_rows_are_refused(mixed: Served) -> None:
+def test_inputs_with_different_row_counts_are_refused(mixed: Served) -> None:
     request = mixture()
     request["inputs"][1] |= {"shape": [2, 1], "data": [1, 2]}
     assert mixed.infer(request).error == "input 'small' has 2 rows and input 'wide' has 1; expected the same number"
@@ -325,7 +325,7 @@ def test_an_unknown_version_is_not_found(linear: Served, version: str) -> None:
     assert answer.error == f"unknown version {version!r} of {NAME!r}; this server serves {linear.bundle.digest!r}"
 
 
-def test_only_twelve_digits_of_a_digest_name_a_version(linear: Served) -> None:
+def test_a_version_is_named_by_exactly_twelve_digits(linear: Served) -> None:
     digits = linear.bundle.digest.removeprefix("sha256:")
     for version in (digits[:8], digits[:13], "sha256:" + digits[:12]):
         assert linear.get(f"/v2/models/{NAME}/versions/{version}").status == 404

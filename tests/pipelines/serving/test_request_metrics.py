@@ -20,7 +20,7 @@ def scraped(made: Served) -> dict[str, float]:
     }
 
 
-def test_requests_are_counted_by_status_and_rows_by_number(linear: Served) -> None:
+def test_requests_are_counted_by_status_and_rows_are_added_up(linear: Served) -> None:
     linear.infer(features(row(), row(), row()))
     linear.infer(features())
     linear.infer(b"")

@@ -46,7 +46,7 @@ def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path
     return notes
 
 
-def test_the_program_of_a_stack_uses_its_own_cluster_whatever_kubeconfig_names(
+def test_a_stack_uses_its_configured_cluster_regardless_of_kubeconfig(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     notes = install(tmp_path, monkeypatch)

@@ -167,7 +167,7 @@ def test_a_training_run_registers_a_signed_bundle_and_a_second_run_has_the_same_
     assert sorted(entry["Key"].rpartition("-")[2] for entry in listed) == ["COMPLETE.json"] * 2 + ["START.json"] * 2
 
 
-def test_a_model_without_scikit_learn_makes_a_bundle(tmp_path: Path) -> None:
+def test_a_model_without_scikit_learn_is_bundled(tmp_path: Path) -> None:
     made = bundle(by_hand(tmp_path))
     assert made.manifest.task == "regression"
     assert made.manifest.parameters == {"slope": 2.0}
@@ -228,7 +228,7 @@ def test_a_bundle_whose_onnx_disagrees_with_the_model_is_not_registered(
         runs.read_run(dev, MODEL, "run-3")
 
 
-def test_a_model_may_have_several_modules_which_are_unloaded(tmp_path: Path) -> None:
+def test_the_modules_of_a_model_are_unloaded_after_training(tmp_path: Path) -> None:
     project = by_hand(tmp_path, "from .parts import train\n")
     by_hand_text = by_hand(tmp_path / "other").models_folder / MODEL / "train.py"
     (project.models_folder / MODEL / "parts.py").write_text(by_hand_text.read_text())
@@ -277,7 +277,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
         bundle(by_hand(tmp_path), make_rows(3))
 
 
-def test_holdout_rows_that_equal_training_rows_are_counted(tmp_path: Path) -> None:
+def test_holdout_rows_that_duplicate_training_rows_are_counted(tmp_path: Path) -> None:
     rows = make_rows(200)
     again = rows.set_column(0, "loan_id", pa.array(range(1000, 1200), pa.int64()))
     project = by_hand(tmp_path)
@@ -290,7 +290,7 @@ def test_holdout_rows_that_equal_training_rows_are_counted(tmp_path: Path) -> No
     assert leaked(pa.concat_tables([rows, again])) > 50
 
 
-def test_a_class_that_only_the_holdout_has_is_refused(tmp_path: Path) -> None:
+def test_a_class_found_only_in_the_holdout_is_refused(tmp_path: Path) -> None:
     train = """
         from pipelines.training import TrainedModel, TrainingData
         from tests.pipelines.training.classifier import constant

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(1)
 ROWS = 60
 
 
-def test_regression_metrics_equal_scikit_learns_for_every_weighting() -> None:
+def test_regression_metrics_match_scikit_learn_for_every_weighting() -> None:
     truth, predicted = RNG.normal(1e6, 1, ROWS), RNG.normal(1e6, 1, ROWS)
     weights = RNG.integers(0, 4, (3, ROWS)).astype(float)
     found = measure("regression", truth, predicted, weights)
@@ -26,7 +26,7 @@ def test_regression_metrics_equal_scikit_learns_for_every_weighting() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_classification_metrics_equal_scikit_learns_for_every_weighting(classes: int) -> None:
+def test_classification_metrics_match_scikit_learn_for_every_weighting(classes: int) -> None:
     truth = RNG.integers(0, classes, ROWS)
     # Rounding to two digits makes ties, which count half in the area under the curve.
     predicted = RNG.dirichlet(np.ones(classes), ROWS).round(2) + 0.001

@@ -151,7 +151,7 @@ def test_a_model_with_other_inputs_or_outputs_is_refused(
         request_schema(*declared, check_graph(model))
 
 
-def test_golden_predictions_are_answers_to_rows_of_the_holdout(declared: tuple[Model, Contract]) -> None:
+def test_golden_predictions_are_made_for_holdout_rows(declared: tuple[Model, Contract]) -> None:
     graph = check_graph(linear(WEIGHTS))
     rows = features_of(make_rows(), *declared)
     answers = answer_holdout("regression", TrainedModel(predict, linear(WEIGHTS)), graph, rows, ())

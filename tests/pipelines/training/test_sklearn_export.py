@@ -42,7 +42,7 @@ def test_exports_of_a_regressor_are_reproducible_and_predict_the_same(estimator:
     assert check_graph(from_sklearn(estimator, TRAIN).onnx).content == graph.content
 
 
-def test_trees_accept_missing_values_in_onnx_too() -> None:
+def test_exported_trees_accept_missing_values() -> None:
     train, holdout = TRAIN.copy(), HOLDOUT.copy()
     train.loc[::5, "a"] = holdout.loc[::3, "a"] = np.nan
     estimator = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(train, (TARGET[:200] > 0).astype(int))

@@ -57,7 +57,7 @@ def test_the_holdout_has_about_the_requested_share(seed: int) -> None:
     assert abs((chosen & in_holdout(hashes, seed + 1, 0.25)).mean() - 0.0625) < 0.01
 
 
-def test_a_hash_does_not_depend_on_the_width_of_a_type() -> None:
+def test_the_hash_of_a_key_does_not_depend_on_the_width_of_its_type() -> None:
     narrow = pa.table({"key": pa.array([1, 2, 300], pa.int32()), "name": pa.array(["a", "b", "a"]).dictionary_encode()})
     wide = pa.table({"key": pa.array([1, 2, 300], pa.int64()), "name": pa.array(["a", "b", "a"], pa.large_string())})
     assert (hash_keys(narrow, ["key", "name"]) == hash_keys(wide, ["key", "name"])).all()
