@@ -1,4 +1,4 @@
-"""The program of one environment, in the order in which its parts depend on each other."""
+"""Pulumi program of one environment, in dependency order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account's bootstrap: the state bucket, the image repositories, and the roles of GitHub Actions jobs."""
+"""Bootstrap an AWS account: the state bucket, the image repositories, and the roles of GitHub Actions jobs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from infra.environment import Environment
 from infra.policies.exemptions import exemptions
 
 _SESSION_SECONDS = 2 * 60 * 60
-"""The longest session, which is also the timeout of the deploy job."""
+"""Maximum duration of a session; also the timeout of the deploy job."""
 
 _ACCESS_EXEMPTION = {
     "iam-no-escalation": "a deployment sets the access policies of its own buckets and roles: only those named after "

@@ -22,7 +22,7 @@ _DEADLINE_SECONDS = 180
 _TRIES = 3
 _KEEP_SECONDS = 3600
 _FAILED = 1
-"""Exit status of the check when the canary is wrong. Any other failure means that the check could not be made."""
+"""Exit status of the check when the canary is wrong. Any other failure means that the check could not be completed."""
 
 
 @dataclass(frozen=True, kw_only=True)

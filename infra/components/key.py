@@ -11,7 +11,7 @@ import pulumi_aws as aws
 from infra.environment import Scope
 
 _DELETION_WINDOW_DAYS = 30
-"""The longest that KMS offers. Data encrypted with a deleted key is lost."""
+"""The longest deletion window that KMS offers. Data encrypted with a deleted key is lost."""
 
 
 @dataclass(frozen=True, kw_only=True)

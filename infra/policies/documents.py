@@ -15,7 +15,7 @@ ANYONE = "*"
 def statements(document: Any) -> list[dict[str, Any]] | None:
     """Return the statements of a policy document, given as JSON text or as a mapping; None if it is unknown.
 
-    Invalid JSON counts as one statement that allows everything, so that no document escapes the rules.
+    Invalid JSON is treated as a statement that allows everything, so every document is checked.
     """
     if document is UNKNOWN:
         return None

@@ -28,7 +28,7 @@ _PULUMI_UNKNOWNS = frozenset(
 
 
 class Unknown:
-    """Type of `UNKNOWN`, whose copies are the same object."""
+    """Type of the singleton `UNKNOWN`; copying it returns the same object."""
 
     def __repr__(self) -> str:
         return "[unknown]"
@@ -133,7 +133,7 @@ def elements(value: Any) -> list[Any]:
 
 
 def holds(value: Any, *accepted: Any) -> bool:
-    """Return True if a value is one of those accepted, or unknown."""
+    """Return True if a value is accepted or unknown."""
     # Every number is a float in the wire format. True equals 1.0, so compare types, too.
     return value is UNKNOWN or any(
         value == item and isinstance(value, bool) is isinstance(item, bool) for item in accepted
@@ -155,11 +155,11 @@ class Graph:
             self._by_type[resource.type].append(resource)
 
     def of_type(self, *types: str) -> list[PlannedResource]:
-        """Return the resources of some types."""
+        """Return the resources of the given types."""
         return [resource for type_ in types for resource in self._by_type[type_]]
 
     def exemption(self, rule: str, resource: PlannedResource) -> str | None:
-        """Return the reason that a resource, or a component above it, is exempt from a rule; None if it is not."""
+        """Return the reason why a resource, or a component above it, is exempt from a rule; None if it is not."""
         current: PlannedResource | None = resource
         seen: set[str] = set()
         while current is not None and current.urn not in seen:

@@ -87,8 +87,8 @@ def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedRe
     """Yield the identity policies of a role, matched by role name, or by parent while the name is unknown."""
     name = role.at("name")
     for holder, document in _documents(graph):
-        beside = name is not UNKNOWN or holder.parent == role.parent
-        if holder is role or (holder.at("role") == name and beside):
+        same_component = holder.parent == role.parent
+        if holder is role or (holder.at("role") == name and (name is not UNKNOWN or same_component)):
             yield holder, document
 
 

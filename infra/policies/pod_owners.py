@@ -66,7 +66,7 @@ class PodOwner:
 
 
 def pod_owners(graph: Graph, *types: str) -> Iterator[PodOwner]:
-    """Yield the resources that create pods, of some types or of all."""
+    """Yield the resources that create pods, of the given types or of all."""
     for type_ in types or (*_TEMPLATES, ANALYSIS_TEMPLATE):
         if type_ == ANALYSIS_TEMPLATE:
             for resource, spec in analysis_jobs(graph):

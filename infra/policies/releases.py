@@ -20,13 +20,13 @@ def release_tried(graph: Graph) -> Iterator[Finding]:
         for step in elements(steps):
             if at(step, "setWeight") is not None:
                 if weight:
-                    yield rollout, f"goes on from {weight} % of traffic without an analysis"
+                    yield rollout, f"continues after {weight} % of traffic without an analysis"
                 weight = 0 if at(step, "setWeight") is UNKNOWN else int(at(step, "setWeight"))
             for template in elements(at(step, "analysis", "templates")):
                 name, weight = at(template, "templateName"), 0
                 if name is not UNKNOWN and not templates & {name, UNKNOWN}:
                     yield rollout, f"refers to the AnalysisTemplate {name}, which does not exist"
         if weight:
-            yield rollout, f"goes on from {weight} % of traffic without an analysis"
+            yield rollout, f"continues after {weight} % of traffic without an analysis"
         if not any(at(step, "setWeight") for step in elements(steps)):
             yield rollout, "shifts all traffic at once"

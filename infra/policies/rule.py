@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from infra.policies.graph import Graph, PlannedResource
 
 Finding = tuple[PlannedResource, str]
-"""A resource that breaks a rule, and the problem."""
+"""A resource that breaks a rule, and what is wrong with it."""
 
 Find = Callable[[Graph], Iterable[Finding]]
 
@@ -37,7 +37,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule.
+    """A rule that a resource graph must follow.
 
     Attributes:
         id: the rule's id, which exemptions name.
@@ -52,7 +52,7 @@ class Rule:
     find: Find
 
     def violations(self, graph: Graph) -> Iterator[Violation]:
-        """Yield the violations that are not exempt."""
+        """Yield the violations that no exemption covers."""
         for resource, found in self.find(graph):
             if graph.exemption(self.id, resource) is None:
                 yield Violation(self.id, self.title, f"{resource.type} {resource.name}", resource.urn, found)

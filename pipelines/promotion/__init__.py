@@ -1,1 +1,1 @@
-"""What goes from one environment to the next, and what may stop it."""
+"""Promote bundles from one environment to the next: gates, deployment, rollback and history."""

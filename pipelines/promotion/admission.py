@@ -49,12 +49,12 @@ def admit(
 ) -> Admitted:
     """Judge the release of a change.
 
-    A release that is live already is admitted without being judged again, as is one that a rollback committed.
+    A release that is already live, or that a rollback committed, is admitted without being judged again.
 
     Args:
         project: the declarations as merged.
         git: the clone.
-        descriptors: of the environments that are up.
+        descriptors: environment → descriptor, for the environments that are up.
         change: the release, and every file of its merge.
         attribution: recorded in the ledger.
         log: receives progress.

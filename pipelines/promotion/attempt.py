@@ -25,7 +25,7 @@ class StaleReleaseError(MlopsError):
 
 @dataclass(frozen=True)
 class Attribution:
-    """Who deploys or rolls back, and from which commit.
+    """The person or app that deploys or rolls back, and the commit.
 
     Attributes:
         commit: the deployed commit.
@@ -59,7 +59,7 @@ class Attempt:
     Attributes:
         release: the release.
         attribution: who made the attempt.
-        ledger: where it is recorded.
+        ledger: the ledger that records it.
         source: the environment that the bundle comes from.
         action: `rollback` if the release restores an earlier bundle.
         reason: why a rollback is needed; empty for a promotion.
@@ -144,7 +144,7 @@ def refuse_stale(head: Entry | None, environment: str, model: str, bundle: str, 
 
     Args:
         head: the newest ledger entry.
-        environment, model: where the release goes.
+        environment, model: target of the release.
         bundle: the bundle of the release.
         replaces: the bundle that it replaces; None for the first release.
 

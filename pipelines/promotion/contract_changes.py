@@ -46,7 +46,7 @@ def find_contract_changes(git: Git, base: str, files: Sequence[str]) -> dict[str
 
 
 def _contract_before(git: Git, commit: str, name: str) -> Contract | None:
-    """Return the contract at a commit; None if it is new or was invalid, so that nobody can have relied on it."""
+    """Return the contract at a commit; None if it is new or was invalid, so it had no consumers."""
     if not git.has_file(commit, name):
         return None
     try:

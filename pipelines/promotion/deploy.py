@@ -1,6 +1,6 @@
 """Deploy an environment: judge its releases, apply, follow the rollouts, verify, and record.
 
-Each step picks up what an interrupted one left, so a second run ends where an uninterrupted run would have.
+Every step is idempotent, so an interrupted deployment can be run again.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
 
 ROLLOUT_ALLOWANCE_SECONDS = 300
-"""How long a rollout may take in addition to its declared pauses."""
+"""Time allowed for a rollout in addition to its declared pauses."""
 
 
 def deploy(target: Target, environment: str, log: Log) -> None:
-    """Make an environment run what its release files name, and record each release that went live.
+    """Deploy the releases of an environment, and record each one that goes live.
 
-    Every release is judged before anything is applied, because applying brings all of them.
+    Every release is judged before anything is applied, because one `up` applies all of them.
 
     Args:
         target: where the environment lives.
@@ -70,7 +70,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
 
 
 def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:
-    """Return the merge that brought a release to main: its files, and who made and approved it.
+    """Return the merge that brought a release to main: its files, author and approvers.
 
     Raises:
         MlopsError: the release file is not committed.
@@ -105,7 +105,7 @@ class Deployment:
     _applied: bool = field(default=False, init=False)
 
     def apply(self) -> None:
-        """Apply the program of the environment, unless this deployment did so before.
+        """Apply the environment's program, unless this deployment has already applied it.
 
         Raises:
             MlopsError: the program failed.
@@ -155,7 +155,7 @@ class Deployment:
         return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget)
 
     def _return_traffic(self, model: str, live: str | None) -> str:
-        """Return traffic to the bundle that was live; the result says if that failed, and is added to the record."""
+        """Return traffic to the bundle that was live. If that fails, return a note for the record, else ""."""
         if live is None:
             return ""
         try:
@@ -177,7 +177,7 @@ def _recording_failure(attempt: Attempt, undo: Callable[[], str] = lambda: "") -
 
 
 def follow_rollout(target: Target, environment: str, model: str, log: Log) -> None:
-    """Wait until the newest release of a model is live, logging each step of its rollout.
+    """Wait until the newest release of a model is live, and log each step of its rollout.
 
     Raises:
         MlopsError: the rollout failed, or did not end in time.

@@ -1,4 +1,4 @@
-"""Read a local copy of the ledger: what ran when, who approved it, on which data, from which commit."""
+"""Read the history of a model from a local copy of its ledger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_history(
     """Return the ledger entries of a model in an environment, oldest first.
 
     Args:
-        folder: the copies of this environment's ledgers.
+        folder: folder with the copies of this environment's ledgers.
         model: the model's name.
         descriptor: the environment, to fetch new records first; None to stay offline.
         verify: verify every signature and every link. Without it, records of the copy are only parsed, and each must
@@ -65,7 +65,7 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
     """Fetch the records that the copy lacks, verify them, and add them to the copy.
 
     Args:
-        folder: the copies of this environment's ledgers.
+        folder: folder with the copies of this environment's ledgers.
         model: the model's name.
         descriptor: the environment.
         known: the envelopes in the copy.
@@ -74,7 +74,7 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
         The new entries.
 
     Raises:
-        BrokenLedgerError: the registry has fewer records than the copy, or a different one in the last place of the
+        BrokenLedgerError: the registry has fewer records than the copy, or a different record in the last place of the
             copy; or a new record is invalid or does not follow its predecessor.
     """
     ledger = Ledger(descriptor, model)
@@ -116,7 +116,7 @@ def _copy(folder: Path, model: str) -> Path:
 
 
 def at_time(entries: Sequence[Entry], moment: datetime) -> Entry | None:
-    """Return the entry that put the bundle live that was live at a moment; None if none was."""
+    """Return the entry of the bundle that was live at a given time; None if none was live."""
     before = [entry for entry in entries if entry.event.result == "verified" and entry.event.at <= moment]
     return before[-1] if before and before[-1].event.live is not None else None
 

@@ -35,7 +35,7 @@ class BuildContext:
 def build_context(project: Project, name: str) -> BuildContext:
     """Return the files that `docker build` copies into an image.
 
-    The `COPY` lines of the Dockerfile and `.dockerignore` are the only list of them.
+    The Dockerfile's `COPY` lines and `.dockerignore` are the only source of this list.
 
     Raises:
         MlopsError: there is no such image, or a `COPY` names a file that does not exist.
@@ -108,7 +108,7 @@ def pin_images(project: Project, environment: str, images: Images) -> bool:
         images: the digests; None keeps the pinned one.
 
     Returns:
-        Whether the file changed.
+        True if the file changed.
 
     Raises:
         MlopsError: the file has no line `images: {training: …, serving: …}` to change.

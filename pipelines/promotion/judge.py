@@ -1,4 +1,4 @@
-"""Judge and review a pull request: run the gates and the previews, and comment the results."""
+"""Judge and review a pull request: run the gates and the previews, and post the results as a comment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
     Args:
         target: where the environments live.
         base: the commit or branch that the change would be merged into.
-        number: of the pull request, which gets a comment with the verdicts and a preview; None to only judge.
+        number: the pull request to comment on with the verdicts and a preview; None to judge without a comment.
         log: receives one line for each verdict.
 
     Raises:
@@ -67,12 +67,12 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
 
 
 def review_change(target: Target, base: str, number: int, log: Log) -> None:
-    """Comment on a pull request what it changes: data contracts, and a preview of each affected environment.
+    """Comment on a pull request with its contract changes and a preview of each affected environment.
 
     Args:
         target: where the environments live.
         base: the commit that the change would be merged into.
-        number: of the pull request.
+        number: the pull request to comment on.
         log: receives one line for each preview.
 
     Raises:
@@ -98,7 +98,7 @@ def _surroundings(
     facts: Facts,
     preview: Preview,
 ) -> Surroundings:
-    """Collect what the comment shows in addition to the verdicts."""
+    """Collect the content of the comment besides the verdicts."""
     release = change.release
     here = descriptors[release.environment]
     previous = project.stack(release.environment).config.environment.promotes_from

@@ -23,8 +23,8 @@ def write_release(
 ) -> Path:
     """Write a bundle into `models/<model>/releases/<environment>.yaml`, with the bundle that it replaces.
 
-    The bundle is verified in the registry of the environment it comes from, or in its own for the first environment.
-    Nothing changes if the file names the bundle already.
+    The bundle is verified in the registry that it comes from: the previous environment's, or the first one's own.
+    A file that already names the bundle is left unchanged.
 
     Args:
         project: the repository.

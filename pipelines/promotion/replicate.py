@@ -7,7 +7,7 @@ from pipelines.registry import bundles, evidence
 
 
 def replicate(source: EnvironmentDescriptor, target: EnvironmentDescriptor, model: str, digest: str) -> None:
-    """Copy a bundle from one environment's registry into another's, unless it is there already.
+    """Copy a bundle from one environment's registry into another's, unless it is already there.
 
     The evidence is copied first and the manifest last, so an interrupted copy leaves no bundle and can be repeated.
     The bundle is verified with the keys that the target trusts, whether it was copied or found.

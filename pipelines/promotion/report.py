@@ -1,4 +1,4 @@
-"""Store the facts and verdicts of a judgement in the registry, under their digest, for ledger records to name."""
+"""Store the facts and verdicts of a judgement in the registry, under the digest that ledger records refer to."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_report(descriptor: EnvironmentDescriptor, model: str, digest: str) -> b
     """Return a stored report, as JSON.
 
     Raises:
-        MlopsError: there is no such report, or it was changed.
+        MlopsError: the report does not exist, or was changed.
     """
     key = _key(model, digest)
     content = store.get(descriptor.registry_bucket, key, limit=LARGEST).content

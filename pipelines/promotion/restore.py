@@ -12,13 +12,13 @@ from pipelines.github.git import Git
 from pipelines.registry.ledger import words
 
 ATTEMPTS = 5
-"""How often the commit is retried when someone else pushes to main first."""
+"""Maximum number of attempts to push, if someone else pushes to main first."""
 
 
 def restore_release(project: Project, model: str, environment: str, target: str, bad: str, reason: str) -> str:
-    """Commit to main that an environment runs an earlier bundle again.
+    """Commit to main the release file that returns an environment to an earlier bundle.
 
-    Idempotent: if main names the bundle already, nothing is committed. The caller needs the right to push to main,
+    Idempotent: if main names the bundle already, nothing is committed. The caller needs permission to push to main,
     because a rollback does not wait for a review. The working tree is unchanged.
 
     Args:

@@ -23,7 +23,7 @@ from pipelines.targets import Target
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """The bundles that a rollback goes from and to.
+    """The bundles to roll back from and to.
 
     Attributes:
         bad: digest of the live bundle.
@@ -35,7 +35,7 @@ class RollbackPlan:
 
 
 def plan_rollback(descriptor: EnvironmentDescriptor, model: str) -> RollbackPlan:
-    """Return the bundles that a rollback of a model would go from and to.
+    """Return the bundles to roll a model back from and to.
 
     Raises:
         MlopsError: nothing is live, or no other bundle was verified before.

@@ -25,7 +25,7 @@ NO_COMMIT = "0" * 40
 
 @dataclass(frozen=True)
 class ChangedFiles:
-    """The files of a change, sorted by what has to look at them.
+    """The files of a change: releases and the rest.
 
     Attributes:
         releases: release files, which the gates judge.

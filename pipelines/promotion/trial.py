@@ -16,18 +16,18 @@ from pipelines.declarations.project import Project
 from pipelines.promotion.facts import TrialResult
 
 TIMED = 300
-"""Requests of one row that are timed."""
+"""Number of one-row requests to time."""
 
 WARM_UP = 20
-"""Requests sent before those that are timed."""
+"""Number of warm-up requests before them."""
 
 
 def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -> TrialResult:
     """Load a bundle and send it requests. Any failure of the bundle is part of the result, not an exception.
 
     Args:
-        project: its serving requirements pin the runtime.
-        manifest, files: of a bundle whose evidence was verified, because its model is loaded.
+        project: the project whose serving requirements pin the runtime.
+        manifest, files: the bundle. Verify its evidence first, because its model is loaded here.
 
     Raises:
         MlopsError: the pinned serving requirements cannot be read.
@@ -79,6 +79,6 @@ def pinned_runtime(root: Path) -> str:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the least value that at least `share` of the values do not exceed (the nearest-rank percentile)."""
+    """Return the nearest-rank percentile: the least value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]

@@ -11,7 +11,7 @@ from pipelines.serving.golden import GoldenMismatchError, check_golden, row_coun
 from pipelines.serving.probe import golden_of, open_endpoint
 
 PROBES = 30
-"""Requests of one row that a verification sends and times."""
+"""Number of one-row requests that a verification sends and times."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Verification:
 
     Attributes:
         bundle: digest of the bundle that the endpoint serves.
-        rows: golden rows that it predicted.
-        requests: requests of one row that it answered.
-        median_ms, p99_ms: of their latency, in milliseconds.
+        rows: number of golden rows that it predicted correctly.
+        requests: number of one-row requests that it answered.
+        median_ms, p99_ms: latency of those requests, in milliseconds.
     """
 
     bundle: str
@@ -41,8 +41,8 @@ def verify(descriptor: EnvironmentDescriptor, model: str, digest: str, budget_ms
     Args:
         descriptor: the environment.
         model: the model's name.
-        digest: of the bundle that the endpoint must serve.
-        budget_ms: milliseconds.
+        digest: the bundle that the endpoint must serve.
+        budget_ms: latency budget of the model, in milliseconds.
 
     Raises:
         MlopsError: the endpoint serves another bundle, predicts something else, answers with an error, or is too slow.

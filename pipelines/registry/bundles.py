@@ -17,10 +17,10 @@ from pipelines.declarations.names import Name
 from pipelines.registry import store
 
 LARGEST_MANIFEST = 64 << 10
-"""Bytes of `bundle.json`."""
+"""Size limit of `bundle.json`, in bytes."""
 
 LARGEST_FILE = 512 << 20
-"""Bytes of each other file of a bundle."""
+"""Size limit of any other file of a bundle, in bytes."""
 
 MOST_FILES = 32
 

@@ -26,7 +26,7 @@ EVALUATION = "urn:mlops:evaluation:v1"
 SUFFIX = ".dsse.json"
 
 MOST_STATEMENTS = 64
-"""Statements about one bundle. Each commit that produces the same bundle adds a provenance."""
+"""Maximum number of statements about one bundle. Each commit that produces the bundle adds a provenance."""
 
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
@@ -289,7 +289,7 @@ def read_statement(
         kind: type of the predicate.
 
     Returns:
-        The predicate and the environment that signed it; None if there is no such statement.
+        The predicate and the environment that signed it; None if the statement does not exist.
 
     Raises:
         BadSignatureError: the statement is not signed by a trusted key, or is about something else.

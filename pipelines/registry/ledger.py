@@ -1,7 +1,7 @@
 """Ledger: an append-only chain of signed records for each model of an environment.
 
 A record is an in-toto statement in a DSSE envelope. It is stored under its number with a conditional write, and holds
-the digest of the envelope before it. A record can therefore not be changed, removed from the middle or written twice.
+the digest of the envelope before it. So no record can be changed, removed from the middle, or written twice unnoticed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pipelines.registry.bundles import checked_name
 PREDICATE = "https://mlops.template/attestations/promotion/v1"
 DIGITS = 10
 LONGEST_REASON = 400
-"""Bytes of UTF-8."""
+"""Size limit of a reason, in bytes of UTF-8."""
 
 MOST_STATEMENTS = 6
-"""Statements about the bundle that a record lists."""
+"""Maximum number of statements about the bundle in a record."""
 
 MOST_COLLISIONS = 1000
-"""Attempts of an append while other writers append first."""
+"""Maximum number of attempts to append a record while other writers append first."""
 
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Words = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -58,7 +58,7 @@ class Event(Declaration):
         to: bundle that was to go live.
         live: bundle that is live afterwards; None if none is.
         verdicts: gate → outcome.
-        report: digest of the full report, stored beside the ledger; None if there is none.
+        report: digest of the full report, stored in the same registry; None if there is none.
         policy: digest of the gates that were applied.
         evidence: name → digest of the signed statements that the gates read.
         dataset: `<name>@<snapshot>` that the bundle was trained on.
@@ -197,7 +197,7 @@ class Ledger:
         return next((entry for entry in self.back() if entry.event.result == "verified"), None)
 
     def entry(self, number: int) -> Entry:
-        """Return the record with this number, verified on its own.
+        """Return the record with this number. Its signature is verified, but not its links.
 
         Raises:
             BrokenLedgerError: the record does not exist or does not verify.
@@ -294,7 +294,7 @@ class Ledger:
         """Return the number of the newest record; 0 if the ledger is empty.
 
         Raises:
-            BrokenLedgerError: there is an object that is not a record.
+            BrokenLedgerError: an object in the ledger is not a record.
             MlopsError: the registry cannot be read.
         """
         # Exponential search from the last number seen, then binary search.

@@ -15,7 +15,7 @@ from pipelines.registry.bundles import checked_name, hex_of
 from pipelines.registry.ledger import LONGEST_REASON, Words
 
 LARGEST = 4096
-"""Bytes of an entry. Writes are bounded to fit: an unreadable entry would block all promotions of the model."""
+"""Size limit of an entry, in bytes. Writes respect it: an unreadable entry would block the model's promotions."""
 
 MOST = 10_000
 

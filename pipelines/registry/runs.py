@@ -1,4 +1,4 @@
-"""Training runs: which bundle each run produced."""
+"""Training runs and the bundles that they produced."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipelines.registry import bundles, store
 from pipelines.registry.evidence import RunId
 
 LARGEST_RECORD = 4096
-"""Bytes."""
+"""Size limit of a run record, in bytes."""
 
 
 class Run(Declaration):
-    """`runs/<model>/<run>.json` in the registry bucket.
+    """Record of a training run, `runs/<model>/<run>.json` in the registry bucket.
 
     Attributes:
         bundle: digest of the bundle that the run produced.

@@ -30,10 +30,10 @@ from pipelines.registry import clients
 STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
 LARGEST_MESSAGE = 4096
-"""Bytes of a signed message: KMS's limit for messages of type RAW."""
+"""Size limit of a signed message, in bytes: KMS's limit for messages of type RAW."""
 
 LARGEST_ENVELOPE = 16 << 10
-"""Bytes of an envelope: the largest message in base64 and its signatures."""
+"""Size limit of an envelope, in bytes: the largest message in base64, and its signatures."""
 
 
 class BadSignatureError(MlopsError):
@@ -44,7 +44,7 @@ class Subject(Declaration):
     """Subject of a statement.
 
     Attributes:
-        name: name for people.
+        name: human-readable name.
         digest: algorithm → hexadecimal digits; the algorithm is always sha256.
     """
 
@@ -58,7 +58,7 @@ class Statement(Declaration):
     Attributes:
         subject: what the statement is about.
         predicate_type: URI that defines the keys of the predicate.
-        predicate: what the statement says.
+        predicate: content of the statement.
     """
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field("https://in-toto.io/Statement/v1", alias="_type")

@@ -1,4 +1,4 @@
-"""Objects in S3: conditional writes, bounded reads, complete listings, and errors by name.
+"""Objects in S3: conditional writes, bounded reads, complete listings, and typed errors.
 
 Conditional writes (`If-None-Match`, `If-Match`) make immutability and compare-and-swap possible without a database; see
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
@@ -18,7 +18,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.registry import clients
 
 ATTEMPTS = 5
-"""Attempts of a conditional write while another write of the same key is in progress (409)."""
+"""Maximum number of attempts of a conditional write while another write of the key is in progress (409)."""
 
 
 class NotFoundError(MlopsError):

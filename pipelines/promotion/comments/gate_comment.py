@@ -1,4 +1,4 @@
-"""Comment on a release's pull request: the verdicts of the gates, and what a reviewer compares."""
+"""Comment on a release's pull request: the verdicts of the gates, and a comparison with the live bundle."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pipelines.promotion.gates import admits
 from pipelines.promotion.verdict import Verdict
 
 LONGEST = 60_000
-"""Characters of a comment; GitHub accepts 65,536."""
+"""Maximum length of a comment, in characters. GitHub accepts 65,536."""
 
 LONGEST_PREVIEW = 24_000
-"""Characters of a preview."""
+"""Maximum length of a preview, in characters."""
 
 MOST_ROWS = 60
-"""Rows of the comparison of candidate and champion."""
+"""Maximum number of rows in the comparison of candidate and champion."""
 
 MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the comment shows in addition to the verdicts.
+    """Content of the comment besides the verdicts.
 
     Attributes:
         preview: the Pulumi preview; empty if there is none.
@@ -43,7 +43,7 @@ class Surroundings:
 
 
 def marker(model: str, environment: str) -> str:
-    """Return the first line of the comment, which GitHub does not show; it finds the comment again."""
+    """Return the hidden first line of the comment, by which the comment is found again."""
     return f"<!-- mlops:gates {model} {environment} -->"
 
 
@@ -86,7 +86,7 @@ def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> s
 
 
 def join_lines(lines: Sequence[str]) -> str:
-    """Join lines; leave out the last ones if the text would be longer than `LONGEST`."""
+    """Join lines, and drop the last ones if the text would be longer than `LONGEST`."""
     kept: list[str] = []
     left = LONGEST
     for line in lines:
@@ -103,7 +103,7 @@ def row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def compare(facts: Facts, around: Surroundings) -> list[str]:
-    """Return a table that compares candidate and champion; nothing if the candidate has no evaluation."""
+    """Return a table that compares candidate and champion; empty if the candidate has no evaluation."""
     candidate, live = facts.evaluation, facts.champion
     if candidate is None:
         return []

@@ -10,10 +10,10 @@ from pipelines.promotion.preview import summarize
 from pipelines.targets import Preview
 
 REVIEW_MARKER = "<!-- mlops:review -->"
-"""The first line of the comment, which GitHub does not show; it finds the comment again."""
+"""Hidden first line of the comment, by which the comment is found again."""
 
 LONGEST_PREVIEWS = 45_000
-"""Characters of all previews of a comment together."""
+"""Maximum total length of the previews in a comment, in characters."""
 
 
 def render_review(contracts: Mapping[str, Sequence[str]], previews: Mapping[str, Preview]) -> str:

@@ -85,7 +85,7 @@ def gather(
     Args:
         project: the repository's declarations.
         git: the clone.
-        descriptors: of the environments that are up.
+        descriptors: environment → descriptor, for the environments that are up.
         change: the proposed release.
         now: the time of judgement; the current time by default.
 
@@ -96,7 +96,7 @@ def gather(
 
 
 def _read_once(read: Callable[[FactGatherer], T]) -> Callable[[FactGatherer], T]:
-    """Cache what a method returns or raises: several facts depend on it."""
+    """Cache the result or error of a method that several facts depend on."""
 
     @wraps(read)
     def cached(self: FactGatherer) -> T:
@@ -114,7 +114,7 @@ def _read_once(read: Callable[[FactGatherer], T]) -> Callable[[FactGatherer], T]
 
 
 class FactGatherer:
-    """Reads one fact a method; each raises MlopsError if it cannot be read.
+    """Reader of facts, one method per fact. A method raises MlopsError if its fact cannot be read.
 
     Args:
         project, git, descriptors, change: see `gather`.
@@ -190,7 +190,7 @@ class FactGatherer:
         return next((commit for commit in self._verified().commits if self.git.is_on_main(commit)), None)
 
     def files(self) -> tuple[FileContent, ...]:
-        """Return the expected and the actual digest of every file; nothing if there is no such bundle."""
+        """Return the expected and the actual digest of every file; empty if the bundle does not exist."""
         try:
             fetched = self._bundle()
         except MlopsError:
@@ -295,7 +295,7 @@ class FactGatherer:
 
 
 def read_files(descriptor: EnvironmentDescriptor, model: str, digest: str) -> tuple[FileContent, ...]:
-    """Return the expected and the actual digest of every file of a bundle; nothing if there is no such bundle.
+    """Return the expected and the actual digest of every file of a bundle; empty if it does not exist.
 
     Raises:
         MlopsError: the registry cannot be read, or the manifest is invalid.

@@ -1,4 +1,4 @@
-"""Count what a bundle answered in an environment, from its inference log."""
+"""Count the requests that a bundle answered in an environment, from the inference log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 
 LARGEST_OBJECT = 64 << 20
-"""Bytes of one object of the log."""
+"""Size limit of an object of the log, in bytes."""
 
 MOST_OBJECTS = 100_000
 
@@ -20,7 +20,7 @@ LONGEST = timedelta(days=7)
 """Older requests are not counted: they say little about today, and reading them takes long."""
 
 FIRST_SERVER_ERROR = 500
-"""The lowest HTTP status that is a server error."""
+"""Lowest HTTP status of a server error."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Served:
     """Requests that a bundle answered.
 
     Attributes:
-        requests: how many.
-        errors: how many of them ended in a server error.
+        requests: number of requests.
+        errors: number of requests that ended in a server error.
     """
 
     requests: int

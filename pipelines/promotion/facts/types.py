@@ -1,4 +1,4 @@
-"""Facts: what the gates decide on, as plain values.
+"""Facts that the gates judge, as plain values.
 
 A fact that could not be read is None, and `Facts.unknown` has the reason. A gate that needs it is inconclusive.
 """
@@ -112,8 +112,8 @@ class Predecessor(Declaration):
         environment: the previous environment.
         verified_at: time of its last verification there; None if it was never verified.
         live: whether that environment serves it now.
-        requests: number of requests it answered since then.
-        errors: how many of them ended in a server error.
+        requests: number of requests that it answered since then.
+        errors: number of those requests that ended in a server error.
     """
 
     environment: Name

@@ -53,5 +53,5 @@ def judge(facts: Facts) -> tuple[Verdict, ...]:
 
 
 def admits(verdicts: tuple[Verdict, ...]) -> bool:
-    """Return whether the promotion may go ahead: there is a verdict of every gate, and all are passes."""
+    """Return whether the promotion may go ahead: every gate gave a verdict, and every verdict is a pass."""
     return {verdict.gate for verdict in verdicts} == set(GATES) and all(v.outcome == "pass" for v in verdicts)

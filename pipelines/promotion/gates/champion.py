@@ -46,7 +46,7 @@ def compare(champion: Evaluation, candidate: Evaluation, metric: str, confidence
         champion: the evaluation of the live bundle.
         candidate: the evaluation of the candidate, for the same task.
         metric: the metric to compare.
-        confidence: of the interval, between 0 and 1.
+        confidence: confidence level of the interval, between 0 and 1.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
@@ -67,7 +67,7 @@ def compare(champion: Evaluation, candidate: Evaluation, metric: str, confidence
     with np.errstate(divide="ignore", invalid="ignore"):
         worse = sign * (news - olds) / np.abs(olds)
         regression = float(sign * np.float64(new_value - old_value) / np.abs(old_value))
-    # Equal values are no regression, even if both are zero.
+    # Equal values are not a regression, even if both are zero.
     worse = np.where((news == olds), 0.0, worse)
     tail = (1 - confidence) / 2 * 100
     defined = worse[~np.isnan(worse)]

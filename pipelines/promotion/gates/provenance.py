@@ -7,7 +7,7 @@ from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def provenance(facts: Facts) -> Verdict:
-    """Refuse a bundle that something else than the training job built, or from code that is not on main."""
+    """Refuse a bundle that the training job did not build, or that was built from code that is not on main."""
     threshold = "the training job, from main"
     origin = facts.origin
     if origin is None:
