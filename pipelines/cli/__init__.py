@@ -1,4 +1,4 @@
-"""The command line `mlops`: the one way in for people, workflows and the Makefile."""
+"""Command line `mlops`, used by people, workflows and the Makefile alike."""
 
 from pipelines.cli.main import main
 

@@ -76,14 +76,14 @@ RENAMED = {
 
 
 class Root(LazyGroup):
-    """The built-in commands, and those of installed plugins."""
+    """Group of the built-in commands and those of installed plugins."""
 
     def verbs(self, ctx: click.Context) -> dict[str, Verb]:
         plugins = sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)
         return {**VERBS, **{entry.name: entry.load() for entry in plugins}}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        built_in = VERBS.get(cmd_name)  # plugins are not looked up for nothing
+        built_in = VERBS.get(cmd_name)  # look plugins up only if needed
         return built_in.load() if built_in is not None else super().get_command(ctx, cmd_name)
 
 
@@ -96,7 +96,7 @@ def mlops() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line, and return its exit status.
 
-    Errors are printed without a traceback: status 1 if a command failed, 2 if it was called wrongly.
+    Errors are printed without a traceback: status 1 if a command failed, 2 for a usage error.
     """
     relax_gc()
     try:

@@ -49,7 +49,7 @@ def new() -> None:
 def model(name: str, task: str, owner: str) -> None:
     """Create the model NAME, with a contract and sample data.
 
-    The new model passes the tests as it is.
+    The new model passes the tests unchanged.
     """
     from pipelines.declarations.starter import start_model
 

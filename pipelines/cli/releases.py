@@ -25,7 +25,7 @@ bundle_option = click.option("--bundle", required=True, metavar="DIGEST", help="
 def release(model: str, environment: str, bundle: str, target: str) -> None:
     """Write a bundle into a release file after verifying it.
 
-    The release file of MODEL then names the bundle, and the one that it replaces.
+    The release file of MODEL then names the bundle and the one that it replaces.
     """
     from pipelines.promotion.propose import write_release
 

@@ -16,7 +16,7 @@ from pipelines.declarations.errors import MlopsError
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 30.0
-"""How long to retry a read while the API server is unavailable, for example during its upgrade."""
+"""Time to retry a read while the API server is unavailable, for example during its upgrade."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between attempts."""

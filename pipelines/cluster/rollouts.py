@@ -18,7 +18,7 @@ Rollout = create_namespaced_resource("argoproj.io", "v1alpha1", "Rollout", "roll
 POLL_SECONDS = 0.1
 
 MOST_CONFLICTS = 50
-"""Attempts to change a Rollout while the controller changes it first."""
+"""Maximum number of attempts to change a Rollout while the controller changes it first."""
 
 
 @dataclass(frozen=True)

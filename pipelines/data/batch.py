@@ -1,4 +1,4 @@
-"""The rows of a landing file, ready to be checked, and the error for a file that cannot be read as rows."""
+"""Rows of a landing file, ready to be checked, and the error for a file that cannot be read as rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROBLEMS = "_problems"
 
 
 class LandingFileError(MlopsError):
-    """A landing file is rejected as a whole: none of its rows is ingested.
+    """A landing file is rejected as a whole; no row is ingested.
 
     Args:
         file: name of the file.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 MOST_ATTEMPTS = 5
-"""Attempts to commit a batch while other writers commit first. Each repeats the checks against the table."""
+"""Maximum number of attempts to commit a batch while other writers commit first. Each repeats the checks."""
 
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts."""
@@ -126,7 +126,7 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log) -> l
 
 
 def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
-    """Complete the record of the latest batch, in case the job was killed right after its commit."""
+    """Complete the record of the latest batch, in case the job was killed right after the commit."""
     snapshot = table.current_snapshot()
     if snapshot is None or snapshot.summary is None:
         return

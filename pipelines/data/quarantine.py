@@ -19,7 +19,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 
 LARGEST_RECORD = 1 << 20
-"""Bytes of a batch's record."""
+"""Size limit of a batch's record, in bytes."""
 
 
 class BrokenRule(Declaration):

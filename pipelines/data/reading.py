@@ -20,13 +20,13 @@ from pipelines.declarations.contract import Contract
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 LARGEST_FILE = 4 << 30
-"""Bytes of a landing file."""
+"""Size limit of a landing file, in bytes."""
 
 LONGEST_LINE = 1 << 20
-"""Characters (bytes for JSON Lines) of one line of a text file."""
+"""Size limit of a line of a text file, in characters (bytes for JSON Lines)."""
 
 LONGEST_VALUE = 128 << 10
-"""Characters of one value of a CSV file."""
+"""Size limit of a value of a CSV file, in characters."""
 
 MOST_COLUMNS = 1_000
 MOST_ROWS = 1_000_000_000

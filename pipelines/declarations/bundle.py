@@ -119,9 +119,9 @@ class TensorSpec(Declaration):
     """An input or output of a model.
 
     Attributes:
-        name: in the ONNX graph.
-        datatype: of its elements.
-        shape: -1 stands for the number of rows.
+        name: name in the ONNX graph.
+        datatype: datatype of the elements.
+        shape: shape; -1 stands for the number of rows.
     """
 
     name: str
@@ -133,7 +133,7 @@ class InputTensor(TensorSpec):
     """An input of a model, with the values it accepts.
 
     Attributes:
-        columns: one for each element of a row.
+        columns: one column for each element of a row.
     """
 
     columns: tuple[RequestColumn, ...]

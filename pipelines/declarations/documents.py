@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from pipelines.declarations.errors import DeclarationError, Problem
 
 LARGEST_DOCUMENT = 1 << 20
-"""Bytes. People write these files by hand; a larger one is a mistake or an attack."""
+"""Size limit, in bytes. People write these files by hand; a larger one is a mistake or an attack."""
 
 DEEPEST_NESTING = 64
 
@@ -137,7 +137,7 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
 
 
 class _Reader:
-    """Turns the nodes of one document into values, and notes their lines."""
+    """Converts the nodes of a document to values, and records their lines."""
 
     def __init__(self, path: Path, lines: Lines) -> None:
         self.path = path
@@ -196,7 +196,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 
 
 def dotted(key: Key) -> str:
-    """Write a path the way people do: `("gates", 0, "metric")` as `gates[0].metric`."""
+    """Format a path for people: `("gates", 0, "metric")` as `gates[0].metric`."""
     text = ""
     for step in key:
         text += f"[{step}]" if isinstance(step, int) else (f".{step}" if text else step)
@@ -207,7 +207,7 @@ def first_problem(error: ValueError) -> str:
     """Describe the first problem of a validation error on one line: `<key>: expected X, found Y`.
 
     Args:
-        error: from pydantic; of any other `ValueError` the message is returned.
+        error: a pydantic error; for any other `ValueError` its message is returned.
     """
     if not isinstance(error, ValidationError):
         return str(error)

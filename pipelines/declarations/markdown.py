@@ -1,4 +1,4 @@
-"""Write GitHub-flavored Markdown that no value can break out of."""
+"""Write GitHub-flavored Markdown with untrusted values escaped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 LONGEST_CELL = 240
-"""Characters of an escaped text."""
+"""Maximum length of an escaped text, in characters."""
 
 _ESCAPES = {
     "|": "\\|",
@@ -15,7 +15,7 @@ _ESCAPES = {
     "[": "\\[",  # no link and no image
     "<": "&lt;",
     "&": "&amp;",
-    "@": "@\u200b",  # a zero-width space, so that GitHub mentions nobody
+    "@": "@\u200b",  # a zero-width space, so GitHub sends no notification
     "#": "#\u200b",
 }
 

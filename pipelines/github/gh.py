@@ -1,4 +1,4 @@
-"""Call GitHub through its command line `gh`. No other module runs it."""
+"""Call GitHub through its command line `gh`. Only this module runs `gh`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Gh:
     """A repository on GitHub.
 
     Attributes:
-        root: a clone of it; `gh` runs there.
+        root: a clone of the repository, in which `gh` runs.
         repository: `owner/name`.
     """
 
@@ -60,7 +60,7 @@ class Gh:
         return done.stdout
 
     def get(self, path: str) -> Any:
-        """Return what the API answers for a path of this repository, parsed.
+        """Return the API's parsed response for a path of this repository.
 
         Raises:
             MlopsError: `gh` failed.
@@ -68,7 +68,7 @@ class Gh:
         return json.loads(self.run("api", f"repos/{self.repository}/{path}"))
 
     def list_all(self, path: str) -> list[dict[str, Any]]:
-        """Return all items that the API lists for a path of this repository, from all pages.
+        """Return all items that the API lists for a path of this repository, across all pages.
 
         Raises:
             MlopsError: `gh` failed.

@@ -14,13 +14,13 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_files
 from pipelines.declarations.errors import MlopsError
 
 MAIN = "origin/main"
-"""The branch that releases are merged into, as the last fetch left it."""
+"""The branch that releases are merged into, as of the last fetch."""
 
 AUTHOR = ("-c", "user.name=mlops", "-c", "user.email=mlops@users.noreply.github.com", "-c", "commit.gpgsign=false")
 """Options that make `mlops` the author of every commit, whatever the user's configuration says."""
 
 _REGULAR_FILES = ("100644", "100755")
-"""Modes of regular files in a git tree; links and submodules have others."""
+"""Modes of regular files in a git tree; links and submodules have other modes."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Git:
         """Return the full id of the commit that a name stands for.
 
         Raises:
-            MlopsError: there is no such commit here.
+            MlopsError: the commit does not exist here.
         """
         return self.read("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
 
@@ -90,7 +90,7 @@ class Git:
         """Return the id of a commit's tree: equal trees hold equal files.
 
         Raises:
-            MlopsError: there is no such commit.
+            MlopsError: the commit does not exist.
         """
         return self.read("rev-parse", "--verify", "--end-of-options", f"{commit}^{{tree}}")
 
@@ -98,7 +98,7 @@ class Git:
         """Return the ids of a commit's parents.
 
         Raises:
-            MlopsError: there is no such commit.
+            MlopsError: the commit does not exist.
         """
         return self.read("rev-list", "--parents", "-n", "1", "--end-of-options", commit).split()[1:]
 
@@ -106,7 +106,7 @@ class Git:
         """Return the files that `head` changed since it branched off `base`, sorted; renames under both names.
 
         Raises:
-            MlopsError: there is no such commit here, or the two have no common ancestor.
+            MlopsError: the commit does not exist here, or the two have no common ancestor.
         """
         range_ = f"{self.resolve(base)}...{self.resolve(head)}"
         listed = self.run("diff", "--name-only", "--no-renames", "-z", range_)
@@ -143,12 +143,12 @@ class Git:
         """Return whether a commit has a file at this path.
 
         Raises:
-            MlopsError: there is no such commit.
+            MlopsError: the commit does not exist.
         """
         return bool(self.run("ls-tree", "-z", "--full-tree", self.resolve(commit), "--", path))
 
     def digest_of_folder(self, commit: str, folder: str, *, without: tuple[str, ...] = ()) -> str:
-        """Return the digest that `digests.digest_of_folder` gives for a folder as a commit has it.
+        """Return the digest of a folder in a commit, equal to `digests.digest_of_folder` of its checkout.
 
         Args:
             commit: the commit.
@@ -197,7 +197,7 @@ class Git:
     def commit_files(self, base: str, files: Mapping[str, bytes], message: str) -> str:
         """Create a commit on top of `base` that changes some files; return its id.
 
-        The index, the working tree and the branches stay as they are.
+        The index, the working tree and the branches are unchanged.
 
         Args:
             base: the parent commit.
@@ -208,7 +208,7 @@ class Git:
             The id of the new commit, or `base` if the files have this content already.
 
         Raises:
-            MlopsError: there is no such commit, or git refuses.
+            MlopsError: the commit does not exist, or git refuses.
         """
         with tempfile.TemporaryDirectory() as folder:
             scratch = replace(self, env={**(self.env or {}), "GIT_INDEX_FILE": str(Path(folder) / "index")})

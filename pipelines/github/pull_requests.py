@@ -67,7 +67,7 @@ def find_open(gh: Gh, branch: str) -> PullRequest | None:
 def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str) -> PullRequest:
     """Open a pull request with one commit that changes some files, or update the one that is open for the branch.
 
-    The working tree's files go back to HEAD: the change is in the pull request only.
+    The working tree is reset to HEAD, so the change exists only in the pull request.
 
     Args:
         gh: the repository.
@@ -85,7 +85,7 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     if main is None:
         raise MlopsError("the origin has no branch main")
     commit = git.commit_files(main, contents, message)
-    # A push runs every check again, so an unchanged proposal is not pushed.
+    # A push starts every check again, so an unchanged proposal is not pushed.
     if before is None or not _same_change(git, before, commit):
         git.push(commit, branch, force=True)
     git.restore_files(contents)

@@ -19,7 +19,7 @@ class Setting:
 
     Attributes:
         name: the setting.
-        ok: whether it is as documented.
+        ok: True if it is as documented.
         found: its value.
         fix: what to do if it is wrong.
     """

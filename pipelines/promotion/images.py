@@ -38,7 +38,7 @@ def build_context(project: Project, name: str) -> BuildContext:
     The Dockerfile's `COPY` lines and `.dockerignore` are the only source of this list.
 
     Raises:
-        MlopsError: there is no such image, or a `COPY` names a file that does not exist.
+        MlopsError: the image does not exist, or a `COPY` names a file that does not exist.
     """
     if name not in NAMES:
         raise MlopsError(f"unknown image: expected one of {', '.join(NAMES)}, found {name!r}")

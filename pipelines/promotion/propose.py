@@ -39,7 +39,7 @@ def write_release(
     Raises:
         UnknownBundleError: the environment that it comes from does not have the bundle.
         TamperedBundleError, UnsignedBundleError, BadSignatureError: the bundle cannot be trusted.
-        MlopsError: there is no such model or environment, or the environment to verify in is not up.
+        MlopsError: the model or the environment does not exist, or the environment to verify in is not up.
     """
     project.model(model)
     previous = project.stack(environment).config.environment.promotes_from

@@ -40,7 +40,7 @@ def select_changes(git: Git, base: str) -> ChangedFiles:
     """Sort the files changed since `base` into releases and the rest.
 
     Raises:
-        MlopsError: there is no such commit.
+        MlopsError: the commit does not exist.
     """
     files = git.changed_files(base, "HEAD")
     releases = tuple(name for name in files if RELEASE_FILE.match(name))
@@ -57,7 +57,7 @@ def select_environments(project: Project, git: Git, *, base: str = "", environme
         environment: select this environment only, whatever changed.
 
     Raises:
-        MlopsError: there is no such commit or environment.
+        MlopsError: the commit or the environment does not exist.
     """
     if environment:
         project.stack(environment)
@@ -77,7 +77,7 @@ def select_models(project: Project, git: Git, *, base: str = "", model: str = ""
         model: select this model only, whatever changed.
 
     Raises:
-        MlopsError: there is no such commit or model.
+        MlopsError: the commit or the model does not exist.
     """
     if model:
         project.model(model)
@@ -106,7 +106,7 @@ def models_to_train(project: Project, git: Git, base: str) -> tuple[str, ...]:
     unchanged in the new image gets the same digest, and nothing is proposed.
 
     Raises:
-        MlopsError: there is no such commit.
+        MlopsError: the commit does not exist.
     """
     first = project.environments[0]
     pinned = project.stack(first).config.environment.images.training

@@ -25,7 +25,7 @@ def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, 
         Seconds until the endpoint first reported the bundle.
 
     Raises:
-        MlopsError: there is no such endpoint, the cluster refuses, or the deadline passed.
+        MlopsError: the endpoint does not exist, the cluster refuses, or the deadline passed.
     """
     began = time.monotonic()
     serve_bundle(descriptor.namespace, model, digest)

@@ -24,13 +24,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 LARGEST_BODY = 1 << 20
-"""Bytes of a request body, unless configured otherwise."""
+"""Default size limit of a request body, in bytes."""
 
 BODY_SECONDS = 10.0
-"""Time for the rest of a request body to arrive."""
+"""Time allowed for the rest of a request body to arrive."""
 
 MOST_WAITING = 64
-"""Requests whose body may be pending at once. It bounds the memory that slow clients can occupy."""
+"""Maximum number of pending request bodies. Bounds the memory that slow clients can occupy."""
 
 _JSON = (b"content-type", b"application/json")
 _CLOSE = (b"connection", b"close")
@@ -45,7 +45,7 @@ class Application:
         bundle: digest of the bundle.
         metrics: counts requests.
         largest_body: limit of a request body, in bytes.
-        body_seconds: time for the rest of a body to arrive.
+        body_seconds: seconds allowed for the rest of a body to arrive.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Application:
         return self._predictor is not None and not self._draining
 
     def serve(self, predictor: Predictor, log: InferenceLog) -> None:
-        """Start to take requests."""
+        """Start taking requests."""
         self._predictor = predictor
         self._log = log
         self._metrics.is_ready = True

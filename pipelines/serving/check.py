@@ -1,7 +1,7 @@
 """Canary check: `python -m pipelines.serving.check --model NAME --bundle sha256:…`.
 
 Argo Rollouts runs it as a Job between the traffic steps of a rollout. The exit status is the verdict: 0 passed,
-1 failed, 2 inconclusive. An inconclusive check is worth another try. `CHECK_CANARY_URL` names the Service in front of
+1 failed, 2 inconclusive. An inconclusive check may be retried. `CHECK_CANARY_URL` names the Service in front of
 the pods on trial.
 """
 
@@ -28,7 +28,7 @@ PASSED, FAILED, INCONCLUSIVE = 0, 1, 2
 """Exit statuses."""
 
 SINGLE_ROW_REQUESTS = 20
-"""Requests of one row that a check sends."""
+"""Number of one-row requests that a check sends."""
 
 _TIMEOUT_SECONDS = 5.0
 _LARGEST_ANSWER = 4 << 20  # bytes; the pod is small
@@ -52,13 +52,13 @@ def canary_url(environ: Mapping[str, str]) -> str:
 def check(url: str, model: str, digest: str, golden: GoldenPredictions) -> None:
     """Check which bundle a release serves, and that it answers its golden predictions.
 
-    Every request opens a connection, so that all pods behind the Service get some.
+    Every request opens a connection, so requests spread over all pods behind the Service.
 
     Args:
-        url: of the Service in front of the pods on trial.
+        url: URL of the Service in front of the pods on trial.
         model: the model's name.
-        digest: of the bundle it must serve.
-        golden: predictions of that bundle.
+        digest: the bundle that it must serve.
+        golden: golden predictions of that bundle.
 
     Raises:
         UnavailableError: the release does not answer, so it neither passed nor failed.
@@ -78,7 +78,7 @@ def read_golden(model: str, digest: str) -> GoldenPredictions:
 
     Raises:
         UnavailableError: the environment is not described, or its registry cannot be read.
-        MlopsError: the registry has no such bundle, or it was changed.
+        MlopsError: the registry does not have the bundle, or it was changed.
     """
     try:
         descriptor = EnvironmentDescriptor.from_environ()

@@ -13,7 +13,7 @@ from pipelines.declarations.errors import MlopsError
 
 
 class GoldenMismatchError(MlopsError):
-    """An answer that is not the golden one, or that comes from another bundle."""
+    """An answer differs from the golden prediction, or comes from another bundle."""
 
 
 Predict = Callable[[dict[str, Any]], dict[str, Any]]
@@ -26,13 +26,13 @@ def check_golden(predict: Predict, golden: GoldenPredictions, digest: str, *, si
     Servers may answer one row by another code path than many rows, so both are checked.
 
     Args:
-        predict: what answers: a loaded model or an endpoint.
+        predict: sends a request to a loaded model or an endpoint.
         golden: the requests and their expected answers.
-        digest: of the bundle that must answer.
-        single_row_requests: how many requests of one row to send; the rows repeat as often as needed.
+        digest: the bundle that must answer.
+        single_row_requests: number of one-row requests to send; the rows repeat as often as needed.
 
     Returns:
-        The latency of each request of one row, in milliseconds.
+        The latency of each one-row request, in milliseconds.
 
     Raises:
         GoldenMismatchError: another bundle answers, or an answer differs.

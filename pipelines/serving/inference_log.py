@@ -1,6 +1,6 @@
 """Inference log: requests and answers as JSON lines in the logs bucket.
 
-One line a request:
+One line per request:
 
     {"time":"2026-01-31T12:00:00.123Z","model":"…","bundle":"sha256:…","id":"…","trace":"…","rows":1,
      "inputs":{"features":[[59.0,2.0]]},"outputs":{"variable":[[152.1]]}}
@@ -34,16 +34,16 @@ Write = Callable[[str, bytes], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of memory and time.
+    """Memory and time limits.
 
     Attributes:
-        seconds: between writes.
+        seconds: seconds between writes.
         batch_bytes: memory of pending records that triggers a write at once. An object holds about twice as much at
             most.
         buffer_bytes: memory of pending records in all. Further records are dropped and counted.
-        attempts: at writing one object, before its records are dropped and counted.
+        attempts: attempts to write an object before its records are dropped and counted.
         first_pause, longest_pause: seconds between attempts. Pauses double, and vary by half at random.
-        closing_seconds: for writing the rest when the server stops.
+        closing_seconds: seconds to write the rest when the server stops.
     """
 
     seconds: float = 2.0
@@ -59,7 +59,7 @@ OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
 PIECE = 100
-"""Lines formatted at a time."""
+"""Number of lines formatted at a time."""
 
 
 class _Pending(msgspec.Struct, gc=False):
@@ -85,10 +85,10 @@ class InferenceLog:
 
     Args:
         write: puts an object into the logs bucket.
-        predictor: whose answers are logged.
+        predictor: the predictor whose answers are logged.
         pod: names the process in the keys of objects; must be unique.
         metrics: counts written and lost records.
-        limits: of memory and time.
+        limits: memory and time limits.
         clock: returns seconds since the epoch.
     """
 
@@ -172,7 +172,7 @@ class InferenceLog:
         self._write_waiting()
 
     def _write_waiting(self) -> None:
-        # Records that arrive from here on wait for the next write; otherwise this would not end under load.
+        # Records that arrive from now on wait for the next write; otherwise this would never end under load.
         there = self._bytes_in
         while self._records and self._bytes_taken < there:
             batch = self._next_batch(there)

@@ -20,23 +20,23 @@ from pipelines.serving.runtime import OnnxModel
 from pipelines.serving.tensors import TensorReader, read_tensors
 
 MOST_ROWS = 4096
-"""Rows of one request, unless configured otherwise. One core answers one request at a time, so a larger batch would
+"""Default row limit of a request. One core answers one request at a time, so a larger batch would
 delay all others."""
 
 SHORT_DIGITS = 12
-"""Hexadecimal digits in the short form of a bundle's digest."""
+"""Number of hexadecimal digits in the short form of a bundle's digest."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class InferenceResult(msgspec.Struct, gc=False):
-    """The response to a request, and what the inference log records of it.
+    """Response to a request, and its content for the inference log.
 
     Attributes:
-        body: of the HTTP response.
-        id: of the request, as JSON.
+        body: body of the HTTP response.
+        id: id of the request, as JSON.
         rows: number of rows.
-        size: bytes of the request.
+        size: size of the request, in bytes.
         inputs, outputs: JSON for the inference log, one entry for each tensor of the model: the row as a list, or a
             list of such lists if there are several rows.
     """
@@ -50,12 +50,12 @@ class InferenceResult(msgspec.Struct, gc=False):
 
 
 class Predictor:
-    """Answers requests with the model of one bundle. Not thread-safe: requests of one row share one buffer.
+    """Answers requests with the model of one bundle. Not thread-safe: one-row requests share one buffer.
 
     Args:
-        manifest: of the bundle.
+        manifest: manifest of the bundle.
         files: name → content; at least `model.onnx` and `schema.json`.
-        most_rows: limit of one request.
+        most_rows: row limit of a request.
 
     Raises:
         MlopsError: the model cannot be loaded, or does not match its request schema.
@@ -89,7 +89,7 @@ class Predictor:
         """Answer an inference request.
 
         Args:
-            body: of the HTTP request.
+            body: body of the HTTP request.
             default_id: id for a request that has none; must not need escapes in JSON.
 
         Raises:
@@ -156,7 +156,7 @@ class OutputWriter:
     """Writes one output as JSON.
 
     Args:
-        schema: of the output.
+        schema: schema of the output.
     """
 
     def __init__(self, schema: TensorSpec) -> None:

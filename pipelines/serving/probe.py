@@ -19,7 +19,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.registry import bundles
 
 LARGEST_ANSWER = 64 << 20
-"""Bytes of a response that a client reads, unless configured otherwise."""
+"""Default size limit of a response, in bytes."""
 
 _GATEWAY_ERRORS = (
     http.client.BAD_GATEWAY,
@@ -39,9 +39,9 @@ class EndpointClient:
     Args:
         url: base URL of the endpoint.
         model: name of the model it serves.
-        timeout: of one request, in seconds.
+        timeout: timeout of a request, in seconds.
         keep_alive: reuse the connection. Without it each request opens a connection, which may reach another pod.
-        largest_answer: bytes of a response that are read.
+        largest_answer: size limit of a response, in bytes.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ def golden_of(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Gol
     """Read the golden predictions of a bundle from the registry.
 
     Raises:
-        UnknownBundleError: the registry has no such bundle.
+        UnknownBundleError: the registry does not have the bundle.
         TamperedBundleError: a file differs from the manifest.
         MlopsError: the registry cannot be read, or `golden.json` is not valid.
     """

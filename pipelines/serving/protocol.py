@@ -12,7 +12,7 @@ import msgspec
 from pipelines.serving.request_error import RequestError
 
 LONGEST_ID = 256
-"""Characters of a request's `id`, which is returned and logged."""
+"""Maximum length of a request's `id`, which is returned and logged."""
 
 
 class RequestInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):

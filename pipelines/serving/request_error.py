@@ -11,7 +11,7 @@ class RequestError(Exception):
     Args:
         status: HTTP status: 4xx, or 503.
         message: what is wrong, where, what was expected and what was found.
-        headers: to add to the response (`Allow`, `Retry-After`).
+        headers: headers to add to the response (`Allow`, `Retry-After`).
     """
 
     def __init__(self, status: int, message: str, headers: tuple[Header, ...] = ()) -> None:

@@ -1,7 +1,7 @@
 """Metrics of the server, in the Prometheus text format.
 
 The event loop adds to plain numbers, which become metrics when they are scraped. The counters of `prometheus_client`
-take a lock and several calls each, which would be a tenth of the time of a request.
+take a lock and several calls each, about a tenth of the time of a request.
 """
 
 from __future__ import annotations

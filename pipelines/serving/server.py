@@ -55,10 +55,10 @@ def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | 
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        settings: of the server.
+        settings: settings of the server.
         load: fetches and verifies the bundle.
         write: puts an object into the logs bucket.
-        limits: of the inference log.
+        limits: limits of the inference log.
 
     Returns:
         The exit status: 0 after a graceful stop; 1 if the server cannot listen or the bundle is bad.

@@ -23,11 +23,11 @@ class ServerSettings:
         port: port to listen on (`PORT`; 8080); 0 takes a free one.
         pod: names this process in the inference log: `HOSTNAME` and six random digits, because a restarted container
             keeps the name of its pod.
-        drain_seconds: from SIGTERM until new connections are refused (`DRAIN_SECONDS`; 3). Load balancers need that
-            long to notice that the pod is not ready.
-        finish_seconds: after that, for requests in flight (`FINISH_SECONDS`; 10).
+        drain_seconds: seconds from SIGTERM until new connections are refused (`DRAIN_SECONDS`; 3). Load balancers need
+            that long to notice that the pod is not ready.
+        finish_seconds: seconds after that for requests in flight (`FINISH_SECONDS`; 10).
         largest_body: limit of a request body, in bytes (`LARGEST_BODY`).
-        most_rows: limit of rows in a request (`MOST_ROWS`).
+        most_rows: row limit of a request (`MOST_ROWS`).
     """
 
     model: str

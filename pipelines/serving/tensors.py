@@ -22,10 +22,10 @@ Decode = Callable[[msgspec.Raw], list[Any]]
 
 
 class _JsonFormat(NamedTuple):
-    """How JSON holds the elements of a datatype.
+    """JSON representation of a datatype's elements.
 
     Attributes:
-        singular, plural: of an element, for error messages.
+        singular, plural: name of an element, for error messages.
         decode: reads `data`: flat or a list for each row, with null.
         decode_row: reads the most common `data`: flat, without null.
         packed: format character of `struct`, which is faster than NumPy for one row; "" if there is none.
@@ -78,12 +78,12 @@ class TensorReader:
     """Reads one input of the model.
 
     Args:
-        schema: of the input.
+        schema: schema of the input.
         row: array of shape [1, columns] that receives the values of requests of one row.
-        most_rows: limit of one request.
+        most_rows: row limit of a request.
 
     Attributes:
-        is_numeric: whether `read_row` can read it.
+        is_numeric: True if `read_row` can read it.
 
     Raises:
         MlopsError: the schema is not one this server can check: shape [-1, number of columns].
@@ -115,7 +115,7 @@ class TensorReader:
         bounds = [_bounds(column, limits, integer=integer) for column in schema.columns] if limits is not None else []
         self._low = [low for low, _ in bounds]
         self._high = [high for _, high in bounds]
-        # Integers and booleans in ONNX have no value for absent.
+        # Integers and booleans in ONNX cannot represent a missing value.
         can_be_absent = schema.datatype in ("FP32", "FP64", "BYTES")
         self._nullable = [column.nullable and can_be_absent for column in schema.columns]
 
@@ -290,7 +290,7 @@ def _shape_of(values: list[Any], wrong: int | None) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a value as JSON, shortened, so that a client cannot make error messages grow without bound."""
+    """Return a value as JSON, shortened, so a client cannot cause unbounded error messages."""
     try:
         text = msgspec.json.encode(value).decode()
     except (msgspec.MsgspecError, OverflowError, UnicodeEncodeError):

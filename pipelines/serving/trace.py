@@ -17,7 +17,7 @@ MOST_MEMBERS = 32
 LONGEST_TRACESTATE = 512
 
 BATCH = 256
-"""Ids generated at a time."""
+"""Number of ids generated at a time."""
 
 # Ids must be unique, not hard to guess. This is twenty times faster than os.urandom.
 _random_bytes = random.Random(random.SystemRandom().getrandbits(256)).randbytes  # noqa: S311

@@ -1,4 +1,4 @@
-"""Check what every target needs of this machine; read-only."""
+"""Check this machine for what every target needs; read-only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.targets.target import Finding
 
 REQUIREMENT_GROUPS = ("infra", "pipelines", "cli", "test")
 MINIMUM_FREE_DISK = 1 << 30
-"""Bytes."""
+"""Minimum free disk space, in bytes."""
 
 OLDEST_PYTHON = (3, 11)
 

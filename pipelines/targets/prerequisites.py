@@ -1,4 +1,4 @@
-"""Check what the AWS target needs; read-only."""
+"""Check the prerequisites of the AWS target; read-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interface between the product and the place where environments live."""
+"""Interface between the product and the places where environments live."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipelines.declarations.project import Project
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check.
+    """Result of one check.
 
     Attributes:
         name: what was checked.
-        ok: whether the requirement is met.
-        found: what is there.
+        ok: True if the requirement is met.
+        found: the actual state.
         fix: what to do if the requirement is not met.
     """
 
@@ -34,7 +34,7 @@ Operation = Literal["preview", "up", "destroy", "refresh"]
 
 @dataclass(frozen=True)
 class Preview:
-    """What `up` would change in an environment.
+    """Changes that `up` would make to an environment.
 
     Attributes:
         text: the plan as the target prints it.
@@ -52,7 +52,7 @@ class Preview:
 
 
 class Target(ABC):
-    """Where environments live.
+    """A place where environments live.
 
     Attributes:
         name: value of the option `--target`.
@@ -80,15 +80,15 @@ class Target(ABC):
         """Run the Pulumi program of an environment, and print what it does.
 
         Raises:
-            MlopsError: there is no such environment, or the program failed.
+            MlopsError: the environment does not exist, or the program failed.
         """
 
     @abstractmethod
     def preview(self, environment: str) -> Preview:
-        """Return what `up` would change, without printing it. Several threads may call this at the same time.
+        """Return what `up` would change, without printing it. Thread-safe.
 
         Raises:
-            MlopsError: there is no such environment, or the preview cannot be started.
+            MlopsError: the environment does not exist, or the preview cannot be started.
         """
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Target(ABC):
         """Return the descriptor of an environment: the names of its resources.
 
         Raises:
-            MlopsError: there is no such environment, or it is not up.
+            MlopsError: the environment does not exist, or it is not up.
         """
         self.project.stack(environment)
         return EnvironmentDescriptor.from_output(self.outputs(environment).get("descriptor"), environment)

@@ -16,7 +16,7 @@ from pipelines.registry.runs import read_run
 from pipelines.targets.target import Target
 
 START_ALLOWANCE_SECONDS = 60
-"""How long a training job may take in addition to its declared deadline."""
+"""Time allowed for a training job in addition to its declared deadline."""
 
 
 def run_ingest(
@@ -28,11 +28,11 @@ def run_ingest(
         target: where the environment lives.
         environment: its name.
         dataset: the dataset's name.
-        files: uploaded to the landing bucket first.
+        files: landing files to upload first.
         log: receives each uploaded file and each line of the job's log.
 
     Raises:
-        MlopsError: there is no such dataset or job, a file cannot be uploaded, or the job failed.
+        MlopsError: the dataset or the job does not exist, a file cannot be uploaded, or the job failed.
     """
     target.project.contract(dataset)
     descriptor = target.descriptor(environment)
@@ -54,7 +54,7 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
         The digest of the bundle that the job registered.
 
     Raises:
-        MlopsError: the environment does not run the pinned image, there is no such model or job, or the job failed.
+        MlopsError: the environment does not run the pinned image, a model or job does not exist, or the job failed.
     """
     declared, descriptor = target.project.model(model), target.descriptor(environment)
     pinned = target.project.stack(environment).config.environment.images.training

@@ -1,4 +1,4 @@
-"""The drift baseline of a bundle."""
+"""Drift baseline of a bundle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 10
-"""Bins of a histogram. Deciles are the usual choice for the population stability index."""
+"""Number of bins of a histogram. Deciles are the usual choice for the population stability index."""
 
 
 def describe_baseline(model: Model, contract: Contract, features: pd.DataFrame, predictions: Predictions) -> Baseline:
@@ -26,7 +26,7 @@ def describe_baseline(model: Model, contract: Contract, features: pd.DataFrame, 
         model: the declaration.
         contract: decides which features are categorical: text, booleans, and columns with listed values.
         features: every row of the dataset version, like `TrainingData.features`.
-        predictions: for the holdout.
+        predictions: predictions for the holdout.
     """
     described: dict[str, Numeric | Categorical] = {}
     for name in model.features:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_SAMPLED = 5000
-"""Rows of the holdout in `evaluation.json`, at most."""
+"""Maximum number of holdout rows in `evaluation.json`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def evaluate(model: Model, holdout: Holdout, rows: pd.DataFrame, keys: Hashes, p
         holdout: describes the rows.
         rows: the holdout, with every column of the contract.
         keys: hashes of their primary keys.
-        predictions: for the same rows, in the same order.
+        predictions: predictions for the same rows, in the same order.
     """
     return Evaluation(
         model=model.name,

@@ -1,4 +1,4 @@
-"""Checks of an ONNX graph: can the inference server serve it?"""
+"""Check that the inference server can serve an ONNX graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_MODEL = 512 << 20
-"""Bytes."""
+"""Size limit of a serialized model, in bytes."""
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 """Operator sets that onnxruntime implements. Any other would need custom code in the serving image."""

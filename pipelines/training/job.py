@@ -48,7 +48,7 @@ REQUIREMENTS = Path("requirements") / "pipelines.txt"
 """Requirements of the training image."""
 
 SMALLEST_PART = 2
-"""Least number of rows in the training data, and in the holdout."""
+"""Minimum number of rows in the training data and in the holdout."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class TrainingRun:
     """One run of the job.
 
     Attributes:
-        id: its name in the registry.
-        commit: of the source.
+        id: id of the run in the registry.
+        commit: commit of the source.
         image: digest of the image it runs in.
-        snapshot: of the dataset; None for the latest.
+        snapshot: snapshot of the dataset; None for the latest.
     """
 
     id: str
@@ -152,8 +152,8 @@ def make_bundle(
     Args:
         project: the source.
         model: the model's declaration.
-        contract: of its dataset.
-        rows: of the dataset version.
+        contract: contract of its dataset.
+        rows: rows of the dataset version.
         version: identifies the dataset version.
         image: digest of the training image.
         say: receives a line for each step.
@@ -308,7 +308,7 @@ def _train(model: Model, folder: Path, data: _Split) -> TrainedModel:
 
 @contextmanager
 def _repeatable(seed: int) -> Iterator[None]:
-    """Seed the global generators and limit numeric libraries to one thread, so that sums have a fixed order."""
+    """Seed the global generators and limit numeric libraries to one thread, so sums have a fixed order."""
     import scipy.linalg  # noqa: F401 - only loaded libraries can be limited, and scipy has its own BLAS
     from threadpoolctl import threadpool_limits
 

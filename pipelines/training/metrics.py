@@ -16,13 +16,13 @@ from pipelines.declarations.model import METRICS, Task
 Floats = NDArray[np.float64]
 
 REPLICATES = 1000
-"""Bootstrap replicates; fewer for more than `MOST_DRAWS / REPLICATES` rows."""
+"""Number of bootstrap replicates; fewer for more than `MOST_DRAWS / REPLICATES` rows."""
 
 MOST_DRAWS = 20_000_000
-"""Rows drawn in all replicates together."""
+"""Maximum number of rows drawn in all replicates together."""
 
 CHUNK = 2_000_000
-"""Weights held in memory at once."""
+"""Number of weights held in memory at once."""
 
 
 def measure(task: Task, truth: Floats, predicted: Floats, weights: Floats | None = None) -> dict[str, Floats]:

@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 holds 7 digits; a pipeline of a few steps keeps 5 of them."""
 
 GOLDEN_ROWS = 5
-"""Rows of the holdout in the golden predictions."""
+"""Number of holdout rows in the golden predictions."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def answer_holdout(
         task: regression or classification.
         trained: the trained model.
         graph: its ONNX export.
-        features: of the holdout, like `TrainingData.features`.
+        features: features of the holdout, like `TrainingData.features`.
         text: names of the features that are text.
 
     Raises:

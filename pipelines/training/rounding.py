@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 DIGITS = 9
-"""Significant digits of a figure. Further digits differ between machines."""
+"""Number of significant digits of a figure. Further digits differ between machines."""
 
 
 def rounded(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Split rows into training and holdout by their keys alone, so that no row moves as the data grows."""
+"""Split rows into training and holdout by their keys alone, so no row moves as the data grows."""
 
 from __future__ import annotations
 
