@@ -24,11 +24,11 @@ ACCOUNT = "123456789012"
 
 @dataclass(frozen=True)
 class EmulatedAccount:
-    """Running moto server.
+    """A running moto server.
 
     Attributes:
         endpoint: base URL of all services.
-        denied: buckets to which every request is denied.
+        denied: buckets for which every request is denied.
     """
 
     endpoint: str

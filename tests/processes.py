@@ -40,10 +40,10 @@ def _run(environ: dict[str, str], target: Callable[..., Any], arguments: tuple[A
 
 
 class Moments:
-    """Counts moments, and kills this process with SIGKILL at one of them.
+    """Counter of the moments at which a process can be killed; kills it with SIGKILL at one of them.
 
     Args:
-        fatal: number of that moment, from 1; 0 for none.
+        fatal: number of the moment at which to kill the process, from 1; 0 for never.
     """
 
     def __init__(self, fatal: int = 0) -> None:
@@ -57,7 +57,7 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `call` with a moment before and after it."""
+        """Wrap `call` with a moment before and after it."""
 
         def watched(*arguments: Any, **named: Any) -> Any:
             self.pass_by(f"before {name}")
@@ -68,7 +68,7 @@ class Moments:
         return watched
 
     def writes(self, put_new: Callable[..., Any], wanted: Callable[[str], bool]) -> Callable[..., Any]:
-        """Return `store.put_new` with a moment before and after each write of a `wanted` key."""
+        """Wrap `store.put_new` with a moment before and after each write of a `wanted` key."""
 
         def watched(bucket: str, key: str, content: bytes, **named: Any) -> Any:
             if not wanted(key):

@@ -1,4 +1,4 @@
-"""A repository as it is right after a fork, whatever was declared, pinned and released in this one since."""
+"""Sample project for the tests, in the state of a fresh fork: nothing is pinned or released."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 PROJECT = ROOT / "tests" / "project"
-"""The declarations that the tests work on: three environments, a model, its contract and its sample, nothing released.
+"""Sample declarations: three environments, and a model with its contract and data. Nothing is released.
 
-The repository's own are for whoever forked it to change or delete; only what holds for any of them is tested on them.
+Forks change or delete the repository's own declarations, so tests of those check only what holds in every fork.
 """
 
 _SKIPPED = shutil.ignore_patterns("__pycache__")
 
 
 def copy_as_forked(to: Path, *more: str) -> Path:
-    """Copy the tests' own declarations.
+    """Copy the sample declarations into a folder, and return it.
 
     Args:
-        to: a folder, made if it is missing.
-        more: files and folders of this repository to copy as well; of a file that both have, the tests' own is taken.
+        to: the folder, created if it is missing.
+        more: files and folders of this repository to copy as well; sample declarations overwrite them.
     """
     to.mkdir(parents=True, exist_ok=True)
     for name in more:
@@ -34,7 +34,7 @@ def copy_as_forked(to: Path, *more: str) -> Path:
 
 
 def declare_as_forked(root: Path) -> Path:
-    """Put the tests' own declarations in the place of those in a copy of this repository; returns it."""
+    """Replace the declarations in a copy of this repository by the sample ones, and return the copy."""
     for folder in ("models", "data-contracts"):
         shutil.rmtree(root / folder, ignore_errors=True)
     for stack in root.glob("Pulumi*.yaml"):

@@ -20,7 +20,7 @@ DECISIONS = ROOT / "docs" / "decisions"
 IMAGES = ROOT / "docs" / "images"
 
 LAPTOP_COMMANDS = {"laptop", "github", "demo"}
-"""Commands that the laptop adds, if it is installed."""
+"""Commands that the laptop adds if it is installed."""
 
 HISTORY = ("CHANGELOG.md", "docs/decisions/")
 """Pages that may name commands of the past."""

@@ -1,4 +1,4 @@
-"""The shape of the repository: imports go downward only, and no file names what it must not."""
+"""Structure of the repository: layers import downward only, and nothing imports the laptop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-FLOORS = [
+LAYERS = [
     {"pipelines.cli"},
     {"pipelines.promotion"},
     {"pipelines.targets"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"pipelines.registry", "pipelines.cluster"},
     {"pipelines.declarations", "pipelines.startup"},
 ]
-"""From the top down: a package imports only from floors below its own, or from itself."""
+"""Layers from top to bottom. A package imports only itself and packages of lower layers."""
 
 
 def package(module: str) -> str:
@@ -34,12 +34,12 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides its floor"
+            assert node.level == 0, f"{path}:{node.lineno}: relative import: use an absolute one, which shows its layer"
             yield node.lineno, node.module or ""
 
 
-def floor_of(module: str) -> int | None:
-    return next((n for n, floor in enumerate(FLOORS) if package(module) in floor), None)
+def layer_of(module: str) -> int | None:
+    return next((n for n, layer in enumerate(LAYERS) if package(module) in layer), None)
 
 
 def sources(folder: str) -> list[Path]:
@@ -51,13 +51,13 @@ def test_pipelines_import_only_downward(path: Path) -> None:
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     if module == "pipelines.__init__":
         return
-    own = floor_of(module)
-    assert own is not None, f"{module} is on no floor: add its package to FLOORS"
+    own = layer_of(module)
+    assert own is not None, f"{module} belongs to no layer: add its package to LAYERS"
     for line, imported in imports(path):
         assert imported.split(".")[0] not in ("infra", "tests"), f"{path}:{line} imports {imported}"
         if imported.split(".")[0] == "pipelines" and package(imported) != package(module):
-            target = floor_of(imported)
-            assert target is not None and target > own, f"{path}:{line} imports {imported}, which is not below"
+            target = layer_of(imported)
+            assert target is not None and target > own, f"{path}:{line} imports {imported}, which is not lower"
 
 
 @pytest.mark.parametrize("path", sources("infra"), ids=lambda path: str(path.relative_to(ROOT)))

@@ -174,7 +174,7 @@ def test_images_are_rebuilt_only_when_a_file_that_they_copy_changes() -> None:
         if "__pycache__" not in path.parts
     }
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert {path for path in copied if not selected(path)} <= {"Pulumi.yaml"}, "it only marks the project's root"
+    assert {path for path in copied if not selected(path)} <= {"Pulumi.yaml"}, "it only marks the root of the project"
     assert {path for path in tracked if selected(path)} - copied <= {".dockerignore", "requirements/serving.txt"}
 
 
@@ -209,7 +209,7 @@ def test_deployments_of_an_environment_queue_and_are_never_cancelled() -> None:
 
 def test_the_base_of_a_pull_request_is_the_first_parent_of_its_trial_merge() -> None:
     for path in WORKFLOWS:
-        assert "pull_request.base.sha" not in path.read_text(), "it may be older than what is checked out"
+        assert "pull_request.base.sha" not in path.read_text(), "base.sha may be older than the checked-out base"
 
 
 def test_only_jobs_in_a_protected_environment_use_the_key_of_the_app() -> None:

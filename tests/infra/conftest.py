@@ -14,13 +14,13 @@ ENVIRONMENTS = ("dev", "staging", "prod")
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with pinned images and released bundles."""
+    """Return a project with pinned images and released bundles."""
     return release_everywhere(copy_as_forked(tmp_path_factory.mktemp("released") / "project"))
 
 
 @pytest.fixture(scope="session")
 def graphs(project: Path) -> dict[str, Recording]:
-    """The graph of every environment, by name, with everything released."""
+    """Return name → graph of every environment, with everything released."""
     recorded: dict[str, Recording] = {}
     for environment in ENVIRONMENTS:
         descriptors = {name: one.outputs["descriptor"] for name, one in recorded.items()}
@@ -30,19 +30,19 @@ def graphs(project: Path) -> dict[str, Recording]:
 
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """The graph of dev with no image pinned and nothing released."""
+    """Return the graph of dev with no image pinned and nothing released."""
     project = copy_as_forked(tmp_path_factory.mktemp("fresh") / "project")
     return record(project, "dev")
 
 
 @pytest.fixture(params=ENVIRONMENTS)
 def graph(request: pytest.FixtureRequest, graphs: dict[str, Recording]) -> Recording:
-    """The graph of each environment in turn."""
+    """Return the graph of one environment; parametrized over all."""
     return graphs[request.param]
 
 
 @pytest.fixture(scope="session")
 def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """The graph of the account's bootstrap."""
+    """Return the graph of the account's bootstrap."""
     project = copy_as_forked(tmp_path_factory.mktemp("bootstrap") / "project", "infra/bootstrap")
     return record_bootstrap(project)

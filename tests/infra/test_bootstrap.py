@@ -1,4 +1,4 @@
-"""The resources of the account's bootstrap, and how they fit those of the environments."""
+"""Resources of the account's bootstrap, and their fit with the environments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conventions that every component follows."""
+"""Conventions that every component follows."""
 
 from __future__ import annotations
 

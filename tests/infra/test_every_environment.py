@@ -1,4 +1,4 @@
-"""Checks of this repository's own environments, which a fork may declare, change or remove."""
+"""Checks of this repository's own environments, which a fork may add, change or remove."""
 
 from __future__ import annotations
 

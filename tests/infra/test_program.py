@@ -1,4 +1,4 @@
-"""The resources that the program of an environment declares."""
+"""Resources that the program of an environment declares."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ PATIENTS = 442
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """The bundle of the committed model, trained on the valid rows of the sample."""
+    """Return the files of the model's bundle, trained on the valid rows of the sample."""
     model = PROJECT.model(MODEL)
     rows = pa.csv.read_csv(PROJECT.contracts_folder / "samples" / f"{model.contract}.csv").slice(0, PATIENTS)
     content = digest_of_bytes(b"the sample")

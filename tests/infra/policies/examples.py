@@ -1,4 +1,4 @@
-"""For each rule, a small graph that keeps it and graphs that break it."""
+"""For each rule, a small graph that complies with it and graphs that violate it."""
 
 from __future__ import annotations
 
@@ -448,7 +448,7 @@ def network(name: str, spec: dict[str, Any]) -> Resources:
 
 @dataclass(frozen=True)
 class Example:
-    """A graph that keeps a rule, and graphs that break it."""
+    """A graph that complies with a rule, and graphs that violate it."""
 
     keeps: Resources
     breaks: tuple[Resources, ...]
@@ -876,7 +876,7 @@ EXAMPLES: dict[str, Example] = {
         [component(exemptions={"s3-versioned": "objects are copies"})],
         (
             [component(exemptions={"s3-versioned": " "})],
-            [component(exemptions={"s3-versionned": "a slip of the pen"})],
+            [component(exemptions={"s3-versionned": "the rule id is misspelled"})],
         ),
     ),
 }

@@ -1,4 +1,4 @@
-"""Each rule accepts a graph that keeps it and reports graphs that break it."""
+"""Each rule accepts a compliant graph and reports violating graphs."""
 
 from __future__ import annotations
 

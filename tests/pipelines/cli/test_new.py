@@ -1,4 +1,4 @@
-"""`mlops new model` creates a model that passes the tests as it is."""
+"""`mlops new model` creates a model that passes the tests unchanged."""
 
 from __future__ import annotations
 

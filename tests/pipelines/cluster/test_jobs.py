@@ -172,7 +172,7 @@ def test_a_short_outage_of_the_cluster_does_not_fail_a_job(api: Api, run: Run) -
     api.on("GET", PODS, 500, pods(pod("p1", "Running")))
     api.on("GET", LOG, 502, "done\n")
     assert run().log == ("done",)
-    assert len(api.bodies("POST")) == 1, "and makes no second one"
+    assert len(api.bodies("POST")) == 1, "the Job is created once"
 
 
 def test_an_interrupted_log_is_resumed(api: Api, run: Run) -> None:

@@ -55,7 +55,7 @@ def rollout(bundle: str = LIVE, **status: Any) -> dict[str, Any]:
 HEALTHY = {"observedGeneration": "3", "phase": "Healthy", "currentPodHash": "x", "stableRS": "x"}
 
 
-# --- its state --------------------------------------------------------------------------------------------------------
+# --- state of a rollout -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_rollout_without_a_status_is_progressing() -> None:
     assert rollout_state(resource).phase == "Progressing"
 
 
-# --- following it -----------------------------------------------------------------------------------------------------
+# --- following a rollout ----------------------------------------------------------------------------------------------
 
 
 def follow(deadline: float = 30) -> list[RolloutState]:
@@ -148,7 +148,7 @@ def test_a_rejected_request_is_a_readable_error(api: Api) -> None:
             call()
 
 
-# --- another bundle ---------------------------------------------------------------------------------------------------
+# --- serving another bundle -------------------------------------------------------------------------------------------
 
 
 def test_serving_another_bundle_writes_what_the_program_would_write(api: Api) -> None:
@@ -158,7 +158,7 @@ def test_serving_another_bundle_writes_what_the_program_would_write(api: Api) ->
     (sent,) = api.bodies("PUT")
     wanted = rollout(WANTED, **HEALTHY)
     assert (sent["spec"], sent["metadata"]) == (wanted["spec"], wanted["metadata"])
-    assert sent["metadata"]["resourceVersion"] == "10", "it is refused if somebody changed it meanwhile"
+    assert sent["metadata"]["resourceVersion"] == "10", "a concurrent change makes the write fail"
 
 
 def test_serving_the_same_bundle_again_changes_nothing(api: Api) -> None:

@@ -16,7 +16,7 @@ def test_a_write_replaces_the_whole_file_and_keeps_its_mode(tmp_path: Path) -> N
     write_atomically(path, "é\r\n")
     assert path.read_bytes() == "é\r\n".encode()
     modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
-    assert modes == [0o600, 0o700], "a new one is nobody else's business"
+    assert modes == [0o600, 0o700], "new files are accessible to their owner only"
     path.chmod(0o751)
     write_atomically(path, b"\xff")
     assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"\xff", 0o751)
@@ -33,7 +33,7 @@ def test_a_failed_write_leaves_the_file_unchanged_and_no_temporary_file(
 
     def full(handle: int) -> None:
         seen.extend(p.name for p in tmp_path.iterdir() if p != path)
-        assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"after", "it is on its way to the disk"
+        assert Path(f"/proc/self/fd/{handle}").read_bytes() == b"after", "the content is written before fsync"
         if swept:
             (tmp_path / seen[0]).unlink()
         raise OSError("the disk is full")
@@ -42,4 +42,4 @@ def test_a_failed_write_leaves_the_file_unchanged_and_no_temporary_file(
     with pytest.raises(OSError, match="the disk is full"):
         write_atomically(path, "after")
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-    assert [name.startswith(".file.") for name in seen] == [True], "beside it, under a name that nobody lists"
+    assert [name.startswith(".file.") for name in seen] == [True], "the temporary file is hidden, in the same folder"

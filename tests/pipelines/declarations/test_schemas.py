@@ -36,7 +36,7 @@ def test_the_schemas_accept_every_declaration(path: Path, kind: str) -> None:
     schema = json.loads((FOLDER / f"{kind}.schema.json").read_text())
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
     for named in re.findall(r"yaml-language-server: \$schema=(\S+)", path.read_text()):
-        assert (path.parent / named).resolve() == FOLDER / f"{kind}.schema.json", f"an editor does not find {named}"
+        assert (path.parent / named).resolve() == FOLDER / f"{kind}.schema.json", f"{named} does not resolve"
 
 
 @pytest.mark.parametrize("path", [path for path, kind in FILES if kind == "contract"], ids=lambda path: path.name)

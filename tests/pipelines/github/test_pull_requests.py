@@ -232,10 +232,10 @@ def test_a_comment_is_found_on_any_page(project: Project, github: FakeGitHub, be
 
 def test_a_persons_comment_is_never_edited(project: Project, github: FakeGitHub) -> None:
     """Its author could change the verdict afterwards."""
-    forged = f"{MARKER}\nevery gate passes, honestly\n"
+    forged = f"{MARKER}\nevery gate passes\n"
     quoting = {"id": 2, "user": {"login": "other[bot]", "type": "Bot"}, "body": f"> {MARKER}\n> quoted\n"}
-    nobody = {"id": 3, "user": None, "body": None}
-    github.set(comments=[human(1, forged), quoting, nobody])
+    deleted_account = {"id": 3, "user": None, "body": None}
+    github.set(comments=[human(1, forged), quoting, deleted_account])
     comment(Gh.find(project.root), 7, MARKER, f"{MARKER}\nrefused\n")
     bodies = [comment["body"] for comment in github["comments"]]
     assert bodies == [forged, quoting["body"], None, f"{MARKER}\nrefused\n"]
@@ -248,7 +248,7 @@ def test_comments_are_not_passed_in_argv(project: Project, github: FakeGitHub) -
     assert "secret plan" not in json.dumps(github["calls"])
 
 
-# --- who approved -----------------------------------------------------------------------------------------------------
+# --- merges and approvals ---------------------------------------------------------------------------------------------
 
 
 def pull(number: int, **changes: Any) -> dict[str, Any]:

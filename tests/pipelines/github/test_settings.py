@@ -28,7 +28,7 @@ RULES: list[dict[str, Any]] = [
 
 
 def outcomes(settings: list[Setting]) -> list[tuple[str, bool, str]]:
-    """Name, verdict and value of each setting; every fix is the documentation page."""
+    """Return name, verdict and value of each setting; every fix must be the documentation page."""
     assert all(setting.fix == "docs/repository-settings.md" and type(setting.ok) is bool for setting in settings)
     return [(setting.name, setting.ok, setting.found) for setting in settings]
 
@@ -145,7 +145,7 @@ def test_environments_as_documented_are_accepted() -> None:
 
 
 class CannedGh(Gh):
-    """GitHub with canned answers: path below the repository → answer."""
+    """Fake GitHub with canned answers: path below the repository → answer."""
 
     answers: ClassVar[dict[str, Any]] = {}
 

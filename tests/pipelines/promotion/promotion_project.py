@@ -1,6 +1,6 @@
 """A project to promote in: a clone with an origin, two environments, ONNX bundles, and an endpoint.
 
-What is applied and what is live is kept in files, so that it survives a killed process.
+The applied and the live bundle are stored in files, so they survive a killed process.
 """
 
 from __future__ import annotations
@@ -209,11 +209,11 @@ class World:
     def cluster(
         self, follow: Callable[[str], object] | None = None, move: Callable[[str, str], object] | None = None
     ) -> Iterator[None]:
-        """Let rollouts and traffic be this world's.
+        """Replace rollouts and traffic shifts by those of this world.
 
         Args:
-            follow: called in the place of `follow`, with the model.
-            move: called in the place of `move`, with the model and the bundle.
+            follow: replaces `self.follow`; called with the model.
+            move: replaces `self.move`; called with the model and the bundle.
         """
 
         def move_traffic(_: EnvironmentDescriptor, model: str, digest: str) -> float:
@@ -293,11 +293,11 @@ class World:
 
 
 class WorldTarget(Target):
-    """A world as a target.
+    """Target whose environments are those of a world.
 
     Args:
-        world: where its environments are.
-        apply: called in the place of `pulumi up`.
+        world: the world with the environments.
+        apply: replaces `pulumi up`.
     """
 
     name = "world"

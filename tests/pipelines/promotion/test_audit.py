@@ -1,4 +1,4 @@
-"""What an audit reports; the infrastructure and the endpoint are replaced."""
+"""Audits, with a fake target and a fake endpoint."""
 
 from __future__ import annotations
 

@@ -22,21 +22,21 @@ from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, W
 from tests.processes import Moments, start
 
 
-def go(world: World, change: ReleaseChange, **steps: Any) -> Entry:
-    """Judge a release by every gate, and take it live."""
+def judge_and_deploy(world: World, change: ReleaseChange, **steps: Any) -> Entry:
+    """Judge a release with every gate, and take it live."""
     return world.take_live(world.admit(change, **{k: v for k, v in steps.items() if k == "say"}), **steps)
 
 
-def go_on(world: World, change: ReleaseChange, **steps: Any) -> Entry:
-    """Take a release live that every gate passes: faster, for tests of the steps after the judgement."""
+def deploy_accepted(world: World, change: ReleaseChange, **steps: Any) -> Entry:
+    """Take a release live with facts that every gate accepts, which is faster than gathering them."""
     with mock.patch("pipelines.promotion.admission.gather", accepted):
-        return go(world, change, **steps)
+        return judge_and_deploy(world, change, **steps)
 
 
-def one_after_another(world: World, seed: int) -> tuple[str, str]:
+def live_and_next(world: World, seed: int) -> tuple[str, str]:
     """Return a bundle that is live in staging, and another that is registered in dev."""
     live = world.register(seed)
-    go_on(world, world.release(live, None))
+    deploy_accepted(world, world.release(live, None))
     return live, world.register(seed + 1)
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_recorded_before_the_endpoint_is_verified(world: World) -> No
         seen.append(Ledger(world.staging, MODEL).newest())
         world.said.append(text)
 
-    go_on(world, world.release(digest, None), say=say)
+    deploy_accepted(world, world.release(digest, None), say=say)
     assert [text.split(":")[0] for text in world.said] == [
         "16 of 16 gates pass",
         "the bundle is in the registry of staging",
@@ -84,10 +84,10 @@ def test_nothing_is_recorded_before_the_endpoint_is_verified(world: World) -> No
 def test_a_second_run_applies_and_verifies_again_but_records_nothing(world: World) -> None:
     digest = world.register(1)
     change = world.release(digest, None)
-    first = go_on(world, change)
+    first = deploy_accepted(world, change)
     world.set_live(None)
     world.said.clear()
-    assert go_on(world, change) == first
+    assert deploy_accepted(world, change) == first
     assert (world.live(), len(world.records())) == (digest, 1)
     assert world.said == [f"{MODEL} is already recorded as live in staging", "applied", "rolled out"]
     admitted = world.admit(change)
@@ -98,19 +98,19 @@ def test_a_live_release_stays_recorded_after_another_was_refused(world: World) -
     """Its `replaces` is out of date, but the environment matches git."""
     digest, other = world.ready(1), world.register(2)
     change = world.release(digest, None)
-    went_live = go(world, change)
+    went_live = judge_and_deploy(world, change)
     with pytest.raises(GateRefusedError):
-        go(world, world.release(other, digest))
+        judge_and_deploy(world, world.release(other, digest))
     world.release(digest, None)
-    assert go(world, change) == went_live
+    assert judge_and_deploy(world, change) == went_live
     assert [result for _, result, _, _ in world.story()] == ["verified", "refused"]
 
 
 def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(world: World) -> None:
     good, bad = world.ready(1), world.register(2)
-    go(world, world.release(good, None))
+    judge_and_deploy(world, world.release(good, None))
     with pytest.raises(GateRefusedError, match="order: it was never verified in dev") as caught:
-        go(world, world.release(bad, good))
+        judge_and_deploy(world, world.release(bad, good))
     assert "soak" in str(caught.value) and "promote it to dev first" in str(caught.value)
     assert (world.live(), world.applied()) == (good, good)
     event = world.records()[-1].event
@@ -122,7 +122,7 @@ def test_a_refused_release_is_recorded_with_its_verdicts_and_changes_nothing(wor
         "  order: it was never verified in dev; promote it to dev first",
         "  soak: dev no longer serves it; promote the bundle that is live there",
     ]
-    assert event.evidence, "the source environment has it"
+    assert event.evidence, "the evidence is read from the source environment"
     assert event.report is not None
     verdicts = {v["gate"]: v for v in json.loads(read_report(world.staging, MODEL, event.report))["verdicts"]}
     assert verdicts["order"]["outcome"] == "fail"
@@ -133,7 +133,7 @@ def test_refusing_an_unsigned_bundle_records_verdicts_but_no_evidence(world: Wor
     manifest, files = world.bundle(60)
     bundles.push(world.dev, manifest, files)
     with pytest.raises(GateRefusedError, match="signature: there is no signed provenance"):
-        go(world, world.release(manifest.digest, None))
+        judge_and_deploy(world, world.release(manifest.digest, None))
     event = world.records()[-1].event
     assert (event.policy, event.dataset, event.source_commit, event.evidence) == (None, "", None, {})
     assert (event.verdicts["signature"], event.verdicts["thresholds"]) == ("fail", "inconclusive")
@@ -144,7 +144,7 @@ def test_refusing_a_tampered_bundle_records_its_evidence(world: World) -> None:
     key = bundles.prefix_of(MODEL, digest) + "card.md"
     boto3.client("s3").put_object(Bucket=world.dev.registry_bucket, Key=key, Body=b"# B card\n")
     with pytest.raises(GateRefusedError, match=r"digest: card\.md was changed"):
-        go(world, world.release(digest, None))
+        judge_and_deploy(world, world.release(digest, None))
     event = world.records()[-1].event
     assert (event.dataset, event.source_commit) == ("diabetes-patients@1", world.start)
 
@@ -153,15 +153,15 @@ def test_a_refused_release_is_recorded_once_when_it_is_retried(world: World) -> 
     change = world.release(world.register(1), None)
     for _ in range(2):
         with pytest.raises(GateRefusedError):
-            go(world, change)
+            judge_and_deploy(world, change)
     assert len(world.records()) == 1
 
 
 def test_a_stale_release_is_refused_before_it_is_judged(world: World) -> None:
-    first, second = one_after_another(world, 1)
+    first, second = live_and_next(world, 1)
     stale = world.release(second, world.register(3))
     with pytest.raises(StaleReleaseError) as caught:
-        go_on(world, stale)
+        deploy_accepted(world, stale)
     assert caught.value.what == (
         f"the release of {MODEL} to staging is stale: it replaces {stale.release.replaces}, but {first} is live"
     )
@@ -179,7 +179,7 @@ def test_a_release_that_becomes_stale_during_its_rollout_is_not_recorded_as_live
         Ledger(world.staging, MODEL).append(lambda _: event)
 
     with pytest.raises(StaleReleaseError, match=f"it replaces no bundle, but {theirs} is live"):
-        go_on(world, change, follow=overtaken)
+        deploy_accepted(world, change, follow=overtaken)
     assert world.story() == [("promotion", "verified", theirs, theirs)]
 
 
@@ -193,7 +193,7 @@ def test_a_failed_release_is_recorded_even_if_another_went_live_during_it(world:
         raise MlopsError("the rollout was aborted")
 
     with pytest.raises(MlopsError, match="aborted"):
-        go_on(world, change, follow=overtaken)
+        deploy_accepted(world, change, follow=overtaken)
     assert world.story() == [("promotion", "verified", theirs, theirs), ("promotion", "failed", mine, theirs)]
 
 
@@ -209,21 +209,21 @@ def test_two_deployments_of_the_same_bundle_leave_one_record(world: World) -> No
         )
         Ledger(world.staging, MODEL).append(lambda _: refused)
 
-    entry = go_on(world, change, follow=also)
+    entry = deploy_accepted(world, change, follow=also)
     assert entry == world.records()[0]
     assert [result for _, result, _, _ in world.story()] == ["verified", "refused"]
 
 
 @pytest.mark.parametrize("when", ["apply", "follow"])
 def test_a_failed_release_is_recorded_and_traffic_returns(world: World, when: str) -> None:
-    good, bad = one_after_another(world, 1)
+    good, bad = live_and_next(world, 1)
 
     def fail(*_: str) -> None:
         world.set_live(bad)
         raise MlopsError("the rollout was aborted: canary answers 500")
 
     with pytest.raises(MlopsError, match="canary answers 500"):
-        go_on(world, world.release(bad, good), **{when: fail})
+        deploy_accepted(world, world.release(bad, good), **{when: fail})
     assert world.live() == good, "traffic goes to the bundle that the ledger records as live"
     event = world.records()[-1].event
     assert (event.result, event.to, event.live) == ("failed", bad, good)
@@ -233,37 +233,37 @@ def test_a_failed_release_is_recorded_and_traffic_returns(world: World, when: st
 
 
 def test_traffic_returns_when_the_endpoint_serves_another_bundle(world: World) -> None:
-    good, bad = one_after_another(world, 1)
+    good, bad = live_and_next(world, 1)
     change = world.release(bad, good)
 
     def serve_another(_: str) -> None:
         world.set_live(good)
 
     with pytest.raises(MlopsError, match=f"serves: expected {bad}, found {good}"):
-        go_on(world, change, follow=serve_another)
+        deploy_accepted(world, change, follow=serve_another)
     assert world.story()[-1] == ("promotion", "failed", bad, good)
-    go_on(world, change)
+    deploy_accepted(world, change)
     assert world.story()[-1] == ("promotion", "verified", bad, bad), "a retry may succeed"
 
 
 def test_a_record_says_if_traffic_could_not_be_returned(world: World) -> None:
-    good, bad = one_after_another(world, 1)
+    good, bad = live_and_next(world, 1)
 
     def fail(*_: str) -> None:
         raise MlopsError("the cluster does not answer")
 
     with pytest.raises(MlopsError):
-        go_on(world, world.release(bad, good), follow=fail, take_back=fail)
+        deploy_accepted(world, world.release(bad, good), follow=fail, take_back=fail)
     assert "traffic could not be returned: the cluster does not answer" in world.records()[-1].event.reason
 
 
 def test_a_bundle_that_cannot_be_copied_fails_before_anything_is_applied(world: World) -> None:
-    good, bad = one_after_another(world, 1)
+    good, bad = live_and_next(world, 1)
     with (
         mock.patch("pipelines.promotion.deploy.replicate", side_effect=MlopsError("access denied")),
         pytest.raises(MlopsError, match="access denied"),
     ):
-        go_on(
+        deploy_accepted(
             world,
             world.release(bad, good),
             apply=lambda: pytest.fail("applied"),
@@ -279,7 +279,7 @@ def test_a_failed_first_release_moves_no_traffic(world: World) -> None:
         raise MlopsError("the rollout was aborted")
 
     with pytest.raises(MlopsError, match="aborted"):
-        go_on(world, world.release(digest, None), follow=fail, take_back=lambda *_: pytest.fail("moved"))
+        deploy_accepted(world, world.release(digest, None), follow=fail, take_back=lambda *_: pytest.fail("moved"))
     assert world.story() == [("promotion", "failed", digest, None)]
     assert world.records()[-1].event.reason == "the rollout was aborted"
 
@@ -303,20 +303,20 @@ def test_a_release_needs_a_bundle_and_environments_that_are_up(world: World) -> 
             world.admit(change, descriptors=up)
         assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
     with pytest.raises(MlopsError) as caught:
-        go(world, world.release(None, None))
+        judge_and_deploy(world, world.release(None, None))
     assert caught.value.what == f"the release of {MODEL} to staging names no bundle"
 
 
 def test_a_release_must_replace_the_live_bundle(world: World) -> None:
     one, other = world.register(1), world.register(2)
     with pytest.raises(StaleReleaseError) as caught:
-        go_on(world, world.release(one, other), apply=lambda: pytest.fail("applied"))
+        deploy_accepted(world, world.release(one, other), apply=lambda: pytest.fail("applied"))
     assert caught.value.what == (
         f"the release of {MODEL} to staging is stale: it replaces {other}, but no bundle is live"
     )
-    go_on(world, world.release(one, None))
+    deploy_accepted(world, world.release(one, None))
     with pytest.raises(StaleReleaseError) as caught:
-        go_on(world, world.release(other, None))
+        deploy_accepted(world, world.release(other, None))
     assert caught.value.what == (
         f"the release of {MODEL} to staging is stale: it replaces no bundle, but {one} is live"
     )
@@ -347,8 +347,8 @@ def test_deploying_an_environment_without_releases_applies_its_program(world: Wo
 
 def bad_and_good(world: World, seed: int) -> tuple[str, str]:
     """Make a bad bundle replace a good one in staging; return (bad, good)."""
-    good, bad = one_after_another(world, seed)
-    go_on(world, world.release(bad, good))
+    good, bad = live_and_next(world, seed)
+    deploy_accepted(world, world.release(bad, good))
     return bad, good
 
 
@@ -362,7 +362,7 @@ def test_the_commit_of_a_rollback_goes_live_without_being_judged(world: World) -
     block(world, bad)
     change = world.release(good, bad)
     with mock.patch("pipelines.promotion.admission.gather", side_effect=AssertionError("judged")):
-        entry = go(world, change)
+        entry = judge_and_deploy(world, change)
     assert world.live() == good
     assert world.story()[-1] == ("rollback", "verified", good, good)
     assert entry.event.reason == "it answers nonsense"
@@ -372,7 +372,7 @@ def test_the_commit_of_a_rollback_goes_live_without_being_judged(world: World) -
 def test_going_back_from_a_good_bundle_is_judged_like_any_promotion(world: World) -> None:
     bad, good = bad_and_good(world, 1)
     with pytest.raises(GateRefusedError, match="order: it was never verified in dev"):
-        go(world, world.release(good, bad))
+        judge_and_deploy(world, world.release(good, bad))
 
 
 def test_going_back_to_a_quarantined_bundle_is_refused(world: World) -> None:
@@ -380,14 +380,14 @@ def test_going_back_to_a_quarantined_bundle_is_refused(world: World) -> None:
     block(world, bad)
     block(world, good, "worse still")
     with pytest.raises(GateRefusedError, match="quarantine: it was rolled back: worse still"):
-        go(world, world.release(good, bad))
+        judge_and_deploy(world, world.release(good, bad))
 
 
 def test_going_from_a_quarantined_bundle_to_an_unverified_one_is_judged(world: World) -> None:
     bad, _ = bad_and_good(world, 1)
     block(world, bad)
     with pytest.raises(GateRefusedError, match="order"):
-        go(world, world.release(world.register(3), bad))
+        judge_and_deploy(world, world.release(world.register(3), bad))
 
 
 def test_deploying_the_bad_release_again_does_not_undo_an_unfinished_rollback(world: World) -> None:
@@ -396,7 +396,7 @@ def test_deploying_the_bad_release_again_does_not_undo_an_unfinished_rollback(wo
     block(world, bad)
     world.set_live(good)
     with pytest.raises(GateRefusedError) as caught:
-        go_on(world, change)
+        deploy_accepted(world, change)
     assert caught.value.what == f"{MODEL} in staging is being rolled back: it answers nonsense"
     assert caught.value.fix == "run the rollback again to finish it"
     assert world.live() == good
@@ -420,7 +420,7 @@ def promote_watched(world: World, change: ReleaseChange, fatal: int = 0) -> list
         world.follow(model)
 
     with mock.patch.object(store, "put_new", write):
-        go_on(world, change, apply=applying, follow=following, say=moments.pass_by)
+        deploy_accepted(world, change, apply=applying, follow=following, say=moments.pass_by)
     return moments.names
 
 
@@ -451,5 +451,5 @@ def test_a_deployment_killed_at_any_moment_can_be_run_again(
         so_far = world.story()
         assert so_far in (expected["story"][:1], expected["story"]), f"killed at {name}"
         assert len(so_far) == 1 or world.live() == better, "a bundle is recorded only once it is live"
-        go_on(world, change)
+        deploy_accepted(world, change)
         assert world.end_state() == expected, f"killed at {name}"

@@ -130,7 +130,7 @@ def test_a_second_rollback_for_the_same_reason_does_nothing(world: World) -> Non
 
 
 def test_a_second_rollback_does_nothing_even_after_a_refused_promotion(world: World) -> None:
-    """The newest record is then not that of the rollback."""
+    """The newest ledger record is then that of the refused promotion."""
     oldest, good, bad = serve(world, 1, 2, 3)
     first = back(world)
     record(world, bad, good, result="refused", live=good)

@@ -125,7 +125,7 @@ def test_requests_older_than_a_week_are_not_read(dev: EnvironmentDescriptor, mon
     sizes = store.sizes
     monkeypatch.setattr(store, "sizes", lambda b, prefix, **k: listed.append(prefix) or sizes(b, prefix, **k))
     assert count(dev, NOW - timedelta(days=400)) == Served(1, 0)
-    assert len(listed) == LONGEST.days + 1, "one listing a day"
+    assert len(listed) == LONGEST.days + 1, "one listing per day"
 
 
 def test_an_unreadable_log_is_an_error(dev: EnvironmentDescriptor, account: EmulatedAccount) -> None:

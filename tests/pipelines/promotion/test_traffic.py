@@ -18,7 +18,7 @@ MODEL, OLD, NEW = "price", "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
 class Cluster:
-    """An endpoint that serves the old bundle, then nothing, then the new one, once it was asked for."""
+    """Fake cluster. Its endpoint answers with the old bundle, then not at all, then with the new bundle."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, answers: int = 6) -> None:
         self.calls: list[Any] = []

@@ -113,7 +113,7 @@ def test_verification_fails_when(case: str) -> None:
     with environment(Pod(change)) as dev, pytest.raises(MlopsError) as caught:
         verify(dev, MODEL, DIGEST, 1000.0)
     assert says in caught.value.what
-    assert bool(caught.value.fix) == (", value " in caught.value.what), "a fix is known only for a value that differs"
+    assert bool(caught.value.fix) == (", value " in caught.value.what), "only a differing value has a fix"
 
 
 def test_the_tolerance_applies_to_golden_values_that_are_whole_numbers() -> None:

@@ -125,7 +125,7 @@ def test_a_trusted_environment_that_does_not_train_cannot_vouch_for_a_bundle(dev
         evidence.verify_bundle(staging, MODEL, digest, signer="dev")
 
 
-def a_lie() -> dict[str, object]:
+def false_evaluation() -> dict[str, object]:
     """Make an evaluation that differs from the one of the example bundle."""
     manifest, better = example_bundle(), digest_of_bytes(b"better figures")
     said = evidence.Evaluated(evaluation=better, gates=GATES, contract=manifest.contract, dataset=manifest.dataset)
@@ -133,14 +133,14 @@ def a_lie() -> dict[str, object]:
 
 
 def test_a_different_existing_evaluation_stops_the_run(dev: EnvironmentDescriptor) -> None:
-    state(dev, example_bundle().digest, "evaluation.dsse.json", evidence.EVALUATION, a_lie())
+    state(dev, example_bundle().digest, "evaluation.dsse.json", evidence.EVALUATION, false_evaluation())
     with pytest.raises(signing.BadSignatureError, match="is another evaluation"):
         register(dev)
 
 
 def test_signed_evidence_that_contradicts_the_bundle_is_rejected(dev: EnvironmentDescriptor) -> None:
     digest = register(dev)
-    state(dev, digest, "evaluation.dsse.json", evidence.EVALUATION, a_lie())
+    state(dev, digest, "evaluation.dsse.json", evidence.EVALUATION, false_evaluation())
     with pytest.raises(signing.BadSignatureError, match="does not match the bundle: evaluation"):
         evidence.verify_bundle(dev, MODEL, digest)
 

@@ -104,7 +104,7 @@ def test_refused_and_failed_promotions_do_not_change_the_live_bundle(dev: Enviro
 
 def test_an_attempt_is_recorded_once(dev: EnvironmentDescriptor) -> None:
     first = Ledger(dev, MODEL).append(lambda _: verified(1))
-    assert Ledger(dev, MODEL).append(lambda _: verified(1, reason="told again")) == first
+    assert Ledger(dev, MODEL).append(lambda _: verified(1, reason="another reason")) == first
     assert len(stored(dev)) == 1
 
 
@@ -188,7 +188,7 @@ def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results:
     """Run rounds of promotions: all processes read the live bundle, then replace it at the same time."""
     from pipelines.promotion.attempt import StaleReleaseError, refuse_stale
 
-    told, ledger = [], Ledger(descriptor, MODEL)
+    outcomes, ledger = [], Ledger(descriptor, MODEL)
     for turn in range(ROUNDS):
         head = ledger.head()
         live, to = head.event.live if head else None, bundle(turn * PROCESSES + process + 1)
@@ -199,11 +199,11 @@ def race(descriptor: EnvironmentDescriptor, process: int, barrier: Any, results:
             return verified(1, attempt=f"{turn}/{process}", before=live, to=to, live=to)
 
         try:
-            told.append((turn, ledger.append(decide).event.to))
+            outcomes.append((turn, ledger.append(decide).event.to))
         except StaleReleaseError:
-            told.append((turn, None))
+            outcomes.append((turn, None))
         barrier.wait(60)
-    results.put(told)
+    results.put(outcomes)
 
 
 def test_8_processes_record_200_promotions_without_losing_or_repeating_one(
@@ -211,13 +211,13 @@ def test_8_processes_record_200_promotions_without_losing_or_repeating_one(
 ) -> None:
     barrier, results = SERVER.Barrier(PROCESSES), SERVER.Queue()
     workers = [start(race, dev, number, barrier, results) for number in range(PROCESSES)]
-    told = [results.get(timeout=120) for _ in workers]
+    found = [results.get(timeout=120) for _ in workers]
     for worker in workers:
         worker.join(30)
-    outcomes = list(itertools.chain.from_iterable(told))
+    outcomes = list(itertools.chain.from_iterable(found))
     assert len(outcomes) == PROCESSES * ROUNDS == 200
     recorded = {turn: to for turn, to in outcomes if to is not None}
-    assert sum(to is not None for _, to in outcomes) == len(recorded) == ROUNDS, "one of each round, and one only"
+    assert sum(to is not None for _, to in outcomes) == len(recorded) == ROUNDS, "exactly one process wins each round"
     entries = verify_chain(stored(dev), dev, MODEL)
     assert [e.event.to for e in entries] == [recorded[turn] for turn in range(ROUNDS)]
     assert [e.event.before for e in entries] == [None, *(e.event.live for e in entries[:-1])]
@@ -239,7 +239,7 @@ def test_concurrent_writers_all_append_their_records(dev: EnvironmentDescriptor)
     assert sorted(e.event.attempt for e in entries) == sorted(f"{w}/{n}" for w in range(3) for n in range(6))
 
 
-# --- what a record says -----------------------------------------------------------------------------------------------
+# --- content of a record ----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
@@ -293,7 +293,7 @@ def test_words_returns_one_printable_line_of_bounded_size(text: str, kept: str) 
     assert words(text, 10) == kept
 
 
-# --- what must be noticed ---------------------------------------------------------------------------------------------
+# --- tampering --------------------------------------------------------------------------------------------------------
 
 DEV = offline_environment()
 CHAIN = chain_of([verified(number) for number in range(1, 6)])
@@ -451,7 +451,7 @@ def test_an_object_that_is_not_a_record_is_an_error(dev: EnvironmentDescriptor, 
         Ledger(dev, MODEL).newest()
 
 
-# --- finding the newest -----------------------------------------------------------------------------------------------
+# --- finding the newest record ----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
@@ -466,7 +466,7 @@ def test_the_search_finds_the_newest_record_from_any_start(count: int, seen: int
 
     ledger._any_after = any_after  # type: ignore[method-assign]
     assert ledger.newest() == ledger._seen == count
-    assert len(asked) <= 2 * (count - min(seen, count) + 1).bit_length() + 1, "it gallops, and does not walk"
+    assert len(asked) <= 2 * (count - min(seen, count) + 1).bit_length() + 1, "the search is logarithmic, not linear"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8, 9])

@@ -58,7 +58,7 @@ def served(bundle: MadeBundle, **options: Any) -> Served:
 
 @pytest.fixture
 def linear() -> Any:
-    """A served model of ten numeric columns that adds age and bmi."""
+    """Return a served model of ten numeric columns that adds age and bmi."""
     made = served(linear_bundle())
     yield made
     made.log.close()
@@ -66,7 +66,7 @@ def linear() -> Any:
 
 @pytest.fixture
 def mixed() -> Any:
-    """A served model with an input of each of the other datatypes."""
+    """Return a served model with an input of each of the other datatypes."""
     made = served(mixed_bundle())
     yield made
     made.log.close()
@@ -99,7 +99,7 @@ def features(*rows: Any, **changes: Any) -> dict[str, Any]:
 
 
 def row(**changes: Any) -> list[Any]:
-    """`ROW` with some columns changed."""
+    """Return `ROW` with some columns changed."""
     names = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
     assert set(changes) <= set(names)
     return [changes.get(name, value) for name, value in zip(names, ROW, strict=True)]

@@ -19,7 +19,7 @@ import httpx
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0
-"""Seconds until a test gives up on a busy machine."""
+"""Timeout of a test in seconds, generous enough for a busy machine."""
 
 
 class ServerProcess:

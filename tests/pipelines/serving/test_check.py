@@ -1,4 +1,4 @@
-"""The canary check between the traffic steps of a rollout."""
+"""Canary check between the traffic steps of a rollout."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def serving_modules() -> set[str]:
 
 @pytest.fixture(scope="module")
 def megabytes(tmp_path_factory: pytest.TempPathFactory) -> float | None:
-    """Resident memory of a server that has answered requests and can import only what its image installs."""
+    """Return the resident memory of a server that answered requests and can import only what its image installs."""
     folder = tmp_path_factory.mktemp("bundle")
     bundle = linear_bundle()
     for name, content in bundle.files.items():

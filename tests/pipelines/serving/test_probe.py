@@ -32,7 +32,7 @@ from tests.pipelines.serving.fake_pod import DIGEST, GOLDEN, MODEL, Pod
 
 @contextmanager
 def environment(pod: Any) -> Iterator[EnvironmentDescriptor]:
-    """An environment whose endpoint answers as `pod` does."""
+    """Return an environment whose endpoint is `pod`."""
     with http_server(pod) as url:
         yield offline_environment().model_copy(update={"endpoints": {MODEL: url}})
 
@@ -206,7 +206,7 @@ def test_a_failed_connection_is_closed_and_the_reason_reported(error: Exception,
         endpoint.infer({"inputs": []})
     assert caught.value.what == f"http://models.example.org/dev/v2/models/price/infer {says}"
     asked = ("POST", "/dev/v2/models/price/infer", b'{"inputs": []}', {"content-type": "application/json"})
-    assert broken.did == [asked, "closed"] * (2 if "ends" in says else 1), "a connection that ended is retried once"
+    assert broken.did == [asked, "closed"] * (2 if "ends" in says else 1), "a closed connection is retried once"
 
 
 def test_an_answer_over_the_limit_closes_the_connection() -> None:
@@ -324,7 +324,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy that the environment names for everything but this machine."""
+    """Start a proxy, and configure it in the environment for every host except this machine."""
     found = Proxy()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)

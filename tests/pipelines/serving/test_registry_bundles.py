@@ -27,7 +27,7 @@ def environment(account: EmulatedAccount) -> EnvironmentDescriptor:
 
 @pytest.fixture
 def dev(environment: EnvironmentDescriptor) -> EnvironmentDescriptor:
-    """An environment whose registry has the signed bundle."""
+    """Return an environment whose registry has the signed bundle."""
     descriptor = with_empty_registry(environment)
     bundles.push(descriptor, BUNDLE.manifest, BUNDLE.files)
     evidence.attest(descriptor, BUNDLE.manifest, GATES, example_build(descriptor.name))

@@ -1,4 +1,4 @@
-"""The AWS target, with stand-ins for `pulumi` and `aws` that record their calls."""
+"""The AWS target, with fake `pulumi` and `aws` commands that record their calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path:
-    """Put the stand-ins on the PATH, and return the file of their records."""
+    """Put the fake commands on the PATH, and return the file that records their calls."""
     notes = folder / "notes"
     for name in ("pulumi", "aws"):
         program = folder / "bin" / name
@@ -58,7 +58,7 @@ def test_a_stack_uses_its_configured_cluster_regardless_of_kubeconfig(
     assert [cluster for _, cluster, _ in noted] == [f"cluster mlops-{name}" for name in ("dev", "prod", "staging")]
     assert noted[0][0] == ["preview", "--stack", "dev", "--non-interactive", "--diff"]
     assert not any(Path(kubeconfig).exists() for _, _, kubeconfig in noted)
-    assert "Added new context" not in capfd.readouterr().out, "it would be in the comment"
+    assert "Added new context" not in capfd.readouterr().out, "the output of aws would end up in the comment"
 
 
 def test_a_program_that_fails_is_an_error_or_drift(

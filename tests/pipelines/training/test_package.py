@@ -25,7 +25,7 @@ WEIGHTS = [0.5, -1.0]
 
 @pytest.fixture
 def declared(tmp_path: Path) -> tuple[Model, Contract]:
-    """A regression of income with two numeric features."""
+    """Return a regression of income with two numeric features."""
     metric = {
         "thresholds": [{"metric": "rmse", "maximum": 1e6}],
         "champion": {"metric": "rmse", "maximum_regression": 1},
