@@ -1,4 +1,4 @@
-"""Measure everything, side by side with the peers, and write docs/benchmarks.md: `make bench`."""
+"""Run every benchmark and write docs/benchmarks.md: `make bench`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PARTS = {
     "serving": "Serving",
     "mutation": "Mutation",
 }
-"""Module → heading, in the order of the page."""
+"""Module → heading on the page, in order."""
 
 ON_THE_LAPTOP = ("stacks", "demo")
-"""Parts that run on the laptop; left out where it is not installed."""
+"""Benchmarks that need the laptop; skipped if it is not installed."""
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Describe this machine."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -42,22 +42,27 @@ def machine() -> str:
 
 
 def row(figure: Figure) -> str:
-    """A line of the table."""
+    """Format a figure as a row of the table."""
     cells = (figure.name, figure.value, figure.against, figure.result, figure.target, "yes" if figure.met else "**no**")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def page(parts: dict[str, list[Figure]]) -> str:
-    """The whole page."""
+    """Return the text of the page."""
     lines = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; every ratio within one run, on one machine: "
+        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; every ratio is measured in one run on one machine: "
         f"{machine()}.",
         "",
     ]
     for name, figures in parts.items():
-        lines += [f"## {PARTS[name]}", "", "| what | figure | against | result | target | met |", "|" + " --- |" * 6]
+        lines += [
+            f"## {PARTS[name]}",
+            "",
+            "| benchmark | figure | compared with | result | target | met |",
+            "|" + " --- |" * 6,
+        ]
         lines += [row(figure) for figure in figures]
         notes = (importlib.import_module(f"tools.bench.{name}").__doc__ or "").strip().partition("\n\n")[2]
         lines += ["", *([notes, ""] if notes else [])]
@@ -65,7 +70,7 @@ def page(parts: dict[str, list[Figure]]) -> str:
 
 
 def main(chosen: list[str]) -> None:
-    """Measure the parts named, or all; only all of them are written to the page."""
+    """Run the chosen benchmarks and print them; without a choice, run all and write the page."""
     names = chosen or [name for name in PARTS if name not in ON_THE_LAPTOP or find_spec("laptop")]
     measured = {}
     for name in names:

@@ -1,7 +1,7 @@
-"""How long the demo takes.
+"""Benchmark of the demo.
 
-`make demo` in a fresh clone with an empty environment, set-up included, and again. "The main job" is the part of it
-from the start to an answer from prod; after that the demo goes on with a second release, a refusal and a rollback.
+`make demo` runs twice in a fresh clone with an empty environment; the first run includes the set-up. The main path ends
+with an answer from prod. After that, the demo shows a second release, a refusal and a rollback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def measure() -> list[Figure]:
-    """The figures of a first and of a second demo in one fresh clone."""
+    """Measure a first and a second demo in a fresh clone."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         began = time.monotonic()
@@ -37,7 +37,7 @@ def measure() -> list[Figure]:
         ),
         Figure("`make demo` again", f"{again:.0f} s", "", f"{again:.0f} s", "≤ 45 s", again <= 45),
         Figure(
-            "the main job in it, to an answer from prod",
+            "its main path, to an answer from prod",
             f"{answer:.0f} s",
             "",
             f"{answer:.0f} s",
@@ -47,7 +47,7 @@ def measure() -> list[Figure]:
         Figure(
             "from merge to verified, rollout steps included",
             f"{merged:.1f} s",
-            "the slowest of the demo's",
+            "the slowest release of the demo",
             f"{merged:.1f} s",
             "≤ 10 s",
             merged <= 10,
@@ -64,7 +64,7 @@ def measure() -> list[Figure]:
 
 
 def demo(clone: Path, home: Path) -> tuple[float, float, float, float]:
-    """Seconds of the demo: all, to an answer from prod, the slowest merge to verified, traffic in the rollback."""
+    """Run the demo; return its seconds: total, to an answer from prod, slowest release, traffic in the rollback."""
     python = Path(shutil.which("python3") or "/usr/bin/python3").parent
     environ = {"HOME": str(home), "PATH": f"/usr/local/bin:/usr/bin:/bin:{python}"}
     began = time.monotonic()
@@ -79,7 +79,11 @@ def demo(clone: Path, home: Path) -> tuple[float, float, float, float]:
 
 
 def found(pattern: str, text: str) -> list[str]:
-    """What a pattern finds; at least one."""
+    """Return the matches of a pattern, at least one.
+
+    Raises:
+        RuntimeError: nothing matches.
+    """
     matches = re.findall(pattern, text)
     if not matches:
         raise RuntimeError(f"the demo does not print {pattern!r}:\n{text[-3000:]}")

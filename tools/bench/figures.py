@@ -1,4 +1,4 @@
-"""What a measurement says: a figure, what it is held against, and whether the target is met."""
+"""Measured figures with their comparison and target."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ class Figure:
     """One measured figure.
 
     Attributes:
-        name: what was measured, as a reader would say it.
+        name: what was measured.
         value: the figure, as text with its unit ("9,412 req/s").
-        against: what it is held against, measured in the same run ("the same stack, a constant: 11,020 req/s"),
-            or "" for a figure on its own.
-        result: the ratio or the figure that the target speaks of, as text ("0.85").
+        against: the comparison, measured in the same run ("the same stack, a constant: 11,020 req/s"); "" for none.
+        result: the ratio or figure that the target bounds, as text ("0.85").
         target: the target, as text ("≥ 0.7").
-        met: whether the target is met.
+        met: True if the target is met.
     """
 
     name: str

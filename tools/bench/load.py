@@ -41,13 +41,13 @@ def request(url: str, body: bytes) -> bytes:
 
 
 def put_load(url: str, body: bytes, *, connections: int, seconds: float, process: int) -> Load:
-    """Send requests for a time, on each connection one after the other.
+    """Send requests for a while, one after another on each connection.
 
     Args:
-        url: of the inference endpoint.
-        body: of each request.
+        url: URL of the inference endpoint.
+        body: body of each request.
         connections: number of connections.
-        seconds: duration.
+        seconds: duration of the load.
         process: id of the server's process, to read its CPU time.
 
     Raises:

@@ -1,9 +1,8 @@
-"""The tests of promotions, measured: how many small changes of `pipelines/promotion` make one of them fail.
+"""Mutation score of the promotion tests: the share of mutants of `pipelines` that the tests kill.
 
-On its own, with every change that no test noticed: `python -m tools.mutation`. Each change runs the quick tests of its
-file alone (`TESTS` in that module), over an AWS account in memory; tests that kill processes or try hundreds of inputs
-are not among them, so the score is rather too low than too high. Each gate, and each of its checks, is also deleted
-as a whole, by `tests/pipelines/promotion/test_refused.py`, in `make test`.
+`python -m tools.mutation` lists every survivor. Only the quick tests of a file run against its mutants, with an AWS
+account in memory. Property tests and tests that kill processes are left out, so the score is a lower bound. In
+`make test`, `tests/pipelines/promotion/test_refused.py` also deletes every gate and every check of a gate.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from tools.mutation import GATES, PACKAGE, Score, mutate, together
 
 
 def measure() -> list[Figure]:
-    """The mutation score of the gates, of each other file, and of all."""
+    """Measure the mutation score of the gates, of each other file, and of all."""
     scores = mutate()
     gates = [score for score in scores if score.file.startswith(GATES)]
     others = [score for score in scores if score not in gates]
     return [
-        _figure("changes of the gates' code that their tests notice", together(GATES, gates)),
+        _figure("killed mutants of the gates", together(GATES, gates)),
         *(_figure(f"of `{score.file}`", score) for score in others),
         _figure(f"of all of `{PACKAGE}`", together("", scores)),
     ]
@@ -26,7 +25,7 @@ def measure() -> list[Figure]:
 
 def _figure(name: str, score: Score) -> Figure:
     same = len(score.survivors) - len(score.gaps)
-    of_others = f"; of the others, {same} change nothing that could be seen" if score.survivors else ""
+    of_others = f"; {same} survivors are equivalent" if score.survivors else ""
     return Figure(
         name,
         f"{score.noticed:,} of {score.made:,}{of_others}",

@@ -48,8 +48,8 @@ class Server:
     """A running server.
 
     Attributes:
-        url: of the inference endpoint.
-        process: id of the process.
+        url: URL of the inference endpoint.
+        process: process id.
     """
 
     url: str
@@ -228,7 +228,7 @@ def mlserver(onnx: bytes, core: int, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def account(folder: Path) -> Iterator[dict[str, str]]:
-    """Start an emulated AWS account on this process' core; return the environment variables that point SDKs to it."""
+    """Start an emulated AWS account on this core; return the environment variables that point SDKs to it."""
     log = folder / "account"
     with started([sys.executable, "-m", "tools.bench.account"], None, log, {}, ROOT) as process:
         wait_until(lambda: log.read_text().startswith("{"), process, log)

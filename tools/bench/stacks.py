@@ -1,7 +1,7 @@
-"""How long an environment takes.
+"""Benchmark of `mlops up`.
 
-A fresh environment: `mlops up --env dev` on a target that has just started, with the images pinned, in a process of
-its own. Unchanged: the same command again. Both are medians, start of Python and import of the SDKs included.
+Fresh: `mlops up --env dev` on a laptop that has just started, with the images pinned. Unchanged: the same command
+again. Both are medians of whole processes, including the start of Python and the import of the SDKs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDS = 3
 
 
 def measure() -> list[Figure]:
-    """The two figures."""
+    """Measure a fresh and an unchanged `mlops up`."""
     from laptop import lifecycle
     from laptop.demo.material import own_clone
     from laptop.publishing import local_digests
@@ -36,7 +36,7 @@ def measure() -> list[Figure]:
             lifecycle.start(home, project.root, attached=True)
             try:
                 if number == 0:
-                    up(project.root, home)  # compiles the SDKs, once a machine
+                    up(project.root, home)  # warm-up: Python compiles the SDKs once
                     lifecycle.stop(home)
                     lifecycle.start(home, project.root, attached=True)
                 seconds, resources = up(project.root, home)
@@ -46,13 +46,13 @@ def measure() -> list[Figure]:
                 lifecycle.stop(home)
     first, again = statistics.median(fresh), statistics.median(unchanged)
     return [
-        Figure("a fresh environment up", f"{first:.1f} s", resources, f"{first:.1f} s", "≤ 5 s", first <= 5),
-        Figure("an unchanged up", f"{again:.1f} s", resources, f"{again:.1f} s", "≤ 2 s", again <= 2),
+        Figure("`mlops up` of a fresh environment", f"{first:.1f} s", resources, f"{first:.1f} s", "≤ 5 s", first <= 5),
+        Figure("`mlops up` without changes", f"{again:.1f} s", resources, f"{again:.1f} s", "≤ 2 s", again <= 2),
     ]
 
 
 def up(root: Path, home: Path) -> tuple[float, str]:
-    """The seconds that `mlops up --env dev` takes, and its summary."""
+    """Run `mlops up --env dev`; return its seconds and its summary."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.monotonic()
     done = subprocess.run(

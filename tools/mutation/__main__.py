@@ -74,16 +74,16 @@ TOO_LONG = frozenset({36, 24, -24, 152, 255, -9})
 
 EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "promotion/gates/champion.py": {
-        "dtype=None": "the values are floats already",
-        "predicted, )": "the values are floats already",
-        "sample.truth, )": "the values are floats already",
+        "dtype=None": "the values are already floats",
+        "predicted, )": "the values are already floats",
+        "sample.truth, )": "the values are already floats",
         'float("NAN")': "Python accepts it too",
     },
     "promotion/trial.py": {
-        'if path.is_file() else "XXXX"': "it has no version either",
+        'if path.is_file() else "XXXX"': "that text pins no version either",
     },
     "promotion/report.py": {
-        '"verdicts": [verdict.model_dump(mode=': "a verdict only has texts",
+        '"verdicts": [verdict.model_dump(mode=': "a verdict holds only text",
     },
     "promotion/history.py": {
         "ThreadPoolExecutor(None)": "the number of threads does not change the result",
@@ -91,29 +91,29 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         'rstrip("XX; XX")': "a fix never ends in X",
     },
     "promotion/restore.py": {
-        "raise AssertionError(": "it is never raised",
-        "Release, None).bundle": "the error with the path is not shown",
+        "raise AssertionError(": "this line is never reached",
+        "Release, None).bundle": "the caller discards the error with the path",
     },
     "promotion/admission.py": {
         "head.event.live, None)": "a recorded release is not recorded again",
         'release.replaces or "XXXX"': "it replaces a quarantined bundle, so it has a name",
-        "refuse_stale(head, release.environment, release.model, None": "if a bundle was live, one is live",
+        "refuse_stale(head, release.environment, release.model, None": "once a bundle is live, one always is",
     },
     "promotion/facts/gather.py": {
         "gates.model_dump(mode=": "JSON writes all values of the gates as they are",
     },
     "promotion/comments/gate_comment.py": {},
     "promotion/contract_changes.py": {
-        "return parse(git.read_file(commit, name), Contract, None)": "the error with the path is not shown",
+        "return parse(git.read_file(commit, name), Contract, None)": "the caller discards the error with the path",
     },
     "promotion/gates/compatibility.py": {
         "strict=None": "the columns have the same names here",
         "strict=False": "the columns have the same names here",
         "zip(old.columns, new.columns, )": "the columns have the same names here",
-        "default=(-math.inf, True)": "no bound has the value that stands for no bound",
+        "default=(-math.inf, True)": "no real bound equals the placeholder",
     },
     "github/settings.py": {
-        "settings = judge_rules([rule": "the list is empty before",
+        "settings = judge_rules([rule": "the list is still empty",
     },
     "github/git.py": {
         "check=None": "None is false",
@@ -127,7 +127,7 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         "XX--quietXX": "a missing file is not an error",
         '"--verify", f"': "with --verify there are no other options",
         '"--verify", "--END-OF-OPTIONS"': "with --verify there are no other options",
-        '"ls-tree", "--full-tree"': "only whether anything is listed counts",
+        '"ls-tree", "--full-tree"': "only an empty listing matters",
     },
     "github/gh.py": {
         "check=None": "None is false",
@@ -155,7 +155,7 @@ class Survivor:
 
     @property
     def reason(self) -> str:
-        """Why the mutant is equivalent; empty if a test should kill it."""
+        """Reason why the mutant is equivalent; empty if a test should kill it."""
         for part, why in EQUIVALENT.get(self.file, {}).items():
             if part in (f"{self.was} → {self.is_}" if "→" in part else self.is_):
                 return why

@@ -1,4 +1,4 @@
-"""AWS account in memory: the parts of S3, KMS and Glue that the promotion tests need.
+"""In-memory AWS account: the parts of S3, KMS and Glue that the promotion tests need.
 
 `tools.mutation` runs those tests hundreds of times, for which moto is too slow.
 """
@@ -35,7 +35,7 @@ class Body(io.BytesIO):
 
 
 class MemoryS3:
-    """S3.
+    """In-memory S3.
 
     Args:
         denied: names of buckets for which every call is denied.
@@ -101,7 +101,7 @@ class MemoryS3:
 
 
 class MemoryKms:
-    """KMS with signing keys."""
+    """In-memory KMS with signing keys."""
 
     def __init__(self) -> None:
         self._keys: dict[str, ec.EllipticCurvePrivateKey] = {}
@@ -120,7 +120,7 @@ class MemoryKms:
 
 
 def etag(content: bytes) -> str:
-    """Return the ETag of a content."""
+    """Return the ETag of an object's content."""
     return base64.b16encode(hashlib.sha256(content).digest()[:8]).decode()
 
 

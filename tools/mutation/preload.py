@@ -1,4 +1,4 @@
-"""Preload botocore's data in the fork server of `tests.processes`, so that no test process reads it again."""
+"""Preload botocore's data in the fork server of `tests.processes`, so test processes do not read it again."""
 
 from __future__ import annotations
 

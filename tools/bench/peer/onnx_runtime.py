@@ -1,6 +1,6 @@
-"""MLServer's side of the comparison: it has no ONNX runtime of its own, so this is the least that runs the same file.
+"""MLServer runtime for ONNX, which MLServer lacks; the minimum needed to serve the same file.
 
-It lives in an environment of its own, `.venv/bench`, and imports nothing of ours.
+It runs in the virtual environment `.venv/bench`, and imports nothing from this repository.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class OnnxModel(MLModel):
-    """Runs one ONNX file with one numeric input, on one core, as our server does."""
+    """Model that runs one ONNX file with one numeric input on one core, as our server does."""
 
     async def load(self) -> bool:
         """Load the file that `model-settings.json` names."""
@@ -28,7 +28,7 @@ class OnnxModel(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Decode, run, encode, with MLServer's own codec."""
+        """Decode the request, run the model, and encode the outputs, with MLServer's codec."""
         feed = {tensor.name: NumpyCodec.decode_input(tensor).astype("float32") for tensor in payload.inputs}
         arrays = self.session.run(self.output_names, feed)
         outputs = [NumpyCodec.encode_output(name, array) for name, array in zip(self.output_names, arrays, strict=True)]
