@@ -72,9 +72,9 @@ def demo(clone: Path, home: Path) -> tuple[float, float, float, float]:
     seconds = time.monotonic() - began
     if done.returncode:
         raise RuntimeError(f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    answer = float(found(r"prod answers ([\d.]+) s after the beginning", done.stdout)[-1])
+    answer = float(found(r"prod answered ([\d.]+) s after the start", done.stdout)[-1])
     merged = max(map(float, found(r"recorded ([\d.]+) s after the merge", done.stdout)))
-    restored = float(found(r"([\d.]+) s  traffic is restored", done.stdout)[-1])
+    restored = float(found(r"([\d.]+) s  traffic moved in", done.stdout)[-1])
     return seconds, answer, merged, restored
 
 

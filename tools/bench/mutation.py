@@ -8,7 +8,7 @@ account in memory. Property tests and tests that kill processes are left out, so
 from __future__ import annotations
 
 from tools.bench.figures import Figure
-from tools.mutation import GATES, PACKAGE, Score, mutate, together
+from tools.mutation.__main__ import GATES, PACKAGE, Score, mutate, together
 
 
 def measure() -> list[Figure]:
@@ -28,7 +28,7 @@ def _figure(name: str, score: Score) -> Figure:
     of_others = f"; {same} survivors are equivalent" if score.survivors else ""
     return Figure(
         name,
-        f"{score.noticed:,} of {score.made:,}{of_others}",
+        f"{score.killed:,} of {score.made:,}{of_others}",
         "",
         f"{score.share:.1%}",
         f"≥ {score.least:.0%}",
