@@ -74,7 +74,7 @@ def _number_or_none(context: click.Context, option: click.Parameter, value: str)
     default="",
     callback=_number_or_none,
     metavar="NUMBER",
-    help="Comment the verdicts there; empty in a merge queue.",
+    help="Pull request to comment on; empty in a merge queue.",
 )
 @target_option
 def judge(base: str, number: int | None, target: str) -> None:
@@ -90,7 +90,7 @@ def judge(base: str, number: int | None, target: str) -> None:
 @click.option("--pull-request", "number", required=True, type=int, metavar="NUMBER", help="Comment the review there.")
 @target_option
 def review(base: str, number: int, target: str) -> None:
-    """Comment a preview of each environment, and broken contracts."""
+    """Comment with previews and breaking contract changes."""
     from pipelines.promotion.judge import review_change
 
     review_change(open_target(target), base, number, click.echo)

@@ -49,7 +49,7 @@ def _report(findings: Iterator[Finding]) -> int:
 @environment_option
 @target_option
 def preview(environment: str, target: str) -> None:
-    """Show what `up` would change in an environment."""
+    """Preview the changes that `up` would make."""
     open_target(target).apply("preview", environment)
 
 
@@ -66,7 +66,7 @@ def up(environment: str, target: str) -> None:
 @click.option("--confirm", default="", metavar="NAME", help="Repeat the environment's name.")
 @target_option
 def destroy(environment: str, confirm: str, target: str) -> None:
-    """Remove an environment that nothing protects."""
+    """Remove an environment that is not protected."""
     if confirm != environment:
         raise MlopsError(f"removing {environment} is not confirmed", fix=f"add --confirm {environment}")
     open_target(target).apply("destroy", environment)
@@ -110,7 +110,7 @@ IMAGES_RENAMED = {
 
 @click.group(cls=Group, renamed=IMAGES_RENAMED)
 def images() -> None:
-    """Choose the images that an environment runs."""
+    """Set the images that an environment runs."""
 
 
 @images.command()
@@ -118,9 +118,9 @@ def images() -> None:
 @click.option("--training", metavar="DIGEST", help="Digest of the training image: sha256:…")
 @click.option("--serving", metavar="DIGEST", help="Digest of the serving image: sha256:…")
 def pin(environment: str, training: str | None, serving: str | None) -> None:
-    """Write the digests of images into Pulumi.<env>.yaml.
+    """Pin images by digest in the configuration of an environment.
 
-    The environment runs them after the next `mlops up`.
+    Changes `Pulumi.ENV.yaml`. The environment runs the images after the next `mlops up`.
     """
     from pipelines.promotion.images import parse_images, pin_images
 

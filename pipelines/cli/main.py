@@ -21,11 +21,9 @@ VERBS = {
     "doctor": Verb(
         "pipelines.cli.environments:doctor", "Check this machine and the target for what is missing.", ENVIRONMENTS
     ),
-    "preview": Verb(
-        "pipelines.cli.environments:preview", "Show what `up` would change in an environment.", ENVIRONMENTS
-    ),
+    "preview": Verb("pipelines.cli.environments:preview", "Preview the changes that `up` would make.", ENVIRONMENTS),
     "up": Verb("pipelines.cli.environments:up", "Create or update an environment.", ENVIRONMENTS),
-    "destroy": Verb("pipelines.cli.environments:destroy", "Remove an environment that nothing protects.", ENVIRONMENTS),
+    "destroy": Verb("pipelines.cli.environments:destroy", "Remove an environment that is not protected.", ENVIRONMENTS),
     "refresh": Verb(
         "pipelines.cli.environments:refresh",
         "Update the state of an environment from its real resources.",
@@ -37,7 +35,7 @@ VERBS = {
     "audit": Verb(
         "pipelines.cli.environments:audit", "Compare an environment and what it serves with git.", ENVIRONMENTS
     ),
-    "images": Verb("pipelines.cli.environments:images", "Choose the images that an environment runs.", ENVIRONMENTS),
+    "images": Verb("pipelines.cli.environments:images", "Set the images that an environment runs.", ENVIRONMENTS),
     "ingest": Verb("pipelines.cli.models:ingest", "Check landing files against the contract and append them.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
@@ -48,13 +46,13 @@ VERBS = {
     "propose": Verb(
         "pipelines.cli.releases:propose", "Open or update the pull request that releases a bundle.", RELEASES
     ),
-    "deploy": Verb("pipelines.cli.releases:deploy", "Make an environment run what its release files name.", RELEASES),
+    "deploy": Verb("pipelines.cli.releases:deploy", "Deploy the merged releases of an environment.", RELEASES),
     "rollback": Verb(
-        "pipelines.cli.releases:rollback", "Go back to the last good bundle: traffic first, then git.", RELEASES
+        "pipelines.cli.releases:rollback", "Return to the last good bundle: traffic first, then git.", RELEASES
     ),
-    "history": Verb("pipelines.cli.releases:history", "Show which bundles ran when, and who approved them.", RELEASES),
+    "history": Verb("pipelines.cli.releases:history", "Show the promotions and rollbacks of a model.", RELEASES),
     "validate": Verb(
-        "pipelines.cli.repository:validate", "Check every declaration, and that they fit together.", REPOSITORY
+        "pipelines.cli.repository:validate", "Validate all declarations, alone and against each other.", REPOSITORY
     ),
     "schemas": Verb("pipelines.cli.repository:schemas", "Export the JSON Schemas of the declarations.", REPOSITORY),
     "completion": Verb("pipelines.cli.repository:completion", "Print the completion script of a shell.", REPOSITORY),

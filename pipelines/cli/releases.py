@@ -51,7 +51,7 @@ def propose(model: str, environment: str, bundle: str, target: str) -> None:
 @environment_option
 @target_option
 def deploy(environment: str, target: str) -> None:
-    """Make an environment run what its release files name.
+    """Deploy the merged releases of an environment.
 
     Judges the releases, applies the Pulumi program, follows the rollouts, verifies the endpoints, and records each
     release in the ledger.
@@ -68,10 +68,10 @@ def deploy(environment: str, target: str) -> None:
 @click.command(cls=Command)
 @click.argument("model")
 @environment_option
-@click.option("--reason", required=True, help="Recorded, and shown when the bundle is proposed again.")
+@click.option("--reason", required=True, help="Reason; recorded, and shown if the bundle is proposed again.")
 @target_option
 def rollback(model: str, environment: str, reason: str, target: str) -> None:
-    """Go back to the last good bundle: traffic first, then git.
+    """Return to the last good bundle: traffic first, then git.
 
     An interrupted rollback can be run again.
     """
@@ -90,15 +90,15 @@ def rollback(model: str, environment: str, reason: str, target: str) -> None:
 @environment_option
 @click.option("--at", "moment", metavar="TIME", help="Show what ran at an ISO 8601 time with a time zone.")
 @click.option("--verify", "verifying", is_flag=True, help="Check every signature, and that no record is missing.")
-@click.option("--offline", is_flag=True, help="Use the records fetched before.")
+@click.option("--offline", is_flag=True, help="Use only the records fetched earlier.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON lines.")
 @target_option
 def history(
     model: str, environment: str, moment: str | None, verifying: bool, offline: bool, as_json: bool, target: str
 ) -> None:
-    """Show which bundles ran when, and who approved them.
+    """Show the promotions and rollbacks of a model.
 
-    Each record also names the dataset version and the source commit of the bundle.
+    Each record names the bundle, its dataset version and source commit, and the approvers.
     """
     from pipelines.promotion.history import at_time, describe, read_history
 

@@ -13,10 +13,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command(cls=Command)
 @click.option(
-    "--base", default="", metavar="COMMIT", help="Also refuse contract changes since it that break consumers."
+    "--base", default="", metavar="COMMIT", help="Also refuse contract changes since COMMIT that break consumers."
 )
 def validate(base: str) -> None:
-    """Check every declaration, and that they fit together.
+    """Validate all declarations, alone and against each other.
 
     Declarations are the models, contracts, releases and environments of this repository.
     """

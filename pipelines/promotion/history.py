@@ -42,7 +42,7 @@ def read_history(
     assert current is not None
     if before is not None and before.trusted_keys.get(current.name) != current.trusted_keys.get(current.name):
         raise MlopsError(
-            f"the copy in {folder} is signed with another key than that of {current.name}",
+            f"the copy in {folder} is not signed with the key of {current.name}",
             fix=f"if {current.name} was recreated, delete the folder; otherwise find out who replaced its key",
         )
     known = read_copy(folder, model)

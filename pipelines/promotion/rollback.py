@@ -51,7 +51,7 @@ def plan_rollback(descriptor: EnvironmentDescriptor, model: str) -> RollbackPlan
         if event.result == "verified" and event.to != bad and event.to not in blocked:
             return RollbackPlan(bad, event.to)
     raise MlopsError(
-        f"no other bundle of {model} was ever verified in {descriptor.name}, so there is nothing to go back to",
+        f"no other bundle of {model} was ever verified in {descriptor.name}, so there is nothing to roll back to",
         fix="release a good bundle, or take the endpoint down with a release that names no bundle",
     )
 
@@ -84,7 +84,7 @@ def roll_back(
         The ledger entry that records the rollback.
 
     Raises:
-        MlopsError: there is nothing to go back to, the earlier bundle does not work, or a step failed. The rollback
+        MlopsError: there is nothing to roll back to, the earlier bundle does not work, or a step failed. The rollback
             can be run again.
     """
     descriptor = target.descriptor(environment)
@@ -110,7 +110,7 @@ def roll_back(
     verified = evidence.verify_bundle(descriptor, model, plan.good)
     trial = try_bundle(target.project, verified.manifest, verified.files)
     if trial.problem:
-        raise MlopsError(f"the bundle to go back to does not work: {trial.problem}", fix="release a good bundle")
+        raise MlopsError(f"the bundle to roll back to does not work: {trial.problem}", fix="release a good bundle")
     log("the earlier bundle loads, and its golden predictions match")
     log(f"traffic moved in {move_traffic(descriptor, model, plan.good):.2f} s")
     quarantine(descriptor, model, Quarantined(bundle=plan.bad, reason=why, at=datetime.now(UTC)))

@@ -371,7 +371,7 @@ def _placed(
         found = f"record {record.number} of {record.model} in {record.environment}"
         raise _broken(descriptor, model, number, f"is in the wrong place: found {found}")
     if [f"sha256:{subject.digest['sha256']}" for subject in statement.subject] != [record.event.to]:
-        raise _broken(descriptor, model, number, "has another subject than its event")
+        raise _broken(descriptor, model, number, "has a subject that does not match its event")
     return Entry(record, digest_of_bytes(content))
 
 

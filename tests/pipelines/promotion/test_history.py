@@ -317,6 +317,6 @@ def test_a_record_with_a_line_break_is_not_added_to_the_copy(
 
 def test_a_copy_of_a_recreated_environment_is_an_error(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
     write_copy(tmp_path, CHAIN)
-    with pytest.raises(MlopsError, match="is signed with another key than that of dev") as caught:
+    with pytest.raises(MlopsError, match="is not signed with the key of dev") as caught:
         read_history(tmp_path, MODEL, dev)
     assert "delete the folder" in caught.value.fix

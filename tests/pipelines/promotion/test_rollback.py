@@ -172,7 +172,7 @@ def test_a_rollback_skips_quarantined_failed_and_refused_bundles(world: World) -
         ((), f"{MODEL} is not live in staging, so there is nothing to roll back"),
         (
             (1,),
-            f"no other bundle of {MODEL} was ever verified in staging, so there is nothing to go back to\n"
+            f"no other bundle of {MODEL} was ever verified in staging, so there is nothing to roll back to\n"
             "  fix: release a good bundle, or take the endpoint down with a release that names no bundle",
         ),
     ],
@@ -200,7 +200,7 @@ def test_a_rollback_to_a_broken_bundle_is_refused(world: World) -> None:
     bad = world.register(21)
     record(world, bad, wrong)
     world.set_live(bad)
-    with pytest.raises(MlopsError, match=r"the bundle to go back to does not work: golden\.json") as caught:
+    with pytest.raises(MlopsError, match=r"the bundle to roll back to does not work: golden\.json") as caught:
         back(world)
     assert caught.value.fix == "release a good bundle"
     assert world.live() == bad and quarantined(world.staging, MODEL) == {}

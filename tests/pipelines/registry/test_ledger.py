@@ -397,7 +397,7 @@ def unsigned(about: str, predicate: dict[str, Any]) -> bytes:
 
 def test_a_record_whose_subject_differs_from_its_event_is_rejected() -> None:
     record = read_unsigned(CHAIN[0], DEV, MODEL, 1).record
-    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev has another subject than its event"):
+    with pytest.raises(BrokenLedgerError, match="record 1 of price in dev has a subject that does not match its event"):
         read_unsigned(unsigned(bundle(99), record.model_dump(mode="json")), DEV, MODEL, 1)
 
 
