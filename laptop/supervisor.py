@@ -2,9 +2,9 @@
 
 `python -m laptop.supervisor HOME ROOT TIME_SCALE REGION AWS_PORT KUBERNETES_PORT attached|detached`
 
-It starts both at once and answers one line of JSON on its standard output when they are up or could not start. It ends
+It starts both at once, and writes one line of JSON to its standard output when they are up or could not start. It ends
 both on SIGTERM, when one of them ends, or, if attached, when its standard input closes. The two read from pipes of this
-process, so they end even when it is killed. While it runs it holds a lock, by which others know that it runs.
+process, so they end even when it is killed. While it runs, it holds a lock that tells other processes so.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PORT_IN_USE = 98
 _UP_WITHIN = 30.0  # seconds
 _DOWN_WITHIN = 6.0  # seconds
 _LOCKED_WITHIN = 1.0  # seconds; others hold the lock for an instant, to see whether it is free
-_LOOK = 0.2  # seconds between looks at the two processes
+_LOOK = 0.2  # seconds between checks of the two processes
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run; the fields are the arguments of `laptop.lifecycle.start`."""
+    """Order to the supervisor; the fields are arguments of `laptop.lifecycle.start`."""
 
     home: Path
     root: Path
@@ -61,7 +61,7 @@ def supervise(order: Order) -> int:
         return 1
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the parent process
     if order.attached:
         threading.Thread(target=_wait_for_starter, args=(ending,), daemon=True).start()
     with ThreadPoolExecutor(1) as pool:
@@ -171,7 +171,7 @@ def _wait_for_starter(ending: threading.Event) -> None:
 
 
 def _answer(answer: dict[str, Any]) -> None:
-    """Write one line to the process that waits for it, and close the output: nothing reads it any more."""
+    """Write the one-line reply, and close standard output: it has no reader after that."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(answer).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_WRONLY)

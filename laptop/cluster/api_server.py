@@ -114,7 +114,7 @@ class ApiServer:
             return _json(defect.status(), status=500)
 
     def _authorize(self, request: web.Request) -> None:
-        """Raise StatusError unless the request's token may do what the request does."""
+        """Raise StatusError unless the request's token allows the request."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme == "Bearer" and hmac.compare_digest(token.encode(), self._token):
             return
@@ -383,7 +383,7 @@ def _target(request: web.Request) -> tuple[Kind, str, str]:
 
 
 def _verb(request: web.Request, name: str) -> str:
-    """Return the verb of a request in the words of RBAC."""
+    """Return the RBAC verb of a request."""
     if request.method == "GET":
         if request.query.get("watch") in ("1", "true"):
             return "watch"

@@ -1,4 +1,4 @@
-"""Discovery and OpenAPI documents of the Kubernetes API, as far as clients such as kubectl read them."""
+"""Discovery and OpenAPI documents of the Kubernetes API, limited to what clients such as kubectl read."""
 
 from __future__ import annotations
 

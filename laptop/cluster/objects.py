@@ -101,7 +101,7 @@ class ObjectStore:
         return self._version
 
     def listen(self, listener: Callable[[ObjectEvent], None]) -> Callable[[], None]:
-        """Call `listener` with every change from now on. Returns a function that removes it."""
+        """Call `listener` with every future change. Return a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

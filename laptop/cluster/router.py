@@ -1,9 +1,9 @@
-"""Load balancer of the cluster: the way to the pods behind Ingresses and Services.
+"""Load balancer of the cluster: routes requests to the pods behind Ingresses and Services.
 
 Every Ingress gets a port of 127.0.0.1, and a second one for HTTPS if it asks for TLS. Pods reach Services by their
-cluster DNS names through a proxy, which is named by the standard variables (`http_proxy`). Requests are passed on as
-they come, answers stream. A request that may have been sent is never sent again: only a connection that could not be
-made leads to another pod.
+cluster DNS names through a proxy, which is named by the standard variables (`http_proxy`). Requests are forwarded as
+they arrive, and responses are streamed. A request that may have been sent is never retried: another pod is tried only
+if no connection was made.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Router:
             await self._session.close()
 
     async def drained(self, uid: str, seconds: float) -> None:
-        """Wait until no request is under way to the pod with that uid, for at most `seconds`."""
+        """Wait until the pod with this uid has no requests in flight, for at most `seconds`."""
         if not self._under_way[uid]:
             return
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -202,7 +202,7 @@ class Router:
             ]
             if not endpoints:
                 return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
-            # The pod with the fewest requests under way; among equals, the one whose last turn is longest ago.
+            # The pod with the fewest requests in flight; on a tie, the least recently used one.
             turns = self._turns.setdefault(f"{way}/{namespace}/{service}", {})
             endpoint = min(endpoints, key=lambda item: (self._under_way[item.uid], turns.get(item.uid, 0.0)))
             turns[endpoint.uid] = max(turns.values(), default=0.0) + 1.0
@@ -246,7 +246,7 @@ class Router:
                 async for chunk in answer.content.iter_any():
                     await stream.write(chunk)
                 await stream.write_eof()
-            except aiohttp.ClientError:  # half an answer must not look like a whole one
+            except aiohttp.ClientError:  # a truncated response must not look complete
                 if request.transport is not None:
                     request.transport.abort()
             return stream
