@@ -214,7 +214,7 @@ class Router:
             except aiohttp.ClientConnectorError:
                 tried.add(endpoint.uid)
             except (aiohttp.ClientError, TimeoutError) as error:
-                return _problem(502, f"the pod broke off: {error or type(error).__name__}")
+                return _problem(502, f"the connection to the pod broke: {error or type(error).__name__}")
             finally:
                 self._finished(endpoint.uid)
 

@@ -15,7 +15,7 @@ PROVIDER_TYPE_PREFIX = "pulumi:providers:"
 
 @dataclass(frozen=True)
 class ResourceCall:
-    """Everything a provider gets to act on one resource.
+    """Arguments of a provider call for one resource.
 
     Values are plain and JSON-like, with camelCase keys as on Pulumi's wire; secrets are unwrapped. The dicts are
     copies: a provider may change them.

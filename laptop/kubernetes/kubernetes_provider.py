@@ -230,7 +230,7 @@ def _parse_id(kind: Kind, id_: str) -> tuple[str, str]:
 
 @contextmanager
 def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[None]:
-    """Turn a refusal of the API into an MlopsError."""
+    """Convert a refusal by the API to an MlopsError."""
     from lightkube.core.exceptions import ApiError
 
     try:

@@ -200,7 +200,7 @@ def test_no_request_is_lost_while_a_version_is_replaced(cluster: RunningCluster,
     assert set(outcomes[since + 10 :]) == {"v2"}
 
 
-def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: RunningCluster, namespace: str) -> None:
+def test_a_request_in_flight_finishes_before_its_pod_ends(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -212,7 +212,7 @@ def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: RunningClu
         assert slow.result()["version"] == "v1"
 
 
-def test_a_pod_that_crashes_is_started_again_and_takes_traffic_again(cluster: RunningCluster, namespace: str) -> None:
+def test_a_crashed_pod_is_restarted_and_gets_traffic_again(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")

@@ -100,7 +100,7 @@ print(len(result.changes), flush=True)
 """
 
 
-def test_two_ups_at_once_do_the_work_once(site: Site) -> None:
+def test_two_concurrent_ups_do_the_work_once(site: Site) -> None:
     site.write("for n in range(6): Thing(f'a{n}')\n")
     (site.folder / "up.py").write_text(textwrap.dedent(UP))
     repository = Path(__file__).parents[3]
