@@ -84,7 +84,7 @@ class Laptop:
     forgotten: tuple[str, ...] = ()
 
     def environ(self) -> dict[str, str]:
-        """Return the standard variables by which AWS SDKs and Kubernetes clients reach it as its operator."""
+        """Return the standard variables that connect AWS SDKs and Kubernetes clients to it as its operator."""
         return {
             "AWS_ENDPOINT_URL": self.aws_endpoint,
             "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws" / "credentials"),
@@ -103,7 +103,7 @@ class Laptop:
         return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
 
     def providers(self) -> dict[str, Provider]:
-        """Return the providers by which the engine applies a stack, by package."""
+        """Return the providers with which the engine applies a stack, by package."""
         from laptop.aws.aws_provider import AwsProvider
         from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 
@@ -251,7 +251,7 @@ def stop(home: Path) -> tuple[str, ...]:
                 break
         else:
             raise MlopsError(
-                f"the laptop in {home} did not stop", fix=f"end the processes that {home / DESCRIPTION} names."
+                f"the laptop in {home} did not stop", fix=f"end the processes listed in {home / DESCRIPTION}."
             )
         return _forget(home)
 

@@ -1,10 +1,10 @@
-"""Process that runs the laptop's AWS account and its cluster: both, or neither.
+"""Process that runs the laptop's AWS account and its cluster, both or neither.
 
 `python -m laptop.supervisor HOME ROOT TIME_SCALE REGION AWS_PORT KUBERNETES_PORT attached|detached`
 
 It starts both at once, and writes one line of JSON to its standard output when they are up or could not start. It ends
 both on SIGTERM, when one of them ends, or, if attached, when its standard input closes. The two read from pipes of this
-process, so they end even when it is killed. While it runs, it holds a lock that tells other processes so.
+process, so they end even when it is killed. It holds a lock while it runs, so other processes can see that it does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DESCRIPTION = "target.json"
 _PORT_IN_USE = 98
 _UP_WITHIN = 30.0  # seconds
 _DOWN_WITHIN = 6.0  # seconds
-_LOCKED_WITHIN = 1.0  # seconds; others hold the lock for an instant, to see whether it is free
+_LOCKED_WITHIN = 1.0  # seconds; other processes take the lock briefly to check that it is free
 _LOOK = 0.2  # seconds between checks of the two processes
 
 
@@ -57,7 +57,9 @@ def supervise(order: Order) -> int:
     try:
         lock.acquire(timeout=_LOCKED_WITHIN, poll_interval=0.01)
     except Timeout:
-        _answer({"error": f"another supervisor runs in {order.home}", "fix": "wait for it, or `mlops laptop stop`."})
+        _answer(
+            {"error": f"another supervisor is running in {order.home}", "fix": "wait for it, or `mlops laptop stop`."}
+        )
         return 1
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())

@@ -365,7 +365,7 @@ class ApiServer:
 
 
 def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
-    """Return an answer of the exact media type `application/json`, which clients compare."""
+    """Return a response with exactly the media type `application/json`, which clients compare."""
     content = json.dumps(body, separators=(",", ":")).encode()
     return web.Response(status=status, body=content, headers={"Content-Type": "application/json"})
 

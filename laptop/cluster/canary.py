@@ -1,7 +1,7 @@
 """Decisions of a canary rollout, as pure functions.
 
-They follow Argo Rollouts 1.8 (argoproj.github.io/rollouts: canary, rollback, analysis), limited to what the cluster
-runs.
+They follow the part of Argo Rollouts 1.8 that the cluster runs (argoproj.github.io/rollouts: canary, rollback,
+analysis).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _DEFINITIONS = "_definitions.json#/$defs/"
 
 
 def version() -> dict[str, Any]:
-    """Return the answer of `/version`."""
+    """Return the response of `/version`."""
     major, minor = KUBERNETES_VERSION.split(".")
     return {
         "major": major,

@@ -164,7 +164,7 @@ class _Launch:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How one run of a container ended: its exit code, and the reason and message if the kubelet ended it."""
+    """End of one run of a container: its exit code, and the reason and message if the kubelet ended it."""
 
     code: int
     reason: str = ""

@@ -70,7 +70,7 @@ def is_deleting(obj: Object) -> bool:
 
 
 def owner_reference(kind: Kind, owner: Object) -> Object:
-    """Return the owner reference by which `owner` controls another object."""
+    """Return the owner reference with which `owner` controls another object."""
     return {
         "apiVersion": kind.api_version,
         "kind": kind.name,
@@ -250,7 +250,7 @@ class ObjectStore:
         return self.modify(kind, obj, mark) or obj
 
     def remove(self, kind: Kind, obj: Object) -> Object:
-        """Remove an object at once. Idempotent."""
+        """Remove an object immediately. Idempotent."""
         objects = self._objects.get(kind, {})
         key = (namespace_of(obj), name_of(obj))
         stored = objects.get(key)

@@ -170,8 +170,8 @@ class Router:
         if request.method == "CONNECT" or not namespace or suffix not in ("", "svc", "svc.cluster.local"):
             return _problem(
                 502,
-                f"{host or request.path}: pods on the laptop reach Services by plain HTTP, and nothing else by this "
-                "proxy: expected http://<service>.<namespace>.svc[:port]",
+                f"{host or request.path}: this proxy reaches only Services, by plain HTTP: expected "
+                "http://<service>.<namespace>.svc[:port]",
             )
         return await self._forward(request, namespace, service, int(port or 80), "service")
 

@@ -1,7 +1,7 @@
 """Process that kills the process groups that its parent leaves behind.
 
 It reads lines from its standard input: `+<pgid>` adds a group, `-<pgid>` removes one. When the input ends, because the
-parent closed it or died, it kills every group that is left. It runs without site-packages, so that it is up in
+parent closed it or died, it kills every group that is left. It runs without site-packages, so it starts in
 milliseconds.
 """
 

@@ -1,7 +1,8 @@
 """Authentication and authorization in the laptop's account: signatures, principals, permissions and policies.
 
 moto's own enforcement supports resources for S3 only (a grant on one KMS key refuses everything), skips most
-conditions, and reads neither key policies nor session tags. It stays off; this layer checks every request first.
+conditions, and reads neither key policies nor session tags. It stays off, and this layer checks every request before
+moto sees it.
 
 Evaluated as on AWS: signatures, session tokens and their expiry; inline and attached identity policies; permissions
 boundaries and session policies; bucket, key and repository policies; trust policies with conditions and session tags;

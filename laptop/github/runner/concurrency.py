@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LONGEST_QUEUE = 100
-"""How many slots may wait in a group with `queue: max`; GitHub's limit."""
+"""Maximum number of waiting slots in a group with `queue: max`; GitHub's limit."""
 
 
 @dataclass(frozen=True)

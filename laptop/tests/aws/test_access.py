@@ -38,7 +38,7 @@ class refused:  # noqa: N801 - reads as a word: `with refused("s3:GetObject")`
         return None
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool:
-        assert isinstance(error, ClientError), f"the account let it through ({error!r})"
+        assert isinstance(error, ClientError), f"the account did not refuse it ({error!r})"
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403
         # The answer to a HEAD has no body to name it.
         if error.operation_name != "HeadObject":

@@ -104,7 +104,7 @@ def test_an_update_takes_its_steps_and_traffic_follows_the_weights(cluster: Runn
     status = phase(cluster, namespace, "Healthy")
     assert shares(url, 20) == {"v2": 20}
     assert status["stableRS"] == status["currentPodHash"] != first["stableRS"]
-    wait_for(lambda: running_pods(cluster, namespace) == 2)  # the old ones have gone
+    wait_for(lambda: running_pods(cluster, namespace) == 2)  # the old pods have ended
 
 
 def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: RunningCluster, namespace: str) -> None:
@@ -130,7 +130,7 @@ def test_an_aborted_update_returns_all_traffic_to_the_stable_version(cluster: Ru
     assert status["message"].startswith("RolloutAborted: Rollout aborted update to revision 2")
     wait_for(lambda: running_pods(cluster, namespace) == 2)
 
-    update(cluster, namespace, rollout("v1", UNTIL_TOLD))  # git says again what runs
+    update(cluster, namespace, rollout("v1", UNTIL_TOLD))  # git matches what runs again
     status = phase(cluster, namespace, "Healthy")
     assert "abort" not in status
     assert shares(url, 20) == {"v1": 20}

@@ -1,4 +1,4 @@
-"""What `mlops demo` needs, and how it treats the releases of a repository."""
+"""Requirements of `mlops demo`, and its treatment of a repository's releases."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_a_live_holder_is_named_awaited_and_then_reported_as_busy(tmp_path: Path
             pytest.raises(MlopsError, match=rf"stack dev is busy: process {pid} on (?s:.*)since 20\d\d-"),
             stack_lock(path, wait=0.1, notice=notices.append),
         ):
-            pytest.fail("the lock was given twice")
+            pytest.fail("two processes held the lock")
     finally:
         end(pid)
     assert len(notices) == 1

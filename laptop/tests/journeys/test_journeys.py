@@ -36,7 +36,7 @@ LAKE = "mlops-dev-lake-123456789012"
 
 @dataclass
 class Story:
-    """What has happened so far.
+    """Record of the journey so far.
 
     Attributes:
         hub: the laptop's GitHub.
@@ -278,7 +278,7 @@ def test_pinning_images_deploys_dev_once_and_then_trains_with_them(story: Story)
     assert deploy_.conclusion == "success"
     assert train.job("select").outputs["models"] == f'["{MODEL}"]'
     applied = [log(run.job("deploy dev")) for run in (deploy_, train)]
-    assert sorted("CronJob" in text for text in applied) == [False, True], "one of them finds it applied"
+    assert sorted("CronJob" in text for text in applied) == [False, True], "only one of the two applies it"
     assert not any("is working on stack" in text for text in applied), "on AWS, the second would have failed"
     trained = train.job(f"train {MODEL}")
     assert ended(trained, "mlops train") == "failure"
