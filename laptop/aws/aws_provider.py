@@ -87,7 +87,7 @@ class AwsProvider:
             return self._created(row, call, row.create(self._aws(call)))
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
-        """Return the live outputs, or None if the resource is gone."""
+        """Return the live outputs, or None if the resource does not exist."""
         if is_provider(call.type):
             return call.outputs
         row = row_of(call.type)

@@ -45,7 +45,7 @@ def stop() -> None:
     from laptop import lifecycle
 
     lifecycle.stop(home(Project.find()))
-    click.echo("The laptop is stopped; its account and stacks are gone.")
+    click.echo("The laptop is stopped. Its account and stacks are discarded.")
 
 
 @laptop.command()

@@ -183,7 +183,7 @@ class Analyses(Controller):
     def _read(self, obj: Object, measurement: dict[str, Any]) -> None:
         job = self._store.find(JOB, namespace_of(obj), measurement["metadata"]["job-name"])
         if job is None:
-            measurement |= {"phase": "Error", "message": "the job is gone", "finishedAt": now()}
+            measurement |= {"phase": "Error", "message": "the job was deleted", "finishedAt": now()}
         elif is_true(job, "Complete"):
             measurement |= {"phase": "Successful", "finishedAt": now()}
         elif is_true(job, "Failed"):

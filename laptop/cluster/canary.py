@@ -106,7 +106,7 @@ def decide(facts: CanaryFacts) -> CanaryDecision:
         weight = int(step["setWeight"])
         new = pods_for(weight, full)
         if facts.new_available < new:
-            # Remove pods only after their traffic is gone; add pods before it comes.
+            # Remove pods only after their traffic has moved away; add pods before traffic moves to them.
             now = max(new, pods_for(before, full))
             return _progressing(facts, now, None, "more replicas need to be updated")
         if facts.paused:

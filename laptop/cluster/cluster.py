@@ -87,7 +87,7 @@ class Cluster:
         self._authority = CertificateAuthority()
 
     async def start(self, port: int = 0) -> None:
-        """Start everything, then write the files with which clients find it.
+        """Start everything, then write the files that clients use to find it.
 
         Args:
             port: port of the API on 127.0.0.1; 0 takes a free one.
@@ -141,7 +141,7 @@ class Cluster:
         self._write_files()
 
     async def stop(self) -> None:
-        """End all pods and servers, and remove the files with which clients find it."""
+        """End all pods and servers, and remove the files that clients use to find it."""
         self._remove_files()
         for task in self._tasks:
             task.cancel()

@@ -146,7 +146,7 @@ def serve(channel: socket.socket) -> ForkRequest:
         if channel.fileno() in ready:
             received = channel.recv(65536)
             if not received:
-                os._exit(0)  # the cluster is gone; the kernel ends the forks
+                os._exit(0)  # the cluster has ended; the kernel ends the forks
             *lines, buffer = (buffer + received).split(b"\n")
             for line in lines:
                 request = ForkRequest(**json.loads(line))

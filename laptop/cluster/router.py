@@ -154,7 +154,7 @@ class Router:
     async def _serve_ingress(self, namespace: str, name: str, request: web.BaseRequest) -> web.StreamResponse:
         ingress = self._store.find(INGRESS, namespace, name)
         if ingress is None:
-            return _problem(503, f"ingress {namespace}/{name} is gone")
+            return _problem(503, f"ingress {namespace}/{name} was deleted")
         host = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
         targets = targets_of(ingress, host, request.path)
         if not targets:

@@ -105,7 +105,7 @@ class Provider(Protocol):
         ...
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
-        """Return the live output properties, or None if the resource is gone."""
+        """Return the live output properties, or None if the resource does not exist."""
         ...
 
     def update(self, call: ResourceCall) -> Created:

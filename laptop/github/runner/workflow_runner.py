@@ -1,7 +1,7 @@
 """Run the workflows that events start.
 
 Events and runs are in the server's state. Several runner processes can share one repository, and a killed runner loses
-nothing: the next one to look closes its runs and kills their processes.
+nothing: the next runner closes its runs and kills their processes.
 """
 
 from __future__ import annotations
