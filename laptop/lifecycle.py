@@ -50,7 +50,7 @@ _OF_ONE_INCARNATION = (
     "aws/pod-identity.json",
 )
 _STOP_WITHIN = 20.0  # seconds
-_ENDING_WITHIN = 10.0  # seconds that a supervisor which has begun to end may take
+_ENDING_WITHIN = 10.0  # seconds that a supervisor may take to stop
 # Supervisors that this process started: they are its children to reap, and their pipes must stay open.
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 
@@ -65,7 +65,7 @@ class Laptop:
         aws_endpoint: base URL of every AWS service.
         kubernetes_endpoint: base URL of the Kubernetes API.
         incarnation: changes with every start, because it keeps nothing.
-        time_scale: share of a declared rollout pause that is waited.
+        time_scale: factor applied to declared rollout pauses.
         region: region of the account.
         pids: name of a process → its id.
         was_running: True if `start` found it running.
@@ -84,7 +84,7 @@ class Laptop:
     forgotten: tuple[str, ...] = ()
 
     def environ(self) -> dict[str, str]:
-        """Return the standard variables by which AWS SDKs and Kubernetes clients reach it as its operator."""
+        """Return the standard variables that connect AWS SDKs and Kubernetes clients to it as its operator."""
         return {
             "AWS_ENDPOINT_URL": self.aws_endpoint,
             "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws" / "credentials"),
@@ -103,7 +103,7 @@ class Laptop:
         return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
 
     def providers(self) -> dict[str, Provider]:
-        """Return the providers by which the engine applies a stack, by package."""
+        """Return the providers with which the engine applies a stack, by package."""
         from laptop.aws.aws_provider import AwsProvider
         from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 
@@ -144,7 +144,7 @@ class Status:
             f"Kubernetes {laptop.kubernetes_endpoint}",
             f"Home       {laptop.home}",
             f"Root       {laptop.root}",
-            f"Time scale {laptop.time_scale:g} (share of a declared pause that is waited)",
+            f"Time scale {laptop.time_scale:g} (factor for rollout pauses)",
             f"Stacks     {', '.join(self.stacks) or 'none'}",
             f"Pods       {', '.join(f'{count} {phase}' for phase, count in sorted(self.pods.items())) or 'none'}",
         ]
@@ -165,12 +165,12 @@ def start(
     kubernetes_port: int = 0,
     fork_server: bool = True,
 ) -> Laptop:
-    """Start the laptop and wait until it answers. If it runs already, return it.
+    """Start the laptop and wait until it answers. If it is already running, return it.
 
     Args:
         home: folder for its files; secrets in it are readable by the owner only.
         root: repository to start it for.
-        time_scale: share of a declared rollout pause that is waited; 0 < time_scale <= 1.
+        time_scale: factor applied to declared rollout pauses; 0 < time_scale <= 1.
         attached: end it with this process. Otherwise it runs until `stop`.
         region: region of the account. None: that of the first environment of `root`, or `REGION` if there is none.
         aws_port, kubernetes_port: ports on 127.0.0.1; 0 takes a free one.
@@ -178,7 +178,7 @@ def start(
             for each. The variable `FORK_SERVER` turns it off too.
 
     Raises:
-        MlopsError: a port is in use, it did not start, it runs already with another root or time scale, or an
+        MlopsError: a port is in use, it did not start, it is already running with another root or time scale, or an
             environment of `root` is not valid.
         ValueError: `time_scale` is out of range.
     """
@@ -232,7 +232,7 @@ def find(home: Path) -> Laptop:
 
 
 def stop(home: Path) -> tuple[str, ...]:
-    """Stop the laptop with everything that runs in it, and wait for its end. Idempotent.
+    """Stop the laptop and everything that runs on it, and wait until it has ended. Idempotent.
 
     The account keeps nothing, so the state of its stacks is removed.
 
@@ -240,7 +240,7 @@ def stop(home: Path) -> tuple[str, ...]:
         The names of those stacks.
 
     Raises:
-        MlopsError: it does not end.
+        MlopsError: it did not end in time.
     """
     home = home.resolve()
     if not home.exists():
@@ -251,13 +251,13 @@ def stop(home: Path) -> tuple[str, ...]:
                 break
         else:
             raise MlopsError(
-                f"the laptop of {home} does not stop", fix=f"end the processes that {home / DESCRIPTION} names."
+                f"the laptop in {home} did not stop", fix=f"end the processes listed in {home / DESCRIPTION}."
             )
         return _forget(home)
 
 
 def status(home: Path) -> Status:
-    """Return whether the laptop runs, where, and what runs in it."""
+    """Return the laptop's status, its endpoints and what runs on it."""
     home = home.resolve()
     running = _running(home)
     if running is None:
@@ -276,12 +276,12 @@ def status(home: Path) -> Status:
 
 
 def _running(home: Path) -> Laptop | None:
-    """Return the laptop whose supervisor runs and has reported it ready, or None."""
+    """Return the laptop whose supervisor is running and has reported it ready, or None."""
     deadline = time.monotonic() + _ENDING_WITHIN
     while home.exists() and is_running(home):
         with contextlib.suppress(OSError, ValueError, KeyError):
             return _described(home, was_running=True)
-        if time.monotonic() > deadline:  # neither up nor gone
+        if time.monotonic() > deadline:  # stuck
             return None
         time.sleep(0.05)  # it is starting or stopping
     return None
@@ -313,14 +313,14 @@ def _unless_different(running: Laptop, root: Path, time_scale: float) -> Laptop:
     for what, wanted, found in (("root", root, running.root), ("time scale", time_scale, running.time_scale)):
         if wanted != found:
             raise MlopsError(
-                f"the laptop of {running.home} runs already: expected the {what} {wanted}, found {found}",
+                f"the laptop in {running.home} is already running: expected the {what} {wanted}, found {found}",
                 fix="stop it first: `mlops laptop stop`.",
             )
     return running
 
 
 def _import_path() -> str:
-    """Return a PYTHONPATH by which new processes import the code that this one runs."""
+    """Return a PYTHONPATH with which new processes import the same code as this one."""
     here = str(Path(__file__).resolve().parents[1])
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
@@ -367,7 +367,7 @@ def _states(home: Path) -> list[Path]:
 
 
 def _forget(home: Path) -> tuple[str, ...]:
-    """Remove the files that describe an account that is gone, and the state of its stacks."""
+    """Remove the files that describe a stopped account, and the state of its stacks."""
     for name in _OF_ONE_INCARNATION:
         (home / name).unlink(missing_ok=True)
     shutil.rmtree(home / "aws" / "images", ignore_errors=True)
@@ -388,7 +388,7 @@ def _cluster_facts(home: Path) -> dict[str, Any] | None:
         request = urllib.request.Request(f"{cluster['server']}{DESCRIBE}")  # noqa: S310  our own process
         request.add_header("Authorization", f"Bearer {user['token']}")
         opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),  # not by a proxy that the environment names
+            urllib.request.ProxyHandler({}),  # bypasses proxies set in the environment
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=authority)),
         )
         with opener.open(request, timeout=5) as answer:

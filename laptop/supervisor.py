@@ -1,10 +1,10 @@
-"""Process that runs the laptop's AWS account and its cluster: both, or neither.
+"""Process that runs the laptop's AWS account and its cluster, both or neither.
 
 `python -m laptop.supervisor HOME ROOT TIME_SCALE REGION AWS_PORT KUBERNETES_PORT attached|detached`
 
-It starts both at once and answers one line of JSON on its standard output when they are up or could not start. It ends
+It starts both at once, and writes one line of JSON to its standard output when they are up or could not start. It ends
 both on SIGTERM, when one of them ends, or, if attached, when its standard input closes. The two read from pipes of this
-process, so they end even when it is killed. While it runs it holds a lock, by which others know that it runs.
+process, so they end even when it is killed. It holds a lock while it runs, so other processes can see that it does.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ DESCRIPTION = "target.json"
 _PORT_IN_USE = 98
 _UP_WITHIN = 30.0  # seconds
 _DOWN_WITHIN = 6.0  # seconds
-_LOCKED_WITHIN = 1.0  # seconds; others hold the lock for an instant, to see whether it is free
-_LOOK = 0.2  # seconds between looks at the two processes
+_LOCKED_WITHIN = 1.0  # seconds; other processes take the lock briefly to check that it is free
+_LOOK = 0.2  # seconds between checks of the two processes
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run; the fields are the arguments of `laptop.lifecycle.start`."""
+    """Order to the supervisor; the fields are arguments of `laptop.lifecycle.start`."""
 
     home: Path
     root: Path
@@ -57,11 +57,13 @@ def supervise(order: Order) -> int:
     try:
         lock.acquire(timeout=_LOCKED_WITHIN, poll_interval=0.01)
     except Timeout:
-        _answer({"error": f"another supervisor runs in {order.home}", "fix": "wait for it, or `mlops laptop stop`."})
+        _answer(
+            {"error": f"another supervisor is running in {order.home}", "fix": "wait for it, or `mlops laptop stop`."}
+        )
         return 1
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the parent process
     if order.attached:
         threading.Thread(target=_wait_for_starter, args=(ending,), daemon=True).start()
     with ThreadPoolExecutor(1) as pool:
@@ -171,7 +173,7 @@ def _wait_for_starter(ending: threading.Event) -> None:
 
 
 def _answer(answer: dict[str, Any]) -> None:
-    """Write one line to the process that waits for it, and close the output: nothing reads it any more."""
+    """Write the one-line reply, and close standard output: it has no reader after that."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(answer).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_WRONLY)

@@ -34,7 +34,7 @@ def main(home: Path, port: int, region: str) -> int:
         stop()
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the parent process
     threading.Thread(target=stop_with_parent, daemon=True).start()
     threading.Thread(target=warm_up, daemon=True).start()
     emulator.server.serve_forever(poll_interval=0.05)

@@ -1,4 +1,4 @@
-"""Process of the laptop's AWS account, and how to reach it."""
+"""Start, find and stop the process of the laptop's AWS account."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Account:
         return _incarnation(self.endpoint) == self.incarnation
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End the process, if this object started it. Its files stay.
+        """End the process, if this object started it. Its files remain.
 
         Args:
             timeout: seconds until it is killed.

@@ -59,7 +59,7 @@ class AwsProvider:
         return given
 
     def diff(self, call: ResourceCall) -> Diff:
-        """Compare inputs by meaning: the order of keys in a policy, or of a set, does not count."""
+        """Compare inputs by meaning: the order of keys in a policy, or of items in a set, is ignored."""
         if is_provider(call.type):
             return Diff(tuple(write_path(path) for path in changed_paths(call.old_inputs, call.inputs)))
         row, old_inputs, new_inputs = row_of(call.type), call.old_inputs, call.inputs
@@ -87,7 +87,7 @@ class AwsProvider:
             return self._created(row, call, row.create(self._aws(call)))
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
-        """Return the live outputs, or None if the resource is gone."""
+        """Return the live outputs, or None if the resource does not exist."""
         if is_provider(call.type):
             return call.outputs
         row = row_of(call.type)
@@ -187,7 +187,7 @@ def _same_name(row: Row, old: Values, new: Values) -> bool:
 
 @contextmanager
 def _explained(verb: str, call: ResourceCall) -> Iterator[None]:
-    """Turn an error of AWS into an MlopsError."""
+    """Convert an AWS error to an MlopsError."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     what = f"`{call.type}` {call.urn or call.id}".strip()

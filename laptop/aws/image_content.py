@@ -88,7 +88,7 @@ class ImageContext:
 
 @dataclass(frozen=True)
 class Image:
-    """An image in the format of a registry.
+    """An image in registry format.
 
     Attributes:
         manifest: the manifest's JSON.
@@ -100,7 +100,7 @@ class Image:
 
 
 def image(context: ImageContext) -> Image:
-    """Return the image of a context."""
+    """Return the image built from a context."""
     layer = _descriptor(_LAYER, _EMPTY_LAYER)
     config = _canonical(
         {

@@ -49,7 +49,7 @@ def to_aws(value: Any, shape: Any, at: str) -> Any:
 
 
 def to_pulumi(answer: Any, like: Any = None) -> Any:
-    """Convert an answer of AWS to camelCase keys.
+    """Convert an AWS response to camelCase keys.
 
     Args:
         like: inputs with the keys to keep and their spelling; None keeps every key.

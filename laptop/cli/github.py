@@ -90,9 +90,9 @@ def clone(folder: Path, person: str) -> None:
 
 
 @github.command()
-@click.option("--as", "person", required=True, metavar="LOGIN", help="User who calls: ada or grace.")
+@click.option("--as", "person", required=True, metavar="LOGIN", help="User to act as: ada or grace.")
 def env(person: str) -> None:
-    """Print variables that let `gh` act as a user there."""
+    """Print variables that make `gh` act as a user."""
     for name, value in _existing().environ(person).items():
         if name == "PATH":
             click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")

@@ -23,7 +23,7 @@ def laptop() -> None:
     type=click.FloatRange(min=0.001, max=1.0),
     default=1.0,
     show_default=True,
-    help="Shorten rollout pauses to this share of what they declare.",
+    help="Factor for rollout pauses; 0.1 makes them a tenth as long.",
 )
 @click.option(
     "--fork-server/--no-fork-server", default=True, help="Fork Python pods instead of starting a new Python for each."
@@ -45,12 +45,12 @@ def stop() -> None:
     from laptop import lifecycle
 
     lifecycle.stop(home(Project.find()))
-    click.echo("The laptop is stopped; its account and stacks are gone.")
+    click.echo("The laptop is stopped. Its account and stacks are discarded.")
 
 
 @laptop.command()
 def status() -> None:
-    """Show whether the laptop runs, where, and what runs on it."""
+    """Show the laptop's status, its endpoints and what runs on it."""
     from laptop import lifecycle
 
     click.echo(str(lifecycle.status(home(Project.find()))))

@@ -1,4 +1,4 @@
-"""Commands that the laptop adds to `mlops`; importing this module imports none of them."""
+"""Commands that the laptop adds to `mlops`, imported on first use."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ controllers that run Jobs, Deployments and Rollouts as processes on this machine
 
 It is not Kubernetes. There is no scheduling, no network policy and no limit on CPU or memory, and pods can read the
 files of the user who runs it. HorizontalPodAutoscalers, PodDisruptionBudgets and NetworkPolicies are validated and
-stored, and have no effect. What it cannot run it refuses with the reason (see `supported`).
+stored, and have no effect. It refuses what it cannot run, with the reason (see `supported`).
 """
 
 FORK_SERVER = "MLOPS_LAPTOP_FORK_SERVER"

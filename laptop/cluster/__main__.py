@@ -47,7 +47,7 @@ def main() -> int:
     """Run the command line."""
     home, time_scale, port = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is handled by the parent process
     return asyncio.run(serve(Path(home), float(time_scale), int(port)))
 
 

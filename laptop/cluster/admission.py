@@ -25,7 +25,7 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
         old: object that it replaces.
 
     Raises:
-        StatusError: it may not.
+        StatusError: it is not admitted.
     """
     name = str((obj.get("metadata") or {}).get("name", ""))
     found = problems(kind, {key: value for key, value in obj.items() if key != "status"})
@@ -48,7 +48,7 @@ def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
     """Admit and create a pod for a controller.
 
     Raises:
-        StatusError: it may not be created.
+        StatusError: it is not admitted.
     """
     admit(store, POD, namespace, pod)
     return store.create(POD, namespace, pod)

@@ -26,7 +26,7 @@ from laptop.cluster.refusals import StatusError
 
 _ARGUMENT = re.compile(r"\{\{\s*args\.([\w-]+)\s*\}\}")
 _ENDED = ("Successful", "Failed", "Error", "Inconclusive")
-_ERROR_LIMIT = 4  # consecutive errors that Argo forgives
+_ERROR_LIMIT = 4  # Argo's default `consecutiveErrorLimit`
 
 
 def start_analysis(
@@ -83,7 +83,7 @@ class Analyses(Controller):
 
     Args:
         store: objects of the cluster.
-        time_scale: share of a declared interval or initial delay that is waited.
+        time_scale: factor applied to declared intervals and initial delays.
     """
 
     kind = ANALYSIS_RUN
@@ -94,12 +94,12 @@ class Analyses(Controller):
         self._next: dict[tuple[str, str], float] = {}
 
     def forget(self, obj: Object) -> None:
-        """Forget an AnalysisRun that is gone."""
+        """Drop the state of a deleted AnalysisRun."""
         for key in [key for key in self._next if key[0] == uid_of(obj)]:
             del self._next[key]
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one AnalysisRun."""
+        """Reconcile one AnalysisRun."""
         if is_deleting(obj) or (obj.get("status") or {}).get("phase") in _ENDED:
             return None
         results = {item["name"]: item for item in (obj.get("status") or {}).get("metricResults") or ()}
@@ -183,7 +183,7 @@ class Analyses(Controller):
     def _read(self, obj: Object, measurement: dict[str, Any]) -> None:
         job = self._store.find(JOB, namespace_of(obj), measurement["metadata"]["job-name"])
         if job is None:
-            measurement |= {"phase": "Error", "message": "the job is gone", "finishedAt": now()}
+            measurement |= {"phase": "Error", "message": "the job was deleted", "finishedAt": now()}
         elif is_true(job, "Complete"):
             measurement |= {"phase": "Successful", "finishedAt": now()}
         elif is_true(job, "Failed"):

@@ -114,7 +114,7 @@ class ApiServer:
             return _json(defect.status(), status=500)
 
     def _authorize(self, request: web.Request) -> None:
-        """Raise StatusError unless the request's token may do what the request does."""
+        """Raise StatusError unless the request's token allows the request."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme == "Bearer" and hmac.compare_digest(token.encode(), self._token):
             return
@@ -365,7 +365,7 @@ class ApiServer:
 
 
 def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
-    """Return an answer of the exact media type `application/json`, which clients compare."""
+    """Return a response with exactly the media type `application/json`, which clients compare."""
     content = json.dumps(body, separators=(",", ":")).encode()
     return web.Response(status=status, body=content, headers={"Content-Type": "application/json"})
 
@@ -383,7 +383,7 @@ def _target(request: web.Request) -> tuple[Kind, str, str]:
 
 
 def _verb(request: web.Request, name: str) -> str:
-    """Return the verb of a request in the words of RBAC."""
+    """Return the RBAC verb of a request."""
     if request.method == "GET":
         if request.query.get("watch") in ("1", "true"):
             return "watch"

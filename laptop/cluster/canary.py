@@ -1,6 +1,7 @@
-"""Decisions of a canary rollout, as pure functions of its facts.
+"""Decisions of a canary rollout, as pure functions.
 
-They follow Argo Rollouts 1.8 (argoproj.github.io/rollouts: canary, rollback, analysis), as far as the cluster runs it.
+They follow the part of Argo Rollouts 1.8 that the cluster runs (argoproj.github.io/rollouts: canary, rollback,
+analysis).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Step = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CanaryFacts:
-    """Facts about a rollout by which its next step is decided.
+    """Facts from which the next step of a rollout is decided.
 
     Attributes:
         steps: `spec.strategy.canary.steps`.
@@ -30,7 +31,7 @@ class CanaryFacts:
         aborted: the update was aborted.
         paused: `spec.paused`.
         pausing: seconds that the current pause has lasted, or None if it has not begun.
-        time_scale: share of a declared pause that is waited.
+        time_scale: factor applied to declared pauses.
         analysis: phase of the current analysis step's run, or "" if there is none yet.
     """
 
@@ -105,7 +106,7 @@ def decide(facts: CanaryFacts) -> CanaryDecision:
         weight = int(step["setWeight"])
         new = pods_for(weight, full)
         if facts.new_available < new:
-            # Remove pods only after their traffic is gone; add pods before it comes.
+            # Remove pods only after their traffic has moved away; add pods before traffic moves to them.
             now = max(new, pods_for(before, full))
             return _progressing(facts, now, None, "more replicas need to be updated")
         if facts.paused:

@@ -30,7 +30,7 @@ class CertificateAuthority:
         """Return a TLS context for a server on 127.0.0.1.
 
         Args:
-            names: host names that the certificate holds besides those of the loopback address.
+            names: host names that the certificate holds, in addition to those of the loopback address.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,4 +1,4 @@
-"""The cluster put together: the object store, the controllers, and the servers that clients reach."""
+"""Assembly of the cluster: the object store, the controllers, and the servers that clients reach."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class PortInUse(Exception):  # noqa: N818
 
 
 class Cluster:
-    """The cluster of the laptop; `start` and `stop` belong to one event loop.
+    """The laptop's cluster. Call `start` and `stop` in the same event loop.
 
     Args:
         home: the laptop's folder. The cluster writes `kubeconfig` and `cluster/` there.
-        time_scale: share of a declared wait (rollout pause, analysis interval, scale-down delay, preStop sleep) that is
-            waited.
+        time_scale: factor applied to declared waits (rollout pause, analysis interval, scale-down delay, preStop
+            sleep).
         images: source of images; the account's ECR if None.
         fork_server: fork Python pods from a process that has imported the large libraries.
     """
@@ -87,7 +87,7 @@ class Cluster:
         self._authority = CertificateAuthority()
 
     async def start(self, port: int = 0) -> None:
-        """Start everything and, last, write the files by which clients find it.
+        """Start everything, then write the files that clients use to find it.
 
         Args:
             port: port of the API on 127.0.0.1; 0 takes a free one.
@@ -141,7 +141,7 @@ class Cluster:
         self._write_files()
 
     async def stop(self) -> None:
-        """End all pods and servers, and remove the files by which clients find it."""
+        """End all pods and servers, and remove the files that clients use to find it."""
         self._remove_files()
         for task in self._tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Environment variables of a container, from its manifest and the cluster alone: nothing of ours is inherited."""
+"""Environment variables of a container, from its manifest and the cluster. Nothing is inherited from this process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def environment_of(
         pod: pod of the container.
         container: container.
         base: variables that every container gets.
-        replace: maps the values of the manifest to those that hold on this machine.
+        replace: maps values in the manifest to those on this machine.
 
     Raises:
         ConfigurationError: a ConfigMap, a Secret or a key does not exist.

@@ -69,7 +69,7 @@ class ProcessStarter:
         self._opening: asyncio.Task[None] | None = None
 
     def prepare(self, command: Sequence[str]) -> None:
-        """Start the fork server in the background if a command is of the kind that it runs. Idempotent."""
+        """Start the fork server in the background if it can run the command. Idempotent."""
         if self._opening is None and self._forks is not None and is_module_run(command):
             self._opening = asyncio.create_task(self._open(self._forks))
 

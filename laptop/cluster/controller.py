@@ -30,11 +30,11 @@ class Controller:
         store.listen(self._on_event)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one object. Returns the seconds after which to call again, or None."""
+        """Reconcile one object. Return the seconds until the next call, or None."""
         raise NotImplementedError
 
     def forget(self, obj: Object) -> None:
-        """Forget an object that is gone."""
+        """Drop the state of a deleted object."""
 
     def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
         """Return the (namespace, name) of the objects of this kind that a change of another kind affects."""
@@ -63,7 +63,7 @@ class Controller:
             return
         try:
             again = self.reconcile(obj)
-        except Exception:  # one object's defect must not stop the others
+        except Exception:  # an error in one object must not stop the others
             _log.exception("%s %s/%s", self.kind.name, *key)
             again = _AGAIN_AFTER_DEFECT
         if (timer := self._timers.pop(key, None)) is not None:

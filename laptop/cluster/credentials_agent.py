@@ -1,4 +1,4 @@
-"""EKS Pod Identity agent: gives a pod the credentials of its own role in exchange for its own token.
+"""EKS Pod Identity agent: exchanges a pod's token for the credentials of its role.
 
 It speaks the protocol of the SDKs' container credentials provider. `aws.eks.PodIdentityAssociation` resources name the
 role of a ServiceAccount. The agent assumes it as the service `pods.eks.amazonaws.com`, which the role's trust policy
@@ -77,7 +77,7 @@ class PodIdentityAgent:
             await self._runner.cleanup()
 
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
-        """Write a pod's token into its folder and return the variables that lead to its credentials."""
+        """Write a pod's token into its folder, and return the variables that point to its credentials."""
         token = secrets.token_urlsafe(32)
         file = folder / "eks-pod-identity-token"
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -99,7 +99,7 @@ class PodIdentityAgent:
         }
 
     def dismiss(self, pod: Object) -> None:
-        """Revoke the token of a pod that is gone."""
+        """Revoke the token of a deleted pod."""
         for token in [token for token, admitted in self._pods.items() if admitted.uid == uid_of(pod)]:
             del self._pods[token]
 

@@ -24,11 +24,11 @@ class CronJobs(Controller):
         self._looked: dict[str, datetime] = {}
 
     def forget(self, obj: Object) -> None:
-        """Forget a CronJob that is gone."""
+        """Drop the state of a deleted CronJob."""
         self._looked.pop(uid_of(obj), None)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one CronJob."""
+        """Reconcile one CronJob."""
         if is_deleting(obj):
             return None
         jobs = self._store.owned(JOB, obj)
@@ -48,7 +48,7 @@ class CronJobs(Controller):
         self._report(obj, self._store.owned(JOB, obj), started)
         if due is None:
             return None
-        # At most an hour, because the clock may be set.
+        # At most an hour, because the system clock may change.
         return min((due - datetime.now(UTC)) / timedelta(seconds=1) + 0.01, 3600.0)
 
     def _start(self, obj: Object, jobs: list[Object], due: datetime) -> datetime | None:
@@ -68,7 +68,7 @@ class CronJobs(Controller):
             "apiVersion": JOB.api_version,
             "kind": JOB.name,
             "metadata": {
-                # Minutes since 1970, as in Kubernetes: one due time makes one Job.
+                # Minutes since 1970, as in Kubernetes, so each due time creates one Job.
                 "name": f"{name_of(obj)}-{int(due.timestamp()) // 60}",
                 **{key: dict(metadata[key]) for key in ("labels", "annotations") if metadata.get(key)},
                 "ownerReferences": [owner_reference(CRON_JOB, obj)],

@@ -1,4 +1,4 @@
-"""Default values that Kubernetes sets on new objects, as far as clients and controllers here read them."""
+"""Default values that Kubernetes sets on new objects, limited to those that clients and controllers read here."""
 
 from __future__ import annotations
 

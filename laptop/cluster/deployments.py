@@ -16,7 +16,7 @@ class Deployments(Controller):
     kind = DEPLOYMENT
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one Deployment."""
+        """Reconcile one Deployment."""
         if is_deleting(obj):
             return None
         new_hash = template_hash(obj["spec"]["template"])

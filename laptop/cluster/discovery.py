@@ -1,4 +1,4 @@
-"""Discovery and OpenAPI documents of the Kubernetes API, as far as clients such as kubectl read them."""
+"""Discovery and OpenAPI documents of the Kubernetes API, limited to what clients such as kubectl read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEFINITIONS = "_definitions.json#/$defs/"
 
 
 def version() -> dict[str, Any]:
-    """Return the answer of `/version`."""
+    """Return the response of `/version`."""
     major, minor = KUBERNETES_VERSION.split(".")
     return {
         "major": major,

@@ -1,4 +1,4 @@
-"""`Event` objects, by which controllers report what happened to an object."""
+"""`Event` objects, with which controllers report what happened to an object."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from laptop.cluster.fork_server import ForkRequest, can_fork
 _log = logging.getLogger(__name__)
 _KILLED = -9
 
-# Not run as a file: its folder would come first on the module path, with modules that are named as Python's own.
+# Not run as a file: its folder would come first on the module path and hide modules of the standard library.
 _PROGRAM = f"exec(compile(open({fork_server.__file__!r}).read(), {fork_server.__file__!r}, 'exec'))"
 
 
@@ -43,11 +43,11 @@ class ForkClient:
 
     @staticmethod
     def is_possible() -> bool:
-        """Return whether this system can: elsewhere than on Linux, forks would outlive the server."""
+        """Return whether this system can run a fork server. Linux only: elsewhere, forks would outlive it."""
         return sys.platform == "linux"
 
     async def start(self) -> int:
-        """Start the server, which then imports for some seconds, and return its process id."""
+        """Start the server and return its process id. Its imports take some seconds."""
         ours, theirs = socket.socketpair()
         with theirs:
             # Libraries look for their configuration at home and in the working directory: there must be none.
@@ -140,7 +140,7 @@ class ForkClient:
             self._ready.set_result(None)
 
     def _lose(self, why: str) -> None:
-        """Fail what waits for the server. Its forks are dead: the kernel has killed them."""
+        """Fail everything that waits for the server. The kernel has killed its forks."""
         error = ForkServerError(why)
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)

@@ -71,7 +71,7 @@ duckdb is not among them: it is quick to import, and where objects are frozen it
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONUNBUFFERED": "1",
-    # Libraries start threads when they are loaded, unless these say otherwise.
+    # Without these, libraries start threads when they are loaded.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
@@ -84,7 +84,7 @@ READ_EARLY = (
     *("OMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NPY_", "NUMEXPR_"),
     *("ARROW_", "ORT_", "ONNX", "DUCKDB_", "PYICEBERG_", "SCIPY_", "SKLEARN_", "PANDAS_"),
 )
-"""Beginnings of variables that the interpreter or a library reads only once."""
+"""Prefixes of variables that the interpreter or a library reads only once."""
 
 _SET_IN_CHILD = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -114,7 +114,7 @@ def can_fork(environment: Mapping[str, str], server: Mapping[str, str] = ENVIRON
     """Return whether a fork can behave as a new interpreter with these variables would.
 
     Args:
-        environment: variables of the process to be.
+        environment: variables of the new process.
         server: variables that the fork server was started with.
     """
     return all(
@@ -125,7 +125,7 @@ def can_fork(environment: Mapping[str, str], server: Mapping[str, str] = ENVIRON
 
 
 def serve(channel: socket.socket) -> ForkRequest:
-    """Serve requests. Returns only in a fork, with the request that it is to run.
+    """Serve requests. Returns only in a fork, with the request to run.
 
     A reply is `{"id": …, "pid": …}` or `{"id": …, "error": errno}`; the end of a fork is `{"pid": …, "code": …}`, the
     exit code or minus the signal.
@@ -146,7 +146,7 @@ def serve(channel: socket.socket) -> ForkRequest:
         if channel.fileno() in ready:
             received = channel.recv(65536)
             if not received:
-                os._exit(0)  # the cluster is gone; the kernel ends the forks
+                os._exit(0)  # the cluster has ended; the kernel ends the forks
             *lines, buffer = (buffer + received).split(b"\n")
             for line in lines:
                 request = ForkRequest(**json.loads(line))
@@ -169,7 +169,7 @@ def _report_ended(channel: socket.socket) -> None:
 
 
 def _fork(request: ForkRequest, channel: socket.socket) -> bool:
-    """Fork, and return True in the child once it is in its own session. The parent replies when that is so."""
+    """Fork, and return True in the child once it is in its own session. The parent replies after that."""
     try:
         log = os.open(request.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
@@ -195,12 +195,12 @@ def _fork(request: ForkRequest, channel: socket.socket) -> bool:
 def die_with(parent: int) -> None:
     """Make the kernel kill this process when its parent dies."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
 
 
 def _redirect(log: int) -> None:
-    """Connect standard input to nothing, and both outputs to a file."""
+    """Connect standard input to /dev/null, and both outputs to a file."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
@@ -262,9 +262,9 @@ def new_main(path: list[str], arguments: list[str], original: list[str]) -> type
 
 
 def skip_teardown(modules: Iterable[str]) -> None:
-    """Keep modules alive when the interpreter exits: to tear them down takes ten times as long as the fork.
+    """Keep modules alive when the interpreter exits: tearing them down takes ten times as long as the fork.
 
-    Everything else is torn down as always: files are flushed, and the program's own objects are deleted.
+    Everything else is torn down as usual: files are flushed, and the program's own objects are deleted.
     """
     kept = [sys.modules.pop(name) for name in modules if name in sys.modules]
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))

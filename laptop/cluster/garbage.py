@@ -39,7 +39,7 @@ class GarbageCollector:
                 self._delete(kind, obj)
 
     def _delete(self, kind: Kind, obj: Object) -> None:
-        still = self._store.find(kind, namespace_of(obj), name_of(obj))  # it may be gone with another owner
+        still = self._store.find(kind, namespace_of(obj), name_of(obj))  # another owner's deletion may have removed it
         if still is not None and not is_deleting(still):
             self._store.delete(kind, namespace_of(obj), name_of(obj), propagation="Foreground")
 

@@ -1,4 +1,4 @@
-"""Jobs: pods until one succeeds, with limits on tries and time."""
+"""Jobs: run pods until one succeeds, within limits on retries and time."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Jobs(Controller):
         self._finished_at: dict[str, float] = {}
 
     def forget(self, obj: Object) -> None:
-        """Forget a Job that is gone."""
+        """Drop the state of a deleted Job."""
         uid = uid_of(obj)
         self._started.pop(uid, None)
         self._failed_at.pop(uid, None)
         self._finished_at.pop(uid, None)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one Job."""
+        """Reconcile one Job."""
         if is_deleting(obj):
             return None
         if is_true(obj, "Complete") or is_true(obj, "Failed"):
@@ -71,7 +71,7 @@ class Jobs(Controller):
         if any(_phase(pod) == "Succeeded" for pod in pods):
             self._finish(obj, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
         elif left is not None and left <= 0:
-            for pod in active:  # ended by a deadline of their own, which keeps their logs
+            for pod in active:  # ended by their own deadline, which keeps their logs
                 self._store.modify(POD, pod, lambda target: target["spec"].update(activeDeadlineSeconds=0))
             if any(_phase(pod) in ("Pending", "Running", "") for pod in active):
                 return 0.1

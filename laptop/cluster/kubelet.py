@@ -27,7 +27,7 @@ from laptop.cluster.volumes import mounts_of, replace_paths, write_volumes
 
 _log = logging.getLogger(__name__)
 
-_PULL_AGAIN = (0.25, 0.5, 1.0, 2.0)  # seconds between looks for a missing image; the last repeats
+_PULL_AGAIN = (0.25, 0.5, 1.0, 2.0)  # seconds between checks for a missing image; the last repeats
 _RESTART_AFTER = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # Kubernetes waits 10 s, 20 s, ... 5 min
 _PORT_TAKEN = (b"EADDRINUSE", b"ddress already in use", b"Errno 98", b"Errno 48")
 _PORT_TRIES = 5
@@ -35,14 +35,14 @@ _NO_PROXY = "127.0.0.1,localhost,::1"
 
 
 class Identity(Protocol):
-    """Source of tokens, by which pods prove their identity."""
+    """Source of the tokens that identify pods."""
 
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
-        """Write a pod's token into its folder and return the variables that lead to it."""
+        """Write a pod's token into its folder, and return the variables that point to it."""
         ...
 
     def dismiss(self, pod: Object) -> None:
-        """Revoke the token of a pod that is gone."""
+        """Revoke the token of a deleted pod."""
         ...
 
 
@@ -52,11 +52,11 @@ class Node:
 
     Attributes:
         folder: parent of the pods' folders.
-        time_scale: share of a declared preStop sleep that is slept.
+        time_scale: factor applied to declared preStop sleeps.
         images: source of images.
         identities: sources of tokens.
         starter: starts processes.
-        drained: waits until no request is under way to the pod with a uid, for at most so many seconds.
+        drained: waits until the pod with a uid has no requests in flight, for at most a number of seconds.
         proxy: returns the address of the HTTP proxy that resolves Services.
     """
 
@@ -154,7 +154,7 @@ def _log_file(folder: Path, container: str, restarts: int) -> Path:
 
 @dataclass(frozen=True)
 class _Launch:
-    """What one start of a container needs."""
+    """Inputs for one start of a container."""
 
     command: list[str]
     environment: dict[str, str]
@@ -164,7 +164,7 @@ class _Launch:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How one run of a container ended: its exit code, and the reason and message if the kubelet ended it."""
+    """End of one run of a container: its exit code, and the reason and message if the kubelet ended it."""
 
     code: int
     reason: str = ""
@@ -186,7 +186,7 @@ class _Outcome:
 
 
 class _RunningPod:
-    """One pod from its acceptance to its end."""
+    """Lifecycle of one pod."""
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ class _RunningPod:
         return self._process is not None
 
     def changed(self, pod: Object) -> None:
-        """Take note of a deletion, and of a deadline, which may be set while the pod runs."""
+        """Handle a deletion or a deadline. Either may be set while the pod runs."""
         if is_deleting(pod):
             self._end("")
         seconds = pod["spec"].get("activeDeadlineSeconds")
@@ -307,7 +307,7 @@ class _RunningPod:
             finally:
                 self._ports.release(launch.ports)
             if taken and port_tries < _PORT_TRIES:
-                port_tries += 1  # another program was faster, which is not the pod's failure
+                port_tries += 1  # another program took the port first, so this is not counted as a failure
                 continue
             terminated = outcome.terminated(started)
             again = policy == "Always" or (policy == "OnFailure" and outcome.code != 0)
@@ -331,7 +331,7 @@ class _RunningPod:
             "TMPDIR": str(self._scratch),
             "HOSTNAME": self.name,
             "LANG": "C.UTF-8",
-            # The image's own code, not that of the checkout that the Python environment was made in.
+            # Import the code of the image, not of the checkout that the Python environment belongs to.
             "PYTHONPATH": str(root),
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(("http_proxy", "HTTP_PROXY"), self._node.proxy()),

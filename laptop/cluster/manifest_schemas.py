@@ -23,7 +23,7 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def problems(kind: Kind, obj: Any, *, unknown: object = None) -> list[str]:
-    """Return what is wrong with a manifest, [] if it is valid.
+    """Return the errors in a manifest; [] if it is valid.
 
     Args:
         kind: kind of the object.

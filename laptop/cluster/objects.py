@@ -70,7 +70,7 @@ def is_deleting(obj: Object) -> bool:
 
 
 def owner_reference(kind: Kind, owner: Object) -> Object:
-    """Return the owner reference by which `owner` controls another object."""
+    """Return the owner reference with which `owner` controls another object."""
     return {
         "apiVersion": kind.api_version,
         "kind": kind.name,
@@ -101,7 +101,7 @@ class ObjectStore:
         return self._version
 
     def listen(self, listener: Callable[[ObjectEvent], None]) -> Callable[[], None]:
-        """Call `listener` with every change from now on. Returns a function that removes it."""
+        """Call `listener` with every future change. Return a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -250,7 +250,7 @@ class ObjectStore:
         return self.modify(kind, obj, mark) or obj
 
     def remove(self, kind: Kind, obj: Object) -> Object:
-        """Remove an object at once. Idempotent."""
+        """Remove an object immediately. Idempotent."""
         objects = self._objects.get(kind, {})
         key = (namespace_of(obj), name_of(obj))
         stored = objects.get(key)

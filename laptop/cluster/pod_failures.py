@@ -1,4 +1,4 @@
-"""The `podFailurePolicy` of Jobs, as far as it reads exit codes."""
+"""The `podFailurePolicy` of Jobs, limited to rules on exit codes."""
 
 from __future__ import annotations
 

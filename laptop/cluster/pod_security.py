@@ -19,7 +19,7 @@ _VOLUMES = {
 
 
 def violations(pod_spec: dict[str, Any]) -> list[str]:
-    """Return how a pod's spec breaks the `restricted` standard, [] if it does not."""
+    """Return the violations of the `restricted` standard in a pod spec; [] if there are none."""
     found: list[str] = []
     pod = pod_spec.get("securityContext") or {}
     found += [f"{flag} is true" for flag in ("hostNetwork", "hostPID", "hostIPC") if pod_spec.get(flag) is True]

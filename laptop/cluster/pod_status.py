@@ -27,7 +27,7 @@ class PodStatus:
         self._pod = pod
         self._initial = {container["name"] for container in pod["spec"].get("initContainers") or ()}
         self.restarts: dict[str, int] = {}
-        """Container → how often it was started again."""
+        """Container → number of restarts."""
 
     def accept(self) -> None:
         """Report that the pod is on the node and its containers are being created."""
@@ -50,12 +50,12 @@ class PodStatus:
         self._change(lambda status: set_condition(status, "Initialized", True))
 
     def waiting(self, container: Mapping[str, Any], reason: str, message: str) -> None:
-        """Report why a container does not start yet."""
+        """Report why a container has not started yet."""
         state = {"waiting": {"reason": reason, "message": message}}
         self._change(lambda status: self._put(status, container, state=state))
 
     def running(self, container: Mapping[str, Any]) -> None:
-        """Report that a container's process runs."""
+        """Report that a container's process is running."""
 
         def change(status: dict[str, Any]) -> None:
             if container["name"] not in self._initial:
@@ -86,7 +86,7 @@ class PodStatus:
         self._store.modify(POD, self._pod, apply)
 
     def back_off(self, container: Mapping[str, Any], terminated: dict[str, Any], seconds: float) -> None:
-        """Report that a container will be started again."""
+        """Report that a container will be restarted."""
         message = f"back-off {seconds:g}s restarting failed container"
         state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
 
@@ -97,7 +97,7 @@ class PodStatus:
         self._change(change)
 
     def terminated(self, container: Mapping[str, Any], terminated: dict[str, Any], *, succeeded: bool) -> None:
-        """Report that a container has ended and will not be started again."""
+        """Report that a container has ended and will not be restarted."""
         is_initial = container["name"] in self._initial
 
         def change(status: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ class PodStatus:
 
 
 def restart_count(pod: Object, container: str) -> int:
-    """Return how often a container of a pod was started again."""
+    """Return the number of restarts of a container."""
     status = pod.get("status") or {}
     for key in ("containerStatuses", "initContainerStatuses"):
         for item in status.get(key) or ():

@@ -1,8 +1,8 @@
 """Ports of containers on 127.0.0.1, which all pods share.
 
-A container declares `containerPort`s and many pods declare the same ones, so each gets free ports of its own. The
-process learns them by its variables and arguments: a variable, or a word of `command` and `args`, that is the number of
-a declared containerPort is replaced; so is a word that ends in `=<number>` or `:<number>`. `PORT_<NAME>` holds the port
+A container declares `containerPort`s and many pods declare the same ones, so each gets its own free ports. The process
+learns them from its variables and arguments: a variable, or a word of `command` and `args`, that is the number of a
+declared containerPort is replaced; so is a word that ends in `=<number>` or `:<number>`. `PORT_<NAME>` holds the port
 of that name.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PORTS_ANNOTATION = "mlops.laptop/ports"
-"""On a pod: JSON object of its containerPorts and where they are on 127.0.0.1."""
+"""Annotation of a pod: JSON object, containerPort → port on 127.0.0.1."""
 
 # Below the range from which kernels take ports for outgoing connections, so that none is taken between the choice and
 # the process's bind, except by a program that chooses it explicitly; then the container is started again.

@@ -1,7 +1,7 @@
 """Probes of a container, in Kubernetes' order: startup, then readiness and liveness at the same time.
 
-One difference: a startup or readiness probe that has not succeeded yet is repeated ten times a second, to save people
-the wait. The deadline stays periodSeconds x failureThreshold.
+One difference: a startup or readiness probe that has not succeeded yet is repeated ten times a second, to shorten the
+wait. The deadline stays periodSeconds x failureThreshold.
 """
 
 from __future__ import annotations

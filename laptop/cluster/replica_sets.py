@@ -23,7 +23,7 @@ class ReplicaSets(Controller):
     kind = REPLICA_SET
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one ReplicaSet."""
+        """Reconcile one ReplicaSet."""
         pods = [pod for pod in self._store.owned(POD, obj) if not is_deleting(pod)]
         for pod in pods:
             if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):

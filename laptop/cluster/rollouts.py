@@ -1,6 +1,6 @@
-"""Argo Rollouts: a new version takes over the traffic in the steps of its manifest, or not at all.
+"""Argo Rollouts: shift traffic to a new version in the steps of its manifest, or abort.
 
-`canary` decides; this module gathers the facts and carries out the decision. It is controlled as Argo is:
+`canary` decides; this module gathers the facts and carries out the decision. Control it as you would Argo:
 `status.abort`, `status.pauseConditions: null` (promote one step), `status.promoteFull`, `spec.paused`.
 """
 
@@ -54,7 +54,7 @@ class Rollouts(Controller):
 
     Args:
         store: objects of the cluster.
-        time_scale: share of a declared pause or scale-down delay that is waited.
+        time_scale: factor applied to declared pauses and scale-down delays.
     """
 
     kind = ROLLOUT
@@ -66,11 +66,11 @@ class Rollouts(Controller):
         self._scale_down_at: dict[str, float] = {}
 
     def forget(self, obj: Object) -> None:
-        """Forget a Rollout that is gone."""
+        """Drop the state of a deleted Rollout."""
         self._memory.pop(uid_of(obj), None)
 
     def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
-        """Return also the Rollouts that name a Service or an Ingress that changes."""
+        """Return the Rollouts that a change affects, including those that name a changed Service or Ingress."""
         if event.kind in (SERVICE, INGRESS):
             namespace = namespace_of(event.object)
             return [
@@ -81,7 +81,7 @@ class Rollouts(Controller):
         return super().concerns(event)
 
     def reconcile(self, obj: Object) -> float | None:
-        """Take the next step for one Rollout."""
+        """Reconcile one Rollout."""
         if is_deleting(obj):
             return None
         look = _Look(self._store, obj, self._memory.setdefault(uid_of(obj), _Memory()), self._time_scale)
@@ -200,7 +200,7 @@ class _Look:
         )
 
     def trouble(self) -> str | None:
-        """Return what the manifest names and does not exist, in Argo's words; None if everything exists."""
+        """Return Argo's message about a named object that does not exist; None if all exist."""
         namespace = namespace_of(self._obj)
         for key in ("canaryService", "stableService"):
             name = self._canary.get(key)

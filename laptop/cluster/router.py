@@ -1,9 +1,9 @@
-"""Load balancer of the cluster: the way to the pods behind Ingresses and Services.
+"""Load balancer of the cluster: routes requests to the pods behind Ingresses and Services.
 
 Every Ingress gets a port of 127.0.0.1, and a second one for HTTPS if it asks for TLS. Pods reach Services by their
-cluster DNS names through a proxy, which is named by the standard variables (`http_proxy`). Requests are passed on as
-they come, answers stream. A request that may have been sent is never sent again: only a connection that could not be
-made leads to another pod.
+cluster DNS names through a proxy, which is named by the standard variables (`http_proxy`). Requests are forwarded as
+they arrive, and responses are streamed. A request that may have been sent is never retried: another pod is tried only
+if no connection was made.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Router:
             await self._session.close()
 
     async def drained(self, uid: str, seconds: float) -> None:
-        """Wait until no request is under way to the pod with that uid, for at most `seconds`."""
+        """Wait until the pod with this uid has no requests in flight, for at most `seconds`."""
         if not self._under_way[uid]:
             return
         idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -154,7 +154,7 @@ class Router:
     async def _serve_ingress(self, namespace: str, name: str, request: web.BaseRequest) -> web.StreamResponse:
         ingress = self._store.find(INGRESS, namespace, name)
         if ingress is None:
-            return _problem(503, f"ingress {namespace}/{name} is gone")
+            return _problem(503, f"ingress {namespace}/{name} was deleted")
         host = request.headers.get("Host", "").rpartition(":")[0] or request.headers.get("Host", "")
         targets = targets_of(ingress, host, request.path)
         if not targets:
@@ -170,8 +170,8 @@ class Router:
         if request.method == "CONNECT" or not namespace or suffix not in ("", "svc", "svc.cluster.local"):
             return _problem(
                 502,
-                f"{host or request.path}: pods on the laptop reach Services by plain HTTP, and nothing else by this "
-                "proxy: expected http://<service>.<namespace>.svc[:port]",
+                f"{host or request.path}: this proxy reaches only Services, by plain HTTP: expected "
+                "http://<service>.<namespace>.svc[:port]",
             )
         return await self._forward(request, namespace, service, int(port or 80), "service")
 
@@ -202,7 +202,7 @@ class Router:
             ]
             if not endpoints:
                 return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
-            # The pod with the fewest requests under way; among equals, the one whose last turn is longest ago.
+            # The pod with the fewest requests in flight; on a tie, the least recently used one.
             turns = self._turns.setdefault(f"{way}/{namespace}/{service}", {})
             endpoint = min(endpoints, key=lambda item: (self._under_way[item.uid], turns.get(item.uid, 0.0)))
             turns[endpoint.uid] = max(turns.values(), default=0.0) + 1.0
@@ -214,7 +214,7 @@ class Router:
             except aiohttp.ClientConnectorError:
                 tried.add(endpoint.uid)
             except (aiohttp.ClientError, TimeoutError) as error:
-                return _problem(502, f"the pod broke off: {error or type(error).__name__}")
+                return _problem(502, f"the connection to the pod broke: {error or type(error).__name__}")
             finally:
                 self._finished(endpoint.uid)
 
@@ -246,7 +246,7 @@ class Router:
                 async for chunk in answer.content.iter_any():
                     await stream.write(chunk)
                 await stream.write_eof()
-            except aiohttp.ClientError:  # half an answer must not look like a whole one
+            except aiohttp.ClientError:  # a truncated response must not look complete
                 if request.transport is not None:
                     request.transport.abort()
             return stream

@@ -60,7 +60,7 @@ def tls_hosts(ingress: Object) -> list[str] | None:
 
 
 def targets_of(ingress: Object, host: str, path: str) -> list[WeightedService]:
-    """Return the Services that an Ingress names for a request, [] if there are none.
+    """Return the Services that an Ingress names for a request; [] if there are none.
 
     Rules for the request's host come first. Otherwise every rule counts, because clients on this machine reach the
     Ingress by its address. The longest path wins.
@@ -113,7 +113,7 @@ def _port(text: str | int) -> str | int:
 
 
 def addresses_of(store: ObjectStore, namespace: str, service: str, port: int | str) -> list[PodAddress]:
-    """Return the ready pods behind one port of a Service, [] if there is no such Service or port."""
+    """Return the ready pods behind a port of a Service; [] if the Service or port does not exist."""
     found = store.find(SERVICE, namespace, service)
     if found is None or not found["spec"].get("selector"):
         return []

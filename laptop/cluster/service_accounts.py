@@ -1,4 +1,4 @@
-"""Tokens by which pods reach the API as their service account, and the RBAC rules that they are held to."""
+"""Tokens that identify pods to the API as their service account, and the RBAC rules for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from laptop.cluster.kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_
 from laptop.cluster.objects import Object, ObjectStore, namespace_of, uid_of
 
 MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-"""Where a real cluster mounts `token`, `ca.crt` and `namespace`."""
+"""Path at which a real cluster mounts `token`, `ca.crt` and `namespace`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Access:
 
     @property
     def resource(self) -> str:
-        """Resource in the words of RBAC: `pods`, `pods/log`."""
+        """Resource as RBAC names it: `pods`, `pods/log`."""
         return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
 
 
@@ -70,10 +70,10 @@ class ServiceAccountTokens:
         self._accounts: dict[str, tuple[str, PodAccount]] = {}  # token → uid of the pod, account
 
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
-        """Write a pod's token into its folder and return the variables that lead clients to the API.
+        """Write a pod's token into its folder, and return the variables that point clients to the API.
 
         A pod with `automountServiceAccountToken: false`, on itself or on its service account, gets none. KUBECONFIG is
-        the one difference from a real cluster: a process on this machine has no `/var/run/secrets` of its own.
+        the one difference from a real cluster: a process on this machine cannot have its own `/var/run/secrets`.
         """
         account = PodAccount(namespace_of(pod), pod["spec"].get("serviceAccountName") or "default")
         if not self._mounts_token(pod, account):
@@ -105,12 +105,12 @@ class ServiceAccountTokens:
         }
 
     def dismiss(self, pod: Object) -> None:
-        """Revoke the token of a pod that is gone."""
+        """Revoke the token of a deleted pod."""
         for token in [token for token, (uid, _) in self._accounts.items() if uid == uid_of(pod)]:
             del self._accounts[token]
 
     def account_of(self, token: str) -> PodAccount | None:
-        """Return the account that a token stands for, or None."""
+        """Return the account of a token, or None."""
         given = token.encode()
         found = [
             account for known, (_, account) in self._accounts.items() if hmac.compare_digest(known.encode(), given)

@@ -1,6 +1,6 @@
-"""Valid manifests that a real cluster would run and this one cannot: refused with the reason.
+"""Features of valid manifests that this cluster cannot run. It refuses them with the reason.
 
-What the cluster accepts, it runs as Kubernetes does; nothing runs differently without a word.
+What it accepts runs as on Kubernetes; there are no silent differences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOT_ACTED_UPON = {
     "NetworkPolicy": "the processes of pods share one network",
     "PodDisruptionBudget": "there is one node, which is never drained",
 }
-"""Kinds of objects that are stored and have no effect, and why."""
+"""Kinds of objects that are stored without effect, with the reason."""
 
 _FIELD_REFS = {
     "metadata.name",
@@ -34,7 +34,7 @@ _VOLUMES = ("emptyDir", "configMap", "secret")
 
 
 def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
-    """Return what the cluster cannot run in a valid manifest, [] if it can run all of it."""
+    """Return the unsupported features of a valid manifest; [] if there are none."""
     spec = obj.get("spec") or {}
     found: list[str] = []
     if kind == JOB:

@@ -29,7 +29,7 @@ from laptop.cluster.objects import Object, is_deleting
 Cell = Callable[[Object], Any]
 
 MEDIA_TYPE = "as=Table"
-"""Part of the Accept header by which a client requests a table."""
+"""Part of the Accept header with which a client requests a table."""
 
 
 def table(kind: Kind, objects: Sequence[Object], metadata: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 Pods are processes that share this machine's files, so nothing can be mounted at a `mountPath`. Instead a volume is a
 folder of the pod, and every mention of the `mountPath` in the container's variables, `command` and `args` is replaced
-by that folder. A container that knows a path only from its code cannot be helped, and is refused (see `supported`).
-/tmp is the exception: it is the pod's TMPDIR. Files are written once, before the container starts; a ConfigMap that
-changes later changes nothing.
+by that folder. A container that has a path only in its code is refused (see `supported`). /tmp is the exception: it
+is the pod's TMPDIR. Files are written once, before the container starts; later changes of a ConfigMap have no effect.
 """
 
 from __future__ import annotations

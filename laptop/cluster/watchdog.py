@@ -1,7 +1,7 @@
-"""Process that outlives its starter by a moment, to kill the process groups that the starter left behind.
+"""Process that kills the process groups that its parent leaves behind.
 
 It reads lines from its standard input: `+<pgid>` adds a group, `-<pgid>` removes one. When the input ends, because the
-starter closed it or died, it kills every group that is left. It runs without site-packages, so that it is up in
+parent closed it or died, it kills every group that is left. It runs without site-packages, so it starts in
 milliseconds.
 """
 
@@ -48,7 +48,7 @@ class Watchdog:
         self._send(f"+{group}\n")
 
     def release(self, group: int) -> None:
-        """Remove a process group that has ended: its number may be given to another."""
+        """Remove a process group that has ended: its id may be reused."""
         self._send(f"-{group}\n")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Material of the demo: a clone of the project, and batches of data."""
+"""Inputs of the demo: a clone of the project, and batches of data."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def own_clone(project: Project, to: Path) -> Project:
 
 
 def take_releases_back(project: Project) -> None:
-    """Make every release file name no bundle: the demo's account has none of them."""
+    """Remove the bundle from every release file: the demo's account starts without bundles."""
     for model in project.model_names:
         for environment in project.environments:
             none = Release(model=model, environment=environment, bundle=None, replaces=None)

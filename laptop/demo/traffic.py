@@ -1,4 +1,4 @@
-"""Background requests to the demo's endpoints, which make a dropped request visible."""
+"""Background requests to the demo's endpoints, which reveal dropped requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAUSE_SECONDS = 0.05
 """Time between two requests."""
 
 LOOK_SECONDS = 0.3
-"""Time between two checks whether an endpoint is up."""
+"""Time between two checks that an endpoint is up."""
 
 
 class Callers:

@@ -90,7 +90,7 @@ def decide(
     Args:
         old: the resource in the state, or None.
         diff: the provider's comparison; None if there is nothing to compare.
-        unfinished_update: an earlier update of it may not have ended.
+        unfinished_update: an earlier update of it may not have finished.
 
     Raises:
         MlopsError: the resource is protected and would be replaced.

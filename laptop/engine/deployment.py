@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
         steps: in the order in which they ended.
-        outputs: of the stack; `[secret]` replaces a secret, `UNKNOWN` a value that only an `up` can tell.
+        outputs: of the stack; `[secret]` replaces a secret, `UNKNOWN` a value that is known only after an `up`.
         duration: seconds.
         counts: outcome → number of resources (`create`, `update`, `same`, `recorded`, …).
     """

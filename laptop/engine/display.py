@@ -216,7 +216,7 @@ class Silence:
 
 
 class Held(Silence):
-    """Holds messages back. A plan that is applied afterwards repeats them, so they are dropped then."""
+    """Holds messages back. If the plan is applied, they are dropped, because the run repeats them."""
 
     def __init__(self) -> None:
         self._notices: list[str] = []

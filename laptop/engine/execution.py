@@ -41,7 +41,7 @@ STACK_REFERENCE_TYPE = "pulumi:pulumi:StackReference"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Answer to a registration. An empty id is not known yet."""
+    """Answer to a registration. An empty id means that it is not known yet."""
 
     id: str = ""
     outputs: Properties = NOTHING

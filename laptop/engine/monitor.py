@@ -35,7 +35,7 @@ class RegistrationRefusedError(grpc.RpcError):  # type: ignore[misc]
 
 
 class _NoMocks(Mocks):
-    """Satisfies the base class. `Monitor` answers every message that would reach the mocks."""
+    """Required by the base class. `Monitor` answers every message that would reach the mocks."""
 
     def call(self, args: MockCallArgs) -> NoReturn:
         raise NotImplementedError(args.token)
@@ -112,7 +112,7 @@ class Monitor(MockMonitor):
         urn = make_urn(self._stack, self._project, request.parent, request.type, request.name)
         inputs = decode(request.properties)
         identity = decode_identity(request.id)
-        if identity is None:  # a preview that does not know the id yet
+        if identity is None:  # a preview in which the id is not known yet
             return resource_pb2.ReadResourceResponse(urn=urn, properties=encode(inputs))
         wanted = Registration(
             urn=urn,
@@ -208,7 +208,7 @@ def _options(request: Any) -> Options:
 
 
 class Log:
-    """Receiver of the program's `pulumi.log`.
+    """Receives the messages of the program's `pulumi.log`.
 
     Args:
         say: shows one line.

@@ -15,7 +15,7 @@ PROVIDER_TYPE_PREFIX = "pulumi:providers:"
 
 @dataclass(frozen=True)
 class ResourceCall:
-    """Everything a provider gets to act on one resource.
+    """Arguments of a provider call for one resource.
 
     Values are plain and JSON-like, with camelCase keys as on Pulumi's wire; secrets are unwrapped. The dicts are
     copies: a provider may change them.
@@ -105,7 +105,7 @@ class Provider(Protocol):
         ...
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
-        """Return the live output properties, or None if the resource is gone."""
+        """Return the live output properties, or None if the resource does not exist."""
         ...
 
     def update(self, call: ResourceCall) -> Created:

@@ -65,7 +65,7 @@ def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
 
 
 def _all_followed(wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
-    """Follow every input. One that was never an output (a provider flag) stays; one that disappeared is dropped."""
+    """Update inputs that changed live. Keep those that were never outputs (provider flags); drop missing ones."""
     return {
         key: _followed(value, before.get(key), live[key]) if key in live else value
         for key, value in wanted.items()

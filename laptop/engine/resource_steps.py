@@ -40,7 +40,7 @@ class PropertyChange:
     Attributes:
         path: property path (`tags.owner`).
         old: value before, None if absent, `[secret]` if secret.
-        new: value after, likewise; `UNKNOWN` if only an `up` can tell.
+        new: value after, likewise; `UNKNOWN` if it is known only after an `up`.
     """
 
     path: str
@@ -50,7 +50,7 @@ class PropertyChange:
 
 @dataclass(frozen=True)
 class ResourceStep:
-    """A step that was done, or is planned.
+    """A completed or planned step.
 
     Attributes:
         changes: properties that differ, for updates, replacements and drift.

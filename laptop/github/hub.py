@@ -26,7 +26,7 @@ from laptop.github.runner.workflow_runner import WorkflowRunner
 from pipelines.declarations.errors import MlopsError
 
 _POLL_SECONDS = 0.02
-"""Seconds between looks at the state."""
+"""Seconds between checks of the state."""
 
 
 class Hub:
@@ -180,7 +180,7 @@ class Hub:
         self.server.tick(cron)
 
     def pump(self) -> list[WorkflowRun]:
-        """Run everything that is queued, and everything that this starts, until nothing is left."""
+        """Run all queued work, and the work that it starts, until none is left."""
         return self.runner.pump()
 
     @contextmanager

@@ -43,7 +43,7 @@ def signal_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def kill_tracked(prefix: str) -> None:
-    """Kill every process whose tracking id starts with `prefix`, and those that they start in the meantime."""
+    """Kill every process whose tracking id starts with `prefix`, and the processes that they start until then."""
     import psutil
 
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Objects of the Kubernetes API as plain dicts, by lightkube."""
+"""Objects of the Kubernetes API as plain dicts, read and written with lightkube."""
 
 from __future__ import annotations
 

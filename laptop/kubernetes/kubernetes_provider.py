@@ -88,7 +88,7 @@ class KubernetesProvider:
         return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
-        """Return the live object without the fields of other controllers, or None if it is gone."""
+        """Return the live object without the fields of other controllers, or None if it does not exist."""
         if is_provider(call.type):
             return call.outputs or call.inputs
         kind = kind_of_token(call.type)
@@ -230,7 +230,7 @@ def _parse_id(kind: Kind, id_: str) -> tuple[str, str]:
 
 @contextmanager
 def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[None]:
-    """Turn a refusal of the API into an MlopsError."""
+    """Convert a refusal by the API to an MlopsError."""
     from lightkube.core.exceptions import ApiError
 
     try:

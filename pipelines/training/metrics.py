@@ -74,7 +74,7 @@ def _regression(truth: Floats, predicted: Floats, weights: Floats) -> dict[str, 
     # Centre first: the difference of large sums would lose precision.
     centred = truth - truth.mean() if len(truth) else truth
     spread = weights @ centred**2 - (weights @ centred) ** 2 / total
-    flat = spread <= 1e-12 * total * (centred**2).max(initial=0.0)
+    flat = spread <= 1e-12 * total * np.max(centred**2, initial=0.0)
     return {
         "rmse": np.sqrt(squares / total),
         "mae": weights @ np.abs(error) / total,

@@ -1,12 +1,13 @@
 """Authentication and authorization in the laptop's account: signatures, principals, permissions and policies.
 
 moto's own enforcement supports resources for S3 only (a grant on one KMS key refuses everything), skips most
-conditions, and reads neither key policies nor session tags. It stays off; this layer checks every request first.
+conditions, and reads neither key policies nor session tags. It stays off, and this layer checks every request before
+moto sees it.
 
 Evaluated as on AWS: signatures, session tokens and their expiry; inline and attached identity policies; permissions
 boundaries and session policies; bucket, key and repository policies; trust policies with conditions and session tags;
 web identity tokens, by the published keys of their issuer; tags and boundaries of roles, tags of keys; all condition
-operators and policy variables; the use of a key by S3 in the caller's name.
+operators and policy variables; the use of a key by S3 on the caller's behalf.
 
 Not evaluated: service control policies, KMS grants, access control lists, `iam:PassRole`, access points, the policies
 of topics, queues and the Glue catalogue. Requests must be signed in their headers: nothing is public, and presigned

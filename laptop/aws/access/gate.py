@@ -83,7 +83,7 @@ class Gate:
     def _unsigned(
         self, environ: Environ, headers: Mapping[str, str], body: bytes, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """Serve the exchange of a web identity token for a role. Anything else needs a signature."""
+        """Exchange a web identity token for a role's credentials. Refuse any other unsigned request."""
         uri = environ.get("RAW_URI") or environ["REQUEST_URI"]
         request = Request("sts", "us-east-1", environ["REQUEST_METHOD"], uri, headers, body)
         elsewhere = headers.get("host") != self._authority or "x-moto-account-id" in headers

@@ -1,4 +1,4 @@
-"""Permissions of KMS requests. The key policy decides: without it, nobody may use the key."""
+"""Permissions of KMS requests. The key policy decides: without one, no caller may use the key."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ _OPERATORS: dict[str, _Compare] = {
     "IpAddress": _within,
     "BinaryEquals": lambda expected, actual: expected == actual,
 }
-# Each means that no value matches, and holds if the key is absent.
+# Negated operators: no value may match, and an absent key satisfies them.
 _NEGATIVES = {
     "StringNotEquals": "StringEquals",
     "StringNotEqualsIgnoreCase": "StringEqualsIgnoreCase",

@@ -39,7 +39,9 @@ class Principals:
         self._session_tags: dict[str, Mapping[str, str]] = {}
 
     def add_service(self, service: str, access_key: str, secret: str) -> None:
-        """Register a key for an AWS service. On AWS nobody has such a key; on the laptop its substitute does."""
+        """Register an access key for an AWS service. On AWS, services have none; on the laptop, a stand-in for the
+        service uses it.
+        """
         self._services[access_key] = Principal(
             Caller(service, frozenset(), "", service),
             secret,
@@ -97,7 +99,7 @@ class Principals:
 
 
 def role_named(name: str) -> Any:
-    """Return moto's object of a role, or None."""
+    """Return moto's object for a role, or None."""
     return next((role for role in _iam().get_roles() if role.name == name), None)
 
 
@@ -149,7 +151,7 @@ def _boundary(arn: str | None) -> Document | None:
     if not arn:
         return None
     policy = _iam().managed_policies.get(arn)
-    # Without its boundary, IAM refuses everything; so does this statement.
+    # IAM refuses everything if the boundary does not exist; so does this statement.
     return (
         parse(_default(policy), arn)
         if policy is not None

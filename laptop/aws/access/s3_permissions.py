@@ -179,7 +179,9 @@ def _encrypting(request: Request, bucket: str, key: str) -> Iterator[Need]:
 
 
 def _key_need(action: str, key_id: str, bucket: str, key: str, region: str, bucket_key: object) -> Need:
-    """Return S3's use of a key in the caller's name. With a bucket key, the encryption context is the bucket's ARN."""
+    """Return the permission for S3 to use a key on the caller's behalf. With a bucket key, the encryption context is
+    the bucket's ARN.
+    """
     scope = f"arn:aws:s3:::{bucket}" if bucket_key else f"arn:aws:s3:::{bucket}/{key}"
     return key_need(
         action,

@@ -1,4 +1,4 @@
-"""Checks of STS for the exchange of an OpenID Connect token for a role.
+"""STS's checks when an OpenID Connect token is exchanged for a role's credentials.
 
 Source: STS API reference, "AssumeRoleWithWebIdentity"; IAM user guide, "Available keys for AWS web identity
 federation".
@@ -146,7 +146,7 @@ def identify(token: str, issuers: Path, now: float | None = None) -> WebIdentity
 
 
 def _unverified_issuer(token: str) -> str:
-    """Return the issuer that a token claims, only to find the keys for its verification."""
+    """Return the issuer in an unverified token. Used only to find the keys that verify it."""
     from joserfc.jws import extract_compact
 
     claims = json.loads(extract_compact(token.encode()).payload or b"{}")

@@ -20,7 +20,7 @@ def text(document: Any) -> str:
 
 
 def _document(answer: Any) -> str:
-    """Return a policy document from an answer of IAM: URL-quoted text, or what botocore parsed from it."""
+    """Return a policy document from an IAM response: URL-quoted text, or what botocore parsed from it."""
     return json.dumps(answer) if isinstance(answer, dict) else unquote(answer)
 
 

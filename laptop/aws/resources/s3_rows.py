@@ -22,7 +22,7 @@ def _create_bucket(call: AwsCall) -> str:
     if call.inputs["objectLockEnabled"]:
         parameters["ObjectLockEnabledForBucket"] = True
     if not call.resuming and _bucket_exists(s3, name):
-        # In us-east-1 a second create of an own bucket succeeds.
+        # In us-east-1, creating a bucket that the account already owns succeeds.
         raise MlopsError(f"the bucket `{name}` already exists", fix="choose another name, or delete the bucket.")
     with tolerating("BucketAlreadyOwnedByYou"):
         s3.create_bucket(**parameters)
@@ -168,7 +168,7 @@ def _setting(
         found = answer.get(parameter, answer if parameter not in answer else {})
         if not found:
             return None
-        # A property that the answer lacks is gone.
+        # A property missing from the answer is no longer set.
         live: Values = {"bucket": call.id, **{key: None for key in properties if key in call.inputs}}
         if inside:
             live[properties[0]] = to_pulumi(found.get(inside, []), call.inputs.get(properties[0]))

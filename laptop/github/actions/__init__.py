@@ -1,1 +1,1 @@
-"""Stand-ins for the actions of others, by `owner/name`."""
+"""Stand-ins for third-party actions, by `owner/name`."""

@@ -38,7 +38,7 @@ def configure_credentials(call: ActionCall) -> ActionResult:
     arn, region = call.input("role-to-assume"), call.input("aws-region")
     match = _ROLE.fullmatch(arn)
     if match is None or not region:
-        what = f"configure-aws-credentials: role-to-assume is {arn!r} and aws-region {region!r}"
+        what = f"configure-aws-credentials: expected role-to-assume and aws-region, found {arn!r} and {region!r}"
         raise MlopsError(what, fix="set the variables of the role's ARN and of the region")
     allowed = call.input("allowed-account-ids")
     if allowed and match["account"] not in re.split(r"[\s,]+", allowed):
@@ -104,7 +104,7 @@ def _claims(call: ActionCall) -> dict[str, str]:
 
 
 def login_to_registry(call: ActionCall) -> ActionResult:
-    """Output `registry`, of the account that the job is signed in to. Without Docker, there is nothing to log in.
+    """Output the `registry` of the account that the job is signed in to. Without Docker, no login is needed.
 
     Raises:
         MlopsError: the job is not signed in.

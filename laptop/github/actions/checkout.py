@@ -84,13 +84,13 @@ def checkout(call: ActionCall) -> ActionResult:
     except GitError:
         if not any(folder.iterdir()):
             raise
-        for left in folder.iterdir():  # the action itself starts over as well if the existing files are of no use
+        for left in folder.iterdir():  # the real action also starts over if the existing files are unusable
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         _check_out(server.repository, folder, target)
     if fresh:
         _reuse_bytecode(folder)
     elif call.flag("clean", default=True):
-        # Compiled modules stay: compiling takes seconds, and those of changed files are gone already.
+        # Keep compiled modules: compiling takes seconds, and those of changed files are already deleted.
         git(folder, "clean", "--quiet", "-ffdx", "--exclude=__pycache__")
     call.log(f"{commit} ({ref or 'detached'})")
     return ActionResult({"ref": call.input("ref", call.event.ref), "commit": commit})
@@ -180,7 +180,9 @@ def _shallow_boundary(repository: BareRepository, tips: Sequence[str], depth: in
 
 
 def _remove_stale_bytecode(folder: Path, commit: str) -> None:
-    """Remove the bytecode of files that the checkout changes. Python compares times, which two commits may share."""
+    """Remove the bytecode of files that the checkout changes. Python compares modification times, and two commits may
+    share one.
+    """
     if not (folder / ".git" / "index").is_file():
         return
     changed = git(folder, "diff-index", "--cached", "--name-only", "--no-renames", "-z", commit)

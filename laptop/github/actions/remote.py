@@ -108,7 +108,7 @@ class _Known:
 
 
 def perform(call: ActionCall, registered: Mapping[str, ActionHandler]) -> ActionResult:
-    """Perform a remote action by its stand-in.
+    """Run the stand-in for a remote action.
 
     Args:
         call: the use of the action.

@@ -2,8 +2,8 @@
 
 A workflow step that runs `.venv/bin/mlops …` spends much of its time on imports. `CommandForks` starts a server that
 has done them. Its `environment` puts a `sitecustomize` module on the path of each step's Python, which asks the server
-for a fork, connects it to the step's standard streams, and ends as the fork ends. Python starts as usual where the
-server cannot run a command.
+for a fork, connects it to the step's standard streams, and ends as the fork ends. Python starts as usual if the server
+cannot run a command.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _load(name: str, file: str) -> types.ModuleType:
 
 
 def _serve(listener: socket.socket, forks: types.ModuleType, server: dict[str, str]) -> dict[str, Any]:
-    """Serve requests. Returns only in a fork, with the command that it is to run."""
+    """Serve requests. Returns only in a fork, with the command to run."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)

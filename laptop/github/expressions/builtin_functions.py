@@ -143,7 +143,7 @@ def check_names(node: Node, contexts: Collection[str], functions: Collection[str
     Args:
         node: the expression.
         contexts: available contexts.
-        functions: lower-case names of available functions, besides the built-in ones.
+        functions: lower-case names of available functions, in addition to the built-in ones.
 
     Raises:
         ExpressionError: a context or function is unknown or not available.

@@ -28,7 +28,7 @@ class EvaluationScope:
 
     Attributes:
         contexts: lower-case name → value.
-        functions: lower-case name → function, besides the built-in ones (`success`, `hashfiles`, …).
+        functions: lower-case name → function, in addition to the built-in ones (`success`, `hashfiles`, …).
     """
 
     contexts: Mapping[str, Any]

@@ -18,7 +18,7 @@ class Filtered(list[Any]):
 
 
 def truthy(value: Any) -> bool:
-    """Return the truth of a value: false, 0, NaN, '' and null are false, all others true, even an empty list."""
+    """Return the truthiness of a value: false, 0, NaN, '' and null are false, all others true, even an empty list."""
     if isinstance(value, bool) or value is None:
         return bool(value)
     if isinstance(value, int | float):

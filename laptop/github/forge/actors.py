@@ -59,7 +59,7 @@ class Actor:
         """Check that one of `scopes` is granted at `level`.
 
         Raises:
-            RequestDeniedError: none of them is (403).
+            RequestDeniedError: no scope is granted at this level (403).
         """
         if not any(self.may(scope, level) for scope in scopes):
             where = "the job's `permissions`" if self.kind == "job" else "the app's permissions"

@@ -16,7 +16,7 @@ _SKIP = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]")
 _STARTED_BY_JOBS = ("workflow_dispatch", "repository_dispatch")
 """Events that start workflows even if a job's GITHUB_TOKEN causes them."""
 _LONGEST_HISTORY = 100
-"""How many suppressed events are kept."""
+"""Number of suppressed events to keep."""
 
 
 def queue_event(repository: BareRepository, state: State, actor: Actor, event: WebhookEvent) -> None:

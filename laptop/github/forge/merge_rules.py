@@ -76,7 +76,7 @@ class PullRequestRecord:
 
 @dataclass(frozen=True)
 class MergeFacts:
-    """Facts that a merge depends on, besides the pull request itself.
+    """Facts that a merge depends on, in addition to the pull request itself.
 
     Attributes:
         conflict: head and base conflict.

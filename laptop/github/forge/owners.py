@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from codeowners import CodeOwners
 
 CODEOWNERS_PATHS = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
-"""Where GitHub looks for the file; the first that exists counts."""
+"""Paths where GitHub looks for the file; the first that exists counts."""
 
 
 def read_owners(text: str) -> CodeOwners:

@@ -1,7 +1,7 @@
 """The GitHub CLI of the laptop, `gh`: the commands that the product uses.
 
-It takes the arguments that the product passes and exits with code 2 on all others, rather than do something else than
-on GitHub. `MLOPS_GITHUB` is the folder of the laptop's GitHub, `GH_TOKEN` the caller's token.
+It accepts the arguments that the product passes. On any other it exits with code 2, rather than behave differently from
+GitHub's. `MLOPS_GITHUB` is the folder of the laptop's GitHub, `GH_TOKEN` the caller's token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fields that `gh --json` knows, and the paths that `--jq` takes."""
+"""Fields for `gh --json`, and paths for `--jq`."""
 
 from __future__ import annotations
 

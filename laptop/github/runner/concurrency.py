@@ -1,4 +1,4 @@
-"""Decide who runs, waits or is dropped in a concurrency group."""
+"""Decide which runs and jobs of a concurrency group run, wait or are dropped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LONGEST_QUEUE = 100
-"""How many slots may wait in a group with `queue: max`; GitHub's limit."""
+"""Maximum number of waiting slots in a group with `queue: max`; GitHub's limit."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Slot:
         job: name of the job, "" for the whole run.
         owner: identity of the process that runs it, "" before it starts.
         held: it runs; otherwise it waits.
-        stopping: it was requested to stop.
+        stopping: a stop was requested.
     """
 
     id: int

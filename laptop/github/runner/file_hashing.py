@@ -16,7 +16,7 @@ def hash_files(workspace: Path, patterns: Sequence[str]) -> str:
 
     Args:
         workspace: the job's folder.
-        patterns: glob patterns, one or more a text; `!` excludes files again.
+        patterns: glob patterns, one or more per string; `!` excludes files again.
 
     Raises:
         MlopsError: a pattern leads out of the workspace.

@@ -150,7 +150,7 @@ def step_environ(
 
     Args:
         plan: the job.
-        machine: what the runner gives.
+        machine: settings of the runner.
         frame: the scope of the step.
         workspace: the job's folder.
         scratch: the job's TMPDIR.

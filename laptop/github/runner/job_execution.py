@@ -52,7 +52,7 @@ class JobExecution:
     Args:
         plan: the job.
         server: the repository.
-        machine: what the runner gives to jobs.
+        machine: settings of the runner for jobs.
         cancelled: cancels the job when set.
     """
 
@@ -76,7 +76,7 @@ class JobExecution:
         self._writing = threading.Lock()
 
     def run(self) -> JobResult:
-        """Run the job to its end. Every failure is in the result."""
+        """Run the job to completion. Every failure is in the result."""
         with (
             lease_workspace(self.server.folder / "workspaces") as self.workspace,
             # Like /tmp on GitHub's machines: outside of the repository that this folder may be in.

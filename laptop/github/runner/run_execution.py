@@ -39,7 +39,7 @@ from laptop.github.workflow.workflow_file import read_workflow
 from pipelines.declarations.errors import MlopsError
 
 _POLL_SECONDS = 0.03
-"""Time between looks at the state while a job waits for its concurrency group."""
+"""Time between checks of the state while a job waits for its concurrency group."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RunnerContext:
 
     Attributes:
         server: the repository.
-        machine: what every job gets.
+        machine: settings for every job.
         vault: secrets and variables.
         workers: limits how many jobs run at a time.
         owner: identity of the runner's process.

@@ -18,7 +18,7 @@ GRACE_SECONDS = 2.0
 """Time between SIGTERM and SIGKILL."""
 
 _DRAIN_SECONDS = 0.5
-"""How long the output may outlive the script: a background process may keep it open."""
+"""Time to wait for the output after the script ends: a background process may keep it open."""
 
 LONGEST_LINE = 1 << 16
 """Bytes of a line in the log; longer lines are broken."""
@@ -32,7 +32,7 @@ class StopSignal(Protocol):
 
 @dataclass(frozen=True)
 class ScriptEnd:
-    """How a script ended; `why` is "", "timeout" or "cancelled"."""
+    """End of a script; `why` is "", "timeout" or "cancelled"."""
 
     code: int
     why: str

@@ -1,7 +1,7 @@
 """Run the workflows that events start.
 
 Events and runs are in the server's state. Several runner processes can share one repository, and a killed runner loses
-nothing: the next one to look closes its runs and kills their processes.
+nothing: the next runner closes its runs and kills their processes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from laptop.github.workflow.workflow_file import read_workflow
 from pipelines.declarations.errors import MlopsError
 
 _POLL_SECONDS = 0.03
-"""Time between looks at the state."""
+"""Time between checks of the state."""
 
 
 class WorkflowRunner:
@@ -50,7 +50,7 @@ class WorkflowRunner:
 
     Args:
         server: the repository.
-        machine: what every job gets.
+        machine: settings for every job.
         workers: how many jobs run at a time; the number of cores if None.
     """
 
@@ -70,7 +70,7 @@ class WorkflowRunner:
         self._closed: list[WorkflowRun] = []
 
     def pump(self) -> list[WorkflowRun]:
-        """Run everything that is queued, and everything that this starts, until nothing is left.
+        """Run all queued work, and the work that it starts, until none is left.
 
         Returns:
             The runs that ended here, by number.

@@ -14,7 +14,7 @@ class ExpressionPlace:
 
     Attributes:
         contexts: available contexts.
-        functions: available functions, besides the built-in ones.
+        functions: available functions, in addition to the built-in ones.
         needs: job → its outputs.
         steps: ids of earlier steps.
         inputs: names of inputs.

@@ -103,7 +103,7 @@ def _inputs(file: WorkflowDocument, value: Any, key: Key) -> tuple[Input, ...]:
             file.refuse((*at, "type"), "string, boolean, number, choice or environment", repr(kind))
         options = file.texts(body["options"], (*at, "options")) if "options" in body else ()
         if (kind == "choice") != bool(options):
-            file.refuse(at, "options exactly if the type is choice", f"type {kind}, {len(options)} options")
+            file.refuse(at, "options if, and only if, the type is choice", f"type {kind}, {len(options)} options")
         default = body.get("default")
         if isinstance(default, str) and "${{" in default:
             file.refuse((*at, "default"), "a plain value", default)

@@ -1,4 +1,4 @@
-"""Read a workflow file. Whatever the runner does not implement is an error, never ignored."""
+"""Read a workflow file. Anything that the runner does not implement is an error."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class refused:  # noqa: N801 - reads as a word: `with refused("s3:GetObject")`
         return None
 
     def __exit__(self, kind: Any, error: Any, _: Any) -> bool:
-        assert isinstance(error, ClientError), f"the account let it through ({error!r})"
+        assert isinstance(error, ClientError), f"the account did not refuse it ({error!r})"
         assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 403
         # The answer to a HEAD has no body to name it.
         if error.operation_name != "HeadObject":
@@ -48,24 +48,24 @@ class refused:  # noqa: N801 - reads as a word: `with refused("s3:GetObject")`
 
 
 def test_a_role_without_a_policy_may_only_get_its_identity(pod: Any, bucket: str) -> None:
-    nobody = pod()
-    assert ":assumed-role/" in nobody["sts"].get_caller_identity()["Arn"]
+    unprivileged = pod()
+    assert ":assumed-role/" in unprivileged["sts"].get_caller_identity()["Arn"]
     with refused("s3:ListBucket", bucket):
-        nobody["s3"].list_objects_v2(Bucket=bucket)
+        unprivileged["s3"].list_objects_v2(Bucket=bucket)
     with refused("kms:ListKeys"):
-        nobody["kms"].list_keys()
+        unprivileged["kms"].list_keys()
     with refused("glue:GetDatabases"):
-        nobody["glue"].get_databases()
+        unprivileged["glue"].get_databases()
     with refused("iam:ListRoles"):
-        nobody["iam"].list_roles()
+        unprivileged["iam"].list_roles()
     with refused("ecr:DescribeRepositories"):
-        nobody["ecr"].describe_repositories()
+        unprivileged["ecr"].describe_repositories()
     with refused("eks:ListClusters"):
-        nobody["eks"].list_clusters()
+        unprivileged["eks"].list_clusters()
     with refused("cloudwatch:PutMetricData"):
-        nobody["cloudwatch"].put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1}])
+        unprivileged["cloudwatch"].put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1}])
     with refused("sts:AssumeRole"):
-        nobody["sts"].assume_role(RoleArn=nobody.credentials["arn"], RoleSessionName="again")
+        unprivileged["sts"].assume_role(RoleArn=unprivileged.credentials["arn"], RoleSessionName="again")
 
 
 def test_a_grant_on_a_prefix_does_not_cover_other_prefixes_or_buckets(

@@ -47,7 +47,7 @@ def test_a_resource_is_created_read_changed_and_deleted(
     for key in lifecycle.computed:
         assert made.outputs[key], f"{key} is not computed"
     for key, value in inputs.items():
-        assert made.outputs[key] == value, f"{key} came back changed"
+        assert made.outputs[key] == value, f"{key} differs from the input"
     assert provider.read(ResourceCall(type_, inputs, id=made.id, outputs=made.outputs)) == made.outputs
     assert provider.diff(ResourceCall(type_, inputs, old_inputs=inputs, outputs=made.outputs)) == Diff(())
 

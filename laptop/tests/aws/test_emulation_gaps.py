@@ -89,7 +89,7 @@ def _lockout(facts: Facts) -> None:
         "Action": "kms:DescribeKey",
         "Resource": "*",
     }
-    # On AWS: MalformedPolicyDocumentException, because nobody could change this policy again.
+    # On AWS: MalformedPolicyDocumentException, because no principal could change this policy again.
     facts["kms"].create_key(Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
 
 

@@ -67,7 +67,7 @@ def test_a_published_image_has_the_digest_computed_before(
     assert json.loads(manifest)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
 
 
-def test_the_files_of_a_published_image_stay_as_they_were(
+def test_the_files_of_a_published_image_do_not_change(
     provider: AwsProvider, make: Any, name: str, context: ImageContext
 ) -> None:
     repository = make("aws:ecr/repository:Repository", name).outputs["name"]

@@ -1,4 +1,4 @@
-"""What each role of GitHub Actions jobs can and cannot do, by real calls to the laptop's account."""
+"""Permissions of each role of GitHub Actions jobs, tested by real calls to the laptop's account."""
 
 from __future__ import annotations
 

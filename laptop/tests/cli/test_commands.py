@@ -31,7 +31,7 @@ def test_help_lists_the_commands_of_the_laptop_in_their_own_section() -> None:
 
 
 @pytest.mark.parametrize(("name", "verb"), VERBS.items(), ids=list(VERBS))
-def test_the_listed_summary_is_the_first_line_of_the_commands_own_help(name: str, verb: Verb) -> None:
+def test_the_listed_summary_is_the_first_line_of_the_commands_help(name: str, verb: Verb) -> None:
     command = verb.load()
     assert (command.name, first_line(command)) == (name, verb.help)
 

@@ -101,7 +101,7 @@ class RunningCluster:
 
     def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
         found = self.client.get(kind.path(namespace, name))
-        assert found is not None, f"{kind.name} {namespace}/{name} is not there"
+        assert found is not None, f"{kind.name} {namespace}/{name} does not exist"
         return found
 
     def find_all(self, kind: Kind, namespace: str, query: str = "") -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """Return the result of `condition` once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
     return value
 
@@ -175,7 +175,7 @@ def refusal(action: Callable[[], Any]) -> ApiError:
         action()
     except ApiError as error:
         return error
-    raise AssertionError("it was not refused")
+    raise AssertionError("the API did not refuse it")
 
 
 def job(name: str, code: str, *, pod: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:

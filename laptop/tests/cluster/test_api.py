@@ -307,7 +307,7 @@ def test_a_deployment_replaces_its_pods_once_the_new_ones_are_available(
     assert new["spec"]["containers"][0]["command"][-1] == "v2"
 
 
-def test_an_ingress_without_weights_leads_to_its_service(cluster: RunningCluster, namespace: str) -> None:
+def test_an_ingress_without_weights_routes_to_its_service(cluster: RunningCluster, namespace: str) -> None:
     template = rollout("v1", [])["spec"]["template"]
     spec = {"replicas": 1, "selector": {"matchLabels": {"app": "m"}}, "template": template}
     cluster.create(DEPLOYMENT, namespace, {"metadata": {"name": "d"}, "spec": spec})

@@ -75,7 +75,7 @@ def was_forked(cluster: RunningCluster, pid: int) -> bool:
     return b"cluster/fork_server.py" in Path(f"/proc/{parent}/cmdline").read_bytes()
 
 
-def test_a_fork_finds_what_a_new_interpreter_finds(forking: RunningCluster) -> None:
+def test_a_fork_has_the_state_of_a_new_interpreter(forking: RunningCluster) -> None:
     forked, started = (json.loads(run(forking, "facts", "one", "--two", **how)[1]) for how in ({}, EXEC))
     for facts in (forked, started):
         for name in ("HOME", "TMPDIR", "HOSTNAME", "MALLOC_ARENA_MAX"):
@@ -84,7 +84,7 @@ def test_a_fork_finds_what_a_new_interpreter_finds(forking: RunningCluster) -> N
     assert forked["project"] == []
 
 
-def test_a_module_of_the_image_is_found_before_any_other_of_its_name(forking: RunningCluster) -> None:
+def test_a_module_of_the_image_takes_precedence_over_others_with_its_name(forking: RunningCluster) -> None:
     assert run(forking, "fork_server") == (0, "the module of the image\n")
 
 
@@ -159,7 +159,7 @@ def test_only_python_modules_that_a_fork_can_run_are_forked(
     assert module_of(command, {"PATH": f"{path}:/usr/bin:/bin", **environment}) == module
 
 
-def test_what_is_preloaded_starts_no_thread() -> None:
+def test_preloaded_modules_start_no_thread() -> None:
     program = f"import runpy; m = runpy.run_path({fork_server.__file__!r}); m['preload'](); print(m['threads']())"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -148,7 +148,7 @@ def test_a_pod_reports_a_missing_image_and_starts_once_it_is_pushed(cluster: Run
     assert cluster.ended(namespace, "pull")["type"] == "Complete"
 
 
-def test_a_job_whose_image_never_comes_fails_at_its_deadline(cluster: RunningCluster, namespace: str) -> None:
+def test_a_job_whose_image_never_appears_fails_at_its_deadline(cluster: RunningCluster, namespace: str) -> None:
     image = IMAGE.replace("a" * 64, "c" * 64)
     manifest = job("never", "print('ran')", pod={"container": {"image": image}}, activeDeadlineSeconds=1)
     cluster.create(JOB, namespace, manifest)
@@ -168,7 +168,7 @@ def test_a_suspended_job_runs_only_when_it_is_resumed(cluster: RunningCluster, n
     assert cluster.ended(namespace, "later")["type"] == "Complete"
 
 
-def test_a_finished_job_goes_away_after_its_time_to_live(cluster: RunningCluster, namespace: str) -> None:
+def test_a_finished_job_is_deleted_after_its_time_to_live(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("brief", "print(1)", ttlSecondsAfterFinished=0))
     wait_for(lambda: cluster.client.get(JOB.path(namespace, "brief")) is None)
     wait_for(lambda: cluster.pods_of(namespace, "brief") == [])

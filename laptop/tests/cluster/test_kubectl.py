@@ -124,9 +124,7 @@ def test_the_schemas_are_explained(kubectl: Kubectl) -> None:
     assert "progressDeadlineSeconds" in kubectl("explain", "rollout.spec")
 
 
-def test_create_with_flags_is_refused_with_what_to_do_instead(
-    cluster: RunningCluster, namespace: str, kubectl: Kubectl
-) -> None:
+def test_create_with_flags_is_refused_with_a_fix(cluster: RunningCluster, namespace: str, kubectl: Kubectl) -> None:
     create = ("create", "service", "clusterip", "s", "--tcp=80:8080")
     assert "pipe it to `kubectl apply -f -`" in kubectl(*create, code=1)
     kubectl("apply", "-f", "-", manifest=yaml.safe_load(kubectl(*create, "--dry-run=client", "-o", "yaml")))

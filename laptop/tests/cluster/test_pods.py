@@ -70,9 +70,7 @@ def test_an_init_container_that_fails_fails_the_pod_and_the_main_one_never_start
     assert "waiting" in status["containerStatuses"][0]["state"]
 
 
-def test_an_init_container_is_started_again_under_the_policy_on_failure(
-    cluster: RunningCluster, namespace: str
-) -> None:
+def test_an_init_container_is_restarted_under_the_policy_on_failure(cluster: RunningCluster, namespace: str) -> None:
     code = "import os, sys; f = os.environ['HOME'] + '/tried'; t = os.path.exists(f); open(f, 'w'); sys.exit(not t)"
     spec = {"restartPolicy": "OnFailure", "initContainers": [container("setup", code)]}
     cluster.create(POD, namespace, pod("p", {**spec, "containers": [container("main", "print('ran')")]}))

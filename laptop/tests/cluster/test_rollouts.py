@@ -24,7 +24,7 @@ from laptop.tests.cluster.running_cluster import (
 )
 
 PAUSE = {"pause": {}}
-UNTIL_TOLD = [{"setWeight": 20}, PAUSE, {"setWeight": 50}, PAUSE]
+MANUAL_STEPS = [{"setWeight": 20}, PAUSE, {"setWeight": 50}, PAUSE]
 
 
 def ask(url: str, path: str = "/") -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_the_first_rollout_takes_all_traffic_at_once(cluster: RunningCluster, na
     url = expose(cluster, namespace)
     with pytest.raises(urllib.error.HTTPError) as before:
         ask(url)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS))
     status = phase(cluster, namespace, "Healthy")
     assert before.value.code == 404  # no weights yet, so no rule leads anywhere
     assert shares(url, 20) == {"v1": 20}
@@ -86,9 +86,9 @@ def test_the_first_rollout_takes_all_traffic_at_once(cluster: RunningCluster, na
 
 def test_an_update_takes_its_steps_and_traffic_follows_the_weights(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS))
     first = phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v2", UNTIL_TOLD))
+    update(cluster, namespace, rollout("v2", MANUAL_STEPS))
 
     status = phase(cluster, namespace, "Paused", 1)
     assert status["pauseConditions"][0]["reason"] == "CanaryPauseStep"
@@ -104,7 +104,7 @@ def test_an_update_takes_its_steps_and_traffic_follows_the_weights(cluster: Runn
     status = phase(cluster, namespace, "Healthy")
     assert shares(url, 20) == {"v2": 20}
     assert status["stableRS"] == status["currentPodHash"] != first["stableRS"]
-    wait_for(lambda: running_pods(cluster, namespace) == 2)  # the old ones have gone
+    wait_for(lambda: running_pods(cluster, namespace) == 2)  # the old pods have ended
 
 
 def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: RunningCluster, namespace: str) -> None:
@@ -119,9 +119,9 @@ def test_a_pause_with_a_duration_lasts_its_scaled_time(cluster: RunningCluster, 
 
 def test_an_aborted_update_returns_all_traffic_to_the_stable_version(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS))
     stable = phase(cluster, namespace, "Healthy")["stableRS"]
-    update(cluster, namespace, rollout("v2", UNTIL_TOLD))
+    update(cluster, namespace, rollout("v2", MANUAL_STEPS))
     phase(cluster, namespace, "Paused", 1)
     steer(cluster, namespace, abort=True)  # as `kubectl argo rollouts abort` does
     status = phase(cluster, namespace, "Degraded")
@@ -130,7 +130,7 @@ def test_an_aborted_update_returns_all_traffic_to_the_stable_version(cluster: Ru
     assert status["message"].startswith("RolloutAborted: Rollout aborted update to revision 2")
     wait_for(lambda: running_pods(cluster, namespace) == 2)
 
-    update(cluster, namespace, rollout("v1", UNTIL_TOLD))  # git says again what runs
+    update(cluster, namespace, rollout("v1", MANUAL_STEPS))  # git matches what runs again
     status = phase(cluster, namespace, "Healthy")
     assert "abort" not in status
     assert shares(url, 20) == {"v1": 20}
@@ -138,9 +138,9 @@ def test_an_aborted_update_returns_all_traffic_to_the_stable_version(cluster: Ru
 
 def test_an_aborted_update_is_retried_when_the_abort_is_removed(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, replicas=1))
     phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v2", UNTIL_TOLD, replicas=1))
+    update(cluster, namespace, rollout("v2", MANUAL_STEPS, replicas=1))
     phase(cluster, namespace, "Paused", 1)
     steer(cluster, namespace, abort=True)
     phase(cluster, namespace, "Degraded")
@@ -154,11 +154,11 @@ def test_an_aborted_update_is_retried_when_the_abort_is_removed(cluster: Running
 
 def test_reverting_during_an_update_moves_the_traffic_at_once(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS))
     phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v2", UNTIL_TOLD))
+    update(cluster, namespace, rollout("v2", MANUAL_STEPS))
     phase(cluster, namespace, "Paused", 1)
-    update(cluster, namespace, rollout("v1", UNTIL_TOLD))
+    update(cluster, namespace, rollout("v1", MANUAL_STEPS))
     phase(cluster, namespace, "Healthy")
     assert shares(url, 20) == {"v1": 20}
 
@@ -166,21 +166,21 @@ def test_reverting_during_an_update_moves_the_traffic_at_once(cluster: RunningCl
 def test_only_a_rollback_within_the_window_skips_the_steps(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     window = {"replicas": 1, "rollbackWindow": {"revisions": 1}}
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, **window))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, **window))
     phase(cluster, namespace, "Healthy")
     for version in ("v2", "v3"):
-        update(cluster, namespace, rollout(version, UNTIL_TOLD, **window))
+        update(cluster, namespace, rollout(version, MANUAL_STEPS, **window))
         phase(cluster, namespace, "Paused", 1)
         steer(cluster, namespace, promoteFull=True)
         phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v2", UNTIL_TOLD, **window))
+    update(cluster, namespace, rollout("v2", MANUAL_STEPS, **window))
     phase(cluster, namespace, "Healthy")
     assert shares(url, 10) == {"v2": 10}
-    update(cluster, namespace, rollout("v3", UNTIL_TOLD, **window))  # forward again: no rollback
+    update(cluster, namespace, rollout("v3", MANUAL_STEPS, **window))  # forward again: no rollback
     phase(cluster, namespace, "Paused", 1)
     steer(cluster, namespace, promoteFull=True)
     phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v1", UNTIL_TOLD, **window))  # two versions back
+    update(cluster, namespace, rollout("v1", MANUAL_STEPS, **window))  # two versions back
     phase(cluster, namespace, "Paused", 1)
 
 
@@ -200,7 +200,7 @@ def test_no_request_is_lost_while_a_version_is_replaced(cluster: RunningCluster,
     assert set(outcomes[since + 10 :]) == {"v2"}
 
 
-def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: RunningCluster, namespace: str) -> None:
+def test_a_request_in_flight_finishes_before_its_pod_ends(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -212,7 +212,7 @@ def test_a_request_under_way_is_finished_before_its_pod_ends(cluster: RunningClu
         assert slow.result()["version"] == "v1"
 
 
-def test_a_pod_that_crashes_is_started_again_and_takes_traffic_again(cluster: RunningCluster, namespace: str) -> None:
+def test_a_crashed_pod_is_restarted_and_gets_traffic_again(cluster: RunningCluster, namespace: str) -> None:
     url = expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=1))
     phase(cluster, namespace, "Healthy")
@@ -236,9 +236,9 @@ def test_a_version_that_never_becomes_ready_gets_no_traffic_and_is_aborted_at_it
 ) -> None:
     url = expose(cluster, namespace)
     limits = {"progressDeadlineSeconds": 1, "progressDeadlineAbort": True, "replicas": 1}
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, **limits))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, **limits))
     phase(cluster, namespace, "Healthy")
-    broken = rollout("v2", UNTIL_TOLD, **limits)
+    broken = rollout("v2", MANUAL_STEPS, **limits)
     broken["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "raise SystemExit(1)"]
     update(cluster, namespace, broken)
     status = phase(cluster, namespace, "Degraded")
@@ -271,7 +271,7 @@ def test_a_pod_that_fails_its_liveness_probe_is_restarted(cluster: RunningCluste
 
 def test_a_rollout_is_scaled_in_place(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, replicas=1))
     phase(cluster, namespace, "Healthy")
     cluster.merge(ROLLOUT, namespace, "m", {"spec": {"replicas": 3}})
     assert phase(cluster, namespace, "Healthy")["availableReplicas"] == 3
@@ -283,7 +283,7 @@ def test_a_rollout_is_scaled_in_place(cluster: RunningCluster, namespace: str) -
 def test_a_rollout_reports_a_missing_service_and_continues_once_it_exists(
     cluster: RunningCluster, namespace: str
 ) -> None:
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, replicas=1))
     assert phase(cluster, namespace, "Degraded")["message"] == 'InvalidSpec: canaryService "m-canary" not found'
     expose(cluster, namespace)
     phase(cluster, namespace, "Healthy")
@@ -363,9 +363,9 @@ def test_an_aborted_update_ends_its_analysis(cluster: RunningCluster, namespace:
 
 def test_the_services_of_a_rollout_select_their_versions(cluster: RunningCluster, namespace: str) -> None:
     expose(cluster, namespace)
-    cluster.create(ROLLOUT, namespace, rollout("v1", UNTIL_TOLD, replicas=1))
+    cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, replicas=1))
     phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v2", UNTIL_TOLD, replicas=1))
+    update(cluster, namespace, rollout("v2", MANUAL_STEPS, replicas=1))
     status = phase(cluster, namespace, "Paused", 1)
     hashes = {
         name: cluster.get(SERVICE, namespace, name)["spec"]["selector"]["rollouts-pod-template-hash"]

@@ -56,19 +56,19 @@ def test_a_connection_is_kept_for_the_next_request_and_pods_take_turns(url: str)
     assert sorted(pids.values()) == [5, 5]
 
 
-def test_a_large_body_is_passed_on_whole(url: str) -> None:
+def test_a_large_body_is_forwarded_completely(url: str) -> None:
     body = b"0123456789" * 60_000
     assert send(connection(url), "POST", "/", body)["body"] == body.decode()
 
 
-def test_hop_by_hop_headers_are_not_passed_on(url: str) -> None:
+def test_hop_by_hop_headers_are_not_forwarded(url: str) -> None:
     seen = send(connection(url), "GET", "/", Connection="X-Private", **{"X-Private": "1", "X-Public": "2"})
     assert "x-private" not in seen["headers"]
     assert seen["headers"]["x-public"] == "2"
 
 
 @pytest.mark.parametrize("size", [1, 600_000])
-def test_a_pod_that_cannot_be_reached_costs_no_request(size: int) -> None:
+def test_an_unreachable_pod_fails_no_request(size: int) -> None:
     """A failed connection has sent nothing, so the next pod gets the whole request."""
 
     async def lengths() -> list[int]:

@@ -80,7 +80,7 @@ def test_finished_jobs_beyond_the_history_limit_are_deleted(cluster: RunningClus
         "uid": owner["metadata"]["uid"],
         "controller": True,
     }
-    for name in ("one", "two"):  # as a person runs it by hand
+    for name in ("one", "two"):  # as when started by hand
         manifest = job(name, "print(1)")
         manifest["metadata"]["ownerReferences"] = [reference]
         cluster.create(JOB, namespace, manifest)

@@ -61,7 +61,7 @@ def test_a_service_without_pods_answers_503(cluster: RunningCluster, namespace: 
 
 
 @pytest.mark.parametrize("host", ["www.example.com", "m.n.svc.example.com", "localhost.localdomain.x"])
-def test_every_other_host_is_refused_with_what_is_expected(cluster: RunningCluster, namespace: str, host: str) -> None:
+def test_every_other_host_is_refused_with_the_expected_form(cluster: RunningCluster, namespace: str, host: str) -> None:
     (answer,) = request(cluster, namespace, f"http://{host}/")
     assert answer.startswith("502 ")
     assert "expected http://<service>.<namespace>.svc[:port]" in answer

@@ -1,4 +1,4 @@
-"""What `mlops demo` needs, and how it treats the releases of a repository."""
+"""Requirements of `mlops demo`, and its treatment of a repository's releases."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_demo_names_a_missing_sample_and_starts_nothing(
     assert (done.output, list(project.root.glob(".mlops"))) == ("", [])
 
 
-def test_the_demo_starts_without_releases_whatever_the_repository_has_released(project: Project) -> None:
+def test_the_demo_starts_without_the_releases_of_the_repository(project: Project) -> None:
     for environment, replaced in (("dev", OTHER), ("staging", None)):
         said = Release(model=MODEL, environment=environment, bundle=BUNDLE, replaces=replaced)
         project.release_file(MODEL, environment).write_text(render_release(said))

@@ -110,7 +110,7 @@ OLD = ResourceState(urn(1), id="i-1")
         ),
     ],
 )
-def test_each_case_gets_its_step(
+def test_each_case_requires_the_expected_step(
     old: ResourceState | None, options: Options, diff: Diff | None, expected: Decision
 ) -> None:
     assert decide(old, options, diff) == expected

@@ -46,7 +46,7 @@ def test_a_live_holder_is_named_awaited_and_then_reported_as_busy(tmp_path: Path
             pytest.raises(MlopsError, match=rf"stack dev is busy: process {pid} on (?s:.*)since 20\d\d-"),
             stack_lock(path, wait=0.1, notice=notices.append),
         ):
-            pytest.fail("the lock was given twice")
+            pytest.fail("two processes held the lock")
     finally:
         end(pid)
     assert len(notices) == 1
@@ -100,7 +100,7 @@ print(len(result.changes), flush=True)
 """
 
 
-def test_two_ups_at_once_do_the_work_once(site: Site) -> None:
+def test_two_concurrent_ups_do_the_work_once(site: Site) -> None:
     site.write("for n in range(6): Thing(f'a{n}')\n")
     (site.folder / "up.py").write_text(textwrap.dedent(UP))
     repository = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ PARTS = st.integers(0, 20) | st.text(min_size=1, max_size=6).filter(lambda text:
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(min_size=1, max_size=6).filter(lambda text: text != "*"), st.lists(PARTS, max_size=4))
-def test_a_written_path_reads_back_as_itself(first: str, rest: list) -> None:
+def test_a_path_round_trips_through_text(first: str, rest: list) -> None:
     path = (first, *rest)
     assert parse_path(write_path(path)) == path
 

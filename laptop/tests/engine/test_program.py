@@ -41,11 +41,11 @@ def test_a_syntax_error_names_its_line(site: Site) -> None:
 
 def test_an_mlops_error_is_shown_unchanged(site: Site) -> None:
     program = (
-        "from pipelines.declarations.errors import MlopsError\nraise MlopsError('the model is odd', fix='mend it')"
+        "from pipelines.declarations.errors import MlopsError\nraise MlopsError('the model is invalid', fix='retrain')"
     )
     with pytest.raises(MlopsError) as failure:
         site.up(program)
-    assert str(failure.value) == "the model is odd\n  fix: mend it"
+    assert str(failure.value) == "the model is invalid\n  fix: retrain"
 
 
 def test_a_program_that_exits_or_logs_an_error_fails(site: Site) -> None:

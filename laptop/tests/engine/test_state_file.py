@@ -53,7 +53,7 @@ def fill(target: Journal) -> None:
     target.change(mutate)
 
 
-def test_the_state_reads_back_as_it_was_written(tmp_path: Path) -> None:
+def test_the_state_round_trips_through_its_file(tmp_path: Path) -> None:
     written = new_journal(tmp_path)
     fill(written)
     assert read(tmp_path) == written.contents

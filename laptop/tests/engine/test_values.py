@@ -33,7 +33,7 @@ def without_nulls(value: object) -> object:
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), st.data())
-def test_values_and_their_secret_marks_survive_the_wire(values: dict, data: st.DataObject) -> None:
+def test_values_and_their_secret_marks_round_trip_through_the_wire_format(values: dict, data: st.DataObject) -> None:
     plain = without_nulls(values)
     keys = data.draw(st.sets(st.sampled_from(sorted(plain)))) if plain else set()
     given_ = Properties(plain, frozenset((key,) for key in keys))

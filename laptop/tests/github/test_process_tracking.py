@@ -10,7 +10,7 @@ from laptop.github.process_tracking import TRACKING, identity, is_alive, kill_tr
 from laptop.tests.github.sample_repository import ends
 
 
-def test_a_process_is_alive_until_it_ends_even_if_nobody_waits_for_it() -> None:
+def test_a_process_is_alive_until_it_ends_even_if_it_is_never_reaped() -> None:
     assert is_alive(identity(os.getpid()))
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     known = identity(process.pid)

@@ -227,7 +227,7 @@ jobs:
     assert list((hub.server.folder / "work").iterdir()) == []
 
 
-def test_a_title_from_a_stranger_is_data_not_code(tmp_path: Path) -> None:
+def test_an_untrusted_title_is_never_run_as_code(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     hub = hub_with(
         tmp_path,

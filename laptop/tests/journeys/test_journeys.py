@@ -36,7 +36,7 @@ LAKE = "mlops-dev-lake-123456789012"
 
 @dataclass
 class Story:
-    """What has happened so far.
+    """Record of the journey so far.
 
     Attributes:
         hub: the laptop's GitHub.
@@ -182,7 +182,7 @@ def play_all(story: Story) -> Story:
     hub.tick(TRAINING)
     for confirmation in ("de", "dev"):
         hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": confirmation})
-    story.play("asked")
+    story.play("requested")
 
     hub.dispatch(AUTHOR, "images.yml")
     story.play("built")
@@ -210,14 +210,14 @@ def break_a_contract_and_a_rule(folder: Path) -> None:
 
 
 def test_a_contract_change_that_breaks_consumers_fails_a_required_check(story: Story) -> None:
-    job = story.run("asked", "ci", event="pull_request", of="breaks").job("test")
+    job = story.run("requested", "ci", event="pull_request", of="breaks").job("test")
     assert (ended(job, "mlops validate"), ended(job, "make test")) == ("failure", "skipped")
     assert f"data contract: data-contracts/{DATASET}.odcs.yaml: age: maximum was 120, is 130" in log(job)
     assert "the required check 'test' ended in failure" in story.blockers["breaks"]
 
 
 def test_the_review_comment_names_broken_contracts_and_failed_previews(story: Story) -> None:
-    job = story.run("asked", "ci", event="pull_request", of="breaks").job("preview")
+    job = story.run("requested", "ci", event="pull_request", of="breaks").job("preview")
     assert ended(job, "mlops ci review") == "failure"
     (comment,) = story.comments["breaks"]
     assert comment["author"] == "github-actions[bot]"
@@ -235,13 +235,13 @@ def test_a_merge_queue_runs_the_required_checks_without_commenting(story: Story)
         "gates": "success",
         "preview": "skipped",
     }
-    assert "age: maximum was 120" in log(story.run("asked", "ci", event="merge_group").job("test"))
+    assert "age: maximum was 120" in log(story.run("requested", "ci", event="merge_group").job("test"))
 
 
 def test_a_pull_request_from_a_fork_gets_no_role_and_cannot_release(story: Story) -> None:
-    ci = story.run("asked", "ci", event="pull_request", of="outside")
+    ci = story.run("requested", "ci", event="pull_request", of="outside")
     assert (ci.job("test").conclusion, ci.job("preview").conclusion) == ("success", "skipped")
-    gates = story.run("asked", "promote", event="pull_request", of="outside").job("gates")
+    gates = story.run("requested", "promote", event="pull_request", of="outside").job("gates")
     assert (ended(gates, "actions/use-environment"), ended(gates, "mlops ci judge")) == ("failure", "skipped")
     assert "assumed" not in log(gates)
     assert "Resource not accessible by integration" in log(gates)
@@ -278,7 +278,7 @@ def test_pinning_images_deploys_dev_once_and_then_trains_with_them(story: Story)
     assert deploy_.conclusion == "success"
     assert train.job("select").outputs["models"] == f'["{MODEL}"]'
     applied = [log(run.job("deploy dev")) for run in (deploy_, train)]
-    assert sorted("CronJob" in text for text in applied) == [False, True], "one of them finds it applied"
+    assert sorted("CronJob" in text for text in applied) == [False, True], "only one of the two applies it"
     assert not any("is working on stack" in text for text in applied), "on AWS, the second would have failed"
     trained = train.job(f"train {MODEL}")
     assert ended(trained, "mlops train") == "failure"
@@ -286,11 +286,11 @@ def test_pinning_images_deploys_dev_once_and_then_trains_with_them(story: Story)
 
 
 def test_drift_and_the_schedule_start_training(story: Story) -> None:
-    respond = story.run("asked", "respond")
+    respond = story.run("requested", "respond")
     assert respond.conclusion == "success"
     assert f"started the workflow train for {MODEL}" in log(respond.job("respond"))
     for event, actor in (("workflow_dispatch", "mlops[bot]"), ("schedule", "acme")):
-        run = story.run("asked", "train", event=event)
+        run = story.run("requested", "train", event=event)
         assert run.actor == actor
         assert run.job("select").outputs["models"] == f'["{MODEL}"]'
         assert run.job("deploy dev").conclusion == "skipped", "nothing was pinned, so there is nothing to deploy"
@@ -310,7 +310,7 @@ def test_an_audit_lists_only_what_was_changed_by_hand(story: Story) -> None:
 
 
 def test_an_environment_is_removed_only_when_confirmed_and_unprotected(story: Story) -> None:
-    unconfirmed, protected = [run.job("teardown dev") for run in story.acts["asked"] if run.workflow == "teardown"]
+    unconfirmed, protected = [run.job("teardown dev") for run in story.acts["requested"] if run.workflow == "teardown"]
     assert "removing dev is not confirmed" in log(unconfirmed)
     assert unconfirmed.conclusion == "failure"
     assert "is protected and would be deleted" in log(protected)

@@ -1,6 +1,6 @@
 """Run this Python's command in a fork of the command server, if there is one; see `laptop.github.command_forks`.
 
-Python imports this module before it runs the command. It returns where the server cannot run the command.
+Python imports this module before it runs the command. It returns if the server cannot run the command.
 """
 
 import os
@@ -42,7 +42,7 @@ def _main() -> None:
     reply = b""
     while not reply.endswith(b"\n"):
         received = connection.recv(64)
-        if not received:  # the server is gone, and with it the fork
+        if not received:  # the server has ended, and the fork with it
             os._exit(137)
         reply += received
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
