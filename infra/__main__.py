@@ -6,14 +6,14 @@ import pulumi
 
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
-from infra.components.job import JobContext
+from infra.components.job_component import JobContext
 from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.storage import Storage, StorageArgs
-from infra.components.training import Training, TrainingArgs
+from infra.components.training import TrainingArgs
 from infra.descriptor import describe, exported, pod_descriptor
-from infra.environment import load_environment
+from infra.scopes import load_environment
 from pipelines.declarations.project import Project
 
 project = Project.find()
@@ -40,7 +40,7 @@ if environment.config.trains:
     for name, contract in contracts.items():
         Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage))
     for name, model in models.items():
-        Training(name, TrainingArgs(context=context, model=model, storage=storage, registry=registry))
+        TrainingJob(name, TrainingArgs(context=context, model=model, storage=storage, registry=registry))
     if context.image is None:
         jobs = [*(f"ingest-{name}" for name in contracts), *(f"train-{name}" for name in models)]
         notes.append(

@@ -11,7 +11,7 @@ import pulumi
 from infra.components.namespace import Namespace
 from infra.components.registry import Registry
 from infra.components.storage import Storage
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Repositories
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import ImageName

@@ -7,7 +7,7 @@ from typing import get_args
 from laptop import lifecycle
 from laptop.aws.cloud import Cloud
 from laptop.aws.image_content import ImageContext, digest, publish
-from laptop.target import LaptopTarget
+from laptop.laptop_target import LaptopTarget
 from pipelines.declarations.environment import Images
 from pipelines.declarations.names import ImageName, repository_name
 from pipelines.declarations.project import Project

@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 
 from laptop.aws.account import Account
 from laptop.aws.account import start as start_account
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
 LOCK = "running.lock"
 DESCRIPTION = "target.json"

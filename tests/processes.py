@@ -14,7 +14,7 @@ SERVER.set_forkserver_preload(
     [
         "pipelines.promotion.deploy",
         "pipelines.promotion.rollback",
-        "pipelines.data.compatibility",
+        "pipelines.data.schema_compatibility",
         "pipelines.serving.predictor",
         "onnxruntime",
         "onnx",

@@ -12,7 +12,7 @@ from infra.bootstrap.layout import AccountLayout
 from infra.bootstrap.repositories import ImageRepositories, ImageRepositoriesArgs
 from infra.bootstrap.roles import GitHubAccess, GitHubAccessArgs
 from infra.bootstrap.state import StateStorage, StateStorageArgs
-from infra.environment import Environment, Scope
+from infra.scopes import Environment, Scope
 from pipelines.declarations.project import Project
 
 config = load_account()

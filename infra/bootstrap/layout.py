@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from infra.bootstrap.configuration import IMAGES, PREVIEW
-from infra.environment import Environment, Scope
+from infra.scopes import Environment, Scope
 from pipelines.declarations.errors import MlopsError
 
 STATE_ALIAS = "alias/mlops-state"

@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 
 from infra.bootstrap.layout import AccountLayout
-from infra.environment import Environment
+from infra.scopes import Environment
 
 Statement = dict[str, Any]
 

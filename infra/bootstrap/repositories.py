@@ -11,7 +11,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.components.key import Key, KeyArgs
-from infra.environment import Scope
+from infra.scopes import Scope
 from pipelines.declarations.names import ImageName, repository_name
 
 _UNTAGGED_DAYS = 30

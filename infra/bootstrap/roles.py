@@ -23,8 +23,8 @@ from infra.bootstrap.permissions import (
 )
 from infra.bootstrap.repositories import ImageRepositories
 from infra.bootstrap.state import StateStorage
-from infra.environment import Environment
 from infra.policies.exemptions import exemptions
+from infra.scopes import Environment
 
 _SESSION_SECONDS = 2 * 60 * 60
 """Maximum duration of a session; also the timeout of the deploy job."""

@@ -10,7 +10,7 @@ from infra.bootstrap.configuration import AccountConfig
 from infra.bootstrap.layout import STATE_ALIAS
 from infra.components.bucket import Bucket, BucketArgs, access_log_bucket
 from infra.components.key import Key, KeyArgs
-from infra.environment import Scope
+from infra.scopes import Scope
 
 
 @dataclass(frozen=True, kw_only=True)

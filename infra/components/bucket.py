@@ -9,8 +9,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.environment import Scope
 from infra.policies.exemptions import exemptions
+from infra.scopes import Scope
 
 Statement = Mapping[str, Any]
 

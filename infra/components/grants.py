@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 
 from infra.components.bucket import Bucket
-from infra.environment import Environment
+from infra.scopes import Environment
 
 Statements = list[dict[str, Any]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 
 from infra.components.grants import Statements, commit_table, read_prefix, write_prefix
-from infra.components.job import JobArgs, JobComponent, JobContext
+from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.storage import Storage
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.model import Resources

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pulumi
 import pulumi_aws as aws
 
-from infra.environment import Scope
+from infra.scopes import Scope
 
 _DELETION_WINDOW_DAYS = 30
 """The longest deletion window that KMS offers. Data encrypted with a deleted key is lost."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.environment import PLATFORM, Environment
+from infra.scopes import PLATFORM, Environment
 from pipelines.declarations.model import Model
 
 

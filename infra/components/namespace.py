@@ -8,7 +8,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.components.labels import labels, metadata, owner_annotations
-from infra.environment import Environment
+from infra.scopes import Environment
 
 POD_SECURITY_VERSION = "v1.33"
 """Version of the Pod Security Standards. Pinned, so an upgrade of the cluster does not change what is enforced."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pulumi
 
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.declarations.environment import VARIABLE
 from pipelines.declarations.model import Resources
 

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 from infra.components.bucket import Bucket, BucketArgs
 from infra.components.key import Key, KeyArgs
 from infra.components.storage import Storage
-from infra.environment import Environment
+from infra.scopes import Environment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pulumi
 
 from infra.components.registry import Registry
 from infra.components.storage import Storage
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.declarations.model import Model
 
 PORT = 8080

@@ -9,9 +9,9 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.components.bucket import Bucket, BucketArgs, access_log_bucket
-from infra.components.columns import glue_type
+from infra.components.glue_columns import glue_type
 from infra.components.key import Key, KeyArgs
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.names import table_name
 

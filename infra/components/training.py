@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 
 from infra.components.grants import Statements, read_prefix, read_table, sign, write_prefix
-from infra.components.job import JobArgs, JobComponent, JobContext
+from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
 from infra.components.storage import Storage
 from pipelines.declarations.model import Model
@@ -16,7 +16,7 @@ from pipelines.declarations.names import table_name
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingArgs:
-    """Arguments of `Training`.
+    """Arguments of `TrainingJob`.
 
     Attributes:
         context: the settings that all jobs share.
@@ -31,7 +31,7 @@ class TrainingArgs:
     registry: Registry
 
 
-class Training(JobComponent):
+class TrainingJob(JobComponent):
     """The job `train-<model>`."""
 
     def __init__(self, model: str, args: TrainingArgs, opts: pulumi.ResourceOptions | None = None) -> None:

@@ -12,7 +12,7 @@ import pulumi_kubernetes as k8s
 
 from infra.components.grants import Statements
 from infra.components.labels import metadata, selector
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.declarations.model import Model
 
 _POD_IDENTITY_AGENT = "169.254.170.23/32"

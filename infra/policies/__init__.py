@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from infra.policies import ecr, iam, jobs, kms, network, oidc, pods, releases, s3, stack
+from infra.policies import ecr, iam, kms, network, oidc, pods, s3, stack
+from infra.policies import job_rules as jobs
+from infra.policies import release_rules as releases
 from infra.policies.exemptions import exemptions
-from infra.policies.graph import UNKNOWN, Graph, PlannedResource
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource
 from infra.policies.rule import Rule, Violation
 
 

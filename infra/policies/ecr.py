@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.policies.documents import ANYONE, principals, statements
-from infra.policies.graph import UNKNOWN, Graph, PlannedResource, holds
+from infra.policies.policy_documents import ANYONE, principals, statements
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource, holds
 from infra.policies.rule import Finding, rule
 
 REPOSITORY = "aws:ecr/repository:Repository"

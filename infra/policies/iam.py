@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from infra.policies.documents import ANYONE, conditions, covers, grants, many, statements
-from infra.policies.graph import UNKNOWN, Graph, PlannedResource
+from infra.policies.policy_documents import ANYONE, conditions, covers, grants, many, statements
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource
 from infra.policies.rule import Finding, rule
 from infra.policies.s3 import BUCKET, ENCRYPTION
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.policies.documents import ANYONE, conditions, principals, statements
-from infra.policies.graph import UNKNOWN, Graph, holds
+from infra.policies.policy_documents import ANYONE, conditions, principals, statements
+from infra.policies.resource_graph import UNKNOWN, Graph, holds
 from infra.policies.rule import Finding, rule
 
 KEY = "aws:kms/key:Key"

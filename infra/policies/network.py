@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, elements
 from infra.policies.pod_owners import pod_owners
 from infra.policies.pods import NAMESPACE
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource, at, elements
 from infra.policies.rule import Finding, rule
 
 _POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"

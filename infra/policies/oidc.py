@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from infra.policies.documents import conditions, grants, many, principals, statements
-from infra.policies.graph import Graph, PlannedResource
 from infra.policies.iam import ROLE, policies_of
+from infra.policies.policy_documents import conditions, grants, many, principals, statements
+from infra.policies.resource_graph import Graph, PlannedResource
 from infra.policies.rule import Finding, rule
 
 AUDIENCE = "sts.amazonaws.com"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, elements
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource, at, elements
 
 CRON_JOB = "kubernetes:batch/v1:CronJob"
 JOB = "kubernetes:batch/v1:Job"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from infra.policies.graph import UNKNOWN, Graph, at, elements, holds
 from infra.policies.pod_owners import LONG_RUNNING, PodOwner, pod_owners
+from infra.policies.resource_graph import UNKNOWN, Graph, at, elements, holds
 from infra.policies.rule import Finding, rule
 
 NAMESPACE = "kubernetes:core/v1:Namespace"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from infra.policies.graph import Graph, PlannedResource
+from infra.policies.resource_graph import Graph, PlannedResource
 
 Finding = tuple[PlannedResource, str]
 """A resource that breaks a rule, and what is wrong with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from infra.policies.exemptions import PROPERTY
-from infra.policies.graph import PROVIDERS, UNKNOWN, Graph
+from infra.policies.resource_graph import PROVIDERS, UNKNOWN, Graph
 from infra.policies.rule import Finding, rule
 
 TAGS = ("owner", "environment", "model", "cost-centre")

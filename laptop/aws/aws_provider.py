@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.aws import functions
 from laptop.aws.access.policy import parse
 from laptop.aws.cloud import Cloud, code_of

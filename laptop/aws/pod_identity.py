@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
 FILE = "pod-identity.json"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from laptop.target import LaptopTarget
+from laptop.laptop_target import LaptopTarget
 from pipelines.cli.commands import Group
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project

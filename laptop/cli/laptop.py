@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from laptop.target import LaptopTarget, home
+from laptop.laptop_target import LaptopTarget, home
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option
 from pipelines.declarations.project import Project

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from laptop.cluster.admission import admit
+from laptop.cluster.admission_control import admit
 from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
 from laptop.cluster.durations import seconds_of

@@ -14,7 +14,7 @@ import yaml
 from aiohttp import web
 
 from laptop.cluster import discovery, patches, tables
-from laptop.cluster.admission import admit
+from laptop.cluster.admission_control import admit
 from laptop.cluster.defaults import with_defaults
 from laptop.cluster.kinds import POD, Kind, kind_at
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of

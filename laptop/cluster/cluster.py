@@ -30,19 +30,19 @@ from laptop.cluster.cron_jobs import CronJobs
 from laptop.cluster.deployments import Deployments
 from laptop.cluster.garbage import GarbageCollector
 from laptop.cluster.image_source import EcrImageSource, ImageSource
-from laptop.cluster.jobs import Jobs
+from laptop.cluster.job_controller import Jobs
 from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import NodeAccount
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
-from laptop.cluster.rollouts import Rollouts
+from laptop.cluster.rollout_controller import Rollouts
 from laptop.cluster.router import Router
 from laptop.cluster.service_accounts import ServiceAccountTokens
 from laptop.cluster.supported import NOT_ACTED_UPON
 from laptop.cluster.templates import pod_spec_of
-from pipelines.declarations.files import write_atomically
+from pipelines.declarations.atomic_files import write_atomically
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from laptop.cluster.admission import admit
+from laptop.cluster.admission_control import admit
 from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
 from laptop.cluster.event_log import record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from laptop.cluster.admission import create_pod
+from laptop.cluster.admission_control import create_pod
 from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.kinds import POD, REPLICA_SET, Kind

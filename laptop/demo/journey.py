@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from laptop.cli.github import attach, host
+from laptop.demo.background_requests import Callers
 from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
-from laptop.demo.traffic import Callers
-from laptop.target import LaptopTarget
+from laptop.laptop_target import LaptopTarget
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project

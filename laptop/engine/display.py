@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.progress import RunProgress
 from laptop.engine.resource_steps import PropertyChange, ResourceStep, StepKind
 from laptop.engine.urns import Urn

@@ -15,7 +15,7 @@ from typing import TypeVar
 from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.sealing import Seal
 from laptop.engine.state_file import Encoder
-from pipelines.declarations import files
+from pipelines.declarations import atomic_files as files
 from pipelines.declarations.errors import MlopsError
 
 T = TypeVar("T")

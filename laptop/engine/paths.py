@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.values import PropertyPath, is_at, lookup
 from pipelines.declarations.errors import MlopsError
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 
 PropertyPath = tuple[str | int, ...]
 """Location of a value in a property bag: keys and list indexes."""

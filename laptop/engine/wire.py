@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf import struct_pb2
 from pulumi.runtime import rpc
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.values import Properties, PropertyPath
 from pipelines.declarations.errors import MlopsError
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from laptop.github.trust import ISSUER
-from pipelines.declarations.files import write_atomically
+from pipelines.declarations.atomic_files import write_atomically
 
 LIFETIME_SECONDS = 300
 """Lifetime of GitHub's own tokens."""

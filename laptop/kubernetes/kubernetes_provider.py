@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.cluster.kinds import NAMESPACE, POD, Kind
 from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.pod_security import ENFORCE, violations

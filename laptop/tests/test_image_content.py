@@ -13,7 +13,7 @@ import pytest
 from laptop.aws.image_content import ImageContext, keep
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import build_context
-from pipelines.training.job import source_of
+from pipelines.training.training_run import source_of
 from tests.sample_project import copy_as_forked
 
 MODEL = "diabetes-progression"
@@ -51,7 +51,7 @@ def run(folder: Path, code: str) -> str:
     ("image", "modules"),
     [
         ("training", ["pipelines.data.__main__", "pipelines.data.ingest", "pipelines.training.__main__"]),
-        ("training", ["pipelines.training.job", "pipelines.training.package", "pipelines.training.evaluate"]),
+        ("training", ["pipelines.training.training_run", "pipelines.training.package", "pipelines.training.evaluate"]),
         ("serving", ["pipelines.serving.__main__", "pipelines.serving.check", "pipelines.registry.evidence"]),
     ],
 )
@@ -71,7 +71,7 @@ def test_the_source_digest_of_a_bundle_is_the_same_in_the_image_and_in_a_checkou
 ) -> None:
     code = f"""
 from pipelines.declarations.project import Project
-from pipelines.training.job import source_of
+from pipelines.training.training_run import source_of
 print(source_of(Project.find(), {MODEL!r}).model_dump_json())
 """
     assert json.loads(run(images["training"], code)) == source_of(project, MODEL).model_dump()

@@ -73,7 +73,7 @@ LIBRARIES = (
     "openlineage.client",
     "pyarrow.compute",
     "pyiceberg.catalog.glue",
-    "pipelines.data.files",
+    "pipelines.data.data_files",
     "pipelines.data.ingest",
 )
 """Libraries that the job needs in any case, except duckdb."""

@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.clients import credentials, glue
 from pipelines.data.columns import iceberg_type
+from pipelines.data.glue_client import credentials, glue
 from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -60,7 +60,7 @@ def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
         "s3.session-token": frozen.token,
         "s3.endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
-    properties["py-io-impl"] = "pipelines.data.files.TableFiles"
+    properties["py-io-impl"] = "pipelines.data.data_files.TableFiles"
     given = {key: value for key, value in properties.items() if value}
     return GlueCatalog(descriptor.catalog_database, client=glue(descriptor), **given)
 
@@ -99,7 +99,7 @@ def read_version(
     Raises:
         MlopsError: the table or the snapshot does not exist, or has no rows.
     """
-    from pipelines.data.digest import digest_of_rows, in_key_order
+    from pipelines.data.row_digest import digest_of_rows, in_key_order
 
     table = open_table(descriptor, dataset)
     found = _snapshot(table, dataset, snapshot)
@@ -247,7 +247,7 @@ def append(
     from pyiceberg.table import TableProperties
     from pyiceberg.table.update.snapshot import ManageSnapshots
 
-    from pipelines.data.files import write_data_files
+    from pipelines.data.data_files import write_data_files
 
     # Set in memory only, so other writers of the table keep their own setting.
     settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}

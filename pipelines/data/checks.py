@@ -47,8 +47,8 @@ KINDS: dict[LogicalType, str] = {
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Rule on the value of a column in one row.
+class RowRule:
+    """RowRule on the value of a column in one row.
 
     Attributes:
         column: name of the column.
@@ -219,7 +219,7 @@ def _written(name: str, pattern: str) -> str:
     return f"regexp_full_match({name}, {literal(pattern)})"
 
 
-def row_rules(contract: Contract, batch: Batch) -> list[Rule]:
+def row_rules(contract: Contract, batch: Batch) -> list[RowRule]:
     """List the rules on single rows, in the order of the columns.
 
     Args:
@@ -236,25 +236,25 @@ def row_rules(contract: Contract, batch: Batch) -> list[Rule]:
     ]
 
 
-def contract_rules(contract: Contract) -> list[Rule]:
+def contract_rules(contract: Contract) -> list[RowRule]:
     """List the rules on single rows for any batch, for their names and descriptions; see `row_rules`."""
     return [rule for column in contract.columns.values() for rule in _column_rules(column, None)]
 
 
-def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
+def _column_rules(column: Column, converted: str | None) -> Iterator[RowRule]:
     name, value, kind = quote(column.name), value_of(column.name), KINDS[column.logical_type]
     options = column.options
     if column.required or column.primary_key:
-        yield Rule(column.name, "required", "a value", f"{name} IS NULL")
+        yield RowRule(column.name, "required", "a value", f"{name} IS NULL")
     bits = {"int": ", of 32 bits", "long": ", of 64 bits"}.get(column.stored_as, "")
     if converted not in (name, f"CAST({name} AS {SQL_TYPES[column.stored_as]})"):
-        yield Rule(column.name, "type", f"{kind}{bits}", f"({name} IS NOT NULL AND {value} IS NULL)")
+        yield RowRule(column.name, "type", f"{kind}{bits}", f"({name} IS NOT NULL AND {value} IS NULL)")
     if column.logical_type == "number":
         # DuckDB sorts NaN above every number, so a pair of bounds also finds values that are not finite.
         low = options.minimum is not None or options.exclusive_minimum is not None
         high = options.maximum is not None or options.exclusive_maximum is not None
         found = "" if low and high else None
-        yield Rule(column.name, "finite", "a finite number", f"NOT isfinite({value})", found)
+        yield RowRule(column.name, "finite", "a finite number", f"NOT isfinite({value})", found)
     for rule, bound, words, sign in (
         ("minimum", options.minimum, "at least", "<"),
         ("exclusiveMinimum", options.exclusive_minimum, "more than", "<="),
@@ -264,28 +264,28 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[Rule]:
         if bound is not None:
             beyond = f"{value} {sign} {_in_sql(column, bound)}"
             broken = f"({beyond} AND isfinite({value}))" if column.logical_type == "number" else beyond
-            yield Rule(column.name, rule, f"{words} {bound}", broken, beyond)
+            yield RowRule(column.name, rule, f"{words} {bound}", broken, beyond)
     if options.min_length is not None:
-        yield Rule(
+        yield RowRule(
             column.name,
             "minLength",
             f"at least {options.min_length} characters",
             f"length({value}) < {options.min_length}",
         )
     if options.max_length is not None:
-        yield Rule(
+        yield RowRule(
             column.name,
             "maxLength",
             f"at most {options.max_length} characters",
             f"length({value}) > {options.max_length}",
         )
     if options.pattern is not None:
-        yield Rule(
+        yield RowRule(
             column.name, "pattern", f"text that matches {options.pattern}", f"NOT {_written(value, options.pattern)}"
         )
     for quality in column.quality:
         if is_row_rule(quality) and quality.metric != "duplicateValues":
-            yield Rule(column.name, quality.metric, *_counted(column, quality))
+            yield RowRule(column.name, quality.metric, *_counted(column, quality))
 
 
 def _counted(column: Column, quality: Quality) -> tuple[str, str]:

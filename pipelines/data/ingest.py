@@ -33,8 +33,8 @@ from pipelines.data.catalog import (
 from pipelines.data.checks import contract_rules, unique_groups
 from pipelines.data.landing import LandingFile, download, landing_files
 from pipelines.data.lineage import Assertion, Data, LineageRun, landing_data, lineage, table_data
-from pipelines.data.quarantine import BatchRecord, BrokenRule, read_record, rows_url, upload_rows, write_record
 from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
+from pipelines.data.row_quarantine import BatchRecord, BrokenRule, read_record, rows_url, upload_rows, write_record
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file, digest_of_value
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -54,7 +54,7 @@ LONGEST_PAUSE = 10.0
 
 
 @dataclass(frozen=True)
-class Ingestion:
+class IngestedFile:
     """One landing file on its way into a table.
 
     Attributes:
@@ -139,14 +139,14 @@ def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract,
 
 def _download(
     descriptor: EnvironmentDescriptor, contract: Contract, table: Table, file: LandingFile, scratch: Path
-) -> Ingestion:
+) -> IngestedFile:
     if file.size > LARGEST_FILE:
-        return Ingestion(descriptor, contract, table, file, None, digest_of_value([file.key, file.etag]), scratch)
+        return IngestedFile(descriptor, contract, table, file, None, digest_of_value([file.key, file.etag]), scratch)
     path = download(descriptor, file, scratch)
-    return Ingestion(descriptor, contract, table, file, path, digest_of_file(path), scratch)
+    return IngestedFile(descriptor, contract, table, file, path, digest_of_file(path), scratch)
 
 
-def _is_done(ingestion: Ingestion) -> bool:
+def _is_done(ingestion: IngestedFile) -> bool:
     """Return True if the batch is in the table, or was fully quarantined under the same contract version."""
     if ingestion.path is None:
         return False
@@ -156,7 +156,7 @@ def _is_done(ingestion: Ingestion) -> bool:
     return record is not None and record.verdict == "quarantined" and record.contract == ingestion.contract.version
 
 
-def _ingest_file(ingestion: Ingestion) -> BatchRecord:
+def _ingest_file(ingestion: IngestedFile) -> BatchRecord:
     """Ingest one file, and record its outcome and lineage."""
     descriptor, contract, file = ingestion.descriptor, ingestion.contract, ingestion.file
     source, target = landing_data(descriptor, file.key, version=file.etag), table_data(descriptor, contract.name)
@@ -175,7 +175,7 @@ def _ingest_file(ingestion: Ingestion) -> BatchRecord:
     return record
 
 
-def _commit_batch(ingestion: Ingestion, batch: Batch) -> BatchRecord:
+def _commit_batch(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
     """Check a batch and append its good rows; try again while other writers commit first."""
     from pyiceberg.exceptions import CommitFailedException
 
@@ -193,7 +193,7 @@ def _commit_batch(ingestion: Ingestion, batch: Batch) -> BatchRecord:
     raise AssertionError("unreachable")
 
 
-def _try_commit(ingestion: Ingestion, batch: Batch) -> BatchRecord:
+def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
     from pipelines.data.validate import validate
 
     descriptor, contract, file, digest = ingestion.descriptor, ingestion.contract, ingestion.file, ingestion.digest
@@ -230,7 +230,7 @@ def _try_commit(ingestion: Ingestion, batch: Batch) -> BatchRecord:
     return record
 
 
-def _add_to_lineage(run: LineageRun, ingestion: Ingestion, record: BatchRecord) -> None:
+def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecord) -> None:
     """Set the inputs and outputs of a lineage run: columns, versions, row counts and the result of each rule."""
     descriptor, contract = ingestion.descriptor, ingestion.contract
     columns = {name: column.stored_as for name, column in contract.columns.items()}

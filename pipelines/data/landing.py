@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.data.clients import s3
+from pipelines.data.glue_client import s3
 from pipelines.data.reading import SUFFIXES
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.clients import s3
+from pipelines.data.glue_client import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.names import table_name
 from pipelines.registry import store

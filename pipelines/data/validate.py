@@ -14,7 +14,7 @@ import duckdb
 
 from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, shorten
 from pipelines.data.checks import (
-    Rule,
+    RowRule,
     UniqueGroup,
     batch_rules,
     bounds_broken,
@@ -262,7 +262,7 @@ def _find_bad_rows(connection: Any, batch: Batch, contract: Contract) -> None:
     )
 
 
-def _reasons_of(every: list[Rule]) -> str:
+def _reasons_of(every: list[RowRule]) -> str:
     each = [
         f"CASE WHEN {rule.broken} THEN "
         f"{_reason(rule.column, rule.name, rule.expected, f'CAST({quote(rule.column)} AS VARCHAR)')} END"

@@ -14,8 +14,8 @@ from pipelines.promotion.attempt import Attempt, Attribution, Log, refuse_stale
 from pipelines.promotion.facts.gather import ReleaseChange, gather
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.report import keep_report
+from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Ledger
-from pipelines.registry.quarantine import quarantined
 
 
 class GateRefusedError(MlopsError):

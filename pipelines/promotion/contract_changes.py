@@ -30,7 +30,7 @@ def find_contract_changes(git: Git, base: str, files: Sequence[str]) -> dict[str
     Raises:
         MlopsError: a contract is invalid.
     """
-    from pipelines.data.compatibility import breaking_changes
+    from pipelines.data.schema_compatibility import breaking_changes
 
     found: dict[str, list[str]] = {}
     before = git.resolve(base)

@@ -57,7 +57,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         for release in releases
         if release.bundle is not None
     ]
-    deployment = Deployment(target, environment, descriptors, log)
+    deployment = ReleaseDeployment(target, environment, descriptors, log)
     if not admitted:
         deployment.apply()
     for each in admitted:
@@ -88,7 +88,7 @@ def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:
 
 
 @dataclass
-class Deployment:
+class ReleaseDeployment:
     """One deployment of an environment; applies the Pulumi program at most once.
 
     Attributes:

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, link, read_entry, read_unsigned
 
 FETCHED_AT_ONCE = 8

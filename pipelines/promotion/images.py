@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import Images, StackFile
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 from pipelines.declarations.project import Project
 
 NAMES = ("training", "serving")

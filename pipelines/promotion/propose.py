@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github import pull_requests

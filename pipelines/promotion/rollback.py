@@ -16,8 +16,8 @@ from pipelines.promotion.traffic import move_traffic
 from pipelines.promotion.trial import try_bundle
 from pipelines.promotion.verify import verify
 from pipelines.registry import evidence
+from pipelines.registry.bundle_quarantine import Quarantined, quarantine, quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
-from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
 from pipelines.targets import Target
 
 

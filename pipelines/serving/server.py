@@ -35,7 +35,7 @@ SWITCH_SECONDS = 0.0005
 """Longest time that one thread keeps the interpreter: a tenth of Python's default, as requests must not wait."""
 
 
-class Verified(Protocol):
+class VerifiedBundle(Protocol):
     """A verified bundle."""
 
     @property
@@ -47,7 +47,7 @@ class Verified(Protocol):
         """Name → content of its files."""
 
 
-Load = Callable[[], Verified]
+Load = Callable[[], VerifiedBundle]
 """Fetches and verifies the bundle. Raises `MlopsError` if it is missing, incomplete or unsigned."""
 
 

@@ -9,7 +9,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.startup import relax_gc
-from pipelines.training.job import TrainingRun, run_training
+from pipelines.training.training_run import TrainingRun, run_training
 
 
 def main(arguments: list[str] | None = None) -> int:

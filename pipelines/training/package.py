@@ -22,8 +22,8 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model, Task
 from pipelines.serving.runtime import OnnxModel
 from pipelines.training.api import FEATURES, TrainedModel
-from pipelines.training.graph import OnnxGraph, first_line
 from pipelines.training.metrics import Floats
+from pipelines.training.onnx_graph import OnnxGraph, first_line
 from pipelines.training.rows import text_features
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import pytest
 
 from infra.bootstrap.configuration import AccountConfig
 from infra.bootstrap.layout import STATE_ALIAS, AccountLayout
-from infra.environment import Environment, Scope
 from infra.policies import violations
-from infra.policies.graph import Graph
 from infra.policies.iam import policies_of
+from infra.policies.resource_graph import Graph
+from infra.scopes import Environment, Scope
 from pipelines.declarations.environment import EnvironmentDescriptor, ImageRegistry
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project

@@ -44,7 +44,7 @@ def test_a_component_takes_a_name_keyword_only_args_and_opts(component: type) ->
 
 
 def test_there_are_components_to_check() -> None:
-    assert {"Bucket", "Endpoint", "Ingestion", "Training", "CanaryCheck", "ImageRepositories"} <= {
+    assert {"Bucket", "Endpoint", "Ingestion", "TrainingJob", "CanaryCheck", "ImageRepositories"} <= {
         component.__name__ for component in COMPONENTS
     }
 
@@ -60,7 +60,7 @@ def test_a_component_passes_options_on_and_stays_the_parent_of_its_children(proj
     program.write_text(
         "import pulumi\n"
         "from infra.components.namespace import Namespace, NamespaceArgs\n"
-        "from infra.environment import load_environment\n"
+        "from infra.scopes import load_environment\n"
         "from pipelines.declarations.project import Project\n"
         "owner = pulumi.ComponentResource('test:index:Owner', 'owner')\n"
         "args = NamespaceArgs(environment=load_environment(Project.find()))\n"

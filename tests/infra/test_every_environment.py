@@ -11,8 +11,8 @@ import yaml
 
 from infra.bootstrap.configuration import AccountConfig
 from infra.bootstrap.layout import STATE_ALIAS, AccountLayout
-from infra.environment import Environment, Scope
 from infra.policies import violations
+from infra.scopes import Environment, Scope
 from pipelines.declarations.project import PROGRAM, Project
 from tests.infra.recording import ACCOUNT, Recording, record, release_everywhere
 from tests.sample_project import ROOT

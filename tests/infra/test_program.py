@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from infra.components.columns import glue_type
-from infra.environment import Environment
+from infra.components.glue_columns import glue_type
 from infra.policies import violations
-from infra.policies.graph import UNKNOWN, plain
+from infra.policies.resource_graph import UNKNOWN, plain
 from infra.policies.stack import TAGGABLE
+from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines.data.digest import digest_of_rows
 from pipelines.data.reading import read_batch
+from pipelines.data.row_digest import digest_of_rows
 from pipelines.data.validate import validate
 from pipelines.declarations.bundle import Bundle, DatasetVersion
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.training.job import make_bundle
+from pipelines.training.training_run import make_bundle
 
 
 def good_rows(project: Project, dataset: str, scratch: Path) -> pa.Table:

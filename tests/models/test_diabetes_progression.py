@@ -12,7 +12,7 @@ from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.digests import digest_of_bytes
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.project import Project
-from pipelines.training.job import make_bundle
+from pipelines.training.training_run import make_bundle
 
 PROJECT = Project(Path(__file__).parents[2])
 MODEL = "diabetes-progression"

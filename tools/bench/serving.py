@@ -147,7 +147,7 @@ def train() -> tuple[Bundle, dict[str, bytes]]:
     import pyarrow as pa
     from sklearn.datasets import load_diabetes
 
-    from pipelines.training.job import make_bundle
+    from pipelines.training.training_run import make_bundle
 
     project = Project.find()
     model = project.model(MODEL)

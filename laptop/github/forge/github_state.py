@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
 State = dict[str, Any]
 """The content of the file: `settings`, `tokens`, `apps`, `pulls`, `comments`, `checks`, `events`, `runs`, …"""

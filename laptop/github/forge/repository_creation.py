@@ -13,7 +13,7 @@ from typing import Any
 from laptop.github.forge.bare_repository import BareRepository, GitError, git
 from laptop.github.forge.github_state import GitHubState, State
 from laptop.github.forge.repository_settings import RepositorySettings
-from pipelines.declarations.files import write_atomically
+from pipelines.declarations.atomic_files import write_atomically
 
 MAIN = "main"
 _ROOT = Path(__file__).resolve().parents[3]

@@ -9,8 +9,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -15,8 +15,8 @@ from laptop.github.forge.webhook_event import SERVER_URL, WebhookEvent
 from laptop.github.runner.concurrency import Slot, arrive
 from laptop.github.runner.results import JobResult, WorkflowRun
 from laptop.github.workflow.definition import Concurrency, Workflow
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.files import write_atomically
 
 Record = dict[str, Any]
 """A run in the state, as JSON."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.pod_identity import role_of
 from laptop.aws.resources.row import Row

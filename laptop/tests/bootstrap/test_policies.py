@@ -8,8 +8,8 @@ import pytest
 
 from infra.bootstrap.configuration import AccountConfig
 from infra.bootstrap.permissions import boundary_statements
-from infra.policies.graph import Graph
 from infra.policies.iam import policies_of
+from infra.policies.resource_graph import Graph
 from laptop.aws.access.policy import Caller, Grants, Need, refusal
 from laptop.github import trust
 from tests.infra.conftest import ENVIRONMENTS

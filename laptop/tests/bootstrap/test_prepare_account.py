@@ -13,8 +13,8 @@ from laptop.aws.account import start
 from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.cloud import Cloud
 from laptop.engine.display import Silence
+from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
-from laptop.target import LaptopTarget
 from pipelines.declarations.project import Project
 from tests.sample_project import PROJECT, copy_as_forked
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.cluster.canary import CanaryFacts, decide, pods_for, weight_before
+from laptop.cluster.canary_steps import CanaryFacts, decide, pods_for, weight_before
 
 STEPS = [{"setWeight": 10}, {"pause": {"duration": "1m"}}, {"setWeight": 50}, {"pause": {}}]
 BEGUN = CanaryFacts(STEPS, index=0, replicas=4, new_available=0, stable_available=4)

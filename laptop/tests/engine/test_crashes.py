@@ -16,7 +16,7 @@ import pytest
 from laptop.engine import sealing as sealing_module
 from laptop.tests.engine.conftest import Site
 from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
-from pipelines.declarations import files
+from pipelines.declarations import atomic_files as files
 
 START = """
 a = Thing("a", zone="x", pin=Output.secret("hunter2hunter2"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.display import SAME_BEFORE, Display, Overview, show_outputs, show_step, show_summary
 from laptop.engine.resource_steps import PropertyChange, ResourceStep, StepKind, describe_changes, summarise
 from laptop.engine.values import Properties

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.paths import changed_paths, keep_ignored, parse_path, write_path
 from laptop.engine.values import is_at, lookup
 from pipelines.declarations.errors import MlopsError

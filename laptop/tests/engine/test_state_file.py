@@ -13,7 +13,7 @@ from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.sealing import KEY_FILE, Seal
 from laptop.engine.state_file import load, state_path
 from laptop.engine.values import Properties
-from pipelines.declarations import files
+from pipelines.declarations import atomic_files as files
 from pipelines.declarations.errors import MlopsError
 
 URN = "urn:pulumi:dev::shop::fake:index:Thing::a"

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.deployment import DeploymentError, stack_outputs
 from laptop.tests.engine.conftest import Site, kinds
 

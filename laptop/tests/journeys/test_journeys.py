@@ -24,8 +24,8 @@ from laptop.github.forge.merge_rules import PullRequestRecord
 from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY, host
 from laptop.github.hub import Hub
 from laptop.github.runner.results import JobResult, WorkflowRun
+from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
-from laptop.target import LaptopTarget
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT, declare_as_forked
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.policies.graph import UNKNOWN
+from infra.policies.resource_graph import UNKNOWN
 from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE
 from laptop.engine.provider import Created, Provider, ResourceCall
 from laptop.engine.refreshing import reconcile

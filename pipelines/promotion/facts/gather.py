@@ -33,8 +33,8 @@ from pipelines.promotion.facts.types import (
 from pipelines.promotion.select import RELEASE_FILE
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store
+from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Ledger
-from pipelines.registry.quarantine import quarantined
 
 T = TypeVar("T")
 D = TypeVar("D", Evaluation, RequestSchema)
@@ -267,7 +267,7 @@ class FactGatherer:
 
     def contract_breaks(self) -> tuple[str, ...]:
         """Return the breaking changes from the live bundle's data contract to the candidate's."""
-        from pipelines.data.compatibility import breaking_changes
+        from pipelines.data.schema_compatibility import breaking_changes
 
         candidate, live = self._verified(), self._live_bundle()
         if live is None or live.manifest.contract == candidate.manifest.contract:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from infra.policies import RULES, UNKNOWN, PlannedResource, Rule, violations
-from infra.policies.graph import Graph
+from infra.policies.resource_graph import Graph
 from tests.infra.policies.examples import (
     BUCKET,
     BUCKETS,

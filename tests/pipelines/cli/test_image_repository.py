@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.cli.ci import ci
 from pipelines.declarations.project import Project
 from tests.sample_project import PROJECT

@@ -205,7 +205,7 @@ def test_the_command_line_starts_without_the_heavy_libraries(arguments: list[str
     code = (
         "import sys; from pipelines.cli.main import main; main(sys.argv[1:]) if sys.argv[1:] else None; "
         "heavy = {'pandas', 'sklearn', 'pulumi', 'pulumi_aws', 'duckdb', 'pyiceberg', 'pyarrow', 'moto', 'boto3',"
-        " 'onnxruntime', 'numpy', 'lightkube', 'laptop.target', 'laptop.lifecycle'};"
+        " 'onnxruntime', 'numpy', 'lightkube', 'laptop.laptop_target', 'laptop.lifecycle'};"
         "help_only = set() if sys.argv[1:] else {'rich', 'rich_click', 'laptop'};"
         "print('loaded:', sorted((heavy | help_only) & set(sys.modules)))"
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.data.compatibility import breaking_changes
+from pipelines.data.schema_compatibility import breaking_changes
 from tests.pipelines.data.contracts import column, contract
 
 LISTED: dict[str, Any] = {"metric": "invalidValues", "arguments": {"validValues": ["a", "b"]}, "mustBe": 0}

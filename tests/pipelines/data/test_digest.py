@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.digest import digest_of_rows, in_key_order
+from pipelines.data.row_digest import digest_of_rows, in_key_order
 
 ROWS = pa.table(
     {

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.data import __main__ as command
-from pipelines.data import files, reading
+from pipelines.data import data_files as files
 from pipelines.data import ingest as job
+from pipelines.data import reading
 from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import ingest
 from pipelines.data.landing import upload
-from pipelines.data.quarantine import BatchRecord, read_record
+from pipelines.data.row_quarantine import BatchRecord, read_record
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -237,7 +238,7 @@ def test_a_conflicting_commit_is_retried_with_new_checks(
 
 KILLED = """
 import os, signal, sys
-from pipelines.data import files
+from pipelines.data import data_files as files
 from pipelines.data import ingest as job
 from pipelines.declarations.environment import EnvironmentDescriptor
 from tests.pipelines.data.test_ingest import CONTRACT

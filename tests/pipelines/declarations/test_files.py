@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.declarations.files import write_atomically
+from pipelines.declarations.atomic_files import write_atomically
 
 
 def test_a_write_replaces_the_whole_file_and_keeps_its_mode(tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ from pipelines.declarations.release import Release
 from pipelines.github.git import Git
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attribution
-from pipelines.promotion.deploy import Deployment
+from pipelines.promotion.deploy import ReleaseDeployment
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence
+from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
-from pipelines.registry.quarantine import quarantined
 from pipelines.targets import Finding, Preview, Target
 from tests.clones import commit_all, git, make_repository
 from tests.http_responder import http_server
@@ -247,7 +247,7 @@ class World:
         """Take an admitted release live in staging; the steps can be replaced."""
         target = WorldTarget(self, apply or self.apply)
         with self.cluster(follow, take_back):
-            return Deployment(target, "staging", self.descriptors, say or self.said.append).take_live(admitted)
+            return ReleaseDeployment(target, "staging", self.descriptors, say or self.said.append).take_live(admitted)
 
     # --- results ---
 

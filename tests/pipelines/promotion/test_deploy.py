@@ -16,8 +16,8 @@ from pipelines.promotion.deploy import deploy
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.report import read_report
 from pipelines.registry import bundles, evidence, store
+from pipelines.registry.bundle_quarantine import Quarantined, quarantine
 from pipelines.registry.ledger import Entry, Event, Ledger
-from pipelines.registry.quarantine import Quarantined, quarantine
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start
 

@@ -15,8 +15,8 @@ from pipelines.promotion.facts import Facts, Predecessor
 from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
 from pipelines.promotion.gates import GATES, admits, judge
 from pipelines.registry import bundles, evidence, signing
+from pipelines.registry.bundle_quarantine import Quarantined, quarantine
 from pipelines.registry.ledger import Event, Ledger
-from pipelines.registry.quarantine import Quarantined, quarantine
 from tests.aws import EmulatedAccount
 from tests.clones import commit_all, git
 from tests.pipelines.promotion.promotion_project import DATASET, MODEL, RELEASE, World

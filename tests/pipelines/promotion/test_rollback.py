@@ -14,8 +14,8 @@ from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.restore import restore_release
 from pipelines.promotion.rollback import RollbackPlan, plan_rollback, roll_back
 from pipelines.registry import store
+from pipelines.registry.bundle_quarantine import Quarantined, quarantine, quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger
-from pipelines.registry.quarantine import Quarantined, quarantine, quarantined
 from tests.clones import git
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start

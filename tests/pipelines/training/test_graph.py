@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from pipelines.declarations.bundle import TensorSpec
 from pipelines.declarations.errors import MlopsError
-from pipelines.training.graph import check_graph
+from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import load_graph
 from tests.pipelines.training.models import OPSET, linear, make_model
 
@@ -108,6 +108,6 @@ def test_bytes_that_are_not_a_model_are_refused(content: bytes) -> None:
 
 
 def test_a_model_over_the_size_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.training.graph.LARGEST_MODEL", 10)
+    monkeypatch.setattr("pipelines.training.onnx_graph.LARGEST_MODEL", 10)
     with pytest.raises(MlopsError, match="expected at most 10 bytes"):
         check_graph(linear([1.0]))

@@ -20,11 +20,11 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.project import Project
 from pipelines.registry import bundles, evidence, runs
-from pipelines.training import job
+from pipelines.training import training_run as job
 from pipelines.training.__main__ import main
-from pipelines.training.graph import check_graph
-from pipelines.training.job import TrainingRun, make_bundle, run_training
+from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import load_graph
+from pipelines.training.training_run import TrainingRun, make_bundle, run_training
 from tests.aws import EmulatedAccount
 from tests.pipelines.training.project import (
     DATASET,

@@ -14,7 +14,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.training import TrainedModel
-from pipelines.training.graph import check_graph
+from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import answer_holdout, golden_predictions, load_graph, request_schema
 from pipelines.training.rows import features_of
 from tests.pipelines.training.models import linear, make_model

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.training import from_sklearn
-from pipelines.training.graph import check_graph
+from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import answer_holdout
 
 RNG = np.random.default_rng(5)

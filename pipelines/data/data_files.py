@@ -13,7 +13,7 @@ from pyiceberg.io import OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO, schema_to_pyarrow
 from pyiceberg.table import Table
 
-from pipelines.data.clients import s3
+from pipelines.data.glue_client import s3
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 from pipelines.registry.store import split_url

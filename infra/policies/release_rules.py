@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.policies.graph import UNKNOWN, Graph, at, elements
 from infra.policies.pod_owners import ANALYSIS_TEMPLATE, ROLLOUT
+from infra.policies.resource_graph import UNKNOWN, Graph, at, elements
 from infra.policies.rule import Finding, rule
 
 

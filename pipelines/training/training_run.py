@@ -167,7 +167,7 @@ def make_bundle(
     from pipelines.training.card import write_card
     from pipelines.training.drift_baseline import describe_baseline
     from pipelines.training.evaluate import Predictions, evaluate
-    from pipelines.training.graph import check_graph
+    from pipelines.training.onnx_graph import check_graph
     from pipelines.training.package import answer_holdout, golden_predictions, request_schema
     from pipelines.training.rows import features_of, text_features
 

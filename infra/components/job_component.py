@@ -12,7 +12,7 @@ from infra.components.grants import Statements
 from infra.components.labels import metadata
 from infra.components.pod import PodArgs, pod_spec
 from infra.components.workload import Workload, WorkloadArgs
-from infra.environment import Environment
+from infra.scopes import Environment
 from pipelines.declarations.model import Model, Resources
 
 _PLACEHOLDER_SCHEDULE = "0 0 1 1 *"  # Kubernetes requires a schedule even if the CronJob is suspended

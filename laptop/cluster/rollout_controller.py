@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laptop.cluster.analysis import start_analysis
-from laptop.cluster.canary import CanaryDecision, CanaryFacts, decide
+from laptop.cluster.canary_steps import CanaryDecision, CanaryFacts, decide
 from laptop.cluster.conditions import set_condition
 from laptop.cluster.controller import Controller
 from laptop.cluster.event_log import record

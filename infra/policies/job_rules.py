@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.policies.graph import UNKNOWN, Graph, PlannedResource, at, holds
 from infra.policies.pod_owners import CRON_JOB, JOB, analysis_jobs
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource, at, holds
 from infra.policies.rule import Finding, rule
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from pipelines.data.clients import s3
+from pipelines.data.glue_client import s3
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
