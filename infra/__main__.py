@@ -11,7 +11,7 @@ from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.storage import Storage, StorageArgs
-from infra.components.training import TrainingArgs
+from infra.components.training import TrainingArgs, TrainingJob
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.scopes import load_environment
 from pipelines.declarations.project import Project
