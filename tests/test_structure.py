@@ -78,3 +78,18 @@ def test_the_product_does_not_refer_to_the_laptop(folder: str) -> None:
 def test_the_pulumi_program_does_not_refer_to_an_emulator() -> None:
     for path in sources("infra"):
         assert not re.search(r"moto|127\.0\.0\.1|localhost", path.read_text()), path
+
+
+def test_no_two_modules_or_public_classes_share_a_name() -> None:
+    """Gates are left out: a gate's module is called like the gate."""
+    places: dict[str, list[str]] = {}
+    for folder in ("infra", "pipelines", "laptop"):
+        for path in sources(folder):
+            name = str(path.relative_to(ROOT))
+            if name.startswith(("laptop/tests/", "pipelines/promotion/gates/")) or path.stem.startswith("__"):
+                continue
+            places.setdefault(path.stem, []).append(name)
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(name)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -35,7 +35,7 @@ SWITCH_SECONDS = 0.0005
 """Longest time that one thread keeps the interpreter: a tenth of Python's default, as requests must not wait."""
 
 
-class VerifiedBundle(Protocol):
+class ServableBundle(Protocol):
     """A verified bundle."""
 
     @property
@@ -47,7 +47,7 @@ class VerifiedBundle(Protocol):
         """Name → content of its files."""
 
 
-Load = Callable[[], VerifiedBundle]
+Load = Callable[[], ServableBundle]
 """Fetches and verifies the bundle. Raises `MlopsError` if it is missing, incomplete or unsigned."""
 
 
