@@ -56,15 +56,15 @@ typecheck: setup ## Types, strictly
 
 .PHONY: test
 test: lint typecheck ## Everything: lint, types and all tests, in 4 minutes
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 .PHONY: test-fast
 test-fast: setup ## The tests that start no process, kill nothing and race nothing, in a minute
-	@$(BIN)/pytest -n 2 -m "not slow"
+	@$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
 
 .PHONY: coverage
 coverage: setup ## All tests, with the coverage of each file
-	@$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
+	@$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
 .PHONY: format
 format: setup ## Format the code and fix what the linter can

@@ -16,6 +16,8 @@ from pipelines.promotion.images import build_context
 from pipelines.training.training_run import source_of
 from tests.sample_project import copy_as_forked
 
+pytestmark = pytest.mark.slow
+
 MODEL = "diabetes-progression"
 
 

@@ -20,6 +20,8 @@ from laptop.engine.provider import Provider, ResourceCall
 from laptop.tests.cluster.running_cluster import wait_for
 from pipelines.declarations.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:

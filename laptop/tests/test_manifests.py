@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from laptop.cluster.kinds import kind_of
 from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.supported import unsupported
 from tests.infra.recording import Recording
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_laptop_accepts_and_supports_every_manifest(graph: Recording) -> None:

@@ -14,6 +14,8 @@ from pipelines.declarations.project import Project
 from pipelines.targets import find_target
 from tests.sample_project import copy_as_forked
 
+pytestmark = pytest.mark.slow
+
 URN = "urn:pulumi:dev::mlops::fake:index:Thing::a"
 STEPS = (
     ResourceStep(StepKind.CREATE, URN, recorded="the emulator has none"),

@@ -17,6 +17,8 @@ from pipelines.declarations.project import PROGRAM, Project
 from tests.infra.recording import ACCOUNT, Recording, record, release_everywhere
 from tests.sample_project import ROOT
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Project(ROOT)
 ACCOUNT_FILE = "infra/bootstrap/Pulumi.account.yaml"
 

@@ -30,6 +30,8 @@ from tests.infra.recording import (
 )
 from tests.sample_project import copy_as_forked
 
+pytestmark = pytest.mark.slow
+
 CRON_JOB = "kubernetes:batch/v1:CronJob"
 ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
 ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"

@@ -16,6 +16,8 @@ from laptop.aws.account import Account
 
 from .conftest import TRUSTS_PODS
 
+pytestmark = pytest.mark.slow
+
 ACCOUNT = "123456789012"
 
 

@@ -23,6 +23,8 @@ from botocore.exceptions import ClientError
 from laptop.aws.account import Account, running, start
 from pipelines.declarations.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 
 def gone(pid: int) -> bool:
     try:

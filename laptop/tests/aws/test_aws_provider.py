@@ -27,6 +27,8 @@ from laptop.tests.aws.resource_lifecycles import (
 )
 from pipelines.declarations.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_type_of_the_table_has_a_lifecycle_test() -> None:
     assert set(LIFECYCLES) == {row.token for row in TABLE.values()}

@@ -17,6 +17,8 @@ from laptop.engine.deployment import DeploymentError
 from laptop.tests.bootstrap.conftest import Caller, Ready
 from tests.infra.conftest import ENVIRONMENTS
 
+pytestmark = pytest.mark.slow
+
 MODEL = "diabetes-progression"
 TRUST = json.dumps(
     {

@@ -16,6 +16,8 @@ from tests.infra.conftest import ENVIRONMENTS
 from tests.infra.recording import ACCOUNT, Recording
 from tests.infra.test_bootstrap import layout
 
+pytestmark = pytest.mark.slow
+
 POLICY = "aws:iam/rolePolicy:RolePolicy"
 EVERYTHING = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 

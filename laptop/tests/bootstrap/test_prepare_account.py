@@ -18,6 +18,8 @@ from laptop.publishing import local_digests, publish_locally
 from pipelines.declarations.project import Project
 from tests.sample_project import PROJECT, copy_as_forked
 
+pytestmark = pytest.mark.slow
+
 
 class Notices(Silence):
     """A display that keeps its notices."""

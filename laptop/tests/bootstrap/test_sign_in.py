@@ -15,6 +15,8 @@ from laptop.github.trust import AUDIENCE
 from laptop.tests.bootstrap.conftest import REPOSITORY, Ready, subject
 from tests.infra.conftest import ENVIRONMENTS
 
+pytestmark = pytest.mark.slow
+
 ROLES = (*ENVIRONMENTS, "preview", "images")
 
 

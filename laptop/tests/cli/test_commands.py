@@ -16,6 +16,8 @@ from pipelines.cli.main import PLUGINS, RENAMED, mlops
 from tests.pipelines.cli.command_tree import command_tree
 from tests.pipelines.cli.test_main import run
 
+pytestmark = pytest.mark.slow
+
 VERBS: dict[str, Verb] = {
     entry.name: entry.load() for entry in entry_points(group=PLUGINS) if entry.module.startswith("laptop.")
 }

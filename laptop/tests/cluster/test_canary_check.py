@@ -26,6 +26,8 @@ from tests.aws import EmulatedAccount, emulated_account, make_environment
 from tests.infra.recording import BUNDLE, ROOT, Recording
 from tests.pipelines.serving.bundles import ROW, MadeBundle, linear_bundle
 
+pytestmark = pytest.mark.slow
+
 MODEL = "diabetes-progression"
 
 # Model server; the third argument is added to the correct prediction, the fourth is the status.

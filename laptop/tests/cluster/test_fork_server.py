@@ -18,6 +18,8 @@ from laptop.cluster.fork_client import module_of
 from laptop.cluster.kinds import JOB, POD
 from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, ending, job, wait_for
 
+pytestmark = pytest.mark.slow
+
 FACTS = """
 import atexit, json, os, resource, signal, sys, threading
 print(json.dumps({

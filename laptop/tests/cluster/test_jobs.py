@@ -9,6 +9,8 @@ import pytest
 from laptop.cluster.kinds import CONFIG_MAP, CRON_JOB, EVENT, JOB, POD, SECRET, SERVICE_ACCOUNT
 from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, job, refusal, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_job_runs_to_its_completion_and_its_log_can_be_read(cluster: RunningCluster, namespace: str) -> None:
     cluster.create(JOB, namespace, job("hello", "import sys; print('out'); print('err', file=sys.stderr)"))

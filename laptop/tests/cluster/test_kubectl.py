@@ -15,6 +15,8 @@ import yaml
 from laptop.cluster.kinds import DEPLOYMENT, POD, ROLLOUT, SERVICE
 from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout, serving_container
 
+pytestmark = pytest.mark.slow
+
 Kubectl = Callable[..., str]
 
 

@@ -19,6 +19,8 @@ from laptop.cluster.kinds import JOB, NAMESPACE, SERVICE_ACCOUNT
 from laptop.cluster.node_account import NodeAccount
 from laptop.tests.cluster.running_cluster import RunningCluster, job, new_namespace, wait_for
 
+pytestmark = pytest.mark.slow
+
 PODS = "pods.eks.amazonaws.com"
 LONG = "import time; time.sleep(30)"
 

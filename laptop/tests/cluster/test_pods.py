@@ -15,6 +15,8 @@ from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, POD, ROLE, ROLE_BINDI
 from laptop.cluster.ports import replace_port, replace_port_in_word
 from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, job, serving_container, wait_for
 
+pytestmark = pytest.mark.slow
+
 # A server on every port that it is given.
 SERVER = """
 import http.server, os, sys, threading

@@ -19,6 +19,8 @@ from laptop.cluster.watchdog import Watchdog
 from laptop.tests.cluster.raw_api import Client
 from laptop.tests.cluster.running_cluster import job, wait_for
 
+pytestmark = pytest.mark.slow
+
 # Pod that starts a child and prints both process ids.
 FAMILY = (
     "import subprocess, os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

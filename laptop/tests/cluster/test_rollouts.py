@@ -23,6 +23,8 @@ from laptop.tests.cluster.running_cluster import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
+
 PAUSE = {"pause": {}}
 MANUAL_STEPS = [{"setWeight": 20}, PAUSE, {"setWeight": 50}, PAUSE]
 

@@ -22,6 +22,8 @@ from laptop.cluster.router import Router
 from laptop.cluster.routes import ACTIONS, WeightedService, forward_action, targets_of
 from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout
 
+pytestmark = pytest.mark.slow
+
 
 def connection(url: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)

@@ -9,6 +9,8 @@ import pytest
 from laptop.cluster.kinds import JOB, ROLLOUT
 from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout
 
+pytestmark = pytest.mark.slow
+
 REQUEST = """
 import sys, urllib.error, urllib.request
 for _ in range({times}):

@@ -18,6 +18,8 @@ from laptop.tests.engine.conftest import Site
 from laptop.tests.engine.fake_cloud import FakeCloud, FakeProvider
 from pipelines.declarations import atomic_files as files
 
+pytestmark = pytest.mark.slow
+
 START = """
 a = Thing("a", zone="x", pin=Output.secret("hunter2hunter2"))
 Thing("b", target=a.arn)

@@ -14,6 +14,8 @@ from laptop.engine.lock import holder_file, stack_lock
 from laptop.tests.engine.conftest import Site
 from pipelines.declarations.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 
 def held_by_another_process(path: Path) -> int:
     """Fork a process that holds the lock until it is killed; return its pid."""

@@ -5,6 +5,8 @@ import pytest
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.engine.conftest import Site, kinds
 
+pytestmark = pytest.mark.slow
+
 PROTECTED = 'Thing("a", zone="x", opts=Opts(protect=True))\nThing("b")'
 
 

@@ -12,6 +12,8 @@ from laptop.engine.program import ProgramError
 from laptop.tests.engine.conftest import PREAMBLE, Site
 from pipelines.declarations.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 LINES = PREAMBLE.count("\n")
 
 

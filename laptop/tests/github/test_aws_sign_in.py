@@ -16,6 +16,8 @@ from laptop.github.runner.results import WorkflowRun
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.tests.github.sample_repository import AWS, hub_with, push
 
+pytestmark = pytest.mark.slow
+
 LOGIN = "aws-actions/amazon-ecr-login@03f1aad4c6c7ffd436567f42f9384779290529bd"
 
 

@@ -10,6 +10,8 @@ from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.tests.github.sample_repository import APP_TOKEN, CHECKOUT, hub_with, push
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     ".github/CODEOWNERS": "releases/ @acme/approvers\n",
     "releases/dev": "none\n",

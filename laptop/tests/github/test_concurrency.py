@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laptop.github.runner.concurrency import LONGEST_QUEUE, Slot, arrive, may_run
 from laptop.tests.github.sample_repository import hub_with
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -16,6 +16,8 @@ from laptop.github.gh_cli import command_line as gh
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import hub_with, push
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., tuple[int, str, str]]
 WORKFLOW = """
 name: Train

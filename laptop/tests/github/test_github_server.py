@@ -15,6 +15,8 @@ from laptop.github.forge.repository_settings import BranchProtection, Repository
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import PEOPLE, git, hub_with, push
 
+pytestmark = pytest.mark.slow
+
 PROTECTED = replace(
     PEOPLE,
     users=("maria", "noah", "olga"),

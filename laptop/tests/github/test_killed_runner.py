@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from laptop.github.forge.actors import person
 from laptop.github.forge.bare_repository import git as bare_git
 from laptop.github.forge.branch_moves import RefUpdate, announce_move
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import ends, git, hub_with, push
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 

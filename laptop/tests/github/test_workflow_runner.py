@@ -12,6 +12,8 @@ from laptop.github.hub import Hub
 from laptop.github.runner.results import StepProgress, WorkflowRun
 from laptop.tests.github.sample_repository import CHECKOUT, ends, hub_with
 
+pytestmark = pytest.mark.slow
+
 
 def run_once(hub: Hub, workflow: str = "w.yml", **inputs: str) -> WorkflowRun:
     hub.dispatch("maria", workflow, inputs=inputs)

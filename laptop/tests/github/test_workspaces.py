@@ -16,6 +16,8 @@ from laptop.github.actions.bytecode import copy_bytecode
 from laptop.github.runner.workspaces import lease_workspace
 from laptop.tests.github.sample_repository import CHECKOUT, hub_with, push
 
+pytestmark = pytest.mark.slow
+
 JOB = f"""
 on: push
 permissions: {{contents: read}}

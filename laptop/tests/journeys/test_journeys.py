@@ -29,6 +29,8 @@ from laptop.publishing import local_digests
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT, declare_as_forked
 
+pytestmark = pytest.mark.slow
+
 AUDIT, TRAINING = "41 5 * * *", "17 4 * * 1"
 RELEASE = f"models/{MODEL}/releases/dev.yaml"
 LAKE = "mlops-dev-lake-123456789012"

@@ -24,6 +24,8 @@ from infra.policies.pack import policies
 from tests.infra.policies.examples import BUCKET_POLICY, EXAMPLES, Resources, put
 from tests.infra.recording import ROOT, Recording
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN_STRING = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 PACK = {policy.name: policy for policy in policies()}
 

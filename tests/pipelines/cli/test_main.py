@@ -21,6 +21,8 @@ from tests.pipelines.cli.command_tree import command_tree
 from tests.pipelines.promotion.promotion_project import DATASET, MODEL
 from tests.sample_project import PROJECT, ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
     import os

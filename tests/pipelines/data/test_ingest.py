@@ -33,6 +33,8 @@ from tests.aws import EmulatedAccount, make_environment, make_table
 from tests.pipelines.data.contracts import column, contract
 from tests.sample_project import PROJECT, ROOT
 
+pytestmark = pytest.mark.slow
+
 CONTRACT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"))
 DECLARED = Project(PROJECT)
 

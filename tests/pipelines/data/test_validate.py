@@ -27,6 +27,8 @@ from tests.pipelines.data.contracts import column, contract
 from tests.sample_project import PROJECT
 from tools.bench import contract as bench
 
+pytestmark = pytest.mark.slow
+
 Reasons = dict[int, list[tuple[str, str, str]]]
 
 

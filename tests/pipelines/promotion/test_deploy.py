@@ -21,6 +21,8 @@ from pipelines.registry.ledger import Entry, Event, Ledger
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start
 
+pytestmark = pytest.mark.slow
+
 
 def judge_and_deploy(world: World, change: ReleaseChange, **steps: Any) -> Entry:
     """Judge a release with every gate, and take it live."""

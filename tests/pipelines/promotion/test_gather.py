@@ -23,6 +23,8 @@ from tests.pipelines.promotion.promotion_project import DATASET, MODEL, RELEASE,
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signing_environments import example_build, with_empty_registry
 
+pytestmark = pytest.mark.slow
+
 
 def proposal(bundle: str | None, replaces: str | None, environment: str = "staging") -> ReleaseChange:
     """Return a change of one release file."""

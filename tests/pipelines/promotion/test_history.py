@@ -14,6 +14,8 @@ from tests.aws import EmulatedAccount
 from tests.pipelines.registry.chains import MODEL, bundle, chain_of, offline_environment, verified
 from tests.signing_environments import make_signing_environment, with_empty_registry
 
+pytestmark = pytest.mark.slow
+
 DEV = offline_environment()
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 CHAIN = chain_of([verified(number) for number in range(1, 7)])

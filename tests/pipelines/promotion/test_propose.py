@@ -26,6 +26,8 @@ from tests.signing_environments import (
     with_empty_registry,
 )
 
+pytestmark = pytest.mark.slow
+
 MODEL = "diabetes-progression"
 Environments = dict[str, EnvironmentDescriptor]
 

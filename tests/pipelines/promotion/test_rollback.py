@@ -20,6 +20,8 @@ from tests.clones import git
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE, World, WorldTarget, accepted, empty
 from tests.processes import Moments, start
 
+pytestmark = pytest.mark.slow
+
 REASON = "mae 61.2 is over 55 since noon"
 
 

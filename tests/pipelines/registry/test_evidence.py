@@ -22,6 +22,8 @@ from tests.signing_environments import (
     with_empty_registry,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def environment(account: EmulatedAccount) -> EnvironmentDescriptor:

@@ -38,6 +38,8 @@ from tests.pipelines.registry.chains import (
 from tests.processes import SERVER, start
 from tests.signing_environments import make_signing_environment, with_empty_registry
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, ROUNDS = 8, 25
 
 

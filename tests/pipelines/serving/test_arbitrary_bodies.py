@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.pipelines.serving.bundles import ROW, linear_bundle, mixed_bundle
 from tests.pipelines.serving.conftest import Served, features, mixture, served
+
+pytestmark = pytest.mark.slow
 
 LINEAR, MIXED = served(linear_bundle()), served(mixed_bundle())
 

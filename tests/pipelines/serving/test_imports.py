@@ -15,6 +15,8 @@ from tests.pipelines.serving.bundles import linear_bundle
 from tests.pipelines.serving.conftest import features
 from tests.pipelines.serving.server_process import ROOT
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import sys
 

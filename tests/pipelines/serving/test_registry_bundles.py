@@ -16,6 +16,8 @@ from tests.pipelines.serving.conftest import features
 from tests.pipelines.serving.server_process import ServerProcess, client, get
 from tests.signing_environments import GATES, example_build, make_signing_environment, with_empty_registry
 
+pytestmark = pytest.mark.slow
+
 BUNDLE = linear_bundle()
 PREFIX = bundles.prefix_of(NAME, BUNDLE.digest)
 

@@ -18,6 +18,8 @@ from tests.pipelines.serving.bundles import NAME
 from tests.pipelines.serving.conftest import features
 from tests.pipelines.serving.server_process import PATIENCE, ServerProcess, client, get
 
+pytestmark = pytest.mark.slow
+
 INFER = f"/v2/models/{NAME}/infer"
 BODY = json.dumps(features()).encode()
 HEADERS = {"Content-Type": "application/json"}

@@ -38,6 +38,8 @@ from tests.pipelines.training.project import (
 )
 from tests.signing_environments import COMMIT, OTHER_COMMIT, make_signing_environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 BY_HAND = """
