@@ -6,5 +6,7 @@ import os
 
 _REMOVED_PREFIXES = ("AWS_", "GH_", "GITHUB_", "GIT_", "KUBE", "MLOPS_", "PULUMI_", "RUNNER_")
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reports by default
+
 for _name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
     del os.environ[_name]

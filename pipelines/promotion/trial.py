@@ -32,13 +32,12 @@ def try_bundle(project: Project, manifest: Bundle, files: Mapping[str, bytes]) -
     Raises:
         MlopsError: the pinned serving requirements cannot be read.
     """
-    import onnxruntime
-
     from pipelines.serving.golden import request_of, row_count, single_rows
     from pipelines.serving.predictor import Predictor
     from pipelines.serving.request_error import RequestError
+    from pipelines.serving.runtime import VERSION
 
-    version, pinned = f"onnxruntime {onnxruntime.__version__}", f"onnxruntime {pinned_runtime(project.root)}"
+    version, pinned = f"onnxruntime {VERSION}", f"onnxruntime {pinned_runtime(project.root)}"
     rows, problem, times = 0, "", []
     try:
         golden = parse(files["golden.json"], GoldenPredictions, Path("golden.json"))

@@ -10,11 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported: it reports by default
+
 import onnxruntime
 
 from pipelines.declarations.bundle import TensorSpec
 from pipelines.declarations.datatypes import ELEMENT_TYPES
 from pipelines.declarations.errors import MlopsError
+
+VERSION: str = onnxruntime.__version__
+"""Version of onnxruntime."""
 
 
 class OnnxModel:
