@@ -55,11 +55,11 @@ typecheck: setup ## Types, strictly
 	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop)
 
 .PHONY: test
-test: lint typecheck ## Everything: lint, types and all tests, in 4 minutes
+test: lint typecheck ## Lint, types and all tests
 	@$(BIN)/pytest -n 3 --dist worksteal
 
 .PHONY: test-fast
-test-fast: setup ## The tests that start no process, kill nothing and race nothing, in a minute
+test-fast: setup ## The tests that start no process, kill nothing and race nothing
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
 
 .PHONY: coverage
