@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +142,8 @@ def serve(channel: socket.socket) -> ForkRequest:
         ready = {handle for handle, _ in waiting.poll()}
         if wake_read in ready:
             os.read(wake_read, 4096)
-            _report_ended(channel)
+            for pid, code in reap():
+                _reply(channel, pid=pid, code=code)
         if channel.fileno() in ready:
             received = channel.recv(65536)
             if not received:
@@ -159,13 +160,14 @@ def serve(channel: socket.socket) -> ForkRequest:
                     return request
 
 
-def _report_ended(channel: socket.socket) -> None:
+def reap() -> Iterator[tuple[int, int]]:
+    """Reap the children that have ended: process id and exit code, or minus the signal that ended it."""
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            _reply(channel, pid=pid, code=os.waitstatus_to_exitcode(status))
+            yield pid, os.waitstatus_to_exitcode(status)
 
 
 def _fork(request: ForkRequest, channel: socket.socket) -> bool:

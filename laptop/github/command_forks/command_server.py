@@ -94,7 +94,7 @@ def _serve(listener: socket.socket, forks: types.ModuleType, server: dict[str, s
                 os._exit(0)
             elif handle == wake_read:
                 os.read(wake_read, 4096)
-                for pid, code in _ended():
+                for pid, code in forks.reap():
                     client = running.pop(pid, -1)
                     if client in clients:
                         with contextlib.suppress(OSError):
@@ -164,17 +164,6 @@ def _refuse(client: socket.socket, streams: list[int]) -> None:
     with contextlib.suppress(OSError):
         client.sendall(b"no\n")
     client.close()
-
-
-def _ended() -> list[tuple[int, int]]:
-    ended = []
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
-            ended.append((pid, os.waitstatus_to_exitcode(status)))
-    return ended
 
 
 def _signal(pid: int, number: int) -> None:

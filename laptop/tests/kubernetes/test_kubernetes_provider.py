@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,13 @@ from typing import Any
 import pytest
 
 from infra.policies.resource_graph import UNKNOWN
-from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, NAMESPACE, POD, ROLLOUT, SERVICE
+from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, POD, ROLLOUT, SERVICE
 from laptop.engine.provider import Created, Provider, ResourceCall
 from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties
 from laptop.kubernetes.kubernetes_provider import KubernetesProvider
-from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout
 from pipelines.declarations.errors import MlopsError
 
 CONFIG_MAP_TYPE = "kubernetes:core/v1:ConfigMap"
@@ -25,20 +23,6 @@ SERVICE_TYPE = "kubernetes:core/v1:Service"
 INGRESS_TYPE = "kubernetes:networking.k8s.io/v1:Ingress"
 NAMESPACE_TYPE = "kubernetes:core/v1:Namespace"
 ROLLOUT_TYPE = "kubernetes:argoproj.io/v1alpha1:Rollout"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    running = RunningCluster(tmp_path_factory.mktemp("cluster"), time_scale=0.1)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def namespace(cluster: RunningCluster) -> Iterator[str]:
-    name = new_namespace(cluster, f"test-{uuid.uuid4().hex[:8]}")
-    yield name
-    cluster.delete(NAMESPACE, "", name)
 
 
 @pytest.fixture
