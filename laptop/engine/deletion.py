@@ -46,11 +46,14 @@ class Deletion:
         self._applying = applying
         self._parallel = parallel
         self._stopped = stopped
+        self.deleted: set[str] = set()
+        """URNs whose deletion was decided; resources that are deleted with them need no call."""
 
     def delete_all(self, going: list[ResourceState]) -> None:
         """Delete resources, dependents first and independent ones in parallel. Delete none if one is protected."""
         if self._refused(going):
             return
+        self.deleted.update(known.urn for known in going)
         if self._applying:
             self._delete_in_order(going)
             return
@@ -133,7 +136,7 @@ class Deletion:
 
     def delete(self, known: ResourceState) -> None:
         """Delete a resource, then remove it from the state."""
-        if not (known.retain_on_delete or known.recorded):
+        if not (known.retain_on_delete or known.recorded or known.deleted_with in self.deleted):
             provider = self._providers.serving(known.type)
             call = ResourceCall.about(known)
             self._journal.attempt(Pending("delete", known), lambda: provider.delete(call))

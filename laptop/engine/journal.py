@@ -91,6 +91,19 @@ class Journal:
 
         self.change(mutate)
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a resource another URN, also where other resources refer to it."""
+
+        def mutate(contents: Contents) -> None:
+            contents.resources = {
+                known.urn: known for known in (each.renamed(old, new) for each in contents.resources.values())
+            }
+            contents.doomed = {
+                key: known if known.urn == old else known.renamed(old, new) for key, known in contents.doomed.items()
+            }
+
+        self.change(mutate)
+
     def updated(self, new: ResourceState) -> None:
         """Store a resource after an update."""
 

@@ -60,6 +60,11 @@ def write_path(path: PropertyPath) -> str:
     return text
 
 
+def covers(pattern: PropertyPath, path: PropertyPath) -> bool:
+    """Return True if a path matches a pattern, or is below a path that does."""
+    return len(pattern) <= len(path) and all(part in (ANY, found) for part, found in zip(pattern, path, strict=False))
+
+
 def changed_paths(old: Any, new: Any, at: PropertyPath = ()) -> tuple[PropertyPath, ...]:
     """Return the deepest paths at which two values differ, in the order of their keys.
 
