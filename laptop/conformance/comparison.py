@@ -13,7 +13,7 @@ from laptop.engine.resources import Contents, ResourceState
 from laptop.engine.values import Properties, PropertyPath
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
-_SECRET = "<secret>"  # noqa: S105 - how a secret is shown
+_SECRET = "<secret>"
 
 IGNORED: Mapping[str, str] = {
     "created, modified, sourcePosition, stackTrace": "times and places, which no decision depends on",
@@ -144,7 +144,7 @@ _OPERATIONS = {
     "import": "import",
     "import-replacement": "import",
 }
-"""Pulumi's names of steps. `replace`, `discard`, `remove-pending-replace` and `diff` stand for no change of their own."""
+"""Pulumi's names of steps. Others, like `replace` and `discard`, stand for no change of their own."""
 
 
 def steps_of_pulumi(steps: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
@@ -154,10 +154,15 @@ def steps_of_pulumi(steps: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]
 
 def steps_of_laptop(steps: Iterable[ResourceStep]) -> Counter[tuple[str, str]]:
     """Count the steps of a run of the laptop's engine by operation and URN."""
-    forgotten = {StepKind.FORGET: StepKind.DELETE}  # Pulumi has no step of its own for it
-    return Counter(
-        (forgotten.get(step.kind, step.kind).value, step.urn) for step in steps if step.kind is not StepKind.SKIPPED
-    )
+    steps = [step for step in steps if step.kind is not StepKind.SKIPPED]
+    replaced = {step.urn for step in steps if step.kind is StepKind.REPLACE}
+    counted: Counter[tuple[str, str]] = Counter()
+    for step in steps:
+        kind = step.kind
+        if kind is StepKind.FORGET:  # Pulumi shows a retained resource as deleted
+            kind = StepKind.DELETE_REPLACED if step.urn in replaced else StepKind.DELETE
+        counted[(kind.value, step.urn)] += 1
+    return counted
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
-PASSPHRASE = "conformance"  # noqa: S105 - of stacks that exist for one test
+PASSPHRASE = "conformance"
 TIMEOUT = 120.0  # seconds for one command
 
-_SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"  # noqa: S105 - Pulumi's mark of special values
+_SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"
 _ITERATIONS = 1_000_000
 
 
@@ -36,14 +36,19 @@ class Finished:
     Attributes:
         code: exit code; negative if a signal killed it.
         output: standard output and error.
-        steps: (operation, URN) of the steps in the order in which they began.
-        failed: URNs of the steps that failed.
+        began: (operation, URN) of the steps in the order in which they began.
+        failed: (operation, URN) of the steps that failed.
     """
 
     code: int
     output: str
-    steps: tuple[tuple[str, str], ...] = ()
-    failed: frozenset[str] = frozenset()
+    began: tuple[tuple[str, str], ...] = ()
+    failed: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def succeeded(self) -> tuple[tuple[str, str], ...]:
+        """Return the steps that did not fail."""
+        return tuple(step for step in self.began if step not in self.failed)
 
 
 @dataclass
@@ -93,14 +98,19 @@ class InlineCli:
             shutil.copy(file, self.project / file.name)
 
     def run(self, operation: str, stack: str, program: Callable[[], None], *arguments: str) -> Finished:
-        """Run `up`, `preview`, `refresh` or `destroy`."""
+        """Run `up` or `preview` with a program."""
+        with _language_host(program) as port:
+            inline = [f"--client=127.0.0.1:{port}", "--exec-kind=auto.inline", *arguments]
+            return self.operate(operation, stack, *inline)
+
+    def operate(self, operation: str, stack: str, *arguments: str) -> Finished:
+        """Run `up`, `preview`, `refresh` or `destroy`, and read its events."""
         log = self.home / "events.json"
         log.unlink(missing_ok=True)
-        with _language_host(program) as port:
-            options = ["--stack", stack, "--non-interactive", f"--client=127.0.0.1:{port}", "--exec-kind=auto.inline"]
-            if operation != "preview":
-                options += ["--yes", "--skip-preview"]
-            done = self._run(operation, *options, "--event-log", str(log), *arguments)
+        options = ["--stack", stack, "--non-interactive", "--event-log", str(log)]
+        if operation != "preview":
+            options += ["--yes", "--skip-preview"]
+        done = self._run(operation, *options, *arguments)
         text = log.read_text(encoding="utf-8") if log.exists() else ""
         steps, failed = [], set()
         for line in text.splitlines():
@@ -112,7 +122,8 @@ class InlineCli:
                 metadata = event["resourcePreEvent"]["metadata"]
                 steps.append((metadata["op"], metadata["urn"]))
             if "resOpFailedEvent" in event:
-                failed.add(event["resOpFailedEvent"]["metadata"]["urn"])
+                metadata = event["resOpFailedEvent"]["metadata"]
+                failed.add((metadata["op"], metadata["urn"]))
         return Finished(done.code, done.output, tuple(steps), frozenset(failed))
 
     def deployment(self, stack: str) -> dict[str, Any]:

@@ -22,12 +22,12 @@ TEAM = "edits:index:Team"
 PROVIDER = "pulumi:providers:edits"
 
 PROJECT = "shop"
-TOKEN = "a-secret-token"  # noqa: S105 - a made-up value of the project's configuration
+TOKEN = "a-secret-token"
 COMPONENTS = frozenset({GROUP, TEAM})
 
 Tagged = dict[str, Any]
-"""A value that the program computes: `{"$ref": key, "output": name}`, `{"$secret": value}`, `{"$config": key}` or
-`{"$text": [parts]}`."""
+"""A value that the program computes: `{"$ref": key, "output": name}`, `{"$secret": value}`, `{"$config": key}`,
+`{"$text": [parts]}` or `{"$stack": name, "output": name}`."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,12 @@ class Program:
     @classmethod
     def of(cls, document: dict[str, Any]) -> Program:
         """Return the program that `to_json` described."""
-        nodes = [
-            Node(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})
-            for item in document["nodes"]
-        ]
+        nodes: list[Node] = []
+        for item in document["nodes"]:
+            fields: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in item.items()
+            }
+            nodes.append(Node(**fields))
         return cls(tuple(nodes), document["exports"])
 
 
@@ -149,7 +151,12 @@ def _resolve(value: Any, made: dict[str, pulumi.Resource]) -> Any:
     if "$text" in value:
         return pulumi.Output.concat(*(_resolve(part, made) for part in value["$text"]))
     if "$stack" in value:
-        return pulumi.StackReference(value["$stack"]).get_output(value["output"])
+        name = value["$stack"]
+        if name not in made:
+            made[name] = pulumi.StackReference(name)
+        reference = made[name]
+        assert isinstance(reference, pulumi.StackReference)
+        return reference.get_output(value["output"])
     return {key: _resolve(item, made) for key, item in value.items()}
 
 
@@ -240,6 +247,30 @@ def in_order(program: Program) -> Program:
         done.add(node.key)
         ordered.append(node)
     return replace(program, nodes=tuple(ordered))
+
+
+def waits_for_itself(program: Program) -> bool:
+    """Return True if the program would never end, because a resource depends on a component that it is part of.
+
+    To depend on a component is to wait for all its descendants.
+    """
+    children: dict[str, list[str]] = {}
+    for node in program.nodes:
+        children.setdefault(node.parent, []).append(node.key)
+
+    def descendants(key: str) -> set[str]:
+        return {key}.union(*(descendants(child) for child in children.get(key, ())))
+
+    left = {
+        node.key: needs(node).union(*(descendants(key) for key in node.depends_on), ()) - {""} for node in program.nodes
+    }
+    while left:
+        ready = [key for key, needed in left.items() if not needed & left.keys()]
+        if not ready:
+            return True
+        for key in ready:
+            del left[key]
+    return False
 
 
 def without(program: Program, key: str) -> Program:
@@ -506,7 +537,7 @@ def change_component_outputs(program: Program, rng: Random) -> Program | None:
     if node is None:
         return None
     children = [other for other in program.nodes if other.parent == node.key and _managed(other)]
-    outputs: dict[str, Any] | None = {"n": rng.randrange(10**6)}
+    outputs: dict[str, Any] = {"n": rng.randrange(10**6)}
     if children:
         outputs["child"] = rng.choice(
             [{"$ref": children[0].key, "output": "arn"}, {"$secret": {"$ref": children[0].key, "output": "arn"}}]
@@ -570,13 +601,13 @@ def sequence(seed: int, length: int, kinds: list[str]) -> list[tuple[str, Progra
     Args:
         kinds: names of edits to prefer, in this order; others fill up where one does not apply.
     """
-    rng = Random(seed)  # noqa: S311 - reproducible, not secret
+    rng = Random(seed)
     programs = [("start", START)]
     wanted = list(kinds)
     while len(programs) < length:
         name = wanted.pop(0) if wanted else rng.choice(sorted(EDITS))
         current = programs[-1][1]
         edited = EDITS[name](current, rng)
-        if edited is not None and edited != current:
+        if edited is not None and edited != current and not waits_for_itself(edited):
             programs.append((name, edited))
     return programs

@@ -31,6 +31,7 @@ class ScriptedProvider:
     Attributes:
         refused: calls that fail, as (`verb`, logical name).
         calls: the changes made so far, as (verb, logical name, id).
+        adopts: a create of a name that exists returns the existing one, as an idempotent API does.
         around: called as `around(moment, verb, name)` before and after every change.
     """
 
@@ -38,6 +39,7 @@ class ScriptedProvider:
         self._file = file
         self._lock = threading.RLock()
         self.refused: set[tuple[str, str]] = set()
+        self.adopts = False
         self.calls: list[tuple[str, str, str]] = []
         self.around: Callable[[str, str, str], None] = lambda moment, verb, name: None
 
@@ -94,7 +96,7 @@ class ScriptedProvider:
         with self.open() as content:
             known = [id_ for id_, thing in content["things"].items() if thing["name"] == call.inputs["name"]]
             number = content["made"].get(name, 0)
-        id_ = known[0] if known and call.resuming else f"{call.inputs['name']}#{number}"
+        id_ = known[0] if known and (call.resuming or self.adopts) else f"{call.inputs['name']}#{number}"
         self._change("create", call, id_)
         with self.open() as content:
             content["made"][name] = number + 1

@@ -29,7 +29,7 @@ from laptop.engine.decisions import (
 )
 from laptop.engine.deletion import Deletion
 from laptop.engine.journal import Journal
-from laptop.engine.paths import keep_ignored, parse_path, write_path
+from laptop.engine.paths import ignored_secrets, keep_ignored, parse_path, write_path
 from laptop.engine.progress import RunReport
 from laptop.engine.provider import Created, Diff, Importing, Provider, Providers, ResourceCall, is_provider
 from laptop.engine.resource_steps import ResourceStep, StepKind, describe_changes
@@ -179,6 +179,8 @@ class Execution:
         if self._stopped.is_set():
             raise MlopsError("not started: the run was stopped", fix="run `mlops up` again.")
         with self._lock:
+            if wanted.urn in self._taken:
+                raise _claimed_twice(wanted.urn, wanted.urn, self._taken[wanted.urn])
             if wanted.urn in self._seen:
                 raise MlopsError(
                     f"duplicate resource: two of type {wanted.type} with the same parent are named `{wanted.name}`",
@@ -233,12 +235,10 @@ class Execution:
             MlopsError: two resources of the program claim the same one of the state.
         """
         with self._lock:
-            if wanted.urn in self._taken:
-                raise _claimed_twice(wanted.urn, wanted.urn, self._taken[wanted.urn])
             if self.journal.known(wanted.urn) is not None:
                 return
             earlier = earlier_urns(wanted.urn, wanted.parent, wanted.aliases, self._matched)
-            alias = next((urn for urn in earlier if self.journal.known(urn) is not None), None)
+            alias = next((urn for urn in earlier if urn in self._taken or self.journal.known(urn) is not None), None)
             if alias is None:
                 return
             if alias in self._seen:
@@ -266,7 +266,7 @@ class Execution:
             before = old.inputs.values
             if wanted.options.ignore_changes:
                 values = keep_ignored(values, before, wanted.options.ignore_changes)
-                secrets |= old.inputs.secrets
+                secrets = ignored_secrets(secrets, old.inputs.secrets, wanted.options.ignore_changes)
         unknown = tuple(key for key, value in values.items() if has_unknown(value))
         if unknown and before is None:
             # There are no old values to stand in for the unknown ones.

@@ -103,6 +103,18 @@ def keep_ignored(new: dict[str, Any], old: dict[str, Any], patterns: Iterable[st
     return kept
 
 
+def ignored_secrets(
+    new: frozenset[PropertyPath], old: frozenset[PropertyPath], patterns: Iterable[str]
+) -> frozenset[PropertyPath]:
+    """Return the secret paths of inputs after `keep_ignored`: the old ones where it kept old values."""
+    parsed = [parse_path(pattern) for pattern in patterns]
+
+    def kept(path: PropertyPath) -> bool:
+        return any(covers(pattern, path) for pattern in parsed)
+
+    return frozenset({path for path in old if kept(path)} | {path for path in new if not kept(path)})
+
+
 def _expand(pattern: PropertyPath, new: Any, old: Any, at: PropertyPath = ()) -> list[PropertyPath]:
     if len(at) == len(pattern):
         return [at]
