@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from laptop.conformance.inline_cli import Finished
 from laptop.engine.provider import is_provider
 from laptop.engine.resource_steps import ResourceStep, StepKind
 from laptop.engine.resources import Contents, ResourceState
@@ -138,6 +139,7 @@ _OPERATIONS = {
     "update": "update",
     "same": "same",
     "read": "read",
+    "read-replacement": "read",
     "delete": "delete",
     "create-replacement": "replace",
     "delete-replaced": "delete replaced",
@@ -146,10 +148,25 @@ _OPERATIONS = {
 }
 """Pulumi's names of steps. Others, like `replace` and `discard`, stand for no change of their own."""
 
+_FOUND = {StepKind.DRIFTED: "update", StepKind.GONE: "delete"}
+"""What a refresh finds, by Pulumi's names."""
 
-def steps_of_pulumi(steps: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    """Count the steps of a run of the CLI by operation and URN."""
-    return Counter((_OPERATIONS[op], urn) for op, urn in steps if op in _OPERATIONS and not _is_default_provider(urn))
+
+def steps_of_pulumi(finished: Finished, before: Mapping[str, Record]) -> Counter[tuple[str, str]]:
+    """Count the steps of a run of the CLI by operation and URN.
+
+    Args:
+        before: records of the state before. Pulumi shows the creation of a resource that was only read before as its
+            replacement.
+    """
+    steps = finished.succeeded
+    counted: Counter[tuple[str, str]] = Counter()
+    for op, urn in steps:
+        if op not in _OPERATIONS or _is_default_provider(urn):
+            continue
+        taken_over = op == "create-replacement" and before.get(urn, {}).get("external")
+        counted["create" if taken_over else _OPERATIONS[op], urn] += 1
+    return counted
 
 
 def steps_of_laptop(steps: Iterable[ResourceStep]) -> Counter[tuple[str, str]]:
@@ -163,6 +180,21 @@ def steps_of_laptop(steps: Iterable[ResourceStep]) -> Counter[tuple[str, str]]:
             kind = StepKind.DELETE_REPLACED if step.urn in replaced else StepKind.DELETE
         counted[(kind.value, step.urn)] += 1
     return counted
+
+
+def found_by_pulumi(finished: Finished) -> Counter[tuple[str, str]]:
+    """Count what a `pulumi refresh` found changed or gone."""
+    return Counter((op, urn) for op, urn in finished.ended if op in _FOUND.values())
+
+
+def found_by_laptop(steps: Iterable[ResourceStep]) -> Counter[tuple[str, str]]:
+    """Count what a refresh of the laptop's engine found changed or gone."""
+    return Counter((_FOUND[step.kind], step.urn) for step in steps if step.kind in _FOUND)
+
+
+def without_deletes(steps: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """Return the steps that are not deletions."""
+    return Counter({step: count for step, count in steps.items() if not step[0].startswith("delete")})
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

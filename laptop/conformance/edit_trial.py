@@ -16,10 +16,13 @@ from typing import Any
 from laptop.conformance.comparison import (
     Record,
     differences,
+    found_by_laptop,
+    found_by_pulumi,
     of_laptop,
     of_pulumi,
     steps_of_laptop,
     steps_of_pulumi,
+    without_deletes,
 )
 from laptop.conformance.inline_cli import Finished, InlineCli
 from laptop.conformance.program_edits import PACKAGE, PROJECT, TOKEN, Program, register, without
@@ -102,23 +105,33 @@ class Trial:
         file = self.project / f"program.{stack}.json"
         file.write_text(json.dumps(program.to_json()), encoding="utf-8")
 
-    def up(self, program: Program, stack: str = STACK) -> Applied:
-        """Apply a program by both engines and compare."""
+    def up(self, program: Program, stack: str = STACK, *, deletes: bool = True) -> Applied:
+        """Apply a program by both engines and compare.
+
+        Args:
+            deletes: False leaves deletions out of the comparison. After a failure the laptop's engine deletes nothing,
+                as `pulumi up`; Pulumi's is run with `--continue-on-error`, because what it stops otherwise is chance.
+        """
         self.write(program, stack)
         return self._both(
             stack,
             lambda engine: engine.up(),
             lambda: self.cli.run("up", stack, lambda: register(program), "--continue-on-error"),
             lambda: self.cli.run("preview", stack, lambda: register(program)),
+            deletes=deletes,
         )
 
     def refresh(self, stack: str = STACK) -> Applied:
         """Refresh both states and compare."""
-        return self._both(stack, lambda engine: engine.refresh(), lambda: self.cli.operate("refresh", stack))
+        return self._both(
+            stack, lambda engine: engine.refresh(), lambda: self.cli.operate("refresh", stack), refresh=True
+        )
 
     def destroy(self, stack: str = STACK) -> Applied:
         """Destroy the stack by both engines and compare."""
-        return self._both(stack, lambda engine: engine.destroy(), lambda: self.cli.operate("destroy", stack))
+        return self._both(
+            stack, lambda engine: engine.destroy(), lambda: self.cli.operate("destroy", stack, "--continue-on-error")
+        )
 
     def kill(self, program: Program, moment: str, verb: str, name: str) -> None:
         """Apply a program by both engines, and kill both with SIGKILL before or after a call to the cloud."""
@@ -143,6 +156,7 @@ class Trial:
             self.theirs.around = lambda *_: None
         if finished.code != -signal.SIGKILL:
             raise RuntimeError(f"the CLI was not killed: {finished.output}")
+        self.cli.cancel(STACK)
 
     def laptop_state(self, stack: str = STACK) -> dict[str, Record]:
         """Return the state of the laptop's engine in comparable form."""
@@ -159,6 +173,9 @@ class Trial:
         ours: Callable[[Deployment], Result],
         theirs: Callable[[], Finished],
         preview: Callable[[], Finished] | None = None,
+        *,
+        deletes: bool = True,
+        refresh: bool = False,
     ) -> Applied:
         before = self.laptop_state(stack)
         self.ours.calls.clear()
@@ -178,18 +195,37 @@ class Trial:
             applied.different.append(
                 f"laptop: {applied.error or 'succeeded'}; Pulumi: exit code {finished.code}, {finished.output[-3000:]}"
             )
-        applied.different += differences(self.laptop_state(stack), self.pulumi_state(stack))
+        our_state, their_state = self.laptop_state(stack), self.pulumi_state(stack)
+        our_calls, their_calls = sorted(self.ours.calls), sorted(self.theirs.calls)
+        if not deletes:
+            deleted = {key for key in before if key not in their_state}
+            our_state = {
+                key: record
+                for key, record in our_state.items()
+                if key not in deleted and (key in their_state or " (replaced) " not in key)
+            }
+            our_calls, their_calls = (
+                [call for call in calls if call[0] != "delete"] for calls in (our_calls, their_calls)
+            )
+        applied.different += differences(our_state, their_state)
         if steps is not None and not applied.refused:
-            a, b = steps_of_laptop(step for step in steps if not step.error), steps_of_pulumi(finished.succeeded)
+            succeeded = [step for step in steps if not step.error]
+            if refresh:
+                a, b = found_by_laptop(succeeded), found_by_pulumi(finished)
+            else:
+                a, b = steps_of_laptop(succeeded), steps_of_pulumi(finished, before)
+            if not deletes:
+                a, b = without_deletes(a), without_deletes(b)
             applied.different += [
                 f"step {kind} {urn}: laptop {a[kind, urn]} times, Pulumi {b[kind, urn]} times"
                 for kind, urn in sorted(a.keys() | b.keys())
                 if a[kind, urn] != b[kind, urn]
             ]
-        if sorted(self.ours.calls) != sorted(self.theirs.calls):
-            applied.different.append(f"calls: laptop {sorted(self.ours.calls)}, Pulumi {sorted(self.theirs.calls)}")
-        for who, provider in (("laptop", self.ours), ("Pulumi", self.theirs)):
-            applied.different += [f"{who}: {line}" for line in wrong_order(provider.calls, before)]
+        if our_calls != their_calls:
+            applied.different.append(f"calls: laptop {our_calls}, Pulumi {their_calls}")
+        early = [wrong_order(provider.calls, before) for provider in (self.ours, self.theirs)]
+        if early[0] != early[1]:
+            applied.different.append(f"order of deletions: laptop {early[0]}, Pulumi {early[1]}")
         return applied
 
 

@@ -38,12 +38,14 @@ class Finished:
         output: standard output and error.
         began: (operation, URN) of the steps in the order in which they began.
         failed: (operation, URN) of the steps that failed.
+        ended: (operation, URN) of the steps that succeeded. For a refresh, the operation says what it found.
     """
 
     code: int
     output: str
     began: tuple[tuple[str, str], ...] = ()
     failed: frozenset[tuple[str, str]] = frozenset()
+    ended: tuple[tuple[str, str], ...] = ()
 
     @property
     def succeeded(self) -> tuple[tuple[str, str], ...]:
@@ -103,6 +105,12 @@ class InlineCli:
             inline = [f"--client=127.0.0.1:{port}", "--exec-kind=auto.inline", *arguments]
             return self.operate(operation, stack, *inline)
 
+    def cancel(self, stack: str) -> None:
+        """Remove the lock that a killed run left."""
+        done = self._run("cancel", "--yes", "--stack", stack)
+        if done.code != 0:
+            raise RuntimeError(done.output)
+
     def operate(self, operation: str, stack: str, *arguments: str) -> Finished:
         """Run `up`, `preview`, `refresh` or `destroy`, and read its events."""
         log = self.home / "events.json"
@@ -112,7 +120,7 @@ class InlineCli:
             options += ["--yes", "--skip-preview"]
         done = self._run(operation, *options, *arguments)
         text = log.read_text(encoding="utf-8") if log.exists() else ""
-        steps, failed = [], set()
+        steps, failed, ended = [], set(), []
         for line in text.splitlines():
             try:
                 event = json.loads(line)
@@ -121,10 +129,13 @@ class InlineCli:
             if "resourcePreEvent" in event:
                 metadata = event["resourcePreEvent"]["metadata"]
                 steps.append((metadata["op"], metadata["urn"]))
+            if "resOutputsEvent" in event:
+                metadata = event["resOutputsEvent"]["metadata"]
+                ended.append((metadata["op"], metadata["urn"]))
             if "resOpFailedEvent" in event:
                 metadata = event["resOpFailedEvent"]["metadata"]
                 failed.add((metadata["op"], metadata["urn"]))
-        return Finished(done.code, done.output, tuple(steps), frozenset(failed))
+        return Finished(done.code, done.output, tuple(steps), frozenset(failed), tuple(ended))
 
     def deployment(self, stack: str) -> dict[str, Any]:
         """Return the stack's deployment as `pulumi stack export --show-secrets` does, read from the backend's file."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from laptop.conformance.comparison import differences
 from laptop.conformance.edit_trial import Applied, Trial, play, shortened, write_project
 from laptop.conformance.engines import FoundEngine
 from laptop.conformance.inline_cli import InlineCli
@@ -180,7 +181,7 @@ SCENARIOS: dict[str, list[Program]] = {
             thing("a", target=ref("n")),
             thing("b", target=ref("n")),
         ),
-        program(thing("b", zone="free"), thing("n", NAMED, inputs={"name": "fixed", "zone": "y"})),
+        program(thing("b", zone="free"), thing("n", NAMED, inputs={"name": "fixed", "zone": "y"}, depends_on=("b",))),
     ],
     "replace_on_changes makes a dependent follow": [
         program(
@@ -370,8 +371,10 @@ CHANGED = program(
 def test_after_a_failure_both_engines_end_in_the_same_state(trial: Trial, call: tuple[str, str]) -> None:
     agree(trial.up(CHAIN))
     trial.refuse(call)
-    agree(trial.up(CHANGED), failed=True)
+    deletes = call[0] == "delete"
+    agree(trial.up(CHANGED, deletes=deletes), failed=True)
     trial.refuse()
+    agree(trial.up(CHANGED, deletes=deletes))
     agree(trial.up(CHANGED))
 
 
@@ -380,7 +383,7 @@ def test_after_a_failure_of_the_first_update_both_engines_end_in_the_same_state(
     trial: Trial, call: tuple[str, str]
 ) -> None:
     trial.refuse(call)
-    agree(trial.up(CHAIN), failed=True)
+    agree(trial.up(CHAIN, deletes=False), failed=True)
     trial.refuse()
     agree(trial.up(CHAIN))
 
@@ -394,22 +397,38 @@ def test_after_a_failed_destroy_both_engines_end_in_the_same_state(trial: Trial,
     agree(trial.destroy())
 
 
+# One step at a time, so a kill hits nothing else: the file backend of the CLI does not survive a kill while it writes.
+KILLED = program(
+    thing("a", size=1),
+    thing("b", uses=ref("a")),
+    thing("c", NAMED, inputs={"name": "c", "zone": "x", "uses": ref("b")}),
+    thing("e", depends_on=("c",)),
+)
+KILLING = program(
+    thing("a", size=2),
+    thing("b", uses=ref("a"), size=5),
+    thing("c", NAMED, inputs={"name": "c", "zone": "y", "uses": ref("b")}),
+    thing("f", NAMED, inputs={"name": "f"}, depends_on=("c",)),
+)
 KILLS = [
     (moment, verb, name)
     for moment in ("before", "after")
-    for verb, name in [("create", "c"), ("update", "a"), ("delete", "e"), ("create", "f")]
+    for verb, name in [("update", "a"), ("delete", "c"), ("create", "c"), ("create", "f"), ("delete", "e")]
 ]
 
 
 @pytest.mark.parametrize(("moment", "verb", "name"), KILLS, ids=[" ".join(kill) for kill in KILLS])
 def test_after_a_kill_both_engines_end_in_the_same_state(trial: Trial, moment: str, verb: str, name: str) -> None:
     trial.ours.adopts = trial.theirs.adopts = True
-    agree(trial.up(CHAIN))
-    trial.kill(CHANGED, moment, verb, name)
-    trial.up(CHANGED)
-    agree(trial.up(CHANGED))
+    agree(trial.up(KILLED))
+    trial.kill(KILLING, moment, verb, name)
+    recovered = trial.up(KILLING)  # by other steps: the laptop's engine first ends what was pending
+    assert not recovered.error
+    ours, theirs = trial.laptop_state(), trial.pulumi_state()
+    # Pulumi keeps a pending creation in the state until a refresh.
+    assert not differences(ours, {key: record for key, record in theirs.items() if not key.endswith(" (creating)")})
     assert trial.ours.things() == trial.theirs.things()
-    agree(trial.destroy())
+    trial.destroy()
     assert trial.ours.things() == trial.theirs.things() == {}
 
 

@@ -110,11 +110,12 @@ class Deletion:
             return False
         return True
 
-    def remove(self, known: ResourceState, *, replaced: bool | None = None) -> None:
+    def remove(self, known: ResourceState, *, replaced: bool | None = None, earlier: str = "") -> None:
         """Delete one resource and report it. A retained resource is forgotten, an external one silently dropped.
 
         Args:
             replaced: a new copy takes its place; None looks it up in the state.
+            earlier: the URN before this run, if it was renamed.
         """
         if known.external:
             self._journal.drop(known)
@@ -125,19 +126,24 @@ class Deletion:
         kind = StepKind.DELETE_REPLACED if replaced else StepKind.DELETE
         if at_target and known.retain_on_delete:
             kind = StepKind.FORGET
-        step = ResourceStep(kind, known.urn, recorded=known.recorded)
+        step = ResourceStep(kind, earlier or known.urn, recorded=known.recorded)
         began = time.monotonic()
         if self._applying and at_target:
             self._report.began(step)
-            self.delete(known)
+            self.delete(known, earlier)
         else:
             self._journal.drop(known)
         self._report.ended(replace(step, seconds=time.monotonic() - began))
 
-    def delete(self, known: ResourceState) -> None:
-        """Delete a resource, then remove it from the state."""
+    def delete(self, known: ResourceState, earlier: str = "") -> None:
+        """Delete a resource, then remove it from the state.
+
+        Args:
+            earlier: the URN before this run, if it was renamed.
+        """
         if not (known.retain_on_delete or known.recorded or known.deleted_with in self.deleted):
-            provider = self._providers.serving(known.type)
-            call = ResourceCall.about(known)
+            named = replace(known, urn=earlier or known.urn)
+            provider = self._providers.serving(named.type)
+            call = ResourceCall.about(named)
             self._journal.attempt(Pending("delete", known), lambda: provider.delete(call))
         self._journal.drop(known)

@@ -454,15 +454,21 @@ class Execution:
         step = ResourceStep(StepKind.REPLACE, wanted.urn, changes, decision.replaces)
         with self._lock:
             self._replaced.add(wanted.urn)
+        # The old copy of a renamed resource keeps its earlier name, which its provider may need to delete it.
+        earlier = replace(old, urn=self._matched.get(old.urn, old.urn))
         if decision.delete_first:
-            self._delete_first(old)
+            self._delete_first(old, earlier.urn)
         # The new copy gets new auto-names, because the old one keeps its names until it is deleted. As in Pulumi,
         # it gets the program's values of ignored properties.
         checked = self._check(wanted, provider, None)
-        return self._create(step, wanted, provider, checked, None if decision.delete_first else old)
+        return self._create(step, wanted, provider, checked, None if decision.delete_first else earlier)
 
-    def _delete_first(self, old: ResourceState) -> None:
-        """Delete a resource before its replacement is created, after the dependents that are replaced with it."""
+    def _delete_first(self, old: ResourceState, earlier: str) -> None:
+        """Delete a resource before its replacement is created, after the dependents that are replaced with it.
+
+        Args:
+            earlier: the URN before this run.
+        """
         resources = dict(self.journal.contents.resources)
         going = [
             known
@@ -488,7 +494,7 @@ class Execution:
                 if known.urn not in self._seen:
                     self._deletion.remove(known, replaced=True)
                     self._deleted_first.add(known.urn)
-        self._deletion.remove(old, replaced=True)
+        self._deletion.remove(old, replaced=True, earlier=earlier)
 
     def _must_follow(self, known: ResourceState, affected: frozenset[str]) -> bool:
         """Return True if a change of these inputs would replace a resource. Found by a diff without them."""
@@ -521,7 +527,14 @@ class Execution:
             names = wanted.options.additional_secret_outputs
             outputs = Properties(live, secret_outputs(wanted.inputs, live, names))
         new = replace(self._described(wanted, wanted.inputs, identity, outputs), external=True)
-        if new != self.journal.known(wanted.urn):
+        old = self.journal.known(wanted.urn)
+        if old is not None and not old.external and old.id != identity:
+            # The stack managed another resource under this name. It is deleted as a replaced copy.
+            refuse_deletion(old)
+            with self._lock:
+                self._replaced.add(wanted.urn)
+            self.journal.created(new, old)
+        elif new != old:
             self.journal.put(new)
         self._report.ended(ResourceStep(StepKind.READ, wanted.urn))
         return Outcome(identity, outputs)

@@ -64,6 +64,23 @@ class ResourceState:
         others = {self.provider.rpartition("::")[0], self.parent, self.deleted_with}
         return frozenset({*self.dependencies, *by_property, *self.replace_with, *others} - {"", self.urn})
 
+    def without(self, gone: frozenset[str]) -> ResourceState:
+        """Return the resource without dependencies on resources that no longer exist.
+
+        Args:
+            gone: URNs.
+        """
+        if not gone & self.needs():
+            return self
+        by_property = [(key, tuple(urn for urn in urns if urn not in gone)) for key, urns in self.property_dependencies]
+        return replace(
+            self,
+            dependencies=tuple(urn for urn in self.dependencies if urn not in gone),
+            property_dependencies=tuple((key, urns) for key, urns in by_property if urns),
+            deleted_with="" if self.deleted_with in gone else self.deleted_with,
+            replace_with=tuple(urn for urn in self.replace_with if urn not in gone),
+        )
+
     def renamed(self, old: str, new: str) -> ResourceState:
         """Return the resource with another URN in place of `old`, its own or one that it refers to."""
 
