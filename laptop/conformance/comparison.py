@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from laptop.conformance.inline_cli import Finished
+from laptop.engine.paths import changed_paths, write_path
 from laptop.engine.provider import is_provider
 from laptop.engine.resource_steps import ResourceStep, StepKind
 from laptop.engine.resources import Contents, ResourceState
-from laptop.engine.values import Properties, PropertyPath
+from laptop.engine.values import Properties, PropertyPath, lookup
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "<secret>"
@@ -206,17 +207,7 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]
         elif key not in ours:
             found.append(f"{key}: only in Pulumi: {theirs[key]}")
         else:
-            for name in sorted(ours[key].keys() | theirs[key].keys()):
-                a, b = ours[key].get(name), theirs[key].get(name)
-                if a != b or _types(a) != _types(b):
-                    found.append(f"{key}: {name}: laptop {a!r}, Pulumi {b!r}")
+            for path in changed_paths(ours[key], theirs[key]):
+                a, b = (lookup(side[key], path, "nothing") for side in (ours, theirs))
+                found.append(f"{key}: {write_path(path)}: laptop {a!r}, Pulumi {b!r}")
     return found
-
-
-def _types(value: Any) -> Any:
-    """Return a value with booleans told apart from numbers."""
-    if isinstance(value, dict):
-        return {key: _types(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_types(item) for item in value]
-    return isinstance(value, bool), value

@@ -45,8 +45,9 @@ VERSIONS = {"aws": "7.51.1", "kubernetes": "4.34.2"}
 GENERATED: Mapping[str, str] = {
     r"-[0-9a-f]{7,8}\b": "suffix of an automatic name",
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "id of a key, a rule or a Kubernetes object",
-    r"\b(?:AROA|AKIA|AIDA|ANPA)[A-Z0-9]+": "unique id in IAM",
+    r"\bA[A-Z0-9]{16,20}\b": "unique id in IAM",
     r"\b(?:sg|sgr|vpc|subnet|eni|rtb|acl)-[0-9a-f]+": "id in EC2",
+    r"(?s:-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----)": "public key of a signing key",
     r"127\.0\.0\.1:\d+": "port of a laptop",
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}[.\d]*(?:Z|\+00:00)?": "time",
 }
