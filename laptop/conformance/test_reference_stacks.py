@@ -109,8 +109,8 @@ class Stack:
         self.root, self.name, self.laptop = root, name, laptop
         self.project = load_project(root)
         settings = yaml.safe_load((root / f"Pulumi.{name}.yaml").read_text(encoding="utf-8"))
-        copied = folder / "project"
-        copied.mkdir(parents=True)
+        copied = folder / name
+        copied.mkdir()
         (copied / "Pulumi.yaml").write_text(f"name: {self.project.name}\nruntime: python\n", encoding="utf-8")
         (copied / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": settings["config"]}), encoding="utf-8")
         self.cli = InlineCli(cli, folder / "pulumi", copied, ports)
@@ -184,11 +184,11 @@ def test_both_engines_apply_refresh_and_destroy_the_reference_stacks_alike(
     ours, _ = halves
     stacks = {}
     for name, folder in STACKS.items():
-        stack = Stack(tmp_path / name, ours.repository / folder, name, pulumi_cli.path, ours.laptop, attached)
+        stack = Stack(tmp_path, ours.repository / folder, name, pulumi_cli.path, ours.laptop, attached)
         stacks[name] = stack
         found = stack.compare(stack.engine().up(), "up")
         assert not found, f"{name}:\n" + "\n".join(found)
-        assert len(stack.ours()) > 60, name
+        assert len(stack.ours()) >= 60, name
         found = stack.compare(stack.engine().up(), "up")
         assert not found, f"{name}, unchanged:\n" + "\n".join(found)
         found = stack.compare(stack.engine().refresh(), "refresh")
