@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.engine.conftest import Site, kinds
+from laptop.tests.engine.fake_cloud import FakeProvider
 
 pytestmark = pytest.mark.slow
 
@@ -188,6 +191,61 @@ def test_replace_with_and_deleted_with_follow_a_replacement(site: Site) -> None:
     assert sorted(created) == ["a", "b", "c"]
     assert ("delete", "c") not in site.verbs()  # its deletion is part of a's
     assert ("delete", "b") in site.verbs()
+
+
+class Importer(FakeProvider):
+    """A provider that imports."""
+
+    def imported_inputs(self, type_: str, outputs: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in outputs.items() if key not in ("arn", "type")}
+
+
+@pytest.fixture
+def lake(site: Site) -> Site:
+    """A site whose provider imports, with one thing that no stack manages."""
+    site.provider = Importer(site.cloud)
+    with site.cloud.open() as things:
+        things["id-lake"] = {"name": "lake", "size": 1, "type": "fake:index:Thing", "arn": "arn:id-lake"}
+    return site
+
+
+def test_an_existing_resource_is_imported_then_managed(lake: Site) -> None:
+    program = 'Thing("a", name="lake", size={}, opts=Opts(import_="id-lake"))'
+    assert kinds(lake.up(program.format(1)))["a"] == "import"
+    assert set(lake.verbs()) == {("read", "id-lake")}
+    assert kinds(lake.up(program.format(1)))["a"] == "same"
+    assert kinds(lake.up(program.format(2)))["a"] == "update"
+    lake.up("")
+    assert lake.cloud.things() == {}
+
+
+def test_an_imported_resource_that_differs_from_the_program_is_changed(lake: Site) -> None:
+    lake.up('Thing("a", name="lake", size=7, opts=Opts(import_="id-lake"))')
+    assert lake.cloud.things()["id-lake"]["size"] == 7
+
+
+def test_an_import_of_a_resource_that_does_not_exist_is_refused(lake: Site) -> None:
+    with pytest.raises(DeploymentError, match=r"no fake:index:Thing with the id `sea`"):
+        lake.up('Thing("a", opts=Opts(import_="sea"))')
+
+
+def test_the_resource_that_a_read_one_takes_the_place_of_is_deleted(lake: Site) -> None:
+    lake.up('Thing("a")')
+    lake.up('Thing("a", opts=Opts(id="id-lake"))')
+    assert list(lake.cloud.things()) == ["id-lake"]
+    lake.up('Thing("a", opts=Opts(id="id-lake", protect=True))')
+    lake.up("")
+    assert list(lake.cloud.things()) == ["id-lake"]
+
+
+def test_the_old_copy_of_a_renamed_resource_is_deleted_under_its_earlier_name(site: Site) -> None:
+    program = '{}("{}", name="n", zone="{}", opts=Opts(aliases=[Alias(name="old")]))'
+    for type_ in ("Thing", "Named"):
+        site.up(program.format(type_, "old", "x").replace('name="n"', f'name="{type_}"'))
+        site.up(program.format(type_, f"new-{type_}", "y").replace('name="n"', f'name="{type_}-2"'))
+        assert ("delete", "old") in site.verbs()
+        assert len(site.cloud.things()) == 1
+        site.up("")
 
 
 def test_a_provider_that_cannot_import_refuses_an_import(site: Site) -> None:
