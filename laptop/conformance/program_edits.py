@@ -31,7 +31,7 @@ Tagged = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Node:
+class ProgramNode:
     """One resource of a program.
 
     Attributes:
@@ -74,13 +74,13 @@ class Node:
 class Program:
     """A program: resources in the order of their registration, and stack outputs."""
 
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[ProgramNode, ...] = ()
     exports: dict[str, Any] = field(default_factory=dict)
 
-    def find(self, key: str) -> Node:
+    def find(self, key: str) -> ProgramNode:
         return next(node for node in self.nodes if node.key == key)
 
-    def put(self, node: Node) -> Program:
+    def put(self, node: ProgramNode) -> Program:
         """Replace the node with the same key."""
         return replace(self, nodes=tuple(node if old.key == node.key else old for old in self.nodes))
 
@@ -90,12 +90,12 @@ class Program:
     @classmethod
     def of(cls, document: dict[str, Any]) -> Program:
         """Return the program that `to_json` described."""
-        nodes: list[Node] = []
+        nodes: list[ProgramNode] = []
         for item in document["nodes"]:
             fields: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in item.items()
             }
-            nodes.append(Node(**fields))
+            nodes.append(ProgramNode(**fields))
         return cls(tuple(nodes), document["exports"])
 
 
@@ -160,7 +160,7 @@ def _resolve(value: Any, made: dict[str, pulumi.Resource]) -> Any:
     return {key: _resolve(item, made) for key, item in value.items()}
 
 
-def _options(node: Node, made: dict[str, pulumi.Resource]) -> pulumi.ResourceOptions:
+def _options(node: ProgramNode, made: dict[str, pulumi.Resource]) -> pulumi.ResourceOptions:
     provider = made[node.provider] if node.provider else None
     assert provider is None or isinstance(provider, pulumi.ProviderResource)
     return pulumi.ResourceOptions(
@@ -203,12 +203,12 @@ def _edit(edit: Edit) -> Edit:
     return edit
 
 
-def _pick(program: Program, rng: Random, test: Callable[[Node], bool] = lambda node: True) -> Node | None:
+def _pick(program: Program, rng: Random, test: Callable[[ProgramNode], bool] = lambda node: True) -> ProgramNode | None:
     found = [node for node in program.nodes if test(node)]
     return rng.choice(found) if found else None
 
 
-def _managed(node: Node) -> bool:
+def _managed(node: ProgramNode) -> bool:
     return not node.component and node.type != PROVIDER and not node.read and not node.import_
 
 
@@ -229,7 +229,7 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
-def needs(node: Node) -> set[str]:
+def needs(node: ProgramNode) -> set[str]:
     """Return the keys of the nodes that must be registered before a node."""
     aliased = {alias["parent"] for alias in node.aliases if alias.get("parent")}
     others = {node.parent, node.provider, node.deleted_with, *node.depends_on, *node.replace_with, *aliased}
@@ -238,7 +238,7 @@ def needs(node: Node) -> set[str]:
 
 def in_order(program: Program) -> Program:
     """Sort the nodes so each comes after those it needs; otherwise keep their order."""
-    left, done, ordered = list(program.nodes), set[str](), list[Node]()
+    left, done, ordered = list(program.nodes), set[str](), list[ProgramNode]()
     while left:
         node = next((node for node in left if needs(node) <= done), None)
         if node is None:
@@ -304,7 +304,7 @@ def without(program: Program, key: str) -> Program:
     return Program(tuple(kept), exports)
 
 
-def _before(program: Program, key: str) -> list[Node]:
+def _before(program: Program, key: str) -> list[ProgramNode]:
     """Return the nodes that may be referred to by a node, which are those registered before it."""
     keys = [node.key for node in program.nodes]
     return list(program.nodes[: keys.index(key)])
@@ -327,7 +327,7 @@ def add_a_resource(program: Program, rng: Random) -> Program | None:
         inputs["name"] = name
     groups = [node.key for node in program.nodes if node.component]
     parent = rng.choice(groups) if groups and rng.random() < 0.5 else ""
-    return replace(program, nodes=(*program.nodes, Node(name, name, type_, inputs, parent=parent)))
+    return replace(program, nodes=(*program.nodes, ProgramNode(name, name, type_, inputs, parent=parent)))
 
 
 @_edit
@@ -335,9 +335,9 @@ def add_a_component(program: Program, rng: Random) -> Program | None:
     name = _fresh(program, rng, "g")
     groups = [node.key for node in program.nodes if node.component]
     parent = rng.choice(groups) if groups and rng.random() < 0.5 else ""
-    child = Node(f"{name}-child", f"{name}-child", inputs={"size": 1}, parent=name)
+    child = ProgramNode(f"{name}-child", f"{name}-child", inputs={"size": 1}, parent=name)
     outputs = {"child": {"$ref": child.key, "output": "arn"}} if rng.random() < 0.7 else None
-    group = Node(name, name, GROUP, outputs=outputs, parent=parent)
+    group = ProgramNode(name, name, GROUP, outputs=outputs, parent=parent)
     return replace(program, nodes=(*program.nodes, group, child))
 
 
@@ -568,7 +568,7 @@ def use_a_provider(program: Program, rng: Random) -> Program | None:
         return None
     if provider is None:
         key = _fresh(program, rng, "p")
-        provider = Node(key, key, PROVIDER, {"region": rng.choice("ab")})
+        provider = ProgramNode(key, key, PROVIDER, {"region": rng.choice("ab")})
         program = replace(program, nodes=(provider, *program.nodes))
     return in_order(program.put(replace(node, provider=provider.key)))
 
@@ -582,12 +582,14 @@ def change_a_provider(program: Program, rng: Random) -> Program | None:
 START = in_order(
     Program(
         nodes=(
-            Node("group", "group", GROUP, outputs={"first": {"$ref": "a", "output": "arn"}}),
-            Node("a", "a", inputs={"size": 1, "zone": "x"}, parent="group"),
-            Node("b", "b", inputs={"target": {"$ref": "a", "output": "arn"}, "tags": {"owner": "a"}}),
-            Node("n", "n", NAMED, inputs={"name": "fixed", "zone": "x"}),
-            Node("u", "u", inputs={"uses": {"$ref": "n", "output": "arn"}, "password": {"$secret": "hunter2hunter2"}}),
-            Node("d", "d", inputs={"size": 3}, depends_on=("n",)),
+            ProgramNode("group", "group", GROUP, outputs={"first": {"$ref": "a", "output": "arn"}}),
+            ProgramNode("a", "a", inputs={"size": 1, "zone": "x"}, parent="group"),
+            ProgramNode("b", "b", inputs={"target": {"$ref": "a", "output": "arn"}, "tags": {"owner": "a"}}),
+            ProgramNode("n", "n", NAMED, inputs={"name": "fixed", "zone": "x"}),
+            ProgramNode(
+                "u", "u", inputs={"uses": {"$ref": "n", "output": "arn"}, "password": {"$secret": "hunter2hunter2"}}
+            ),
+            ProgramNode("d", "d", inputs={"size": 3}, depends_on=("n",)),
         ),
         exports={"a": {"$ref": "a", "output": "arn"}},
     )

@@ -24,8 +24,8 @@ from laptop.conformance.program_edits import (
     TEAM,
     THING,
     WIDGET,
-    Node,
     Program,
+    ProgramNode,
     in_order,
     sequence,
 )
@@ -83,7 +83,7 @@ def test_both_engines_take_a_sequence_of_edits_to_the_same_state(
     pytest.fail(f"{edits[index][0]} (edit {index}):\n" + "\n".join(applied.different) + f"\nprograms:\n{shown}")
 
 
-def program(*nodes: Node, **exports: Any) -> Program:
+def program(*nodes: ProgramNode, **exports: Any) -> Program:
     return in_order(Program(nodes, exports))
 
 
@@ -91,13 +91,13 @@ def ref(key: str, output: str = "arn") -> dict[str, str]:
     return {"$ref": key, "output": output}
 
 
-def thing(key: str, type_: str = THING, **options: Any) -> Node:
-    """Return a resource: options of `Node` by their names, and everything else as an input."""
-    fields = {name: options.pop(name) for name in list(options) if name in Node.__dataclass_fields__}
-    return Node(**{"key": key, "name": key, "type": type_, "inputs": options, **fields})
+def thing(key: str, type_: str = THING, **options: Any) -> ProgramNode:
+    """Return a resource: options of `ProgramNode` by their names, and everything else as an input."""
+    fields = {name: options.pop(name) for name in list(options) if name in ProgramNode.__dataclass_fields__}
+    return ProgramNode(**{"key": key, "name": key, "type": type_, "inputs": options, **fields})
 
 
-def component(key: str, type_: str = GROUP, **options: Any) -> Node:
+def component(key: str, type_: str = GROUP, **options: Any) -> ProgramNode:
     return thing(key, type_, **options)
 
 

@@ -13,8 +13,8 @@ from laptop.conformance.program_edits import (
     EDITS,
     GROUP,
     START,
-    Node,
     Program,
+    ProgramNode,
     in_order,
     needs,
     sequence,
@@ -57,9 +57,13 @@ def test_a_node_is_removed_with_its_children_and_every_reference_to_it() -> None
 
 
 def test_a_program_that_waits_for_a_component_that_it_is_part_of_never_ends() -> None:
-    group, child, other = Node("g", "g", GROUP), Node("c", "c", parent="g"), Node("o", "o", depends_on=("g",))
+    group, child, other = (
+        ProgramNode("g", "g", GROUP),
+        ProgramNode("c", "c", parent="g"),
+        ProgramNode("o", "o", depends_on=("g",)),
+    )
     assert not waits_for_itself(in_order(Program((group, child, other))))
-    assert waits_for_itself(Program((group, other, Node("c", "c", parent="g", depends_on=("o",)))))
+    assert waits_for_itself(Program((group, other, ProgramNode("c", "c", parent="g", depends_on=("o",)))))
 
 
 def contents(known: ResourceState) -> Contents:
@@ -119,7 +123,7 @@ def test_a_deletion_before_that_of_a_dependent_is_found() -> None:
 
 
 def test_a_failing_sequence_is_shortened_to_what_fails() -> None:
-    programs = [Program((Node("a", "a", inputs={"n": n}), Node("b", "b"))) for n in range(6)]
+    programs = [Program((ProgramNode("a", "a", inputs={"n": n}), ProgramNode("b", "b"))) for n in range(6)]
 
     def fails(candidate: list[Program]) -> bool:
         values = [program.find("a").inputs["n"] for program in candidate if any(n.key == "a" for n in program.nodes)]
