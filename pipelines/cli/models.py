@@ -22,14 +22,14 @@ TASKS = ("classification", "regression")
 @click.command(cls=Command)
 @click.argument("dataset")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--check", "only_check", is_flag=True, help="Check the file, but do not upload it.")
+@click.option("--check", "only_check", is_flag=True, help="Only check the file; needs no account.")
 @environment_option
 @target_option
 def land(dataset: str, file: Path, only_check: bool, environment: str, target: str) -> None:
     """Check a data file against its contract and upload it.
 
     Uploads FILE to the landing bucket of DATASET, where the ingest job reads it. A file that has landed is never
-    replaced.
+    replaced. Rows whose key is in the table already are found at ingestion only.
     """
     from pipelines.data import landing
     from pipelines.data.row_quarantine import reason_lines
@@ -37,9 +37,6 @@ def land(dataset: str, file: Path, only_check: bool, environment: str, target: s
 
     project = Project.find()
     contract = project.contract(dataset)
-    found = find_target(target, project)
-    found.connect_account()
-    place = landing.landing_bucket(project, environment)
     summary = landing.check_file(contract, file)
     click.echo(f"{file.name}: {summary.good} of {summary.rows} rows keep version {contract.version} of the contract")
     if summary.quarantined:
@@ -52,6 +49,8 @@ def land(dataset: str, file: Path, only_check: bool, environment: str, target: s
         )
     if only_check:
         return
+    find_target(target, project).connect_account()
+    place = landing.landing_bucket(project, environment)
     click.echo(f"landed {landing.upload(place, dataset, file)}")
     schedule = contract.ingest_schedule
     when = f"on its schedule ({schedule}, UTC)" if schedule else "on request only"
