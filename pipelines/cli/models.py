@@ -122,13 +122,13 @@ def train(model: str, environment: str, unless: Unless | None, target: str) -> N
     Runs the training job of MODEL in the pinned image. The last line is the digest of the bundle.
     """
     from pipelines.github.workflow_run import add_summary
-    from pipelines.targets.training_due import read_facts, reason_to_wait
+    from pipelines.targets.training_due import read_facts, reason_to_wait, training_environment
     from pipelines.targets.workloads import run_training
 
     opened = open_target(target)
     if unless is not None:
         declared = opened.project.model(model)
-        waits = reason_to_wait(declared, read_facts(opened, environment, declared), unless)
+        waits = reason_to_wait(declared, read_facts(training_environment(opened, environment), declared), unless)
         if waits is not None:
             add_summary(f"**{model}** was not trained: {waits}.")
             write_output("bundle", "")

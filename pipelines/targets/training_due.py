@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.data.catalog import latest_snapshot
+from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.model import Model
 from pipelines.registry.runs import has_run, is_trained
 from pipelines.targets.target import Target
@@ -49,16 +50,29 @@ def reason_to_wait(model: Model, facts: TrainingFacts, unless: Unless) -> str | 
     return None
 
 
-def read_facts(target: Target, environment: str, model: Model) -> TrainingFacts:
-    """Read the facts about a model from an environment. Read-only.
+def training_environment(target: Target, environment: str) -> EnvironmentDescriptor | None:
+    """Return the descriptor of an environment; None if it is not up, or pins no training image.
 
     Raises:
-        MlopsError: the environment does not exist, or the dataset or the registry cannot be read.
+        MlopsError: the environment does not exist.
     """
     pinned = target.project.stack(environment).config.environment.images.training
-    if pinned is None or not target.outputs(environment).get("descriptor"):
+    known = target.outputs(environment).get("descriptor") if pinned is not None else None
+    return EnvironmentDescriptor.from_output(known, environment) if known else None
+
+
+def read_facts(descriptor: EnvironmentDescriptor | None, model: Model) -> TrainingFacts:
+    """Read the facts about a model from an environment. Read-only.
+
+    Args:
+        descriptor: the environment, from `training_environment`.
+        model: the model.
+
+    Raises:
+        MlopsError: the dataset or the registry cannot be read.
+    """
+    if descriptor is None:
         return TrainingFacts()
-    descriptor = target.descriptor(environment)
     snapshot = latest_snapshot(descriptor, model.contract)
     trained = snapshot is not None and is_trained(descriptor, model.name, snapshot)
     return TrainingFacts(True, snapshot, trained, trained or has_run(descriptor, model.name))
@@ -68,11 +82,10 @@ def models_due(target: Target, environment: str, dataset: str) -> tuple[str, ...
     """Return the models to train on the latest version of a dataset.
 
     Raises:
-        MlopsError: the dataset or the registry cannot be read.
+        MlopsError: the environment does not exist, or the dataset or the registry cannot be read.
     """
+    descriptor = training_environment(target, environment)
     models = [model for model in map(target.project.model, target.project.model_names) if model.contract == dataset]
     return tuple(
-        model.name
-        for model in models
-        if reason_to_wait(model, read_facts(target, environment, model), "unchanged") is None
+        model.name for model in models if reason_to_wait(model, read_facts(descriptor, model), "unchanged") is None
     )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.data.ingest import ingest
+from pipelines.data.landing import upload
 from pipelines.declarations.project import Project
-from pipelines.targets.training_due import TrainingFacts, Unless, reason_to_wait
+from pipelines.registry.runs import record_run
+from pipelines.targets.training_due import TrainingFacts, Unless, read_facts, reason_to_wait
+from tests.aws import EmulatedAccount, make_environment
 from tests.sample_project import PROJECT
 
-MODEL = Project(PROJECT).model("diabetes-progression")
+DECLARED = Project(PROJECT)
+MODEL = DECLARED.model("diabetes-progression")
 ON_REQUEST = MODEL.model_copy(update={"training": MODEL.training.model_copy(update={"retrain_on": ()})})
 
 EMPTY = TrainingFacts(ready=True)
@@ -37,3 +42,16 @@ def test_new_data_trains_the_models_that_ask_for_it() -> None:
 def test_a_dataset_version_is_trained_on_once_unless_it_is_requested() -> None:
     assert "is trained on the latest version" in str(reason_to_wait(MODEL, SAME, "unchanged"))
     assert reason_to_wait(MODEL, SAME, "empty") is None
+
+
+@pytest.mark.slow
+def test_the_facts_follow_ingestion_and_training(account: EmulatedAccount) -> None:
+    contract = DECLARED.contract(MODEL.contract)
+    dev = make_environment("dev", contract)
+    assert read_facts(dev, MODEL) == EMPTY
+    upload(dev, MODEL.contract, DECLARED.contracts_folder / "samples" / f"{MODEL.contract}.csv")
+    (record,) = ingest(dev, contract, lambda _: None)
+    assert read_facts(dev, MODEL) == TrainingFacts(ready=True, snapshot=record.snapshot)
+    record_run(dev, MODEL.name, "1", "sha256:" + "ab" * 32, str(record.snapshot))
+    assert read_facts(dev, MODEL) == TrainingFacts(True, record.snapshot, trained=True, ever_trained=True)
+    assert read_facts(None, MODEL) == TrainingFacts()
