@@ -78,13 +78,8 @@ def landing_bucket(project: Project, environment: str) -> LandingBucket:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
+    project.check_trains(environment)
     config = project.stack(environment).config
-    if not config.environment.trains:
-        first = project.environments[0]
-        raise MlopsError(
-            f"{environment} ingests no data: expected {first}, the environment that trains, found {environment}",
-            fix=f"--env {first}",
-        )
     try:
         account = str(clients.client("sts", config.region).get_caller_identity()["Account"])
     except (BotoCoreError, ClientError) as error:

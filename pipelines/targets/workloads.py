@@ -32,6 +32,7 @@ def run_ingest(target: Target, environment: str, dataset: str, log: Callable[[st
         MlopsError: the dataset, the job or the landing file does not exist, or the job failed.
     """
     target.project.contract(dataset)
+    target.project.check_trains(environment)
     descriptor = target.descriptor(environment)
     variables = {LANDING_FILE: file} if file else {}
     run_job(
@@ -58,6 +59,7 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
     Raises:
         MlopsError: the environment does not run the pinned image, a model or job does not exist, or the job failed.
     """
+    target.project.check_trains(environment)
     declared, descriptor = target.project.model(model), target.descriptor(environment)
     pinned = target.project.stack(environment).config.environment.images.training
     if pinned is not None and not (descriptor.images.training or "").endswith(pinned):

@@ -67,7 +67,7 @@ def test_the_landing_bucket_is_known_from_the_declarations_and_the_account(accou
 
 
 def test_files_land_only_where_data_is_ingested() -> None:
-    with pytest.raises(MlopsError, match="prod ingests no data: expected dev") as caught:
+    with pytest.raises(MlopsError, match="prod ingests no data and trains no model: expected dev") as caught:
         landing_bucket(Project(PROJECT), "prod")
     assert caught.value.fix == "--env dev"
 
