@@ -36,6 +36,7 @@ def land(dataset: str, file: Path, only_check: bool, environment: str, target: s
     from pipelines.targets import find_target
 
     project = Project.find()
+    project.check_trains(environment)
     contract = project.contract(dataset)
     summary = landing.check_file(contract, file)
     click.echo(f"{file.name}: {summary.good} of {summary.rows} rows keep version {contract.version} of the contract")

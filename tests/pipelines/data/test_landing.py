@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import boto3
@@ -15,7 +18,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.aws import ACCOUNT, EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
-from tests.sample_project import PROJECT
+from tests.sample_project import PROJECT, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +103,13 @@ def test_the_command_checks_uploads_and_says_what_comes_next(
 
     _, problem = land(str(SAMPLE))
     assert "already exists" in str(problem)
+
+
+def test_the_command_prints_nothing_to_stderr() -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "land", DATASET, str(SAMPLE), "--env", "dev", "--check"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, check=True)
+    assert (done.stderr, "442 of 447 rows" in done.stdout) == ("", True)
 
 
 def test_a_file_without_a_good_row_is_not_uploaded(
