@@ -122,12 +122,12 @@ def respond(event: Path, target: str) -> None:
 
 
 @ci.command()
-@click.option("--models", required=True, metavar="JSON", help="Names of the models, as a JSON list.")
+@click.option("--models", required=True, metavar="NAMES", help="Names of the models, separated by spaces.")
 def request_training(models: str) -> None:
     """Start the workflow `train` for models that have new data."""
     from pipelines.promotion import request_training as module
 
-    module.request_training(Project.find(), json.loads(models), log)
+    module.request_training(Project.find(), models.split(), log)
 
 
 @ci.command()

@@ -76,7 +76,7 @@ def ingest(dataset: str, file: str, environment: str, target: str) -> None:
     opened = open_target(target)
     run_ingest(opened, environment, dataset, log, file=file)
     due = models_due(opened, environment, dataset)
-    write_output("models", json.dumps(due))
+    write_output("models", " ".join(due))
     for model in due:
         click.echo(f"New data for {model}: mlops train {model} --env {environment}")
 

@@ -15,7 +15,7 @@ def request_training(project: Project, models: Iterable[str], log: Log) -> None:
     Raises:
         MlopsError: a model does not exist, or GitHub refuses.
     """
-    for model in models:
-        project.model(model)
+    wanted = [project.model(name).name for name in models]
+    for model in wanted:
         Gh.find(project.root).dispatch("train.yml", {"model": model})
         log(f"started the workflow train for {model}")
