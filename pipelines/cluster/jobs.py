@@ -96,7 +96,7 @@ def run_job(
 
 
 def _await_others(client: Client, cron_job: str, on_line: Callable[[str], None], deadline: float) -> None:
-    """Wait until no Job of a CronJob runs.
+    """Wait for the Jobs of a CronJob that run now, but not for Jobs that start later.
 
     Args:
         client: client of the cluster.
@@ -107,22 +107,22 @@ def _await_others(client: Client, cron_job: str, on_line: Callable[[str], None],
     Raises:
         MlopsError: a Job still runs at the deadline.
     """
-    named = ""
-    while True:
-        jobs = read_with_retry(lambda: list(client.list(Job)))
-        running = [job for job in jobs if _belongs_to(job, cron_job) and _outcome(job) is None]
-        if not running:
-            return
-        first = (running[0].metadata.name if running[0].metadata else None) or ""
+    running = _unfinished(client, cron_job)
+    for name in running:
+        on_line(f"waiting for the job {name}")
+    while running := [name for name in _unfinished(client, cron_job) if name in running]:
         if time.monotonic() > deadline:
             raise MlopsError(
-                f"job {first} still runs: expected no other job of {cron_job}",
-                fix=f"wait for it, or: kubectl -n {client.namespace} delete job {first}",
+                f"job {running[0]} still runs: expected no other job of {cron_job}",
+                fix=f"wait for it, or: kubectl -n {client.namespace} delete job {running[0]}",
             )
-        if first != named:
-            named = first
-            on_line(f"waiting for the job {first}")
         time.sleep(POLL_SECONDS)
+
+
+def _unfinished(client: Client, cron_job: str) -> list[str]:
+    jobs = read_with_retry(lambda: list(client.list(Job)))
+    running = [job for job in jobs if _belongs_to(job, cron_job) and _outcome(job) is None]
+    return [job.metadata.name for job in running if job.metadata and job.metadata.name]
 
 
 def _belongs_to(job: Job, cron_job: str) -> bool:

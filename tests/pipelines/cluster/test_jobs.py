@@ -214,9 +214,10 @@ def jobs(*items: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "JobList", "metadata": {}, "items": list(items)}
 
 
-def test_a_job_can_wait_for_the_others_of_its_cronjob(api: Api, run: Run) -> None:
+def test_a_job_can_wait_for_the_others_of_its_cronjob_but_not_for_later_ones(api: Api, run: Run) -> None:
     before, other = listed("train-m-1", "train-m", "Complete"), listed("train-n-1", "train-n")
-    api.on("GET", JOBS, jobs(before, other, listed("train-m-2", "train-m")), jobs(before, other))
+    now, later = listed("train-m-2", "train-m"), listed("train-m-3", "train-m")
+    api.on("GET", JOBS, jobs(before, other, now), jobs(before, other, now, later), jobs(before, other, later))
     api.on("GET", JOB, job("Complete"))
     api.on("GET", PODS, pods())
     run_job("models", "train-m", variables={}, on_line=run.lines.append, after_others=True)
