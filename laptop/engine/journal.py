@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,6 +102,8 @@ class Journal:
             contents.doomed = {
                 key: known if known.urn == old else known.renamed(old, new) for key, known in contents.doomed.items()
             }
+            pending = [replace(item, resource=item.resource.renamed(old, new)) for item in contents.pending.values()]
+            contents.pending = {item.key: item for item in pending}
 
         self.change(mutate)
 

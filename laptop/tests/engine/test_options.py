@@ -150,6 +150,14 @@ def test_references_to_a_renamed_resource_follow_it_even_if_they_are_not_registe
     assert user.dependencies == ("urn:pulumi:dev::shop::fake:index:Thing::c",)
 
 
+def test_an_update_that_did_not_end_is_repeated_after_a_renaming(site: Site) -> None:
+    site.up('Thing("a", size=1)')
+    with pytest.raises(DeploymentError):
+        site.up('Thing("a", size=2, fail="no")')
+    assert kinds(site.up('Thing("b", size=1, opts=Opts(aliases=[Alias(name="a")]))'))["b"] == "update"
+    assert site.state().pending == {}
+
+
 @pytest.mark.parametrize(
     "program",
     [
