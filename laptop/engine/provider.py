@@ -139,7 +139,7 @@ class Importing(Protocol):
 
 @runtime_checkable
 class Previewing(Protocol):
-    """A provider that knows the names of output properties before a resource exists."""
+    """A provider that plans a resource before it exists. Its `check` and `diff` accept unknown values."""
 
     def computed(self, type_: str) -> Iterable[str]:
         """Return the names of the output properties of a type. Makes no requests."""

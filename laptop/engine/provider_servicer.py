@@ -10,7 +10,6 @@ import copy
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -21,6 +20,7 @@ from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, st
 from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.decisions import without_unknowns
 from laptop.engine.paths import changed_paths, parse_path, write_path
+from laptop.engine.plugin_process import start_server
 from laptop.engine.progress import reason_of
 from laptop.engine.provider import Diff as ProviderDiff
 from laptop.engine.provider import Importing, Previewing, Provider, ResourceCall
@@ -28,11 +28,6 @@ from laptop.engine.refreshing import live_inputs
 from laptop.engine.values import Properties, has_unknown, is_at, secret_outputs, still_secret
 from laptop.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
-
-LARGEST_MESSAGE = 400 * 1024 * 1024
-"""Maximum size of a message in bytes; the same as the CLI's."""
-
-_PARALLEL = 32
 
 
 class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
@@ -91,10 +86,13 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         news = decode(request.news)
         old = decode(request.olds).values or None
         unknown = [key for key, value in news.values.items() if has_unknown(value)]
-        if unknown and old is None:
+        if isinstance(self._provider, Previewing):
+            known, unknown = news.values, []
+        elif unknown and old is None:
             # There are no old values to stand in for the unknown ones.
             return provider_pb2.CheckResponse(inputs=encode(news))
-        known = without_unknowns(news.values, unknown, old or {})
+        else:
+            known = without_unknowns(news.values, unknown, old or {})
         try:
             checked = self._provider.check(request.type, request.name, known, old)
         except MlopsError as error:
@@ -275,11 +273,9 @@ def _refuse(
 @contextmanager
 def serving(servicer: ProviderServicer) -> Iterator[int]:
     """Serve a provider on a free port of 127.0.0.1 and yield the port."""
-    options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.max_send_message_length", LARGEST_MESSAGE)]
-    server = grpc.server(ThreadPoolExecutor(_PARALLEL, thread_name_prefix="provider"), options=options)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    server, port = start_server(
+        lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
+    )
     try:
         yield port
     finally:
