@@ -20,7 +20,7 @@ from laptop.aws.json_documents import normalized
 from laptop.aws.resources.row import AutoName, AwsCall, Row, Values
 from laptop.aws.table import row_of
 from laptop.engine.paths import changed_paths, write_path
-from laptop.engine.provider import Created, Diff, ResourceCall, is_provider, package_of
+from laptop.engine.provider import Created, Diff, IncompleteError, ResourceCall, is_provider, package_of
 from laptop.engine.values import has_unknown
 from pipelines.declarations.errors import MlopsError
 
@@ -85,7 +85,12 @@ class AwsProvider:
             return Created(package_of(call.type), call.inputs)
         row = row_of(call.type)
         with _explained("create", call):
-            return self._created(row, call, row.create(self._aws(call)))
+            id_ = row.create(self._aws(call))
+        try:
+            with _explained("read", call):
+                return self._created(row, call, id_)
+        except MlopsError as error:
+            raise IncompleteError(str(error), id_, {"id": id_, **call.inputs}) from error
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
         """Return the live outputs, or None if the resource does not exist."""

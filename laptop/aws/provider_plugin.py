@@ -5,9 +5,10 @@ Run `python -m laptop.aws.provider_plugin <folder of the account>`. The CLI pass
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from laptop.aws.account import endpoint_of
 from laptop.aws.aws_provider import AwsProvider
+from laptop.aws.functions import TOKENS
+from laptop.aws.table import TABLE
 from laptop.engine.plugin_process import serve
 from laptop.engine.provider_servicer import ProviderServicer
 from laptop.engine.wire import decode
@@ -55,6 +58,10 @@ class AwsPlugin(ProviderServicer):
         ]
         return provider_pb2.CheckResponse(inputs=request.news, failures=failures)
 
+    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Return a schema of the supported resource types. Properties have no types."""
+        return provider_pb2.GetSchemaResponse(schema=json.dumps(schema(self._version)))
+
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         try:
             environ = account_environ(self._environ, self._home, decode(request.args).values.get("region"))
@@ -62,6 +69,24 @@ class AwsPlugin(ProviderServicer):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         self._provider = AwsProvider(environ, self._home)
         return super().Configure(request, context)
+
+
+def schema(version: str) -> dict[str, Any]:
+    """Return the Pulumi package schema of the resource types and functions that the laptop supports."""
+
+    def properties(names: Iterable[str]) -> dict[str, Any]:
+        return {name: {"$ref": "pulumi.json#/Any"} for name in sorted(set(names))}
+
+    resources = {
+        token: {
+            "inputProperties": properties((*row.required, *row.optional)),
+            "requiredInputs": sorted(row.required),
+            "properties": properties((*row.required, *row.optional, *row.computed)),
+        }
+        for token, row in sorted(TABLE.items())
+    }
+    tokens = {token: {"outputs": {"type": "object"}} for token in TOKENS}
+    return {"name": "aws", "version": version, "resources": resources, "functions": tokens}
 
 
 def account_environ(environ: Mapping[str, str], home: Path, region: Any) -> dict[str, str]:

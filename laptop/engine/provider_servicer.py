@@ -23,11 +23,13 @@ from laptop.engine.paths import changed_paths, parse_path, write_path
 from laptop.engine.plugin_process import start_server
 from laptop.engine.progress import reason_of
 from laptop.engine.provider import Diff as ProviderDiff
-from laptop.engine.provider import Importing, Previewing, Provider, ResourceCall
+from laptop.engine.provider import Importing, IncompleteError, Previewing, Provider, ResourceCall
 from laptop.engine.refreshing import live_inputs
 from laptop.engine.values import Properties, has_unknown, is_at, secret_outputs, still_secret
 from laptop.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
+
+NOTHING = Properties({})
 
 
 class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
@@ -124,7 +126,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             outputs = self._expected(request.type, inputs.values)
             return provider_pb2.CreateResponse(properties=_encoded(inputs, outputs))
-        with self._changing(context):
+        with self._changing(context, inputs):
             created = self._provider.create(ResourceCall(request.type, copy.deepcopy(inputs.values), request.urn))
         return provider_pb2.CreateResponse(id=created.id, properties=_encoded(inputs, created.outputs))
 
@@ -141,14 +143,14 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             old_inputs=old,
             outputs=copy.deepcopy(outputs.values),
         )
-        with self._changing(context, request.id, request.olds):
+        with self._changing(context, inputs, request.id, request.olds):
             updated = self._provider.update(call)
         return provider_pb2.UpdateResponse(properties=_encoded(inputs, updated.outputs))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         inputs, outputs = decode(request.old_inputs).values, decode(request.properties).values
         call = ResourceCall(request.type, inputs, request.urn, request.id, outputs=outputs)
-        with self._changing(context):
+        with self._changing(context, NOTHING):
             self._provider.delete(call)
         return empty_pb2.Empty()
 
@@ -186,11 +188,16 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @contextmanager
     def _changing(
-        self, context: grpc.ServicerContext, id_: str = "", outputs: struct_pb2.Struct | None = None
+        self,
+        context: grpc.ServicerContext,
+        inputs: Properties,
+        id_: str = "",
+        outputs: struct_pb2.Struct | None = None,
     ) -> Iterator[None]:
         """Answer a failure as an error; refuse to begin after a cancellation.
 
         Args:
+            inputs: hold the marks of secrets.
             outputs: last known outputs, given if a failure may leave the resource changed. The engine then stores
                 the new inputs with the error, and updates the resource again in its next run.
         """
@@ -200,6 +207,8 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             )
         try:
             yield
+        except IncompleteError as error:
+            _refuse(context, error, error.id, _encoded(inputs, error.outputs))
         except Exception as error:
             _refuse(context, error, id_, outputs)
 
