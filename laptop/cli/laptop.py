@@ -61,7 +61,7 @@ def status() -> None:
 
 @laptop.command()
 def env() -> None:
-    """Print variables that point Pulumi, kubectl, the AWS CLI and SDKs at it."""
+    """Print variables that point Pulumi, kubectl and the AWS CLI at it."""
     from laptop import lifecycle
     from laptop.shell_environment import shell_commands
 
