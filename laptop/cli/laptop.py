@@ -69,6 +69,21 @@ def env() -> None:
     click.echo("\n".join(shell_commands(running, os.environ)))
 
 
+@laptop.command()
+def bootstrap() -> None:
+    """Prepare the account for environments, as `mlops up` does first.
+
+    Applies infra/bootstrap with the laptop's engine, unless it was applied before. To do it with the Pulumi CLI, follow
+    docs/bootstrap.md instead.
+    """
+    from laptop import stack_operations
+    from laptop.engine.display import Display
+
+    project = Project.find()
+    stack_operations.prepare_account(project.root, home(project), Display())
+    click.echo("The account is bootstrapped.")
+
+
 @laptop.command("export-stack")
 @click.argument("stack")
 @click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output if none.")

@@ -25,7 +25,7 @@ from laptop.conformance.engines import FoundEngine
 from laptop.conformance.pulumi_shell import ROOT, PulumiShell, copy_program, link_environment, path_with
 from laptop.engine.deployment import Deployment
 from laptop.lifecycle import Laptop
-from laptop.stack_operations import ACCOUNT_STACK, deploy, export_stack
+from laptop.stack_operations import ACCOUNT_STACK, bootstrap, deploy, export_stack
 
 BOOTSTRAP_PAGE = ROOT / "docs" / "bootstrap.md"
 DEV_WITHIN = 40.0
@@ -147,6 +147,7 @@ def test_dev_is_applied_by_the_cli_in_time_and_then_unchanged(
     fresh: Laptop, pulumi_with_kubernetes: Path, tmp_path: Path
 ) -> None:
     program = copy_program(tmp_path / "repository")
+    bootstrap(program, fresh.home)
     shell = PulumiShell.at(fresh, program, tmp_path, path_with(pulumi_with_kubernetes))
     shell.type("pulumi login --local && pulumi stack init dev")
     began = time.monotonic()
