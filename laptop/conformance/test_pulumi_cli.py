@@ -66,7 +66,7 @@ def shared(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def project(shared: Laptop, pulumi_cli: FoundEngine, tmp_path: Path) -> Iterator[Project]:
+def project(shared: Laptop, pulumi_cli: FoundEngine, tmp_path: Path) -> Iterator[SmallProject]:
     """A small project with a stack `dev` in a local backend."""
     folder = tmp_path / "project"
     folder.mkdir()
@@ -74,13 +74,13 @@ def project(shared: Laptop, pulumi_cli: FoundEngine, tmp_path: Path) -> Iterator
     (folder / "Pulumi.yaml").write_text("name: shop\nruntime: {name: python, options: {virtualenv: .venv}}\n")
     shell = PulumiShell.at(shared, folder, tmp_path, path_with(pulumi_cli.path.parent))
     shell.type("pulumi login --local && pulumi stack init dev && pulumi config set aws:region eu-west-1")
-    opened = Project(shell, tmp_path.name.replace("_", "-")[-30:])
+    opened = SmallProject(shell, tmp_path.name.replace("_", "-")[-30:])
     yield opened
     opened.write("")
     shell.run("pulumi cancel --stack dev --yes; pulumi destroy --stack dev --yes")
 
 
-class Project:
+class SmallProject:
     """A project whose program changes from step to step."""
 
     def __init__(self, shell: PulumiShell, unique: str) -> None:
@@ -184,7 +184,7 @@ def test_an_exported_environment_is_unchanged_for_the_cli(
     shell.type("pulumi preview --stack dev --expect-no-changes")
 
 
-def test_exported_secrets_are_read_by_the_cli(project: Project, shared: Laptop, tmp_path: Path) -> None:
+def test_exported_secrets_are_read_by_the_cli(project: SmallProject, shared: Laptop, tmp_path: Path) -> None:
     project.write("""
         bucket = aws.s3.Bucket("NAME", tags={"text": pulumi.Output.secret("a secret text")})
         pulumi.export("token", pulumi.Output.secret({"deep": ["hush"]}))
@@ -202,7 +202,7 @@ def test_exported_secrets_are_read_by_the_cli(project: Project, shared: Laptop, 
     assert project.shell.json("pulumi stack output --stack dev --json")["token"] == "[secret]"
 
 
-def test_resources_are_created_changed_replaced_and_deleted(project: Project, shared: Laptop) -> None:
+def test_resources_are_created_changed_replaced_and_deleted(project: SmallProject, shared: Laptop) -> None:
     role = 'aws.iam.Role("NAME", name="NAME", assume_role_policy=TRUST, path="{path}", description="{text}")'
     name = project.unique
     assert project.up(role.format(path="/a/", text="one"))[name] == "create"
@@ -219,7 +219,7 @@ def test_resources_are_created_changed_replaced_and_deleted(project: Project, sh
     assert not [role for role in client(shared, "iam").list_roles()["Roles"] if role["RoleName"] == name]
 
 
-def test_drift_is_found_and_corrected(project: Project, shared: Laptop) -> None:
+def test_drift_is_found_and_corrected(project: SmallProject, shared: Laptop) -> None:
     program = 'aws.iam.Role("NAME", name="NAME", assume_role_policy=TRUST, description="ours")'
     project.up(program)
     client(shared, "iam").update_role(RoleName=project.unique, Description="by hand")
@@ -233,7 +233,7 @@ def test_drift_is_found_and_corrected(project: Project, shared: Laptop) -> None:
     assert project.shell.resources("dev") == []
 
 
-def test_an_existing_resource_is_imported(project: Project, shared: Laptop) -> None:
+def test_an_existing_resource_is_imported(project: SmallProject, shared: Laptop) -> None:
     name = project.unique
     s3 = client(shared, "s3")
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": shared.region})
@@ -247,7 +247,7 @@ def test_an_existing_resource_is_imported(project: Project, shared: Laptop) -> N
     project.unchanged()
 
 
-def test_outputs_are_unknown_in_a_preview_and_known_after(project: Project) -> None:
+def test_outputs_are_unknown_in_a_preview_and_known_after(project: SmallProject) -> None:
     project.write("""
         bucket = aws.s3.Bucket("NAME")
         pulumi.export("name", bucket.bucket)
@@ -260,7 +260,7 @@ def test_outputs_are_unknown_in_a_preview_and_known_after(project: Project) -> N
     assert f"{project.unique}-of-bucket" not in planned
 
 
-def test_a_secret_stays_encrypted_in_the_state(project: Project) -> None:
+def test_a_secret_stays_encrypted_in_the_state(project: SmallProject) -> None:
     project.up("""
         role = aws.iam.Role("NAME", assume_role_policy=TRUST, description=pulumi.Output.secret("a secret text"))
         pulumi.export("text", role.description)
@@ -271,7 +271,7 @@ def test_a_secret_stays_encrypted_in_the_state(project: Project) -> None:
     assert project.shell.json("pulumi stack output --stack dev --json --show-secrets")["text"] == "a secret text"
 
 
-def test_errors_name_the_resource_and_show_no_traceback(project: Project) -> None:
+def test_errors_name_the_resource_and_show_no_traceback(project: SmallProject) -> None:
     project.write('aws.iam.RolePolicy("NAME", role="no-such-role", policy=TRUST)')
     done = project.shell.run("pulumi up --stack dev --yes --skip-preview")
     assert done.status != 0
@@ -283,7 +283,7 @@ def test_errors_name_the_resource_and_show_no_traceback(project: Project) -> Non
     assert "Traceback" not in done.text + refused.text
 
 
-def test_a_shell_that_points_at_another_account_is_refused(project: Project) -> None:
+def test_a_shell_that_points_at_another_account_is_refused(project: SmallProject) -> None:
     project.write('aws.s3.Bucket("NAME")')
     elsewhere = project.shell.having(AWS_ENDPOINT_URL="http://127.0.0.1:9")
     done = elsewhere.run("pulumi preview --stack dev")
@@ -291,7 +291,7 @@ def test_a_shell_that_points_at_another_account_is_refused(project: Project) -> 
     assert 'fix: point this shell at the laptop: eval "$(mlops laptop env)".' in done.text
 
 
-def test_nothing_runs_on_after_the_cli_was_killed(project: Project) -> None:
+def test_nothing_runs_on_after_the_cli_was_killed(project: SmallProject) -> None:
     project.write("import time\naws.s3.Bucket('NAME').arn.apply(lambda _: time.sleep(600))")
     process = subprocess.Popen(
         ["pulumi", "up", "--stack", "dev", "--yes", "--skip-preview"],
