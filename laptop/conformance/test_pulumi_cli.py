@@ -32,6 +32,7 @@ DEV_WITHIN = 40.0
 """Seconds for `pulumi up` of dev on a quiet machine with two cores."""
 
 _ENDED_WITHIN = 20.0
+_STARTED_WITHIN = 120.0
 _PREAMBLE = """
 import json
 import pulumi
@@ -291,16 +292,38 @@ def test_a_shell_that_points_at_another_account_is_refused(project: SmallProject
     assert 'fix: point this shell at the laptop: eval "$(mlops laptop env)".' in done.text
 
 
+def test_an_interrupted_update_stops_and_the_next_one_finishes_it(project: SmallProject, shared: Laptop) -> None:
+    project.write("""
+        last = []
+        for number in range(40):
+            role = aws.iam.Role(f"NAME-{number}", name=f"NAME-{number}", assume_role_policy=TRUST,
+                                opts=pulumi.ResourceOptions(depends_on=last))
+            last = [role]
+    """)
+
+    def made() -> int:
+        roles = client(shared, "iam").list_roles(MaxItems=1000)["Roles"]
+        return sum(role["RoleName"].startswith(project.unique) for role in roles)
+
+    process = _start_up(project)
+    deadline = time.monotonic() + _STARTED_WITHIN
+    while made() < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(_STARTED_WITHIN) != 0
+    done = made()
+    assert 3 <= done < 40
+    assert len(project.shell.resources("dev")) == done
+    assert not list(Path(project.shell.environ["HOME"]).glob(".pulumi/locks/**/*.json"))
+    project.shell.type("pulumi up --stack dev --yes --skip-preview")
+    assert made() == 40
+    project.unchanged()
+
+
 def test_nothing_runs_on_after_the_cli_was_killed(project: SmallProject) -> None:
     project.write("import time\naws.s3.Bucket('NAME').arn.apply(lambda _: time.sleep(600))")
-    process = subprocess.Popen(
-        ["pulumi", "up", "--stack", "dev", "--yes", "--skip-preview"],
-        executable=_which("pulumi", project.shell),
-        cwd=project.shell.folder,
-        env=dict(project.shell.environ),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = _start_up(project)
     children = _children_when(process.pid, 3)  # language host, its program, and the AWS plugin
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -312,13 +335,22 @@ def test_nothing_runs_on_after_the_cli_was_killed(project: SmallProject) -> None
     project.shell.type("pulumi refresh --stack dev --yes --clear-pending-creates && pulumi up --stack dev --yes")
 
 
-def _which(name: str, shell: PulumiShell) -> str:
-    return shell.type(f"command -v {name}").strip()
+def _start_up(project: SmallProject) -> subprocess.Popen[bytes]:
+    """Start `pulumi up` in the background."""
+    return subprocess.Popen(
+        ["pulumi", "up", "--stack", "dev", "--yes", "--skip-preview"],
+        executable=project.shell.type("command -v pulumi").strip(),
+        cwd=project.shell.folder,
+        env=dict(project.shell.environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _children_when(pid: int, count: int) -> list[psutil.Process]:
     """Wait until a process has descendants that have run for a moment; return them."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _STARTED_WITHIN
     while time.monotonic() < deadline:
         found = psutil.Process(pid).children(recursive=True)
         if len(found) >= count:
