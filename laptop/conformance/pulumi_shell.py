@@ -19,7 +19,7 @@ from laptop.shell_environment import shell_commands
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
 
-COMMAND_WITHIN = 300.0  # seconds
+COMMAND_WITHIN = 600.0  # seconds
 
 _PROGRAM = ("Pulumi*.yaml", "infra", "models", "data-contracts")
 

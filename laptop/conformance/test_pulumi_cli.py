@@ -27,6 +27,8 @@ from laptop.engine.deployment import Deployment
 from laptop.lifecycle import Laptop
 from laptop.stack_operations import ACCOUNT_STACK, bootstrap, deploy, export_stack
 
+pytestmark = pytest.mark.timeout(900)
+
 BOOTSTRAP_PAGE = ROOT / "docs" / "bootstrap.md"
 DEV_WITHIN = 40.0
 """Seconds for `pulumi up` of dev on a quiet machine with two cores."""
