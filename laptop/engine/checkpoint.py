@@ -156,6 +156,10 @@ class _Exporter:
             "propertyDependencies": dependencies,
             "additionalSecretOutputs": list(known.secret_names),
             "retainOnDelete": known.retain_on_delete,
+            "deletedWith": known.deleted_with,
+            "replaceWith": list(known.replace_with),
+            "replaceOnChanges": list(known.replace_on_changes),
+            "importID": known.import_id,
         }
         return {key: value for key, value in found.items() if value or key == "custom"}
 

@@ -107,6 +107,15 @@ def test_a_resource_has_the_fields_of_pulumis_format() -> None:
     assert "pending_operations" not in deployment
 
 
+def test_a_resource_keeps_what_ties_it_to_others() -> None:
+    tied = replace(RULE, deleted_with=BUCKET, replace_with=(BUCKET,), replace_on_changes=("policy",), import_id="books")
+    known = exported(contents(BOOKS, tied))["resources"][-1]
+    assert known["deletedWith"] == BUCKET
+    assert known["replaceWith"] == [BUCKET]
+    assert known["replaceOnChanges"] == ["policy"]
+    assert known["importID"] == "books"
+
+
 def test_only_the_default_providers_in_use_are_exported_with_the_stacks_configuration() -> None:
     deployment = exported(contents(BOOKS, ResourceState(OTHER, id="organization/shop/test", external=True)))
     providers = {known["type"]: known for known in deployment["resources"] if ":providers:" in known["type"]}
