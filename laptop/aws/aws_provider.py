@@ -14,6 +14,7 @@ from infra.policies.resource_graph import UNKNOWN
 from laptop.aws import functions
 from laptop.aws.access.policy import parse
 from laptop.aws.cloud import Cloud, code_of
+from laptop.aws.computed_outputs import computed_outputs
 from laptop.aws.emulation_gaps import emulation_gaps
 from laptop.aws.json_documents import normalized
 from laptop.aws.resources.row import AutoName, AwsCall, Row, Values
@@ -111,6 +112,10 @@ class AwsProvider:
         if not is_provider(call.type):
             with _explained("delete", call):
                 row_of(call.type).delete(self._aws(call))
+
+    def computed(self, type_: str) -> frozenset[str]:
+        """Return the output properties that AWS sets if the program does not. Makes no requests."""
+        return frozenset() if is_provider(type_) else computed_outputs(type_)
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Call a function such as `aws:index/getRegion:getRegion`."""

@@ -128,11 +128,11 @@ PULUMI_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 @pytest.mark.parametrize("unknown", [UNKNOWN, PULUMI_UNKNOWN, object()], ids=["ours", "pulumi's", "an engine's"])
 def test_unknown_values_break_no_rule(unknown: object) -> None:
     for graph in (BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER):
-        for resource in graph:
-            for name in resource.props:
-                hidden = replace(resource, props={**resource.props, name: unknown})
-                seen = [hidden if one is resource else one for one in graph]
-                assert [str(violation) for violation in violations(seen)] == [], f"{resource.type}.{name}"
+        for whole in graph:
+            for name in whole.props:
+                hidden = replace(whole, props={**whole.props, name: unknown})
+                seen = [hidden if one is whole else one for one in graph]
+                assert [str(violation) for violation in violations(seen)] == [], f"{whole.type}.{name}"
 
 
 def test_known_values_are_checked_although_others_are_unknown() -> None:
