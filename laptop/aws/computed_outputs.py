@@ -5,7 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+import threading
 from typing import Any
+
+# Registrations arrive in several threads. The SDK loads a module at the first access to one of its attributes, and a
+# second thread that accesses one at the same time gets an AttributeError.
+_importing = threading.Lock()
 
 _MAY_BE_NONE = re.compile(r"Output\[(typing\.)?Optional\[")
 
@@ -23,7 +28,9 @@ def computed_outputs(type_: str) -> frozenset[str]:
         ValueError: the SDK has no such type.
     """
     package, path, name = type_.split(":")
-    class_ = getattr(importlib.import_module(f"pulumi_{package}.{path.partition('/')[0]}"), name, None)
+    with _importing:
+        module = importlib.import_module(f"pulumi_{package}.{path.partition('/')[0]}")
+        class_ = getattr(module, name, None)
     if class_ is None:
         raise ValueError(f"unknown type: expected a resource of pulumi_{package}, found {type_}")
     getters: list[Any] = [value.fget for value in vars(class_).values() if isinstance(value, property)]
