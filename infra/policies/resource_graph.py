@@ -150,11 +150,11 @@ class Graph:
     """All resources of a stack, with look-ups by type, parent and name.
 
     Args:
-        resources: in any order.
+        resources: in any order; Pulumi gives stack policies another order each time.
     """
 
     def __init__(self, resources: Iterable[PlannedResource]) -> None:
-        self.resources = tuple(resources)
+        self.resources = tuple(sorted(resources, key=lambda resource: resource.urn))
         self.by_urn = {resource.urn: resource for resource in self.resources}
         self._by_type: dict[str, list[PlannedResource]] = defaultdict(list)
         for resource in self.resources:

@@ -73,7 +73,7 @@ def _python(folder: Path) -> Path:
         raise _refused(f"the file {PACK / _PROJECT_FILE}", "none", _RESTORE)
     document, _ = parse_yaml(read_bytes(file), file)
     try:
-        environment = folder / document["runtime"]["options"]["virtualenv"]
+        environment = folder / str(document["runtime"]["options"]["virtualenv"])
     except (KeyError, TypeError):
         raise _refused(f"runtime.options.virtualenv in {PACK / _PROJECT_FILE}", "none", _RESTORE) from None
     return environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.policies import PlannedResource
+from infra.policies import PlannedResource, violations
 from laptop.aws.computed_outputs import computed_outputs
 from laptop.engine.paths import changed_paths, write_path
 from laptop.engine.provider import Created, Diff, ResourceCall, is_provider, package_of
@@ -25,6 +25,37 @@ for _graph in {id(example.keeps): example.keeps for example in EXAMPLES.values()
     COMPLIANT[",".join(rule for rule, example in EXAMPLES.items() if example.keeps is _graph)] = _graph
 
 PACKAGES = ("aws", "kubernetes")
+
+_ROOT = "urn:stack"
+
+
+def batches() -> list[dict[str, Resources]]:
+    """Put planted violations into as few programs as possible, so that none hides another.
+
+    Returns:
+        For each program, rule id → the graph that breaks it. The names of a graph begin with the rule's id.
+    """
+    found: list[dict[str, Resources]] = []
+    for rule, graph in PLANTED.items():
+        own = {rule: [_renamed(one, rule) for one in graph]}
+        home = next((batch for batch in found if _all_found({**batch, **own})), None)
+        if home is None:
+            found.append(own)
+        else:
+            home.update(own)
+    return found
+
+
+def _renamed(resource: PlannedResource, rule: str) -> PlannedResource:
+    parent = resource.parent if resource.parent == _ROOT else f"{resource.parent} of {rule}"
+    return dataclasses.replace(resource, name=f"{rule}.{resource.name}", urn=f"{resource.urn} of {rule}", parent=parent)
+
+
+def _all_found(batch: Mapping[str, Resources]) -> bool:
+    together = {(one.rule, one.urn) for one in violations([one for graph in batch.values() for one in graph])}
+    alone = {(one.rule, one.urn) for rule, graph in batch.items() for one in violations(graph) if one.rule == rule}
+    return alone <= together
+
 
 _PROGRAM = """
 import json
