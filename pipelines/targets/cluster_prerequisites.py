@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.project import Project
@@ -48,8 +48,8 @@ _INSTALL_ROLLOUTS = "install Argo Rollouts with its controller: https://argo-rol
 _INSTALL_METRICS = "install the Kubernetes Metrics Server; autoscaling needs it"
 
 
-def check_cluster(project: Project) -> Iterator[Finding]:
-    """Check the cluster that KUBECONFIG names, for the environments that use it."""
+def check_cluster(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
+    """Check the cluster that KUBECONFIG names, for those environments that use it."""
     from pipelines.cluster.connection import connect
 
     reached = False
@@ -64,13 +64,13 @@ def check_cluster(project: Project) -> Iterator[Finding]:
     yield check("Kubernetes cluster", "check KUBECONFIG: mlops ci use-cluster --env <env>", reach)
     if not reached:
         return
-    environments, finding = _environments_here(project)
+    here, finding = _environments_here(project, environments)
     yield finding
     with connect("default") as client:
         yield check("Argo Rollouts: kinds", _INSTALL_ROLLOUTS, lambda: _has_rollouts(client))
         yield check("Argo Rollouts: running", _INSTALL_ROLLOUTS, lambda: _runs(client, ROLLOUTS_LABELS))
         yield check("metrics API", _INSTALL_METRICS, lambda: _serves_metrics(client))
-        for environment in environments:
+        for environment in here:
             yield from guarded(
                 environment, _check_environment(client, project, environment), f"correct Pulumi.{environment}.yaml"
             )
@@ -90,7 +90,7 @@ def _check_environment(client: Client, project: Project, environment: str) -> It
     )
 
 
-def _environments_here(project: Project) -> tuple[tuple[str, ...], Finding]:
+def _environments_here(project: Project, environments: Sequence[str]) -> tuple[Sequence[str], Finding]:
     """Return the environments whose cluster KUBECONFIG names, and a finding.
 
     The AWS CLI names a cluster by its ARN. A cluster with another name counts for every environment.
@@ -102,7 +102,6 @@ def _environments_here(project: Project) -> tuple[tuple[str, ...], Finding]:
         named = context.context.cluster if context is not None else ""
     except Exception:  # a service account in a pod has no kubeconfig
         named = ""
-    environments = tuple(project.environments)
     if ":cluster/" not in named:
         return environments, Finding("KUBECONFIG", True, f"cluster {named or 'of this pod'}, for all environments")
     name = named.rpartition(":cluster/")[2]

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +45,22 @@ _INSTALL_PULUMI = "install the newest Pulumi CLI: https://www.pulumi.com/docs/in
 
 def check_aws(project: Project) -> Iterator[Finding]:
     """Check the tools, the account, the cluster and the GitHub repository."""
-    yield from guarded("tools", _tools(project), "make setup")
-    yield from guarded("AWS account", _account(project), "sign in, or set AWS_PROFILE")
-    yield from guarded("Kubernetes cluster", check_cluster(project), "check KUBECONFIG")
-    yield from guarded("GitHub repository", _repository(project), "sign in: gh auth login")
+    environments: tuple[str, ...] = ()
+
+    def declared() -> tuple[bool, str]:
+        nonlocal environments
+        environments = tuple(project.environments)
+        return bool(environments), ", ".join(environments) or "no Pulumi.<environment>.yaml"
+
+    yield check("environments", "mlops validate", declared)
+    yield from guarded("tools", check_tools(project), "make setup")
+    yield from guarded("AWS account", check_account(project, environments), "sign in, or set AWS_PROFILE")
+    yield from guarded("Kubernetes cluster", check_cluster(project, environments), "check KUBECONFIG")
+    yield from guarded("GitHub repository", check_repository(project, environments), "sign in: gh auth login")
 
 
-def _tools(project: Project) -> Iterator[Finding]:
+def check_tools(project: Project) -> Iterator[Finding]:
+    """Check the programs that `mlops` calls, and the policy pack."""
     yield check("Pulumi CLI", _INSTALL_PULUMI, _pulumi_version)
     yield check("Pulumi language host", _INSTALL_PULUMI, _language_host)
     yield check("policy pack", "make setup", lambda: (True, f"{count_policies(project.root)} policies"))
@@ -90,7 +99,8 @@ def _language_host() -> tuple[bool, str]:
     return path is not None, path or f"{LANGUAGE_HOST} is neither on the PATH nor beside pulumi"
 
 
-def _account(project: Project) -> Iterator[Finding]:
+def check_account(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
+    """Check the caller's identity and permissions, and the region and cluster of each environment."""
     import boto3
     from botocore.config import Config
 
@@ -107,7 +117,7 @@ def _account(project: Project) -> Iterator[Finding]:
     yield check("AWS credentials", "sign in again, or set AWS_PROFILE", identify)
     if not arn:
         return
-    for environment in project.environments:
+    for environment in environments:
         file = project.stack_file(environment).name
         region_of = partial(_region, session, quick, project, environment)
         yield check(f"region of {environment}", f"correct aws:region in {file}", region_of)
@@ -138,7 +148,8 @@ def _permissions(session: boto3.Session, config: Any, principal: str) -> tuple[b
     return not denied, f"not allowed: {', '.join(denied)}" if denied else f"{len(NEEDED_ACTIONS)} actions allowed"
 
 
-def _repository(project: Project) -> Iterator[Finding]:
+def check_repository(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
+    """Check the settings of the repository on GitHub."""
     from pipelines.github.gh import Gh
     from pipelines.github.settings import read_settings
 
@@ -150,5 +161,5 @@ def _repository(project: Project) -> Iterator[Finding]:
     except MlopsError as error:
         yield Finding("GitHub repository", False, error.what, error.fix)
         return
-    for setting in read_settings(gh, project.environments):
+    for setting in read_settings(gh, environments):
         yield Finding(setting.name, setting.ok, setting.found, setting.fix)
