@@ -1,0 +1,6 @@
+"""Settings of DuckDB that hold for every query."""
+
+from __future__ import annotations
+
+NO_DOWNLOADS = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+"""DuckDB downloads missing extensions by default. Its package includes those that we use."""
