@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,17 @@ from infra.policies import PlannedResource, Violation, violations
 from infra.policies.resource_graph import UNKNOWN
 from laptop.aws.account import start
 from laptop.aws.aws_provider import AwsProvider
+from laptop.conformance.attached_cli import AttachedCli, connect, path_with
 from laptop.conformance.engines import FoundEngine
 from laptop.engine.deployment import Deployment, DeploymentError
 from laptop.engine.provider import Provider
-from laptop.engine.provider_servicer import ProviderServicer, serving
-from laptop.plugin_executables import install_language_host
 from laptop.tests.engine.planted_violations import PACKAGES, AnyProvider, batches, write_project
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets.aws import AwsTarget
 from tests.infra.policies.examples import Resources
 from tests.infra.recording import release_everywhere
-from tests.sample_project import ROOT, copy_as_forked
-
-PACK = ROOT / "infra" / "policies"
-_ATTEMPT_SECONDS = 300
-_VERSION = "99.0.0"  # newer than any SDK, because the CLI warns of an older plugin
+from tests.sample_project import copy_as_forked
 
 _SHOWING_PACK = """
 import json, os
@@ -51,92 +44,14 @@ PolicyPack(name="show", policies=[policy], enforcement_level=EnforcementLevel.MA
 """
 
 
-@dataclass(frozen=True)
-class Cli:
-    """The Pulumi CLI with providers of this process.
-
-    Attributes:
-        path: value of PATH with the CLI and a language host.
-        home: folder for its state, its plugins and its logs.
-        providers: package → port.
-    """
-
-    path: str
-    home: Path
-    providers: Mapping[str, int]
-
-    def environ(self, **more: str) -> dict[str, str]:
-        """Return the environment variables of the CLI."""
-        return {
-            **os.environ,
-            "PATH": self.path,
-            "PYTHONPATH": str(ROOT),
-            "PULUMI_HOME": str(self.home / "pulumi"),
-            "PULUMI_BACKEND_URL": f"file://{self.home}",
-            "PULUMI_CONFIG_PASSPHRASE": "",
-            "PULUMI_DEBUG_PROVIDERS": ",".join(f"{name}:{port}" for name, port in self.providers.items()),
-            "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
-            **more,
-        }
-
-    def run(self, project: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run the CLI in a project, and return its result."""
-        return subprocess.run(
-            ["pulumi", *arguments, "--non-interactive"],
-            cwd=project,
-            env=self.environ(**more),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_ATTEMPT_SECONDS,
-        )
-
-    def create_stack(self, project: Path, stack: str) -> None:
-        """Create a stack without resources."""
-        done = self.run(project, "stack", "init", stack)
-        assert done.returncode == 0, done.stderr
-
-    def violations(self, project: Path, operation: str, *more: str) -> set[tuple[str, str]]:
-        """Run an operation with the repository's policy pack, and return the mandatory violations: rule and URN.
-
-        Without violations, the operation must succeed.
-        """
-        log = self.home / "events.jsonl"
-        log.unlink(missing_ok=True)
-        command = (operation, "--stack", "dev", "--policy-pack", str(PACK), "--event-log", str(log), *more)
-        done = self.run(project, *command)
-        events = [json.loads(line) for line in log.read_text().splitlines()]
-        found = {
-            (event["policyEvent"]["policyName"], event["policyEvent"]["resourceUrn"])
-            for event in events
-            if event.get("policyEvent", {}).get("enforcementLevel") == "mandatory"
-        }
-        assert (done.returncode == 0) is (not found), f"{done.stdout}\n{done.stderr}"
-        assert any("policyAnalyzeStackSummaryEvent" in event for event in events), "the pack did not run"
-        return found
-
-
 @pytest.fixture(scope="session")
 def path(pulumi_cli: FoundEngine, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Value of PATH with the CLI and a language host."""
-    folder = tmp_path_factory.mktemp("bin")
-    (folder / "pulumi").symlink_to(pulumi_cli.path)
-    path = f"{folder}{os.pathsep}{pulumi_cli.path.parent}{os.pathsep}{os.environ['PATH']}"
-    install_language_host(folder, path)
-    return path
-
-
-def connect(stack: ExitStack, path: str, home: Path, providers: Mapping[str, Provider]) -> Cli:
-    """Serve providers, and return the CLI that uses them."""
-    ports = {
-        package: stack.enter_context(serving(ProviderServicer(provider, package, _VERSION)))
-        for package, provider in providers.items()
-    }
-    return Cli(path, home, ports)
+    return path_with(pulumi_cli, tmp_path_factory.mktemp("bin"))
 
 
 @pytest.fixture(scope="session")
-def planted(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cli, Path]]:
+def planted(path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AttachedCli, Path]]:
     """The CLI with providers that create anything, and the project of the planted violations."""
     home = tmp_path_factory.mktemp("planted")
     with ExitStack() as stack:
@@ -162,7 +77,7 @@ def engine_violations(project: Path, home: Path) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("batch", batches(), ids=lambda batch: next(iter(batch)))
 def test_the_pack_refuses_planted_violations_as_the_engine_does(
-    planted: tuple[Cli, Path], batch: Mapping[str, Resources], tmp_path: Path
+    planted: tuple[AttachedCli, Path], batch: Mapping[str, Resources], tmp_path: Path
 ) -> None:
     cli, project = planted
     write_project(project, [resource for graph in batch.values() for resource in graph])
@@ -172,7 +87,7 @@ def test_the_pack_refuses_planted_violations_as_the_engine_does(
     assert found == engine_violations(project, tmp_path)
 
 
-def shown_by_the_cli(cli: Cli, project: Path, pack: Path, operation: str, *more: str) -> dict[str, Any]:
+def shown_by_the_cli(cli: AttachedCli, project: Path, pack: Path, operation: str, *more: str) -> dict[str, Any]:
     """Return what a stack policy of the CLI sees: URN → properties, without providers and the stack."""
     pack.mkdir(exist_ok=True)
     options = {"virtualenv": sys.prefix}
@@ -204,7 +119,7 @@ def _of_the_program(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def account(path: str, tmp_path: Path) -> Iterator[tuple[Cli, Path, AwsProvider]]:
+def account(path: str, tmp_path: Path) -> Iterator[tuple[AttachedCli, Path, AwsProvider]]:
     """The CLI, a copy of the bootstrap with the stack `dev`, and the AWS provider of an empty account."""
     account = start(tmp_path / "aws")
     project = copy_as_forked(tmp_path / "project", "infra/bootstrap") / "infra" / "bootstrap"
@@ -221,7 +136,7 @@ def account(path: str, tmp_path: Path) -> Iterator[tuple[Cli, Path, AwsProvider]
 
 
 def test_the_bootstrap_passes_the_pack_and_policies_see_what_our_engine_shows(
-    account: tuple[Cli, Path, AwsProvider], tmp_path: Path
+    account: tuple[AttachedCli, Path, AwsProvider], tmp_path: Path
 ) -> None:
     cli, project, provider = account
     shown = shown_by_the_cli(cli, project, tmp_path / "pack", "preview")
