@@ -1,4 +1,4 @@
-"""Bootstrap an AWS account: the state bucket, the image repositories, and the roles of GitHub Actions jobs."""
+"""Bootstrap an AWS account: the state bucket, the image repositories, and the roles of jobs and people."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pulumi
 
 from infra.bootstrap.configuration import IMAGES, PREVIEW, load_account
 from infra.bootstrap.layout import AccountLayout
+from infra.bootstrap.people import LandingRole, LandingRoleArgs
 from infra.bootstrap.repositories import ImageRepositories, ImageRepositoriesArgs
 from infra.bootstrap.roles import GitHubAccess, GitHubAccessArgs
 from infra.bootstrap.state import StateStorage, StateStorageArgs
@@ -35,6 +36,13 @@ def provision() -> None:
     github = GitHubAccess(
         "github", GitHubAccessArgs(layout=layout, config=config, state=state, repositories=repositories)
     )
+    land = {
+        environment.name: LandingRole(
+            f"land-{environment.name}",
+            LandingRoleArgs(layout=layout, environment=environment, principals=principals),
+        ).arn
+        for environment, principals in layout.landing(config.landing_principals).items()
+    }
 
     backend = f"s3://{state.bucket.name}?region={region}"
     pulumi.export("state_bucket", state.bucket.name)
@@ -42,6 +50,7 @@ def provision() -> None:
     pulumi.export("deploy_roles", github.deploy)
     pulumi.export("preview_role", github.preview)
     pulumi.export("images_role", github.images)
+    pulumi.export("land_roles", land)
     # GitHub environment (or `repository`) → variables to set there: docs/bootstrap.md
     pulumi.export(
         "variables",

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 _STEPS = f"""
 set -e
 mlops() {{ {shlex.quote(sys.executable)} -P -m pipelines.cli "$@"; }}
+git add --all
+git -c user.name=ada -c user.email=ada@example.org commit --quiet --message "Start"
 trap 'mlops laptop stop' EXIT
 mlops laptop start
 mlops laptop publish-images --env dev

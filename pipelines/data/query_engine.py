@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
-NO_DOWNLOADS = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+from typing import Any
+
+NO_DOWNLOADS: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 """DuckDB downloads missing extensions by default. Its package includes those that we use."""
