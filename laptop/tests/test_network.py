@@ -26,7 +26,8 @@ trap 'mlops laptop stop' EXIT
 mlops laptop start
 mlops laptop publish-images --env dev
 mlops up --env dev
-mlops ingest {DATASET} --env dev --file data-contracts/samples/{DATASET}.csv
+mlops land {DATASET} data-contracts/samples/{DATASET}.csv --env dev
+mlops ingest {DATASET} --env dev
 mlops train {MODEL} --env dev
 mlops doctor || true
 """
