@@ -15,6 +15,7 @@ from infra.policies.resource_graph import UNKNOWN
 from laptop.aws import functions
 from laptop.aws.access.policy import parse
 from laptop.aws.cloud import Cloud, code_of
+from laptop.aws.computed_outputs import computed_outputs
 from laptop.aws.emulation_gaps import emulation_gaps
 from laptop.aws.json_documents import normalized
 from laptop.aws.resources.row import AutoName, AwsCall, Row, Values
@@ -125,14 +126,14 @@ class AwsProvider:
             with _explained("delete", call):
                 row_of(call.type).delete(self._aws(call))
 
+    def computed(self, type_: str) -> frozenset[str]:
+        """Return the output properties that AWS sets if the program does not. Makes no requests."""
+        return frozenset() if is_provider(type_) else computed_outputs(type_)
+
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Call a function such as `aws:index/getRegion:getRegion`."""
         with _explained("call", ResourceCall(token, args)):
             return functions.call(self.cloud, token, args)
-
-    def computed(self, type_: str) -> tuple[str, ...]:
-        """Return the outputs that are no inputs of the program. They are unknown before a create."""
-        return () if is_provider(type_) else ("id", *row_of(type_).computed)
 
     def imported_inputs(self, type_: str, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of an existing resource, without the values that AWS has anyway."""

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infra.policies import PlannedResource
+from infra.policies import UNKNOWN, PlannedResource
 from laptop.engine.decisions import (
     Decision,
     Registration,
@@ -31,7 +31,16 @@ from laptop.engine.deletion import Deletion
 from laptop.engine.journal import Journal
 from laptop.engine.paths import ignored_secrets, keep_ignored, parse_path, write_path
 from laptop.engine.progress import RunReport
-from laptop.engine.provider import Created, Diff, Importing, Provider, Providers, ResourceCall, is_provider
+from laptop.engine.provider import (
+    Created,
+    Diff,
+    Importing,
+    Previewing,
+    Provider,
+    Providers,
+    ResourceCall,
+    is_provider,
+)
 from laptop.engine.resource_steps import ResourceStep, StepKind, describe_changes
 from laptop.engine.resources import Pending, ResourceState
 from laptop.engine.urns import STACK_TYPE, earlier_urns
@@ -120,7 +129,7 @@ class Execution:
 
     @property
     def planned(self) -> tuple[PlannedResource, ...]:
-        """Return the resources registered so far, for the policies."""
+        """Return the resources registered so far with their outputs, as Pulumi gives them to stack policies."""
         with self._lock:
             return tuple(self._planned.values())
 
@@ -132,7 +141,7 @@ class Execution:
 
     def register(self, wanted: Registration) -> Outcome:
         """Execute one registration. A failure goes into the report and is never raised."""
-        return self._attempt(wanted, lambda: self._execute(wanted))
+        return self._attempt(wanted, lambda: self._registered(wanted))
 
     def read(self, wanted: Registration, identity: str) -> Outcome:
         """Read a resource that the stack does not manage (`Resource.get`, a stack reference)."""
@@ -143,6 +152,9 @@ class Execution:
         known = self.journal.known(urn)
         if known is None:
             return
+        with self._lock:
+            if urn in self._planned:
+                self._planned[urn] = replace(self._planned[urn], props=outputs.values)
         kept = known_only(outputs)
         if known.type == STACK_TYPE:
             self.stack_outputs = outputs
@@ -187,17 +199,33 @@ class Execution:
                     fix="rename one of them.",
                 )
             self._seen.add(wanted.urn)
-            self._planned[wanted.urn] = PlannedResource(
-                type=wanted.type,
-                name=wanted.name,
-                urn=wanted.urn,
-                props=wanted.inputs.values,
-                protect=wanted.options.protect,
-                parent=wanted.parent,
-            )
+
+    def _registered(self, wanted: Registration) -> Outcome:
+        """Execute a registration and note its outputs for the policies.
+
+        A component has the outputs of its last run until it registers new ones.
+        """
+        self._find_renamed(wanted)
+        before = self.journal.known(wanted.urn)
+        outcome = self._execute(wanted)
+        outputs = {} if before is None else before.outputs.values
+        if wanted.custom:
+            outputs = self._expected(wanted, outcome)
+        planned = PlannedResource(wanted.type, wanted.name, wanted.urn, outputs, wanted.options.protect, wanted.parent)
+        with self._lock:
+            self._planned[wanted.urn] = planned
+        return outcome
+
+    def _expected(self, wanted: Registration, outcome: Outcome) -> dict[str, Any]:
+        """Return the outputs as far as they are known, and `UNKNOWN` for what a create will compute."""
+        outputs = outcome.outputs.values
+        if outcome.id or is_provider(wanted.type):
+            return outputs
+        provider = self._providers.serving(wanted.type)
+        computed = provider.computed(wanted.type) if isinstance(provider, Previewing) else ()
+        return {**dict.fromkeys(computed, UNKNOWN), **outputs}
 
     def _execute(self, wanted: Registration) -> Outcome:
-        self._find_renamed(wanted)
         old = self.journal.known(wanted.urn)
         if not wanted.custom or is_provider(wanted.type):
             return self._keep(wanted, old)
@@ -212,8 +240,6 @@ class Execution:
             self._compare(wanted, provider, old, checked),
             unfinished_update=("update", wanted.urn, "") in self.journal.pending(),
         )
-        with self._lock:
-            self._planned[wanted.urn] = replace(self._planned[wanted.urn], props=checked.inputs.values)
         if decision.kind is StepKind.CREATE or old is None:
             kind = StepKind.CREATE
             if wanted.urn in self._deleted_first:

@@ -25,10 +25,13 @@ def doctor(target: str) -> None:
     Changes nothing, and can be run before anything is created.
     """
     from pipelines.targets import find_target
+    from pipelines.targets.checking import guarded
     from pipelines.targets.machine import check_machine
 
     project = Project.find()
-    missing = _report(check_machine(project)) + _report(iter(find_target(target, project).findings()))
+    of_target = find_target(target, project).findings()
+    missing = _report(guarded("this machine", check_machine(project), "make setup"))
+    missing += _report(guarded(f"{target} target", of_target, "see the error"))
     if missing:
         raise MlopsError(f"{missing} {'thing is' if missing == 1 else 'things are'} missing for the {target} target")
 

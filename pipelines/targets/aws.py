@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.targets.policy_pack import pack_options
 from pipelines.targets.target import Finding, Operation, Preview, Target
 
 
@@ -32,16 +33,19 @@ class AwsTarget(Target):
 
     def apply(self, operation: Operation, environment: str) -> None:
         self.project.stack(environment)
+        # The CLI offers policy packs for the operations that run the program.
+        rules = pack_options(self.project.root) if operation in ("preview", "up") else []
         confirmed = [] if operation == "preview" else ["--yes"]
-        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
+        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
             self._run(command, environ)
 
     def preview(self, environment: str) -> Preview:
         self.project.stack(environment)
+        rules = pack_options(self.project.root)
         with tempfile.TemporaryDirectory() as folder, self._cluster_variables(environment) as environ:
             log = Path(folder, "events.jsonl")
-            command = ["pulumi", "preview", "--stack", environment, "--non-interactive", "--diff"]
+            command = ["pulumi", "preview", "--stack", environment, "--non-interactive", "--diff", *rules]
             done = subprocess.run(
                 [*command, "--event-log", str(log)],
                 cwd=self.project.root,
@@ -70,6 +74,7 @@ class AwsTarget(Target):
 
     def drift(self, environment: str) -> list[str]:
         command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
+        command += pack_options(self.project.root)
         with self._cluster_variables(environment) as environ:
             done = subprocess.run(
                 command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True

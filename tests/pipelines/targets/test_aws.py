@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,15 @@ else:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return Project(copy_as_forked(tmp_path))
+    return Project(with_policy_pack(copy_as_forked(tmp_path)))
+
+
+def with_policy_pack(project: Path, environment: str = sys.prefix) -> Path:
+    """Add a policy pack that runs in a virtual environment, and return the project."""
+    file = project / "infra" / "policies" / "PulumiPolicy.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"runtime: {{name: python, options: {{virtualenv: {environment}}}}}\n")
+    return project
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path:
@@ -56,9 +65,76 @@ def test_a_stack_uses_its_configured_cluster_regardless_of_kubeconfig(
     assert target.drift("staging") == []
     noted = [json.loads(line) for line in notes.read_text().splitlines()]
     assert [cluster for _, cluster, _ in noted] == [f"cluster mlops-{name}" for name in ("dev", "prod", "staging")]
-    assert noted[0][0] == ["preview", "--stack", "dev", "--non-interactive", "--diff"]
+    rules = ["--policy-pack", str(project.root / "infra" / "policies")]
+    assert noted[0][0] == ["preview", "--stack", "dev", "--non-interactive", "--diff", *rules]
     assert not any(Path(kubeconfig).exists() for _, _, kubeconfig in noted)
     assert "Added new context" not in capfd.readouterr().out, "the output of aws would end up in the comment"
+
+
+def test_everything_that_runs_the_program_applies_the_policy_pack(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = install(tmp_path, monkeypatch)
+    target = AwsTarget(project)
+    target.apply("preview", "dev")
+    target.apply("up", "dev")
+    target.preview("dev")
+    target.drift("dev")
+    rules = str(project.root / "infra" / "policies")
+    calls = [json.loads(line)[0] for line in notes.read_text().splitlines()]
+    assert len(calls) == 4
+    assert [call[call.index("--policy-pack") + 1] for call in calls] == [rules] * 4
+
+
+def break_interpreter(pack: Path) -> None:
+    pack.joinpath("PulumiPolicy.yaml").write_text("runtime: {name: python, options: {virtualenv: ../../missing}}\n")
+
+
+def break_file(pack: Path) -> None:
+    pack.joinpath("PulumiPolicy.yaml").unlink()
+
+
+def break_environment(pack: Path) -> None:
+    pack.joinpath("PulumiPolicy.yaml").write_text("runtime: python\n")
+
+
+def break_import(pack: Path) -> None:
+    pack.joinpath("infra").mkdir()  # a package that hides the rules
+    pack.joinpath("infra", "__init__.py").write_text("raise ImportError('no pulumi_policy')")
+
+
+def break_rules(pack: Path) -> None:
+    pack.joinpath("infra", "policies").mkdir(parents=True)
+    pack.joinpath("infra", "__init__.py").touch()
+    pack.joinpath("infra", "policies", "__init__.py").touch()
+    pack.joinpath("infra", "policies", "pack.py").write_text("def policies(): return []")
+
+
+@pytest.mark.parametrize(
+    ("breaking", "found"),
+    [
+        (break_interpreter, r"expected an interpreter at .*missing/bin/python, found No such file"),
+        (break_file, r"expected the file infra/policies/PulumiPolicy.yaml, found none\n  fix: git checkout"),
+        (break_environment, r"expected runtime.options.virtualenv in .*, found none"),
+        (break_import, r"expected it to load, found ImportError: no pulumi_policy\n  fix: make setup"),
+        (break_rules, r"expected at least one policy, found none"),
+    ],
+)
+def test_nothing_runs_without_the_policy_pack(
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    breaking: Callable[[Path], None],
+    found: str,
+) -> None:
+    notes = install(tmp_path, monkeypatch)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    breaking(project.root / "infra" / "policies")
+    target = AwsTarget(project)
+    for action in (lambda: target.apply("up", "dev"), lambda: target.preview("dev"), lambda: target.drift("dev")):
+        with pytest.raises(MlopsError, match=rf"the policy pack cannot run: {found}"):
+            action()
+    assert not notes.exists()
 
 
 def test_a_program_that_fails_is_an_error_or_drift(
