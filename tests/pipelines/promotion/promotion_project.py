@@ -332,6 +332,9 @@ class WorldTarget(Target):
     def drift(self, environment: str) -> list[str]:
         return []
 
+    def unlock(self, environment: str, log: Callable[[str], None], *, force: bool) -> None:
+        pass
+
     def findings(self) -> list[Finding]:
         return []
 
