@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.port_forward import pod_connections
+from pipelines.cluster.pod_connections import pod_connections
 from pipelines.cluster.service_pods import ready_pods
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError

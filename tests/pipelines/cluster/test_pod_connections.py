@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.port_forward import SUBPROTOCOL, PodConnections, PortForwardDeniedError, pod_connections
+from pipelines.cluster.pod_connections import SUBPROTOCOL, PodConnections, PortForwardDeniedError, pod_connections
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.probe import EndpointClient, UnavailableError
 from tests.http_responder import Answer, http_server
