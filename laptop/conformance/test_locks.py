@@ -24,11 +24,13 @@ import pytest
 
 from laptop import plugin_executables
 from laptop.aws.account import start
+from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.engines import FoundEngine
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets.aws import AwsTarget
 from pipelines.targets.held_stack import StackHeldError
+from pipelines.targets.interrupted_update import resolve_interrupted_update
 from pipelines.targets.state_bucket import StackLocks
 from tests.sample_project import copy_as_forked
 
@@ -294,3 +296,64 @@ def test_a_failed_up_releases_the_stack(site: Site) -> None:
     assert list(site.locks.pulumi_locks()) == []
     site.up("valid")
     site.check("valid")
+
+
+KUBERNETES_PROGRAM = """
+import pulumi_kubernetes as k8s
+
+space = k8s.core.v1.Namespace("space", metadata={"name": "space"})
+where = {"namespace": space.metadata["name"]}
+k8s.core.v1.ServiceAccount("account", metadata={"name": "account", **where})
+k8s.networking.v1.NetworkPolicy("deny", metadata={"name": "deny", **where}, spec={"podSelector": {}})
+k8s.batch.v1.CronJob("job", metadata={"name": "job", **where}, spec={"schedule": "0 0 1 1 *", "suspend": True,
+    "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "main", "image": "none"}]}}}}})
+"""
+
+
+def test_kubernetes_objects_whose_creation_was_interrupted_are_found_or_created_again(
+    tmp_path: Path, pulumi_with_kubernetes: Path, api_server: ControlPlane
+) -> None:
+    """The state is that of a CLI killed after the API server created two objects, and before it created the third."""
+    (tmp_path / "Pulumi.yaml").write_text("name: objects\nruntime: python\n")
+    (tmp_path / "__main__.py").write_text(KUBERNETES_PROGRAM)
+    (tmp_path / "state").mkdir()
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    path = os.pathsep.join((str(pulumi_with_kubernetes), os.environ["PATH"]))
+    plugin_executables.install_language_host(plugins, path)
+    environ = {
+        **os.environ,
+        "PATH": os.pathsep.join((str(plugins), path)),
+        "KUBECONFIG": str(api_server.kubeconfig),
+        "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
+        "PULUMI_HOME": str(tmp_path / "home"),
+        "PULUMI_CONFIG_PASSPHRASE": "",
+    }
+
+    def pulumi(*arguments: str) -> str:
+        command = ["pulumi", *arguments, "--stack", "dev"]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    pulumi("stack", "init", "--non-interactive")
+    pulumi("up", "--yes", "--skip-preview", "--non-interactive")
+    file = tmp_path / "state" / ".pulumi" / "stacks" / "objects" / "dev.json"
+    document = json.loads(file.read_text())
+    latest = document["checkpoint"]["latest"]
+    taken = [one for one in latest["resources"] if one["urn"].rpartition("::")[2] in ("account", "deny", "job")]
+    latest["resources"] = [one for one in latest["resources"] if one not in taken]
+    unfinished = [{key: value for key, value in one.items() if key not in ("id", "outputs")} for one in taken]
+    latest["pending_operations"] = [{"resource": one, "type": "creating"} for one in unfinished]
+    file.write_text(json.dumps(document))
+    with api_server.client() as client:
+        assert client.delete("/apis/batch/v1/namespaces/space/cronjobs/job").status_code == 200
+    lines: list[str] = []
+    assert resolve_interrupted_update(pulumi, lines.append) is not None
+    assert "space/account exists, and is in the state now" in lines
+    assert "space/deny exists, and is in the state now" in lines
+    assert "space/job was not created" in lines
+    pulumi("up", "--yes", "--skip-preview", "--non-interactive")
+    pulumi("preview", "--refresh", "--expect-no-changes", "--non-interactive")
+    assert resolve_interrupted_update(pulumi, lines.append) is None
