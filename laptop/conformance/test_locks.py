@@ -248,8 +248,9 @@ def test_after_a_kill_at_any_moment_the_next_up_goes_through(
 def test_a_pulumi_that_outlives_its_parent_is_named_and_not_disturbed(site: Site) -> None:
     child = site.start_up("orphan")
     pulumi = site.await_lock(child)
-    os.kill(pulumi, signal.SIGSTOP)
     os.kill(child.pid, signal.SIGKILL)
+    # Not before: the kernel hangs up a stopped process when its parent ends.
+    os.kill(pulumi, signal.SIGSTOP)
     child.wait()
     with pytest.raises(StackHeldError, match=rf"pulumi, process {pulumi}, started by `up` in process {child.pid}"):
         site.up("orphan")
