@@ -16,6 +16,7 @@ from laptop.engine.deployment import Deployment, DeploymentError, Result
 from laptop.engine.display import Display, Silence, show_change
 from laptop.engine.progress import RunProgress
 from laptop.engine.project_file import load_project, load_stack
+from laptop.engine.provider import Exporting
 from laptop.engine.resource_steps import StepKind
 from laptop.engine.sealing import Seal
 from laptop.engine.state_file import load, stack_outputs, state_path
@@ -121,8 +122,9 @@ def export_stack(root: Path, home: Path, stack: str, passphrase: str | None) -> 
         package: DefaultProvider(
             metadata.version(f"pulumi-{package}"),
             {key.partition(":")[2]: value for key, value in configuration.items() if key.startswith(f"{package}:")},
+            **({"outputs": provider.exported_outputs} if isinstance(provider, Exporting) else {}),
         )
-        for package in running.providers()
+        for package, provider in running.providers().items()
     }
     return export_deployment(contents, providers, seal, datetime.now(UTC))
 

@@ -24,6 +24,9 @@ from laptop.engine.provider import Created, Diff, IncompleteError, ResourceCall,
 from laptop.engine.values import has_unknown
 from pipelines.declarations.errors import MlopsError
 
+_NO_BOUNDARY = "Scope ARN: "
+"""Start of what IAM says of a permissions boundary that does not exist."""
+
 
 class AwsProvider:
     """Applies resources of the package `aws`. Thread-safe.
@@ -228,8 +231,9 @@ def _explained(verb: str, call: ResourceCall) -> Iterator[None]:
         yield
     except ClientError as error:
         detail = error.response.get("Error", {}).get("Message", "")
+        fix = "bootstrap the account first: docs/bootstrap.md." if detail.startswith(_NO_BOUNDARY) else ""
         raise MlopsError(
-            f"AWS refused to {verb} {what}: {code_of(error)}: {detail} ({error.operation_name})"
+            f"AWS refused to {verb} {what}: {code_of(error)}: {detail} ({error.operation_name})", fix=fix
         ) from error
     except BotoCoreError as error:
         raise MlopsError(

@@ -61,12 +61,27 @@ def status() -> None:
 
 @laptop.command()
 def env() -> None:
-    """Print variables that point Pulumi, kubectl, the AWS CLI and SDKs at it."""
+    """Print variables that point Pulumi, kubectl and the AWS CLI at it."""
     from laptop import lifecycle
     from laptop.shell_environment import shell_commands
 
     running = lifecycle.find(home(Project.find()))
     click.echo("\n".join(shell_commands(running, os.environ)))
+
+
+@laptop.command()
+def bootstrap() -> None:
+    """Prepare the account for environments, as `mlops up` does first.
+
+    Applies infra/bootstrap with the laptop's engine, unless it was applied before. To do it with the Pulumi CLI, follow
+    docs/bootstrap.md instead.
+    """
+    from laptop import stack_operations
+    from laptop.engine.display import Display
+
+    project = Project.find()
+    stack_operations.prepare_account(project.root, home(project), Display())
+    click.echo("The account is bootstrapped.")
 
 
 @laptop.command("export-stack")

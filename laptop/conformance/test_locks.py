@@ -249,9 +249,8 @@ def test_a_pulumi_that_outlives_its_parent_is_named_and_not_disturbed(site: Site
     child = site.start_up("orphan")
     pulumi = site.await_lock(child)
     os.kill(child.pid, signal.SIGKILL)
-    # Not before: the kernel hangs up a stopped process when its parent ends.
-    os.kill(pulumi, signal.SIGSTOP)
     child.wait()
+    os.kill(pulumi, signal.SIGSTOP)  # not before: the kernel hangs up a stopped process when its parent ends
     with pytest.raises(StackHeldError, match=rf"pulumi, process {pulumi}, started by `up` in process {child.pid}"):
         site.up("orphan")
     with pytest.raises(StackHeldError):

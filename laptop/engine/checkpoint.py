@@ -32,10 +32,12 @@ class DefaultProvider:
     Attributes:
         version: version of the SDK that registers the resources; "" for Pulumi's own types.
         configuration: configuration of the stack for the package, without its prefix.
+        outputs: returns the outputs of a resource as Pulumi's own provider keeps them.
     """
 
     version: str = ""
     configuration: Mapping[str, str] = field(default_factory=dict)
+    outputs: Callable[[ResourceState], Properties] = lambda known: known.outputs
 
     @property
     def name(self) -> str:
@@ -145,7 +147,7 @@ class _Exporter:
             "id": known.id,
             "type": known.type,
             "inputs": self._properties(known.inputs),
-            "outputs": self._properties(known.outputs),
+            "outputs": self._properties(self._outputs(known)),
             "parent": known.parent,
             "protect": known.protect,
             "external": known.external,
@@ -154,8 +156,18 @@ class _Exporter:
             "propertyDependencies": dependencies,
             "additionalSecretOutputs": list(known.secret_names),
             "retainOnDelete": known.retain_on_delete,
+            "deletedWith": known.deleted_with,
+            "replaceWith": list(known.replace_with),
+            "replaceOnChanges": list(known.replace_on_changes),
+            "importID": known.import_id,
         }
         return {key: value for key, value in found.items() if value or key == "custom"}
+
+    def _outputs(self, known: ResourceState) -> Properties:
+        provider = self._providers.get(package_of(known.type))
+        if provider is None or not known.custom or is_provider(known.type):
+            return known.outputs
+        return provider.outputs(known)
 
     def _provider_of(self, known: ResourceState) -> str:
         if known.provider or not known.custom or is_provider(known.type):

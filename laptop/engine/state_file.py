@@ -16,7 +16,7 @@ from laptop.engine.urns import Urn
 from laptop.engine.values import Properties, is_at, lookup, with_value
 from pipelines.declarations.errors import MlopsError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 STACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 SECRET_MASK = "[secret]"  # noqa: S105 - shown in place of a secret
 
@@ -186,7 +186,7 @@ def _decode_one(document: dict[str, Any], seal: Seal) -> ResourceState:
     Urn.parse(known["urn"])
     for key in ("inputs", "outputs"):
         known[key] = _decode_properties(known.get(key, {}), seal)
-    for key in ("dependencies", "secret_names"):
+    for key in ("dependencies", "secret_names", "replace_on_changes", "replace_with"):
         known[key] = tuple(known.get(key, ()))
     known["property_dependencies"] = tuple((key, tuple(urns)) for key, urns in known.get("property_dependencies", ()))
     return ResourceState(**known)

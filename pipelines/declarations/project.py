@@ -32,16 +32,23 @@ class Project:
     def find(cls, start: Path | None = None) -> Project:
         """Find the project that contains `start`, by default the working directory.
 
+        In a project inside it, such as `infra/bootstrap`, this is the outer one; the search ends at a git repository.
+
         Raises:
             MlopsError: neither the folder nor any parent has a `Pulumi.yaml`.
         """
         here = (start or Path.cwd()).resolve()
+        found: Path | None = None
         for folder in (here, *here.parents):
             if (folder / PROGRAM).is_file():
-                return cls(folder)
-        raise MlopsError(
-            f"no {PROGRAM} in {here} or any folder above it", fix="run this inside a clone of the repository"
-        )
+                found = folder
+            if found and (folder / ".git").exists():
+                break
+        if found is None:
+            raise MlopsError(
+                f"no {PROGRAM} in {here} or any folder above it", fix="run this inside a clone of the repository"
+            )
+        return cls(found)
 
     @property
     def name(self) -> str:
@@ -148,6 +155,19 @@ class Project:
                 fix=f"use one of the environments: {', '.join(names) or 'none yet'}",
             )
         return read(path, StackFile)
+
+    def check_trains(self, environment: str) -> None:
+        """Check that data is ingested and models are trained in an environment.
+
+        Raises:
+            MlopsError: they are not, or the environment does not exist.
+        """
+        if not self.stack(environment).config.environment.trains:
+            first = self.environments[0]
+            raise MlopsError(
+                f"{environment} ingests no data and trains no model: expected {first}, found {environment}",
+                fix=f"--env {first}",
+            )
 
     def model(self, name: str) -> Model:
         """Read a model's declaration and check it against its contract.

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from laptop.engine.checkpoint import DefaultProvider, PassphraseSeal, export_deployment, has_secrets
 from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.values import Properties
+from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 
 NOW = datetime(2026, 11, 29, 18, 30, tzinfo=UTC)
 STACK = "urn:pulumi:dev::shop::pulumi:pulumi:Stack::shop-dev"
@@ -104,6 +107,15 @@ def test_a_resource_has_the_fields_of_pulumis_format() -> None:
     assert "pending_operations" not in deployment
 
 
+def test_a_resource_keeps_what_ties_it_to_others() -> None:
+    tied = replace(RULE, deleted_with=BUCKET, replace_with=(BUCKET,), replace_on_changes=("policy",), import_id="books")
+    known = exported(contents(BOOKS, tied))["resources"][-1]
+    assert known["deletedWith"] == BUCKET
+    assert known["replaceWith"] == [BUCKET]
+    assert known["replaceOnChanges"] == ["policy"]
+    assert known["importID"] == "books"
+
+
 def test_only_the_default_providers_in_use_are_exported_with_the_stacks_configuration() -> None:
     deployment = exported(contents(BOOKS, ResourceState(OTHER, id="organization/shop/test", external=True)))
     providers = {known["type"]: known for known in deployment["resources"] if ":providers:" in known["type"]}
@@ -173,3 +185,24 @@ def test_copies_to_delete_and_unfinished_steps_are_exported() -> None:
     (pending,) = deployment["pending_operations"]
     assert (pending["type"], pending["resource"]["urn"]) == ("creating", POLICY)
     assert not has_secrets(held)
+
+
+def test_a_kubernetes_object_has_the_notes_of_pulumis_provider(tmp_path: Path) -> None:
+    known = ResourceState(
+        "urn:pulumi:dev::shop::kubernetes:core/v1:Secret::s",
+        id="default/s",
+        inputs=Properties(
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "hush-hush"}},
+            frozenset([("stringData", "a")]),
+        ),
+        outputs=Properties({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "uid": "u"}}),
+    )
+    provider = DefaultProvider("4.34.2", outputs=KubernetesProvider(tmp_path / "kubeconfig").exported_outputs)
+    document = export_deployment(contents(known), {"kubernetes": provider}, PassphraseSeal(""), NOW)
+    (found,) = [item for item in document["deployment"]["resources"] if item["urn"] == known.urn]
+    outputs = found["outputs"]
+    assert outputs["metadata"] == {"name": "s", "uid": "u"}
+    assert outputs["__inputs"]["metadata"] == {"name": "s"}
+    assert outputs["__initialApiVersion"] == "v1"
+    assert re.fullmatch("pulumi-kubernetes-[0-9a-f]{8}", outputs["__fieldManager"])
+    assert "hush-hush" not in json.dumps(document)
