@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import json
 import logging
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import yaml
 from aiohttp import web
 
-from laptop.cluster import discovery, patches, tables
+from laptop.cluster import discovery, patches, port_forward, tables
 from laptop.cluster.admission_control import admit
 from laptop.cluster.defaults import with_defaults
 from laptop.cluster.kinds import POD, Kind, kind_at
@@ -35,11 +36,15 @@ _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class LogFiles(Protocol):
-    """Log files of pods."""
+class NodeApi(Protocol):
+    """What the node tells about its pods."""
 
-    def __call__(self, pod: Object, container: str, *, previous: bool = False) -> Path:
+    def log_of(self, pod: Object, container: str, *, previous: bool = False) -> Path:
         """Return the log file of a container, which may not exist yet; `previous` is the run before its restart."""
+        ...
+
+    def port_of(self, pod: Object, port: int) -> int | None:
+        """Return the port on 127.0.0.1 of a declared containerPort, or None if no container runs that declares it."""
         ...
 
 
@@ -50,7 +55,7 @@ class ApiServer:
         store: objects.
         token: bearer token of the operator, who may do everything.
         service_accounts: tokens and permissions of pods.
-        log_of: log files of pods.
+        node: logs and ports of pods.
         facts: returns facts about the cluster, served at `DESCRIBE`.
     """
 
@@ -59,13 +64,13 @@ class ApiServer:
         store: ObjectStore,
         token: str,
         service_accounts: ServiceAccountTokens,
-        log_of: LogFiles,
+        node: NodeApi,
         facts: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._store = store
         self._token = token.encode()
         self._service_accounts = service_accounts
-        self._log_of = log_of
+        self._node = node
         self._facts = facts
 
     def application(self) -> web.Application:
@@ -93,6 +98,9 @@ class ApiServer:
                     add("PATCH", path, self._patch)
                 add("DELETE", f"{collection}/{{name}}", self._delete)
         add("GET", "/api/{version:v1}/namespaces/{namespace}/{plural:pods}/{name}/{sub:log}", self._log)
+        forward = "/api/{version:v1}/namespaces/{namespace}/{plural:pods}/{name}/{sub:portforward}"
+        add("GET", forward, self._port_forward)
+        add("POST", forward, self._port_forward)
         return app
 
     @web.middleware
@@ -205,7 +213,7 @@ class ApiServer:
         pod = self._store.get(POD, namespace, name)
         container = _container_of(pod, request.query.get("container", ""))
         previous = request.query.get("previous") in ("1", "true")
-        file = self._log_of(pod, container, previous=previous)
+        file = self._node.log_of(pod, container, previous=previous)
         if not file.exists():
             state = _status_of(pod, container).get("state") or {}
             why = (state.get("waiting") or {}).get("reason", "it has not started")
@@ -231,12 +239,33 @@ class ApiServer:
 
     def _has_ended(self, namespace: str, name: str, container: str, file: Path) -> bool:
         pod = self._store.find(POD, namespace, name)
-        if pod is None or self._log_of(pod, container) != file:
+        if pod is None or self._node.log_of(pod, container) != file:
             return True
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             return True
         is_initial = any(item["name"] == container for item in pod["spec"].get("initContainers") or ())
         return is_initial and "terminated" in (_status_of(pod, container).get("state") or {})
+
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        pod = self._store.get(POD, namespace, name)
+
+        async def dial(port: int) -> port_forward.Connection:
+            where = self._node.port_of(pod, port)
+            if where is None:
+                raise ConnectionRefusedError(
+                    errno.ECONNREFUSED, f"no container that runs declares containerPort {port}"
+                )
+            return await asyncio.open_connection("127.0.0.1", where)
+
+        if request.headers.get("Upgrade", "").lower() == "spdy/3.1":
+            return await port_forward.serve_spdy(request, dial)
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise bad_request("Upgrade request required")
+        protocols = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        if port_forward.TUNNELLED in protocols:
+            return await port_forward.serve_tunnel(request, dial)
+        return await port_forward.serve_channels(request, _ports(request), dial)
 
     # Writing
 
@@ -457,6 +486,17 @@ async def _body(request: web.Request, *, required: bool = True) -> dict[str, Any
     if not isinstance(body, dict):
         raise bad_request("the body is not an object")
     return body
+
+
+def _ports(request: web.Request) -> list[int]:
+    """Return the ports of a port-forward by WebSocket: `ports=8080,9090`."""
+    words = [word for text in request.query.getall("ports", []) for word in text.split(",")]
+    if not words:
+        raise bad_request('query parameter "ports" is required')
+    for word in words:
+        if not word.isdigit() or not 0 < int(word) < 65536:
+            raise bad_request(f"unable to parse {json.dumps(word)} as a port: expected 1 to 65535")
+    return [int(word) for word in words]
 
 
 def _wants_table(request: web.Request) -> bool:

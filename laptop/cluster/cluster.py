@@ -129,7 +129,7 @@ class Cluster:
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
         store.create(NODE, "", _node())
-        api = ApiServer(store, self.token, tokens, self._kubelet.log_of, self._facts)
+        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts)
         self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:

@@ -76,6 +76,8 @@ def _resources(kind: Kind) -> Iterator[dict[str, Any]]:
         yield {"name": f"{kind.plural}/scale", "singularName": "", **named, "verbs": ["get", "patch", "update"]} | scale
     if kind is POD:
         yield {"name": "pods/log", "singularName": "", **named, "verbs": ["get"]}
+        options = {"namespaced": True, "kind": "PodPortForwardOptions", "verbs": ["create", "get"]}
+        yield {"name": "pods/portforward", "singularName": ""} | options
 
 
 def openapi_paths() -> dict[str, Any]:

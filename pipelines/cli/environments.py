@@ -85,6 +85,19 @@ def refresh(environment: str, target: str) -> None:
 
 @click.command(cls=Command)
 @environment_option
+@click.option("--force", is_flag=True, help="Unlock even if the holder runs, or may run.")
+@target_option
+def unlock(environment: str, force: bool, target: str) -> None:
+    """Remove the lock that a dead process left on an environment.
+
+    If the holder runs, or may run, the error says who it is. The next `up`, `deploy`, `refresh` or `destroy` removes
+    the lock of a dead process by itself.
+    """
+    open_target(target).unlock(environment, log, force=force)
+
+
+@click.command(cls=Command)
+@environment_option
 @target_option
 def outputs(environment: str, target: str) -> None:
     """Print the stack outputs of an environment as JSON."""

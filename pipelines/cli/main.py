@@ -29,6 +29,9 @@ VERBS = {
         "Update the state of an environment from its real resources.",
         ENVIRONMENTS,
     ),
+    "unlock": Verb(
+        "pipelines.cli.environments:unlock", "Remove the lock that a dead process left on an environment.", ENVIRONMENTS
+    ),
     "outputs": Verb(
         "pipelines.cli.environments:outputs", "Print the stack outputs of an environment as JSON.", ENVIRONMENTS
     ),

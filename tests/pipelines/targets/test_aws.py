@@ -6,12 +6,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets.aws import AwsTarget
+from pipelines.targets.held_stack import StackHeldError, hold_stack
+from pipelines.targets.state_bucket import StackLocks
+from tests.aws import REGION, EmulatedAccount
 from tests.sample_project import copy_as_forked
 
 PROGRAM = """#!{python}
@@ -42,14 +47,14 @@ def with_policy_pack(project: Path, environment: str = sys.prefix) -> Path:
     return project
 
 
-def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0) -> Path:
+def install(folder: Path, patch: pytest.MonkeyPatch, *, status: int = 0, program: str = PROGRAM) -> Path:
     """Put the fake commands on the PATH, and return the file that records their calls."""
     notes = folder / "notes"
     for name in ("pulumi", "aws"):
-        program = folder / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(PROGRAM.format(python=sys.executable, notes=str(notes), status=status))
-        program.chmod(0o755)
+        file = folder / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(program.format(python=sys.executable, notes=str(notes), status=status))
+        file.chmod(0o755)
     patch.setenv("PATH", str(folder / "bin"))
     patch.setenv("KUBECONFIG", "/another/kubeconfig")
     return notes
@@ -144,3 +149,44 @@ def test_a_program_that_fails_is_an_error_or_drift(
     with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255"):
         AwsTarget(project).apply("preview", "dev")
     assert "    1 unchanged" in AwsTarget(project).drift("dev")
+
+
+UP = """#!{python}
+import json, pathlib, sys
+arguments = sys.argv[1:]
+if arguments[:2] == ["eks", "update-kubeconfig"]:
+    pathlib.Path(arguments[-1]).touch()
+    sys.exit(0)
+with open({notes!r}, "a") as notes:
+    print(" ".join(arguments[:2]), file=notes)
+if arguments[:2] == ["stack", "export"]:
+    print(json.dumps({{"deployment": {{"resources": []}}}}))
+"""
+
+
+@pytest.mark.parametrize("operation", ["up", "refresh", "destroy"])
+def test_an_operation_holds_the_stack_and_first_resolves_an_interrupted_update(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: EmulatedAccount, operation: Any
+) -> None:
+    notes = install(tmp_path, monkeypatch, program=UP)
+    bucket = f"state-{operation}"
+    boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"s3://{bucket}")
+    AwsTarget(project).apply(operation, "dev")
+    assert notes.read_text().splitlines() == ["stack export", f"{operation} --stack"]
+    locks = StackLocks.of_backend(f"s3://{bucket}", project.name, "dev")
+    assert locks is not None
+    assert locks.read_record()[1], "the record of the holder was written"
+    with hold_stack(locks, project.root, "up", print), pytest.raises(StackHeldError):
+        AwsTarget(project).apply(operation, "dev")
+    assert len(notes.read_text().splitlines()) == 2, "Pulumi did not start"
+    AwsTarget(project).apply("preview", "dev")
+
+
+def test_unlocking_a_stack_whose_state_is_not_in_s3_names_pulumis_own_command(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///tmp/state")
+    with pytest.raises(MlopsError, match="expected a backend s3://") as caught:
+        AwsTarget(project).unlock("dev", print, force=False)
+    assert caught.value.fix == "pulumi cancel --stack dev"
