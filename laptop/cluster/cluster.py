@@ -103,6 +103,8 @@ class Cluster:
         GarbageCollector(store)
         self._router = Router(store, self._authority)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
+        managed = store.written_by("kube-controller-manager")
+        argo, kubelet = store.written_by("rollouts-controller"), store.written_by("kubelet")
         starter = ProcessStarter(fork_server=self._fork_server)
         store.listen(lambda event: _prepare(starter, event))
         node = Node(
@@ -114,14 +116,14 @@ class Cluster:
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
         )
-        self._kubelet = Kubelet(store, node)
+        self._kubelet = Kubelet(kubelet, node)
         controllers: list[Controller] = [
-            ReplicaSets(store),
-            Deployments(store),
-            Jobs(store),
-            CronJobs(store),
-            Rollouts(store, self._time_scale),
-            Analyses(store, self._time_scale),
+            ReplicaSets(managed),
+            Deployments(managed),
+            Jobs(managed),
+            CronJobs(managed),
+            Rollouts(argo, self._time_scale),
+            Analyses(argo, self._time_scale),
         ]
         await self._agent.start()
         await self._router.start()

@@ -7,9 +7,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from laptop.cluster import reviews
 from laptop.cluster.kinds import KINDS, POD, Kind
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
-from laptop.cluster.refusals import StatusError
+from laptop.cluster.refusals import nowhere
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _DEFINITIONS = "_definitions.json#/$defs/"
@@ -42,6 +43,9 @@ def api_groups() -> dict[str, Any]:
     for group, served in dict.fromkeys((kind.group, kind.version) for kind in KINDS if kind.group):
         only = {"groupVersion": f"{group}/{served}", "version": served}
         groups.append({"name": group, "versions": [only], "preferredVersion": only})
+    for group in reviews.RESOURCES:
+        only = {"groupVersion": f"{group}/v1", "version": "v1"}
+        groups.append({"name": group, "versions": [only], "preferredVersion": only})
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
@@ -52,8 +56,14 @@ def api_resources(group: str, served: str) -> dict[str, Any]:
         StatusError: 404, the cluster does not serve it.
     """
     kinds = [kind for kind in KINDS if (kind.group, kind.version) == (group, served)]
+    if group in reviews.RESOURCES and served == "v1":
+        named = [
+            {"name": plural, "singularName": name.lower(), "namespaced": False, "kind": name, "verbs": ["create"]}
+            for plural, name in reviews.RESOURCES[group]
+        ]
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{group}/v1", "resources": named}
     if not kinds:
-        raise StatusError(404, "NotFound", f"the cluster does not serve {group}/{served}")
+        raise nowhere()
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -70,7 +80,8 @@ def _resources(kind: Kind) -> Iterator[dict[str, Any]]:
     if kind.in_all:
         resource["categories"] = ["all"]
     yield resource
-    yield {"name": f"{kind.plural}/status", "singularName": "", **named, "verbs": ["get", "patch", "update"]}
+    if kind.has_status:
+        yield {"name": f"{kind.plural}/status", "singularName": "", **named, "verbs": ["get", "patch", "update"]}
     if kind.scales:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         yield {"name": f"{kind.plural}/scale", "singularName": "", **named, "verbs": ["get", "patch", "update"]} | scale
@@ -101,7 +112,7 @@ def openapi_document(base: str) -> bytes:
     """
     kinds = [kind for kind in KINDS if kind.base == f"/{base}"]
     if not kinds:
-        raise StatusError(404, "NotFound", f"the cluster does not serve {base}")
+        raise nowhere()
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for kind in kinds:

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_NO_STATUS = {
+    "AnalysisRun",
+    "AnalysisTemplate",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "Event",
+    "LimitRange",
+    "NetworkPolicy",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "ServiceAccount",
+}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -28,6 +43,11 @@ class Kind:
     short_names: tuple[str, ...] = ()
     in_all: bool = False
     scales: bool = False
+
+    @property
+    def has_status(self) -> bool:
+        """True if it has a `status` subresource."""
+        return self.name not in _NO_STATUS
 
     @property
     def api_version(self) -> str:
@@ -103,6 +123,11 @@ _BY_MANIFEST = {(kind.api_version, kind.name): kind for kind in KINDS}
 def kind_at(group: str, version: str, plural: str) -> Kind | None:
     """Return the kind at a path, or None if the cluster does not serve it."""
     return _BY_PATH.get((group, version, plural))
+
+
+def is_served(group: str, version: str) -> bool:
+    """Return whether the cluster serves any kind of a group and version."""
+    return any((kind.group, kind.version) == (group, version) for kind in KINDS)
 
 
 def kind_of(api_version: str, name: str) -> Kind | None:

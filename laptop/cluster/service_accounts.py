@@ -121,6 +121,10 @@ class ServiceAccountTokens:
         """Return whether a role that is bound to an account allows a request (kubernetes.io: RBAC Authorization)."""
         return any(_matches(rule, access) for rule in self._rules(account, access.namespace))
 
+    def rules_of(self, account: PodAccount, namespace: str) -> list[dict[str, Any]]:
+        """Return the rules of every role that is bound to an account, for a namespace."""
+        return list(self._rules(account, namespace))
+
     def _rules(self, account: PodAccount, namespace: str) -> Iterator[dict[str, Any]]:
         bindings = self._store.find_all(CLUSTER_ROLE_BINDING)
         if namespace:
