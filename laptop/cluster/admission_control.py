@@ -26,13 +26,14 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
         store: objects of the cluster.
         kind: kind of the object.
         namespace: namespace of the object.
-        obj: whole object, with defaults.
+        obj: whole object.
         old: object that it replaces.
 
     Raises:
         StatusError: it is not admitted.
     """
     name = str((obj.get("metadata") or {}).get("name", ""))
+    obj = with_defaults(kind, obj)
     found = validate(kind, obj)
     if kind.group == ROLLOUT.group:
         found += _custom_problems(kind, obj)
@@ -58,7 +59,6 @@ def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
     """
     metadata = pod["metadata"]
     named = {**metadata, "name": metadata.get("name") or f"{metadata['generateName']}00000"}
-    pod = with_defaults(POD, pod)
     admit(store, POD, namespace, {**pod, "metadata": named})
     return store.create(POD, namespace, pod)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import yaml
 from aiohttp import web
 
-from laptop.cluster import discovery, openapi_v2, patches, port_forward, reviews, tables
+from laptop.cluster import discovery, openapi_v2, patches, port_forward, protobuf_bodies, reviews, tables
 from laptop.cluster.kinds import JOB, POD, ROLLOUT, Kind, is_served, kind_at
 from laptop.cluster.object_writer import ObjectWriter, WriteOptions, Written
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of
@@ -522,13 +522,15 @@ async def _content(request: web.Request, *, required: bool = True) -> Any:
     if not required and not request.can_read_body:
         return {}
     if request.method != "PATCH" and type_ not in _READABLE:
-        known = ", ".join(("application/json", "application/yaml"))
-        hint = ""
-        if "protobuf" in type_:  # `kubectl create <kind>` with flags, unlike with `-f`
-            hint = "; add `--dry-run=client -o yaml` and pipe it to `kubectl apply -f -`"
+        known = ", ".join(("application/json", "application/yaml", protobuf_bodies.MEDIA_TYPE))
         raise unsupported_media_type(
-            f"the body of the request was in an unknown format - accepted media types include: {known}{hint}"
+            f"the body of the request was in an unknown format - accepted media types include: {known}"
         )
+    if type_ == protobuf_bodies.MEDIA_TYPE:
+        try:
+            return protobuf_bodies.decode(await request.read())
+        except protobuf_bodies.ProtobufError as error:
+            raise bad_request(str(error)) from error
     try:
         text = await request.text()
         if not text and not required:
@@ -540,7 +542,13 @@ async def _content(request: web.Request, *, required: bool = True) -> Any:
         raise bad_request(f"the object provided is unrecognized: the body cannot be read: {error}") from error
 
 
-_READABLE = ("application/json", "application/yaml", "application/octet-stream", "text/plain")
+_READABLE = (
+    "application/json",
+    "application/yaml",
+    protobuf_bodies.MEDIA_TYPE,
+    "application/octet-stream",
+    "text/plain",
+)
 
 
 def _options(request: web.Request) -> WriteOptions:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from laptop.cluster import reviews
-from laptop.cluster.kinds import KINDS, POD, Kind
+from laptop.cluster.kinds import KINDS, POD, ROLLOUT, Kind
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
 from laptop.cluster.refusals import nowhere
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-_DEFINITIONS = "_definitions.json#/$defs/"
 
 
 def version() -> dict[str, Any]:
@@ -149,12 +148,15 @@ def _collect(schema: Any, into: dict[str, Any]) -> Any:
     target = schema.get("$ref")
     if isinstance(target, str):
         name = target.rpartition("/")[2]
-        if _DEFINITIONS not in target:  # the definitions of `argo.schema.json` are described in place
-            return {"type": "object"}
+        known = definitions().get(name)
+        if known is None:
+            known = schema_of(ROLLOUT)["$defs"][name]
+            name = f"io.argoproj.v1alpha1.{name}"
         if name not in into:
             into[name] = {}  # definitions may refer to themselves
-            into[name] = _collect(definitions()[name], into)
-        return _reference(name)
+            into[name] = _collect(known, into)
+        described = {key: value for key, value in schema.items() if key == "description"}
+        return {"allOf": [_reference(name)], **described} if described else _reference(name)
     return {key: _collect(value, into) for key, value in schema.items() if not key.startswith("$")} | _typed(schema)
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from laptop.cluster.defaults import empty_object
+from laptop.cluster.defaults import empty_object, with_defaults, with_job_selector
 from laptop.cluster.field_ownership import FieldSet, Manager, after_update, read_managers, write_managers
-from laptop.cluster.kinds import NAMESPACE, POD, Kind
+from laptop.cluster.kinds import JOB, NAMESPACE, POD, Kind
 from laptop.cluster.refusals import StatusError, already_exists, conflict, forbidden, not_found
 from laptop.cluster.typed_schemas import type_of
 
@@ -199,6 +199,9 @@ class ObjectStore:
             StatusError: 404, the namespace does not exist; 403, it is being deleted; 409, the object exists.
         """
         obj = copy.deepcopy(obj)
+        if self._manager:  # the API sets defaults itself
+            obj = {**with_defaults(kind, obj), **({"status": obj["status"]} if "status" in obj else {})}
+            prepare = with_job_selector if kind is JOB else None
         metadata = obj.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generated_name(metadata["generateName"])

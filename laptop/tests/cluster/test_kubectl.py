@@ -85,7 +85,9 @@ def test_apply_creates_updates_and_waits_for_a_deployment(
 def test_apply_reports_an_unknown_field(kubectl: Kubectl) -> None:
     wrong = deployment("v1")
     wrong["spec"]["template"]["spec"]["containers"][0]["imagePulPolicy"] = "Always"
-    assert 'unknown field "imagePulPolicy"' in kubectl("apply", "-f", "-", manifest=wrong, code=1)
+    assert 'unknown field "spec.template.spec.containers[0].imagePulPolicy"' in kubectl(
+        "apply", "-f", "-", manifest=wrong, code=1
+    )
 
 
 def test_a_job_is_waited_for_and_its_log_is_read(kubectl: Kubectl) -> None:
