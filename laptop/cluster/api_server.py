@@ -15,12 +15,13 @@ import yaml
 from aiohttp import web
 
 from laptop.cluster import discovery, openapi_v2, patches, port_forward, protobuf_bodies, reviews, tables
-from laptop.cluster.kinds import JOB, POD, ROLLOUT, Kind, is_served, kind_at
+from laptop.cluster.kinds import JOB, POD, ROLLOUT, SERVICE_ACCOUNT, Kind, is_served, kind_at
 from laptop.cluster.object_writer import ObjectWriter, WriteOptions, Written
-from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now
 from laptop.cluster.paging import page_of
 from laptop.cluster.refusals import (
     FORBIDDEN,
+    INVALID,
     NOT_SUPPORTED,
     REQUIRED,
     TOO_LONG,
@@ -52,6 +53,8 @@ _RETURNED = {"Pod", "ResourceQuota", "Service", "ServiceAccount"}
 """Kinds whose deletion is answered with the object."""
 
 PATCH_OPTIONS = Kind("meta.k8s.io", "v1", "PatchOptions", "patchoptions")
+TOKEN_REQUEST = Kind("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests")
+_TOKEN_LASTS, _TOKEN_LASTS_AT_LEAST = 3600, 600  # seconds
 CREATE_OPTIONS = Kind("meta.k8s.io", "v1", "CreateOptions", "createoptions")
 UPDATE_OPTIONS = Kind("meta.k8s.io", "v1", "UpdateOptions", "updateoptions")
 DELETE_OPTIONS = Kind("meta.k8s.io", "v1", "DeleteOptions", "deleteoptions")
@@ -127,6 +130,8 @@ class ApiServer:
                     add("PATCH", path, self._patch)
                 add("DELETE", f"{collection}/{{name}}", self._delete)
         add("GET", "/api/{version:v1}/namespaces/{namespace}/{plural:pods}/{name}/{sub:log}", self._log)
+        account = "/api/{version:v1}/namespaces/{namespace}/{plural:serviceaccounts}/{name}/{sub:token}"
+        add("POST", account, self._issue_token)
         forward = "/api/{version:v1}/namespaces/{namespace}/{plural:pods}/{name}/{sub:portforward}"
         add("GET", forward, self._port_forward)
         add("POST", forward, self._port_forward)
@@ -353,6 +358,27 @@ class ApiServer:
             scale = patches.merge(_scale_of(kind, old), change if isinstance(change, dict) else {})
             return _json(_scale_of(kind, self._writer.scale(kind, old, scale, options)))
         return _written(self._writer.patch(kind, namespace, name, request.content_type, change, options), options)
+
+    async def _issue_token(self, request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        self._store.get(SERVICE_ACCOUNT, namespace, name)
+        spec = (await _body(request)).get("spec") or {}
+        seconds = spec.get("expirationSeconds") or _TOKEN_LASTS
+        if not isinstance(seconds, int) or seconds < _TOKEN_LASTS_AT_LEAST:
+            says = "may not specify a duration less than 10 minutes"
+            problem = Problem(INVALID, "spec.expirationSeconds", seconds, says)
+            raise invalid(TOKEN_REQUEST, "", [problem])
+        token, end = self._service_accounts.issue(PodAccount(namespace, name), seconds)
+        return _json(
+            {
+                "kind": TOKEN_REQUEST.name,
+                "apiVersion": TOKEN_REQUEST.api_version,
+                "metadata": {"name": name, "namespace": namespace, "creationTimestamp": now()},
+                "spec": {"audiences": [], "boundObjectRef": None, **spec, "expirationSeconds": seconds},
+                "status": {"token": token, "expirationTimestamp": end.strftime("%Y-%m-%dT%H:%M:%SZ")},
+            },
+            status=201,
+        )
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)

@@ -31,7 +31,7 @@ from laptop.cluster.deployments import Deployments
 from laptop.cluster.garbage import GarbageCollector
 from laptop.cluster.image_source import EcrImageSource, ImageSource
 from laptop.cluster.job_controller import Jobs
-from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT
+from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT, SERVICE_ACCOUNT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import NodeAccount
@@ -125,6 +125,7 @@ class Cluster:
             Rollouts(argo, self._time_scale),
             Analyses(argo, self._time_scale),
         ]
+        store.listen(lambda event: _add_account(managed, event))
         await self._agent.start()
         await self._router.start()
         self._tasks = [asyncio.create_task(controller.run()) for controller in controllers]
@@ -197,6 +198,12 @@ class Cluster:
                 text = path.read_text()
                 if self.token in text or self.incarnation in text:
                     path.unlink()
+
+
+def _add_account(store: ObjectStore, event: ObjectEvent) -> None:
+    """Give a new namespace its default service account."""
+    if event.type == "ADDED" and event.kind is NAMESPACE:
+        store.create(SERVICE_ACCOUNT, event.object["metadata"]["name"], {"metadata": {"name": "default"}})
 
 
 def _prepare(starter: ProcessStarter, event: ObjectEvent) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from laptop.cluster import reviews
-from laptop.cluster.kinds import KINDS, POD, ROLLOUT, Kind
+from laptop.cluster.kinds import KINDS, POD, ROLLOUT, SERVICE_ACCOUNT, Kind
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
 from laptop.cluster.refusals import nowhere
 
@@ -84,6 +84,9 @@ def _resources(kind: Kind) -> Iterator[dict[str, Any]]:
     if kind.scales:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         yield {"name": f"{kind.plural}/scale", "singularName": "", **named, "verbs": ["get", "patch", "update"]} | scale
+    if kind is SERVICE_ACCOUNT:
+        token = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
+        yield {"name": "serviceaccounts/token", "singularName": "", "namespaced": True, "verbs": ["create"]} | token
     if kind is POD:
         yield {"name": "pods/log", "singularName": "", **named, "verbs": ["get"]}
         options = {"namespaced": True, "kind": "PodPortForwardOptions", "verbs": ["create", "get"]}

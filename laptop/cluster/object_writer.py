@@ -16,10 +16,15 @@ from laptop.cluster.field_ownership import (
     FieldSet,
     Manager,
     Managers,
+    Owned,
     after_update,
     apply,
+    compare,
+    difference,
+    fields_of,
     paths,
     read_managers,
+    union,
     write_managers,
 )
 from laptop.cluster.kinds import JOB, NAMESPACE, SECRET, SERVICE, Kind
@@ -42,6 +47,8 @@ _STATUS: FieldSet = {"f:status": {}}
 _CREATED_BY_PUT = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Event", "LimitRange", "Service"}
 _PUT_NEEDS_VERSION = {"PodDisruptionBudget"}
 _CUSTOM_GROUP = "argoproj.io"
+_KUBECTL = "kubectl"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass
@@ -194,19 +201,29 @@ class ObjectWriter:
         config = {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k not in ("resourceVersion", "uid")}}
         manager = Manager(options.manager, "Apply", kind.api_version, options.subresource)
         managers = _managers_of(kind, old)
+        live, ignored = _owned_part(old), _ignored(options)
+
+        def merged(*, force: bool) -> tuple[Object, Managers]:
+            return apply(type_of(kind), managers, manager, live, config, force=force, ignored=ignored, time=now())
+
         try:
-            new, after = apply(
-                type_of(kind),
-                managers,
-                manager,
-                _owned_part(old),
-                config,
-                force=options.force,
-                ignored=_ignored(options),
-                time=now(),
-            )
+            new, after = merged(force=options.force)
         except ApplyConflict as error:
-            raise _conflict_of(error.conflicts) from None
+            allowed = _applied_before(kind, live) if manager.name == _KUBECTL else {}
+            conflicts = {
+                each: Owned(left, owned.time)
+                for each, owned in error.conflicts.items()
+                if (left := difference(owned.fields, allowed))
+            }
+            if conflicts:
+                raise _conflict_of(conflicts) from None
+            new, after = merged(force=True)
+        if manager.name == _KUBECTL and _LAST_APPLIED in (new.get("metadata", {}).get("annotations") or {}):
+            annotations = {
+                **new["metadata"]["annotations"],
+                _LAST_APPLIED: json.dumps(config, separators=(",", ":")) + "\n",
+            }
+            new = {**new, "metadata": {**new["metadata"], "annotations": annotations}}
         if old is None:
             if options.subresource:  # only the object itself can be created
                 self._store.get(kind, namespace, name)
@@ -433,6 +450,22 @@ def _owned_part(obj: Object | None) -> Object:
         return {}
     metadata = {key: value for key, value in obj.get("metadata", {}).items() if key not in ("managedFields",)}
     return {**obj, "metadata": metadata}
+
+
+def _applied_before(kind: Kind, live: Object) -> FieldSet:
+    """Return the fields that kubectl applied from the client and that nobody changed since.
+
+    kubectl may take them over when it begins to apply from the server.
+    """
+    text = (live.get("metadata", {}).get("annotations") or {}).get(_LAST_APPLIED)
+    try:
+        applied = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    type_ = type_of(kind)
+    comparison = compare(type_, applied, live)
+    changed = union(union(comparison.modified, comparison.added), comparison.removed)
+    return difference(fields_of(type_, applied), changed)
 
 
 def _with_status(old: Object, obj: Object) -> Object:
