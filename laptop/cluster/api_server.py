@@ -524,12 +524,13 @@ def _scale_of(kind: Kind, obj: Object) -> Object:
     metadata = {
         key: obj["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     }
+    replicas = obj["spec"].get("replicas", 1)
     selector = selector_text(obj["spec"].get("selector") or {})
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": obj["spec"].get("replicas", 1)},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": {"replicas": (obj.get("status") or {}).get("replicas", 0), "selector": selector},
     }
 

@@ -497,12 +497,8 @@ def apply(
     after = _less(new_managers, union(changed, comparison.removed), keep=manager)
     if not owned:
         after.pop(manager, None)
-    elif (
-        former is not None
-        and comparison.is_same
-        and {key: item.fields for key, item in after.items()} == {key: item.fields for key, item in managers.items()}
-    ):
-        after[manager] = former  # nothing changed, so the time stays
+    elif result == live:  # an apply that changes nothing has no time of its own
+        after[manager] = Owned(owned, former.time if former else "")
     return result, after
 
 

@@ -343,6 +343,8 @@ class ObjectWriter:
             managers = after_update(
                 type_of(kind), before, manager, _owned_part(old), _owned_part(new), _ignored(options), time
             )
+            if options.subresource == "scale" and not new["spec"]["replicas"]:
+                managers.pop(manager, None)  # Kubernetes leaves a number of 0 to nobody
         metadata = dict(new["metadata"])
         metadata.pop("managedFields", None)
         if managers:

@@ -6,6 +6,7 @@ word `$name.path` in a path or a body stands for a value of an earlier answer.
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import re
@@ -52,6 +53,7 @@ class Request:
         body: JSON value, text, or None.
         type: media type of the body.
         headers: other headers.
+        encoded: body in base64, for formats that are not text.
         save: name by which later requests refer to the answer.
         differs: reason why the laptop answers differently, "" if it does not.
     """
@@ -63,6 +65,7 @@ class Request:
     body: Any = None
     type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    encoded: str = ""
     save: str = ""
     differs: str = ""
 
@@ -147,6 +150,8 @@ def _send(client: httpx.Client, request: Request, namespace: str, saved: Mapping
     if body is not None:
         headers["Content-Type"] = request.type
         content = (body if isinstance(body, str) else json.dumps(body)).encode()
+    if request.encoded:
+        headers["Content-Type"], content = request.type, base64.b64decode(request.encoded)
     if "watch=" in request.path:
         return _first_events(client, fill(request.path), headers)
     return client.request(request.method, fill(request.path), content=content, headers=headers)
