@@ -28,6 +28,7 @@ from laptop.cluster.controller import Controller
 from laptop.cluster.credentials_agent import PodIdentityAgent
 from laptop.cluster.cron_jobs import CronJobs
 from laptop.cluster.deployments import Deployments
+from laptop.cluster.endpoints import ServiceEndpoints
 from laptop.cluster.garbage import GarbageCollector
 from laptop.cluster.image_source import EcrImageSource, ImageSource
 from laptop.cluster.job_controller import Jobs
@@ -122,6 +123,7 @@ class Cluster:
             Deployments(managed),
             Jobs(managed),
             CronJobs(managed),
+            ServiceEndpoints(managed),
             Rollouts(argo, self._time_scale),
             Analyses(argo, self._time_scale),
         ]

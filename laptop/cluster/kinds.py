@@ -10,6 +10,7 @@ _NO_STATUS = {
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
+    "Endpoints",
     "Event",
     "LimitRange",
     "NetworkPolicy",
@@ -73,6 +74,8 @@ POD = Kind("", "v1", "Pod", "pods", short_names=("po",), in_all=True)
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",))
 SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events", short_names=("ev",))
+ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",))
+VOLUME_CLAIM = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",))
 JOB = Kind("batch", "v1", "Job", "jobs", in_all=True)
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), in_all=True)
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", short_names=("deploy",), in_all=True, scales=True)
@@ -97,6 +100,8 @@ KINDS: tuple[Kind, ...] = (
     CONFIG_MAP,
     SECRET,
     EVENT,
+    ENDPOINTS,
+    VOLUME_CLAIM,
     Kind("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",)),
     Kind("", "v1", "LimitRange", "limitranges", short_names=("limits",)),
     JOB,

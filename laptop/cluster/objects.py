@@ -42,6 +42,7 @@ _NO_GENERATION = {
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
+    "Endpoints",
     "Event",
     "HorizontalPodAutoscaler",
     "LimitRange",
