@@ -450,7 +450,7 @@ class ApiServer:
     async def _openapi_v2(self, request: web.Request) -> web.StreamResponse:
         is_protobuf = openapi_v2.PROTOBUF in request.headers.get("Accept", "")
         body = await asyncio.to_thread(openapi_v2.as_protobuf if is_protobuf else openapi_v2.as_json)
-        type_ = openapi_v2.PROTOBUF if is_protobuf else "application/json"
+        type_ = openapi_v2.ANSWERED if is_protobuf else "application/json"
         return web.Response(body=body, headers={"Content-Type": type_})
 
     async def _openapi_paths(self, request: web.Request) -> web.StreamResponse:

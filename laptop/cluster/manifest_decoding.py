@@ -33,7 +33,7 @@ def decode(type_: FieldType, value: Any, *, keep_unknown: bool = False) -> Decod
     Args:
         type_: type of the object.
         value: manifest as JSON.
-        keep_unknown: keep unknown fields, which are still reported.
+        keep_unknown: keep unknown fields, which are still reported, and empty values, as for custom resources.
     """
     result = Decoded()
     result.object = _Decoder(result, keep_unknown).value(type_, value, "")
@@ -80,7 +80,7 @@ class _Decoder:
                 is_empty = found in ({}, []) and (
                     inner.form == "list" or (inner.form == "object" and not inner.is_struct)
                 )
-                if not is_empty or name in type_.required or inner.form == "any":
+                if not is_empty or name in type_.required or inner.form == "any" or self._keep_unknown:
                     result[name] = found
         return result
 

@@ -386,6 +386,8 @@ def _patched(kind: Kind, old: Object, type_: str, change: Any) -> Any:
 
 
 def _json_patched(old: Object, change: Any) -> Any:
+    if change is None:  # an empty list, as Go's clients write it
+        return old
     if not isinstance(change, list):
         raise bad_request(f"error decoding patch: expected a list of operations, found {_short(change)}")
     # Kubernetes' library adds a field that an operation `replace` does not find.

@@ -111,7 +111,7 @@ def is_owned_by(obj: Object, uid: str) -> bool:
     return any(reference["uid"] == uid for reference in obj["metadata"].get("ownerReferences", ()))
 
 
-class _Counter:
+class _Shared:
     """Version of the newest change, and the events that are not delivered yet."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class ObjectStore:
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
-        self._version = _Counter()
+        self._shared = _Shared()
         self._history: deque[ObjectEvent] = deque(maxlen=_HISTORY)
         self._listeners: list[Callable[[ObjectEvent], None]] = []
         self._manager = ""
@@ -139,7 +139,15 @@ class ObjectStore:
     @property
     def version(self) -> int:
         """Version of the newest change."""
-        return self._version.value
+        return self._shared.value
+
+    @property
+    def _version(self) -> int:
+        return self._shared.value
+
+    @_version.setter
+    def _version(self, value: int) -> None:
+        self._shared.value = value
 
     def listen(self, listener: Callable[[ObjectEvent], None]) -> Callable[[], None]:
         """Call `listener` with every future change. Return a function that removes it."""
@@ -152,8 +160,8 @@ class ObjectStore:
         Raises:
             StatusError: 410, they are no longer kept.
         """
-        if version < self._version.value and (not self._history or self._history[0].version > version + 1):
-            raise StatusError(410, "Expired", f"too old resource version: {version} ({self._version.value})")
+        if version < self._version and (not self._history or self._history[0].version > version + 1):
+            raise StatusError(410, "Expired", f"too old resource version: {version} ({self._version})")
         return [event for event in self._history if event.version > version]
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
@@ -318,10 +326,10 @@ class ObjectStore:
         if stored is None or uid_of(stored) != uid_of(obj):
             return obj
         del objects[key]
-        self._version.value += 1
+        self._version += 1
         gone = copy.deepcopy(stored)
-        gone["metadata"]["resourceVersion"] = str(self._version.value)
-        self._tell(ObjectEvent("DELETED", kind, gone, self._version.value))
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(ObjectEvent("DELETED", kind, gone, self._version))
         return gone
 
     def _changed(self, kind: Kind, old: Object, new: Object) -> Object:
@@ -352,26 +360,26 @@ class ObjectStore:
             new["metadata"]["managedFields"] = write_managers(managers)
 
     def _write(self, type_: str, kind: Kind, obj: Object) -> Object:
-        self._version.value += 1
-        obj["metadata"]["resourceVersion"] = str(self._version.value)
+        self._version += 1
+        obj["metadata"]["resourceVersion"] = str(self._version)
         self._objects.setdefault(kind, {})[(namespace_of(obj), name_of(obj))] = obj
-        self._tell(ObjectEvent(type_, kind, obj, self._version.value))
+        self._tell(ObjectEvent(type_, kind, obj, self._version))
         return obj
 
     def _tell(self, event: ObjectEvent) -> None:
         """Deliver an event. Events that a listener causes follow, so that all listeners see them in order."""
         self._history.append(event)
-        self._version.pending.append(event)
-        if self._version.delivering:
+        self._shared.pending.append(event)
+        if self._shared.delivering:
             return
-        self._version.delivering = True
+        self._shared.delivering = True
         try:
-            while self._version.pending:
-                following = self._version.pending.popleft()
+            while self._shared.pending:
+                following = self._shared.pending.popleft()
                 for listener in tuple(self._listeners):
                     listener(following)
         finally:
-            self._version.delivering = False
+            self._shared.delivering = False
 
 
 def _declared(obj: Object) -> Object:

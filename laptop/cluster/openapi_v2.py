@@ -14,7 +14,10 @@ from laptop.cluster.kinds import KINDS, ROLLOUT, Kind
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
 
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-"""Media type of the protobuf form."""
+"""Media type of the protobuf form, as clients ask for it."""
+
+ANSWERED = PROTOBUF.replace("@", ".")
+"""Media type of the answer. Clients cannot parse an `@`."""
 
 _GVK = "x-kubernetes-group-version-kind"
 _PREFIX = "#/definitions/"

@@ -15,7 +15,7 @@ from laptop.cluster import openapi_v2, protobuf_bodies
 from laptop.cluster.kinds import KINDS
 from laptop.tests.cluster.bare_api import running_api
 
-OPENAPI = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+OPENAPI = openapi_v2.PROTOBUF
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_openapi_v2_describes_every_kind_and_resolves_every_reference(api: httpx
 
 def test_openapi_v2_in_protobuf_holds_the_same_definitions(api: httpx.Client) -> None:
     answer = api.get("/openapi/v2", headers={"Accept": OPENAPI})
-    assert answer.headers["Content-Type"] == OPENAPI
+    assert answer.headers["Content-Type"] == openapi_v2.ANSWERED
     document = dict(fields(answer.content))
     assert document[1] == b"2.0"
     named = [dict(fields(value)) for number, value in fields(document[9]) if number == 1]
