@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,16 @@ from laptop.cluster.field_ownership import (
 )
 from laptop.cluster.kinds import JOB, NAMESPACE, SECRET, SERVICE, Kind
 from laptop.cluster.manifest_decoding import decode, unknown_fields
-from laptop.cluster.objects import Object, ObjectStore, generated_name, is_deleting, name_of, namespace_of, now
+from laptop.cluster.objects import (
+    WITHOUT_GENERATION,
+    Object,
+    ObjectStore,
+    generated_name,
+    is_deleting,
+    name_of,
+    namespace_of,
+    now,
+)
 from laptop.cluster.refusals import (
     INVALID,
     Problem,
@@ -249,6 +259,8 @@ class ObjectWriter:
         handled = f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}'
         if decoded.mistyped:
             path, what = decoded.mistyped[0]
+            if applied and kind.group != _CUSTOM_GROUP:  # the real server finds it while it merges
+                raise StatusError(500, "", f"failed to create typed patch object: .{path}: {what}")
             raise bad_request(f"{handled}: json: {what}: {path or 'the object'}")
         options.unknown = decoded.unknown
         if decoded.unknown and applied and kind.group != _CUSTOM_GROUP:
@@ -489,8 +501,11 @@ _SERVER_METADATA = (
 
 def _as_if_stored(kind: Kind, obj: Object) -> Object:
     """Return the answer to a dry run that would create an object."""
-    metadata = {**obj["metadata"], "uid": "00000000-0000-0000-0000-000000000000", "creationTimestamp": now()}
-    return {**obj, "apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+    metadata = {**obj["metadata"], "uid": str(uuid.uuid4()), "creationTimestamp": now()}
+    if kind.name not in WITHOUT_GENERATION:
+        metadata["generation"] = 1
+    made = {**obj, "apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+    return with_job_selector(made, metadata["uid"]) if kind is JOB else made
 
 
 def _as_if_replaced(old: Object, new: Object) -> Object:

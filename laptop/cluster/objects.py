@@ -38,7 +38,7 @@ _OURS = (
 )
 _HISTORY = 4096  # changes kept for watches that resume
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' alphabet for generated names
-_NO_GENERATION = {
+WITHOUT_GENERATION = {
     "ClusterRole",
     "ClusterRoleBinding",
     "ConfigMap",
@@ -55,6 +55,8 @@ _NO_GENERATION = {
     "Service",
     "ServiceAccount",
 }
+"""Kinds whose objects have no `metadata.generation`."""
+
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 """Finalizers by which a deletion waits for the garbage collector."""
 
@@ -228,7 +230,7 @@ class ObjectStore:
             metadata.pop(key, None)
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
         metadata.pop("generation", None)
-        if kind.name not in _NO_GENERATION:
+        if kind.name not in WITHOUT_GENERATION:
             metadata["generation"] = 1
         if self._manager:
             self._own(kind, empty_object(kind), obj)
