@@ -9,12 +9,12 @@ from laptop.cluster.defaults import with_defaults
 from laptop.cluster.immutable import changed_immutables
 from laptop.cluster.kinds import NAMESPACE, POD, ROLLOUT, SERVICE_ACCOUNT, Kind
 from laptop.cluster.manifest_schemas import problems
+from laptop.cluster.object_validation import validate
 from laptop.cluster.objects import Object, ObjectStore, is_deleting
 from laptop.cluster.pod_security import ENFORCE, violations
-from laptop.cluster.refusals import FORBIDDEN, TYPE_INVALID, Problem, forbidden, invalid
+from laptop.cluster.refusals import FORBIDDEN, TYPE_INVALID, FieldProblem, forbidden, invalid
 from laptop.cluster.supported import unsupported
 from laptop.cluster.templates import pod_spec_of
-from laptop.cluster.validation import validate
 
 _LIMIT = "a limit of the laptop"
 
@@ -63,30 +63,30 @@ def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
     return store.create(POD, namespace, pod)
 
 
-def _late_finalizers(old: Object, obj: Object) -> list[Problem]:
+def _late_finalizers(old: Object, obj: Object) -> list[FieldProblem]:
     """Return the problem of an object that is being deleted and would get another finalizer."""
     before, after = (each["metadata"].get("finalizers") or () for each in (old, obj))
     added = [name for name in after if name not in before]
     if not (is_deleting(old) and added):
         return []
     says = f"no new finalizers can be added if the object is being deleted, found new finalizers {json.dumps(added)}"
-    return [Problem(FORBIDDEN, "metadata.finalizers", detail=says)] * 2
+    return [FieldProblem(FORBIDDEN, "metadata.finalizers", detail=says)] * 2
 
 
-def _custom_problems(kind: Kind, obj: Object) -> list[Problem]:
+def _custom_problems(kind: Kind, obj: Object) -> list[FieldProblem]:
     """Return the problems of a custom resource: its schema holds what the laptop runs, and nothing else."""
     found = []
     for text in problems(kind, {key: value for key, value in obj.items() if key != "status"}):
         path, _, what = text.partition(": ")
         if path.startswith("metadata"):
             continue
-        found.append(Problem(TYPE_INVALID, path, "", f"{what} ({_LIMIT})" if "unknown field" in what else what))
+        found.append(FieldProblem(TYPE_INVALID, path, "", f"{what} ({_LIMIT})" if "unknown field" in what else what))
     return found
 
 
-def _limit(text: str) -> Problem:
+def _limit(text: str) -> FieldProblem:
     path, _, what = text.partition(": ")
-    return Problem(FORBIDDEN, path, detail=f"{what or path} ({_LIMIT})")
+    return FieldProblem(FORBIDDEN, path, detail=f"{what or path} ({_LIMIT})")
 
 
 def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from laptop.cluster.refusals import (
     NOT_SUPPORTED,
     REQUIRED,
     TOO_LONG,
-    Problem,
+    FieldProblem,
     StatusError,
     bad_request,
     forbidden,
@@ -346,11 +346,11 @@ class ApiServer:
         kind, namespace, name = _target(request)
         options = _options(request)
         if request.content_type == patches.APPLY and not request.query.get("fieldManager"):
-            problem = Problem(REQUIRED, "fieldManager", detail="is required for apply patch")
+            problem = FieldProblem(REQUIRED, "fieldManager", detail="is required for apply patch")
             raise invalid(PATCH_OPTIONS, "", [problem])
         if options.force and request.content_type != patches.APPLY:
             raise invalid(
-                PATCH_OPTIONS, "", [Problem(FORBIDDEN, "force", detail="may not be specified for non-apply patch")]
+                PATCH_OPTIONS, "", [FieldProblem(FORBIDDEN, "force", detail="may not be specified for non-apply patch")]
             )
         change = await _content(request)
         if options.subresource == "scale":
@@ -366,7 +366,7 @@ class ApiServer:
         seconds = spec.get("expirationSeconds") or _TOKEN_LASTS
         if not isinstance(seconds, int) or seconds < _TOKEN_LASTS_AT_LEAST:
             says = "may not specify a duration less than 10 minutes"
-            problem = Problem(INVALID, "spec.expirationSeconds", seconds, says)
+            problem = FieldProblem(INVALID, "spec.expirationSeconds", seconds, says)
             raise invalid(TOKEN_REQUEST, "", [problem])
         token, end = self._service_accounts.issue(PodAccount(namespace, name), seconds)
         return _json(
@@ -410,7 +410,7 @@ class ApiServer:
         if policy not in ("Background", "Foreground", "Orphan"):
             known = ("Foreground", "Background", "Orphan", "nil")
             shown = ", ".join(f'"{name}"' for name in known)
-            problem = Problem(NOT_SUPPORTED, "propagationPolicy", policy, f"supported values: {shown}")
+            problem = FieldProblem(NOT_SUPPORTED, "propagationPolicy", policy, f"supported values: {shown}")
             raise invalid(DELETE_OPTIONS, "", [problem])
         if request.query.get("dryRun") or options.get("dryRun"):
             return obj
@@ -585,17 +585,19 @@ def _options(request: web.Request) -> WriteOptions:
     if any(value != "All" for value in dry):
         kind = {"POST": CREATE_OPTIONS, "PUT": UPDATE_OPTIONS}.get(request.method, PATCH_OPTIONS)
         shown = ", ".join(f'"{name}"' for name in ("All",))
-        raise invalid(kind, "", [Problem(NOT_SUPPORTED, "dryRun", dry[0], f"supported values: {shown}")])
+        raise invalid(kind, "", [FieldProblem(NOT_SUPPORTED, "dryRun", dry[0], f"supported values: {shown}")])
     validation = query.get("fieldValidation") or "Warn"
     if validation not in ("Ignore", "Warn", "Strict"):
         kind = {"POST": CREATE_OPTIONS, "PUT": UPDATE_OPTIONS}.get(request.method, PATCH_OPTIONS)
         shown = '"Ignore", "Strict", "Warn"'
-        raise invalid(kind, "", [Problem(NOT_SUPPORTED, "fieldValidation", validation, f"supported values: {shown}")])
+        raise invalid(
+            kind, "", [FieldProblem(NOT_SUPPORTED, "fieldValidation", validation, f"supported values: {shown}")]
+        )
     agent = request.headers.get("User-Agent", "").partition("/")[0]
     manager = query.get("fieldManager") or "".join(letter for letter in agent if letter.isprintable())[:128]
     if len(manager) > 128:
         kind = {"POST": CREATE_OPTIONS, "PUT": UPDATE_OPTIONS}.get(request.method, PATCH_OPTIONS)
-        raise invalid(kind, "", [Problem(TOO_LONG, "fieldManager", detail="may not be more than 128 bytes")])
+        raise invalid(kind, "", [FieldProblem(TOO_LONG, "fieldManager", detail="may not be more than 128 bytes")])
     return WriteOptions(
         manager or "unknown",
         dry=bool(dry),

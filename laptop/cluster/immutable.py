@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from laptop.cluster.kinds import DEPLOYMENT, JOB, POD, RBAC, REPLICA_SET, SECRET, SERVICE, Kind
-from laptop.cluster.refusals import FORBIDDEN, INVALID, Problem
+from laptop.cluster.refusals import FORBIDDEN, INVALID, FieldProblem
 
 _PATHS: dict[tuple[str, str], tuple[str, ...]] = {
     (JOB.group, JOB.name): ("spec.template", "spec.selector", "spec.completions", "spec.completionMode"),
@@ -31,7 +31,7 @@ def immutable_paths(kind: Kind) -> tuple[str, ...]:
     return _ALWAYS + _PATHS.get((kind.group, kind.name), ())
 
 
-def changed_immutables(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> list[Problem]:
+def changed_immutables(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> list[FieldProblem]:
     """Return the immutable fields whose value would change. A value that was not set may be set."""
     found = []
     for path in immutable_paths(kind):
@@ -39,13 +39,13 @@ def changed_immutables(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> 
         if before is None or after == before:
             continue
         if kind == POD:
-            found.append(Problem(FORBIDDEN, "spec", detail=_POD_FIELDS))
+            found.append(FieldProblem(FORBIDDEN, "spec", detail=_POD_FIELDS))
             break
-        found.append(Problem(INVALID, path, after, "cannot change roleRef" if path == "roleRef" else IMMUTABLE))
+        found.append(FieldProblem(INVALID, path, after, "cannot change roleRef" if path == "roleRef" else IMMUTABLE))
     if old.get("immutable") is True:
         for path in ("immutable", "data", "binaryData"):
             if _at(old, path) != _at(new, path):
-                found.append(Problem(FORBIDDEN, path, detail="field is immutable when `immutable` is set"))
+                found.append(FieldProblem(FORBIDDEN, path, detail="field is immutable when `immutable` is set"))
     return found
 
 

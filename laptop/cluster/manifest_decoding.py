@@ -6,8 +6,8 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
+from laptop.cluster.object_validation import is_quantity
 from laptop.cluster.typed_schemas import FieldType
-from laptop.cluster.validation import is_quantity
 
 _LIMIT = 20  # unknown fields that are reported
 

@@ -42,7 +42,7 @@ from laptop.cluster.objects import (
 )
 from laptop.cluster.refusals import (
     INVALID,
-    Problem,
+    FieldProblem,
     StatusError,
     already_exists,
     bad_request,
@@ -134,7 +134,7 @@ class ObjectWriter:
         old = self._store.get(kind, namespace, name)
         given = obj["metadata"].get("resourceVersion")
         if not given and (kind.group == _CUSTOM_GROUP or kind.name in _PUT_NEEDS_VERSION):
-            problem = Problem(INVALID, "metadata.resourceVersion", 0, "must be specified for an update")
+            problem = FieldProblem(INVALID, "metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid(kind, name, [problem], resource=True)
         return Written(self._updated(kind, old, obj, options))
 
@@ -178,7 +178,7 @@ class ObjectWriter:
         given = (scale.get("metadata") or {}).get("resourceVersion")
         if replicas < 0:
             named = Kind("autoscaling", "v1", "Scale", "scales")
-            problem = Problem(INVALID, "spec.replicas", replicas, "must be greater than or equal to 0")
+            problem = FieldProblem(INVALID, "spec.replicas", replicas, "must be greater than or equal to 0")
             raise invalid(named, name_of(old), [problem])
         metadata = {**old["metadata"], "resourceVersion": given or old["metadata"]["resourceVersion"]}
         new = {**old, "metadata": metadata, "spec": {**old["spec"], "replicas": replicas}}
@@ -201,7 +201,7 @@ class ObjectWriter:
         version = obj["metadata"].get("resourceVersion")
         uid = obj["metadata"].get("uid")
         if uid and (old is None or uid != old["metadata"]["uid"]):
-            raise invalid(kind, name, [Problem(INVALID, "metadata.uid", uid, "field is immutable")] * 2)
+            raise invalid(kind, name, [FieldProblem(INVALID, "metadata.uid", uid, "field is immutable")] * 2)
         if old is not None and version and version != old["metadata"]["resourceVersion"]:
             raise conflict(kind, name)
         if options.unknown and kind.group != _CUSTOM_GROUP:

@@ -9,7 +9,7 @@ from typing import Any
 
 from laptop.cluster.kinds import Kind
 from laptop.cluster.objects import Object, name_of, namespace_of
-from laptop.cluster.refusals import FORBIDDEN, Problem, StatusError, bad_request, invalid
+from laptop.cluster.refusals import FORBIDDEN, FieldProblem, StatusError, bad_request, invalid
 
 _LIST_OPTIONS = Kind("meta.k8s.io", "v1", "ListOptions", "listoptions")
 
@@ -50,7 +50,7 @@ def _check_version(query: Mapping[str, str], version: int, token: str) -> None:
     wanted, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
     if match and not wanted:
         says = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise invalid(_LIST_OPTIONS, "", [Problem(FORBIDDEN, "resourceVersionMatch", detail=says)])
+        raise invalid(_LIST_OPTIONS, "", [FieldProblem(FORBIDDEN, "resourceVersionMatch", detail=says)])
     if not wanted:
         return
     if not wanted.isdigit():

@@ -32,7 +32,7 @@ _LONGEST_VALUE = 300
 
 
 @dataclass(frozen=True)
-class Problem:
+class FieldProblem:
     """What is wrong with one field of an object.
 
     Attributes:
@@ -125,7 +125,7 @@ def conflict(kind: Kind, name: str, why: str = "") -> StatusError:
     return StatusError(409, "Conflict", message, resource_details(kind, name))
 
 
-def invalid(kind: Kind, name: str, problems: Sequence[Problem], *, resource: bool = False) -> StatusError:
+def invalid(kind: Kind, name: str, problems: Sequence[FieldProblem], *, resource: bool = False) -> StatusError:
     """Return the error for an object that is not valid (422).
 
     Args:

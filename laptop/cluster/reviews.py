@@ -13,7 +13,7 @@ from typing import Any
 from laptop.cluster.field_ownership import Manager, after_update, write_managers
 from laptop.cluster.kinds import Kind
 from laptop.cluster.objects import now
-from laptop.cluster.refusals import INVALID, Problem, StatusError, bad_request, invalid, nowhere
+from laptop.cluster.refusals import INVALID, FieldProblem, StatusError, bad_request, invalid, nowhere
 from laptop.cluster.service_accounts import Access, PodAccount, ServiceAccountTokens
 from laptop.cluster.typed_schemas import ANY
 
@@ -109,7 +109,7 @@ def _decision(user: User, accounts: ServiceAccountTokens, spec: Mapping[str, Any
     resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if (resource is None) == (path is None):
         says = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-        problem = Problem(INVALID, "spec.resourceAttributes", None, says)
+        problem = FieldProblem(INVALID, "spec.resourceAttributes", None, says)
         error = invalid(Kind(_AUTHORIZATION, "v1", "", ""), "", [problem])
         raise StatusError(error.code, error.reason, f"SelfSubjectAccessReview.{_AUTHORIZATION} {says}", error.details)
     if user.account is None:

@@ -42,7 +42,7 @@ _BY_CONTROLLERS = {"deployment.kubernetes.io/revision"}
 
 
 @dataclass(frozen=True)
-class Request:
+class RecordedRequest:
     """A recorded request.
 
     Attributes:
@@ -90,7 +90,7 @@ class Answer:
 
 
 @functools.cache
-def read_requests() -> tuple[Request, ...]:
+def read_requests() -> tuple[RecordedRequest, ...]:
     """Return the recorded requests in their order."""
     found = []
     for scenario, steps in yaml.safe_load(REQUESTS.read_text()).items():
@@ -98,7 +98,7 @@ def read_requests() -> tuple[Request, ...]:
             method, _, path = step["do"].partition(" ")
             rest = {key: value for key, value in step.items() if key not in ("do", "name")}
             name = f"{number:02} {step.get('name', step['do'])}"
-            found.append(Request(scenario, name, method, path, **rest))
+            found.append(RecordedRequest(scenario, name, method, path, **rest))
     return tuple(found)
 
 
@@ -128,7 +128,7 @@ def send_all(
     return answers
 
 
-def _send(client: httpx.Client, request: Request, namespace: str, saved: Mapping[str, Any]) -> httpx.Response:
+def _send(client: httpx.Client, request: RecordedRequest, namespace: str, saved: Mapping[str, Any]) -> httpx.Response:
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
             return {fill(key): fill(item) for key, item in value.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from laptop.conformance import control_plane
-from laptop.conformance.api_requests import ANSWERS, Answer, Request, differences, read_requests, send_all
+from laptop.conformance.api_requests import ANSWERS, Answer, RecordedRequest, differences, read_requests, send_all
 from laptop.conformance.engines import link_binaries
 from laptop.tests.cluster.bare_api import running_api
 
@@ -49,7 +49,7 @@ def ours() -> dict[str, Answer]:
 
 @pytest.mark.parametrize("request_", read_requests(), ids=lambda request: request.id)
 def test_the_laptop_answers_as_the_real_server(
-    request_: Request, real: dict[str, Answer], ours: dict[str, Answer]
+    request_: RecordedRequest, real: dict[str, Answer], ours: dict[str, Answer]
 ) -> None:
     found = differences(real[request_.id].as_json(), ours[request_.id].as_json())
     if request_.differs:

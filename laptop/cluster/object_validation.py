@@ -35,7 +35,7 @@ from laptop.cluster.refusals import (
     NOT_FOUND,
     NOT_SUPPORTED,
     REQUIRED,
-    Problem,
+    FieldProblem,
 )
 from laptop.cluster.selectors import matches
 from laptop.cluster.typed_schemas import FieldType, type_of
@@ -80,7 +80,7 @@ _FINALIZERS = ("foregroundDeletion", "kubernetes", "orphan")
 _FREE_NAMES = (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)  # path segments, such as `system:node`
 
 
-def validate(kind: Kind, obj: dict[str, Any]) -> list[Problem]:
+def validate(kind: Kind, obj: dict[str, Any]) -> list[FieldProblem]:
     """Return the problems of a manifest with defaults; [] if it is valid."""
     found = list(_metadata(kind, obj.get("metadata") or {}))
     if kind.group == ROLLOUT.group:
@@ -96,17 +96,17 @@ def validate(kind: Kind, obj: dict[str, Any]) -> list[Problem]:
     return found
 
 
-def required_fields(kind: Kind, obj: dict[str, Any]) -> list[Problem]:
+def required_fields(kind: Kind, obj: dict[str, Any]) -> list[FieldProblem]:
     """Return the required fields that a custom resource lacks."""
     return list(_required(type_of(kind), obj, ""))
 
 
-def _required(type_: FieldType, value: Any, path: str) -> Iterator[Problem]:
+def _required(type_: FieldType, value: Any, path: str) -> Iterator[FieldProblem]:
     if isinstance(value, dict):
         if type_.is_struct:
             for name in type_.required:
                 if value.get(name) is None and name not in ("status", "rules", "resources"):
-                    yield Problem(REQUIRED, f"{path}.{name}" if path else name)
+                    yield FieldProblem(REQUIRED, f"{path}.{name}" if path else name)
         for name, item in value.items():
             inner = type_.field(name) if type_.form == "object" else None
             if inner is not None and inner.form in ("object", "list"):
@@ -119,10 +119,10 @@ def _required(type_: FieldType, value: Any, path: str) -> Iterator[Problem]:
 # Metadata
 
 
-def _metadata(kind: Kind, metadata: Mapping[str, Any]) -> Iterator[Problem]:
+def _metadata(kind: Kind, metadata: Mapping[str, Any]) -> Iterator[FieldProblem]:
     name = str(metadata.get("name") or "")
     if not name:
-        yield Problem(REQUIRED, "metadata.name", detail="name or generateName is required")
+        yield FieldProblem(REQUIRED, "metadata.name", detail="name or generateName is required")
     else:
         yield from _name(kind, name)
     for key in ("labels", "annotations"):
@@ -133,22 +133,24 @@ def _metadata(kind: Kind, metadata: Mapping[str, Any]) -> Iterator[Problem]:
     owners = metadata.get("ownerReferences") or ()
     if sum(owner.get("controller") is True for owner in owners) > 1:
         says = "Only one reference can have Controller set to true"
-        yield Problem(INVALID, "metadata.ownerReferences", owners, says)
+        yield FieldProblem(INVALID, "metadata.ownerReferences", owners, says)
     for index, finalizer in enumerate(metadata.get("finalizers") or ()):
         if "/" not in finalizer and finalizer not in _FINALIZERS:
             says = "name is neither a standard finalizer name nor is it fully qualified"
-            yield Problem(INVALID, f"metadata.finalizers[{index}]", finalizer, says)
+            yield FieldProblem(INVALID, f"metadata.finalizers[{index}]", finalizer, says)
     for owner in owners:
         for field, what in (("apiVersion", "version must not be empty"), ("kind", ""), ("name", ""), ("uid", "")):
             if not owner.get(field):
                 detail = what or f"{'must not be empty' if field == 'kind' else field + ' must not be empty'}"
-                yield Problem(INVALID, f"metadata.ownerReferences.{field}", owner.get(field, ""), detail)
+                yield FieldProblem(INVALID, f"metadata.ownerReferences.{field}", owner.get(field, ""), detail)
 
 
-def _name(kind: Kind, name: str) -> Iterator[Problem]:
+def _name(kind: Kind, name: str) -> Iterator[FieldProblem]:
     if kind in _FREE_NAMES:
         if "/" in name or "%" in name or name in (".", ".."):
-            yield Problem(INVALID, "metadata.name", name, "may not contain '/'" if "/" in name else "may not be '.'")
+            yield FieldProblem(
+                INVALID, "metadata.name", name, "may not contain '/'" if "/" in name else "may not be '.'"
+            )
         return
     form, says, longest = _SUBDOMAIN, _SAYS_SUBDOMAIN, 253
     if kind is NAMESPACE:
@@ -156,65 +158,65 @@ def _name(kind: Kind, name: str) -> Iterator[Problem]:
     elif kind is SERVICE:
         form, says, longest = _LABEL_1035, _SAYS_1035, 63
     if len(name) > longest:
-        yield Problem(INVALID, "metadata.name", name, f"must be no more than {longest} bytes")
+        yield FieldProblem(INVALID, "metadata.name", name, f"must be no more than {longest} bytes")
     if not form.fullmatch(name):
-        yield Problem(INVALID, "metadata.name", name, says)
+        yield FieldProblem(INVALID, "metadata.name", name, says)
     if kind is CRON_JOB and len(name) > 52:
-        yield Problem(INVALID, "metadata.name", name, "must be no more than 52 characters")
+        yield FieldProblem(INVALID, "metadata.name", name, "must be no more than 52 characters")
 
 
-def _qualified(key: str, path: str, shown: Any) -> Iterator[Problem]:
+def _qualified(key: str, path: str, shown: Any) -> Iterator[FieldProblem]:
     prefix, slash, part = key.rpartition("/")
     if slash and not prefix:
-        yield Problem(INVALID, path, shown, "prefix part must be non-empty")
+        yield FieldProblem(INVALID, path, shown, "prefix part must be non-empty")
     elif slash and (not _SUBDOMAIN.fullmatch(prefix) or len(prefix) > 253):
-        yield Problem(INVALID, path, shown, f"prefix part {_SAYS_SUBDOMAIN}")
+        yield FieldProblem(INVALID, path, shown, f"prefix part {_SAYS_SUBDOMAIN}")
     if not part:
-        yield Problem(INVALID, path, shown, "name part must be non-empty")
+        yield FieldProblem(INVALID, path, shown, "name part must be non-empty")
     elif len(part) > 63:
-        yield Problem(INVALID, path, shown, "name part must be no more than 63 bytes")
+        yield FieldProblem(INVALID, path, shown, "name part must be no more than 63 bytes")
     if not _NAME_PART.fullmatch(part):
-        yield Problem(INVALID, path, shown, _SAYS_NAME_PART)
+        yield FieldProblem(INVALID, path, shown, _SAYS_NAME_PART)
 
 
-def _label_value(value: str, path: str) -> Iterator[Problem]:
+def _label_value(value: str, path: str) -> Iterator[FieldProblem]:
     if len(value) > 63:
-        yield Problem(INVALID, path, value, "must be no more than 63 bytes")
+        yield FieldProblem(INVALID, path, value, "must be no more than 63 bytes")
     if value and not _NAME_PART.fullmatch(value):
-        yield Problem(INVALID, path, value, _SAYS_VALUE)
+        yield FieldProblem(INVALID, path, value, _SAYS_VALUE)
 
 
 # Kinds
 
 
-def _config_map(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _config_map(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     yield from _data_keys(obj)
     for key in (obj.get("data") or {}).keys() & (obj.get("binaryData") or {}).keys():
-        yield Problem(INVALID, f"data[{key}]", key, "duplicate of key present in binaryData")
+        yield FieldProblem(INVALID, f"data[{key}]", key, "duplicate of key present in binaryData")
 
 
-def _secret(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _secret(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     yield from _data_keys(obj)
     needed = {"kubernetes.io/tls": ("tls.crt", "tls.key"), "kubernetes.io/dockerconfigjson": (".dockerconfigjson",)}
     for key in needed.get(str(obj.get("type")), ()):
         if key not in (obj.get("data") or {}):
-            yield Problem(REQUIRED, f"data[{key}]")
+            yield FieldProblem(REQUIRED, f"data[{key}]")
 
 
-def _data_keys(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _data_keys(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     for part in ("data", "binaryData"):
         for key in obj.get(part) or {}:
             if len(key) > 253:
-                yield Problem(INVALID, f"{part}[{key}]", key, "must be no more than 253 bytes")
+                yield FieldProblem(INVALID, f"{part}[{key}]", key, "must be no more than 253 bytes")
             if not _KEY.fullmatch(key):
                 says = (
                     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
                     "'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
                 )
-                yield Problem(INVALID, f"{part}[{key}]", key, says)
+                yield FieldProblem(INVALID, f"{part}[{key}]", key, says)
 
 
-def _deployment(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _deployment(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     yield from _negative(spec, "spec", ("replicas", "minReadySeconds", "revisionHistoryLimit"))
     yield from _selected_template(spec, "Always")
@@ -223,9 +225,9 @@ def _deployment(obj: Mapping[str, Any]) -> Iterator[Problem]:
         yield _unsupported("spec.strategy", type_, ("Recreate", "RollingUpdate"))
     if type_ == "Recreate" and (spec.get("strategy") or {}).get("rollingUpdate"):
         says = "may not be specified when strategy `type` is 'Recreate'"
-        yield Problem(FORBIDDEN, "spec.strategy.rollingUpdate", detail=says)
+        yield FieldProblem(FORBIDDEN, "spec.strategy.rollingUpdate", detail=says)
     if (spec.get("progressDeadlineSeconds") or 0) <= (spec.get("minReadySeconds") or 0):
-        yield Problem(
+        yield FieldProblem(
             INVALID,
             "spec.progressDeadlineSeconds",
             spec.get("progressDeadlineSeconds"),
@@ -233,30 +235,32 @@ def _deployment(obj: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
-def _replica_set(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _replica_set(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     yield from _negative(spec, "spec", ("replicas", "minReadySeconds"))
     yield from _selected_template(spec, "Always")
 
 
-def _selected_template(spec: Mapping[str, Any], policy: str) -> Iterator[Problem]:
+def _selected_template(spec: Mapping[str, Any], policy: str) -> Iterator[FieldProblem]:
     selector, template = spec.get("selector"), spec.get("template") or {}
     labels = (template.get("metadata") or {}).get("labels") or {}
     if selector is None:
-        yield Problem(REQUIRED, "spec.selector")
+        yield FieldProblem(REQUIRED, "spec.selector")
     else:
         yield from _selector(selector, "spec.selector")
         if not (selector.get("matchLabels") or selector.get("matchExpressions")):
-            yield Problem(INVALID, "spec.selector", selector, "empty selector is invalid for deployment")
+            yield FieldProblem(INVALID, "spec.selector", selector, "empty selector is invalid for deployment")
     if not labels or selector is None or not matches(selector, labels):
-        yield Problem(INVALID, "spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+        yield FieldProblem(
+            INVALID, "spec.template.metadata.labels", labels, "`selector` does not match template `labels`"
+        )
     yield from _template(template, "spec.template")
     found = (template.get("spec") or {}).get("restartPolicy")
     if found != policy:
         yield _unsupported("spec.template.spec.restartPolicy", found, (policy,))
 
 
-def _selector(selector: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _selector(selector: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     for key, value in (selector.get("matchLabels") or {}).items():
         yield from _qualified(key, f"{path}.matchLabels", key)
         yield from _label_value(value, f"{path}.matchLabels")
@@ -265,20 +269,20 @@ def _selector(selector: Mapping[str, Any], path: str) -> Iterator[Problem]:
         if operator in ("In", "NotIn"):
             if not term.get("values"):
                 says = "must be specified when `operator` is 'In' or 'NotIn'"
-                yield Problem(REQUIRED, f"{here}.values", detail=says)
+                yield FieldProblem(REQUIRED, f"{here}.values", detail=says)
         elif operator in ("Exists", "DoesNotExist"):
             if term.get("values"):
                 says = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-                yield Problem(FORBIDDEN, f"{here}.values", detail=says)
+                yield FieldProblem(FORBIDDEN, f"{here}.values", detail=says)
         else:
-            yield Problem(INVALID, f"{here}.operator", operator, "not a valid selector operator")
+            yield FieldProblem(INVALID, f"{here}.operator", operator, "not a valid selector operator")
 
 
-def _job(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _job(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     yield from _job_spec(obj.get("spec") or {}, "spec")
 
 
-def _job_spec(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _job_spec(spec: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     counts = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
     yield from _negative(spec, path, counts)
     mode = spec.get("completionMode")
@@ -289,26 +293,26 @@ def _job_spec(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
     policy = (template.get("spec") or {}).get("restartPolicy")
     if policy not in ("OnFailure", "Never"):
         says = 'valid values: "OnFailure", "Never"'
-        yield Problem(REQUIRED, f"{path}.template.spec.restartPolicy", detail=says)
+        yield FieldProblem(REQUIRED, f"{path}.template.spec.restartPolicy", detail=says)
 
 
-def _cron_job(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _cron_job(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     from laptop.cluster.schedules import ScheduleError, parse_schedule
 
     spec = obj.get("spec") or {}
     schedule, zone = spec.get("schedule") or "", spec.get("timeZone")
     if not schedule:
-        yield Problem(REQUIRED, "spec.schedule")
+        yield FieldProblem(REQUIRED, "spec.schedule")
     else:
         try:
             parse_schedule(str(schedule), None)
         except ScheduleError as error:
-            yield Problem(INVALID, "spec.schedule", schedule, str(error))
+            yield FieldProblem(INVALID, "spec.schedule", schedule, str(error))
         else:
             try:
                 parse_schedule(str(schedule), zone)
             except ScheduleError as error:
-                yield Problem(INVALID, "spec.timeZone", zone, str(error))
+                yield FieldProblem(INVALID, "spec.timeZone", zone, str(error))
     policies = ("Allow", "Forbid", "Replace")
     if spec.get("concurrencyPolicy") not in policies:
         yield _unsupported("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), policies)
@@ -319,14 +323,14 @@ def _cron_job(obj: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _job_spec(job, "spec.jobTemplate.spec")
 
 
-def _service(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _service(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     types = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
     if spec.get("type") not in types:
         yield _unsupported("spec.type", spec.get("type"), types)
     ports = spec.get("ports") or []
     if not ports and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
-        yield Problem(REQUIRED, "spec.ports")
+        yield FieldProblem(REQUIRED, "spec.ports")
     if spec.get("sessionAffinity") not in ("ClientIP", "None"):
         yield _unsupported("spec.sessionAffinity", spec.get("sessionAffinity"), ("ClientIP", "None"))
     for key, value in (spec.get("selector") or {}).items():
@@ -338,12 +342,12 @@ def _service(obj: Mapping[str, Any]) -> Iterator[Problem]:
         here = f"spec.ports[{index}]"
         name = port.get("name")
         if not name and len(ports) > 1:
-            yield Problem(REQUIRED, f"{here}.name")
+            yield FieldProblem(REQUIRED, f"{here}.name")
         elif name:
             if not _LABEL_1123.fullmatch(name):
-                yield Problem(INVALID, f"{here}.name", name, _SAYS_LABEL)
+                yield FieldProblem(INVALID, f"{here}.name", name, _SAYS_LABEL)
             if name in names:
-                yield Problem(DUPLICATE, f"{here}.name", name)
+                yield FieldProblem(DUPLICATE, f"{here}.name", name)
             names.add(name)
         yield from _port(port.get("port"), f"{here}.port")
         target = port.get("targetPort")
@@ -353,88 +357,88 @@ def _service(obj: Mapping[str, Any]) -> Iterator[Problem]:
             yield from _port(target, f"{here}.targetPort")
         yield from _protocol(port.get("protocol"), f"{here}.protocol")
         if (port.get("protocol"), port.get("port")) in seen:
-            yield Problem(DUPLICATE, here, {"port": port.get("port"), "protocol": port.get("protocol")})
+            yield FieldProblem(DUPLICATE, here, {"port": port.get("port"), "protocol": port.get("protocol")})
         seen.add((port.get("protocol"), port.get("port")))
 
 
-def _ingress(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _ingress(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     if not spec.get("rules") and not spec.get("defaultBackend"):
-        yield Problem(INVALID, "spec", spec, "either `defaultBackend` or `rules` must be specified")
+        yield FieldProblem(INVALID, "spec", spec, "either `defaultBackend` or `rules` must be specified")
     if spec.get("defaultBackend"):
         yield from _backend(spec["defaultBackend"], "spec.defaultBackend")
     for index, rule in enumerate(spec.get("rules") or ()):
         here, host = f"spec.rules[{index}]", rule.get("host")
         if host and not _SUBDOMAIN.fullmatch(host.removeprefix("*.")):
-            yield Problem(INVALID, f"{here}.host", host, _SAYS_SUBDOMAIN)
+            yield FieldProblem(INVALID, f"{here}.host", host, _SAYS_SUBDOMAIN)
         http = rule.get("http")
         if http is not None and not http.get("paths"):
-            yield Problem(REQUIRED, f"{here}.http.paths")
+            yield FieldProblem(REQUIRED, f"{here}.http.paths")
         for number, path in enumerate((http or {}).get("paths") or ()):
             where = f"{here}.http.paths[{number}]"
             types = ("Exact", "ImplementationSpecific", "Prefix")
             if path.get("pathType") is None:
-                yield Problem(REQUIRED, f"{where}.pathType", detail="pathType must be specified")
+                yield FieldProblem(REQUIRED, f"{where}.pathType", detail="pathType must be specified")
             elif path["pathType"] not in types:
                 yield _unsupported(f"{where}.pathType", path["pathType"], types)
             elif path["pathType"] != "ImplementationSpecific" and not str(path.get("path", "")).startswith("/"):
-                yield Problem(INVALID, f"{where}.path", path.get("path", ""), "must be an absolute path")
+                yield FieldProblem(INVALID, f"{where}.path", path.get("path", ""), "must be an absolute path")
             yield from _backend(path.get("backend") or {}, f"{where}.backend")
 
 
-def _backend(backend: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _backend(backend: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     service, resource = backend.get("service"), backend.get("resource")
     if service and resource:
-        yield Problem(INVALID, path, "", "cannot set both resource and service backends")
+        yield FieldProblem(INVALID, path, "", "cannot set both resource and service backends")
     elif service is not None:
         if not service.get("name"):
-            yield Problem(REQUIRED, f"{path}.service.name")
+            yield FieldProblem(REQUIRED, f"{path}.service.name")
         port = service.get("port") or {}
         if port.get("name") and port.get("number"):
-            yield Problem(INVALID, path, "", "cannot set both port name & port number")
+            yield FieldProblem(INVALID, path, "", "cannot set both port name & port number")
         elif port.get("name"):
             yield from _port_name(port["name"], f"{path}.service.port.name")
         elif port.get("number"):
             yield from _port(port["number"], f"{path}.service.port.number")
         else:
-            yield Problem(REQUIRED, path, detail="port name or number is required")
+            yield FieldProblem(REQUIRED, path, detail="port name or number is required")
     elif resource is None:
-        yield Problem(REQUIRED, path, detail="service or resource backend is required")
+        yield FieldProblem(REQUIRED, path, detail="service or resource backend is required")
 
 
-def _autoscaler(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _autoscaler(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     least, most = spec.get("minReplicas", 1), spec.get("maxReplicas") or 0
     if least < 1:
-        yield Problem(INVALID, "spec.minReplicas", least, "must be greater than or equal to 1")
+        yield FieldProblem(INVALID, "spec.minReplicas", least, "must be greater than or equal to 1")
     if most < 1:
-        yield Problem(INVALID, "spec.maxReplicas", most, "must be greater than 0")
+        yield FieldProblem(INVALID, "spec.maxReplicas", most, "must be greater than 0")
     if most < least:
-        yield Problem(INVALID, "spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")
+        yield FieldProblem(INVALID, "spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")
     target = spec.get("scaleTargetRef") or {}
     for name in ("kind", "name"):
         if not target.get(name):
-            yield Problem(REQUIRED, f"spec.scaleTargetRef.{name}")
+            yield FieldProblem(REQUIRED, f"spec.scaleTargetRef.{name}")
 
 
-def _disruption_budget(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _disruption_budget(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
-        yield Problem(INVALID, "spec", spec, "minAvailable and maxUnavailable cannot be both set")
+        yield FieldProblem(INVALID, "spec", spec, "minAvailable and maxUnavailable cannot be both set")
     for name in ("minAvailable", "maxUnavailable"):
         value = spec.get(name)
         if isinstance(value, int) and value < 0:
-            yield Problem(INVALID, f"spec.{name}", value, _NOT_NEGATIVE)
+            yield FieldProblem(INVALID, f"spec.{name}", value, _NOT_NEGATIVE)
         elif isinstance(value, str) and not re.fullmatch(r"\d+%", value):
             says = "a valid percent string must be a numeric string followed by an ending '%'"
-            yield Problem(
+            yield FieldProblem(
                 INVALID, f"spec.{name}", value, f"{says} (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
             )
     if spec.get("selector") is not None:
         yield from _selector(spec["selector"], "spec.selector")
 
 
-def _network_policy(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _network_policy(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     spec = obj.get("spec") or {}
     yield from _selector(spec.get("podSelector") or {}, "spec.podSelector")
     for direction, peers in (("ingress", "from"), ("egress", "to")):
@@ -442,11 +446,11 @@ def _network_policy(obj: Mapping[str, Any]) -> Iterator[Problem]:
             for number, peer in enumerate(rule.get(peers) or ()):
                 here = f"spec.{direction}[{index}].{peers}[{number}]"
                 if not peer:
-                    yield Problem(REQUIRED, here, detail="must specify a peer")
+                    yield FieldProblem(REQUIRED, here, detail="must specify a peer")
                 block = peer.get("ipBlock")
                 if block and not re.fullmatch(r"[\d.]+/\d+|[\da-fA-F:.]+/\d+", str(block.get("cidr", ""))):
                     says = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-                    yield Problem(INVALID, f"{here}.ipBlock.cidr", block.get("cidr", ""), says)
+                    yield FieldProblem(INVALID, f"{here}.ipBlock.cidr", block.get("cidr", ""), says)
             for number, port in enumerate(rule.get("ports") or ()):
                 here = f"spec.{direction}[{index}].ports[{number}]"
                 yield from _protocol(port.get("protocol"), f"{here}.protocol")
@@ -457,11 +461,13 @@ def _network_policy(obj: Mapping[str, Any]) -> Iterator[Problem]:
             yield _unsupported(f"spec.policyTypes[{index}]", type_, ("Egress", "Ingress"))
 
 
-def _quota(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _quota(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     for name, value in ((obj.get("spec") or {}).get("hard") or {}).items():
         if "/" not in name and name not in _QUOTA_NAMES and not name.startswith(("count/", "requests.", "limits.")):
-            yield Problem(INVALID, f"spec.hard[{name}]", name, "must be a standard resource type or fully qualified")
-            yield Problem(INVALID, f"spec.hard[{name}]", name, "must be a standard resource for quota")
+            yield FieldProblem(
+                INVALID, f"spec.hard[{name}]", name, "must be a standard resource type or fully qualified"
+            )
+            yield FieldProblem(INVALID, f"spec.hard[{name}]", name, "must be a standard resource for quota")
         yield from _quantity(value, f"spec.hard[{name}]")
 
 
@@ -482,34 +488,36 @@ _QUOTA_NAMES = {
 }
 
 
-def _roles(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _roles(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     for index, rule in enumerate(obj.get("rules") or ()):
         here = f"rules[{index}]"
         if not rule.get("verbs"):
-            yield Problem(REQUIRED, f"{here}.verbs", detail="verbs must contain at least one value")
+            yield FieldProblem(REQUIRED, f"{here}.verbs", detail="verbs must contain at least one value")
         if rule.get("nonResourceURLs"):
             continue
         if not rule.get("apiGroups"):
-            yield Problem(REQUIRED, f"{here}.apiGroups", detail="resource rules must supply at least one api group")
+            yield FieldProblem(
+                REQUIRED, f"{here}.apiGroups", detail="resource rules must supply at least one api group"
+            )
         if not rule.get("resources"):
-            yield Problem(REQUIRED, f"{here}.resources", detail="resource rules must supply at least one resource")
+            yield FieldProblem(REQUIRED, f"{here}.resources", detail="resource rules must supply at least one resource")
 
 
-def _bindings(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _bindings(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     role = obj.get("roleRef") or {}
     kinds = ("ClusterRole",) if obj.get("kind") == CLUSTER_ROLE_BINDING.name else ("ClusterRole", "Role")
     if role.get("kind") not in kinds:
         yield _unsupported("roleRef.kind", role.get("kind", ""), kinds)
     if not role.get("name"):
-        yield Problem(REQUIRED, "roleRef.name")
+        yield FieldProblem(REQUIRED, "roleRef.name")
     for index, subject in enumerate(obj.get("subjects") or ()):
         here = f"subjects[{index}]"
         if not subject.get("name"):
-            yield Problem(REQUIRED, f"{here}.name")
+            yield FieldProblem(REQUIRED, f"{here}.name")
         kind = subject.get("kind")
         if kind == "ServiceAccount":
             if not subject.get("namespace"):
-                yield Problem(REQUIRED, f"{here}.namespace")
+                yield FieldProblem(REQUIRED, f"{here}.namespace")
         elif kind not in ("User", "Group"):
             yield _unsupported(f"{here}.kind", kind, ("ServiceAccount", "User", "Group"))
 
@@ -517,30 +525,30 @@ def _bindings(obj: Mapping[str, Any]) -> Iterator[Problem]:
 # Pods
 
 
-def _pod(obj: Mapping[str, Any]) -> Iterator[Problem]:
+def _pod(obj: Mapping[str, Any]) -> Iterator[FieldProblem]:
     yield from _pod_spec(obj.get("spec") or {}, "spec")
 
 
-def _template(template: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _template(template: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     for key, value in ((template.get("metadata") or {}).get("labels") or {}).items():
         yield from _qualified(key, f"{path}.labels", key)
         yield from _label_value(value, f"{path}.labels")
     yield from _pod_spec(template.get("spec") or {}, f"{path}.spec")
 
 
-def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     volumes = [volume.get("name", "") for volume in spec.get("volumes") or ()]
     for index, volume in enumerate(spec.get("volumes") or ()):
         yield from _volume(volume, f"{path}.volumes[{index}]", volumes[:index])
     if not spec.get("containers"):
-        yield Problem(REQUIRED, f"{path}.containers")
+        yield FieldProblem(REQUIRED, f"{path}.containers")
     names: set[str] = set()
     for key in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(key) or ()):
             here = f"{path}.{key}[{index}]"
             yield from _container(container, here, volumes)
             if container.get("name") in names:
-                yield Problem(DUPLICATE, f"{here}.name", container["name"])
+                yield FieldProblem(DUPLICATE, f"{here}.name", container["name"])
             names.add(container.get("name", ""))
     policies = ("Always", "OnFailure", "Never")
     if spec.get("restartPolicy") not in policies:
@@ -550,40 +558,42 @@ def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
         yield _unsupported(f"{path}.dnsPolicy", spec.get("dnsPolicy"), dns)
     account = spec.get("serviceAccountName")
     if account and not _SUBDOMAIN.fullmatch(account):
-        yield Problem(INVALID, f"{path}.serviceAccountName", account, _SAYS_SUBDOMAIN)
+        yield FieldProblem(INVALID, f"{path}.serviceAccountName", account, _SAYS_SUBDOMAIN)
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= 2147483647:
-        yield Problem(INVALID, f"{path}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
+        yield FieldProblem(
+            INVALID, f"{path}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive"
+        )
     yield from _negative(spec, path, ("terminationGracePeriodSeconds",))
 
 
-def _volume(volume: Mapping[str, Any], path: str, before: list[str]) -> Iterator[Problem]:
+def _volume(volume: Mapping[str, Any], path: str, before: list[str]) -> Iterator[FieldProblem]:
     name = volume.get("name", "")
     if not name:
-        yield Problem(REQUIRED, f"{path}.name")
+        yield FieldProblem(REQUIRED, f"{path}.name")
     elif not _LABEL_1123.fullmatch(name):
-        yield Problem(INVALID, f"{path}.name", name, _SAYS_LABEL)
+        yield FieldProblem(INVALID, f"{path}.name", name, _SAYS_LABEL)
     elif name in before:
-        yield Problem(DUPLICATE, f"{path}.name", name)
+        yield FieldProblem(DUPLICATE, f"{path}.name", name)
     if len(volume) > 2:
         for extra in list(volume)[2:]:
-            yield Problem(FORBIDDEN, f"{path}.{extra}", detail="may not specify more than 1 volume type")
+            yield FieldProblem(FORBIDDEN, f"{path}.{extra}", detail="may not specify more than 1 volume type")
     if isinstance(volume.get("secret"), dict) and not volume["secret"].get("secretName"):
-        yield Problem(REQUIRED, f"{path}.secret.secretName")
+        yield FieldProblem(REQUIRED, f"{path}.secret.secretName")
     if isinstance(volume.get("configMap"), dict) and not volume["configMap"].get("name"):
-        yield Problem(REQUIRED, f"{path}.configMap.name")
+        yield FieldProblem(REQUIRED, f"{path}.configMap.name")
 
 
-def _container(container: Mapping[str, Any], path: str, volumes: Iterable[str]) -> Iterator[Problem]:
+def _container(container: Mapping[str, Any], path: str, volumes: Iterable[str]) -> Iterator[FieldProblem]:
     name, image = container.get("name", ""), container.get("image", "")
     if not name:
-        yield Problem(REQUIRED, f"{path}.name")
+        yield FieldProblem(REQUIRED, f"{path}.name")
     elif not _LABEL_1123.fullmatch(name):
-        yield Problem(INVALID, f"{path}.name", name, _SAYS_LABEL)
+        yield FieldProblem(INVALID, f"{path}.name", name, _SAYS_LABEL)
     if not image:
-        yield Problem(REQUIRED, f"{path}.image")
+        yield FieldProblem(REQUIRED, f"{path}.image")
     elif image != image.strip():
-        yield Problem(INVALID, f"{path}.image", image, "must not have leading or trailing whitespace")
+        yield FieldProblem(INVALID, f"{path}.image", image, "must not have leading or trailing whitespace")
     policies = ("Always", "IfNotPresent", "Never")
     if container.get("imagePullPolicy") not in policies:
         yield _unsupported(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), policies)
@@ -593,39 +603,39 @@ def _container(container: Mapping[str, Any], path: str, volumes: Iterable[str]) 
     for index, mount in enumerate(container.get("volumeMounts") or ()):
         here = f"{path}.volumeMounts[{index}]"
         if not mount.get("name"):
-            yield Problem(REQUIRED, f"{here}.name")
+            yield FieldProblem(REQUIRED, f"{here}.name")
         elif mount["name"] not in volumes:
-            yield Problem(NOT_FOUND, f"{here}.name", mount["name"])
+            yield FieldProblem(NOT_FOUND, f"{here}.name", mount["name"])
         if not mount.get("mountPath"):
-            yield Problem(REQUIRED, f"{here}.mountPath")
+            yield FieldProblem(REQUIRED, f"{here}.mountPath")
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         if isinstance(container.get(probe), dict):
             yield from _probe(container[probe], f"{path}.{probe}", is_readiness=probe == "readinessProbe")
     yield from _resources(container.get("resources") or {}, f"{path}.resources")
 
 
-def _container_ports(ports: Iterable[Mapping[str, Any]], path: str) -> Iterator[Problem]:
+def _container_ports(ports: Iterable[Mapping[str, Any]], path: str) -> Iterator[FieldProblem]:
     names: set[str] = set()
     for index, port in enumerate(ports):
         here, name = f"{path}[{index}]", port.get("name")
         if name:
             yield from _port_name(name, f"{here}.name")
             if name in names:
-                yield Problem(DUPLICATE, f"{here}.name", name)
+                yield FieldProblem(DUPLICATE, f"{here}.name", name)
             names.add(name)
         if not port.get("containerPort"):
-            yield Problem(REQUIRED, f"{here}.containerPort")
+            yield FieldProblem(REQUIRED, f"{here}.containerPort")
         else:
             yield from _port(port["containerPort"], f"{here}.containerPort")
         yield from _protocol(port.get("protocol"), f"{here}.protocol")
 
 
-def _variable(variable: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _variable(variable: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     name, source = variable.get("name", ""), variable.get("valueFrom")
     if not name:
-        yield Problem(REQUIRED, f"{path}.name")
+        yield FieldProblem(REQUIRED, f"{path}.name")
     elif not _VARIABLE.fullmatch(name):
-        yield Problem(
+        yield FieldProblem(
             INVALID,
             f"{path}.name",
             name,
@@ -633,27 +643,27 @@ def _variable(variable: Mapping[str, Any], path: str) -> Iterator[Problem]:
         )
     if isinstance(source, dict):
         if variable.get("value"):
-            yield Problem(INVALID, f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
+            yield FieldProblem(INVALID, f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
         elif not source:
             says = (
                 "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
             )
-            yield Problem(INVALID, f"{path}.valueFrom", "", says)
+            yield FieldProblem(INVALID, f"{path}.valueFrom", "", says)
         elif len(source) > 1:
-            yield Problem(INVALID, f"{path}.valueFrom", "", "may not have more than one field specified at a time")
+            yield FieldProblem(INVALID, f"{path}.valueFrom", "", "may not have more than one field specified at a time")
         for reference in ("configMapKeyRef", "secretKeyRef"):
             if isinstance(source.get(reference), dict):
                 for field in ("name", "key"):
                     if not source[reference].get(field):
-                        yield Problem(REQUIRED, f"{path}.valueFrom.{reference}.{field}")
+                        yield FieldProblem(REQUIRED, f"{path}.valueFrom.{reference}.{field}")
 
 
-def _probe(probe: Mapping[str, Any], path: str, *, is_readiness: bool) -> Iterator[Problem]:
+def _probe(probe: Mapping[str, Any], path: str, *, is_readiness: bool) -> Iterator[FieldProblem]:
     handlers = [key for key in ("exec", "httpGet", "tcpSocket", "grpc") if probe.get(key) is not None]
     if not handlers:
-        yield Problem(REQUIRED, path, detail="must specify a handler type")
+        yield FieldProblem(REQUIRED, path, detail="must specify a handler type")
     for extra in handlers[1:]:
-        yield Problem(FORBIDDEN, f"{path}.{extra}", detail="may not specify more than 1 handler type")
+        yield FieldProblem(FORBIDDEN, f"{path}.{extra}", detail="may not specify more than 1 handler type")
     if isinstance(probe.get("httpGet"), dict):
         port = probe["httpGet"].get("port")
         if isinstance(port, str):
@@ -666,57 +676,59 @@ def _probe(probe: Mapping[str, Any], path: str, *, is_readiness: bool) -> Iterat
         probe, path, ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold")
     )
     if not is_readiness and probe.get("successThreshold") not in (None, 1):
-        yield Problem(INVALID, f"{path}.successThreshold", probe["successThreshold"], "must be 1")
+        yield FieldProblem(INVALID, f"{path}.successThreshold", probe["successThreshold"], "must be 1")
 
 
-def _resources(resources: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _resources(resources: Mapping[str, Any], path: str) -> Iterator[FieldProblem]:
     for part in ("limits", "requests"):
         for name, value in (resources.get(part) or {}).items():
             yield from _quantity(value, f"{path}.{part}[{name}]")
             known = ("cpu", "memory", "ephemeral-storage")
             if "/" not in name and name not in known and not name.startswith("hugepages-"):
                 says = "must be a standard resource type or fully qualified"
-                yield Problem(INVALID, f"{path}.{part}[{name}]", name, says)
-                yield Problem(INVALID, f"{path}.{part}[{name}]", name, "must be a standard resource for containers")
+                yield FieldProblem(INVALID, f"{path}.{part}[{name}]", name, says)
+                yield FieldProblem(
+                    INVALID, f"{path}.{part}[{name}]", name, "must be a standard resource for containers"
+                )
     for name, value in (resources.get("requests") or {}).items():
         limit = (resources.get("limits") or {}).get(name)
         if limit is not None and _amount(value) > _amount(limit):
             says = f"must be less than or equal to {name} limit of {limit}"
-            yield Problem(INVALID, f"{path}.requests", str(value), says)
+            yield FieldProblem(INVALID, f"{path}.requests", str(value), says)
 
 
 # Values
 
 
-def _negative(spec: Mapping[str, Any], path: str, names: Iterable[str]) -> Iterator[Problem]:
+def _negative(spec: Mapping[str, Any], path: str, names: Iterable[str]) -> Iterator[FieldProblem]:
     for name in names:
         value = spec.get(name)
         if isinstance(value, int) and value < 0:
-            yield Problem(INVALID, f"{path}.{name}", value, _NOT_NEGATIVE)
+            yield FieldProblem(INVALID, f"{path}.{name}", value, _NOT_NEGATIVE)
 
 
-def _port(value: Any, path: str) -> Iterator[Problem]:
+def _port(value: Any, path: str) -> Iterator[FieldProblem]:
     if not isinstance(value, int) or not 1 <= value <= 65535:
-        yield Problem(INVALID, path, 0 if value is None else value, _PORT_RANGE)
+        yield FieldProblem(INVALID, path, 0 if value is None else value, _PORT_RANGE)
 
 
-def _port_name(name: str, path: str) -> Iterator[Problem]:
+def _port_name(name: str, path: str) -> Iterator[FieldProblem]:
     if len(name) > 15:
-        yield Problem(INVALID, path, name, "must be no more than 15 characters")
+        yield FieldProblem(INVALID, path, name, "must be no more than 15 characters")
     elif not _PORT_NAME.fullmatch(name):
         letters = re.search("[a-z]", name)
         says = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
-        yield Problem(INVALID, path, name, says if letters else "must contain at least one letter (a-z)")
+        yield FieldProblem(INVALID, path, name, says if letters else "must contain at least one letter (a-z)")
 
 
-def _protocol(value: Any, path: str) -> Iterator[Problem]:
+def _protocol(value: Any, path: str) -> Iterator[FieldProblem]:
     if value not in ("SCTP", "TCP", "UDP"):
         yield _unsupported(path, value, ("SCTP", "TCP", "UDP"))
 
 
-def _quantity(value: Any, path: str) -> Iterator[Problem]:
+def _quantity(value: Any, path: str) -> Iterator[FieldProblem]:
     if str(value).startswith("-"):
-        yield Problem(INVALID, path, str(value), _NOT_NEGATIVE)
+        yield FieldProblem(INVALID, path, str(value), _NOT_NEGATIVE)
 
 
 def is_quantity(value: Any) -> bool:
@@ -733,9 +745,9 @@ def _amount(value: Any) -> float:
     return float(match[1]) * (powers | tens).get(match[2], 1.0)
 
 
-def _unsupported(path: str, value: Any, known: Iterable[str]) -> Problem:
+def _unsupported(path: str, value: Any, known: Iterable[str]) -> FieldProblem:
     shown = ", ".join(f'"{name}"' for name in known)
-    return Problem(NOT_SUPPORTED, path, value, f"supported values: {shown}")
+    return FieldProblem(NOT_SUPPORTED, path, value, f"supported values: {shown}")
 
 
 _BY_KIND = {
