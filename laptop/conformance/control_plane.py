@@ -56,7 +56,9 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True) -> Iterator[ControlPlane]:
+def running(
+    home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True, controllers: bool = True
+) -> Iterator[ControlPlane]:
     """Start a control plane, yield it when it answers, and stop it.
 
     Args:
@@ -65,6 +67,7 @@ def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True)
             `rollouts-controller` with `argo-crds/` and `kwok` with `kwok-stages/`.
         argo: also install the resource definitions of Argo Rollouts, and run its controller.
         kwok: also register a node, and run kwok, which marks its pods as running.
+        controllers: False for an API server alone, whose objects nothing else changes.
 
     Raises:
         MlopsError: a process ended, or the API server did not become ready in time. The message ends with its log.
@@ -85,6 +88,9 @@ def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True)
         start("kube-apiserver", binaries / "kube-apiserver", "--etcd-servers", client, *flags)
         with plane.client() as api:
             _await_ready(api, processes)
+            if not controllers:
+                yield plane
+                return
             start(
                 "kube-controller-manager", binaries / "kube-controller-manager", "--kubeconfig", plane.kubeconfig,
                 "--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={_free_port()}",
