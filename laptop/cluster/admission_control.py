@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from laptop.cluster.immutable import changed_immutables
 from laptop.cluster.kinds import NAMESPACE, POD, SERVICE_ACCOUNT, Kind
 from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.objects import Object, ObjectStore
-from laptop.cluster.pod_security import ENFORCE, violations
+from laptop.cluster.pod_security import ENFORCE, ENFORCE_VERSION, violations
 from laptop.cluster.refusals import StatusError, bad_request, forbidden, invalid
 from laptop.cluster.supported import unsupported
-from laptop.cluster.templates import pod_spec_of
 
 
 def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
@@ -37,11 +37,9 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
         found = [f"{path}: the field is immutable" for path in changed_immutables(kind, old, obj)]
     if found:
         raise invalid(kind.plural, name, found)
-    pod = pod_spec_of(kind, obj)
-    if pod is not None:
-        _check_pod_security(store, kind, namespace, name, pod)
-        if kind is POD:
-            _check_service_account(store, namespace, name, pod)
+    if kind is POD and old is None:
+        _check_pod_security(store, namespace, name, obj["spec"])
+        _check_service_account(store, namespace, name, obj["spec"])
 
 
 def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
@@ -50,18 +48,21 @@ def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
     Raises:
         StatusError: it is not admitted.
     """
+    metadata = {"name": f"{pod['metadata']['generateName']}{secrets.token_hex(3)[:5]}", **pod["metadata"]}
+    pod = {**pod, "metadata": metadata}
     admit(store, POD, namespace, pod)
     return store.create(POD, namespace, pod)
 
 
-def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:
+def _check_pod_security(store: ObjectStore, namespace: str, name: str, pod: dict[str, Any]) -> None:
+    """Refuse a pod that violates the standard of its namespace. Workloads are stored; their pods are refused."""
     home = store.find(NAMESPACE, "", namespace)
-    labels = home["metadata"].get("labels") or {} if home else {}
+    labels = (home["metadata"].get("labels") or {}) if home else {}
     if labels.get(ENFORCE) != "restricted":
         return
-    # Kubernetes refuses only the pods, later. Here the workload that would create them is refused too.
     if broken := violations(pod):
-        raise forbidden(kind.plural, name, 'violates PodSecurity "restricted": ' + "; ".join(broken))
+        level = f"restricted:{labels.get(ENFORCE_VERSION, 'latest')}"
+        raise forbidden(POD.plural, name, f'violates PodSecurity "{level}": ' + ", ".join(broken))
 
 
 def _check_service_account(store: ObjectStore, namespace: str, name: str, pod: dict[str, Any]) -> None:

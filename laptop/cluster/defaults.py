@@ -17,7 +17,11 @@ def with_defaults(kind: Kind, obj: Object) -> Object:
     if kind in (DEPLOYMENT, ROLLOUT):
         spec.setdefault("replicas", 1)
     elif kind is JOB:
-        spec = {"backoffLimit": 6, "completions": 1, "parallelism": 1, "suspend": False, **spec}
+        if spec.get("completions") is None and spec.get("parallelism") is None:
+            spec["completions"] = 1
+        replaced = "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed"
+        spec = {"backoffLimit": 6, "completionMode": "NonIndexed", "parallelism": 1, "suspend": False, **spec}
+        spec = {"podReplacementPolicy": replaced, **spec}
     elif kind is CRON_JOB:
         spec = {"concurrencyPolicy": "Allow", "suspend": False, **spec}
         spec = {"successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1, **spec}

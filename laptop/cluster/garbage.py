@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from laptop.cluster.kinds import NAMESPACE, Kind
+import functools
+
+from laptop.cluster.kinds import NAMESPACE, Kind, kind_of
 from laptop.cluster.objects import (
     Object,
     ObjectEvent,
@@ -23,7 +25,9 @@ class GarbageCollector:
         store.listen(self._on_event)
 
     def _on_event(self, event: ObjectEvent) -> None:
-        if event.type == "DELETED":
+        if event.type == "ADDED":
+            self._delete_without_owner(event)
+        elif event.type == "DELETED":
             self._delete_owned(uid_of(event.object))
             self._finish_owners(event)
             self._finish_namespace(namespace_of(event.object))
@@ -33,9 +37,26 @@ class GarbageCollector:
             elif "foregroundDeletion" in event.object["metadata"].get("finalizers", ()):
                 self._delete_owned(uid_of(event.object))
 
+    def _delete_without_owner(self, event: ObjectEvent) -> None:
+        """Delete an object whose owners are all gone, or never existed."""
+        references = event.object["metadata"].get("ownerReferences")
+        if references and not any(self._exists(event.object, reference) for reference in references):
+            self._delete(event.kind, event.object)
+
+    def _exists(self, obj: Object, reference: Object) -> bool:
+        kind = kind_of(reference["apiVersion"], reference["kind"])
+        owner = self._store.find(kind, namespace_of(obj), reference["name"]) if kind is not None else None
+        return owner is not None and uid_of(owner) == reference["uid"]
+
     def _delete_owned(self, uid: str) -> None:
+        """Delete the objects that only the object with a uid owned; the others lose the reference to it."""
         for kind, obj in self._store.everything():
-            if is_owned_by(obj, uid):
+            if not is_owned_by(obj, uid):
+                continue
+            others = [item for item in obj["metadata"]["ownerReferences"] if item["uid"] != uid]
+            if any(self._exists(obj, reference) for reference in others):
+                self._store.modify(kind, obj, functools.partial(_disown, uid=uid))
+            else:
                 self._delete(kind, obj)
 
     def _delete(self, kind: Kind, obj: Object) -> None:
@@ -65,3 +86,8 @@ class GarbageCollector:
             return
         if not any(kind.namespaced and namespace_of(obj) == namespace for kind, obj in self._store.everything()):
             self._store.remove(NAMESPACE, space)
+
+
+def _disown(obj: Object, uid: str) -> None:
+    kept = [reference for reference in obj["metadata"]["ownerReferences"] if reference["uid"] != uid]
+    obj["metadata"]["ownerReferences"] = kept

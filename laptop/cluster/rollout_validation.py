@@ -58,6 +58,23 @@ def _spec(spec: Mapping[str, Any]) -> Iterator[str]:
             f'spec.strategy.stableService: Invalid value: "{canary["stableService"]}": This rollout uses the same '
             "service for the stable and canary services, but two different services are required."
         )
+    pair = canary.get("pingPong")
+    if pair and pair["pingService"] == pair["pongService"]:
+        yield (
+            f'spec.strategy.pingPong.pingService: Invalid value: "{pair["pingService"]}": This rollout uses the same '
+            "service for the ping and pong services, but two different services are required."
+        )
+    if pair and not canary["trafficRouting"]["alb"].get("rootService"):
+        yield (
+            'spec.strategy.trafficRouting.alb.rootService: Invalid value: "": Root service field is required for the '
+            "configuration with ALB and ping-pong feature enabled"
+        )
+    for key in ("stableService", "canaryService") if not pair else ():
+        if not canary.get(key):
+            yield (
+                f'spec.strategy.{key}: Invalid value: "": Canary service and Stable service must to be set to use '
+                "Traffic Routing"
+            )
     if canary.get("dynamicStableScale") and canary.get("scaleDownDelaySeconds") is not None:
         yield (
             "spec.strategy.dynamicStableScale: Invalid value: true: Canary dynamicStableScale cannot be used with "
