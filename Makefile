@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
 
 .PHONY: help
 help: ## This text
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
@@ -61,6 +61,10 @@ test: lint typecheck ## Lint, types and all tests
 .PHONY: test-fast
 test-fast: setup ## The tests that start no process, kill nothing and race nothing
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
+
+.PHONY: conformance
+conformance: setup ## Run the laptop against real engines; K=rollouts selects tests
+	@$(BIN)/python -m laptop.conformance run $(if $(K),-k '$(K)')
 
 .PHONY: coverage
 coverage: setup ## All tests, with the coverage of each file

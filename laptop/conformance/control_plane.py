@@ -61,7 +61,7 @@ def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True)
 
     Args:
         home: an empty directory for its data.
-        binaries: directory with `server` (etcd), `kube-apiserver`, `kube-controller-manager`, and as asked
+        binaries: directory with `etcd`, `kube-apiserver`, `kube-controller-manager`, and as asked
             `rollouts-controller` with `argo-crds/` and `kwok` with `kwok-stages/`.
         argo: also install the resource definitions of Argo Rollouts, and run its controller.
         kwok: also register a node, and run kwok, which marks its pods as running.
@@ -78,7 +78,7 @@ def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True)
         plane, flags = _identity(home)
         peer, client = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
         start(
-            "etcd", binaries / "server", "--data-dir", home / "etcd", "--unsafe-no-fsync",
+            "etcd", binaries / "etcd", "--data-dir", home / "etcd", "--unsafe-no-fsync",
             "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
         )  # fmt: skip

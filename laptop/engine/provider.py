@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -125,6 +125,24 @@ class Provider(Protocol):
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Call a function of the package, such as `aws:index/getRegion:getRegion`."""
+        ...
+
+
+@runtime_checkable
+class Importing(Protocol):
+    """A provider that can take existing resources into a stack (`import_`, `pulumi import`)."""
+
+    def imported_inputs(self, type_: str, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs that a resource with these live outputs was made from. Makes no requests."""
+        ...
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """A provider that knows the names of output properties before a resource exists."""
+
+    def computed(self, type_: str) -> Iterable[str]:
+        """Return the names of the output properties of a type. Makes no requests."""
         ...
 
 

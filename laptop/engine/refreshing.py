@@ -56,7 +56,7 @@ def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
     An input whose live value differs from the last step takes the live value, so the next `up` sees a difference
     to the program and corrects it. Changes of computed values are not drift.
     """
-    values = _all_followed(known.inputs.values, known.outputs.values, live)
+    values = live_inputs(known.inputs.values, known.outputs.values, live)
     return replace(
         known,
         inputs=Properties(values, still_secret(known.inputs.secrets, values)),
@@ -64,7 +64,7 @@ def reconcile(known: ResourceState, live: dict[str, Any]) -> ResourceState:
     )
 
 
-def _all_followed(wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+def live_inputs(wanted: dict[str, Any], before: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
     """Update inputs that changed live. Keep those that were never outputs (provider flags); drop missing ones."""
     return {
         key: _followed(value, before.get(key), live[key]) if key in live else value
@@ -82,7 +82,7 @@ def _followed(wanted: Any, before: Any, live: Any) -> Any:
     if before == live and type(before) is type(live):
         return wanted
     if isinstance(wanted, dict) and isinstance(before, dict) and isinstance(live, dict):
-        kept = _all_followed(wanted, before, live)
+        kept = live_inputs(wanted, before, live)
         return kept | {key: value for key, value in live.items() if key not in wanted and key not in before}
     lists = [value for value in (wanted, before, live) if isinstance(value, list)]
     if len(lists) == 3 and len({len(value) for value in lists}) == 1:

@@ -1,0 +1,111 @@
+"""Run the conformance tests: `python -m laptop.conformance build|run|table`. The Makefile calls it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from laptop.conformance.engines import ENGINES, EngineMissing, provide
+from laptop.conformance.run_record import ENGINES_PROPERTY, ROOT, SELECTED, read_record, table, with_table
+from pipelines.declarations.atomic_files import write_atomically
+from pipelines.declarations.errors import MlopsError
+
+TESTS = Path(__file__).parent
+_INTERRUPTED = 130  # exit status after Ctrl-C, as shells give it
+
+
+class CollectedEngines:
+    """Pytest plugin that collects the engines that the selected tests need."""
+
+    def __init__(self) -> None:
+        self.needed: set[str] = set()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            for name, value in item.user_properties:
+                if name == ENGINES_PROPERTY and isinstance(value, list):
+                    self.needed.update(value)
+
+
+@click.group()
+def main() -> None:
+    """Check the laptop against real engines."""
+
+
+@main.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(ENGINES)))
+def build(names: tuple[str, ...]) -> None:
+    """Build the engines that are missing; all of them by default."""
+    problems = [problem for name in names or ENGINES if (problem := _provide(name))]
+    if problems:
+        raise MlopsError("not every engine could be built", fix="read the reasons above.")
+
+
+@main.command()
+@click.option("-k", "expression", default="", help="Run only the tests that match, as in pytest.")
+@click.option("-n", "workers", default=2, show_default=True, help="Number of test processes.")
+def run(expression: str, workers: int) -> None:
+    """Find or build the engines, run the tests, and write the record."""
+    selection = ["-k", expression] if expression else []
+    collected = CollectedEngines()
+    status = pytest.main(["--collect-only", "-qq", "--no-summary", *selection, str(TESTS)], plugins=[collected])
+    if status:
+        raise SystemExit(int(status))
+    for name in ENGINES:
+        if name in collected.needed:
+            _provide(name)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rs",
+        "--timeout=900",
+        f"-n{workers}",
+        "--dist=loadfile",
+        "--durations=8",
+    ]
+    environ = {**os.environ, SELECTED: "1"} if expression else dict(os.environ)
+    raise SystemExit(subprocess.run([*command, *selection, TESTS], cwd=ROOT, env=environ, check=False).returncode)
+
+
+@main.command("table")
+@click.option("--write", is_flag=True, help="Write it into README.md.")
+def show_table(write: bool) -> None:
+    """Print the README's table of the last run."""
+    text = table(read_record())
+    if write:
+        readme = ROOT / "README.md"
+        write_atomically(readme, with_table(readme.read_text(), text))
+    click.echo(text)
+
+
+def _provide(name: str) -> str:
+    """Find or build an engine, print where it is or why it is missing, and return the reason, or ""."""
+    try:
+        found = provide(name, click.echo)
+    except EngineMissing as error:
+        click.echo(f"{error}\n  the tests that need {name} are skipped", err=True)
+        return error.what
+    click.echo(f"{name:<24} {found.version:<12} {found.path}")
+    return ""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends a build as Ctrl-C does
+    try:
+        main(standalone_mode=False)
+    except MlopsError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(_INTERRUPTED)
