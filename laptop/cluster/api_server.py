@@ -16,7 +16,7 @@ from aiohttp import web
 from laptop.cluster import discovery, patches, tables
 from laptop.cluster.admission_control import admit
 from laptop.cluster.defaults import with_defaults
-from laptop.cluster.kinds import POD, Kind, kind_at
+from laptop.cluster.kinds import JOB, POD, Kind, kind_at
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of
 from laptop.cluster.refusals import StatusError, bad_request, forbidden
 from laptop.cluster.selectors import field_selector, label_selector, selector_text
@@ -327,7 +327,8 @@ class ApiServer:
     def _remove(self, request: web.Request, kind: Kind, obj: Object, options: dict[str, Any]) -> Object:
         if _is_dry(request):
             return obj
-        policy = request.query.get("propagationPolicy") or options.get("propagationPolicy") or "Background"
+        default = "Orphan" if kind is JOB else "Background"  # of batch/v1, for compatibility with old clients
+        policy = request.query.get("propagationPolicy") or options.get("propagationPolicy") or default
         if policy not in ("Background", "Foreground", "Orphan"):
             raise bad_request(f"unknown propagationPolicy {policy!r}")
         grace = request.query.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))

@@ -273,7 +273,9 @@ class _Work:
     # Effects
 
     def _delete(self, pods: Sequence[Object]) -> None:
+        """Delete pods that do not count as failed by that."""
         for pod in pods:
+            self._tally.seen.add(uid_of(pod))
             self._store.delete(POD, namespace_of(pod), name_of(pod))
             record(self._store, JOB, self._obj, "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
 
@@ -300,7 +302,6 @@ class _Work:
         status["ready"] = sum(is_true(pod, "Ready") for pod in active)
         status["terminating"] = len(terminating)
         status["uncountedTerminatedPods"] = {}
-        self._tally.seen |= {uid_of(pod) for pod in terminating} if decided else set()
         if decided and not active and not terminating:
             target = next(item for item in status["conditions"] if item["type"] == decided)
             self._condition(_TARGETS[decided], True, target["reason"], target["message"])

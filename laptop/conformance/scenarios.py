@@ -7,6 +7,7 @@ the namespace, both in terms that do not depend on the cluster (no hashes, times
 from __future__ import annotations
 
 import contextlib
+import difflib
 import threading
 import time
 import uuid
@@ -22,7 +23,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.types import PatchType
 
-_LOOK = 0.1  # seconds between looks
+_LOOK = 0.25  # seconds between looks
 _UNCHANGED = 1.5  # seconds without a change after which an end state counts as final
 _LONGEST_STEP = 90.0  # seconds
 _WATCH = 20  # seconds until a watch is opened again
@@ -99,13 +100,11 @@ class Scenario:
         name: name of the test.
         steps: what happens.
         labels: labels of the namespace.
-        differs: reason why the history is not compared; the end is compared always.
     """
 
     name: str
     steps: Sequence[Step]
     labels: Mapping[str, str] = field(default_factory=dict)
-    differs: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +184,9 @@ class Theatre:
     restart: Callable[[], None]
     name: str
 
+    def __post_init__(self) -> None:
+        self._config = KubeConfig.from_file(self.kubeconfig).get()
+
     def play_all(
         self, scenarios: Sequence[Scenario], watched: Watched, summarise: Summarise, *, at_once: int
     ) -> dict[str, Observation]:
@@ -195,9 +197,8 @@ class Theatre:
 
     def play(self, scenario: Scenario, watched: Watched, summarise: Summarise) -> Observation:
         """Play one scenario."""
-        config = KubeConfig.from_file(self.kubeconfig).get()
         namespace = f"{scenario.name[:40]}-{uuid.uuid4().hex[:6]}"
-        client = Client(config=config, namespace=namespace, trust_env=False, timeout=httpx2.Timeout(30, read=60))
+        client = Client(config=self._config, namespace=namespace, trust_env=False, timeout=httpx2.Timeout(30, read=60))
         client.create(_Namespace.from_dict({"metadata": {"name": namespace, "labels": dict(scenario.labels)}}))
         stage = Stage(client, namespace, self.restart)
         started, failure = time.monotonic(), ""
@@ -245,6 +246,29 @@ def _settled(stage: Stage, summarise: Summarise) -> Summary:
 
 def _distinct(states: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [state for number, state in enumerate(states) if number == 0 or state != states[number - 1]]
+
+
+def differences(real: Observation, ours: Observation) -> list[str]:
+    """Return what differs between two observations of a scenario, one line each; [] if they are the same."""
+    found = [
+        f"{name} did not finish: {seen.failure}" for name, seen in (("real", real), ("ours", ours)) if seen.failure
+    ]
+    found += _different("", real.end, ours.end)
+    if real.history != ours.history:
+        found.append("history:")
+        found += [f"  {line}" for line in difflib.ndiff(_lines(real.history), _lines(ours.history)) if line[0] != "?"]
+    return found
+
+
+def _lines(history: Sequence[tuple[Any, ...]]) -> list[str]:
+    return [" ".join(map(str, state)) for state in history]
+
+
+def _different(path: str, real: Any, ours: Any) -> list[str]:
+    if isinstance(real, dict) and isinstance(ours, dict):
+        keys = sorted({*real, *ours})
+        return [line for key in keys for line in _different(f"{path}.{key}", real.get(key), ours.get(key))]
+    return [] if real == ours else [f"{path.removeprefix('.')}: real {real!r}, ours {ours!r}"]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ _SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 _REVISION = "deployment.kubernetes.io/revision"
 _BY_CRON = re.compile(r"-\d{8}$")
 _POD = re.compile(r"pod (\S+)/(\S+)")
+_INTERIM = ("SuccessCriteriaMet", "FailureTarget")  # how long before the end depends on the pods' finalizers
 _TELLING = ("Job", "CronJob", "Deployment")
+_BY_CHANCE = ("SawCompletedJob",)  # not written if a Job ends before the status of its CronJob names it
 
 
 def summarise(stage: Stage) -> Summary:
@@ -53,7 +55,7 @@ def summarise(stage: Stage) -> Summary:
             {
                 f"{event['involvedObject']['kind']} {event['reason']}"
                 for event in stage.find_all(Event)
-                if event["involvedObject"]["kind"] in _TELLING
+                if event["involvedObject"]["kind"] in _TELLING and event["reason"] not in _BY_CHANCE
             }
         ),
     }
@@ -138,10 +140,10 @@ def _resources(found: Object) -> str:
 
 
 def state(job: Object, stage: Stage) -> tuple[Any, ...]:
-    """Return the part of a Job's state that makes its history: its name and its conditions."""
+    """Return the part of a Job's state that makes its history: its name and whether it is suspended or has ended."""
     status = job.get("status") or {}
-    types = tuple(item["type"] for item in status.get("conditions") or () if item["status"] == "True")
-    return (stage.known(job["metadata"]["name"]), *types)
+    types = [item["type"] for item in status.get("conditions") or () if item["status"] == "True"]
+    return (stage.known(job["metadata"]["name"]), *(type_ for type_ in types if type_ not in _INTERIM))
 
 
 WATCHED = Watched(Job, state)
