@@ -12,7 +12,7 @@ from laptop.cluster.event_log import record
 from laptop.cluster.kinds import DEPLOYMENT, POD, REPLICA_SET
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, uid_of
 from laptop.cluster.replica_sets import DEPLOYMENT_HASH, count, create_replica_set, find_replica_set
-from laptop.cluster.rounding import proportional_sizes, surge_and_unavailable
+from laptop.cluster.surge import proportional_sizes, surge_and_unavailable
 from laptop.cluster.templates import template_hash
 
 REVISION = "deployment.kubernetes.io/revision"

@@ -48,9 +48,9 @@ from laptop.cluster.rollout_status import (
     seconds_to_deadline,
 )
 from laptop.cluster.rollout_validation import MANAGED_BY, named_objects, root_service, why_invalid
-from laptop.cluster.rounding import surge_and_unavailable
 from laptop.cluster.routes import ACTIONS, forward_action
 from laptop.cluster.selectors import selector_text
+from laptop.cluster.surge import surge_and_unavailable
 from laptop.cluster.templates import template_hash
 
 REVISION = "rollout.argoproj.io/revision"

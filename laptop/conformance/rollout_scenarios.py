@@ -25,10 +25,10 @@ from laptop.conformance.scenarios import (
     Object,
     Pod,
     Scenario,
+    ScenarioStep,
     Service,
     ServiceAccount,
     Stage,
-    Step,
     act,
     create,
     delete,
@@ -43,7 +43,7 @@ _MANUAL: list[Object] = [{"setWeight": 20}, _PAUSE, {"setWeight": 50}, _PAUSE]
 _TIMED: list[Object] = [{"setWeight": 25}, {"pause": {"duration": "2s"}}, {"setWeight": 50}, {"pause": {"duration": 2}}]
 _ANALYSIS: Object = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": "b"}]}}
 _CHECKED: list[Object] = [{"setWeight": 50}, _ANALYSIS]
-Part = Step | Sequence[Step]
+Part = ScenarioStep | Sequence[ScenarioStep]
 """Part of a scenario: one step, or several."""
 
 _RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -61,7 +61,7 @@ class RolloutScenarios:
 
     # Steps
 
-    def _stage(self, *, services: bool = True, root: str = STABLE, check: Object | None = None) -> list[Step]:
+    def _stage(self, *, services: bool = True, root: str = STABLE, check: Object | None = None) -> list[ScenarioStep]:
         made = self._manifests
         steps = [create(ServiceAccount, account) for account in made.accounts()]
         if services:
@@ -70,7 +70,7 @@ class RolloutScenarios:
         steps.append(create(AnalysisTemplate, check if check is not None else made.check()))
         return steps
 
-    def _deploy(self, version: str, steps: Sequence[Object] = _MANUAL, **change: Any) -> Step:
+    def _deploy(self, version: str, steps: Sequence[Object] = _MANUAL, **change: Any) -> ScenarioStep:
         """Deploy a version as the Pulumi program does, by server-side apply."""
         manifest = self._manifests.rollout(version, steps=list(steps), **change)
 
@@ -80,7 +80,7 @@ class RolloutScenarios:
 
         return act(f"deploy {version}", do)
 
-    def _live(self, version: str, steps: Sequence[Object] = _MANUAL, **change: Any) -> list[Step]:
+    def _live(self, version: str, steps: Sequence[Object] = _MANUAL, **change: Any) -> list[ScenarioStep]:
         """Deploy the first version, and wait until it is live."""
         replicas = int((change.get("spec") or {}).get("replicas", 2))
         return [
@@ -88,16 +88,16 @@ class RolloutScenarios:
             until(phase="Healthy", current=version, pods={version: replicas}),
         ]
 
-    def _steer(self, **status: Any) -> Step:
+    def _steer(self, **status: Any) -> ScenarioStep:
         return patch(Rollout.Status, MODEL, {"status": status})
 
-    def _promote(self) -> Step:
+    def _promote(self) -> ScenarioStep:
         return self._steer(pauseConditions=None)
 
-    def _paused(self, step: int, version: str, **more: Any) -> Step:
+    def _paused(self, step: int, version: str, **more: Any) -> ScenarioStep:
         return until(phase="Paused", step=step, current=version, held=True, **more)
 
-    def _done(self, version: str, replicas: int = 2) -> Step:
+    def _done(self, version: str, replicas: int = 2) -> ScenarioStep:
         return until(phase="Healthy", stable=version, pods={version: replicas})
 
     # Scenarios
@@ -117,7 +117,7 @@ class RolloutScenarios:
         ]
 
     def _scenario(self, name: str, *steps: Part, stage: Mapping[str, Any] | None = None) -> Scenario:
-        flat = [one for step in steps for one in ([step] if isinstance(step, Step) else step)]
+        flat = [one for step in steps for one in ([step] if isinstance(step, ScenarioStep) else step)]
         return Scenario(name, [*self._stage(**(stage or {})), *flat], _RESTRICTED)
 
     def _updates(self) -> list[Scenario]:
@@ -245,7 +245,7 @@ class RolloutScenarios:
     def _analyses(self) -> list[Scenario]:
         made = self._manifests
 
-        def checked(name: str, check: Object, *steps: Step, plan: Sequence[Object] = _CHECKED) -> Scenario:
+        def checked(name: str, check: Object, *steps: ScenarioStep, plan: Sequence[Object] = _CHECKED) -> Scenario:
             update: list[Part] = [self._live("v1", plan), self._deploy("v2", plan)]
             return self._scenario(name, *update, *steps, stage={"check": check})
 
@@ -313,7 +313,7 @@ class RolloutScenarios:
         ]  # fmt: skip
 
     def _scaling(self) -> list[Scenario]:
-        def resize(replicas: int) -> Step:
+        def resize(replicas: int) -> ScenarioStep:
             return patch(Rollout, MODEL, {"spec": {"replicas": replicas}})
 
         at_pause: list[Part] = [self._live("v1"), self._deploy("v2"), self._paused(1, "v2")]

@@ -84,7 +84,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Step:
+class ScenarioStep:
     """One step: an act, or a state to wait for."""
 
     name: str
@@ -103,7 +103,7 @@ class Scenario:
     """
 
     name: str
-    steps: Sequence[Step]
+    steps: Sequence[ScenarioStep]
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -124,18 +124,18 @@ class Observation:
     seconds: float
 
 
-def until(**wanted: Any) -> Step:
+def until(**wanted: Any) -> ScenarioStep:
     """Wait until the summary has values, which may be predicates."""
     shown = ", ".join(f"{key}={value if not callable(value) else '…'}" for key, value in wanted.items())
-    return Step(f"until {shown}", wanted=wanted)
+    return ScenarioStep(f"until {shown}", wanted=wanted)
 
 
-def act(name: str, do: Callable[[Stage], None]) -> Step:
+def act(name: str, do: Callable[[Stage], None]) -> ScenarioStep:
     """Do something."""
-    return Step(name, act=do)
+    return ScenarioStep(name, act=do)
 
 
-def create(resource: Any, manifest: Object) -> Step:
+def create(resource: Any, manifest: Object) -> ScenarioStep:
     """Create an object."""
     return act(f"create {manifest['metadata']['name']}", lambda stage: _create(stage, resource, manifest))
 
@@ -144,7 +144,7 @@ def _create(stage: Stage, resource: Any, manifest: Object) -> None:
     stage.client.create(resource.from_dict({**manifest, "metadata": {**manifest["metadata"]}}))
 
 
-def patch(resource: Any, name: str, change: Object) -> Step:
+def patch(resource: Any, name: str, change: Object) -> ScenarioStep:
     """Change an object by a merge patch. `resource` may be a status."""
 
     def do(stage: Stage) -> None:
@@ -153,7 +153,7 @@ def patch(resource: Any, name: str, change: Object) -> Step:
     return act(f"patch {name}: {change}", do)
 
 
-def delete(resource: Any, name: str, propagation: str | None = None) -> Step:
+def delete(resource: Any, name: str, propagation: str | None = None) -> ScenarioStep:
     """Delete an object."""
 
     def do(stage: Stage) -> None:
@@ -165,7 +165,7 @@ def delete(resource: Any, name: str, propagation: str | None = None) -> Step:
     return act(f"delete {name}", do)
 
 
-def restart() -> Step:
+def restart() -> ScenarioStep:
     """Restart the controllers."""
     return act("restart the controllers", lambda stage: stage.restart())
 

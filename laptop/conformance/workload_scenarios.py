@@ -19,8 +19,8 @@ from laptop.conformance.scenarios import (
     Pod,
     ReplicaSet,
     Scenario,
+    ScenarioStep,
     Stage,
-    Step,
     act,
     create,
     delete,
@@ -59,11 +59,11 @@ def _job_spec(fate: str, **spec: Any) -> Object:
     return {"backoffLimit": 0, "template": template, **spec}
 
 
-def _job(fate: str = "exit-0", *, name: str = "j", **spec: Any) -> Step:
+def _job(fate: str = "exit-0", *, name: str = "j", **spec: Any) -> ScenarioStep:
     return create(Job, {"metadata": {"name": name}, "spec": _job_spec(fate, **spec)})
 
 
-def _cron(fate: str = "exit-0", **spec: Any) -> Step:
+def _cron(fate: str = "exit-0", **spec: Any) -> ScenarioStep:
     return create(
         CronJob,
         {
@@ -86,7 +86,7 @@ def _deployment(version: str, fate: str = "ready", **spec: Any) -> Object:
     }
 
 
-def _deploy(version: str, fate: str = "ready", **spec: Any) -> Step:
+def _deploy(version: str, fate: str = "ready", **spec: Any) -> ScenarioStep:
     manifest = _deployment(version, fate, **spec)
 
     def do(stage: Stage) -> None:
@@ -99,23 +99,23 @@ def _deploy(version: str, fate: str = "ready", **spec: Any) -> Step:
 # Waiting
 
 
-def _job_ends(type_: str, name: str = "j") -> Step:
+def _job_ends(type_: str, name: str = "j") -> ScenarioStep:
     return until(jobs=lambda jobs: name in jobs and type_ in jobs[name]["conditions"])
 
 
-def _replaced() -> Step:
+def _replaced() -> ScenarioStep:
     """Wait until another pod of the Job runs instead of one that was deleted."""
     counts = {"failed": 1, "active": 1, "terminating": 0}
     return until(jobs=lambda jobs: counts.items() <= jobs["j"].items(), pods={"j Running": 1})
 
 
-def _pods(**wanted: int) -> Step:
+def _pods(**wanted: int) -> ScenarioStep:
     """Wait for numbers of pods, by `<owner>_<phase>`."""
     expected = {key.replace("_", " "): number for key, number in wanted.items()}
     return until(pods=lambda pods: pods == expected)
 
 
-def _deployed(version: str, replicas: int = 3) -> Step:
+def _deployed(version: str, replicas: int = 3) -> ScenarioStep:
     return until(
         deployments=lambda found: found["d"]["observed"] and _progress(found) == "NewReplicaSetAvailable",
         pods={f"{version} Running": replicas},
@@ -129,7 +129,7 @@ def _progress(deployments: Object) -> str:
 # Acts
 
 
-def _delete_pods(which: str, number: int = 1) -> Step:
+def _delete_pods(which: str, number: int = 1) -> ScenarioStep:
     def do(stage: Stage) -> None:
         pods = [pod for pod in stage.find_all(Pod) if which in pod["metadata"]["name"]]
         for pod in pods[:number]:
@@ -138,7 +138,7 @@ def _delete_pods(which: str, number: int = 1) -> Step:
     return act(f"delete {number} pods of {which}", do)
 
 
-def _due(minutes: int, zone: timedelta = timedelta()) -> Step:
+def _due(minutes: int, zone: timedelta = timedelta()) -> ScenarioStep:
     """Make the CronJob due: its schedule named a time some minutes ago, and it last ran two hours ago."""
 
     def do(stage: Stage) -> None:
@@ -151,7 +151,7 @@ def _due(minutes: int, zone: timedelta = timedelta()) -> Step:
     return act(f"due {minutes} minutes ago", do)
 
 
-def _config_map(name: str, *owners: str, blocks: bool = False, finalizers: Sequence[str] = ()) -> Step:
+def _config_map(name: str, *owners: str, blocks: bool = False, finalizers: Sequence[str] = ()) -> ScenarioStep:
     """Create a ConfigMap that others own."""
 
     def do(stage: Stage) -> None:
@@ -173,12 +173,12 @@ def _nobody(name: str) -> str:
     return f"00000000-0000-4000-8000-{len(name):012d}"
 
 
-def _passes(seconds: float) -> Step:
+def _passes(seconds: float) -> ScenarioStep:
     """Let time pass in which nothing may happen."""
     return act(f"{seconds} s pass", lambda stage: time.sleep(seconds))
 
 
-def _jobs_are(*phases: str) -> Step:
+def _jobs_are(*phases: str) -> ScenarioStep:
     """Wait until the CronJob's Jobs are so: `active`, `Complete` or `Failed`."""
 
     def holds(jobs: Object) -> bool:
@@ -191,7 +191,7 @@ def _jobs_are(*phases: str) -> Step:
     return until(jobs=holds)
 
 
-def _scenario(name: str, *steps: Step, labels: dict[str, str] | None = None) -> Scenario:
+def _scenario(name: str, *steps: ScenarioStep, labels: dict[str, str] | None = None) -> Scenario:
     return Scenario(name, steps, labels or {})
 
 
@@ -297,10 +297,10 @@ def _deployments() -> list[Scenario]:
     live, update = [_deploy("v1"), _deployed("v1")], [_deploy("v2"), _deployed("v2")]
     pause, resume = (patch(Deployment, "d", {"spec": {"paused": value}}) for value in (True, False))
 
-    def resize(replicas: int) -> Step:
+    def resize(replicas: int) -> ScenarioStep:
         return patch(Deployment, "d", {"spec": {"replicas": replicas}})
 
-    def stuck(version: str, **spec: Any) -> Step:
+    def stuck(version: str, **spec: Any) -> ScenarioStep:
         """Deploy a version whose pods never become ready."""
         return _deploy(version, "unready", **spec)
 
@@ -374,7 +374,7 @@ def _garbage() -> list[Scenario]:
     ]  # fmt: skip
 
 
-def _refused() -> Step:
+def _refused() -> ScenarioStep:
     return until(events=lambda events: "Job FailedCreate" in events)
 
 

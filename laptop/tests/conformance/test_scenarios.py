@@ -27,7 +27,7 @@ def test_a_difference_names_its_path_and_both_values() -> None:
 
 def test_another_order_of_states_is_a_difference() -> None:
     other = Observation(REAL.history[::-1], REAL.end, "", 1.0)
-    assert "  - Healthy 1" in differences(REAL, other)
+    assert "  + Paused 2" in differences(REAL, other)
 
 
 def test_a_scenario_that_did_not_finish_is_a_difference_even_if_neither_did() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laptop.cluster.job_indexes import first_pending, format_indexes, parse_indexes
-from laptop.cluster.rounding import proportional_sizes, surge_and_unavailable
+from laptop.cluster.surge import proportional_sizes, surge_and_unavailable
 
 
 @pytest.mark.parametrize(
