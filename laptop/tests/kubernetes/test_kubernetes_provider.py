@@ -121,7 +121,7 @@ def test_a_workload_in_a_restricted_namespace_is_checked_against_that_standard(t
     nowhere.check(NAMESPACE_TYPE, "n", {"metadata": {"name": "held", "labels": labels}}, None)
     manifest = job("x", "print(1)")
     manifest["metadata"]["namespace"] = "held"
-    with pytest.raises(MlopsError, match="must set securityContext[.]runAsNonRoot=true"):
+    with pytest.raises(MlopsError, match=r"must set securityContext\.runAsNonRoot=true"):
         nowhere.check(JOB_TYPE, "x", manifest, None)
 
 
@@ -133,7 +133,7 @@ def test_an_unchanged_workload_is_checked_again_if_its_namespace_becomes_restric
     assert nowhere.check(JOB_TYPE, "x", manifest, checked) == checked
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     nowhere.check(NAMESPACE_TYPE, "n", {"metadata": {"name": "held", "labels": labels}}, None)
-    with pytest.raises(MlopsError, match="must set securityContext[.]runAsNonRoot=true"):
+    with pytest.raises(MlopsError, match=r"must set securityContext\.runAsNonRoot=true"):
         nowhere.check(JOB_TYPE, "x", manifest, checked)
 
 
