@@ -295,10 +295,14 @@ class _Reconciliation:
         return False
 
     def _scale_only(self) -> None:
+        """Scale to a changed `spec.replicas`, and leave steps, pauses and conditions for later."""
         self._scale_replica_sets()
-        status = {**self._status, "conditions": list(self._status.get("conditions") or ())}
-        status |= {"availableReplicas": self._sum("availableReplicas"), "HPAReplicas": self._sum("replicas")}
-        self._persist(status)
+        status = {**self._status, "availableReplicas": self._sum("availableReplicas")}
+        status["HPAReplicas"] = self._sum("replicas")
+        if not self._is_aborted():
+            status.pop("abort", None)
+            status.pop("abortedAt", None)
+        self._write(status)
 
     def _scale_replica_sets(self) -> bool:
         """Scale the ReplicaSets one after another, and return whether one was scaled; the next call goes on."""
@@ -853,7 +857,9 @@ class _Reconciliation:
                 status["pauseConditions"] = kept
                 status["controllerPause"] = bool(begun) or bool(self._status.get("controllerPause"))
         self._report_state_change(status)
+        self._write(status)
 
+    def _write(self, status: dict[str, Any]) -> None:
         def change(target: Object) -> None:
             target["status"] = status
             self._finish(target, status)
