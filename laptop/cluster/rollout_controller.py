@@ -95,8 +95,11 @@ class Rollouts(Controller):
         self._ends: dict[str, _Timers] = {}
 
     def forget(self, obj: Object) -> None:
-        """Drop the state of a deleted Rollout."""
+        """Drop the state of a deleted Rollout. Its Services select pods of every version again."""
         self._ends.pop(uid_of(obj), None)
+        for service in self._store.find_all(SERVICE, namespace_of(obj)):
+            if (service["metadata"].get("annotations") or {}).get(MANAGED_BY) == name_of(obj):
+                self._store.modify(SERVICE, service, _release)
 
     def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
         """Return the Rollouts that a change affects, including those that name a changed object."""
@@ -895,6 +898,11 @@ class _Reconciliation:
 
     def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
         record(self._store, ROLLOUT, self._obj, reason, message, warning=warning)
+
+
+def _release(service: Object) -> None:
+    del service["metadata"]["annotations"][MANAGED_BY]
+    (service["spec"].get("selector") or {}).pop(ROLLOUT_HASH, None)
 
 
 def _pods(replica_set: Object) -> PodCounts:

@@ -145,7 +145,7 @@ def _identity(home: Path) -> tuple[ControlPlane, list[str]]:
         f"--token-auth-file={home / 'tokens.csv'}", "--authorization-mode=RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={accounts}", f"--service-account-key-file={accounts}",
-        "--service-cluster-ip-range=10.96.0.0/24", "--endpoint-reconciler-type=none",
+        "--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
     ]  # fmt: skip
     return ControlPlane(url, certificate, token, kubeconfig, home), flags
 

@@ -71,10 +71,10 @@ class EndpointManifests:
             del strategy[key]
         return made
 
-    def services(self) -> list[Object]:
-        """Return the stable and the canary Service, and two for ping-pong with their root."""
+    def services(self, *, pair: bool = False) -> list[Object]:
+        """Return the stable and the canary Service; with `pair` also two for ping-pong, and their root."""
         found = [_clean(service) for service in self._services]
-        for name in (PING, PONG, ROOT):
+        for name in (PING, PONG, ROOT) if pair else ():
             found.append(copy.deepcopy(found[0]) | {"metadata": {"name": name}})
         return found
 
@@ -89,7 +89,7 @@ class EndpointManifests:
         return [{"metadata": {"name": name}} for name in (f"serve-{MODEL}", CHECK)]
 
     def check(
-        self, *metrics: Mapping[str, Any], fate: str = "exit-0", name: str = CHECK, dry: str | None = None
+        self, *metrics: Mapping[str, Any], fate: str = "exit-0", name: str = CHECK, dry: str = "", label: str = ""
     ) -> Object:
         """Return an AnalysisTemplate.
 
@@ -98,11 +98,14 @@ class EndpointManifests:
             fate: what becomes of the pods: `exit-0`, `exit-1`, `run`, or `exit-second` (the second fails).
             name: name of the template.
             dry: name of a metric that cannot fail the run.
+            label: label of the metrics' Jobs; a wrong value makes the API server refuse them.
         """
         made = _clean(self._manifests["AnalysisTemplate"])
         made["metadata"]["name"] = name
         (base,) = made["spec"]["metrics"]
         made["spec"]["metrics"] = [self._metric(base, {"fate": fate, **change}) for change in metrics or ({},)]
+        for metric in made["spec"]["metrics"] if label else ():
+            metric["provider"]["job"]["metadata"]["labels"]["label"] = label
         if dry:
             made["spec"]["dryRun"] = [{"metricName": dry}]
         return made

@@ -23,9 +23,10 @@ HASH = "rollouts-pod-template-hash"
 VERSION = "version"
 """Label of the pods with the version that a scenario deploys."""
 
+_NOT_PAUSED = ("Paused", "False")  # Argo writes it only if it looked at the rollout during a pause
 _REVISION = "rollout.argoproj.io/revision"
 _ACTION = "alb.ingress.kubernetes.io/actions."
-_JOB = re.compile(r'job\.batch "[^"]+"')
+_JOB = re.compile(r'Job\.batch "[^"]+".*|jobs? "[^"]+".*', re.DOTALL)  # the API servers' own words
 
 
 def summarise(stage: Stage) -> Summary:
@@ -83,9 +84,9 @@ def _run(stage: Stage, run: Object) -> dict[str, Any]:
         "name": stage.known(run["metadata"]["name"]),
         "step": run["metadata"]["labels"].get("step-index"),
         "phase": status.get("phase"),
-        "message": _JOB.sub("job.batch", status.get("message", "")),
+        "message": _JOB.sub("refusal of a Job", status.get("message", "")),
         "metrics": {
-            item["name"]: {key: _JOB.sub("job.batch", str(item[key])) for key in counts if item.get(key)}
+            item["name"]: {key: _JOB.sub("refusal of a Job", str(item[key])) for key in counts if item.get(key)}
             for item in status.get("metricResults") or ()
         },
         "summary": status.get("runSummary") or {},
@@ -98,7 +99,7 @@ def _status(stage: Stage, rollout: Object) -> Summary:
     weights = (status.get("canary") or {}).get("weights") or {}
     return {
         "phase": status.get("phase") if observed else None,
-        "message": stage.known(status.get("message", "")),
+        "message": _JOB.sub("refusal of a Job", stage.known(status.get("message", ""))),
         "step": status.get("currentStepIndex"),
         "current": stage.known(status.get("currentPodHash", "")),
         "stable": stage.known(status.get("stableRS", "")),
@@ -115,8 +116,13 @@ def _status(stage: Stage, rollout: Object) -> Summary:
         "restarted": bool(status.get("restartedAt")),
         "revision": (rollout["metadata"].get("annotations") or {}).get(_REVISION),
         "conditions": {
-            item["type"]: (item["status"], item.get("reason"), stage.known(item.get("message", "")))
+            item["type"]: (
+                item["status"],
+                item.get("reason"),
+                _JOB.sub("refusal of a Job", stage.known(item.get("message", ""))),
+            )
             for item in sorted(status.get("conditions") or (), key=lambda item: str(item["type"]))
+            if (item["type"], item["status"]) != _NOT_PAUSED
         },
         "counts": {
             key: status.get(key, 0)
@@ -125,9 +131,15 @@ def _status(stage: Stage, rollout: Object) -> Summary:
     }
 
 
-def state(rollout: Object, stage: Stage) -> tuple[Any, ...]:
-    """Return the part of a rollout's state that makes its history: phase, step, weight, versions, pauses."""
+def state(rollout: Object, stage: Stage) -> tuple[Any, ...] | None:
+    """Return the part of a rollout's state that makes its history: phase, step, weight, versions, pauses.
+
+    States are left out in which the controller has not seen the newest specification, or has written a pause before the
+    phase that follows from it.
+    """
     status = _status(stage, rollout)
+    if status["phase"] is None or (status["phase"] == "Progressing" and status["pauses"]):
+        return None
     keys = ("phase", "step", "weight", "stable", "current")
     return (*(status[key] for key in keys), *status["pauses"], *(["aborted"] if status["aborted"] else []))
 

@@ -23,7 +23,10 @@ from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.types import PatchType
 
+from pipelines.cluster.rollouts import Rollout
+
 _LOOK = 0.25  # seconds between looks
+_CALM = 0.7  # seconds without a change after which a step is over: acts of people do not race with controllers
 _UNCHANGED = 1.5  # seconds without a change after which an end state counts as final
 _LONGEST_STEP = 90.0  # seconds
 _WATCH = 20  # seconds until a watch is opened again
@@ -31,7 +34,7 @@ _WATCH = 20  # seconds until a watch is opened again
 Summary = dict[str, Any]
 Object = dict[str, Any]
 
-# Kinds as plain data. The typed models of lightkube cannot be decoded by several threads at once.
+# Kinds as plain data.
 AnalysisTemplate = create_namespaced_resource("argoproj.io", "v1alpha1", "AnalysisTemplate", "analysistemplates")
 AnalysisRun = create_namespaced_resource("argoproj.io", "v1alpha1", "AnalysisRun", "analysisruns")
 ConfigMap = create_namespaced_resource("", "v1", "ConfigMap", "configmaps")
@@ -45,6 +48,10 @@ ReplicaSet = create_namespaced_resource("apps", "v1", "ReplicaSet", "replicasets
 Service = create_namespaced_resource("", "v1", "Service", "services")
 ServiceAccount = create_namespaced_resource("", "v1", "ServiceAccount", "serviceaccounts")
 _Namespace = create_global_resource("", "v1", "Namespace", "namespaces")
+_KINDS = (
+    *(AnalysisTemplate, AnalysisRun, ConfigMap, CronJob, Deployment, Event, Ingress, Job, Pod, ReplicaSet, Rollout),
+    *(Service, ServiceAccount),
+)
 
 
 class Summarise(Protocol):
@@ -186,6 +193,21 @@ class Theatre:
 
     def __post_init__(self) -> None:
         self._config = KubeConfig.from_file(self.kubeconfig).get()
+        self._prepare_decoders()
+
+    def _prepare_decoders(self) -> None:
+        """Decode an object of each kind and an error: several threads may decode a type only after its first use."""
+        client = self._client("default")
+        for kind in _KINDS:
+            with contextlib.suppress(ApiError):  # a cluster without Argo's kinds
+                list(client.list(kind))
+            with contextlib.suppress(ApiError):
+                client.get(kind, "none")
+        client.close()
+
+    def _client(self, namespace: str) -> Client:
+        timeout = httpx2.Timeout(30, read=60)
+        return Client(config=self._config, namespace=namespace, trust_env=False, timeout=timeout)
 
     def play_all(
         self, scenarios: Sequence[Scenario], watched: Watched, summarise: Summarise, *, at_once: int
@@ -198,7 +220,7 @@ class Theatre:
     def play(self, scenario: Scenario, watched: Watched, summarise: Summarise) -> Observation:
         """Play one scenario."""
         namespace = f"{scenario.name[:40]}-{uuid.uuid4().hex[:6]}"
-        client = Client(config=self._config, namespace=namespace, trust_env=False, timeout=httpx2.Timeout(30, read=60))
+        client = self._client(namespace)
         client.create(_Namespace.from_dict({"metadata": {"name": namespace, "labels": dict(scenario.labels)}}))
         stage = Stage(client, namespace, self.restart)
         started, failure = time.monotonic(), ""
@@ -213,8 +235,8 @@ class Theatre:
                 elif not _await(stage, step.wanted, summarise):
                     failure = f"{step.name}: not after {_LONGEST_STEP:.0f} s"
                     break
-            end = _settled(stage, summarise)
-        history = _distinct([watched.reduce(state, stage) for state in states])
+            end = _settled(stage, summarise, _UNCHANGED)
+        history = _distinct([reduced for state in states if (reduced := watched.reduce(state, stage)) is not None])
         return Observation(history, end, failure, time.monotonic() - started)
 
 
@@ -223,6 +245,7 @@ def _await(stage: Stage, wanted: Mapping[str, Any], summarise: Summarise) -> boo
     while time.monotonic() < deadline:
         summary = summarise(stage)
         if all(_is(summary.get(key), value) for key, value in wanted.items()):
+            _settled(stage, summarise, _CALM)
             return True
         time.sleep(_LOOK)
     return False
@@ -232,11 +255,11 @@ def _is(found: Any, wanted: Any) -> bool:
     return bool(wanted(found)) if callable(wanted) else bool(found == wanted)
 
 
-def _settled(stage: Stage, summarise: Summarise) -> Summary:
-    """Return the summary once it has not changed for a while."""
+def _settled(stage: Stage, summarise: Summarise, calm: float) -> Summary:
+    """Return the summary once it has not changed for a number of seconds, or has changed for far longer."""
     last, since = summarise(stage), time.monotonic()
-    deadline = since + 15 * _UNCHANGED
-    while time.monotonic() < min(since + _UNCHANGED, deadline):
+    deadline = since + 15 * calm
+    while time.monotonic() < min(since + calm, deadline):
         time.sleep(_LOOK)
         summary = summarise(stage)
         if summary != last:
@@ -277,11 +300,11 @@ class Watched:
 
     Attributes:
         resource: kind of the object.
-        reduce: returns the part of a state that is compared.
+        reduce: returns the part of a state that is compared, or None for a state that is not.
     """
 
     resource: Any
-    reduce: Callable[[Object, Stage], tuple[Any, ...]]
+    reduce: Callable[[Object, Stage], tuple[Any, ...] | None]
 
     @contextlib.contextmanager
     def watching(self, stage: Stage) -> Any:
