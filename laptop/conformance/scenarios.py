@@ -199,9 +199,9 @@ class Theatre:
         """Decode an object of each kind and an error: several threads may decode a type only after its first use."""
         client = self._client("default")
         for kind in _KINDS:
-            with contextlib.suppress(ApiError):  # a cluster without Argo's kinds
+            with contextlib.suppress(ApiError, httpx2.HTTPStatusError):  # a cluster without Argo's kinds
                 list(client.list(kind))
-            with contextlib.suppress(ApiError):
+            with contextlib.suppress(ApiError, httpx2.HTTPStatusError):
                 client.get(kind, "none")
         client.close()
 
