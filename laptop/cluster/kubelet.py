@@ -85,6 +85,11 @@ class Kubelet:
         """Return the log file of a container; it may not exist yet."""
         return _log_file(self._folder(pod), container, restart_count(pod, container) - previous)
 
+    def port_of(self, pod: Object, port: int) -> int | None:
+        """Return the port on 127.0.0.1 of a declared containerPort, or None if no container runs that declares it."""
+        running = self._pods.get(uid_of(pod))
+        return running.ports.get(port) if running is not None else None
+
     async def close(self, grace: float) -> None:
         """End all pods: SIGTERM, at most `grace` seconds, SIGKILL."""
         running = list(self._pods.values())
@@ -204,6 +209,8 @@ class _RunningPod:
         self.object = pod
         self.name = name_of(pod)
         self.status = PodStatus(store, pod)
+        self.ports: dict[int, int] = {}
+        """containerPort → port on 127.0.0.1, of the container that runs now."""
         self._spec: dict[str, Any] = pod["spec"]
         self._folder = folder
         self._scratch = folder / "tmp"
@@ -369,6 +376,7 @@ class _RunningPod:
             message = f"cannot run {launch.command[0]}: {error.strerror}"
             log.write_text(f"{message}\n")
             return _Outcome(127, "StartError", message)
+        self.ports = launch.ports
         exited = asyncio.ensure_future(self._process.exited())
         ending = asyncio.ensure_future(self._ending.wait())
         self.status.running(container)
@@ -394,6 +402,7 @@ class _RunningPod:
                 self._process.kill()
                 await exited
             self._process = None
+            self.ports = {}
 
     def _watch(self, container: dict[str, Any], ports: dict[int, int]) -> Awaitable[None]:
         return HealthWatch(

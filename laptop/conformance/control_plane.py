@@ -63,7 +63,13 @@ class ControlPlane:
 
 @contextlib.contextmanager
 def running(
-    home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True, pod_stages: Path | None = None
+    home: Path,
+    binaries: Path,
+    *,
+    argo: bool = True,
+    kwok: bool = True,
+    controllers: bool = True,
+    pod_stages: Path | None = None,
 ) -> Iterator[ControlPlane]:
     """Start a control plane, yield it when it answers, and stop it.
 
@@ -73,6 +79,7 @@ def running(
             `rollouts-controller` with `argo-crds/` and `kwok` with `kwok-stages/`.
         argo: also install the resource definitions of Argo Rollouts, and run its controller.
         kwok: also register a node, and run kwok, which marks its pods as running.
+        controllers: False for an API server alone, whose objects nothing else changes.
         pod_stages: directory with kwok's stages of pods; kwok's own if None.
 
     Raises:
@@ -93,6 +100,9 @@ def running(
         start("kube-apiserver", binaries / "kube-apiserver", "--etcd-servers", client, *flags)
         with plane.client() as api:
             _await_ready(api, list(plane.processes.values()))
+            if not controllers:
+                yield plane
+                return
             start(
                 "kube-controller-manager", binaries / "kube-controller-manager", "--kubeconfig", plane.kubeconfig,
                 "--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={_free_port()}",
