@@ -142,7 +142,7 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
             "no variable or argument of the container names /etc/model",
         ),
         (job("x", "", pod={"container": {"livenessProbe": {"exec": {"command": ["true"]}}}}), "only httpGet"),
-        (job("x", "", backoffLimitPerIndex=3), "backoffLimitPerIndex: not supported"),
+        (job("x", "", backoffLimitPerIndex=3), "backoffLimitPerIndex"),
         (job("x", "", podFailurePolicy={"rules": [ON_DISRUPTION]}), "only rules on exit codes"),
         (
             job("x", "", pod={"restartPolicy": "OnFailure"}, podFailurePolicy={"rules": [ON_EXIT_1]}),

@@ -102,7 +102,7 @@ def test_a_second_create_is_refused_and_a_resumed_one_adopts_the_object(
     [
         (CONFIG_MAP_TYPE, {"metadata": {"name": "a"}, "dta": {}}, 'unknown field "dta"'),
         (CONFIG_MAP_TYPE, {"metadata": {"name": "A B"}}, "not a lower-case DNS name"),
-        (JOB_TYPE, job("x", "", backoffLimitPerIndex=2), "backoffLimitPerIndex: not supported"),
+        (JOB_TYPE, job("x", "", backoffLimitPerIndex=2), "backoffLimitPerIndex"),
         (ROLLOUT_TYPE, {"metadata": {"name": "a"}, "spec": {"strategy": {"canary": {}}}}, "'template' is a required"),
         ("kubernetes:apps/v1:StatefulSet", {}, "cluster does not support `kubernetes:apps/v1:StatefulSet`"),
     ],
