@@ -8,6 +8,7 @@ Argo's controller. Control it as you would Argo: `status.abort`, `status.pauseCo
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -95,11 +96,14 @@ class Rollouts(Controller):
         self._ends: dict[str, _Timers] = {}
 
     def forget(self, obj: Object) -> None:
-        """Drop the state of a deleted Rollout. Its Services select pods of every version again."""
+        """Drop the state of a deleted Rollout. Its Services select pods of every version again, and get all traffic."""
         self._ends.pop(uid_of(obj), None)
         for service in self._store.find_all(SERVICE, namespace_of(obj)):
             if (service["metadata"].get("annotations") or {}).get(MANAGED_BY) == name_of(obj):
                 self._store.modify(SERVICE, service, _release)
+        for ingress in self._store.find_all(INGRESS, namespace_of(obj)):
+            if name_of(obj) in _managed(ingress):
+                self._store.modify(INGRESS, ingress, functools.partial(_reset_traffic, rollout=name_of(obj)))
 
     def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
         """Return the Rollouts that a change affects, including those that name a changed object."""
@@ -690,8 +694,7 @@ class _Reconciliation:
             return
         stable, canary = self._services()
         key = f"{ACTIONS}{root_service(self._canary)}"
-        managed = json.loads((ingress["metadata"].get("annotations") or {}).get(_MANAGED_ANNOTATIONS) or "{}")
-        managed[name_of(self._obj)] = [key]
+        managed = {**_managed(ingress), name_of(self._obj): [key]}
         annotations = {
             key: forward_action(alb["servicePort"], {canary: weight, stable: FULL - weight}),
             _MANAGED_ANNOTATIONS: json.dumps(managed, separators=(",", ":")),
@@ -898,6 +901,26 @@ class _Reconciliation:
 
     def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
         record(self._store, ROLLOUT, self._obj, reason, message, warning=warning)
+
+
+def _managed(ingress: Object) -> dict[str, list[str]]:
+    """Return rollout → annotations of an Ingress that the rollout manages."""
+    found: dict[str, list[str]] = json.loads(
+        (ingress["metadata"].get("annotations") or {}).get(_MANAGED_ANNOTATIONS) or "{}"
+    )
+    return found
+
+
+def _reset_traffic(ingress: Object, rollout: str) -> None:
+    annotations, managed = ingress["metadata"]["annotations"], _managed(ingress)
+    for key in managed.pop(rollout):
+        service = key.partition(ACTIONS)[2]
+        groups = json.loads(annotations[key])["ForwardConfig"]["TargetGroups"]
+        port = int(groups[0]["ServicePort"])  # all groups have the port of the rollout
+        annotations[key] = forward_action(port, {service: FULL})
+    del annotations[_MANAGED_ANNOTATIONS]
+    if managed:
+        annotations[_MANAGED_ANNOTATIONS] = json.dumps(managed, separators=(",", ":"))
 
 
 def _release(service: Object) -> None:

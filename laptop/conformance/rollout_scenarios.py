@@ -342,7 +342,7 @@ class RolloutScenarios:
         hold = patch(Rollout, MODEL, {"spec": {"paused": True}})
         go_on = patch(Rollout, MODEL, {"spec": {"paused": None}})
         at_pause: list[Part] = [self._live("v1"), self._deploy("v2"), self._paused(1, "v2")]
-        timed: list[Object] = [{"setWeight": 50}, {"pause": {"duration": "4s"}}, {"setWeight": 75}, _PAUSE]
+        timed: list[Object] = [{"setWeight": 50}, {"pause": {"duration": "12s"}}, {"setWeight": 75}, _PAUSE]
         return [
             self._scenario("hold-by-hand", *at_pause, hold, until(message="manually paused"), self._promote(),
                            until(message="manually paused", pauses=[]), go_on, self._paused(1, "v2"),

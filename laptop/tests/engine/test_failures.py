@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from laptop.engine.deployment import DeploymentError
+from laptop.engine.provider import IncompleteError
 from laptop.engine.resource_steps import StepKind
 from laptop.tests.engine.conftest import Site, kinds
+from laptop.tests.engine.fake_cloud import FakeProvider
 
 BROKEN = """
 a = Thing("a", fail="no room")
@@ -93,6 +95,22 @@ def _without(key: str, create):
         return create(replace(call, inputs={k: v for k, v in call.inputs.items() if k != key}))
 
     return wrapped
+
+
+def test_a_resource_whose_create_failed_after_it_was_made_is_taken_up(site: Site) -> None:
+    def unreadable(moment: str, what: str) -> None:
+        if (moment, what) == ("after", "create a"):
+            raise IncompleteError("it cannot be read", "id-a", {})
+
+    site.provider = FakeProvider(site.cloud, unreadable)
+    with pytest.raises(DeploymentError, match=r"Thing::a\n  it cannot be read$"):
+        site.up('Thing("a")')
+    made = site.cloud.things()
+    assert len(made) == 1
+    site.provider = FakeProvider(site.cloud)
+    site.up('Thing("a")')
+    assert site.cloud.things().keys() == made.keys()
+    assert site.state().pending == {}
 
 
 def test_a_resource_of_an_unfinished_run_is_deleted_once_the_program_no_longer_has_it(site: Site) -> None:
