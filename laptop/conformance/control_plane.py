@@ -283,6 +283,7 @@ class _Process:
     command: Sequence[str]
     log: Path
     process: subprocess.Popen[bytes]
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
         """Raise MlopsError if the process ended."""
@@ -297,9 +298,10 @@ class _Process:
         return f"{self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
     def restart(self) -> None:
-        """End the process, and start its command again."""
-        self.stop()
-        self.process = _started(self.command, self.log)
+        """End the process, and start its command again. Threads may call it at the same time."""
+        with self.lock:
+            self.stop()
+            self.process = _started(self.command, self.log)
 
     def stop(self) -> None:
         """End the process."""
