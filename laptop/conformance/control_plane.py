@@ -56,7 +56,9 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True) -> Iterator[ControlPlane]:
+def running(
+    home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True, stand_ins: bool = True
+) -> Iterator[ControlPlane]:
     """Start a control plane, yield it when it answers, and stop it.
 
     Args:
@@ -65,6 +67,7 @@ def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True)
             `rollouts-controller` with `argo-crds/` and `kwok` with `kwok-stages/`.
         argo: also install the resource definitions of Argo Rollouts, and run its controller.
         kwok: also register a node, and run kwok, which marks its pods as running.
+        stand_ins: bind pods to that node, and give Ingresses a host name.
 
     Raises:
         MlopsError: a process ended, or the API server did not become ready in time. The message ends with its log.
@@ -102,7 +105,8 @@ def running(home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True)
                 _register_node(api)
                 stages = [f"--config={file}" for file in sorted((binaries / "kwok-stages").rglob("*.yaml"))]
                 start("kwok", binaries / "kwok", "--kubeconfig", plane.kubeconfig, "--manage-all-nodes", *stages)
-            stack.enter_context(_stand_ins(plane))
+            if stand_ins:
+                stack.enter_context(_stand_ins(plane))
             yield plane
 
 
