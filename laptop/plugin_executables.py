@@ -14,7 +14,23 @@ from pipelines.declarations.atomic_files import write_atomically
 LANGUAGE_HOST = "pulumi-language-python"
 """Name by which the CLI looks for its Python language host."""
 
+AWS_PLUGIN = "pulumi-resource-aws"
+"""Name by which the CLI looks for its AWS provider."""
+
 _IMPORT_PATH = Path(__file__).resolve().parents[1]
+
+
+def install(home: Path, path: str) -> Path:
+    """Write the plugins of a laptop and return their folder.
+
+    Args:
+        home: folder of the laptop.
+        path: the PATH on which the Pulumi CLI is looked for.
+    """
+    folder = home.resolve() / "bin"
+    write_executable(folder / AWS_PLUGIN, "laptop.aws.provider_plugin", [str(home.resolve() / "aws")])
+    install_language_host(folder, path)
+    return folder
 
 
 def install_language_host(folder: Path, path: str) -> bool:

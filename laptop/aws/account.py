@@ -138,6 +138,14 @@ def running(home: Path) -> Account | None:
     return account if account.healthy() else None
 
 
+def endpoint_of(home: Path) -> str | None:
+    """Return the base URL of the account whose files are in `home`; None if it was stopped."""
+    try:
+        return _described(home, None).endpoint
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def write_account(home: Path, emulator: Emulator, region: str) -> None:
     """Write credentials, configuration and, last, the description that marks the account as started."""
     from laptop.aws.access.principals import ACCOUNT

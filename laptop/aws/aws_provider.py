@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import secrets
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from laptop.aws.json_documents import normalized
 from laptop.aws.resources.row import AutoName, AwsCall, Row, Values
 from laptop.aws.table import row_of
 from laptop.engine.paths import changed_paths, write_path
-from laptop.engine.provider import Created, Diff, ResourceCall, is_provider, package_of
+from laptop.engine.provider import Created, Diff, IncompleteError, ResourceCall, is_provider, package_of
 from laptop.engine.values import has_unknown
 from pipelines.declarations.errors import MlopsError
 
@@ -84,15 +85,24 @@ class AwsProvider:
             return Created(package_of(call.type), call.inputs)
         row = row_of(call.type)
         with _explained("create", call):
-            return self._created(row, call, row.create(self._aws(call)))
+            id_ = row.create(self._aws(call))
+        try:
+            with _explained("read", call):
+                return self._created(row, call, id_)
+        except MlopsError as error:
+            raise IncompleteError(str(error), id_, {"id": id_, **call.inputs}) from error
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
         """Return the live outputs, or None if the resource does not exist."""
         if is_provider(call.type):
             return call.outputs
         row = row_of(call.type)
+        if not call.inputs and not call.outputs:
+            call = replace(call, inputs=copy.deepcopy(dict(row.form)))
         with _explained("read", call):
             live = row.read(self._aws(call))
+        if live is not None and call.inputs == row.form:
+            return _outputs(row, self.cloud, call.id, {}, live)
         return None if live is None else _outputs(row, self.cloud, call.id, {**call.inputs, **call.outputs}, live)
 
     def update(self, call: ResourceCall) -> Created:
@@ -116,6 +126,23 @@ class AwsProvider:
         """Call a function such as `aws:index/getRegion:getRegion`."""
         with _explained("call", ResourceCall(token, args)):
             return functions.call(self.cloud, token, args)
+
+    def computed(self, type_: str) -> tuple[str, ...]:
+        """Return the outputs that are no inputs of the program. They are unknown before a create."""
+        return () if is_provider(type_) else ("id", *row_of(type_).computed)
+
+    def imported_inputs(self, type_: str, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs of an existing resource, without the values that AWS has anyway."""
+        row = row_of(type_)
+        given = {
+            key: _without_none(value)
+            for key, value in outputs.items()
+            if key in (*row.required, *row.optional)
+            and key not in row.computed
+            and value not in (None, "", [], {})
+            and value != row.form.get(key)
+        }
+        return {**row.defaults, **given}
 
     def recorded(self, type_: str, inputs: dict[str, Any]) -> Mapping[str, str]:
         """Return the inputs without effect on the laptop, with the reasons; "" stands for the whole resource."""
@@ -150,6 +177,12 @@ def _outputs(row: Row, cloud: Cloud, id_: str, known: Values, live: Values) -> V
     if "region" in row.optional:
         outputs.setdefault("region", cloud.region)
     return outputs
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def _refuse_unknown(row: Row, name: str, given: Values) -> None:

@@ -68,3 +68,6 @@ _FUNCTIONS: dict[str, Callable[[Cloud, Values], Values]] = {
     "aws:index/getRegion:getRegion": _region,
     "aws:kms/getPublicKey:getPublicKey": _public_key,
 }
+
+TOKENS = tuple(sorted(_FUNCTIONS))
+"""Tokens of the functions that the laptop has."""

@@ -47,6 +47,14 @@ def associations(home: Path, cluster: str) -> tuple[Association, ...]:
     return _read(home / FILE).get(cluster, ())
 
 
+def cluster_of(home: Path, association_id: str) -> str:
+    """Return the name of the cluster that has an association; "" if none has."""
+    for cluster, found in _read(home / FILE).items():
+        if any(association.id == association_id for association in found):
+            return cluster
+    return ""
+
+
 def associate(home: Path, cluster: str, association: Association) -> None:
     """Add an association, or change the one with the same id.
 

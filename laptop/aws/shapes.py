@@ -64,8 +64,8 @@ def to_pulumi(answer: Any, like: Any = None) -> Any:
             return tag_map(answer)
         if like is not None and not isinstance(like, list):  # one item, which Pulumi has without a list
             return to_pulumi(answer[0], like) if answer else None
-        guides = like or []
-        return [to_pulumi(item, guides[index] if index < len(guides) else None) for index, item in enumerate(answer)]
+        guides = like or [None]  # a further item is like the last one
+        return [to_pulumi(item, guides[min(index, len(guides) - 1)]) for index, item in enumerate(answer)]
     return answer
 
 

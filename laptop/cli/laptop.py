@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 
 import click
 
@@ -58,11 +58,12 @@ def status() -> None:
 
 @laptop.command()
 def env() -> None:
-    """Print variables that point the AWS CLI, kubectl and SDKs at it."""
+    """Print variables that point Pulumi, kubectl, the AWS CLI and SDKs at it."""
     from laptop import lifecycle
+    from laptop.shell_environment import shell_commands
 
-    for name, value in lifecycle.find(home(Project.find())).environ().items():
-        click.echo(f"export {name}={shlex.quote(value)}")
+    running = lifecycle.find(home(Project.find()))
+    click.echo("\n".join(shell_commands(running, os.environ)))
 
 
 @laptop.command("publish-images")

@@ -27,9 +27,6 @@ from laptop.engine import program_script
 from laptop.engine.plugin_process import serve
 from pipelines.declarations.errors import MlopsError
 
-EXECUTABLE = "pulumi-language-python"
-"""Name by which the CLI looks for a language host on the PATH."""
-
 _ENDING_WITHIN = 5.0  # seconds between SIGTERM and SIGKILL
 _LIST_PACKAGES = """
 import json, importlib.metadata as metadata

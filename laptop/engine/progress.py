@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Protocol
 
+from laptop.engine.provider import IncompleteError
 from laptop.engine.resource_steps import ResourceStep, StepKind
 from pipelines.declarations.errors import MlopsError
 
@@ -67,7 +68,7 @@ class RunReport:
 
 def reason_of(error: Exception) -> str:
     """Describe an error. An unexpected one is shown with its file and line."""
-    if isinstance(error, MlopsError):
+    if isinstance(error, MlopsError | IncompleteError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -75,6 +75,20 @@ class Created:
     recorded: str = ""
 
 
+class IncompleteError(Exception):
+    """A create made the resource and then failed. The engine must keep the resource.
+
+    Attributes:
+        id: physical id.
+        outputs: what is known of its outputs.
+    """
+
+    def __init__(self, reason: str, id_: str, outputs: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.id = id_
+        self.outputs = outputs
+
+
 @runtime_checkable
 class Provider(Protocol):
     """Applies the resources of one package (`aws`, `kubernetes`).
@@ -101,7 +115,11 @@ class Provider(Protocol):
         ...
 
     def create(self, call: ResourceCall) -> Created:
-        """Create the resource. With `call.resuming`, adopt an existing one."""
+        """Create the resource. With `call.resuming`, adopt an existing one.
+
+        Raises:
+            IncompleteError: the resource exists, but the create failed after that.
+        """
         ...
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
@@ -139,7 +157,7 @@ class Importing(Protocol):
 
 @runtime_checkable
 class Previewing(Protocol):
-    """A provider that knows the names of output properties before a resource exists."""
+    """A provider that plans a resource before it exists. Its `check` and `diff` accept unknown values."""
 
     def computed(self, type_: str) -> Iterable[str]:
         """Return the names of the output properties of a type. Makes no requests."""

@@ -10,7 +10,6 @@ import copy
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -21,18 +20,16 @@ from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, st
 from infra.policies.resource_graph import UNKNOWN
 from laptop.engine.decisions import without_unknowns
 from laptop.engine.paths import changed_paths, parse_path, write_path
+from laptop.engine.plugin_process import start_server
 from laptop.engine.progress import reason_of
 from laptop.engine.provider import Diff as ProviderDiff
-from laptop.engine.provider import Importing, Previewing, Provider, ResourceCall
+from laptop.engine.provider import Importing, IncompleteError, Previewing, Provider, ResourceCall
 from laptop.engine.refreshing import live_inputs
 from laptop.engine.values import Properties, has_unknown, is_at, secret_outputs, still_secret
 from laptop.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
 
-LARGEST_MESSAGE = 400 * 1024 * 1024
-"""Maximum size of a message in bytes; the same as the CLI's."""
-
-_PARALLEL = 32
+NOTHING = Properties({})
 
 
 class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
@@ -91,10 +88,13 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         news = decode(request.news)
         old = decode(request.olds).values or None
         unknown = [key for key, value in news.values.items() if has_unknown(value)]
-        if unknown and old is None:
+        if isinstance(self._provider, Previewing):
+            known, unknown = news.values, []
+        elif unknown and old is None:
             # There are no old values to stand in for the unknown ones.
             return provider_pb2.CheckResponse(inputs=encode(news))
-        known = without_unknowns(news.values, unknown, old or {})
+        else:
+            known = without_unknowns(news.values, unknown, old or {})
         try:
             checked = self._provider.check(request.type, request.name, known, old)
         except MlopsError as error:
@@ -126,7 +126,7 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             outputs = self._expected(request.type, inputs.values)
             return provider_pb2.CreateResponse(properties=_encoded(inputs, outputs))
-        with self._changing(context):
+        with self._changing(context, inputs):
             created = self._provider.create(ResourceCall(request.type, copy.deepcopy(inputs.values), request.urn))
         return provider_pb2.CreateResponse(id=created.id, properties=_encoded(inputs, created.outputs))
 
@@ -143,14 +143,14 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             old_inputs=old,
             outputs=copy.deepcopy(outputs.values),
         )
-        with self._changing(context, request.id, request.olds):
+        with self._changing(context, inputs, request.id, request.olds):
             updated = self._provider.update(call)
         return provider_pb2.UpdateResponse(properties=_encoded(inputs, updated.outputs))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         inputs, outputs = decode(request.old_inputs).values, decode(request.properties).values
         call = ResourceCall(request.type, inputs, request.urn, request.id, outputs=outputs)
-        with self._changing(context):
+        with self._changing(context, NOTHING):
             self._provider.delete(call)
         return empty_pb2.Empty()
 
@@ -188,11 +188,16 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
 
     @contextmanager
     def _changing(
-        self, context: grpc.ServicerContext, id_: str = "", outputs: struct_pb2.Struct | None = None
+        self,
+        context: grpc.ServicerContext,
+        inputs: Properties,
+        id_: str = "",
+        outputs: struct_pb2.Struct | None = None,
     ) -> Iterator[None]:
         """Answer a failure as an error; refuse to begin after a cancellation.
 
         Args:
+            inputs: hold the marks of secrets.
             outputs: last known outputs, given if a failure may leave the resource changed. The engine then stores
                 the new inputs with the error, and updates the resource again in its next run.
         """
@@ -202,6 +207,8 @@ class ProviderServicer(provider_pb2_grpc.ResourceProviderServicer):
             )
         try:
             yield
+        except IncompleteError as error:
+            _refuse(context, error, error.id, _encoded(inputs, error.outputs))
         except Exception as error:
             _refuse(context, error, id_, outputs)
 
@@ -275,11 +282,9 @@ def _refuse(
 @contextmanager
 def serving(servicer: ProviderServicer) -> Iterator[int]:
     """Serve a provider on a free port of 127.0.0.1 and yield the port."""
-    options = [("grpc.max_receive_message_length", LARGEST_MESSAGE), ("grpc.max_send_message_length", LARGEST_MESSAGE)]
-    server = grpc.server(ThreadPoolExecutor(_PARALLEL, thread_name_prefix="provider"), options=options)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    server, port = start_server(
+        lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
+    )
     try:
         yield port
     finally:

@@ -114,6 +114,7 @@ def _policy_row(name: str, put: str, get: str, delete: str, argument: str, missi
         replaces=("repository", "region"),
         documents=("policy",),
         policies=("policy",) if iam else (),
+        computed=("region", "registryId"),
     )
 
 
@@ -137,6 +138,11 @@ ROWS = (
         defaults={"imageTagMutability": "MUTABLE", "forceDelete": False},
         named_by=("name",),
         replaces=("name", "encryptionConfigurations", "region"),
+        computed=("arn", "region", "registryId", "repositoryUrl", "tagsAll"),
+        form={
+            "imageScanningConfiguration": None,
+            "encryptionConfigurations": [{"encryptionType": None, "kmsKey": None}],
+        },
     ),
     _policy_row(
         "LifecyclePolicy",

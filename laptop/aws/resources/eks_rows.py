@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from laptop.aws.pod_identity import Association, associate, associations, dissociate
+from laptop.aws.pod_identity import Association, associate, associations, cluster_of, dissociate
 from laptop.aws.resources.row import AwsCall, Row, Values
 
 
@@ -29,7 +29,7 @@ def _associate(call: AwsCall, association_id: str) -> None:
 
 
 def _read(call: AwsCall) -> Values | None:
-    cluster = call.inputs.get("clusterName", "")
+    cluster = call.inputs.get("clusterName") or cluster_of(call.cloud.home, call.id)
     for found in associations(call.cloud.home, cluster):
         if found.id == call.id:
             return {
@@ -60,6 +60,7 @@ ROWS = (
         optional=("disableSessionTags", "tags", "region"),
         named_by=("clusterName", "namespace", "serviceAccount"),
         replaces=("clusterName", "namespace", "serviceAccount", "region"),
+        computed=("associationArn", "associationId", "region", "tagsAll"),
         recorded="moto has no EKS Pod Identity; the cluster's credentials agent reads the association from a file",
     ),
 )

@@ -51,8 +51,16 @@ def _read_database(call: AwsCall) -> Values | None:
     if found is None:
         return None
     live = to_pulumi(found, {key: call.inputs.get(key) for key in _DATABASE if key in call.inputs})
+    live |= _parameters(call, found)
     arn = f"arn:aws:glue:{call.region}:{catalog}:database/{name}"
     return {**live, "name": name, "catalogId": catalog, "arn": arn}
+
+
+def _parameters(call: AwsCall, found: Values) -> Values:
+    """Return the parameters for an import: their keys are the user's, not properties of AWS."""
+    if "parameters" in call.inputs and call.inputs["parameters"] is None:
+        return {"parameters": found.get("Parameters") or None}
+    return {}
 
 
 def _update_database(call: AwsCall) -> None:
@@ -174,6 +182,7 @@ def _read_table(call: AwsCall) -> Values | None:
     # Iceberg commits own the other properties.
     ours = ("description", "owner") if call.inputs.get("openTableFormatInput") else _TABLE
     live = to_pulumi(found, {key: call.inputs.get(key) for key in ours if key in call.inputs})
+    live |= _parameters(call, found)
     return {
         **live,
         "name": name,
@@ -210,6 +219,8 @@ ROWS = (
         auto_name=AutoName(longest=255, lower=True),
         named_by=("name",),
         replaces=("name", "region"),
+        computed=("arn", "catalogId", "region", "tagsAll"),
+        form=dict.fromkeys(_DATABASE),
     ),
     Row(
         "aws:glue/catalogTable:CatalogTable",
@@ -222,5 +233,7 @@ ROWS = (
         auto_name=AutoName(longest=255, lower=True),
         named_by=("name", "databaseName"),
         replaces=("name", "databaseName", "openTableFormatInput", "region"),
+        computed=("arn", "catalogId", "region"),
+        form=dict.fromkeys(_TABLE),
     ),
 )

@@ -239,7 +239,7 @@ def _read_oidc(call: AwsCall) -> Values | None:
         return None
     return {
         "arn": call.id,
-        "url": call.inputs.get("url") or found["Url"],
+        "url": call.inputs.get("url") or f"https://{_host(found['Url'])}",
         "clientIdLists": found["ClientIDList"],
         "thumbprintLists": call.inputs.get("thumbprintLists") or found["ThumbprintList"],
         "tags": tag_map(found.get("Tags")),
@@ -290,6 +290,7 @@ ROWS = (
         documents=("assumeRolePolicy",),
         policies=("assumeRolePolicy",),
         sets=("managedPolicyArns",),
+        computed=("arn", "createDate", "tagsAll", "uniqueId"),
     ),
     Row(
         "aws:iam/rolePolicy:RolePolicy",
@@ -319,6 +320,7 @@ ROWS = (
         replaces=("name", "path", "description"),
         documents=("policy",),
         policies=("policy",),
+        computed=("arn", "attachmentCount", "policyId", "tagsAll"),
     ),
     Row(
         "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
@@ -331,5 +333,6 @@ ROWS = (
         named_by=("url",),
         replaces=("url", "clientIdLists"),  # AWS can add a client id in place; moto cannot
         sets=("clientIdLists", "thumbprintLists"),
+        computed=("arn", "tagsAll", "thumbprintLists"),
     ),
 )

@@ -173,6 +173,7 @@ ROWS = (
         replaces=("customerMasterKeySpec", "keyUsage", "multiRegion", "region"),
         documents=("policy",),
         policies=("policy",),
+        computed=("arn", "keyId", "policy", "region", "tagsAll"),
     ),
     Row(
         "aws:kms/alias:Alias",
@@ -185,5 +186,6 @@ ROWS = (
         auto_name=AutoName(longest=256, prefix="alias/"),
         named_by=("name",),
         replaces=("name", "region"),
+        computed=("arn", "region", "targetKeyArn"),
     ),
 )

@@ -20,6 +20,8 @@ def _retag_by_arn(call: AwsCall, service: str, arn: str) -> None:
     )
 
 
+_GIVEN = object()
+
 # --- alarms
 
 _ALARM = {
@@ -73,6 +75,13 @@ def _read_alarm(call: AwsCall) -> Values | None:
         found[0],
         {name: call.inputs.get(name) for name in _ALARM_SAME if name in call.inputs and name != "dimensions"},
     )
+    if call.inputs.get("dimensions", _GIVEN) is None:  # an import
+        arn = found[0]["AlarmArn"]
+        live |= {
+            "dimensions": tag_map(found[0].get("Dimensions"), "Name"),
+            "okActions": found[0].get("OKActions"),
+            "tags": tag_map(call.client("cloudwatch").list_tags_for_resource(ResourceARN=arn)["Tags"]),
+        }
     return {**live, "name": call.id, "arn": found[0]["AlarmArn"]}
 
 
@@ -98,6 +107,13 @@ def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(int(value)) if isinstance(value, int | float) else str(value)
+
+
+def _unword(text_: str, like: Any) -> Any:
+    """Return an attribute as a value of the same type as `like`."""
+    if isinstance(like, bool):
+        return text_ == "true"
+    return int(text_) if isinstance(like, int | float) and text_.isdigit() else text_
 
 
 def _create_topic(call: AwsCall) -> str:
@@ -178,7 +194,7 @@ def _read_queue(call: AwsCall) -> Values | None:
     for ours, aws in _QUEUE.items():
         if ours in call.inputs and aws in found:
             given = call.inputs[ours]
-            live[ours] = given if _word(given) == found[aws] else found[aws]
+            live[ours] = given if _word(given) == found[aws] else _unword(found[aws], given)
     return {
         **live,
         "name": call.id.rpartition("/")[2],
@@ -241,6 +257,8 @@ def _read_rule(call: AwsCall) -> Values | None:
     if found is None:
         return None
     live = {ours: found[aws] for ours, aws in _RULE.items() if ours in call.inputs and found.get(aws)}
+    if call.inputs.get("tags", _GIVEN) is None:
+        live["tags"] = tag_map(call.client("events").list_tags_for_resource(ResourceARN=found["Arn"])["Tags"])
     return {**live, "name": name, "eventBusName": bus, "arn": found["Arn"]}
 
 
@@ -269,6 +287,8 @@ ROWS = (
         named_by=("name",),
         replaces=("name", "region"),
         sets=("alarmActions", "okActions", "insufficientDataActions"),
+        computed=("arn", "region", "tagsAll"),
+        form={**dict.fromkeys(_ALARM_SAME), "okActions": None, "tags": None},
     ),
     Row(
         "aws:sns/topic:Topic",
@@ -282,6 +302,8 @@ ROWS = (
         replaces=("name", "region"),
         documents=("policy",),
         policies=("policy",),
+        computed=("arn", "owner", "region", "tagsAll"),
+        form={"displayName": "", "kmsMasterKeyId": ""},
     ),
     Row(
         "aws:sqs/queue:Queue",
@@ -295,6 +317,18 @@ ROWS = (
         replaces=("name", "region"),
         documents=("policy", "redrivePolicy"),
         policies=("policy",),
+        computed=("arn", "region", "tagsAll", "url"),
+        form={
+            "delaySeconds": 0,
+            "kmsMasterKeyId": "",
+            "maxMessageSize": 1048576,
+            "messageRetentionSeconds": 345600,
+            "policy": "",
+            "receiveWaitTimeSeconds": 0,
+            "redrivePolicy": "",
+            "sqsManagedSseEnabled": False,
+            "visibilityTimeoutSeconds": 30,
+        },
     ),
     Row(
         "aws:cloudwatch/eventRule:EventRule",
@@ -308,5 +342,7 @@ ROWS = (
         named_by=("name", "eventBusName"),
         replaces=("name", "eventBusName", "region"),
         documents=("eventPattern",),
+        computed=("arn", "region", "tagsAll"),
+        form={**dict.fromkeys(_RULE), "state": "ENABLED", "tags": None},
     ),
 )

@@ -69,6 +69,9 @@ class Row:
         named_by: inputs that identify it at AWS: two resources that agree in all of them cannot coexist. () if two
             always can.
         recorded: reason why the resource exists in the state only, or "".
+        computed: outputs that are no inputs of the program.
+        form: inputs for a `read` that knows the id only (an import): the spelling of nested properties, and the
+            values that AWS has if the program gives none, which are then not imported.
     """
 
     token: str
@@ -86,6 +89,8 @@ class Row:
     sets: tuple[str, ...] = ()
     named_by: tuple[str, ...] = ()
     recorded: str = ""
+    computed: tuple[str, ...] = ()
+    form: Mapping[str, Any] = field(default_factory=dict)
 
 
 def retag(call: AwsCall, tag: Callable[[dict[str, str]], object], untag: Callable[[list[str]], object]) -> None:

@@ -50,7 +50,9 @@ def _read_bucket(call: AwsCall) -> Values | None:
     with_tags: Values = {}
     with tolerating("NoSuchTagSet"):
         with_tags = tag_map(s3.get_bucket_tagging(Bucket=name)["TagSet"])
+    lock = {} if "objectLockEnabled" in call.inputs else {"objectLockEnabled": _locks(s3, name)}
     return {
+        **lock,
         "bucket": name,
         "arn": f"arn:aws:s3:::{name}",
         "bucketDomainName": f"{name}.s3.amazonaws.com",
@@ -58,6 +60,13 @@ def _read_bucket(call: AwsCall) -> Values | None:
         "bucketRegion": call.region,
         "tags": with_tags,
     }
+
+
+def _locks(s3: Any, bucket: str) -> bool:
+    with tolerating("ObjectLockConfigurationNotFoundError"):
+        found = s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+        return bool(found.get("ObjectLockEnabled") == "Enabled")
+    return False
 
 
 def _update_bucket(call: AwsCall) -> None:
@@ -107,6 +116,7 @@ _BUCKET = Row(
     defaults={"forceDestroy": False, "objectLockEnabled": False},
     named_by=("bucket",),
     replaces=("bucket", "objectLockEnabled", "region"),
+    computed=("arn", "bucketDomainName", "bucketRegion", "bucketRegionalDomainName", "region", "tagsAll"),
 )
 
 
@@ -121,6 +131,7 @@ def _setting(
     inside: str = "",
     cleared_by: str | Values = "",
     required: bool = True,
+    form: Values | None = None,
     defaults: Values | None = None,
 ) -> Row:
     """Build the row of a bucket setting with one operation to put and one to get it.
@@ -135,6 +146,7 @@ def _setting(
         inside: member of the setting that holds the first property (`Rules`).
         cleared_by: operation that removes the setting, or the setting that means "none".
         required: the properties must be given.
+        form: as in `Row`.
     """
 
     def setting(call: AwsCall) -> Any:
@@ -201,6 +213,8 @@ def _setting(
         named_by=("bucket",),
         replaces=("bucket", "region"),
         defaults=defaults or {},
+        computed=("region",),
+        form=form or {},
     )
 
 
@@ -228,6 +242,14 @@ _SETTINGS = (
         inside="Rules",
         missing=("ServerSideEncryptionConfigurationNotFoundError",),
         cleared_by="DeleteBucketEncryption",
+        form={
+            "rules": [
+                {
+                    "applyServerSideEncryptionByDefault": {"sseAlgorithm": None, "kmsMasterKeyId": None},
+                    "bucketKeyEnabled": None,
+                }
+            ]
+        },
     ),
     _setting(
         "BucketPublicAccessBlock",
@@ -254,6 +276,7 @@ _SETTINGS = (
         inside="Rules",
         missing=("OwnershipControlsNotFoundError",),
         cleared_by="DeleteBucketOwnershipControls",
+        form={"rule": {"objectOwnership": None}},
     ),
     _setting(
         "BucketLifecycleConfiguration",
@@ -264,6 +287,20 @@ _SETTINGS = (
         inside="Rules",
         missing=("NoSuchLifecycleConfiguration",),
         cleared_by="DeleteBucketLifecycle",
+        form={
+            "rules": [
+                {
+                    "id": None,
+                    "status": None,
+                    "filter": {"prefix": None, "objectSizeGreaterThan": None, "objectSizeLessThan": None},
+                    "expiration": {"days": None, "date": None, "expiredObjectDeleteMarker": None},
+                    "transitions": [{"days": None, "date": None, "storageClass": None}],
+                    "noncurrentVersionExpiration": {"noncurrentDays": None, "newerNoncurrentVersions": None},
+                    "noncurrentVersionTransitions": [{"noncurrentDays": None, "storageClass": None}],
+                    "abortIncompleteMultipartUpload": {"daysAfterInitiation": None},
+                }
+            ]
+        },
     ),
     _setting(
         "BucketObjectLockConfiguration",
@@ -275,6 +312,7 @@ _SETTINGS = (
         cleared_by={"ObjectLockEnabled": "Enabled"},
         required=False,
         defaults={"objectLockEnabled": "Enabled"},
+        form={"rule": {"defaultRetention": {"mode": None, "days": None}}, "objectLockEnabled": None},
     ),
 )
 
@@ -317,6 +355,7 @@ _POLICY = Row(
     replaces=("bucket", "region"),
     documents=("policy",),
     policies=("policy",),
+    computed=("region",),
 )
 
 
@@ -359,6 +398,7 @@ _LOGGING = Row(
     optional=("targetObjectKeyFormat", "targetGrants", "region"),
     named_by=("bucket",),
     replaces=("bucket", "region"),
+    computed=("region",),
 )
 
 _NOTIFIES = {
@@ -402,11 +442,15 @@ def _read_notification(call: AwsCall) -> Values | None:
         live = {"bucket": call.id}
         for name, (member, ours, aws) in _NOTIFIES.items():
             if name in call.inputs:
+                found, guides = answer.get(member, []), call.inputs[name]
                 live[name] = [
                     _notified(item, ours, aws, like)
-                    for item, like in zip(answer.get(member, []), call.inputs[name], strict=False)
+                    for item, like in zip(found, guides or [_TARGET] * len(found), strict=False)
                 ]
     return live
+
+
+_TARGET = dict.fromkeys(("id", "events", "filterPrefix", "filterSuffix", "queueArn", "topicArn", "lambdaFunctionArn"))
 
 
 def _notified(item: Values, ours: str, aws: str, like: Values) -> Values:
@@ -420,7 +464,7 @@ def _notified(item: Values, ours: str, aws: str, like: Values) -> Values:
         "filterPrefix": rules.get("prefix"),
         "filterSuffix": rules.get("suffix"),
     }
-    return {key: value for key, value in found.items() if key in like}
+    return {key: value for key, value in found.items() if key in like and (value is not None or like is not _TARGET)}
 
 
 def _delete_notification(call: AwsCall) -> None:
@@ -439,6 +483,8 @@ _NOTIFICATION = Row(
     defaults={"eventbridge": False},
     named_by=("bucket",),
     replaces=("bucket", "region"),
+    computed=("region",),
+    form={name: [] for name in _NOTIFIES},
 )
 
 ROWS = (_NOTIFICATION, _BUCKET, *_SETTINGS, _POLICY, _LOGGING)

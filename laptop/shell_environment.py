@@ -1,0 +1,38 @@
+"""Shell commands that point the ordinary tools at the laptop: `eval "$(mlops laptop env)"`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from laptop import plugin_executables
+from laptop.lifecycle import IDENTITY
+
+if TYPE_CHECKING:
+    from laptop.lifecycle import Laptop
+
+_PULUMI = {
+    # Pulumi asks for a passphrase when it creates a stack without another secrets provider.
+    "PULUMI_CONFIG_PASSPHRASE": "",
+    "PULUMI_SKIP_UPDATE_CHECK": "true",
+}
+
+
+def shell_commands(running: Laptop, environ: Mapping[str, str]) -> list[str]:
+    """Install the plugins of the Pulumi CLI and return POSIX shell commands that set up the ordinary tools.
+
+    Args:
+        running: the laptop.
+        environ: variables of the shell. A passphrase in it is kept; the identity of another account is removed.
+    """
+    path = environ.get("PATH", os.defpath)
+    folder = str(plugin_executables.install(running.home, path))
+    exported = {**_PULUMI, **{name: environ[name] for name in _PULUMI if name in environ}, **running.environ()}
+    foreign = [name for name in IDENTITY if name in environ and name not in exported]
+    commands = [f"unset {' '.join(foreign)}"] if foreign else []
+    commands += [f"export {name}={shlex.quote(value)}" for name, value in exported.items()]
+    if folder not in path.split(os.pathsep):
+        commands.append(f'export PATH={shlex.quote(folder)}:"$PATH"')
+    return commands
