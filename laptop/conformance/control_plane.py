@@ -5,6 +5,7 @@ Nothing of it runs a pod. kwok marks pods as running, or the laptop's node runs 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import secrets
@@ -24,6 +25,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pipelines.declarations.errors import MlopsError
+
+KUBECONFIG = "CONFORMANCE_KUBECONFIG"
+"""Environment variable: the kubeconfig of a cluster to use instead of a control plane that is started here."""
 
 READY_WITHIN = 90.0  # seconds, on a machine that does other work as well
 _STOPPED_WITHIN = 10.0  # seconds
@@ -108,6 +112,54 @@ def running(
             if stand_ins:
                 stack.enter_context(_stand_ins(plane))
             yield plane
+
+
+@contextlib.contextmanager
+def attached(home: Path, kubeconfig: Path, binaries: Path) -> Iterator[ControlPlane]:
+    """Yield a cluster that runs already, such as kind's, with a node of kwok and the stand-ins.
+
+    Its own nodes are closed to new pods: they cannot pull images from an emulated account.
+
+    Args:
+        home: an empty directory for log files.
+        kubeconfig: an administrator's.
+        binaries: directory with `kwok` and `kwok-stages/`.
+
+    Raises:
+        MlopsError: the cluster does not answer, or has no Argo Rollouts.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    kubectl = ["kubectl", "--kubeconfig", str(kubeconfig)]
+    account = ["-n", "kube-system", "serviceaccount", "conformance"]
+    _output([*kubectl, "create", *account])
+    role = ["--clusterrole=cluster-admin", "--serviceaccount=kube-system:conformance"]
+    _output([*kubectl, "create", "clusterrolebinding", "conformance", *role])
+    token = _output([*kubectl, "create", "token", "-n", "kube-system", "conformance", "--duration=6h"]).strip()
+    view = json.loads(_output([*kubectl, "config", "view", "--raw", "--minify", "--flatten", "--output=json"]))
+    cluster = view["clusters"][0]["cluster"]
+    certificate = home / "ca.crt"
+    certificate.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
+    own = home / "kubeconfig"
+    _write_secret(own, json.dumps(_kubeconfig(cluster["server"], certificate, token)))
+    plane = ControlPlane(cluster["server"], certificate, token, own, home)
+    with plane.client() as api, contextlib.ExitStack() as stack:
+        _await_established(api, "rollouts.argoproj.io", "Argo Rollouts")
+        for node in api.get("/api/v1/nodes").raise_for_status().json()["items"]:
+            _output([*kubectl, "cordon", node["metadata"]["name"]])
+        _register_node(api)
+        stages = [f"--config={file}" for file in sorted((binaries / "kwok-stages").rglob("*.yaml"))]
+        selector = f"--manage-nodes-with-annotation-selector={_KWOK_NODE}=fake"
+        command = [str(binaries / "kwok"), "--kubeconfig", str(own), "--manage-all-nodes=false", selector, *stages]
+        stack.enter_context(_process("kwok", home, command))
+        stack.enter_context(_stand_ins(plane))
+        yield plane
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MlopsError(f"`{' '.join(command)}` failed: {done.stderr.strip()}", fix="check that the cluster runs.")
+    return done.stdout
 
 
 def _identity(home: Path) -> tuple[ControlPlane, list[str]]:

@@ -27,7 +27,9 @@ MODULES = Path(__file__).with_name("engines")
 """Folder with one Go module per group of engines."""
 
 MINIMUM_GO = "1.26.6"
+"""Oldest Go that builds every module."""
 
+_OLDEST_SWITCHING_GO = "1.21.0"  # fetches the Go that a module asks for, unless GOTOOLCHAIN forbids it
 _REPORT_EVERY = 30.0  # seconds between lines that say that a build goes on
 _LOOK = 0.2  # seconds between looks at a build
 _ASKED_WITHIN = 30.0  # seconds
@@ -343,11 +345,12 @@ def _find_go(module: str) -> str:
             f"{module}: not on the PATH, and Go is missing, which builds it: expected Go {MINIMUM_GO} or newer",
             fix="install Go, or put the engine on the PATH.",
         )
-    done = subprocess.run([go, "version"], capture_output=True, text=True, check=False)
-    match = re.search(r"\bgo(\d+\.\d+(?:\.\d+)?)", done.stdout)
-    if match is None or numbers(match[1]) < numbers(MINIMUM_GO):
+    done = subprocess.run([go, "env", "GOVERSION", "GOTOOLCHAIN"], capture_output=True, text=True, check=False)
+    version, _, toolchain = done.stdout.strip().partition("\n")
+    oldest = MINIMUM_GO if toolchain.startswith(("local", "go")) else _OLDEST_SWITCHING_GO
+    if numbers(version.removeprefix("go")) < numbers(oldest):
         raise EngineMissing(
-            f"{module}: Go is too old to build it: expected {MINIMUM_GO} or newer, found {done.stdout.strip()}",
+            f"{module}: Go is too old to build it: expected {MINIMUM_GO} or newer, found {version or 'none'}",
             fix="install a newer Go, or put the engine on the PATH.",
         )
     return go
@@ -362,7 +365,6 @@ def _go_environ(cache: Path, draft: Path) -> dict[str, str]:
         "GOTMPDIR": str(scratch),
         "GOFLAGS": "",
         "GOWORK": "off",
-        "GOTOOLCHAIN": "local",
     }
 
 
