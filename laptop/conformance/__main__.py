@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from laptop.conformance.aws_site import OFFICIAL
 from laptop.conformance.control_plane import KUBECONFIG
 from laptop.conformance.engines import ENGINES, EngineMissing, provide
 from laptop.conformance.run_record import ENGINES_PROPERTY, ROOT, SELECTED, read_record, table, with_table
@@ -20,9 +21,6 @@ from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 
 TESTS = Path(__file__).parent
-
-OFFICIAL = "CONFORMANCE_OFFICIAL_PLUGINS"
-"""Environment variable: use Pulumi's own plugins instead of the laptop's AWS provider and the built ones."""
 
 OFFICIAL_PLUGINS = ("aws", "kubernetes")
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,12 @@ from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
 from laptop.aws.cloud import Cloud
 from laptop.aws.image_content import publish
-from laptop.cluster.image_source import EcrImageSource
-from laptop.cluster.node_account import NodeAccount
-from laptop.conformance.control_plane import ControlPlane, running
+from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.engines import link_binaries
-from laptop.conformance.worker_node import running_node
 from laptop.demo.material import own_clone, take_releases_back
 from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
-from laptop.plugin_executables import install, write_executable
+from laptop.plugin_executables import AWS_PLUGIN, install, write_executable
 from laptop.publishing import local_context
 from pipelines.declarations.environment import Images
 from pipelines.declarations.names import repository_name
@@ -35,9 +32,12 @@ from pipelines.declarations.project import Project
 from pipelines.promotion.images import NAMES, pin_images
 
 PULUMI = ("pulumi", "pulumi-kubernetes")
-CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
-ENGINES = (*PULUMI, *CLUSTER)
-"""Engines that a site needs."""
+"""Engines that a site needs, in addition to its cluster."""
+
+OFFICIAL = "CONFORMANCE_OFFICIAL_PLUGINS"
+"""Environment variable: use Pulumi's own plugins, installed by the CLI, instead of the laptop's and the built one."""
+
+_OFFICIAL_SETTINGS = ("aws:s3UsePathStyle", "aws:skipMetadataApiCheck", "aws:skipRequestingAccountId")
 
 OPERATOR = "operator"
 """An administrator of the account."""
@@ -102,7 +102,7 @@ class AwsSite:
             "PATH": self.path,
             "HOME": str(self.home),
             "PYTHONPATH": str(self.root),
-            "PULUMI_HOME": str(self.home / "pulumi"),
+            "PULUMI_HOME": str(Path.home() / ".pulumi" if OFFICIAL in os.environ else self.home / "pulumi"),
             "PULUMI_BACKEND_URL": self.backend,
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -157,11 +157,40 @@ class AwsSite:
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of the operator."""
-        environ = self.account.environ()
-        keys = dict(
-            line.split(" = ") for line in Path(environ["AWS_SHARED_CREDENTIALS_FILE"]).read_text().split("\n")[1:3]
+        profile = (self.home / "aws" / "credentials").read_text().split()
+        return boto3.client(
+            service,
+            endpoint_url=self.account.endpoint,
+            region_name=self.account.region,
+            aws_access_key_id=profile[3],
+            aws_secret_access_key=profile[6],
         )
-        return boto3.client(service, endpoint_url=self.account.endpoint, region_name=self.account.region, **keys)
+
+    def bootstrap(self) -> None:
+        """Do what the bootstrap page says: create the account's resources, and move the state into its bucket."""
+        folder, stack = "infra/bootstrap", ("--stack", "account")
+        self.done("pulumi", "stack", "init", "account", folder=folder)
+        self._configure("account", folder)
+        self.done("pulumi", "up", "--yes", "--skip-preview", *stack, folder=folder)
+        self.outputs = json.loads(self.done("pulumi", "stack", "output", "--json", *stack, folder=folder))
+        file = str(self.home / "account.json")
+        self.done("pulumi", "stack", "export", *stack, "--file", file, folder=folder)
+        # The page's URL, and that the emulated S3 has one host name for every bucket.
+        self.backend = f"{self.outputs['backend_url']}&use_path_style=true"
+        self.done("pulumi", "stack", "init", "account", *self._secrets, folder=folder)
+        self.done("pulumi", "stack", "import", *stack, "--file", file, folder=folder)
+        for environment in self.project.environments:
+            self.done("pulumi", "stack", "init", environment, *self._secrets)
+            self._configure(environment)
+
+    @property
+    def _secrets(self) -> tuple[str, str]:
+        return ("--secrets-provider", f"awskms://alias/mlops-state?region={self.account.region}")
+
+    def _configure(self, stack: str, folder: str = "") -> None:
+        if OFFICIAL in os.environ:
+            for setting in _OFFICIAL_SETTINGS:
+                self.done("pulumi", "config", "set", setting, "true", "--stack", stack, folder=folder)
 
     def commit(self, message: str) -> str:
         """Commit every change in the clone, and return the commit."""
@@ -189,37 +218,44 @@ class AwsSite:
 
 
 @contextmanager
-def aws_site(folder: Path, source: Path) -> Iterator[AwsSite]:
+def aws_site(folder: Path, source: Path, plane: ControlPlane) -> Iterator[AwsSite]:
     """Start a site, with a clone of a repository that has two models, and stop it.
 
     Args:
         folder: an empty folder.
         source: the repository to clone.
+        plane: the cluster; its Argo Rollouts must run.
     """
-    with ExitStack() as stack:
-        home = folder / "home"
-        home.mkdir(mode=0o700)
-        project = own_clone(Project(source), folder / "clone")
-        _add_second_model(project)
-        take_releases_back(project)
-        (project.root / ".venv").symlink_to(Path(sys.executable).parents[1])
-        account = start(home / "aws", region=project.stack(project.environments[0]).config.region)
-        stack.callback(account.stop)
-        binaries = link_binaries(folder / "bin", ENGINES)
-        plane = stack.enter_context(running(folder / "plane", binaries, kwok=False, stand_ins=False))
-        images = EcrImageSource(NodeAccount(home), home / "aws")
-        stack.enter_context(running_node(plane, home, images, time_scale=0.1))
-        tools = f"{binaries}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        plugins = install(home, tools)
-        aws = shutil.which("aws")
-        write_executable(plugins / "aws", "laptop.conformance.eks_command", [str(plane.kubeconfig), aws or "aws"])
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    project = own_clone(Project(source), folder / "clone")
+    _add_second_model(project)
+    take_releases_back(project)
+    (project.root / ".venv").symlink_to(Path(sys.executable).parents[1])
+    account = start(home / "aws", region=project.stack(project.environments[0]).config.region)
+    try:
         (home / "github").mkdir()
         issuer = Issuer(home / "github", published_keys(account.home / ISSUERS, ISSUER))
-        site = AwsSite(project.root, home, account, plane, issuer, f"{plugins}{os.pathsep}{tools}")
-        site.backend = f"file://{home}"
+        path = _tools(folder / "bin", home, plane)
+        site = AwsSite(project.root, home, account, plane, issuer, path, backend=f"file://{home}")
         _create_clusters(site)
         site.commit("template: start")
         yield site
+    finally:
+        account.stop()
+
+
+def _tools(binaries: Path, home: Path, plane: ControlPlane) -> str:
+    """Install the tools of the target `aws`, and return the PATH with them."""
+    is_official = OFFICIAL in os.environ
+    link_binaries(binaries, ("pulumi",) if is_official else PULUMI)
+    tools = os.pathsep.join((str(binaries), str(Path(sys.executable).parent), os.environ["PATH"]))
+    plugins = install(home, tools)
+    if is_official:
+        (plugins / AWS_PLUGIN).unlink()
+    aws = shutil.which("aws") or "aws"
+    write_executable(plugins / "aws", "laptop.conformance.eks_command", [str(plane.kubeconfig), aws])
+    return f"{plugins}{os.pathsep}{tools}"
 
 
 def _create_clusters(site: AwsSite) -> None:
@@ -237,9 +273,3 @@ def _add_second_model(project: Project) -> None:
     shutil.copytree(folder / _MODEL, folder / _SECOND)
     for file in (folder / _SECOND).rglob("*.yaml"):
         file.write_text(file.read_text().replace(f": {_MODEL}", f": {_SECOND}"))
-
-
-def outputs_of(text: str) -> dict[str, Any]:
-    """Return stack outputs that the CLI printed as JSON."""
-    found: dict[str, Any] = json.loads(text)
-    return found

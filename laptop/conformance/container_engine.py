@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from laptop.conformance.engines import cache_folder
+from laptop.conformance.engines import cache_folder, version_in
 from pipelines.declarations.errors import MlopsError
 
 _BASE = re.compile(r"^(FROM )(python:\S+@sha256:[0-9a-f]{64})", re.MULTILINE)
@@ -47,6 +47,10 @@ class DockerEngine:
     def __init__(self, command: str) -> None:
         self.name = command
         self.base = "as pinned"
+
+    def version(self) -> str:
+        """Return the engine's version."""
+        return version_in(_checked([self.name, "--version"])) or "unknown"
 
     def build(self, dockerfile: Path, context: Path, tag: str) -> None:
         """Build an image.
@@ -96,6 +100,10 @@ class BuildahEngine:
             *("--root", str(folder / "storage"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"),
         ]
         self.base = ""
+
+    def version(self) -> str:
+        """Return the engine's version."""
+        return version_in(_checked(["buildah", "--version"])) or "unknown"
 
     def build(self, dockerfile: Path, context: Path, tag: str) -> None:
         """Build an image, on the pinned base or on our own.
@@ -167,7 +175,7 @@ class BuildahEngine:
         _checked([*self._storage, "config", *variables, container])
         _checked([*self._storage, "commit", "--quiet", container, _OWN_BASE])
         _checked([*self._storage, "rm", container])
-        return f"Debian {_SUITE} by debootstrap, because the pinned base could not be pulled"
+        return f"on Debian {_SUITE}, without the pinned base"
 
 
 Engine = DockerEngine | BuildahEngine

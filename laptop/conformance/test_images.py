@@ -11,7 +11,7 @@ import pytest
 
 from laptop.cluster.ports import PortPool
 from laptop.conformance.container_engine import Engine, NoContainerEngine, find_container_engine
-from laptop.conformance.run_record import ROOT
+from laptop.conformance.run_record import FOUND_PROPERTY, ROOT
 from pipelines.data.landing import upload
 from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.project import Project
@@ -45,6 +45,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     yield found
     found.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _report_engine(request: pytest.FixtureRequest, images: Mapping[str, str], engine: Engine) -> None:
+    base = "" if engine.base == "as pinned" else f" ({engine.base})"
+    request.node.user_properties.append((FOUND_PROPERTY, [engine.name, f"{engine.version()}{base}"]))
 
 
 @pytest.fixture(scope="module")
