@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
 
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
@@ -45,6 +47,7 @@ OPERATOR = "operator"
 REPOSITORY = "acme/mlops"
 """The repository that the roles trust: the one in `Pulumi.account.yaml`."""
 
+_PERSON = {"NAME": "ada", "EMAIL": "ada@example.com"}
 _MODEL, _SECOND = "diabetes-progression", "diabetes-second"
 _COMMAND_WITHIN = 600.0  # seconds
 
@@ -76,6 +79,7 @@ class AwsSite:
     path: str
     outputs: dict[str, Any] = field(default_factory=dict)
     backend: str = ""
+    _keys: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @property
     def project(self) -> Project:
@@ -90,17 +94,13 @@ class AwsSite:
         """
         identity = {"AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws" / "credentials")}
         if who != OPERATOR:
-            identity = {
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-                "AWS_ROLE_ARN": self.role(who),
-                "AWS_ROLE_SESSION_NAME": "run-1",
-                "AWS_WEB_IDENTITY_TOKEN_FILE": str(self._token(who)),
-            }
+            identity = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, **self._sign_in(who)}
         kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", "SSL_CERT_FILE") if name in os.environ}
         return {
             **kept,
             "PATH": self.path,
             "HOME": str(self.home),
+            **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _PERSON.items()},
             "PYTHONPATH": str(self.root),
             "PULUMI_HOME": str(Path.home() / ".pulumi" if OFFICIAL in os.environ else self.home / "pulumi"),
             "PULUMI_BACKEND_URL": self.backend,
@@ -146,6 +146,10 @@ class AwsSite:
     def mlops(self, *words: str, who: str = OPERATOR) -> str:
         """Run `mlops` with some words, which must succeed, and return its output."""
         return self.done(sys.executable, "-m", "pipelines.cli", *words, who=who)
+
+    def use(self, environment: str, who: str) -> None:
+        """Make a caller's commands use the cluster of an environment, as every job of a workflow begins."""
+        self.mlops("ci", "use-cluster", "--env", environment, who=who)
 
     def refused(self, *words: str, who: str) -> str:
         """Run `mlops` with some words, which must fail, and return its output."""
@@ -193,10 +197,10 @@ class AwsSite:
                 self.done("pulumi", "config", "set", setting, "true", "--stack", stack, folder=folder)
 
     def commit(self, message: str) -> str:
-        """Commit every change in the clone, and return the commit."""
-        git = ("git", "-c", "user.name=ada", "-c", "user.email=ada@example.com")
-        self.done(*git, "add", "--all")
-        self.done(*git, "commit", "--quiet", "--message", message)
+        """Commit every change in the clone to main, push it, and return the commit."""
+        self.done("git", "add", "--all")
+        self.done("git", "commit", "--quiet", "--message", message)
+        self.done("git", "push", "--quiet", "origin", "HEAD:main")
         return self.done("git", "rev-parse", "HEAD").strip()
 
     def publish_images(self) -> None:
@@ -209,12 +213,23 @@ class AwsSite:
         for environment in self.project.environments:
             pin_images(self.project, environment, Images(**digests))
 
-    def _token(self, who: str) -> Path:
-        token = self.home / f"token-{who}"
-        claims = {"sub": f"repo:{REPOSITORY}:environment:{who}", "aud": AUDIENCE}
-        token.touch(mode=0o600)
-        token.write_text(self.issuer.token(claims))
-        return token
+    def _sign_in(self, who: str) -> dict[str, str]:
+        """Exchange a token of GitHub for keys of a role, as `aws-actions/configure-aws-credentials` does."""
+        if who not in self._keys:
+            claims = {"sub": f"repo:{REPOSITORY}:environment:{who}", "aud": AUDIENCE}
+            sts = boto3.client(
+                "sts",
+                endpoint_url=self.account.endpoint,
+                region_name=self.account.region,
+                config=Config(signature_version=UNSIGNED),
+            )
+            answer = sts.assume_role_with_web_identity(
+                RoleArn=self.role(who), RoleSessionName="run-1", WebIdentityToken=self.issuer.token(claims)
+            )["Credentials"]
+            names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey"}
+            names["SESSION_TOKEN"] = "SessionToken"
+            self._keys[who] = {f"AWS_{name}": answer[given] for name, given in names.items()}
+        return self._keys[who]
 
 
 @contextmanager
@@ -239,6 +254,8 @@ def aws_site(folder: Path, source: Path, plane: ControlPlane) -> Iterator[AwsSit
         path = _tools(folder / "bin", home, plane)
         site = AwsSite(project.root, home, account, plane, issuer, path, backend=f"file://{home}")
         _create_clusters(site)
+        site.done("git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin.git"))
+        site.done("git", "remote", "add", "origin", str(folder / "origin.git"))
         site.commit("template: start")
         yield site
     finally:

@@ -242,7 +242,7 @@ def _await_established(api: httpx.Client, name: str, source: str) -> None:
     deadline = time.monotonic() + READY_WITHIN
     while time.monotonic() < deadline:
         found = api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}").json()
-        conditions = {item["type"]: item["status"] for item in found.get("status", {}).get("conditions", ())}
+        conditions = {item["type"]: item["status"] for item in (found.get("status") or {}).get("conditions") or ()}
         if conditions.get("Established") == "True":
             return
         time.sleep(_LOOK)

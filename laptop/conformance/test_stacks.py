@@ -36,7 +36,8 @@ def provisioned(site: AwsSite) -> AwsSite:
 
 def unchanged(site: AwsSite, stack: str, who: str, folder: str = "") -> None:
     """Fail if the real resources or the program differ from the state."""
-    site.mlops("ci", "use-cluster", "--env", stack, who=who) if not folder else None
+    if not folder:
+        site.use(stack, who)
     command = ("pulumi", "preview", "--stack", stack, "--refresh", "--expect-no-changes", "--non-interactive")
     site.done(*command, who=who, folder=folder)
 
