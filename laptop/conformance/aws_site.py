@@ -24,6 +24,8 @@ from laptop.aws.image_content import publish
 from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.engines import link_binaries
 from laptop.demo.material import own_clone, take_releases_back
+from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.github.hub import Hub
 from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.plugin_executables import AWS_PLUGIN, install, write_executable
@@ -47,7 +49,9 @@ OPERATOR = "operator"
 REPOSITORY = "acme/mlops"
 """The repository that the roles trust: the one in `Pulumi.account.yaml`."""
 
-_PERSON = {"NAME": "ada", "EMAIL": "ada@example.com"}
+PERSON = "ada"
+"""Who works in the clone and opens pull requests."""
+
 _MODEL, _SECOND = "diabetes-progression", "diabetes-second"
 _COMMAND_WITHIN = 600.0  # seconds
 
@@ -65,6 +69,7 @@ class AwsSite:
         home: the laptop's folder; the account is in `aws/`.
         account: the emulated account.
         plane: the cluster's control plane.
+        hub: GitHub, which hosts the repository.
         issuer: GitHub's token issuer.
         path: PATH with the tools.
         outputs: outputs of the bootstrap, once it ran.
@@ -75,6 +80,7 @@ class AwsSite:
     home: Path
     account: Account
     plane: ControlPlane
+    hub: Hub
     issuer: Issuer
     path: str
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -98,9 +104,9 @@ class AwsSite:
         kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", "SSL_CERT_FILE") if name in os.environ}
         return {
             **kept,
-            "PATH": self.path,
             "HOME": str(self.home),
-            **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in _PERSON.items()},
+            **self.hub.environ(PERSON),
+            "PATH": self.path,
             "PYTHONPATH": str(self.root),
             "PULUMI_HOME": str(Path.home() / ".pulumi" if OFFICIAL in os.environ else self.home / "pulumi"),
             "PULUMI_BACKEND_URL": self.backend,
@@ -196,11 +202,11 @@ class AwsSite:
             for setting in _OFFICIAL_SETTINGS:
                 self.done("pulumi", "config", "set", setting, "true", "--stack", stack, folder=folder)
 
-    def commit(self, message: str) -> str:
-        """Commit every change in the clone to main, push it, and return the commit."""
+    def commit(self, message: str, branch: str = "main") -> str:
+        """Commit every change in the clone, push it to a branch, and return the commit."""
         self.done("git", "add", "--all")
         self.done("git", "commit", "--quiet", "--message", message)
-        self.done("git", "push", "--quiet", "origin", "HEAD:main")
+        self.done("git", "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
         return self.done("git", "rev-parse", "HEAD").strip()
 
     def publish_images(self) -> None:
@@ -243,20 +249,19 @@ def aws_site(folder: Path, source: Path, plane: ControlPlane) -> Iterator[AwsSit
     """
     home = folder / "home"
     home.mkdir(mode=0o700)
-    project = own_clone(Project(source), folder / "clone")
+    project = own_clone(Project(source), folder / "source")
     _add_second_model(project)
     take_releases_back(project)
+    hub = Hub(home)
+    hub.create(project.root, REPOSITORY, RepositorySettings(users=(PERSON,)))
+    project = Project(hub.clone(folder / "clone", PERSON))
     (project.root / ".venv").symlink_to(Path(sys.executable).parents[1])
     account = start(home / "aws", region=project.stack(project.environments[0]).config.region)
     try:
-        (home / "github").mkdir()
         issuer = Issuer(home / "github", published_keys(account.home / ISSUERS, ISSUER))
-        path = _tools(folder / "bin", home, plane)
-        site = AwsSite(project.root, home, account, plane, issuer, path, backend=f"file://{home}")
+        path = f"{hub.server.bin}{os.pathsep}{_tools(folder / 'bin', home, plane)}"
+        site = AwsSite(project.root, home, account, plane, hub, issuer, path, backend=f"file://{home}")
         _create_clusters(site)
-        site.done("git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin.git"))
-        site.done("git", "remote", "add", "origin", str(folder / "origin.git"))
-        site.commit("template: start")
         yield site
     finally:
         account.stop()

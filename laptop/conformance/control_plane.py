@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from laptop.cluster.watchdog import Watchdog
 from pipelines.declarations.errors import MlopsError
 
 KUBECONFIG = "CONFORMANCE_KUBECONFIG"
@@ -329,6 +331,12 @@ class _Process:
         return f"{self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
 
+@cache
+def _watchdog() -> Watchdog:
+    """The watchdog of this process: it ends what a killed test run leaves."""
+    return Watchdog()
+
+
 @contextlib.contextmanager
 def _process(name: str, home: Path, command: Sequence[str]) -> Iterator[_Process]:
     log = home / f"{name}.log"
@@ -336,6 +344,7 @@ def _process(name: str, home: Path, command: Sequence[str]) -> Iterator[_Process
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home, start_new_session=True
         )
+    _watchdog().guard(process.pid)
     try:
         yield _Process(name, process, log)
     finally:
@@ -345,6 +354,7 @@ def _process(name: str, home: Path, command: Sequence[str]) -> Iterator[_Process
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _watchdog().release(process.pid)
 
 
 def _client(url: str, certificate: Path, token: str) -> httpx.Client:

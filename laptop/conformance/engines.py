@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from laptop.cluster.watchdog import Watchdog
 from pipelines.declarations.errors import MlopsError
 
 MODULES = Path(__file__).with_name("engines")
@@ -395,6 +396,8 @@ def _run_go(command: list[str], engine: Engine, environ: Mapping[str, str], say:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        watchdog = Watchdog()  # ends the compilers if this process is killed
+        watchdog.guard(process.pid)
         try:
             while process.poll() is None:
                 time.sleep(_LOOK)
@@ -403,6 +406,8 @@ def _run_go(command: list[str], engine: Engine, environ: Mapping[str, str], say:
                     say(f"still building {engine.name}: {_duration(reported - started)}")
         finally:
             _end(process)
+            watchdog.release(process.pid)
+            watchdog.close()
         if process.returncode == 0:
             return
         errors.seek(0)

@@ -10,12 +10,13 @@ import pytest
 
 from laptop.cluster.image_source import EcrImageSource
 from laptop.cluster.node_account import NodeAccount
-from laptop.conformance.aws_site import PULUMI, AwsSite, aws_site
+from laptop.conformance.aws_site import PERSON, PULUMI, AwsSite, aws_site
 from laptop.conformance.control_plane import running
 from laptop.conformance.engines import link_binaries
 from laptop.conformance.run_record import ROOT
 from laptop.conformance.worker_node import running_node
 from laptop.demo.material import DATASET, MODEL, batches
+from tests.infra.recording import edit
 
 CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
 pytestmark = [pytest.mark.needs(*PULUMI, *CLUSTER), pytest.mark.timeout(900)]
@@ -105,7 +106,7 @@ def test_a_bundle_is_promoted_to_staging_with_its_evidence(site: AwsSite, second
 
 def test_a_rollback_returns_traffic_then_git(site: AwsSite, first: str, second: str) -> None:
     site.mlops("rollback", MODEL, "--env", "dev", "--reason", "the mean error rose", who="dev")
-    site.done("git", "pull", "--quiet", "origin", "main")
+    site.done("git", "pull", "--quiet", "--rebase", "origin", "main")
     assert site.project.release(MODEL, "dev").bundle == first
     site.mlops("deploy", "--env", "dev", who="dev")
     assert f"serves {first}, as in git" in site.mlops("audit", "--env", "dev", who="preview")
@@ -120,6 +121,17 @@ def test_a_bundle_that_was_rolled_back_is_refused(site: AwsSite, second: str) ->
     assert "quarantine" in said
     file.write_text(before)
     site.commit("Take it back")
+
+
+def test_a_pull_request_is_reviewed_with_the_previews_of_what_it_changes(site: AwsSite) -> None:
+    edit(site.root / "Pulumi.dev.yaml", "config", "mlops:environment", "cost_centre", value="another")
+    site.commit("Move dev to another cost centre", "cost-centre")
+    request = site.hub.open(PERSON, "cost-centre", "Move dev to another cost centre")
+    said = site.mlops("ci", "review", "--base", "HEAD^", "--pull-request", str(request.number), who="preview")
+    assert said.splitlines()[-1].startswith("dev: ")
+    (comment,) = site.hub.server.comments(request.number)
+    assert "another" in comment["body"]
+    site.done("git", "reset", "--quiet", "--hard", "origin/main")
 
 
 def test_the_audit_names_what_someone_changed_by_hand(site: AwsSite, first: str) -> None:

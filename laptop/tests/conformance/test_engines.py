@@ -235,6 +235,21 @@ def test_an_interrupted_build_leaves_no_process_and_no_file(machine: Machine, nu
     assert machine.left() == []
 
 
+def test_a_killed_build_leaves_no_process(machine: Machine) -> None:
+    machine.install_go(action=f"open('{machine.folder}/pid', 'w').write(str(os.getpid())); time.sleep(60)")
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen([sys.executable, "-m", "laptop.conformance", "build", "etcd"], env=environ) as process:
+        deadline = time.monotonic() + 30
+        while not (machine.folder / "pid").exists() or not (pid := (machine.folder / "pid").read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+        process.wait(10)
+    while psutil.pid_exists(int(pid)):
+        assert time.monotonic() < deadline, "the compiler runs on"
+        time.sleep(0.02)
+
+
 def test_what_a_killed_build_left_is_removed_by_the_next(machine: Machine) -> None:
     left = machine.cache / ".etcd-x.build"
     left.mkdir(parents=True)
