@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from laptop.cluster.image_source import EcrImageSource
@@ -19,10 +22,12 @@ from laptop.demo.material import DATASET, MODEL, batches
 from tests.infra.recording import edit
 
 CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
-pytestmark = [pytest.mark.needs(*PULUMI, *CLUSTER), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.needs(*PULUMI, *CLUSTER), pytest.mark.timeout(1800)]
 
 REQUESTS = 25
 """Requests that a bundle answers before the next environment may have it; more than the model's soak gate asks for."""
+
+LOGGED_WITHIN = 120.0  # seconds from a request to its record in the bucket
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +61,30 @@ def trained(site: AwsSite, file: Path) -> str:
 
 
 def released(site: AwsSite, environment: str, bundle: str) -> str:
-    """Commit a release, deploy it, and return what `deploy` said."""
+    """Commit a release, deploy it, send requests to it, and return what `deploy` said."""
     site.mlops("release", MODEL, "--env", environment, "--bundle", bundle, who="preview")
     site.commit(f"Release {MODEL} to {environment}")
-    said = site.mlops("deploy", "--env", environment, who=environment)
-    for _ in range(REQUESTS):
-        site.mlops("predict", MODEL, "--env", environment, who=environment)
+    said = deployed(site, environment)
+    answer = site.mlops("predict", MODEL, "--env", environment, who=environment)
+    request = json.loads(answer.splitlines()[0].removeprefix("request"))
+    with site.plane.client() as api:
+        path = f"/apis/networking.k8s.io/v1/namespaces/models-{environment}/ingresses/{MODEL}"
+        balancer = api.get(path).json()["status"]["loadBalancer"]["ingress"][0]
+    url = f"http://{balancer['ip']}:{balancer['ports'][0]['port']}/v2/models/{MODEL}/infer"
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        for _ in range(REQUESTS):
+            assert client.post(url, json=request).status_code == httpx.codes.OK
     return said
+
+
+def deployed(site: AwsSite, environment: str) -> str:
+    """Deploy an environment. The gate `soak` lets a bundle pass once its requests are in the inference log."""
+    deadline = time.monotonic() + LOGGED_WITHIN
+    while True:
+        result = site.run(sys.executable, "-m", "pipelines.cli", "deploy", "--env", environment, who=environment)
+        if result.returncode == 0:
+            return result.stdout
+        assert "soak" in result.stdout and time.monotonic() < deadline, result.stdout[-6000:]
 
 
 @pytest.fixture(scope="module")
