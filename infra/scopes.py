@@ -15,7 +15,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentConfig
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
-from pipelines.declarations.names import ImageName, repository_name
+from pipelines.declarations.names import ImageName, bucket_name, repository_name
 from pipelines.declarations.project import Project
 
 PLATFORM = "platform"
@@ -81,7 +81,7 @@ class Scope:
         Raises:
             MlopsError: the name is longer than S3 allows.
         """
-        name = f"{self.prefix}-{purpose}-{self.account}"
+        name = bucket_name(self.project, self.name, purpose, self.account)
         if len(name) > _LONGEST_BUCKET_NAME:
             raise MlopsError(
                 f"the bucket name {name!r} is too long: S3 allows {_LONGEST_BUCKET_NAME} characters, found {len(name)}",

@@ -1,4 +1,4 @@
-"""Bootstrap an AWS account: the state bucket, the image repositories, and the roles of GitHub Actions jobs."""
+"""Bootstrap an AWS account: the state bucket, the image repositories, and the roles of jobs and people."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pulumi_aws as aws
 
 from infra.bootstrap.configuration import IMAGES, PREVIEW, load_account
 from infra.bootstrap.layout import AccountLayout
+from infra.bootstrap.people import LandingRole, LandingRoleArgs
 from infra.bootstrap.repositories import ImageRepositories, ImageRepositoriesArgs
 from infra.bootstrap.roles import GitHubAccess, GitHubAccessArgs
 from infra.bootstrap.state import StateStorage, StateStorageArgs
@@ -31,6 +32,13 @@ layout = AccountLayout(scope, project.name, environments)
 state = StateStorage("state", StateStorageArgs(scope=scope, config=config))
 repositories = ImageRepositories("images", ImageRepositoriesArgs(scope=scope, pull_accounts=config.pull_accounts))
 github = GitHubAccess("github", GitHubAccessArgs(layout=layout, config=config, state=state, repositories=repositories))
+land = {
+    environment.name: LandingRole(
+        f"land-{environment.name}",
+        LandingRoleArgs(layout=layout, environment=environment, principals=principals),
+    ).arn
+    for environment, principals in layout.landing(config.landing_principals).items()
+}
 
 backend = f"s3://{state.bucket.name}?region={region}"
 pulumi.export("state_bucket", state.bucket.name)
@@ -38,6 +46,7 @@ pulumi.export("backend_url", backend)
 pulumi.export("deploy_roles", github.deploy)
 pulumi.export("preview_role", github.preview)
 pulumi.export("images_role", github.images)
+pulumi.export("land_roles", land)
 # GitHub environment (or `repository`) → variables to set there: docs/bootstrap.md
 pulumi.export(
     "variables",

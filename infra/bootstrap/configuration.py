@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import Name
 
 ISSUER = "token.actions.githubusercontent.com"
 """Issuer of github.com's tokens, without `https://`."""
@@ -21,6 +22,9 @@ PREVIEW = "preview"
 
 IMAGES = "images"
 """The GitHub environment whose jobs push images."""
+
+Principal = Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:(role|user)/[A-Za-z0-9_+=,.@/-]+$")]
+"""The ARN of an IAM role or user, without wildcards."""
 
 AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 """The id of an AWS account."""
@@ -44,6 +48,8 @@ class AccountConfig(Declaration):
         identity_provider: ARN of the issuer's identity provider if the account already has one. An account cannot have
             two.
         pull_accounts: ids of other AWS accounts that may pull images.
+        landing_principals: environment → ARNs of the IAM roles and users that may land data files there. People who
+            sign in with IAM Identity Center have a role below `aws-reserved/sso.amazonaws.com/`.
         owner: the team responsible for the account's resources (a tag).
         cost_centre: the cost centre that pays for them (a tag).
         disposable: whether the state of every environment, and all images, may be deleted.
@@ -58,6 +64,7 @@ class AccountConfig(Declaration):
         Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:oidc-provider/.+$")] | None
     ) = None
     pull_accounts: tuple[AccountId, ...] = ()
+    landing_principals: dict[Name, tuple[Principal, ...]] = Field(default_factory=dict)
     owner: Annotated[str, StringConstraints(min_length=1)]
     cost_centre: Annotated[str, StringConstraints(min_length=1)]
     disposable: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.bootstrap.configuration import IMAGES, PREVIEW
@@ -68,6 +69,25 @@ class AccountLayout:
                 f"{self.scope.region} of the account's bootstrap, found {region}",
                 fix=f"image_registry: {{region: {self.scope.region}}}",
             )
+
+    def landing(self, principals: Mapping[str, Sequence[str]]) -> dict[Environment, tuple[str, ...]]:
+        """Return environment → the principals that may land data files there.
+
+        Args:
+            principals: environment's name → ARNs.
+
+        Raises:
+            MlopsError: an environment does not exist, or ingests no data.
+        """
+        ingesting = {one.name: one for one in self.environments if one.config.trains}
+        for name in principals:
+            if name not in ingesting:
+                raise MlopsError(
+                    f"landing_principals names an environment that ingests no data: expected one of "
+                    f"{', '.join(ingesting)}, found {name}",
+                    fix=f"correct landing_principals in Pulumi.{self.scope.name}.yaml",
+                )
+        return {ingesting[name]: tuple(arns) for name, arns in principals.items() if arns}
 
     def boundary_name(self, environment: Environment) -> str:
         """Return the name of the permissions boundary of an environment's roles."""

@@ -1,4 +1,4 @@
-"""IAM policy statements of the roles of GitHub Actions jobs, and of the permissions boundaries.
+"""IAM policy statements of the roles of GitHub Actions jobs and of people, and of the permissions boundaries.
 
 Statements scope an environment's resources by name prefix, and its KMS keys by the tag `environment`. A role reaches
 another environment only to read what it promotes. Source of actions, resources and condition keys: AWS service
@@ -171,6 +171,25 @@ def push_statements(repository_arns: Sequence[str]) -> list[Statement]:
     return [allow(_PUSH_IMAGE, list(repository_arns)), allow(["ecr:GetAuthorizationToken"], "*")]
 
 
+def landing_statements(environment: Environment) -> list[Statement]:
+    """Return the permissions to add files to the landing bucket, but not to read, replace or delete any.
+
+    A write must be conditional on the absence of the object (Amazon S3 user guide, "Enforce conditional writes"), which
+    leaves out multipart uploads.
+    """
+    bucket, region = _bucket(environment, "landing"), environment.region
+    return [
+        allow(["s3:PutObject"], f"{bucket}/*", Null={"s3:if-none-match": "false"}),
+        allow(
+            ["kms:GenerateDataKey"],
+            _every_key(environment),
+            StringEquals={**_tagged(environment), "kms:ViaService": f"s3.{region}.amazonaws.com"},
+            # The encryption context names the bucket with a bucket key, and the object without one.
+            StringLike={"kms:EncryptionContext:aws:s3:arn": [bucket, f"{bucket}/*"]},
+        ),
+    ]
+
+
 def write_state_statements(
     layout: AccountLayout, environment: Environment, bucket_arn: str, key_arn: pulumi.Input[str]
 ) -> list[Statement]:
@@ -310,8 +329,6 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
             allow(["s3:ListBucket"], held, StringLike={"s3:prefix": seen}),
             _through_s3(["kms:Decrypt"], *others),
         ]
-    if environment.config.trains:  # `mlops ingest --file` uploads a landing file
-        statements.append(allow(["s3:AbortMultipartUpload", "s3:PutObject"], _objects(environment, "landing", "")))
     return statements
 
 

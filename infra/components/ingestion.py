@@ -33,7 +33,7 @@ class IngestionArgs:
 
 
 class Ingestion(JobComponent):
-    """The job `ingest-<dataset>`."""
+    """The job `ingest-<dataset>`. The contract's `frequency` is its schedule; without one it runs on request only."""
 
     def __init__(self, dataset: str, args: IngestionArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         job = JobArgs(
@@ -45,6 +45,7 @@ class Ingestion(JobComponent):
             resources=_RESOURCES,
             scratch="4Gi",
             deadline_seconds=_DEADLINE_SECONDS,
+            schedule=args.contract.ingest_schedule,
         )
         super().__init__("mlops:data:Ingestion", dataset, job, opts)
 

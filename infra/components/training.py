@@ -45,7 +45,6 @@ class TrainingJob(JobComponent):
             resources=training.resources,
             scratch="8Gi",
             deadline_seconds=training.deadline_seconds,
-            schedule=training.schedule,
             model=args.model,
         )
         super().__init__("mlops:training:Training", model, job, opts)

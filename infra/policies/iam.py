@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from infra.policies.policy_documents import ANYONE, conditions, covers, grants, many, statements
+from infra.policies.policy_documents import ANYONE, conditions, covers, grants, many, principals, statements
 from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource
 from infra.policies.rule import Finding, rule
 from infra.policies.s3 import BUCKET, ENCRYPTION
@@ -23,6 +23,9 @@ _USERS = (
 )
 _ONE_KIND = re.compile(r":role/[\w/-]")
 """A role ARN or pattern that names at least the beginning of a role's name."""
+
+_CALLER = re.compile(r"arn:[a-z-]+:iam::\d{12}:(role|user)/[\w+=,.@/-]+")
+"""The ARN of one role or user."""
 
 _CREATE_ROLES = ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary")
 _ADMINISTRATORS = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
@@ -181,6 +184,19 @@ def no_standing_credentials(graph: Graph) -> Iterator[Finding]:
         for arn in arns if isinstance(arns, list) else []:
             if str(arn).rpartition("/")[2] in _ADMINISTRATORS:
                 yield role, f"has the managed policy {arn}"
+
+
+@rule("iam-trusts-named-callers", "A role trusts callers of AWS by name", "CKV_AWS_60", "CKV_AWS_61")
+def trusts_named_callers(graph: Graph) -> Iterator[Finding]:
+    for role in graph.of_type(ROLE):
+        for statement in statements(role.at("assumeRolePolicy")) or ():
+            if statement.get("Effect") != "Allow":
+                continue
+            if "NotPrincipal" in statement:
+                yield role, "trusts everyone except its NotPrincipal"
+            for caller in principals(statement, "AWS"):
+                if not _CALLER.fullmatch(caller):
+                    yield role, f"trusts {caller}, not one role or user"
 
 
 @rule("iam-bounded", "If one role has a permissions boundary, all roles have the same one")

@@ -215,9 +215,12 @@ class Demo:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
     def _ingest(self, batch: str) -> None:
+        from pipelines.data.landing import upload
         from pipelines.targets.workloads import run_ingest
 
-        run_ingest(self.target, self.first, DATASET, [self.batches[batch]], lambda line: click.echo(f"   {line}"))
+        landed = upload(self.target.descriptor(self.first), DATASET, self.batches[batch])
+        click.echo(f"   landed {landed}")
+        run_ingest(self.target, self.first, DATASET, lambda line: click.echo(f"   {line}"))
 
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview

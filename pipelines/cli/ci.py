@@ -122,6 +122,15 @@ def respond(event: Path, target: str) -> None:
 
 
 @ci.command()
+@click.option("--models", required=True, metavar="NAMES", help="Names of the models, separated by spaces.")
+def request_training(models: str) -> None:
+    """Start the workflow `train` for models that have new data."""
+    from pipelines.promotion import request_training as module
+
+    module.request_training(Project.find(), models.split(), log)
+
+
+@ci.command()
 @environment_option
 @target_option
 def use_cluster(environment: str, target: str) -> None:

@@ -4,35 +4,81 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli.commands import Command, Group
 from pipelines.cli.options import environment_option, log, open_target, target_option, write_output
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from pipelines.targets.training_due import Unless
 
 TASKS = ("classification", "regression")
 
 
 @click.command(cls=Command)
 @click.argument("dataset")
-@click.option(
-    "--file",
-    "files",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Upload this file to the landing bucket first.",
-)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--check", "only_check", is_flag=True, help="Only check the file; needs no account.")
 @environment_option
 @target_option
-def ingest(dataset: str, files: tuple[Path, ...], environment: str, target: str) -> None:
-    """Check landing files against the contract and append them.
+def land(dataset: str, file: Path, only_check: bool, environment: str, target: str) -> None:
+    """Check a data file against its contract and upload it.
 
-    Runs the ingest job of DATASET. Rows that break the contract go to quarantine with the reasons.
+    Uploads FILE to the landing bucket of DATASET, where the ingest job reads it. A file that has landed is never
+    replaced. Rows whose key is in the table already are found at ingestion only.
     """
+    from pipelines.data import landing
+    from pipelines.data.row_quarantine import reason_lines
+    from pipelines.targets import find_target
+
+    project = Project.find()
+    project.check_trains(environment)
+    contract = project.contract(dataset)
+    summary = landing.check_file(contract, file)
+    click.echo(f"{file.name}: {summary.good} of {summary.rows} rows keep version {contract.version} of the contract")
+    if summary.quarantined:
+        click.echo(f"{summary.quarantined} will go to quarantine:")
+        for line in reason_lines(summary.reasons):
+            click.echo(f"  {line}")
+    if summary.good == 0:
+        raise MlopsError(
+            f"{file} is not uploaded: expected rows that keep the contract, found none", fix="correct the file"
+        )
+    if only_check:
+        return
+    find_target(target, project).connect_account()
+    place = landing.landing_bucket(project, environment)
+    click.echo(f"landed {landing.upload(place, dataset, file)}")
+    schedule = contract.ingest_schedule
+    when = f"on its schedule ({schedule}, UTC)" if schedule else "on request only"
+    click.echo(f"Next: the job ingest-{dataset} reads it {when}.")
+    click.echo(f"To ingest now: run the workflow `ingest`, or mlops ingest {dataset} --env {environment}")
+
+
+@click.command(cls=Command)
+@click.argument("dataset")
+@click.option("--file", default="", metavar="NAME", help="Ingest this landing file only; default: every new one.")
+@environment_option
+@target_option
+def ingest(dataset: str, file: str, environment: str, target: str) -> None:
+    """Ingest landing files now: check them and append them.
+
+    Runs the ingest job of DATASET without waiting for its schedule. Rows that break the contract go to quarantine with
+    the reasons. To upload a file, use `mlops land`.
+    """
+    from pipelines.targets.training_due import models_due
     from pipelines.targets.workloads import run_ingest
 
-    run_ingest(open_target(target), environment, dataset, files, log)
+    opened = open_target(target)
+    run_ingest(opened, environment, dataset, log, file=file)
+    due = models_due(opened, environment, dataset)
+    write_output("models", " ".join(due))
+    for model in due:
+        click.echo(f"New data for {model}: mlops train {model} --env {environment}")
 
 
 @click.group(cls=Group)
@@ -65,15 +111,31 @@ def model(name: str, task: str, owner: str) -> None:
 @click.command(cls=Command)
 @click.argument("model")
 @environment_option
+@click.option(
+    "--unless",
+    type=click.Choice(("empty", "unchanged")),
+    help="Do nothing if the dataset is empty, or also if it has no new version to train on.",
+)
 @target_option
-def train(model: str, environment: str, target: str) -> None:
+def train(model: str, environment: str, unless: Unless | None, target: str) -> None:
     """Train a model in an environment and register its bundle.
 
     Runs the training job of MODEL in the pinned image. The last line is the digest of the bundle.
     """
+    from pipelines.github.workflow_run import add_summary
+    from pipelines.targets.training_due import read_facts, reason_to_wait, training_environment
     from pipelines.targets.workloads import run_training
 
-    digest = run_training(open_target(target), environment, model, log)
+    opened = open_target(target)
+    if unless is not None:
+        declared = opened.project.model(model)
+        waits = reason_to_wait(declared, read_facts(training_environment(opened, environment), declared), unless)
+        if waits is not None:
+            add_summary(f"**{model}** was not trained: {waits}.")
+            write_output("bundle", "")
+            click.echo(waits)
+            return
+    digest = run_training(opened, environment, model, log)
     write_output("bundle", digest)
     click.echo(digest)
 

@@ -43,6 +43,7 @@ def run_job(
     variables: Mapping[str, str],
     on_line: Callable[[str], None],
     deadline_seconds: float = 3600,
+    after_others: bool = False,
 ) -> JobRun:
     """Run a CronJob once, now.
 
@@ -52,12 +53,15 @@ def run_job(
         variables: environment variables to add to every container.
         on_line: called with each line of the pod's log as it arrives.
         deadline_seconds: how long to wait for the end.
+        after_others: True to wait first for unfinished Jobs of the CronJob, such as a scheduled one.
 
     Raises:
         MlopsError: the CronJob does not exist, the Job failed, or it did not end in time.
     """
     with connect(namespace) as client:
         started = time.monotonic()
+        if after_others:
+            _await_others(client, cron_job, on_line, started + deadline_seconds)
         name = _create(client, cron_job, variables)
         log: list[str] = []
         read: set[str] = set()
@@ -89,6 +93,41 @@ def run_job(
                     fix=f"kubectl -n {namespace} describe job {name}",
                 )
             time.sleep(POLL_SECONDS)
+
+
+def _await_others(client: Client, cron_job: str, on_line: Callable[[str], None], deadline: float) -> None:
+    """Wait for the Jobs of a CronJob that run now, but not for Jobs that start later.
+
+    Args:
+        client: client of the cluster.
+        cron_job: name of the CronJob.
+        on_line: called with the name of each Job to wait for.
+        deadline: value of `time.monotonic()` at which to give up.
+
+    Raises:
+        MlopsError: a Job still runs at the deadline.
+    """
+    running = _unfinished(client, cron_job)
+    for name in running:
+        on_line(f"waiting for the job {name}")
+    while running := [name for name in _unfinished(client, cron_job) if name in running]:
+        if time.monotonic() > deadline:
+            raise MlopsError(
+                f"job {running[0]} still runs: expected no other job of {cron_job}",
+                fix=f"wait for it, or: kubectl -n {client.namespace} delete job {running[0]}",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _unfinished(client: Client, cron_job: str) -> list[str]:
+    jobs = read_with_retry(lambda: list(client.list(Job)))
+    running = [job for job in jobs if _belongs_to(job, cron_job) and _outcome(job) is None]
+    return [job.metadata.name for job in running if job.metadata and job.metadata.name]
+
+
+def _belongs_to(job: Job, cron_job: str) -> bool:
+    owners = (job.metadata.ownerReferences if job.metadata else None) or []
+    return any(owner.kind == "CronJob" and owner.name == cron_job for owner in owners)
 
 
 def _follow(client: Client, pod: str, log: list[str], on_line: Callable[[str], None]) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import logging
+import os
 import sys
 from importlib.abc import MetaPathFinder
 
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the ingest job.
 
     Returns:
-        0 if every file was ingested, with or without quarantined rows; 1 if a file was rejected or the job failed.
+        0 if every new file was ingested, with or without quarantined rows; 1 if one was rejected, or the job failed.
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -40,9 +41,11 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from pipelines.data.ingest import ingest
+    from pipelines.data.landing import LANDING_FILE
 
     try:
-        records = ingest(descriptor, contract, lambda line: print(line, flush=True))
+        only = os.environ.get(LANDING_FILE, "")
+        records = ingest(descriptor, contract, lambda line: print(line, flush=True), only=only)
     except (BotoCoreError, ClientError, OSError) as error:
         raise MlopsError(
             f"ingest of {contract.name} in {descriptor.name} stopped: {error}",
@@ -52,7 +55,7 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
     if refused:
         raise MlopsError(
             f"{len(refused)} of {len(records)} files rejected: {', '.join(refused)}",
-            fix="upload corrected files; a file with the same name replaces the old one",
+            fix=f"land corrected files under other names: mlops land {contract.name} FILE --env {descriptor.name}",
         )
     return 0
 

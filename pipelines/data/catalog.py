@@ -83,6 +83,24 @@ def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:
         ) from None
 
 
+def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | None:
+    """Return the id of the latest snapshot of a dataset; None if the dataset has no rows yet.
+
+    Raises:
+        MlopsError: the environment has no such table, or it cannot be read.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        snapshot = open_table(descriptor, dataset).current_snapshot()
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise MlopsError(
+            f"the table of {dataset} in {descriptor.name} cannot be read: {error}",
+            fix="check that the caller may call glue:GetTable, and read the table's metadata in the lake bucket",
+        ) from error
+    return str(snapshot.snapshot_id) if snapshot is not None else None
+
+
 def read_version(
     descriptor: EnvironmentDescriptor, dataset: str, snapshot: str | None = None
 ) -> tuple[pa.Table, DatasetVersion]:
@@ -102,7 +120,7 @@ def read_version(
     from pipelines.data.row_digest import digest_of_rows, in_key_order
 
     table = open_table(descriptor, dataset)
-    found = _snapshot(table, dataset, snapshot)
+    found = _snapshot(table, descriptor.name, dataset, snapshot)
     key = _primary_key(table, found)
     rows = in_key_order(table.scan(snapshot_id=found.snapshot_id).to_arrow(), key).combine_chunks()
     if rows.num_rows == 0:
@@ -117,11 +135,11 @@ def read_version(
     return rows, version
 
 
-def _snapshot(table: Table, dataset: str, snapshot: str | None) -> Snapshot:
+def _snapshot(table: Table, environment: str, dataset: str, snapshot: str | None) -> Snapshot:
     if snapshot is None:
         current = table.current_snapshot()
         if current is None:
-            raise MlopsError(f"{dataset} has no rows yet", fix=f"mlops ingest {dataset}")
+            raise MlopsError(f"{dataset} has no rows yet", fix=f"mlops land {dataset} FILE --env {environment}")
         return current
     found = table.snapshot_by_id(int(snapshot)) if snapshot.isascii() and snapshot.isdigit() else None
     if found is None:

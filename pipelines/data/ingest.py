@@ -34,7 +34,15 @@ from pipelines.data.checks import contract_rules, unique_groups
 from pipelines.data.landing import LandingFile, download, landing_files
 from pipelines.data.lineage import Assertion, Data, LineageRun, landing_data, lineage, table_data
 from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
-from pipelines.data.row_quarantine import BatchRecord, BrokenRule, read_record, rows_url, upload_rows, write_record
+from pipelines.data.row_quarantine import (
+    BatchRecord,
+    BrokenRule,
+    read_record,
+    reason_lines,
+    rows_url,
+    upload_rows,
+    write_record,
+)
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file, digest_of_value
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -86,23 +94,28 @@ class IngestedFile:
         )
 
 
-def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log) -> list[BatchRecord]:
+def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, only: str = "") -> list[BatchRecord]:
     """Ingest every landing file of a dataset that is not in its table yet, in the order of their names.
 
-    A rejected file stays in landing and does not stop the others. The next run rejects it again.
+    A rejected file stays in landing and does not stop the others. It is checked again under another version of the
+    contract, or if it is asked for by name.
 
     Args:
         descriptor: the environment.
         contract: contract of the dataset.
         log: called with each line of progress.
+        only: name of the only landing file to ingest; all by default.
 
     Returns:
         A record for each file that was checked.
 
     Raises:
-        MlopsError: the dataset has no table, or the table cannot hold the contract's types; or AWS denied a request.
+        MlopsError: the dataset has no table, or the table cannot hold the contract's types; `only` has not landed; or
+            AWS denied a request.
     """
     files = landing_files(descriptor, contract.name)
+    if only:
+        files = _named(files, only, contract.name, descriptor)
     if not files:
         log(f"no files in s3://{descriptor.landing_bucket}/{contract.name}/")
         return []
@@ -116,13 +129,29 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log) -> l
             continue
         with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
             ingestion = _download(descriptor, contract, table, file, Path(folder))
-            if _is_done(ingestion):
-                log(f"{file.name}: already ingested")
+            if (done := _done(ingestion, again=bool(only))) is not None:
+                log(f"{file.name}: {done}")
                 continue
             record = _ingest_file(ingestion)
         _log_record(descriptor, record, log)
         records.append(record)
     return records
+
+
+def _named(files: list[LandingFile], name: str, dataset: str, descriptor: EnvironmentDescriptor) -> list[LandingFile]:
+    """Return the landing file of a name, as a list.
+
+    Raises:
+        MlopsError: no such file has landed.
+    """
+    found = [file for file in files if file.name == name]
+    if not found:
+        latest = ", ".join(file.name for file in files[-5:]) or "none"
+        raise MlopsError(
+            f"{name!r} has not landed in {descriptor.name}: expected a landing file of {dataset}, found {latest}",
+            fix=f"mlops land {dataset} {name} --env {descriptor.name}",
+        )
+    return found
 
 
 def _finish_latest_record(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> None:
@@ -146,14 +175,23 @@ def _download(
     return IngestedFile(descriptor, contract, table, file, path, digest_of_file(path), scratch)
 
 
-def _is_done(ingestion: IngestedFile) -> bool:
-    """Return True if the batch is in the table, or was fully quarantined under the same contract version."""
-    if ingestion.path is None:
-        return False
-    if find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
-        return True
+def _done(ingestion: IngestedFile, *, again: bool) -> str | None:
+    """Return why there is nothing to do for a file; None if it must be checked.
+
+    Args:
+        ingestion: the file.
+        again: True to check a file again that this version of the contract has rejected.
+    """
+    if ingestion.path is not None and find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
+        return "already ingested"
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
-    return record is not None and record.verdict == "quarantined" and record.contract == ingestion.contract.version
+    if record is None or record.contract != ingestion.contract.version:
+        return None
+    if record.verdict == "quarantined":
+        return "already ingested"
+    if record.verdict == "refused" and not again:
+        return f"already rejected under version {record.contract} of the contract"
+    return None
 
 
 def _ingest_file(ingestion: IngestedFile) -> BatchRecord:
@@ -255,6 +293,5 @@ def _log_record(descriptor: EnvironmentDescriptor, record: BatchRecord, log: Log
     log(f"{record.file}: {record.good} of {record.rows} rows are in the table{snapshot}")
     if record.quarantined:
         log(f"  {record.quarantined} in {rows_url(descriptor, record.dataset, record.batch)}")
-        for reason in record.reasons:
-            rows = f"{reason.rows:>6} {'row' if reason.rows == 1 else 'rows'}"
-            log(f"  {rows}: {reason.column or 'the row'}: {reason.rule}")
+        for line in reason_lines(record.reasons):
+            log(f"  {line}")

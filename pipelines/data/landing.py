@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from pipelines.data.glue_client import s3
 from pipelines.data.reading import SUFFIXES
+from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.registry import store
+from pipelines.declarations.names import bucket_name
+from pipelines.declarations.project import Project
+from pipelines.registry import clients, store
+
+if TYPE_CHECKING:
+    from pipelines.data.validate import Summary
+
+LANDING_FILE = "LANDING_FILE"
+"""Environment variable of the ingest job: name of the only landing file to ingest."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -32,11 +43,57 @@ class LandingFile:
     etag: str
 
 
-def upload(descriptor: EnvironmentDescriptor, dataset: str, file: Path) -> str:
-    """Upload a local file to the landing bucket and return its URL (`s3://…`).
+class LandingPlace(Protocol):
+    """Landing bucket: an `EnvironmentDescriptor`, or a `LandingBucket`."""
+
+    @property
+    def landing_bucket(self) -> str:
+        """Name of the bucket."""
+
+    @property
+    def region(self) -> str:
+        """AWS region of the bucket."""
+
+
+@dataclass(frozen=True)
+class LandingBucket:
+    """Landing bucket, known by its name only.
+
+    Attributes:
+        landing_bucket: name of the bucket.
+        region: AWS region of the bucket.
+    """
+
+    landing_bucket: str
+    region: str
+
+
+def landing_bucket(project: Project, environment: str) -> LandingBucket:
+    """Return the landing bucket of an environment in the caller's AWS account.
+
+    Its name follows from the declarations, so that a caller who may only land files need not read the stack's state.
 
     Raises:
-        MlopsError: the file does not exist, has a name that the ingest job does not read, or cannot be uploaded.
+        MlopsError: the environment does not exist or ingests no data, or there are no AWS credentials.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    project.check_trains(environment)
+    config = project.stack(environment).config
+    try:
+        account = str(clients.client("sts", config.region).get_caller_identity()["Account"])
+    except (BotoCoreError, ClientError) as error:
+        raise MlopsError(
+            f"the caller's AWS account is unknown: {error}", fix="sign in to AWS, for example with `aws sso login`"
+        ) from None
+    return LandingBucket(bucket_name(project.name, environment, "landing", account), config.region)
+
+
+def check_name(file: Path) -> None:
+    """Check that the ingest job reads files of this name.
+
+    Raises:
+        MlopsError: the name is not valid.
     """
     if file.suffix.lower() not in SUFFIXES or not _FILE_NAME.fullmatch(file.name):
         raise MlopsError(
@@ -46,9 +103,53 @@ def upload(descriptor: EnvironmentDescriptor, dataset: str, file: Path) -> str:
         )
     if not file.is_file():
         raise MlopsError(f"{file} cannot be uploaded: no such file", fix="check the path")
+
+
+def check_file(contract: Contract, file: Path) -> Summary:
+    """Check a local file against its contract, as the ingest job will, and return the result.
+
+    Keys that are already in the table are not known here; the job finds them.
+
+    Raises:
+        LandingFileError: the file is rejected as a whole.
+        MlopsError: the file has a name that the ingest job does not read, or the check failed.
+    """
+    from pipelines.data.reading import read_batch
+    from pipelines.data.validate import validate
+
+    check_name(file)
+    with tempfile.TemporaryDirectory(prefix="land-") as folder:
+        batch = read_batch(file, contract, Path(folder))
+        with validate(batch, contract, Path(folder)) as checked:
+            return checked.summary
+
+
+def upload(place: LandingPlace, dataset: str, file: Path) -> str:
+    """Upload a local file to the landing bucket and return its URL (`s3://…`).
+
+    A landing file is never replaced.
+
+    Raises:
+        AccessDeniedError: the caller may not upload.
+        MlopsError: the file has a name that the ingest job does not read, or a file of that name has landed already;
+            or the upload failed.
+    """
+    check_name(file)
     key = f"{dataset}/{file.name}"
-    store.upload(descriptor.landing_bucket, key, file, client=s3(descriptor))
-    return f"s3://{descriptor.landing_bucket}/{key}"
+    url = f"s3://{place.landing_bucket}/{key}"
+    try:
+        store.upload_new(place.landing_bucket, key, file, client=clients.client("s3", place.region))
+    except store.PreconditionFailedError:
+        raise MlopsError(
+            f"{url} already exists: landing files are never replaced",
+            fix="if the content differs, rename the file and land it again",
+        ) from None
+    except store.AccessDeniedError as error:
+        raise store.AccessDeniedError(
+            error.what,
+            fix='sign in with the environment\'s landing role: docs/data-scientist.md, "Land data"',
+        ) from None
+    return url
 
 
 def landing_files(descriptor: EnvironmentDescriptor, dataset: str) -> list[LandingFile]:

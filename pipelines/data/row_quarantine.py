@@ -7,8 +7,9 @@ overwrites the same two objects, so ingestion is idempotent.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +18,9 @@ from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
+
+if TYPE_CHECKING:
+    from pipelines.data.validate import ReasonCount
 
 LARGEST_RECORD = 1 << 20
 """Size limit of a batch's record, in bytes."""
@@ -64,6 +68,14 @@ class BatchRecord(Declaration):
     reasons: tuple[BrokenRule, ...] = Field(default=())
     snapshot: str | None = None
     refused: str | None = None
+
+
+def reason_lines(reasons: Iterable[BrokenRule | ReasonCount]) -> list[str]:
+    """Return a line for each broken rule: the number of rows, the column and the rule."""
+    return [
+        f"{reason.rows:>6} {'row' if reason.rows == 1 else 'rows'}: {reason.column or 'the row'}: {reason.rule}"
+        for reason in reasons
+    ]
 
 
 def rows_url(descriptor: EnvironmentDescriptor, dataset: str, batch: str) -> str:

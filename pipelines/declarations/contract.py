@@ -1,8 +1,8 @@
 """Data contract: the part of the Open Data Contract Standard v3.1 that this project enforces.
 
 Source: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/. Descriptive sections (team, support, price, …)
-are accepted unread. Keys that the standard does not define are rejected, and so are rules that we cannot check: a rule
-that is silently skipped is worse than none.
+are accepted unread. Of the service levels, `frequency` schedules ingestion. Keys that the standard does not define are
+rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.names import ColumnName, Name
+from pipelines.declarations.service_level import FREQUENCY, ServiceLevel, ingest_schedule
 
 LogicalType = Literal["string", "integer", "number", "boolean", "date", "timestamp"]
 StoredType = Literal["string", "int", "long", "float", "double", "boolean", "date", "timestamp"]
@@ -219,6 +220,7 @@ class Contract(Declaration):
         name: name of the dataset, of the file and of the schema object.
         version: version of the contract, `<major>.<minor>.<patch>`.
         tables: `schema` in the file; a list of one.
+        service_levels: `slaProperties` in the file.
     """
 
     api_version: Literal["v3.1.0"] = Field(alias="apiVersion")
@@ -239,7 +241,7 @@ class Contract(Declaration):
     support: tuple[dict[str, Any], ...] = ()
     price: dict[str, Any] | None = None
     sla_default_element: str | None = Field(None, alias="slaDefaultElement")
-    sla_properties: tuple[dict[str, Any], ...] = Field((), alias="slaProperties")
+    service_levels: tuple[ServiceLevel, ...] = Field((), alias="slaProperties")
     authoritative_definitions: tuple[dict[str, Any], ...] = Field((), alias="authoritativeDefinitions")
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
     contract_created: str | None = Field(None, alias="contractCreatedTs")
@@ -259,6 +261,18 @@ class Contract(Declaration):
         """Names of the primary key columns, by `primaryKeyPosition`."""
         keys = [column for column in self.table.properties if column.primary_key]
         return tuple(c.name for c in sorted(keys, key=lambda c: c.primary_key_position or 0))
+
+    @property
+    def ingest_schedule(self) -> str | None:
+        """When to look for new data, as a cron expression in UTC; None to ingest on request only."""
+        return None if self.status == "retired" else ingest_schedule(self.name, self.service_levels)
+
+    @model_validator(mode="after")
+    def _one_frequency(self) -> Contract:
+        found = sum(level.property == FREQUENCY for level in self.service_levels)
+        if found > 1:
+            raise ValueError(f"at most one frequency in slaProperties; found {found}")
+        return self
 
     @model_validator(mode="after")
     def _one_name(self) -> Contract:

@@ -80,7 +80,7 @@ class Training(Declaration):
         holdout: share of the rows withheld from training, chosen by their keys.
         parameters: passed to the function unchanged.
         resources: resources of the training job.
-        schedule: cron expression in UTC; None to train on demand only.
+        retrain_on: what starts a training without a request. `new-data`: the dataset has a new version.
         deadline_seconds: maximum duration of a run.
     """
 
@@ -89,7 +89,7 @@ class Training(Declaration):
     holdout: Share = 0.25
     parameters: dict[str, Any] = Field(default_factory=dict)
     resources: Resources
-    schedule: Annotated[str, StringConstraints(pattern=r"^(\S+ ){4}\S+$")] | None = None
+    retrain_on: tuple[Literal["new-data"], ...] = ()
     deadline_seconds: Annotated[int, Field(gt=0)] = 3600
 
 

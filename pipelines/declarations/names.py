@@ -17,6 +17,11 @@ ImageName = Literal["training", "serving"]
 """The container images of the project."""
 
 
+def bucket_name(project: str, environment: str, purpose: str, account: str) -> str:
+    """Return the name of a bucket of an environment. The account id makes it globally unique."""
+    return f"{project}-{environment}-{purpose}-{account}"
+
+
 def repository_name(project: str, image: str) -> str:
     """Return the name of the ECR repository of an image. All environments of an account share it."""
     return f"{project}/{image}"

@@ -149,6 +149,19 @@ class Project:
             )
         return read(path, StackFile)
 
+    def check_trains(self, environment: str) -> None:
+        """Check that data is ingested and models are trained in an environment.
+
+        Raises:
+            MlopsError: they are not, or the environment does not exist.
+        """
+        if not self.stack(environment).config.environment.trains:
+            first = self.environments[0]
+            raise MlopsError(
+                f"{environment} ingests no data and trains no model: expected {first}, found {environment}",
+                fix=f"--env {first}",
+            )
+
     def model(self, name: str) -> Model:
         """Read a model's declaration and check it against its contract.
 

@@ -32,6 +32,7 @@ training:
   seed: 1
   holdout: 0.3
   parameters: {{}}
+  retrain_on: [new-data]
   resources: {{cpu: "1", memory: 2Gi}}
 gates:
   thresholds:
@@ -116,6 +117,8 @@ schema:
         logicalTypeOptions: {{minimum: 0, maximum: {target_maximum}}}
     quality:
       - {{metric: rowCount, mustBeGreaterThan: 0}}
+slaProperties:
+  - {{property: frequency, value: 1, unit: d}}
 """
 
 VARIANTS = {

@@ -1,4 +1,4 @@
-"""GitHub Actions run metadata and step outputs."""
+"""GitHub Actions run metadata, step outputs and summaries."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ def set_output(name: str, value: str) -> None:
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"{name}={value}\n")
+
+
+def add_summary(text: str) -> None:
+    """Add Markdown to the summary of the current workflow run; do nothing outside a workflow."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
 
 
 def run_url() -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.promotion.alarm import read_alarm
 from pipelines.promotion.attempt import Attribution, Log
+from pipelines.promotion.request_training import request_training
 from pipelines.promotion.rollback import roll_back
 from pipelines.targets import Target
 
@@ -25,8 +25,7 @@ def respond(target: Target, event: bytes, log: Log) -> None:
     """
     alarm = read_alarm(event)
     if alarm.kind == "drift":
-        Gh.find(target.project.root).dispatch("train.yml", {"model": alarm.model})
-        log(f"started the workflow train for {alarm.model}")
+        request_training(target.project, [alarm.model], log)
         return
     entry = roll_back(
         target,

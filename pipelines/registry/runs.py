@@ -25,8 +25,15 @@ class Run(Declaration):
     bundle: Digest
 
 
-def record_run(descriptor: EnvironmentDescriptor, model: str, run: str, digest: str) -> None:
+def record_run(descriptor: EnvironmentDescriptor, model: str, run: str, digest: str, snapshot: str) -> None:
     """Record the bundle that a run produced. Recording the same bundle again changes nothing.
+
+    Args:
+        descriptor: the environment.
+        model: the model's name.
+        run: id of the run.
+        digest: digest of the bundle.
+        snapshot: Iceberg snapshot that the model was trained on.
 
     Raises:
         MlopsError: the run id is malformed, or already has another bundle; or the write failed.
@@ -41,6 +48,30 @@ def record_run(descriptor: EnvironmentDescriptor, model: str, run: str, digest: 
                 f"the run {run} of {model} already has another bundle: expected {before}, found {digest}",
                 fix="use a unique RUN_ID for each run",
             ) from None
+    store.put(descriptor.registry_bucket, _snapshot_key(model, snapshot), content, content_type="application/json")
+
+
+def is_trained(descriptor: EnvironmentDescriptor, model: str, snapshot: str) -> bool:
+    """Return True if a run of a model has trained on an Iceberg snapshot.
+
+    Raises:
+        MlopsError: the registry cannot be read.
+    """
+    try:
+        store.get(descriptor.registry_bucket, _snapshot_key(model, snapshot), limit=LARGEST_RECORD)
+    except store.NotFoundError:
+        return False
+    return True
+
+
+def has_run(descriptor: EnvironmentDescriptor, model: str) -> bool:
+    """Return True if any run of a model has produced a bundle.
+
+    Raises:
+        MlopsError: the registry cannot be read.
+    """
+    prefix = f"runs/{bundles.checked_name(model)}/"
+    return bool(store.first_after(descriptor.registry_bucket, prefix, "", most=1))
 
 
 def read_run(descriptor: EnvironmentDescriptor, model: str, run: str) -> str:
@@ -64,6 +95,11 @@ def read_run(descriptor: EnvironmentDescriptor, model: str, run: str) -> str:
 
 def _key(model: str, run: str) -> str:
     return f"runs/{bundles.checked_name(model)}/{checked_run(run)}.json"
+
+
+def _snapshot_key(model: str, snapshot: str) -> str:
+    # A run id has no slash, so this cannot be the record of a run.
+    return f"runs/{bundles.checked_name(model)}/snapshots/{checked_run(snapshot)}.json"
 
 
 def checked_run(run: str) -> str:

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +130,17 @@ def put_new(bucket: str, key: str, content: bytes, *, client: Any = None) -> str
     return _put(client or s3(), bucket, key, content, {"IfNoneMatch": "*"})
 
 
+def upload_new(bucket: str, key: str, path: Path, *, client: Any = None) -> str:
+    """Write an object that must not exist yet from a local file of up to 5 GiB, and return its ETag.
+
+    Raises:
+        PreconditionFailedError: the object exists.
+        AccessDeniedError, NoBucketError, MlopsError: the write failed.
+        OSError: the file cannot be read.
+    """
+    return _put(client or s3(), bucket, key, path, {"IfNoneMatch": "*"})
+
+
 def replace(bucket: str, key: str, content: bytes, etag: str, *, client: Any = None) -> str:
     """Overwrite an object that must still have the given ETag, and return its new ETag.
 
@@ -139,11 +151,12 @@ def replace(bucket: str, key: str, content: bytes, etag: str, *, client: Any = N
     return _put(client or s3(), bucket, key, content, {"IfMatch": etag})
 
 
-def _put(client: Any, bucket: str, key: str, content: bytes, condition: dict[str, str]) -> str:
+def _put(client: Any, bucket: str, key: str, content: bytes | Path, condition: dict[str, str]) -> str:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with _errors_by_name("s3:PutObject", bucket, key):
-                return str(client.put_object(Bucket=bucket, Key=key, Body=content, **condition)["ETag"])
+            body = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+            with _errors_by_name("s3:PutObject", bucket, key), body:
+                return str(client.put_object(Bucket=bucket, Key=key, Body=body, **condition)["ETag"])
         except _ConflictError:
             if attempt == ATTEMPTS:
                 raise

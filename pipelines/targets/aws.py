@@ -27,6 +27,9 @@ class AwsTarget(Target):
                 "the Pulumi CLI is not on the PATH", fix="install the Pulumi CLI, or choose another --target"
             )
 
+    def connect_account(self) -> None:
+        """Do nothing: the AWS clients use the standard configuration."""
+
     def apply(self, operation: Operation, environment: str) -> None:
         self.project.stack(environment)
         confirmed = [] if operation == "preview" else ["--yes"]

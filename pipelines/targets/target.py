@@ -72,6 +72,14 @@ class Target(ABC):
             MlopsError: the target cannot be reached.
         """
 
+    def connect_account(self) -> None:
+        """Point the AWS clients of this process at the target, for commands that need neither Pulumi nor a cluster.
+
+        Raises:
+            MlopsError: the target cannot be reached.
+        """
+        self.connect()
+
     def get_ready(self) -> None:  # noqa: B027 - optional
         """Start slow preparations for `apply` in the background."""
 

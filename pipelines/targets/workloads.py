@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from pipelines.cluster.jobs import run_job
-from pipelines.data.landing import upload
+from pipelines.data.landing import LANDING_FILE
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
@@ -19,26 +18,30 @@ START_ALLOWANCE_SECONDS = 60
 """Time allowed for a training job in addition to its declared deadline."""
 
 
-def run_ingest(
-    target: Target, environment: str, dataset: str, files: Sequence[Path], log: Callable[[str], None]
-) -> None:
-    """Upload landing files, and run the ingest job of a dataset.
+def run_ingest(target: Target, environment: str, dataset: str, log: Callable[[str], None], *, file: str = "") -> None:
+    """Run the ingest job of a dataset now, rather than at its next scheduled time.
 
     Args:
         target: where the environment lives.
         environment: its name.
         dataset: the dataset's name.
-        files: landing files to upload first.
-        log: receives each uploaded file and each line of the job's log.
+        log: receives each line of the job's log.
+        file: name of the only landing file to ingest; every new one by default.
 
     Raises:
-        MlopsError: the dataset or the job does not exist, a file cannot be uploaded, or the job failed.
+        MlopsError: the dataset, the job or the landing file does not exist, or the job failed.
     """
     target.project.contract(dataset)
+    target.project.check_trains(environment)
     descriptor = target.descriptor(environment)
-    for file in files:
-        log(f"landed {upload(descriptor, dataset, file)}")
-    run_job(descriptor.namespace, f"ingest-{dataset}", variables={}, on_line=lambda line: log(f"| {line}"))
+    variables = {LANDING_FILE: file} if file else {}
+    run_job(
+        descriptor.namespace,
+        f"ingest-{dataset}",
+        variables=variables,
+        on_line=lambda line: log(f"| {line}"),
+        after_others=True,
+    )
 
 
 def run_training(target: Target, environment: str, model: str, log: Callable[[str], None]) -> str:
@@ -56,6 +59,7 @@ def run_training(target: Target, environment: str, model: str, log: Callable[[st
     Raises:
         MlopsError: the environment does not run the pinned image, a model or job does not exist, or the job failed.
     """
+    target.project.check_trains(environment)
     declared, descriptor = target.project.model(model), target.descriptor(environment)
     pinned = target.project.stack(environment).config.environment.images.training
     if pinned is not None and not (descriptor.images.training or "").endswith(pinned):

@@ -130,7 +130,7 @@ def run_training(
         build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
         evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
         say(f"signed by the key of {descriptor.name}")
-        runs.record_run(descriptor, model.name, run.id, digest)
+        runs.record_run(descriptor, model.name, run.id, digest, version.snapshot)
     return digest
 
 

@@ -221,7 +221,7 @@ def test_only_jobs_in_a_protected_environment_use_the_key_of_the_app() -> None:
             if "secrets." in yaml.safe_dump(job):
                 users += 1
                 assert job.get("environment", "preview") != "preview", f"{path.name}: {name}"
-    assert users == 4
+    assert users == 5
 
 
 def test_a_token_of_the_app_is_created_right_before_it_is_used() -> None:

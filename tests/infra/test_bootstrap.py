@@ -203,3 +203,54 @@ def test_an_environment_with_another_boundary_is_refused(boundary: str | None) -
 def test_a_repository_must_be_an_exact_name(repository: str) -> None:
     with pytest.raises(ValueError, match="repository"):
         AccountConfig(repository=repository, owner="us", cost_centre="1")
+
+
+PERSON = f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Data_0a1b2c3d4e5f6a7b"
+
+
+def test_nobody_may_land_files_unless_they_are_named(bootstrap: Recording) -> None:
+    assert bootstrap.outputs["land_roles"] == {}
+
+
+def test_a_named_person_gets_a_role_that_only_adds_landing_files(tmp_path: Path) -> None:
+    project = copy_as_forked(tmp_path / "project", "infra/bootstrap")
+    file = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
+    edit(file, "config", "mlops-bootstrap:account", "landing_principals", value={"dev": [PERSON]})
+    bootstrap = record_bootstrap(project)
+    assert [str(violation) for violation in violations(bootstrap.resources)] == []
+    assert set(bootstrap.outputs["land_roles"]) == {"dev"}
+    role = bootstrap.one(ROLE, "land-dev")
+    assert (role.at("name"), role.at("path")) == ("mlops-land-dev", "/bootstrap/")
+    (trust,) = json.loads(role.at("assumeRolePolicy"))["Statement"]
+    assert trust == {"Effect": "Allow", "Principal": {"AWS": [PERSON]}, "Action": "sts:AssumeRole"}
+    ((_, document),) = policies_of(Graph(bootstrap.resources), role)
+    upload, encrypt = json.loads(document)["Statement"]
+    landing = f"arn:aws:s3:::mlops-dev-landing-{ACCOUNT}"
+    assert (upload["Action"], upload["Resource"]) == (["s3:PutObject"], [f"{landing}/*"])
+    assert upload["Condition"] == {"Null": {"s3:if-none-match": "false"}}, "a landing file is never replaced"
+    assert encrypt["Action"] == ["kms:GenerateDataKey"]
+    assert encrypt["Condition"]["StringLike"] == {"kms:EncryptionContext:aws:s3:arn": [landing, f"{landing}/*"]}
+
+
+@pytest.mark.parametrize("environment", ["staging", "qa"])
+def test_files_land_only_in_an_environment_that_ingests(environment: str) -> None:
+    with pytest.raises(MlopsError, match=rf"expected one of dev, found {environment}"):
+        layout().landing({environment: [PERSON]})
+
+
+@pytest.mark.parametrize(
+    "principal",
+    ["*", ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root", f"arn:aws:iam::{ACCOUNT}:role/*", "arn:aws:sts::1:assumed-role/a/b"],
+)
+def test_a_landing_principal_is_one_role_or_user(principal: str) -> None:
+    config = {"repository": "acme/mlops", "owner": "us", "cost_centre": "1", "landing_principals": {"dev": [principal]}}
+    with pytest.raises(ValueError, match="landing_principals"):
+        AccountConfig.model_validate_json(json.dumps(config))
+
+
+def test_no_job_on_github_may_write_data(bootstrap: Recording) -> None:
+    for role in bootstrap.of_type(ROLE).values():
+        for _, document in policies_of(Graph(bootstrap.resources), role):
+            for statement in json.loads(document)["Statement"]:
+                if "s3:PutObject" in statement["Action"]:
+                    assert not [arn for arn in statement["Resource"] if "-landing-" in arn], role.name

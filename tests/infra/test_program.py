@@ -294,13 +294,16 @@ def test_a_new_training_image_does_not_change_the_endpoints(tmp_path: Path, grap
     assert changed.one(CRON_JOB, f"train-{MODEL}").plain != graphs["dev"].one(CRON_JOB, f"train-{MODEL}").plain
 
 
-def test_a_job_without_a_schedule_is_suspended(tmp_path: Path, graphs: dict[str, Recording]) -> None:
+def test_ingestion_follows_the_schedule_of_the_contract_and_training_waits_for_a_request(
+    tmp_path: Path, graphs: dict[str, Recording]
+) -> None:
     assert graphs["dev"].one(CRON_JOB, f"train-{MODEL}").at("spec", "suspend") is True
-    assert graphs["dev"].one(CRON_JOB, f"ingest-{DATASET}").at("spec", "suspend") is True
+    daily = graphs["dev"].one(CRON_JOB, f"ingest-{DATASET}")
+    assert daily.at("spec", "suspend") is False
+    assert str(daily.at("spec", "schedule")).endswith(" 4 * * *")
     project = release_everywhere(copy_as_forked(tmp_path / "project"))
-    edit(project / "models" / MODEL / "model.yaml", "training", "schedule", value="0 4 * * 1")
-    scheduled = record(project, "dev").one(CRON_JOB, f"train-{MODEL}")
-    assert (scheduled.at("spec", "suspend"), scheduled.at("spec", "schedule")) == (False, "0 4 * * 1")
+    edit(project / "data-contracts" / f"{DATASET}.odcs.yaml", "slaProperties", value=[])
+    assert record(project, "dev").one(CRON_JOB, f"ingest-{DATASET}").at("spec", "suspend") is True
 
 
 def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:

@@ -22,11 +22,15 @@ from laptop.engine.provider import Created, Diff, ResourceCall
 from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.stack_operations import ACCOUNT_STACK
-from tests.infra.recording import release_everywhere
+from tests.infra.recording import edit, release_everywhere
 from tests.sample_project import copy_as_forked
 
 REPOSITORY = "acme/mlops"
 """The repository in the test project's `Pulumi.account.yaml`."""
+
+
+STEWARD = "arn:aws:iam::123456789012:role/team/data-steward"
+"""The role whose holders may land files in dev."""
 
 
 def subject(name: str, repository: str = REPOSITORY) -> str:
@@ -174,6 +178,8 @@ class Ready:
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     home = tmp_path_factory.mktemp("account")
     project = release_everywhere(copy_as_forked(home / "project", "infra/__main__.py", "infra/bootstrap"))
+    declared = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
+    edit(declared, "config", "mlops-bootstrap:account", "landing_principals", value={"dev": [STEWARD]})
     account = start(home / "aws")
     try:
         bootstrap = Deployment(

@@ -303,6 +303,7 @@ def test_the_boundary_limits_a_role_with_all_permissions(provisioned: Ready, dev
         ),
         ("glue:DeleteTable", lambda who, _: who["glue"].delete_table(DatabaseName="mlops_staging", Name="t")),
         ("s3:PutObject", put("staging", "landing", "diabetes-patients/x.csv")),
+        ("s3:PutObject", put("dev", "landing", "diabetes-patients/x.csv")),
         ("s3:PutObject", put("staging", "logs", "inference/x")),
         ("s3:PutObject", put("staging", "registry", f"runs/{MODEL}/x.json")),
         ("kms:Sign", sign("staging", MessageType="DIGEST")),
@@ -333,7 +334,6 @@ def test_a_deploy_role_can_record_and_copy_a_release(
     records += [(staging, "staging", kind) for kind in ("ledger/", "quarantine/", "reports/", "bundles/", "evidence/")]
     for who, environment, kind in records:
         put(environment, "registry", f"{kind}{MODEL}/x")(who, provisioned)
-    put("dev", "landing", "diabetes-patients/x.csv")(dev, provisioned)
     provisioned.operator["s3"].put_object(Bucket=bucket("dev", "registry"), Key=f"bundles/{MODEL}/y", Body=b"1")
     for who, environment in ((dev, "dev"), (staging, "dev"), (staging, "staging"), (dev, "staging"), (preview, "dev")):
         for kind in ("ledger/", "quarantine/"):

@@ -216,6 +216,12 @@ ROLES: Resources = [
 ]
 
 
+PERSON_TRUST = {
+    "Effect": "Allow",
+    "Principal": {"AWS": "arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Data_0a1b"},
+    "Action": "sts:AssumeRole",
+}
+
 ISSUER = "token.actions.githubusercontent.com"
 PREVIEW_TRUST = {
     "Effect": "Allow",
@@ -705,6 +711,20 @@ EXAMPLES: dict[str, Example] = {
                 ),
             ],
             put(ROLES, ROLE, "managedPolicyArns", value=["arn:aws:iam::aws:policy/AdministratorAccess"]),
+        ),
+    ),
+    "iam-trusts-named-callers": Example(
+        [*ROLES, resource(ROLE, {"assumeRolePolicy": document(PERSON_TRUST), "tags": TAGS}, name="person")],
+        tuple(
+            put(ROLES, ROLE, "assumeRolePolicy", value=document({**PERSON_TRUST, **trusted}))
+            for trusted in (
+                {"Principal": "*"},
+                {"Principal": {"AWS": "*"}},
+                {"Principal": {"AWS": "111122223333"}},
+                {"Principal": {"AWS": "arn:aws:iam::111122223333:root"}},
+                {"Principal": {"AWS": ["arn:aws:iam::111122223333:role/data", "arn:aws:iam::111122223333:role/*"]}},
+                {"Principal": None, "NotPrincipal": {"AWS": "arn:aws:iam::111122223333:role/data"}},
+            )
         ),
     ),
     "iam-bounded": Example(

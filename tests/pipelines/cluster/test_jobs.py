@@ -203,3 +203,31 @@ def test_a_missing_kubeconfig_or_cluster_is_a_readable_error(tmp_path: Path, mon
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     with pytest.raises(MlopsError, match="the Kubernetes cluster does not respond"):
         run_job("models", "train-m", variables={}, on_line=print)
+
+
+def listed(name: str, owner: str, condition: str | None = None) -> dict[str, Any]:
+    owners = [{"apiVersion": "batch/v1", "kind": "CronJob", "name": owner, "uid": "u", "controller": True}]
+    return {**job(condition), "metadata": {"name": name, "ownerReferences": owners}}
+
+
+def jobs(*items: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "batch/v1", "kind": "JobList", "metadata": {}, "items": list(items)}
+
+
+def test_a_job_can_wait_for_the_others_of_its_cronjob_but_not_for_later_ones(api: Api, run: Run) -> None:
+    before, other = listed("train-m-1", "train-m", "Complete"), listed("train-n-1", "train-n")
+    now, later = listed("train-m-2", "train-m"), listed("train-m-3", "train-m")
+    api.on("GET", JOBS, jobs(before, other, now), jobs(before, other, now, later), jobs(before, other, later))
+    api.on("GET", JOB, job("Complete"))
+    api.on("GET", PODS, pods())
+    run_job("models", "train-m", variables={}, on_line=run.lines.append, after_others=True)
+    assert run.lines == ["waiting for the job train-m-2"]
+    assert [path for method, path, _ in api.asked if method in ("GET", "POST")].index(JOBS) == 0
+
+
+def test_a_job_that_never_ends_is_named(api: Api, run: Run) -> None:
+    api.on("GET", JOBS, jobs(listed("train-m-2", "train-m")))
+    with pytest.raises(MlopsError, match="job train-m-2 still runs") as caught:
+        run_job("models", "train-m", variables={}, on_line=run.lines.append, deadline_seconds=0, after_others=True)
+    assert "delete job train-m-2" in caught.value.fix
+    assert api.bodies("POST") == []

@@ -179,7 +179,32 @@ def test_a_rejected_file_is_recorded_and_does_not_stop_the_others(dev: Environme
     assert read_record(dev, "visits", digest_of_file(picture)) == rejected
     assert "a.parquet is rejected: expected a Parquet file" in str(rejected.refused)
     boto3.client("s3").head_object(Bucket=dev.landing_bucket, Key="visits/a.parquet")
+
+
+def test_a_rejected_file_is_checked_again_only_by_name_or_under_another_contract(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("id,age,name,ward\n1,20,a,east\n")
+    upload(dev, "visits", tmp_path / "a.csv")
     assert [record.verdict for record in run(dev)] == ["refused"]
+    lines: list[str] = []
+    assert ingest(dev, CONTRACT, lines.append) == []
+    assert lines == ["a.csv: already rejected under version 1.0.0 of the contract"]
+    assert [record.verdict for record in ingest(dev, CONTRACT, lines.append, only="a.csv")] == ["refused"]
+    columns = [column(name, "string") for name in ("name", "ward")]
+    grown = contract(column("age", "integer", required=True, minimum=0), *columns)
+    grown = grown.model_copy(update={"version": "1.1.0"})
+    assert [record.verdict for record in run(dev, grown)] == ["ingested"]
+
+
+def test_one_landing_file_can_be_ingested_by_name(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    land(dev, tmp_path, "b.csv", "2,20,b")
+    assert [record.file for record in ingest(dev, CONTRACT, lambda _: None, only="b.csv")] == ["b.csv"]
+    assert ids(dev) == [2]
+    with pytest.raises(MlopsError, match=r"'c\.csv' has not landed in dev: .* found a\.csv, b\.csv") as caught:
+        ingest(dev, CONTRACT, lambda _: None, only="c.csv")
+    assert caught.value.fix == "mlops land visits c.csv --env dev"
 
 
 def test_a_batch_without_good_rows_adds_no_snapshot_and_is_not_checked_again(
@@ -358,6 +383,9 @@ def test_the_job_prints_each_outcome_and_fails_only_if_a_file_is_rejected(
     captured = capsys.readouterr()
     assert "diabetes-patients.csv: already in the table" in captured.out
     assert captured.err.startswith("error: 1 of 1 files rejected: z.csv")
+    assert command.main(["ingest", declared.name]) == 0, "a schedule must not report the same file forever"
+    monkeypatch.setenv("LANDING_FILE", "z.csv")
+    assert command.main(["ingest", declared.name]) == 1
 
 
 @pytest.mark.parametrize(

@@ -177,12 +177,20 @@ def test_a_malformed_run_signs_nothing(dev: EnvironmentDescriptor, change: dict[
 
 def test_a_run_records_one_bundle(dev: EnvironmentDescriptor) -> None:
     digest, other = example_bundle().digest, example_bundle(seed=8).digest
-    runs.record_run(dev, MODEL, "12345", digest)
-    runs.record_run(dev, MODEL, "12345", digest)
+    runs.record_run(dev, MODEL, "12345", digest, "1")
+    runs.record_run(dev, MODEL, "12345", digest, "1")
     assert runs.read_run(dev, MODEL, "12345") == digest
     with pytest.raises(MlopsError, match=f"already has another bundle: expected {digest}, found {other}"):
-        runs.record_run(dev, MODEL, "12345", other)
+        runs.record_run(dev, MODEL, "12345", other, "1")
     with pytest.raises(MlopsError, match="produced no bundle"):
         runs.read_run(dev, MODEL, "12346")
     with pytest.raises(MlopsError, match="is not a valid run id"):
         runs.read_run(dev, MODEL, "../12345")
+
+
+def test_the_snapshots_that_a_model_was_trained_on_are_known(dev: EnvironmentDescriptor) -> None:
+    assert not runs.has_run(dev, MODEL)
+    runs.record_run(dev, MODEL, "12345", example_bundle().digest, "77")
+    assert runs.has_run(dev, MODEL)
+    assert not runs.has_run(dev, f"{MODEL}-2")
+    assert [runs.is_trained(dev, MODEL, snapshot) for snapshot in ("77", "78")] == [True, False]

@@ -1,0 +1,98 @@
+"""Service levels of a data contract, and how often new data is looked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pipelines.declarations.documents import Declaration
+
+FREQUENCY = "frequency"
+"""Service level that says how often data arrives."""
+
+DAILY_HOUR = 4
+"""Hour (UTC) at which daily data is looked for."""
+
+_MINUTES = {
+    **dict.fromkeys(("min", "minute", "minutes"), 1),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 60),
+    **dict.fromkeys(("d", "day", "days"), 24 * 60),
+    **dict.fromkeys(("w", "wk", "week", "weeks"), 7 * 24 * 60),
+    **dict.fromkeys(("mo", "month", "months"), 30 * 24 * 60),
+    **dict.fromkeys(("y", "yr", "year", "years"), 365 * 24 * 60),
+}
+"""Unit of a frequency → minutes. The standard names days and years only; `m` alone would be ambiguous."""
+
+
+class ServiceLevel(Declaration):
+    """Entry of `slaProperties`.
+
+    Attributes:
+        property: name of the service level. `frequency` schedules ingestion; the others are accepted unread.
+        value: the agreed value; of `frequency`, the time between two deliveries in `unit`.
+        unit: unit of the value: `min`, `h`, `d`, `w`, `mo`, `y`.
+        scheduler: `cron` if `schedule` is a cron expression.
+        schedule: when to look for new data, in UTC; overrides `value` of `frequency`.
+    """
+
+    id: str | None = None
+    property: Annotated[str, StringConstraints(min_length=1)]
+    value: str | int | float | bool | None = None
+    value_ext: str | int | float | bool | None = Field(None, alias="valueExt")
+    unit: str | None = None
+    element: str | None = None
+    driver: str | None = None
+    description: str | None = None
+    scheduler: str | None = None
+    schedule: str | None = None
+    custom_properties: tuple[dict[str, Any], ...] = Field((), alias="customProperties")
+    authoritative_definitions: tuple[dict[str, Any], ...] = Field((), alias="authoritativeDefinitions")
+
+    @model_validator(mode="after")
+    def _frequency_can_be_scheduled(self) -> ServiceLevel:
+        if self.property != FREQUENCY:
+            return self
+        if self.schedule is not None:
+            if self.scheduler != "cron":
+                raise ValueError(f"scheduler: cron for the schedule of a frequency; found {self.scheduler or 'none'}")
+            if len(self.schedule.split()) != 5:
+                raise ValueError(f"a cron expression with five fields as schedule; found {self.schedule!r}")
+            return self
+        number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        if not number or float(str(self.value)) <= 0:
+            raise ValueError(f"a number above 0 as value of frequency; found {self.value!r}")
+        if self.unit not in _MINUTES:
+            raise ValueError(f"one of {', '.join(_MINUTES)} as unit of frequency; found {self.unit or 'none'}")
+        return self
+
+
+def ingest_schedule(dataset: str, levels: Sequence[ServiceLevel]) -> str | None:
+    """Return when to look for new data of a dataset, as a cron expression in UTC.
+
+    Data is looked for at least as often as it arrives, and at least daily. The minute depends on the dataset's name, so
+    that the jobs of many datasets do not start together.
+
+    Args:
+        dataset: name of the dataset.
+        levels: its service levels, with at most one `frequency`.
+
+    Returns:
+        The cron expression; None if the contract has no `frequency`.
+    """
+    level = next((level for level in levels if level.property == FREQUENCY), None)
+    if level is None:
+        return None
+    if level.schedule is not None:
+        return " ".join(level.schedule.split())
+    minutes = float(str(level.value)) * _MINUTES[level.unit or ""]
+    minute = int(hashlib.sha256(dataset.encode()).hexdigest(), 16) % 60
+    if minutes < 60:
+        step = max((each for each in range(1, 31) if 60 % each == 0 and each <= minutes), default=1)
+        return f"*/{step} * * * *" if step > 1 else "* * * * *"
+    if minutes < 24 * 60:
+        step = max(each for each in range(1, 13) if 24 % each == 0 and each * 60 <= minutes)
+        return f"{minute} */{step} * * *" if step > 1 else f"{minute} * * * *"
+    return f"{minute} {DAILY_HOUR} * * *"
