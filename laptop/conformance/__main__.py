@@ -15,7 +15,7 @@ import pytest
 
 from laptop.conformance.aws_site import OFFICIAL
 from laptop.conformance.control_plane import KUBECONFIG
-from laptop.conformance.engines import ENGINES, EngineMissing, provide
+from laptop.conformance.engines import ENGINES, EngineMissing, provide, remove_build_cache
 from laptop.conformance.run_record import ENGINES_PROPERTY, ROOT, SELECTED, read_record, table, with_table
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
@@ -66,9 +66,9 @@ def run(expression: str, workers: int) -> None:
     status = pytest.main(["--collect-only", "-qq", "--no-summary", *selection, str(TESTS)], plugins=[collected])
     if status:
         raise SystemExit(int(status))
-    for name in ENGINES:
-        if name in collected.needed:
-            _provide(name)
+    missing = [problem for name in ENGINES if name in collected.needed and (problem := _provide(name))]
+    if not missing and not expression:
+        remove_build_cache()
     command = [
         sys.executable,
         "-m",

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -270,6 +270,20 @@ def provide(name: str, say: Say, cache: Path | None = None) -> FoundEngine:
     except EngineMissing:
         _build(engine.module, cache or cache_folder(), say)
     return find(name, cache)
+
+
+def remove_build_cache(cache: Path | None = None) -> bool:
+    """Remove Go's build cache, several GB that built engines do not need. Return False if a build is going on."""
+    folder = cache or cache_folder()
+    locks = [FileLock(folder / f".{module}.lock") for module in _BUILD_SPACE]
+    with ExitStack() as held:
+        for lock in locks:
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                return False
+        shutil.rmtree(folder.parent / "go-build", ignore_errors=True)
+    return True
 
 
 def _judge(engine: Engine, path: Path) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from laptop.conformance import engines
 from laptop.conformance.engines import ENGINES, MODULES, EngineMissing, built_folder, find, provide
@@ -256,6 +257,19 @@ def test_what_a_killed_build_left_is_removed_by_the_next(machine: Machine) -> No
     machine.install_go()
     machine.provide("etcd")
     assert not left.exists()
+
+
+def test_gos_build_cache_is_removed_unless_something_builds(machine: Machine) -> None:
+    machine.install_go()
+    machine.provide("etcd")
+    kept = machine.cache.parent / "go-build"
+    kept.mkdir()
+    with FileLock(machine.cache / ".kwok.lock"):
+        assert not engines.remove_build_cache()
+        assert kept.exists()
+    assert engines.remove_build_cache()
+    assert not kept.exists()
+    assert find("etcd").built
 
 
 def test_the_other_files_of_an_engine_come_with_it(machine: Machine) -> None:
