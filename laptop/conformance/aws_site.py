@@ -141,17 +141,19 @@ class AwsSite:
             timeout=_COMMAND_WITHIN,
         )
 
-    def done(self, *command: str | Path, who: str = OPERATOR, folder: str = "") -> str:
+    def done(
+        self, *command: str | Path, who: str = OPERATOR, folder: str = "", more: Mapping[str, str] | None = None
+    ) -> str:
         """Run a command that must succeed, and return its output."""
-        result = self.run(*command, who=who, folder=folder)
+        result = self.run(*command, who=who, folder=folder, more=more)
         if result.returncode:
             words = " ".join(map(str, command))
             raise CommandFailed(f"`{words}` as {who} ended with {result.returncode}:\n{result.stdout[-6000:]}")
         return result.stdout
 
-    def mlops(self, *words: str, who: str = OPERATOR) -> str:
+    def mlops(self, *words: str, who: str = OPERATOR, more: Mapping[str, str] | None = None) -> str:
         """Run `mlops` with some words, which must succeed, and return its output."""
-        return self.done(sys.executable, "-m", "pipelines.cli", *words, who=who)
+        return self.done(sys.executable, "-m", "pipelines.cli", *words, who=who, more=more)
 
     def use(self, environment: str, who: str) -> None:
         """Make a caller's commands use the cluster of an environment, as every job of a workflow begins."""

@@ -13,7 +13,7 @@ import pytest
 
 from laptop.cluster.image_source import EcrImageSource
 from laptop.cluster.node_account import NodeAccount
-from laptop.conformance.aws_site import PERSON, PULUMI, AwsSite, aws_site
+from laptop.conformance.aws_site import PERSON, PULUMI, REPOSITORY, AwsSite, aws_site
 from laptop.conformance.control_plane import running
 from laptop.conformance.engines import link_binaries
 from laptop.conformance.run_record import ROOT
@@ -149,7 +149,8 @@ def test_a_pull_request_is_reviewed_with_the_previews_of_what_it_changes(site: A
     edit(site.root / "Pulumi.dev.yaml", "config", "mlops:environment", "cost_centre", value="another")
     site.commit("Move dev to another cost centre", "cost-centre")
     request = site.hub.open(PERSON, "cost-centre", "Move dev to another cost centre")
-    said = site.mlops("ci", "review", "--base", "HEAD^", "--pull-request", str(request.number), who="preview")
+    words = ("ci", "review", "--base", "HEAD^", "--pull-request", str(request.number))
+    said = site.mlops(*words, who="preview", more={"GITHUB_REPOSITORY": REPOSITORY})
     assert said.splitlines()[-1].startswith("dev: ")
     (comment,) = site.hub.server.comments(request.number)
     assert "another" in comment["body"]
