@@ -13,63 +13,71 @@ from infra.components.serving import ServingContext
 from infra.components.storage import Storage, StorageArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.descriptor import describe, exported, pod_descriptor
+from infra.mistakes import reported
 from infra.scopes import load_environment
 from pipelines.declarations.project import Project
 
-project = Project.find()
-environment = load_environment(project)
-contracts = {name: project.contract(name) for name in project.dataset_names}
-models = {name: project.model(name) for name in project.model_names}
-releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
-notes: list[str] = []
 
-# Data, the registry, and the namespace that pods run in
-storage = Storage("storage", StorageArgs(environment=environment, contracts=tuple(contracts.values())))
-registry = Registry("registry", RegistryArgs(environment=environment, storage=storage))
-namespace = Namespace("namespace", NamespaceArgs(environment=environment))
-descriptor = describe(environment, storage, registry, namespace)
+def provision() -> None:
+    """Register the resources and the outputs of an environment."""
+    project = Project.find()
+    environment = load_environment(project)
+    contracts = {name: project.contract(name) for name in project.dataset_names}
+    models = {name: project.model(name) for name in project.model_names}
+    releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
+    notes: list[str] = []
 
-# Ingestion and training, in the one environment that trains
-if environment.config.trains:
-    context = JobContext(
-        environment=environment,
-        namespace=namespace.name,
-        image=environment.image_reference("training"),
-        descriptor=pod_descriptor(descriptor, "training"),
-    )
-    for name, contract in contracts.items():
-        Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage))
-    for name, model in models.items():
-        TrainingJob(name, TrainingArgs(context=context, model=model, storage=storage, registry=registry))
-    if context.image is None:
-        jobs = [*(f"ingest-{name}" for name in contracts), *(f"train-{name}" for name in models)]
-        notes.append(
-            f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
-            f"{', '.join(jobs)} are left out"
+    # Data, the registry, and the namespace that pods run in
+    storage = Storage("storage", StorageArgs(environment=environment, contracts=tuple(contracts.values())))
+    registry = Registry("registry", RegistryArgs(environment=environment, storage=storage))
+    namespace = Namespace("namespace", NamespaceArgs(environment=environment))
+    descriptor = describe(environment, storage, registry, namespace)
+
+    # Ingestion and training, in the one environment that trains
+    if environment.config.trains:
+        context = JobContext(
+            environment=environment,
+            namespace=namespace.name,
+            image=environment.image_reference("training"),
+            descriptor=pod_descriptor(descriptor, "training"),
         )
+        for name, contract in contracts.items():
+            Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage))
+        for name, model in models.items():
+            TrainingJob(name, TrainingArgs(context=context, model=model, storage=storage, registry=registry))
+        if context.image is None:
+            jobs = [*(f"ingest-{name}" for name in contracts), *(f"train-{name}" for name in models)]
+            notes.append(
+                f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
+                f"{', '.join(jobs)} are left out"
+            )
 
-# An endpoint for each model with a release in this environment
-endpoints: dict[str, pulumi.Output[str | None]] = {}
-serving_image = environment.image_reference("serving")
-for name, bundle in releases.items():
-    if bundle is None:
-        continue
-    if serving_image is None:
-        notes.append(
-            f"no serving image is pinned (images.serving in Pulumi.{environment.name}.yaml): "
-            f"the endpoint of {name} is left out, although {name} is released here"
+    # An endpoint for each model with a release in this environment
+    endpoints: dict[str, pulumi.Output[str | None]] = {}
+    serving_image = environment.image_reference("serving")
+    for name, bundle in releases.items():
+        if bundle is None:
+            continue
+        if serving_image is None:
+            notes.append(
+                f"no serving image is pinned (images.serving in Pulumi.{environment.name}.yaml): "
+                f"the endpoint of {name} is left out, although {name} is released here"
+            )
+            continue
+        serving = ServingContext(
+            environment=environment,
+            model=models[name],
+            storage=storage,
+            registry=registry,
+            namespace=namespace.name,
+            image=serving_image,
+            descriptor=pod_descriptor(descriptor, "serving"),
         )
-        continue
-    serving = ServingContext(
-        environment=environment,
-        model=models[name],
-        storage=storage,
-        registry=registry,
-        namespace=namespace.name,
-        image=serving_image,
-        descriptor=pod_descriptor(descriptor, "serving"),
-    )
-    endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle)).url
+        endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle)).url
 
-pulumi.export("descriptor", exported(descriptor, endpoints))
-pulumi.export("notes", notes)
+    pulumi.export("descriptor", exported(descriptor, endpoints))
+    pulumi.export("notes", notes)
+
+
+with reported():
+    provision()

@@ -11,6 +11,7 @@ import pulumi
 from infra.components.namespace import Namespace
 from infra.components.registry import Registry
 from infra.components.storage import Storage
+from infra.mistakes import reported
 from infra.scopes import Environment
 from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Repositories
 from pipelines.declarations.errors import MlopsError
@@ -96,6 +97,7 @@ def _earlier_keys(environment: Environment) -> pulumi.Output[dict[str, str]]:
         return pulumi.Output.from_input({})
     stack = pulumi.StackReference(f"{pulumi.get_organization()}/{pulumi.get_project()}/{before}")
 
+    @reported()
     def read(descriptor: Any) -> dict[str, str]:
         if not isinstance(descriptor, dict):
             raise MlopsError(

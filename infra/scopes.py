@@ -170,12 +170,28 @@ def load_environment(project: Project) -> Environment:
             f"{file.name}: expected a value at config.mlops:environment, found none",
             fix=f"write the environment's configuration under config.mlops:environment in {file.name}",
         )
-    caller = aws.get_caller_identity()
+    account, region, partition = find_account()
     return Environment(
         name=name,
         project=pulumi.get_project(),
         config=parse(json.dumps(value), EnvironmentConfig, Path(f"mlops:environment of {name}")),
-        account=caller.account_id,
-        region=aws.get_region().region,
-        partition=caller.arn.split(":")[1],
+        account=account,
+        region=region,
+        partition=partition,
     )
+
+
+def find_account() -> tuple[str, str, str]:
+    """Return the account id, the region and the partition that the AWS provider works in.
+
+    Raises:
+        MlopsError: the provider cannot sign in.
+    """
+    try:
+        caller, region = aws.get_caller_identity(), aws.get_region().region
+    except Exception as error:  # the SDK raises no narrower class for a call that failed
+        raise MlopsError(
+            f"cannot use AWS: expected credentials and a region, found {error}",
+            fix="sign in to AWS so that `aws sts get-caller-identity` answers, and set aws:region in the stack's file",
+        ) from error
+    return caller.account_id, region, caller.arn.split(":")[1]

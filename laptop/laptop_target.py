@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,13 @@ class LaptopTarget(Target):
         from laptop.engine.state_file import stack_outputs
 
         return dict(stack_outputs(self.home, environment) or {})
+
+    def unlock(self, environment: str, log: Callable[[str], None], *, force: bool) -> None:
+        from laptop.engine.lock import release_dead
+        from laptop.engine.state_file import state_path
+
+        self.project.stack(environment)
+        release_dead(state_path(self.home, environment).with_suffix(".lock"), log)
 
     def reach_cluster(self, environment: str) -> None:
         self.project.stack(environment)  # one cluster serves every environment, and `connect` has reached it

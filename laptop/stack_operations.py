@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from infra.policies import violations
 from laptop import lifecycle
+from laptop.engine.checkpoint import DefaultProvider, PassphraseSeal, export_deployment, has_secrets
 from laptop.engine.deployment import Deployment, DeploymentError, Result
 from laptop.engine.display import Display, Silence, show_change
 from laptop.engine.progress import RunProgress
+from laptop.engine.project_file import load_project, load_stack
+from laptop.engine.provider import Exporting
 from laptop.engine.resource_steps import StepKind
-from laptop.engine.state_file import stack_outputs
+from laptop.engine.sealing import Seal
+from laptop.engine.state_file import load, stack_outputs, state_path
 from pipelines.declarations.documents import parse_yaml, read_bytes
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
@@ -78,6 +85,48 @@ def find_drift(root: Path, home: Path, stack: str) -> list[str]:
         else:
             drifted.setdefault(step.urn, f"{step.type} {step.name}: {step.kind.value} pending")
     return list(drifted.values())
+
+
+def export_stack(root: Path, home: Path, stack: str, passphrase: str | None) -> dict[str, Any]:
+    """Return the state of a stack as `pulumi stack export` does, for `pulumi stack import`.
+
+    Args:
+        root: folder with `Pulumi.yaml`.
+        home: folder of the laptop.
+        stack: name of an environment, or `account`.
+        passphrase: encrypts secrets; None refuses a stack that has some.
+
+    Raises:
+        MlopsError: the laptop is not running, the stack has no state, or a passphrase is missing.
+    """
+    running = lifecycle.find(home)
+    project = load_project(root / _BOOTSTRAP if stack == ACCOUNT_STACK else root)
+    path = state_path(running.home, stack)
+    if not path.exists():
+        raise MlopsError(
+            f"the stack `{stack}` has no state: {path} does not exist",
+            fix="apply it: `mlops up --env dev` applies `account` first.",
+        )
+    contents = load(path, project.name, stack, running.incarnation, Seal(path.parent))
+    seal = None
+    if has_secrets(contents):
+        if passphrase is None:
+            raise MlopsError(
+                f"the stack `{stack}` has secrets, but no passphrase to encrypt them: expected "
+                "PULUMI_CONFIG_PASSPHRASE, found nothing",
+                fix='set it, for example by eval "$(mlops laptop env)".',
+            )
+        seal = PassphraseSeal(passphrase)
+    configuration = load_stack(project, stack).values
+    providers = {
+        package: DefaultProvider(
+            metadata.version(f"pulumi-{package}"),
+            {key.partition(":")[2]: value for key, value in configuration.items() if key.startswith(f"{package}:")},
+            **({"outputs": provider.exported_outputs} if isinstance(provider, Exporting) else {}),
+        )
+        for package, provider in running.providers().items()
+    }
+    return export_deployment(contents, providers, seal, datetime.now(UTC))
 
 
 def _deployment(root: Path, home: Path, stack: str, progress: RunProgress) -> Deployment:

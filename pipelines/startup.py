@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "GH_NO_EXTENSION_UPDATE_NOTIFIER": "1",
+    "GH_NO_UPDATE_NOTIFIER": "1",
+    "GH_TELEMETRY": "false",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PULUMI_SKIP_UPDATE_CHECK": "true",
+}
+"""Variables that turn off telemetry and update checks of the programs and libraries that commands use."""
+
+
+def report_nothing() -> None:
+    """Turn off telemetry and update checks in this process and its children. A variable that is set keeps its value."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def relax_gc() -> None:

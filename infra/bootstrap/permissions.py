@@ -193,9 +193,10 @@ def landing_statements(environment: Environment) -> list[Statement]:
 def write_state_statements(
     layout: AccountLayout, environment: Environment, bucket_arn: str, key_arn: pulumi.Input[str]
 ) -> list[Statement]:
-    """Return the permissions to read the state of every stack, and to write the state of one.
+    """Return the permissions to read the state of every stack, and to write the state and the holder of one.
 
     Source: Pulumi, "State and backends", AWS S3, required permissions; object layout: pulumi/pulumi, pkg/backend/diy.
+    The record of a stack's holder is replaced, but never deleted: see `pipelines/targets/state_bucket.py`.
     """
     stack = f"{layout.project}/{environment.name}"
     return [
@@ -209,6 +210,7 @@ def write_state_statements(
                 f"{bucket_arn}/.pulumi/locks/organization/{stack}/*",
             ],
         ),
+        allow(["s3:GetObject", "s3:PutObject"], f"{bucket_arn}/.mlops/holders/{stack}.json"),
         allow(["kms:Encrypt", "kms:GenerateDataKey"], key_arn),
     ]
 

@@ -104,9 +104,9 @@ class AccessPolicy(pulumi.ComponentResource):
     """An inline policy that sets access policies; separate, so that no other policy shares its exemption."""
 
     def __init__(self, name: str, args: AccessPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("mlops:bootstrap:AccessPolicy", name, exemptions(_ACCESS_EXEMPTION), opts)
+        super().__init__("mlops:bootstrap:AccessPolicy", name, None, opts)
         _inline_policy(name, "access", args.role, args.statements, pulumi.ResourceOptions(parent=self))
-        self.register_outputs({})
+        self.register_outputs(exemptions(_ACCESS_EXEMPTION))
 
 
 def _inline_policy(

@@ -52,7 +52,7 @@ class Bucket(pulumi.ComponentResource):
     """
 
     def __init__(self, purpose: str, args: BucketArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("mlops:storage:Bucket", purpose, exemptions(args.exempt), opts)
+        super().__init__("mlops:storage:Bucket", purpose, None, opts)
         scope = args.scope
         self.region = scope.region
         self.name = scope.bucket_name(purpose)
@@ -121,7 +121,7 @@ class Bucket(pulumi.ComponentResource):
                 opts=after(*args.access_logs.ready),
             )
         self.ready: tuple[pulumi.Resource, ...] = (policy, encrypted)
-        self.register_outputs({"name": bucket.bucket, **(exemptions(args.exempt) or {})})
+        self.register_outputs({"name": bucket.bucket, **exemptions(args.exempt)})
 
 
 def access_log_bucket(scope: Scope, purpose: str, days: int) -> BucketArgs:

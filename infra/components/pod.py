@@ -77,6 +77,8 @@ def pod_spec(args: PodArgs) -> dict[str, Any]:
                     {"name": "IMAGE_DIGEST", "value": args.image.rpartition("@")[2]},
                     {"name": "AWS_REGION", "value": region},
                     {"name": "AWS_DEFAULT_REGION", "value": region},
+                    # Without credentials of its own, a pod must not fall back to those of its node.
+                    {"name": "AWS_EC2_METADATA_DISABLED", "value": "true"},
                     *args.variables,
                 ],
                 "resources": {"requests": resources, "limits": resources},

@@ -12,7 +12,6 @@ from types import ModuleType
 from infra.policies import ecr, iam, kms, network, oidc, pods, s3, stack
 from infra.policies import job_rules as jobs
 from infra.policies import release_rules as releases
-from infra.policies.exemptions import exemptions
 from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource
 from infra.policies.rule import Rule, Violation
 
@@ -38,4 +37,4 @@ def violations(resources: Sequence[PlannedResource], rules: Sequence[Rule] = RUL
     return [violation for one in rules for violation in one.violations(graph)]
 
 
-__all__ = ["RULES", "UNKNOWN", "PlannedResource", "Rule", "Violation", "exemptions", "violations"]
+__all__ = ["RULES", "UNKNOWN", "PlannedResource", "Rule", "Violation", "violations"]

@@ -1,6 +1,7 @@
 """Exemptions from rules, declared with their reasons on the component that contains the exempt resource.
 
-They are inputs of that component, so every user of the rules (tests, engine, policy pack) reads them from the graph.
+They are registered outputs of that component. Pulumi gives stack policies the outputs of components, never their
+inputs, so this is the one place that every user of the rules (tests, engine, policy pack) can read.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any
 PROPERTY = "exemptions"
 
 
-def exemptions(reasons: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the inputs of a component whose children are exempt from rules.
+def exemptions(reasons: Mapping[str, str]) -> dict[str, Any]:
+    """Return the outputs to register for a component whose children are exempt from rules.
 
     Args:
         reasons: rule id → reason for the exemption.
     """
-    return {PROPERTY: dict(reasons)} if reasons else None
+    return {PROPERTY: dict(reasons)} if reasons else {}

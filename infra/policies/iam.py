@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from infra.policies.policy_documents import ANYONE, conditions, covers, grants, many, principals, statements
-from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource
+from infra.policies.resource_graph import UNKNOWN, Graph, PlannedResource, at, elements
 from infra.policies.rule import Finding, rule
 from infra.policies.s3 import BUCKET, ENCRYPTION
 
 ROLE = "aws:iam/role:Role"
-_INLINE = ("aws:iam/rolePolicy:RolePolicy", "aws:iam/policy:Policy")
+_ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
+_INLINE = (_ROLE_POLICY, "aws:iam/policy:Policy")
 _ATTACHMENTS = ("aws:iam/rolePolicyAttachment:RolePolicyAttachment", "aws:iam/policyAttachment:PolicyAttachment")
 _USERS = (
     "aws:iam/user:User",
@@ -96,12 +97,19 @@ def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedRe
 
 
 def _documents(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
-    """Yield every identity policy of the graph, with the resource that holds it."""
+    """Yield every identity policy of the graph, with the resource that holds it.
+
+    After a refresh, the outputs of a role list all its inline policies. One that is also a resource is held by that
+    resource, because its component may be exempt.
+    """
+    separate = {(policy.at("role"), policy.at("name")): policy for policy in graph.of_type(_ROLE_POLICY)}
     for policy in graph.of_type(*_INLINE):
         yield policy, policy.at("policy")
     for role in graph.of_type(ROLE):
-        for inline in role.at("inlinePolicies") or [] if role.at("inlinePolicies") is not UNKNOWN else []:
-            yield role, inline.get("policy")
+        for inline in elements(role.at("inlinePolicies")):
+            holder = separate.get((role.at("name"), at(inline, "name")))
+            if holder is None or statements(holder.at("policy")) != statements(at(inline, "policy")):
+                yield holder or role, at(inline, "policy")
 
 
 @rule("iam-not-everything", "No policy allows all actions, or all except some", "CKV_AWS_62", "CKV_AWS_63")

@@ -31,10 +31,7 @@ def rotated(graph: Graph) -> Iterator[Finding]:
 @rule("kms-no-public-principal", "A key policy allows no unnamed principal without a condition", "CKV_AWS_33")
 def no_public_principal(graph: Graph) -> Iterator[Finding]:
     for key in graph.of_type(KEY):
-        policy = key.at("policy")
-        if policy is None:
-            yield key, "has no key policy"
-        for statement in statements(policy) or ():
+        for statement in statements(key.at("policy")) or ():
             open_to_all = ANYONE in principals(statement) or "NotPrincipal" in statement
             if statement.get("Effect") == "Allow" and open_to_all and not statement.get("Condition"):
                 yield key, "allows any principal"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -52,11 +52,12 @@ class PlannedResource:
         type: the type token (`aws:s3/bucket:Bucket`).
         name: the logical name.
         urn: the URN.
-        props: the inputs, in Pulumi's wire format (camelCase names), with secrets unwrapped. A value that is not JSON
-            counts as unknown, as do Pulumi's placeholders.
+        props: the outputs, as Pulumi gives them to stack policies: in the wire format (camelCase names), with secrets
+            unwrapped. In a preview they are the inputs, the defaults, and placeholders for what the provider will
+            compute. A component has the outputs that it registers. A value that is not JSON counts as unknown, as do
+            Pulumi's placeholders.
         protect: whether Pulumi refuses to delete the resource.
         parent: URN of the parent, "" if there is none.
-        exemptions: rule id → reason, in addition to the exemptions of the components that contain the resource.
     """
 
     type: str
@@ -65,7 +66,6 @@ class PlannedResource:
     props: Mapping[str, Any]
     protect: bool = False
     parent: str = ""
-    exemptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def package(self) -> str:
@@ -74,12 +74,18 @@ class PlannedResource:
 
     @cached_property
     def plain(self) -> Mapping[str, Any]:
-        """The inputs, with `UNKNOWN` for unknown values."""
+        """The outputs, with `UNKNOWN` for unknown values."""
         result: Mapping[str, Any] = plain(self.props)
         return result
 
+    @property
+    def exemptions(self) -> Mapping[str, Any]:
+        """The exemptions that a component registers, rule id → reason; {} for a resource."""
+        declared = None if self.package in (*PROVIDERS, "pulumi") else self.at(PROPERTY)
+        return declared if isinstance(declared, Mapping) else {}
+
     def at(self, *path: str | int) -> Any:
-        """Return the input at a path; None if it is missing, `UNKNOWN` if it is unknown."""
+        """Return the output at a path; None if it is missing, `UNKNOWN` if it is unknown."""
         return at(self.plain, *path)
 
 
@@ -144,11 +150,11 @@ class Graph:
     """All resources of a stack, with look-ups by type, parent and name.
 
     Args:
-        resources: in any order.
+        resources: in any order; Pulumi gives stack policies another order each time.
     """
 
     def __init__(self, resources: Iterable[PlannedResource]) -> None:
-        self.resources = tuple(resources)
+        self.resources = tuple(sorted(resources, key=lambda resource: resource.urn))
         self.by_urn = {resource.urn: resource for resource in self.resources}
         self._by_type: dict[str, list[PlannedResource]] = defaultdict(list)
         for resource in self.resources:
@@ -159,14 +165,13 @@ class Graph:
         return [resource for type_ in types for resource in self._by_type[type_]]
 
     def exemption(self, rule: str, resource: PlannedResource) -> str | None:
-        """Return the reason why a resource, or a component above it, is exempt from a rule; None if it is not."""
+        """Return the reason why a component above a resource exempts it from a rule; None if none does."""
         current: PlannedResource | None = resource
         seen: set[str] = set()
         while current is not None and current.urn not in seen:
             seen.add(current.urn)
-            reasons = {**(current.at(PROPERTY) or {}), **current.exemptions}
-            if rule in reasons:
-                return str(reasons[rule])
+            if rule in current.exemptions:
+                return str(current.exemptions[rule])
             current = self.by_urn.get(current.parent)
         return None
 

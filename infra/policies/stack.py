@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.policies.exemptions import PROPERTY
 from infra.policies.resource_graph import PROVIDERS, UNKNOWN, Graph
 from infra.policies.rule import Finding, rule
 
@@ -73,7 +72,7 @@ def exemption_has_reason(graph: Graph) -> Iterator[Finding]:
 
     known = {one.id for one in RULES}
     for resource in graph.resources:
-        for name, reason in {**(resource.at(PROPERTY) or {}), **resource.exemptions}.items():
+        for name, reason in resource.exemptions.items():
             if name not in known:
                 yield resource, f"is exempt from {name}, which is not a rule"
             elif not str(reason).strip():

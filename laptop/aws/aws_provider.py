@@ -15,6 +15,7 @@ from infra.policies.resource_graph import UNKNOWN
 from laptop.aws import functions
 from laptop.aws.access.policy import parse
 from laptop.aws.cloud import Cloud, code_of
+from laptop.aws.computed_outputs import computed_outputs
 from laptop.aws.emulation_gaps import emulation_gaps
 from laptop.aws.json_documents import normalized
 from laptop.aws.resources.row import AutoName, AwsCall, Row, Values
@@ -23,6 +24,9 @@ from laptop.engine.paths import changed_paths, write_path
 from laptop.engine.provider import Created, Diff, IncompleteError, ResourceCall, is_provider, package_of
 from laptop.engine.values import has_unknown
 from pipelines.declarations.errors import MlopsError
+
+_NO_BOUNDARY = "Scope ARN: "
+"""Start of what IAM says of a permissions boundary that does not exist."""
 
 
 class AwsProvider:
@@ -122,14 +126,14 @@ class AwsProvider:
             with _explained("delete", call):
                 row_of(call.type).delete(self._aws(call))
 
+    def computed(self, type_: str) -> frozenset[str]:
+        """Return the output properties that AWS sets if the program does not. Makes no requests."""
+        return frozenset() if is_provider(type_) else computed_outputs(type_)
+
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Call a function such as `aws:index/getRegion:getRegion`."""
         with _explained("call", ResourceCall(token, args)):
             return functions.call(self.cloud, token, args)
-
-    def computed(self, type_: str) -> tuple[str, ...]:
-        """Return the outputs that are no inputs of the program. They are unknown before a create."""
-        return () if is_provider(type_) else ("id", *row_of(type_).computed)
 
     def imported_inputs(self, type_: str, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of an existing resource, without the values that AWS has anyway."""
@@ -228,8 +232,9 @@ def _explained(verb: str, call: ResourceCall) -> Iterator[None]:
         yield
     except ClientError as error:
         detail = error.response.get("Error", {}).get("Message", "")
+        fix = "bootstrap the account first: docs/bootstrap.md." if detail.startswith(_NO_BOUNDARY) else ""
         raise MlopsError(
-            f"AWS refused to {verb} {what}: {code_of(error)}: {detail} ({error.operation_name})"
+            f"AWS refused to {verb} {what}: {code_of(error)}: {detail} ({error.operation_name})", fix=fix
         ) from error
     except BotoCoreError as error:
         raise MlopsError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import click
 
 from laptop.laptop_target import LaptopTarget, home
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.project import Project
 
 
@@ -58,12 +61,48 @@ def status() -> None:
 
 @laptop.command()
 def env() -> None:
-    """Print variables that point Pulumi, kubectl, the AWS CLI and SDKs at it."""
+    """Print variables that point Pulumi, kubectl and the AWS CLI at it."""
     from laptop import lifecycle
     from laptop.shell_environment import shell_commands
 
     running = lifecycle.find(home(Project.find()))
     click.echo("\n".join(shell_commands(running, os.environ)))
+
+
+@laptop.command()
+def bootstrap() -> None:
+    """Prepare the account for environments, as `mlops up` does first.
+
+    Applies infra/bootstrap with the laptop's engine, unless it was applied before. To do it with the Pulumi CLI, follow
+    docs/bootstrap.md instead.
+    """
+    from laptop import stack_operations
+    from laptop.engine.display import Display
+
+    project = Project.find()
+    stack_operations.prepare_account(project.root, home(project), Display())
+    click.echo("The account is bootstrapped.")
+
+
+@laptop.command("export-stack")
+@click.argument("stack")
+@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="File to write; standard output if none.")
+def export_stack(stack: str, file: Path | None) -> None:
+    """Export the state of a stack for `pulumi stack import`.
+
+    STACK is an environment, or `account` for the bootstrap. PULUMI_CONFIG_PASSPHRASE encrypts the secrets in it.
+    """
+    from laptop import stack_operations
+
+    project = Project.find()
+    passphrase = os.environ.get("PULUMI_CONFIG_PASSPHRASE")
+    document = stack_operations.export_stack(project.root, home(project), stack, passphrase)
+    text = json.dumps(document, indent=4) + "\n"
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(file, text)
+        click.echo(f"{file}: {len(document['deployment']['resources'])} resources")
 
 
 @laptop.command("publish-images")

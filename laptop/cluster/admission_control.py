@@ -1,17 +1,22 @@
-"""Admission of objects: schema, names, Pod Security, references, immutable fields."""
+"""Admission of objects: validation, Pod Security, references, immutable fields, and what the laptop can run."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from laptop.cluster.defaults import with_defaults
 from laptop.cluster.immutable import changed_immutables
-from laptop.cluster.kinds import NAMESPACE, POD, SERVICE_ACCOUNT, Kind
+from laptop.cluster.kinds import NAMESPACE, POD, ROLLOUT, SERVICE_ACCOUNT, Kind
 from laptop.cluster.manifest_schemas import problems
-from laptop.cluster.objects import Object, ObjectStore
+from laptop.cluster.object_validation import validate
+from laptop.cluster.objects import Object, ObjectStore, is_deleting
 from laptop.cluster.pod_security import ENFORCE, violations
-from laptop.cluster.refusals import StatusError, bad_request, forbidden, invalid
+from laptop.cluster.refusals import FORBIDDEN, TYPE_INVALID, FieldProblem, forbidden, invalid
 from laptop.cluster.supported import unsupported
 from laptop.cluster.templates import pod_spec_of
+
+_LIMIT = "a limit of the laptop"
 
 
 def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Object | None = None) -> None:
@@ -28,17 +33,19 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
         StatusError: it is not admitted.
     """
     name = str((obj.get("metadata") or {}).get("name", ""))
-    found = problems(kind, {key: value for key, value in obj.items() if key != "status"})
-    if any(": unknown field " in problem for problem in found):
-        raise bad_request(f'{kind.name} "{name}" is not accepted: strict decoding error: ' + "; ".join(found))
+    obj = with_defaults(kind, obj)
+    found = validate(kind, obj)
+    if kind.group == ROLLOUT.group:
+        found += _custom_problems(kind, obj)
+    if old is not None:
+        found += changed_immutables(kind, old, obj)
+        found += _late_finalizers(old, obj)
     if not found:
-        found = [f"{what} (a limit of the laptop)" for what in unsupported(kind, obj)]
-    if not found and old is not None:
-        found = [f"{path}: the field is immutable" for path in changed_immutables(kind, old, obj)]
+        found = [_limit(what) for what in unsupported(kind, obj)]
     if found:
-        raise invalid(kind.plural, name, found)
+        raise invalid(kind, name, found)
     pod = pod_spec_of(kind, obj)
-    if pod is not None:
+    if pod is not None and (old is None or pod_spec_of(kind, old) != pod):
         _check_pod_security(store, kind, namespace, name, pod)
         if kind is POD:
             _check_service_account(store, namespace, name, pod)
@@ -50,8 +57,36 @@ def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
     Raises:
         StatusError: it is not admitted.
     """
-    admit(store, POD, namespace, pod)
+    metadata = pod["metadata"]
+    named = {**metadata, "name": metadata.get("name") or f"{metadata['generateName']}00000"}
+    admit(store, POD, namespace, {**pod, "metadata": named})
     return store.create(POD, namespace, pod)
+
+
+def _late_finalizers(old: Object, obj: Object) -> list[FieldProblem]:
+    """Return the problem of an object that is being deleted and would get another finalizer."""
+    before, after = (each["metadata"].get("finalizers") or () for each in (old, obj))
+    added = [name for name in after if name not in before]
+    if not (is_deleting(old) and added):
+        return []
+    says = f"no new finalizers can be added if the object is being deleted, found new finalizers {json.dumps(added)}"
+    return [FieldProblem(FORBIDDEN, "metadata.finalizers", detail=says)] * 2
+
+
+def _custom_problems(kind: Kind, obj: Object) -> list[FieldProblem]:
+    """Return the problems of a custom resource: its schema holds what the laptop runs, and nothing else."""
+    found = []
+    for text in problems(kind, {key: value for key, value in obj.items() if key != "status"}):
+        path, _, what = text.partition(": ")
+        if path.startswith("metadata"):
+            continue
+        found.append(FieldProblem(TYPE_INVALID, path, "", f"{what} ({_LIMIT})" if "unknown field" in what else what))
+    return found
+
+
+def _limit(text: str) -> FieldProblem:
+    path, _, what = text.partition(": ")
+    return FieldProblem(FORBIDDEN, path, detail=f"{what or path} ({_LIMIT})")
 
 
 def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:
@@ -61,15 +96,14 @@ def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: st
         return
     # Kubernetes refuses only the pods, later. Here the workload that would create them is refused too.
     if broken := violations(pod):
-        raise forbidden(kind.plural, name, 'violates PodSecurity "restricted": ' + "; ".join(broken))
+        raise forbidden(kind, name, 'violates PodSecurity "restricted:latest": ' + "; ".join(broken))
 
 
 def _check_service_account(store: ObjectStore, namespace: str, name: str, pod: dict[str, Any]) -> None:
     account = pod.get("serviceAccountName") or "default"
     if account != "default" and store.find(SERVICE_ACCOUNT, namespace, account) is None:
-        raise StatusError(
-            403,
-            "Forbidden",
-            f'pods "{name}" is forbidden: error looking up service account {namespace}/{account}: '
-            f'serviceaccount "{account}" not found',
+        raise forbidden(
+            POD,
+            name,
+            f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found',
         )

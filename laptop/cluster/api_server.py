@@ -7,21 +7,38 @@ import errno
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 from aiohttp import web
 
-from laptop.cluster import discovery, patches, port_forward, tables
-from laptop.cluster.admission_control import admit
-from laptop.cluster.defaults import with_defaults
-from laptop.cluster.kinds import POD, Kind, kind_at
-from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of
-from laptop.cluster.refusals import StatusError, bad_request, forbidden
+from laptop.cluster import discovery, openapi_v2, patches, port_forward, protobuf_bodies, reviews, tables
+from laptop.cluster.kinds import JOB, POD, ROLLOUT, SERVICE_ACCOUNT, Kind, is_served, kind_at
+from laptop.cluster.object_writer import ObjectWriter, WriteOptions, Written
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now
+from laptop.cluster.paging import page_of
+from laptop.cluster.refusals import (
+    FORBIDDEN,
+    INVALID,
+    NOT_SUPPORTED,
+    REQUIRED,
+    TOO_LONG,
+    FieldProblem,
+    StatusError,
+    bad_request,
+    forbidden,
+    invalid,
+    method_not_allowed,
+    not_acceptable,
+    nowhere,
+    precondition_failed,
+    too_large,
+    unsupported_media_type,
+)
 from laptop.cluster.selectors import field_selector, label_selector, selector_text
-from laptop.cluster.service_accounts import Access, ServiceAccountTokens
+from laptop.cluster.service_accounts import Access, PodAccount, ServiceAccountTokens
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +47,17 @@ DESCRIBE = "/laptop"
 
 _BODY_LIMIT = 3 * 1024 * 1024  # bytes, the real API server's limit
 _FOLLOW = 0.05  # seconds between reads of a log that is followed
-_CUSTOM_GROUP = "argoproj.io"
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+_RETURNED = {"Pod", "ResourceQuota", "Service", "ServiceAccount"}
+"""Kinds whose deletion is answered with the object."""
+
+PATCH_OPTIONS = Kind("meta.k8s.io", "v1", "PatchOptions", "patchoptions")
+TOKEN_REQUEST = Kind("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests")
+_TOKEN_LASTS, _TOKEN_LASTS_AT_LEAST = 3600, 600  # seconds
+CREATE_OPTIONS = Kind("meta.k8s.io", "v1", "CreateOptions", "createoptions")
+UPDATE_OPTIONS = Kind("meta.k8s.io", "v1", "UpdateOptions", "updateoptions")
+DELETE_OPTIONS = Kind("meta.k8s.io", "v1", "DeleteOptions", "deleteoptions")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,6 +94,7 @@ class ApiServer:
         facts: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._store = store
+        self._writer = ObjectWriter(store)
         self._token = token.encode()
         self._service_accounts = service_accounts
         self._node = node
@@ -83,8 +110,13 @@ class ApiServer:
         add("GET", "/version", self._version)
         add("GET", "/api", self._versions)
         add("GET", "/apis", self._groups)
+        add("GET", "/openapi/v2", self._openapi_v2)
         add("GET", "/openapi/v3", self._openapi_paths)
         add("GET", "/openapi/v3/{base:.+}", self._openapi)
+        for group, resources in reviews.RESOURCES.items():
+            add("GET", f"/apis/{{group:{group}}}/{{version:v1}}", self._resources)
+            for plural, _ in resources:
+                add("POST", f"/apis/{{group:{group}}}/v1/{{review:{plural}}}", self._review)
         for base in ("/api/{version:v1}", "/apis/{group}/{version}"):
             add("GET", base, self._resources)
             for scope in ("", "/namespaces/{namespace}"):
@@ -98,6 +130,8 @@ class ApiServer:
                     add("PATCH", path, self._patch)
                 add("DELETE", f"{collection}/{{name}}", self._delete)
         add("GET", "/api/{version:v1}/namespaces/{namespace}/{plural:pods}/{name}/{sub:log}", self._log)
+        account = "/api/{version:v1}/namespaces/{namespace}/{plural:serviceaccounts}/{name}/{sub:token}"
+        add("POST", account, self._issue_token)
         forward = "/api/{version:v1}/namespaces/{namespace}/{plural:pods}/{name}/{sub:portforward}"
         add("GET", forward, self._port_forward)
         add("POST", forward, self._port_forward)
@@ -107,13 +141,16 @@ class ApiServer:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._authorize(request)
-            return await handler(request)
+            wants_yaml = _wants_yaml(request)
+            response = await handler(request)
+            return _as_yaml(response) if wants_yaml and isinstance(response, web.Response) else response
         except StatusError as error:
             return _json(error.status(), status=error.code)
         except web.HTTPException as error:
-            reason = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}.get(error.status, "")
-            message = "the cluster serves nothing at this path" if error.status == 404 else error.reason
-            return _json(StatusError(error.status, reason, message).status(), status=error.status)
+            if error.status == 404:
+                return web.Response(status=404, text="404 page not found\n")
+            refusal = method_not_allowed() if error.status == 405 else too_large()
+            return _json(refusal.status(), status=error.status)
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -123,21 +160,30 @@ class ApiServer:
 
     def _authorize(self, request: web.Request) -> None:
         """Raise StatusError unless the request's token allows the request."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme == "Bearer" and hmac.compare_digest(token.encode(), self._token):
-            return
-        account = self._service_accounts.account_of(token) if scheme == "Bearer" else None
-        if account is None:
-            raise StatusError(401, "Unauthorized", "expected a bearer token of the kubeconfig or of a running pod")
-        if "plural" not in request.match_info:
+        account = self._account_of(request)
+        if account is None or "plural" not in request.match_info:
             return  # discovery is open to every account, as in Kubernetes
         kind, namespace, name = _target(request)
         access = Access(_verb(request, name), kind, namespace, name, request.match_info.get("sub", ""))
         if not self._service_accounts.is_allowed(account, access):
             where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
-            raise forbidden(
-                access.resource, name, f'User "{account}" cannot {access.verb} resource "{access.resource}"{where}'
-            )
+            group = f'"{access.resource}" in API group "{kind.group}"'
+            why = f'User "{account}" cannot {access.verb} resource {group}{where}'
+            raise forbidden(kind, name, why, access.resource)
+
+    def _account_of(self, request: web.Request) -> PodAccount | None:
+        """Return the account of a pod that sends a request, or None for the operator.
+
+        Raises:
+            StatusError: 401, it is neither.
+        """
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme == "Bearer" and hmac.compare_digest(token.encode(), self._token):
+            return None
+        account = self._service_accounts.account_of(token) if scheme == "Bearer" else None
+        if account is None:
+            raise StatusError(401, "Unauthorized", "expected a bearer token of the kubeconfig or of a running pod")
+        return account
 
     # Reading
 
@@ -148,29 +194,42 @@ class ApiServer:
             return _json(_scale_of(kind, obj))
         if _wants_table(request):
             return _json(tables.table(kind, [obj], {"resourceVersion": obj["metadata"]["resourceVersion"]}))
-        return _json(obj)
+        return _json(_metadata_of(obj) if _wants_metadata(request) else obj)
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, _ = _target(request)
         labels = label_selector(request.query.get("labelSelector", ""))
-        fields = field_selector(request.query.get("fieldSelector", ""))
+        fields = field_selector(kind, request.query.get("fieldSelector", ""))
         if request.query.get("watch") in ("1", "true"):
             return await self._watch(request, kind, namespace, lambda obj: labels(obj) and fields(obj))
-        items = [obj for obj in self._store.find_all(kind, namespace) if labels(obj) and fields(obj)]
-        metadata = {"resourceVersion": str(self._store.version)}
+        items = [obj for obj in self._sorted(kind, namespace) if labels(obj) and fields(obj)]
+        items, metadata = page_of(items, request.query, self._store.version)
         if _wants_table(request):
             return _json(tables.table(kind, items, metadata))
-        return _json({"apiVersion": kind.api_version, "kind": f"{kind.name}List", "metadata": metadata, "items": items})
+        if _wants_metadata(request):
+            found = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+            return _json({**found, "items": [_metadata_of(obj) for obj in items]})
+        return _json(_list_of(kind, items, metadata))
+
+    def _sorted(self, kind: Kind, namespace: str) -> list[Object]:
+        """Return the objects of a kind by namespace and name, the order of the real API server."""
+        return sorted(self._store.find_all(kind, namespace), key=lambda obj: (namespace_of(obj), name_of(obj)))
 
     async def _watch(
         self, request: web.Request, kind: Kind, namespace: str, wanted: Callable[[Object], bool]
     ) -> web.StreamResponse:
         queue: asyncio.Queue[ObjectEvent] = asyncio.Queue()
         since = request.query.get("resourceVersion", "")
+        if since and not since.isdigit():
+            says = f'Invalid value: "{since}": strconv.ParseUint: parsing "{since}": invalid syntax'
+            raise StatusError(500, "", f"resourceVersion: {says}")
         initial = request.query.get("sendInitialEvents") == "true"
         if since not in ("", "0") and not initial:
-            for event in self._store.since(int(since)):
-                queue.put_nowait(event)
+            try:
+                for event in self._store.since(int(since)):
+                    queue.put_nowait(event)
+            except StatusError as expired:
+                return await _expired_watch(request, expired)
         else:
             for obj in self._store.find_all(kind, namespace):
                 queue.put_nowait(ObjectEvent("ADDED", kind, obj, self._store.version))
@@ -178,7 +237,6 @@ class ApiServer:
             metadata = {
                 "resourceVersion": str(self._store.version),
                 "annotations": {_INITIAL_EVENTS_END: "true"},
-                "creationTimestamp": None,
             }
             mark = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
             queue.put_nowait(ObjectEvent("BOOKMARK", kind, mark, self._store.version))
@@ -198,6 +256,8 @@ class ApiServer:
                     if _wants_table(request):
                         rows = [obj] if is_match else []
                         obj = tables.table(kind, rows, obj["metadata"])
+                    elif _wants_metadata(request):
+                        obj = _metadata_of(obj)
                     line = json.dumps({"type": event.type, "object": obj}, separators=(",", ":"))
                     await response.write(line.encode() + b"\n")
         except TimeoutError:
@@ -271,94 +331,89 @@ class ApiServer:
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, _ = _target(request)
-        obj = with_defaults(kind, _placed(kind, namespace, "", await _body(request)))
-        if not kind.namespaced:
-            namespace = ""
-        admit(self._store, kind, namespace, obj)
-        if _is_dry(request):
-            return _json(obj, status=201)
-        return _json(self._store.create(kind, namespace, obj), status=201)
+        options = _options(request)
+        return _written(self._writer.create(kind, namespace, await _body(request), options), options)
 
     async def _replace(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)
-        old = self._store.get(kind, namespace, name)
-        body = await _body(request)
-        if request.match_info.get("sub") == "scale":
-            return self._scale(request, kind, old, body)
-        return self._write(request, kind, old, _placed(kind, namespace, name, body))
+        options, body = _options(request), await _body(request)
+        if options.subresource == "scale":
+            old = self._store.get(kind, namespace, name)
+            return _json(_scale_of(kind, self._writer.scale(kind, old, body, options)))
+        return _written(self._writer.replace(kind, namespace, name, body, options), options)
 
     async def _patch(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)
-        type_ = request.content_type
-        change = await _body(request)
-        if request.match_info.get("sub") == "scale":
+        options = _options(request)
+        if request.content_type == patches.APPLY and not request.query.get("fieldManager"):
+            problem = FieldProblem(REQUIRED, "fieldManager", detail="is required for apply patch")
+            raise invalid(PATCH_OPTIONS, "", [problem])
+        if options.force and request.content_type != patches.APPLY:
+            raise invalid(
+                PATCH_OPTIONS, "", [FieldProblem(FORBIDDEN, "force", detail="may not be specified for non-apply patch")]
+            )
+        change = await _content(request)
+        if options.subresource == "scale":
             old = self._store.get(kind, namespace, name)
-            return self._scale(request, kind, old, patches.merge(_scale_of(kind, old), change))
-        if type_ == patches.APPLY:
-            return self._apply(request, kind, namespace, name, change)
-        old = self._store.get(kind, namespace, name)
-        if type_ == patches.MERGE:
-            new = patches.merge(old, change)
-        elif type_ == patches.STRATEGIC and kind.group != _CUSTOM_GROUP:
-            new = patches.strategic_merge(old, change)
-        else:
-            raise StatusError(415, "UnsupportedMediaType", f"{type_} is not supported for {kind.plural}")
-        return self._write(request, kind, old, _placed(kind, namespace, name, new))
+            scale = patches.merge(_scale_of(kind, old), change if isinstance(change, dict) else {})
+            return _json(_scale_of(kind, self._writer.scale(kind, old, scale, options)))
+        return _written(self._writer.patch(kind, namespace, name, request.content_type, change, options), options)
 
-    def _apply(self, request: web.Request, kind: Kind, namespace: str, name: str, wanted: Object) -> web.StreamResponse:
-        if not request.query.get("fieldManager"):
-            raise bad_request("fieldManager is required for an apply patch")
-        old = self._store.find(kind, namespace, name)
-        if old is not None:
-            merge = patches.merge if kind.group == _CUSTOM_GROUP else patches.strategic_merge
-            return self._write(request, kind, old, _placed(kind, namespace, name, merge(old, wanted)))
-        obj = with_defaults(kind, _placed(kind, namespace, name, wanted))
-        admit(self._store, kind, namespace, obj)
-        if _is_dry(request):
-            return _json(obj, status=201)
-        return _json(self._store.create(kind, namespace, obj), status=201)
-
-    def _write(self, request: web.Request, kind: Kind, old: Object, new: Object) -> web.StreamResponse:
-        namespace, name, status = namespace_of(old), name_of(old), "sub" in request.match_info
-        if not status:
-            new = with_defaults(kind, new)
-            admit(self._store, kind, namespace, new, old)
-        if _is_dry(request):
-            return _json(new)
-        return _json(self._store.replace(kind, namespace, name, new, status=status))
-
-    def _scale(self, request: web.Request, kind: Kind, old: Object, scale: Object) -> web.StreamResponse:
-        replicas = (scale.get("spec") or {}).get("replicas", 0)
-        new = {**old, "spec": {**old["spec"], "replicas": replicas}}
-        admit(self._store, kind, namespace_of(old), new, old)
-        if not _is_dry(request):
-            new = self._store.replace(kind, namespace_of(old), name_of(old), new)
-        return _json(_scale_of(kind, new))
+    async def _issue_token(self, request: web.Request) -> web.StreamResponse:
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        self._store.get(SERVICE_ACCOUNT, namespace, name)
+        spec = (await _body(request)).get("spec") or {}
+        seconds = spec.get("expirationSeconds") or _TOKEN_LASTS
+        if not isinstance(seconds, int) or seconds < _TOKEN_LASTS_AT_LEAST:
+            says = "may not specify a duration less than 10 minutes"
+            problem = FieldProblem(INVALID, "spec.expirationSeconds", seconds, says)
+            raise invalid(TOKEN_REQUEST, "", [problem])
+        token, end = self._service_accounts.issue(PodAccount(namespace, name), seconds)
+        return _json(
+            {
+                "kind": TOKEN_REQUEST.name,
+                "apiVersion": TOKEN_REQUEST.api_version,
+                "metadata": {"name": name, "namespace": namespace, "creationTimestamp": now()},
+                "spec": {"audiences": [], "boundObjectRef": None, **spec, "expirationSeconds": seconds},
+                "status": {"token": token, "expirationTimestamp": end.strftime("%Y-%m-%dT%H:%M:%SZ")},
+            },
+            status=201,
+        )
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, name = _target(request)
         options = await _body(request, required=False)
         obj = self._store.get(kind, namespace, name)
-        wanted = (options.get("preconditions") or {}).get("uid")
-        if wanted and wanted != obj["metadata"]["uid"]:
-            raise StatusError(409, "Conflict", f"the uid of {kind.plural} {name!r} is not {wanted}")
-        return _json(self._remove(request, kind, obj, options))
+        _check_preconditions(kind, obj, options)
+        left = self._remove(request, kind, obj, options)
+        if is_deleting(left) or kind.name in _RETURNED:
+            return _json(left)
+        details = {"name": name, "group": kind.group, "kind": kind.plural, "uid": obj["metadata"]["uid"]}
+        details = {key: value for key, value in details.items() if value}
+        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 
     async def _delete_collection(self, request: web.Request) -> web.StreamResponse:
         kind, namespace, _ = _target(request)
         options = await _body(request, required=False)
-        wanted = label_selector(request.query.get("labelSelector", ""))
-        for obj in self._store.find_all(kind, namespace):
-            if wanted(obj):
-                self._remove(request, kind, obj, options)
-        return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        labels = label_selector(request.query.get("labelSelector", ""))
+        fields = field_selector(kind, request.query.get("fieldSelector", ""))
+        found = [obj for obj in self._sorted(kind, namespace) if labels(obj) and fields(obj)]
+        left = [self._remove(request, kind, obj, options) for obj in found]
+        return _json(_list_of(kind, left, {"resourceVersion": str(self._store.version)}))
 
     def _remove(self, request: web.Request, kind: Kind, obj: Object, options: dict[str, Any]) -> Object:
-        if _is_dry(request):
-            return obj
-        policy = request.query.get("propagationPolicy") or options.get("propagationPolicy") or "Background"
+        policy = request.query.get("propagationPolicy") or options.get("propagationPolicy")
+        if policy is None and (request.query.get("orphanDependents") or options.get("orphanDependents")):
+            policy = "Orphan"
+        # For compatibility, Kubernetes keeps the pods of a Job unless the request says otherwise.
+        policy = policy or ("Orphan" if kind is JOB else "Background")
         if policy not in ("Background", "Foreground", "Orphan"):
-            raise bad_request(f"unknown propagationPolicy {policy!r}")
+            known = ("Foreground", "Background", "Orphan", "nil")
+            shown = ", ".join(f'"{name}"' for name in known)
+            problem = FieldProblem(NOT_SUPPORTED, "propagationPolicy", policy, f"supported values: {shown}")
+            raise invalid(DELETE_OPTIONS, "", [problem])
+        if request.query.get("dryRun") or options.get("dryRun"):
+            return obj
         grace = request.query.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))
         if kind is POD and grace is not None:
             seconds = int(grace)
@@ -366,6 +421,13 @@ class ApiServer:
         return self._store.delete(kind, namespace_of(obj), name_of(obj), propagation=policy)
 
     # Facts about the server
+
+    async def _review(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        user, info = reviews.User(self._account_of(request)), request.match_info
+        manager = _options(request).manager
+        answer = reviews.review(user, self._service_accounts, info["group"], info["review"], body, manager)
+        return _json(answer, status=201)
 
     async def _describe(self, request: web.Request) -> web.StreamResponse:
         return _json(self._facts())
@@ -385,12 +447,27 @@ class ApiServer:
     async def _resources(self, request: web.Request) -> web.StreamResponse:
         return _json(discovery.api_resources(request.match_info.get("group", ""), request.match_info["version"]))
 
+    async def _openapi_v2(self, request: web.Request) -> web.StreamResponse:
+        is_protobuf = openapi_v2.PROTOBUF in request.headers.get("Accept", "")
+        body = await asyncio.to_thread(openapi_v2.as_protobuf if is_protobuf else openapi_v2.as_json)
+        type_ = openapi_v2.ANSWERED if is_protobuf else "application/json"
+        return web.Response(body=body, headers={"Content-Type": type_})
+
     async def _openapi_paths(self, request: web.Request) -> web.StreamResponse:
         return _json(discovery.openapi_paths())
 
     async def _openapi(self, request: web.Request) -> web.StreamResponse:
         document = await asyncio.to_thread(discovery.openapi_document, request.match_info["base"])
         return web.Response(body=document, headers={"Content-Type": "application/json"})
+
+
+async def _expired_watch(request: web.Request, expired: StatusError) -> web.StreamResponse:
+    """Answer a watch of a version that is no longer kept: one event with the error, as the real API server does."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(json.dumps({"type": "ERROR", "object": expired.status()}).encode() + b"\n")
+    await response.write_eof()
+    return response
 
 
 def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
@@ -403,11 +480,15 @@ def _target(request: web.Request) -> tuple[Kind, str, str]:
     """Return the kind, namespace and name of a request's path; a namespace's own name counts as its name."""
     info = request.match_info
     kind = kind_at(info.get("group", ""), info["version"], info["plural"])
-    if kind is None or (info.get("sub") == "scale" and not kind.scales):
-        where = "/".join(filter(None, (info.get("group"), info["version"])))
-        raise StatusError(404, "NotFound", f"the cluster does not serve {info['plural']} of {where}")
+    sub = info.get("sub", "")
+    if kind is None and not is_served(info.get("group", ""), info["version"]):
+        raise web.HTTPNotFound
+    if kind is None or (sub == "scale" and not kind.scales) or (sub == "status" and not kind.has_status):
+        raise nowhere()
     if kind.namespaced and "namespace" not in info and (request.method != "GET" or "name" in info):
-        raise bad_request(f"{kind.plural} are namespaced")
+        raise nowhere() if "name" in info else method_not_allowed()
+    if not kind.namespaced and "namespace" in info:
+        raise nowhere()
     return kind, info.get("namespace", ""), info.get("name", "")
 
 
@@ -420,22 +501,6 @@ def _verb(request: web.Request, name: str) -> str:
     if request.method == "DELETE":
         return "delete" if name else "deletecollection"
     return {"POST": "create", "PUT": "update", "PATCH": "patch"}[request.method]
-
-
-def _placed(kind: Kind, namespace: str, name: str, obj: Object) -> Object:
-    """Return an object with the name and namespace of its path; raise StatusError if its own differ."""
-    found = obj.get("apiVersion", kind.api_version), obj.get("kind", kind.name)
-    if found != (kind.api_version, kind.name):
-        raise bad_request(f"expected an object of {kind.api_version} {kind.name}, found {found[0]} {found[1]}")
-    metadata = obj.get("metadata")
-    if not isinstance(metadata, dict):
-        raise bad_request("the object has no metadata")
-    # kubectl writes `creationTimestamp: null`, which the published schemas do not allow.
-    metadata = {key: value for key, value in metadata.items() if value is not None}
-    for key, value in (("name", name), ("namespace", namespace if kind.namespaced else "")):
-        if value and metadata.setdefault(key, value) != value:
-            raise bad_request(f"metadata.{key}: expected {value!r} as in the path, found {metadata[key]!r}")
-    return {**obj, "apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
 
 
 def _container_of(pod: Object, name: str) -> str:
@@ -459,33 +524,104 @@ def _scale_of(kind: Kind, obj: Object) -> Object:
     metadata = {
         key: obj["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     }
+    replicas = obj["spec"].get("replicas", 1)
     selector = selector_text(obj["spec"].get("selector") or {})
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": obj["spec"].get("replicas", 1)},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": {"replicas": (obj.get("status") or {}).get("replicas", 0), "selector": selector},
     }
 
 
 async def _body(request: web.Request, *, required: bool = True) -> dict[str, Any]:
-    if "protobuf" in request.content_type:
-        # `kubectl create <kind>` with flags, unlike with `-f`.
-        message = "protobuf is not supported: add `--dry-run=client -o yaml` and pipe it to `kubectl apply -f -`"
-        raise StatusError(415, "UnsupportedMediaType", message)
-    text = await request.text()
-    if not text and not required:
-        return {}
-    try:
-        # Server-side apply is YAML by its media type; most clients send JSON.
-        is_yaml = request.content_type.endswith("yaml") and not text.lstrip().startswith("{")
-        body = yaml.safe_load(text) if is_yaml else json.loads(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise bad_request(f"the body cannot be read: {error}") from error
+    """Return the object in a request's body."""
+    body = await _content(request, required=required)
     if not isinstance(body, dict):
-        raise bad_request("the body is not an object")
+        raise bad_request(f"the body is not an object: found {json.dumps(body)[:100]}")
     return body
+
+
+async def _content(request: web.Request, *, required: bool = True) -> Any:
+    """Return the value in a request's body, JSON or YAML."""
+    type_ = request.content_type
+    if not required and not request.can_read_body:
+        return {}
+    if request.method != "PATCH" and type_ not in _READABLE:
+        known = ", ".join(("application/json", "application/yaml", protobuf_bodies.MEDIA_TYPE))
+        raise unsupported_media_type(
+            f"the body of the request was in an unknown format - accepted media types include: {known}"
+        )
+    if type_ == protobuf_bodies.MEDIA_TYPE:
+        try:
+            return protobuf_bodies.decode(await request.read())
+        except protobuf_bodies.ProtobufError as error:
+            raise bad_request(str(error)) from error
+    try:
+        text = await request.text()
+        if not text and not required:
+            return {}
+        # Server-side apply is YAML by its media type; most clients send JSON.
+        is_yaml = type_.endswith("yaml") and not text.lstrip().startswith("{")
+        return yaml.safe_load(text) if is_yaml else json.loads(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise bad_request(f"the object provided is unrecognized: the body cannot be read: {error}") from error
+
+
+_READABLE = (
+    "application/json",
+    "application/yaml",
+    protobuf_bodies.MEDIA_TYPE,
+    "application/octet-stream",
+    "text/plain",
+)
+
+
+def _options(request: web.Request) -> WriteOptions:
+    """Return the options of a request that writes."""
+    query = request.query
+    dry = query.getall("dryRun", [])
+    if any(value != "All" for value in dry):
+        kind = {"POST": CREATE_OPTIONS, "PUT": UPDATE_OPTIONS}.get(request.method, PATCH_OPTIONS)
+        shown = ", ".join(f'"{name}"' for name in ("All",))
+        raise invalid(kind, "", [FieldProblem(NOT_SUPPORTED, "dryRun", dry[0], f"supported values: {shown}")])
+    validation = query.get("fieldValidation") or "Warn"
+    if validation not in ("Ignore", "Warn", "Strict"):
+        kind = {"POST": CREATE_OPTIONS, "PUT": UPDATE_OPTIONS}.get(request.method, PATCH_OPTIONS)
+        shown = '"Ignore", "Strict", "Warn"'
+        raise invalid(
+            kind, "", [FieldProblem(NOT_SUPPORTED, "fieldValidation", validation, f"supported values: {shown}")]
+        )
+    agent = request.headers.get("User-Agent", "").partition("/")[0]
+    manager = query.get("fieldManager") or "".join(letter for letter in agent if letter.isprintable())[:128]
+    if len(manager) > 128:
+        kind = {"POST": CREATE_OPTIONS, "PUT": UPDATE_OPTIONS}.get(request.method, PATCH_OPTIONS)
+        raise invalid(kind, "", [FieldProblem(TOO_LONG, "fieldManager", detail="may not be more than 128 bytes")])
+    return WriteOptions(
+        manager or "unknown",
+        dry=bool(dry),
+        force=query.get("force") in ("1", "true"),
+        validation=validation,
+        subresource=request.match_info.get("sub", ""),
+    )
+
+
+def _written(written: Written, options: WriteOptions) -> web.Response:
+    """Return the response to a write, with its warnings."""
+    response = _json(written.object, status=201 if written.created else 200)
+    for text in options.warnings:
+        response.headers.add("Warning", f"299 - {json.dumps(text)}")
+    return response
+
+
+def _check_preconditions(kind: Kind, obj: Object, options: Mapping[str, Any]) -> None:
+    wanted = options.get("preconditions") or {}
+    for key, what in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        found = obj["metadata"][key]
+        if wanted.get(key) and wanted[key] != found:
+            why = f"{what} in precondition: {wanted[key]}, {what} in object meta: {found}"
+            raise precondition_failed(kind, name_of(obj), why)
 
 
 def _ports(request: web.Request) -> list[int]:
@@ -499,9 +635,45 @@ def _ports(request: web.Request) -> list[int]:
     return [int(word) for word in words]
 
 
+def _list_of(kind: Kind, items: Sequence[Object], metadata: dict[str, Any]) -> Object:
+    """Return a list. Its items do not repeat their kind, except those of custom resources."""
+    if kind.group != ROLLOUT.group:
+        items = [{key: value for key, value in obj.items() if key not in ("apiVersion", "kind")} for obj in items]
+    return {"apiVersion": kind.api_version, "kind": f"{kind.name}List", "metadata": metadata, "items": list(items)}
+
+
+def _wants_yaml(request: web.Request) -> bool:
+    """Return whether the client prefers YAML to JSON.
+
+    Raises:
+        StatusError: 406, it accepts neither.
+    """
+    if "plural" not in request.match_info or request.match_info.get("sub") in ("log", "portforward"):
+        return False
+    accepted = [word.partition(";")[0].strip() for word in request.headers.get("Accept", "").split(",")]
+    for type_ in accepted:
+        if type_ in ("", "*/*", "application/*", "application/json"):
+            return False
+        if type_ == "application/yaml":
+            return True
+    raise not_acceptable()
+
+
+def _as_yaml(response: web.Response) -> web.Response:
+    if response.content_type != "application/json" or not isinstance(response.body, bytes):
+        return response
+    text = yaml.safe_dump(json.loads(response.body), allow_unicode=True)
+    return web.Response(status=response.status, text=text, content_type="application/yaml")
+
+
+def _wants_metadata(request: web.Request) -> bool:
+    return "as=PartialObjectMetadata" in request.headers.get("Accept", "")
+
+
+def _metadata_of(obj: Object) -> Object:
+    """Return an object's metadata alone."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+
+
 def _wants_table(request: web.Request) -> bool:
     return tables.MEDIA_TYPE in request.headers.get("Accept", "")
-
-
-def _is_dry(request: web.Request) -> bool:
-    return bool(request.query.get("dryRun"))

@@ -28,10 +28,11 @@ from laptop.cluster.controller import Controller
 from laptop.cluster.credentials_agent import PodIdentityAgent
 from laptop.cluster.cron_jobs import CronJobs
 from laptop.cluster.deployments import Deployments
+from laptop.cluster.endpoints import ServiceEndpoints
 from laptop.cluster.garbage import GarbageCollector
 from laptop.cluster.image_source import EcrImageSource, ImageSource
 from laptop.cluster.job_controller import Jobs
-from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT
+from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT, SERVICE_ACCOUNT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
 from laptop.cluster.node_account import NodeAccount
@@ -103,6 +104,8 @@ class Cluster:
         GarbageCollector(store)
         self._router = Router(store, self._authority)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
+        managed = store.written_by("kube-controller-manager")
+        argo, kubelet = store.written_by("rollouts-controller"), store.written_by("kubelet")
         starter = ProcessStarter(fork_server=self._fork_server)
         store.listen(lambda event: _prepare(starter, event))
         node = Node(
@@ -114,15 +117,17 @@ class Cluster:
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
         )
-        self._kubelet = Kubelet(store, node)
+        self._kubelet = Kubelet(kubelet, node)
         controllers: list[Controller] = [
-            ReplicaSets(store),
-            Deployments(store),
-            Jobs(store),
-            CronJobs(store),
-            Rollouts(store, self._time_scale),
-            Analyses(store, self._time_scale),
+            ReplicaSets(managed),
+            Deployments(managed),
+            Jobs(managed),
+            CronJobs(managed),
+            ServiceEndpoints(managed),
+            Rollouts(argo, self._time_scale),
+            Analyses(argo, self._time_scale),
         ]
+        store.listen(lambda event: _add_account(managed, event))
         await self._agent.start()
         await self._router.start()
         self._tasks = [asyncio.create_task(controller.run()) for controller in controllers]
@@ -195,6 +200,12 @@ class Cluster:
                 text = path.read_text()
                 if self.token in text or self.incarnation in text:
                     path.unlink()
+
+
+def _add_account(store: ObjectStore, event: ObjectEvent) -> None:
+    """Give a new namespace its default service account."""
+    if event.type == "ADDED" and event.kind is NAMESPACE:
+        store.create(SERVICE_ACCOUNT, event.object["metadata"]["name"], {"metadata": {"name": "default"}})
 
 
 def _prepare(starter: ProcessStarter, event: ObjectEvent) -> None:

@@ -93,7 +93,6 @@ class PodIdentityAgent:
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
-            "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": self.address,
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
         }

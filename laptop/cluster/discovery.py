@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from laptop.cluster.kinds import KINDS, POD, Kind
+from laptop.cluster import reviews
+from laptop.cluster.kinds import KINDS, POD, ROLLOUT, SERVICE_ACCOUNT, Kind
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
-from laptop.cluster.refusals import StatusError
+from laptop.cluster.refusals import nowhere
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-_DEFINITIONS = "_definitions.json#/$defs/"
 
 
 def version() -> dict[str, Any]:
@@ -42,6 +42,9 @@ def api_groups() -> dict[str, Any]:
     for group, served in dict.fromkeys((kind.group, kind.version) for kind in KINDS if kind.group):
         only = {"groupVersion": f"{group}/{served}", "version": served}
         groups.append({"name": group, "versions": [only], "preferredVersion": only})
+    for group in reviews.RESOURCES:
+        only = {"groupVersion": f"{group}/v1", "version": "v1"}
+        groups.append({"name": group, "versions": [only], "preferredVersion": only})
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
@@ -52,8 +55,14 @@ def api_resources(group: str, served: str) -> dict[str, Any]:
         StatusError: 404, the cluster does not serve it.
     """
     kinds = [kind for kind in KINDS if (kind.group, kind.version) == (group, served)]
+    if group in reviews.RESOURCES and served == "v1":
+        named = [
+            {"name": plural, "singularName": name.lower(), "namespaced": False, "kind": name, "verbs": ["create"]}
+            for plural, name in reviews.RESOURCES[group]
+        ]
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{group}/v1", "resources": named}
     if not kinds:
-        raise StatusError(404, "NotFound", f"the cluster does not serve {group}/{served}")
+        raise nowhere()
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -70,10 +79,14 @@ def _resources(kind: Kind) -> Iterator[dict[str, Any]]:
     if kind.in_all:
         resource["categories"] = ["all"]
     yield resource
-    yield {"name": f"{kind.plural}/status", "singularName": "", **named, "verbs": ["get", "patch", "update"]}
+    if kind.has_status:
+        yield {"name": f"{kind.plural}/status", "singularName": "", **named, "verbs": ["get", "patch", "update"]}
     if kind.scales:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         yield {"name": f"{kind.plural}/scale", "singularName": "", **named, "verbs": ["get", "patch", "update"]} | scale
+    if kind is SERVICE_ACCOUNT:
+        token = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
+        yield {"name": "serviceaccounts/token", "singularName": "", "namespaced": True, "verbs": ["create"]} | token
     if kind is POD:
         yield {"name": "pods/log", "singularName": "", **named, "verbs": ["get"]}
         options = {"namespaced": True, "kind": "PodPortForwardOptions", "verbs": ["create", "get"]}
@@ -101,7 +114,7 @@ def openapi_document(base: str) -> bytes:
     """
     kinds = [kind for kind in KINDS if kind.base == f"/{base}"]
     if not kinds:
-        raise StatusError(404, "NotFound", f"the cluster does not serve {base}")
+        raise nowhere()
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for kind in kinds:
@@ -138,12 +151,15 @@ def _collect(schema: Any, into: dict[str, Any]) -> Any:
     target = schema.get("$ref")
     if isinstance(target, str):
         name = target.rpartition("/")[2]
-        if _DEFINITIONS not in target:  # the definitions of `argo.schema.json` are described in place
-            return {"type": "object"}
+        known = definitions().get(name)
+        if known is None:
+            known = schema_of(ROLLOUT)["$defs"][name]
+            name = f"io.argoproj.v1alpha1.{name}"
         if name not in into:
             into[name] = {}  # definitions may refer to themselves
-            into[name] = _collect(definitions()[name], into)
-        return _reference(name)
+            into[name] = _collect(known, into)
+        described = {key: value for key, value in schema.items() if key == "description"}
+        return {"allOf": [_reference(name)], **described} if described else _reference(name)
     return {key: _collect(value, into) for key, value in schema.items() if not key.startswith("$")} | _typed(schema)
 
 

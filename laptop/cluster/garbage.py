@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from laptop.cluster.kinds import NAMESPACE, Kind
 from laptop.cluster.objects import (
+    FOREGROUND,
+    ORPHAN,
     Object,
     ObjectEvent,
     ObjectStore,
@@ -28,15 +30,27 @@ class GarbageCollector:
             self._finish_owners(event)
             self._finish_namespace(namespace_of(event.object))
         elif event.type == "MODIFIED" and is_deleting(event.object):
+            finalizers = event.object["metadata"].get("finalizers") or ()
             if event.kind is NAMESPACE:
                 self._empty(name_of(event.object))
-            elif "foregroundDeletion" in event.object["metadata"].get("finalizers", ()):
+            elif ORPHAN in finalizers:
+                self._disown_owned(uid_of(event.object))
+                self._finish(event.kind, event.object, ORPHAN)
+            elif FOREGROUND in finalizers:
                 self._delete_owned(uid_of(event.object))
+                if not self._has_owned(uid_of(event.object)):
+                    self._finish(event.kind, event.object, FOREGROUND)
 
     def _delete_owned(self, uid: str) -> None:
-        for kind, obj in self._store.everything():
-            if is_owned_by(obj, uid):
-                self._delete(kind, obj)
+        for kind, obj in self._owned(uid):
+            self._delete(kind, obj)
+
+    def _disown_owned(self, uid: str) -> None:
+        for kind, obj in self._owned(uid):
+            self._store.modify(kind, obj, lambda orphan: _disown(orphan, uid))
+
+    def _owned(self, uid: str) -> list[tuple[Kind, Object]]:
+        return [(kind, obj) for kind, obj in self._store.everything() if is_owned_by(obj, uid)]
 
     def _delete(self, kind: Kind, obj: Object) -> None:
         still = self._store.find(kind, namespace_of(obj), name_of(obj))  # another owner's deletion may have removed it
@@ -45,10 +59,19 @@ class GarbageCollector:
 
     def _finish_owners(self, event: ObjectEvent) -> None:
         for reference in event.object["metadata"].get("ownerReferences", ()):
-            for kind, owner in self._store.everything():
-                waits = "foregroundDeletion" in owner["metadata"].get("finalizers", ())
+            for kind, owner in list(self._store.everything()):
+                waits = FOREGROUND in (owner["metadata"].get("finalizers") or ())
                 if uid_of(owner) == reference["uid"] and waits and not self._has_owned(reference["uid"]):
-                    self._store.remove(kind, owner)
+                    self._finish(kind, owner, FOREGROUND)
+
+    def _finish(self, kind: Kind, owner: Object, finalizer: str) -> None:
+        """Take a finalizer off an object. With the last one the object is removed."""
+
+        def change(target: Object) -> None:
+            left = [name for name in target["metadata"].get("finalizers") or () if name != finalizer]
+            target["metadata"]["finalizers"] = left
+
+        self._store.modify(kind, owner, change)
 
     def _has_owned(self, uid: str) -> bool:
         return any(is_owned_by(obj, uid) for _, obj in self._store.everything())
@@ -65,3 +88,10 @@ class GarbageCollector:
             return
         if not any(kind.namespaced and namespace_of(obj) == namespace for kind, obj in self._store.everything()):
             self._store.remove(NAMESPACE, space)
+
+
+def _disown(obj: Object, uid: str) -> None:
+    left = [reference for reference in obj["metadata"].get("ownerReferences", ()) if reference["uid"] != uid]
+    obj["metadata"]["ownerReferences"] = left
+    if not left:
+        del obj["metadata"]["ownerReferences"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from laptop.cluster.kinds import DEPLOYMENT, JOB, POD, RBAC, REPLICA_SET, SECRET, SERVICE, Kind
+from laptop.cluster.refusals import FORBIDDEN, INVALID, FieldProblem
 
 _PATHS: dict[tuple[str, str], tuple[str, ...]] = {
     (JOB.group, JOB.name): ("spec.template", "spec.selector", "spec.completions", "spec.completionMode"),
@@ -16,6 +17,12 @@ _PATHS: dict[tuple[str, str], tuple[str, ...]] = {
     (RBAC, "RoleBinding"): ("roleRef",),
     (RBAC, "ClusterRoleBinding"): ("roleRef",),
 }
+IMMUTABLE = "field is immutable"
+_POD_FIELDS = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
 _ALWAYS = ("apiVersion", "kind", "metadata.name", "metadata.namespace")
 
 
@@ -24,13 +31,21 @@ def immutable_paths(kind: Kind) -> tuple[str, ...]:
     return _ALWAYS + _PATHS.get((kind.group, kind.name), ())
 
 
-def changed_immutables(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return the immutable paths whose value would change. A value that was not set may be set."""
+def changed_immutables(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> list[FieldProblem]:
+    """Return the immutable fields whose value would change. A value that was not set may be set."""
     found = []
     for path in immutable_paths(kind):
         before, after = _at(old, path), _at(new, path)
-        if before is not None and after != before:
-            found.append(path)
+        if before is None or after == before:
+            continue
+        if kind == POD:
+            found.append(FieldProblem(FORBIDDEN, "spec", detail=_POD_FIELDS))
+            break
+        found.append(FieldProblem(INVALID, path, after, "cannot change roleRef" if path == "roleRef" else IMMUTABLE))
+    if old.get("immutable") is True:
+        for path in ("immutable", "data", "binaryData"):
+            if _at(old, path) != _at(new, path):
+                found.append(FieldProblem(FORBIDDEN, path, detail="field is immutable when `immutable` is set"))
     return found
 
 

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_NO_STATUS = {
+    "AnalysisRun",
+    "AnalysisTemplate",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "Endpoints",
+    "Event",
+    "LimitRange",
+    "NetworkPolicy",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "ServiceAccount",
+}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -30,6 +46,11 @@ class Kind:
     scales: bool = False
 
     @property
+    def has_status(self) -> bool:
+        """True if it has a `status` subresource."""
+        return self.name not in _NO_STATUS
+
+    @property
     def api_version(self) -> str:
         """`apiVersion` of manifests: `v1`, `batch/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
@@ -53,6 +74,8 @@ POD = Kind("", "v1", "Pod", "pods", short_names=("po",), in_all=True)
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",))
 SECRET = Kind("", "v1", "Secret", "secrets")
 EVENT = Kind("", "v1", "Event", "events", short_names=("ev",))
+ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",))
+VOLUME_CLAIM = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",))
 JOB = Kind("batch", "v1", "Job", "jobs", in_all=True)
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), in_all=True)
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", short_names=("deploy",), in_all=True, scales=True)
@@ -77,6 +100,8 @@ KINDS: tuple[Kind, ...] = (
     CONFIG_MAP,
     SECRET,
     EVENT,
+    ENDPOINTS,
+    VOLUME_CLAIM,
     Kind("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",)),
     Kind("", "v1", "LimitRange", "limitranges", short_names=("limits",)),
     JOB,
@@ -103,6 +128,11 @@ _BY_MANIFEST = {(kind.api_version, kind.name): kind for kind in KINDS}
 def kind_at(group: str, version: str, plural: str) -> Kind | None:
     """Return the kind at a path, or None if the cluster does not serve it."""
     return _BY_PATH.get((group, version, plural))
+
+
+def is_served(group: str, version: str) -> bool:
+    """Return whether the cluster serves any kind of a group and version."""
+    return any((kind.group, kind.version) == (group, version) for kind in KINDS)
 
 
 def kind_of(api_version: str, name: str) -> Kind | None:

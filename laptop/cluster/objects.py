@@ -2,6 +2,8 @@
 
 Readers get the stored objects and must not change them. Writers pass a new object, or use `modify`, which changes a
 copy. A store belongs to one event loop and is not thread-safe.
+
+A controller writes through a view of its own (`written_by`), which records it as the manager of the fields it sets.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from laptop.cluster.kinds import NAMESPACE, POD, Kind
+from laptop.cluster.defaults import empty_object, with_defaults, with_job_selector
+from laptop.cluster.field_ownership import FieldSet, Manager, after_update, read_managers, write_managers
+from laptop.cluster.kinds import JOB, NAMESPACE, POD, Kind
 from laptop.cluster.refusals import StatusError, already_exists, conflict, forbidden, not_found
+from laptop.cluster.typed_schemas import type_of
 
 Object = dict[str, Any]
 
@@ -32,6 +37,28 @@ _OURS = (
     "deletionGracePeriodSeconds",
 )
 _HISTORY = 4096  # changes kept for watches that resume
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' alphabet for generated names
+WITHOUT_GENERATION = {
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ConfigMap",
+    "Endpoints",
+    "Event",
+    "HorizontalPodAutoscaler",
+    "LimitRange",
+    "Namespace",
+    "Node",
+    "ResourceQuota",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+}
+"""Kinds whose objects have no `metadata.generation`."""
+
+FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+"""Finalizers by which a deletion waits for the garbage collector."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +113,43 @@ def is_owned_by(obj: Object, uid: str) -> bool:
     return any(reference["uid"] == uid for reference in obj["metadata"].get("ownerReferences", ()))
 
 
+class _Shared:
+    """Version of the newest change, and the events that are not delivered yet."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.pending: deque[ObjectEvent] = deque()
+        self.delivering = False
+
+
 class ObjectStore:
     """Objects of the cluster, and the listeners to their changes."""
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
-        self._version = 0
+        self._shared = _Shared()
         self._history: deque[ObjectEvent] = deque(maxlen=_HISTORY)
         self._listeners: list[Callable[[ObjectEvent], None]] = []
+        self._manager = ""
+
+    def written_by(self, manager: str) -> ObjectStore:
+        """Return a view of this store that records a field manager for what is written through it."""
+        view = copy.copy(self)
+        view._manager = manager
+        return view
 
     @property
     def version(self) -> int:
         """Version of the newest change."""
-        return self._version
+        return self._shared.value
+
+    @property
+    def _version(self) -> int:
+        return self._shared.value
+
+    @_version.setter
+    def _version(self, value: int) -> None:
+        self._shared.value = value
 
     def listen(self, listener: Callable[[ObjectEvent], None]) -> Callable[[], None]:
         """Call `listener` with every future change. Return a function that removes it."""
@@ -127,7 +178,7 @@ class ObjectStore:
         """
         found = self.find(kind, namespace, name)
         if found is None:
-            raise not_found(kind.plural, name)
+            raise not_found(kind, name)
         return found
 
     def find_all(self, kind: Kind, namespace: str = "") -> list[Object]:
@@ -144,28 +195,47 @@ class ObjectStore:
         uid = uid_of(owner)
         return [obj for obj in self.find_all(kind, namespace_of(owner)) if is_owned_by(obj, uid)]
 
-    def create(self, kind: Kind, namespace: str, obj: Object) -> Object:
+    def create(
+        self, kind: Kind, namespace: str, obj: Object, prepare: Callable[[Object, str], Object] | None = None
+    ) -> Object:
         """Add an object. `metadata.generateName` becomes a name.
+
+        Args:
+            kind: kind of the object.
+            namespace: namespace of the object.
+            obj: new object.
+            prepare: returns the object to store, given the new one and its uid.
 
         Raises:
             StatusError: 404, the namespace does not exist; 403, it is being deleted; 409, the object exists.
         """
         obj = copy.deepcopy(obj)
+        if self._manager:  # the API sets defaults itself
+            obj = {**with_defaults(kind, obj), **({"status": obj["status"]} if "status" in obj else {})}
+            prepare = with_job_selector if kind is JOB else None
         metadata = obj.setdefault("metadata", {})
         if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = f"{metadata['generateName']}{secrets.token_hex(3)[:5]}"
+            metadata["name"] = generated_name(metadata["generateName"])
         name = name_of(obj)
         if kind.namespaced:
             metadata["namespace"] = namespace
             space = self.get(NAMESPACE, "", namespace)
             if is_deleting(space):
-                raise forbidden(kind.plural, name, f"namespace {namespace} is being terminated")
+                why = f"unable to create new content in namespace {namespace} because it is being terminated"
+                raise forbidden(kind, name, why)
         if self.find(kind, namespace, name) is not None:
-            raise already_exists(kind.plural, name)
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
-        metadata.pop("resourceVersion", None)
-        metadata.pop("deletionTimestamp", None)
+            raise already_exists(kind, name)
         obj |= {"apiVersion": kind.api_version, "kind": kind.name}
+        for key in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+            metadata.pop(key, None)
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now()}
+        metadata.pop("generation", None)
+        if kind.name not in WITHOUT_GENERATION:
+            metadata["generation"] = 1
+        if self._manager:
+            self._own(kind, empty_object(kind), obj)
+        if prepare is not None:
+            obj = prepare(obj, metadata["uid"])
         return self._write("ADDED", kind, obj)
 
     def replace(self, kind: Kind, namespace: str, name: str, obj: Object, *, status: bool = False) -> Object:
@@ -184,9 +254,11 @@ class ObjectStore:
         old = self.get(kind, namespace, name)
         seen = obj.get("metadata", {}).get("resourceVersion")
         if seen and seen != old["metadata"]["resourceVersion"]:
-            raise conflict(kind.plural, name)
+            raise conflict(kind, name)
         if status:
             new = {**old, "metadata": dict(old["metadata"])}
+            if "managedFields" in (obj.get("metadata") or {}):
+                new["metadata"]["managedFields"] = obj["metadata"]["managedFields"]
             new.pop("status", None)
             source = obj
         else:
@@ -197,11 +269,7 @@ class ObjectStore:
             source = old
         if "status" in source:
             new["status"] = copy.deepcopy(source["status"])
-        if new == old:
-            return old
-        if _declared(new) != _declared(old):
-            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
-        return self._write("MODIFIED", kind, new)
+        return self._changed(kind, old, new)
 
     def modify(self, kind: Kind, obj: Object, change: Callable[[Object], None]) -> Object | None:
         """Apply `change` to a copy of the newest version of an object and store it. Returns None if the object is gone.
@@ -213,44 +281,47 @@ class ObjectStore:
             return None
         new = copy.deepcopy(old)
         change(new)
-        if new == old:
-            return old
-        if _declared(new) != _declared(old):
-            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
-        return self._write("MODIFIED", kind, new)
+        if self._manager and new != old:
+            self._own(kind, old, new)
+        return self._changed(kind, old, new)
 
     def delete(self, kind: Kind, namespace: str, name: str, *, propagation: str = "Background") -> Object:
         """Delete an object.
 
-        Pods and namespaces are marked, and removed once they have ended. With the propagation `Foreground` an object is
-        removed after the objects it owns, with `Background` before them; with `Orphan` those stay.
+        Pods and namespaces are marked, and removed once they have ended. An object with finalizers is marked, and
+        removed with the last of them. With the propagation `Foreground` an object is removed after the objects it
+        owns, with `Background` before them; with `Orphan` those stay.
+
+        Returns:
+            The object as it was removed, or as it is marked.
 
         Raises:
             StatusError: 404, it does not exist.
         """
         obj = self.get(kind, namespace, name)
-        owns = [(other_kind, other) for other_kind, other in self.everything() if is_owned_by(other, uid_of(obj))]
-        if propagation == "Orphan":
-            for other_kind, other in owns:
-                self.modify(other_kind, other, lambda orphan: _disown(orphan, uid_of(obj)))
-        waits = kind in (POD, NAMESPACE) or (propagation == "Foreground" and owns)
-        if not waits:
+        finalizers = list(obj["metadata"].get("finalizers") or ())
+        mine = {"Foreground": FOREGROUND, "Orphan": ORPHAN}.get(propagation)
+        if mine and mine not in finalizers and kind is not NAMESPACE:
+            finalizers.append(mine)
+        if kind not in (POD, NAMESPACE) and not finalizers:
             return self.remove(kind, obj)
-        if is_deleting(obj):
+        if is_deleting(obj) and finalizers == list(obj["metadata"].get("finalizers") or ()):
             return obj
-        finalizers = ["foregroundDeletion"] if propagation == "Foreground" and owns else []
-
-        def mark(target: Object) -> None:
-            target["metadata"]["deletionTimestamp"] = now()
-            if finalizers:
-                target["metadata"]["finalizers"] = finalizers
-            if kind is NAMESPACE:
-                target["status"] = {"phase": "Terminating"}
-
-        return self.modify(kind, obj, mark) or obj
+        marked = copy.deepcopy(obj)
+        grace = obj["metadata"].get("deletionGracePeriodSeconds", 0) if kind is POD else 0
+        marked["metadata"] |= {"deletionTimestamp": now()} if not is_deleting(obj) else {}
+        if kind is not NAMESPACE:
+            marked["metadata"].setdefault("deletionGracePeriodSeconds", grace)
+        if finalizers:
+            marked["metadata"]["finalizers"] = finalizers
+        if kind is NAMESPACE:
+            marked["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
+        if "generation" in marked["metadata"] and not is_deleting(obj):
+            marked["metadata"]["generation"] += 1
+        return self._write("MODIFIED", kind, marked)
 
     def remove(self, kind: Kind, obj: Object) -> Object:
-        """Remove an object immediately. Idempotent."""
+        """Remove an object immediately, whatever its finalizers. Idempotent."""
         objects = self._objects.get(kind, {})
         key = (namespace_of(obj), name_of(obj))
         stored = objects.get(key)
@@ -263,6 +334,33 @@ class ObjectStore:
         self._tell(ObjectEvent("DELETED", kind, gone, self._version))
         return gone
 
+    def _changed(self, kind: Kind, old: Object, new: Object) -> Object:
+        """Store a changed object, and remove it if it is being deleted and its last finalizer is gone."""
+        if new == old:
+            return old
+        if "generation" in old["metadata"] and _declared(new) != _declared(old):
+            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        if is_deleting(old) and old["metadata"].get("finalizers") and not new["metadata"].get("finalizers"):
+            new["metadata"].pop("finalizers", None)
+            written = self._write("MODIFIED", kind, new)
+            return written if kind in (POD, NAMESPACE) else self.remove(kind, written)
+        return self._write("MODIFIED", kind, new)
+
+    def _own(self, kind: Kind, old: Object, new: Object) -> None:
+        """Record the view's manager as the owner of what it changed."""
+        managers = read_managers(old["metadata"].get("managedFields")) or {}
+        type_, time = type_of(kind), now()
+        main = Manager(self._manager, "Update", kind.api_version)
+        status: FieldSet = {"f:status": {}}
+        if _without_status(old) != _without_status(new):
+            managers = after_update(type_, managers, main, old, new, status, time)
+        if old.get("status") != new.get("status"):
+            part = Manager(self._manager, "Update", kind.api_version, "status")
+            before, after = {"status": old.get("status") or {}}, {"status": new.get("status") or {}}
+            managers = after_update(type_, managers, part, before, after, {}, time)
+        if managers:
+            new["metadata"]["managedFields"] = write_managers(managers)
+
     def _write(self, type_: str, kind: Kind, obj: Object) -> Object:
         self._version += 1
         obj["metadata"]["resourceVersion"] = str(self._version)
@@ -271,16 +369,29 @@ class ObjectStore:
         return obj
 
     def _tell(self, event: ObjectEvent) -> None:
+        """Deliver an event. Events that a listener causes follow, so that all listeners see them in order."""
         self._history.append(event)
-        for listener in tuple(self._listeners):
-            listener(event)
+        self._shared.pending.append(event)
+        if self._shared.delivering:
+            return
+        self._shared.delivering = True
+        try:
+            while self._shared.pending:
+                following = self._shared.pending.popleft()
+                for listener in tuple(self._listeners):
+                    listener(following)
+        finally:
+            self._shared.delivering = False
 
 
 def _declared(obj: Object) -> Object:
     return {key: value for key, value in obj.items() if key not in ("metadata", "status")}
 
 
-def _disown(obj: Object, uid: str) -> None:
-    obj["metadata"]["ownerReferences"] = [
-        reference for reference in obj["metadata"].get("ownerReferences", ()) if reference["uid"] != uid
-    ]
+def _without_status(obj: Object) -> Object:
+    return {key: value for key, value in obj.items() if key != "status"}
+
+
+def generated_name(prefix: str) -> str:
+    """Return a name made from `metadata.generateName`."""
+    return prefix + "".join(secrets.choice(_SUFFIX) for _ in range(5))

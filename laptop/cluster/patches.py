@@ -1,8 +1,7 @@
 """Patch formats of the Kubernetes API, applied to plain JSON values.
 
-Merge patch is RFC 7386. Strategic merge patch merges some lists by a key of their items, as the Kubernetes API
-declares. Server-side apply is read as a strategic merge without field ownership: a field that an applier stops naming
-stays.
+Merge patch is RFC 7386. Strategic merge patch merges some lists by a key of their items, as the types of the Kubernetes
+API declare. Server-side apply is in `field_ownership`, JSON patch (RFC 6902) in a library.
 """
 
 from __future__ import annotations
@@ -10,25 +9,18 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from laptop.cluster.typed_schemas import ANY, FieldType
+
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+JSON = "application/json-patch+json"
 
 _ORDER, _DELETE_FROM = "$setElementOrder/", "$deleteFromPrimitiveList/"
 
-# `patchMergeKey` in the Kubernetes API's own types, for the kinds served here.
-_MERGE_KEYS = {
-    "containers": "name",
-    "initContainers": "name",
-    "env": "name",
-    "volumes": "name",
-    "volumeMounts": "mountPath",
-    "imagePullSecrets": "name",
-    "ownerReferences": "uid",
-    "conditions": "type",
-    "topologySpreadConstraints": "topologyKey",
-    "hostAliases": "ip",
-}
+
+class PatchError(Exception):
+    """A strategic merge patch cannot be applied."""
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -44,29 +36,48 @@ def merge(target: Any, patch: Any) -> Any:
     return result
 
 
-def strategic_merge(target: Any, patch: Any, key: str = "") -> Any:
+def strategic_merge(type_: FieldType, target: Any, patch: Any) -> Any:
     """Apply a strategic merge patch and return a new value.
 
-    The directives are `$patch: delete`, `$patch: replace`, `$retainKeys`, `$setElementOrder` and
+    The directives are `$patch: delete`, `$patch: replace`, `$patch: merge`, `$retainKeys`, `$setElementOrder` and
     `$deleteFromPrimitiveList`.
+
+    Raises:
+        PatchError: an item of a list lacks the key by which it is found, or a directive is not known.
     """
     if isinstance(patch, dict):
-        return _merge_object(target, patch)
-    merge_key = _merge_key(key, target, patch)
-    if not merge_key:
+        return _merge_object(type_, target, patch)
+    if not (isinstance(patch, list) and type_.form == "list" and type_.merges):
         return copy.deepcopy(patch)
-    items = {item[merge_key]: item for item in target or ()}
+    element = type_.element or ANY
+    if not type_.merge_key:  # a set of plain values
+        return [*(target or ()), *(item for item in patch if item not in (target or ()))]
+    if any(isinstance(item, dict) and item.get("$patch") == "replace" for item in patch):
+        return [copy.deepcopy(item) for item in patch if item.get("$patch") != "replace"]
+    items = {_key_of(type_, item): item for item in target or ()}
     for item in patch:
+        key = _key_of(type_, item)
         if item.get("$patch") == "delete":
-            items.pop(item[merge_key], None)
+            items.pop(key, None)
         else:
-            items[item[merge_key]] = strategic_merge(items.get(item[merge_key]), item)
+            items[key] = strategic_merge(element, items.get(key), item)
     return list(items.values())
 
 
-def _merge_object(target: Any, patch: dict[str, Any]) -> dict[str, Any]:
-    if patch.get("$patch") == "replace":
+def _key_of(type_: FieldType, item: Any) -> Any:
+    if not isinstance(item, dict) or type_.merge_key not in item:
+        raise PatchError(f"map: {item} does not contain declared merge key: {type_.merge_key}")
+    return item[type_.merge_key]
+
+
+def _merge_object(type_: FieldType, target: Any, patch: dict[str, Any]) -> dict[str, Any]:
+    directive = patch.get("$patch")
+    if directive == "replace":
         return {name: copy.deepcopy(value) for name, value in patch.items() if name != "$patch"}
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise PatchError(f"unknown patch type {directive!r} in map")
     result = dict(target) if isinstance(target, dict) else {}
     for name, value in patch.items():
         if name.startswith("$"):
@@ -74,7 +85,7 @@ def _merge_object(target: Any, patch: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = strategic_merge(result.get(name), value, name)
+            result[name] = strategic_merge(_field(type_, name), result.get(name), value)
     for name, value in patch.items():
         if name == "$retainKeys":
             result = {kept: result[kept] for kept in result if kept in value}
@@ -83,32 +94,25 @@ def _merge_object(target: Any, patch: dict[str, Any]) -> dict[str, Any]:
             result[field] = [item for item in result.get(field) or () if item not in value]
         elif name.startswith(_ORDER):
             field = name.removeprefix(_ORDER)
-            result[field] = _ordered(result.get(field) or [], value)
+            if field in result:
+                result[field] = _ordered(_field(type_, field), result[field], value)
     return result
 
 
-def _ordered(items: list[Any], order: list[Any]) -> list[Any]:
+def _field(type_: FieldType, name: str) -> FieldType:
+    return (type_.field(name) if type_.form == "object" else None) or ANY
+
+
+def _ordered(type_: FieldType, items: list[Any], order: list[Any]) -> list[Any]:
     """Return a list in the order of a `$setElementOrder` directive; items it does not name come last."""
+    key = type_.merge_key
 
     def place(item: Any) -> int:
         for index, wanted in enumerate(order):
             if wanted == item or (
-                isinstance(wanted, dict) and isinstance(item, dict) and wanted.items() <= item.items()
+                key and isinstance(wanted, dict) and isinstance(item, dict) and wanted.get(key) == item.get(key)
             ):
                 return index
         return len(order)
 
     return sorted(items, key=place)
-
-
-def _merge_key(key: str, target: Any, patch: Any) -> str:
-    candidates = [_MERGE_KEYS.get(key, "")]
-    if key == "ports":  # of a Service by `port`, of a container by `containerPort`
-        candidates = ["containerPort", "port"]
-    if not isinstance(patch, list):
-        return ""
-    both = [*(target or ()), *patch]
-    for candidate in candidates:
-        if candidate and both and all(isinstance(item, dict) and candidate in item for item in both):
-            return candidate
-    return ""

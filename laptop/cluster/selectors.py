@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from laptop.cluster.objects import Object
+from laptop.cluster.kinds import Kind
 from laptop.cluster.refusals import bad_request
+
+Object = dict[str, Any]
 
 _TERM = re.compile(
     r"\s*(?:(?P<key>[\w./-]+)\s*(?P<op>==|=|!=)\s*(?P<value>[\w.-]*)"
@@ -38,6 +40,21 @@ def selector_text(selector: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items())
 
 
+def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Return whether labels match a `LabelSelector`."""
+    if not (selector.get("matchLabels") or {}).items() <= labels.items():
+        return False
+    for term in selector.get("matchExpressions") or ():
+        key, values, operator = term.get("key"), term.get("values") or (), term.get("operator")
+        if operator == "In" and labels.get(key) not in values:
+            return False
+        if operator == "NotIn" and key in labels and labels[key] in values:
+            return False
+        if operator in ("Exists", "DoesNotExist") and (key in labels) != (operator == "Exists"):
+            return False
+    return True
+
+
 def _test(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:
     if match["key"]:
         key, value = match["key"], match["value"]
@@ -53,7 +70,42 @@ def _test(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:
     return lambda labels: (key in labels) != absent
 
 
-def field_selector(text: str) -> Callable[[Object], bool]:
+_SELECTABLE = {
+    "Event": {
+        "involvedObject.apiVersion",
+        "involvedObject.fieldPath",
+        "involvedObject.kind",
+        "involvedObject.name",
+        "involvedObject.namespace",
+        "involvedObject.resourceVersion",
+        "involvedObject.uid",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    },
+    "Job": {"status.successful"},
+    "Namespace": {"status.phase"},
+    "Node": {"spec.unschedulable"},
+    "Pod": {
+        "spec.hostNetwork",
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.nominatedNodeName",
+        "status.phase",
+        "status.podIP",
+        "status.podIPs",
+    },
+    "ReplicaSet": {"status.replicas"},
+    "Secret": {"type"},
+    "Service": {"spec.clusterIP", "spec.type"},
+}
+"""Fields that a list can be narrowed by, in addition to name and namespace."""
+
+
+def field_selector(kind: Kind, text: str) -> Callable[[Object], bool]:
     """Parse a field selector (`metadata.name=x,status.phase!=Running`) into a predicate.
 
     Raises:
@@ -64,6 +116,8 @@ def field_selector(text: str) -> Callable[[Object], bool]:
         match = re.fullmatch(r"\s*([\w.]+)\s*(==|=|!=)\s*(\S*)\s*", term)
         if match is None:
             raise bad_request(f"unable to parse field selector {text!r}")
+        if match[1] not in ("metadata.name", "metadata.namespace") and match[1] not in _SELECTABLE.get(kind.name, ()):
+            raise bad_request(f"field label not supported: {match[1]}")
         tests.append((match[1].split("."), match[3], match[2] != "!="))
     return lambda obj: all((_at(obj, path) == value) is equal for path, value, equal in tests)
 

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class ServiceAccountTokens:
         self._server = server
         self._authority = authority
         self._accounts: dict[str, tuple[str, PodAccount]] = {}  # token → uid of the pod, account
+        self._issued: dict[str, tuple[datetime, PodAccount]] = {}  # token → end, account
 
     def admit(self, pod: Object, folder: Path) -> dict[str, str]:
         """Write a pod's token into its folder, and return the variables that point clients to the API.
@@ -109,17 +111,28 @@ class ServiceAccountTokens:
         for token in [token for token, (uid, _) in self._accounts.items() if uid == uid_of(pod)]:
             del self._accounts[token]
 
+    def issue(self, account: PodAccount, seconds: int) -> tuple[str, datetime]:
+        """Return a token for an account that no pod holds, and the time at which it ends."""
+        end = datetime.now(UTC) + timedelta(seconds=seconds)
+        token = secrets.token_urlsafe(32)
+        self._issued[token] = (end, account)
+        return token, end
+
     def account_of(self, token: str) -> PodAccount | None:
         """Return the account of a token, or None."""
         given = token.encode()
-        found = [
-            account for known, (_, account) in self._accounts.items() if hmac.compare_digest(known.encode(), given)
-        ]
+        valid = [(known, account) for known, (end, account) in self._issued.items() if end > datetime.now(UTC)]
+        valid += [(known, account) for known, (_, account) in self._accounts.items()]
+        found = [account for known, account in valid if hmac.compare_digest(known.encode(), given)]
         return found[0] if found else None
 
     def is_allowed(self, account: PodAccount, access: Access) -> bool:
         """Return whether a role that is bound to an account allows a request (kubernetes.io: RBAC Authorization)."""
         return any(_matches(rule, access) for rule in self._rules(account, access.namespace))
+
+    def rules_of(self, account: PodAccount, namespace: str) -> list[dict[str, Any]]:
+        """Return the rules of every role that is bound to an account, for a namespace."""
+        return list(self._rules(account, namespace))
 
     def _rules(self, account: PodAccount, namespace: str) -> Iterator[dict[str, Any]]:
         bindings = self._store.find_all(CLUSTER_ROLE_BINDING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, JOB, ROLLOUT, Kind
+from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, JOB, ROLLOUT, VOLUME_CLAIM, Kind
 from laptop.cluster.templates import pod_spec_of
 from laptop.cluster.volumes import SCRATCH, mentions
 
@@ -46,6 +46,8 @@ def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
         found += _rollout(spec)
     if kind in (ANALYSIS_TEMPLATE, ANALYSIS_RUN):
         found += _analysis(spec)
+    if kind == VOLUME_CLAIM:
+        found.append("spec: not supported; nothing provides volumes that outlive a pod")
     pod = pod_spec_of(kind, obj)
     return found + (list(_pod(pod)) if pod is not None else [])
 

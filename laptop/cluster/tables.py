@@ -12,6 +12,7 @@ from laptop.cluster.kinds import (
     CONFIG_MAP,
     CRON_JOB,
     DEPLOYMENT,
+    ENDPOINTS,
     EVENT,
     INGRESS,
     JOB,
@@ -140,6 +141,16 @@ def _ports(service: Object) -> str:
     return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in service["spec"].get("ports") or ())
 
 
+def _endpoints(endpoints: Object) -> str:
+    found = [
+        f"{address['ip']}:{port['port']}"
+        for subset in endpoints.get("subsets") or ()
+        for address in subset.get("addresses") or ()
+        for port in subset["ports"]
+    ]
+    return ",".join(found) or "<none>"
+
+
 def _job_status(job: Object) -> str:
     for type_ in ("Complete", "Failed", "Suspended"):
         if is_true(job, type_):
@@ -198,6 +209,7 @@ _COLUMNS: dict[Kind, dict[str, Cell]] = {
         "Data": lambda secret: len(secret.get("data") or {}),
         "Age": _age,
     },
+    ENDPOINTS: {"Name": _name, "Endpoints": _endpoints, "Age": _age},
     EVENT: {
         "Last Seen": lambda event: _since(event.get("lastTimestamp")),
         "Type": lambda event: event.get("type", ""),

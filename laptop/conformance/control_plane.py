@@ -63,7 +63,13 @@ class ControlPlane:
 
 @contextlib.contextmanager
 def running(
-    home: Path, binaries: Path, *, argo: bool = True, kwok: bool = True, stand_ins: bool = True
+    home: Path,
+    binaries: Path,
+    *,
+    argo: bool = True,
+    kwok: bool = True,
+    controllers: bool = True,
+    stand_ins: bool = True,
 ) -> Iterator[ControlPlane]:
     """Start a control plane, yield it when it answers, and stop it.
 
@@ -74,6 +80,7 @@ def running(
         argo: also install the resource definitions of Argo Rollouts, and run its controller.
         kwok: also register a node, and run kwok, which marks its pods as running.
         stand_ins: bind pods to that node, and give Ingresses a host name.
+        controllers: False for an API server alone, whose objects nothing else changes.
 
     Raises:
         MlopsError: a process ended, or the API server did not become ready in time. The message ends with its log.
@@ -94,6 +101,9 @@ def running(
         start("kube-apiserver", binaries / "kube-apiserver", "--etcd-servers", client, *flags)
         with plane.client() as api:
             _await_ready(api, processes)
+            if not controllers:
+                yield plane
+                return
             start(
                 "kube-controller-manager", binaries / "kube-controller-manager", "--kubeconfig", plane.kubeconfig,
                 "--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={_free_port()}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from laptop.engine.paths import covers, parse_path
 from laptop.engine.provider import Diff
 from laptop.engine.resource_steps import StepKind
 from laptop.engine.resources import ResourceState
-from laptop.engine.urns import Urn
+from laptop.engine.urns import Alias, Urn
 from laptop.engine.values import Properties
 from pipelines.declarations.errors import MlopsError
 
@@ -20,6 +21,9 @@ class Options:
 
     Attributes:
         delete_before_replace: None leaves the choice to the provider.
+        deleted_with: URN of a resource whose deletion deletes this one, or "".
+        replace_with: URNs of resources whose replacement replaces this one, sorted.
+        import_id: id of an existing resource to take over, or "".
     """
 
     protect: bool = False
@@ -27,6 +31,10 @@ class Options:
     delete_before_replace: bool | None = None
     ignore_changes: tuple[str, ...] = ()
     additional_secret_outputs: tuple[str, ...] = ()
+    replace_on_changes: tuple[str, ...] = ()
+    deleted_with: str = ""
+    replace_with: tuple[str, ...] = ()
+    import_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Registration:
         dependencies: URNs, sorted.
         property_dependencies: input name → URNs, sorted.
         provider: reference `urn::id` of an explicit provider, or "".
+        aliases: earlier names.
     """
 
     urn: str
@@ -50,6 +59,7 @@ class Registration:
     property_dependencies: tuple[tuple[str, tuple[str, ...]], ...] = ()
     provider: str = ""
     options: Options = field(default_factory=Options)
+    aliases: tuple[Alias, ...] = ()
 
     @property
     def type(self) -> str:
@@ -62,8 +72,8 @@ class Registration:
     def needs(self) -> frozenset[str]:
         """Return the URNs that must succeed before this registration can."""
         by_property = {urn for _, urns in self.property_dependencies for urn in urns}
-        others = {self.parent, self.provider.rpartition("::")[0]}
-        return frozenset({*self.dependencies, *by_property, *others} - {"", self.urn})
+        others = {self.parent, self.provider.rpartition("::")[0], self.options.deleted_with}
+        return frozenset({*self.dependencies, *by_property, *self.options.replace_with, *others} - {"", self.urn})
 
 
 @dataclass(frozen=True)
@@ -99,17 +109,37 @@ def decide(
         return Decision(StepKind.CREATE)
     changed, replaces = (diff.changed, diff.replace) if diff is not None else ((), ())
     if diff is not None and replaces:
-        if old.protect:
-            reason = ", ".join(f"`{path}`" for path in replaces)
+        if old.protect and options.protect:
             raise MlopsError(
-                f"{old.urn} is protected and would be replaced because of a change of {reason}",
-                fix="undo the change; or set protect=False, apply that, and then make the change.",
+                f"{old.urn} is protected and would be replaced because of a change of {_listed(replaces)}",
+                fix="undo the change, or set protect=False.",
+            )
+        if options.import_id:
+            raise MlopsError(
+                f"{old.urn} was imported and would be replaced because of a change of {_listed(replaces)}",
+                fix="remove `import_` from its options, or undo the change.",
             )
         first = options.delete_before_replace
         return Decision(StepKind.REPLACE, changed, replaces, diff.delete_before_replace if first is None else first)
     if changed or unfinished_update:
         return Decision(StepKind.UPDATE, changed)
     return Decision(StepKind.SAME)
+
+
+def _listed(paths: Iterable[str]) -> str:
+    return ", ".join(f"`{path}`" for path in paths)
+
+
+def is_import(old: ResourceState | None, options: Options) -> bool:
+    """Return True if the program takes over an existing resource that the stack does not manage yet."""
+    return bool(options.import_id) and (old is None or old.external or (old.import_id or old.id) != options.import_id)
+
+
+def with_forced(diff: Diff, replace_on_changes: Iterable[str]) -> Diff:
+    """Return a difference in which changes at the `replaceOnChanges` paths, or below them, force a replacement."""
+    patterns = [parse_path(text) for text in replace_on_changes]
+    forced = [text for text in diff.changed if any(covers(pattern, parse_path(text)) for pattern in patterns)]
+    return replace(diff, replace=tuple(dict.fromkeys([*diff.replace, *forced]))) if forced else diff
 
 
 def refuse_deletion(known: ResourceState) -> None:
@@ -129,7 +159,8 @@ def dependents_to_replace(
     """Return the resources to delete before `urn`, dependents first, without `urn` itself.
 
     As in Pulumi, a dependent is deleted if one of its properties comes from a deleted resource and a change of that
-    property would replace it. A plain `depends_on` does not delete the dependent.
+    property would replace it, or if it is deleted with that resource. A plain `depends_on` does not delete the
+    dependent.
 
     Args:
         must_follow: returns True if a change of the given top-level inputs would replace the given resource.
@@ -142,7 +173,7 @@ def dependents_to_replace(
         affected = frozenset(
             key for key, urns in known.property_dependencies if any(needed in going for needed in urns)
         )
-        if affected and must_follow(known, affected):
+        if known.deleted_with in going or (affected and must_follow(known, affected)):
             going.add(known.urn)
             found.append(known)
     return found[::-1]

@@ -46,11 +46,14 @@ class Deletion:
         self._applying = applying
         self._parallel = parallel
         self._stopped = stopped
+        self.deleted: set[str] = set()
+        """URNs whose deletion was decided; resources that are deleted with them need no call."""
 
     def delete_all(self, going: list[ResourceState]) -> None:
         """Delete resources, dependents first and independent ones in parallel. Delete none if one is protected."""
         if self._refused(going):
             return
+        self.deleted.update(known.urn for known in going)
         if self._applying:
             self._delete_in_order(going)
             return
@@ -107,11 +110,12 @@ class Deletion:
             return False
         return True
 
-    def remove(self, known: ResourceState, *, replaced: bool | None = None) -> None:
+    def remove(self, known: ResourceState, *, replaced: bool | None = None, earlier: str = "") -> None:
         """Delete one resource and report it. A retained resource is forgotten, an external one silently dropped.
 
         Args:
             replaced: a new copy takes its place; None looks it up in the state.
+            earlier: the URN before this run, if it was renamed.
         """
         if known.external:
             self._journal.drop(known)
@@ -122,19 +126,24 @@ class Deletion:
         kind = StepKind.DELETE_REPLACED if replaced else StepKind.DELETE
         if at_target and known.retain_on_delete:
             kind = StepKind.FORGET
-        step = ResourceStep(kind, known.urn, recorded=known.recorded)
+        step = ResourceStep(kind, earlier or known.urn, recorded=known.recorded)
         began = time.monotonic()
         if self._applying and at_target:
             self._report.began(step)
-            self.delete(known)
+            self.delete(known, earlier)
         else:
             self._journal.drop(known)
         self._report.ended(replace(step, seconds=time.monotonic() - began))
 
-    def delete(self, known: ResourceState) -> None:
-        """Delete a resource, then remove it from the state."""
-        if not (known.retain_on_delete or known.recorded):
-            provider = self._providers.serving(known.type)
-            call = ResourceCall.about(known)
+    def delete(self, known: ResourceState, earlier: str = "") -> None:
+        """Delete a resource, then remove it from the state.
+
+        Args:
+            earlier: the URN before this run, if it was renamed.
+        """
+        if not (known.retain_on_delete or known.recorded or known.deleted_with in self.deleted):
+            named = replace(known, urn=earlier or known.urn)
+            provider = self._providers.serving(named.type)
+            call = ResourceCall.about(named)
             self._journal.attempt(Pending("delete", known), lambda: provider.delete(call))
         self._journal.drop(known)

@@ -15,23 +15,35 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infra.policies import PlannedResource
+from infra.policies import UNKNOWN, PlannedResource
 from laptop.engine.decisions import (
     Decision,
     Registration,
     decide,
     dependents_to_replace,
+    in_creation_order,
+    is_import,
     refuse_deletion,
+    with_forced,
     without_unknowns,
 )
 from laptop.engine.deletion import Deletion
 from laptop.engine.journal import Journal
-from laptop.engine.paths import keep_ignored, parse_path, write_path
+from laptop.engine.paths import ignored_secrets, keep_ignored, parse_path, write_path
 from laptop.engine.progress import RunReport
-from laptop.engine.provider import Created, Diff, Provider, Providers, ResourceCall, is_provider
+from laptop.engine.provider import (
+    Created,
+    Diff,
+    Importing,
+    Previewing,
+    Provider,
+    Providers,
+    ResourceCall,
+    is_provider,
+)
 from laptop.engine.resource_steps import ResourceStep, StepKind, describe_changes
 from laptop.engine.resources import Pending, ResourceState
-from laptop.engine.urns import STACK_TYPE
+from laptop.engine.urns import STACK_TYPE, earlier_urns
 from laptop.engine.values import Properties, has_unknown, known_only, secret_outputs, still_secret
 from pipelines.declarations.errors import MlopsError
 
@@ -111,10 +123,13 @@ class Execution:
         self._seen: set[str] = set()
         self._failed: set[str] = set()
         self._deleted_first: set[str] = set()
+        self._replaced: set[str] = set()
+        self._matched: dict[str, str] = {}  # present URN → earlier URN
+        self._taken: dict[str, str] = {}  # earlier URN → present URN
 
     @property
     def planned(self) -> tuple[PlannedResource, ...]:
-        """Return the resources registered so far, for the policies."""
+        """Return the resources registered so far with their outputs, as Pulumi gives them to stack policies."""
         with self._lock:
             return tuple(self._planned.values())
 
@@ -126,7 +141,7 @@ class Execution:
 
     def register(self, wanted: Registration) -> Outcome:
         """Execute one registration. A failure goes into the report and is never raised."""
-        return self._attempt(wanted, lambda: self._execute(wanted))
+        return self._attempt(wanted, lambda: self._registered(wanted))
 
     def read(self, wanted: Registration, identity: str) -> Outcome:
         """Read a resource that the stack does not manage (`Resource.get`, a stack reference)."""
@@ -137,6 +152,9 @@ class Execution:
         known = self.journal.known(urn)
         if known is None:
             return
+        with self._lock:
+            if urn in self._planned:
+                self._planned[urn] = replace(self._planned[urn], props=outputs.values)
         kept = known_only(outputs)
         if known.type == STACK_TYPE:
             self.stack_outputs = outputs
@@ -173,20 +191,39 @@ class Execution:
         if self._stopped.is_set():
             raise MlopsError("not started: the run was stopped", fix="run `mlops up` again.")
         with self._lock:
+            if wanted.urn in self._taken:
+                raise _claimed_twice(wanted.urn, wanted.urn, self._taken[wanted.urn])
             if wanted.urn in self._seen:
                 raise MlopsError(
                     f"duplicate resource: two of type {wanted.type} with the same parent are named `{wanted.name}`",
                     fix="rename one of them.",
                 )
             self._seen.add(wanted.urn)
-            self._planned[wanted.urn] = PlannedResource(
-                type=wanted.type,
-                name=wanted.name,
-                urn=wanted.urn,
-                props=wanted.inputs.values,
-                protect=wanted.options.protect,
-                parent=wanted.parent,
-            )
+
+    def _registered(self, wanted: Registration) -> Outcome:
+        """Execute a registration and note its outputs for the policies.
+
+        A component has the outputs of its last run until it registers new ones.
+        """
+        self._find_renamed(wanted)
+        before = self.journal.known(wanted.urn)
+        outcome = self._execute(wanted)
+        outputs = {} if before is None else before.outputs.values
+        if wanted.custom:
+            outputs = self._expected(wanted, outcome)
+        planned = PlannedResource(wanted.type, wanted.name, wanted.urn, outputs, wanted.options.protect, wanted.parent)
+        with self._lock:
+            self._planned[wanted.urn] = planned
+        return outcome
+
+    def _expected(self, wanted: Registration, outcome: Outcome) -> dict[str, Any]:
+        """Return the outputs as far as they are known, and `UNKNOWN` for what a create will compute."""
+        outputs = outcome.outputs.values
+        if outcome.id or is_provider(wanted.type):
+            return outputs
+        provider = self._providers.serving(wanted.type)
+        computed = provider.computed(wanted.type) if isinstance(provider, Previewing) else ()
+        return {**dict.fromkeys(computed, UNKNOWN), **outputs}
 
     def _execute(self, wanted: Registration) -> Outcome:
         old = self.journal.known(wanted.urn)
@@ -194,17 +231,21 @@ class Execution:
             return self._keep(wanted, old)
         provider = self._providers.serving(wanted.type)
         old, interrupted = self._take_up(wanted.urn, old, provider)
+        if is_import(old, wanted.options):
+            return self._import(wanted, provider, old)
         checked = self._check(wanted, provider, old, interrupted)
         decision = decide(
             old,
             wanted.options,
-            self._compare(provider, old, checked),
+            self._compare(wanted, provider, old, checked),
             unfinished_update=("update", wanted.urn, "") in self.journal.pending(),
         )
-        with self._lock:
-            self._planned[wanted.urn] = replace(self._planned[wanted.urn], props=checked.inputs.values)
         if decision.kind is StepKind.CREATE or old is None:
-            kind = StepKind.REPLACE if wanted.urn in self._deleted_first else StepKind.CREATE
+            kind = StepKind.CREATE
+            if wanted.urn in self._deleted_first:
+                kind = StepKind.REPLACE
+                self._replaced.add(wanted.urn)
+                self._deletion.deleted.discard(wanted.urn)
             may_exist = interrupted is not None and interrupted.may_exist
             return self._create(ResourceStep(kind, wanted.urn), wanted, provider, checked, resuming=may_exist)
         if decision.kind is StepKind.SAME:
@@ -212,6 +253,28 @@ class Execution:
         if decision.kind is StepKind.UPDATE:
             return self._update(wanted, provider, checked, old, decision)
         return self._replace(wanted, provider, checked, old, decision)
+
+    def _find_renamed(self, wanted: Registration) -> None:
+        """Give a resource that the state has under an earlier name its present one.
+
+        Raises:
+            MlopsError: two resources of the program claim the same one of the state.
+        """
+        with self._lock:
+            if self.journal.known(wanted.urn) is not None:
+                return
+            earlier = earlier_urns(wanted.urn, wanted.parent, wanted.aliases, self._matched)
+            alias = next((urn for urn in earlier if urn in self._taken or self.journal.known(urn) is not None), None)
+            if alias is None:
+                return
+            if alias in self._seen:
+                raise _claimed_twice(wanted.urn, alias, self._taken.get(alias, alias))
+            self._taken[alias] = wanted.urn
+            self._matched[wanted.urn] = alias
+            self._seen.add(alias)
+        with self._alone(alias):
+            if self.journal.known(alias) is not None:  # otherwise it was just deleted before a replacement
+                self.journal.rename(alias, wanted.urn)
 
     # Decisions about a registration
 
@@ -229,7 +292,7 @@ class Execution:
             before = old.inputs.values
             if wanted.options.ignore_changes:
                 values = keep_ignored(values, before, wanted.options.ignore_changes)
-                secrets |= old.inputs.secrets
+                secrets = ignored_secrets(secrets, old.inputs.secrets, wanted.options.ignore_changes)
         unknown = tuple(key for key, value in values.items() if has_unknown(value))
         if unknown and before is None:
             # There are no old values to stand in for the unknown ones.
@@ -239,13 +302,21 @@ class Execution:
         checked = {**checked, **{key: values[key] for key in unknown}}
         return _Checked(Properties(checked, still_secret(secrets, checked)), unknown)
 
-    def _compare(self, provider: Provider, old: ResourceState | None, checked: _Checked) -> Diff | None:
+    def _compare(
+        self, wanted: Registration, provider: Provider, old: ResourceState | None, checked: _Checked
+    ) -> Diff | None:
         if old is None or old.external:
             return None
+        options = wanted.options
+        if self._replaced & set(options.replace_with):
+            return Diff(("replaceWith",), ("replaceWith",))
+        if options.deleted_with in self._replaced:
+            return Diff(("deletedWith",), ("deletedWith",))
         known = {key: value for key, value in checked.inputs.values.items() if key not in checked.unknown}
         diff = provider.diff(ResourceCall.about(old, old_inputs=old.inputs.values, inputs=known))
         unknown = [write_path((key,)) for key in checked.unknown]
-        return replace(diff, changed=tuple(dict.fromkeys([*diff.changed, *unknown])))
+        diff = replace(diff, changed=tuple(dict.fromkeys([*diff.changed, *unknown])))
+        return with_forced(diff, options.replace_on_changes)
 
     def _described(
         self, wanted: Registration, inputs: Properties, id_: str = "", outputs: Properties = NOTHING
@@ -263,6 +334,10 @@ class Execution:
             protect=wanted.options.protect,
             retain_on_delete=wanted.options.retain_on_delete,
             secret_names=wanted.options.additional_secret_outputs,
+            replace_on_changes=wanted.options.replace_on_changes,
+            deleted_with=wanted.options.deleted_with,
+            replace_with=wanted.options.replace_with,
+            import_id=wanted.options.import_id,
         )
 
     # Steps that an earlier run left pending
@@ -310,13 +385,11 @@ class Execution:
     def _keep(self, wanted: Registration, old: ResourceState | None) -> Outcome:
         """Store a component or an explicit provider, which exist in the state only."""
         inputs = known_only(wanted.inputs)
-        kind = StepKind.CREATE if old is None else StepKind.SAME
+        kind = StepKind.CREATE if old is None else StepKind.SAME if old.inputs == inputs else StepKind.UPDATE
         if wanted.custom:
             self._providers.serving(wanted.type)
             identity = str(uuid.uuid5(uuid.NAMESPACE_URL, wanted.urn)) if old is None else old.id
             new = self._described(wanted, inputs, identity, inputs)
-            if old is not None and old.inputs != inputs:
-                kind = StepKind.UPDATE
         else:
             new = self._described(wanted, inputs, outputs=inputs if old is None else old.outputs)
         if new != old:
@@ -357,6 +430,29 @@ class Execution:
         self.journal.created(done, old)
         return self._done(step, done, began)
 
+    def _import(self, wanted: Registration, provider: Provider, old: ResourceState | None) -> Outcome:
+        """Take over an existing resource, then change what differs from the program."""
+        if not isinstance(provider, Importing):
+            raise MlopsError(
+                f"{wanted.type} {wanted.name} cannot be imported: its provider does not import",
+                fix="remove `import_` from its options.",
+            )
+        began = time.monotonic()
+        identity = wanted.options.import_id
+        live = provider.read(ResourceCall(wanted.type, {}, wanted.urn, identity))
+        if live is None:
+            raise _missing(wanted.type, identity)
+        inputs = Properties(provider.imported_inputs(wanted.type, live))
+        outputs = Properties(live, secret_outputs(inputs, live, wanted.options.additional_secret_outputs))
+        found = self._described(wanted, inputs, identity, outputs)
+        self.journal.created(found, old)
+        self._report.ended(ResourceStep(StepKind.IMPORT, wanted.urn, seconds=time.monotonic() - began))
+        checked = self._check(wanted, provider, found)
+        decision = decide(found, wanted.options, self._compare(wanted, provider, found, checked))
+        if decision.kind is StepKind.UPDATE:
+            return self._update(wanted, provider, checked, found, decision)
+        return Outcome(identity, outputs)
+
     def _update(
         self, wanted: Registration, provider: Provider, checked: _Checked, old: ResourceState, decision: Decision
     ) -> Outcome:
@@ -382,37 +478,56 @@ class Execution:
     ) -> Outcome:
         changes = describe_changes(old.inputs, checked.inputs, decision.changed)
         step = ResourceStep(StepKind.REPLACE, wanted.urn, changes, decision.replaces)
+        with self._lock:
+            self._replaced.add(wanted.urn)
+        # The old copy of a renamed resource keeps its earlier name, which its provider may need to delete it.
+        earlier = replace(old, urn=self._matched.get(old.urn, old.urn))
         if decision.delete_first:
-            self._delete_first(old)
-        # The new copy gets new auto-names, because the old one keeps its names until it is deleted.
-        values = keep_ignored(wanted.inputs.values, old.inputs.values, wanted.options.ignore_changes)
-        secrets = wanted.inputs.secrets | old.inputs.secrets
-        renewed = replace(wanted, inputs=Properties(values, still_secret(secrets, values)))
-        checked = self._check(renewed, provider, None)
-        return self._create(step, wanted, provider, checked, None if decision.delete_first else old)
+            self._delete_first(old, earlier.urn)
+        # The new copy gets new auto-names, because the old one keeps its names until it is deleted. As in Pulumi,
+        # it gets the program's values of ignored properties.
+        checked = self._check(wanted, provider, None)
+        return self._create(step, wanted, provider, checked, None if decision.delete_first else earlier)
 
-    def _delete_first(self, old: ResourceState) -> None:
-        """Delete a resource before its replacement is created, after the dependents that are replaced with it."""
+    def _delete_first(self, old: ResourceState, earlier: str) -> None:
+        """Delete a resource before its replacement is created, after the dependents that are replaced with it.
+
+        Args:
+            earlier: the URN before this run.
+        """
         resources = dict(self.journal.contents.resources)
         going = [
             known
             for known in dependents_to_replace(old.urn, resources, self._must_follow)
             if known.urn not in self._seen
         ]
+        cascade = {known.urn for known in going}
+        going = [
+            *(
+                known
+                for known in reversed(in_creation_order(resources))
+                if known.urn not in cascade
+                and known.urn not in self._seen
+                and (known.deleted_with == old.urn or old.urn in known.replace_with)
+            ),
+            *going,
+        ]
         for known in going:
             refuse_deletion(known)
+        self._deletion.deleted.update(known.urn for known in (*going, old))
         for known in going:
             with self._alone(known.urn):
                 if known.urn not in self._seen:
                     self._deletion.remove(known, replaced=True)
                     self._deleted_first.add(known.urn)
-        self._deletion.remove(old, replaced=True)
+        self._deletion.remove(old, replaced=True, earlier=earlier)
 
     def _must_follow(self, known: ResourceState, affected: frozenset[str]) -> bool:
         """Return True if a change of these inputs would replace a resource. Found by a diff without them."""
         without = {key: value for key, value in known.inputs.values.items() if key not in affected}
         call = ResourceCall.about(known, old_inputs=known.inputs.values, inputs=without)
-        return bool(self._providers.serving(known.type).diff(call).replace)
+        diff = self._providers.serving(known.type).diff(call)
+        return bool(with_forced(diff, known.replace_on_changes).replace)
 
     def _plan(self, step: ResourceStep, draft: ResourceState, old: ResourceState | None = None) -> Outcome:
         """Answer a registration in a plan: the known outputs, and the id if it stays."""
@@ -434,14 +549,18 @@ class Execution:
             call = ResourceCall(wanted.type, wanted.inputs.values, wanted.urn, identity)
             live = self._providers.serving(wanted.type).read(call)
             if live is None:
-                raise MlopsError(
-                    f"no {wanted.type} with the id `{identity}`",
-                    fix="correct the id, or create that resource first.",
-                )
+                raise _missing(wanted.type, identity)
             names = wanted.options.additional_secret_outputs
             outputs = Properties(live, secret_outputs(wanted.inputs, live, names))
         new = replace(self._described(wanted, wanted.inputs, identity, outputs), external=True)
-        if new != self.journal.known(wanted.urn):
+        old = self.journal.known(wanted.urn)
+        if old is not None and not old.external and old.id != identity:
+            # The stack managed another resource under this name. It is deleted as a replaced copy.
+            refuse_deletion(old)
+            with self._lock:
+                self._replaced.add(wanted.urn)
+            self.journal.created(new, old)
+        elif new != old:
             self.journal.put(new)
         self._report.ended(ResourceStep(StepKind.READ, wanted.urn))
         return Outcome(identity, outputs)
@@ -455,6 +574,17 @@ class Execution:
         contents = self.journal.contents
         gone = [known for known in contents.resources.values() if known.urn not in self._seen]
         self._deletion.delete_all([*gone, *contents.doomed.values()])
+
+
+def _missing(type_: str, identity: str) -> MlopsError:
+    return MlopsError(f"no {type_} with the id `{identity}`", fix="correct the id, or create that resource first.")
+
+
+def _claimed_twice(urn: str, alias: str, other: str) -> MlopsError:
+    return MlopsError(
+        f"{urn} and {other} are both said to be {alias} of the state",
+        fix="remove the alias from one of them.",
+    )
 
 
 def _completed(draft: ResourceState, created: Created) -> ResourceState:

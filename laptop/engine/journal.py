@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,6 +89,21 @@ class Journal:
             # The same id means that the resource was adopted: deleting the old copy would delete the new one.
             if old is not None and not old.external and (old.id != new.id or not new.id):
                 contents.doomed[(old.urn, old.id)] = old
+
+        self.change(mutate)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a resource another URN, also where other resources refer to it."""
+
+        def mutate(contents: Contents) -> None:
+            contents.resources = {
+                known.urn: known for known in (each.renamed(old, new) for each in contents.resources.values())
+            }
+            contents.doomed = {
+                key: known if known.urn == old else known.renamed(old, new) for key, known in contents.doomed.items()
+            }
+            pending = [replace(item, resource=item.resource.renamed(old, new)) for item in contents.pending.values()]
+            contents.pending = {item.key: item for item in pending}
 
         self.change(mutate)
 

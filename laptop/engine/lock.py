@@ -56,6 +56,35 @@ def stack_lock(path: Path, *, wait: float, notice: Callable[[str], None]) -> Ite
         lock.release()
 
 
+def release_dead(path: Path, notice: Callable[[str], None]) -> None:
+    """Release the lock of a process that has ended.
+
+    Args:
+        path: lock file.
+        notice: shows one line: who held the lock, or that no one does.
+
+    Raises:
+        MlopsError: the holder runs. The kernel releases its lock when it ends, and nothing else can.
+    """
+    if not path.parent.is_dir():
+        notice(f"stack {path.stem} is not locked")
+        return
+    lock, holder = FileLock(path, mode=0o600), holder_file(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = _describe(holder) or "another process"
+        raise MlopsError(
+            f"stack {path.stem} is locked: {who} is working on it", fix="wait until it is done, or end that process"
+        ) from None
+    try:
+        before = _describe(holder)
+        holder.unlink(missing_ok=True)
+        notice(f"{before} has ended; removed its lock" if before else f"stack {path.stem} is not locked")
+    finally:
+        lock.release()
+
+
 def holder_file(path: Path) -> Path:
     """Return the file in which the holder of a lock describes itself."""
     return path.with_suffix(".holder")

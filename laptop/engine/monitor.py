@@ -14,7 +14,7 @@ from laptop.engine.decisions import Options, Registration
 from laptop.engine.execution import Execution, Outcome
 from laptop.engine.progress import reason_of
 from laptop.engine.provider import Providers, ResourceCall
-from laptop.engine.urns import make_urn
+from laptop.engine.urns import Alias, make_urn
 from laptop.engine.values import Properties, has_unknown
 from laptop.engine.wire import decode, encode
 from pipelines.declarations.errors import MlopsError
@@ -68,7 +68,6 @@ class Monitor(MockMonitor):
                 resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
-                # Refused in _refuse_options, with a better text than the SDK's.
                 resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
                 resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
             ]
@@ -102,6 +101,7 @@ class Monitor(MockMonitor):
             ),
             provider=request.provider,
             options=_options(request),
+            aliases=(*(Alias(urn=urn) for urn in request.aliasURNs), *map(_alias, request.aliases)),
         )
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
@@ -172,11 +172,6 @@ def _result(outcome: Outcome) -> Any:
 def _refuse_options(request: Any) -> None:
     """Refuse the options that the engine does not implement; ignoring one would change what a program means."""
     given = {
-        "aliases": bool(request.aliasURNs) or any(not _is_old_type(request, alias) for alias in request.aliases),
-        "import_": bool(request.importId),
-        "replace_on_changes": bool(request.replaceOnChanges),
-        "replace_with": bool(request.replace_with),
-        "deleted_with": bool(request.deletedWith),
         "replacement_trigger": request.HasField("replacement_trigger"),
     }
     for option, is_given in given.items():
@@ -187,14 +182,11 @@ def _refuse_options(request: Any) -> None:
             )
 
 
-def _is_old_type(request: Any, alias: Any) -> bool:
-    """Return True for an alias that names an older type only.
-
-    The SDKs give many resources such aliases. No state of the laptop has ever held those types.
-    """
+def _alias(alias: Any) -> Alias:
+    if alias.WhichOneof("alias") == "urn":
+        return Alias(urn=alias.urn)
     spec = alias.spec
-    others = spec.name, spec.stack, spec.project, spec.parentUrn, spec.noParent
-    return bool(request.custom and alias.WhichOneof("alias") == "spec" and spec.type and not any(others))
+    return Alias("", spec.name, spec.type, spec.parentUrn, spec.noParent, spec.project, spec.stack)
 
 
 def _options(request: Any) -> Options:
@@ -204,6 +196,10 @@ def _options(request: Any) -> Options:
         delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
         ignore_changes=tuple(request.ignoreChanges),
         additional_secret_outputs=tuple(sorted(request.additionalSecretOutputs)),
+        replace_on_changes=tuple(request.replaceOnChanges),
+        deleted_with=request.deletedWith,
+        replace_with=tuple(sorted(request.replace_with)),
+        import_id=request.importId,
     )
 
 

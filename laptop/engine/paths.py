@@ -60,6 +60,11 @@ def write_path(path: PropertyPath) -> str:
     return text
 
 
+def covers(pattern: PropertyPath, path: PropertyPath) -> bool:
+    """Return True if a path matches a pattern, or is below a path that does."""
+    return len(pattern) <= len(path) and all(part in (ANY, found) for part, found in zip(pattern, path, strict=False))
+
+
 def changed_paths(old: Any, new: Any, at: PropertyPath = ()) -> tuple[PropertyPath, ...]:
     """Return the deepest paths at which two values differ, in the order of their keys.
 
@@ -96,6 +101,18 @@ def keep_ignored(new: dict[str, Any], old: dict[str, Any], patterns: Iterable[st
             else:
                 _take_out(kept, path)
     return kept
+
+
+def ignored_secrets(
+    new: frozenset[PropertyPath], old: frozenset[PropertyPath], patterns: Iterable[str]
+) -> frozenset[PropertyPath]:
+    """Return the secret paths of inputs after `keep_ignored`: the old ones where it kept old values."""
+    parsed = [parse_path(pattern) for pattern in patterns]
+
+    def kept(path: PropertyPath) -> bool:
+        return any(covers(pattern, path) for pattern in parsed)
+
+    return frozenset({path for path in old if kept(path)} | {path for path in new if not kept(path)})
 
 
 def _expand(pattern: PropertyPath, new: Any, old: Any, at: PropertyPath = ()) -> list[PropertyPath]:

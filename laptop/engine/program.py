@@ -40,7 +40,11 @@ _one_at_a_time = threading.RLock()
 
 
 class ProgramError(MlopsError):
-    """The program failed. The text names the lines in its own files and leaves out the engine's."""
+    """The program failed.
+
+    The text is that of a `pulumi.RunError`; of another exception, it names the lines in the program's own files and
+    leaves out the engine's.
+    """
 
 
 def run_program(
@@ -64,7 +68,6 @@ def run_program(
 
     Raises:
         ProgramError: the program raised an exception, or logged an error.
-        MlopsError: the program raised one; it is passed on.
     """
     log = Log(say)
 
@@ -90,8 +93,10 @@ def run_program(
         try:
             # The SDK keeps its globals in context variables; a separate context leaves nothing behind.
             contextvars.copy_context().run(run)
-        except (MlopsError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
+        except RunError as error:
+            failure = str(error)  # Pulumi shows the text and nothing else
         except BaseException as error:
             failure = _explain(error, project)
         if failure:
@@ -175,8 +180,8 @@ def _explain(error: BaseException, project: ProjectFile) -> str:
             if not frame.filename.startswith("<") and _is_of_program(Path(frame.filename), project.root)
         ]
         current = current.__cause__ or current.__context__
-    what = str(error) if isinstance(error, RunError) else "".join(traceback.format_exception_only(type(error), error))
-    lines = [f"the program failed: {what.strip()}"]
+    what = "".join(traceback.format_exception_only(type(error), error)).strip()
+    lines = [f"the program failed: {what}"]
     for frame in frames:
         file = Path(frame.filename).resolve()
         lines.append(f'  File "{file.relative_to(project.root.resolve())}", line {frame.lineno}, in {frame.name}')

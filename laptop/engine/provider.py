@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from laptop.engine.resources import ResourceState
+from laptop.engine.values import Properties
 from pipelines.declarations.errors import MlopsError
 
 PROVIDER_TYPE_PREFIX = "pulumi:providers:"
@@ -161,6 +162,15 @@ class Previewing(Protocol):
 
     def computed(self, type_: str) -> Iterable[str]:
         """Return the names of the output properties of a type. Makes no requests."""
+        ...
+
+
+@runtime_checkable
+class Exporting(Protocol):
+    """A provider whose outputs differ from those that Pulumi's own provider of the package keeps in the state."""
+
+    def exported_outputs(self, known: ResourceState) -> Properties:
+        """Return the outputs of a resource as Pulumi's own provider keeps them. Makes no requests."""
         ...
 
 

@@ -25,6 +25,11 @@ def refresh_all(journal: Journal, providers: Providers, report: RunReport, paral
     ]
     with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="refresh") as pool:
         list(pool.map(lambda known: _refresh(known, journal, providers, report), managed))
+    left = journal.contents.resources
+    gone = frozenset(known.urn for known in managed if known.urn not in left)
+    for known in list(left.values()):
+        if (independent := known.without(gone)) != known:
+            journal.put(independent)
 
 
 def _refresh(known: ResourceState, journal: Journal, providers: Providers, report: RunReport) -> None:

@@ -24,6 +24,7 @@ class StepKind(StrEnum):
     DELETE_REPLACED = "delete replaced"  # the old copy of a replaced resource
     FORGET = "forget"  # removed from the state, kept in the account or cluster
     READ = "read"
+    IMPORT = "import"  # taken over from the account or cluster
     SAME = "same"
     DRIFTED = "drifted"  # a refresh found other values
     GONE = "gone"  # a refresh found nothing

@@ -25,6 +25,10 @@ class ResourceState:
         external: read by the program, not managed by it.
         recorded: reason why the resource exists in the state only, or "".
         secret_names: outputs that the program declared secret.
+        replace_on_changes: paths whose change replaces the resource.
+        deleted_with: URN of a resource whose deletion deletes this one, or "".
+        replace_with: URNs, sorted, of resources whose replacement replaces this one.
+        import_id: id under which the program imported the resource, or "".
     """
 
     urn: str
@@ -41,6 +45,10 @@ class ResourceState:
     external: bool = False
     recorded: str = ""
     secret_names: tuple[str, ...] = ()
+    replace_on_changes: tuple[str, ...] = ()
+    deleted_with: str = ""
+    replace_with: tuple[str, ...] = ()
+    import_id: str = ""
 
     @property
     def type(self) -> str:
@@ -52,10 +60,44 @@ class ResourceState:
 
     def needs(self) -> frozenset[str]:
         """Return the URNs that must exist as long as this resource does."""
-        provider = {self.provider.rpartition("::")[0]} if self.provider else set()
-        parent = {self.parent} if self.parent else set()
         by_property = {urn for _, urns in self.property_dependencies for urn in urns}
-        return frozenset({*self.dependencies, *by_property, *provider, *parent} - {self.urn})
+        others = {self.provider.rpartition("::")[0], self.parent, self.deleted_with}
+        return frozenset({*self.dependencies, *by_property, *self.replace_with, *others} - {"", self.urn})
+
+    def without(self, gone: frozenset[str]) -> ResourceState:
+        """Return the resource without dependencies on resources that no longer exist.
+
+        Args:
+            gone: URNs.
+        """
+        if not gone & self.needs():
+            return self
+        by_property = [(key, tuple(urn for urn in urns if urn not in gone)) for key, urns in self.property_dependencies]
+        return replace(
+            self,
+            dependencies=tuple(urn for urn in self.dependencies if urn not in gone),
+            property_dependencies=tuple((key, urns) for key, urns in by_property if urns),
+            deleted_with="" if self.deleted_with in gone else self.deleted_with,
+            replace_with=tuple(urn for urn in self.replace_with if urn not in gone),
+        )
+
+    def renamed(self, old: str, new: str) -> ResourceState:
+        """Return the resource with another URN in place of `old`, its own or one that it refers to."""
+
+        def each(urns: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(sorted(new if urn == old else urn for urn in urns)) if old in urns else urns
+
+        urn, _, id_ = self.provider.rpartition("::")
+        return replace(
+            self,
+            urn=new if self.urn == old else self.urn,
+            parent=new if self.parent == old else self.parent,
+            dependencies=each(self.dependencies),
+            property_dependencies=tuple((key, each(urns)) for key, urns in self.property_dependencies),
+            provider=f"{new}::{id_}" if urn == old else self.provider,
+            deleted_with=new if self.deleted_with == old else self.deleted_with,
+            replace_with=each(self.replace_with),
+        )
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from laptop.engine.paths import parse_path, write_path
 from laptop.engine.resources import Contents, Pending, ResourceState
 from laptop.engine.sealing import Seal
 from laptop.engine.urns import Urn
-from laptop.engine.values import Properties, PropertyPath, is_at, lookup
+from laptop.engine.values import Properties, is_at, lookup, with_value
 from pipelines.declarations.errors import MlopsError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 STACK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 SECRET_MASK = "[secret]"  # noqa: S105 - shown in place of a secret
 
@@ -91,18 +91,8 @@ class Encoder:
         for path in sorted(properties.secrets, key=len):
             if is_at(values, path):
                 sealed[write_path(path)] = self._seal.seal(lookup(values, path))
-                values = _with(values, path, None)
+                values = with_value(values, path, None)
         return {**values, _SEALED: sealed} if sealed else values
-
-
-def _with(value: Any, path: PropertyPath, new: Any) -> Any:
-    """Copy a value with a new item at a path."""
-    if not path:
-        return new
-    head, *rest = path
-    copied: Any = dict(value) if isinstance(value, dict) else list(value)
-    copied[head] = _with(value[head], tuple(rest), new)
-    return copied
 
 
 def load(path: Path, project: str, stack: str, incarnation: str, seal: Seal) -> Contents:
@@ -196,7 +186,7 @@ def _decode_one(document: dict[str, Any], seal: Seal) -> ResourceState:
     Urn.parse(known["urn"])
     for key in ("inputs", "outputs"):
         known[key] = _decode_properties(known.get(key, {}), seal)
-    for key in ("dependencies", "secret_names"):
+    for key in ("dependencies", "secret_names", "replace_on_changes", "replace_with"):
         known[key] = tuple(known.get(key, ()))
     known["property_dependencies"] = tuple((key, tuple(urns)) for key, urns in known.get("property_dependencies", ()))
     return ResourceState(**known)
@@ -210,7 +200,7 @@ def _decode_properties(document: dict[str, Any], seal: Seal) -> Properties:
     paths = {parse_path(text): text for text in sealed}
     # In reverse order of encryption: inner secrets first.
     for path in sorted(paths, key=len, reverse=True):
-        values = _with(values, path, seal.open(sealed[paths[path]]))
+        values = with_value(values, path, seal.open(sealed[paths[path]]))
     return Properties(values, frozenset(paths))
 
 
@@ -262,5 +252,5 @@ def masked(properties: Properties) -> dict[str, Any]:
     values: dict[str, Any] = properties.values
     for path in sorted(properties.secrets, key=len):
         if is_at(values, path):
-            values = _with(values, path, SECRET_MASK)
+            values = with_value(values, path, SECRET_MASK)
     return values

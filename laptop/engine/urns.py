@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 STACK_TYPE = "pulumi:pulumi:Stack"
@@ -37,6 +38,57 @@ class Urn:
             raise ValueError(f"`{text}` is not a URN")
         stack, project, types, name = parts
         return cls(stack, project, tuple(types.split("$")), name)
+
+
+@dataclass(frozen=True)
+class Alias:
+    """An earlier name of a resource: its URN, or the parts of it that were different.
+
+    Attributes:
+        parent: URN of the earlier parent, or "" for the present one.
+        no_parent: it had no parent but the stack.
+    """
+
+    urn: str = ""
+    name: str = ""
+    type: str = ""
+    parent: str = ""
+    no_parent: bool = False
+    project: str = ""
+    stack: str = ""
+
+    def resolve(self, urn: Urn, parent: str, matched: Mapping[str, str]) -> str:
+        """Return the earlier URN of a resource.
+
+        Args:
+            urn: the present URN.
+            parent: URN of the present parent, or "".
+            matched: present URN → earlier URN of resources that were renamed in this run.
+        """
+        if self.urn:
+            return self.urn
+        earlier = "" if self.no_parent else matched.get(self.parent, self.parent) or parent
+        stack, project = self.stack or urn.stack, self.project or urn.project
+        return make_urn(stack, project, earlier, self.type or urn.type, self.name or urn.name)
+
+
+def earlier_urns(text: str, parent: str, aliases: Iterable[Alias], matched: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the URNs under which a resource may be in the state: those of its aliases, and of its parent's alias.
+
+    Args:
+        text: the present URN.
+        parent: URN of the present parent, or "".
+        matched: present URN → earlier URN of resources that were renamed in this run.
+    """
+    urn = Urn.parse(text)
+    found = [alias.resolve(urn, parent, matched) for alias in aliases]
+    if parent in matched:
+        # A child that is named after its parent was so before as well.
+        old, new = Urn.parse(matched[parent]).name, Urn.parse(parent).name
+        for type_, name in [(urn.type, urn.name), *((Urn.parse(item).type, Urn.parse(item).name) for item in found)]:
+            renamed = old + name.removeprefix(new) if name.startswith(new) else name
+            found.append(make_urn(urn.stack, urn.project, matched[parent], type_, renamed))
+    return tuple(dict.fromkeys(found))
 
 
 def make_urn(stack: str, project: str, parent: str, type_: str, name: str) -> str:

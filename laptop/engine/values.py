@@ -73,6 +73,16 @@ def is_at(value: Any, path: PropertyPath) -> bool:
     return lookup(value, path, _MISSING) is not _MISSING
 
 
+def with_value(value: Any, path: PropertyPath, new: Any) -> Any:
+    """Copy a value with a new item at a path, which must exist."""
+    if not path:
+        return new
+    head, *rest = path
+    copied: Any = dict(value) if isinstance(value, dict) else list(value)
+    copied[head] = with_value(value[head], tuple(rest), new)
+    return copied
+
+
 def still_secret(secrets: Iterable[PropertyPath], values: dict[str, Any]) -> frozenset[PropertyPath]:
     """Keep the secret paths that exist in the values.
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
+FIELD_MANAGER = "pulumi-kubernetes"
+"""Name under which changes are made: that of Pulumi's own provider when it does not apply on the server."""
+
 TIMEOUT_SECONDS = 30.0
 """Maximum time for one request."""
 
@@ -39,7 +42,7 @@ class ApiObjects:
         from lightkube.core.exceptions import ApiError
 
         try:
-            self._send("create", _resource(kind)(manifest), namespace=namespace or None)
+            self._send("create", _resource(kind)(manifest), namespace=namespace or None, field_manager=FIELD_MANAGER)
         except ApiError as error:
             if error.status.reason != "AlreadyExists" or not adopt:
                 raise
@@ -64,7 +67,8 @@ class ApiObjects:
         """Apply a JSON merge patch to an object."""
         from lightkube.types import PatchType
 
-        self._send("patch", _resource(kind), name, patch, patch_type=PatchType.MERGE, **_in(kind, namespace))
+        options = {"patch_type": PatchType.MERGE, "field_manager": FIELD_MANAGER, **_in(kind, namespace)}
+        self._send("patch", _resource(kind), name, patch, **options)
 
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete an object after its dependents. A missing object is not an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 import time
@@ -18,9 +19,10 @@ from laptop.cluster.supported import NOT_ACTED_UPON, unsupported
 from laptop.cluster.templates import pod_spec_of
 from laptop.engine.paths import changed_paths, write_path
 from laptop.engine.provider import Created, Diff, ResourceCall, is_provider
-from laptop.engine.values import has_unknown
+from laptop.engine.resources import ResourceState
+from laptop.engine.values import Properties, has_unknown
 from laptop.kubernetes import manifests
-from laptop.kubernetes.api_objects import ApiObjects
+from laptop.kubernetes.api_objects import FIELD_MANAGER, ApiObjects
 from laptop.kubernetes.readiness import SKIP, needs_pods, waiting_for
 from laptop.kubernetes.type_tokens import kind_of_token
 from pipelines.declarations.errors import MlopsError
@@ -131,6 +133,20 @@ class KubernetesProvider:
 
             hint = "check its finalizers and its dependents"
             self._wait(remains, self._gone_within, f"{kind.name} {_id(namespace, name)}", hint)
+
+    def exported_outputs(self, known: ResourceState) -> Properties:
+        """Return the live object with the notes of Pulumi's own provider: its inputs, its API version, its manager.
+
+        The manager is a new one. Pulumi's provider takes over the fields of `FIELD_MANAGER` in its first change.
+        """
+        manager = f"{FIELD_MANAGER}-{hashlib.sha256(known.urn.encode()).hexdigest()[:8]}"
+        notes = {
+            "__inputs": known.inputs.values,
+            "__initialApiVersion": known.inputs.values.get("apiVersion", ""),
+            "__fieldManager": manager,
+        }
+        secrets_of_inputs = {("__inputs", *path) for path in known.inputs.secrets}
+        return Properties({**known.outputs.values, **notes}, known.outputs.secrets | secrets_of_inputs)
 
     def recorded(self, type_: str, inputs: dict[str, Any]) -> dict[str, str]:
         """Return the inputs without effect on the laptop, with the reasons."""

@@ -25,10 +25,13 @@ def doctor(target: str) -> None:
     Changes nothing, and can be run before anything is created.
     """
     from pipelines.targets import find_target
+    from pipelines.targets.checking import guarded
     from pipelines.targets.machine import check_machine
 
     project = Project.find()
-    missing = _report(check_machine(project)) + _report(iter(find_target(target, project).findings()))
+    of_target = find_target(target, project).findings()
+    missing = _report(guarded("this machine", check_machine(project), "make setup"))
+    missing += _report(guarded(f"{target} target", of_target, "see the error"))
     if missing:
         raise MlopsError(f"{missing} {'thing is' if missing == 1 else 'things are'} missing for the {target} target")
 
@@ -78,6 +81,19 @@ def destroy(environment: str, confirm: str, target: str) -> None:
 def refresh(environment: str, target: str) -> None:
     """Update the state of an environment from its real resources."""
     open_target(target).apply("refresh", environment)
+
+
+@click.command(cls=Command)
+@environment_option
+@click.option("--force", is_flag=True, help="Unlock even if the holder runs, or may run.")
+@target_option
+def unlock(environment: str, force: bool, target: str) -> None:
+    """Remove the lock that a dead process left on an environment.
+
+    If the holder runs, or may run, the error says who it is. The next `up`, `deploy`, `refresh` or `destroy` removes
+    the lock of a dead process by itself.
+    """
+    open_target(target).unlock(environment, log, force=force)
 
 
 @click.command(cls=Command)

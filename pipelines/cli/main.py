@@ -9,7 +9,7 @@ import click
 
 from pipelines.cli.commands import LazyGroup, Verb
 from pipelines.declarations.errors import MlopsError
-from pipelines.startup import relax_gc
+from pipelines.startup import relax_gc, report_nothing
 
 PLUGINS = "mlops.commands"
 """Entry point group of the commands of other distributions; each entry is a `Verb` under the command's name."""
@@ -28,6 +28,9 @@ VERBS = {
         "pipelines.cli.environments:refresh",
         "Update the state of an environment from its real resources.",
         ENVIRONMENTS,
+    ),
+    "unlock": Verb(
+        "pipelines.cli.environments:unlock", "Remove the lock that a dead process left on an environment.", ENVIRONMENTS
     ),
     "outputs": Verb(
         "pipelines.cli.environments:outputs", "Print the stack outputs of an environment as JSON.", ENVIRONMENTS
@@ -98,6 +101,7 @@ def main(arguments: list[str] | None = None) -> Any:
     Errors are printed without a traceback: status 1 if a command failed, 2 for a usage error.
     """
     relax_gc()
+    report_nothing()
     try:
         return mlops.main(args=arguments, prog_name="mlops", standalone_mode=False)
     except MlopsError as error:

@@ -31,6 +31,7 @@ class RolloutState:
         weight: percentage of traffic to the canary pods.
         settled: the newest specification was observed and receives all traffic.
         failed: the newest specification was observed and aborted.
+        moved: the newest specification was observed, and the load balancer sends all traffic to its pods.
     """
 
     phase: str
@@ -38,6 +39,7 @@ class RolloutState:
     weight: int
     settled: bool
     failed: bool
+    moved: bool
 
 
 def rollout_state(resource: dict[str, Any]) -> RolloutState:
@@ -50,7 +52,14 @@ def rollout_state(resource: dict[str, Any]) -> RolloutState:
     current, stable = status.get("currentPodHash"), status.get("stableRS")
     settled = observed and phase == "Healthy" and current == stable and bool(current)
     # Until the controller observes the newest specification, the status is that of an earlier one.
-    return RolloutState(phase, str(status.get("message") or ""), weight, settled, observed and phase == "Degraded")
+    return RolloutState(
+        phase,
+        str(status.get("message") or ""),
+        weight,
+        settled,
+        failed=observed and phase == "Degraded",
+        moved=settled or (observed and weight == 100),
+    )
 
 
 def wait_for_rollout(

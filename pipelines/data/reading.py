@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, reason, shorten
+from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.declarations.contract import Contract
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -235,7 +236,7 @@ def _read_parquet(path: Path, contract: Contract, scratch: Path, file: str) -> B
     if rows > MOST_ROWS:
         raise LandingFileError(file, f"at most {MOST_ROWS} rows", f"{rows} rows", _SPLIT)
     try:
-        with duckdb.connect() as connection:
+        with duckdb.connect(config=NO_DOWNLOADS) as connection:
             described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
     except duckdb.Error as error:
         raise LandingFileError(file, "a Parquet file", shorten(str(error).splitlines()[0])) from None

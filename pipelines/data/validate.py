@@ -25,6 +25,7 @@ from pipelines.data.checks import (
     unique_groups,
     value_of,
 )
+from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 
@@ -181,9 +182,7 @@ def _connect(scratch: Path) -> Iterator[Any]:
             "threads": min(MOST_THREADS, os.cpu_count() or 1),
             "temp_directory": str(scratch / "spill"),
             "preserve_insertion_order": False,
-            # Download nothing: the package includes the extensions we use.
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
+            **NO_DOWNLOADS,
         }
     )
     try:

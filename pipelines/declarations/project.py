@@ -32,16 +32,23 @@ class Project:
     def find(cls, start: Path | None = None) -> Project:
         """Find the project that contains `start`, by default the working directory.
 
+        In a project inside it, such as `infra/bootstrap`, this is the outer one; the search ends at a git repository.
+
         Raises:
             MlopsError: neither the folder nor any parent has a `Pulumi.yaml`.
         """
         here = (start or Path.cwd()).resolve()
+        found: Path | None = None
         for folder in (here, *here.parents):
             if (folder / PROGRAM).is_file():
-                return cls(folder)
-        raise MlopsError(
-            f"no {PROGRAM} in {here} or any folder above it", fix="run this inside a clone of the repository"
-        )
+                found = folder
+            if found and (folder / ".git").exists():
+                break
+        if found is None:
+            raise MlopsError(
+                f"no {PROGRAM} in {here} or any folder above it", fix="run this inside a clone of the repository"
+            )
+        return cls(found)
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.attempt import Log
-from pipelines.serving.probe import open_endpoint
+from pipelines.promotion.pod_endpoints import open_pods
 from pipelines.targets import Target
 
 
@@ -26,8 +26,8 @@ def audit(target: Target, environment: str, log: Log) -> None:
         if wanted is None and model not in descriptor.endpoints:
             continue
         try:
-            with open_endpoint(descriptor, model) as endpoint:
-                served = endpoint.served()
+            with open_pods(descriptor, model) as pods:
+                served = " and ".join(sorted({pod.served() for pod in pods}))
         except MlopsError as error:  # the other models are still compared
             differences.append(f"{model}: git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}")
             continue

@@ -141,7 +141,8 @@ class ReleaseDeployment:
         with _recording_failure(attempt, lambda: self._return_traffic(release.model, admitted.live)):
             proof = self._prove(release)
         self.log(
-            f"verified: {proof.rows} golden rows match, {proof.requests} requests, median {proof.median_ms:.1f} ms"
+            f"verified: {proof.pods} pods, {proof.rows} golden rows match, {proof.requests} requests, median "
+            f"{proof.median_ms:.1f} ms"
         )
         return attempt.record("verified", attempt.reason)
 

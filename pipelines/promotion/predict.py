@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.promotion.pod_endpoints import open_pods
 from pipelines.serving.golden import request_of
-from pipelines.serving.probe import golden_of, open_endpoint
+from pipelines.serving.probe import EndpointClient, golden_of, open_endpoint
 from pipelines.targets import Target
 
 
 def predict(
-    target: Target, model: str, environment: str, request: bytes | None = None
+    target: Target, model: str, environment: str, request: bytes | None = None, *, direct: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Send a request to an endpoint.
+    """Send a request to an endpoint: to one of its pods, through the Kubernetes API.
 
     Args:
         target: where the environment lives.
         model: the model's name.
         environment: the environment's name.
         request: an Open Inference Protocol v2 request as JSON; None for the golden request of the live bundle.
+        direct: send it to the load balancer, which only the private network reaches, instead of one of the pods.
 
     Returns:
         The request and the response, as parsed JSON.
@@ -30,9 +35,15 @@ def predict(
     """
     target.project.model(model)
     descriptor = target.descriptor(environment)
-    with open_endpoint(descriptor, model) as endpoint:
+    with open_endpoint(descriptor, model) if direct else _open_pod(descriptor, model) as endpoint:
         sent = request_of(golden_of(descriptor, model, endpoint.served())) if request is None else _parse(request)
         return sent, endpoint.infer(sent)
+
+
+@contextmanager
+def _open_pod(descriptor: EnvironmentDescriptor, model: str) -> Iterator[EndpointClient]:
+    with open_pods(descriptor, model) as pods:
+        yield pods[0]
 
 
 def _parse(request: bytes) -> dict[str, Any]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 
-from pipelines.cluster.rollouts import serve_bundle, wait_for_rollout
+from pipelines.cluster.rollouts import RolloutState, serve_bundle, wait_for_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.serving.probe import open_endpoint
-
-POLL_SECONDS = 0.02
+from pipelines.promotion.pod_endpoints import open_pods
 
 
 def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, deadline_seconds: float = 120) -> float:
-    """Make a model's endpoint serve a bundle, and wait until it receives all traffic. Idempotent.
+    """Make a model's endpoint serve a bundle, and wait until its pods receive all traffic. Idempotent.
 
     Args:
         descriptor: the environment.
@@ -22,28 +20,25 @@ def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, 
         deadline_seconds: how long to wait.
 
     Returns:
-        Seconds until the endpoint first reported the bundle.
+        Seconds until all traffic went to pods of the newest specification.
 
     Raises:
-        MlopsError: the endpoint does not exist, the cluster refuses, or the deadline passed.
+        MlopsError: the endpoint does not exist, the cluster refuses, the deadline passed, or a pod serves another
+            bundle.
     """
+    if model not in descriptor.endpoints:
+        raise MlopsError(f"{model} has no endpoint in {descriptor.name}", fix="release a bundle there and deploy it")
     began = time.monotonic()
     serve_bundle(descriptor.namespace, model, digest)
-    with open_endpoint(descriptor, model) as endpoint:
-        while True:
-            try:
-                if endpoint.served() == digest:
-                    break
-                found = "it still serves another bundle"
-            except MlopsError as error:  # pods are being replaced
-                found = error.what
-            if time.monotonic() - began > deadline_seconds:
-                raise MlopsError(
-                    f"the endpoint of {model} in {descriptor.name} does not serve {digest} "
-                    f"after {deadline_seconds:.0f} s: {found}"
-                )
-            time.sleep(POLL_SECONDS)
-    moved = time.monotonic() - began
-    left = max(deadline_seconds - moved, 1.0)
-    wait_for_rollout(descriptor.namespace, model, on_change=lambda _: None, deadline_seconds=left)
-    return moved
+    moved: list[float] = []
+
+    def watch(state: RolloutState) -> None:
+        if state.moved and not moved:
+            moved.append(time.monotonic() - began)
+
+    wait_for_rollout(descriptor.namespace, model, on_change=watch, deadline_seconds=deadline_seconds)
+    with open_pods(descriptor, model) as pods:
+        for pod in pods:
+            if (served := pod.served()) != digest:
+                raise MlopsError(f"bundle that {pod.url} serves: expected {digest}, found {served}")
+    return moved[0]

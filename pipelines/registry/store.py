@@ -181,6 +181,16 @@ def get(bucket: str, key: str, *, limit: int, client: Any = None) -> Stored:
     return Stored(content, str(answer["ETag"]))
 
 
+def delete(bucket: str, key: str, *, client: Any = None) -> None:
+    """Delete an object. Idempotent.
+
+    Raises:
+        AccessDeniedError, NoBucketError, MlopsError: the object cannot be deleted.
+    """
+    with _errors_by_name("s3:DeleteObject", bucket, key):
+        (client or s3()).delete_object(Bucket=bucket, Key=key)
+
+
 def sizes(bucket: str, prefix: str, *, limit: int, client: Any = None) -> dict[str, int]:
     """Return the size in bytes of every object under a prefix, sorted by key.
 

@@ -21,6 +21,9 @@ from pipelines.registry import bundles
 LARGEST_ANSWER = 64 << 20
 """Default size limit of a response, in bytes."""
 
+TIMEOUT_SECONDS = 10.0
+"""Default timeout of a request, in seconds."""
+
 _GATEWAY_ERRORS = (
     http.client.BAD_GATEWAY,
     http.client.SERVICE_UNAVAILABLE,
@@ -39,6 +42,7 @@ class EndpointClient:
     Args:
         url: base URL of the endpoint.
         model: name of the model it serves.
+        connection: reaches the endpoint; by default, a connection to the host of the URL.
         timeout: timeout of a request, in seconds.
         keep_alive: reuse the connection. Without it each request opens a connection, which may reach another pod.
         largest_answer: size limit of a response, in bytes.
@@ -49,7 +53,8 @@ class EndpointClient:
         url: str,
         model: str,
         *,
-        timeout: float = 10.0,
+        connection: http.client.HTTPConnection | None = None,
+        timeout: float = TIMEOUT_SECONDS,
         keep_alive: bool = True,
         largest_answer: int = LARGEST_ANSWER,
     ) -> None:
@@ -60,6 +65,10 @@ class EndpointClient:
         target = urlsplit(url)
         self._headers = {"content-type": "application/json"}
         self._base = target.path.rstrip("/")
+        if connection is not None:
+            self._base = ""
+            self._connection = connection
+            return
         proxy = _proxy_of(target)
         kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
         if proxy is None:
@@ -103,11 +112,30 @@ class EndpointClient:
         """
         return self._send("GET", path, None)
 
+    def get_text(self, path: str) -> str:
+        """Return the text at `path`.
+
+        Raises:
+            UnavailableError: the endpoint does not answer.
+            MlopsError: it answers with an error.
+        """
+        return self._exchange("GET", path, None).decode(errors="replace")
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
     def _send(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+        content = self._exchange(method, path, body)
+        try:
+            parsed = json.loads(content)
+        except (ValueError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise MlopsError(f"{self.url}{path}: expected a JSON object, found {content[:200]!r}")
+        return parsed
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> bytes:
         for attempts_left in (1, 0):
             try:
                 self._connection.request(method, self._base + path, body, self._headers)
@@ -131,13 +159,7 @@ class EndpointClient:
         if answer.status != http.client.OK:
             kind = UnavailableError if answer.status in _GATEWAY_ERRORS else MlopsError
             raise kind(f"{self.url}{path} answered {answer.status}: {content[:500].decode(errors='replace')}")
-        try:
-            parsed = json.loads(content)
-        except (ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict):
-            raise MlopsError(f"{self.url}{path}: expected a JSON object, found {content[:200]!r}")
-        return parsed
+        return content
 
 
 def _proxy_of(target: SplitResult) -> SplitResult | None:

@@ -7,12 +7,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.targets.child_process import run_child
+from pipelines.targets.held_stack import hold_stack, unlock_stack
+from pipelines.targets.interrupted_update import resolve_interrupted_update
+from pipelines.targets.policy_pack import pack_options
+from pipelines.targets.state_bucket import StackLocks
 from pipelines.targets.target import Finding, Operation, Preview, Target
 
 
@@ -32,16 +38,24 @@ class AwsTarget(Target):
 
     def apply(self, operation: Operation, environment: str) -> None:
         self.project.stack(environment)
+        # The CLI offers policy packs for the operations that run the program.
+        rules = pack_options(self.project.root) if operation in ("preview", "up") else []
         confirmed = [] if operation == "preview" else ["--yes"]
-        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *confirmed]
+        command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
-            self._run(command, environ)
+            if operation == "preview":  # Pulumi takes no lock for it
+                self._run(command, environ)
+                return
+            with self._holding(environment, operation):
+                resolve_interrupted_update(partial(self._pulumi, environment, environ), print)
+                self._run(command, environ)
 
     def preview(self, environment: str) -> Preview:
         self.project.stack(environment)
+        rules = pack_options(self.project.root)
         with tempfile.TemporaryDirectory() as folder, self._cluster_variables(environment) as environ:
             log = Path(folder, "events.jsonl")
-            command = ["pulumi", "preview", "--stack", environment, "--non-interactive", "--diff"]
+            command = ["pulumi", "preview", "--stack", environment, "--non-interactive", "--diff", *rules]
             done = subprocess.run(
                 [*command, "--event-log", str(log)],
                 cwd=self.project.root,
@@ -65,11 +79,22 @@ class AwsTarget(Target):
         outputs: dict[str, Any] = json.loads(done.stdout or "{}")
         return outputs
 
+    def unlock(self, environment: str, log: Callable[[str], None], *, force: bool) -> None:
+        locks = self._locks(environment)
+        if locks is None:
+            raise MlopsError(
+                f"the state of {environment} is not in an S3 bucket: expected a backend s3://…, found "
+                f"{self._backend_url()}",
+                fix=f"pulumi cancel --stack {environment}",
+            )
+        unlock_stack(locks, self.project.root, log, force=force)
+
     def reach_cluster(self, environment: str) -> None:
         self._run(self._kubeconfig_command(environment))
 
     def drift(self, environment: str) -> list[str]:
         command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
+        command += pack_options(self.project.root)
         with self._cluster_variables(environment) as environ:
             done = subprocess.run(
                 command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True
@@ -92,16 +117,40 @@ class AwsTarget(Target):
             self._run([*self._kubeconfig_command(environment), "--kubeconfig", kubeconfig], quiet=True)
             yield {**os.environ, "KUBECONFIG": kubeconfig}
 
+    def _holding(self, environment: str, operation: Operation) -> AbstractContextManager[None]:
+        """Hold a stack during a block; Pulumi alone guards a stack whose state is not in S3."""
+        locks = self._locks(environment)
+        return nullcontext() if locks is None else hold_stack(locks, self.project.root, operation, print)
+
+    def _locks(self, environment: str) -> StackLocks | None:
+        self.project.stack(environment)
+        return StackLocks.of_backend(self._backend_url(), self.project.name, environment)
+
+    def _backend_url(self) -> str:
+        """Return the URL of the backend that Pulumi uses: from the environment, else from its login."""
+        return os.environ.get("PULUMI_BACKEND_URL") or str(json.loads(self._read("pulumi", "whoami", "--json"))["url"])
+
+    def _pulumi(self, environment: str, environ: dict[str, str], *arguments: str) -> str:
+        return self._read("pulumi", *arguments, "--stack", environment, environ=environ)
+
+    def _read(self, *command: str, environ: dict[str, str] | None = None) -> str:
+        """Run a command and return its standard output.
+
+        Raises:
+            MlopsError: the command failed.
+        """
+        done = subprocess.run(command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise MlopsError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
     def _kubeconfig_command(self, environment: str) -> list[str]:
         config = self.project.stack(environment).config
         return ["aws", "eks", "update-kubeconfig", "--name", config.environment.cluster, "--region", config.region]
 
     def _run(self, command: list[str], environ: dict[str, str] | None = None, *, quiet: bool = False) -> None:
         output = subprocess.DEVNULL if quiet else None
-        try:
-            status = subprocess.run(command, cwd=self.project.root, env=environ, stdout=output, check=False).returncode
-        except FileNotFoundError:
-            raise MlopsError(f"`{command[0]}` is not on the PATH", fix=f"install {command[0]}") from None
+        status = run_child(command, folder=self.project.root, environ=environ, output=output)
         if status:
             raise MlopsError(f"`{' '.join(command)}` failed with status {status}")
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.targets.checking import check, guarded
+from pipelines.targets.cluster_prerequisites import check_cluster
+from pipelines.targets.policy_pack import count_policies
 from pipelines.targets.target import Finding
+
+if TYPE_CHECKING:
+    import boto3
 
 NEEDED_ACTIONS = (
     "s3:CreateBucket",
@@ -24,73 +36,120 @@ NEEDED_ACTIONS = (
 )
 """Minimum IAM actions for running `mlops up` on AWS."""
 
+LANGUAGE_HOST = "pulumi-language-python"
+"""Executable that comes with the Pulumi CLI and runs Python programs and policy packs."""
+
+_PULUMI_SECONDS = 30
+_INSTALL_PULUMI = "install the newest Pulumi CLI: https://www.pulumi.com/docs/install/"
+
 
 def check_aws(project: Project) -> Iterator[Finding]:
     """Check the tools, the account, the cluster and the GitHub repository."""
-    for tool, why in (("pulumi", "it applies the program"), ("kubectl", "it inspects the cluster")):
+    environments: tuple[str, ...] = ()
+
+    def declared() -> tuple[bool, str]:
+        nonlocal environments
+        environments = tuple(project.environments)
+        return bool(environments), ", ".join(environments) or "no Pulumi.<environment>.yaml"
+
+    yield check("environments", "mlops validate", declared)
+    yield from guarded("tools", check_tools(project), "make setup")
+    yield from guarded("AWS account", check_account(project, environments), "sign in, or set AWS_PROFILE")
+    yield from guarded("Kubernetes cluster", check_cluster(project, environments), "check KUBECONFIG")
+    yield from guarded("GitHub repository", check_repository(project, environments), "sign in: gh auth login")
+
+
+def check_tools(project: Project) -> Iterator[Finding]:
+    """Check the programs that `mlops` calls, and the policy pack."""
+    yield check("Pulumi CLI", _INSTALL_PULUMI, _pulumi_version)
+    yield check("Pulumi language host", _INSTALL_PULUMI, _language_host)
+    yield check("policy pack", "make setup", lambda: (True, f"{count_policies(project.root)} policies"))
+    for tool, why in (("aws", "it signs in to the cluster"), ("kubectl", "it inspects the cluster")):
         path = shutil.which(tool)
         yield Finding(tool, path is not None, path or "not on the PATH", f"install {tool}: {why}")
-    yield from _account(project)
-    yield from _cluster()
-    yield from _repository(project)
 
 
-def _account(project: Project) -> Iterator[Finding]:
+def _pulumi_version() -> tuple[bool, str]:
+    """Compare the CLI with the SDK: Pulumi supports programs with an SDK that is not newer than the CLI."""
+    path = shutil.which("pulumi")
+    if path is None:
+        return False, "not on the PATH"
+    done = subprocess.run(
+        [path, "version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PULUMI_SECONDS,
+        env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+    )
+    wanted = importlib.metadata.version("pulumi")
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout.strip())
+    if found is None:
+        return False, f"expected version {wanted} or newer, found no version"
+    version = ".".join(found.groups())
+    if [int(part) for part in found.groups()] < [int(part) for part in wanted.split(".")[:3]]:
+        return False, f"expected version {wanted} or newer, found {version}"
+    return True, version
+
+
+def _language_host() -> tuple[bool, str]:
+    cli = shutil.which("pulumi")
+    beside = str(Path(cli).resolve().parent) if cli else ""
+    path = shutil.which(LANGUAGE_HOST, path=os.pathsep.join(filter(None, (beside, os.environ.get("PATH", "")))))
+    return path is not None, path or f"{LANGUAGE_HOST} is neither on the PATH nor beside pulumi"
+
+
+def check_account(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
+    """Check the caller's identity and permissions, and the region and cluster of each environment."""
     import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.config import Config
 
-    try:
-        session = boto3.Session()
-        identity = session.client("sts", region_name=session.region_name or "us-east-1").get_caller_identity()
-    except (BotoCoreError, ClientError) as error:
-        yield Finding("AWS credentials", False, str(error), "sign in, or set AWS_PROFILE")
+    session = boto3.Session()
+    quick = Config(connect_timeout=10, read_timeout=20, retries={"total_max_attempts": 2})
+    region = session.region_name or "us-east-1"
+    arn = ""
+
+    def identify() -> tuple[bool, str]:
+        nonlocal arn
+        arn = session.client("sts", region_name=region, config=quick).get_caller_identity()["Arn"]
+        return True, arn
+
+    yield check("AWS credentials", "sign in again, or set AWS_PROFILE", identify)
+    if not arn:
         return
-    yield Finding("AWS credentials", True, identity["Arn"])
-    for environment in project.environments:
-        region = project.stack(environment).config.region
-        try:
-            session.client("s3", region_name=region).list_buckets(MaxBuckets=1)
-            yield Finding(f"region of {environment}", True, region)
-        except (BotoCoreError, ClientError) as error:
-            fix = f"correct aws:region in {project.stack_file(environment).name}"
-            yield Finding(f"region of {environment}", False, str(error), fix)
-    arn = re.sub(r":sts:(.*):assumed-role/([^/]+)/.*", r":iam:\1:role/\2", identity["Arn"])
-    try:
-        answer = session.client("iam").simulate_principal_policy(PolicySourceArn=arn, ActionNames=list(NEEDED_ACTIONS))
-        denied = [r["EvalActionName"] for r in answer["EvaluationResults"] if r["EvalDecision"] != "allowed"]
-        found = f"not allowed: {', '.join(denied)}" if denied else f"{len(NEEDED_ACTIONS)} actions allowed"
-        yield Finding("AWS permissions", not denied, found, f"grant them to {arn}")
-    except (BotoCoreError, ClientError) as error:
-        yield Finding("AWS permissions", False, f"unknown: {error}", "allow iam:SimulatePrincipalPolicy on yourself")
+    for environment in environments:
+        file = project.stack_file(environment).name
+        region_of = partial(_region, session, quick, project, environment)
+        yield check(f"region of {environment}", f"correct aws:region in {file}", region_of)
+        cluster_of = partial(_eks_cluster, session, quick, project, environment)
+        yield check(f"cluster of {environment}", f"create it, or correct `cluster` in {file}", cluster_of)
+    principal = re.sub(r":sts:(.*):assumed-role/([^/]+)/.*", r":iam:\1:role/\2", arn)
+    fix = f"grant them to {principal}, or allow it iam:SimulatePrincipalPolicy"
+    yield check("AWS permissions", fix, partial(_permissions, session, quick, principal))
 
 
-def _cluster() -> Iterator[Finding]:
-    from lightkube.core.exceptions import ApiError
-    from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
-    from lightkube.resources.core_v1 import Namespace
-    from lightkube.resources.networking_v1 import IngressClass
-
-    from pipelines.cluster.connection import connect
-
-    try:
-        with connect("default") as client:
-            client.get(Namespace, "default")
-            yield Finding("Kubernetes cluster", True, "answers")
-            wanted: tuple[tuple[str, type, str, str], ...] = (
-                ("Argo Rollouts", CustomResourceDefinition, "rollouts.argoproj.io", "install Argo Rollouts"),
-                ("ingress class", IngressClass, "alb", "install the AWS Load Balancer Controller"),
-            )
-            for name, kind, resource, fix in wanted:
-                try:
-                    client.get(kind, resource)
-                    yield Finding(name, True, resource)
-                except ApiError as error:
-                    yield Finding(name, False, f"{resource}: {error.status.reason}", fix)
-    except MlopsError as error:
-        yield Finding("Kubernetes cluster", False, error.what, error.fix or "check KUBECONFIG")
+def _region(session: boto3.Session, config: Any, project: Project, environment: str) -> tuple[bool, str]:
+    region = project.stack(environment).config.region
+    session.client("s3", region_name=region, config=config).list_buckets(MaxBuckets=1)
+    return True, region
 
 
-def _repository(project: Project) -> Iterator[Finding]:
+def _eks_cluster(session: boto3.Session, config: Any, project: Project, environment: str) -> tuple[bool, str]:
+    stack = project.stack(environment).config
+    name = stack.environment.cluster
+    cluster = session.client("eks", region_name=stack.region, config=config).describe_cluster(name=name)["cluster"]
+    return cluster["status"] == "ACTIVE", f"{name}: {cluster['status']}"
+
+
+def _permissions(session: boto3.Session, config: Any, principal: str) -> tuple[bool, str]:
+    client = session.client("iam", config=config)
+    answer = client.simulate_principal_policy(PolicySourceArn=principal, ActionNames=list(NEEDED_ACTIONS))
+    denied = [one["EvalActionName"] for one in answer["EvaluationResults"] if one["EvalDecision"] != "allowed"]
+    return not denied, f"not allowed: {', '.join(denied)}" if denied else f"{len(NEEDED_ACTIONS)} actions allowed"
+
+
+def check_repository(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
+    """Check the settings of the repository on GitHub."""
     from pipelines.github.gh import Gh
     from pipelines.github.settings import read_settings
 
@@ -102,5 +161,5 @@ def _repository(project: Project) -> Iterator[Finding]:
     except MlopsError as error:
         yield Finding("GitHub repository", False, error.what, error.fix)
         return
-    for setting in read_settings(gh, project.environments):
+    for setting in read_settings(gh, environments):
         yield Finding(setting.name, setting.ok, setting.found, setting.fix)

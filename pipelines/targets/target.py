@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -102,6 +102,19 @@ class Target(ABC):
     @abstractmethod
     def outputs(self, environment: str) -> dict[str, Any]:
         """Return the stack outputs of an environment; empty if it is not up."""
+
+    @abstractmethod
+    def unlock(self, environment: str, log: Callable[[str], None], *, force: bool) -> None:
+        """Remove the lock of an environment if its holder has ended.
+
+        Args:
+            environment: the environment's name.
+            log: receives a line for each lock.
+            force: remove the lock also if the holder runs, or may run.
+
+        Raises:
+            MlopsError: the environment does not exist, the holder runs, or the lock cannot be removed.
+        """
 
     @abstractmethod
     def reach_cluster(self, environment: str) -> None:

@@ -67,7 +67,8 @@ def test_a_workflow_grants_nothing_and_each_job_only_what_it_needs(path: Path) -
     assert loaded(path)["permissions"] == {}
     for name, job in jobs(path):
         assert isinstance(job["permissions"], dict), name
-        assert set(job["permissions"]) <= {"contents", "id-token", "pull-requests", "attestations"}
+        assert set(job["permissions"]) <= {"actions", "contents", "id-token", "pull-requests", "attestations"}
+        assert job["permissions"].get("actions", "read") == "read", name
         assert job["permissions"].get("contents") == "read", f"{name}: only the app's token may push"
 
 
@@ -207,6 +208,22 @@ def test_deployments_of_an_environment_queue_and_are_never_cancelled() -> None:
                 environment = job["environment"]
                 assert job["concurrency"]["group"] == f"deploy-{environment}", name
     assert seen == 4
+
+
+def test_a_job_that_changes_an_environment_can_read_the_run_that_holds_its_lock() -> None:
+    readers = 0
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            for at, step in enumerate(job["steps"]):
+                if not APPLIES.search(step.get("run", "")):
+                    continue
+                readers += 1
+                token = step["env"]["GH_TOKEN"]
+                if token == "${{ github.token }}":
+                    assert job["permissions"].get("actions") == "read", f"{path.name}: {name}"
+                else:
+                    assert "permission-actions" in job["steps"][at - 1]["with"], f"{path.name}: {name}"
+    assert readers == 4
 
 
 def test_the_base_of_a_pull_request_is_the_first_parent_of_its_trial_merge() -> None:

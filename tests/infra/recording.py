@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
+import importlib
 import json
 import os
+import re
 import runpy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,7 @@ class Recording:
     """The registrations of one run of a program.
 
     Attributes:
-        resources: all resources and components, in the order of registration.
+        resources: all resources and components with their outputs, in the order of registration.
         ignored: URN → properties whose changes are ignored.
         dependencies: URN → URNs of the resources that it depends on.
         outputs: the stack's outputs.
@@ -123,33 +126,47 @@ class _Monitor(MockMonitor):
         if request.type == STACK:
             return super().RegisterResource(request)
         answer = super().RegisterResource(request)
+        if self._preview and request.custom:
+            # In a first preview the inputs are known, and what the provider computes is unknown.
+            answer.object.CopyFrom(request.object)
+            for name in computed_outputs(request.type) - set(request.object.fields):
+                answer.object.fields[name].string_value = rpc.UNKNOWN
+            answer.id = ""
+        outputs = rpc.deserialize_properties(answer.object, keep_unknowns=True) if request.custom else {}
         self._recording.resources.append(
-            PlannedResource(
-                type=request.type,
-                name=request.name,
-                urn=answer.urn,
-                props=rpc.deserialize_properties(request.object, keep_unknowns=True),
-                protect=request.protect,
-                parent=request.parent,
-            )
+            PlannedResource(request.type, request.name, answer.urn, outputs, request.protect, request.parent)
         )
         self._recording.ignored[answer.urn] = tuple(request.ignoreChanges)
         self._recording.dependencies[answer.urn] = tuple(request.dependencies)
-        if self._preview and request.custom:
-            # In a first preview the inputs are known, and what the provider computes is unknown.
-            inputs = {name: value for name, value in answer.object.fields.items() if name in request.object.fields}
-            answer.object.Clear()
-            for name, value in inputs.items():
-                answer.object.fields[name].CopyFrom(value)
-            answer.id = ""
         return answer
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        outputs = rpc.deserialize_properties(request.outputs, keep_unknowns=True)
         if STACK in request.urn.split("::")[2:3]:
-            self._recording.outputs = rpc.deserialize_properties(request.outputs, keep_unknowns=True)
+            self._recording.outputs = outputs
         else:
             self._recording.registered.append(request.urn)
+            resources = self._recording.resources
+            resources[:] = [replace(one, props=outputs) if one.urn == request.urn else one for one in resources]
         return empty_pb2.Empty()
+
+
+@functools.cache
+def computed_outputs(type_: str) -> frozenset[str]:
+    """Return the outputs that AWS sets if the program does not. In a preview they are unknown.
+
+    The SDK declares them as outputs that are never None. A Kubernetes provider computes its preview by a dry run
+    instead, so nothing that the rules read is unknown.
+    """
+    if not type_.startswith("aws:"):
+        return frozenset()
+    module, name = type_.split(":")[1].partition("/")[0], type_.rpartition(":")[2]
+    class_ = getattr(importlib.import_module(f"pulumi_aws.{module}"), name)
+    getters: list[Any] = [value.fget for value in vars(class_).values() if isinstance(value, property)]
+    optional = re.compile(r"Output\[(typing\.)?Optional\[")
+    return frozenset(
+        getter._pulumi_name for getter in getters if not optional.search(str(getter.__annotations__["return"]))
+    )
 
 
 def record(

@@ -15,7 +15,6 @@ from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
-from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
@@ -78,12 +77,6 @@ def test_an_environment_trusts_its_own_and_earlier_keys_but_no_later_ones(graphs
     assert trusted == {"dev": {"dev"}, "staging": {"dev", "staging"}, "prod": {"dev", "staging", "prod"}}
 
 
-def test_an_environment_requires_the_one_it_promotes_from(project: Path) -> None:
-    with pytest.raises(MlopsError, match="the stack 'dev' has no output `descriptor`") as refused:
-        record(project, "staging", descriptors={})
-    assert refused.value.fix == "mlops up --env dev"
-
-
 def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fresh: Recording) -> None:
     assert fresh.of_type(CRON_JOB) == {}
     assert fresh.of_type(ROLLOUT) == {}
@@ -108,20 +101,6 @@ def test_a_release_without_a_serving_image_is_left_out_with_a_note(tmp_path: Pat
         "no serving image is pinned (images.serving in Pulumi.dev.yaml): the endpoint of "
         f"{MODEL} is left out, although {MODEL} is released here"
     ]
-
-
-def test_an_invalid_configuration_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
-    project = copy_as_forked(tmp_path / "project")
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "trains", value=False)
-    with pytest.raises(DeclarationError, match=r"Pulumi\.dev\.yaml:\d+: .*trains"):
-        record(project, "dev")
-
-
-def test_a_bucket_name_that_is_too_long_for_s3_is_refused(tmp_path: Path) -> None:
-    project = copy_as_forked(tmp_path / "project")
-    edit(project / "Pulumi.yaml", "name", value="an-organisation-with-a-very-long-name-indeed")
-    with pytest.raises(MlopsError, match="S3 allows 63"):
-        record(project, "dev")
 
 
 def test_the_program_calls_aws_only_for_identity_region_and_public_key(graph: Recording) -> None:

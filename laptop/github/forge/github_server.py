@@ -464,6 +464,21 @@ class GitHubServer:
         """Return the records of all workflow runs, newest first."""
         return sorted(self.state.read()["runs"].values(), key=lambda run: -run["number"])
 
+    def cancel_run(self, actor: Actor, number: int) -> None:
+        """Ask the runner to cancel a run.
+
+        Raises:
+            RequestDeniedError: not allowed (403), no such run (404), or it has ended (409).
+        """
+        actor.need("write", "actions")
+        with self.change() as state:
+            record = state["runs"].get(str(number))
+            if record is None:
+                raise RequestDeniedError(404, "Not Found")
+            if record["status"] == "completed":
+                raise RequestDeniedError(409, "Cannot cancel a workflow run that is completed")
+            record["cancel"] = True
+
     def run_folder(self, number: int) -> Path:
         """Return the folder of a run's logs and results."""
         return self.folder / "runs" / str(number)

@@ -116,6 +116,31 @@ def _environments(server: GitHubServer, actor: Actor, _match: re.Match[str], _: 
     return {"total_count": len(environments), "environments": environments}
 
 
+def _run_attempt(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    actor.need("read", "actions")
+    number, attempt = int(match["number"]), int(match["attempt"])
+    record = next((run for run in server.runs() if run["number"] == number), None)
+    if record is None or not 1 <= attempt <= record["attempt"]:
+        raise RequestDeniedError(404, "Not Found")
+    newest = attempt == record["attempt"]  # an earlier attempt has ended
+    return {
+        "id": number,
+        "run_attempt": attempt,
+        "status": record["status"] if newest else "completed",
+        "conclusion": (record["conclusion"] or None) if newest else None,
+    }
+
+
+def _run_jobs(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
+    """Return the jobs of an attempt that have ended. The laptop's runners have no names."""
+    attempt = _run_attempt(server, actor, match, fields)
+    jobs = [
+        {"run_id": attempt["id"], "name": job["name"], "status": "completed", "runner_name": None}
+        for job in server.run_jobs(attempt["id"])
+    ]
+    return {"total_count": len(jobs), "jobs": jobs}
+
+
 def _rulesets(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
     if server.settings.protection is None:
         return []
@@ -185,6 +210,8 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", r"commits/(?P<commit>[0-9a-f]{40})/pulls"): _pulls_of_commit,
     ("GET", r"branches/(?P<branch>[^/]+)/protection"): _protection,
     ("GET", r"environments"): _environments,
+    ("GET", r"actions/runs/(?P<number>\d+)/attempts/(?P<attempt>\d+)"): _run_attempt,
+    ("GET", r"actions/runs/(?P<number>\d+)/attempts/(?P<attempt>\d+)/jobs"): _run_jobs,
     ("GET", r"rulesets"): _rulesets,
     ("GET", r"rulesets/1"): _ruleset,
     ("POST", r"dispatches"): _dispatch,

@@ -57,6 +57,13 @@ def run_list(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> No
         print("\t".join(str(run[name]) for name in names))
 
 
+def run_cancel(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Cancel a workflow run."""
+    given = read_arguments(arguments, "", "", SHORT, 1)
+    server.cancel_run(actor, given.number())
+    print("✓ Request to cancel workflow submitted.")
+
+
 def run_view(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
     """Show a workflow run, or its logs."""
     given = read_arguments(arguments, "--json --jq", "--log", LIST_SHORT, 1)

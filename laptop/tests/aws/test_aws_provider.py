@@ -13,7 +13,7 @@ from infra.policies.resource_graph import UNKNOWN
 from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.pod_identity import role_of
 from laptop.aws.resources.row import Row
-from laptop.aws.table import TABLE
+from laptop.aws.table import TABLE, row_of
 from laptop.engine.provider import Diff, Provider, ResourceCall
 from laptop.tests.aws.resource_lifecycles import (
     BUCKET_LIFECYCLE,
@@ -62,8 +62,8 @@ def test_a_resource_is_created_read_changed_and_deleted(
     assert provider.diff(ResourceCall(type_, inputs, old_inputs=inputs, outputs=made.outputs)) == Diff(())
 
     computed = made.outputs.keys() - inputs.keys()
-    assert computed <= set(provider.computed(type_))
-    assert set(provider.computed(type_)) <= computed | inputs.keys()
+    assert computed <= {"id", *row_of(type_).computed}
+    assert set(row_of(type_).computed) <= computed | inputs.keys()
 
     found = provider.read(ResourceCall(type_, {}, id=made.id))
     assert found is not None, "not found by its id only"

@@ -15,6 +15,10 @@ from laptop.aws.cloud import Cloud
 from laptop.aws.image_content import ImageContext, publish
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.bootstrap.conftest import Caller, Ready
+from pipelines.declarations.errors import MlopsError
+from pipelines.targets.held_stack import hold_stack
+from pipelines.targets.state_bucket import StackLocks
+from pipelines.targets.this_process import describe_this_process
 from tests.infra.conftest import ENVIRONMENTS
 
 pytestmark = pytest.mark.slow
@@ -416,6 +420,37 @@ def test_only_its_deploy_role_writes_a_stack_s_state_and_all_roles_read_it(ready
             with refused("s3:DeleteObject"):
                 who.delete_object(Bucket=state, Key=name)
         own.delete_object(Bucket=state, Key=name)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_deploy_role_holds_and_unlocks_its_own_stack_and_no_other(ready: Ready, environment: str) -> None:
+    state, own = ready.outputs["state_bucket"], ready.as_job(environment)["s3"]
+
+    def locks(client: Any) -> StackLocks:
+        return StackLocks(state, "", "mlops", environment, client)
+
+    record = f".mlops/holders/mlops/{environment}.json"
+    left = f".pulumi/locks/organization/mlops/{environment}/1.json"
+    here = describe_this_process("up")
+    lock = {"pid": here.pid, "username": here.user, "hostname": here.host, "timestamp": here.since.isoformat()}
+    with hold_stack(locks(own), ready.project, "up", print):
+        own.put_object(Bucket=state, Key=left, Body=json.dumps({**lock, "pid": 1 << 22}))
+    assert [one.key for one in locks(own).pulumi_locks()] == [], "the lock of a dead Pulumi is removed"
+    for other in {*ENVIRONMENTS, "preview", "images"} - {environment}:
+        who = ready.as_job(other)["s3"]
+        with refused("s3:PutObject"):
+            who.put_object(Bucket=state, Key=record, Body=b"{}")
+        with refused("s3:GetObject"):
+            who.get_object(Bucket=state, Key=record)
+        with pytest.raises(MlopsError, match="denied"), hold_stack(locks(who), ready.project, "up", print):
+            pytest.fail(f"the role of {other} held {environment}")
+        with refused("s3:DeleteObject"):
+            who.delete_object(Bucket=state, Key=left)
+    with refused("s3:DeleteObject"):
+        own.delete_object(Bucket=state, Key=record)
+    for name in (".mlops/holders/mlops/other.json", f".mlops/holders/other/{environment}.json", ".mlops/other"):
+        with refused("s3:PutObject"):
+            own.put_object(Bucket=state, Key=name, Body=b"{}")
 
 
 WRITES: dict[str, Call] = {

@@ -55,7 +55,8 @@ class Client:
         server, pool = self._connection
         content = None if body is None else json.dumps(body).encode()
         answer = pool.request(method, f"{server}{path}", body=content, headers={**pool.headers, "Content-Type": type_})
-        found: Object = json.loads(answer.data)
+        is_json = answer.headers.get("Content-Type", "").startswith("application/json")
+        found: Object = json.loads(answer.data) if is_json else {"message": answer.data.decode()}
         if answer.status >= 400:
             raise ApiError(answer.status, found.get("reason", ""), found.get("message", ""))
         return found

@@ -125,9 +125,11 @@ class Stage:
         del pod["containers"][0]["lifecycle"]
         canary |= {"scaleDownDelaySeconds": 5, "steps": canary["steps"][:3]}
         manifest["spec"]["replicas"] = 1
-        if self.cluster.client.get(ROLLOUT.path(self.namespace, MODEL)) is None:
+        found = self.cluster.client.get(ROLLOUT.path(self.namespace, MODEL))
+        if found is None:
             self.cluster.create(ROLLOUT, self.namespace, manifest)
         else:
+            manifest["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
             self.cluster.client.send("PUT", ROLLOUT.path(self.namespace, MODEL), manifest)
 
         def over(found: dict[str, Any]) -> bool:
@@ -147,7 +149,8 @@ class Stage:
 
     def output(self) -> list[str]:
         """Return the output of the checks of the last analysis, the last pod's last."""
-        (*_, job) = self.cluster.find_all(JOB, self.namespace)
+        jobs = self.cluster.find_all(JOB, self.namespace)
+        job = max(jobs, key=lambda found: int(found["metadata"]["resourceVersion"]))
         pods = self.cluster.pods_of(self.namespace, job["metadata"]["name"])
         return [self.cluster.log(self.namespace, pod["metadata"]["name"]) for pod in pods]
 

@@ -99,7 +99,7 @@ def test_a_pod_has_its_own_temporary_folder_which_is_deleted_with_it(cluster: Ru
     made, folder = cluster.log(namespace, pod["metadata"]["name"]).split()
     assert folder == str(cluster.root)
     assert Path(made).is_dir()
-    cluster.delete(JOB, namespace, "scratch")
+    cluster.delete(JOB, namespace, "scratch", propagationPolicy="Background")
     wait_for(lambda: not Path(made).exists())
 
 

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.cluster.patches import merge, strategic_merge
+from laptop.cluster.kinds import POD
+from laptop.cluster.patches import PatchError, merge, strategic_merge
+from laptop.cluster.typed_schemas import ANY, type_of
 from laptop.engine.paths import changed_paths
 from laptop.kubernetes.manifests import merge_patch
 
+POD_SPEC = type_of(POD).field("spec") or ANY
 SCALARS = st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2)
 VALUES = st.recursive(
     SCALARS,
@@ -49,7 +53,7 @@ def test_a_strategic_merge_merges_containers_by_name_and_their_ports_and_variabl
             {"name": "b", "$patch": "delete"},
         ]
     }
-    (container,) = strategic_merge(old, patch)["containers"]
+    (container,) = strategic_merge(POD_SPEC, old, patch)["containers"]
     assert container == {
         "name": "a",
         "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}],
@@ -59,4 +63,10 @@ def test_a_strategic_merge_merges_containers_by_name_and_their_ports_and_variabl
 
 
 def test_a_strategic_merge_can_replace_a_map() -> None:
-    assert strategic_merge({"m": {"a": 1}}, {"m": {"$patch": "replace", "b": 2}}) == {"m": {"b": 2}}
+    patch = {"nodeSelector": {"$patch": "replace", "b": "2"}}
+    assert strategic_merge(POD_SPEC, {"nodeSelector": {"a": "1"}}, patch) == {"nodeSelector": {"b": "2"}}
+
+
+def test_an_item_without_its_merge_key_is_refused() -> None:
+    with pytest.raises(PatchError, match="does not contain declared merge key: name"):
+        strategic_merge(POD_SPEC, {"containers": []}, {"containers": [{"image": "a"}]})

@@ -190,7 +190,7 @@ def test_a_pod_reaches_the_api_within_its_roles(cluster: RunningCluster, namespa
     binding = {
         "metadata": {"name": "pods"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "pods"},
-        "subjects": [{"kind": "ServiceAccount", "name": "reader"}],
+        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": namespace}],
     }
     cluster.create(ROLE_BINDING, namespace, binding)
     spec = {"containers": [container("main", LIST_PODS)]}
@@ -201,7 +201,8 @@ def test_a_pod_reaches_the_api_within_its_roles(cluster: RunningCluster, namespa
     assert (space, pods) == (namespace, "2 pods")
     user = f"system:serviceaccount:{namespace}:reader"
     assert refused.startswith("403 ")
-    assert f'User "{user}" cannot list resource "configmaps" in the namespace "{namespace}"' in refused
+    resource = 'resource "configmaps" in API group ""'
+    assert f'User "{user}" cannot list {resource} in the namespace "{namespace}"' in refused
     assert 'cannot list resource "pods"' in cluster.log(namespace, "anybody")
 
 

@@ -40,6 +40,8 @@ def shares(url: str, requests: int = 100) -> Counter[str]:
 
 
 def update(cluster: RunningCluster, namespace: str, manifest: dict[str, Any]) -> None:
+    version = cluster.get(ROLLOUT, namespace, "m")["metadata"]["resourceVersion"]  # an update must name it
+    manifest["metadata"]["resourceVersion"] = version
     cluster.client.send("PUT", ROLLOUT.path(namespace, "m"), manifest)
 
 

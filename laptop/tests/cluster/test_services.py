@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+from typing import Any
 
 import pytest
 
-from laptop.cluster.kinds import JOB, ROLLOUT
-from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout
+from laptop.cluster.kinds import ENDPOINTS, JOB, ROLLOUT, SERVICE
+from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, new_namespace, phase, rollout, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +69,22 @@ def test_every_other_host_is_refused_with_the_expected_form(cluster: RunningClus
     (answer,) = request(cluster, namespace, f"http://{host}/")
     assert answer.startswith("502 ")
     assert "expected http://<service>.<namespace>.svc[:port]" in answer
+
+
+def test_endpoints_follow_the_pods_of_a_service(cluster: RunningCluster, namespace: str) -> None:
+    expose(cluster, namespace)
+    found = cluster.wait(ENDPOINTS, namespace, "m-stable", lambda obj: True)
+    assert "subsets" not in found
+    cluster.create(ROLLOUT, namespace, rollout("v1", [], replicas=2))
+    phase(cluster, namespace, "Healthy")
+
+    def addresses(obj: dict[str, Any]) -> list[tuple[str, int]]:
+        subsets = [subset for subset in obj.get("subsets", ()) if "addresses" in subset]
+        return [(subset["addresses"][0]["ip"], subset["ports"][0]["port"]) for subset in subsets]
+
+    found = cluster.wait(ENDPOINTS, namespace, "m-stable", lambda obj: len(addresses(obj)) == 2)
+    for host, port in addresses(found):
+        with urllib.request.urlopen(f"http://{host}:{port}/", timeout=5) as answer:
+            assert json.load(answer)["version"] == "v1"
+    cluster.delete(SERVICE, namespace, "m-stable")
+    wait_for(lambda: cluster.client.get(ENDPOINTS.path(namespace, "m-stable")) is None)

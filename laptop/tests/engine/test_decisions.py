@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,8 @@ from laptop.engine.decisions import (
     deletion_waits,
     dependents_to_replace,
     in_creation_order,
+    is_import,
+    with_forced,
 )
 from laptop.engine.provider import Diff
 from laptop.engine.resource_steps import StepKind
@@ -122,4 +126,47 @@ def test_an_update_that_may_not_have_ended_is_repeated() -> None:
 
 def test_protection_refuses_a_replacement() -> None:
     with pytest.raises(MlopsError, match="is protected and would be replaced because of a change of `a`"):
-        decide(ResourceState(urn(1), id="i-1", protect=True), Options(), Diff(("a",), ("a",)))
+        decide(replace(OLD, protect=True), Options(protect=True), Diff(("a",), ("a",)))
+
+
+def test_a_resource_may_be_unprotected_and_replaced_at_once() -> None:
+    assert decide(replace(OLD, protect=True), Options(), Diff(("a",), ("a",))).kind is StepKind.REPLACE
+
+
+def test_an_imported_resource_is_not_replaced_while_it_is_declared_as_imported() -> None:
+    with pytest.raises(MlopsError, match=r"was imported and would be replaced(?s:.*)remove `import_`"):
+        decide(OLD, Options(import_id="i-1"), Diff(("a",), ("a",)))
+
+
+@pytest.mark.parametrize(
+    ("old", "import_id", "expected"),
+    [
+        (None, "i-1", True),
+        (None, "", False),
+        (OLD, "i-1", False),
+        (OLD, "i-2", True),
+        (replace(OLD, external=True), "i-1", True),
+        (replace(OLD, import_id="name/i-1"), "name/i-1", False),
+    ],
+)
+def test_only_a_resource_that_the_stack_does_not_manage_is_imported(
+    old: ResourceState | None, import_id: str, expected: bool
+) -> None:
+    assert is_import(old, Options(import_id=import_id)) == expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ((), ("zone",)),
+        (("tags",), ("zone", "tags.a")),
+        (("tags.a",), ("zone", "tags.a")),
+        (("tags.b", "rows[1]"), ("zone",)),
+        (("rows[*].x",), ("zone", "rows[0].x")),
+        (("*",), ("zone", "tags.a", "rows[0].x")),
+    ],
+)
+def test_replace_on_changes_forces_a_replacement_at_or_below_its_paths(
+    patterns: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert with_forced(Diff(("zone", "tags.a", "rows[0].x"), ("zone",)), patterns).replace == expected

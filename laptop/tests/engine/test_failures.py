@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from infra.policies import UNKNOWN
 from laptop.engine.deployment import DeploymentError
+from laptop.engine.provider import IncompleteError
 from laptop.engine.resource_steps import StepKind
 from laptop.tests.engine.conftest import Site, kinds
+from laptop.tests.engine.fake_cloud import FakeProvider
 
 BROKEN = """
 a = Thing("a", fail="no room")
@@ -95,6 +99,22 @@ def _without(key: str, create):
     return wrapped
 
 
+def test_a_resource_whose_create_failed_after_it_was_made_is_taken_up(site: Site) -> None:
+    def unreadable(moment: str, what: str) -> None:
+        if (moment, what) == ("after", "create a"):
+            raise IncompleteError("it cannot be read", "id-a", {})
+
+    site.provider = FakeProvider(site.cloud, unreadable)
+    with pytest.raises(DeploymentError, match=r"Thing::a\n  it cannot be read$"):
+        site.up('Thing("a")')
+    made = site.cloud.things()
+    assert len(made) == 1
+    site.provider = FakeProvider(site.cloud)
+    site.up('Thing("a")')
+    assert site.cloud.things().keys() == made.keys()
+    assert site.state().pending == {}
+
+
 def test_a_resource_of_an_unfinished_run_is_deleted_once_the_program_no_longer_has_it(site: Site) -> None:
     with pytest.raises(DeploymentError):
         site.up('Thing("a", explode=True)\nThing("b")')
@@ -174,6 +194,37 @@ def test_a_policy_violation_refuses_the_plan_before_any_step(site: Site) -> None
         site.preview(policies=[every_thing_has_an_owner])
     site.up(program.replace('Thing("b")', ""), policies=[every_thing_has_an_owner])
     assert kinds(site.up(policies=[every_thing_has_an_owner]))["a"] == "same"
+
+
+def test_policies_see_outputs_and_never_the_inputs_of_a_component(site: Site) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def look(resources):
+        seen.append({item.name: item for item in resources})
+        return []
+
+    program = """
+        class Marked(ComponentResource):
+            def __init__(self, name, outputs=None):
+                super().__init__("fake:index:Marked", name, {"given": "in"})
+                if outputs is not None:
+                    self.register_outputs(outputs)
+        Marked("registering", {"mark": Thing("a", size=2).arn})
+        Marked("silent")
+    """
+    site.provider.computed = lambda type_: ["arn", "size"]
+    site.up(program, policies=[look])
+    planned, applied = seen
+    assert planned["a"].at("arn") is UNKNOWN
+    assert planned["a"].at("size") == 2
+    assert planned["registering"].props.keys() == {"mark"}
+    assert planned["registering"].at("mark") is UNKNOWN
+    assert planned["silent"].props == {}
+    arn = site.state().resources[applied["a"].urn].outputs.values["arn"]
+    assert applied["a"].at("arn") == applied["registering"].at("mark") == arn
+    site.preview(program.replace("size=2", "size=3"), policies=[look])
+    assert seen[-1]["a"].at("arn") == arn
+    assert seen[-1]["a"].at("size") == 3
 
 
 def test_policies_see_every_value_once_it_is_known(site: Site) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.engine.lock import holder_file, stack_lock
+from laptop.engine.lock import holder_file, release_dead, stack_lock
 from laptop.tests.engine.conftest import Site
 from pipelines.declarations.errors import MlopsError
 
@@ -68,6 +68,39 @@ def test_the_lock_of_a_dead_holder_is_taken_over_with_a_notice(tmp_path: Path) -
     with stack_lock(path, wait=0, notice=notices.append):
         pass
     assert len(notices) == 1
+
+
+def test_unlocking_names_a_dead_holder_and_removes_its_note(tmp_path: Path) -> None:
+    path = tmp_path / "dev.lock"
+    pid = held_by_another_process(path)
+    end(pid)
+    notices: list[str] = []
+    release_dead(path, notices.append)
+    assert notices[0].startswith(f"process {pid} on ")
+    assert notices[0].endswith("has ended; removed its lock")
+    release_dead(path, notices.append)
+    assert notices[1:] == ["stack dev is not locked"]
+    with stack_lock(path, wait=0, notice=notices.append):
+        pass
+    assert len(notices) == 2
+
+
+def test_unlocking_refuses_while_the_holder_runs(tmp_path: Path) -> None:
+    path = tmp_path / "dev.lock"
+    pid = held_by_another_process(path)
+    try:
+        with pytest.raises(MlopsError, match=rf"stack dev is locked: process {pid} on ") as caught:
+            release_dead(path, lambda text: None)
+        assert "end that process" in caught.value.fix
+    finally:
+        end(pid)
+
+
+def test_unlocking_a_stack_that_was_never_locked_changes_nothing(tmp_path: Path) -> None:
+    notices: list[str] = []
+    release_dead(tmp_path / "state" / "dev.lock", notices.append)
+    assert notices == ["stack dev is not locked"]
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_waiting_caller_gets_the_lock_when_it_is_released(tmp_path: Path) -> None:

@@ -41,13 +41,24 @@ def test_a_syntax_error_names_its_line(site: Site) -> None:
         site.up("\nThing('a'")
 
 
-def test_an_mlops_error_is_shown_unchanged(site: Site) -> None:
-    program = (
-        "from pipelines.declarations.errors import MlopsError\nraise MlopsError('the model is invalid', fix='retrain')"
-    )
-    with pytest.raises(MlopsError) as failure:
-        site.up(program)
-    assert str(failure.value) == "the model is invalid\n  fix: retrain"
+@pytest.mark.parametrize(
+    "program",
+    [
+        "raise pulumi.RunError({text!r})",
+        "def refuse(size):\n    raise pulumi.RunError({text!r})\nThing('a', size=1).size.apply(refuse)",
+    ],
+    ids=["in the program", "in an output callback"],
+)
+def test_a_run_error_is_shown_as_it_is(site: Site, program: str) -> None:
+    text = "the model is invalid\n  fix: retrain"
+    with pytest.raises(ProgramError) as failure:
+        site.up(program.format(text=text))
+    assert str(failure.value) == text
+
+
+def test_an_error_that_pulumi_would_show_with_a_traceback_is_shown_with_its_line(site: Site) -> None:
+    with pytest.raises(ProgramError, match=rf"MlopsError: wrong(?s:.*)line {LINES + 2}, in <module>"):
+        site.up("from pipelines.declarations.errors import MlopsError\nraise MlopsError('wrong')")
 
 
 def test_a_program_that_exits_or_logs_an_error_fails(site: Site) -> None:

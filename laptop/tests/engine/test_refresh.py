@@ -116,3 +116,11 @@ def test_destroy_deletes_everything_in_order_and_is_idempotent(site: Site) -> No
     assert result.outputs == {}
     assert site.deployment().destroy().steps == ()
     assert len(site.up().changes) == 5
+
+
+def test_a_refresh_drops_dependencies_on_resources_that_are_gone(site: Site) -> None:
+    site.up('a = Thing("a")\nThing("b", uses=a.arn, opts=Opts(deleted_with=a))')
+    drift(site, "a")
+    site.deployment().refresh()
+    (known,) = (known for known in site.state().resources.values() if known.name == "b")
+    assert (known.dependencies, known.property_dependencies, known.deleted_with) == ((), (), "")

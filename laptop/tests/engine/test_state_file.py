@@ -101,7 +101,7 @@ def test_a_resource_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
 
 def test_the_state_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dev.json").write_text('{"version": 99}')
-    with pytest.raises(MlopsError, match=r"expected version 1 or lower, found 99(?s:.*)fix: use the release"):
+    with pytest.raises(MlopsError, match=r"expected version 2 or lower, found 99(?s:.*)fix: use the release"):
         read(tmp_path)
 
 

@@ -265,11 +265,12 @@ def test_fields_of_controllers_are_not_drift_but_changes_of_a_person_are(
     weights = {"metadata": {"annotations": {"alb.ingress.kubernetes.io/actions.m-stable": "{}"}}}
     cluster.merge(INGRESS, namespace, "m", weights)
     assert refreshed().inputs == known.inputs
-    cluster.merge(INGRESS, namespace, "m", {"metadata": {"annotations": {"a": "2"}}, "spec": {"rules": []}})
+    other = {**rule, "host": "other.example.com"}
+    cluster.merge(INGRESS, namespace, "m", {"metadata": {"annotations": {"a": "2"}}, "spec": {"rules": [other]}})
     found = refreshed().inputs.values
     assert provider.diff(ResourceCall(INGRESS_TYPE, checked, old_inputs=found)).changed == (
         "metadata.annotations.a",
-        "spec.rules",
+        "spec.rules[0].host",
     )
 
 

@@ -570,7 +570,6 @@ EXAMPLES: dict[str, Example] = {
     "kms-no-public-principal": Example(
         KEYS,
         (
-            put(KEYS, KEY, "policy", value=None),
             put(KEYS, KEY, "policy", value=document({**ACCOUNT_DECIDES, "Principal": "*"})),
             put(KEYS, KEY, "policy", value=document({**ACCOUNT_DECIDES, "Principal": {"AWS": "*"}})),
         ),

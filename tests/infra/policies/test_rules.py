@@ -16,14 +16,18 @@ from tests.infra.policies.examples import (
     EXAMPLES,
     FEDERATED_ROLES,
     KEYS,
+    NAMESPACE,
     REPOSITORIES,
+    ROLE,
     ROLE_POLICY,
     ROLES,
     VERSIONING,
     Resources,
     component,
+    document,
     drop,
     put,
+    resource,
     unprotected,
 )
 
@@ -83,10 +87,28 @@ def test_an_exemption_applies_to_one_rule_and_one_component() -> None:
     assert [violation.rule for violation in others] == ["s3-encrypted-with-customer-key"]
 
 
-def test_a_resource_can_carry_its_own_exemption() -> None:
+@pytest.mark.parametrize("type_", [BUCKET, NAMESPACE, "pulumi:pulumi:Stack"])
+def test_only_a_component_can_exempt(type_: str) -> None:
+    reasons = {"exemptions": {"s3-versioned": "objects are copies"}}
     broken = drop(BUCKETS, VERSIONING)
-    exempt = [replace(r, exemptions={"s3-versioned": "copies"}) if r.type == BUCKET else r for r in broken]
-    assert violations(exempt) == []
+    claiming = PlannedResource(type_, "claiming", "urn:claiming", reasons)
+    below = [replace(one, parent=claiming.urn) if one.type == BUCKET else one for one in broken]
+    assert "s3-versioned" in {violation.rule for violation in violations([claiming, *below])}
+
+
+def test_a_policy_that_a_refreshed_role_lists_has_the_exemption_of_its_own_resource() -> None:
+    escalates = document({"Effect": "Allow", "Action": "s3:PutBucketPolicy", "Resource": "arn:aws:s3:::b"})
+    rule = BY_ID["iam-no-escalation"]
+    role = resource(ROLE, {"name": "r", "inlinePolicies": [{"name": "access", "policy": escalates}]})
+    policy = resource(ROLE_POLICY, {"role": "r", "name": "access", "policy": escalates})
+    exempt = PlannedResource("mlops:test:Access", "a", "urn:access", {"exemptions": {rule.id: "capped"}})
+    below = replace(policy, parent=exempt.urn)
+    assert len(violations([component(), role, policy], [rule])) == 1
+    assert violations([component(), role, exempt, below], [rule]) == []
+    other = replace(below, props={**below.props, "name": "other"})
+    assert [one.urn for one in violations([component(), role, exempt, other], [rule])] == [role.urn]
+    changed = replace(below, props={**below.props, "policy": document()})
+    assert violations([component(), role, exempt, changed], [rule]) == []
 
 
 def test_only_a_disposable_environment_may_be_deleted() -> None:
@@ -106,11 +128,11 @@ PULUMI_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 @pytest.mark.parametrize("unknown", [UNKNOWN, PULUMI_UNKNOWN, object()], ids=["ours", "pulumi's", "an engine's"])
 def test_unknown_values_break_no_rule(unknown: object) -> None:
     for graph in (BUCKETS, REPOSITORIES, KEYS, ROLES, FEDERATED_ROLES, CLUSTER):
-        for resource in graph:
-            for name in resource.props:
-                hidden = replace(resource, props={**resource.props, name: unknown})
-                seen = [hidden if one is resource else one for one in graph]
-                assert [str(violation) for violation in violations(seen)] == [], f"{resource.type}.{name}"
+        for whole in graph:
+            for name in whole.props:
+                hidden = replace(whole, props={**whole.props, name: unknown})
+                seen = [hidden if one is whole else one for one in graph]
+                assert [str(violation) for violation in violations(seen)] == [], f"{whole.type}.{name}"
 
 
 def test_known_values_are_checked_although_others_are_unknown() -> None:

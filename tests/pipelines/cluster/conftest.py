@@ -59,13 +59,13 @@ class Api:
         return code, json.dumps(status).encode()
 
 
-def write_kubeconfig(path: Path, server: str) -> None:
-    """Write a KUBECONFIG for an API."""
+def write_kubeconfig(path: Path, server: str, *, token: str | None = None) -> None:
+    """Write a KUBECONFIG for an API, with a bearer token if it needs one."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "users": [{"name": "u", "user": {}}],
+        "users": [{"name": "u", "user": {"token": token} if token else {}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
     }

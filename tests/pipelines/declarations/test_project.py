@@ -42,6 +42,21 @@ def test_the_project_is_found_from_any_folder_inside_it(project: Project) -> Non
     assert Project.find(project.root / "models" / "diabetes-progression").root == project.root.resolve()
 
 
+def test_inside_the_bootstrap_the_project_around_it_is_found(project: Project) -> None:
+    inner = project.root / "infra" / "bootstrap"
+    inner.mkdir(parents=True, exist_ok=True)
+    (inner / "Pulumi.yaml").touch()
+    assert Project.find(inner).root == project.root.resolve()
+
+
+def test_a_clone_inside_another_project_is_found_as_itself(project: Project) -> None:
+    clone = project.root / "clones" / "mine"
+    (clone / ".git").mkdir(parents=True)
+    (clone / "Pulumi.yaml").touch()
+    (clone / "models").mkdir()
+    assert Project.find(clone / "models").root == clone.resolve()
+
+
 def test_outside_a_project_the_error_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(MlopsError, match=r"no Pulumi\.yaml in .* or any folder above"):
         Project.find(tmp_path)

@@ -31,9 +31,11 @@ from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence
 from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
+from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.targets import Finding, Preview, Target
 from tests.clones import commit_all, git, make_repository
 from tests.http_responder import http_server
+from tests.pipelines.promotion.direct_pods import open_direct_pods
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.sample_project import ROOT
 from tests.signing_environments import example_build
@@ -227,6 +229,8 @@ class World:
             mock.patch("pipelines.promotion.deploy.follow_rollout", follow_rollout),
             mock.patch("pipelines.promotion.deploy.move_traffic", move_traffic),
             mock.patch("pipelines.promotion.rollback.move_traffic", move_traffic),
+            mock.patch("pipelines.promotion.verify.open_pods", open_direct_pods),
+            mock.patch("pipelines.promotion.verify.is_ready_pod", return_value=True),
         ):
             yield
 
@@ -332,6 +336,9 @@ class WorldTarget(Target):
     def drift(self, environment: str) -> list[str]:
         return []
 
+    def unlock(self, environment: str, log: Callable[[str], None], *, force: bool) -> None:
+        pass
+
     def findings(self) -> list[Finding]:
         return []
 
@@ -351,6 +358,7 @@ class LiveEndpoint:
         self.state = state
         self.registry = registry
         self._models: dict[str, Any] = {}
+        self._metrics = RequestMetrics(MODEL, "")
 
     def answer(self, _method: str, path: str, body: bytes) -> tuple[int, bytes]:
         from pipelines.serving.predictor import Predictor
@@ -363,9 +371,12 @@ class LiveEndpoint:
             fetched = bundles.fetch(self.registry, MODEL, live)
             self._models[live] = Predictor(fetched.manifest, fetched.files)
         model = self._models[live]
+        if path == "/metrics":
+            return 200, self._metrics.exposition()[1]
         if not path.endswith("/infer"):
             return 200, json.dumps(model.metadata()).encode()
         try:
+            self._metrics.answered(200, 0.001)
             return 200, model.answer(body, b"id").body
         except RequestError as refusal:
             return refusal.status, json.dumps({"error": refusal.message}).encode()

@@ -19,27 +19,27 @@ ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 def run_audit(
     patch: pytest.MonkeyPatch, *, wanted: str | None, served: str | None, drift: tuple[str, ...] = ()
 ) -> list[str]:
-    """Audit dev, where git names `wanted` and the endpoint serves `served` (None: it is not up); return the log."""
+    """Audit dev, where git names `wanted` and the pods serve `served` (None: they are not up); return the log."""
 
     @contextmanager
-    def connected(_descriptor: object, _model: str) -> Iterator[SimpleNamespace]:
+    def connected(_descriptor: object, _model: str) -> Iterator[list[SimpleNamespace]]:
         if served is None:
             raise MlopsError("it does not answer")
-        yield SimpleNamespace(served=lambda: served)
+        yield [SimpleNamespace(served=lambda one=one: one) for one in served.split()]
 
     target: Any = SimpleNamespace(
         project=SimpleNamespace(model_names=(MODEL,), release=lambda *_: SimpleNamespace(bundle=wanted)),
         descriptor=lambda _: SimpleNamespace(endpoints={MODEL: "http://x"} if served else {}),
         drift=lambda _: list(drift),
     )
-    patch.setattr("pipelines.promotion.audit.open_endpoint", connected)
+    patch.setattr("pipelines.promotion.audit.open_pods", connected)
     lines: list[str] = []
     audit(target, "dev", lines.append)
     return lines
 
 
 def test_an_environment_that_matches_git_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_audit(monkeypatch, wanted=ONE, served=ONE) == [f"{MODEL}: serves {ONE}, as in git"]
+    assert run_audit(monkeypatch, wanted=ONE, served=f"{ONE} {ONE}") == [f"{MODEL}: serves {ONE}, as in git"]
     assert run_audit(monkeypatch, wanted=None, served=None) == []
 
 
@@ -48,6 +48,7 @@ def test_an_environment_that_matches_git_passes(monkeypatch: pytest.MonkeyPatch)
     [
         (ONE, OTHER, f"- {MODEL}: git names {ONE}, but dev serves {OTHER}"),
         (None, OTHER, f"- {MODEL}: git names no bundle, but dev serves {OTHER}"),
+        (ONE, f"{OTHER} {ONE}", f"- {MODEL}: git names {ONE}, but dev serves {ONE} and {OTHER}"),
         (ONE, None, f"- {MODEL}: git names {ONE}, but the endpoint failed: it does not answer"),
     ],
 )

@@ -1,0 +1,63 @@
+"""Clients of the pods of an endpoint, through the Kubernetes API: no access to the network of the cluster is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from pipelines.cluster.connection import connect
+from pipelines.cluster.pod_connections import pod_connections
+from pipelines.cluster.service_pods import ready_pods
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import service_name
+from pipelines.serving.probe import TIMEOUT_SECONDS, EndpointClient, UnavailableError
+
+
+@contextmanager
+def open_pods(descriptor: EnvironmentDescriptor, model: str) -> Iterator[list[EndpointClient]]:
+    """Open a client of every ready pod of a model that receives live traffic.
+
+    Args:
+        descriptor: the environment, whose cluster KUBECONFIG names.
+        model: the model's name.
+
+    Yields:
+        At least one client. Its URL names the pod.
+
+    Raises:
+        UnavailableError: no pod is ready.
+        MlopsError: the model has no endpoint there, or the cluster refuses.
+    """
+    if model not in descriptor.endpoints:
+        raise MlopsError(f"{model} has no endpoint in {descriptor.name}", fix="release a bundle there and deploy it")
+    service = service_name(model, "stable")
+    with connect(descriptor.namespace) as client, pod_connections(client) as connections, ExitStack() as stack:
+        pods = ready_pods(client, service)
+        if not pods:
+            raise UnavailableError(
+                f"no pod of {model} in {descriptor.name} is ready: expected one behind the Service {service}",
+                fix=f"kubectl -n {descriptor.namespace} get pods",
+            )
+        clients = []
+        for one in pods:
+            connection = connections.connection(descriptor.namespace, one.pod, one.port, timeout=TIMEOUT_SECONDS)
+            opened = EndpointClient(_url(descriptor, one.pod), model, connection=connection)
+            stack.callback(opened.close)
+            clients.append(opened)
+        yield clients
+
+
+def is_ready_pod(descriptor: EnvironmentDescriptor, model: str, client: EndpointClient) -> bool:
+    """Return whether the pod of a client is still ready and receives live traffic.
+
+    Raises:
+        MlopsError: the cluster refuses.
+    """
+    with connect(descriptor.namespace) as kubernetes:
+        pods = ready_pods(kubernetes, service_name(model, "stable"))
+    return client.url in {_url(descriptor, one.pod) for one in pods}
+
+
+def _url(descriptor: EnvironmentDescriptor, pod: str) -> str:
+    return f"pod://{descriptor.namespace}/{pod}"
