@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
 
 .PHONY: help
 help: ## This text
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other target does this first)
@@ -65,6 +65,10 @@ test-fast: setup ## The tests that start no process, kill nothing and race nothi
 .PHONY: conformance
 conformance: setup ## Run the laptop against real engines; K=rollouts selects tests
 	@$(BIN)/python -m laptop.conformance run $(if $(K),-k '$(K)')
+
+.PHONY: conformance-releases
+conformance-releases: setup ## The same with official releases: Pulumi's plugins, kind, Argo's manifests
+	@$(BIN)/python -m laptop.conformance releases
 
 .PHONY: coverage
 coverage: setup ## All tests, with the coverage of each file

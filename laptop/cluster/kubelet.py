@@ -58,6 +58,7 @@ class Node:
         starter: starts processes.
         drained: waits until the pod with a uid has no requests in flight, for at most a number of seconds.
         proxy: returns the address of the HTTP proxy that resolves Services.
+        address_of: returns the address that a pod's status shows.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class Node:
     starter: ProcessStarter
     drained: Callable[[str, float], Awaitable[None]]
     proxy: Callable[[], str]
+    address_of: Callable[[Object], str] = lambda _: "127.0.0.1"
 
 
 class Kubelet:
@@ -208,7 +210,7 @@ class _RunningPod:
         self._ports = ports
         self.object = pod
         self.name = name_of(pod)
-        self.status = PodStatus(store, pod)
+        self.status = PodStatus(store, pod, node.address_of(pod))
         self.ports: dict[int, int] = {}
         """containerPort → port on 127.0.0.1, of the container that runs now."""
         self._spec: dict[str, Any] = pod["spec"]

@@ -20,10 +20,12 @@ class PodStatus:
     Args:
         store: objects of the cluster.
         pod: pod.
+        address: address to report.
     """
 
-    def __init__(self, store: ObjectStore, pod: Object) -> None:
+    def __init__(self, store: ObjectStore, pod: Object, address: str = "127.0.0.1") -> None:
         self._store = store
+        self._address = address
         self._pod = pod
         self._initial = {container["name"] for container in pod["spec"].get("initContainers") or ()}
         self.restarts: dict[str, int] = {}
@@ -34,8 +36,8 @@ class PodStatus:
         waiting = {"waiting": {"reason": "PodInitializing" if self._initial else "ContainerCreating"}}
 
         def change(status: dict[str, Any]) -> None:
-            status |= {"phase": "Pending", "startTime": now(), "hostIP": "127.0.0.1", "podIP": "127.0.0.1"}
-            status["podIPs"] = [{"ip": "127.0.0.1"}]
+            status |= {"phase": "Pending", "startTime": now(), "hostIP": "127.0.0.1", "podIP": self._address}
+            status["podIPs"] = [{"ip": self._address}]
             set_condition(status, "PodScheduled", True)
             set_condition(status, "Initialized", not self._initial, "ContainersNotInitialized" if self._initial else "")
             _set_unready(status, _NOT_READY)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import click
 import pytest
 
-from laptop.conformance.engines import ENGINES, EngineMissing, provide
+from laptop.conformance.aws_site import OFFICIAL
+from laptop.conformance.control_plane import KUBECONFIG
+from laptop.conformance.engines import ENGINES, EngineMissing, provide, remove_build_cache
 from laptop.conformance.run_record import ENGINES_PROPERTY, ROOT, SELECTED, read_record, table, with_table
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 
 TESTS = Path(__file__).parent
+
+OFFICIAL_PLUGINS = ("aws", "kubernetes")
+
+ARGO_MANIFESTS = "https://github.com/argoproj/argo-rollouts/releases/download/v{version}/install.yaml"
+
 _INTERRUPTED = 130  # exit status after Ctrl-C, as shells give it
 
 
@@ -57,9 +66,9 @@ def run(expression: str, workers: int) -> None:
     status = pytest.main(["--collect-only", "-qq", "--no-summary", *selection, str(TESTS)], plugins=[collected])
     if status:
         raise SystemExit(int(status))
-    for name in ENGINES:
-        if name in collected.needed:
-            _provide(name)
+    missing = [problem for name in ENGINES if name in collected.needed and (problem := _provide(name))]
+    if not missing and not expression:
+        remove_build_cache()
     command = [
         sys.executable,
         "-m",
@@ -72,6 +81,40 @@ def run(expression: str, workers: int) -> None:
     ]
     environ = {**os.environ, SELECTED: "1"} if expression else dict(os.environ)
     raise SystemExit(subprocess.run([*command, *selection, TESTS], cwd=ROOT, env=environ, check=False).returncode)
+
+
+@main.command()
+def releases() -> None:
+    """Run the tests of stacks and controllers on kind, with Pulumi's own plugins."""
+    for name in ("pulumi", "kwok"):
+        if problem := _provide(name):
+            raise MlopsError(problem, fix="see the reason above.")
+    for plugin in OFFICIAL_PLUGINS:
+        _checked("pulumi", "plugin", "install", "resource", plugin, metadata.version(f"pulumi-{plugin}"))
+    kubeconfig = ROOT / "build" / "kind.kubeconfig"
+    kubeconfig.parent.mkdir(exist_ok=True)
+    kind = ("--name", "mlops-conformance", "--kubeconfig", str(kubeconfig))
+    _checked("kind", "create", "cluster", "--wait", "180s", *kind)
+    try:
+        kubectl = ("kubectl", "--kubeconfig", str(kubeconfig), "-n", "argo-rollouts")
+        _checked("kubectl", "--kubeconfig", str(kubeconfig), "create", "namespace", "argo-rollouts")
+        _checked(*kubectl, "apply", "--filename", ARGO_MANIFESTS.format(version=ENGINES["argo-rollouts"].version))
+        _checked(*kubectl, "rollout", "status", "deployment/argo-rollouts", "--timeout=180s")
+        environ = {**os.environ, SELECTED: "1", KUBECONFIG: str(kubeconfig), OFFICIAL: "1"}
+        files = [TESTS / f"test_{name}.py" for name in ("stacks", "rollouts")]
+        command = [sys.executable, "-m", "pytest", "-rs", "--timeout=900", "-n0"]
+        status = subprocess.run([*command, *(f for f in files if f.is_file())], cwd=ROOT, env=environ, check=False)
+        raise SystemExit(status.returncode)
+    finally:
+        _checked("kind", "delete", "cluster", *kind)
+
+
+def _checked(*command: str) -> None:
+    if shutil.which(command[0]) is None:
+        raise MlopsError(f"{command[0]} is not on the PATH", fix=f"install {command[0]}.")
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise MlopsError(f"`{' '.join(command)}` failed with status {done.returncode}", fix="read its output above.")
 
 
 @main.command("table")

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from laptop.conformance import control_plane as real
-from laptop.conformance.control_plane import ControlPlane
+from laptop.conformance.control_plane import KUBECONFIG, ControlPlane
 from laptop.conformance.engines import CONTROL_PLANE, EngineMissing, FoundEngine, find, link_binaries
 from laptop.conformance.run_record import ENGINES_PROPERTY, SUBJECT_PROPERTY, RunRecorder
 
 _NEEDED_BY_FIXTURE = {
     "pulumi_cli": ("pulumi",),
     "pulumi_with_kubernetes": ("pulumi", "pulumi-kubernetes"),
-    "control_plane": CONTROL_PLANE,
+    "control_plane": ("kwok",) if KUBECONFIG in os.environ else CONTROL_PLANE,
     "api_server": ("etcd", "kube-apiserver", "kube-controller-manager"),
 }
 """Fixture → engines that it needs."""
@@ -95,8 +95,10 @@ def pulumi_with_kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """API server and controllers, Argo's too, with a node whose pods kwok marks as running. One per worker."""
-    binaries = link_binaries(tmp_path_factory.mktemp("control-plane-bin"), CONTROL_PLANE)
-    with real.running(tmp_path_factory.mktemp("control-plane"), binaries) as plane:
+    given = os.environ.get(KUBECONFIG)
+    binaries = link_binaries(tmp_path_factory.mktemp("control-plane-bin"), ("kwok",) if given else CONTROL_PLANE)
+    home = tmp_path_factory.mktemp("control-plane")
+    with real.attached(home, Path(given), binaries) if given else real.running(home, binaries) as plane:
         yield plane
 
 

@@ -5,6 +5,7 @@ Nothing of it runs a pod. kwok marks pods as running, or the laptop's node runs 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import secrets
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,11 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from laptop.cluster.watchdog import Watchdog
 from pipelines.declarations.errors import MlopsError
+
+KUBECONFIG = "CONFORMANCE_KUBECONFIG"
+"""Environment variable: the kubeconfig of a cluster to use instead of a control plane that is started here."""
 
 READY_WITHIN = 90.0  # seconds, on a machine that does other work as well
 _STOPPED_WITHIN = 10.0  # seconds
@@ -70,6 +76,7 @@ def running(
     kwok: bool = True,
     controllers: bool = True,
     pod_stages: Path | None = None,
+    stand_ins: bool = True,
 ) -> Iterator[ControlPlane]:
     """Start a control plane, yield it when it answers, and stop it.
 
@@ -79,6 +86,7 @@ def running(
             `rollouts-controller` with `argo-crds/` and `kwok` with `kwok-stages/`.
         argo: also install the resource definitions of Argo Rollouts, and run its controller.
         kwok: also register a node, and run kwok, which marks its pods as running.
+        stand_ins: bind pods to that node, and give Ingresses a host name.
         controllers: False for an API server alone, whose objects nothing else changes.
         pod_stages: directory with kwok's stages of pods; kwok's own if None.
 
@@ -125,8 +133,57 @@ def running(
                     files = [*(file for file in files if file.name.startswith("node-")), *pod_stages.glob("*.yaml")]
                 stages = [f"--config={file}" for file in files]
                 start("kwok", binaries / "kwok", "--kubeconfig", plane.kubeconfig, "--manage-all-nodes", *stages)
-            stack.enter_context(_stand_ins(plane))
+            if stand_ins:
+                stack.enter_context(_stand_ins(plane))
             yield plane
+
+
+@contextlib.contextmanager
+def attached(home: Path, kubeconfig: Path, binaries: Path) -> Iterator[ControlPlane]:
+    """Yield a cluster that runs already, such as kind's, with a node of kwok and the stand-ins.
+
+    Its own nodes are closed to new pods: they cannot pull images from an emulated account.
+
+    Args:
+        home: an empty directory for log files.
+        kubeconfig: an administrator's.
+        binaries: directory with `kwok` and `kwok-stages/`.
+
+    Raises:
+        MlopsError: the cluster does not answer, or has no Argo Rollouts.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    kubectl = ["kubectl", "--kubeconfig", str(kubeconfig)]
+    account = ["-n", "kube-system", "serviceaccount", "conformance"]
+    _output([*kubectl, "create", *account])
+    role = ["--clusterrole=cluster-admin", "--serviceaccount=kube-system:conformance"]
+    _output([*kubectl, "create", "clusterrolebinding", "conformance", *role])
+    token = _output([*kubectl, "create", "token", "-n", "kube-system", "conformance", "--duration=6h"]).strip()
+    view = json.loads(_output([*kubectl, "config", "view", "--raw", "--minify", "--flatten", "--output=json"]))
+    cluster = view["clusters"][0]["cluster"]
+    certificate = home / "ca.crt"
+    certificate.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
+    own = home / "kubeconfig"
+    _write_secret(own, json.dumps(_kubeconfig(cluster["server"], certificate, token)))
+    plane = ControlPlane(cluster["server"], certificate, token, own, home)
+    with plane.client() as api, contextlib.ExitStack() as stack:
+        _await_established(api, "rollouts.argoproj.io", "Argo Rollouts")
+        for node in api.get("/api/v1/nodes").raise_for_status().json()["items"]:
+            _output([*kubectl, "cordon", node["metadata"]["name"]])
+        _register_node(api)
+        stages = [f"--config={file}" for file in sorted((binaries / "kwok-stages").rglob("*.yaml"))]
+        selector = f"--manage-nodes-with-annotation-selector={_KWOK_NODE}=fake"
+        command = [str(binaries / "kwok"), "--kubeconfig", str(own), "--manage-all-nodes=false", selector, *stages]
+        stack.enter_context(_process("kwok", home, command))
+        stack.enter_context(_stand_ins(plane))
+        yield plane
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MlopsError(f"`{' '.join(command)}` failed: {done.stderr.strip()}", fix="check that the cluster runs.")
+    return done.stdout
 
 
 def _identity(home: Path) -> tuple[ControlPlane, list[str]]:
@@ -311,14 +368,23 @@ class _Process:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        _watchdog().release(self.process.pid)
 
 
 def _started(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as stream:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=log.parent,
             start_new_session=True,
         )  # fmt: skip
+    _watchdog().guard(process.pid)
+    return process
+
+
+@cache
+def _watchdog() -> Watchdog:
+    """The watchdog of this process: it ends what a killed test run leaves."""
+    return Watchdog()
 
 
 @contextlib.contextmanager

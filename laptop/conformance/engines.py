@@ -15,19 +15,22 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from laptop.cluster.watchdog import Watchdog
 from pipelines.declarations.errors import MlopsError
 
 MODULES = Path(__file__).with_name("engines")
 """Folder with one Go module per group of engines."""
 
 MINIMUM_GO = "1.26.6"
+"""Oldest Go that builds every module."""
 
+_OLDEST_SWITCHING_GO = "1.21.0"  # fetches the Go that a module asks for, unless GOTOOLCHAIN forbids it
 _REPORT_EVERY = 30.0  # seconds between lines that say that a build goes on
 _LOOK = 0.2  # seconds between looks at a build
 _ASKED_WITHIN = 30.0  # seconds
@@ -269,6 +272,20 @@ def provide(name: str, say: Say, cache: Path | None = None) -> FoundEngine:
     return find(name, cache)
 
 
+def remove_build_cache(cache: Path | None = None) -> bool:
+    """Remove Go's build cache, several GB that built engines do not need. Return False if a build is going on."""
+    folder = cache or cache_folder()
+    locks = [FileLock(folder / f".{module}.lock") for module in _BUILD_SPACE]
+    with ExitStack() as held:
+        for lock in locks:
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                return False
+        shutil.rmtree(folder.parent / "go-build", ignore_errors=True)
+    return True
+
+
 def _judge(engine: Engine, path: Path) -> tuple[str, str]:
     """Return the version of an executable on the PATH, and why it cannot be used, or ""."""
     for name in engine.assets:
@@ -343,11 +360,12 @@ def _find_go(module: str) -> str:
             f"{module}: not on the PATH, and Go is missing, which builds it: expected Go {MINIMUM_GO} or newer",
             fix="install Go, or put the engine on the PATH.",
         )
-    done = subprocess.run([go, "version"], capture_output=True, text=True, check=False)
-    match = re.search(r"\bgo(\d+\.\d+(?:\.\d+)?)", done.stdout)
-    if match is None or numbers(match[1]) < numbers(MINIMUM_GO):
+    done = subprocess.run([go, "env", "GOVERSION", "GOTOOLCHAIN"], capture_output=True, text=True, check=False)
+    version, _, toolchain = done.stdout.strip().partition("\n")
+    oldest = MINIMUM_GO if toolchain.startswith(("local", "go")) else _OLDEST_SWITCHING_GO
+    if numbers(version.removeprefix("go")) < numbers(oldest):
         raise EngineMissing(
-            f"{module}: Go is too old to build it: expected {MINIMUM_GO} or newer, found {done.stdout.strip()}",
+            f"{module}: Go is too old to build it: expected {MINIMUM_GO} or newer, found {version or 'none'}",
             fix="install a newer Go, or put the engine on the PATH.",
         )
     return go
@@ -362,7 +380,6 @@ def _go_environ(cache: Path, draft: Path) -> dict[str, str]:
         "GOTMPDIR": str(scratch),
         "GOFLAGS": "",
         "GOWORK": "off",
-        "GOTOOLCHAIN": "local",
     }
 
 
@@ -393,6 +410,8 @@ def _run_go(command: list[str], engine: Engine, environ: Mapping[str, str], say:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        watchdog = Watchdog()  # ends the compilers if this process is killed
+        watchdog.guard(process.pid)
         try:
             while process.poll() is None:
                 time.sleep(_LOOK)
@@ -401,6 +420,8 @@ def _run_go(command: list[str], engine: Engine, environ: Mapping[str, str], say:
                     say(f"still building {engine.name}: {_duration(reported - started)}")
         finally:
             _end(process)
+            watchdog.release(process.pid)
+            watchdog.close()
         if process.returncode == 0:
             return
         errors.seek(0)

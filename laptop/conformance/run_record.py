@@ -6,8 +6,8 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,9 @@ BEGIN, END = "<!-- conformance: begin -->", "<!-- conformance: end -->"
 ENGINES_PROPERTY, SUBJECT_PROPERTY = "conformance-engines", "conformance-subject"
 """Properties with which a test reports the engines that it needs, and what it is about."""
 
+FOUND_PROPERTY = "conformance-found"
+"""Property with which a test reports another engine that it found: its name and version."""
+
 SELECTED = "CONFORMANCE_SELECTED"
 """Environment variable that is set in a run of a selection of the tests."""
 
@@ -44,6 +47,7 @@ class TestEnding:
         engines: engines that it needs.
         ending: how it ended.
         reason: why it was skipped or failed, or "".
+        found: other engines that it found: name → version.
     """
 
     __test__ = False
@@ -53,6 +57,7 @@ class TestEnding:
     engines: tuple[str, ...]
     ending: Ending
     reason: str = ""
+    found: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunRecorder:
@@ -80,6 +85,7 @@ class RunRecorder:
             tuple(properties.get(ENGINES_PROPERTY, ())),
             report.outcome,
             _reason_of(report),
+            dict([properties[FOUND_PROPERTY]] if FOUND_PROPERTY in properties else []),
         )
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -116,21 +122,33 @@ def describe(endings: Sequence[TestEnding], seconds: float, *, selected: bool = 
         "selected": selected,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "engines": {name: _of_engine(name, endings) for name in ENGINES},
+        "engines": {name: _of_engine(name, endings) for name in ENGINES} | _others(endings),
         "tests": [vars(ending) for ending in endings],
     }
 
 
+def _others(endings: Sequence[TestEnding]) -> dict[str, Any]:
+    """Return the facts about engines that tests found, such as the one that builds images."""
+    versions = {name: version for ending in endings for name, version in ending.found.items()}
+    return {
+        name: {"version": version, "source": "PATH"} | _counts([e for e in endings if name in e.found])
+        for name, version in versions.items()
+    }
+
+
 def _of_engine(name: str, endings: Iterable[TestEnding]) -> dict[str, Any]:
-    mine = [ending for ending in endings if name in ending.engines]
-    counts = Counter(ending.ending for ending in mine)
     try:
         found = find(name)
         facts = {"version": found.version, "source": "built" if found.built else "PATH"}
     except EngineMissing as error:
         facts = {"version": "", "source": "", "missing": error.what}
-    ran = list(dict.fromkeys(ending.subject for ending in mine if ending.ending != "skipped"))
-    return {**facts, "ran": ran, **{key: counts[key] for key in ("passed", "failed", "skipped")}}
+    return facts | _counts([ending for ending in endings if name in ending.engines])
+
+
+def _counts(endings: Sequence[TestEnding]) -> dict[str, Any]:
+    counts = Counter(ending.ending for ending in endings)
+    ran = list(dict.fromkeys(ending.subject for ending in endings if ending.ending != "skipped"))
+    return {"ran": ran, **{key: counts[key] for key in ("passed", "failed", "skipped")}}
 
 
 def read_record(path: Path = RECORD) -> dict[str, Any]:

@@ -146,6 +146,20 @@ def _by_parameter(parameter: str) -> Callable[[Request, str], Iterator[Need]]:
     return needs_by_arn
 
 
+def _eks(request: Request, action: str) -> Iterator[Need]:
+    base = f"arn:aws:eks:{request.region}:{ACCOUNT}"
+    kind, _, rest = request.path.strip("/").partition("/")
+    if kind == "tags":
+        yield Need(f"eks:{action}", rest or "*")
+        return
+    cluster, _, part = rest.partition("/")
+    resource = f"{base}:cluster/{cluster}" if kind == "clusters" and cluster else "*"
+    association = part.removeprefix("pod-identity-associations/")
+    if association != part:
+        resource = f"{base}:podidentityassociation/{cluster}/{association}"
+    yield Need(f"eks:{action}", resource)
+
+
 def _sqs(request: Request, action: str) -> Iterator[Need]:
     queue = (request.parameter("QueueUrl") or request.parameter("QueueName")).rpartition("/")[2]
     resource = f"arn:aws:sqs:{request.region}:{ACCOUNT}:{queue}" if queue else "*"
@@ -154,6 +168,7 @@ def _sqs(request: Request, action: str) -> Iterator[Need]:
 
 _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
     "ecr": _ecr,
+    "eks": _eks,
     "glue": _glue,
     "iam": _iam,
     "kms": kms_needs,

@@ -317,6 +317,21 @@ def test_a_repository_grant_does_not_cover_other_repositories(pod: Any, make: An
         puller.describe_images(repositoryName=theirs["name"])
 
 
+def test_a_cluster_grant_does_not_cover_other_clusters(pod: Any, client: Callable[[str], Any], name: str) -> None:
+    eks = client("eks")
+    for cluster in (name, f"{name}-other"):
+        role = f"arn:aws:iam::{ACCOUNT}:role/cluster"
+        eks.create_cluster(name=cluster, roleArn=role, resourcesVpcConfig={"subnetIds": []})
+    arn = f"arn:aws:eks:eu-west-1:{ACCOUNT}:cluster/{name}"
+    reader = pod(allow(["eks:DescribeCluster", "eks:ListTagsForResource"], arn))
+    assert reader["eks"].describe_cluster(name=name)["cluster"]["name"] == name
+    assert reader["eks"].list_tags_for_resource(resourceArn=arn)["tags"] == {}
+    with refused("eks:DescribeCluster", f"{arn}-other"):
+        reader["eks"].describe_cluster(name=f"{name}-other")
+    with refused("eks:ListTagsForResource", f"{arn}-other"):
+        reader["eks"].list_tags_for_resource(resourceArn=f"{arn}-other")
+
+
 def test_a_bucket_policy_allows_and_denies_by_its_conditions(
     pod: Any, bucket: str, client: Callable[[str], Any]
 ) -> None:

@@ -127,7 +127,10 @@ class RunningCluster:
         seconds: float = 15.0,
     ) -> dict[str, Any]:
         """Return the object once `until` holds for it."""
-        return wait_for(lambda: (found := self.get(kind, namespace, name)) and until(found) and found, seconds)
+        found: dict[str, Any] = wait_for(
+            lambda: (obj := self.get(kind, namespace, name)) and until(obj) and obj, seconds
+        )
+        return found
 
     def ended(self, namespace: str, name: str) -> dict[str, Any]:
         """Return the condition by which a Job ended."""

@@ -1,0 +1,166 @@
+"""Ingest, train, deploy, roll back, audit on the target aws; the laptop's node runs the pods of a real API server."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from laptop.cluster.image_source import EcrImageSource
+from laptop.cluster.node_account import NodeAccount
+from laptop.conformance.aws_site import PERSON, PULUMI, REPOSITORY, AwsSite, aws_site
+from laptop.conformance.control_plane import running
+from laptop.conformance.engines import link_binaries
+from laptop.conformance.run_record import ROOT
+from laptop.conformance.worker_node import running_node
+from laptop.demo.material import DATASET, MODEL, batches
+from tests.infra.recording import edit
+
+CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
+pytestmark = [pytest.mark.needs(*PULUMI, *CLUSTER), pytest.mark.timeout(1800)]
+
+REQUESTS = 25
+"""Requests that a bundle answers before the next environment may have it; more than the model's soak gate asks for."""
+
+LOGGED_WITHIN = 120.0  # seconds from a request to its record in the bucket
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
+    """A bootstrapped account with published images, and a cluster whose pods run."""
+    folder = tmp_path_factory.mktemp("main-path")
+    binaries = link_binaries(folder / "plane-bin", CLUSTER)
+    with (
+        running(folder / "plane", binaries, kwok=False, stand_ins=False) as plane,
+        aws_site(folder, ROOT, plane) as site,
+        running_node(plane, site.home, EcrImageSource(NodeAccount(site.home), site.home / "aws"), time_scale=0.1),
+    ):
+        site.bootstrap()
+        site.publish_images()
+        site.commit("template: pin the images")
+        site.use("dev", "dev")
+        site.use("dev", "preview")
+        site.use("staging", "staging")
+        yield site
+
+
+@pytest.fixture(scope="module")
+def files(site: AwsSite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return batches(site.project, tmp_path_factory.mktemp("batches"))
+
+
+def trained(site: AwsSite, file: Path) -> str:
+    """Ingest a batch, train on everything that was ingested, and return the digest of the bundle."""
+    site.mlops("ingest", DATASET, "--file", str(file), "--env", "dev", who="dev")
+    return site.mlops("train", MODEL, "--env", "dev", who="dev").splitlines()[-1]
+
+
+def released(site: AwsSite, environment: str, bundle: str) -> str:
+    """Commit a release, deploy it, send requests to it, and return what `deploy` said."""
+    site.mlops("release", MODEL, "--env", environment, "--bundle", bundle, who="preview")
+    site.commit(f"Release {MODEL} to {environment}")
+    said = deployed(site, environment)
+    answer = site.mlops("predict", MODEL, "--env", environment, who=environment)
+    request = json.loads(answer.splitlines()[0].removeprefix("request"))
+    with site.plane.client() as api:
+        path = f"/apis/networking.k8s.io/v1/namespaces/models-{environment}/ingresses/{MODEL}"
+        balancer = api.get(path).json()["status"]["loadBalancer"]["ingress"][0]
+    url = f"http://{balancer['ip']}:{balancer['ports'][0]['port']}/v2/models/{MODEL}/infer"
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        for _ in range(REQUESTS):
+            assert client.post(url, json=request).status_code == httpx.codes.OK
+    return said
+
+
+def deployed(site: AwsSite, environment: str) -> str:
+    """Deploy an environment. The gate `soak` lets a bundle pass once its requests are in the inference log."""
+    deadline = time.monotonic() + LOGGED_WITHIN
+    while True:
+        result = site.run(sys.executable, "-m", "pipelines.cli", "deploy", "--env", environment, who=environment)
+        if result.returncode == 0:
+            return result.stdout
+        assert "soak" in result.stdout and time.monotonic() < deadline, result.stdout[-6000:]
+
+
+@pytest.fixture(scope="module")
+def first(site: AwsSite, files: dict[str, Path]) -> str:
+    """The first bundle, live in dev."""
+    site.mlops("up", "--env", "dev", who="dev")
+    bundle = trained(site, files["first"])
+    said = released(site, "dev", bundle)
+    assert "golden rows match" in said
+    assert f"serves {bundle}" in said
+    return bundle
+
+
+def test_the_first_bundle_is_trained_by_a_job_and_served(site: AwsSite, first: str) -> None:
+    assert first.startswith("sha256:")
+    assert f"serves {first}, as in git" in site.mlops("audit", "--env", "dev", who="preview")
+
+
+@pytest.fixture(scope="module")
+def second(site: AwsSite, first: str, files: dict[str, Path]) -> str:
+    """A bundle of more data, that took traffic in steps from the first."""
+    bundle = trained(site, files["later"])
+    assert bundle != first
+    assert f"serves {bundle}" in released(site, "dev", bundle)
+    return bundle
+
+
+def test_a_new_bundle_takes_traffic_in_steps_that_a_canary_check_judges(site: AwsSite, second: str) -> None:
+    with site.plane.client() as api:
+        runs = api.get("/apis/argoproj.io/v1alpha1/namespaces/models-dev/analysisruns").json()["items"]
+    assert {run["status"]["phase"] for run in runs} == {"Successful"}
+    assert len(runs) == 2, "one for each step of the second rollout"
+
+
+def test_a_bundle_is_promoted_to_staging_with_its_evidence(site: AwsSite, second: str) -> None:
+    site.mlops("up", "--env", "staging", who="staging")
+    assert f"serves {second}" in released(site, "staging", second)
+    history = site.mlops("history", MODEL, "--env", "staging", "--verify", who="preview")
+    assert "every signature is valid" in history
+
+
+def test_a_rollback_returns_traffic_then_git(site: AwsSite, first: str, second: str) -> None:
+    site.mlops("rollback", MODEL, "--env", "dev", "--reason", "the mean error rose", who="dev")
+    site.done("git", "pull", "--quiet", "--rebase", "origin", "main")
+    assert site.project.release(MODEL, "dev").bundle == first
+    site.mlops("deploy", "--env", "dev", who="dev")
+    assert f"serves {first}, as in git" in site.mlops("audit", "--env", "dev", who="preview")
+
+
+def test_a_bundle_that_was_rolled_back_is_refused(site: AwsSite, second: str) -> None:
+    file = site.project.release_file(MODEL, "dev")
+    before = file.read_text()
+    site.mlops("release", MODEL, "--env", "dev", "--bundle", second, who="preview")
+    site.commit("Release it again")
+    said = site.refused("deploy", "--env", "dev", who="dev")
+    assert "quarantine" in said
+    file.write_text(before)
+    site.commit("Take it back")
+
+
+def test_a_pull_request_is_reviewed_with_the_previews_of_what_it_changes(site: AwsSite) -> None:
+    edit(site.root / "Pulumi.dev.yaml", "config", "mlops:environment", "cost_centre", value="another")
+    site.commit("Move dev to another cost centre", "cost-centre")
+    request = site.hub.open(PERSON, "cost-centre", "Move dev to another cost centre")
+    words = ("ci", "review", "--base", "HEAD^", "--pull-request", str(request.number))
+    said = site.mlops(*words, who="preview", more={"GITHUB_REPOSITORY": REPOSITORY})
+    assert said.splitlines()[-1].startswith("dev: ")
+    (comment,) = site.hub.server.comments(request.number)
+    assert "another" in comment["body"]
+    site.done("git", "reset", "--quiet", "--hard", "origin/main")
+
+
+def test_the_audit_names_what_someone_changed_by_hand(site: AwsSite, first: str) -> None:
+    patch = {"spec": {"replicas": 1, "template": {"metadata": {"annotations": {"by": "hand"}}}}}
+    path = f"/apis/argoproj.io/v1alpha1/namespaces/models-dev/rollouts/{MODEL}"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    with site.plane.client() as api:
+        api.patch(path, content=json.dumps(patch), headers=headers).raise_for_status()
+    assert "differs from git" in site.refused("audit", "--env", "dev", who="preview")
