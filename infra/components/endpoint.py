@@ -162,7 +162,11 @@ class Endpoint(pulumi.ComponentResource):
             self._model,
             api_version="argoproj.io/v1alpha1",
             kind="Rollout",
-            metadata=self._metadata(self._model, **{"mlops/bundle": bundle}),
+            # Pulumi's provider fails while it waits for a Rollout that is deleted in the foreground: it cannot read its
+            # status, in which Argo's `observedGeneration` is text.
+            metadata=self._metadata(
+                self._model, **{"mlops/bundle": bundle, "pulumi.com/deletionPropagationPolicy": "background"}
+            ),
             spec={
                 "replicas": serving.replicas.minimum,
                 "revisionHistoryLimit": 5,

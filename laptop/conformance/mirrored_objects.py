@@ -71,11 +71,13 @@ class MirroredObjects(ObjectStore):
         for queue in tuple(self._queues.values()):
             await queue.join()
 
-    def create(self, kind: Kind, namespace: str, obj: Object) -> Object:
+    def create(
+        self, kind: Kind, namespace: str, obj: Object, prepare: Callable[[Object, str], Object] | None = None
+    ) -> Object:
         """Add an event. The node creates nothing else."""
         assert kind is EVENT, kind
         obj = copy.deepcopy(obj)
-        made = super().create(kind, namespace, obj)
+        made = super().create(kind, namespace, obj, prepare)
 
         async def send() -> None:
             body = {**obj, "apiVersion": "v1", "kind": "Event", "metadata": {"name": name_of(made)}}
