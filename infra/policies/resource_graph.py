@@ -90,7 +90,9 @@ class PlannedResource:
 
 
 def plain(value: Any) -> Any:
-    """Return a value with `UNKNOWN` in place of every placeholder."""
+    """Return a value with `UNKNOWN` for every placeholder, and whole numbers as int."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # every number is a float in the wire format
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -140,7 +142,7 @@ def elements(value: Any) -> list[Any]:
 
 def holds(value: Any, *accepted: Any) -> bool:
     """Return True if a value is accepted or unknown."""
-    # Every number is a float in the wire format. True equals 1.0, so compare types, too.
+    # True equals 1, so compare types, too.
     return value is UNKNOWN or any(
         value == item and isinstance(value, bool) is isinstance(item, bool) for item in accepted
     )

@@ -128,7 +128,7 @@ class AwsProvider:
 
     def computed(self, type_: str) -> frozenset[str]:
         """Return the output properties that AWS sets if the program does not. Makes no requests."""
-        return frozenset() if is_provider(type_) else computed_outputs(type_)
+        return frozenset() if is_provider(type_) else computed_outputs(type_) | {"id"}
 
     def invoke(self, token: str, args: dict[str, Any]) -> dict[str, Any]:
         """Call a function such as `aws:index/getRegion:getRegion`."""

@@ -308,7 +308,7 @@ class ObjectStore:
         if is_deleting(obj) and finalizers == list(obj["metadata"].get("finalizers") or ()):
             return obj
         marked = copy.deepcopy(obj)
-        grace = obj["metadata"].get("deletionGracePeriodSeconds", 0) if kind is POD else 0
+        grace = _grace_seconds(obj) if kind is POD else 0
         marked["metadata"] |= {"deletionTimestamp": now()} if not is_deleting(obj) else {}
         if kind is not NAMESPACE:
             marked["metadata"].setdefault("deletionGracePeriodSeconds", grace)
@@ -382,6 +382,13 @@ class ObjectStore:
                     listener(following)
         finally:
             self._shared.delivering = False
+
+
+def _grace_seconds(pod: Object) -> int:
+    """Return how long a pod may take to end: as the request says, else its own period; 0 if no node has started it."""
+    own = pod["spec"].get("terminationGracePeriodSeconds", 30)
+    default = own if (pod.get("status") or {}).get("startTime") else 0
+    return int(pod["metadata"].get("deletionGracePeriodSeconds", default))
 
 
 def _declared(obj: Object) -> Object:

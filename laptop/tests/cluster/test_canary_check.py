@@ -147,16 +147,20 @@ class Stage:
         url = f"{self.cluster.address(self.namespace, MODEL)}/v2/models/{MODEL}"
         return {json.load(urllib.request.urlopen(url, timeout=10))["versions"][0] for _ in range(10)}
 
+    def last_job(self) -> dict[str, Any]:
+        """Return the job of the last analysis."""
+        jobs = self.cluster.find_all(JOB, self.namespace)
+        return max(
+            jobs, key=lambda job: (job["metadata"]["creationTimestamp"], int(job["metadata"]["resourceVersion"]))
+        )
+
     def failure(self) -> str:
         """Return why the job of the last analysis failed."""
-        (*_, job) = self.cluster.find_all(JOB, self.namespace)
-        return str((ending(job) or {}).get("message"))
+        return str((ending(self.last_job()) or {}).get("message"))
 
     def output(self) -> list[str]:
         """Return the output of the checks of the last analysis, the last pod's last."""
-        jobs = self.cluster.find_all(JOB, self.namespace)
-        job = max(jobs, key=lambda found: int(found["metadata"]["resourceVersion"]))
-        pods = self.cluster.pods_of(self.namespace, job["metadata"]["name"])
+        pods = self.cluster.pods_of(self.namespace, self.last_job()["metadata"]["name"])
         return [self.cluster.log(self.namespace, pod["metadata"]["name"]) for pod in pods]
 
 
