@@ -137,12 +137,16 @@ class Endpoint(pulumi.ComponentResource):
                 "ingressClassName": context.environment.config.ingress_class,
                 "rules": [{"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
             },
-            # Argo Rollouts writes the weights, and the list of annotations that it manages.
+            # Argo Rollouts writes the weights, and the list of annotations that it manages. Its name depends on the
+            # version.
             opts=self._options(
                 depends_on=services,
                 ignore_changes=[
                     f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._stable}"]',
-                    'metadata.annotations["rollouts.argoproj.io/managed-alb-actions"]',
+                    *(
+                        f'metadata.annotations["rollouts.argoproj.io/managed-alb-{managed}"]'
+                        for managed in ("actions", "annotations")
+                    ),
                 ],
             ),
         )

@@ -11,10 +11,9 @@ from laptop.cluster.kinds import NAMESPACE, POD, ROLLOUT, SERVICE_ACCOUNT, Kind
 from laptop.cluster.manifest_schemas import problems
 from laptop.cluster.object_validation import validate
 from laptop.cluster.objects import Object, ObjectStore, is_deleting
-from laptop.cluster.pod_security import ENFORCE, violations
+from laptop.cluster.pod_security import ENFORCE, ENFORCE_VERSION, violations
 from laptop.cluster.refusals import FORBIDDEN, TYPE_INVALID, FieldProblem, forbidden, invalid
 from laptop.cluster.supported import unsupported
-from laptop.cluster.templates import pod_spec_of
 
 _LIMIT = "a limit of the laptop"
 
@@ -44,11 +43,9 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
         found = [_limit(what) for what in unsupported(kind, obj)]
     if found:
         raise invalid(kind, name, found)
-    pod = pod_spec_of(kind, obj)
-    if pod is not None and (old is None or pod_spec_of(kind, old) != pod):
-        _check_pod_security(store, kind, namespace, name, pod)
-        if kind is POD:
-            _check_service_account(store, namespace, name, pod)
+    if kind is POD and old is None:
+        _check_pod_security(store, namespace, name, obj["spec"])
+        _check_service_account(store, namespace, name, obj["spec"])
 
 
 def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
@@ -89,14 +86,15 @@ def _limit(text: str) -> FieldProblem:
     return FieldProblem(FORBIDDEN, path, detail=f"{what or path} ({_LIMIT})")
 
 
-def _check_pod_security(store: ObjectStore, kind: Kind, namespace: str, name: str, pod: dict[str, Any]) -> None:
+def _check_pod_security(store: ObjectStore, namespace: str, name: str, pod: dict[str, Any]) -> None:
+    """Refuse a pod that violates the standard of its namespace. Workloads are stored; their pods are refused."""
     home = store.find(NAMESPACE, "", namespace)
-    labels = home["metadata"].get("labels") or {} if home else {}
+    labels = (home["metadata"].get("labels") or {}) if home else {}
     if labels.get(ENFORCE) != "restricted":
         return
-    # Kubernetes refuses only the pods, later. Here the workload that would create them is refused too.
     if broken := violations(pod):
-        raise forbidden(kind, name, 'violates PodSecurity "restricted:latest": ' + "; ".join(broken))
+        level = f"restricted:{labels.get(ENFORCE_VERSION, 'latest')}"
+        raise forbidden(POD, name, f'violates PodSecurity "{level}": ' + ", ".join(broken))
 
 
 def _check_service_account(store: ObjectStore, namespace: str, name: str, pod: dict[str, Any]) -> None:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from laptop.cluster.admission_control import admit
+from laptop.cluster.analysis_metrics import (
+    ENDED,
+    add_measurement,
+    dry_run_metrics,
+    is_terminating,
+    metric_phase,
+    run_phase,
+    summary,
+    violation,
+    wanted_count,
+)
 from laptop.cluster.conditions import is_true
 from laptop.cluster.controller import Controller
+from laptop.cluster.defaults import with_defaults
 from laptop.cluster.durations import seconds_of
+from laptop.cluster.event_log import record
 from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, JOB, ROLLOUT
 from laptop.cluster.objects import (
     Object,
@@ -23,10 +37,30 @@ from laptop.cluster.objects import (
     uid_of,
 )
 from laptop.cluster.refusals import StatusError
+from laptop.cluster.replica_sets import ROLLOUT_HASH
 
 _ARGUMENT = re.compile(r"\{\{\s*args\.([\w-]+)\s*\}\}")
-_ENDED = ("Successful", "Failed", "Error", "Inconclusive")
-_ERROR_LIMIT = 4  # Argo's default `consecutiveErrorLimit`
+_ERROR_RETRY = 10.0  # seconds until a measurement that could not be taken is taken again, Argo's default
+_MEASUREMENTS_KEPT = 10  # for each metric, Argo's default
+_LONGEST_NAME = 63  # characters, because the name of a Job becomes a label of its pods
+
+
+def is_ended(run: Object) -> bool:
+    """Return whether an AnalysisRun has ended."""
+    return (run.get("status") or {}).get("phase") in ENDED
+
+
+def step_arguments(templates: Sequence[Object], given: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the arguments of templates, with the values of a step instead of the templates' own."""
+    found: dict[str, str | None] = {}
+    for template in templates:
+        found |= {item["name"]: item.get("value") for item in template["spec"].get("args") or ()}
+    return found | {name: value for name, value in given.items() if name in found}
+
+
+def missing_argument(arguments: Mapping[str, str | None]) -> str:
+    """Return the name of the first argument without a value, or ""."""
+    return next((name for name, value in arguments.items() if value is None), "")
 
 
 def start_analysis(
@@ -37,33 +71,36 @@ def start_analysis(
     new_hash: str,
     stable_hash: str,
     revision: int,
-) -> tuple[Object | None, str]:
-    """Create the AnalysisRun of a step. Returns it, or None and the reason why it cannot be created."""
-    metrics: list[dict[str, Any]] = []
-    arguments: dict[str, str | None] = {}
-    for reference in step["templates"]:
-        template = store.find(ANALYSIS_TEMPLATE, namespace_of(rollout), reference["templateName"])
-        if template is None:
-            return None, f'AnalysisTemplate "{reference["templateName"]}" not found'
-        metrics += template["spec"]["metrics"]
-        arguments |= {item["name"]: item.get("value") for item in template["spec"].get("args") or ()}
-    for item in step.get("args") or ():
-        arguments[item["name"]] = _argument(item, rollout, new_hash, stable_hash)
-    missing = sorted(name for name, value in arguments.items() if value is None)
-    if missing:
-        return None, f"args.{missing[0]} was not resolved"
-    run = {
-        "metadata": {
-            "generateName": f"{name_of(rollout)}-{new_hash}-{revision}-{index}-",
-            "labels": {"rollouts-pod-template-hash": new_hash, "step-index": str(index), "rollout-type": "Step"},
-            "ownerReferences": [owner_reference(ROLLOUT, rollout)],
-        },
-        "spec": {
-            "args": [{"name": name, "value": value} for name, value in arguments.items()],
-            "metrics": metrics,
-        },
+) -> Object:
+    """Create the AnalysisRun of a step whose templates exist, and return it."""
+    namespace = namespace_of(rollout)
+    templates = [store.get(ANALYSIS_TEMPLATE, namespace, item["templateName"]) for item in step["templates"]]
+    given = {item["name"]: _argument(item, rollout, new_hash, stable_hash) for item in step.get("args") or ()}
+    arguments = step_arguments(templates, given)
+    name = base = f"{name_of(rollout)}-{new_hash}-{revision}-{index}"
+    tries = 0
+    while store.find(ANALYSIS_RUN, namespace, name) is not None:
+        tries += 1
+        name = f"{base}.{tries}"
+    labels = {ROLLOUT_HASH: new_hash, "step-index": str(index), "rollout-type": "Step"}
+    labels |= rollout["spec"]["selector"].get("matchLabels") or {}
+    spec: dict[str, Any] = {
+        "args": [{"name": key, **({"value": value} if value is not None else {})} for key, value in arguments.items()],
+        "metrics": [metric for template in templates for metric in template["spec"]["metrics"]],
     }
-    return store.create(ANALYSIS_RUN, namespace_of(rollout), run), ""
+    dry = [
+        *(step.get("dryRun") or ()),
+        *(rule for template in templates for rule in template["spec"].get("dryRun") or ()),
+    ]
+    if dry:
+        spec["dryRun"] = dry
+    metadata = {
+        "name": name,
+        "labels": labels,
+        "annotations": {"rollout.argoproj.io/revision": str(revision)},
+        "ownerReferences": [owner_reference(ROLLOUT, rollout)],
+    }
+    return store.create(ANALYSIS_RUN, namespace, {"metadata": metadata, "spec": spec})
 
 
 def _argument(item: dict[str, Any], rollout: Object, new_hash: str, stable_hash: str) -> str | None:
@@ -100,80 +137,124 @@ class Analyses(Controller):
 
     def reconcile(self, obj: Object) -> float | None:
         """Reconcile one AnalysisRun."""
-        if is_deleting(obj) or (obj.get("status") or {}).get("phase") in _ENDED:
+        if is_deleting(obj) or is_ended(obj):
             return None
-        results = {item["name"]: item for item in (obj.get("status") or {}).get("metricResults") or ()}
+        arguments = {item["name"]: item.get("value") for item in obj["spec"].get("args") or ()}
+        if missing := missing_argument(arguments):
+            message = f"Unable to resolve metric arguments: failed to resolve {{{{args.{missing}}}}}"
+            self._write(obj, {"phase": "Error", "message": message})
+            return None
+        results = {item["name"]: dict(item) for item in (obj.get("status") or {}).get("metricResults") or ()}
+        dry = dry_run_metrics(obj["spec"])
+        terminating = is_terminating(obj["spec"], list(results.values()))
         waits: list[float] = []
         for metric in obj["spec"]["metrics"]:
-            result = results.setdefault(metric["name"], {"name": metric["name"], "phase": "Pending"})
-            results[metric["name"]], wait = self._measure(obj, metric, {**result})
+            name = metric["name"]
+            result, wait = self._measure(obj, metric, results.get(name), terminating=terminating)
+            if result is not None:
+                results[name] = result | ({"dryRun": True} if name in dry else {})
             if wait is not None:
                 waits.append(wait)
-        phase, message = _verdict(list(results.values()))
-        if obj["spec"].get("terminate") and phase not in _ENDED:
-            phase, message = "Successful", "Run Terminated"
-        if phase in _ENDED:
-            for job in self._store.owned(JOB, obj):
-                if not is_true(job, "Complete") and not is_true(job, "Failed"):
-                    self._store.delete(JOB, namespace_of(job), name_of(job), propagation="Foreground")
-
-        def change(target: Object) -> None:
-            status = target.setdefault("status", {})
-            status.setdefault("startedAt", now())
-            status |= {"phase": phase, "metricResults": list(results.values())}
-            if phase in _ENDED:
-                status.setdefault("completedAt", now())
-            if message:
-                status["message"] = message
-
-        self._store.modify(ANALYSIS_RUN, obj, change)
+        self._assess(obj, results)
         return min(waits, default=None)
 
+    def _assess(self, obj: Object, results: dict[str, dict[str, Any]]) -> None:
+        spec = obj["spec"]
+        terminating = is_terminating(spec, list(results.values()))
+        for metric in spec["metrics"]:
+            result = results.get(metric["name"])
+            if result is None:
+                continue
+            phase = metric_phase(metric, result, terminating=terminating)
+            if phase != result["phase"]:
+                measurements = result.get("measurements") or ()
+                result["phase"] = phase
+                _set_text(result, "message", measurements[-1].get("message", "") if measurements else "")
+                if phase in ENDED:
+                    text = f"Metric '{metric['name']}' Completed. Result: {phase}"
+                    warning = phase in ("Failed", "Error")
+                    record(self._store, ANALYSIS_RUN, obj, f"Metric{phase}", text, warning=warning)
+            why = violation(metric, result)[1]
+            if result.get("dryRun") and phase in ENDED and why:
+                result["message"] = f"Metric assessed {phase} due to {why}"
+        found = list(results.values())
+        phase, message = run_phase(spec, found, terminating=terminating)
+        status: dict[str, Any] = {
+            "phase": phase,
+            "metricResults": found,
+            "runSummary": summary(spec, found, dry=False),
+            "dryRunSummary": summary(spec, found, dry=True),
+        }
+        _set_text(status, "message", message)
+        self._write(obj, status)
+
+    def _write(self, obj: Object, status: dict[str, Any]) -> None:
+        before = obj.get("status") or {}
+
+        def change(target: Object) -> None:
+            written = status | {"startedAt": before.get("startedAt") or now()}
+            if status["phase"] in ENDED:
+                written["completedAt"] = now()
+            target["status"] = written
+
+        self._store.modify(ANALYSIS_RUN, obj, change)
+        if status["phase"] in ENDED:
+            text, warning = f"Analysis Completed. Result: {status['phase']}", status["phase"] in ("Failed", "Error")
+            record(self._store, ANALYSIS_RUN, obj, f"AnalysisRun{status['phase']}", text, warning=warning)
+
     def _measure(
-        self, obj: Object, metric: dict[str, Any], result: dict[str, Any]
-    ) -> tuple[dict[str, Any], float | None]:
-        if result["phase"] in _ENDED:
+        self, obj: Object, metric: dict[str, Any], result: dict[str, Any] | None, *, terminating: bool
+    ) -> tuple[dict[str, Any] | None, float | None]:
+        """Take, continue or end a measurement. Return the metric's result, and the seconds until the next call."""
+        if result is not None and result["phase"] in ENDED:
             return result, None
-        measurements = [dict(item) for item in result.get("measurements") or ()]
-        clock = asyncio.get_running_loop().time()
-        key = (uid_of(obj), metric["name"])
+        measurements = [dict(item) for item in (result or {}).get("measurements") or ()]
+        key, clock = (uid_of(obj), metric["name"]), asyncio.get_running_loop().time()
         if measurements and measurements[-1]["phase"] == "Running":
-            self._read(obj, measurements[-1])
-            interval = seconds_of(metric.get("interval", 0)) * self._time_scale
-            self._next[key] = clock + interval
-        result["measurements"] = measurements
-        result |= _tally(measurements)
-        result["phase"], result["message"] = _metric_phase(metric, measurements)
-        if not result["message"]:
-            del result["message"]
-        if result["phase"] in _ENDED or (measurements and measurements[-1]["phase"] == "Running"):
+            assert result is not None
+            last = measurements[-1]
+            self._end(last) if terminating else self._read(obj, last)
+            if last["phase"] != "Running":
+                result = add_measurement(result, last)
+                scaled = seconds_of(metric.get("interval", 0)) * self._time_scale
+                self._next[key] = clock + (_ERROR_RETRY * self._time_scale if last["phase"] == "Error" else scaled)
+            result = {**result, "measurements": measurements[-_MEASUREMENTS_KEPT:]}
+            return result, 0.0 if last["phase"] != "Running" else None
+        if terminating:
             return result, None
-        if obj["spec"].get("terminate"):
+        wanted = wanted_count(metric)
+        if measurements and wanted is not None and (result or {}).get("count", 0) >= wanted:
             return result, None
         delay = seconds_of(metric.get("initialDelay", 0)) * self._time_scale
         at = self._next.setdefault(key, clock + delay)
         if at > clock:
             return result, at - clock
-        measurements.append(self._ask(obj, metric, len(measurements) + 1))
-        result["phase"] = "Running"
-        return result, None if measurements[-1]["phase"] == "Running" else 0.1
+        result = dict(result or {"name": metric["name"], "phase": "Running"})
+        asked = self._ask(obj, metric, result.get("count", 0) + result.get("error", 0) + 1)
+        if asked["phase"] != "Running":
+            result = add_measurement(result, asked)
+            self._next[key] = clock + _ERROR_RETRY * self._time_scale
+        return {**result, "measurements": [*measurements, asked][-_MEASUREMENTS_KEPT:]}, None
 
     def _ask(self, obj: Object, metric: dict[str, Any], number: int) -> dict[str, Any]:
         arguments = {item["name"]: str(item["value"]) for item in obj["spec"].get("args") or ()}
         job = _filled(metric["provider"]["job"], arguments)
-        name = f"{uid_of(obj)[:18]}.{metric['name']}.{number}"
+        name = _job_name(uid_of(obj), metric["name"], number)
+        given = job.get("metadata") or {}
         manifest = {
             "apiVersion": JOB.api_version,
             "kind": JOB.name,
             "metadata": {
-                **(job.get("metadata") or {}),
                 "name": name,
+                "labels": {**(given.get("labels") or {}), "analysisrun.argoproj.io/uid": uid_of(obj)},
+                "annotations": {**(given.get("annotations") or {}), **_about(obj, metric)},
                 "ownerReferences": [owner_reference(ANALYSIS_RUN, obj)],
             },
             "spec": job["spec"],
         }
         measurement = {"phase": "Running", "startedAt": now()}
         try:
+            manifest = with_defaults(JOB, manifest)
             admit(self._store, JOB, namespace_of(obj), manifest)
             self._store.create(JOB, namespace_of(obj), manifest)
         except StatusError as refusal:
@@ -181,14 +262,39 @@ class Analyses(Controller):
         return measurement | {"metadata": {"job-name": name, "job-namespace": namespace_of(obj)}}
 
     def _read(self, obj: Object, measurement: dict[str, Any]) -> None:
-        job = self._store.find(JOB, namespace_of(obj), measurement["metadata"]["job-name"])
+        name = measurement["metadata"]["job-name"]
+        job = self._store.find(JOB, namespace_of(obj), name)
         if job is None:
-            measurement |= {"phase": "Error", "message": "the job was deleted", "finishedAt": now()}
+            measurement |= {"phase": "Error", "message": f'job.batch "{name}" not found', "finishedAt": now()}
         elif is_true(job, "Complete"):
             measurement |= {"phase": "Successful", "finishedAt": now()}
         elif is_true(job, "Failed"):
-            failed = next(item for item in job["status"]["conditions"] if item["type"] == "Failed")
-            measurement |= {"phase": "Failed", "message": failed.get("message", ""), "finishedAt": now()}
+            measurement |= {"phase": "Failed", "finishedAt": now()}
+
+    def _end(self, measurement: dict[str, Any]) -> None:
+        where, name = measurement["metadata"]["job-namespace"], measurement["metadata"]["job-name"]
+        if self._store.find(JOB, where, name) is not None:
+            self._store.delete(JOB, where, name, propagation="Foreground")
+        measurement |= {"phase": "Successful", "message": "Metric Terminated", "finishedAt": now()}
+
+
+def _job_name(uid: str, metric: str, number: int) -> str:
+    excess = len(f"{uid}.{metric}.{number}") - _LONGEST_NAME
+    return f"{uid}.{metric[: len(metric) - excess] if excess > 0 else metric}.{number}"
+
+
+def _about(obj: Object, metric: dict[str, Any]) -> dict[str, str]:
+    return {
+        "analysisrun.argoproj.io/name": name_of(obj),
+        "analysisrun.argoproj.io/namespace": namespace_of(obj),
+        "analysisrun.argoproj.io/metric-name": metric["name"],
+    }
+
+
+def _set_text(target: dict[str, Any], key: str, text: str) -> None:
+    target.pop(key, None)
+    if text:
+        target[key] = text
 
 
 def _filled(value: Any, arguments: dict[str, str]) -> Any:
@@ -200,45 +306,3 @@ def _filled(value: Any, arguments: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _filled(item, arguments) for key, item in value.items()}
     return json.loads(json.dumps(value))
-
-
-def _tally(measurements: list[dict[str, Any]]) -> dict[str, int]:
-    tally = {"count": sum(item["phase"] != "Running" for item in measurements)}
-    for phase, key in (("Successful", "successful"), ("Failed", "failed"), ("Error", "error")):
-        number = sum(item["phase"] == phase for item in measurements)
-        tally |= {key: number} if number else {}
-    return tally
-
-
-def _metric_phase(metric: dict[str, Any], measurements: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return the phase and message of a metric after its measurements, as Argo assesses it."""
-    failed = [item for item in measurements if item["phase"] == "Failed"]
-    limit = int(metric.get("failureLimit", 0))
-    if len(failed) > limit:
-        why = failed[-1].get("message", "")
-        return "Failed", f"failed ({len(failed)}) > failureLimit ({limit})" + (f": {why}" if why else "")
-    errors = 0
-    for item in reversed(measurements):
-        if item["phase"] != "Error":
-            break
-        errors += 1
-    error_limit = int(metric.get("consecutiveErrorLimit", _ERROR_LIMIT))
-    if errors > error_limit:
-        why = measurements[-1].get("message", "")
-        return "Error", f"consecutiveErrors ({errors}) > consecutiveErrorLimit ({error_limit}): {why}"
-    if not measurements:
-        return "Pending", ""
-    wanted = int(metric.get("count", 1))
-    valid = sum(item["phase"] in ("Successful", "Failed") for item in measurements)
-    return ("Successful", "") if valid >= wanted else ("Running", "")
-
-
-def _verdict(results: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return the phase of a run: that of a failed metric at once, else that of all metrics once they have ended."""
-    for phase in ("Failed", "Error"):
-        for result in results:
-            if result["phase"] == phase:
-                return phase, f'Metric "{result["name"]}" assessed {phase} due to {result["message"]}'
-    if all(result["phase"] in _ENDED for result in results):
-        return "Successful", ""
-    return "Running", ""

@@ -105,7 +105,7 @@ class Cluster:
         self._router = Router(store, self._authority)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
         managed = store.written_by("kube-controller-manager")
-        argo, kubelet = store.written_by("rollouts-controller"), store.written_by("kubelet")
+        kubelet = store.written_by("kubelet")
         starter = ProcessStarter(fork_server=self._fork_server)
         store.listen(lambda event: _prepare(starter, event))
         node = Node(
@@ -118,19 +118,10 @@ class Cluster:
             proxy=lambda: self._router.proxy,
         )
         self._kubelet = Kubelet(kubelet, node)
-        controllers: list[Controller] = [
-            ReplicaSets(managed),
-            Deployments(managed),
-            Jobs(managed),
-            CronJobs(managed),
-            ServiceEndpoints(managed),
-            Rollouts(argo, self._time_scale),
-            Analyses(argo, self._time_scale),
-        ]
         store.listen(lambda event: _add_account(managed, event))
         await self._agent.start()
         await self._router.start()
-        self._tasks = [asyncio.create_task(controller.run()) for controller in controllers]
+        self._start_controllers()
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
         store.create(NODE, "", _node())
@@ -148,14 +139,37 @@ class Cluster:
     async def stop(self) -> None:
         """End all pods and servers, and remove the files that clients use to find it."""
         self._remove_files()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stop_controllers()
         await self._kubelet.close(_STOP_GRACE)
         await self._router.close()
         await self._agent.close()
         await self._runner.cleanup()
         shutil.rmtree(self._folder / f"pods-{self.incarnation[:8]}", ignore_errors=True)
+
+    async def restart_controllers(self) -> None:
+        """Replace all controllers, which lose their memory, as a restart of their process does on a real cluster."""
+        await self._stop_controllers()
+        self._start_controllers()
+
+    def _start_controllers(self) -> None:
+        managed, argo = (self._store.written_by(name) for name in ("kube-controller-manager", "rollouts-controller"))
+        self._controllers: list[Controller] = [
+            ReplicaSets(managed),
+            Deployments(managed),
+            Jobs(managed),
+            CronJobs(managed),
+            ServiceEndpoints(managed),
+            Rollouts(argo, self._time_scale),
+            Analyses(argo, self._time_scale),
+        ]
+        self._tasks = [asyncio.create_task(controller.run()) for controller in self._controllers]
+
+    async def _stop_controllers(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for controller in self._controllers:
+            controller.close()
 
     def _facts(self) -> dict[str, Any]:
         phases = Counter((pod.get("status") or {}).get("phase", "Pending") for pod in self._store.find_all(POD))

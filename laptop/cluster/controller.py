@@ -27,7 +27,7 @@ class Controller:
         self._due: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        store.listen(self._on_event)
+        self._stop_listening = store.listen(self._on_event)
 
     def reconcile(self, obj: Object) -> float | None:
         """Reconcile one object. Return the seconds until the next call, or None."""
@@ -43,6 +43,12 @@ class Controller:
             for reference in event.object["metadata"].get("ownerReferences", ())
             if reference["kind"] == self.kind.name and reference["apiVersion"] == self.kind.api_version
         ]
+
+    def close(self) -> None:
+        """Stop listening to changes. Call it once, after `run` was cancelled."""
+        self._stop_listening()
+        for timer in self._timers.values():
+            timer.cancel()
 
     async def run(self) -> None:
         """Reconcile until cancelled."""

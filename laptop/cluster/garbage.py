@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from laptop.cluster.kinds import NAMESPACE, Kind
+import functools
+
+from laptop.cluster.kinds import NAMESPACE, Kind, kind_of
 from laptop.cluster.objects import (
     FOREGROUND,
     ORPHAN,
@@ -25,7 +27,9 @@ class GarbageCollector:
         store.listen(self._on_event)
 
     def _on_event(self, event: ObjectEvent) -> None:
-        if event.type == "DELETED":
+        if event.type == "ADDED":
+            self._delete_without_owner(event)
+        elif event.type == "DELETED":
             self._delete_owned(uid_of(event.object))
             self._finish_owners(event)
             self._finish_namespace(namespace_of(event.object))
@@ -41,13 +45,31 @@ class GarbageCollector:
                 if not self._has_owned(uid_of(event.object)):
                     self._finish(event.kind, event.object, FOREGROUND)
 
+    def _delete_without_owner(self, event: ObjectEvent) -> None:
+        """Delete an object whose owners are all gone, or never existed."""
+        references = event.object["metadata"].get("ownerReferences")
+        if references and not any(self._exists(event.object, reference) for reference in references):
+            self._delete(event.kind, event.object)
+
+    def _exists(self, obj: Object, reference: Object) -> bool:
+        kind = kind_of(reference["apiVersion"], reference["kind"])
+        owner = self._store.find(kind, namespace_of(obj), reference["name"]) if kind is not None else None
+        return owner is not None and uid_of(owner) == reference["uid"]
+
     def _delete_owned(self, uid: str) -> None:
-        for kind, obj in self._owned(uid):
-            self._delete(kind, obj)
+        """Delete the objects that only the object with a uid owned; the others lose the reference to it."""
+        for kind, obj in self._store.everything():
+            if not is_owned_by(obj, uid):
+                continue
+            others = [item for item in obj["metadata"]["ownerReferences"] if item["uid"] != uid]
+            if any(self._exists(obj, reference) for reference in others):
+                self._store.modify(kind, obj, functools.partial(_disown, uid=uid))
+            else:
+                self._delete(kind, obj)
 
     def _disown_owned(self, uid: str) -> None:
         for kind, obj in self._owned(uid):
-            self._store.modify(kind, obj, lambda orphan: _disown(orphan, uid))
+            self._store.modify(kind, obj, functools.partial(_disown, uid=uid))
 
     def _owned(self, uid: str) -> list[tuple[Kind, Object]]:
         return [(kind, obj) for kind, obj in self._store.everything() if is_owned_by(obj, uid)]

@@ -338,7 +338,7 @@ class _RunningPod:
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._folder),
             "TMPDIR": str(self._scratch),
-            "HOSTNAME": self.name,
+            "HOSTNAME": str(self._spec.get("hostname") or self.name),
             "LANG": "C.UTF-8",
             # Import the code of the image, not of the checkout that the Python environment belongs to.
             "PYTHONPATH": str(root),

@@ -89,15 +89,18 @@ def _seconds_ready(pod: Object) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
 
 
-def replica_set_for(
-    store: ObjectStore, kind: Kind, owner: Object, template_hash: str, label: str, *, create: bool
-) -> Object | None:
-    """Return the ReplicaSet of an owner for a template hash, or None. `create` makes it, with no pods."""
+def find_replica_set(store: ObjectStore, owner: Object, template_hash: str, label: str) -> Object | None:
+    """Return the ReplicaSet of an owner for a template hash, or None."""
     for found in store.owned(REPLICA_SET, owner):
         if found["metadata"]["labels"].get(label) == template_hash:
             return found
-    if not create:
-        return None
+    return None
+
+
+def create_replica_set(
+    store: ObjectStore, kind: Kind, owner: Object, template_hash: str, label: str, annotations: dict[str, str]
+) -> Object:
+    """Create the ReplicaSet of an owner for a template hash, with no pods."""
     template = owner["spec"]["template"]
     metadata = template.get("metadata") or {}
     labels = {**(metadata.get("labels") or {}), label: template_hash}
@@ -109,7 +112,7 @@ def replica_set_for(
             "metadata": {
                 "name": f"{name_of(owner)}-{template_hash}",
                 "labels": labels,
-                "annotations": {},
+                "annotations": annotations,
                 "ownerReferences": [owner_reference(kind, owner)],
             },
             "spec": {

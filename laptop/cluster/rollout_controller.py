@@ -1,52 +1,83 @@
 """Argo Rollouts: shift traffic to a new version in the steps of its manifest, or abort.
 
-`canary` decides; this module gathers the facts and carries out the decision. Control it as you would Argo:
-`status.abort`, `status.pauseConditions: null` (promote one step), `status.promoteFull`, `spec.paused`.
+`canary_steps` and `rollout_status` decide; this module gathers the facts and carries out the decisions, in the order of
+Argo's controller. Control it as you would Argo: `status.abort`, `status.pauseConditions: null` (promote one step),
+`status.promoteFull`, `spec.paused`, `spec.restartAt`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from laptop.cluster.analysis import start_analysis
-from laptop.cluster.canary_steps import CanaryDecision, CanaryFacts, decide
-from laptop.cluster.conditions import set_condition
-from laptop.cluster.controller import Controller
-from laptop.cluster.event_log import record
-from laptop.cluster.kinds import ANALYSIS_RUN, INGRESS, REPLICA_SET, ROLLOUT, SERVICE
-from laptop.cluster.objects import (
-    Object,
-    ObjectEvent,
-    ObjectStore,
-    is_deleting,
-    name_of,
-    namespace_of,
-    now,
-    uid_of,
+from laptop.cluster.analysis import is_ended, start_analysis
+from laptop.cluster.canary_steps import (
+    FULL,
+    CanaryFacts,
+    PodCounts,
+    is_complete,
+    name_of_step,
+    pod_counts,
+    returning_from,
+    traffic,
+    weights_of,
+    why_promote,
 )
-from laptop.cluster.replica_sets import ROLLOUT_HASH, count, replica_set_for, scale
+from laptop.cluster.conditions import condition_of, is_true, remove_condition, set_timed_condition
+from laptop.cluster.controller import Controller
+from laptop.cluster.durations import seconds_of
+from laptop.cluster.event_log import record
+from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, INGRESS, POD, REPLICA_SET, ROLLOUT, SERVICE
+from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now, uid_of
+from laptop.cluster.replica_sets import ROLLOUT_HASH, count, create_replica_set, find_replica_set
+from laptop.cluster.rollout_status import (
+    ABORTED,
+    CAN_PAUSE,
+    INCONCLUSIVE,
+    PAUSED,
+    TIMED_OUT,
+    has_progressed,
+    is_completed,
+    is_healthy,
+    phase_of,
+    seconds_to_deadline,
+)
+from laptop.cluster.rollout_validation import MANAGED_BY, named_objects, root_service, why_invalid
 from laptop.cluster.routes import ACTIONS, forward_action
+from laptop.cluster.selectors import selector_text
+from laptop.cluster.surge import surge_and_unavailable
 from laptop.cluster.templates import template_hash
 
 REVISION = "rollout.argoproj.io/revision"
+DESIRED = "rollout.argoproj.io/desired-replicas"
+SCALE_DOWN_DEADLINE = "scale-down-deadline"
+_MANAGED_ANNOTATIONS = "rollouts.argoproj.io/managed-alb-annotations"
+_NOT_COPIED = (REVISION, DESIRED, "kubectl.kubernetes.io/last-applied-configuration")
 
-_SCALE_DOWN_DELAY = 30.0  # seconds, Argo's default with a traffic router
-_PROGRESS_DEADLINE = 600.0  # seconds, Argo's default
+_SCALE_DOWN_DELAY = 30.0  # seconds, Argo's default, also after an abort
 _HISTORY = 10  # old ReplicaSets kept, Argo's default
-_RUNS_KEPT = 10  # finished AnalysisRuns
+_RUNS_KEPT = 5  # AnalysisRuns kept of each kind, successful or not, Argo's default
+_RESTART_AGAIN = 30.0  # seconds until pods that could not be restarted are looked at again
 
 
 @dataclass
-class _Memory:
-    """State of the controller between reconciliations of one rollout. Times are of the event loop's clock."""
+class _Timers:
+    """Ends of waits, on the event loop's clock. The status holds them too, but only to the second."""
 
-    pause_since: tuple[str, int, float] | None = None
-    progress: tuple[Any, ...] = ()
-    progress_at: float = 0.0
+    ends: dict[str, float] = field(default_factory=dict)
+
+    def left(self, key: str, seconds: float, since: datetime) -> float:
+        """Return the seconds left of a wait that began at `since`; the first call fixes its end."""
+        clock = asyncio.get_running_loop().time()
+        elapsed = (datetime.now(UTC) - since) / timedelta(seconds=1)
+        end = self.ends.setdefault(key, clock + seconds - (elapsed if elapsed > 1.0 else 0.0))
+        return end - clock
 
 
 class Rollouts(Controller):
@@ -62,21 +93,26 @@ class Rollouts(Controller):
     def __init__(self, store: ObjectStore, time_scale: float) -> None:
         super().__init__(store)
         self._time_scale = time_scale
-        self._memory: dict[str, _Memory] = {}
-        self._scale_down_at: dict[str, float] = {}
+        self._ends: dict[str, _Timers] = {}
 
     def forget(self, obj: Object) -> None:
-        """Drop the state of a deleted Rollout."""
-        self._memory.pop(uid_of(obj), None)
+        """Drop the state of a deleted Rollout. Its Services select pods of every version again, and get all traffic."""
+        self._ends.pop(uid_of(obj), None)
+        for service in self._store.find_all(SERVICE, namespace_of(obj)):
+            if (service["metadata"].get("annotations") or {}).get(MANAGED_BY) == name_of(obj):
+                self._store.modify(SERVICE, service, _release)
+        for ingress in self._store.find_all(INGRESS, namespace_of(obj)):
+            if name_of(obj) in _managed(ingress):
+                self._store.modify(INGRESS, ingress, functools.partial(_reset_traffic, rollout=name_of(obj)))
 
     def concerns(self, event: ObjectEvent) -> list[tuple[str, str]]:
-        """Return the Rollouts that a change affects, including those that name a changed Service or Ingress."""
-        if event.kind in (SERVICE, INGRESS):
+        """Return the Rollouts that a change affects, including those that name a changed object."""
+        if event.kind in (SERVICE, INGRESS, ANALYSIS_TEMPLATE):
             namespace = namespace_of(event.object)
             return [
                 (namespace, name_of(rollout))
                 for rollout in self._store.find_all(ROLLOUT, namespace)
-                if name_of(event.object) in _named(rollout)
+                if (event.kind, name_of(event.object)) in named_objects(rollout)
             ]
         return super().concerns(event)
 
@@ -84,450 +120,826 @@ class Rollouts(Controller):
         """Reconcile one Rollout."""
         if is_deleting(obj):
             return None
-        look = _Look(self._store, obj, self._memory.setdefault(uid_of(obj), _Memory()), self._time_scale)
-        if look.template_changed():
-            return 0.0
-        decision = decide(look.facts())
-        if (trouble := look.trouble()) is not None:
-            look.report(decision, phase="Degraded", message=trouble)
-            return None
-        decision, left = look.in_time(decision)
-        look.apply(decision)
-        waits = [left, decision.wait, self._scale_down(look)]
-        return min((seconds for seconds in waits if seconds is not None), default=None)
-
-    def _scale_down(self, look: _Look) -> float | None:
-        """Scale down ReplicaSets without traffic, after the delay of the manifest."""
-        clock = asyncio.get_running_loop().time()
-        waits = []
-        for replica_set in look.unused():
-            uid = uid_of(replica_set)
-            if not replica_set["spec"]["replicas"]:
-                self._scale_down_at.pop(uid, None)
-                continue
-            delay = look.scale_down_delay()
-            if delay is None:
-                continue
-            at = self._scale_down_at.setdefault(uid, clock + delay)
-            if at <= clock:
-                scale(self._store, replica_set, 0)
-                self._scale_down_at.pop(uid, None)
-            else:
-                waits.append(at - clock)
-        for replica_set in look.used():
-            self._scale_down_at.pop(uid_of(replica_set), None)
-        look.trim_history()
-        return min(waits, default=None)
+        timers = self._ends.setdefault(uid_of(obj), _Timers())
+        return _Reconciliation(self._store, obj, timers, self._time_scale).run()
 
 
-class _Look:
+@dataclass
+class _Pauses:
+    """Changes of pauses and of the abort, which the end of a reconciliation writes."""
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    cleared: bool = False
+    abort: str | None = None
+    abort_removed: bool = False
+
+
+class _Reconciliation:
     """One reconciliation of one rollout."""
 
-    def __init__(self, store: ObjectStore, obj: Object, memory: _Memory, time_scale: float) -> None:
+    def __init__(self, store: ObjectStore, obj: Object, timers: _Timers, time_scale: float) -> None:
         self._store = store
         self._obj = obj
-        self._memory = memory
+        self._timers = timers
         self._time_scale = time_scale
+        self._time = datetime.now(UTC)
+        self._waits: list[float] = []
+        self._pauses = _Pauses()
         self._spec: dict[str, Any] = obj["spec"]
         self._canary: dict[str, Any] = obj["spec"]["strategy"]["canary"]
         self._steps: list[dict[str, Any]] = self._canary.get("steps") or []
-        self._status: dict[str, Any] = obj.get("status") or {}
         self._replicas = int(obj["spec"].get("replicas", 1))
         self._hash = template_hash(obj["spec"]["template"])
-        new = replica_set_for(store, ROLLOUT, obj, self._hash, ROLLOUT_HASH, create=True)
-        assert new is not None
-        self._new = new
-        self._stable_hash = str(self._status.get("stableRS") or "")
-        self._stable = (
-            replica_set_for(store, ROLLOUT, obj, self._stable_hash, ROLLOUT_HASH, create=False)
-            if self._stable_hash
-            else None
-        )
+        self._step_hash = hashlib.sha256(json.dumps(self._steps, sort_keys=True).encode()).hexdigest()[:10]
+
+    def run(self) -> float | None:
+        """Reconcile, and return the seconds until the next call, or None."""
+        problem = why_invalid(self._obj, lambda kind, name: self._store.find(kind, namespace_of(self._obj), name))
+        if problem:
+            self._report_invalid(problem)
+            return None
+        self._look()
+        self._sync_revision()
+        if self._is_promoted() and self._status.get("abort"):
+            self._pauses.abort_removed = True
+        self._report_pauses()
+        if self._is_scaling():
+            self._scale_only()
+        else:
+            self._take_step()
+        return min(self._waits, default=None)
 
     # Facts
 
-    def template_changed(self) -> bool:
-        """Record a new template or list of steps, and return whether there is one."""
-        steps_hash = hashlib.sha256(json.dumps(self._steps, sort_keys=True).encode()).hexdigest()[:10]
-        same_template = self._status.get("currentPodHash") == self._hash
-        if same_template and self._status.get("currentStepHash") == steps_hash:
-            return False
-        settled = self._is_settled()
-        skip = settled or (not same_template and self._is_in_rollback_window())
-        if not same_template:
-            self._number_revision()
-            self._stop_analyses()
-            if not settled:
-                what = "Rolling back to" if skip else "Rolling out"
-                record(self._store, ROLLOUT, self._obj, "RolloutUpdated", f"{what} {self._hash}")
+    @property
+    def _status(self) -> dict[str, Any]:
+        return self._obj.get("status") or {}
 
-        def change(target: Object) -> None:
-            status = target.setdefault("status", {})
-            status |= {"currentPodHash": self._hash, "currentStepHash": steps_hash}
-            status["currentStepIndex"] = len(self._steps) if skip else 0
-            if not same_template:
-                for key in ("abort", "abortedAt", "promoteFull", "pauseConditions", "controllerPause"):
-                    status.pop(key, None)
-            status.setdefault("canary", {}).pop("currentStepAnalysisRunStatus", None)
+    def _look(self) -> None:
+        """Read the ReplicaSets; create that of the newest template."""
+        new = find_replica_set(self._store, self._obj, self._hash, ROLLOUT_HASH)
+        self._new = new if new is not None else self._create_replica_set()
+        self._all = self._store.owned(REPLICA_SET, self._obj)
+        stable = str(self._status.get("stableRS") or "")
+        self._stable = find_replica_set(self._store, self._obj, stable, ROLLOUT_HASH) if stable else None
+        used = {uid_of(found) for found in (self._new, self._stable) if found is not None}
+        self._others = [found for found in self._all if uid_of(found) not in used]
+        self._weights = weights_of(self._status)
 
-        self._store.modify(ROLLOUT, self._obj, change)
-        self._memory.pause_since = None
-        return True
-
-    def facts(self) -> CanaryFacts:
-        """Return the facts for `canary.decide`."""
-        index = min(int(self._status.get("currentStepIndex", 0)), len(self._steps))
-        if self._status.get("promoteFull"):
-            index = len(self._steps)
-        elif self._was_promoted(index):
-            index += 1
-        pausing = None
-        if self._memory.pause_since is not None and self._memory.pause_since[:2] == (self._hash, index):
-            pausing = asyncio.get_running_loop().time() - self._memory.pause_since[2]
+    def _facts(self) -> CanaryFacts:
         return CanaryFacts(
-            steps=self._steps,
-            index=index,
+            canary=self._canary,
             replicas=self._replicas,
-            new_available=count(self._new, "availableReplicas"),
-            stable_available=count(self._stable, "availableReplicas"),
-            first=not self._stable_hash,
-            settled=self._stable_hash == self._hash,
-            aborted=bool(self._status.get("abort")),
-            paused=bool(self._spec.get("paused")),
-            pausing=pausing,
-            time_scale=self._time_scale,
-            analysis=self._analysis_phase(index),
+            new=_pods(self._new),
+            stable=_pods(self._stable) if self._stable is not None else None,
+            status=self._status,
+            in_rollback_window=self._is_in_rollback_window(),
+            aborted=self._is_aborted(),
         )
 
-    def trouble(self) -> str | None:
-        """Return Argo's message about a named object that does not exist; None if all exist."""
-        namespace = namespace_of(self._obj)
-        for key in ("canaryService", "stableService"):
-            name = self._canary.get(key)
-            if name and self._store.find(SERVICE, namespace, name) is None:
-                return f'InvalidSpec: {key} "{name}" not found'
-        alb = (self._canary.get("trafficRouting") or {}).get("alb")
-        if alb:
-            ingress = self._store.find(INGRESS, namespace, alb["ingress"])
-            if ingress is None:
-                return f'InvalidSpec: ingress "{alb["ingress"]}" not found'
-            if not _routes(ingress, self._root_service()):
-                return (
-                    f"InvalidSpec: ingress `{alb['ingress']}` has no rules using service "
-                    f"`{self._root_service()}` backend with port `use-annotation`"
-                )
-        return None
+    def _is_aborted(self) -> bool:
+        if self._pauses.abort_removed:
+            return False
+        return self._pauses.abort is not None or bool(self._status.get("abort"))
 
-    def unused(self) -> list[Object]:
-        """Return the ReplicaSets that get no traffic."""
-        kept = {uid_of(found) for found in self.used()}
-        return [found for found in self._store.owned(REPLICA_SET, self._obj) if uid_of(found) not in kept]
-
-    def used(self) -> list[Object]:
-        """Return the ReplicaSets that get traffic now or will."""
-        newest = self._store.get(ROLLOUT, namespace_of(self._obj), name_of(self._obj))
-        status = newest.get("status") or {}
-        hashes = {status.get("stableRS")}
-        if not status.get("abort"):
-            hashes.add(self._hash)
-        owned = self._store.owned(REPLICA_SET, self._obj)
-        return [found for found in owned if found["metadata"]["labels"][ROLLOUT_HASH] in hashes]
-
-    def scale_down_delay(self) -> float | None:
-        """Return the seconds until an unused ReplicaSet is scaled down; None for never."""
-        aborted = bool(self._status.get("abort"))
-        key = "abortScaleDownDelaySeconds" if aborted else "scaleDownDelaySeconds"
-        if key in self._canary:
-            if aborted and self._canary[key] == 0:
-                return None
-            return float(self._canary[key]) * self._time_scale
-        routed = bool(self._canary.get("trafficRouting"))
-        return _SCALE_DOWN_DELAY * self._time_scale if routed else 0.0
-
-    # Effects
-
-    def apply(self, decision: CanaryDecision) -> None:
-        """Carry out a decision: pods first, then traffic, then the status."""
-        if self._status.get("abort"):
-            self._stop_analyses()
-        elif not decision.abort:
-            scale(self._store, self._new, decision.new_replicas)
-        if self._stable is not None and self._stable_hash != self._hash:
-            scale(self._store, self._stable, decision.stable_replicas)
-        self._point_services()
-        if decision.weight is not None:
-            self._set_weight(decision.weight)
-        if not decision.pause:
-            self._memory.pause_since = None
-        elif self._memory.pause_since is None or self._memory.pause_since[:2] != (self._hash, decision.index):
-            self._memory.pause_since = (self._hash, decision.index, asyncio.get_running_loop().time())
-        if decision.analyse:
-            self._start_analysis(decision.index)
-        if decision.abort:
-            self._abort(decision.abort)
-            return
-        self.report(decision)
-        if decision.promote:
-            self._promote()
-
-    def in_time(self, decision: CanaryDecision) -> tuple[CanaryDecision, float | None]:
-        """Apply the progress deadline to a decision, and return it with the seconds that are left."""
-        fingerprint = (
-            self._hash,
-            decision.index,
-            decision.new_replicas,
-            count(self._new, "availableReplicas"),
-            count(self._new, "readyReplicas"),
-        )
-        clock = asyncio.get_running_loop().time()
-        waiting = decision.phase == "Progressing" and decision.message != "analysis step"
-        if not waiting or fingerprint != self._memory.progress:
-            self._memory.progress, self._memory.progress_at = fingerprint, clock
-        if not waiting:
-            return decision, None
-        allowed = float(self._spec.get("progressDeadlineSeconds") or _PROGRESS_DEADLINE)
-        left = self._memory.progress_at + allowed - clock
-        if left > 0:
-            return decision, left + 0.01
-        why = f'ProgressDeadlineExceeded: ReplicaSet "{name_of(self._new)}" has timed out progressing.'
-        abort = why if self._spec.get("progressDeadlineAbort") and not self._is_settled() else ""
-        return replace(decision, phase="Degraded", message=why, abort=abort), None
-
-    def report(self, decision: CanaryDecision, *, phase: str = "", message: str = "") -> None:
-        """Write the status."""
-        everything = self._store.owned(REPLICA_SET, self._obj)
-        new = self._store.find(REPLICA_SET, namespace_of(self._new), name_of(self._new))
-        phase = phase or decision.phase
-        message = message or decision.message
-
-        def change(target: Object) -> None:
-            status = target.setdefault("status", {})
-            if self._is_settled():  # nothing to abort
-                status.pop("abort", None)
-                status.pop("abortedAt", None)
-            if status.get("abort"):
-                revision = self._revision()
-                if not str(status.get("message")).startswith("RolloutAborted"):
-                    status["message"] = f"RolloutAborted: Rollout aborted update to revision {revision}"
-            elif message:
-                status["message"] = message
-            else:
-                status.pop("message", None)
-            status |= {
-                "phase": phase,
-                "observedGeneration": str(target["metadata"]["generation"]),
-                "currentStepIndex": decision.index,
-                "replicas": sum(count(item, "replicas") for item in everything),
-                "readyReplicas": sum(count(item, "readyReplicas") for item in everything),
-                "availableReplicas": sum(count(item, "availableReplicas") for item in everything),
-                "HPAReplicas": sum(count(item, "replicas") for item in everything),
-                "updatedReplicas": count(new, "replicas"),
-                "blueGreen": {},
-            }
-            if decision.pause and phase == "Paused":
-                status["controllerPause"] = True
-                conditions = status.get("pauseConditions") or []
-                if [item["reason"] for item in conditions] != [decision.pause]:
-                    status["pauseConditions"] = [{"reason": decision.pause, "startTime": now()}]
-            else:
-                status.pop("controllerPause", None)
-                status.pop("pauseConditions", None)
-            healthy = phase == "Healthy"
-            available = count(self._stable or new, "availableReplicas") >= self._replicas
-            set_condition(status, "Available", available, "AvailableReason")
-            late = message.startswith("ProgressDeadlineExceeded")
-            reason = "ProgressDeadlineExceeded" if late else "RolloutAborted" if status.get("abort") else ""
-            progressing = "NewReplicaSetAvailable" if healthy else "ReplicaSetUpdated"
-            set_condition(status, "Progressing", not reason, reason or progressing, message)
-            set_condition(status, "Paused", phase == "Paused", "RolloutPaused" if phase == "Paused" else "")
-            set_condition(status, "Healthy", healthy, "RolloutHealthy" if healthy else "RolloutNotHealthy")
-            completed = status.get("stableRS") == self._hash
-            set_condition(status, "Completed", completed, "RolloutCompleted" if completed else "")
-
-        self._store.modify(ROLLOUT, self._obj, change)
-
-    def trim_history(self) -> None:
-        """Delete the oldest ReplicaSets without pods beyond `revisionHistoryLimit`, and old AnalysisRuns."""
-        limit = self._spec.get("revisionHistoryLimit")
-        kept = _HISTORY if limit is None else int(limit)
-        idle = [found for found in self.unused() if not found["spec"]["replicas"] and not count(found, "replicas")]
-        idle.sort(key=_revision_of)
-        for found in idle[: max(0, len(idle) - kept)]:
-            self._store.delete(REPLICA_SET, namespace_of(found), name_of(found))
-        runs = [
-            run
-            for run in self._store.owned(ANALYSIS_RUN, self._obj)
-            if (run.get("status") or {}).get("phase") not in (None, "Pending", "Running")
-        ]
-        for run in runs[: max(0, len(runs) - _RUNS_KEPT)]:
-            self._store.delete(ANALYSIS_RUN, namespace_of(run), name_of(run))
-
-    def _is_settled(self) -> bool:
-        return self._stable_hash in ("", self._hash)
-
-    def _was_promoted(self, index: int) -> bool:
-        """Return whether a person ended the current pause by removing the pause conditions."""
-        return bool(
-            self._status.get("controllerPause")
-            and not self._status.get("pauseConditions")
-            and index < len(self._steps)
-            and self._memory.pause_since is not None
-        )
-
-    def _analysis_phase(self, index: int) -> str:
-        current = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
-        if index >= len(self._steps) or "analysis" not in self._steps[index] or not current:
-            return ""
-        run = self._store.find(ANALYSIS_RUN, namespace_of(self._obj), current["name"])
-        if run is None or run["metadata"]["labels"].get("step-index") != str(index):
-            return ""
-        return str((run.get("status") or {}).get("phase") or "Pending")
-
-    def _start_analysis(self, index: int) -> None:
-        run, problem = start_analysis(
-            self._store,
-            self._obj,
-            self._steps[index]["analysis"],
-            index,
-            self._hash,
-            self._stable_hash,
-            self._revision(),
-        )
-        if run is None:
-            self._abort(f"Step-based analysis could not start: {problem}")
-            return
-        name = name_of(run)
-
-        def change(target: Object) -> None:
-            canary = target.setdefault("status", {}).setdefault("canary", {})
-            canary["currentStepAnalysisRunStatus"] = {"name": name, "status": "Pending"}
-
-        self._store.modify(ROLLOUT, self._obj, change)
-
-    def _abort(self, why: str) -> None:
-        current = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
-        run = self._store.find(ANALYSIS_RUN, namespace_of(self._obj), current.get("name", ""))
-        detail = ((run.get("status") or {}).get("message") if run else "") or ""
-        message = f"RolloutAborted: Rollout aborted update to revision {self._revision()}: {why}"
-        message += f": {detail}" if detail and detail not in message else ""
-
-        def change(target: Object) -> None:
-            status = target.setdefault("status", {})
-            status |= {"abort": True, "abortedAt": now(), "message": message}
-
-        record(self._store, ROLLOUT, self._obj, "RolloutAborted", message, warning=True)
-        self._store.modify(ROLLOUT, self._obj, change)
-        self._set_weight(0)
-
-    def _promote(self) -> None:
-        """Make the newest template the stable one. Traffic follows without a gap."""
-
-        def change(target: Object) -> None:
-            status = target["status"]
-            status["stableRS"] = self._hash
-            for key in ("promoteFull", "abort", "abortedAt"):
-                status.pop(key, None)
-
-        self._store.modify(ROLLOUT, self._obj, change)
-        record(self._store, ROLLOUT, self._obj, "RolloutCompleted", f"Rollout completed: {self._hash} is stable")
-        self._stable_hash, self._stable = self._hash, self._new
-        self._point_services()
-        self._set_weight(0)
-
-    def _point_services(self) -> None:
-        """Make the stable and the canary Service select the pods of their ReplicaSets, once those are available."""
-        for key, replica_set in (("stableService", self._stable), ("canaryService", self._new)):
-            name = self._canary.get(key)
-            service = self._store.find(SERVICE, namespace_of(self._obj), name) if name else None
-            if service is None or replica_set is None:
-                continue
-            if not count(replica_set, "availableReplicas") and self._replicas:
-                continue
-            hash_ = replica_set["metadata"]["labels"][ROLLOUT_HASH]
-
-            def change(target: Object, hash_: str = hash_) -> None:
-                target["spec"].setdefault("selector", {})[ROLLOUT_HASH] = hash_
-
-            self._store.modify(SERVICE, service, change)
-
-    def _set_weight(self, weight: int) -> None:
-        """Set the traffic weights, by the Ingress annotation that the load balancer's controller reads."""
-        alb = (self._canary.get("trafficRouting") or {}).get("alb")
-        if not alb:
-            return
-        canary, stable = self._canary["canaryService"], self._canary["stableService"]
-        action = forward_action(alb["servicePort"], {canary: weight, stable: 100 - weight})
-        ingress = self._store.find(INGRESS, namespace_of(self._obj), alb["ingress"])
-        if ingress is None:
-            return
-        key = f"{ACTIONS}{self._root_service()}"
-
-        def annotate(target: Object) -> None:
-            annotations = target["metadata"].setdefault("annotations", {})
-            annotations[key] = action
-
-        def report(target: Object) -> None:
-            status = target.setdefault("status", {})
-            stable_hash = status.get("stableRS") or self._hash
-            status.setdefault("canary", {})["weights"] = {
-                "canary": {"weight": weight, "serviceName": canary, "podTemplateHash": self._hash},
-                "stable": {"weight": 100 - weight, "serviceName": stable, "podTemplateHash": stable_hash},
-                "verified": True,
-            }
-
-        self._store.modify(INGRESS, ingress, annotate)
-        self._store.modify(ROLLOUT, self._obj, report)
-
-    def _root_service(self) -> str:
-        alb = self._canary["trafficRouting"]["alb"]
-        return str(alb.get("rootService") or self._canary["stableService"])
-
-    def _stop_analyses(self) -> None:
-        for run in self._store.owned(ANALYSIS_RUN, self._obj):
-            if (run.get("status") or {}).get("phase") in (None, "Pending", "Running"):
-                self._store.modify(ANALYSIS_RUN, run, lambda target: target["spec"].update(terminate=True))
-
-    def _revision(self) -> int:
-        newest = self._store.find(REPLICA_SET, namespace_of(self._new), name_of(self._new)) or self._new
-        return _revision_of(newest)
-
-    def _number_revision(self) -> None:
-        """Give the newest template the highest revision number, on an update and on a rollback."""
-        newest = 1 + max((_revision_of(found) for found in self._store.owned(REPLICA_SET, self._obj)), default=0)
-
-        def number(target: Object) -> None:
-            target["metadata"].setdefault("annotations", {})[REVISION] = str(newest)
-
-        self._store.modify(REPLICA_SET, self._new, number)
-        self._store.modify(ROLLOUT, self._obj, number)
+    def _is_promoted(self) -> bool:
+        return bool(self._status.get("stableRS", "") == self._status.get("currentPodHash", ""))
 
     def _is_in_rollback_window(self) -> bool:
         """Return whether the template is an earlier one within `rollbackWindow.revisions` of the stable one.
 
-        The order is that in which the ReplicaSets were created, as in Argo.
+        The order is that in which the ReplicaSets were created.
         """
         window = int((self._spec.get("rollbackWindow") or {}).get("revisions", 0))
-        order = [uid_of(found) for found in self._store.owned(REPLICA_SET, self._obj)]
         if not window or self._stable is None:
             return False
+        order = [uid_of(found) for found in self._all]
         between = order.index(uid_of(self._stable)) - order.index(uid_of(self._new)) - 1
         return 0 <= between < window
 
+    def _has_pause(self, reason: str) -> dict[str, Any] | None:
+        conditions = self._status.get("pauseConditions") or ()
+        return next((item for item in conditions if item["reason"] == reason), None)
 
-def _revision_of(replica_set: Object) -> int:
-    return int((replica_set["metadata"].get("annotations") or {}).get(REVISION, 0))
+    def _revision(self) -> int:
+        return _revision_of(self._obj)
 
+    # Revisions and invalid specifications
 
-def _named(rollout: Object) -> set[str]:
-    canary = rollout["spec"]["strategy"]["canary"]
-    alb = (canary.get("trafficRouting") or {}).get("alb") or {}
-    return {canary.get("canaryService"), canary.get("stableService"), alb.get("ingress")} - {None}
+    def _create_replica_set(self) -> Object:
+        revision = 1 + max((_revision_of(found) for found in self._store.owned(REPLICA_SET, self._obj)), default=0)
+        annotations = {**self._copied_annotations(), REVISION: str(revision), DESIRED: str(self._replicas)}
+        new = create_replica_set(self._store, ROLLOUT, self._obj, self._hash, ROLLOUT_HASH, annotations)
+        self._event("NewReplicaSetCreated", f"Created ReplicaSet {name_of(new)} (revision {revision})")
 
+        def note(target: Object) -> None:
+            message = f'Created new replica set "{name_of(new)}"'
+            status = target.setdefault("status", {})
+            set_timed_condition(status, "Progressing", "True", "NewReplicaSetCreated", message, self._time)
 
-def _routes(ingress: Object, service: str) -> bool:
-    for rule in ingress["spec"].get("rules") or ():
-        for path in (rule.get("http") or {}).get("paths") or ():
-            backend: dict[str, Any] = path["backend"].get("service") or {}
-            if backend.get("name") == service and (backend.get("port") or {}).get("name") == "use-annotation":
+        self._change(note)
+        return new
+
+    def _copied_annotations(self) -> dict[str, str]:
+        annotations = self._obj["metadata"].get("annotations") or {}
+        return {key: value for key, value in annotations.items() if key not in _NOT_COPIED}
+
+    def _sync_revision(self) -> None:
+        """Give the newest template the highest revision number, on an update and on a rollback."""
+        others = (_revision_of(found) for found in self._all if uid_of(found) != uid_of(self._new))
+        revision = max(_revision_of(self._new), 1 + max(others, default=0))
+        annotations = {**self._copied_annotations(), REVISION: str(revision)}
+        self._new = self._change_set(self._new, lambda target: _annotate(target, annotations))
+        if self._revision() != revision:
+            self._change(lambda target: _annotate(target, {REVISION: str(revision)}))
+            self._event("RolloutUpdated", f"Rollout updated to revision {revision}")
+
+    def _report_invalid(self, problem: str) -> None:
+        def change(target: Object) -> None:
+            status = target.setdefault("status", {})
+            old = condition_of(status, "InvalidSpec")
+            again = old is not None and old["message"] != problem
+            set_timed_condition(status, "InvalidSpec", "True", "InvalidSpec", problem, self._time, again=again)
+            self._finish(target, status)
+
+        self._change(change)
+
+    def _report_pauses(self) -> None:
+        """Set the conditions that say whether the rollout is paused, resumed or tried again."""
+        progressing = condition_of(self._status, "Progressing") or {}
+        paused = bool(self._status.get("pauseConditions")) or bool(self._spec.get("paused"))
+        was_aborted = progressing.get("reason") == ABORTED
+        noted: list[tuple[str, str, str, str]] = []
+        if paused != (progressing.get("reason") == PAUSED) and not was_aborted and not is_completed(self._status):
+            if paused:
+                noted.append(("Progressing", "Unknown", PAUSED, "Rollout is paused"))
+            else:
+                noted.append(("Progressing", "Unknown", "RolloutResumed", "Rollout is resumed"))
+        if not self._status.get("abort") and was_aborted:
+            noted.append(("Progressing", "Unknown", "RolloutRetry", "Retrying Rollout after abort"))
+        if paused != is_true(self._obj, "Paused") and not was_aborted:
+            noted.append(("Paused", str(paused), PAUSED, "Rollout is paused"))
+        if not noted:
+            return
+
+        def change(target: Object) -> None:
+            status = target.setdefault("status", {})
+            for type_, value, reason, message in noted:
+                set_timed_condition(status, type_, value, reason, message, self._time)
+            self._finish(target, status)
+
+        self._change(change)
+
+    # Scaling
+
+    def _is_scaling(self) -> bool:
+        """Return whether `spec.replicas` changed."""
+        for found in (self._new, self._stable):
+            desired = (found["metadata"].get("annotations") or {}).get(DESIRED) if found is not None else None
+            if found is not None and found["spec"]["replicas"] and desired not in (None, str(self._replicas)):
                 return True
-    return False
+        return False
+
+    def _scale_only(self) -> None:
+        """Scale to a changed `spec.replicas`, and leave steps, pauses and conditions for later."""
+        self._scale_replica_sets()
+        status = {**self._status, "availableReplicas": self._sum("availableReplicas")}
+        status["HPAReplicas"] = self._sum("replicas")
+        if not self._is_aborted():
+            status.pop("abort", None)
+            status.pop("abortedAt", None)
+        self._write(status)
+
+    def _scale_replica_sets(self) -> bool:
+        """Scale the ReplicaSets one after another, and return whether one was scaled; the next call goes on."""
+        if self._spec.get("paused") or self._has_pause(INCONCLUSIVE):
+            return False
+        if not self._keeps_canary_after_abort():
+            self._set_deadline(self._new, None)
+        if self._stable is not None:
+            self._set_deadline(self._stable, None)
+            if uid_of(self._stable) != uid_of(self._new):
+                # With the weights of the last status: stable pods are removed one reconciliation after their traffic.
+                _, wanted = pod_counts(self._facts(), weights_of(self._status))
+                if self._scale(self._stable, wanted):
+                    return True
+        return self._scale_new() or self._scale_others()
+
+    def _scale_new(self) -> bool:
+        wanted, _ = pod_counts(self._facts(), self._weights)
+        if self._keeps_canary_after_abort():
+            left = self._seconds_to_scale_down(self._new)
+            if left is None:
+                if count(self._stable, "availableReplicas") == self._replicas:
+                    self._set_deadline(self._new, self._abort_delay() or 0.0)
+                return False
+            if left > 0:
+                self._waits.append(left)
+                return False
+            wanted = 0
+        return self._scale(self._new, wanted)
+
+    def _abort_delay(self) -> float | None:
+        """Return the seconds until the canary is scaled down after an abort; None for never."""
+        seconds = float(self._canary.get("abortScaleDownDelaySeconds", _SCALE_DOWN_DELAY))
+        return seconds * self._time_scale if seconds else None
+
+    def _keeps_canary_after_abort(self) -> bool:
+        """Return whether the update is aborted and its pods stay until a delay is over."""
+        if not self._is_aborted() or self._stable is None or self._abort_delay() is None:
+            return False
+        return not self._canary.get("dynamicStableScale") or "abortScaleDownDelaySeconds" in self._canary
+
+    def _scale_others(self) -> bool:
+        """Scale down the ReplicaSets that get no traffic, after the delay of the manifest."""
+        others = [found for found in self._others if found["spec"]["replicas"]]
+        scaled = False
+        for number, found in enumerate(others):  # pods that are not available go at once
+            available = count(found, "availableReplicas")
+            if found["spec"]["replicas"] > available:
+                scaled = self._scale(found, available) or scaled
+                others[number] = self._newest(found)
+        spare = self._sum("availableReplicas") - (self._replicas - self._most_unavailable())
+        for found in sorted(others, key=_revision_of, reverse=True):
+            replicas = found["spec"]["replicas"]
+            if spare <= 0 or not replicas or self._is_referenced(found):
+                continue
+            wanted = self._wanted_of_other(found)
+            if self._scale(found, wanted):
+                spare -= replicas - wanted
+                scaled = True
+        return scaled
+
+    def _most_unavailable(self) -> int:
+        """Return how many pods may be missing: 0 unless the canary sets both limits, as Argo computes it."""
+        surge, unavailable = self._canary.get("maxSurge"), self._canary.get("maxUnavailable")
+        if surge is None or unavailable is None:
+            return 0
+        return min(surge_and_unavailable(surge, unavailable, self._replicas)[1], self._replicas)
+
+    def _wanted_of_other(self, found: Object) -> int:
+        left = self._seconds_to_scale_down(found)
+        if self._canary.get("dynamicStableScale") or (left is None and not self._is_promoted()):
+            return 0  # in the second case a version that was replaced in mid-update
+        replicas = int(found["spec"]["replicas"])
+        if left is None:
+            delay = float(self._canary.get("scaleDownDelaySeconds", _SCALE_DOWN_DELAY)) * self._time_scale
+            if delay:
+                self._set_deadline(found, delay)
+            return replicas
+        if left <= 0:
+            return 0
+        self._waits.append(left)
+        return replicas
+
+    def _is_referenced(self, replica_set: Object) -> bool:
+        """Return whether the status or a Service still names a ReplicaSet."""
+        hash_ = replica_set["metadata"]["labels"][ROLLOUT_HASH]
+        weights = (self._status.get("canary") or {}).get("weights") or {}
+        named = {self._status.get("stableRS"), self._status.get("currentPodHash")}
+        named |= {(weights.get(role) or {}).get("podTemplateHash") for role in ("canary", "stable")}
+        for key in ("canaryService", "stableService"):
+            service = self._store.find(SERVICE, namespace_of(self._obj), self._canary.get(key, ""))
+            named.add(((service or {}).get("spec", {}).get("selector") or {}).get(ROLLOUT_HASH))
+        return hash_ in named
+
+    def _set_deadline(self, replica_set: Object, seconds: float | None) -> None:
+        """Set, or remove, the time at which a ReplicaSet is scaled down."""
+        key = f"scale down {uid_of(replica_set)}"
+        if seconds is None:
+            self._timers.ends.pop(key, None)
+            if SCALE_DOWN_DEADLINE not in (replica_set["metadata"].get("annotations") or {}):
+                return
+        else:
+            self._timers.ends[key] = asyncio.get_running_loop().time() + seconds
+            self._waits.append(seconds)
+
+        def change(target: Object) -> None:
+            annotations = target["metadata"].setdefault("annotations", {})
+            annotations.pop(SCALE_DOWN_DEADLINE, None)
+            if seconds is not None:
+                at = self._time + timedelta(seconds=seconds)
+                annotations[SCALE_DOWN_DEADLINE] = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+        self._replace_set(replica_set, self._change_set(replica_set, change))
+
+    def _seconds_to_scale_down(self, replica_set: Object) -> float | None:
+        text = (replica_set["metadata"].get("annotations") or {}).get(SCALE_DOWN_DEADLINE)
+        if not text:
+            return None
+        clock = asyncio.get_running_loop().time()
+        left = (datetime.fromisoformat(text) - self._time) / timedelta(seconds=1)
+        return self._timers.ends.setdefault(f"scale down {uid_of(replica_set)}", clock + left) - clock
+
+    def _scale(self, replica_set: Object, replicas: int) -> bool:
+        """Set the number of pods of a ReplicaSet, and return whether it changed."""
+        before = replica_set["spec"]["replicas"]
+
+        def change(target: Object) -> None:
+            target["spec"]["replicas"] = replicas
+            annotations = {DESIRED: str(self._replicas)}
+            _annotate(target, annotations)
+            if replicas == 0 and not self._keeps_canary_after_abort():
+                target["metadata"]["annotations"].pop(SCALE_DOWN_DEADLINE, None)
+
+        self._replace_set(replica_set, self._change_set(replica_set, change))
+        if before == replicas:
+            return False
+        way = "up" if replicas > before else "down"
+        what = f"{name_of(replica_set)} (revision {_revision_of(replica_set)}) from {before} to {replicas}"
+        self._event("ScalingReplicaSet", f"Scaled {way} ReplicaSet {what}")
+        return True
+
+    def _replace_set(self, old: Object, new: Object) -> None:
+        if uid_of(old) == uid_of(self._new):
+            self._new = new
+        if self._stable is not None and uid_of(old) == uid_of(self._stable):
+            self._stable = new
+
+    # One reconciliation of a canary
+
+    def _take_step(self) -> None:
+        if self._restart_update_if_changed():
+            return
+        status = self._base_status()
+        if self._restart_pods(status):
+            return
+        self._trim_history()
+        self._point_services()
+        self._set_traffic(status)
+        self._analyse(status)
+        if not self._pauses.added and not self._scale_replica_sets():
+            self._pause()
+        self._end(status)
+
+    def _restart_update_if_changed(self) -> bool:
+        """Start an update if the template or the steps changed, and return whether one starts."""
+        seen = self._status.get("currentPodHash")
+        if self._status.get("currentStepHash") == self._step_hash and seen in (None, self._hash):
+            return False
+        status = self._base_status()
+        self._pauses.cleared = self._pauses.abort_removed = True
+        self._timers.ends.clear()
+        status.pop("promoteFull", None)
+        status.pop("restartedAt", None)
+        if self._spec.get("restartAt"):
+            status["restartedAt"] = self._spec["restartAt"]
+        status.pop("currentStepIndex", None)
+        if self._steps:
+            status["currentStepIndex"] = 0
+            if self._status.get("stableRS") == self._hash:
+                self._event("SkipSteps", "Rollback to stable ReplicaSets")
+                status["currentStepIndex"] = len(self._steps)
+            elif self._is_in_rollback_window() and self._new["spec"]["replicas"]:
+                self._event("SkipSteps", "Rollback to active ReplicaSets within RollbackWindow")
+                status["currentStepIndex"] = len(self._steps)
+        self._set_conditions(status)
+        self._persist(status)
+        return True
+
+    def _end(self, status: dict[str, Any]) -> None:
+        """Promote, abort or go to the next step, and write the status."""
+        facts, last = self._facts(), len(self._steps)
+        index = last if self._status.get("promoteFull") or facts.in_rollback_window else facts.index
+        if index != facts.index or self._status.get("promoteFull"):
+            facts = replace(facts, status={**self._status, "currentStepIndex": index})
+        if self._status.get("promoteFull") or facts.in_rollback_window:
+            self._pauses.cleared = self._pauses.abort_removed = True
+            facts = replace(facts, aborted=False)
+        if reason := why_promote(facts):
+            self._promote(status, reason)
+        elif facts.aborted:
+            index = last if status.get("stableRS") == self._hash else 0
+        elif not self._spec.get("paused") and is_complete(
+            facts, self._weights, self._pause_left(), self._analysis_phase(status)
+        ):
+            index += 1
+            status["canary"].pop("currentStepAnalysisRunStatus", None)
+            step = name_of_step(self._steps[index - 1])
+            self._event("RolloutStepCompleted", f"Rollout step {index}/{last} completed ({step})")
+            self._pauses.removed.append(CAN_PAUSE)
+        if last and not reason:
+            status["currentStepIndex"] = index
+        self._set_conditions(status)
+        self._persist(status)
+
+    def _promote(self, status: dict[str, Any], reason: str) -> None:
+        self._pauses.cleared = self._pauses.abort_removed = True
+        status.pop("promoteFull", None)
+        if self._steps:
+            status["currentStepIndex"] = len(self._steps)
+        if status.get("stableRS") == self._hash:
+            return
+        if self._canary.get("pingPong"):
+            was_ping = status["canary"].get("stablePingPong") == "ping"
+            status["canary"]["stablePingPong"] = "pong" if was_ping else "ping"
+        status["stableRS"] = self._hash
+        what = f"revision {self._revision()} ({self._hash}): {reason}"
+        self._event("RolloutCompleted", f"Rollout completed update to {what}")
+
+    def _base_status(self) -> dict[str, Any]:
+        before = self._status
+        canary = {
+            key: value for key, value in (before.get("canary") or {}).items() if key in ("weights", "stablePingPong")
+        }
+        kept = ("stableRS", "restartedAt", "promoteFull", "currentStepIndex")
+        status: dict[str, Any] = {key: before[key] for key in kept if before.get(key) not in (None, "", False)}
+        status |= {
+            "blueGreen": {},
+            "canary": canary,
+            "conditions": list(before.get("conditions") or ()),
+            "currentPodHash": self._hash,
+            "currentStepHash": self._step_hash,
+            "replicas": self._sum("replicas"),
+            "readyReplicas": self._sum("readyReplicas"),
+            "availableReplicas": self._sum("availableReplicas"),
+            "HPAReplicas": self._sum("replicas"),
+            "updatedReplicas": count(self._new, "replicas"),
+            "selector": selector_text(self._spec["selector"]),
+        }
+        remove_condition(status, "InvalidSpec")
+        return status
+
+    def _sum(self, what: str) -> int:
+        return sum(count(self._newest(found), what) for found in self._all)
+
+    def _restart_pods(self, status: dict[str, Any]) -> bool:
+        """Delete pods older than `spec.restartAt`, as many as may be missing; return whether any was deleted."""
+        text = self._spec.get("restartAt")
+        if not text or text == self._status.get("restartedAt"):
+            return False
+        at = datetime.fromisoformat(text)
+        if at > self._time:
+            self._waits.append((at - self._time) / timedelta(seconds=1))
+            return False
+        first = [uid_of(found) for found in (self._stable, self._new) if found is not None]
+        sets = sorted(self._all, key=lambda found: first.index(uid_of(found)) if uid_of(found) in first else len(first))
+        pods = [pod for found in sets for pod in self._store.owned(POD, found)]
+        available = sum(is_true(pod, "Ready") and not is_deleting(pod) for pod in pods)
+        wanted = max(self._replicas, sum(int(found["spec"]["replicas"]) for found in self._all))
+        spare = available - (wanted - max(self._most_unavailable(), 1))
+        old = [pod for pod in pods if datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) < at]
+        chosen = [pod for pod in old if not is_deleting(pod)][: max(0, spare)]
+        for pod in chosen:
+            self._store.delete(POD, namespace_of(pod), name_of(pod))
+        if len(chosen) == len(old):
+            status["restartedAt"] = text
+        else:
+            self._waits.append(_RESTART_AGAIN)
+        return bool(chosen)
+
+    def _trim_history(self) -> None:
+        """Delete the oldest ReplicaSets without pods beyond `revisionHistoryLimit`."""
+        limit = self._spec.get("revisionHistoryLimit")
+        excess = len(self._others) - (_HISTORY if limit is None else int(limit))
+        for found in self._others[: max(0, excess)]:
+            if not found["spec"]["replicas"] and not count(found, "replicas"):
+                self._store.delete(REPLICA_SET, namespace_of(found), name_of(found))
+
+    def _pause(self) -> None:
+        """Begin the pause of the current step, or wait for its end."""
+        step = self._facts().step
+        if self._spec.get("paused") or self._status.get("promoteFull") or step is None or "pause" not in step:
+            return
+        if self._has_pause(CAN_PAUSE) is None:
+            if not self._status.get("controllerPause"):
+                self._pauses.added.append(CAN_PAUSE)
+            return
+        left = self._pause_left()
+        if left is not None and left > 0:
+            self._waits.append(left)
+
+    def _pause_left(self) -> float | None:
+        """Return the seconds left of the current pause, or None if it has no end or has not begun."""
+        step, pause = self._facts().step, self._has_pause(CAN_PAUSE)
+        if pause is None:
+            return 0.0 if self._status.get("controllerPause") else None
+        duration = ((step or {}).get("pause") or {}).get("duration")
+        if duration is None:
+            return None
+        since = datetime.fromisoformat(pause["startTime"])
+        key = f"pause {self._status.get('currentStepIndex')} {pause['startTime']}"
+        return self._timers.left(key, seconds_of(duration) * self._time_scale, since)
+
+    # Services and traffic
+
+    def _services(self) -> tuple[str, str]:
+        """Return the names of the stable and of the canary Service."""
+        pair = self._canary.get("pingPong")
+        if not pair:
+            return self._canary.get("stableService", ""), self._canary.get("canaryService", "")
+        ping, pong = pair["pingService"], pair["pongService"]
+        is_ping = (self._status.get("canary") or {}).get("stablePingPong") == "ping"
+        return (ping, pong) if is_ping else (pong, ping)
+
+    def _point_services(self) -> None:
+        """Make the Services select the pods of their ReplicaSets, once those are available."""
+        if self._canary.get("pingPong"):
+            if not self._is_promoted():
+                self._point(self._services()[1], self._new, check=False)
+            return
+        self._point(self._canary.get("stableService", ""), self._stable, check=True)
+        if not self._is_aborted() and returning_from(self._facts()) is None:
+            self._point(self._canary.get("canaryService", ""), self._new, check=True)
+
+    def _point(self, name: str, replica_set: Object | None, *, check: bool) -> None:
+        service = self._store.find(SERVICE, namespace_of(self._obj), name) if name else None
+        if service is None or replica_set is None:
+            return
+        hash_ = replica_set["metadata"]["labels"][ROLLOUT_HASH]
+        before = (service["spec"].get("selector") or {}).get(ROLLOUT_HASH, "")
+        if before == hash_:
+            return
+        adopted = MANAGED_BY in (service["metadata"].get("annotations") or {})
+        available = count(replica_set, "availableReplicas")
+        if check and (not available or (not adopted and available < max(1, replica_set["spec"]["replicas"]))):
+            return
+
+        def change(target: Object) -> None:
+            target["spec"]["selector"] = {**(target["spec"].get("selector") or {}), ROLLOUT_HASH: hash_}
+            _annotate(target, {MANAGED_BY: name_of(self._obj)})
+
+        self._store.modify(SERVICE, service, change)
+        self._event("SwitchService", f"Switched selector for service '{name}' from '{before}' to '{hash_}'")
+
+    def _set_traffic(self, status: dict[str, Any]) -> None:
+        facts = self._facts()
+        wanted = traffic(facts)
+        is_back = not facts.scales_stable or (wanted is not None and wanted.weight == 0)
+        if is_back and facts.aborted and returning_from(facts) is None and not facts.is_promoted:
+            self._point(self._canary.get("canaryService", ""), self._stable, check=False)
+        if wanted is None or facts.stable is None:
+            return
+        self._annotate_ingress(wanted.weight)
+        weights = {
+            "canary": {"weight": wanted.weight, "podTemplateHash": wanted.hash},
+            "stable": {"weight": FULL - wanted.weight, "podTemplateHash": facts.stable.hash},
+        }
+        for role in ("canary", "stable"):
+            if self._canary.get(f"{role}Service"):
+                weights[role]["serviceName"] = self._canary[f"{role}Service"]
+        before = (self._status.get("canary") or {}).get("weights")
+        if before != weights:
+            way = f"to {wanted.weight}" if not before else f"from {before['canary']['weight']} to {wanted.weight}"
+            self._event("TrafficWeightUpdated", f"Traffic weight updated {way}")
+        status["canary"]["weights"] = weights
+        self._weights = (wanted.weight, FULL - wanted.weight)
+
+    def _annotate_ingress(self, weight: int) -> None:
+        """Set the traffic weights, by the Ingress annotation that the load balancer's controller reads."""
+        alb = self._canary["trafficRouting"]["alb"]
+        ingress = self._store.find(INGRESS, namespace_of(self._obj), alb["ingress"])
+        if ingress is None:
+            return
+        stable, canary = self._services()
+        key = f"{ACTIONS}{root_service(self._canary)}"
+        managed = {**_managed(ingress), name_of(self._obj): [key]}
+        annotations = {
+            key: forward_action(alb["servicePort"], {canary: weight, stable: FULL - weight}),
+            _MANAGED_ANNOTATIONS: json.dumps(managed, separators=(",", ":")),
+        }
+        self._store.modify(INGRESS, ingress, lambda target: _annotate(target, annotations))
+
+    # Analysis
+
+    def _analyse(self, status: dict[str, Any]) -> None:
+        """Run the analysis of the current step, and end all others."""
+        named = (self._status.get("canary") or {}).get("currentStepAnalysisRunStatus") or {}
+        runs = self._store.owned(ANALYSIS_RUN, self._obj)
+        current = next((run for run in runs if name_of(run) == named.get("name")), None)
+        facts = self._facts()
+        skips = facts.aborted or self._status.get("promoteFull") or facts.in_rollback_window
+        if skips or not self._status.get("stableRS") or self._seconds_to_scale_down(self._new) is not None:
+            self._note_run(status, current)
+            self._cancel(runs)
+            return
+        current = self._run_of_step(current)
+        self._note_run(status, current)
+        others = [run for run in runs if current is None or uid_of(run) != uid_of(current)]
+        self._cancel(others)
+        self._trim_runs(others)
+
+    def _run_of_step(self, current: Object | None) -> Object | None:
+        facts = self._facts()
+        if self._status.get("pauseConditions") or self._status.get("abort"):
+            return current
+        step = facts.step
+        label = current["metadata"]["labels"].get("step-index") if current is not None else None
+        if step is None or "analysis" not in step or label not in (None, str(facts.index)):
+            self._cancel([current] if current is not None else [])
+            return None
+        if current is None or self._needs_new_run(current):
+            return self._start_run(step["analysis"], facts.index)
+        phase, message = (current.get("status") or {}).get("phase"), (current.get("status") or {}).get("message")
+        if phase == "Inconclusive":
+            self._pauses.added.append(INCONCLUSIVE)
+        elif phase in ("Failed", "Error"):
+            self._pauses.abort = "Step-based analysis phase error/failed" + (f": {message}" if message else "")
+        return current
+
+    def _needs_new_run(self, current: Object) -> bool:
+        if self._status.get("controllerPause") and self._has_pause(CAN_PAUSE) is None:
+            return (current.get("status") or {}).get("phase") == "Inconclusive"
+        return self._status.get("abortedAt") is not None
+
+    def _start_run(self, analysis: dict[str, Any], index: int) -> Object:
+        stable = str(self._status.get("stableRS"))
+        return start_analysis(self._store, self._obj, analysis, index, self._hash, stable, self._revision())
+
+    def _note_run(self, status: dict[str, Any], run: Object | None) -> None:
+        status["canary"].pop("currentStepAnalysisRunStatus", None)
+        if run is not None:
+            found = run.get("status") or {}
+            noted = {"name": name_of(run), "status": found.get("phase", ""), "message": found.get("message", "")}
+            noted = {key: value for key, value in noted.items() if value or key == "status"}
+            status["canary"]["currentStepAnalysisRunStatus"] = noted
+
+    def _analysis_phase(self, status: dict[str, Any]) -> str:
+        return str((status["canary"].get("currentStepAnalysisRunStatus") or {}).get("status", ""))
+
+    def _cancel(self, runs: Sequence[Object]) -> None:
+        for run in runs:
+            if not is_ended(run) and not run["spec"].get("terminate"):
+                self._store.modify(ANALYSIS_RUN, run, lambda target: target["spec"].update(terminate=True))
+
+    def _trim_runs(self, runs: Sequence[Object]) -> None:
+        """Delete old AnalysisRuns, and those of deleted ReplicaSets."""
+        hashes = {found["metadata"]["labels"][ROLLOUT_HASH] for found in self._all}
+        limits = self._spec.get("analysis") or {}
+        kept = {True: 0, False: 0}
+        most = {
+            True: int(limits.get("successfulRunHistoryLimit", _RUNS_KEPT)),
+            False: int(limits.get("unsuccessfulRunHistoryLimit", _RUNS_KEPT)),
+        }
+        for run in reversed(runs):
+            is_success = (run.get("status") or {}).get("phase") == "Successful"
+            if is_ended(run):
+                kept[is_success] += 1
+            orphan = run["metadata"]["labels"].get(ROLLOUT_HASH) not in hashes
+            if orphan or (is_ended(run) and kept[is_success] > most[is_success]):
+                self._store.delete(ANALYSIS_RUN, namespace_of(run), name_of(run))
+
+    # Status
+
+    def _set_conditions(self, status: dict[str, Any]) -> None:
+        before = self._status
+        paused = bool(before.get("pauseConditions")) or bool(self._spec.get("paused"))
+        aborted, healthy = self._is_aborted(), is_healthy(self._obj, status)
+        became_unhealthy = False
+        if healthy and not paused:
+            self._condition(status, "Healthy", True, "RolloutHealthy", "Rollout is healthy")
+        elif condition_of(before, "Healthy") is not None:
+            became_unhealthy = self._condition(status, "Healthy", False, "RolloutHealthy", "Rollout is not healthy")
+        name = name_of(self._new)
+        if aborted:
+            message = f"Rollout aborted update to revision {self._revision()}"
+            message += f": {self._pauses.abort}" if self._pauses.abort else ""
+            if self._condition(status, "Progressing", False, ABORTED, message):
+                self._event(ABORTED, message, warning=True)
+        elif healthy:
+            message = f'ReplicaSet "{name}" has successfully progressed.'
+            self._condition(status, "Progressing", True, "NewReplicaSetAvailable", message)
+        elif has_progressed(before, status) or became_unhealthy:
+            reason, message = "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.'
+            if is_completed(status) and became_unhealthy:
+                reason, message = "ReplicaSetNotAvailable", "Rollout does not have minimum availability"
+            set_timed_condition(status, "Progressing", "True", reason, message, self._time, again=True)
+        elif self._must_progress():
+            self._check_deadline(status, name)
+        available = self._sum("availableReplicas") >= self._replicas
+        message = f"Rollout {'has' if available else 'does not have'} minimum availability"
+        self._condition(status, "Available", available, "AvailableReason", message)
+        self._report_failures(status)
+        self._condition(status, "Completed", is_completed(status), "RolloutCompleted", "RolloutCompleted")
+
+    def _must_progress(self) -> bool:
+        """Return whether the progress deadline counts now."""
+        step = self._facts().step or {}
+        if "analysis" in step or "pause" in step or is_true(self._obj, "Paused"):
+            return False
+        return all(self._seconds_to_scale_down(self._newest(found)) is None for found in self._others)
+
+    def _check_deadline(self, status: dict[str, Any], name: str) -> None:
+        left = seconds_to_deadline(self._spec, status, self._time)
+        if left is None:
+            return
+        if left > 0:
+            self._waits.append(left + 0.01)
+            return
+        message = f'ReplicaSet "{name}" has timed out progressing.'
+        changed = self._condition(status, "Progressing", False, TIMED_OUT, message)
+        if self._spec.get("progressDeadlineAbort"):
+            self._pauses.abort = message
+            if changed:
+                self._event(ABORTED, message, warning=True)
+
+    def _report_failures(self, status: dict[str, Any]) -> None:
+        """Copy the failure of a ReplicaSet to create pods, if there is one."""
+        remove_condition(status, "ReplicaFailure")
+        for found in (self._new, *self._all):
+            failure = condition_of(self._newest(found).get("status") or {}, "ReplicaFailure")
+            if failure is not None:
+                copied = {**failure, "lastUpdateTime": failure["lastTransitionTime"]}
+                status["conditions"] = [*status["conditions"], copied]
+                return
+
+    def _condition(self, status: dict[str, Any], type_: str, value: bool, reason: str, message: str) -> bool:
+        return set_timed_condition(status, type_, str(value), reason, message, self._time)
+
+    def _persist(self, status: dict[str, Any]) -> None:
+        """Write a new status, with the pauses and the abort."""
+        for key in ("abort", "abortedAt", "controllerPause", "pauseConditions"):
+            status.pop(key, None)
+        if self._is_aborted() or self._pauses.abort is not None:
+            status |= {"abort": True, "abortedAt": self._status.get("abortedAt") or now()}
+        elif not self._pauses.cleared:
+            before = self._status.get("pauseConditions") or []
+            kept = [item for item in before if item["reason"] not in self._pauses.removed]
+            known = [item["reason"] for item in before]
+            begun = [reason for reason in self._pauses.added if reason not in known]
+            kept += [{"reason": reason, "startTime": now()} for reason in begun]
+            if kept:
+                status["pauseConditions"] = kept
+                status["controllerPause"] = bool(begun) or bool(self._status.get("controllerPause"))
+        self._report_state_change(status)
+        self._write(status)
+
+    def _write(self, status: dict[str, Any]) -> None:
+        def change(target: Object) -> None:
+            target["status"] = status
+            self._finish(target, status)
+
+        self._change(change)
+
+    def _report_state_change(self, status: dict[str, Any]) -> None:
+        was, is_now = bool(self._status.get("pauseConditions")), status.get("pauseConditions")
+        if is_now and not was:
+            self._event(PAUSED, f"Rollout is paused ({is_now[0]['reason']})")
+        elif was and not is_now and not status.get("abort"):
+            self._event("RolloutResumed", "Rollout is resumed")
+
+    def _finish(self, target: Object, status: dict[str, Any]) -> None:
+        status["observedGeneration"] = str(target["metadata"]["generation"])
+        status["phase"], message = phase_of(target["spec"], status)
+        status["message"] = message
+        if not message:
+            del status["message"]
+        for key in [key for key, value in status.items() if key.lower().endswith("replicas") and not value]:
+            del status[key]
+
+    # Effects
+
+    def _change(self, change: Any) -> None:
+        self._obj = self._store.modify(ROLLOUT, self._obj, change) or self._obj
+
+    def _change_set(self, replica_set: Object, change: Any) -> Object:
+        return self._store.modify(REPLICA_SET, replica_set, change) or replica_set
+
+    def _newest(self, replica_set: Object) -> Object:
+        return self._store.find(REPLICA_SET, namespace_of(replica_set), name_of(replica_set)) or replica_set
+
+    def _event(self, reason: str, message: str, *, warning: bool = False) -> None:
+        record(self._store, ROLLOUT, self._obj, reason, message, warning=warning)
+
+
+def _managed(ingress: Object) -> dict[str, list[str]]:
+    """Return rollout → annotations of an Ingress that the rollout manages."""
+    found: dict[str, list[str]] = json.loads(
+        (ingress["metadata"].get("annotations") or {}).get(_MANAGED_ANNOTATIONS) or "{}"
+    )
+    return found
+
+
+def _reset_traffic(ingress: Object, rollout: str) -> None:
+    annotations, managed = ingress["metadata"]["annotations"], _managed(ingress)
+    for key in managed.pop(rollout):
+        service = key.partition(ACTIONS)[2]
+        groups = json.loads(annotations[key])["ForwardConfig"]["TargetGroups"]
+        port = int(groups[0]["ServicePort"])  # all groups have the port of the rollout
+        annotations[key] = forward_action(port, {service: FULL})
+    del annotations[_MANAGED_ANNOTATIONS]
+    if managed:
+        annotations[_MANAGED_ANNOTATIONS] = json.dumps(managed, separators=(",", ":"))
+
+
+def _release(service: Object) -> None:
+    del service["metadata"]["annotations"][MANAGED_BY]
+    (service["spec"].get("selector") or {}).pop(ROLLOUT_HASH, None)
+
+
+def _pods(replica_set: Object) -> PodCounts:
+    return PodCounts(
+        hash=replica_set["metadata"]["labels"][ROLLOUT_HASH],
+        wanted=int(replica_set["spec"]["replicas"]),
+        created=count(replica_set, "replicas"),
+        available=count(replica_set, "availableReplicas"),
+    )
+
+
+def _annotate(target: Object, annotations: dict[str, str]) -> None:
+    target["metadata"]["annotations"] = {**(target["metadata"].get("annotations") or {}), **annotations}
+
+
+def _revision_of(obj: Object) -> int:
+    return int((obj["metadata"].get("annotations") or {}).get(REVISION, 0))

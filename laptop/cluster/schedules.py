@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -46,3 +46,20 @@ def next_run(schedule: str, time_zone: str | None, after: datetime) -> datetime 
     """Return the first due time after an aware time, or None if there is none."""
     fields, zone = parse_schedule(schedule, time_zone)
     return next(CronSim(fields, after.astimezone(zone)), None)
+
+
+def last_run(schedule: str, time_zone: str | None, after: datetime, until: datetime) -> datetime | None:
+    """Return the last due time after an aware time and not after another, or None if there is none."""
+    fields, zone = parse_schedule(schedule, time_zone)
+    # One second later, because the search is for earlier times only.
+    found = next(CronSim(fields, until.astimezone(zone) + timedelta(seconds=1), reverse=True), None)
+    return found if found is not None and found > after else None
+
+
+def zone_of(time_zone: str | None) -> tzinfo:
+    """Return a time zone, UTC by default.
+
+    Raises:
+        ScheduleError: it is not known.
+    """
+    return parse_schedule("@hourly", time_zone)[1]

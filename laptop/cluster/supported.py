@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, JOB, ROLLOUT, VOLUME_CLAIM, Kind
+from laptop.cluster.kinds import ANALYSIS_RUN, ANALYSIS_TEMPLATE, CRON_JOB, JOB, NAMESPACE, ROLLOUT, VOLUME_CLAIM, Kind
+from laptop.cluster.pod_security import ENFORCE
 from laptop.cluster.templates import pod_spec_of
 from laptop.cluster.volumes import SCRATCH, mentions
 
@@ -28,6 +29,7 @@ _FIELD_REFS = {
     "status.podIP",
     "status.hostIP",
 }
+_NOT_ENFORCED = ("ResourceQuota", "LimitRange")
 _JOB_FIELDS = ("successPolicy", "backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _VOLUMES = ("emptyDir", "configMap", "secret")
@@ -36,7 +38,11 @@ _VOLUMES = ("emptyDir", "configMap", "secret")
 def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
     """Return the unsupported features of a valid manifest; [] if there are none."""
     spec = obj.get("spec") or {}
+    if kind.name in _NOT_ENFORCED:
+        return [f"{kind.name}: not supported; nothing limits what a namespace uses"]
     found: list[str] = []
+    if kind == NAMESPACE:
+        found += _namespace(obj["metadata"].get("labels") or {})
     if kind == JOB:
         found += _job(spec)
     if kind == CRON_JOB:
@@ -52,12 +58,15 @@ def unsupported(kind: Kind, obj: dict[str, Any]) -> list[str]:
     return found + (list(_pod(pod)) if pod is not None else [])
 
 
+def _namespace(labels: dict[str, str]) -> list[str]:
+    level = labels.get(ENFORCE, "privileged")
+    if level not in ("privileged", "restricted"):
+        return [f"metadata.labels: {ENFORCE}: {level} is not supported; expected restricted or privileged"]
+    return []
+
+
 def _job(spec: dict[str, Any]) -> list[str]:
     found = [f"spec.{field}: not supported" for field in _JOB_FIELDS if spec.get(field) is not None]
-    if spec.get("completions", 1) != 1 or spec.get("parallelism", 1) != 1:
-        found.append("spec.completions and spec.parallelism: only 1 is supported")
-    if spec.get("completionMode", "NonIndexed") != "NonIndexed":
-        found.append("spec.completionMode: only NonIndexed is supported")
     if spec.get("manualSelector"):
         found.append("spec.manualSelector: not supported")
     rules = (spec.get("podFailurePolicy") or {}).get("rules") or ()
@@ -89,13 +98,9 @@ def _schedule(spec: dict[str, Any]) -> list[str]:
 
 def _rollout(spec: dict[str, Any]) -> list[str]:
     canary = spec["strategy"]["canary"]
-    weighs = any("setWeight" in step for step in canary.get("steps") or ())
-    found = []
-    if weighs and not canary.get("trafficRouting"):
-        found.append("spec.strategy.canary.steps: setWeight needs trafficRouting.alb; replica ratios are not supported")
-    if canary.get("trafficRouting") and not (canary.get("canaryService") and canary.get("stableService")):
-        found.append("spec.strategy.canary: trafficRouting needs canaryService and stableService")
-    return found
+    if not canary.get("trafficRouting"):
+        return ["spec.strategy.canary.trafficRouting: missing; replica ratios are not supported"]
+    return []
 
 
 def _pod(spec: dict[str, Any]) -> Iterator[str]:

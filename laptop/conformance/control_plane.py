@@ -48,6 +48,7 @@ class ControlPlane:
         token: bearer token of a member of `system:masters`.
         kubeconfig: file with these three.
         home: directory of its data and of one log file per process.
+        processes: running processes by name, such as `rollouts-controller`.
     """
 
     url: str
@@ -55,6 +56,11 @@ class ControlPlane:
     token: str = field(repr=False)
     kubeconfig: Path
     home: Path
+    processes: dict[str, _Process] = field(default_factory=dict, repr=False)
+
+    def restart(self, name: str) -> None:
+        """End a process, and start it again with the same command."""
+        self.processes[name].restart()
 
     def client(self) -> httpx.Client:
         """Return a client for raw requests. The caller closes it."""
@@ -69,6 +75,7 @@ def running(
     argo: bool = True,
     kwok: bool = True,
     controllers: bool = True,
+    pod_stages: Path | None = None,
     stand_ins: bool = True,
 ) -> Iterator[ControlPlane]:
     """Start a control plane, yield it when it answers, and stop it.
@@ -81,17 +88,17 @@ def running(
         kwok: also register a node, and run kwok, which marks its pods as running.
         stand_ins: bind pods to that node, and give Ingresses a host name.
         controllers: False for an API server alone, whose objects nothing else changes.
+        pod_stages: directory with kwok's stages of pods; kwok's own if None.
 
     Raises:
         MlopsError: a process ended, or the API server did not become ready in time. The message ends with its log.
     """
     with contextlib.ExitStack() as stack:
-        processes: list[_Process] = []
+        plane, flags = _identity(home)
 
         def start(name: str, *command: str | Path) -> None:
-            processes.append(stack.enter_context(_process(name, home, [str(part) for part in command])))
+            plane.processes[name] = stack.enter_context(_process(name, home, [str(part) for part in command]))
 
-        plane, flags = _identity(home)
         peer, client = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
         start(
             "etcd", binaries / "etcd", "--data-dir", home / "etcd", "--unsafe-no-fsync",
@@ -100,7 +107,7 @@ def running(
         )  # fmt: skip
         start("kube-apiserver", binaries / "kube-apiserver", "--etcd-servers", client, *flags)
         with plane.client() as api:
-            _await_ready(api, processes)
+            _await_ready(api, list(plane.processes.values()))
             if not controllers:
                 yield plane
                 return
@@ -108,6 +115,7 @@ def running(
                 "kube-controller-manager", binaries / "kube-controller-manager", "--kubeconfig", plane.kubeconfig,
                 "--leader-elect=false", "--bind-address=127.0.0.1", f"--secure-port={_free_port()}",
                 "--use-service-account-credentials=false", "--concurrent-gc-syncs=5",
+                "--kube-api-qps=300", "--kube-api-burst=600",
                 "--service-account-private-key-file", home / "service-accounts.key",
                 "--root-ca-file", plane.certificate,
             )  # fmt: skip
@@ -116,10 +124,14 @@ def running(
                 start(
                     "rollouts-controller", binaries / "rollouts-controller", "--kubeconfig", plane.kubeconfig,
                     "--leader-elect=false", f"--metricsport={_free_port()}", f"--healthzPort={_free_port()}",
+                    "--qps=300", "--burst=600",
                 )  # fmt: skip
             if kwok:
                 _register_node(api)
-                stages = [f"--config={file}" for file in sorted((binaries / "kwok-stages").rglob("*.yaml"))]
+                files = sorted((binaries / "kwok-stages").rglob("*.yaml"))
+                if pod_stages is not None:
+                    files = [*(file for file in files if file.name.startswith("node-")), *pod_stages.glob("*.yaml")]
+                stages = [f"--config={file}" for file in files]
                 start("kwok", binaries / "kwok", "--kubeconfig", plane.kubeconfig, "--manage-all-nodes", *stages)
             if stand_ins:
                 stack.enter_context(_stand_ins(plane))
@@ -200,7 +212,7 @@ def _identity(home: Path) -> tuple[ControlPlane, list[str]]:
         f"--token-auth-file={home / 'tokens.csv'}", "--authorization-mode=RBAC",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={accounts}", f"--service-account-key-file={accounts}",
-        "--service-cluster-ip-range=10.96.0.0/24", "--endpoint-reconciler-type=none",
+        "--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
     ]  # fmt: skip
     return ControlPlane(url, certificate, token, kubeconfig, home), flags
 
@@ -322,11 +334,13 @@ def _name_load_balancers(api: httpx.Client) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Process:
     name: str
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
     log: Path
+    process: subprocess.Popen[bytes]
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
         """Raise MlopsError if the process ended."""
@@ -340,6 +354,32 @@ class _Process:
         """Return the last lines of its log."""
         return f"{self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
+    def restart(self) -> None:
+        """End the process, and start its command again. Threads may call it at the same time."""
+        with self.lock:
+            self.stop()
+            self.process = _started(self.command, self.log)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(_STOPPED_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        _watchdog().release(self.process.pid)
+
+
+def _started(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=log.parent,
+            start_new_session=True,
+        )  # fmt: skip
+    _watchdog().guard(process.pid)
+    return process
+
 
 @cache
 def _watchdog() -> Watchdog:
@@ -350,21 +390,11 @@ def _watchdog() -> Watchdog:
 @contextlib.contextmanager
 def _process(name: str, home: Path, command: Sequence[str]) -> Iterator[_Process]:
     log = home / f"{name}.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=home, start_new_session=True
-        )
-    _watchdog().guard(process.pid)
+    process = _Process(name, command, log, _started(command, log))
     try:
-        yield _Process(name, process, log)
+        yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(_STOPPED_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _watchdog().release(process.pid)
+        process.stop()
 
 
 def _client(url: str, certificate: Path, token: str) -> httpx.Client:

@@ -349,7 +349,8 @@ def test_pulumi_ignores_what_controllers_change(graph: Recording) -> None:
     for service in graph.of_type("kubernetes:core/v1:Service").values():
         assert graph.ignored[service.urn] == ("spec.selector",)
     weights = f'metadata.annotations["alb.ingress.kubernetes.io/actions.{MODEL}-stable"]'
-    assert weights in graph.ignored[graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL).urn]
+    managed = 'metadata.annotations["rollouts.argoproj.io/managed-alb-annotations"]'
+    assert {weights, managed} <= set(graph.ignored[graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL).urn])
 
 
 def test_a_pod_serves_until_the_load_balancer_stops_sending(graph: Recording) -> None:

@@ -96,6 +96,9 @@ class RunningCluster:
         self._thread.join(10)
         self._loop.close()
 
+    def restart_controllers(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._cluster.restart_controllers(), self._loop).result(20)
+
     def create(self, kind: Kind, namespace: str, manifest: dict[str, Any]) -> dict[str, Any]:
         return self.client.send("POST", kind.path(namespace), manifest)
 

@@ -13,7 +13,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Pod
 from lightkube.types import CascadeType, PatchType
 
-from laptop.cluster.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, JOB, KINDS, NAMESPACE, POD, ROLLOUT, SERVICE
+from laptop.cluster.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, INGRESS, JOB, KINDS, NAMESPACE, POD, ROLLOUT, SERVICE
 from laptop.cluster.reviews import RESOURCES
 from laptop.tests.cluster.running_cluster import (
     IMAGE,
@@ -150,7 +150,7 @@ ON_DISRUPTION = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTar
             "no variable or argument of the container names /etc/model",
         ),
         (job("x", "", pod={"container": {"livenessProbe": {"exec": {"command": ["true"]}}}}), "only httpGet"),
-        (job("x", "", parallelism=3), "only 1 is supported"),
+        (job("x", "", backoffLimitPerIndex=3), "backoffLimitPerIndex"),
         (job("x", "", podFailurePolicy={"rules": [ON_DISRUPTION]}), "only rules on exit codes"),
         (
             job("x", "", pod={"restartPolicy": "OnFailure"}, podFailurePolicy={"rules": [ON_EXIT_1]}),
@@ -187,10 +187,19 @@ def test_a_namespace_that_enforces_restricted_refuses_pods_that_are_not(
     cluster.merge(
         NAMESPACE, "", namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
     )
-    error = refusal(lambda: cluster.create(JOB, namespace, job("a", "print(1)")))
+    error = refusal(lambda: cluster.create(POD, namespace, {"metadata": {"name": "p"}, "spec": {"containers": [MAIN]}}))
     assert (error.code, error.reason) == (403, "Forbidden")
-    for what in ("runAsNonRoot", "allowPrivilegeEscalation", "capabilities.drop", "seccompProfile"):
-        assert what in error.message
+    assert error.message == (
+        'pods "p" is forbidden: violates PodSecurity "restricted:latest": '
+        'allowPrivilegeEscalation != false (container "main" must set securityContext.allowPrivilegeEscalation=false), '
+        'unrestricted capabilities (container "main" must set securityContext.capabilities.drop=["ALL"]), '
+        'runAsNonRoot != true (pod or container "main" must set securityContext.runAsNonRoot=true), '
+        'seccompProfile (pod or container "main" must set securityContext.seccompProfile.type to "RuntimeDefault" or '
+        '"Localhost")'
+    )
+    cluster.create(JOB, namespace, job("b", "print(1)"))  # a workload is accepted, its pods are not
+    wait_for(lambda: any("violates PodSecurity" in event["message"] for event in cluster.find_all(EVENT, namespace)))
+    assert cluster.pods_of(namespace, "b") == []
     cluster.create(JOB, namespace, job("a", "print(1)", pod={key: dict(value) for key, value in RESTRICTED.items()}))
     assert cluster.ended(namespace, "a")["type"] == "Complete"
 

@@ -19,7 +19,7 @@ from laptop.cluster.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
 )
-from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, new_namespace
+from laptop.tests.cluster.running_cluster import IMAGE, RunningCluster, ending, new_namespace
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import bundles
 from tests.aws import EmulatedAccount, emulated_account, make_environment
@@ -147,6 +147,11 @@ class Stage:
         url = f"{self.cluster.address(self.namespace, MODEL)}/v2/models/{MODEL}"
         return {json.load(urllib.request.urlopen(url, timeout=10))["versions"][0] for _ in range(10)}
 
+    def failure(self) -> str:
+        """Return why the job of the last analysis failed."""
+        (*_, job) = self.cluster.find_all(JOB, self.namespace)
+        return str((ending(job) or {}).get("message"))
+
     def output(self) -> list[str]:
         """Return the output of the checks of the last analysis, the last pod's last."""
         jobs = self.cluster.find_all(JOB, self.namespace)
@@ -208,7 +213,8 @@ def test_a_wrong_or_unreachable_release_loses_its_traffic(
 ) -> None:
     status = stage.release(released(descriptor, 3), **wrong)
     assert status["phase"] == "Degraded"
-    assert why in status["message"]
+    assert 'Metric "answers" assessed Failed' in status["message"]
+    assert why in stage.failure()
     assert stage.served() == {trusted}
     printed = stage.output()
     assert len(printed) == tries

@@ -245,10 +245,12 @@ def test_a_version_that_never_becomes_ready_gets_no_traffic_and_is_aborted_at_it
     broken = rollout("v2", MANUAL_STEPS, **limits)
     broken["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "raise SystemExit(1)"]
     update(cluster, namespace, broken)
-    status = phase(cluster, namespace, "Degraded")
-    assert "ProgressDeadlineExceeded" in status["message"]
+    aborted = "RolloutAborted: Rollout aborted update to revision 2"
+    cluster.wait(ROLLOUT, namespace, "m", lambda found: found["status"].get("message") == aborted)
     assert shares(url, 20) == {"v1": 20}
-    assert any(event["reason"] == "BackOff" for event in cluster.find_all(EVENT, namespace))
+    events = {(event["reason"], event["message"].partition('" ')[2]) for event in cluster.find_all(EVENT, namespace)}
+    assert ("RolloutAborted", "has timed out progressing.") in events
+    assert "BackOff" in {reason for reason, _ in events}
 
 
 def test_a_first_version_that_never_becomes_ready_is_degraded_at_its_deadline(
@@ -288,7 +290,10 @@ def test_a_rollout_reports_a_missing_service_and_continues_once_it_exists(
     cluster: RunningCluster, namespace: str
 ) -> None:
     cluster.create(ROLLOUT, namespace, rollout("v1", MANUAL_STEPS, replicas=1))
-    assert phase(cluster, namespace, "Degraded")["message"] == 'InvalidSpec: canaryService "m-canary" not found'
+    assert phase(cluster, namespace, "Degraded")["message"] == (
+        'InvalidSpec: The Rollout "m" is invalid: spec.strategy.canary.stableService: Invalid value: "m-stable": '
+        'service "m-stable" not found'
+    )
     expose(cluster, namespace)
     phase(cluster, namespace, "Healthy")
 
@@ -342,13 +347,15 @@ def test_an_analysis_decides_whether_the_update_continues(
         assert shares(url, 10) == {"v1": 10}
 
 
-def test_an_analysis_whose_template_is_missing_aborts_the_update(cluster: RunningCluster, namespace: str) -> None:
-    url = expose(cluster, namespace)
+def test_a_rollout_whose_analysis_template_is_missing_is_invalid_until_it_exists(
+    cluster: RunningCluster, namespace: str
+) -> None:
+    expose(cluster, namespace)
     cluster.create(ROLLOUT, namespace, rollout("v1", ANALYSIS_STEPS, replicas=1))
+    assert "AnalysisTemplate 'check' not found" in phase(cluster, namespace, "Degraded")["message"]
+    assert running_pods(cluster, namespace) == 0
+    cluster.create(ANALYSIS_TEMPLATE, namespace, check(namespace, "print()"))
     phase(cluster, namespace, "Healthy")
-    update(cluster, namespace, rollout("v2", ANALYSIS_STEPS, replicas=1))
-    assert 'AnalysisTemplate "check" not found' in phase(cluster, namespace, "Degraded")["message"]
-    assert shares(url, 10) == {"v1": 10}
 
 
 def test_an_aborted_update_ends_its_analysis(cluster: RunningCluster, namespace: str) -> None:

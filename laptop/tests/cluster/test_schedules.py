@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from laptop.cluster.durations import seconds_of
 from laptop.cluster.kinds import CRON_JOB, JOB
-from laptop.cluster.schedules import ScheduleError, next_run, parse_schedule
+from laptop.cluster.schedules import ScheduleError, last_run, next_run, parse_schedule
 from laptop.tests.cluster.running_cluster import RunningCluster, job, refusal, wait_for
 
 NOON = datetime(2025, 3, 29, 12, 0, tzinfo=UTC)
@@ -43,21 +43,28 @@ def test_a_cron_job_with_a_wrong_schedule_is_refused(cluster: RunningCluster, na
     assert "'every day' is not a cron schedule: expected five fields" in error.message
 
 
-def test_a_cron_job_creates_a_job_when_it_is_due(
-    cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from laptop.cluster import cron_jobs
-
-    due = datetime.now(UTC)
-    given = iter([due])  # due once
-    monkeypatch.setattr(cron_jobs, "next_run", lambda *_: next(given, None))
-    spec = {"schedule": "* * * * *", "jobTemplate": {"spec": job("x", "print('on time')")["spec"]}}
+def test_a_cron_job_creates_a_job_when_it_is_due(cluster: RunningCluster, namespace: str) -> None:
+    spec = {"schedule": "0 0 29 2 *", "jobTemplate": {"spec": job("x", "print('on time')")["spec"]}}
     cluster.create(CRON_JOB, namespace, {"metadata": {"name": "nightly"}, "spec": spec})
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    due, before = now - timedelta(minutes=7), now - timedelta(hours=2)
+    cluster.merge(CRON_JOB, namespace, "nightly", {"spec": {"schedule": f"{due.minute} * * * *"}})
+    last = {"status": {"lastScheduleTime": before.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+    cluster.merge(CRON_JOB, namespace, "nightly", last, sub="status")
     (made,) = wait_for(lambda: cluster.find_all(JOB, namespace))
     assert made["metadata"]["name"] == f"nightly-{int(due.timestamp()) // 60}"
     assert cluster.ended(namespace, made["metadata"]["name"])["type"] == "Complete"
-    found = cluster.get(CRON_JOB, namespace, "nightly")
+    found = cluster.wait(CRON_JOB, namespace, "nightly", lambda found: found["status"].get("lastSuccessfulTime"))
     assert found["status"]["lastScheduleTime"] == due.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("0 * * * *", "12:00"), ("30 12 * * *", None), ("29 12 * * *", "12:29")]
+)
+def test_the_last_due_time_is_the_newest_one_in_between(schedule: str, expected: str | None) -> None:
+    after, until = (datetime.fromisoformat(f"2026-01-01T{time}:30+00:00") for time in ("10:15", "12:29"))
+    found = last_run(schedule, None, after, until)
+    assert (found.strftime("%H:%M") if found is not None else None) == expected
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(5, 5), ("5", 5), ("30s", 30), ("10m", 600), ("1h", 3600)])

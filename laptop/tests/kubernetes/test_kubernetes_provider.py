@@ -102,7 +102,7 @@ def test_a_second_create_is_refused_and_a_resumed_one_adopts_the_object(
     [
         (CONFIG_MAP_TYPE, {"metadata": {"name": "a"}, "dta": {}}, 'unknown field "dta"'),
         (CONFIG_MAP_TYPE, {"metadata": {"name": "A B"}}, "not a lower-case DNS name"),
-        (JOB_TYPE, job("x", "", parallelism=2), "only 1 is supported"),
+        (JOB_TYPE, job("x", "", backoffLimitPerIndex=2), "backoffLimitPerIndex"),
         (ROLLOUT_TYPE, {"metadata": {"name": "a"}, "spec": {"strategy": {"canary": {}}}}, "'template' is a required"),
         ("kubernetes:apps/v1:StatefulSet", {}, "cluster does not support `kubernetes:apps/v1:StatefulSet`"),
     ],
@@ -121,7 +121,7 @@ def test_a_workload_in_a_restricted_namespace_is_checked_against_that_standard(t
     nowhere.check(NAMESPACE_TYPE, "n", {"metadata": {"name": "held", "labels": labels}}, None)
     manifest = job("x", "print(1)")
     manifest["metadata"]["namespace"] = "held"
-    with pytest.raises(MlopsError, match="runAsNonRoot must be true"):
+    with pytest.raises(MlopsError, match=r"must set securityContext\.runAsNonRoot=true"):
         nowhere.check(JOB_TYPE, "x", manifest, None)
 
 
@@ -133,7 +133,7 @@ def test_an_unchanged_workload_is_checked_again_if_its_namespace_becomes_restric
     assert nowhere.check(JOB_TYPE, "x", manifest, checked) == checked
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     nowhere.check(NAMESPACE_TYPE, "n", {"metadata": {"name": "held", "labels": labels}}, None)
-    with pytest.raises(MlopsError, match="runAsNonRoot must be true"):
+    with pytest.raises(MlopsError, match=r"must set securityContext\.runAsNonRoot=true"):
         nowhere.check(JOB_TYPE, "x", manifest, checked)
 
 
@@ -204,7 +204,7 @@ def test_a_create_waits_for_its_job_and_fails_with_it(
         manifest["metadata"]["namespace"] = namespace
     _, made = apply(provider, JOB_TYPE, good)
     assert made.outputs["status"]["succeeded"] == 1
-    with pytest.raises(MlopsError, match="exit code 7"):
+    with pytest.raises(MlopsError, match="specified backoff limit"):
         apply(provider, JOB_TYPE, bad)
 
 

@@ -1,0 +1,42 @@
+"""Rollouts on Argo's controller and on ours."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from laptop.conformance import rollout_view as view
+from laptop.conformance.endpoint_manifests import EndpointManifests
+from laptop.conformance.engines import CONTROL_PLANE
+from laptop.conformance.rollout_scenarios import RolloutScenarios
+from laptop.conformance.scenarios import Scenario, differences
+from laptop.conformance.scripted_pods import Observed, both_clusters, play_on_both
+from tests.infra.recording import record, release_everywhere
+from tests.sample_project import copy_as_forked
+
+pytestmark = [pytest.mark.needs(*CONTROL_PLANE), pytest.mark.timeout(600)]
+
+
+@cache
+def scenarios() -> list[Scenario]:
+    """Return every scenario, with the manifests of the Pulumi program."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = record(release_everywhere(copy_as_forked(Path(folder) / "project")), "dev", descriptors={})
+    return RolloutScenarios(EndpointManifests(graph)).all()
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Observed]]:
+    """Name → observations of every scenario."""
+    with both_clusters(tmp_path_factory.mktemp("rollouts"), CONTROL_PLANE) as theatres:
+        yield play_on_both(theatres, scenarios(), view.WATCHED, view.summarise)
+
+
+@pytest.mark.parametrize("name", [scenario.name for scenario in scenarios()])
+def test_a_rollout_fares_as_with_argo(observed: dict[str, Observed], name: str) -> None:
+    found = differences(observed[name].real, observed[name].ours)
+    assert not found, "\n".join(found)
