@@ -55,8 +55,9 @@ def files(site: AwsSite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def trained(site: AwsSite, file: Path) -> str:
-    """Ingest a batch, train on everything that was ingested, and return the digest of the bundle."""
-    site.mlops("ingest", DATASET, "--file", str(file), "--env", "dev", who="dev")
+    """Land and ingest a batch, train on everything that was ingested, and return the digest of the bundle."""
+    site.mlops("land", DATASET, str(file), "--env", "dev")
+    site.mlops("ingest", DATASET, "--file", file.name, "--env", "dev", who="dev")
     return site.mlops("train", MODEL, "--env", "dev", who="dev").splitlines()[-1]
 
 
@@ -158,7 +159,7 @@ def test_a_pull_request_is_reviewed_with_the_previews_of_what_it_changes(site: A
 
 
 def test_the_audit_names_what_someone_changed_by_hand(site: AwsSite, first: str) -> None:
-    patch = {"spec": {"replicas": 1, "template": {"metadata": {"annotations": {"by": "hand"}}}}}
+    patch = {"spec": {"revisionHistoryLimit": 1}}
     path = f"/apis/argoproj.io/v1alpha1/namespaces/models-dev/rollouts/{MODEL}"
     headers = {"Content-Type": "application/merge-patch+json"}
     with site.plane.client() as api:
