@@ -226,7 +226,7 @@ def test_the_review_comment_names_broken_contracts_and_failed_previews(story: St
     head, _, folded = comment["body"].partition("<details>")
     assert f"❌ data-contracts/{DATASET}.odcs.yaml: breaking: age: maximum was 120, is 130" in head
     assert "**dev**: ❌ the preview failed: 2 policy violation(s)" in head
-    assert "Key data: has a deletion window of 29 days" in head
+    assert "has a deletion window of 29 days" in head
     assert "~ deletionWindowInDays: 30 => 29" in folded
 
 
