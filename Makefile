@@ -56,11 +56,11 @@ typecheck: setup ## Types, strictly
 
 .PHONY: test
 test: lint typecheck ## Lint, types and all tests
-	@$(BIN)/pytest -n 3 --dist worksteal
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-fast
 test-fast: setup ## The tests that start no process, kill nothing and race nothing
-	@$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 .PHONY: conformance
 conformance: setup ## Run the laptop against real engines; K=rollouts selects tests
@@ -72,7 +72,7 @@ conformance-releases: setup ## The same with official releases: Pulumi's plugins
 
 .PHONY: coverage
 coverage: setup ## All tests, with the coverage of each file
-	@$(BIN)/pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-report=html:.coverage-html
 
 .PHONY: format
 format: setup ## Format the code and fix what the linter can
