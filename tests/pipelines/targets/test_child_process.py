@@ -16,9 +16,10 @@ from pipelines.targets.child_process import run_child
 ROOT = Path(__file__).parents[3]
 
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from pipelines.targets.child_process import run_child
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 try:
     run_child([sys.executable, "-c", sys.argv[1]], folder=Path.cwd(), environ=None, output=None)
 except KeyboardInterrupt:
