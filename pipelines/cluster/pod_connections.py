@@ -58,7 +58,7 @@ class PodConnections:
         return _PodConnection(self, namespace, pod, port, timeout)
 
     def open(self, namespace: str, pod: str, port: int, timeout: float) -> ForwardedSocket:
-        """Forward a port of a pod.
+        """Forward a port of a pod. A connection that fails carried no request, so it is tried again.
 
         Raises:
             PortForwardDeniedError: the caller lacks the permission.
@@ -68,20 +68,29 @@ class PodConnections:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
         with ExitStack() as stack:
             try:
-                session = stack.enter_context(
-                    self._client.websocket(
-                        path,
-                        subprotocols=[SUBPROTOCOL],
-                        params={"ports": str(port)},
-                        max_message_size_bytes=LARGEST_MESSAGE,
-                        timeout=timeout,
-                    )
-                )
+                for left in reversed(range(_CONNECT_ATTEMPTS)):
+                    try:
+                        session = stack.enter_context(
+                            self._client.websocket(
+                                path,
+                                subprotocols=[SUBPROTOCOL],
+                                params={"ports": str(port)},
+                                max_message_size_bytes=LARGEST_MESSAGE,
+                                timeout=timeout,
+                            )
+                        )
+                        break
+                    except httpx2.ConnectError:
+                        if not left:
+                            raise
             except WebSocketUpgradeError as error:
                 raise _refusal(error.response, namespace, pod) from None
             except (httpx2.TransportError, HTTPXWSException) as error:
                 raise OSError(f"the Kubernetes API does not forward a port of {pod}: {error}") from None
             return ForwardedSocket(session, stack.pop_all(), timeout)
+
+
+_CONNECT_ATTEMPTS = 6
 
 
 @contextmanager
