@@ -63,7 +63,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class NodeApi(Protocol):
-    """What the node tells about its pods."""
+    """What the API server needs from the node."""
 
     def log_of(self, pod: Object, container: str, *, previous: bool = False) -> Path:
         """Return the log file of a container, which may not exist yet; `previous` is the run before its restart."""

@@ -72,17 +72,17 @@ class CanaryFacts:
 
     @property
     def is_promoted(self) -> bool:
-        """Whether the newest template that was observed is the stable one."""
+        """True if the newest observed template is the stable one."""
         return bool(self.status.get("stableRS", "") == self.status.get("currentPodHash", ""))
 
     @property
     def is_full(self) -> bool:
-        """Whether the newest template gets all pods, whatever the steps say."""
+        """True if the newest template gets all pods, regardless of the steps."""
         return bool(self.status.get("promoteFull")) or not self.status.get("stableRS") or self.is_promoted
 
     @property
     def scales_stable(self) -> bool:
-        """Whether the stable pods follow the traffic (`dynamicStableScale`)."""
+        """True if the stable pods scale with their traffic (`dynamicStableScale`)."""
         return bool(self.canary.get("dynamicStableScale"))
 
     @property

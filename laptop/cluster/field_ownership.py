@@ -156,7 +156,7 @@ class Comparison:
 
     @property
     def is_same(self) -> bool:
-        """Whether nothing differs."""
+        """True if nothing differs."""
         return not (self.added or self.modified or self.removed)
 
     def without(self, tops: FieldSet) -> Comparison:

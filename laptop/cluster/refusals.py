@@ -33,7 +33,7 @@ _LONGEST_VALUE = 300
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """What is wrong with one field of an object.
+    """A problem with one field of an object.
 
     Attributes:
         type: reason of Kubernetes, such as `FieldValueRequired`.

@@ -41,7 +41,7 @@ _OWN = [
 
 @dataclass(frozen=True)
 class User:
-    """Who asks: the operator, or a pod's account."""
+    """The caller: the operator, or the account of a pod."""
 
     account: PodAccount | None
 

@@ -33,6 +33,10 @@ CHUNK = 1 << 15
 """Bytes sent in one message."""
 
 
+CONNECT_ATTEMPTS = 6
+"""Maximum number of attempts to connect to the Kubernetes API."""
+
+
 class PortForwardDeniedError(MlopsError):
     """The caller may not forward ports of pods."""
 
@@ -68,29 +72,32 @@ class PodConnections:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
         with ExitStack() as stack:
             try:
-                for left in reversed(range(_CONNECT_ATTEMPTS)):
-                    try:
-                        session = stack.enter_context(
-                            self._client.websocket(
-                                path,
-                                subprotocols=[SUBPROTOCOL],
-                                params={"ports": str(port)},
-                                max_message_size_bytes=LARGEST_MESSAGE,
-                                timeout=timeout,
-                            )
-                        )
-                        break
-                    except httpx2.ConnectError:
-                        if not left:
-                            raise
+                session = stack.enter_context(self._connected(path, port, timeout))
             except WebSocketUpgradeError as error:
                 raise _refusal(error.response, namespace, pod) from None
             except (httpx2.TransportError, HTTPXWSException) as error:
                 raise OSError(f"the Kubernetes API does not forward a port of {pod}: {error}") from None
             return ForwardedSocket(session, stack.pop_all(), timeout)
 
-
-_CONNECT_ATTEMPTS = 6
+    @contextmanager
+    def _connected(self, path: str, port: int, timeout: float) -> Iterator[WebSocketSession]:
+        with ExitStack() as stack:
+            for left in reversed(range(CONNECT_ATTEMPTS)):
+                try:
+                    session = stack.enter_context(
+                        self._client.websocket(
+                            path,
+                            subprotocols=[SUBPROTOCOL],
+                            params={"ports": str(port)},
+                            max_message_size_bytes=LARGEST_MESSAGE,
+                            timeout=timeout,
+                        )
+                    )
+                    break
+                except httpx2.ConnectError:
+                    if not left:
+                        raise
+            yield session
 
 
 @contextmanager

@@ -20,7 +20,7 @@ CLOCK_SECONDS = 2.0
 
 
 class Liveness(Enum):
-    """Whether the process that holds a lock still runs."""
+    """State of the process that holds a lock."""
 
     ENDED = "has ended"
     LIVING = "is running"
