@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from laptop.cluster import reviews
-from laptop.cluster.kinds import KINDS, POD, ROLLOUT, SERVICE_ACCOUNT, Kind
-from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
+from laptop.cluster.kinds import KINDS, POD, SERVICE_ACCOUNT, Kind
+from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, referenced_schema, schema_of
 from laptop.cluster.refusals import nowhere
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -150,11 +150,7 @@ def _collect(schema: Any, into: dict[str, Any]) -> Any:
         return schema
     target = schema.get("$ref")
     if isinstance(target, str):
-        name = target.rpartition("/")[2]
-        known = definitions().get(name)
-        if known is None:
-            known = schema_of(ROLLOUT)["$defs"][name]
-            name = f"io.argoproj.v1alpha1.{name}"
+        name, known = referenced_schema(target)
         if name not in into:
             into[name] = {}  # definitions may refer to themselves
             into[name] = _collect(known, into)

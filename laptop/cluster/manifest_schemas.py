@@ -11,7 +11,7 @@ import re
 from importlib import resources
 from typing import Any
 
-from laptop.cluster.kinds import CRON_JOB, NAMESPACE, SERVICE, Kind
+from laptop.cluster.kinds import CRON_JOB, NAMESPACE, ROLLOUT, SERVICE, Kind
 
 KUBERNETES_VERSION = "1.34"
 
@@ -79,6 +79,14 @@ def definitions() -> dict[str, Any]:
     """Return the schemas of the Kubernetes API by name, such as `io.k8s.api.core.v1.PodSpec`."""
     found: dict[str, Any] = _definitions_document()["$defs"]
     return found
+
+
+def referenced_schema(reference: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the schema of the definition to which a `$ref` leads."""
+    name = reference.rpartition("/")[2]
+    if (known := definitions().get(name)) is not None:
+        return name, known
+    return f"io.argoproj.v1alpha1.{name}", schema_of(ROLLOUT)["$defs"][name]
 
 
 @functools.cache

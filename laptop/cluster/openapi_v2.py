@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from laptop.cluster.kinds import KINDS, ROLLOUT, Kind
-from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, schema_of
+from laptop.cluster.manifest_schemas import KUBERNETES_VERSION, definitions, referenced_schema, schema_of
 
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 """Media type of the protobuf form, as clients ask for it."""
@@ -94,11 +94,7 @@ def _converted(schema: Any, into: dict[str, Any]) -> dict[str, Any]:
     """Return a JSON schema as an OpenAPI v2 schema, and add every definition that it refers to."""
     target = schema.get("$ref")
     if isinstance(target, str):
-        name = target.rpartition("/")[2]
-        known = definitions().get(name)
-        if known is None:
-            known = schema_of(ROLLOUT)["$defs"][name]
-            name = f"io.argoproj.v1alpha1.{name}"
+        name, known = referenced_schema(target)
         if name not in into:
             if name in _MIXED:
                 into[name] = {**_MIXED[name], "description": known.get("description", "")}
