@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.pod_connections import SUBPROTOCOL, PodConnections, PortForwardDeniedError, pod_connections
+from pipelines.cluster.pod_connections import (
+    CONNECT_ATTEMPTS,
+    SUBPROTOCOL,
+    PodConnections,
+    PortForwardDeniedError,
+    pod_connections,
+)
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.probe import EndpointClient, UnavailableError
 from tests.http_responder import Answer, http_server
@@ -137,6 +144,28 @@ def test_an_api_that_is_gone_is_unavailable(tmp_path: Path, monkeypatch: pytest.
         pytest.raises(UnavailableError, match="the Kubernetes API does not forward a port of price-1"),
     ):
         client_of(connections).served()
+
+
+@pytest.mark.parametrize(("failures", "reached"), [(CONNECT_ATTEMPTS - 1, True), (CONNECT_ATTEMPTS, False)])
+def test_a_connection_that_fails_is_tried_again_a_few_times(failures: int, reached: bool) -> None:
+    attempts = 0
+
+    class Api(httpx2.Client):
+        @contextmanager
+        def websocket(self, *_: Any, **__: Any) -> Iterator[Any]:
+            nonlocal attempts
+            attempts += 1
+            if attempts <= failures:
+                raise httpx2.ConnectError("wrong version number")
+            yield None
+
+    with Api() as api:
+        if reached:
+            PodConnections(api).open("models", "price-1", 8080, 1.0).close()
+        else:
+            with pytest.raises(OSError, match="does not forward a port of price-1: wrong version number"):
+                PodConnections(api).open("models", "price-1", 8080, 1.0)
+    assert attempts == CONNECT_ATTEMPTS
 
 
 def test_an_invalid_kubeconfig_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
