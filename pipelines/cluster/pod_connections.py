@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import http.client
 import io
+import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx2
@@ -77,6 +78,7 @@ class PodConnections:
                 raise _refusal(error.response, namespace, pod) from None
             except (httpx2.TransportError, HTTPXWSException) as error:
                 raise OSError(f"the Kubernetes API does not forward a port of {pod}: {error}") from None
+            stack.callback(_end_reading, session)
             return ForwardedSocket(session, stack.pop_all(), timeout)
 
     @contextmanager
@@ -107,6 +109,18 @@ def pod_connections(client: Client) -> Iterator[PodConnections]:
     with client_adapter.Client(client.config, parameters) as http_client:
         http_client.event_hooks = {"response": [_read_refusal]}
         yield PodConnections(http_client)
+
+
+def _end_reading(session: WebSocketSession) -> None:
+    """Let the session's reading thread end before its socket is closed.
+
+    A thread that still reads from a closed socket takes bytes from the next socket with the same file descriptor.
+    """
+    opened = session.stream.get_extra_info("socket")
+    with suppress(OSError, TimeoutError, HTTPXWSException):
+        opened.shutdown(socket.SHUT_RDWR)
+        while True:
+            session.receive(timeout=1)
 
 
 def _read_refusal(response: httpx2.Response) -> None:
@@ -203,14 +217,14 @@ class ForwardedSocket:
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, socket: ForwardedSocket) -> None:
-        self._socket = socket
+    def __init__(self, source: ForwardedSocket) -> None:
+        self._source = source
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        content = self._socket.receive(len(buffer))
+        content = self._source.receive(len(buffer))
         buffer[: len(content)] = content
         return len(content)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.parse import urlsplit
 
 import httpx2
@@ -157,7 +158,7 @@ def test_a_connection_that_fails_is_tried_again_a_few_times(failures: int, reach
             attempts += 1
             if attempts <= failures:
                 raise httpx2.ConnectError("wrong version number")
-            yield None
+            yield MagicMock(receive=MagicMock(side_effect=TimeoutError))
 
     with Api() as api:
         if reached:
