@@ -106,8 +106,10 @@ class Site:
     def start_up(self, generation: str) -> subprocess.Popen[bytes]:
         """Bring the stack up in another process."""
         script = (
-            "import sys; from pathlib import Path; from pipelines.declarations.project import Project; "
-            "from pipelines.targets.aws import AwsTarget; AwsTarget(Project(Path(sys.argv[1]))).apply('up', 'dev')"
+            "import signal, sys; from pathlib import Path; from pipelines.declarations.project import Project; "
+            "from pipelines.targets.aws import AwsTarget; "
+            # A shell starts background jobs with SIGINT ignored, and a child inherits that.
+            "signal.signal(signal.SIGINT, signal.default_int_handler); AwsTarget(Project(Path(sys.argv[1]))).apply('up', 'dev')"
         )
         return subprocess.Popen(
             [sys.executable, "-c", script, str(self.target.project.root)],
