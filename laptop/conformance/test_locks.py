@@ -109,7 +109,8 @@ class Site:
             "import signal, sys; from pathlib import Path; from pipelines.declarations.project import Project; "
             "from pipelines.targets.aws import AwsTarget; "
             # A shell starts background jobs with SIGINT ignored, and a child inherits that.
-            "signal.signal(signal.SIGINT, signal.default_int_handler); AwsTarget(Project(Path(sys.argv[1]))).apply('up', 'dev')"
+            "signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "AwsTarget(Project(Path(sys.argv[1]))).apply('up', 'dev')"
         )
         return subprocess.Popen(
             [sys.executable, "-c", script, str(self.target.project.root)],
