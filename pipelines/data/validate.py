@@ -341,13 +341,14 @@ def _too_many(
     conditions = {("", "format"): f"{column} = ''", ("", "type"): f"{column} <> ''"} if batch.text else {}
     whole = f"({column} IS NULL OR {column} <> '') AND " if batch.text else ""
     conditions |= {(rule.column, rule.name): f"{whole}({rule.broken})" for rule in every}
-    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions.values()) or "0"
-    numbers = _run(connection, f"SELECT {counts} FROM typed")[0]
-    reasons = [ReasonCount(*rule, int(n)) for rule, n in zip(conditions, numbers, strict=False)]
+    any_of_them = " OR ".join(f"({condition})" for condition in conditions.values()) or "false"
+    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in (any_of_them, *conditions.values()))
+    total, *numbers = _run(connection, f"SELECT {counts} FROM typed")[0]
+    reasons = [ReasonCount(*rule, int(n)) for rule, n in zip(conditions, numbers, strict=True)]
     if repeated is not None:
         reasons.append(ReasonCount(", ".join(repeated.columns), repeated.name, bad))
     reasons = sorted((reason for reason in reasons if reason.rows), key=lambda reason: -reason.rows)
-    bad = max([bad, *(reason.rows for reason in reasons)])
+    bad = max(bad, int(total))
     sample = scratch / "sample.parquet"
     _write_bad_rows(connection, contract, sample, SAMPLED_ROWS)
     described = "; ".join(f"{reason.column or 'the row'}: {reason.rule} {reason.rows}" for reason in reasons[:5])
