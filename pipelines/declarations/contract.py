@@ -333,7 +333,8 @@ class Column(Declaration):
         return self
 
     def _wrong_options(self) -> list[tuple[Key, str, str]]:
-        options, problems = self.options, []
+        options = self.options
+        problems: list[tuple[Key, str, str]] = []
         text = {"minLength": options.min_length, "maxLength": options.max_length, "pattern": options.pattern}
         for name, value in text.items():
             if value is not None and self.logical_type != "string":
@@ -355,7 +356,8 @@ class Column(Declaration):
         return problems
 
     def _wrong_bounds(self) -> list[tuple[Key, str, str]]:
-        options, problems = self.options, []
+        options = self.options
+        problems: list[tuple[Key, str, str]] = []
         bounds = (options.minimum, options.exclusive_minimum, options.maximum, options.exclusive_maximum)
         for name, bound in zip(_BOUNDS, bounds, strict=True):
             if bound is None:

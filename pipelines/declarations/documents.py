@@ -261,7 +261,7 @@ def _problems_of(
     key = _within(tuple(detail["loc"]), value)
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, KeyedError):
-        inner = [((*key, *below), expected, found) for below, expected, found in cause.problems]
+        inner = [((*key, *below), expected, _cut(found)) for below, expected, found in cause.problems]
         return [(Problem(path, _line_of(at, lines), dotted(at), expected, found), at) for at, expected, found in inner]
     line, where = _line_of(key, lines), dotted(key)
     if detail["type"] == "extra_forbidden":
@@ -346,5 +346,8 @@ def _shown(value: Any) -> str:
         return "keys and values"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    return _cut(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "…"

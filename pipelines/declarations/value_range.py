@@ -55,8 +55,7 @@ def parse_value(stored: StoredType, value: object) -> Scalar | date | datetime:
     elif stored == "boolean" and isinstance(value, bool):
         parsed = value
     elif stored in ("int", "long") and _is_number(value):
-        low, high = _LIMITS[stored]
-        parsed = int(value) if math.isfinite(value) and value == int(value) and low <= value <= high else None
+        parsed = _whole(stored, value)
     elif stored in ("float", "double") and _is_number(value):
         number = _decimal(stored, value)
         parsed = number if math.isfinite(number) else None
@@ -69,6 +68,15 @@ def parse_value(stored: StoredType, value: object) -> Scalar | date | datetime:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(stored: StoredType, value: Any) -> int | None:
+    low, high = _LIMITS[stored]
+    return int(value) if _is_finite(value) and value == int(value) and low <= value <= high else None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int) or math.isfinite(value)  # a large integer has no float
 
 
 def _decimal(stored: StoredType, value: Any) -> float:
@@ -128,11 +136,11 @@ def upper_limit(stored: StoredType, bound: Scalar, *, exclusive: bool) -> Ordere
 
 def _limit(stored: StoredType, bound: Any, *, exclusive: bool, up: bool) -> Ordered:
     if stored in ("int", "long"):
-        if not _is_number(bound) or not math.isfinite(bound):
+        if not _is_number(bound) or not _is_finite(bound):
             raise ValueError("a number")
         if exclusive:
-            return math.floor(bound) + 1 if up else math.ceil(bound) - 1
-        return math.ceil(bound) if up else math.floor(bound)
+            return int(math.floor(bound) + 1 if up else math.ceil(bound) - 1)
+        return int(math.ceil(bound) if up else math.floor(bound))
     value: Any = parse_value(stored, bound)
     if not exclusive:
         return position(value)
