@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pipelines.data.batch import LandingFileError, TooManyBadRowsError
 from pipelines.data.glue_client import s3
 from pipelines.data.reading import SUFFIXES
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import bucket_name
@@ -128,8 +129,12 @@ def check_file(contract: Contract, file: Path) -> Summary:
     check_name(file)
     with tempfile.TemporaryDirectory(prefix="land-") as folder:
         batch = read_batch(file, contract, Path(folder))
-        with validate(batch, contract, Path(folder)) as checked:
-            return checked.summary
+        try:
+            with validate(batch, contract, Path(folder)) as checked:
+                return checked.summary
+        except TooManyBadRowsError as error:
+            fix = f"correct the file; {MAXIMUM_QUARANTINED} in the contract is the bound"
+            raise LandingFileError(error.file, error.expected, error.found, fix) from None
 
 
 def upload(place: LandingPlace, dataset: str, file: Path) -> str:
