@@ -59,6 +59,7 @@ def pod_spec(args: PodArgs) -> dict[str, Any]:
         # Pod Identity mounts its own token. This one would give access to the cluster's API.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "nodeSelector": {"kubernetes.io/arch": args.environment.config.images.architecture},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
