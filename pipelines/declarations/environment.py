@@ -29,6 +29,9 @@ ManagedPolicy = Annotated[
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 """An AWS region, `eu-west-1`."""
 
+Architecture = Literal["amd64", "arm64"]
+"""Processor architecture, as in Kubernetes' label `kubernetes.io/arch` and in container images."""
+
 Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")]
 """A DNS name, `models.example.com`."""
 
@@ -40,16 +43,10 @@ PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 
 
 class Images(Declaration):
-    """The images that an environment runs.
-
-    Attributes:
-        training, serving: their digests; None until an image is pinned.
-        architecture: processors that they are built for. Pods run on nodes of this architecture only.
-    """
+    """Digests of the images that an environment runs; None until an image is pinned."""
 
     training: Digest | None = None
     serving: Digest | None = None
-    architecture: Literal["amd64", "arm64"] = "amd64"
 
 
 class ImageRegistry(Declaration):
@@ -140,6 +137,7 @@ class EnvironmentConfig(Declaration):
         freezes: periods without promotions to this environment.
         images: the pinned images.
         image_registry: the ECR registry that holds the images.
+        architectures: processors of the nodes that run the pods. Images are built for those of all environments.
         endpoints: addresses of the endpoints, and who may connect to them.
     """
 
@@ -159,6 +157,7 @@ class EnvironmentConfig(Declaration):
     freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
     image_registry: ImageRegistry = ImageRegistry()
+    architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
     endpoints: EndpointAccess = EndpointAccess()
 
     @model_validator(mode="after")

@@ -153,7 +153,7 @@ class ReleaseDeployment:
         follow_rollout(self.target, self.environment, release.model, self.log)
         self.log("rolled out")
         budget = self.target.project.model(release.model).gates.latency.p99_ms
-        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget)
+        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget, self.log)
 
     def _return_traffic(self, model: str, live: str | None) -> str:
         """Return traffic to the bundle that was live. If that fails, return a note for the record, else ""."""

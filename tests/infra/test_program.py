@@ -391,13 +391,15 @@ def test_the_identities_of_every_model_exist_before_its_first_release(fresh: Rec
         assert needed in graph.dependencies[graph.one(ROLLOUT, MODEL).urn]
 
 
-@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
-def test_pods_run_only_on_nodes_that_their_image_is_built_for(tmp_path: Path, architecture: str) -> None:
+@pytest.mark.parametrize("architectures", [["amd64"], ["amd64", "arm64"]])
+def test_pods_run_only_on_nodes_that_their_image_is_built_for(tmp_path: Path, architectures: list[str]) -> None:
     project = release_everywhere(copy_as_forked(tmp_path / "project"))
-    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "images", "architecture", value=architecture)
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "architectures", value=architectures)
     pods = _pods(record(project, "dev"))
     assert len(pods) > 2
-    assert [pod["nodeSelector"] for pod in pods] == [{"kubernetes.io/arch": architecture}] * len(pods)
+    for pod in pods:
+        (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        assert term["matchExpressions"] == [{"key": "kubernetes.io/arch", "operator": "In", "values": architectures}]
 
 
 CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1b2c"
