@@ -110,6 +110,25 @@ def test_a_deploy_role_can_apply_changes(provisioned: Ready, dev: Caller) -> Non
     assert {"Key": "cost-centre", "Value": "another"} in tags
 
 
+def test_a_deploy_role_sees_load_balancers_and_cannot_change_them(provisioned: Ready, dev: Caller) -> None:
+    assert dev["elbv2"].describe_load_balancers()["LoadBalancers"] == []
+    gone = f"arn:aws:elasticloadbalancing:eu-west-1:{ACCOUNT}"
+    reads = {
+        "describe_listeners": {"LoadBalancerArn": f"{gone}:loadbalancer/app/x/1"},
+        "describe_rules": {"ListenerArn": f"{gone}:listener/app/x/1/2"},
+        "describe_tags": {"ResourceArns": [f"{gone}:targetgroup/x/1"]},
+        "describe_target_groups": {"LoadBalancerArn": f"{gone}:loadbalancer/app/x/1"},
+        "describe_target_health": {"TargetGroupArn": f"{gone}:targetgroup/x/1"},
+    }
+    for operation, request in reads.items():
+        try:
+            getattr(dev["elbv2"], operation)(**request)
+        except ClientError as error:
+            assert error.response["Error"]["Code"].endswith("NotFound"), operation
+    with refused("elasticloadbalancing:DeleteLoadBalancer"):
+        dev["elbv2"].delete_load_balancer(LoadBalancerArn=f"{gone}:loadbalancer/app/x/1")
+
+
 def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Caller) -> None:
     with pytest.raises(DeploymentError, match="AccessDenied"):
         provisioned.deployment(dev, "prod").up()
