@@ -16,16 +16,13 @@ from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Pod
 
 from pipelines.cluster.connection import connect, is_temporary, read_with_retry
-from pipelines.cluster.pod_credentials import has_credentials
+from pipelines.cluster.pod_credentials import NO_CREDENTIALS, has_credentials
 from pipelines.declarations.errors import MlopsError
 
 POLL_SECONDS = 0.1
 
 LOG_PAUSE_SECONDS = 5.0
 """Seconds until a log that could not be read is tried again."""
-
-_NO_CREDENTIALS = "Unable to locate credentials"
-"""What boto3 says in a pod that EKS Pod Identity gave no credentials."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ class _Followed:
     def _failure(self, reason: str, pods: Sequence[Pod]) -> MlopsError:
         tail = "\n".join(f"  | {line}" for line in self._log[-15:])
         what = f"job {self._name} failed: {reason}" + (f"\n{tail}" if tail else "")
-        if _NO_CREDENTIALS in tail and not any(has_credentials(pod) for pod in pods):
+        if NO_CREDENTIALS in tail and not any(has_credentials(pod) for pod in pods):
             return MlopsError(
                 what,
                 fix="run it again: its pods were created before EKS Pod Identity gave their service account a role",
