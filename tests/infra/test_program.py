@@ -391,6 +391,16 @@ def test_the_identities_of_every_model_exist_before_its_first_release(fresh: Rec
         assert needed in graph.dependencies[graph.one(ROLLOUT, MODEL).urn]
 
 
+def test_the_identities_of_earlier_versions_are_kept(graph: Recording) -> None:
+    """They belonged to the endpoint. Replacing them would create the same physical names twice."""
+    endpoint = "mlops:serving:Endpoint"
+    formerly = {f"serve-{MODEL}": endpoint, CHECK: f"{endpoint}$mlops:serving:CanaryCheck"}
+    for name, parent in formerly.items():
+        (urn,) = [urn for urn in graph.former_parents if urn.endswith(f"mlops:identity:Workload::{name}")]
+        (former,) = graph.former_parents[urn]
+        assert former.endswith(f"::{parent}::{MODEL}")
+
+
 @pytest.mark.parametrize("architectures", [["amd64"], ["amd64", "arm64"]])
 def test_pods_run_only_on_nodes_that_their_image_is_built_for(tmp_path: Path, architectures: list[str]) -> None:
     project = release_everywhere(copy_as_forked(tmp_path / "project"))

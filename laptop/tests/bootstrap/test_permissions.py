@@ -52,6 +52,15 @@ def refused(action: str) -> Iterator[None]:
     assert action in response["Error"]["Message"], response
 
 
+def _code(call: Callable[..., Any], request: dict[str, Any]) -> str:
+    """Return the code with which AWS refuses a call; "" if it does not."""
+    try:
+        call(**request)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""
+
+
 def bucket(environment: str, purpose: str) -> str:
     return f"mlops-{environment}-{purpose}-123456789012"
 
@@ -120,11 +129,13 @@ def test_a_deploy_role_sees_load_balancers_and_cannot_change_them(provisioned: R
         "describe_target_groups": {"LoadBalancerArn": f"{gone}:loadbalancer/app/x/1"},
         "describe_target_health": {"TargetGroupArn": f"{gone}:targetgroup/x/1"},
     }
-    for operation, request in reads.items():
-        try:
-            getattr(dev["elbv2"], operation)(**request)
-        except ClientError as error:
-            assert error.response["Error"]["Code"].endswith("NotFound"), operation
+    assert {operation: _code(getattr(dev["elbv2"], operation), request) for operation, request in reads.items()} == {
+        "describe_listeners": "LoadBalancerNotFound",
+        "describe_rules": "ListenerNotFound",
+        "describe_tags": "TargetGroupNotFound",
+        "describe_target_groups": "",
+        "describe_target_health": "TargetGroupNotFound",
+    }
     with refused("elasticloadbalancing:DeleteLoadBalancer"):
         dev["elbv2"].delete_load_balancer(LoadBalancerArn=f"{gone}:loadbalancer/app/x/1")
 
