@@ -64,7 +64,7 @@ def connect(namespace: str) -> Iterator[Client]:
 def _open(namespace: str) -> Client:
     try:
         config = KubeConfig.from_env().get()
-        plugin = config.user.exec if config.user else None
+        plugin = config.user.exec if config is not None and config.user else None
         if plugin is not None:
             _check_plugin(plugin)
         return Client(config=config, namespace=namespace, field_manager="mlops")
