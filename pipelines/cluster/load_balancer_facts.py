@@ -137,7 +137,7 @@ def found_load_balancer(address: str, region: str) -> FoundLoadBalancer | None:
         found = next((one for one in listed if str(one["DNSName"]).lower() == address.lower()), None)
         return _describe(api, found) if found is not None else FoundLoadBalancer()
     except ClientError as error:
-        if error.response["Error"]["Code"] in _DENIED:
+        if _code_of(error) in _DENIED:
             return None
         raise MlopsError(f"AWS does not say how the load balancer {address} is: {error}") from None
     except BotoCoreError as error:
@@ -179,9 +179,13 @@ def _all(api: Any, operation: str, key: str, **request: str) -> list[dict[str, A
     try:
         return [one for page in api.get_paginator(operation).paginate(**request) for one in page[key]]
     except ClientError as error:
-        if error.response["Error"]["Code"].endswith("NotFound"):
+        if _code_of(error).endswith("NotFound"):
             return []
         raise
+
+
+def _code_of(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def resolves(name: str) -> bool:
