@@ -101,7 +101,8 @@ def wanted_load_balancer(client: Client, ingress: str) -> WantedLoadBalancer:
     address = (addresses[0].hostname or addresses[0].ip or "") if addresses else ""
     try:
         listeners = json.loads(annotations.get(f"{PREFIX}listen-ports", "[]"))
-        actions = [json.loads(text) for key, text in annotations.items() if key.startswith(f"{PREFIX}actions.")]
+        named = [f"{PREFIX}actions.{name}" for name in _actions_of(found)]
+        actions = [json.loads(annotations[key]) for key in named if key in annotations]
         ports = tuple(int(port) for listener in listeners for port in listener.values())
         weights = {
             f"{client.namespace}/{ingress}-{group['ServiceName']}:{group['ServicePort']}": int(group["Weight"])
@@ -113,6 +114,17 @@ def wanted_load_balancer(client: Client, ingress: str) -> WantedLoadBalancer:
             f"annotations of the Ingress {ingress!r} in {client.namespace!r} are not valid: {error}"
         ) from None
     return WantedLoadBalancer(address, ports, weights)
+
+
+def _actions_of(ingress: Ingress) -> list[str]:
+    """Return the names of the actions that the rules of an Ingress lead to. An earlier version may have left others."""
+    found = []
+    for rule in (ingress.spec.rules if ingress.spec else None) or []:
+        for path in (rule.http.paths if rule.http else None) or []:
+            service = path.backend.service
+            if service and service.name and service.port and service.port.name == "use-annotation":
+                found.append(service.name)
+    return found
 
 
 def found_load_balancer(address: str, region: str) -> FoundLoadBalancer | None:

@@ -134,8 +134,16 @@ def ingress(address: dict[str, str] | None, ping: int | None = 100) -> dict[str,
         ]
         action = json.dumps({"Type": "forward", "ForwardConfig": {"TargetGroups": groups}})
         annotations["alb.ingress.kubernetes.io/actions.price-root"] = action
-    balancer = {"ingress": [address]} if address else {}
-    return {"metadata": {"name": "price", "annotations": annotations}, "status": {"loadBalancer": balancer}}
+        annotations["alb.ingress.kubernetes.io/actions.price-stable"] = action.replace(
+            "ping", "stable"
+        )  # left by an earlier version
+    backend = {"service": {"name": "price-root", "port": {"name": "use-annotation"}}}
+    rule = {"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
+    return {
+        "metadata": {"name": "price", "annotations": annotations},
+        "spec": {"rules": [rule]},
+        "status": {"loadBalancer": {"ingress": [address]} if address else {}},
+    }
 
 
 def wanted(api: Api, *answers: Any) -> WantedLoadBalancer:
