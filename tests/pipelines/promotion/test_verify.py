@@ -39,7 +39,7 @@ def without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "open_pods", open_direct_pods)
     monkeypatch.setattr(module, "is_ready_pod", lambda *_: True)
     monkeypatch.setattr(module, "await_load_balancer", lambda *_: None)
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
 
 
