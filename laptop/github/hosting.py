@@ -82,6 +82,7 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
         RepositorySettings(
             protection=BranchProtection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
             users=PEOPLE,
+            administrators=(AUTHOR,),
             teams=dict.fromkeys(_owners(source), PEOPLE),
             environments={"preview": (), **dict.fromkeys(("images", *environments), ("main",))},
         ),

@@ -38,6 +38,11 @@ PLACEHOLDER_OWNER = "acme"
 _RULES = ("pull_request", "required_status_checks")
 """Types of the rules that a rollback must be able to pass."""
 
+BYPASS = "main: bypass"
+"""Name of the setting of who may bypass the rules of main."""
+
+_APP_ALONE = "the app, and nobody else"
+
 Status = Literal["ok", "missing", "not visible"]
 
 
@@ -243,14 +248,11 @@ def _judge_rules(facts: RepositoryFacts) -> list[Setting]:
     if isinstance(facts.rulesets, Unreadable):
         hidden = facts.rulesets
         rows = [_judge(name, wanted, hidden, lambda _: (False, "")) for name, wanted in RULE_ROWS.items()]
-        return [*rows, _judge(_BYPASS, _APP_ALONE, hidden, lambda _: (False, ""))]
+        return [*rows, _judge(BYPASS, _APP_ALONE, hidden, lambda _: (False, ""))]
     active = [found for found in facts.rulesets if active_on_main(found)]
     judged = judge_rules([rule for found in active for rule in found.get("rules", [])])
     rows = [_judge(name, wanted, judged[name], lambda each: each, COMMAND) for name, wanted in RULE_ROWS.items()]
     return [*rows, _judge_bypass(facts, active)]
-
-
-_BYPASS, _APP_ALONE = "main: bypass", "the app, and nobody else"
 
 
 def _judge_bypass(facts: RepositoryFacts, active: Sequence[Mapping[str, Any]]) -> Setting:
@@ -258,7 +260,7 @@ def _judge_bypass(facts: RepositoryFacts, active: Sequence[Mapping[str, Any]]) -
     ruling = [found for found in active if {str(rule["type"]) for rule in found.get("rules", [])} & set(_RULES)]
     if any("bypass_actors" not in found for found in ruling):
         hidden = Unreadable("GitHub shows bypass lists to administrators only")
-        return _judge(_BYPASS, _APP_ALONE, hidden, lambda _: (False, ""))
+        return _judge(BYPASS, _APP_ALONE, hidden, lambda _: (False, ""))
     app = app_id(facts)
     lists = [{_actor(each) for each in found["bypass_actors"]} for found in ruling]
     own = f"the app {app}"
@@ -277,7 +279,7 @@ def _judge_bypass(facts: RepositoryFacts, active: Sequence[Mapping[str, Any]]) -
     elif not ruling or not all(own in names for names in lists):
         problems.append("the app may not, so a rollback cannot push")
     found = "; ".join(problems) or _APP_ALONE
-    return Setting(_BYPASS, "missing" if problems else "ok", found, _APP_ALONE, f"{COMMAND} --app SLUG")
+    return Setting(BYPASS, "missing" if problems else "ok", found, _APP_ALONE, f"{COMMAND} --app SLUG")
 
 
 def _actor(actor: Mapping[str, Any]) -> str:
@@ -514,7 +516,8 @@ def _judge_variables(facts: RepositoryFacts, wanted: WantedSettings) -> list[Set
                 present = variables.get(name, "")
                 return (present == value) if value is not None else bool(present), present or "not set"
 
-            rows.append(_judge(f"variable {name}: {group}", value or "set", found, look, COMMAND))
+            option = "--app SLUG" if name.startswith("APP_") else "--outputs FILE"
+            rows.append(_judge(f"variable {name}: {group}", value or "set", found, look, f"{COMMAND} {option}"))
     return rows
 
 

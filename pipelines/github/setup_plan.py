@@ -13,6 +13,7 @@ from pipelines.github.repository_facts import EnvironmentFacts, RepositoryFacts,
 from pipelines.github.settings import (
     ACTIONS_APP,
     APP_KEY,
+    BYPASS,
     PREVIEW,
     REPOSITORY,
     REQUIRED_CHECKS,
@@ -32,7 +33,7 @@ _LABEL_COLOUR = "ededed"
 
 
 @dataclass(frozen=True)
-class Request:
+class SettingRequest:
     """A request to GitHub's API that changes a setting.
 
     Attributes:
@@ -59,7 +60,7 @@ class Change:
     """
 
     settings: tuple[Setting, ...]
-    requests: tuple[Request, ...]
+    requests: tuple[SettingRequest, ...]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def plan_setup(facts: RepositoryFacts, wanted: WantedSettings, *, has_key: bool 
     for names, make in _areas(wanted, has_key=has_key):
         # The settings of a secret are always written: its value cannot be compared.
         wrong = [settings[name] for name in names if not settings[name].ok or name.startswith(f"secret {APP_KEY}")]
+        if app_id(facts) is None:
+            wrong = [setting for setting in wrong if setting.name != BYPASS]
         requests = tuple(make(facts, wanted)) if wrong else ()
         if requests:
             changes.append(Change(tuple(wrong), requests))
@@ -107,7 +110,7 @@ def plan_setup(facts: RepositoryFacts, wanted: WantedSettings, *, has_key: bool 
     )
 
 
-Make = Callable[[RepositoryFacts, WantedSettings], Iterator[Request]]
+Make = Callable[[RepositoryFacts, WantedSettings], Iterator[SettingRequest]]
 
 
 def _areas(wanted: WantedSettings, *, has_key: bool) -> Iterator[tuple[tuple[str, ...], Make]]:
@@ -119,12 +122,13 @@ def _areas(wanted: WantedSettings, *, has_key: bool) -> Iterator[tuple[tuple[str
         own = () if name not in wanted.environments else ("environments: administrators",)
         yield ((f"environment {name}", *own), _environment_maker(name))
     for group, names in wanted.variable_names.items():
-        yield (tuple(f"variable {name}: {group}" for name in names), _variable_maker(group))
+        for name in names:
+            yield ((f"variable {name}: {group}",), _variable_maker(group, name))
     if has_key:
         yield (tuple(f"secret {APP_KEY}: {name}" for name in wanted.environments), _save_key)
     yield (("labels",), _make_labels)
     # Last: from here on, main changes by pull request only.
-    yield ((*RULE_ROWS, "main: bypass"), _protect_main)
+    yield ((*RULE_ROWS, BYPASS), _protect_main)
 
 
 def settable(wanted: WantedSettings) -> frozenset[str]:
@@ -135,22 +139,22 @@ def settable(wanted: WantedSettings) -> frozenset[str]:
 # --- requests ---
 
 
-def _enable_actions(_: RepositoryFacts, __: WantedSettings) -> Iterator[Request]:
-    yield Request("PUT", "actions/permissions", {"enabled": True, "allowed_actions": "all"})
+def _enable_actions(_: RepositoryFacts, __: WantedSettings) -> Iterator[SettingRequest]:
+    yield SettingRequest("PUT", "actions/permissions", {"enabled": True, "allowed_actions": "all"})
 
 
-def _enable_workflows(facts: RepositoryFacts, _: WantedSettings) -> Iterator[Request]:
+def _enable_workflows(facts: RepositoryFacts, _: WantedSettings) -> Iterator[SettingRequest]:
     for workflow in disabled_workflows(facts):
-        yield Request("PUT", f"actions/workflows/{workflow['id']}/enable")
+        yield SettingRequest("PUT", f"actions/workflows/{workflow['id']}/enable")
 
 
-def _limit_token(_: RepositoryFacts, __: WantedSettings) -> Iterator[Request]:
+def _limit_token(_: RepositoryFacts, __: WantedSettings) -> Iterator[SettingRequest]:
     body = {"default_workflow_permissions": "read", "can_approve_pull_request_reviews": False}
-    yield Request("PUT", "actions/permissions/workflow", body)
+    yield SettingRequest("PUT", "actions/permissions/workflow", body)
 
 
 def _environment_maker(name: str) -> Make:
-    def make(facts: RepositoryFacts, wanted: WantedSettings) -> Iterator[Request]:
+    def make(facts: RepositoryFacts, wanted: WantedSettings) -> Iterator[SettingRequest]:
         if isinstance(facts.environments, Unreadable):
             return
         found = facts.environments.get(name, EnvironmentFacts(name))
@@ -168,52 +172,48 @@ def _environment_maker(name: str) -> Make:
         if name in wanted.environments:
             body["can_admins_bypass"] = False
         path = f"environments/{quote(name, safe='')}"
-        yield Request("PUT", path, body, plain if body != plain and not reviewers else None)
+        yield SettingRequest("PUT", path, body, plain if body != plain and not reviewers else None)
         if not is_open and "main" not in (found.branches or ()):
-            yield Request("POST", f"{path}/deployment-branch-policies", {"name": "main", "type": "branch"})
+            yield SettingRequest("POST", f"{path}/deployment-branch-policies", {"name": "main", "type": "branch"})
         for number in found.other_policies:
-            yield Request("DELETE", f"{path}/deployment-branch-policies/{number}")
+            yield SettingRequest("DELETE", f"{path}/deployment-branch-policies/{number}")
 
     return make
 
 
-def _variable_maker(group: str) -> Make:
-    def make(facts: RepositoryFacts, wanted: WantedSettings) -> Iterator[Request]:
-        found = variables_of(facts, group)
-        if isinstance(found, Unreadable):
+def _variable_maker(group: str, name: str) -> Make:
+    def make(facts: RepositoryFacts, wanted: WantedSettings) -> Iterator[SettingRequest]:
+        found, value = variables_of(facts, group), wanted.variables.get(group, {}).get(name)
+        if isinstance(found, Unreadable) or value is None:
             return
         path = "actions/variables" if group == REPOSITORY else f"environments/{quote(group, safe='')}/variables"
-        for name, value in wanted.variables.get(group, {}).items():
-            body = {"name": name, "value": value}
-            if name not in found:
-                yield Request("POST", path, body)
-            elif found[name] != value:
-                yield Request("PATCH", f"{path}/{name}", body)
+        body = {"name": name, "value": value}
+        yield SettingRequest("PATCH", f"{path}/{name}", body) if name in found else SettingRequest("POST", path, body)
 
     return make
 
 
-def _save_key(_: RepositoryFacts, wanted: WantedSettings) -> Iterator[Request]:
+def _save_key(_: RepositoryFacts, wanted: WantedSettings) -> Iterator[SettingRequest]:
     for name in wanted.environments:
-        yield Request("PUT", name, secret=APP_KEY)
+        yield SettingRequest("PUT", name, secret=APP_KEY)
 
 
-def _make_labels(facts: RepositoryFacts, wanted: WantedSettings) -> Iterator[Request]:
+def _make_labels(facts: RepositoryFacts, wanted: WantedSettings) -> Iterator[SettingRequest]:
     if isinstance(facts.labels, Unreadable):
         return
     for name in sorted(wanted.labels - facts.labels):
-        yield Request("POST", "labels", {"name": name, "color": _LABEL_COLOUR})
+        yield SettingRequest("POST", "labels", {"name": name, "color": _LABEL_COLOUR})
 
 
-def _protect_main(facts: RepositoryFacts, _: WantedSettings) -> Iterator[Request]:
+def _protect_main(facts: RepositoryFacts, _: WantedSettings) -> Iterator[SettingRequest]:
     if isinstance(facts.rulesets, Unreadable):
         return
     found = next((each for each in facts.rulesets if _is_own(each, facts)), None)
     body = wanted_ruleset(found, app_id(facts))
     if found is None:
-        yield Request("POST", "rulesets", body)
+        yield SettingRequest("POST", "rulesets", body)
     elif _comparable(found) != _comparable(body):
-        yield Request("PUT", f"rulesets/{found['id']}", body)
+        yield SettingRequest("PUT", f"rulesets/{found['id']}", body)
 
 
 def _is_own(ruleset: Mapping[str, Any], facts: RepositoryFacts) -> bool:
@@ -303,7 +303,7 @@ def apply_setup(gh: Gh, changes: Sequence[Change], *, key: str = "") -> Iterator
             yield change, None
 
 
-def _send(gh: Gh, request: Request, key: str) -> None:
+def _send(gh: Gh, request: SettingRequest, key: str) -> None:
     if request.secret:
         # gh encrypts the value for GitHub (libsodium sealed box) and takes it from standard input.
         gh.run("secret", "set", request.secret, "--env", request.path, "--repo", gh.repository, stdin=key)
