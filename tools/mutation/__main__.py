@@ -56,6 +56,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "github/git.py": ("github/test_git.py",),
     "github/gh.py": ("github/test_pull_requests.py",),
     "github/pull_requests.py": ("github/test_pull_requests.py",),
+    "github/published_commits.py": ("github/test_published_commits.py",),
 }
 """Source below `pipelines` → its quick tests below `tests/pipelines`, the most effective first."""
 
@@ -121,6 +122,7 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "github/repository_setup.py": {},
     "github/repository_facts.py": {},
     "github/repository_files.py": {},
+    "github/published_commits.py": {},
     "github/git.py": {
         "check=None": "None is false",
         "check=False,; ) → )": "it is the default",
