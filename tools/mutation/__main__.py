@@ -57,6 +57,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "github/gh.py": ("github/test_pull_requests.py",),
     "github/pull_requests.py": ("github/test_pull_requests.py",),
     "github/published_commits.py": ("github/test_published_commits.py",),
+    "github/job_token.py": ("github/test_job_token.py",),
 }
 """Source below `pipelines` → its quick tests below `tests/pipelines`, the most effective first."""
 
@@ -123,6 +124,7 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
     "github/repository_facts.py": {},
     "github/repository_files.py": {},
     "github/published_commits.py": {},
+    "github/job_token.py": {},
     "github/git.py": {
         "check=None": "None is false",
         "check=False,; ) → )": "it is the default",

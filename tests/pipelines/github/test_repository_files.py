@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,3 +113,15 @@ def test_facts_of_another_owner_change_the_name_only_once() -> None:
     found = replace(facts(), about={**facts().about, "full_name": "other/x", "owner": owner})
     once = own_account(ACCOUNT.format(more=NULLS), found)
     assert "repository: other/x #" in once and once.count("other/x") == 1
+
+
+def test_a_repository_made_from_the_template_has_its_own_owners() -> None:
+    """Fail on GitHub, in a repository that is not the template, as long as CODEOWNERS names the template's teams."""
+    event = Path(os.environ.get("GITHUB_EVENT_PATH", ""))
+    if not event.is_file():
+        pytest.skip("not a workflow on GitHub")
+    repository = json.loads(event.read_text())["repository"]
+    if repository.get("is_template"):
+        pytest.skip("the template itself")
+    owners = (ROOT / ".github/CODEOWNERS").read_text()
+    assert placeholder_owners(owners, repository["owner"]["login"]) == (), "run `mlops github setup --apply`"
