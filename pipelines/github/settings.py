@@ -543,8 +543,12 @@ def subject_template(facts: RepositoryFacts) -> str | Unreadable:
         return found
     name = str(facts.about["full_name"])
     ids = {"owner": int(facts.about["owner"]["id"]), "repository": int(facts.about["id"])}
+    keys = [] if found.get("use_default", True) else found.get("include_claim_keys") or []
+    if "use_immutable_subject" not in found and (not keys or "repo" in keys):
+        # Wrong either way for half of the repositories, and a wrong subject lets no job sign in.
+        return Unreadable("GitHub does not say whether the subject carries ids")
     carried = RepositoryIds.model_validate(ids) if found.get("use_immutable_subject") else None
-    if found.get("use_default", True) or not found.get("include_claim_keys"):
+    if not keys:
         return default_template(name, carried)
     visibility = facts.about.get("visibility", "private" if facts.is_private else "public")
     claims = {
@@ -556,7 +560,7 @@ def subject_template(facts: RepositoryFacts) -> str | Unreadable:
         "repository_visibility": visibility,
     }
     try:
-        return customised_template(found["include_claim_keys"], claims)
+        return customised_template(keys, claims)
     except ValueError as error:
         return Unreadable(str(error), 422)
 

@@ -53,7 +53,7 @@ def test_the_file_of_the_template_gets_owners_once(owner: str, teams: list[str] 
     ("subject", "lines"),
     [
         ({"use_immutable_subject": True}, "    repository_ids: {owner: 5, repository: 9}\n"),
-        ({}, ""),
+        ({"use_immutable_subject": False}, ""),
         (
             {"use_default": False, "include_claim_keys": ["repository_owner_id", "context"]},
             '    subject_template: "repository_owner_id:5:environment:{environment}"\n',
@@ -73,7 +73,7 @@ def test_the_bootstrap_gets_the_subject_of_the_repository(
         declared = declared_subject(tmp_path)
         assert own_account(text, found) == text
         assert declared is not None and "{environment}" in declared
-        assert ("@9" in declared) is ("use_immutable_subject" in subject)
+        assert ("@9" in declared) is bool(subject.get("use_immutable_subject"))
         assert declared.startswith("repository_owner_id") is ("include_claim_keys" in subject)
 
 
@@ -85,7 +85,7 @@ def test_comments_of_the_configuration_stay() -> None:
 
 def test_a_subject_that_no_role_can_trust_changes_nothing() -> None:
     text = ACCOUNT.format(more=NULLS)
-    assert own_account(text, facts(subject={"use_default": False, "include_claim_keys": ["repo"]})) == text
+    assert own_account(text, facts(subject={"use_default": False, "include_claim_keys": ["actor", "context"]})) == text
 
 
 def test_without_a_configuration_no_subject_is_declared(tmp_path: Path) -> None:

@@ -404,15 +404,25 @@ def test_the_installation_is_judged(changes: dict[str, Any] | None, found: str) 
 @pytest.mark.parametrize(
     ("custom", "template"),
     [
-        ({"use_default": True}, "repo:example/models:environment:{environment}"),
+        (
+            {"use_default": True, "use_immutable_subject": False},
+            "repo:example/models:environment:{environment}",
+        ),
         ({"use_default": True, "use_immutable_subject": True}, "repo:example@5/models@9:environment:{environment}"),
-        ({"use_default": False}, "repo:example/models:environment:{environment}"),
+        (
+            {"use_default": False, "use_immutable_subject": False},
+            "repo:example/models:environment:{environment}",
+        ),
         (
             {"use_default": False, "include_claim_keys": ["repository_owner_id", "context"]},
             "repository_owner_id:5:environment:{environment}",
         ),
         (
-            {"use_default": False, "include_claim_keys": ["repo", "environment", "repository_visibility"]},
+            {
+                "use_default": False,
+                "use_immutable_subject": False,
+                "include_claim_keys": ["repo", "environment", "repository_visibility"],
+            },
             "repo:example/models:environment:{environment}:repository_visibility:private",
         ),
     ],
@@ -430,8 +440,14 @@ def test_the_subject_of_tokens_is_known(custom: dict[str, Any], template: str) -
     ],
 )
 def test_a_subject_that_no_role_can_trust_is_reported(keys: list[str], why: str) -> None:
-    found = wrong(subject={"use_default": False, "include_claim_keys": keys})
+    found = wrong(subject={"use_default": False, "use_immutable_subject": True, "include_claim_keys": keys})
     assert found == {"OIDC subject": f"cannot be trusted: {why}"}
+
+
+@pytest.mark.parametrize("custom", [{"use_default": True}, {"use_default": False, "include_claim_keys": ["repo"]}])
+def test_a_subject_with_or_without_ids_is_not_guessed(custom: dict[str, Any]) -> None:
+    (setting,) = [each for each in judge_settings(facts(subject=custom), WANTED) if not each.ok]
+    assert (setting.name, setting.status) == ("OIDC subject", "not visible")
 
 
 def test_a_subject_other_than_the_configured_one_is_reported() -> None:
