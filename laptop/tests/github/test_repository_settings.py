@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.github.hosting import Roles, host
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import git, push, write
 from pipelines.cli.main import main
@@ -155,3 +156,14 @@ def test_the_command_works_with_the_laptops_gh(
     assert main(arguments) in (0, None)
     assert "Nothing to do." in capsys.readouterr().out
     assert os.environ["GH_TOKEN"]
+
+
+def test_a_hosted_repository_has_the_documented_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left has no meaning on the laptop, or is in a file that the sample lacks."""
+    hub = Hub(tmp_path / "home")
+    source = write(tmp_path / "source", FILES)
+    host(hub, source, region="eu-west-1", roles=Roles({"dev": "arn:d"}, "arn:p", "arn:i"))
+    act_as(hub, monkeypatch, "ada")
+    found = judge_repository(Gh(source, "acme/mlops"), ("dev",))
+    left = {setting.name: setting.found for setting in found if not setting.ok}
+    assert set(left) == {"variable PULUMI_BACKEND_URL: repository", "labels", "OIDC subject"}, left
