@@ -35,3 +35,7 @@ def table_name(dataset: str) -> str:
 def service_name(model: str, role: Literal["stable", "canary"]) -> str:
     """Return the name of the Kubernetes Service that fronts a model's stable or canary pods."""
     return f"{model}-{role}"
+
+
+ROLLOUT_FIELD_MANAGER = "mlops"
+"""Field manager of the Rollouts: the Pulumi program and the commands that move traffic apply them under this name."""
