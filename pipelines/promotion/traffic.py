@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from pipelines.cluster.rollouts import RolloutState, serve_bundle, wait_for_rollout
+from pipelines.cluster.rollouts import RolloutState, switch_bundle
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.pod_endpoints import open_pods
 
+MOVE_SECONDS = 900.0
+"""Time allowed for a move. The pods may need a new node, which takes minutes; Argo gives up on them after 600 s."""
 
-def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, deadline_seconds: float = 120) -> float:
-    """Make a model's endpoint serve a bundle, and wait until its pods receive all traffic. Idempotent.
+QUESTIONS = 2
+"""How often each pod is asked what it serves."""
+
+
+def move_traffic(
+    descriptor: EnvironmentDescriptor,
+    model: str,
+    digest: str,
+    *,
+    deadline_seconds: float = MOVE_SECONDS,
+    check: Callable[[], None] = lambda: None,
+) -> float:
+    """Make a model's endpoint serve a bundle at once, and wait until every answer comes from it. Idempotent.
 
     Args:
         descriptor: the environment.
         model: the model's name.
         digest: digest of the bundle.
         deadline_seconds: how long to wait.
+        check: called while waiting; what it raises ends the wait.
 
     Returns:
         Seconds until all traffic went to pods of the newest specification.
@@ -29,16 +44,15 @@ def move_traffic(descriptor: EnvironmentDescriptor, model: str, digest: str, *, 
     if model not in descriptor.endpoints:
         raise MlopsError(f"{model} has no endpoint in {descriptor.name}", fix="release a bundle there and deploy it")
     began = time.monotonic()
-    serve_bundle(descriptor.namespace, model, digest)
     moved: list[float] = []
 
     def watch(state: RolloutState) -> None:
         if state.moved and not moved:
             moved.append(time.monotonic() - began)
 
-    wait_for_rollout(descriptor.namespace, model, on_change=watch, deadline_seconds=deadline_seconds)
+    switch_bundle(descriptor.namespace, model, digest, on_change=watch, deadline_seconds=deadline_seconds, check=check)
     with open_pods(descriptor, model) as pods:
-        for pod in pods:
+        for pod in pods * QUESTIONS:
             if (served := pod.served()) != digest:
                 raise MlopsError(f"bundle that {pod.url} serves: expected {digest}, found {served}")
     return moved[0]

@@ -9,6 +9,7 @@ from typing import Any
 from laptop.github.forge import payloads
 from laptop.github.forge.actors import Actor, RequestDeniedError
 from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.push_rules import bypasses
 from laptop.github.forge.repository_creation import MAIN
 from laptop.github.forge.repository_settings import RepositorySettings
 
@@ -148,7 +149,7 @@ def _rulesets(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Map
     return [{"id": 1, "name": MAIN, "target": "branch", **about}]
 
 
-def _ruleset(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
+def _ruleset(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
     settings: RepositorySettings = server.settings
     rules = settings.protection
     if rules is None:
@@ -167,6 +168,7 @@ def _ruleset(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapp
         "name": MAIN,
         "target": "branch",
         "enforcement": "active",
+        "current_user_can_bypass": "always" if bypasses(actor, settings) else "never",
         "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
         "rules": [
             {"type": "deletion"},
