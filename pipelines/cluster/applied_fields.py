@@ -21,8 +21,8 @@ def managers_of_field(resource: dict[str, Any], path: Sequence[str]) -> list[str
     found = []
     for entry in _applied(resource):
         node: Any = entry.get("fieldsV1") or {}
-        for name in path:
-            node = node.get(f"f:{name}") if isinstance(node, dict) else None
+        for field in path:
+            node = node.get(f"f:{field}") if isinstance(node, dict) else None
         if node is not None:
             found.append(str(entry.get("manager", "")))
     return found
@@ -68,7 +68,8 @@ def _extract(value: Any, fields: dict[str, Any]) -> Any:
                 found[name] = _extract(value[name], below)
         return found
     if isinstance(value, list):
-        return [_extract(item, fields[key]) for index, item in enumerate(value) if (key := _key(item, index, fields))]
+        keys = [_key(item, index, fields) for index, item in enumerate(value)]
+        return [_extract(item, fields[key]) for item, key in zip(value, keys, strict=True) if key is not None]
     return value
 
 

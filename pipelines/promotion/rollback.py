@@ -180,8 +180,7 @@ def _record(
 ) -> Entry:
     """Record a rollback, or the failure of a bundle on trial."""
     ledger, attempt = Ledger(descriptor, model), new_attempt()
-    common = {"attempt": attempt, "commit": attribution.commit or None, "actor": attribution.actor}
-    common["run"] = attribution.run
+    commit, actor, run = attribution.commit or None, attribution.actor, attribution.run
 
     def stopped(head: Entry | None) -> Event | Entry:
         live = head.event.live if head is not None else None
@@ -195,7 +194,10 @@ def _record(
             to=plan.bad,
             live=live,
             reason=f"stopped: {why}",
-            **common,
+            attempt=attempt,
+            commit=commit,
+            actor=actor,
+            run=run,
         )
 
     def rolled_back(head: Entry | None) -> Event | Entry:
@@ -213,7 +215,10 @@ def _record(
             reason=why,
             dataset=f"{verified.manifest.dataset.dataset}@{verified.manifest.dataset.snapshot}",
             source_commit=verified.commits[0],
-            **common,
+            attempt=attempt,
+            commit=commit,
+            actor=actor,
+            run=run,
         )
 
     head = ledger.head()

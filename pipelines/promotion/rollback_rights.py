@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 from pipelines.cluster.access import Permission, find_denied
 from pipelines.cluster.connection import connect
@@ -55,11 +57,12 @@ def check_rights(project: Project, descriptor: EnvironmentDescriptor, model: str
     """
     with connect(descriptor.namespace) as client:
         problems = [f"may not {one} in {descriptor.namespace}" for one in find_denied(client, IN_CLUSTER)]
-    for check in (
-        lambda: try_change(descriptor.namespace, model, good),
-        lambda: _try_registry(descriptor, model, good),
-        lambda: _try_push(project, log),
-    ):
+    checks: tuple[Callable[[], None], ...] = (
+        partial(try_change, descriptor.namespace, model, good),
+        partial(_try_registry, descriptor, model, good),
+        partial(_try_push, project, log),
+    )
+    for check in checks:
         try:
             check()
         except MlopsError as error:
