@@ -182,6 +182,7 @@ class ReleaseDeployment:
         assert release.bundle is not None
         self.apply()
         check = self.holds[release.model].check
+        check()
         follow_rollout(self.target, self.environment, release.model, release.bundle, self.log, check)
         self.log("rolled out")
         budget = self.target.project.model(release.model).gates.latency.p99_ms
