@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
-    from pipelines.promotion.attempt import Attribution
-    from pipelines.targets import Target
+    from pipelines.registry.ledger import Entry
 
 EXAMPLE_TIME = "2026-03-02T10:00:00+00:00"
 
@@ -79,19 +79,23 @@ reason_option = click.option(
 @click.argument("model")
 @environment_option
 @reason_option
+@click.option(
+    "--stop-only",
+    is_flag=True,
+    envvar="MLOPS_STOP_ONLY",
+    help="Only stop a bundle on trial, as `mlops stop` does. [env: MLOPS_STOP_ONLY]",
+)
 @target_option
-def rollback(model: str, environment: str, reason: str, target: str) -> None:
+def rollback(model: str, environment: str, reason: str, stop_only: bool, target: str) -> None:
     """Return to the last good bundle: traffic first, then git.
 
     A bundle on trial is stopped instead, and the live one stays. Checks every right that it needs before it moves
     traffic. An interrupted rollback can be run again, with the same reason. On AWS, run the workflow `rollback`, which
     has these rights.
     """
-    from pipelines.promotion.rollback import roll_back
+    from pipelines.promotion.rollback import roll_back, stop_trial
 
-    opened, attribution = _open_for_traffic(target)
-    entry = roll_back(opened, environment, model, reason, attribution, timed_log())
-    click.echo(f"{model} in {environment} runs {entry.event.live} (ledger record {entry.record.number})")
+    _move_traffic(stop_trial if stop_only else roll_back, model, environment, reason, target)
 
 
 @click.command(cls=Command)
@@ -107,17 +111,17 @@ def stop(model: str, environment: str, reason: str, target: str) -> None:
     """
     from pipelines.promotion.rollback import stop_trial
 
-    opened, attribution = _open_for_traffic(target)
-    entry = stop_trial(opened, environment, model, reason, attribution, timed_log())
-    click.echo(f"{model} in {environment} runs {entry.event.live} (ledger record {entry.record.number})")
+    _move_traffic(stop_trial, model, environment, reason, target)
 
 
-def _open_for_traffic(target: str) -> tuple[Target, Attribution]:
+def _move_traffic(act: Callable[..., Entry], model: str, environment: str, reason: str, target: str) -> None:
     from pipelines.github.git import Git
     from pipelines.promotion.attempt import Attribution
 
     opened = open_target(target)
-    return opened, Attribution.of_caller(Git(opened.project.root))
+    attribution = Attribution.of_caller(Git(opened.project.root))
+    entry = act(opened, environment, model, reason, attribution, timed_log())
+    click.echo(f"{model} in {environment} runs {entry.event.live} (ledger record {entry.record.number})")
 
 
 @click.command(cls=Command)
