@@ -182,7 +182,7 @@ def applied(resource: dict[str, Any], manager: str = ROLLOUT_FIELD_MANAGER) -> d
         "f:name": {},
         "f:image": {},
         "f:command": {},
-        "f:env": {'k:{"name":"IMAGE_DIGEST"}': {".": {}}},
+        "f:env": {'k:{"name":"IMAGE_DIGEST"}': {".": {}, "f:name": {}, "f:value": {}}},
     }
     template = {
         "f:metadata": {"f:labels": {"f:mlops/bundle": {}}, "f:annotations": {"f:mlops/bundle": {}}},
