@@ -46,7 +46,7 @@ class TrafficHeldError(MlopsError):
     """Another command moves the traffic of this model."""
 
 
-class Decision(Enum):
+class LeaseDecision(Enum):
     """What to do about a lease."""
 
     TAKE = "take"
@@ -54,7 +54,7 @@ class Decision(Enum):
     REFUSE = "refuse"
 
 
-def decide(state: LeaseState, holder: Liveness, theirs: str, ours: Verb, now: datetime) -> Decision:
+def decide(state: LeaseState, holder: Liveness, theirs: str, ours: Verb, now: datetime) -> LeaseDecision:
     """Decide whether a command may take a lease.
 
     Args:
@@ -65,10 +65,10 @@ def decide(state: LeaseState, holder: Liveness, theirs: str, ours: Verb, now: da
         now: the time.
     """
     if state.is_free(now) or holder is Liveness.ENDED:
-        return Decision.TAKE
+        return LeaseDecision.TAKE
     if ours == "deploy":
-        return Decision.WAIT
-    return Decision.TAKE if theirs == "deploy" else Decision.REFUSE
+        return LeaseDecision.WAIT
+    return LeaseDecision.TAKE if theirs == "deploy" else LeaseDecision.REFUSE
 
 
 @dataclass
@@ -177,13 +177,13 @@ def _take(
         theirs = holder.operation if holder else ""
         decision = decide(state, _liveness(holder, here, root), theirs, verb, _now())
         who = describe_holder(holder).rstrip(",") if holder else f"someone else (lease {hold.name})"
-        if decision is Decision.TAKE:
+        if decision is LeaseDecision.TAKE:
             if write_lease(client, hold.name, state, hold.identity, here.model_dump_json(), LEASE_SECONDS):
                 if not state.is_free(_now()):
                     log(f"took the traffic of {what} over from {who}")
                 return
             continue
-        if decision is Decision.REFUSE or time.monotonic() > until:
+        if decision is LeaseDecision.REFUSE or time.monotonic() > until:
             raise TrafficHeldError(
                 f"the traffic of {what} is held: {who} moves it",
                 fix="wait until it has ended, then run this again; it is the same if that command did all the work",

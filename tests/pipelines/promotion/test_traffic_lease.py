@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.cluster.leases import LeaseState
 from pipelines.cluster.rollouts import OvertakenError
-from pipelines.promotion.traffic_lease import Decision, TrafficHold, Verb, decide
+from pipelines.promotion.traffic_lease import LeaseDecision, TrafficHold, Verb, decide
 from pipelines.targets.stack_lock import Liveness
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
@@ -21,22 +21,22 @@ def held(*, seconds_left: int = 60) -> LeaseState:
 @pytest.mark.parametrize(
     ("state", "liveness", "theirs", "ours", "expected"),
     [
-        (LeaseState(), Liveness.UNKNOWN, "", "deploy", Decision.TAKE),
-        (LeaseState("1", "", "", NOW), Liveness.LIVING, "rollback", "rollback", Decision.TAKE),
-        (held(seconds_left=0), Liveness.LIVING, "rollback", "deploy", Decision.TAKE),
-        (held(), Liveness.ENDED, "rollback", "rollback", Decision.TAKE),
-        (held(), Liveness.LIVING, "deploy", "rollback", Decision.TAKE),
-        (held(), Liveness.LIVING, "deploy", "stop", Decision.TAKE),
-        (held(), Liveness.UNKNOWN, "deploy", "rollback", Decision.TAKE),
-        (held(), Liveness.LIVING, "rollback", "stop", Decision.REFUSE),
-        (held(), Liveness.UNKNOWN, "stop", "rollback", Decision.REFUSE),
-        (held(), Liveness.UNKNOWN, "", "rollback", Decision.REFUSE),
-        (held(), Liveness.LIVING, "rollback", "deploy", Decision.WAIT),
-        (held(), Liveness.UNKNOWN, "deploy", "deploy", Decision.WAIT),
+        (LeaseState(), Liveness.UNKNOWN, "", "deploy", LeaseDecision.TAKE),
+        (LeaseState("1", "", "", NOW), Liveness.LIVING, "rollback", "rollback", LeaseDecision.TAKE),
+        (held(seconds_left=0), Liveness.LIVING, "rollback", "deploy", LeaseDecision.TAKE),
+        (held(), Liveness.ENDED, "rollback", "rollback", LeaseDecision.TAKE),
+        (held(), Liveness.LIVING, "deploy", "rollback", LeaseDecision.TAKE),
+        (held(), Liveness.LIVING, "deploy", "stop", LeaseDecision.TAKE),
+        (held(), Liveness.UNKNOWN, "deploy", "rollback", LeaseDecision.TAKE),
+        (held(), Liveness.LIVING, "rollback", "stop", LeaseDecision.REFUSE),
+        (held(), Liveness.UNKNOWN, "stop", "rollback", LeaseDecision.REFUSE),
+        (held(), Liveness.UNKNOWN, "", "rollback", LeaseDecision.REFUSE),
+        (held(), Liveness.LIVING, "rollback", "deploy", LeaseDecision.WAIT),
+        (held(), Liveness.UNKNOWN, "deploy", "deploy", LeaseDecision.WAIT),
     ],
 )
 def test_a_rollback_takes_over_from_a_deployment_only(
-    state: LeaseState, liveness: Liveness, theirs: str, ours: Verb, expected: Decision
+    state: LeaseState, liveness: Liveness, theirs: str, ours: Verb, expected: LeaseDecision
 ) -> None:
     assert decide(state, liveness, theirs, ours, NOW) is expected
 
