@@ -9,12 +9,18 @@ from pipelines.cluster.rollouts import RolloutState, switch_bundle
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.pod_endpoints import open_pods
+from pipelines.serving.probe import UnavailableError
 
 MOVE_SECONDS = 900.0
 """Time allowed for a move. The pods may need a new node, which takes minutes; Argo gives up on them after 600 s."""
 
 QUESTIONS = 2
 """How often each pod is asked what it serves."""
+
+SERVICE_SECONDS = 60.0
+"""Time allowed for the Services after a promotion: Argo reports it as healthy before it changes their selectors."""
+
+POLL_SECONDS = 0.2
 
 
 def move_traffic(
@@ -51,8 +57,26 @@ def move_traffic(
             moved.append(time.monotonic() - began)
 
     switch_bundle(descriptor.namespace, model, digest, on_change=watch, deadline_seconds=deadline_seconds, check=check)
-    with open_pods(descriptor, model) as pods:
-        for pod in pods * QUESTIONS:
-            if (served := pod.served()) != digest:
-                raise MlopsError(f"bundle that {pod.url} serves: expected {digest}, found {served}")
+    until = time.monotonic() + SERVICE_SECONDS
+    while problem := _why_not_served(descriptor, model, digest):
+        check()
+        if time.monotonic() > until:
+            raise problem
+        time.sleep(POLL_SECONDS)
     return moved[0]
+
+
+def _why_not_served(descriptor: EnvironmentDescriptor, model: str, digest: str) -> MlopsError | None:
+    """Ask every ready pod; return None if each answers with the bundle.
+
+    Raises:
+        MlopsError: the endpoint does not exist, or the cluster refuses.
+    """
+    try:
+        with open_pods(descriptor, model) as pods:
+            for pod in pods * QUESTIONS:
+                if (served := pod.served()) != digest:
+                    return MlopsError(f"bundle that {pod.url} serves: expected {digest}, found {served}")
+    except UnavailableError as error:
+        return error
+    return None

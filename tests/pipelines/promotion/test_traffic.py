@@ -33,7 +33,9 @@ class Cluster:
         self.states = [WAITING, MOVED, SETTLED]
         self.served = self.later = NEW
         clock = iter(range(1000))
-        monkeypatch.setattr(traffic, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+        monkeypatch.setattr(
+            traffic, "time", SimpleNamespace(monotonic=lambda: float(next(clock)), sleep=lambda _: None)
+        )
         monkeypatch.setattr(traffic, "open_pods", open_direct_pods)
         monkeypatch.setattr(traffic, "switch_bundle", self._switch)
 
@@ -92,6 +94,16 @@ def test_a_pod_that_serves_another_bundle_the_second_time_is_an_error(
         move_traffic(descriptor, MODEL, NEW)
 
 
+def test_pods_behind_the_service_may_change_after_the_promotion(
+    cluster: tuple[Cluster, EnvironmentDescriptor],
+) -> None:
+    made, descriptor = cluster
+    made.served = OLD
+    made.later = NEW
+    move_traffic(descriptor, MODEL, NEW)
+    assert made.calls.count("pod") == 3
+
+
 def test_a_lost_lease_ends_the_move(cluster: tuple[Cluster, EnvironmentDescriptor]) -> None:
     made, descriptor = cluster
     with pytest.raises(MlopsError, match="lost"):
@@ -101,7 +113,7 @@ def test_a_lost_lease_ends_the_move(cluster: tuple[Cluster, EnvironmentDescripto
 
 def test_a_pod_that_serves_another_bundle_is_an_error(cluster: tuple[Cluster, EnvironmentDescriptor]) -> None:
     made, descriptor = cluster
-    made.served = OLD
+    made.served = made.later = OLD
     with pytest.raises(MlopsError, match=f"serves: expected {NEW}, found {OLD}"):
         move_traffic(descriptor, MODEL, NEW)
 
