@@ -24,7 +24,7 @@ from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.rollback_plan import plan_rollback, read_facts_of_traffic
-from pipelines.promotion.traffic import move_traffic
+from pipelines.promotion.traffic import move_traffic, wait_until_served
 from pipelines.promotion.traffic_lease import TrafficHold, hold_traffic
 from pipelines.promotion.verify import Verification, verify
 from pipelines.registry.ledger import Entry
@@ -186,7 +186,9 @@ class ReleaseDeployment:
         follow_rollout(self.target, self.environment, release.model, release.bundle, self.log, check)
         self.log("rolled out")
         budget = self.target.project.model(release.model).gates.latency.p99_ms
-        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget)
+        descriptor = self.target.descriptor(self.environment)
+        wait_until_served(descriptor, release.model, release.bundle, check=check)
+        return verify(descriptor, release.model, release.bundle, budget)
 
     def _return_traffic(self, model: str, live: str | None) -> str:
         """Return traffic to the bundle that was live. If that fails, return a note for the record, else ""."""

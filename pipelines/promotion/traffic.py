@@ -57,13 +57,30 @@ def move_traffic(
             moved.append(time.monotonic() - began)
 
     switch_bundle(descriptor.namespace, model, digest, on_change=watch, deadline_seconds=deadline_seconds, check=check)
+    wait_until_served(descriptor, model, digest, check=check)
+    return moved[0]
+
+
+def wait_until_served(
+    descriptor: EnvironmentDescriptor, model: str, digest: str, *, check: Callable[[], None] = lambda: None
+) -> None:
+    """Wait until every ready pod that receives live traffic answers with a bundle, each time it is asked.
+
+    Args:
+        descriptor: the environment.
+        model: the model's name.
+        digest: digest of the bundle.
+        check: called while waiting; what it raises ends the wait.
+
+    Raises:
+        MlopsError: a pod still serves another bundle after a minute, or the cluster refuses.
+    """
     until = time.monotonic() + SERVICE_SECONDS
     while problem := _why_not_served(descriptor, model, digest):
         check()
         if time.monotonic() > until:
             raise problem
         time.sleep(POLL_SECONDS)
-    return moved[0]
 
 
 def _why_not_served(descriptor: EnvironmentDescriptor, model: str, digest: str) -> MlopsError | None:

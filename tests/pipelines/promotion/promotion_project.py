@@ -245,6 +245,7 @@ class World:
         with (
             mock.patch("pipelines.promotion.deploy.follow_rollout", follow_rollout),
             mock.patch("pipelines.promotion.deploy.move_traffic", move_traffic),
+            mock.patch("pipelines.promotion.deploy.wait_until_served"),
             mock.patch("pipelines.promotion.rollback.move_traffic", move_traffic),
             mock.patch("pipelines.promotion.rollback.abort_rollout", abort_rollout),
             mock.patch("pipelines.promotion.rollback.check_rights"),
