@@ -31,8 +31,6 @@ from pipelines.registry.evidence import VerifiedBundle
 from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
 from pipelines.targets import Target
 
-NOT_LIVE_ANY_MORE = "is no longer live in"
-
 
 def roll_back(
     target: Target,
@@ -79,7 +77,7 @@ def roll_back(
         log(f"{model} was already rolled back for this reason; give another reason to go further back")
         return restored
     if current is not None and suspect is not None and suspect not in (facts.live, facts.on_trial, facts.stopped):
-        log(f"{suspect} {NOT_LIVE_ANY_MORE} {descriptor.name}; there is nothing to do")
+        log(f"{suspect} is no longer live in {descriptor.name}; there is nothing to do")
         return current
     if automatic and not may_roll_back_automatically(facts, suspect):
         assert restored is not None
@@ -88,7 +86,7 @@ def roll_back(
             "an alarm that does not name this bundle cannot roll it back",
             fix="find out which of the two bundles is wrong, then run the workflow `rollback`",
         )
-    plan = plan_rollback(facts, model, environment, finish_stop=finish_stop)
+    plan = plan_rollback(facts, model, environment, finish_stop=finish_stop, suspect=suspect)
     return _carry_out(target, descriptor, model, "rollback", plan, why, attribution, log)
 
 
@@ -149,7 +147,8 @@ def _carry_out(
     check_rights(project, descriptor, model, plan.good, log)
     with hold_traffic(descriptor, model, verb, project.root, log) as hold:
         facts = read_facts_of_traffic(project, descriptor, model)
-        if plan_rollback(facts, model, descriptor.name, finish_stop=plan.bad == facts.stopped) != plan:
+        finish_stop = plan.bad == facts.stopped
+        if plan_rollback(facts, model, descriptor.name, finish_stop=finish_stop, suspect=plan.bad) != plan:
             raise MlopsError(
                 f"the bundles of {model} in {descriptor.name} changed during the checks", fix="run it again"
             )
@@ -186,7 +185,7 @@ def _record(
         live = head.event.live if head is not None else None
         _refuse_other(live, plan.good, descriptor)
         if head is not None and (head.event.result, head.event.to) == ("failed", plan.bad):
-            return head  # recorded before this command was interrupted, or by the deployment
+            return head  # recorded before this command was interrupted
         return Event.of(
             action="promotion",
             result="failed",

@@ -89,18 +89,23 @@ def read_facts_of_traffic(project: Project, descriptor: EnvironmentDescriptor, m
     )
 
 
-def plan_rollback(facts: TrafficFacts, model: str, environment: str, *, finish_stop: bool = False) -> RollbackPlan:
+def plan_rollback(
+    facts: TrafficFacts, model: str, environment: str, *, finish_stop: bool = False, suspect: str | None = None
+) -> RollbackPlan:
     """Return the bundles to roll a model back from and to.
 
     Args:
         facts: the facts.
         model, environment: for messages.
         finish_stop: finish a stop that was interrupted, instead of leaving the live bundle.
+        suspect: the bundle found bad, if known. If it is the live one, that is left, also if another one is on trial.
 
     Raises:
         MlopsError: nothing is live or on trial, or no other bundle was verified before.
     """
     on_trial = facts.on_trial or (facts.stopped if finish_stop else None)
+    if suspect is not None and suspect == facts.live:
+        on_trial = None
     bad = on_trial or facts.live
     if bad is None:
         raise MlopsError(f"{model} is not live in {environment}, so there is nothing to roll back")

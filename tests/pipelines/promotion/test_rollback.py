@@ -275,6 +275,19 @@ def test_a_rollback_leaves_the_bundle_on_trial_if_there_is_one(facts: TrafficFac
     assert plan_rollback(facts, MODEL, "staging") == expected
 
 
+@pytest.mark.parametrize(("suspect", "expected"), [(B, RollbackPlan(B, A)), (C, RollbackPlan(C, B, is_trial=True))])
+def test_a_rollback_leaves_the_bundle_that_an_alarm_names(suspect: str, expected: RollbackPlan) -> None:
+    assert plan_rollback(TrafficFacts(C, B, [B, A]), MODEL, "staging", suspect=suspect) == expected
+
+
+def test_an_alarm_about_the_live_bundle_leaves_it_while_another_is_on_trial(world: World) -> None:
+    oldest, live, _ = on_trial(world)
+    entry = back(world, automatic=True, suspect=live)
+    assert (world.aborted, world.live(), entry.event.live) == ([], oldest, oldest)
+    assert set(quarantined(world.staging, MODEL)) == {live}
+    assert deploy(world) == entry
+
+
 def test_the_first_bundle_on_trial_cannot_be_stopped() -> None:
     with pytest.raises(MlopsError, match="nothing to roll back to"):
         plan_rollback(TrafficFacts(A, None), MODEL, "staging")
