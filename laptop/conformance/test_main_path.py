@@ -143,11 +143,15 @@ def test_a_rollback_returns_traffic_then_git(site: AwsSite, first: str, second: 
 
 
 @pytest.fixture(scope="module")
-def third(site: AwsSite, second: str) -> str:
-    """A bundle of another seed, registered after the rollback."""
-    edit(site.root / "models" / MODEL / "model.yaml", "training", "seed", value=8)
-    site.commit("Train with another seed")
-    bundle = site.mlops("train", MODEL, "--env", "dev", who="dev").splitlines()[-1]
+def third(site: AwsSite, second: str, files: dict[str, Path]) -> str:
+    """A bundle of more data, registered after the rollback."""
+    head, *rows = [line.split(",") for line in files["later"].read_text().splitlines()]
+    blood_pressure = head.index("bp")
+    for number, row in enumerate(rows):
+        row[0], row[blood_pressure] = str(20_000 + number), str(float(row[blood_pressure]) + 1)
+    file = files["later"].with_name("third.csv")
+    file.write_text("\n".join(",".join(row) for row in (head, *rows)) + "\n")
+    bundle = trained(site, file)
     assert bundle != second
     return bundle
 
