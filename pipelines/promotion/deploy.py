@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
 from pipelines.cluster.rollouts import OvertakenError, RolloutState, wait_for_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -183,12 +184,14 @@ class ReleaseDeployment:
         self.apply()
         check = self.holds[release.model].check
         check()
-        follow_rollout(self.target, self.environment, release.model, release.bundle, self.log, check)
+        namespace = self.target.project.stack(self.environment).config.environment.namespace
+        with replacing_pods_without_credentials(namespace, release.model, self.log):
+            follow_rollout(self.target, self.environment, release.model, release.bundle, self.log, check)
         self.log("rolled out")
         budget = self.target.project.model(release.model).gates.latency.p99_ms
         descriptor = self.target.descriptor(self.environment)
         wait_until_served(descriptor, release.model, release.bundle, check=check)
-        return verify(descriptor, release.model, release.bundle, budget)
+        return verify(descriptor, release.model, release.bundle, budget, self.log)
 
     def _return_traffic(self, model: str, live: str | None) -> str:
         """Return traffic to the bundle that was live. If that fails, return a note for the record, else ""."""

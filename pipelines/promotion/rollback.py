@@ -162,7 +162,7 @@ def _carry_out(
         entry = _record(descriptor, model, plan, why, attribution, verified) if plan.is_trial else None
         restore_release(project, model, descriptor.name, plan.good, plan.bad, why)
         log("main names the earlier bundle")
-        verify(descriptor, model, plan.good, project.model(model).gates.latency.p99_ms)
+        verify(descriptor, model, plan.good, project.model(model).gates.latency.p99_ms, log)
         entry = entry or _record(descriptor, model, plan, why, attribution, verified)
         # A deployment that was applying when the traffic moved may have written the bad bundle again.
         move_traffic(descriptor, model, plan.good, check=hold.check)

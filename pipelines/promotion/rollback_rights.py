@@ -25,7 +25,6 @@ IN_CLUSTER = (
     Permission("get", "rollouts", ARGO),
     Permission("patch", "rollouts", ARGO),
     Permission("patch", "rollouts/status", ARGO),
-    Permission("get", "services"),
     Permission("list", "pods"),
     Permission("create", "pods/portforward"),
     Permission("get", "leases", COORDINATION),
