@@ -41,6 +41,7 @@ VERBS = {
     "images": Verb("pipelines.cli.environments:images", "Set the images that an environment runs.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
+    "data": Verb("pipelines.cli.data:data", "List, show, release and drop landing files.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
