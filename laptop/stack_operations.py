@@ -58,7 +58,8 @@ def deploy(
         prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)
     try:
-        result: Result = getattr(deployment, operation)()
+        # As on AWS: a rollback changes the cluster, and the engine compares the program with its state only.
+        result: Result = deployment.up(refresh=True) if operation == "up" else getattr(deployment, operation)()
     except DeploymentError as error:
         display.summary(error.result.counts, error.result.duration, planned=operation == "preview")
         raise

@@ -49,6 +49,25 @@ def changes(base: str) -> None:
     write_output("code", json.dumps(bool(changed.other)))
 
 
+event_option = click.option(
+    "--event",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the repository_dispatch event.",
+)
+
+
+@select.command()
+@event_option
+def alarm(event: Path) -> None:
+    """Print the environment and the model of an alarm, if both are declared."""
+    from pipelines.promotion.alarm import read_declared_alarm
+
+    found = read_declared_alarm(Project.find(), event.read_bytes())
+    write_output("environment", found.environment)
+    write_output("model", found.model)
+
+
 @select.command()
 @click.option("--base", default="", metavar="COMMIT", help="The commit before the change; default: select all.")
 @click.option("--model", default="", metavar="NAME", help="Select this model only.")
@@ -107,12 +126,7 @@ def propose_next(environment: str, target: str) -> None:
 
 
 @ci.command()
-@click.option(
-    "--event",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the repository_dispatch event.",
-)
+@event_option
 @target_option
 def respond(event: Path, target: str) -> None:
     """Handle an alarm: retrain on drift, roll back on a breach."""

@@ -51,6 +51,7 @@ VERBS = {
     "rollback": Verb(
         "pipelines.cli.releases:rollback", "Return to the last good bundle: traffic first, then git.", RELEASES
     ),
+    "stop": Verb("pipelines.cli.releases:stop", "Stop the bundle that is on trial; the live one stays.", RELEASES),
     "history": Verb("pipelines.cli.releases:history", "Show the promotions and rollbacks of a model.", RELEASES),
     "validate": Verb(
         "pipelines.cli.repository:validate", "Validate all declarations, alone and against each other.", REPOSITORY

@@ -55,6 +55,18 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     raise AssertionError("unreachable")
 
 
+def released_on_main(project: Project, model: str, environment: str) -> str | None:
+    """Return the bundle that the release file on the origin's main names; None if it names none.
+
+    Raises:
+        MlopsError: the origin does not answer.
+    """
+    git = Git(project.root)
+    main = git.fetch("main")
+    path = project.release_file(model, environment).relative_to(project.root).as_posix()
+    return _named(git, main, path) if main is not None else None
+
+
 def _named(git: Git, commit: str, path: str) -> str | None:
     """Return the bundle that a release file names at a commit; None if it names none or cannot be read."""
     try:

@@ -14,6 +14,7 @@ from laptop.github.forge.actors import Actor, RequestDeniedError
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State
 from laptop.github.forge.owners import CODEOWNERS_PATHS, all_owners, read_owners
+from laptop.github.forge.push_rules import bypasses
 from laptop.github.forge.repository_creation import MAIN
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.forge.vault import Vault
@@ -141,7 +142,8 @@ def _get_ruleset(server: GitHubServer, actor: Actor, match: re.Match[str], _: Ma
     details = {key: found[key] for key in ("conditions", "rules")}
     # GitHub shows the bypass list to those who may change the ruleset.
     bypass = {"bypass_actors": found["bypass_actors"]} if administers(server, actor) else {}
-    return {**_shown(server, match["id"], found), **details, **bypass}
+    may = "always" if bypasses(actor, server.settings) else "never"
+    return {**_shown(server, match["id"], found), **details, **bypass, "current_user_can_bypass": may}
 
 
 def _put_ruleset(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
