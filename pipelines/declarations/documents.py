@@ -151,7 +151,7 @@ def _check_depth(content: bytes | str, path: Path) -> None:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > DEEPEST_NESTING + 1:
-                    line = event.start_mark.line + 1
+                    line = event.start_mark.line + 1 if event.start_mark is not None else None
                     raise DeclarationError(
                         [Problem(path, line, "", f"at most {DEEPEST_NESTING} levels", "deeper nesting")]
                     )

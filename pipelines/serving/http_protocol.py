@@ -43,11 +43,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._in_head = True
-        self._has_begun = False  # some of the next head has arrived
         self._is_complete = False  # a message ended in the bytes that are being parsed
         self._pending = 0  # bytes of the incomplete head, or around the incomplete body
-        self._head = 0
-        self._hosts = 0
+        self._is_large = False  # what arrived may be a head beyond the limit
         self._refusal = (400, "the request is not HTTP/1.1")
         self._requests = 0
         self._seen_requests = 0
@@ -76,46 +74,33 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        self._is_large = self._pending + len(data) > LARGEST_HEAD
         super().data_received(data)
         if self._is_complete:
             # What follows the message is not counted: it is part of one read, and so bounded.
             self._is_complete = False
-        elif not self._in_head:
-            self._pending += len(data)
-            if self._pending > LARGEST_FRAMING:
-                self._refusal = (400, "the chunks of the body are too small, or their trailers too large")
-                self.send_400_response("")
-        elif self._has_begun:
-            self._pending += len(data)
-            if self._pending > LARGEST_HEAD:
-                self._refusal = (431, f"the head of the request is too large: expected at most {LARGEST_HEAD} bytes")
-                self.send_400_response("")
+        else:
+            self._count(len(data))
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._has_begun = True
-        self._head = self._hosts = 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        if len(self.url) > LARGEST_HEAD // 2:
-            self._refuse(414, f"the URL is too long: expected at most {LARGEST_HEAD // 2} bytes")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self._head += len(name) + len(value)
-        if self._head > LARGEST_HEAD:
-            self._refuse(431, f"the headers are too large: expected at most {LARGEST_HEAD} bytes")
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+    def _count(self, size: int) -> None:
+        """Count bytes that completed no message; refuse too many."""
+        self._pending += size
+        if self._in_head and self._pending > LARGEST_HEAD:
+            self._refusal = (431, f"the head of the request is too large: expected at most {LARGEST_HEAD} bytes")
+            self.send_400_response("")
+        elif self._pending > LARGEST_FRAMING:
+            self._refusal = (400, "the chunks of the body are too small, or their trailers too large")
+            self.send_400_response("")
 
     def on_headers_complete(self) -> None:
-        if self._hosts != 1 and (self._hosts or self.parser.get_http_version() == "1.1"):
-            self._refuse(400, f"the header Host: expected once, found {self._hosts} times")
-        self._in_head = self._has_begun = False
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._refuse(400, f"the header Host: expected once, found {hosts} times")
+        if len(self.url) > LARGEST_HEAD // 2:
+            self._refuse(414, f"the URL is too long: expected at most {LARGEST_HEAD // 2} bytes")
+        if self._is_large and sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+            self._refuse(431, f"the head of the request is too large: expected at most {LARGEST_HEAD} bytes")
+        self._in_head = False
         self._pending = 0
         self._requests += 1
         super().on_headers_complete()
@@ -159,7 +144,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.is_idle:
             is_over = self._sweeps > ANSWER_SWEEPS
         else:
-            is_over = self._sweeps > (HEAD_SWEEPS if self._has_begun else SILENT_SWEEPS)
+            is_over = self._sweeps > (HEAD_SWEEPS if self._pending else SILENT_SWEEPS)
         if is_over:
             self.close()
 

@@ -194,7 +194,7 @@ def test_an_incomplete_head_is_closed_and_an_idle_connection_later() -> None:
     async def test(server: Served) -> None:
         slow, silent = await server.connect(), await server.connect()
         slow[1].write(HEAD)
-        await until(lambda: len(server.connections) == 2 and any(c._has_begun for c in server.connections))
+        await until(lambda: len(server.connections) == 2 and any(c._pending for c in server.connections))
         server.sweep(HEAD_SWEEPS)
         assert len(server.connections) == 2
         server.sweep(1)
