@@ -7,6 +7,7 @@ None of these libraries is required. Whoever trains with one adds it to the requ
 from __future__ import annotations
 
 import copy
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 CONVERTED = {"lightgbm": ("LGBMClassifier", "LGBMRegressor"), "xgboost": ("XGBClassifier", "XGBRegressor")}
 """Library → its estimators that `onnxmltools` converts."""
+
+_CONVERTERS = {
+    "lightgbm": ("onnxmltools.convert.lightgbm.operator_converters.LightGbm", "convert_lightgbm"),
+    "xgboost": ("onnxmltools.convert.xgboost.operator_converters.XGBoost", "convert_xgboost"),
+}
+"""Library → module and name of the function that converts its estimators."""
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 """Versions of the operator sets that `onnxmltools` converts to."""
@@ -73,15 +80,11 @@ def convertible(estimator: Any) -> Any:
 
 
 def _register(library: str) -> None:
-    from importlib import import_module
-
     from skl2onnx import update_registered_converter
 
     shapes, module = import_module(_SHAPES), import_module(library)
-    if library == "lightgbm":
-        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm as convert
-    else:
-        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost as convert
+    converters, function = _CONVERTERS[library]
+    convert = getattr(import_module(converters), function)
     for kind in CONVERTED[library]:
         classifies = kind.endswith("Classifier")
         calculate = (
@@ -151,9 +154,8 @@ def export_catboost(estimator: Any, features: pd.DataFrame) -> onnx.ModelProto:
             f"CatBoost cannot be exported with features that are text: found {', '.join(text)}",
             fix="train on the numeric features, or use LightGBM or XGBoost after an OneHotEncoder",
         )
-    from catboost.utils import convert_to_onnx_object
-
-    return convert_to_onnx_object(estimator)
+    exported: onnx.ModelProto = import_module("catboost.utils").convert_to_onnx_object(estimator)
+    return exported
 
 
 def adapt(model: onnx.ModelProto, outputs: list[str]) -> None:
@@ -180,7 +182,8 @@ def adapt(model: onnx.ModelProto, outputs: list[str]) -> None:
         _rename(graph, entry.name, name)
         entry.name = name
         # CatBoost declares a column of predictions as [rows], and LightGBM's converter labels as [1].
-        shape = {"label": [None], "prediction": [None, 1]}.get(name)
+        shapes: dict[str, list[int | None]] = {"label": [None], "prediction": [None, 1]}
+        shape = shapes.get(name)
         if shape is not None:
             entry.CopyFrom(helper.make_tensor_value_info(name, entry.type.tensor_type.elem_type, shape))
 

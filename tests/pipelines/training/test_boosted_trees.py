@@ -136,7 +136,7 @@ def test_an_estimator_that_cannot_be_converted_is_refused_by_name(library: str, 
 
 def test_a_converter_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxmltools", None)
-    monkeypatch.setitem(__import__("sys").modules, "lightgbm", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setitem(__import__("sys").modules, "lightgbm", SimpleNamespace())
     with pytest.raises(
         MlopsError, match=r"LGBMClassifier cannot be exported: .*onnxmltools.*\n.*requirements/pipelines.in"
     ):
