@@ -132,6 +132,7 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     _check_size(content, path)
     loader: Any = None
     try:
+        _check_depth(content, path)
         loader = yaml.CSafeLoader(content)
         node = loader.get_single_node()
         lines: Lines = {(): 1}
@@ -146,6 +147,32 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _check_depth(content: bytes | str, path: Path) -> None:
+    """Check the nesting from the events of the parser: PyYAML builds nodes by recursion in C, without a limit.
+
+    Raises:
+        DeclarationError: the nesting is too deep.
+        yaml.YAMLError: the content is not YAML.
+    """
+    loader = yaml.CSafeLoader(content)
+    try:
+        depth = 0
+        while (event := loader.get_event()) is not None:
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > DEEPEST_NESTING + 1:
+                    line = event.start_mark.line + 1 if event.start_mark is not None else None
+                    raise DeclarationError(
+                        [Problem(path, line, "", f"at most {DEEPEST_NESTING} levels", "deeper nesting")]
+                    )
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            elif isinstance(event, yaml.StreamEndEvent):
+                return
+    finally:
+        loader.dispose()
 
 
 class _Reader:

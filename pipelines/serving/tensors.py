@@ -133,7 +133,12 @@ class TensorReader:
         `read` handles the rest and reports errors. Every step here is one call into C, because the interpreter's own
         steps are slow in comparison.
         """
-        if given.name != self.name or given.datatype != self.datatype or given.shape != self._one_row:
+        if (
+            given.name != self.name
+            or given.datatype != self.datatype
+            or given.shape != self._one_row
+            or given.parameters is not None
+        ):
             return False
         try:
             values = self._decode_row(given.data)
@@ -157,6 +162,8 @@ class TensorReader:
             raise RequestError(
                 400, f"input {self.name!r}: expected datatype {self.datatype!r}, found {_short(given.datatype)}"
             )
+        if not bytes(given.data):
+            raise RequestError(400, f"input {self.name!r}: expected data, found none")
         return self._read(self._values(given.data), self._rows(given.shape))
 
     def _rows(self, shape: list[int]) -> int:
