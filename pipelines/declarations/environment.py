@@ -29,6 +29,12 @@ ManagedPolicy = Annotated[
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 """An AWS region, `eu-west-1`."""
 
+Architecture = Literal["amd64", "arm64"]
+"""Processor architecture, as in Kubernetes' label `kubernetes.io/arch` and in container images."""
+
+Severity = Literal["critical", "high", "medium", "low"]
+"""Severity of a vulnerability, as Amazon ECR reports it."""
+
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Private address ranges (RFC 1918), used by practically every VPC."""
 
@@ -51,6 +57,43 @@ class ImageRegistry(Declaration):
 
     account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")] | None = None
     region: Region | None = None
+
+
+class AcceptedVulnerability(Declaration):
+    """A vulnerability that does not refuse an image for a while.
+
+    Attributes:
+        name: its name in the scan result, such as `CVE-2026-1234`.
+        reason: why it is accepted.
+        until: timestamp with a time zone from which it counts again.
+    """
+
+    name: Annotated[str, StringConstraints(min_length=1)]
+    reason: Annotated[str, StringConstraints(min_length=1)]
+    until: AwareDatetime
+
+
+class ImageSizes(Declaration):
+    """Largest compressed size of each image, in megabytes (10^6 bytes)."""
+
+    training: Annotated[int, Field(ge=1)] = 1500
+    serving: Annotated[int, Field(ge=1)] = 500
+
+
+class ImageRules(Declaration):
+    """What an image must keep before an environment pins it.
+
+    Attributes:
+        severity: vulnerabilities of this severity or a higher one refuse an image.
+        accepted: vulnerabilities that do not.
+        largest_mb: bounds of the compressed sizes.
+        soak_seconds: time for which the environment before must have run an image.
+    """
+
+    severity: Severity = "critical"
+    accepted: tuple[AcceptedVulnerability, ...] = ()
+    largest_mb: ImageSizes = ImageSizes()
+    soak_seconds: Annotated[int, Field(ge=0)] = 0
 
 
 class FreezeWindow(Declaration):
@@ -95,6 +138,8 @@ class EnvironmentConfig(Declaration):
         freezes: periods without promotions to this environment.
         images: the pinned images.
         image_registry: the ECR registry that holds the images.
+        image_rules: what an image must keep before it is pinned.
+        architectures: processors of the nodes that run the pods. Images are built for those of all environments.
     """
 
     promotes_from: Name | None
@@ -113,6 +158,8 @@ class EnvironmentConfig(Declaration):
     freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
     image_registry: ImageRegistry = ImageRegistry()
+    image_rules: ImageRules = ImageRules()
+    architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

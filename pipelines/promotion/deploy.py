@@ -22,6 +22,7 @@ from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
 from pipelines.promotion.facts.gather import ReleaseChange
+from pipelines.promotion.pinning import admit_pins, record_pins
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.traffic import move_traffic
 from pipelines.promotion.verify import Verification, verify
@@ -32,7 +33,7 @@ ROLLOUT_ALLOWANCE_SECONDS = 300
 """Time allowed for a rollout in addition to its declared pauses."""
 
 
-def deploy(target: Target, environment: str, log: Log) -> None:
+def deploy(target: Target, environment: str, log: Log, *, create: bool = False) -> None:
     """Deploy the releases of an environment, and record each one that goes live.
 
     Every release is judged before anything is applied, because one `up` applies all of them.
@@ -41,16 +42,21 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         target: where the environment lives.
         environment: its name.
         log: receives progress.
+        create: create the environment if it was never brought up; otherwise nothing is done for it.
 
     Raises:
-        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
+        MlopsError: a release or an image was refused, the program failed, or a rollout did not become healthy.
     """
     project, git = target.project, Git(target.project.root)
-    if environment not in target.descriptors():
+    if not target.is_up(environment):
+        if not create:
+            log(f"{environment} was never brought up, so nothing is deployed; to create it: mlops up --env {environment}")
+            return
         # A release can only be judged once the environment has a registry.
         target.apply("up", environment)
     target.get_ready()
     descriptors = target.descriptors()
+    admit_pins(project, git, descriptors, environment, log)
     releases = [project.release(model, environment) for model in project.model_names]
     admitted = [
         admit(project, git, descriptors, *find_merge(git, release), log)
@@ -67,6 +73,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
             f"{each.release.model} in {environment} serves {each.release.bundle} at {url} "
             f"(ledger record {entry.record.number})"
         )
+    record_pins(target.descriptor(environment), [each.release.model for each in admitted])
 
 
 def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:
