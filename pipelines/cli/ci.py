@@ -141,8 +141,14 @@ def request_training(models: str) -> None:
 @environment_option
 @target_option
 def use_cluster(environment: str, target: str) -> None:
-    """Make kubectl and later steps use an environment's cluster."""
-    open_target(target).reach_cluster(environment)
+    """Make later steps use an environment's cluster and region."""
+    from pipelines.github.workflow_run import set_variable
+
+    opened = open_target(target)
+    opened.reach_cluster(environment)
+    region = opened.project.stack(environment).config.region
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        set_variable(name, region)
     click.echo(f"using the cluster of {environment} on {target}")
 
 

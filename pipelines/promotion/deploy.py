@@ -50,7 +50,10 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
     project, git = target.project, Git(target.project.root)
     if not target.is_up(environment):
         if not create:
-            log(f"{environment} was never brought up, so nothing is deployed; to create it: mlops up --env {environment}")
+            log(
+                f"{environment} was never brought up, so nothing is deployed. To create it, run mlops up --env "
+                f"{environment}, or the workflow deploy with `create`"
+            )
             return
         # A release can only be judged once the environment has a registry.
         target.apply("up", environment)

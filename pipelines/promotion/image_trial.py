@@ -65,8 +65,7 @@ def try_image(source: Path, bundles: Mapping[str, VerifiedBundle]) -> dict[str, 
             for name, content in bundle.files.items():
                 (held / model / name).write_bytes(content)
         python = _interpreter(source / REQUIREMENTS, Path(scratch, "packages"))
-        results = _run_check(python, source, held)
-    return results
+        return _run_check(python, source, held)
 
 
 def _run_check(python: Path, source: Path, held: Path) -> dict[str, ImageTrial]:

@@ -47,7 +47,7 @@ def judge_change(target: Target, base: str, number: int | None, log: Log) -> Non
     changes, pins = read_changes(git, base, "HEAD"), read_pin_changes(git, base, "HEAD")
     if not changes and not pins:
         raise MlopsError(
-            "the change proposes no release and no image: expected a change of models/*/releases/*.yaml or of images in "
+            "the change proposes nothing to judge: expected a change of models/*/releases/*.yaml, or of the images in "
             "Pulumi.*.yaml, found none"
         )
     descriptors = target.descriptors()

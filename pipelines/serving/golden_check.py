@@ -1,4 +1,4 @@
-"""Check bundles with the inference code and the packages of an image: `python -m pipelines.serving.golden_check FOLDER`.
+"""Check bundles with the inference code of an image: `python -m pipelines.serving.golden_check FOLDER`.
 
 The folder has one folder for each bundle, with `bundle.json` and the files that it lists. Prints a JSON object: name of
 the folder → `{"rows": …, "problem": …}`. Callers verify the evidence of the bundles first.

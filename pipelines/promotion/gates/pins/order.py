@@ -20,13 +20,16 @@ def order(facts: PinFacts) -> Verdict:
     if "predecessor" in facts.unknown:
         return inconclusive("order", threshold, facts.missing("predecessor"), f"make {before} reachable")
     record = facts.predecessor
-    if record is None or record.environment != before or record.digest != facts.digest:
+    ran = (before, facts.image, facts.digest)
+    if record is None or (record.environment, record.image, record.digest) != ran:
         why = f"{before} never ran it"
         return failed("order", "not verified", threshold, why, f"pin it in {before} first")
     if facts.live is None:
         return inconclusive("order", threshold, facts.missing("live"), "make the environment reachable")
     if facts.image == "serving" and facts.live and not record.models:
-        why = f"{before} ran it without serving a bundle, and {facts.environment} serves {', '.join(sorted(facts.live))}"
+        why = (
+            f"{before} ran it without serving a bundle, and {facts.environment} serves {', '.join(sorted(facts.live))}"
+        )
         return inconclusive("order", threshold, why, f"release a bundle in {before} first", "nothing served")
     since = (facts.now - record.verified_at).total_seconds()
     figure = f"{since:.0f} s ago"
