@@ -22,6 +22,9 @@ IMAGES = ("training", "serving")
 @click.group(cls=Group)
 def ci() -> None:
     """Commands that workflows run."""
+    from pipelines.github.workflow_run import refuse_enterprise_server
+
+    refuse_enterprise_server()
 
 
 @ci.group(cls=Group)
@@ -45,7 +48,7 @@ def environments(base: str, environment: str) -> None:
 @select.command()
 @click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
 def changes(base: str) -> None:
-    """Print the changed release files and pins, and whether other files changed."""
+    """Print what the gates judge in a change, and if other files changed."""
     from pipelines.github.git import Git
     from pipelines.promotion.select import select_changes
 
@@ -267,7 +270,7 @@ def note(name: str, digest: str, folder: Path) -> None:
     help="Folder that `ci images note` wrote.",
 )
 def propose(folder: Path) -> None:
-    """Open or update the pull request that pins images in the first environment."""
+    """Open or update the pull request that pins built images."""
     from pipelines.promotion.images import parse_images
     from pipelines.promotion.propose import propose_images
 

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from pipelines.declarations.errors import MlopsError
+
+_SUPPORTED_SERVERS = re.compile(r"https?://(github\.com|[a-z0-9-]+\.ghe\.com|([a-z0-9-]+\.)*localhost(:\d+)?)/?")
+"""GitHub, GitHub Enterprise Cloud with data residency, and a server on this machine."""
+
+
+def refuse_enterprise_server() -> None:
+    """Do nothing unless this is a workflow on GitHub Enterprise Server, whose Actions lack what the workflows use.
+
+    Raises:
+        MlopsError: it is one.
+    """
+    server = os.environ.get("GITHUB_SERVER_URL", "")
+    if server and not _SUPPORTED_SERVERS.fullmatch(server):
+        raise MlopsError(
+            f"GitHub Enterprise Server is not supported: expected a workflow on github.com or ghe.com, found {server}",
+            fix="see docs/repository-settings.md#github-enterprise-server for what the workflows need",
+        )
 
 
 def set_output(name: str, value: str) -> None:

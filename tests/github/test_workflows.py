@@ -320,7 +320,8 @@ def test_a_job_installs_the_groups_that_its_commands_need() -> None:
         ),
         (
             "pipelines.promotion.judge pipelines.promotion.deploy pipelines.promotion.audit "
-            "pipelines.promotion.respond pipelines.promotion.rollback pipelines.promotion.trial pipelines.promotion.predict",
+            "pipelines.promotion.respond pipelines.promotion.rollback pipelines.promotion.trial "
+            "pipelines.promotion.predict",
             "cli infra serving",
         ),
         ("pipelines.targets.training_due pipelines.targets.workloads pipelines.data.catalog", "cli infra pipelines"),
