@@ -196,6 +196,7 @@ def play_all(story: Story) -> Story:
 
     client("s3").put_bucket_versioning(Bucket=LAKE, VersioningConfiguration={"Status": "Suspended"})
     hub.tick(AUDIT)
+    hub.dispatch(AUTHOR, "recheck.yml")
     story.play("audited")
     hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": "dev"})
     story.play("removed")
@@ -302,6 +303,15 @@ def test_drift_and_the_schedule_start_training_which_waits_for_an_image(story: S
         assert "has no training image" in log(run.job(f"train {MODEL}"))
 
 
+def test_a_recheck_leaves_pull_requests_that_pass_and_those_of_forks(story: Story) -> None:
+    job = story.run("audited", "recheck").job("recheck")
+    assert job.conclusion == "success", log(job)
+    breaks = story.pulls["breaks"].number
+    assert [line.strip() for line in log(job).splitlines() if "pull request " in line] == [
+        f"pull request {breaks}: left: the gates pass"
+    ]
+
+
 # --- audit and teardown -----------------------------------------------------------------------------------------------
 
 
@@ -343,6 +353,7 @@ def test_each_workflow_signs_in_with_its_role_and_never_logs_the_key_of_the_app(
         "ci": looking,
         "promote": looking,  # the pull request that pins images; the only release came from a fork
         "audit": looking,
+        "recheck": set(),
         "images": {"mlops-images"},
         **dict.fromkeys(("deploy", "train", "respond", "teardown"), changing),
     }
