@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import get_args
 
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import ImageName
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
@@ -16,6 +17,10 @@ from pipelines.promotion.attempt import Log
 from pipelines.promotion.facts.gather_pin import PinChange, gather_pin
 from pipelines.promotion.gates.pins import admits_pin, judge_pin
 from pipelines.registry.image_records import read_image_record, record_image
+
+
+class NoImageError(MlopsError):
+    """An environment has a release, but no image to serve it with."""
 
 
 def admit_pins(
@@ -34,10 +39,13 @@ def admit_pins(
 
     Raises:
         GateRefusedError: a gate refused an image.
+        NoImageError: the environment has a release, but pins no serving image.
         MlopsError: a registry cannot be read.
     """
     here = descriptors[environment]
     pinned, file = project.stack(environment).config.environment.images, project.stack_file(environment).name
+    if pinned.serving is None:
+        refuse_unserved(project, environment)
     for image in get_args(ImageName):
         digest, runs = getattr(pinned, image), digest_of_reference(getattr(here.images, image))
         if digest == runs or (digest is not None and read_image_record(here, image, digest) is not None):
@@ -50,6 +58,21 @@ def admit_pins(
             refused = [v for v in verdicts if v.outcome != "pass"]
             lines = "\n".join(f"  {v.gate}: {v.why}; {v.fix}" for v in refused)
             raise GateRefusedError(f"the {image} image {digest} may not go to {environment}:\n{lines}")
+
+
+def refuse_unserved(project: Project, environment: str) -> None:
+    """Refuse releases to an environment that pins no serving image, before anything is judged or recorded.
+
+    Raises:
+        NoImageError: there is such a release.
+    """
+    models = [name for name in project.model_names if project.release(name, environment).bundle is not None]
+    if models:
+        raise NoImageError(
+            f"{environment} pins no serving image, so it cannot serve {', '.join(models)}",
+            fix=f"merge the pull request of the branch pin/{environment}, or run the workflow `images` for the first "
+            "environment; its merge deploys the release",
+        )
 
 
 def record_pins(descriptor: EnvironmentDescriptor, models: Iterable[str]) -> None:

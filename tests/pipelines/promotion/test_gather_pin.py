@@ -14,7 +14,8 @@ import pytest
 
 from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Images
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.project import Project
+from pipelines.declarations.project import Project, render_release
+from pipelines.declarations.release import Release
 from pipelines.github.git import Git
 from pipelines.promotion.admission import GateRefusedError
 from pipelines.promotion.facts.gather_pin import PinChange, gather_pin, read_pin_changes
@@ -22,7 +23,7 @@ from pipelines.promotion.facts.pin_facts import PinFacts
 from pipelines.promotion.gates.pins import judge_pin
 from pipelines.promotion.image_trial import has_packages
 from pipelines.promotion.images import build_tag, content_key, key_tag, pin_images
-from pipelines.promotion.pinning import admit_pins, record_pins
+from pipelines.promotion.pinning import NoImageError, admit_pins, record_pins, refuse_unserved
 from pipelines.promotion.select import select_changes
 from pipelines.registry.container_images import ImageRepository, find_image, tag_image
 from pipelines.registry.image_records import read_image_record, record_image
@@ -268,6 +269,17 @@ def test_a_deployment_judges_an_image_that_the_environment_does_not_run(
     running = {**environments, "staging": with_empty_registry(staging).model_copy(update={"images": reference})}
     admit_pins(project, Git(project.root), running, "staging", said.append)
     assert len(said) == 2, "an image that runs is not judged"
+
+
+def test_a_release_waits_for_a_serving_image_before_anything_is_recorded(tmp_path: Path) -> None:
+    project = Project(copy_as_forked(tmp_path))
+    refuse_unserved(project, "staging")
+    release = Release(model=MODEL, environment="staging", bundle=OLD, replaces=None)
+    project.release_file(MODEL, "staging").write_text(render_release(release))
+    with pytest.raises(NoImageError, match=f"staging pins no serving image, so it cannot serve {MODEL}") as caught:
+        refuse_unserved(project, "staging")
+    assert "pin/staging" in caught.value.fix
+    refuse_unserved(project, "prod")
 
 
 # --- changes of pins -------------------------------------------------------------------------------------------------
