@@ -347,7 +347,7 @@ class RolloutScenarios:
         timed: list[Object] = [{"setWeight": 50}, {"pause": {"duration": "12s"}}, {"setWeight": 75}, _PAUSE]
         return [
             self._scenario("hold-by-hand", *at_pause, hold, until(message="manually paused"), self._promote(),
-                           until(message="manually paused", pauses=[]), go_on, self._paused(1, "v2"),
+                           until(message="manually paused", pauses=[], held=False), go_on, self._paused(1, "v2"),
                            self._promote(), self._paused(3, "v2")),
             self._scenario("hold-before-the-update", self._live("v1"), hold, until(message="manually paused"),
                            self._deploy("v2", spec={"paused": True}), until(current="v2", message="manually paused"),
@@ -421,6 +421,8 @@ class RolloutScenarios:
                 self._deploy("v2", spec=four, **dynamic), self._paused(1, "v2"), self._promote(),
                 self._paused(3, "v2", pods={"v1": 2, "v2": 2}), self._deploy("v1", spec=four, **dynamic),
                 self._done("v1", 4),
+                # Argo may look at the Rollout between the last pod and the last weight, or not.
+                unsteady=frozenset({"history"}),
             ),
             self._scenario(
                 "least-pods", self._live("v1", spec=four, minPodsPerReplicaSet=2),

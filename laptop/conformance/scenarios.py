@@ -107,7 +107,8 @@ class Scenario:
         name: name of the test.
         steps: what happens.
         labels: labels of the namespace.
-        unsteady: parts of the end state that are not compared, because races in the real controllers decide them.
+        unsteady: what is not compared, because races in the real controllers decide it: `history`, or parts of the
+            end state.
     """
 
     name: str
@@ -233,7 +234,8 @@ class Theatre:
             except (ApiError, httpx2.HTTPError) as error:
                 failure = failure or f"the cluster could not be asked: {error!r}"
         end = {key: value for key, value in end.items() if key not in scenario.unsteady}
-        history = _distinct([reduced for state in states if (reduced := watched.reduce(state, stage)) is not None])
+        reduced = [seen for state in states if (seen := watched.reduce(state, stage)) is not None]
+        history = [] if "history" in scenario.unsteady else _distinct(reduced)
         return Observation(history, end, failure, time.monotonic() - started)
 
 
