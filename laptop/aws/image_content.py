@@ -181,7 +181,7 @@ def publish(cloud: Cloud, repository: str, context: ImageContext, tag: str = "")
     keep(context, cloud.home)
     # The tag names the content, so an immutable repository accepts it once.
     tags = ["context-" + context.digest().removeprefix("sha256:")[:16], *([tag] if tag else [])]
-    pushes = [(digest, child, {}) for digest, child in made.children.items()]
+    pushes: list[tuple[str, str, dict[str, str]]] = [(digest, child, {}) for digest, child in made.children.items()]
     pushes += [(made.digest, made.manifest, {"imageTag": name}) for name in tags]
     try:
         for pushed, manifest, named in pushes:
