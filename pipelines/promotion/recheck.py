@@ -101,7 +101,7 @@ def recheck(project: Project, log: Log) -> None:
         if action == "rerun" and run is not None:
             gh.run("run", "rerun", str(run.number), "--failed")
         elif action == "renew":
-            _renew(gh, pull["headRefName"])
+            renew(gh, pull["headRefName"])
         log(f"pull request {pull['number']}: {'asked again' if action != 'leave' else 'left'}: {why}")
 
 
@@ -127,12 +127,18 @@ def _outcomes(gh: Gh, number: int) -> dict[str, Outcome]:
     return found
 
 
-def _renew(gh: Gh, branch: str) -> None:
-    """Push the change of a branch again, as a new commit on main, which starts every check."""
+def renew(gh: Gh, branch: str) -> None:
+    """Push the change of a branch again, as a new commit on main, which starts every check.
+
+    Nothing happens if the branch was merged or deleted since it was listed.
+
+    Raises:
+        MlopsError: git refuses.
+    """
     git = Git(gh.root)
     main, tip = git.fetch("main"), git.fetch(branch)
     if main is None or tip is None:
-        return  # merged or deleted since it was listed
+        return
     contents = {name: git.read_file(tip, name) for name in git.changed_files(main, tip) if git.has_file(tip, name)}
     message = git.read("log", "-1", "--format=%B", tip)
     git.push(git.commit_files(main, contents, message), branch, force=True)

@@ -112,7 +112,7 @@ class PinFactGatherer:
         self.config = project.stack(change.environment).config.environment
         if not descriptors:
             first = project.environments[0]
-            raise MlopsError(f"no environment is up, so no image can be judged: {first} first", fix=_up(first))
+            raise MlopsError("no environment is up, so no image can be judged", fix=_up(first))
         self.here = descriptors.get(change.environment)
         known = self.here or next(iter(descriptors.values()))
         url = repository_url(project, change.environment, known.account, change.image)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.github.gh import Gh
+from pipelines.github.git import Git
 from pipelines.promotion.comments.gate_comment import read_outcomes
-from pipelines.promotion.recheck import MOST_ATTEMPTS, OLDEST, GateRun, decide
+from pipelines.promotion.recheck import MOST_ATTEMPTS, OLDEST, GateRun, decide, renew
 from pipelines.promotion.verdict import Outcome
+from tests.clones import commit_all, git
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
 RUN = GateRun(71, 1, "completed", "failure", NOW - timedelta(hours=1))
@@ -59,3 +62,26 @@ def test_a_gate_that_refused_one_of_two_images_is_refused() -> None:
     rows = ["| order | ✅ | a | b | c |", "| order | ❌ | a | b | c |", "| order | ⚠️ | a | b | c |", "| size | ⚠️ | a |"]
     assert read_outcomes("\n".join(rows)) == {"order": "fail", "size": "inconclusive"}
     assert read_outcomes("\n".join(reversed(rows))) == {"order": "fail", "size": "inconclusive"}
+
+
+def test_a_change_is_pushed_again_as_a_new_commit_on_main(clone: Path) -> None:
+    git(clone, "switch", "--quiet", "--create", "pin/dev")
+    (clone / "pins").write_text("new\n")
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "--message", "Pin images in dev")
+    git(clone, "push", "--quiet", "origin", "pin/dev")
+    before = git(clone, "rev-parse", "HEAD")
+    git(clone, "switch", "--quiet", "main")
+    (clone / "README.md").write_text("changed\n")
+    main = commit_all(clone, "Change main")
+
+    renew(Gh(clone, "acme/mlops"), "pin/dev")
+    tip = Git(clone).fetch("pin/dev")
+    assert tip is not None and tip != before
+    assert Git(clone).parents(tip) == [main]
+    assert Git(clone).changed_files(main, tip) == ("pins",)
+    assert (Git(clone).read_file(tip, "pins"), git(clone, "log", "-1", "--format=%s", tip)) == (
+        b"new\n",
+        "Pin images in dev",
+    )
+    renew(Gh(clone, "acme/mlops"), "pin/gone")
