@@ -140,7 +140,7 @@ def test_no_other_account_may_pull_unless_it_is_configured(bootstrap: Recording)
     assert bootstrap.of_type(REPOSITORY_POLICY) == {}
 
 
-def test_a_configured_account_may_pull_and_nothing_else(tmp_path: Path) -> None:
+def test_a_configured_account_may_pull_and_judge_images_and_nothing_else(tmp_path: Path) -> None:
     project = copy_as_forked(tmp_path / "project", "infra/bootstrap")
     file = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
     edit(file, "config", "mlops-bootstrap:account", "pull_accounts", value=["444455556666"])
@@ -151,7 +151,12 @@ def test_a_configured_account_may_pull_and_nothing_else(tmp_path: Path) -> None:
     for policy in policies.values():
         (statement,) = json.loads(policy.at("policy"))["Statement"]
         assert statement["Principal"] == {"AWS": ["arn:aws:iam::444455556666:root"]}
-        assert statement["Action"] == ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        assert statement["Action"] == [
+            "ecr:BatchGetImage",
+            "ecr:DescribeImageScanFindings",
+            "ecr:DescribeImages",
+            "ecr:GetDownloadUrlForLayer",
+        ]
 
 
 def test_an_environment_can_pull_from_another_account_and_region() -> None:
