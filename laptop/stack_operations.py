@@ -192,4 +192,5 @@ def _for_repository(folder: Path, repository: str) -> dict[str, str]:
     """Return the account stack's configuration for another repository."""
     file = folder / f"Pulumi.{ACCOUNT_STACK}.yaml"
     account = parse_yaml(read_bytes(file), file)[0]["config"][_ACCOUNT_KEY]
-    return {_ACCOUNT_KEY: json.dumps({**account, "repository": repository, "repository_ids": None})}
+    plain = {"repository": repository, "repository_ids": None, "subject_template": None}
+    return {_ACCOUNT_KEY: json.dumps({**account, **plain})}

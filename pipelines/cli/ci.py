@@ -277,3 +277,12 @@ def propose(folder: Path) -> None:
     project = Project.find()
     found = {path.name: path.read_text().strip() for path in folder.iterdir() if path.name in IMAGES}
     propose_images(project, parse_images(found), project.environments[0], "They were just built and attested.", log)
+
+
+@ci.command("token-subject")
+def token_subject() -> None:
+    """Print the subject of this job's OIDC token, which roles trust."""
+    from pipelines.github.job_token import read_subject
+
+    click.echo(f"The subject of this job's token is {read_subject()}")
+    click.echo("The role must trust it: repository_ids or subject_template in infra/bootstrap/Pulumi.account.yaml.")

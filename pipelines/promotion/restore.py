@@ -9,6 +9,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
+from pipelines.github.published_commits import publish
 from pipelines.registry.ledger import words
 
 ATTEMPTS = 5
@@ -44,9 +45,8 @@ def restore_release(project: Project, model: str, environment: str, target: str,
             raise MlopsError("the origin has no branch main")
         if _named(git, main, name) == target:
             return main
-        commit = git.commit_files(main, {name: render_release(release).encode()}, message)
         try:
-            git.push(commit, "main")
+            commit = publish(project.root, main, {name: render_release(release).encode()}, message, "main")
         except MlopsError:
             if attempt + 1 == ATTEMPTS:
                 raise
