@@ -12,13 +12,18 @@ BIN := $(VENV)/bin
 # The laptop is a distribution of its own: without its folder, everything for AWS works as before.
 LAPTOP := $(wildcard laptop/pyproject.toml)
 GROUPS := infra pipelines cli test
+# Jobs of workflows install only what they need: make setup PARTS="cli serving".
+PARTS ?=
 REQUIREMENTS := $(GROUPS:%=requirements/%.txt) $(if $(LAPTOP),laptop/requirements/laptop.txt)
 PROJECTS := . $(if $(LAPTOP),./laptop)
 PINNED := $(REQUIREMENTS) requirements/uv.txt pyproject.toml $(LAPTOP)
 # Large, and imported by short processes: compiled on all cores at once, instead of by the first of them to come by.
 COMPILED := scipy sklearn skl2onnx pandas onnx pyiceberg botocore pulumi numpy
 # Named by what is pinned, so that another checkout of the same pins finds everything installed.
-INSTALLED := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
+WHOLE := $(VENV)/.installed-$(shell cat $(PINNED) | cksum | cut -d' ' -f1)
+EMPTY :=
+WANTED := $(if $(PARTS),-$(subst $(EMPTY) $(EMPTY),-,$(strip $(PARTS))))
+INSTALLED := $(or $(wildcard $(WHOLE)),$(WHOLE)$(WANTED))
 
 .PHONY: help
 help: ## This text
@@ -33,10 +38,10 @@ $(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(REQUIREMENTS:%=-r %)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(foreach file,$(if $(PARTS),$(PARTS:%=requirements/%.txt),$(REQUIREMENTS)),-r $(file))
 	@$(if $(LAPTOP),,$(BIN)/uv pip uninstall --quiet --python $(BIN)/python mlops-laptop)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PROJECTS:%=--editable %)
-	@$(BIN)/python -m compileall -q -j 0 -x '/(tests?|backend)/' $(COMPILED:%=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/%)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(foreach project,$(if $(PARTS),.,$(PROJECTS)),--editable $(project))
+	@cd $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && $(abspath $(BIN))/python -m compileall -q -j 0 -x '/(tests?|backend)/' $$(ls -d $(COMPILED) 2> /dev/null)
 	@rm -f $(VENV)/.installed-* && touch $@
 
 .PHONY: demo

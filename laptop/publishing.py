@@ -11,13 +11,13 @@ from laptop.laptop_target import LaptopTarget
 from pipelines.declarations.environment import Images
 from pipelines.declarations.names import ImageName, repository_name
 from pipelines.declarations.project import Project
-from pipelines.promotion.images import build_context
+from pipelines.promotion.images import architectures_of, build_context
 
 
 def local_context(project: Project, name: str) -> ImageContext:
     """Return the files that an image is made from."""
-    built = build_context(project, name)
-    return ImageContext.of(name, built.files, project.root, dockerfile=built.dockerfile)
+    built, architectures = build_context(project, name), architectures_of(project)
+    return ImageContext.of(name, built.files, project.root, dockerfile=built.dockerfile, architectures=architectures)
 
 
 def local_digests(project: Project) -> Images:
@@ -25,14 +25,14 @@ def local_digests(project: Project) -> Images:
     return Images(**{name: digest(local_context(project, name)) for name in get_args(ImageName)})
 
 
-def publish_image(target: LaptopTarget, project: Project, name: str) -> str:
-    """Publish one image of a project to the account's repository, and return its digest.
+def publish_image(target: LaptopTarget, project: Project, name: str, tag: str = "") -> str:
+    """Publish one image of a project to the account's repository, with a tag, and return its digest.
 
     Raises:
         MlopsError: the laptop is not running, or the account has no repository yet.
     """
     cloud = Cloud(lifecycle.find(target.home).environ_of_caller(), target.home / "aws")
-    return publish(cloud, repository_name(project.name, name), local_context(project, name))
+    return publish(cloud, repository_name(project.name, name), local_context(project, name), tag)
 
 
 def publish_locally(target: LaptopTarget) -> Images:

@@ -21,14 +21,14 @@ def make_clone(folder: Path) -> Path:
     root = folder / "clone"
     root.mkdir()
     (root / "README.md").write_text("hello\n")
-    _connect(root, folder / "origin.git")
+    connect(root, folder / "origin.git")
     return root
 
 
 def make_repository(folder: Path) -> Project:
     """Create `folder/clone` with the sample project on main, and its origin `folder/origin.git`."""
     root = copy_as_forked(folder / "clone", "requirements/serving.txt")
-    _connect(root, folder / "origin.git")
+    connect(root, folder / "origin.git")
     return Project(root)
 
 
@@ -41,7 +41,8 @@ def commit_all(root: Path, message: str) -> str:
     return git(root, "rev-parse", "HEAD")
 
 
-def _connect(root: Path, origin: Path) -> None:
+def connect(root: Path, origin: Path) -> None:
+    """Make a folder a clone with one commit on main, and create its origin."""
     git(root.parent, "init", "--quiet", "--bare", "--initial-branch=main", origin.name)
     git(root, "init", "--quiet", "--initial-branch=main")
     git(root, "remote", "add", "origin", str(origin))

@@ -8,12 +8,13 @@ authorization reference.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pulumi
 
 from infra.bootstrap.layout import AccountLayout
 from infra.scopes import Environment
+from pipelines.declarations.names import ImageName, repository_name
 
 Statement = dict[str, Any]
 
@@ -77,6 +78,9 @@ _PUSH_IMAGE = (
     "ecr:UploadLayerPart",
 )
 """Source: Amazon ECR user guide, "IAM permissions for pushing an image", and those to push attestations of an image."""
+
+_JUDGE_IMAGE = ("ecr:BatchGetImage", "ecr:DescribeImageScanFindings", "ecr:DescribeImages")
+"""Read the manifest, the tags, the size and the scan result of an image, but not its layers."""
 
 _READ_ROLE = (
     "iam:GetRole",
@@ -168,6 +172,7 @@ def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
                 ],
             ),
             _through_s3(["kms:Decrypt"], *everywhere),
+            allow(_JUDGE_IMAGE, _image_repositories(*everywhere)),
         ],
     }
 
@@ -320,6 +325,7 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
         read += [*_objects(other, "registry", *_JUDGED_EVERYWHERE), *_objects(other, "logs", *_INFERENCE_LOGS)]
     statements = [
         allow(["s3:GetObject"], read),
+        allow(_JUDGE_IMAGE, _image_repositories(environment)),
         allow(["s3:PutObject"], _objects(environment, "registry", *written)),
         allow(
             ["kms:Sign"],
@@ -356,6 +362,18 @@ def _every_key(*environments: Environment) -> list[str]:
 def _tagged(*environments: Environment) -> dict[str, Any]:
     names = [environment.name for environment in environments]
     return {"aws:ResourceTag/environment": names if len(names) > 1 else names[0]}
+
+
+def _image_repositories(*environments: Environment) -> list[str]:
+    """Return the ARNs of the repositories from which environments pull images, which may be in another account."""
+    arns = set()
+    for environment in environments:
+        registry = environment.config.image_registry
+        account, region = registry.account or environment.account, registry.region or environment.region
+        for image in get_args(ImageName):
+            name = repository_name(environment.project, image)
+            arns.add(f"arn:{environment.partition}:ecr:{region}:{account}:repository/{name}")
+    return sorted(arns)
 
 
 def _buckets(environment: Environment) -> str:

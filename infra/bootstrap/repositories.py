@@ -61,7 +61,9 @@ class ImageRepositories(pulumi.ComponentResource):
                 tags=scope.tags(),
                 opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(protect=scope.protected)),
             )
-            # Only untagged images expire: an environment may still run an old tagged one.
+            # Only untagged images expire: an environment may still run an old tagged one. The images for each
+            # architecture have no tag, and stay as long as the index that lists them (Amazon ECR user guide, "Automate
+            # the cleanup of images by using lifecycle policies").
             aws.ecr.LifecyclePolicy(image, repository=repository.name, policy=_expire_untagged(), opts=child)
             if args.pull_accounts:
                 aws.ecr.RepositoryPolicy(
@@ -92,7 +94,10 @@ def _expire_untagged() -> str:
 
 
 def _allow_pull(scope: Scope, accounts: Sequence[str]) -> str:
-    """Allow other accounts to pull. Source: Amazon ECR user guide, "Private repository policy examples"."""
+    """Allow other accounts to pull, and to judge what they pin.
+
+    Source: Amazon ECR user guide, "Private repository policy examples".
+    """
     return json.dumps(
         {
             "Version": "2012-10-17",
@@ -101,7 +106,12 @@ def _allow_pull(scope: Scope, accounts: Sequence[str]) -> str:
                     "Sid": "PullFromOtherAccounts",
                     "Effect": "Allow",
                     "Principal": {"AWS": [f"arn:{scope.partition}:iam::{account}:root" for account in accounts]},
-                    "Action": ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                    "Action": [
+                        "ecr:BatchGetImage",
+                        "ecr:DescribeImageScanFindings",
+                        "ecr:DescribeImages",
+                        "ecr:GetDownloadUrlForLayer",
+                    ],
                 }
             ],
         }

@@ -49,7 +49,9 @@ GAPS = (
         "bypassPolicyLockoutSafetyCheck",
         "moto never checks whether a key policy locks its owner out",
     ),
-    EmulationGap("aws:ecr/repository:Repository", "imageScanningConfiguration", "moto does not scan images"),
+    EmulationGap(
+        "aws:ecr/repository:Repository", "imageScanningConfiguration", "every scan succeeds and finds nothing"
+    ),
     EmulationGap("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold", "moto does not evaluate alarms"),
 )
 

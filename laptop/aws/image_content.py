@@ -1,8 +1,9 @@
 """Container images without a container engine.
 
-An image has a valid manifest in the registry. Its digest depends only on its Dockerfile and the files it copies, so the
-same content has the same digest on any machine. Nothing is built: the files are copied to a folder of the account, in
-which a pod runs its command with the packages of the laptop's Python environment.
+An image has a valid index in the registry, with a manifest for each architecture, as docker buildx pushes it. Its
+digest depends only on its Dockerfile, the files it copies and the architectures, so the same content has the same
+digest on any machine. Nothing is built: the files are copied to a folder of the account, in which a pod runs its
+command with the packages of the laptop's Python environment.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CONTEXT_LABEL = "mlops.context"
 """Label with the digest of the build context."""
 
+_INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -41,21 +43,31 @@ class ImageContext:
         dockerfile: path of the Dockerfile.
         files: files that it copies.
         root: folder to which file names are relative.
+        architectures: processors that the image is made for.
     """
 
     name: str
     dockerfile: Path
     files: tuple[Path, ...]
     root: Path
+    architectures: tuple[str, ...] = ("amd64",)
 
     @classmethod
-    def of(cls, name: str, files: Iterable[Path], root: Path, *, dockerfile: Path | None = None) -> ImageContext:
+    def of(
+        cls,
+        name: str,
+        files: Iterable[Path],
+        root: Path,
+        *,
+        dockerfile: Path | None = None,
+        architectures: tuple[str, ...] = ("amd64",),
+    ) -> ImageContext:
         """Build the context of an image.
 
         Args:
             dockerfile: `<root>/images/<name>/Dockerfile` by default.
         """
-        return cls(name, dockerfile or root / "images" / name / "Dockerfile", tuple(files), root)
+        return cls(name, dockerfile or root / "images" / name / "Dockerfile", tuple(files), root, architectures)
 
     def digest(self) -> str:
         """Return the `sha256:…` of names and contents, independent of order, times and owners.
@@ -91,26 +103,38 @@ class Image:
     """An image in registry format.
 
     Attributes:
-        manifest: the manifest's JSON.
-        digest: `sha256:…` of the manifest: what a pod's image reference pins.
+        manifest: JSON of the index.
+        digest: `sha256:…` of the index: what a pod's image reference pins.
+        children: digest → JSON of the manifest for each architecture.
     """
 
     manifest: str
     digest: str
+    children: Mapping[str, str]
 
 
 def image(context: ImageContext) -> Image:
     """Return the image built from a context."""
+    children = {architecture: _manifest(context, architecture) for architecture in context.architectures}
+    listed = [
+        {**_descriptor(_MANIFEST, child), "platform": {"architecture": architecture, "os": "linux"}}
+        for architecture, child in children.items()
+    ]
+    index = _canonical({"schemaVersion": 2, "mediaType": _INDEX, "manifests": listed})
+    return Image(index.decode(), _digest(index), {_digest(child): child.decode() for child in children.values()})
+
+
+def _manifest(context: ImageContext, architecture: str) -> bytes:
     layer = _descriptor(_LAYER, _EMPTY_LAYER)
     config = _canonical(
         {
-            "architecture": "amd64",
+            "architecture": architecture,
             "os": "linux",
             "config": {"Labels": {CONTEXT_LABEL: context.digest(), "mlops.image": context.name}},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
         }
     )
-    manifest = _canonical(
+    return _canonical(
         {
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
@@ -118,7 +142,6 @@ def image(context: ImageContext) -> Image:
             "layers": [layer],
         }
     )
-    return Image(manifest.decode(), _digest(manifest))
 
 
 def folder_of(home: Path, image_digest: str) -> Path:
@@ -126,7 +149,7 @@ def folder_of(home: Path, image_digest: str) -> Path:
 
     Args:
         home: folder of the account.
-        image_digest: `sha256:…` of the manifest.
+        image_digest: `sha256:…` of the index.
     """
     return home / "images" / image_digest.replace(":", "-")
 
@@ -136,13 +159,16 @@ def digest(context: ImageContext) -> str:
     return image(context).digest
 
 
-def publish(cloud: Cloud, repository: str, context: ImageContext) -> str:
+def publish(cloud: Cloud, repository: str, context: ImageContext, tag: str = "") -> str:
     """Push the image of a context to a repository and return its digest. Idempotent.
 
     Its files are copied to the account's folder, so later changes of the context do not affect the image.
 
     Args:
+        cloud: account.
         repository: name of the repository.
+        context: files of the image.
+        tag: another tag of the image; none if empty. It always gets one that names its content.
 
     Raises:
         MlopsError: the repository does not exist, or a file changed during the copy.
@@ -151,18 +177,24 @@ def publish(cloud: Cloud, repository: str, context: ImageContext) -> str:
 
     from laptop.aws.cloud import code_of, tolerating
 
-    made = image(context)
+    made, ecr = image(context), cloud.client("ecr")
     keep(context, cloud.home)
+    # The tag names the content, so an immutable repository accepts it once.
+    tags = ["context-" + context.digest().removeprefix("sha256:")[:16], *([tag] if tag else [])]
+    pushes: list[tuple[str, str, dict[str, str]]] = [(digest, child, {}) for digest, child in made.children.items()]
+    pushes += [(made.digest, made.manifest, {"imageTag": name}) for name in tags]
     try:
-        with tolerating("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
-            cloud.client("ecr").put_image(
-                repositoryName=repository,
-                imageManifest=made.manifest,
-                imageDigest=made.digest,
-                imageManifestMediaType=_MANIFEST,
-                # The tag names the content, so an immutable repository accepts it once.
-                imageTag="context-" + context.digest().removeprefix("sha256:")[:16],
-            )
+        for pushed, manifest, named in pushes:
+            if not named and exists(cloud, repository, pushed):
+                continue
+            with tolerating("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"):
+                ecr.put_image(
+                    repositoryName=repository,
+                    imageManifest=manifest,
+                    imageDigest=pushed,
+                    imageManifestMediaType=_INDEX if named else _MANIFEST,
+                    **named,
+                )
     except ClientError as error:
         raise MlopsError(
             f"cannot publish the image `{context.name}` to `{repository}`: {code_of(error)}",
@@ -198,7 +230,7 @@ def keep(context: ImageContext, home: Path) -> Path:
         dockerfile = context.dockerfile
         if dockerfile.is_relative_to(context.root):
             dockerfile = copied / dockerfile.relative_to(context.root)
-        if digest(ImageContext(context.name, dockerfile, tuple(files), copied)) != expected:
+        if digest(replace(context, dockerfile=dockerfile, files=tuple(files), root=copied)) != expected:
             raise MlopsError(
                 f"a file of the image `{context.name}` changed while it was published", fix="publish it again."
             )

@@ -7,11 +7,16 @@ from typing import Any
 
 def patch_moto() -> None:
     """Patch moto in this process."""
+    from moto.ecr.models import ECRBackend
     from moto.iam.models import IAMBackend
     from moto.s3.models import FakeBucket, S3Backend
 
     FakeBucket.get_permission = _no_opinion  # type: ignore[method-assign,assignment]
     S3Backend.put_object_lock_configuration = _lock  # type: ignore[method-assign]
+    ECRBackend.put_image = _scanned_on_push(ECRBackend.put_image)  # type: ignore[method-assign]
+    ECRBackend.describe_image_scan_findings = _without_an_invented_finding(  # type: ignore[method-assign]
+        ECRBackend.describe_image_scan_findings
+    )
     IAMBackend.create_role = _with_a_boundary_that_exists(IAMBackend.create_role)  # type: ignore[method-assign]
 
 
@@ -56,3 +61,33 @@ def _with_a_boundary_that_exists(create_role: Any) -> Any:
         return create_role(self, name, trust, path, permissions_boundary, *args, **more)
 
     return create
+
+
+def _scanned_on_push(put_image: Any) -> Any:
+    """Scan a pushed image if its repository says so, as ECR does. moto scans on request only."""
+
+    def put(self: Any, repository_name: str, *args: Any, **more: Any) -> Any:
+        from datetime import datetime
+
+        image = put_image(self, repository_name, *args, **more)
+        if self.repositories[repository_name].image_scanning_configuration.get("scanOnPush"):
+            image.last_scan = image.last_scan or datetime.today()
+        return image
+
+    return put
+
+
+def _without_an_invented_finding(describe: Any) -> Any:
+    """Return no finding where moto invents one. The laptop's images hold files of the project and nothing to scan.
+
+    Findings that were planted through moto's API are returned.
+    """
+
+    def describe_findings(self: Any, *args: Any, **more: Any) -> Any:
+        answer = describe(self, *args, **more)
+        found = answer["imageScanFindings"]
+        if [finding["name"] for finding in found.get("findings", [])] == ["CVE-9999-9999"]:
+            return {**answer, "imageScanFindings": {**found, "findings": [], "findingSeverityCounts": {}}}
+        return answer
+
+    return describe_findings

@@ -34,10 +34,10 @@ def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambd
     from laptop import lifecycle
     from laptop.github import hosting
 
-    def build(checkout: Path, name: str) -> str:
+    def build(checkout: Path, name: str, tag: str) -> str:
         from laptop.publishing import publish_image
 
-        return publish_image(target, Project(checkout), name)
+        return publish_image(target, Project(checkout), name, tag)
 
     return hosting.attach(target.home, environ=lifecycle.find(target.home).environ(), build=build, on_step=on_step)
 

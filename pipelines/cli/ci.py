@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
 from pipelines.declarations.project import Project
+from pipelines.targets import find_target
+
+if TYPE_CHECKING:
+    from pipelines.registry.container_images import ImageRepository
 
 IMAGES = ("training", "serving")
 
@@ -17,6 +22,9 @@ IMAGES = ("training", "serving")
 @click.group(cls=Group)
 def ci() -> None:
     """Commands that workflows run."""
+    from pipelines.github.workflow_run import refuse_enterprise_server
+
+    refuse_enterprise_server()
 
 
 @ci.group(cls=Group)
@@ -40,12 +48,14 @@ def environments(base: str, environment: str) -> None:
 @select.command()
 @click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
 def changes(base: str) -> None:
-    """Print the changed release files, and whether other files changed."""
+    """Print what the gates judge in a change, and if other files changed."""
     from pipelines.github.git import Git
     from pipelines.promotion.select import select_changes
 
     changed = select_changes(Git(Project.find().root), base)
     write_output("releases", json.dumps(changed.releases))
+    write_output("pins", json.dumps(changed.pins))
+    write_output("judged", json.dumps(bool(changed.releases or changed.pins)))
     write_output("code", json.dumps(bool(changed.other)))
 
 
@@ -97,10 +107,10 @@ def _number_or_none(context: click.Context, option: click.Parameter, value: str)
 )
 @target_option
 def judge(base: str, number: int | None, target: str) -> None:
-    """Run the gates on the releases of the checked-out change."""
-    from pipelines.promotion.judge import judge_releases
+    """Run the gates on the releases and pins of the checked-out change."""
+    from pipelines.promotion.judge import judge_change
 
-    judge_releases(open_target(target), base, number, click.echo)
+    judge_change(open_target(target), base, number, click.echo)
     click.echo("Every gate passes.")
 
 
@@ -119,7 +129,7 @@ def review(base: str, number: int, target: str) -> None:
 @environment_option
 @target_option
 def propose_next(environment: str, target: str) -> None:
-    """Propose this environment's releases to the next environments."""
+    """Propose this environment's releases and images to the next ones."""
     from pipelines.promotion import propose
 
     propose.propose_next(open_target(target), environment, log)
@@ -148,9 +158,43 @@ def request_training(models: str) -> None:
 @environment_option
 @target_option
 def use_cluster(environment: str, target: str) -> None:
-    """Make kubectl and later steps use an environment's cluster."""
-    open_target(target).reach_cluster(environment)
+    """Make later steps use an environment's cluster and region."""
+    from pipelines.github.workflow_run import set_variable
+
+    opened = open_target(target)
+    opened.reach_cluster(environment)
+    region = opened.project.stack(environment).config.region
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        set_variable(name, region)
     click.echo(f"using the cluster of {environment} on {target}")
+
+
+@ci.command()
+def recheck() -> None:
+    """Ask the gates again about pull requests that only have to wait."""
+    from pipelines.promotion import recheck as module
+
+    module.recheck(Project.find(), log)
+
+
+@ci.command()
+def engine_version() -> None:
+    """Print the pinned version of Pulumi, and a key for a cache of it."""
+    from pipelines.targets.aws import engine_versions
+
+    versions = engine_versions(Project.find().root)
+    write_output("pulumi", versions["pulumi"])
+    write_output("key", "-".join(f"{name}-{version}" for name, version in versions.items()))
+
+
+@ci.command()
+@target_option
+def install_engine(target: str) -> None:
+    """Install Pulumi's providers at the pinned versions, if missing."""
+    from pipelines.github.workflow_run import add_path
+
+    add_path(Path.home() / ".pulumi" / "bin")
+    find_target(target, Project.find()).install_engine(log)
 
 
 @ci.group(cls=Group)
@@ -158,14 +202,58 @@ def images() -> None:
     """Publish images that a workflow built."""
 
 
+registry_option = click.option("--registry", required=True, metavar="HOST", help="The account's ECR registry.")
+
+
 @images.command()
 @click.argument("name", type=click.Choice(IMAGES))
-@click.option("--registry", required=True, metavar="HOST", help="The account's ECR registry.")
-def repository(name: str, registry: str) -> None:
-    """Print the URL of an image's repository."""
-    from pipelines.declarations.names import repository_name
+@registry_option
+@click.option("--commit", envvar="GITHUB_SHA", default="", metavar="COMMIT", help="Commit to build. [env: GITHUB_SHA]")
+@click.option("--run", envvar="GITHUB_RUN_ID", default="0", help="Id of the workflow run. [env: GITHUB_RUN_ID]")
+@click.option("--attempt", envvar="GITHUB_RUN_ATTEMPT", default="1", help="Its attempt. [env: GITHUB_RUN_ATTEMPT]")
+def find(name: str, registry: str, commit: str, run: str, attempt: str) -> None:
+    """Print what an image needs to be built, and its digest if it exists.
 
-    write_output("repository", f"{registry}/{repository_name(Project.find().name, name)}")
+    An image with the same content is not built again. Prints the repository, the tag to push, the platforms, and the
+    digest; the digest is empty if the image has to be built.
+    """
+    from pipelines.promotion.images import architectures_of, build_tag, content_key, key_tag
+    from pipelines.registry.container_images import find_image
+
+    project = Project.find()
+    where = _repository(project, name, registry)
+    found = find_image(where, key_tag(content_key(project, name)))
+    platforms = ",".join(f"linux/{architecture}" for architecture in architectures_of(project))
+    url = f"{registry}/{where.name}"
+    for key, value in (
+        ("repository", url),
+        ("tag", f"{url}:{build_tag(commit, run, attempt)}"),
+        ("platforms", platforms),
+        ("digest", found or ""),
+    ):
+        write_output(key, value)
+
+
+@images.command()
+@click.argument("name", type=click.Choice(IMAGES))
+@click.argument("digest")
+@registry_option
+def mark(name: str, digest: str, registry: str) -> None:
+    """Tag a complete image with its content, so that it is found again."""
+    from pipelines.promotion.images import content_key, key_tag
+    from pipelines.registry.container_images import tag_image
+
+    project = Project.find()
+    tag = key_tag(content_key(project, name))
+    tag_image(_repository(project, name, registry), digest, tag)
+    click.echo(f"{digest} has the tag {tag}")
+
+
+def _repository(project: Project, name: str, registry: str) -> ImageRepository:
+    from pipelines.declarations.names import repository_name
+    from pipelines.registry.container_images import ImageRepository
+
+    return ImageRepository.of_url(f"{registry}/{repository_name(project.name, name)}")
 
 
 @images.command()
@@ -200,8 +288,9 @@ def propose(folder: Path) -> None:
     from pipelines.promotion.images import parse_images
     from pipelines.promotion.propose import propose_images
 
+    project = Project.find()
     found = {path.name: path.read_text().strip() for path in folder.iterdir() if path.name in IMAGES}
-    propose_images(Project.find(), parse_images(found), log)
+    propose_images(project, parse_images(found), project.environments[0], "They were just built and attested.", log)
 
 
 @ci.command("token-subject")

@@ -112,13 +112,13 @@ def audit(environment: str, target: str) -> None:
     """Compare an environment and what it serves with git."""
     from pipelines.promotion import audit as module
 
-    module.audit(open_target(target), environment, log)
-    click.echo(f"{environment} matches git.")
+    if module.audit(open_target(target), environment, log):
+        click.echo(f"{environment} matches git.")
 
 
 IMAGES_RENAMED = {
     "publish": "mlops laptop publish-images",
-    "repository": "mlops ci images repository",
+    "repository": "mlops ci images find",
     "note": "mlops ci images note",
     "propose": "mlops ci images propose",
 }

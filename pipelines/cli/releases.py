@@ -54,20 +54,27 @@ def propose(model: str, environment: str, bundle: str, target: str) -> None:
 
 @click.command(cls=Command)
 @environment_option
+@click.option(
+    "--create",
+    is_flag=True,
+    envvar="MLOPS_CREATE",
+    help="Create the environment if it was never brought up. [env: MLOPS_CREATE]",
+)
 @target_option
-def deploy(environment: str, target: str) -> None:
+def deploy(environment: str, create: bool, target: str) -> None:
     """Deploy the merged releases of an environment.
 
-    Judges the releases, applies the Pulumi program, follows the rollouts, verifies the endpoints, and records each
-    release in the ledger.
+    Judges the releases and the pinned images, applies the Pulumi program, follows the rollouts, verifies the endpoints,
+    and records each release in the ledger. Does nothing for an environment that was never brought up.
     """
     from pipelines.promotion import deploy as module
-    from pipelines.promotion.propose import next_releases
+    from pipelines.promotion.propose import next_pins, next_releases
 
     opened = open_target(target)
-    module.deploy(opened, environment, log)
-    following = next_releases(opened.project, environment)
-    write_output("next", json.dumps([f"{release.model} to {to}" for release, to in following]))
+    module.deploy(opened, environment, log, create=create)
+    following = [f"{release.model} to {to}" for release, to in next_releases(opened.project, environment)]
+    following += [f"images to {to}" for _, to in next_pins(opened.project, environment)]
+    write_output("next", json.dumps(following if opened.is_up(environment) else []))
 
 
 reason_option = click.option(

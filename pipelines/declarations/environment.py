@@ -32,6 +32,9 @@ Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 Architecture = Literal["amd64", "arm64"]
 """Processor architecture, as in Kubernetes' label `kubernetes.io/arch` and in container images."""
 
+Severity = Literal["critical", "high", "medium", "low"]
+"""Severity of a vulnerability, as Amazon ECR reports it."""
+
 Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")]
 """A DNS name, `models.example.com`."""
 
@@ -60,6 +63,43 @@ class ImageRegistry(Declaration):
 
     account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")] | None = None
     region: Region | None = None
+
+
+class AcceptedVulnerability(Declaration):
+    """A vulnerability that does not refuse an image for a while.
+
+    Attributes:
+        name: its name in the scan result, such as `CVE-2026-1234`.
+        reason: why it is accepted.
+        until: timestamp with a time zone from which it counts again.
+    """
+
+    name: Annotated[str, StringConstraints(min_length=1)]
+    reason: Annotated[str, StringConstraints(min_length=1)]
+    until: AwareDatetime
+
+
+class ImageSizes(Declaration):
+    """Largest compressed size of each image, in megabytes (10^6 bytes)."""
+
+    training: Annotated[int, Field(ge=1)] = 1500
+    serving: Annotated[int, Field(ge=1)] = 500
+
+
+class ImageRules(Declaration):
+    """What an image must keep before an environment pins it.
+
+    Attributes:
+        severity: vulnerabilities of this severity or a higher one refuse an image.
+        accepted: vulnerabilities that do not.
+        largest_mb: bounds of the compressed sizes.
+        soak_seconds: time for which the environment before must have run an image.
+    """
+
+    severity: Severity = "critical"
+    accepted: tuple[AcceptedVulnerability, ...] = ()
+    largest_mb: ImageSizes = ImageSizes()
+    soak_seconds: Annotated[int, Field(ge=0)] = 0
 
 
 class EndpointAccess(Declaration):
@@ -137,6 +177,7 @@ class EnvironmentConfig(Declaration):
         freezes: periods without promotions to this environment.
         images: the pinned images.
         image_registry: the ECR registry that holds the images.
+        image_rules: what an image must keep before it is pinned.
         architectures: processors of the nodes that run the pods. Images are built for those of all environments.
         endpoints: addresses of the endpoints, and who may connect to them.
     """
@@ -157,6 +198,7 @@ class EnvironmentConfig(Declaration):
     freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
     image_registry: ImageRegistry = ImageRegistry()
+    image_rules: ImageRules = ImageRules()
     architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
     endpoints: EndpointAccess = EndpointAccess()
 

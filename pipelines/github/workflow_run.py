@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from pipelines.declarations.errors import MlopsError
+
+_SUPPORTED_SERVERS = re.compile(r"https?://(github\.com|[a-z0-9-]+\.ghe\.com|([a-z0-9-]+\.)*localhost(:\d+)?)/?")
+"""GitHub, GitHub Enterprise Cloud with data residency, and a server on this machine."""
+
+
+def refuse_enterprise_server() -> None:
+    """Do nothing unless this is a workflow on GitHub Enterprise Server, whose Actions lack what the workflows use.
+
+    Raises:
+        MlopsError: it is one.
+    """
+    server = os.environ.get("GITHUB_SERVER_URL", "")
+    if server and not _SUPPORTED_SERVERS.fullmatch(server):
+        raise MlopsError(
+            f"GitHub Enterprise Server is not supported: expected a workflow on github.com or ghe.com, found {server}",
+            fix="see docs/repository-settings.md#github-enterprise-server for what the workflows need",
+        )
 
 
 def set_output(name: str, value: str) -> None:
@@ -20,6 +40,23 @@ def add_summary(text: str) -> None:
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
+
+
+def add_path(folder: Path) -> None:
+    """Put a folder in front of PATH for this process and for later steps of the job."""
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    path = os.environ.get("GITHUB_PATH")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{folder}\n")
+
+
+def set_variable(name: str, value: str) -> None:
+    """Set an environment variable for later steps of the job; do nothing outside a workflow."""
+    path = os.environ.get("GITHUB_ENV")
+    if path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{name}={value}\n")
 
 
 def run_url() -> str:

@@ -8,17 +8,23 @@ from pipelines.promotion.pod_endpoints import open_pods
 from pipelines.targets import Target
 
 
-def audit(target: Target, environment: str, log: Log) -> None:
+def audit(target: Target, environment: str, log: Log) -> bool:
     """Compare an environment with git.
 
     Args:
         target: where the environment lives.
         environment: its name.
-        log: receives one line for each endpoint that matches.
+        log: receives one line for each endpoint that matches, or that the environment was never brought up.
+
+    Returns:
+        False if the environment was never brought up, so there is nothing to compare.
 
     Raises:
-        MlopsError: the environment differs from git, or is not up; every difference is listed.
+        MlopsError: the environment differs from git; every difference is listed.
     """
+    if not target.is_up(environment):
+        log(f"{environment} was never brought up: skipped")
+        return False
     descriptor = target.descriptor(environment)
     differences = target.drift(environment)
     for model in target.project.model_names:
@@ -40,3 +46,4 @@ def audit(target: Target, environment: str, log: Log) -> None:
             f"{environment} differs from git:\n" + "\n".join(f"- {difference}" for difference in differences),
             fix=f"find out who changed it; to undo it, run mlops refresh --env {environment}, then mlops deploy",
         )
+    return True

@@ -23,6 +23,7 @@ from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
 from pipelines.promotion.facts.gather import ReleaseChange
+from pipelines.promotion.pinning import admit_pins, record_pins
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.rollback_plan import plan_rollback, read_facts_of_traffic
 from pipelines.promotion.traffic import move_traffic, wait_until_served
@@ -35,7 +36,7 @@ ROLLOUT_ALLOWANCE_SECONDS = 300
 """Time allowed for a rollout in addition to its declared pauses."""
 
 
-def deploy(target: Target, environment: str, log: Log) -> None:
+def deploy(target: Target, environment: str, log: Log, *, create: bool = False) -> None:
     """Deploy the releases of an environment, and record each one that goes live.
 
     Every release is judged before anything is applied, because one `up` applies all of them.
@@ -44,16 +45,24 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         target: where the environment lives.
         environment: its name.
         log: receives progress.
+        create: create the environment if it was never brought up; otherwise nothing is done for it.
 
     Raises:
-        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
+        MlopsError: a release or an image was refused, the program failed, or a rollout did not become healthy.
     """
     project, git = target.project, Git(target.project.root)
-    if environment not in target.descriptors():
+    if not target.is_up(environment):
+        if not create:
+            log(
+                f"{environment} was never brought up, so nothing is deployed. To create it, run mlops up --env "
+                f"{environment}, or the workflow deploy with `create`"
+            )
+            return
         # A release can only be judged once the environment has a registry.
         target.apply("up", environment)
     target.get_ready()
     descriptors = target.descriptors()
+    admit_pins(project, git, descriptors, environment, log)
     releases = [project.release(model, environment) for model in project.model_names]
     releases = [release for release in releases if release.bundle is not None]
     with ExitStack() as stack:
@@ -75,6 +84,7 @@ def deploy(target: Target, environment: str, log: Log) -> None:
                 f"{each.release.model} in {environment} serves {each.release.bundle} at {url} "
                 f"(ledger record {entry.record.number})"
             )
+        record_pins(target.descriptor(environment), [each.release.model for each in admitted])
 
 
 def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:

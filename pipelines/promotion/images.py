@@ -1,10 +1,12 @@
-"""Images: list the files that go into them, and pin their digests."""
+"""Images: list the files that go into them, name their content, and pin their digests."""
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import Images, StackFile
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import repository_name
 from pipelines.declarations.project import Project
 
 NAMES = ("training", "serving")
@@ -58,6 +61,70 @@ def build_context(project: Project, name: str) -> BuildContext:
             found = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
             files.update(p for p in found if not _matches(p.relative_to(project.root), ignored))
     return BuildContext(name, dockerfile, tuple(sorted(files)))
+
+
+def architectures_of(project: Project) -> tuple[str, ...]:
+    """Return the architectures that images are built for, sorted: those that any environment selects.
+
+    Raises:
+        DeclarationError: the configuration of an environment is invalid.
+    """
+    selected = {name for e in project.environments for name in project.stack(e).config.environment.architectures}
+    return tuple(sorted(selected))
+
+
+def content_key(project: Project, name: str) -> str:
+    """Return a digest of all that decides the content of an image, 64 hexadecimal digits.
+
+    These are the Dockerfile, which names the base image by digest, the files that it copies, and the architectures.
+    Two commits with the same key need only one image.
+
+    Raises:
+        MlopsError: see `build_context`.
+    """
+    context = build_context(project, name)
+    total = hashlib.sha256(f"{name} for {' '.join(architectures_of(project))}\n".encode())
+    for path in context.files:
+        kind = "x" if path.stat().st_mode & stat.S_IXUSR else "-"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{kind} {digest} {path.relative_to(project.root).as_posix()}\n".encode())
+    return total.hexdigest()
+
+
+def key_tag(key: str) -> str:
+    """Return the tag of the image with a content key. It is added last, so an image that has it is complete."""
+    return f"key-{key}"
+
+
+def build_tag(commit: str, run: str, attempt: str) -> str:
+    """Return the tag under which a workflow run pushes an image. Tags are immutable, so each attempt needs its own."""
+    return f"{commit}-{run}-{attempt}"
+
+
+def read_tags(tags: Iterable[str]) -> tuple[str | None, str | None]:
+    """Return the commit and the content key that the tags of an image name; None for what they do not name."""
+    commits = [found[1] for tag in tags if (found := re.fullmatch(r"([0-9a-f]{40})-\d+-\d+", tag))]
+    keys = [found[1] for tag in tags if (found := re.fullmatch(r"key-([0-9a-f]{64})", tag))]
+    return (commits[0] if commits else None), (keys[0] if keys else None)
+
+
+def repository_url(project: Project, environment: str, account: str, name: str) -> str:
+    """Return the URL of the ECR repository from which an environment pulls an image.
+
+    Args:
+        project: the repository.
+        environment: the environment; it need not be up.
+        account: AWS account of the environments, unless the environment's `image_registry` names another.
+        name: name of the image.
+
+    Raises:
+        MlopsError: the environment does not exist.
+    """
+    config = project.stack(environment).config
+    registry = config.environment.image_registry
+    owner, region = registry.account or account, registry.region or config.region
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return f"{owner}.dkr.ecr.{region}.{domain}/{repository_name(project.name, name)}"
 
 
 def _ignored(root: Path) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -13,13 +13,17 @@ from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
+from pipelines.promotion.comments.pin_comment import pin_marker, render_pins
 from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
 from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
+from pipelines.promotion.facts.gather_pin import PinChange, gather_pin, read_pin_changes
 from pipelines.promotion.gates import admits, judge
+from pipelines.promotion.gates.pins import admits_pin, judge_pin
 from pipelines.promotion.preview import start_preview, summarize
 from pipelines.promotion.select import environments_to_deploy
+from pipelines.promotion.verdict import Verdict
 from pipelines.registry import bundles
 from pipelines.registry.ledger import Ledger
 from pipelines.targets import Preview, Target
@@ -27,8 +31,8 @@ from pipelines.targets import Preview, Target
 MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "????"}
 
 
-def judge_releases(target: Target, base: str, number: int | None, log: Log) -> None:
-    """Judge the releases that the checked-out change proposes.
+def judge_change(target: Target, base: str, number: int | None, log: Log) -> None:
+    """Judge the releases and the image pins that the checked-out change proposes.
 
     Args:
         target: where the environments live.
@@ -37,21 +41,40 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
         log: receives one line for each verdict.
 
     Raises:
-        MlopsError: the change proposes no release, a gate refused one, or a preview failed.
+        MlopsError: the change proposes nothing to judge, a gate refused, or a preview failed.
     """
     git = Git(target.project.root)
-    changes = read_changes(git, base, "HEAD")
-    if not changes:
-        raise MlopsError("the change proposes no release: expected a change of models/*/releases/*.yaml, found none")
+    changes, pins = read_changes(git, base, "HEAD"), read_pin_changes(git, base, "HEAD")
+    if not changes and not pins:
+        raise MlopsError(
+            "the change proposes nothing to judge: expected a change of models/*/releases/*.yaml, or of the images in "
+            "Pulumi.*.yaml, found none"
+        )
     descriptors = target.descriptors()
+    refused = _judge_releases(target, git, descriptors, changes, number, log)
+    for environment in dict.fromkeys(change.environment for change in pins):
+        own = [change for change in pins if change.environment == environment]
+        refused += _judge_pins(target, git, descriptors, environment, own, number, log)
+    if refused:
+        raise MlopsError("refused by " + "; ".join(refused))
+
+
+def _judge_releases(
+    target: Target,
+    git: Git,
+    descriptors: Mapping[str, EnvironmentDescriptor],
+    changes: Sequence[ReleaseChange],
+    number: int | None,
+    log: Log,
+) -> list[str]:
+    """Judge releases, comment on each, and return why they are refused."""
     refused: list[str] = []
     for change in changes:
         release = change.release
         preview = start_preview(target, release.environment) if number is not None else None
         facts = gather(target.project, git, descriptors, change)
         verdicts = judge(facts)
-        for verdict in verdicts:
-            log(f"{MARKS[verdict.outcome]}  {verdict.gate:<14} {verdict.figure:<28} {verdict.why}")
+        _log_verdicts(verdicts, log)
         if not admits(verdicts):
             refused += [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
         if preview is not None and number is not None:
@@ -61,9 +84,49 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
                 Gh.find(target.project.root), number, marker(release.model, release.environment), text
             )
             if shown.failed:
-                refused.append(f"preview: the program of {release.environment} cannot be applied; see the comment")
-    if refused:
-        raise MlopsError("refused by " + "; ".join(refused))
+                refused.append(_cannot_be_applied(release.environment))
+    return refused
+
+
+def _judge_pins(
+    target: Target,
+    git: Git,
+    descriptors: Mapping[str, EnvironmentDescriptor],
+    environment: str,
+    changes: Sequence[PinChange],
+    number: int | None,
+    log: Log,
+) -> list[str]:
+    """Judge the images that an environment is to pin, comment on them, and return why they are refused."""
+    refused: list[str] = []
+    # A preview shows what would be created in an environment that was never brought up; it is long and of no use.
+    shown = number is not None and environment in descriptors
+    preview = start_preview(target, environment) if shown else None
+    judged = []
+    for change in changes:
+        facts = gather_pin(target.project, git, descriptors, change)
+        verdicts = judge_pin(facts)
+        log(f"{change.image} image in {environment}:")
+        _log_verdicts(verdicts, log)
+        judged.append((facts, verdicts))
+        if not admits_pin(verdicts):
+            refused += [f"{change.image} {v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
+    result = preview() if preview is not None else None
+    if number is not None:
+        text = render_pins(environment, judged, result.text if result is not None else "", run_url())
+        pull_requests.comment(Gh.find(target.project.root), number, pin_marker(environment), text)
+    if result is not None and result.failed:
+        refused.append(_cannot_be_applied(environment))
+    return refused
+
+
+def _log_verdicts(verdicts: Sequence[Verdict], log: Log) -> None:
+    for verdict in verdicts:
+        log(f"{MARKS[verdict.outcome]}  {verdict.gate:<15} {verdict.figure:<28} {verdict.why}")
+
+
+def _cannot_be_applied(environment: str) -> str:
+    return f"preview: the program of {environment} cannot be applied; see the comment"
 
 
 def review_change(target: Target, base: str, number: int, log: Log) -> None:

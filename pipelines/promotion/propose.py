@@ -15,6 +15,7 @@ from pipelines.github.gh import Gh
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.images import pin_images
 from pipelines.registry import bundles, evidence
+from pipelines.registry.image_records import read_image_record
 from pipelines.targets import Target
 
 
@@ -108,28 +109,61 @@ def next_releases(project: Project, environment: str) -> list[tuple[Release, str
     ]
 
 
+def next_pins(project: Project, environment: str) -> list[tuple[Images, str]]:
+    """Return the images of an environment that are not yet promoted, each with the environment they go to next.
+
+    An environment that trains no models needs no training image.
+    """
+    found = []
+    own = project.stack(environment).config.environment.images
+    for to in project.environments:
+        config = project.stack(to).config.environment
+        if config.promotes_from == environment and own.serving not in (None, config.images.serving):
+            found.append((Images(serving=own.serving), to))
+    return found
+
+
 def propose_next(target: Target, environment: str, log: Log) -> None:
-    """Open or update the pull requests that promote an environment's releases to the next environments.
+    """Open or update the pull requests that promote an environment's releases and images to the next environments.
+
+    Images that the environment has not verified are left out: the gates would refuse them.
 
     Raises:
-        MlopsError: a bundle cannot be trusted, or GitHub refuses.
+        MlopsError: a bundle or a record cannot be trusted, or GitHub refuses.
     """
     for release, to in next_releases(target.project, environment):
         propose_release(target, release.model, to, str(release.bundle), log)
+    descriptor = target.descriptor(environment)
+    for images, to in next_pins(target.project, environment):
+        if read_image_record(descriptor, "serving", str(images.serving)) is None:
+            log(f"{environment} has not verified the serving image yet; it is not proposed to {to}")
+        else:
+            propose_images(target.project, images, to, f"{environment} runs and has verified them.", log)
 
 
-def propose_images(project: Project, images: Images, log: Log) -> None:
-    """Open or update the pull request that pins images in every environment.
+def propose_images(project: Project, images: Images, environment: str, why: str, log: Log) -> None:
+    """Open or update the pull request that pins images in an environment.
+
+    Args:
+        project: the repository.
+        images: the digests; None keeps the pinned one.
+        environment: the environment.
+        why: a sentence for the text of the pull request.
+        log: receives the result.
 
     Raises:
-        MlopsError: a stack file has no line to change, or GitHub refuses.
+        MlopsError: the stack file has no line to change, or GitHub refuses.
     """
-    changed = [project.stack_file(e) for e in project.environments if pin_images(project, e, images)]
-    if not changed:
-        log("every environment pins these images already; there is nothing to propose")
+    if not pin_images(project, environment, images):
+        log(f"{environment} pins these images already; there is nothing to propose")
         return
     digests = {name: digest for name, digest in sorted(images.model_dump().items()) if digest is not None}
     listed = "\n".join(f"- {name}: `{digest}`" for name, digest in digests.items())
-    body = f"Merging this makes every environment run the images that were just built and attested:\n\n{listed}\n"
-    request = pull_requests.propose(Gh.find(project.root), "images", changed, "Pin the images", body)
+    body = (
+        f"Merging this makes {environment} run these images. {why}\n\n{listed}\n\n"
+        "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
+    )
+    title = f"Pin images in {environment}"
+    file = project.stack_file(environment)
+    request = pull_requests.propose(Gh.find(project.root), f"pin/{environment}", [file], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")

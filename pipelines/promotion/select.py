@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.declarations.documents import parse
-from pipelines.declarations.environment import StackFile
+from pipelines.declarations.environment import Images, StackFile
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 
 RELEASE_FILE = re.compile(r"^models/(?P<model>[^/]+)/releases/(?P<environment>[^/]+)\.yaml$")
 """Path of a release file."""
+
+STACK_FILE = re.compile(r"^Pulumi\.(?P<environment>[^/]+)\.yaml$")
+"""Path of the configuration of an environment."""
 
 EVERYWHERE = ("infra/", "data-contracts/", "Pulumi.yaml")
 """Path prefixes whose changes may affect every environment."""
@@ -25,26 +28,84 @@ NO_COMMIT = "0" * 40
 
 @dataclass(frozen=True)
 class ChangedFiles:
-    """The files of a change: releases and the rest.
+    """The files of a change: what the gates judge, and the rest.
 
     Attributes:
-        releases: release files, which the gates judge.
-        other: all other files, which the tests and the previews cover.
+        releases: release files.
+        pins: configurations of environments whose pinned images change.
+        other: all other files, and configurations that differ in more than pins: the tests and previews cover them.
     """
 
     releases: tuple[str, ...]
+    pins: tuple[str, ...]
     other: tuple[str, ...]
 
 
 def select_changes(git: Git, base: str) -> ChangedFiles:
-    """Sort the files changed since `base` into releases and the rest.
+    """Sort the files changed since `base` into what the gates judge and the rest.
+
+    A configuration that cannot be read counts as other: the tests refuse it.
 
     Raises:
         MlopsError: the commit does not exist.
     """
     files = git.changed_files(base, "HEAD")
     releases = tuple(name for name in files if RELEASE_FILE.match(name))
-    return ChangedFiles(releases, tuple(name for name in files if name not in releases))
+    pins, other = [], []
+    for name in files:
+        pin = pin_difference(git, base, "HEAD", name) if STACK_FILE.match(name) else None
+        if pin is not None and pin.changed:
+            pins.append(name)
+        if name not in releases and (pin is None or not pin.only):
+            other.append(name)
+    return ChangedFiles(releases, tuple(pins), tuple(other))
+
+
+@dataclass(frozen=True)
+class PinDifference:
+    """How the configuration of an environment changes.
+
+    Attributes:
+        before, after: the pinned images.
+        only: whether nothing but the pins differs.
+    """
+
+    before: Images
+    after: Images
+    only: bool
+
+    @property
+    def changed(self) -> bool:
+        """Whether an image is pinned that was not, or the other way round."""
+        return self.before != self.after
+
+
+def pin_difference(git: Git, base: str, head: str, name: str) -> PinDifference | None:
+    """Return how a change of a configuration affects its pins; None if the file is gone or invalid after it.
+
+    Args:
+        git: the clone.
+        base: the commit or branch to merge into.
+        head: the newest commit of the change.
+        name: path of the configuration.
+
+    Raises:
+        MlopsError: a commit does not exist.
+    """
+    after = git.resolve(head)
+    new = _stack_at(git, after, name)
+    if new is None:
+        return None
+    old = _stack_at(git, git.read("merge-base", git.resolve(base), after), name)
+    only = old is not None and _without_pins(old) == _without_pins(new)
+    before = old.config.environment.images if old is not None else Images()
+    return PinDifference(before, new.config.environment.images, only)
+
+
+def _without_pins(stack: StackFile) -> dict[str, object]:
+    value = stack.model_dump(mode="json")
+    value["config"]["environment"]["images"] = None
+    return value
 
 
 def select_environments(project: Project, git: Git, *, base: str = "", environment: str = "") -> tuple[str, ...]:
@@ -116,9 +177,15 @@ def models_to_train(project: Project, git: Git, base: str) -> tuple[str, ...]:
 
 def _pinned_at(git: Git, commit: str, name: str) -> str | None:
     """Return the training image that a stack file pinned at a commit; None if it had none or was invalid."""
+    stack = _stack_at(git, commit, name)
+    return stack.config.environment.images.training if stack is not None else None
+
+
+def _stack_at(git: Git, commit: str, name: str) -> StackFile | None:
+    """Return the configuration in a commit; None if it is missing or invalid there."""
     if not git.has_file(commit, name):
         return None
     try:
-        return parse(git.read_file(commit, name), StackFile, Path(name)).config.environment.images.training
+        return parse(git.read_file(commit, name), StackFile, Path(name))
     except DeclarationError:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -94,6 +95,23 @@ class AwsTarget(Target):
     def reach_cluster(self, environment: str) -> None:
         self._run(self._kubeconfig_command(environment))
 
+    def install_engine(self, log: Callable[[str], None]) -> None:
+        installed = self._read("pulumi", "version").strip().removeprefix("v")
+        pins = engine_versions(self.project.root)
+        if installed != pins["pulumi"]:
+            raise MlopsError(
+                f"the Pulumi CLI has the wrong version: expected {pins['pulumi']}, as the SDK, found {installed}",
+                fix=f"install version {pins['pulumi']} of the Pulumi CLI",
+            )
+        log(f"Pulumi {installed}")
+        present = {(one["name"], one["version"]) for one in json.loads(self._read("pulumi", "plugin", "ls", "--json"))}
+        for package, version in pins.items():
+            name = package.removeprefix("pulumi-")
+            if package == name or (name, version) in present:
+                continue
+            self._run(["pulumi", "plugin", "install", "resource", name, version])
+            log(f"installed the provider {name} {version}")
+
     def drift(self, environment: str) -> list[str]:
         command = ["pulumi", "preview", "--stack", environment, "--refresh", "--expect-no-changes", "--non-interactive"]
         command += pack_options(self.project.root)
@@ -155,6 +173,22 @@ class AwsTarget(Target):
         status = run_child(command, folder=self.project.root, environ=environ, output=output)
         if status:
             raise MlopsError(f"`{' '.join(command)}` failed with status {status}")
+
+
+def engine_versions(root: Path) -> dict[str, str]:
+    """Return the pinned versions of Pulumi and its providers: `pulumi`, `pulumi-aws`, `pulumi-kubernetes`.
+
+    The CLI and the provider plugins have the versions of their SDKs.
+
+    Raises:
+        MlopsError: `requirements/infra.txt` does not pin one of them.
+    """
+    path = root / "requirements" / "infra.txt"
+    pins = dict(re.findall(r"^(pulumi[\w-]*)==([^ ;\\]+)", path.read_text() if path.is_file() else "", re.MULTILINE))
+    wanted = ("pulumi", "pulumi-aws", "pulumi-kubernetes")
+    if missing := [name for name in wanted if name not in pins]:
+        raise MlopsError(f"{path}: expected a pin of {', '.join(missing)}, found none", fix="run `make lock`")
+    return {name: pins[name] for name in wanted}
 
 
 def read_events(lines: Iterable[str]) -> tuple[dict[str, int], str]:

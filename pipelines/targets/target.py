@@ -126,6 +126,17 @@ class Target(ABC):
             MlopsError: the cluster cannot be reached.
         """
 
+    def install_engine(self, log: Callable[[str], None]) -> None:
+        """Install what the target needs to run the Pulumi program in a job, at the pinned versions.
+
+        Args:
+            log: receives a line for each thing that is installed or needs no installation.
+
+        Raises:
+            MlopsError: it cannot be installed.
+        """
+        log(f"the target {self.name} needs no engine of its own")
+
     @abstractmethod
     def drift(self, environment: str) -> list[str]:
         """List drift from the last `up` and from the declarations, one line per resource.
@@ -146,6 +157,15 @@ class Target(ABC):
         """
         self.project.stack(environment)
         return EnvironmentDescriptor.from_output(self.outputs(environment).get("descriptor"), environment)
+
+    def is_up(self, environment: str) -> bool:
+        """Return whether an environment was brought up, and was not removed since.
+
+        Raises:
+            MlopsError: the environment does not exist.
+        """
+        self.project.stack(environment)
+        return bool(self.outputs(environment).get("descriptor"))
 
     def descriptors(self) -> dict[str, EnvironmentDescriptor]:
         """Return environment → descriptor for the environments that are up, in promotion order."""

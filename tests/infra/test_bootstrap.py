@@ -110,12 +110,14 @@ def test_the_policies_of_every_role_fit_the_quota(bootstrap: Recording) -> None:
         assert sum(len(json.dumps(one, separators=(",", ":"))) for one in documents) < LONGEST_POLICIES
 
 
-def test_only_the_images_role_has_permissions_on_the_registry(bootstrap: Recording) -> None:
+def test_only_the_images_role_can_change_the_registry(bootstrap: Recording) -> None:
     for role in bootstrap.of_type(ROLE).values():
         documents = [json.loads(document) for _, document in policies_of(Graph(bootstrap.resources), role)]
         actions = {action for one in documents for statement in one["Statement"] for action in statement["Action"]}
         touched = {action for action in actions if action.startswith("ecr:")}
-        if role.name == "images":
+        if role.name.startswith(("deploy-", "preview")):
+            assert touched == {"ecr:BatchGetImage", "ecr:DescribeImageScanFindings", "ecr:DescribeImages"}
+        elif role.name == "images":
             assert actions == touched
             assert not [action for action in touched if "Delete" in action or "Policy" in action]
         else:
@@ -138,7 +140,7 @@ def test_no_other_account_may_pull_unless_it_is_configured(bootstrap: Recording)
     assert bootstrap.of_type(REPOSITORY_POLICY) == {}
 
 
-def test_a_configured_account_may_pull_and_nothing_else(tmp_path: Path) -> None:
+def test_a_configured_account_may_pull_and_judge_images_and_nothing_else(tmp_path: Path) -> None:
     project = copy_as_forked(tmp_path / "project", "infra/bootstrap")
     file = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
     edit(file, "config", "mlops-bootstrap:account", "pull_accounts", value=["444455556666"])
@@ -149,7 +151,12 @@ def test_a_configured_account_may_pull_and_nothing_else(tmp_path: Path) -> None:
     for policy in policies.values():
         (statement,) = json.loads(policy.at("policy"))["Statement"]
         assert statement["Principal"] == {"AWS": ["arn:aws:iam::444455556666:root"]}
-        assert statement["Action"] == ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        assert statement["Action"] == [
+            "ecr:BatchGetImage",
+            "ecr:DescribeImageScanFindings",
+            "ecr:DescribeImages",
+            "ecr:GetDownloadUrlForLayer",
+        ]
 
 
 def test_an_environment_can_pull_from_another_account_and_region() -> None:

@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PARTS = {
     "stacks": "Environments",
     "demo": "The demo, with promotion and rollback",
+    "workflows": "Jobs of workflows",
     "history": "The ledger",
     "contract": "Contract checks",
     "serving": "Serving",
@@ -24,7 +25,7 @@ PARTS = {
 }
 """Module → heading on the page, in order."""
 
-ON_THE_LAPTOP = ("stacks", "demo")
+ON_THE_LAPTOP = ("stacks", "demo", "workflows")
 """Benchmarks that need the laptop; skipped if it is not installed."""
 
 

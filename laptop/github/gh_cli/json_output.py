@@ -52,6 +52,7 @@ def pull_fields(server: GitHubServer, pull: PullRequestRecord) -> dict[str, Call
         "baseRefName": lambda: pull.base,
         "headRefOid": lambda: pull.head_sha,
         "baseRefOid": lambda: pull.base_sha,
+        "isCrossRepository": lambda: bool(pull.fork),
         "labels": lambda: [{"name": label} for label in pull.labels],
         "isDraft": lambda: False,
         "createdAt": lambda: pull.created_at,

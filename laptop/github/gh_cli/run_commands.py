@@ -64,6 +64,17 @@ def run_cancel(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> 
     print("✓ Request to cancel workflow submitted.")
 
 
+def run_rerun(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+    """Run a workflow run again. `--failed` runs all jobs here; on GitHub, only the failed ones."""
+    from laptop.github.runner.run_records import requeue
+
+    given = read_arguments(arguments, "", "--failed", SHORT, 1)
+    actor.need("write", "actions")
+    with server.change() as state:
+        requeue(server, state, given.number(), lambda run: None)
+    print(f"✓ Requested rerun of run {given.number()}")
+
+
 def run_view(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
     """Show a workflow run, or its logs."""
     given = read_arguments(arguments, "--json --jq", "--log", LIST_SHORT, 1)

@@ -18,6 +18,9 @@ from laptop.github.workflow.definition import Concurrency, Workflow
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 
+MOST_RERUNS = 50
+"""Reruns of one run ("Limits in GitHub Actions")."""
+
 Record = dict[str, Any]
 """A run in the state, as JSON."""
 
@@ -140,6 +143,32 @@ def enter_group(
         update_slot(state, stopped, stopping=True)
         if not stopped.job:
             state["runs"][str(stopped.run)]["cancel"] = True
+
+
+def requeue(server: GitHubServer, state: State, number: int, on_closed: Callable[[WorkflowRun], None]) -> None:
+    """Queue another attempt of a run, on the same commit.
+
+    Args:
+        server: keeps the runs' folders.
+        state: holds the runs.
+        number: the run.
+        on_closed: called with each run that lost its place in the queue.
+
+    Raises:
+        MlopsError: there is no such run, it has not ended, or it was run again too often.
+    """
+    record = state["runs"].get(str(number))
+    if record is None:
+        raise MlopsError(f"there is no run {number}")
+    if record["status"] != "completed":
+        raise MlopsError(f"run {number} is {record['status']}", fix="wait until it has ended")
+    if record["attempt"] > MOST_RERUNS:
+        raise MlopsError(f"run {number} was run again {MOST_RERUNS} times, which is GitHub's limit")
+    record |= {"attempt": record["attempt"] + 1, "status": "queued", "conclusion": "", "owner": ""}
+    record |= {"tracking": uuid.uuid4().hex, "cancel": False}
+    if record["group"] is not None:
+        slot = Slot(take_number(state, "slot"), record["group"]["name"], record["number"], "")
+        enter_group(server, state, slot, record["group"], on_closed)
 
 
 def update_slot(state: State, slot: Slot | None, **values: Any) -> None:

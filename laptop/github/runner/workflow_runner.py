@@ -10,7 +10,6 @@ import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +33,7 @@ from laptop.github.runner.run_records import (
     inputs_context,
     new_record,
     read_jobs_so_far,
+    requeue,
     title_of,
     update_slot,
 )
@@ -118,14 +118,7 @@ class WorkflowRunner:
         """
         with self.server.change() as state:
             self._recover(state)
-            record = state["runs"].get(str(number))
-            if record is None:
-                raise MlopsError(f"there is no run {number}")
-            if record["status"] != "completed":
-                raise MlopsError(f"run {number} is {record['status']}", fix="wait until it has ended")
-            record |= {"attempt": record["attempt"] + 1, "status": "queued", "conclusion": "", "owner": ""}
-            record |= {"tracking": uuid.uuid4().hex, "cancel": False}
-            self._enter_group(state, record)
+            requeue(self.server, state, number, lambda run: self._closed.append(run))
 
     # --- the state ---
 

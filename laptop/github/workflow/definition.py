@@ -94,10 +94,17 @@ class Defaults:
 
 @dataclass(frozen=True)
 class DeploymentEnvironment:
-    """`environment` of a job."""
+    """`environment` of a job.
+
+    Attributes:
+        name: its name.
+        url: URL of the deployment.
+        deployment: false for a job that uses the environment without deploying to it.
+    """
 
     name: Template
     url: Template | None
+    deployment: Template
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from laptop.github.workflow.expression_places import (
     ExpressionPlace,
 )
 from laptop.github.workflow.step_reading import read_shell, read_steps
-from laptop.github.workflow.workflow_document import FALSE, ID_PATTERN, WorkflowDocument
+from laptop.github.workflow.workflow_document import FALSE, ID_PATTERN, TRUE, WorkflowDocument
 from pipelines.declarations.documents import Key
 
 _JOB_KEYS = (
@@ -131,12 +131,13 @@ def _environment(
     if value is None:
         return None
     if isinstance(value, str):
-        return DeploymentEnvironment(file.template(value, key, place), None)
-    body = file.mapping(value, key, ("name", "url"))
+        return DeploymentEnvironment(file.template(value, key, place), None, TRUE)
+    body = file.mapping(value, key, ("name", "url", "deployment"))
     url = body.get("url")
     return DeploymentEnvironment(
         file.template(body.get("name", ""), (*key, "name"), place),
         None if url is None else file.template(url, (*key, "url"), replace(JOB_URL, **at, steps=ids)),
+        file.template(body.get("deployment", True), (*key, "deployment"), place, "boolean"),
     )
 
 

@@ -19,6 +19,7 @@ from pipelines.declarations.errors import DeclarationError, Problem
 T = TypeVar("T")
 ID_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 FALSE = Template("false", (Literal(False),))
+TRUE = Template("true", (Literal(True),))
 
 
 class WorkflowDocument:

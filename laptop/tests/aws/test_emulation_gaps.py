@@ -101,8 +101,8 @@ def _scanning(facts: Facts) -> None:
     (facts.folder / "Dockerfile").write_text("FROM scratch\n")
     context = image_content.ImageContext.of("a", [], facts.folder, dockerfile=facts.folder / "Dockerfile")
     digest = image_content.publish(facts.provider.cloud, repository, context)
-    with pytest.raises(ClientError, match="ScanNotFound"):
-        facts["ecr"].describe_image_scan_findings(repositoryName=repository, imageId={"imageDigest": digest})
+    answer = facts["ecr"].describe_image_scan_findings(repositoryName=repository, imageId={"imageDigest": digest})
+    assert (answer["imageScanStatus"]["status"], answer["imageScanFindings"]["findings"]) == ("COMPLETE", [])
 
 
 @proves("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,24 @@ def test_a_published_image_has_the_digest_computed_before(
     )["images"]
     manifest = held[0]["imageManifest"]
     assert "sha256:" + hashlib.sha256(manifest.encode()).hexdigest() == expected
+    index = json.loads(manifest)
+    assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    (child,) = index["manifests"]
+    assert child["platform"] == {"architecture": "amd64", "os": "linux"}
+    held = provider.cloud.client("ecr").batch_get_image(
+        repositoryName=repository, imageIds=[{"imageDigest": child["digest"]}]
+    )["images"]
+    manifest = held[0]["imageManifest"]
+    assert "sha256:" + hashlib.sha256(manifest.encode()).hexdigest() == child["digest"]
     assert json.loads(manifest)["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_an_image_for_two_architectures_has_two_manifests_and_another_digest(context: ImageContext) -> None:
+    both = image_content.image(replace(context, architectures=("amd64", "arm64")))
+    listed = json.loads(both.manifest)["manifests"]
+    assert [child["platform"]["architecture"] for child in listed] == ["amd64", "arm64"]
+    assert {child["digest"] for child in listed} == set(both.children)
+    assert both.digest != image_content.digest(context)
 
 
 def test_the_files_of_a_published_image_do_not_change(

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from laptop.aws.cloud import Cloud
-from laptop.aws.image_content import ImageContext, publish
+from laptop.aws.image_content import ImageContext, image, publish
 from laptop.engine.deployment import DeploymentError
 from laptop.tests.bootstrap.conftest import Caller, Ready
 from pipelines.declarations.errors import MlopsError
@@ -417,14 +417,29 @@ def test_the_images_role_reaches_no_environment(provisioned: Ready) -> None:
 
 
 @pytest.mark.parametrize("name", [*ENVIRONMENTS, "preview"])
-def test_only_the_images_role_reaches_the_repositories(ready: Ready, name: str) -> None:
+def test_the_roles_that_judge_read_what_an_image_is_but_not_its_layers(ready: Ready, tmp_path: Path, name: str) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    context = ImageContext("serving", tmp_path / "Dockerfile", (), tmp_path)
+    publish(Cloud(ready.as_job("images").environ(), tmp_path), "mlops/serving", context)
+    index, given = image(context), {"repositoryName": "mlops/serving"}
+    (child,) = index.children
+    ecr = ready.as_job(name)["ecr"]
+    assert ecr.batch_get_image(**given, imageIds=[{"imageDigest": index.digest}])["images"]
+    assert ecr.describe_images(**given, imageIds=[{"imageDigest": index.digest}])["imageDetails"]
+    scan = ecr.describe_image_scan_findings(**given, imageId={"imageDigest": child})
+    assert (scan["imageScanStatus"]["status"], scan["imageScanFindings"]["findings"]) == ("COMPLETE", [])
+    with refused("ecr:StartImageScan"):
+        ecr.start_image_scan(**given, imageId={"imageDigest": child})
+
+
+@pytest.mark.parametrize("name", [*ENVIRONMENTS, "preview"])
+def test_only_the_images_role_changes_the_repositories(ready: Ready, name: str) -> None:
     ecr, given = ready.as_job(name)["ecr"], {"repositoryName": "mlops/serving"}
     nothing = "sha256:" + "0" * 64
     for action, call in {
         "ecr:PutImage": lambda: ecr.put_image(**given, imageManifest="{}"),
         "ecr:InitiateLayerUpload": lambda: ecr.initiate_layer_upload(**given),
         "ecr:CompleteLayerUpload": lambda: ecr.complete_layer_upload(**given, uploadId="x", layerDigests=[nothing]),
-        "ecr:BatchGetImage": lambda: ecr.batch_get_image(**given, imageIds=[{"imageTag": "x"}]),
         "ecr:BatchDeleteImage": lambda: ecr.batch_delete_image(**given, imageIds=[{"imageTag": "x"}]),
         "ecr:GetDownloadUrlForLayer": lambda: ecr.get_download_url_for_layer(**given, layerDigest=nothing),
         "ecr:DeleteRepository": lambda: ecr.delete_repository(**given),

@@ -237,3 +237,32 @@ def test_the_executable_works_for_a_user(hub: Hub, tmp_path: Path) -> None:
         ["gh", "auth", "status"], env=hub.environ("noah"), cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, "noah" in done.stdout) == (0, True)
+
+
+def test_an_ended_run_is_run_again_by_an_actor_who_may(hub: Hub, run: Run) -> None:
+    hub.dispatch("maria", "train.yml", inputs={"model": "a"})
+    (first,) = hub.pump()
+    reader = Actor("mlops[bot]", "app", {"actions": "read"})
+    assert run("run", "rerun", str(first.number), "--failed", as_=reader)[0] == 1
+    writer = Actor("mlops[bot]", "app", {"actions": "write"})
+    code, out, _ = run("run", "rerun", str(first.number), "--failed", as_=writer)
+    assert (code, out) == (0, f"✓ Requested rerun of run {first.number}")
+    assert run("run", "rerun", str(first.number))[2].startswith(f"gh: run {first.number} is queued")
+    (again,) = hub.pump()
+    assert (again.number, again.conclusion) == (first.number, "success")
+    fields = json.loads(run("run", "list", "--json", "databaseId,attempt,status,conclusion,createdAt")[1])
+    assert [(one["databaseId"], one["attempt"], one["status"]) for one in fields] == [(first.number, 2, "completed")]
+    assert run("run", "rerun", "99")[2] == "gh: there is no run 99"
+
+
+def test_a_run_is_not_run_again_without_end(hub: Hub, run: Run) -> None:
+    hub.dispatch("maria", "train.yml", inputs={"model": "a"})
+    (first,) = hub.pump()
+    with hub.server.change() as state:
+        state["runs"][str(first.number)]["attempt"] = 51
+    assert "was run again 50 times, which is GitHub's limit" in run("run", "rerun", str(first.number))[2]
+
+
+def test_a_pull_request_says_whether_it_comes_from_a_fork(run: Run) -> None:
+    create(run)
+    assert json.loads(run("pr", "list", "--json", "isCrossRepository")[1]) == [{"isCrossRepository": False}]

@@ -291,3 +291,18 @@ def test_an_unsupported_action_is_an_error(old: str, new: str, words: str) -> No
     with pytest.raises(DeclarationError) as caught:
         action(ACTION.replace(old, new))
     assert words in str(caught.value)
+
+
+def test_a_job_may_use_an_environment_without_deploying() -> None:
+    text = """
+        on: push
+        jobs:
+          a:
+            runs-on: ${{ vars.RUNNER || 'ubuntu-24.04' }}
+            environment: {name: preview, deployment: DEPLOYS}
+            steps: [{run: ls}]
+    """
+    environment = read(text.replace("DEPLOYS", "false")).jobs["a"].environment
+    assert environment is not None
+    assert (environment.name.text, environment.deployment.text) == ("preview", "False")
+    assert refused(text.replace("DEPLOYS", "sometimes"))[0].key == "jobs.a.environment.deployment"

@@ -190,12 +190,13 @@ def play_all(story: Story) -> Story:
     story.play("built")
 
     # Nothing was ingested, so training waits.
-    hub.approve(APPROVER, story.pulls["images"].number)
-    hub.merge(APPROVER, story.pulls["images"].number)
+    hub.approve(APPROVER, story.pulls["pin/dev"].number)
+    hub.merge(APPROVER, story.pulls["pin/dev"].number)
     story.play("merged")
 
     client("s3").put_bucket_versioning(Bucket=LAKE, VersioningConfiguration={"Status": "Suspended"})
     hub.tick(AUDIT)
+    hub.dispatch(AUTHOR, "recheck.yml")
     story.play("audited")
     hub.dispatch(AUTHOR, "teardown.yml", inputs={"environment": "dev", "confirmation": "dev"})
     story.play("removed")
@@ -257,8 +258,8 @@ def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
     run = story.run("built", "images")
     assert run.conclusion == "success"
     assert {job.name for job in run.jobs} == {"build training", "build serving", "pin"}
-    pull = story.pulls["images"]
-    assert (pull.author, pull.title) == ("mlops[bot]", "Pin the images")
+    pull = story.pulls["pin/dev"]
+    assert (pull.author, pull.title) == ("mlops[bot]", "Pin images in dev")
     assert story.hub.server.files(pull) == ("Pulumi.dev.yaml",)
     digests = local_digests(Project(story.source))
     assert f"training: `{digests.training}`" in pull.body
@@ -267,11 +268,11 @@ def test_images_are_built_and_an_app_proposes_to_pin_them(story: Story) -> None:
 
 
 def test_a_pull_request_of_an_app_is_checked_and_previewed_like_any_other(story: Story) -> None:
-    assert story.run("built", "ci", of="images").conclusion == "success"
-    assert story.run("built", "promote", of="images").conclusion == "success"
-    assert [text for text in story.blockers["images"] if "check" in text] == []
-    (comment,) = story.comments["images"]
-    assert re.search(r"\*\*dev\*\*: \d+ to create, .*\d+ to update", comment["body"])
+    assert story.run("built", "ci", of="pin/dev").conclusion == "success"
+    assert story.run("built", "promote", of="pin/dev").conclusion == "success"
+    assert [text for text in story.blockers["pin/dev"] if "check" in text] == []
+    (comment,) = story.comments["pin/dev"]
+    assert comment["body"].startswith("<!-- mlops:pins dev -->\n### ✅ training and serving may be pinned in dev")
     assert f"kubernetes:batch/v1:CronJob  train-{MODEL}  create" in comment["body"]
 
 
@@ -300,6 +301,15 @@ def test_drift_and_the_schedule_start_training_which_waits_for_an_image(story: S
         assert run.job("deploy dev").conclusion == "skipped", "nothing was pinned, so there is nothing to deploy"
         assert run.job(f"train {MODEL}").conclusion == "success"
         assert "has no training image" in log(run.job(f"train {MODEL}"))
+
+
+def test_a_recheck_leaves_pull_requests_that_pass_and_those_of_forks(story: Story) -> None:
+    job = story.run("audited", "recheck").job("recheck")
+    assert job.conclusion == "success", log(job)
+    breaks = story.pulls["breaks"].number
+    assert [line.strip() for line in log(job).splitlines() if "pull request " in line] == [
+        f"pull request {breaks}: left: the gates pass"
+    ]
 
 
 # --- audit and teardown -----------------------------------------------------------------------------------------------
@@ -342,8 +352,9 @@ def test_each_workflow_signs_in_with_its_role_and_never_logs_the_key_of_the_app(
     looking, changing = {"mlops-preview"}, {"mlops-deploy-dev"}
     assert roles == {
         "ci": looking,
-        "promote": set(),  # the only release came from a fork
+        "promote": looking,  # the pull request that pins images; the only release came from a fork
         "audit": looking,
+        "recheck": set(),
         "images": {"mlops-images"},
         **dict.fromkeys(("deploy", "train", "respond", "teardown"), changing),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from pipelines.declarations.evaluation import Estimate, Evaluation
 from pipelines.declarations.markdown import details, escape, link, number, short_digest, table
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import admits
-from pipelines.promotion.verdict import Verdict
+from pipelines.promotion.verdict import Outcome, Verdict
 
 LONGEST = 60_000
 """Maximum length of a comment, in characters. GitHub accepts 65,536."""
@@ -20,7 +21,7 @@ LONGEST_PREVIEW = 24_000
 MOST_ROWS = 60
 """Maximum number of rows in the comparison of candidate and champion."""
 
-MARKS = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
+MARKS: dict[Outcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def join_lines(lines: Sequence[str]) -> str:
 def row(verdict: Verdict) -> tuple[str, ...]:
     """Return a verdict as a row of the table."""
     return (verdict.gate, MARKS[verdict.outcome], verdict.figure, verdict.threshold, verdict.why)
+
+
+def read_outcomes(body: str) -> dict[str, Outcome]:
+    """Return gate → outcome from the text of a comment; a gate that refused one of several images is refused."""
+    words = {mark: outcome for outcome, mark in MARKS.items()}
+    found: dict[str, Outcome] = {}
+    for gate, mark in re.findall(r"^\| (\w+) \| (\S+) \|", body, re.MULTILINE):
+        if mark in words and found.get(gate) != "fail":
+            found[gate] = words[mark] if words[mark] != "pass" else found.get(gate, "pass")
+    return found
 
 
 def compare(facts: Facts, around: Surroundings) -> list[str]:

@@ -18,7 +18,7 @@ import boto3
 
 from pipelines.declarations.bundle import Bundle, BundledFile, DatasetVersion, Source
 from pipelines.declarations.digests import digest_of_bytes, digest_of_file, digest_of_folder, digest_of_value
-from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.environment import EnvironmentDescriptor, ImageReferences, Images
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
@@ -27,6 +27,7 @@ from pipelines.promotion.attempt import Attribution
 from pipelines.promotion.deploy import ReleaseDeployment
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange
+from pipelines.promotion.images import pin_images
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.traffic_lease import TrafficHold
 from pipelines.registry import bundles, evidence
@@ -45,6 +46,9 @@ MODEL = "diabetes-progression"
 DATASET = "diabetes-patients"
 ACCEPTED = json.loads((ROOT / "tests" / "refused" / "accepted.json").read_text())
 EVALUATION = ACCEPTED["evaluation"]
+SERVING = "sha256:" + "5e" * 32
+"""The serving image that staging runs."""
+
 RELEASE = f"models/{MODEL}/releases/staging.yaml"
 
 
@@ -428,5 +432,8 @@ def running_world(folder: Path, dev: EnvironmentDescriptor, staging: Environment
     state.mkdir(parents=True)
     with http_server(LiveEndpoint(state, dev).answer) as url:
         project = make_repository(folder / "git")
-        staging = staging.model_copy(update={"endpoints": {MODEL: url}})
+        pin_images(project, "staging", Images(serving=SERVING))
+        commit_all(project.root, "Pin the serving image")
+        images = ImageReferences(serving=f"{staging.repositories.serving}@{SERVING}")
+        staging = staging.model_copy(update={"endpoints": {MODEL: url}, "images": images})
         yield World(project, dev, staging, state, url, git(project.root, "rev-parse", "HEAD"))

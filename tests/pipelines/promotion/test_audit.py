@@ -29,13 +29,21 @@ def run_audit(
 
     target: Any = SimpleNamespace(
         project=SimpleNamespace(model_names=(MODEL,), release=lambda *_: SimpleNamespace(bundle=wanted)),
+        is_up=lambda _: True,
         descriptor=lambda _: SimpleNamespace(endpoints={MODEL: "http://x"} if served else {}),
         drift=lambda _: list(drift),
     )
     patch.setattr("pipelines.promotion.audit.open_pods", connected)
     lines: list[str] = []
-    audit(target, "dev", lines.append)
+    assert audit(target, "dev", lines.append)
     return lines
+
+
+def test_an_environment_that_was_never_brought_up_is_skipped() -> None:
+    target: Any = SimpleNamespace(is_up=lambda _: False)
+    lines: list[str] = []
+    assert not audit(target, "staging", lines.append)
+    assert lines == ["staging was never brought up: skipped"]
 
 
 def test_an_environment_that_matches_git_passes(monkeypatch: pytest.MonkeyPatch) -> None:

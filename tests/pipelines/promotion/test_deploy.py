@@ -499,3 +499,20 @@ def test_a_deployment_killed_at_any_moment_can_be_run_again(
         assert len(so_far) == 1 or world.live() == better, "a bundle is recorded only once it is live"
         deploy_accepted(world, change)
         assert world.end_state() == expected, f"killed at {name}"
+
+
+def test_an_environment_that_was_never_brought_up_is_created_only_on_request(world: World) -> None:
+    class NotUp(WorldTarget):
+        def outputs(self, environment: str) -> dict[str, Any]:
+            return {}
+
+    applied: list[str] = []
+    deploy(NotUp(world, lambda: applied.append("up")), "staging", world.said.append)
+    assert applied == []
+    assert world.said == [
+        "staging was never brought up, so nothing is deployed. To create it, run mlops up --env staging, or the "
+        "workflow deploy with `create`"
+    ]
+    with mock.patch("pipelines.promotion.deploy.record_pins"):
+        deploy(NotUp(world, lambda: applied.append("up")), "staging", world.said.append, create=True)
+    assert applied == ["up", "up"]

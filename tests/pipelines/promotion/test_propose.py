@@ -6,10 +6,11 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.promotion.propose import write_release
+from pipelines.promotion.images import pin_images
+from pipelines.promotion.propose import next_pins, write_release
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from tests.aws import EmulatedAccount
@@ -196,3 +197,16 @@ def test_a_bundle_tampered_with_after_its_replication_is_refused(
     boto3.client("s3").put_object(Bucket=staging.registry_bucket, Key=key, Body=b"content of card.mD")
     with pytest.raises(bundles.TamperedBundleError, match=r"card\.md was changed"):
         replicate(dev, staging, MODEL, digest)
+
+
+def test_the_serving_image_goes_to_the_next_environment_only(project: Project) -> None:
+    one, other = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    assert next_pins(project, "dev") == []
+    pin_images(project, "dev", Images(training=one, serving=one))
+    assert next_pins(project, "dev") == [(Images(serving=one), "staging")], "only dev trains"
+    pin_images(project, "staging", Images(serving=one))
+    assert next_pins(project, "dev") == []
+    assert next_pins(project, "staging") == [(Images(serving=one), "prod")]
+    pin_images(project, "dev", Images(serving=other))
+    assert next_pins(project, "dev") == [(Images(serving=other), "staging")]
+    assert next_pins(project, "prod") == []

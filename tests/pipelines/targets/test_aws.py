@@ -194,3 +194,47 @@ def test_unlocking_a_stack_whose_state_is_not_in_s3_names_pulumis_own_command(
     with pytest.raises(MlopsError, match="expected a backend s3://") as caught:
         AwsTarget(project).unlock("dev", print, force=False)
     assert caught.value.fix == "pulumi cancel --stack dev"
+
+
+ENGINE = """#!{python}
+import json, sys
+arguments = sys.argv[1:]
+if arguments == ["version"]:
+    print("v{version}")
+elif arguments == ["plugin", "ls", "--json"]:
+    print(json.dumps([{{"name": "aws", "kind": "resource", "version": "7.1.0"}}]))
+else:
+    with open({notes!r}, "a") as notes:
+        print(" ".join(arguments), file=notes)
+"""
+
+
+@pytest.mark.parametrize("version", ["3.200.0", "3.199.0"])
+def test_a_job_gets_the_pinned_engine(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    pins = project.root / "requirements" / "infra.txt"
+    pins.parent.mkdir()
+    pins.write_text("pulumi==3.200.0 \\\npulumi-aws==7.1.0 \\\npulumi-kubernetes==4.2.0 \\\npulumi-policy==1.0.0 \\\n")
+    notes = tmp_path / "notes"
+    file = tmp_path / "bin" / "pulumi"
+    file.parent.mkdir()
+    file.write_text(ENGINE.format(python=sys.executable, notes=str(notes), version=version))
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    said: list[str] = []
+    if version != "3.200.0":
+        with pytest.raises(MlopsError, match=r"expected 3\.200\.0, as the SDK, found 3\.199\.0"):
+            AwsTarget(project).install_engine(said.append)
+        assert not notes.exists()
+        return
+    AwsTarget(project).install_engine(said.append)
+    assert notes.read_text() == "plugin install resource kubernetes 4.2.0\n"
+    assert said == ["Pulumi 3.200.0", "installed the provider kubernetes 4.2.0"]
+
+
+def test_an_engine_that_is_not_pinned_is_an_error(tmp_path: Path) -> None:
+    from pipelines.targets.aws import engine_versions
+
+    with pytest.raises(MlopsError, match="expected a pin of pulumi, pulumi-aws, pulumi-kubernetes, found none"):
+        engine_versions(tmp_path)
