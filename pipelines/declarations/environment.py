@@ -83,6 +83,8 @@ class EnvironmentConfig(Declaration):
         cost_centre: cost centre (a tag on every resource).
         cluster: name of the EKS cluster.
         namespace: Kubernetes namespace, created by the program.
+        cluster_authority: digest of the certificate authority of a cluster that was created again under the same name.
+            Without it, the program refuses a cluster with another authority than at the environment's first `up`.
         ingress_class: ingress class whose controller splits traffic by weight; `alb` is the AWS Load Balancer
             Controller.
         load_balancer_cidrs: address ranges of the load balancer, which may reach the pods. Set the subnets of your
@@ -106,6 +108,7 @@ class EnvironmentConfig(Declaration):
     namespace: Name
     ingress_class: Name = "alb"
     load_balancer_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)] = PRIVATE_RANGES
+    cluster_authority: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     permissions_boundary: ManagedPolicy | None = None
     noncurrent_days: Annotated[int, Field(ge=1)] = 30
     retention_days: Annotated[int, Field(ge=1)] = 1
@@ -129,7 +132,6 @@ class StackConfig(Declaration):
 
     environment: EnvironmentConfig = Field(alias="mlops:environment")
     region: Region = Field(alias="aws:region")
-    context: str | None = Field(None, alias="kubernetes:context")
 
 
 class StackFile(Declaration):

@@ -72,6 +72,14 @@ def test_the_descriptor_is_complete_and_names_the_resources(graph: Recording) ->
     assert descriptor.endpoints == {MODEL: f"http://{MODEL}.elb.example"}
 
 
+def test_kubernetes_resources_go_to_the_declared_cluster_whatever_the_current_context_is(graph: Recording) -> None:
+    (provider,) = graph.of_type("pulumi:providers:kubernetes").values()
+    assert provider.props["context"] == "right"
+    assert provider.props["clusterIdentifier"].startswith(f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/mlops-")
+    served = {graph.providers[one.urn] for one in graph.resources if one.type.startswith("kubernetes:")}
+    assert served == {provider.urn}
+
+
 def test_an_environment_trusts_its_own_and_earlier_keys_but_no_later_ones(graphs: dict[str, Recording]) -> None:
     trusted = {name: set(graph.outputs["descriptor"]["trusted_keys"]) for name, graph in graphs.items()}
     assert trusted == {"dev": {"dev"}, "staging": {"dev", "staging"}, "prod": {"dev", "staging", "prod"}}
