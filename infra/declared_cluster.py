@@ -86,7 +86,8 @@ def cluster_provider(
         check_models(environment.name, released(outputs), models)
         return cluster.identity
 
-    return k8s.Provider("cluster", context=context, cluster_identifier=before.apply(identify))
+    # Without a value, the SDK records the path in KUBECONFIG, which the next run may not have.
+    return k8s.Provider("cluster", kubeconfig="", context=context, cluster_identifier=before.apply(identify))
 
 
 def placement(environment: Environment, cluster: DeclaredCluster) -> Placement:

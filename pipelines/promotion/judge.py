@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.declarations.release import Release
 from pipelines.github import pull_requests
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
@@ -14,12 +16,15 @@ from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
 from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
+from pipelines.promotion.comments.withdrawal_comment import render_withdrawal
 from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.preview import start_preview, summarize
+from pipelines.promotion.release_changes import ReleaseFileChange, read_release_changes
 from pipelines.promotion.select import environments_to_deploy
+from pipelines.promotion.withdrawal import WithdrawalFacts, judge_withdrawal, live_bundle, refuse_untold
 from pipelines.registry import bundles
 from pipelines.registry.ledger import Ledger
 from pipelines.targets import Preview, Target
@@ -28,7 +33,10 @@ MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "????"}
 
 
 def judge_releases(target: Target, base: str, number: int | None, log: Log) -> None:
-    """Judge the releases that the checked-out change proposes.
+    """Judge what the checked-out change does to releases.
+
+    A release of a bundle is judged by every gate; a withdrawal by those that apply. A release file that names no bundle
+    releases nothing, and may be added. No change may take a live model away without withdrawing it.
 
     Args:
         target: where the environments live.
@@ -37,15 +45,21 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
         log: receives one line for each verdict.
 
     Raises:
-        MlopsError: the change proposes no release, a gate refused one, or a preview failed.
+        MlopsError: the change has no release file, a gate refused a release or withdrawal, a preview failed, or a model
+            is live that the change takes away.
     """
     git = Git(target.project.root)
-    changes = read_changes(git, base, "HEAD")
-    if not changes:
+    files = read_release_changes(git, base, "HEAD")
+    if not files:
         raise MlopsError("the change proposes no release: expected a change of models/*/releases/*.yaml, found none")
     descriptors = target.descriptors()
     refused: list[str] = []
-    for change in changes:
+    for file in files:
+        if file.kind in ("nothing", "removal"):
+            refused += _judge_absence(target, descriptors, file, log)
+        elif file.kind == "withdrawal" and file.after is not None:
+            refused += _judge_withdrawal(target, descriptors, file.after, git.changed_files(base, "HEAD"), number, log)
+    for change in read_changes(git, base, "HEAD"):
         release = change.release
         preview = start_preview(target, release.environment) if number is not None else None
         facts = gather(target.project, git, descriptors, change)
@@ -64,6 +78,57 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
                 refused.append(f"preview: the program of {release.environment} cannot be applied; see the comment")
     if refused:
         raise MlopsError("refused by " + "; ".join(refused))
+
+
+def _judge_absence(
+    target: Target, descriptors: Mapping[str, EnvironmentDescriptor], file: ReleaseFileChange, log: Log
+) -> list[str]:
+    """Return why a release file may not be removed, or may not name no bundle; empty if it may."""
+    where = f"{file.model} in {file.environment}"
+    removed = file.kind == "removal"
+    if file.environment not in target.project.environments and target.outputs(file.environment):
+        return [
+            f"{file.environment} is up, but Pulumi.{file.environment}.yaml does not exist: remove the environment "
+            "first, then its files (docs/platform-engineer.md#remove-an-environment)"
+        ]
+    try:
+        refuse_untold(
+            file.model, file.environment, live_bundle(descriptors, file.environment, file.model), removed=removed
+        )
+    except MlopsError as error:
+        return [f"{error.what}; {error.fix}"]
+    log(f"pass  {where}: {'nothing is live, so the file may go' if removed else 'releases nothing'}")
+    return []
+
+
+def _judge_withdrawal(
+    target: Target,
+    descriptors: Mapping[str, EnvironmentDescriptor],
+    release: Release,
+    changed: tuple[str, ...],
+    number: int | None,
+    log: Log,
+) -> list[str]:
+    """Judge a withdrawal and comment on it. Return why it is refused; empty if it is not."""
+    preview = start_preview(target, release.environment) if number is not None else None
+    facts = WithdrawalFacts(
+        release=release,
+        changed_files=changed,
+        live=live_bundle(descriptors, release.environment, release.model),
+        freezes=target.project.stack(release.environment).config.environment.freezes,
+        now=datetime.now(UTC),
+    )
+    verdicts = judge_withdrawal(facts)
+    for verdict in verdicts:
+        log(f"{MARKS[verdict.outcome]}  {verdict.gate:<14} {verdict.figure:<28} {verdict.why}")
+    refused = [f"{verdict.gate}: {verdict.why}" for verdict in verdicts if verdict.outcome != "pass"]
+    if preview is not None and number is not None:
+        shown = preview()
+        text = render_withdrawal(release, verdicts, shown.text, run_url())
+        pull_requests.comment(Gh.find(target.project.root), number, marker(release.model, release.environment), text)
+        if shown.failed:
+            refused.append(f"preview: the program of {release.environment} cannot be applied; see the comment")
+    return refused
 
 
 def review_change(target: Target, base: str, number: int, log: Log) -> None:

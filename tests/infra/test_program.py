@@ -75,6 +75,7 @@ def test_the_descriptor_is_complete_and_names_the_resources(graph: Recording) ->
 def test_kubernetes_resources_go_to_the_declared_cluster_whatever_the_current_context_is(graph: Recording) -> None:
     (provider,) = graph.of_type("pulumi:providers:kubernetes").values()
     assert provider.props["context"] == "right"
+    assert provider.props["kubeconfig"] == "", "the path of a kubeconfig is not part of the state"
     assert provider.props["clusterIdentifier"].startswith(f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/mlops-")
     served = {graph.providers[one.urn] for one in graph.resources if one.type.startswith("kubernetes:")}
     assert served == {provider.urn}
