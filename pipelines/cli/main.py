@@ -54,6 +54,7 @@ VERBS = {
     "rollback": Verb(
         "pipelines.cli.releases:rollback", "Return to the last good bundle: traffic first, then git.", RELEASES
     ),
+    "withdraw": Verb("pipelines.cli.models:withdraw", "Write a release file that withdraws a model.", RELEASES),
     "history": Verb("pipelines.cli.releases:history", "Show the promotions and rollbacks of a model.", RELEASES),
     "validate": Verb(
         "pipelines.cli.repository:validate", "Validate all declarations, alone and against each other.", REPOSITORY

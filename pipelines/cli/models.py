@@ -162,3 +162,20 @@ def predict(model: str, environment: str, file: Path | None, direct: bool, targe
     )
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@environment_option
+def withdraw(model: str, environment: str) -> None:
+    """Write a release file that withdraws a model.
+
+    The release file of MODEL then names no bundle, and the one that is withdrawn. Propose it in a pull request of its
+    own. After the merge, the deployment removes the endpoint; the registry and the ledger stay.
+    """
+    from pipelines.declarations.starter import write_withdrawal
+
+    project = Project.find()
+    path, bundle = write_withdrawal(project, model, environment)
+    click.echo(f"{path.relative_to(project.root)} withdraws {bundle}")
+    click.echo(f"Next: commit it, and open a pull request. After its deployment, {model} is not live in {environment}.")

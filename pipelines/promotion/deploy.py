@@ -25,6 +25,7 @@ from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
 from pipelines.promotion.traffic import move_traffic
 from pipelines.promotion.verify import Verification, verify
+from pipelines.promotion.withdrawal import check_withdrawal, record_withdrawal
 from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
 
@@ -43,7 +44,8 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         log: receives progress.
 
     Raises:
-        MlopsError: a release was refused, the program failed, or a rollout did not become healthy.
+        MlopsError: a release was refused, the program failed, a rollout did not become healthy, or a model is live
+            that its release neither names nor withdraws.
     """
     project, git = target.project, Git(target.project.root)
     if environment not in target.descriptors():
@@ -57,6 +59,9 @@ def deploy(target: Target, environment: str, log: Log) -> None:
         for release in releases
         if release.bundle is not None
     ]
+    withdrawn = [release for release in releases if release.bundle is None]
+    for release in withdrawn:
+        check_withdrawal(descriptors[environment], release)
     deployment = ReleaseDeployment(target, environment, descriptors, log)
     if not admitted:
         deployment.apply()
@@ -67,6 +72,12 @@ def deploy(target: Target, environment: str, log: Log) -> None:
             f"{each.release.model} in {environment} serves {each.release.bundle} at {url} "
             f"(ledger record {entry.record.number})"
         )
+    for release in withdrawn:
+        if release.replaces is not None:
+            deployment.apply()
+            withdrawal = record_withdrawal(descriptors[environment], release, find_merge(git, release)[1])
+            if withdrawal is not None:
+                log(f"{release.model} is withdrawn from {environment} (ledger record {withdrawal.record.number})")
 
 
 def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -19,7 +20,7 @@ from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_re
 from pipelines.promotion.comments.withdrawal_comment import render_withdrawal
 from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
+from pipelines.promotion.facts.gather import NEW_ENVIRONMENT, ReleaseChange, gather, read_changes
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.preview import start_preview, summarize
 from pipelines.promotion.release_changes import ReleaseFileChange, read_release_changes
@@ -28,6 +29,9 @@ from pipelines.promotion.withdrawal import WithdrawalFacts, judge_withdrawal, li
 from pipelines.registry import bundles
 from pipelines.registry.ledger import Ledger
 from pipelines.targets import Preview, Target
+
+STACK_FILE = re.compile(r"^Pulumi\.(?P<environment>[^/.]+)\.yaml$")
+"""Path of an environment's configuration."""
 
 MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "????"}
 
@@ -78,6 +82,32 @@ def judge_releases(target: Target, base: str, number: int | None, log: Log) -> N
                 refused.append(f"preview: the program of {release.environment} cannot be applied; see the comment")
     if refused:
         raise MlopsError("refused by " + "; ".join(refused))
+
+
+def refuse_orphans(target: Target, changed: Iterable[str]) -> None:
+    """Refuse a change that removes the configuration of an environment which is up.
+
+    Args:
+        target: where the environments live.
+        changed: the files that the change touches.
+
+    Raises:
+        MlopsError: an environment is up, but has no configuration any more.
+    """
+    for name in changed:
+        found = STACK_FILE.match(name)
+        if found is None or (target.project.root / name).is_file() or not target.outputs(found["environment"]):
+            continue
+        raise MlopsError(
+            f"{name} is removed, but {found['environment']} is up: expected the environment to be removed first",
+            fix="follow docs/platform-engineer.md#remove-an-environment",
+        )
+
+
+def _is_new(git: Git, base: str, target: Target, environment: str) -> bool:
+    """Return whether a change adds an environment, and it is not up yet."""
+    file = target.project.stack_file(environment).name
+    return not git.has_file(git.merge_base(base, "HEAD"), file) and not target.outputs(environment)
 
 
 def _judge_absence(
@@ -141,13 +171,20 @@ def review_change(target: Target, base: str, number: int, log: Log) -> None:
         log: receives one line for each preview.
 
     Raises:
-        MlopsError: a data contract breaks its consumers, or a preview failed.
+        MlopsError: a data contract breaks its consumers, a preview failed, or an environment is up whose configuration
+            is removed.
     """
     git = Git(target.project.root)
     changed = git.changed_files(base, "HEAD")
     contracts = find_contract_changes(git, base, changed)
-    running = {name: start_preview(target, name) for name in environments_to_deploy(target.project, changed)}
+    refuse_orphans(target, changed)
+    affected = environments_to_deploy(target.project, changed)
+    new = [name for name in affected if _is_new(git, base, target, name)]
+    running = {name: start_preview(target, name) for name in affected if name not in new}
     previews = {name: preview() for name, preview in running.items()}
+    previews |= {
+        name: Preview(f"{name} is new, so there is nothing to compare with: {NEW_ENVIRONMENT}") for name in new
+    }
     pull_requests.comment(Gh.find(target.project.root), number, REVIEW_MARKER, render_review(contracts, previews))
     for name, preview in previews.items():
         log(f"{name}: {summarize(preview)}")

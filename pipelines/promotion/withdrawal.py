@@ -104,6 +104,27 @@ def live_bundle(descriptors: Mapping[str, EnvironmentDescriptor], environment: s
     return head.event.live if head is not None else None
 
 
+def check_withdrawal(descriptor: EnvironmentDescriptor, release: Release) -> None:
+    """Check that a release without a bundle takes nothing away that it does not name.
+
+    Raises:
+        MlopsError: a bundle is live that the release does not withdraw, or the ledger cannot be read.
+    """
+    live = live_bundle({descriptor.name: descriptor}, descriptor.name, release.model)
+    if release.replaces is None:
+        refuse_untold(release.model, descriptor.name, live, removed=False)
+    elif live not in (None, release.replaces):
+        raise _stale(release, descriptor.name, live)
+
+
+def _stale(release: Release, environment: str, live: str | None) -> MlopsError:
+    return MlopsError(
+        f"the withdrawal of {release.model} from {environment} is stale: it withdraws {release.replaces}, but {live} "
+        "is live",
+        fix=f"mlops withdraw {release.model} --env {environment}, and propose the change",
+    )
+
+
 def record_withdrawal(descriptor: EnvironmentDescriptor, release: Release, attribution: Attribution) -> Entry | None:
     """Record that a model is withdrawn, after the program was applied. Idempotent.
 
@@ -129,11 +150,7 @@ def record_withdrawal(descriptor: EnvironmentDescriptor, release: Release, attri
         if newest is not None and live is None:
             return newest
         if live != release.replaces:
-            raise MlopsError(
-                f"the withdrawal of {release.model} from {descriptor.name} is stale: it withdraws {release.replaces}, "
-                f"but {live} is live",
-                fix=f"mlops withdraw {release.model} --env {descriptor.name}, and propose the change",
-            )
+            raise _stale(release, descriptor.name, live)
         return Event.of(
             attempt=attempt_id(attribution, "withdrawn"),
             action="withdrawal",
