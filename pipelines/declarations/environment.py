@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import Name, TagValue
 
 VARIABLE = "MLOPS_ENVIRONMENT"
 """Environment variable that holds the descriptor of a job."""
@@ -102,8 +102,8 @@ class EnvironmentConfig(Declaration):
     promotes_from: Name | None
     trains: bool
     disposable: bool
-    owner: Annotated[str, StringConstraints(min_length=1)]
-    cost_centre: Annotated[str, StringConstraints(min_length=1)]
+    owner: TagValue
+    cost_centre: TagValue
     cluster: Name
     namespace: Name
     ingress_class: Name = "alb"
