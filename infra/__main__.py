@@ -12,7 +12,7 @@ from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.storage import Storage, StorageArgs
 from infra.components.training import TrainingArgs, TrainingJob
-from infra.declared_cluster import cluster_provider, find_cluster, last_outputs, placement
+from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
@@ -30,13 +30,13 @@ def provision() -> None:
 
     # The declared cluster. Kubernetes resources wait until it is certain that nothing moves or gets lost
     cluster = find_cluster(environment)
-    kubernetes = cluster_provider(environment, cluster, last_outputs(), project.model_names)
-    on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes})
+    kubernetes = cluster_providers(environment, cluster, last_outputs(), project.model_names)
+    on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes.ordinary})
 
     # Data, the registry, and the namespace that pods run in
     storage = Storage("storage", StorageArgs(environment=environment, contracts=tuple(contracts.values())))
     registry = Registry("registry", RegistryArgs(environment=environment, storage=storage))
-    namespace = Namespace("namespace", NamespaceArgs(environment=environment), on_cluster)
+    namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
     # Ingestion and training, in the one environment that trains

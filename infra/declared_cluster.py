@@ -56,10 +56,23 @@ def find_cluster(environment: Environment) -> DeclaredCluster:
     return DeclaredCluster(found.arn, base64.b64decode(found.certificate_authorities[0].data))
 
 
-def cluster_provider(
+@dataclass(frozen=True)
+class ClusterProviders:
+    """Kubernetes providers of the declared cluster.
+
+    Attributes:
+        ordinary: serves every resource but the Namespace.
+        adopting: takes over what exists: the Namespace, which an administrator creates with the roles in it.
+    """
+
+    ordinary: k8s.Provider
+    adopting: k8s.Provider
+
+
+def cluster_providers(
     environment: Environment, cluster: DeclaredCluster, before: pulumi.Output[Any], models: Sequence[str]
-) -> k8s.Provider:
-    """Return the Kubernetes provider of an environment: the declared cluster, whatever the current context is.
+) -> ClusterProviders:
+    """Return the Kubernetes providers of an environment: the declared cluster, whatever the current context is.
 
     Args:
         environment: the environment.
@@ -87,7 +100,17 @@ def cluster_provider(
         return cluster.identity
 
     # Without a value, the SDK records the path in KUBECONFIG, which the next run may not have.
-    return k8s.Provider("cluster", kubeconfig="", context=context, cluster_identifier=before.apply(identify))
+    identity = before.apply(identify)
+    return ClusterProviders(
+        k8s.Provider("cluster", kubeconfig="", context=context, cluster_identifier=identity),
+        k8s.Provider(
+            "adopting",
+            kubeconfig="",
+            context=context,
+            cluster_identifier=identity,
+            upsert_existing_objects=True,
+        ),
+    )
 
 
 def placement(environment: Environment, cluster: DeclaredCluster) -> Placement:

@@ -39,9 +39,10 @@ VERBS = {
         "pipelines.cli.environments:audit", "Compare an environment and what it serves with git.", ENVIRONMENTS
     ),
     "images": Verb("pipelines.cli.environments:images", "Set the images that an environment runs.", ENVIRONMENTS),
+    "cluster": Verb("pipelines.cli.environments:cluster", "Prepare the cluster of an environment.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
-    "new": Verb("pipelines.cli.models:new", "Create a new model.", MODELS),
+    "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
     "release": Verb(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
@@ -18,8 +19,17 @@ VARIABLE = "MLOPS_ENVIRONMENT"
 
 PORT_OF_HTTPS = 443
 
-Cidr = Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")]
-"""Range of IPv4 addresses, such as `10.0.0.0/8`."""
+
+def _check_range(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"a range of addresses; found {text!r}: {error}") from None
+    return text
+
+
+Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$"), AfterValidator(_check_range)]
+"""Range of IPv4 or IPv6 addresses, such as `10.0.0.0/8`."""
 
 ManagedPolicy = Annotated[
     str, StringConstraints(pattern=r"^(arn:[a-z-]+:iam::\d{12}:policy/)?[A-Za-z0-9_+=,.@/-]+$", max_length=700)
@@ -31,6 +41,10 @@ Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Private address ranges (RFC 1918), used by practically every VPC."""
+
+
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""Address of NodeLocal DNSCache (Kubernetes documentation, "Using NodeLocal DNSCache in Kubernetes Clusters")."""
 
 
 class Images(Declaration):
@@ -87,6 +101,8 @@ class EnvironmentConfig(Declaration):
             Without it, the program refuses a cluster with another authority than at the environment's first `up`.
         ingress_class: ingress class whose controller splits traffic by weight; `alb` is the AWS Load Balancer
             Controller.
+        dns_cidrs: address ranges of DNS servers besides the pods labelled `k8s-app: kube-dns`: NodeLocal DNSCache by
+            default. EKS Auto Mode runs DNS on the node: add the cluster's DNS address, such as 172.20.0.10/32.
         load_balancer_cidrs: address ranges of the load balancer, which may reach the pods. Set the subnets of your
             load balancers to exclude other pods of the VPC.
         permissions_boundary: managed policy that bounds every role of the program, as `path/name` or ARN; None if the
@@ -107,6 +123,7 @@ class EnvironmentConfig(Declaration):
     cluster: Name
     namespace: Name
     ingress_class: Name = "alb"
+    dns_cidrs: tuple[Cidr, ...] = (NODE_LOCAL_DNS,)
     load_balancer_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)] = PRIVATE_RANGES
     cluster_authority: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     permissions_boundary: ManagedPolicy | None = None

@@ -94,6 +94,8 @@ def test_the_sample_is_valid_and_its_order_is_shown(project: Project) -> None:
             "expected the boundary that the bootstrap creates, bootstrap/mlops-stage-boundary",
         ),
         (setting("dev", "owner", "é<>"), "owner: expected text that matches"),
+        (setting("dev", "load_balancer_cidrs", ["10.0.0.0/33"]), "found '10.0.0.0/33'"),
+        (setting("dev", "dns_cidrs", ["fd00::10"]), "dns_cidrs"),
         (setting("dev", "cost_centre", " research"), "cost_centre: expected text that matches"),
         (
             lambda root: (root / "models/diabetes-progression/releases/qa.yaml").write_text("model: x\n"),
