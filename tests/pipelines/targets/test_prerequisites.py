@@ -63,7 +63,7 @@ def test_a_complete_cluster_has_no_failed_finding(project: Project, cluster: Fak
     assert of(findings, "KUBECONFIG").found == "cluster mlops-dev, of dev"
     assert of(findings, "Argo Rollouts: running").found == "argo-rollouts/argo-rollouts: 1 available"
     assert of(findings, "ingress class of dev").found == "alb: kube-system/kube-system: 2 available"
-    assert of(findings, "access for dev").found == "manages 11 kinds in models-dev"
+    assert of(findings, "access for dev").found == "19 rights in models-dev"
 
 
 def test_a_controller_that_does_not_run_is_found(project: Project, cluster: FakeCluster) -> None:
@@ -81,6 +81,8 @@ def test_a_controller_that_does_not_run_is_found(project: Project, cluster: Fake
         (f"{fake_cluster.CRDS}rollouts.argoproj.io", "Argo Rollouts: kinds"),
         (f"{fake_cluster.CRDS}analysistemplates.argoproj.io", "Argo Rollouts: kinds"),
         (fake_cluster.METRICS, "metrics API"),
+        (f"{fake_cluster.DAEMON_SETS}eks-pod-identity-agent", "Pod Identity agent"),
+        (f"{fake_cluster.DAEMON_SETS}aws-node", "network policies"),
         (fake_cluster.INGRESS_CLASS, "ingress class of dev"),
     ],
 )
@@ -101,9 +103,44 @@ def test_the_controllers_of_eks_auto_mode_need_no_deployment(project: Project, c
 
 
 def test_missing_access_names_verbs_and_kinds(project: Project, cluster: FakeCluster) -> None:
-    cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("create", "namespaces")}
+    cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("patch", "namespaces"), ("create", "leases")}
     found = of(check_cluster(project, ENVIRONMENTS), "access for dev")
-    assert (found.ok, found.found) == (False, "not allowed: create namespaces; patch, delete rollouts")
+    expected = "patch the namespace models-dev; delete, patch rollouts; patch rollouts/status; create leases"
+    assert (found.ok, found.found) == (False, f"not allowed: {expected}")
+    assert "mlops cluster roles --env dev --apply" in found.fix
+
+
+def test_policies_that_nothing_enforces_are_found(project: Project, cluster: FakeCluster) -> None:
+    cluster.objects[f"{fake_cluster.DAEMON_SETS}aws-node"] = fake_cluster.daemon_set("aws-node", 3)
+    found = of(check_cluster(project, ENVIRONMENTS), "network policies")
+    assert (found.ok, found.found) == (False, "aws-node: not enforced, which is the default")
+    del cluster.objects[f"{fake_cluster.DAEMON_SETS}aws-node"]
+    cluster.objects[f"{fake_cluster.DAEMON_SETS}cilium"] = fake_cluster.daemon_set("cilium", 3)
+    assert of(check_cluster(project, ENVIRONMENTS), "network policies").ok
+
+
+def test_an_agent_that_is_missing_on_a_node_is_found(project: Project, cluster: FakeCluster) -> None:
+    agent = f"{fake_cluster.DAEMON_SETS}eks-pod-identity-agent"
+    cluster.objects[agent] = fake_cluster.daemon_set("eks-pod-identity-agent", 2)
+    found = of(check_cluster(project, ENVIRONMENTS), "Pod Identity agent")
+    assert (found.ok, found.found) == (False, "2 of 3 nodes")
+
+
+def test_eks_auto_mode_runs_both_agents_on_the_node(project: Project, cluster: FakeCluster) -> None:
+    for name in ("aws-node", "eks-pod-identity-agent"):
+        del cluster.objects[f"{fake_cluster.DAEMON_SETS}{name}"]
+    kinds = cluster.objects[f"{fake_cluster.CRDS}rollouts.argoproj.io"]
+    cluster.objects[fake_cluster.AUTO_MODE] = kinds
+    findings = list(check_cluster(project, ENVIRONMENTS))
+    assert of(findings, "Pod Identity agent").ok
+    assert of(findings, "network policies").ok
+
+
+def test_a_rollout_controller_that_does_not_verify_targets_is_found(project: Project, cluster: FakeCluster) -> None:
+    for deployment in cluster.objects[fake_cluster.DEPLOYMENTS]:
+        deployment["spec"]["template"] = fake_cluster.pods("--leader-elect")
+    found = of(check_cluster(project, ENVIRONMENTS), "Argo Rollouts: flags")
+    assert (found.ok, found.found) == (False, "expected --aws-verify-target-group, found --leader-elect")
 
 
 def test_a_kubeconfig_of_another_cluster_is_found(
