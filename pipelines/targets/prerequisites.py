@@ -16,6 +16,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets.checking import check, guarded
 from pipelines.targets.cluster_prerequisites import check_cluster
+from pipelines.targets.network_prerequisites import check_network
 from pipelines.targets.policy_pack import count_policies
 from pipelines.targets.target import Finding
 
@@ -122,7 +123,11 @@ def check_account(project: Project, environments: Sequence[str]) -> Iterator[Fin
         region_of = partial(_region, session, quick, project, environment)
         yield check(f"region of {environment}", f"correct aws:region in {file}", region_of)
         cluster_of = partial(_eks_cluster, session, quick, project, environment)
-        yield check(f"cluster of {environment}", f"create it, or correct `cluster` in {file}", cluster_of)
+        found = check(f"cluster of {environment}", f"create it, or correct `cluster` in {file}", cluster_of)
+        yield found
+        if found.ok:
+            config = project.stack(environment).config
+            yield from check_network(session, quick, environment, config.region, config.environment.cluster)
     principal = re.sub(r":sts:(.*):assumed-role/([^/]+)/.*", r":iam:\1:role/\2", arn)
     fix = f"grant them to {principal}, or allow it iam:SimulatePrincipalPolicy"
     yield check("AWS permissions", fix, partial(_permissions, session, quick, principal))
