@@ -22,21 +22,25 @@ FILE = "eks-clusters.json"
 _ROLE = "arn:aws:iam::{account}:role/eks-cluster"
 
 
-def declare_clusters(home: Path, kubeconfig: Path, clusters: Iterable[tuple[str, str]]) -> None:
+def declare_clusters(
+    home: Path, kubeconfig: Path, clusters: Iterable[tuple[str, str]], *, cluster: str | None = None
+) -> None:
     """Make EKS clusters exist in the account, in addition to those that exist.
 
     Args:
         home: folder of the account.
         kubeconfig: leads to the cluster that runs here.
         clusters: region and name of each.
+        cluster: its name in the kubeconfig; the first one by default.
     """
-    cluster = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]
-    authority = cluster.get("certificate-authority-data")
+    listed = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))["clusters"]
+    found = next(item["cluster"] for item in listed if cluster in (None, item["name"]))
+    authority = found.get("certificate-authority-data")
     if authority is None:
-        authority = base64.b64encode(Path(cluster["certificate-authority"]).read_bytes()).decode()
+        authority = base64.b64encode(Path(found["certificate-authority"]).read_bytes()).decode()
     known = {tuple(one) for one in _read(home).get("clusters", ())}
     held = {
-        "endpoint": cluster["server"],
+        "endpoint": found["server"],
         "certificateAuthority": authority,
         "clusters": sorted({*known, *clusters}),
     }
