@@ -54,8 +54,10 @@ GENERATED: Mapping[str, str] = {
 }
 """What two accounts generate differently: pattern → meaning."""
 
-SERVER_SIDE = frozenset({"resourceVersion", "uid", "creationTimestamp", "time", "generation", "cluster_authority"})
-"""Fields that differ in every cluster: what its API server fills in, and its certificate authority."""
+SERVER_SIDE = frozenset(
+    {"resourceVersion", "uid", "creationTimestamp", "time", "generation", "cluster_authority", "__internal"}
+)
+"""Fields that differ in every cluster: what its API server fills in, its certificate authority, and Pulumi's own notes."""
 
 
 @dataclass(frozen=True)
