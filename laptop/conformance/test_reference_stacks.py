@@ -57,7 +57,7 @@ GENERATED: Mapping[str, str] = {
 SERVER_SIDE = frozenset(
     {"resourceVersion", "uid", "creationTimestamp", "time", "generation", "cluster_authority", "__internal"}
 )
-"""Fields that differ in every cluster: what its API server fills in, its certificate authority, and Pulumi's own notes."""
+"""Fields that differ in every cluster, and what Pulumi's engine notes for itself in a provider."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
 from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -161,10 +162,12 @@ class ReleaseDeployment:
         """Apply, follow the rollout, and verify what the endpoint serves."""
         assert release.bundle is not None
         self.apply()
-        follow_rollout(self.target, self.environment, release.model, self.log)
+        namespace = self.target.project.stack(self.environment).config.environment.namespace
+        with replacing_pods_without_credentials(namespace, release.model, self.log):
+            follow_rollout(self.target, self.environment, release.model, self.log)
         self.log("rolled out")
         budget = self.target.project.model(release.model).gates.latency.p99_ms
-        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget)
+        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget, self.log)
 
     def _return_traffic(self, model: str, live: str | None) -> str:
         """Return traffic to the bundle that was live. If that fails, return a note for the record, else ""."""

@@ -117,7 +117,7 @@ def roll_back(
     log("the bad bundle is quarantined")
     restore_release(target.project, model, environment, plan.good, plan.bad, reason)
     log("main names the earlier bundle")
-    verify(descriptor, model, plan.good, declared.gates.latency.p99_ms)
+    verify(descriptor, model, plan.good, declared.gates.latency.p99_ms, log)
     ledger, attempt = Ledger(descriptor, model), new_attempt()
 
     def event(head: Entry | None) -> Event | Entry:

@@ -231,6 +231,8 @@ class World:
             mock.patch("pipelines.promotion.rollback.move_traffic", move_traffic),
             mock.patch("pipelines.promotion.verify.open_pods", open_direct_pods),
             mock.patch("pipelines.promotion.verify.is_ready_pod", return_value=True),
+            mock.patch("pipelines.promotion.verify.await_load_balancer"),
+            mock.patch("pipelines.promotion.verify.PATIENCE_SECONDS", 0.0),
         ):
             yield
 
