@@ -118,8 +118,9 @@ def test_a_release_without_a_serving_image_is_left_out_with_a_note(tmp_path: Pat
     ]
 
 
-def test_the_program_calls_aws_only_for_identity_region_and_public_key(graph: Recording) -> None:
+def test_the_program_calls_aws_only_for_identity_region_cluster_and_public_key(graph: Recording) -> None:
     assert set(graph.invoked) == {
+        "aws:eks/getCluster:getCluster",
         "aws:index/getCallerIdentity:getCallerIdentity",
         "aws:index/getRegion:getRegion",
         "aws:kms/getPublicKey:getPublicKey",
@@ -520,7 +521,7 @@ def test_every_pod_can_resolve_dns_names(graph: Recording) -> None:
     policies = graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
     for name in set(policies) - {"default-deny"}:
         dns = [rule for rule in policies[name].at("spec", "egress") if {"protocol": "UDP", "port": 53} in rule["ports"]]
-        assert [peer["podSelector"]["matchLabels"] for rule in dns for peer in rule["to"]] == [{"k8s-app": "kube-dns"}]
+        assert [rule["to"][0]["podSelector"]["matchLabels"] for rule in dns] == [{"k8s-app": "kube-dns"}]
     assert CHECK in policies
 
 
