@@ -88,7 +88,8 @@ def test_a_model_is_added_by_a_pull_request_that_passes_its_checks(story: Story)
     assert checks(story, "proposed", "churn") == ALL_PASS
     gates = log(story.run("proposed", "promote", of="churn").job("gates"))
     assert "churn in dev: releases nothing" in gates
-    assert story.run("added", "deploy").conclusion == "success"
+    deployed = story.run("added", "deploy")
+    assert deployed.conclusion == "success", "\n".join(log(job)[-3000:] for job in deployed.jobs if job.log)
 
 
 def test_an_environment_is_added_by_a_pull_request_that_passes_its_checks(story: Story) -> None:
