@@ -15,7 +15,7 @@ from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
 from pipelines.declarations.model import RolloutStep
-from pipelines.declarations.names import service_name, serving_name
+from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
 
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"  # Open Inference Protocol v2
 _BUSY_PERCENT = 70
@@ -178,8 +178,14 @@ class Endpoint(pulumi.ComponentResource):
             kind="Rollout",
             # Pulumi's provider fails while it waits for a Rollout that is deleted in the foreground: it cannot read its
             # status, in which Argo's `observedGeneration` is text.
+            # A rollback changes the Rollout under the same field manager, so the next `up` finds no conflict.
             metadata=self._metadata(
-                self._model, **{"mlops/bundle": bundle, "pulumi.com/deletionPropagationPolicy": "background"}
+                self._model,
+                **{
+                    "mlops/bundle": bundle,
+                    "pulumi.com/deletionPropagationPolicy": "background",
+                    "pulumi.com/patchFieldManager": ROLLOUT_FIELD_MANAGER,
+                },
             ),
             spec={
                 "replicas": serving.replicas.minimum,

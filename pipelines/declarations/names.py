@@ -56,3 +56,7 @@ def serving_name(model: str) -> str:
 def check_name(model: str) -> str:
     """Return the name of the workload, and of the AnalysisTemplate, that checks a model's canaries."""
     return f"check-{model}"
+
+
+ROLLOUT_FIELD_MANAGER = "mlops"
+"""Field manager of the Rollouts: the Pulumi program and the commands that move traffic apply them under this name."""
