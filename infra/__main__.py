@@ -13,6 +13,7 @@ from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
 from infra.components.storage import Storage, StorageArgs
 from infra.components.training import TrainingArgs, TrainingJob
+from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
@@ -28,10 +29,15 @@ def provision() -> None:
     releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
     notes: list[str] = []
 
+    # The declared cluster. Kubernetes resources wait until it is certain that nothing moves or gets lost
+    cluster = find_cluster(environment)
+    kubernetes = cluster_providers(environment, cluster, last_outputs(), project.model_names)
+    on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes.ordinary})
+
     # Data, the registry, and the namespace that pods run in
     storage = Storage("storage", StorageArgs(environment=environment, contracts=tuple(contracts.values())))
     registry = Registry("registry", RegistryArgs(environment=environment, storage=storage))
-    namespace = Namespace("namespace", NamespaceArgs(environment=environment))
+    namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
     # Ingestion and training, in the one environment that trains
@@ -43,9 +49,10 @@ def provision() -> None:
             descriptor=pod_descriptor(descriptor, "training"),
         )
         for name, contract in contracts.items():
-            Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage))
+            Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage), on_cluster)
         for name, model in models.items():
-            TrainingJob(name, TrainingArgs(context=context, model=model, storage=storage, registry=registry))
+            training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
+            TrainingJob(name, training, on_cluster)
         if context.image is None:
             jobs = [*(f"ingest-{name}" for name in contracts), *(f"train-{name}" for name in models)]
             notes.append(
@@ -60,6 +67,7 @@ def provision() -> None:
             ServingIdentityArgs(
                 environment=environment, model=model, storage=storage, registry=registry, namespace=namespace.name
             ),
+            on_cluster,
         )
         for name, model in models.items()
     }
@@ -84,9 +92,11 @@ def provision() -> None:
             image=serving_image,
             descriptor=pod_descriptor(descriptor, "serving"),
         )
-        endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle)).url
+        endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle), on_cluster).url
 
     pulumi.export("descriptor", exported(descriptor, endpoints))
+    pulumi.export("placement", placement(environment, cluster).model_dump())
+    pulumi.export("released", {name: releases[name] for name in endpoints})
     pulumi.export("notes", notes)
 
 

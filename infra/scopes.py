@@ -21,6 +21,9 @@ from pipelines.declarations.project import Project
 PLATFORM = "platform"
 """Value of the tag `model` on a resource that is shared by all models."""
 
+PARTITION = "aws"
+"""The only partition that is supported: policies and endpoints name its service principals and domains."""
+
 _LONGEST_BUCKET_NAME = 63
 _LONGEST_ROLE_NAME = 64
 
@@ -145,8 +148,7 @@ class Environment(Scope):
         """
         registry = self.config.image_registry
         account, region = registry.account or self.account, registry.region or self.region
-        domain = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
-        return f"{account}.dkr.ecr.{region}.{domain}/{repository_name(self.project, image)}"
+        return f"{account}.dkr.ecr.{region}.amazonaws.com/{repository_name(self.project, image)}"
 
     def image_reference(self, image: ImageName) -> str | None:
         """Return the reference of the pinned image (`<repository>@sha256:…`), or None if no image is pinned."""
@@ -185,7 +187,7 @@ def find_account() -> tuple[str, str, str]:
     """Return the account id, the region and the partition that the AWS provider works in.
 
     Raises:
-        MlopsError: the provider cannot sign in.
+        MlopsError: the provider cannot sign in, or the account is in China, GovCloud or another partition.
     """
     try:
         caller, region = aws.get_caller_identity(), aws.get_region().region
@@ -194,4 +196,11 @@ def find_account() -> tuple[str, str, str]:
             f"cannot use AWS: expected credentials and a region, found {error}",
             fix="sign in to AWS so that `aws sts get-caller-identity` answers, and set aws:region in the stack's file",
         ) from error
-    return caller.account_id, region, caller.arn.split(":")[1]
+    partition = caller.arn.split(":")[1]
+    if partition != PARTITION:
+        raise MlopsError(
+            f"AWS partition {partition} is not supported: expected {PARTITION}, found the account {caller.account_id} "
+            f"of {partition}",
+            fix="use an account outside China, GovCloud and the isolated partitions",
+        )
+    return caller.account_id, region, partition

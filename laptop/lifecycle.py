@@ -46,6 +46,7 @@ _OF_ONE_INCARNATION = (
     "aws/account.json",
     "aws/config",
     "aws/credentials",
+    "aws/eks-clusters.json",
     "aws/pod-identity-credentials",
     "aws/pod-identity.json",
 )

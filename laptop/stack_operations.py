@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from infra.policies import violations
 from laptop import lifecycle
+from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from laptop.engine.checkpoint import DefaultProvider, PassphraseSeal, export_deployment, has_secrets
 from laptop.engine.deployment import Deployment, DeploymentError, Result
 from laptop.engine.display import Display, Silence, show_change
@@ -144,7 +145,7 @@ def _deployment(root: Path, home: Path, stack: str, progress: RunProgress) -> De
 
 
 def prepare_account(root: Path, home: Path, progress: RunProgress) -> None:
-    """Bootstrap the account if an environment of the project has no deploy role yet.
+    """Bootstrap the account if an environment has no deploy role yet, and create the clusters that are declared.
 
     Does nothing in a workflow: as on AWS, a job cannot create the roles of jobs.
 
@@ -153,6 +154,8 @@ def prepare_account(root: Path, home: Path, progress: RunProgress) -> None:
     """
     if os.environ.get("GITHUB_ACTIONS") == "true" or not (root / _BOOTSTRAP).is_dir():
         return
+    running = lifecycle.find(home)
+    declare_clusters(running.home / "aws", running.home / "kubeconfig", declared_clusters(Project(root)))
     known = (stack_outputs(home, ACCOUNT_STACK) or {}).get("deploy_roles", {})
     if not set(Project(root).environments) <= set(known):
         progress.noticed(f"bootstrapping the account with {_BOOTSTRAP}: see docs/bootstrap.md")

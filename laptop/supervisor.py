@@ -26,8 +26,10 @@ from filelock import FileLock, Timeout
 
 from laptop.aws.account import Account
 from laptop.aws.account import start as start_account
+from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 
 LOCK = "running.lock"
 DESCRIPTION = "target.json"
@@ -72,6 +74,8 @@ def supervise(order: Order) -> int:
         try:
             described = _wait_for_cluster(order, cluster)
             account = coming.result()
+            clusters = declared_clusters(Project(order.root))
+            declare_clusters(account.home, order.home / "kubeconfig", clusters)
         except MlopsError as error:
             _stop(cluster)
             with contextlib.suppress(MlopsError):

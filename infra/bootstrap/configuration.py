@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import Name, TagValue
 from pipelines.declarations.token_subject import Repository, RepositoryIds, SubjectTemplate, subject_of
 
 ISSUER = "token.actions.githubusercontent.com"
@@ -62,8 +62,8 @@ class AccountConfig(Declaration):
     ) = None
     pull_accounts: tuple[AccountId, ...] = ()
     landing_principals: dict[Name, tuple[Principal, ...]] = Field(default_factory=dict)
-    owner: Annotated[str, StringConstraints(min_length=1)]
-    cost_centre: Annotated[str, StringConstraints(min_length=1)]
+    owner: TagValue
+    cost_centre: TagValue
     disposable: bool = False
     noncurrent_days: Annotated[int, Field(ge=1)] = 365
     log_days: Annotated[int, Field(ge=1)] = 365

@@ -21,6 +21,7 @@ from infra.bootstrap.permissions import (
     read_state_statements,
     write_state_statements,
 )
+from infra.bootstrap.policy_sizes import check_sizes, role_sizes
 from infra.bootstrap.repositories import ImageRepositories
 from infra.bootstrap.state import StateStorage
 from infra.policies.exemptions import exemptions
@@ -151,6 +152,7 @@ class GitHubAccess(pulumi.ComponentResource):
         super().__init__("mlops:bootstrap:GitHubAccess", name, None, opts)
         self._args, self._child = args, pulumi.ResourceOptions(parent=self)
         layout, bucket_arn, key_arn = args.layout, args.state.bucket.arn, args.state.key.arn
+        check_sizes(role_sizes(layout))
         self._issuer = args.config.identity_provider or self._identity_provider(name)
         for environment in layout.environments:
             self._boundary(environment)

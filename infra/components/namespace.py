@@ -20,9 +20,11 @@ class NamespaceArgs:
 
     Attributes:
         environment: the environment that the namespace belongs to.
+        adopting: Kubernetes provider that takes over a namespace that exists; None for the default provider.
     """
 
     environment: Environment
+    adopting: k8s.Provider | None = None
 
 
 class Namespace(pulumi.ComponentResource):
@@ -53,7 +55,9 @@ class Namespace(pulumi.ComponentResource):
                 },
                 "annotations": owner_annotations(environment, None),
             },
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(protect=environment.protected)),
+            opts=pulumi.ResourceOptions.merge(
+                child, pulumi.ResourceOptions(protect=environment.protected, provider=args.adopting)
+            ),
         )
         self.name: pulumi.Output[str] = namespace.metadata["name"]
         k8s.networking.v1.NetworkPolicy(

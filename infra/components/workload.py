@@ -13,10 +13,14 @@ import pulumi_kubernetes as k8s
 from infra.components.grants import Statements
 from infra.components.labels import metadata, selector
 from infra.scopes import Environment
+from pipelines.declarations.environment import PORT_OF_HTTPS
 from pipelines.declarations.model import Model
 
-_POD_IDENTITY_AGENT = "169.254.170.23/32"
-_LINK_LOCAL = "169.254.0.0/16"
+_POD_IDENTITY_AGENTS = ("169.254.170.23/32", "fd00:ec2::23/128")
+"""Addresses of the EKS Pod Identity agent (EKS user guide, "Set up the Amazon EKS Pod Identity Agent")."""
+
+_NODE_SERVICES = (("0.0.0.0/0", ("169.254.0.0/16",)), ("::/0", ("fe80::/10", "fd00:ec2::/32")))
+"""Range of all addresses → ranges of the node's own services, such as the instance metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,7 @@ class Workload(pulumi.ComponentResource):
                 "podSelector": {"matchLabels": selector(name)},
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": list(args.ingress),
-                "egress": [*_EGRESS, *args.egress],
+                "egress": [*_egress(environment.config.dns_cidrs), *args.egress],
             },
             opts=child,
         )
@@ -123,20 +127,24 @@ def _trust_policy(environment: Environment, service_account: str) -> dict[str, A
     }
 
 
-# The addresses of AWS APIs are not known in advance, so HTTPS may go anywhere except to the node's own services.
-_EGRESS = [
-    {
-        "to": [
-            {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-            }
-        ],
-        "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
-    },
-    {
-        "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [_LINK_LOCAL]}}],
-        "ports": [{"protocol": "TCP", "port": 443}],
-    },
-    {"to": [{"ipBlock": {"cidr": _POD_IDENTITY_AGENT}}], "ports": [{"protocol": "TCP", "port": 80}]},
-]
+def _egress(dns_cidrs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the peers that every workload may reach: DNS, AWS and the Pod Identity agent, by IPv4 and IPv6.
+
+    Args:
+        dns_cidrs: ranges of DNS servers that are not pods of the cluster.
+    """
+    dns = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    https = [{"protocol": "TCP", "port": PORT_OF_HTTPS}]
+    in_cluster = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    return [
+        {"to": [in_cluster, *({"ipBlock": {"cidr": cidr}} for cidr in dns_cidrs)], "ports": dns},
+        # The addresses of AWS APIs are not known in advance, so HTTPS may go anywhere except to the node's services.
+        {"to": [{"ipBlock": {"cidr": every, "except": list(node)}} for every, node in _NODE_SERVICES], "ports": https},
+        {
+            "to": [{"ipBlock": {"cidr": agent}} for agent in _POD_IDENTITY_AGENTS],
+            "ports": [{"protocol": "TCP", "port": 80}],
+        },
+    ]

@@ -13,6 +13,7 @@ _POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 _INGRESS = "kubernetes:networking.k8s.io/v1:Ingress"
 _SERVICE = "kubernetes:core/v1:Service"
 _RBAC = "kubernetes:rbac.authorization.k8s.io/v1:"
+_ANY_ADDRESS = ("0.0.0.0/0", "::/0")
 _READ = {"get", "list", "watch", "*"}
 
 
@@ -52,7 +53,7 @@ def network_policy_named(graph: Graph) -> Iterator[Finding]:
                     yield policy, f"allows {direction} for all peers"
                 if not at(opened, "ports"):
                     yield policy, f"allows {direction} on all ports"
-                open_to_all = [p for p in elements(at(opened, side)) if at(p, "ipBlock", "cidr") == "0.0.0.0/0"]
+                open_to_all = [p for p in elements(at(opened, side)) if at(p, "ipBlock", "cidr") in _ANY_ADDRESS]
                 if direction == "ingress" and open_to_all:
                     yield policy, "allows ingress from all addresses"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
+from laptop.aws.eks_clusters import serve_clusters
 from laptop.aws.moto_patches import patch_moto
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def emulate(issuers: Path, port: int = 0) -> Emulator:
     """Create an empty account that listens on 127.0.0.1.
 
     Args:
-        issuers: folder with the published keys of identity providers.
+        issuers: folder with the published keys of identity providers, in the folder of the account.
         port: 0 takes a free one.
 
     Raises:
@@ -78,7 +79,7 @@ def emulate(issuers: Path, port: int = 0) -> Emulator:
     operator, pods = _operator(), AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
-    front.open(Gate(_moto(), principals, authority, issuers))
+    front.open(Gate(_moto(issuers.parent), principals, authority, issuers))
     return Emulator(server, f"http://{authority}", incarnation, operator, pods)
 
 
@@ -122,10 +123,11 @@ class _Front:
             return list(self._gate(environ, body, start_response))
 
 
-def _moto() -> Any:
+def _moto(home: Path) -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     patch_moto()
+    serve_clusters(home)
     return DomainDispatcherApplication(create_backend_app)
 
 

@@ -63,7 +63,22 @@ def _public_key(cloud: Cloud, args: Values) -> Values:
     }
 
 
+def _cluster(cloud: Cloud, args: Values) -> Values:
+    found = cloud.client("eks", args.get("region")).describe_cluster(name=args["name"])["cluster"]
+    return {
+        "id": found["name"],
+        "name": found["name"],
+        "arn": found["arn"],
+        "endpoint": found["endpoint"],
+        "certificateAuthorities": [{"data": found["certificateAuthority"]["data"]}],
+        "status": found["status"],
+        "version": found["version"],
+        "region": args.get("region") or cloud.region,
+    }
+
+
 _FUNCTIONS: dict[str, Callable[[Cloud, Values], Values]] = {
+    "aws:eks/getCluster:getCluster": _cluster,
     "aws:index/getCallerIdentity:getCallerIdentity": _caller_identity,
     "aws:index/getRegion:getRegion": _region,
     "aws:kms/getPublicKey:getPublicKey": _public_key,

@@ -20,6 +20,7 @@ from botocore.config import Config
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
 from laptop.aws.cloud import Cloud
+from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from laptop.aws.image_content import publish
 from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.engines import link_binaries
@@ -284,11 +285,7 @@ def _tools(binaries: Path, home: Path, plane: ControlPlane) -> str:
 
 def _create_clusters(site: AwsSite) -> None:
     """Create the EKS clusters that the environments name; all of them stand for the one that runs here."""
-    eks = site.client("eks")
-    names = {site.project.stack(name).config.environment.cluster for name in site.project.environments}
-    for name in sorted(names):
-        role = f"arn:aws:iam::{site.account.account}:role/cluster"
-        eks.create_cluster(name=name, roleArn=role, resourcesVpcConfig={"subnetIds": []})
+    declare_clusters(site.account.home, site.plane.kubeconfig, declared_clusters(site.project))
 
 
 def _add_second_model(project: Project) -> None:

@@ -16,6 +16,7 @@ from infra.policies import PlannedResource, Violation, violations
 from infra.policies.resource_graph import UNKNOWN
 from laptop.aws.account import start
 from laptop.aws.aws_provider import AwsProvider
+from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from laptop.conformance.attached_cli import AttachedCli, connect, path_with
 from laptop.conformance.engines import FoundEngine
 from laptop.engine.deployment import Deployment, DeploymentError
@@ -25,7 +26,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets.aws import AwsTarget
 from tests.infra.policies.examples import Resources
-from tests.infra.recording import release_everywhere
+from tests.infra.recording import AUTHORITY, release_everywhere, write_kubeconfig
 from tests.sample_project import copy_as_forked
 
 _SHOWING_PACK = """
@@ -168,11 +169,13 @@ def test_the_aws_target_refuses_an_unsafe_change_before_it_is_applied(
     program.write_text(f"{safe}\nimport pulumi_aws\npulumi_aws.kms.Key('careless', deletion_window_in_days=7)\n")
     fake_aws = tmp_path / "bin" / "aws"
     fake_aws.parent.mkdir()
-    fake_aws.write_text("#!/bin/sh\nexit 0\n")  # `aws eks update-kubeconfig`
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", AUTHORITY)
+    fake_aws.write_text(f'#!/bin/sh\nfor file; do :; done\ncp {kubeconfig} "$file"\n')  # `aws eks update-kubeconfig`
     fake_aws.chmod(0o755)
     account = start(tmp_path / "aws")
     try:
         with ExitStack() as stack:
+            declare_clusters(account.home, kubeconfig, declared_clusters(Project(root)), cluster="declared")
             aws = AwsProvider(account.environ(), account.home)
             providers: dict[str, Provider] = {"aws": aws, "kubernetes": AnyProvider()}
             cli = connect(stack, f"{fake_aws.parent}{os.pathsep}{path}", tmp_path, providers)

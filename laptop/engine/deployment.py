@@ -262,6 +262,8 @@ class Deployment:
         if len(parts) != 3 or parts[0] != ORGANIZATION:
             raise unknown
         outputs = known_outputs(state_path(self._home, parts[2]), self._seal, project=parts[1])
+        if outputs is None and parts[2] == self._stack:
+            return Properties({})  # this stack, which was never applied
         if outputs is None:
             raise unknown
         return outputs

@@ -13,7 +13,7 @@ from pulumi.runtime.proto import engine_pb2, resource_pb2
 from laptop.engine.decisions import Options, Registration
 from laptop.engine.execution import Execution, Outcome
 from laptop.engine.progress import reason_of
-from laptop.engine.provider import Providers, ResourceCall
+from laptop.engine.provider import Providers, ResourceCall, is_provider
 from laptop.engine.urns import Alias, make_urn
 from laptop.engine.values import Properties, has_unknown
 from laptop.engine.wire import decode, encode
@@ -88,6 +88,8 @@ class Monitor(MockMonitor):
             inputs = decode(request.object)
         except MlopsError as error:
             raise RegistrationRefusedError(f"{request.type} {request.name}: {error}") from None
+        if is_provider(request.type) and request.version:  # Pulumi keeps the version of an explicit provider
+            inputs = Properties({**inputs.values, "version": request.version}, inputs.secrets)
         return Registration(
             urn=make_urn(self._stack, self._project, request.parent, request.type, request.name),
             custom=request.custom,

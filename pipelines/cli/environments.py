@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
+import yaml
 
 from pipelines.cli.commands import Command, Group
 from pipelines.cli.options import environment_option, log, open_target, target_option
@@ -145,3 +146,36 @@ def pin(environment: str, training: str | None, serving: str | None) -> None:
     wanted = {name: value for name, value in (("training", training), ("serving", serving)) if value is not None}
     changed = pin_images(project, environment, parse_images(wanted))
     click.echo(f"{project.stack_file(environment).name} {'changed' if changed else 'is unchanged'}")
+
+
+@click.group(cls=Group)
+def cluster() -> None:
+    """Prepare the cluster of an environment."""
+
+
+@cluster.command()
+@environment_option
+@click.option("--apply", "applies", is_flag=True, help="Apply them with KUBECONFIG, as an administrator.")
+def roles(environment: str, applies: bool) -> None:
+    """Print the namespace and the roles of the deploy and preview role.
+
+    The roles belong to Kubernetes groups. The comments at the end are the commands that put the bootstrap's roles into
+    these groups.
+    """
+    from pipelines.targets.cluster_roles import access_commands, role_manifests
+
+    project = Project.find()
+    config = project.stack(environment).config
+    objects = role_manifests(project.name, environment, config.environment.namespace)
+    commands = access_commands(project.name, environment, config.environment.cluster, config.region)
+    if applies:
+        from pipelines.cluster.apply_manifests import apply_manifests
+
+        apply_manifests(objects, log)
+        click.echo("Next, once for each role:")
+        for command in commands:
+            click.echo(f"  {command}")
+        return
+    click.echo(yaml.safe_dump_all(objects, sort_keys=False), nl=False)
+    for command in commands:
+        click.echo(f"# {command}")

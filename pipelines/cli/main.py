@@ -35,10 +35,11 @@ VERBS = {
         "pipelines.cli.environments:audit", "Compare an environment and what it serves with git.", ENVIRONMENTS
     ),
     "images": Verb("pipelines.cli.environments:images", "Set the images that an environment runs.", ENVIRONMENTS),
+    "cluster": Verb("pipelines.cli.environments:cluster", "Prepare the cluster of an environment.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
     "data": Verb("pipelines.cli.data:data", "List, show, release and drop landing files.", DATA),
-    "new": Verb("pipelines.cli.models:new", "Create a new model.", MODELS),
+    "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
     "release": Verb(
@@ -51,6 +52,7 @@ VERBS = {
     "rollback": Verb(
         "pipelines.cli.releases:rollback", "Return to the last good bundle: traffic first, then git.", RELEASES
     ),
+    "withdraw": Verb("pipelines.cli.models:withdraw", "Write a release file that withdraws a model.", RELEASES),
     "stop": Verb("pipelines.cli.releases:stop", "Stop the bundle that is on trial; the live one stays.", RELEASES),
     "history": Verb("pipelines.cli.releases:history", "Show the promotions and rollbacks of a model.", RELEASES),
     "validate": Verb(

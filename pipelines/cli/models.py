@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def ingest(dataset: str, file: str, environment: str, target: str) -> None:
 
 @click.group(cls=Group)
 def new() -> None:
-    """Create a new model."""
+    """Create a new model or environment."""
 
 
 @new.command()
@@ -106,6 +107,53 @@ def model(name: str, task: str, owner: str) -> None:
         f"Next: write your columns into the contract, edit models/{name}/train.py, "
         "then run `mlops validate` and `make test`."
     )
+
+
+@new.command()
+@click.argument("name")
+@click.option("--after", required=True, metavar="ENV", help="Environment that it promotes from.")
+@click.option("--cluster", metavar="NAME", help="Its EKS cluster; asked for, or <project>-NAME.")
+@click.option("--namespace", metavar="NAME", help="Its Kubernetes namespace; asked for, or models-NAME.")
+@click.option("--region", metavar="REGION", help="Its AWS region; default: as in ENV.")
+@click.option("--disposable", is_flag=True, help="Its data may be deleted with it.")
+@click.option("--share-cluster", is_flag=True, help="Allow the cluster of another environment.")
+def environment(
+    name: str,
+    after: str,
+    cluster: str | None,
+    namespace: str | None,
+    region: str | None,
+    disposable: bool,
+    share_cluster: bool,
+) -> None:
+    """Create the environment NAME.
+
+    Writes its configuration, and a release file without a bundle for each model. Asks for what must differ from other
+    environments, if the command runs in a terminal.
+    """
+    from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+
+    project = Project.find()
+    chosen = NewEnvironment(
+        name=name,
+        after=after,
+        cluster=_ask("EKS cluster", cluster, f"{project.name}-{name}"),
+        namespace=_ask("Kubernetes namespace", namespace, f"models-{name}"),
+        region=region or project.stack(after).config.region,
+        disposable=disposable,
+        shares_cluster=share_cluster,
+    )
+    check_choices(project, chosen)
+    for path in start_environment(project, chosen):
+        click.echo(f"wrote {path.relative_to(project.root)}")
+    click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
+
+
+def _ask(what: str, given: str | None, default: str) -> str:
+    """Return what was given as an option; else ask in a terminal, and take the default elsewhere."""
+    if given is not None:
+        return given
+    return str(click.prompt(what, default=default)) if sys.stdin.isatty() else default
 
 
 @click.command(cls=Command)
@@ -162,3 +210,20 @@ def predict(model: str, environment: str, file: Path | None, direct: bool, targe
     )
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@environment_option
+def withdraw(model: str, environment: str) -> None:
+    """Write a release file that withdraws a model.
+
+    The release file of MODEL then names no bundle, and the one that is withdrawn. Propose it in a pull request of its
+    own. After the merge, the deployment removes the endpoint; the registry and the ledger stay.
+    """
+    from pipelines.declarations.starter import write_withdrawal
+
+    project = Project.find()
+    path, bundle = write_withdrawal(project, model, environment)
+    click.echo(f"{path.relative_to(project.root)} withdraws {bundle}")
+    click.echo(f"Next: commit it, and open a pull request. After its deployment, {model} is not live in {environment}.")

@@ -20,12 +20,16 @@ def validate(base: str) -> None:
 
     Declarations are the models, contracts, releases and environments of this repository.
     """
-    from pipelines.declarations.validation import validate_project
+    from pipelines.declarations.validation import describe_order, validate_project
+    from pipelines.targets.bootstrap_limits import check_role_sizes
 
     project = Project.find()
     count = validate_project(project)
     _validate_patterns(project)
     click.echo(f"{count} declarations are valid.")
+    click.echo(f"Promotion: {describe_order(project)}")
+    if size := check_role_sizes(project):
+        click.echo(f"Note: {size}")
     if base:
         from pipelines.github.git import Git
         from pipelines.promotion.contract_changes import judge_contracts, refuse_contract_breaks

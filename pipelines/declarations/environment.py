@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
-from pipelines.declarations.names import Name
+from pipelines.declarations.names import Name, TagValue
 
 VARIABLE = "MLOPS_ENVIRONMENT"
 """Environment variable that holds the descriptor of a job."""
 
 PORT_OF_HTTPS = 443
 
-Cidr = Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$")]
-"""Range of IPv4 addresses, such as `10.0.0.0/8`."""
+
+def _check_range(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"a range of addresses; found {text!r}: {error}") from None
+    return text
+
+
+Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$"), AfterValidator(_check_range)]
+"""Range of IPv4 or IPv6 addresses, such as `10.0.0.0/8`."""
 
 ManagedPolicy = Annotated[
     str, StringConstraints(pattern=r"^(arn:[a-z-]+:iam::\d{12}:policy/)?[A-Za-z0-9_+=,.@/-]+$", max_length=700)
@@ -43,6 +53,10 @@ Certificate = Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:acm:[a-z0-
 
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Private address ranges (RFC 1918), used by practically every VPC."""
+
+
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""Address of NodeLocal DNSCache (Kubernetes documentation, "Using NodeLocal DNSCache in Kubernetes Clusters")."""
 
 
 class Images(Declaration):
@@ -165,8 +179,12 @@ class EnvironmentConfig(Declaration):
         cost_centre: cost centre (a tag on every resource).
         cluster: name of the EKS cluster.
         namespace: Kubernetes namespace, created by the program.
+        cluster_authority: digest of the certificate authority of a cluster that was created again under the same name.
+            Without it, the program refuses a cluster with another authority than at the environment's first `up`.
         ingress_class: ingress class whose controller splits traffic by weight; `alb` is the AWS Load Balancer
             Controller.
+        dns_cidrs: address ranges of DNS servers besides the pods labelled `k8s-app: kube-dns`: NodeLocal DNSCache by
+            default. EKS Auto Mode runs DNS on the node: add the cluster's DNS address, such as 172.20.0.10/32.
         load_balancer_cidrs: address ranges of the load balancer, which may reach the pods. Set the subnets of your
             load balancers to exclude other pods of the VPC.
         permissions_boundary: managed policy that bounds every role of the program, as `path/name` or ARN; None if the
@@ -185,12 +203,14 @@ class EnvironmentConfig(Declaration):
     promotes_from: Name | None
     trains: bool
     disposable: bool
-    owner: Annotated[str, StringConstraints(min_length=1)]
-    cost_centre: Annotated[str, StringConstraints(min_length=1)]
+    owner: TagValue
+    cost_centre: TagValue
     cluster: Name
     namespace: Name
     ingress_class: Name = "alb"
+    dns_cidrs: tuple[Cidr, ...] = (NODE_LOCAL_DNS,)
     load_balancer_cidrs: Annotated[tuple[Cidr, ...], Field(min_length=1)] = PRIVATE_RANGES
+    cluster_authority: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     permissions_boundary: ManagedPolicy | None = None
     noncurrent_days: Annotated[int, Field(ge=1)] = 30
     retention_days: Annotated[int, Field(ge=1)] = 1
@@ -217,7 +237,6 @@ class StackConfig(Declaration):
 
     environment: EnvironmentConfig = Field(alias="mlops:environment")
     region: Region = Field(alias="aws:region")
-    context: str | None = Field(None, alias="kubernetes:context")
 
 
 class StackFile(Declaration):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration
-from pipelines.declarations.names import ColumnName, Name
+from pipelines.declarations.names import ColumnName, Name, TagValue
 
 Task = Literal["regression", "classification"]
 
@@ -243,7 +243,7 @@ class Model(Declaration):
     name: Name
     objective: Text
     intended_use: Text
-    owner: Text
+    owner: TagValue
     task: Task
     contract: Name
     target: ColumnName

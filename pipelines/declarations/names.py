@@ -13,6 +13,11 @@ ColumnName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")
 """Lower-case letters, digits and underscores: valid in Parquet, Glue, SQL and JSON."""
 
 
+TagValue = Annotated[
+    str, StringConstraints(pattern=r"^[\w.:/=+@-]([\w .:/=+@-]*[\w.:/=+@-])?$", min_length=1, max_length=256)
+]
+"""Value of an AWS tag: 1 to 256 letters, digits, spaces and `_.:/=+@-`, without spaces at the ends."""
+
 ImageName = Literal["training", "serving"]
 """The container images of the project."""
 

@@ -247,6 +247,15 @@ class Project:
             DeclarationError: the file is missing or not valid, or names another model or environment.
         """
         path = self.release_file(model, environment)
+        if not path.exists() and not path.is_symlink():
+            fix = f"create it with `model: {model}`, `environment: {environment}`, `bundle: null` and `replaces: null`"
+            raise DeclarationError(
+                [Problem(path, None, "", "a release file for each environment", "no such file", fix)]
+            )
+        for part in (path, path.parent, path.parent.parent):
+            if part.is_symlink():
+                fix = "replace it by what it leads to"
+                raise DeclarationError([Problem(part, None, "", "a file or folder", "a symbolic link", fix)])
         release = read(path, Release)
         _, lines = parse_yaml(read_bytes(path), path)
         problems = [

@@ -15,9 +15,9 @@ class Release(Declaration):
     Attributes:
         model: name of the model.
         environment: name of the environment.
-        bundle: digest of the bundle to run; None before the first release.
+        bundle: digest of the bundle to run; None before the first release, and after the model was withdrawn.
         replaces: digest of the bundle that must be live when the release is applied, else the release is stale; None
-            for the first release.
+            for the first release. Without a bundle, the one that is withdrawn: the endpoint is removed.
     """
 
     model: Name
@@ -29,6 +29,4 @@ class Release(Declaration):
     def _replaces_another(self) -> Release:
         if self.bundle is not None and self.bundle == self.replaces:
             raise ValueError("bundle and replaces to differ; found the same digest")
-        if self.bundle is None and self.replaces is not None:
-            raise ValueError("replaces: null while bundle is null; found a digest")
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
 from pipelines.declarations.project import Project, render_release
@@ -203,3 +204,28 @@ def start_model(project: Project, name: str, task: str, owner: str) -> list[Path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return list(files)
+
+
+def write_withdrawal(project: Project, model: str, environment: str) -> tuple[Path, str]:
+    """Write a release that withdraws the bundle which the release file names.
+
+    Returns:
+        The release file, and the bundle that it withdraws.
+
+    Raises:
+        MlopsError: the model or the environment does not exist, or the release names no bundle.
+    """
+    project.model(model)
+    project.stack(environment)
+    named = project.release(model, environment)
+    path = project.release_file(model, environment)
+    if named.bundle is None:
+        already = "is withdrawn already" if named.replaces else "was never released"
+        raise MlopsError(
+            f"{model} {already} in {environment}: {path.relative_to(project.root)} names no bundle",
+            fix="nothing to do; its files may be removed in a pull request",
+        )
+    write_atomically(
+        path, render_release(Release(model=model, environment=environment, bundle=None, replaces=named.bundle))
+    )
+    return path, named.bundle

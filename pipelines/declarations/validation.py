@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.environment_rules import environment_problems
+from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
+from pipelines.declarations.live_models import WITHDRAW
 from pipelines.declarations.project import Project
 
 
@@ -19,14 +21,42 @@ def validate_project(project: Project) -> int:
     Raises:
         MlopsError: some are invalid; every problem is listed.
     """
-    problems: list[str] = []
+    problems: list[str] = [str(problem) for problem in (*find_links(project), *find_orphans(project))]
+    if problems:  # what a link leads to is not read
+        raise MlopsError("\n".join(dict.fromkeys(problems)))
     count = 0
     for read in _readers(project, problems):
         count += 1
         _collect(read, problems)
+    if not problems:
+        problems += map(str, environment_problems(project))
     if problems:
         raise MlopsError("\n".join(dict.fromkeys(problems)))
     return count
+
+
+def find_links(project: Project) -> Iterator[Problem]:
+    """Yield a problem for each symbolic link among the declarations.
+
+    A gate judges the file that a pull request changes. Behind a link, the file that is read is another one.
+    """
+    roots = [project.models_folder, project.contracts_folder]
+    found = [path for folder in roots for path in (folder, *folder.rglob("*")) if path.is_symlink()]
+    for path in (*found, *(path for path in project.root.glob("Pulumi*.yaml") if path.is_symlink())):
+        yield Problem(path, None, "", "a file or folder", "a symbolic link", "replace it by what it leads to")
+
+
+def find_orphans(project: Project) -> Iterator[Problem]:
+    """Yield a problem for each release file without its model or its environment."""
+    environments = {path.name.split(".")[1] for path in project.root.glob("Pulumi.*.yaml")}
+    for path in sorted(project.models_folder.glob("*/releases/*")):
+        model, environment = path.parts[-3], path.stem
+        if model not in project.model_names:
+            fix = f"restore models/{model}/model.yaml, or remove the folder: {WITHDRAW}"
+            yield Problem(path, None, "", f"a model.yaml in models/{model}", "no such file", fix)
+        elif path.suffix != ".yaml" or environment not in environments:
+            known = ", ".join(sorted(environments))
+            yield Problem(path, None, "", f"<environment>.yaml for one of {known}", path.name, "remove the file")
 
 
 def _readers(project: Project, problems: list[str]) -> Iterator[Callable[[], object]]:
@@ -51,3 +81,16 @@ def _collect(read: Callable[[], Any], problems: list[str]) -> Any:
     except MlopsError as error:
         problems.append(str(error))
     return None
+
+
+def describe_order(project: Project) -> str:
+    """Return the order of promotion: `dev → staging → prod`, and each branch of it."""
+    before = {name: project.stack(name).config.environment.promotes_from for name in project.environments}
+    ends = [name for name in before if name not in before.values()]
+    lines = []
+    for end in ends:
+        path: list[str] = [end]
+        while (previous := before[path[0]]) is not None:
+            path.insert(0, previous)
+        lines.append(" → ".join(path))
+    return "; ".join(lines)

@@ -112,6 +112,14 @@ class Git:
         listed = self.run("diff", "--name-only", "--no-renames", "-z", range_)
         return tuple(sorted(_decode_path(name) for name in listed.split(b"\0") if name))
 
+    def merge_base(self, base: str, head: str) -> str:
+        """Return the commit at which `head` branched off `base`.
+
+        Raises:
+            MlopsError: a commit does not exist here, or the two have no common ancestor.
+        """
+        return self.read("merge-base", self.resolve(base), self.resolve(head))
+
     def uncommitted_files(self) -> tuple[str, ...]:
         """Return the files of the working tree that differ from the checked-out commit or are new, sorted."""
         changed = self.run("diff", "--name-only", "--no-renames", "-z", "HEAD")

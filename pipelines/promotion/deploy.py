@@ -29,6 +29,7 @@ from pipelines.promotion.rollback_plan import plan_rollback, read_facts_of_traff
 from pipelines.promotion.traffic import move_traffic, wait_until_served
 from pipelines.promotion.traffic_lease import TrafficHold, hold_traffic
 from pipelines.promotion.verify import Verification, verify
+from pipelines.promotion.withdrawal import check_withdrawal, record_withdrawal
 from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
 
@@ -48,7 +49,8 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
         create: create the environment if it was never brought up; otherwise nothing is done for it.
 
     Raises:
-        MlopsError: a release or an image was refused, the program failed, or a rollout did not become healthy.
+        MlopsError: a release or an image was refused, the program failed, a rollout did not become healthy, or a model
+            is live that its release neither names nor withdraws.
     """
     project, git = target.project, Git(target.project.root)
     if not target.is_up(environment):
@@ -64,6 +66,9 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
     descriptors = target.descriptors()
     admit_pins(project, git, descriptors, environment, log)
     releases = [project.release(model, environment) for model in project.model_names]
+    withdrawn = [release for release in releases if release.bundle is None]
+    for release in withdrawn:
+        check_withdrawal(descriptors[environment], release)
     releases = [release for release in releases if release.bundle is not None]
     with ExitStack() as stack:
         # Judged while the leases are held: a rollback that starts later takes the lease, which is noticed.
@@ -85,6 +90,12 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
                 f"(ledger record {entry.record.number})"
             )
         record_pins(target.descriptor(environment), [each.release.model for each in admitted])
+        for release in withdrawn:
+            if release.replaces is not None:
+                deployment.apply()
+                withdrawal = record_withdrawal(descriptors[environment], release, find_merge(git, release)[1])
+                if withdrawal is not None:
+                    log(f"{release.model} is withdrawn from {environment} (ledger record {withdrawal.record.number})")
 
 
 def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:

@@ -117,7 +117,8 @@ def _copy(folder: Path, model: str) -> Path:
 
 def at_time(entries: Sequence[Entry], moment: datetime) -> Entry | None:
     """Return the entry of the bundle that was live at a given time; None if none was live."""
-    before = [entry for entry in entries if entry.event.result == "verified" and entry.event.at <= moment]
+    changed = ("verified", "withdrawn")
+    before = [entry for entry in entries if entry.event.result in changed and entry.event.at <= moment]
     return before[-1] if before and before[-1].event.live is not None else None
 
 

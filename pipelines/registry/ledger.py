@@ -53,10 +53,11 @@ class Event(Declaration):
     Attributes:
         attempt: unique id, so an attempt is never recorded twice.
         at: when the attempt ended.
-        action: promotion or rollback.
-        result: `verified` if `to` was proven to serve; `refused` by a gate; `failed` otherwise.
+        action: promotion, rollback, or withdrawal of the model.
+        result: `verified` if `to` was proven to serve; `refused` by a gate; `withdrawn` if the endpoint is gone;
+            `failed` otherwise.
         before: bundle that was live; None if none was.
-        to: bundle that was to go live.
+        to: bundle that was to go live, or that was withdrawn.
         live: bundle that is live afterwards; None if none is.
         verdicts: gate → outcome.
         report: digest of the full report, stored in the same registry; None if there is none.
@@ -73,8 +74,8 @@ class Event(Declaration):
 
     attempt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     at: AwareDatetime
-    action: Literal["promotion", "rollback"]
-    result: Literal["verified", "refused", "failed"]
+    action: Literal["promotion", "rollback", "withdrawal"]
+    result: Literal["verified", "refused", "failed", "withdrawn"]
     before: Digest | None
     to: Digest
     live: Digest | None
@@ -195,7 +196,10 @@ class Ledger:
             BrokenLedgerError: the chain is broken.
             MlopsError: the registry cannot be read.
         """
-        return next((entry for entry in self.back() if entry.event.result == "verified"), None)
+        for entry in self.back():
+            if entry.event.result in ("verified", "withdrawn"):
+                return entry if entry.event.live is not None else None
+        return None
 
     def entry(self, number: int) -> Entry:
         """Return the record with this number. Its signature is verified, but not its links.

@@ -7,36 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.project import Project
 from pipelines.targets.checking import check, guarded
+from pipelines.targets.cluster_roles import NAMESPACE_DEPLOY, RIGHTS
 from pipelines.targets.target import Finding
 
 if TYPE_CHECKING:
     from lightkube import Client
-
-VERBS = ("get", "create", "patch", "delete")
-"""What a deployment does with each kind of object."""
+    from lightkube.resources.apps_v1 import DaemonSet
 
 CLUSTER_KINDS = (("", "namespaces"),)
 """Kinds that the program manages in the cluster: API group, resource."""
 
-NAMESPACED_KINDS = (
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("batch", "cronjobs"),
-    ("batch", "jobs"),
-    ("networking.k8s.io", "networkpolicies"),
-    ("networking.k8s.io", "ingresses"),
-    ("autoscaling", "horizontalpodautoscalers"),
-    ("policy", "poddisruptionbudgets"),
-    ("argoproj.io", "rollouts"),
-    ("argoproj.io", "analysistemplates"),
-)
-"""Kinds that the program manages in the namespace of an environment: API group, resource."""
+NAMESPACED_KINDS = tuple((right.group, right.resource) for right in RIGHTS if "create" in right.deploy)
+"""Kinds that a deployment creates in the namespace of an environment: API group, resource."""
 
 ROLLOUTS_LABELS = {"app.kubernetes.io/name": "argo-rollouts", "app.kubernetes.io/component": "rollouts-controller"}
 """Labels of the Argo Rollouts controller, in its manifests and in its Helm chart."""
 
 LOAD_BALANCER_LABELS = {"app.kubernetes.io/name": "aws-load-balancer-controller"}
 """Labels of the AWS Load Balancer Controller, in its Helm chart and manifests."""
+
+VERIFY_TARGETS = "--aws-verify-target-group"
+"""Argument of the Argo Rollouts controller: before it goes on, the load balancer has the new pods and their weights."""
+
+POD_IDENTITY_AGENT = "eks-pod-identity-agent"
+"""DaemonSet of the EKS add-on, in kube-system."""
+
+_VPC_CNI = "aws-node"
+_POLICY_FLAG = "--enable-network-policy=true"
+_NO_DAEMON_SETS = "EKS Auto Mode runs it on the node"
 
 _LOAD_BALANCER = "ingress.k8s.aws/alb"
 """Name by which an ingress class names the AWS Load Balancer Controller."""
@@ -46,6 +44,11 @@ _RUN_BY_AWS = "eks.amazonaws.com/"
 
 _INSTALL_ROLLOUTS = "install Argo Rollouts with its controller: https://argo-rollouts.readthedocs.io"
 _INSTALL_METRICS = "install the Kubernetes Metrics Server; autoscaling needs it"
+
+
+_VERIFY_TARGETS = f"add the argument {VERIFY_TARGETS} to the Argo Rollouts controller, with the IAM rights for it"
+_INSTALL_AGENT = "install the EKS add-on eks-pod-identity-agent; without it pods have no credentials"
+_ENFORCE_POLICIES = 'enable network policies in the add-on vpc-cni: enableNetworkPolicy: "true"'
 
 
 def check_cluster(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
@@ -69,7 +72,10 @@ def check_cluster(project: Project, environments: Sequence[str]) -> Iterator[Fin
     with connect("default") as client:
         yield check("Argo Rollouts: kinds", _INSTALL_ROLLOUTS, lambda: _has_rollouts(client))
         yield check("Argo Rollouts: running", _INSTALL_ROLLOUTS, lambda: _runs(client, ROLLOUTS_LABELS))
+        yield check("Argo Rollouts: flags", _VERIFY_TARGETS, lambda: _verifies_targets(client))
         yield check("metrics API", _INSTALL_METRICS, lambda: _serves_metrics(client))
+        yield check("Pod Identity agent", _INSTALL_AGENT, lambda: _has_agent(client))
+        yield check("network policies", _ENFORCE_POLICIES, lambda: _enforces_policies(client))
         for environment in here:
             yield from guarded(
                 environment, _check_environment(client, project, environment), f"correct Pulumi.{environment}.yaml"
@@ -85,7 +91,7 @@ def _check_environment(client: Client, project: Project, environment: str) -> It
     )
     yield check(
         f"access for {environment}",
-        "give this identity access to the cluster: docs/bootstrap.md, step 6",
+        f"as an administrator: mlops cluster roles --env {environment} --apply (docs/bootstrap.md, step 6)",
         lambda: _access(client, config.namespace),
     )
 
@@ -140,6 +146,75 @@ def _runs(client: Client, labels: dict[str, str]) -> tuple[bool, str]:
     return False, f"{', '.join(found)}: none available" if found else "no such controller"
 
 
+def _verifies_targets(client: Client) -> tuple[bool, str]:
+    """Look for the flag among the arguments of the Argo Rollouts controller."""
+    from lightkube.resources.apps_v1 import Deployment
+
+    for deployment in client.list(Deployment, namespace="*", labels={**ROLLOUTS_LABELS}):
+        template = deployment.spec and deployment.spec.template and deployment.spec.template.spec
+        words = [word for one in (template.containers if template else ()) for word in one.args or ()]
+        if any(word in (VERIFY_TARGETS, f"{VERIFY_TARGETS}=true") for word in words):
+            return True, VERIFY_TARGETS
+        return False, f"expected {VERIFY_TARGETS}, found {' '.join(words) or 'no arguments'}"
+    return False, "no such controller"
+
+
+def _has_agent(client: Client) -> tuple[bool, str]:
+    found = _daemon_set(client, POD_IDENTITY_AGENT)
+    if found is None:
+        auto = _is_auto_mode(client)
+        return auto, _NO_DAEMON_SETS if auto else f"kube-system has no DaemonSet {POD_IDENTITY_AGENT}"
+    ready, wanted = _ready(found)
+    return 0 < wanted == ready, f"{ready} of {wanted} nodes"
+
+
+def _enforces_policies(client: Client) -> tuple[bool, str]:
+    """Look for a network policy agent. Without one, the API server accepts policies that nothing enforces."""
+    found = _daemon_set(client, _VPC_CNI)
+    if found is None:
+        others = [name for name in ("cilium", "calico-node", "kube-router") if _daemon_set(client, name)]
+        if others:
+            return True, f"{others[0]} runs"
+        auto = _is_auto_mode(client)
+        return auto, _NO_DAEMON_SETS if auto else "no known network policy agent in kube-system"
+    template = found.spec and found.spec.template and found.spec.template.spec
+    words = [word for one in (template.containers if template else ()) for word in one.args or ()]
+    enabled = _POLICY_FLAG in words
+    return enabled, f"{_VPC_CNI}: {'enforced' if enabled else 'not enforced, which is the default'}"
+
+
+def _daemon_set(client: Client, name: str) -> DaemonSet | None:
+    from lightkube.core.exceptions import ApiError
+    from lightkube.resources.apps_v1 import DaemonSet
+
+    try:
+        return client.get(DaemonSet, name, namespace="kube-system")
+    except ApiError as error:
+        if error.status.code != 404:
+            raise
+        return None
+
+
+def _ready(found: DaemonSet) -> tuple[int, int]:
+    """Return the numbers of nodes on which a DaemonSet is ready, and on which it should be."""
+    status = found.status
+    return (status.numberReady, status.desiredNumberScheduled) if status else (0, 0)
+
+
+def _is_auto_mode(client: Client) -> bool:
+    """Return whether EKS Auto Mode manages nodes: its resource definition of node classes exists."""
+    from lightkube.core.exceptions import ApiError
+    from lightkube.resources.apiextensions_v1 import CustomResourceDefinition
+
+    try:
+        client.get(CustomResourceDefinition, "nodeclasses.eks.amazonaws.com")
+    except ApiError as error:
+        if error.status.code != 404:
+            raise
+        return False
+    return True
+
+
 def _serves_metrics(client: Client) -> tuple[bool, str]:
     from lightkube.core.exceptions import ApiError
     from lightkube.resources.apiregistration_v1 import APIService
@@ -177,19 +252,29 @@ def _ingress_class(client: Client, name: str) -> tuple[bool, str]:
 
 def _access(client: Client, namespace: str) -> tuple[bool, str]:
     """Ask the API server whether this identity may do what a deployment does."""
-    wanted = [("", *kind) for kind in CLUSTER_KINDS] + [(namespace, *kind) for kind in NAMESPACED_KINDS]
     denied: list[str] = []
-    for where, group, resource in wanted:
-        refused = [verb for verb in VERBS if not _may(client, where, verb, group, resource)]
+    for verb in NAMESPACE_DEPLOY:
+        if not _may(client, "", verb, "", "namespaces", namespace):
+            denied.append(f"{verb} the namespace {namespace}")
+    for right in RIGHTS:
+        refused = [verb for verb in right.deploy if not _may(client, namespace, verb, right.group, right.resource)]
         if refused:
-            denied.append(f"{', '.join(refused)} {resource}")
-    return not denied, f"not allowed: {'; '.join(denied)}" if denied else f"manages {len(wanted)} kinds in {namespace}"
+            denied.append(f"{', '.join(refused)} {right.resource}")
+    return not denied, f"not allowed: {'; '.join(denied)}" if denied else f"{len(RIGHTS)} rights in {namespace}"
 
 
-def _may(client: Client, namespace: str, verb: str, group: str, resource: str) -> bool:
+def _may(client: Client, namespace: str, verb: str, group: str, resource: str, name: str = "") -> bool:
     from lightkube.models.authorization_v1 import ResourceAttributes, SelfSubjectAccessReviewSpec
     from lightkube.resources.authorization_v1 import SelfSubjectAccessReview
 
-    asked = ResourceAttributes(group=group, namespace=namespace or None, resource=resource, verb=verb)
+    kind, _, subresource = resource.partition("/")
+    asked = ResourceAttributes(
+        group=group,
+        name=name or None,
+        namespace=namespace or None,
+        resource=kind,
+        subresource=subresource or None,
+        verb=verb,
+    )
     answer: Any = client.create(SelfSubjectAccessReview(spec=SelfSubjectAccessReviewSpec(resourceAttributes=asked)))
     return bool(answer.status and answer.status.allowed)

@@ -7,7 +7,10 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.targets.checking import check, guarded
 from pipelines.targets.cluster_prerequisites import check_cluster
+from pipelines.targets.network_prerequisites import check_network
 from pipelines.targets.policy_pack import count_policies
 from pipelines.targets.target import Finding
 
@@ -55,8 +59,53 @@ def check_aws(project: Project) -> Iterator[Finding]:
     yield check("environments", "mlops validate", declared)
     yield from guarded("tools", check_tools(project), "make setup")
     yield from guarded("AWS account", check_account(project, environments), "sign in, or set AWS_PROFILE")
-    yield from guarded("Kubernetes cluster", check_cluster(project, environments), "check KUBECONFIG")
+    for name, finding in check_clusters(project, environments):
+        yield replace(finding, name=f"{finding.name}{name}")
     yield from guarded("GitHub repository", check_repository(project, environments), "sign in: gh auth login")
+
+
+def check_clusters(project: Project, environments: Sequence[str]) -> Iterator[tuple[str, Finding]]:
+    """Check the cluster of each environment, by a kubeconfig of its own.
+
+    Without the AWS CLI, only the cluster of KUBECONFIG is checked.
+
+    Yields:
+        A suffix for the finding's name that tells clusters apart, and the finding.
+    """
+    clusters: dict[tuple[str, str], list[str]] = {}
+    for environment in environments:
+        config = project.stack(environment).config
+        clusters.setdefault((config.region, config.environment.cluster), []).append(environment)
+    if shutil.which("aws") is None:
+        for finding in guarded("Kubernetes cluster", check_cluster(project, environments), "check KUBECONFIG"):
+            yield "", finding
+        return
+    for (region, name), used_by in clusters.items():
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "kubeconfig")
+            command = ["aws", "eks", "update-kubeconfig", "--name", name, "--region", region, "--kubeconfig", str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PULUMI_SECONDS)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+                yield f" {name}", Finding("cluster", False, f"cannot be reached: {reason}", " ".join(command[:-2]))
+                continue
+            with _kubeconfig(file):
+                for finding in guarded("Kubernetes cluster", check_cluster(project, used_by), "check KUBECONFIG"):
+                    yield f" ({name})", finding
+
+
+@contextmanager
+def _kubeconfig(file: Path) -> Iterator[None]:
+    """Set KUBECONFIG during the block."""
+    before = os.environ.get("KUBECONFIG")
+    os.environ["KUBECONFIG"] = str(file)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KUBECONFIG"]
+        else:
+            os.environ["KUBECONFIG"] = before
 
 
 def check_tools(project: Project) -> Iterator[Finding]:
@@ -122,7 +171,11 @@ def check_account(project: Project, environments: Sequence[str]) -> Iterator[Fin
         region_of = partial(_region, session, quick, project, environment)
         yield check(f"region of {environment}", f"correct aws:region in {file}", region_of)
         cluster_of = partial(_eks_cluster, session, quick, project, environment)
-        yield check(f"cluster of {environment}", f"create it, or correct `cluster` in {file}", cluster_of)
+        found = check(f"cluster of {environment}", f"create it, or correct `cluster` in {file}", cluster_of)
+        yield found
+        if found.ok:
+            config = project.stack(environment).config
+            yield from check_network(session, quick, environment, config.region, config.environment.cluster)
     principal = re.sub(r":sts:(.*):assumed-role/([^/]+)/.*", r":iam:\1:role/\2", arn)
     fix = f"grant them to {principal}, or allow it iam:SimulatePrincipalPolicy"
     yield check("AWS permissions", fix, partial(_permissions, session, quick, principal))

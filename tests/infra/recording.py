@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextvars
 import functools
 import importlib
@@ -10,6 +11,7 @@ import json
 import os
 import re
 import runpy
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +33,8 @@ REGION = "eu-west-1"
 IMAGE = "sha256:" + "1a" * 32
 BUNDLE = "sha256:" + "b0" * 32
 STACK = "pulumi:pulumi:Stack"
+AUTHORITY = b"-----BEGIN CERTIFICATE-----\nof every cluster\n-----END CERTIFICATE-----\n"
+"""Certificate authority of the cluster that EKS describes and that KUBECONFIG leads to."""
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Recording:
 
     Attributes:
         resources: all resources and components with their outputs, in the order of registration.
+        providers: URN → URN of the explicit provider that serves it.
         ignored: URN → properties whose changes are ignored.
         dependencies: URN → URNs of the resources that it depends on.
         former_parents: URN → URNs of the parents that it may have had before.
@@ -48,6 +53,7 @@ class Recording:
     """
 
     resources: list[PlannedResource] = field(default_factory=list)
+    providers: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
     former_parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -77,12 +83,16 @@ class _Cloud(Mocks):
     Args:
         descriptors: environment → the output `descriptor` of its stack.
         echo: return the inputs only, as Pulumi's plain mocks do.
+        last_outputs: the outputs of the stack's last update.
     """
 
-    def __init__(self, recording: Recording, descriptors: Mapping[str, Any], *, echo: bool) -> None:
+    def __init__(
+        self, recording: Recording, descriptors: Mapping[str, Any], *, echo: bool, last_outputs: Mapping[str, Any]
+    ) -> None:
         self._recording = recording
         self._descriptors = descriptors
         self._echo = echo
+        self._last_outputs = last_outputs
 
     def call(self, args: MockCallArgs) -> dict[str, Any]:
         self._recording.invoked.append(args.token)
@@ -90,6 +100,12 @@ class _Cloud(Mocks):
             return {"accountId": ACCOUNT, "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/deploy/run", "userId": "x"}
         if args.token.endswith("getRegion"):
             return {"region": REGION, "name": REGION}
+        if args.token.endswith("getCluster"):
+            name = args.args["name"]
+            return {
+                "arn": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/{name}",
+                "certificateAuthorities": [{"data": base64.b64encode(AUTHORITY).decode()}],
+            }
         if args.token.endswith("getPublicKey"):
             return {"publicKeyPem": f"PEM of {args.args.get('keyId')}"}
         raise AssertionError(f"the program called {args.token}")
@@ -97,9 +113,12 @@ class _Cloud(Mocks):
     def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
         inputs = dict(args.inputs)
         if args.typ == "pulumi:pulumi:StackReference":
-            environment = args.name.rpartition("/")[2]
+            stack = args.inputs["name"]
+            environment = stack.rpartition("/")[2]
             outputs = {"descriptor": self._descriptors[environment]} if environment in self._descriptors else {}
-            return args.name, {"name": args.name, "outputs": outputs, "secretOutputNames": []}
+            if args.name == "last-update":
+                outputs = dict(self._last_outputs)
+            return args.name, {"name": stack, "outputs": outputs, "secretOutputNames": []}
         if self._echo:
             return f"{args.name}-id", inputs
         arn = f"arn:aws:{args.typ.split(':')[1].split('/')[0]}:{REGION}:{ACCOUNT}:{args.name}"
@@ -138,6 +157,7 @@ class _Monitor(MockMonitor):
         self._recording.resources.append(
             PlannedResource(request.type, request.name, answer.urn, outputs, request.protect, request.parent)
         )
+        self._recording.providers[answer.urn] = request.provider.rpartition("::")[0]
         self._recording.ignored[answer.urn] = tuple(request.ignoreChanges)
         self._recording.dependencies[answer.urn] = tuple(request.dependencies)
         parents = tuple(alias.spec.parentUrn for alias in request.aliases if alias.spec.parentUrn)
@@ -180,6 +200,7 @@ def record(
     descriptors: Mapping[str, Any] | None = None,
     preview: bool = False,
     echo: bool = False,
+    last_outputs: Mapping[str, Any] | None = None,
     program: Path = ROOT / "infra" / "__main__.py",
 ) -> Recording:
     """Run the program of an environment of a project.
@@ -190,10 +211,11 @@ def record(
         descriptors: environment → the output `descriptor` of its stack.
         preview: leave values unknown that do not exist yet.
         echo: answer with the inputs only, as Pulumi's plain mocks do.
+        last_outputs: the outputs of the stack's last update.
         program: the program to run.
     """
     recording = Recording()
-    mocks = _Cloud(recording, descriptors or {}, echo=echo)
+    mocks = _Cloud(recording, descriptors or {}, echo=echo, last_outputs=last_outputs or {})
     _run(project, environment, program, _Monitor(recording, mocks, preview=preview), preview)
     return recording
 
@@ -202,7 +224,7 @@ def record_bootstrap(project: Path) -> Recording:
     """Run the bootstrap of a project's account. The project must contain `infra/bootstrap`."""
     recording = Recording()
     folder = project / "infra" / "bootstrap"
-    monitor = _Monitor(recording, _Cloud(recording, {}, echo=False), preview=False)
+    monitor = _Monitor(recording, _Cloud(recording, {}, echo=False, last_outputs={}), preview=False)
     _run(folder, "account", folder / "__main__.py", monitor, preview=False)
     return recording
 
@@ -228,12 +250,34 @@ def _run(folder: Path, stack: str, program: Path, monitor: _Monitor, preview: bo
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
-    before = Path.cwd()
+    before, kubeconfig = Path.cwd(), os.environ.get("KUBECONFIG")
     os.chdir(folder)
     try:
-        contextvars.copy_context().run(run)
+        with tempfile.TemporaryDirectory() as home:
+            os.environ["KUBECONFIG"] = str(write_kubeconfig(Path(home, "kubeconfig"), AUTHORITY))
+            contextvars.copy_context().run(run)
     finally:
         os.chdir(before)
+        if kubeconfig is None:
+            del os.environ["KUBECONFIG"]
+        else:
+            os.environ["KUBECONFIG"] = kubeconfig
+
+
+def write_kubeconfig(file: Path, authority: bytes) -> Path:
+    """Write a kubeconfig whose current context is another cluster than the one with an authority."""
+    data = {"certificate-authority-data": base64.b64encode(authority).decode(), "server": "https://cluster.example"}
+    other = {"certificate-authority-data": base64.b64encode(b"other").decode(), "server": "https://other.example"}
+    document = {
+        "clusters": [{"name": "other", "cluster": other}, {"name": "declared", "cluster": data}],
+        "contexts": [
+            {"name": "wrong", "context": {"cluster": "other", "user": "x"}},
+            {"name": "right", "context": {"cluster": "declared", "user": "x"}},
+        ],
+        "current-context": "wrong",
+    }
+    file.write_text(yaml.safe_dump(document))
+    return file
 
 
 def edit(file: Path, *path: str, value: Any) -> None:

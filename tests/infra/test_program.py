@@ -76,6 +76,17 @@ def test_the_descriptor_is_complete_and_names_the_resources(graph: Recording) ->
     assert descriptor.endpoints == {MODEL: f"http://{MODEL}.elb.example"}
 
 
+def test_kubernetes_resources_go_to_the_declared_cluster_whatever_the_current_context_is(graph: Recording) -> None:
+    providers = graph.of_type("pulumi:providers:kubernetes")
+    for provider in providers.values():
+        assert provider.props["context"] == "right"
+        assert provider.props["kubeconfig"] == "", "the path of a kubeconfig is not part of the state"
+        assert provider.props["clusterIdentifier"].startswith(f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/mlops-")
+    served = {one.type: graph.providers[one.urn] for one in graph.resources if one.type.startswith("kubernetes:")}
+    assert served.pop("kubernetes:core/v1:Namespace") == providers["adopting"].urn
+    assert set(served.values()) == {providers["cluster"].urn}
+
+
 def test_an_environment_trusts_its_own_and_earlier_keys_but_no_later_ones(graphs: dict[str, Recording]) -> None:
     trusted = {name: set(graph.outputs["descriptor"]["trusted_keys"]) for name, graph in graphs.items()}
     assert trusted == {"dev": {"dev"}, "staging": {"dev", "staging"}, "prod": {"dev", "staging", "prod"}}
@@ -107,8 +118,9 @@ def test_a_release_without_a_serving_image_is_left_out_with_a_note(tmp_path: Pat
     ]
 
 
-def test_the_program_calls_aws_only_for_identity_region_and_public_key(graph: Recording) -> None:
+def test_the_program_calls_aws_only_for_identity_region_cluster_and_public_key(graph: Recording) -> None:
     assert set(graph.invoked) == {
+        "aws:eks/getCluster:getCluster",
         "aws:index/getCallerIdentity:getCallerIdentity",
         "aws:index/getRegion:getRegion",
         "aws:kms/getPublicKey:getPublicKey",
@@ -509,7 +521,7 @@ def test_every_pod_can_resolve_dns_names(graph: Recording) -> None:
     policies = graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
     for name in set(policies) - {"default-deny"}:
         dns = [rule for rule in policies[name].at("spec", "egress") if {"protocol": "UDP", "port": 53} in rule["ports"]]
-        assert [peer["podSelector"]["matchLabels"] for rule in dns for peer in rule["to"]] == [{"k8s-app": "kube-dns"}]
+        assert [rule["to"][0]["podSelector"]["matchLabels"] for rule in dns] == [{"k8s-app": "kube-dns"}]
     assert CHECK in policies
 
 
@@ -522,3 +534,15 @@ def test_pods_cannot_reach_the_node_metadata_service(graph: Recording) -> None:
         for block in blocks:
             inside = metadata in ipaddress.ip_network(block["cidr"])
             assert not inside or any(metadata in ipaddress.ip_network(part) for part in block["except"])
+
+
+def test_every_workload_reaches_dns_aws_and_its_credentials_by_both_address_families(graph: Recording) -> None:
+    policies = graph.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy")
+    del policies["default-deny"]
+    assert policies
+    for policy in policies.values():
+        dns, https, agent, *_ = policy.props["spec"]["egress"]
+        assert [peer["ipBlock"]["cidr"] for peer in dns["to"][1:]] == ["169.254.20.10/32"], "NodeLocal DNSCache"
+        assert {peer["ipBlock"]["cidr"] for peer in https["to"]} == {"0.0.0.0/0", "::/0"}
+        assert all(peer["ipBlock"]["except"] for peer in https["to"]), "not to the instance metadata"
+        assert {peer["ipBlock"]["cidr"] for peer in agent["to"]} == {"169.254.170.23/32", "fd00:ec2::23/128"}

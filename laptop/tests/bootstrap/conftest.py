@@ -17,12 +17,14 @@ from infra.policies import violations
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
 from laptop.aws.aws_provider import AwsProvider
+from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from laptop.engine.deployment import Deployment
 from laptop.engine.provider import Created, Diff, ResourceCall
 from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.stack_operations import ACCOUNT_STACK
-from tests.infra.recording import edit, release_everywhere
+from pipelines.declarations.project import Project
+from tests.infra.recording import AUTHORITY, edit, release_everywhere, write_kubeconfig
 from tests.sample_project import copy_as_forked
 
 REPOSITORY = "acme/mlops"
@@ -181,6 +183,10 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     declared = project / "infra" / "bootstrap" / "Pulumi.account.yaml"
     edit(declared, "config", "mlops-bootstrap:account", "landing_principals", value={"dev": [STEWARD]})
     account = start(home / "aws")
+    kubeconfig = write_kubeconfig(home / "kubeconfig", AUTHORITY)
+    declare_clusters(account.home, kubeconfig, declared_clusters(Project(project)), cluster="declared")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("KUBECONFIG", str(kubeconfig))
     try:
         bootstrap = Deployment(
             project / "infra" / "bootstrap",
@@ -194,6 +200,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
         issuer = Issuer(home / "github", published_keys(account.home / ISSUERS, ISSUER))
         yield Ready(account, home, project, outputs, issuer)
     finally:
+        patch.undo()
         account.stop()
 
 

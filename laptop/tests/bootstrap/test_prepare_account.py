@@ -16,6 +16,7 @@ from laptop.engine.display import Silence
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
 from pipelines.declarations.project import Project
+from tests.infra.recording import AUTHORITY, write_kubeconfig
 from tests.sample_project import PROJECT, copy_as_forked
 
 pytestmark = pytest.mark.slow
@@ -39,6 +40,7 @@ def test_the_account_is_bootstrapped_once_for_the_named_repository(
     try:
         provider = AwsProvider(account.environ(), account.home)
         running = SimpleNamespace(home=tmp_path, incarnation="it", providers=lambda: {"aws": provider})
+        write_kubeconfig(tmp_path / "kubeconfig", AUTHORITY)
         monkeypatch.setattr(lifecycle, "find", lambda home: running)
         monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
@@ -69,6 +71,7 @@ def test_publishing_bootstraps_the_account_and_pushes_each_image_once(
         running = SimpleNamespace(
             home=tmp_path, incarnation="it", providers=lambda: {"aws": provider}, environ_of_caller=account.environ
         )
+        write_kubeconfig(tmp_path / "kubeconfig", AUTHORITY)
         monkeypatch.setattr(lifecycle, "find", lambda home: running)
         target = LaptopTarget(Project(root))
 

@@ -30,11 +30,13 @@ from pipelines.promotion.facts.types import (
     SignedStatement,
     TrialResult,
 )
-from pipelines.promotion.select import RELEASE_FILE
+from pipelines.promotion.release_changes import read_release_changes
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store
 from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Ledger
+
+NEW_ENVIRONMENT = "docs/platform-engineer.md#another-environment"
 
 T = TypeVar("T")
 D = TypeVar("D", Evaluation, RequestSchema)
@@ -54,7 +56,7 @@ class ReleaseChange:
 
 
 def read_changes(git: Git, base: str, head: str) -> list[ReleaseChange]:
-    """Return the releases that a change proposes, in the order of their paths.
+    """Return the releases of bundles that a change proposes, in the order of their paths.
 
     Args:
         git: the clone.
@@ -62,14 +64,11 @@ def read_changes(git: Git, base: str, head: str) -> list[ReleaseChange]:
         head: the newest commit of the change.
 
     Raises:
-        MlopsError: a release file is invalid or was deleted.
+        MlopsError: a release file is invalid.
     """
     files = git.changed_files(base, head)
-    return [
-        ReleaseChange(parse(git.read_file(git.resolve(head), name), Release, Path(name)), files)
-        for name in files
-        if RELEASE_FILE.match(name)
-    ]
+    changed = read_release_changes(git, base, head)
+    return [ReleaseChange(one.after, files) for one in changed if one.kind == "release" and one.after is not None]
 
 
 def gather(
@@ -134,7 +133,10 @@ class FactGatherer:
         self.trainer = project.environments[0]
         for name in (release.environment, self.promotes_from or release.environment):
             if name not in descriptors:
-                raise MlopsError(f"{name} is not up", fix=f"mlops up --env {name}")
+                raise MlopsError(
+                    f"{name} is not up: expected an environment that runs, to release {self.model} there",
+                    fix=f"bring {name} up first: {NEW_ENVIRONMENT}",
+                )
         self.here = descriptors[release.environment]
         self.source = descriptors[self.promotes_from or release.environment]
         self._results: dict[str, object] = {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from tests.infra.recording import edit
 from tests.models.test_every_model import check_model
 from tests.sample_project import copy_as_forked
 
@@ -56,3 +57,65 @@ def test_a_name_that_kubernetes_or_s3_rejects_is_refused(project: Project, name:
     assert isinstance(done.exception, MlopsError)
     assert "lower-case letters" in done.exception.fix
     assert list((project.root / "models").iterdir()) == [project.models_folder / "diabetes-progression"]
+
+
+def add_environment(*options: str) -> Result:
+    return CliRunner().invoke(mlops, ["new", "environment", *options])
+
+
+def test_a_new_environment_is_valid_and_comes_after_the_one_it_promotes_from(project: Project) -> None:
+    done = add_environment("qa", "--after", "staging", "--disposable")
+    assert done.exit_code == 0, done.output
+    assert "wrote Pulumi.qa.yaml\nwrote models/diabetes-progression/releases/qa.yaml\n" in done.output
+    found = Project(project.root)
+    settings = found.stack("qa").config.environment
+    assert (settings.promotes_from, settings.cluster, settings.namespace) == ("staging", "mlops-qa", "models-qa")
+    assert (settings.permissions_boundary, settings.disposable) == ("bootstrap/mlops-qa-boundary", True)
+    assert found.release("diabetes-progression", "qa").bundle is None
+    checked = CliRunner().invoke(mlops, ["validate"])
+    assert "Promotion: dev → staging → prod; dev → staging → qa" in checked.output
+    again = add_environment("qa", "--after", "staging")
+    assert again.exception is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("qa", "--after", "none"), "unknown environment 'none'"),
+        (("Qa", "--after", "dev"), "'Qa' is not a valid name of an environment"),
+        (("preview", "--after", "dev"), "'preview' is used by the bootstrap"),
+        (("dev-eu", "--after", "dev"), "neither begins with the other"),
+        (("qa", "--after", "dev", "--cluster", "mlops-prod"), "the cluster mlops-prod belongs to prod"),
+        (
+            ("qa", "--after", "dev", "--cluster", "mlops-prod", "--namespace", "models-prod", "--share-cluster"),
+            "the namespace models-prod of the cluster mlops-prod belongs to prod",
+        ),
+        (("qa", "--after", "dev", "--region", "cn-north-1"), "China is not supported"),
+    ],
+)
+def test_an_environment_that_would_share_what_must_differ_is_refused(
+    project: Project, options: tuple[str, ...], expected: str
+) -> None:
+    before = sorted(project.root.rglob("*.yaml"))
+    done = add_environment(*options)
+    assert isinstance(done.exception, MlopsError), done.output
+    assert expected in str(done.exception)
+    assert sorted(project.root.rglob("*.yaml")) == before, "nothing was written"
+
+
+def test_environments_may_share_a_cluster_if_told(project: Project) -> None:
+    done = add_environment("qa", "--after", "dev", "--cluster", "mlops-dev", "--share-cluster")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_withdrawal_names_what_it_takes_away(project: Project) -> None:
+    words = ["withdraw", "diabetes-progression", "--env", "dev"]
+    refused = CliRunner().invoke(mlops, words)
+    assert "was never released in dev" in str(refused.exception)
+    digest = "sha256:" + "a" * 64
+    edit(project.release_file("diabetes-progression", "dev"), "bundle", value=digest)
+    done = CliRunner().invoke(mlops, words)
+    assert done.exit_code == 0, done.output
+    found = Project(project.root).release("diabetes-progression", "dev")
+    assert (found.bundle, found.replaces) == (None, digest)
+    assert "is withdrawn already" in str(CliRunner().invoke(mlops, words).exception)

@@ -631,12 +631,14 @@ def test_an_invalid_release_file_is_an_error_that_names_it(world: World) -> None
         read_changes(world.repository, base, "HEAD")
 
 
-def test_a_deleted_release_file_is_an_error(world: World) -> None:
+def test_a_deleted_release_file_and_one_without_a_bundle_release_nothing(world: World) -> None:
     base = world.repository.head()
     (world.root / RELEASE).unlink()
     commit_all(world.root, "gone")
-    with pytest.raises(MlopsError):
-        read_changes(world.repository, base, "HEAD")
+    assert read_changes(world.repository, base, "HEAD") == []
+    gone = world.repository.head()
+    world.release(None, None)
+    assert read_changes(world.repository, gone, "HEAD") == []
 
 
 def test_an_unreadable_statement_is_inconclusive_not_invalid(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

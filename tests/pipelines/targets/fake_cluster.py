@@ -16,6 +16,8 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
 METRICS = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
 INGRESS_CLASS = "/apis/networking.k8s.io/v1/ingressclasses/alb"
 DEPLOYMENTS = "/apis/apps/v1/deployments"
+DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets/"
+AUTO_MODE = f"{CRDS}nodeclasses.eks.amazonaws.com"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -31,11 +33,23 @@ def failure(code: int, reason: str) -> dict[str, Any]:
     }
 
 
+def pods(*arguments: str) -> dict[str, Any]:
+    """Return a pod template whose container has arguments."""
+    return {"spec": {"containers": [{"name": "one", "args": list(arguments)}]}}
+
+
+def daemon_set(name: str, ready: int, *arguments: str) -> dict[str, Any]:
+    """Return a DaemonSet for three nodes."""
+    numbers = {"currentNumberScheduled": 3, "numberMisscheduled": 0, "desiredNumberScheduled": 3, "numberReady": ready}
+    spec = {"selector": {}, "template": pods(*arguments)}
+    return {"metadata": {"name": name, "namespace": "kube-system"}, "spec": spec, "status": numbers}
+
+
 def deployment(name: str, available: int, **labels: str) -> dict[str, Any]:
     """Return a Deployment with available replicas."""
     return {
         "metadata": {"name": name, "namespace": name, "labels": labels},
-        "spec": {"selector": {}, "template": {}},
+        "spec": {"selector": {}, "template": pods("--aws-verify-target-group")},
         "status": {"availableReplicas": available} if available else {},
     }
 
@@ -126,6 +140,8 @@ def complete() -> FakeCluster:
             },
             INGRESS_CLASS: {"metadata": {"name": "alb"}, "spec": {"controller": "ingress.k8s.aws/alb"}},
             DEPLOYMENTS: controllers(),
+            f"{DAEMON_SETS}eks-pod-identity-agent": daemon_set("eks-pod-identity-agent", 3),
+            f"{DAEMON_SETS}aws-node": daemon_set("aws-node", 3, "--enable-network-policy=true"),
         }
     )
 

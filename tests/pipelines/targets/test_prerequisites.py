@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from botocore.parsers import ResponseParserError
 from pipelines.cli.main import main
 from pipelines.declarations.project import Project
 from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KINDS, check_cluster
-from pipelines.targets.prerequisites import check_account, check_aws, check_tools
+from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools
 from pipelines.targets.target import Finding
 from tests.pipelines.targets import fake_cluster
 from tests.pipelines.targets.fake_cluster import FakeCluster
@@ -63,7 +64,7 @@ def test_a_complete_cluster_has_no_failed_finding(project: Project, cluster: Fak
     assert of(findings, "KUBECONFIG").found == "cluster mlops-dev, of dev"
     assert of(findings, "Argo Rollouts: running").found == "argo-rollouts/argo-rollouts: 1 available"
     assert of(findings, "ingress class of dev").found == "alb: kube-system/kube-system: 2 available"
-    assert of(findings, "access for dev").found == "manages 11 kinds in models-dev"
+    assert of(findings, "access for dev").found == "19 rights in models-dev"
 
 
 def test_a_controller_that_does_not_run_is_found(project: Project, cluster: FakeCluster) -> None:
@@ -81,6 +82,8 @@ def test_a_controller_that_does_not_run_is_found(project: Project, cluster: Fake
         (f"{fake_cluster.CRDS}rollouts.argoproj.io", "Argo Rollouts: kinds"),
         (f"{fake_cluster.CRDS}analysistemplates.argoproj.io", "Argo Rollouts: kinds"),
         (fake_cluster.METRICS, "metrics API"),
+        (f"{fake_cluster.DAEMON_SETS}eks-pod-identity-agent", "Pod Identity agent"),
+        (f"{fake_cluster.DAEMON_SETS}aws-node", "network policies"),
         (fake_cluster.INGRESS_CLASS, "ingress class of dev"),
     ],
 )
@@ -101,9 +104,44 @@ def test_the_controllers_of_eks_auto_mode_need_no_deployment(project: Project, c
 
 
 def test_missing_access_names_verbs_and_kinds(project: Project, cluster: FakeCluster) -> None:
-    cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("create", "namespaces")}
+    cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("patch", "namespaces"), ("create", "leases")}
     found = of(check_cluster(project, ENVIRONMENTS), "access for dev")
-    assert (found.ok, found.found) == (False, "not allowed: create namespaces; patch, delete rollouts")
+    expected = "patch the namespace models-dev; delete, patch rollouts; patch rollouts/status; create leases"
+    assert (found.ok, found.found) == (False, f"not allowed: {expected}")
+    assert "mlops cluster roles --env dev --apply" in found.fix
+
+
+def test_policies_that_nothing_enforces_are_found(project: Project, cluster: FakeCluster) -> None:
+    cluster.objects[f"{fake_cluster.DAEMON_SETS}aws-node"] = fake_cluster.daemon_set("aws-node", 3)
+    found = of(check_cluster(project, ENVIRONMENTS), "network policies")
+    assert (found.ok, found.found) == (False, "aws-node: not enforced, which is the default")
+    del cluster.objects[f"{fake_cluster.DAEMON_SETS}aws-node"]
+    cluster.objects[f"{fake_cluster.DAEMON_SETS}cilium"] = fake_cluster.daemon_set("cilium", 3)
+    assert of(check_cluster(project, ENVIRONMENTS), "network policies").ok
+
+
+def test_an_agent_that_is_missing_on_a_node_is_found(project: Project, cluster: FakeCluster) -> None:
+    agent = f"{fake_cluster.DAEMON_SETS}eks-pod-identity-agent"
+    cluster.objects[agent] = fake_cluster.daemon_set("eks-pod-identity-agent", 2)
+    found = of(check_cluster(project, ENVIRONMENTS), "Pod Identity agent")
+    assert (found.ok, found.found) == (False, "2 of 3 nodes")
+
+
+def test_eks_auto_mode_runs_both_agents_on_the_node(project: Project, cluster: FakeCluster) -> None:
+    for name in ("aws-node", "eks-pod-identity-agent"):
+        del cluster.objects[f"{fake_cluster.DAEMON_SETS}{name}"]
+    kinds = cluster.objects[f"{fake_cluster.CRDS}rollouts.argoproj.io"]
+    cluster.objects[fake_cluster.AUTO_MODE] = kinds
+    findings = list(check_cluster(project, ENVIRONMENTS))
+    assert of(findings, "Pod Identity agent").ok
+    assert of(findings, "network policies").ok
+
+
+def test_a_rollout_controller_that_does_not_verify_targets_is_found(project: Project, cluster: FakeCluster) -> None:
+    for deployment in cluster.objects[fake_cluster.DEPLOYMENTS]:
+        deployment["spec"]["template"] = fake_cluster.pods("--leader-elect")
+    found = of(check_cluster(project, ENVIRONMENTS), "Argo Rollouts: flags")
+    assert (found.ok, found.found) == (False, "expected --aws-verify-target-group, found --leader-elect")
 
 
 def test_a_kubeconfig_of_another_cluster_is_found(
@@ -191,7 +229,15 @@ def test_a_kubeconfig_without_a_cluster_is_one_finding(
 AWS_ANSWERS: dict[str, dict[str, Any]] = {
     "GetCallerIdentity": {"Arn": IDENTITY},
     "ListBuckets": {"Buckets": []},
-    "DescribeCluster": {"cluster": {"status": "ACTIVE"}},
+    "DescribeCluster": {"cluster": {"status": "ACTIVE", "resourcesVpcConfig": {"vpcId": "vpc-1"}}},
+    "DescribeSubnets": {
+        "Subnets": [
+            {"AvailabilityZone": zone, "Tags": [{"Key": "kubernetes.io/role/internal-elb", "Value": "1"}]}
+            for zone in ("a", "b")
+        ]
+    },
+    "DescribeNatGateways": {"NatGateways": [{"State": "available"}]},
+    "DescribeVpcEndpoints": {"VpcEndpoints": []},
     "SimulatePrincipalPolicy": {"EvaluationResults": []},
 }
 
@@ -244,7 +290,7 @@ def account_findings(project: Project) -> list[Finding]:
 def test_a_complete_account_has_no_failed_finding(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     answer_aws(monkeypatch)
     findings = account_findings(project)
-    assert len(findings) == 8
+    assert len(findings) == 17
     assert [one for one in findings if not one.ok] == []
 
 
@@ -255,8 +301,8 @@ def test_an_aws_call_that_fails_in_any_way_is_a_finding(
 ) -> None:
     answer_aws(monkeypatch, **{operation: AWS_ERRORS[error]})
     failed = [one for one in account_findings(project) if not one.ok]
-    expected = {"GetCallerIdentity": 1, "ListBuckets": 3, "DescribeCluster": 3, "SimulatePrincipalPolicy": 1}
-    assert len(failed) == expected[operation]
+    of_account = ("GetCallerIdentity", "SimulatePrincipalPolicy")
+    assert len(failed) == (1 if operation in of_account else len(ENVIRONMENTS))
     assert all(one.found.startswith("cannot be checked: ") and one.fix for one in failed)
 
 
@@ -340,3 +386,29 @@ def test_doctor_never_ends_in_a_traceback(
     assert "things are missing for the aws target" in output.err
     assert "RuntimeError: not even this" in output.out
     assert "Traceback" not in output.out + output.err
+
+
+def test_the_cluster_of_every_environment_is_checked_by_a_kubeconfig_of_its_own(
+    project: Project, cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in for the AWS CLI knows the clusters of dev and prod only."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    dev = Path(os.environ["KUBECONFIG"])
+    (tmp_path / "prod").write_text(dev.read_text().replace("cluster/mlops-dev", "cluster/mlops-prod"))
+    (binaries / "aws").write_text(
+        "#!/bin/sh\n"
+        'case "$4" in\n'
+        f"  mlops-dev) cp {dev} $8 ;;\n"
+        f"  mlops-prod) cp {tmp_path / 'prod'} $8 ;;\n"
+        "  *) echo No cluster found for name: $4 >&2; exit 254 ;;\n"
+        "esac\n"
+    )
+    (binaries / "aws").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
+    found = {f"{one.name}{name}": one for name, one in check_clusters(project, ENVIRONMENTS)}
+    assert found["access for dev (mlops-dev)"].ok
+    assert found["access for prod (mlops-prod)"].ok
+    assert found["cluster mlops-staging"].found == "cannot be reached: No cluster found for name: mlops-staging"
+    assert "access for prod (mlops-dev)" not in found
+    assert os.environ["KUBECONFIG"] == str(dev)

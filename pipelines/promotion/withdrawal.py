@@ -1,0 +1,189 @@
+"""Withdraw a model from an environment: judge it, and record it once its endpoint is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from lightkube.core.exceptions import ApiError
+
+from pipelines.cluster.connection import connect
+from pipelines.cluster.rollouts import Rollout
+from pipelines.declarations.environment import EnvironmentDescriptor, FreezeWindow
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.live_models import WITHDRAW
+from pipelines.declarations.markdown import short_digest
+from pipelines.declarations.release import Release
+from pipelines.promotion.attempt import Attribution, attempt_id
+from pipelines.promotion.verdict import Verdict, failed, passed
+from pipelines.registry.ledger import Entry, Event, Ledger
+
+
+@dataclass(frozen=True)
+class WithdrawalFacts:
+    """Facts of a withdrawal.
+
+    Attributes:
+        release: the release file after the change; it names no bundle, and `replaces` what it withdraws.
+        changed_files: every file that the pull request changes.
+        live: the bundle that is live; None if none is.
+        freezes: windows during which the environment does not change.
+        now: when the facts were gathered.
+    """
+
+    release: Release
+    changed_files: tuple[str, ...]
+    live: str | None
+    freezes: tuple[FreezeWindow, ...]
+    now: datetime
+
+
+def judge_withdrawal(facts: WithdrawalFacts) -> tuple[Verdict, ...]:
+    """Return the verdicts on a withdrawal: it is alone, withdraws what is live, and the environment is not frozen."""
+    return _scope(facts), _freshness(facts), _freeze(facts)
+
+
+def _scope(facts: WithdrawalFacts) -> Verdict:
+    path = f"models/{facts.release.model}/releases/{facts.release.environment}.yaml"
+    others = sorted(set(facts.changed_files) - {path})
+    if not others:
+        return passed("scope", "1 file", "1 release file", f"only {path} changes")
+    why = f"it also changes {', '.join(others[:5])}{' …' if len(others) > 5 else ''}"
+    fix = "propose the other changes in a separate pull request"
+    return failed("scope", f"{len(others) + 1} files", "1 release file", why, fix)
+
+
+def _freshness(facts: WithdrawalFacts) -> Verdict:
+    withdrawn, live = short_digest(facts.release.replaces), short_digest(facts.live)
+    if facts.live in (None, facts.release.replaces):
+        return passed("freshness", live, withdrawn, f"withdraws {withdrawn}, {live} is live")
+    where = f"{facts.release.model} --env {facts.release.environment}"
+    why = f"it withdraws {withdrawn}, but {live} is live in {facts.release.environment}"
+    return failed("freshness", live, withdrawn, why, f"merge main, then run mlops withdraw {where} again")
+
+
+def _freeze(facts: WithdrawalFacts) -> Verdict:
+    for window in facts.freezes:
+        if window.start <= facts.now < window.end:
+            why = f"{facts.release.environment} is frozen until {window.end.isoformat()}: {window.reason}"
+            return failed("freeze", "frozen", "no freeze", why, "wait, or remove the window in a pull request")
+    return passed("freeze", "open", "no freeze", f"{facts.release.environment} is not frozen")
+
+
+def refuse_untold(model: str, environment: str, live: str | None, *, removed: bool) -> None:
+    """Refuse a change that would take a live model away without saying so.
+
+    Args:
+        model, environment: of the release file.
+        live: the bundle that is live there; None if none is.
+        removed: the release file is removed; otherwise it names no bundle and withdraws none.
+
+    Raises:
+        MlopsError: a bundle is live.
+    """
+    if live is None:
+        return
+    what = "is removed" if removed else "names no bundle"
+    raise MlopsError(
+        f"models/{model}/releases/{environment}.yaml {what}, but {model} is live in {environment} with {live}: "
+        "expected it to be withdrawn",
+        fix=f"withdraw it first, in a pull request of its own: mlops withdraw {model} --env {environment} ({WITHDRAW})",
+    )
+
+
+def live_bundle(descriptors: Mapping[str, EnvironmentDescriptor], environment: str, model: str) -> str | None:
+    """Return the bundle that the ledger records as live; None if none is, or the environment is not up.
+
+    Raises:
+        MlopsError: the ledger cannot be read.
+    """
+    if environment not in descriptors:
+        return None
+    head = Ledger(descriptors[environment], model).head()
+    return head.event.live if head is not None else None
+
+
+def check_withdrawal(descriptor: EnvironmentDescriptor, release: Release) -> None:
+    """Check that a release without a bundle takes nothing away that it does not name.
+
+    Raises:
+        MlopsError: a bundle is live that the release does not withdraw, or the ledger cannot be read.
+    """
+    live = live_bundle({descriptor.name: descriptor}, descriptor.name, release.model)
+    if release.replaces is None:
+        refuse_untold(release.model, descriptor.name, live, removed=False)
+    elif live not in (None, release.replaces):
+        raise _stale(release, descriptor.name, live)
+
+
+def _stale(release: Release, environment: str, live: str | None) -> MlopsError:
+    return MlopsError(
+        f"the withdrawal of {release.model} from {environment} is stale: it withdraws {release.replaces}, but {live} "
+        "is live",
+        fix=f"mlops withdraw {release.model} --env {environment}, and propose the change",
+    )
+
+
+def record_withdrawal(descriptor: EnvironmentDescriptor, release: Release, attribution: Attribution) -> Entry | None:
+    """Record that a model is withdrawn, after the program was applied. Idempotent.
+
+    Args:
+        descriptor: the environment.
+        release: names no bundle, and `replaces` what it withdraws.
+        attribution: who withdraws it, and the commit.
+
+    Returns:
+        The ledger entry; None if nothing was live.
+
+    Raises:
+        MlopsError: another bundle is live, the Rollout still exists, or the ledger cannot be written.
+    """
+    ledger = Ledger(descriptor, release.model)
+    head = ledger.head()
+    if head is None or head.event.live is None:
+        return None
+    check_gone(descriptor.namespace, release.model)
+
+    def event(newest: Entry | None) -> Event | Entry:
+        live = newest.event.live if newest is not None else None
+        if newest is not None and live is None:
+            return newest
+        if live != release.replaces:
+            raise _stale(release, descriptor.name, live)
+        return Event.of(
+            attempt=attempt_id(attribution, "withdrawn"),
+            action="withdrawal",
+            result="withdrawn",
+            before=live,
+            to=live,
+            live=None,
+            commit=attribution.commit or None,
+            pull_request=attribution.pull_request,
+            approvers=attribution.approvers,
+            actor=attribution.actor,
+            run=attribution.run,
+        )
+
+    return ledger.append(event)
+
+
+def check_gone(namespace: str, model: str) -> None:
+    """Check that the Rollout of a model is gone.
+
+    Raises:
+        MlopsError: it exists, or the cluster cannot be asked.
+    """
+    with connect(namespace) as client:
+        try:
+            found = client.get(Rollout, model)
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+            return
+    if found.metadata is not None and found.metadata.deletionTimestamp is not None:
+        return
+    raise MlopsError(
+        f"the rollout {model} still exists in {namespace}: expected it to be removed by the program",
+        fix="run the deployment again, and see what the update says about it",
+    )
