@@ -49,7 +49,9 @@ GAPS = (
         "bypassPolicyLockoutSafetyCheck",
         "moto never checks whether a key policy locks its owner out",
     ),
-    EmulationGap("aws:ecr/repository:Repository", "imageScanningConfiguration", "moto does not scan images"),
+    EmulationGap(
+        "aws:ecr/repository:Repository", "imageScanningConfiguration", "images are not scanned: a scan finds nothing"
+    ),
     EmulationGap("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold", "moto does not evaluate alarms"),
 )
 

@@ -18,6 +18,7 @@ from laptop.cluster.container_process import ContainerProcess, ProcessStarter
 from laptop.cluster.event_log import record
 from laptop.cluster.image_source import ImageSource, MissingImageError
 from laptop.cluster.kinds import POD
+from laptop.cluster.node_capacity import NodeCapacity
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now, uid_of
 from laptop.cluster.pod_status import PodStatus, current, restart_count
 from laptop.cluster.ports import PortPool, port_variables, replace_port, replace_port_in_word
@@ -58,6 +59,7 @@ class Node:
         starter: starts processes.
         drained: waits until the pod with a uid has no requests in flight, for at most a number of seconds.
         proxy: returns the address of the HTTP proxy that resolves Services.
+        capacity: nodes that pods are placed on; None places and pulls at once.
         address_of: returns the address that a pod's status shows.
     """
 
@@ -69,6 +71,7 @@ class Node:
     drained: Callable[[str, float], Awaitable[None]]
     proxy: Callable[[], str]
     address_of: Callable[[Object], str] = lambda _: "127.0.0.1"
+    capacity: NodeCapacity | None = None
 
 
 class Kubelet:
@@ -141,6 +144,8 @@ class Kubelet:
         finally:
             self._pods.pop(uid, None)
             self._tasks.pop(uid, None)
+            if self._node.capacity is not None:
+                self._node.capacity.release(uid)
         newest = current(self._store, pod.object)
         if uid_of(newest) == uid and is_deleting(newest):
             self._remove(newest)
@@ -253,6 +258,8 @@ class _RunningPod:
         self._scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         for identity in self._node.identities:
             self._identity |= identity.admit(self.object, self._folder)
+        if not await self._wait_for_node():
+            return
         self.status.accept()
         try:
             await self._run_containers()
@@ -261,6 +268,21 @@ class _RunningPod:
                 self._deadline.cancel()
         if self._why:
             self.status.failed(self._why, "Pod was active on the node longer than the specified deadline")
+
+    async def _wait_for_node(self) -> bool:
+        """Wait until the pod's node is ready, and return whether the pod still runs."""
+        if self._node.capacity is None:
+            return True
+        name, seconds = self._node.capacity.place(uid_of(self.object))
+        if not seconds:
+            return True
+        message = "0/1 nodes are available: 1 Too many pods."
+        self.status.unschedulable(message)
+        record(self._store, POD, self.object, "FailedScheduling", message, warning=True)
+        if await self._pause(seconds):
+            return False
+        record(self._store, POD, self.object, "Scheduled", f"Successfully assigned {self.name} to {name}")
+        return True
 
     async def _run_containers(self) -> None:
         """Run the init containers one after another, then the main container."""
@@ -291,7 +313,9 @@ class _RunningPod:
         image, tries = container.get("image", ""), 0
         while not self._ending.is_set():
             try:
-                return await self._node.images.pull(image)
+                folder = await self._node.images.pull(image)
+                await self._wait_for_pull(image)
+                return folder
             except MissingImageError as error:
                 if tries == 0:
                     record(self._store, POD, self.object, "Failed", f"Failed to pull image: {error}", warning=True)
@@ -299,6 +323,16 @@ class _RunningPod:
             await self._pause(_PULL_AGAIN[min(tries, len(_PULL_AGAIN) - 1)])
             tries += 1
         return None
+
+    async def _wait_for_pull(self, image: str) -> None:
+        """Wait until the node has pulled an image that exists."""
+        if self._node.capacity is None:
+            return
+        seconds = self._node.capacity.seconds_to_pull(uid_of(self.object), image)
+        if seconds:
+            record(self._store, POD, self.object, "Pulling", f'Pulling image "{image}"')
+            if not await self._pause(seconds):
+                record(self._store, POD, self.object, "Pulled", f'Successfully pulled image "{image}"')
 
     async def _run_until_done(self, container: dict[str, Any], policy: str, *, watch: bool) -> bool:
         """Run a container as often as a restart policy says, and return whether it succeeded in the end."""
