@@ -37,7 +37,7 @@ from laptop.cluster.job_controller import Jobs
 from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT, SERVICE_ACCOUNT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
-from laptop.cluster.node_account import NodeAccount
+from laptop.cluster.node_account import DEFAULT_REGION, NodeAccount
 from laptop.cluster.node_capacity import NodeCapacity
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
@@ -49,6 +49,7 @@ from laptop.cluster.target_health import TargetHealth, inject_gates
 from laptop.cluster.templates import pod_spec_of
 from laptop.delays import NONE, Delays
 from pipelines.declarations.atomic_files import write_atomically
+from pipelines.declarations.errors import MlopsError
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Cluster:
         store = self._store = ObjectStore()
         GarbageCollector(store)
         self._balancers = LoadBalancers(self._delays, self._clock) if self._delays else None
-        self._router = Router(store, self._authority, self._balancers, lambda: self._account.region)
+        self._router = Router(store, self._authority, self._balancers, self._region)
         if self._balancers is not None:
             store.pod_webhooks.append(inject_gates)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
@@ -155,6 +156,12 @@ class Cluster:
             raise PortInUse(f"127.0.0.1:{port}") from error
         self.endpoint = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
         self._write_files()
+
+    def _region(self) -> str:
+        """Return the region of the account; the default region for a cluster without an account."""
+        with contextlib.suppress(MlopsError):
+            return self._account.region
+        return DEFAULT_REGION
 
     async def stop(self) -> None:
         """End all pods and servers, and remove the files that clients use to find it."""

@@ -32,6 +32,7 @@ _PULL_AGAIN = (0.25, 0.5, 1.0, 2.0)  # seconds between checks for a missing imag
 _RESTART_AFTER = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # Kubernetes waits 10 s, 20 s, ... 5 min
 _PORT_TAKEN = (b"EADDRINUSE", b"ddress already in use", b"Errno 98", b"Errno 48")
 _PORT_TRIES = 5
+_LOOK = 0.1  # seconds between looks at a node that joins, or at an image that is pulled
 _NO_PROXY = "127.0.0.1,localhost,::1"
 
 
@@ -273,14 +274,16 @@ class _RunningPod:
         """Wait until the pod's node is ready, and return whether the pod still runs."""
         if self._node.capacity is None:
             return True
-        name, seconds = self._node.capacity.place(uid_of(self.object))
-        if not seconds:
+        uid, capacity = uid_of(self.object), self._node.capacity
+        name = capacity.place(uid)
+        if capacity.seconds_to_ready(uid) <= 0:
             return True
         message = "0/1 nodes are available: 1 Too many pods."
         self.status.unschedulable(message)
         record(self._store, POD, self.object, "FailedScheduling", message, warning=True)
-        if await self._pause(seconds):
-            return False
+        while (seconds := capacity.seconds_to_ready(uid)) > 0:
+            if await self._pause(min(seconds, _LOOK)):
+                return False
         record(self._store, POD, self.object, "Scheduled", f"Successfully assigned {self.name} to {name}")
         return True
 
@@ -328,11 +331,14 @@ class _RunningPod:
         """Wait until the node has pulled an image that exists."""
         if self._node.capacity is None:
             return
-        seconds = self._node.capacity.seconds_to_pull(uid_of(self.object), image)
-        if seconds:
-            record(self._store, POD, self.object, "Pulling", f'Pulling image "{image}"')
-            if not await self._pause(seconds):
-                record(self._store, POD, self.object, "Pulled", f'Successfully pulled image "{image}"')
+        uid, capacity = uid_of(self.object), self._node.capacity
+        if capacity.seconds_to_pull(uid, image) <= 0:
+            return
+        record(self._store, POD, self.object, "Pulling", f'Pulling image "{image}"')
+        while (seconds := capacity.seconds_to_pull(uid, image)) > 0:
+            if await self._pause(min(seconds, _LOOK)):
+                return
+        record(self._store, POD, self.object, "Pulled", f'Successfully pulled image "{image}"')
 
     async def _run_until_done(self, container: dict[str, Any], policy: str, *, watch: bool) -> bool:
         """Run a container as often as a restart policy says, and return whether it succeeded in the end."""

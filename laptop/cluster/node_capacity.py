@@ -33,15 +33,19 @@ class NodeCapacity:
         self._clock = clock
         self._nodes = [_JoiningNode(first, clock())]
 
-    def place(self, uid: str) -> tuple[str, float]:
-        """Return the node for a new pod, and the seconds until it is ready. A new node joins if no other has room."""
+    def place(self, uid: str) -> str:
+        """Return the node for a new pod. A new node begins to join if no other has room."""
         node = next((one for one in self._nodes if len(one.pods) < PODS_PER_NODE or not self._delays), None)
         if node is None:
             name = f"{self._nodes[0].name}-{len(self._nodes) + 1}"
             node = _JoiningNode(name, self._clock() + self._delays["node"])
             self._nodes.append(node)
         node.pods.add(uid)
-        return node.name, max(0.0, node.ready - self._clock())
+        return node.name
+
+    def seconds_to_ready(self, uid: str) -> float:
+        """Return the seconds until the node of a pod is ready; 0 if it is, or if the pod has no node."""
+        return max((one.ready - self._clock() for one in self._nodes if uid in one.pods), default=0.0)
 
     def release(self, uid: str) -> None:
         """Give the place of a pod back. Nodes stay."""

@@ -15,6 +15,7 @@ from laptop.cluster.routes import ACTIONS, PodAddress
 
 _INJECT = "elbv2.k8s.aws/pod-readiness-gate-inject"
 _SOON = 0.01  # seconds after the due time
+_LOOK = 0.1  # seconds between looks at targets that change
 
 
 class TargetHealth(Controller):
@@ -59,7 +60,7 @@ class TargetHealth(Controller):
                 left = self._balancers.seconds_to_healthy(namespace, name, uid_of(pod), used_by)
                 waits += [left] if left else []
             self._report(pod, gate_of(namespace, name), self._balancers.health(namespace, name, uid_of(pod), used_by))
-        return min(waits) + _SOON if waits else None
+        return min(min(waits) + _SOON, _LOOK) if waits else None
 
     def _report(self, pod: Object, gate: str, health: str) -> None:
         """Set the condition of a readiness gate, if the pod has it, and its readiness."""
