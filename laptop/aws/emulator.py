@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from laptop.aws.access.effective_values import EffectiveValues
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
+from laptop.aws.load_balancing_api import patch_elbv2
 from laptop.aws.moto_patches import patch_moto
 from laptop.delays import NONE, Delays
 
@@ -97,7 +98,15 @@ def emulate(issuers: Path, port: int = 0, delays: Delays = NONE) -> Emulator:
     )
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
-    front.open(Gate(_moto(delays["image-scan"]), principals, authority, issuers, EffectiveValues(delays["kms-tags"])))
+    front.open(
+        Gate(
+            _moto(delays["image-scan"], issuers.parent.parent),
+            principals,
+            authority,
+            issuers,
+            EffectiveValues(delays["kms-tags"]),
+        )
+    )
     engineer = _user("engineer", _ENGINEER) if delays else None
     return Emulator(server, f"http://{authority}", incarnation, operator, pods, engineer)
 
@@ -142,10 +151,11 @@ class _Front:
             return list(self._gate(environ, body, start_response))
 
 
-def _moto(scan_seconds: float) -> Any:
+def _moto(scan_seconds: float, home: Path) -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     patch_moto(scan_seconds)
+    patch_elbv2(home)
     return DomainDispatcherApplication(create_backend_app)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -128,6 +129,8 @@ class Cluster:
         kubelet = store.written_by("kubelet")
         starter = ProcessStarter(fork_server=self._fork_server)
         store.listen(lambda event: _prepare(starter, event))
+        # As load balancers see pods. Their processes listen on 127.0.0.1.
+        addresses = (f"10.0.{number // 250}.{number % 250 + 4}" for number in itertools.count())
         node = Node(
             folder=pods,
             time_scale=self._time_scale,
@@ -136,6 +139,7 @@ class Cluster:
             starter=starter,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
+            address_of=(lambda _: next(addresses)) if self._delays else (lambda _: "127.0.0.1"),
             capacity=NodeCapacity(NODE_NAME, self._delays, self._clock) if self._delays else None,
         )
         self._kubelet = Kubelet(kubelet, node)

@@ -23,7 +23,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from laptop.aws.load_balancing_api import REPORT
 from laptop.cluster.alb import DOMAIN, LoadBalancers
+from laptop.cluster.balancer_report import describe_balancers
 from laptop.cluster.certificates import CertificateAuthority
 from laptop.cluster.kinds import INGRESS
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
@@ -45,6 +47,7 @@ _HOP_BY_HOP = {
 }
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_NAMES = "/laptop/names/"
 _SMALL = 256 * 1024  # bytes; bodies up to this are passed on in one piece
 _IDLE = 2.0  # seconds; below any server's own, so that no request is sent into a connection that the server closes
 _CLOSING = 5.0  # seconds that a closed listener waits for its requests
@@ -209,12 +212,23 @@ class Router:
         target = self._choose(uid, targets)
         return await self._forward(request, namespace_of(ingress), target.service, target.port, uid)
 
+    def _report(self, path: str) -> web.Response:
+        """Answer a question about load balancers, or a look-up of a name by a program outside of the network."""
+        if self._balancers is None:
+            return _problem(404, "this cluster has no load balancers of AWS")
+        if path == REPORT:
+            return web.json_response(describe_balancers(self._store, self._balancers))
+        found = path.startswith(_NAMES) and self._balancers.resolve(path.removeprefix(_NAMES), "internet")
+        return web.json_response({}) if found else _problem(404, "no such name")
+
     async def _serve_proxy(self, request: web.BaseRequest) -> web.StreamResponse:
         """Forward a request for `http://<service>.<namespace>[.svc[.cluster.local]][:port]`, and refuse any other.
 
         A realistic router also forwards requests for load balancers.
         """
         host, _, port = request.headers.get("Host", "").partition(":")
+        if host == "127.0.0.1" and request.path.startswith("/laptop/"):
+            return self._report(request.path)
         if self._balancers is not None and host.lower().endswith(DOMAIN) and request.method != "CONNECT":
             return await self._serve_balancer(self._balancers, host, request)
         service, _, rest = host.partition(".")

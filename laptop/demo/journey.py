@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from laptop import delays
 from laptop.cli.github import attach, host
+from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
 from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
 from laptop.laptop_target import LaptopTarget
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from laptop.github.forge.merge_rules import PullRequestRecord
     from laptop.github.runner.results import StepProgress, WorkflowRun
 
+
+_REALISTIC_SCALE = 20.0
+"""Default of `mlops demo --realistic --time-scale`."""
 
 QUIET = ("mlops ci select", "mlops ci use-cluster")
 """Commands of workflows that the demo does not print."""
@@ -66,11 +71,15 @@ class Demo:
     Args:
         source: the project to show.
         keep: leave the laptop running at the end.
+        delays: delays of a realistic laptop, after the time scale.
+        time_scale: how many times as fast rollout pauses pass.
     """
 
-    def __init__(self, source: Project, *, keep: bool) -> None:
+    def __init__(self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0) -> None:
         self.source = source
         self.keep = keep
+        self.delays = delays
+        self.time_scale = time_scale
         self.scratch = source.root / ".mlops" / "demo"
         self.home = self.scratch / "laptop"
         self.journey = Journey()
@@ -120,7 +129,18 @@ class Demo:
             take_releases_back(self.project)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
-            running = lifecycle.start(self.home, self.project.root, attached=not self.keep)
+            running = lifecycle.start(
+                self.home,
+                self.project.root,
+                time_scale=1 / self.time_scale,
+                attached=not self.keep,
+                delays=self.delays,
+            )
+            if self.delays:
+                # The demo is the administrator who sets everything up, and its callers are in the private network.
+                os.environ[lifecycle.ADMINISTRATOR] = "1"
+                os.environ.update(http_proxy=running.proxy, no_proxy="127.0.0.1,localhost")
+                click.echo(f"   as slow and strict as AWS, {self.time_scale:g} times as fast")
             click.echo(f"   AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, all on 127.0.0.1")
             self.target = LaptopTarget(self.project)
             self.target.connect()
@@ -211,6 +231,8 @@ class Demo:
             )
             for failure in self.callers.failed[:5]:
                 click.secho(f"   {failure}", fg="red")
+            if self.delays and self.callers.failed:
+                raise MlopsError(f"{len(self.callers.failed)} requests of callers failed: expected none")
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
@@ -312,9 +334,23 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 
 @click.command(cls=Command)
 @click.option("--keep", is_flag=True, help="Leave the laptop running at the end, to look around.")
-def demo(keep: bool) -> None:
+@click.option(
+    "--realistic", is_flag=True, help="As slow, late and strict as AWS and GitHub; time runs 20 times as fast."
+)
+@click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
+@click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
+@click.option(
+    "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
+)
+def demo(keep: bool, realistic: bool, time_scale: float | None, settings: tuple[str, ...], delay_factor: float) -> None:
     """Show the whole journey from data to prod on this machine.
 
     Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
     """
-    Demo(Project.find(), keep=keep).run()
+    if (settings or delay_factor != 1.0) and not realistic:
+        raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
+    scale = time_scale or (_REALISTIC_SCALE if realistic else 1.0)
+    chosen = delays.NONE
+    if realistic:
+        chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
+    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale).run()

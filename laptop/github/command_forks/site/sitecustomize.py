@@ -59,3 +59,7 @@ def _main() -> None:
 
 
 _main()
+if os.environ.get("MLOPS_LAPTOP_NAMES"):
+    import laptop_names
+
+    laptop_names.install(os.environ["MLOPS_LAPTOP_NAMES"])
