@@ -29,6 +29,8 @@ def clock() -> SetClock:
 
 @pytest.fixture
 def eks(tmp_path: Path, clock: SetClock) -> Iterator[RunningCluster]:
+    (tmp_path / "home").mkdir()
+    realistic(["iam-policy=0"]).write(tmp_path / "home")
     account = aws.start(tmp_path / "home" / "aws")
     running = RunningCluster(tmp_path, time_scale=0.01, delays=realistic(["image-pull=0"]), clock=clock)
     yield running
