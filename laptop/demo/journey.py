@@ -16,7 +16,7 @@ from laptop import delays
 from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
+from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, scale_soak, take_releases_back
 from laptop.laptop_target import LaptopTarget
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from laptop.github.forge.merge_rules import PullRequestRecord
     from laptop.github.runner.results import StepProgress, WorkflowRun
 
+
+_JUDGEMENTS = 10
+"""How often a release is judged again before its merge."""
+
+_SOAK_LOOK_SECONDS = 10.0
+"""Time between two of them on a realistic laptop, whose soak is longer."""
 
 _REALISTIC_SCALE = 20.0
 """Default of `mlops demo --realistic --time-scale`."""
@@ -127,6 +133,7 @@ class Demo:
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
             self.project = own_clone(self.source, self.scratch / "clone")
             take_releases_back(self.project)
+            scale_soak(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = lifecycle.start(
@@ -299,11 +306,11 @@ class Demo:
         request = self._open_release(environment)
         self.hub.approve(APPROVER, request.number)
         self._await_checks(request)
-        for _ in range(5):
+        for _ in range(_JUDGEMENTS):
             if not self.hub.blockers(request.number):
                 break
             # The soak gate needs time and traffic: judge again.
-            time.sleep(1)
+            time.sleep(_SOAK_LOOK_SECONDS if self.delays else 1)
             newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
             self.hub.rerun(newest.number)
             self._await_checks(request)
