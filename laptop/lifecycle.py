@@ -52,6 +52,7 @@ _OF_ONE_INCARNATION = (
     "aws/credentials",
     "aws/engineer-credentials",
     FILE,
+    "faults.json",
     "aws/pod-identity-credentials",
     "aws/pod-identity.json",
 )

@@ -17,6 +17,7 @@ from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
 from laptop.aws.load_balancing_api import patch_elbv2
 from laptop.aws.moto_patches import patch_moto
 from laptop.delays import NONE, Delays
+from laptop.faults import Faults
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -91,6 +92,7 @@ def emulate(issuers: Path, port: int = 0, delays: Delays = NONE) -> Emulator:
     incarnation = secrets.token_hex(8)
     front = _Front(incarnation)
     server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
+    faults = Faults(issuers.parent.parent).active
     principals = Principals(delays["iam-policy"])
     operator, pods = (
         _user("operator", _ADMINISTRATOR),
@@ -105,6 +107,7 @@ def emulate(issuers: Path, port: int = 0, delays: Delays = NONE) -> Emulator:
             authority,
             issuers,
             EffectiveValues(delays["kms-tags"]),
+            faults,
         )
     )
     engineer = _user("engineer", _ENGINEER) if delays else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from laptop.faults import FAULTS
 from laptop.laptop_target import LaptopTarget, home
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option
@@ -54,6 +55,19 @@ def start(realistic: bool, settings: tuple[str, ...], time_scale: float, fork_se
     click.echo(f"AWS        {running.aws_endpoint}")
     click.echo(f"Kubernetes {running.kubernetes_endpoint}")
     click.echo('Point other tools at it with: eval "$(mlops laptop env)"')
+
+
+@laptop.command()
+@click.argument("name", type=click.Choice(tuple(FAULTS)))
+@click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds until it ends.")
+def fault(name: str, seconds: float) -> None:
+    """Inject a fault that ends by itself, to see how the product copes."""
+    from laptop import lifecycle
+    from laptop.faults import Faults
+
+    running = lifecycle.find(home(Project.find()))
+    Faults(running.home).inject(name, seconds)
+    click.echo(f"{FAULTS[name]}, for {seconds:g} s.")
 
 
 @laptop.command()

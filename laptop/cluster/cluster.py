@@ -49,6 +49,7 @@ from laptop.cluster.supported import NOT_ACTED_UPON
 from laptop.cluster.target_health import TargetHealth, inject_gates
 from laptop.cluster.templates import pod_spec_of
 from laptop.delays import NONE, Delays
+from laptop.faults import Faults
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 
@@ -150,7 +151,7 @@ class Cluster:
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
         store.create(NODE, "", _node())
-        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts)
+        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts, Faults(self._home).active)
         self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:

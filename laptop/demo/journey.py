@@ -17,6 +17,7 @@ from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
 from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, scale_soak, take_releases_back
+from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from laptop.github.forge.merge_rules import PullRequestRecord
     from laptop.github.runner.results import StepProgress, WorkflowRun
 
+
+_FAULT_SECONDS = 8.0
+"""How long the fault of `--fault` lasts."""
 
 _JUDGEMENTS = 10
 """How often a release is judged again before its merge."""
@@ -79,9 +83,13 @@ class Demo:
         keep: leave the laptop running at the end.
         delays: delays of a realistic laptop, after the time scale.
         time_scale: how many times as fast rollout pauses pass.
+        fault: injected once, during the first deployment to the last environment; "" for none.
     """
 
-    def __init__(self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0) -> None:
+    def __init__(
+        self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0, fault: str = ""
+    ) -> None:
+        self.fault = fault
         self.source = source
         self.keep = keep
         self.delays = delays
@@ -318,6 +326,8 @@ class Demo:
         merged = time.time()
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
+        if self.fault and environment == self.project.environments[-1]:
+            self._inject(environment)
         if arriving:
             self._ingest(arriving)
         self._await(deployment)
@@ -325,6 +335,18 @@ class Demo:
         assert recorded is not None
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
+
+    def _inject(self, environment: str) -> None:
+        """Inject the fault once the Rollout exists, so that the deployment waits for it."""
+        from pipelines.cluster.connection import connect
+        from pipelines.cluster.rollouts import Rollout
+
+        with connect(self.project.stack(environment).config.namespace) as client:
+            while not list(client.list(Rollout)):
+                time.sleep(0.2)
+        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
+        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
+        time.sleep(_FAULT_SECONDS)  # what the demo itself does next must not meet the fault
 
     def _show_refusal(self, request: PullRequestRecord) -> None:
         for comment in self.hub.server.comments(request.number):
@@ -346,10 +368,18 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 )
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
+@click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
     "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
 )
-def demo(keep: bool, realistic: bool, time_scale: float | None, settings: tuple[str, ...], delay_factor: float) -> None:
+def demo(
+    keep: bool,
+    realistic: bool,
+    time_scale: float | None,
+    settings: tuple[str, ...],
+    fault: str | None,
+    delay_factor: float,
+) -> None:
     """Show the whole journey from data to prod on this machine.
 
     Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
@@ -360,4 +390,4 @@ def demo(keep: bool, realistic: bool, time_scale: float | None, settings: tuple[
     chosen = delays.NONE
     if realistic:
         chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
-    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale).run()
+    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "").run()

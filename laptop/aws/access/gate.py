@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -38,6 +38,7 @@ class Gate:
         authority: the only accepted `Host` (`127.0.0.1:4566`), because moto derives bucket names and services from it.
         issuers: folder with the published keys of identity providers.
         key_tags: tags of KMS keys that are in effect; every change counts at once if None.
+        faults: returns the faults that the account has now; see `laptop.faults`.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Gate:
         authority: str,
         issuers: Path,
         key_tags: EffectiveValues[Context] | None = None,
+        faults: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._faults = faults
         self._key_tags = key_tags or EffectiveValues[Context](0.0)
         self._application = application
         self._principals = principals
@@ -65,6 +68,8 @@ class Gate:
         def refuse(code: str, message: str) -> Iterable[bytes]:
             return _refuse(start_response, signed.service, 403, code, message)
 
+        if signed.service == "ecr" and "ecr-throttled" in self._faults():
+            return _refuse(start_response, "ecr", 400, "ThrottlingException", "Rate exceeded")
         if headers.get("host") != self._authority or "x-moto-account-id" in headers:
             return refuse("AccessDenied", f"The account is served at {self._authority} only.")
         if request.path.startswith(_CLOSED):
