@@ -19,6 +19,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -227,6 +228,7 @@ def become_new(environment: Mapping[str, str], folder: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    faulthandler.enable()  # a crash in a library's own code says where
     tempfile.tempdir = None
     random.seed()
     if (numpy := sys.modules.get("numpy")) is not None:

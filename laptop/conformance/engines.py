@@ -240,7 +240,8 @@ def find(name: str, cache: Path | None = None) -> FoundEngine:
     on_path = shutil.which(engine.executable)
     version, problem = _judge(engine, Path(on_path)) if on_path else ("", f"{engine.executable} is not on the PATH")
     if on_path and not problem:
-        return FoundEngine(engine, Path(on_path), version, built=False)
+        # A link may stand in a folder that does not last.
+        return FoundEngine(engine, Path(on_path).resolve(), version, built=False)
     built = built_folder(engine.module, cache) / engine.executable
     if built.is_file():
         return FoundEngine(engine, built, engine.version, built=True)

@@ -135,11 +135,15 @@ def state(rollout: Object, stage: Stage) -> tuple[Any, ...] | None:
     """Return the part of a rollout's state that makes its history: phase, step, weight, versions, pauses.
 
     States are left out in which the controller has not seen the newest specification, or has written a pause before the
-    phase that follows from it.
+    phase that follows from it. When the steps are over, the weight follows the pods that happen to be ready, so it is
+    left out until the rollout is healthy.
     """
     status = _status(stage, rollout)
     if status["phase"] is None or (status["phase"] == "Progressing" and status["pauses"]):
         return None
+    steps = (rollout["spec"]["strategy"].get("canary") or {}).get("steps") or ()
+    if status["phase"] == "Progressing" and status["step"] == len(steps):
+        status["weight"] = None
     keys = ("phase", "step", "weight", "stable", "current")
     return (*(status[key] for key in keys), *status["pauses"], *(["aborted"] if status["aborted"] else []))
 

@@ -140,7 +140,15 @@ def test_the_bootstrap_passes_the_pack_and_policies_see_what_our_engine_shows(
 ) -> None:
     cli, project, provider = account
     shown = shown_by_the_cli(cli, project, tmp_path / "pack", "preview")
-    assert shown == shown_by_the_engine(project, tmp_path / "engine", {"aws": provider}, "preview")
+    expected = shown_by_the_engine(project, tmp_path / "engine", {"aws": provider}, "preview")
+    different = [
+        f"{urn} {key}: the CLI shows {shown.get(urn, {}).get(key)!r}, the engine {expected.get(urn, {}).get(key)!r}"
+        for urn in sorted({*shown, *expected})
+        for key in sorted({*shown.get(urn, {}), *expected.get(urn, {})})
+        if shown.get(urn, {}).get(key) != expected.get(urn, {}).get(key)
+    ]
+    assert not different, "\n".join(different)
+    assert shown.keys() == expected.keys()
     assert cli.violations(project, "preview") == set()
     assert cli.violations(project, "up", "--yes") == set()
     refreshed = ("--refresh", "--expect-no-changes")

@@ -84,9 +84,11 @@ def _program(kubeconfig: str, version: str) -> None:
     )
     ports = [{"name": "http", "port": 80, "targetPort": "http"}]
     skip = {"pulumi.com/skipAwait": "true"}
+    # Argo adds the hash of a template to the selectors, which it then owns.
+    argo = pulumi.ResourceOptions.merge(options(), pulumi.ResourceOptions(ignore_changes=["spec.selector"]))
     services = [
         k8s.core.v1.Service(
-            name, metadata=named(name, **skip), spec={"selector": {"app": "m"}, "ports": ports}, opts=options()
+            name, metadata=named(name, **skip), spec={"selector": {"app": "m"}, "ports": ports}, opts=argo
         )
         for name in ("m-stable", "m-canary")
     ]

@@ -9,6 +9,7 @@ import pytest
 from laptop.conformance.aws_site import PULUMI, AwsSite, aws_site
 from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.run_record import ROOT
+from laptop.tests.cluster.running_cluster import wait_for
 from tests.infra.recording import edit, release_everywhere
 
 pytestmark = pytest.mark.needs(*PULUMI)
@@ -53,10 +54,12 @@ def test_an_environment_is_unchanged_after_it_is_up(provisioned: AwsSite, enviro
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_rollouts_of_both_models_are_healthy(provisioned: AwsSite, environment: str) -> None:
-    namespace = f"models-{environment}"
+    def phases() -> dict[str, str]:
+        found = api.get(f"/apis/argoproj.io/v1alpha1/namespaces/models-{environment}/rollouts").json()["items"]
+        return {item["metadata"]["name"]: item["status"].get("phase") for item in found}
+
     with provisioned.plane.client() as api:
-        found = api.get(f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/rollouts").json()["items"]
-    assert {item["metadata"]["name"]: item["status"].get("phase") for item in found} == dict.fromkeys(MODELS, "Healthy")
+        wait_for(lambda: phases() == dict.fromkeys(MODELS, "Healthy"), seconds=60)
 
 
 def test_a_change_updates_what_it_names_and_the_second_up_changes_nothing(provisioned: AwsSite) -> None:

@@ -17,7 +17,7 @@ from laptop.cluster.kinds import DEPLOYMENT, EVENT, INGRESS, JOB, NAMESPACE, POD
 from laptop.conformance.control_plane import ControlPlane, running
 from laptop.conformance.engines import link_binaries
 from laptop.conformance.worker_node import running_node
-from laptop.tests.cluster.running_cluster import APP, KnownImages, ending, job, serving_container
+from laptop.tests.cluster.running_cluster import APP, KnownImages, ending, job, serving_container, wait_for
 
 ENGINES = ("etcd", "kube-apiserver", "kube-controller-manager")
 pytestmark = pytest.mark.needs(*ENGINES)
@@ -161,9 +161,11 @@ def test_a_deployment_is_probed_and_answers_behind_its_ingress(served: str) -> N
 
 
 def test_the_controllers_make_endpoints_of_the_pods(cluster: RealCluster, served: str) -> None:
-    slices = cluster.api.get(f"/apis/discovery.k8s.io/v1/namespaces/{SPACE}/endpointslices").json()["items"]
-    ready = [e for s in slices for e in s["endpoints"] or () if e["conditions"]["ready"]]
-    assert len(ready) == 2
+    def ready() -> list[Object]:
+        slices = cluster.api.get(f"/apis/discovery.k8s.io/v1/namespaces/{SPACE}/endpointslices").json()["items"]
+        return [e for s in slices for e in s["endpoints"] or () if e["conditions"]["ready"]]
+
+    wait_for(lambda: len(ready()) == 2, seconds=60)
 
 
 def test_kubectl_forwards_a_port_of_a_pod(cluster: RealCluster, served: str) -> None:

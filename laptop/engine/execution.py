@@ -294,6 +294,9 @@ class Execution:
                 values = keep_ignored(values, before, wanted.options.ignore_changes)
                 secrets = ignored_secrets(secrets, old.inputs.secrets, wanted.options.ignore_changes)
         unknown = tuple(key for key, value in values.items() if has_unknown(value))
+        if unknown and before is None and isinstance(provider, Previewing):
+            checked = provider.check(wanted.type, wanted.name, copy.deepcopy(values), None)
+            return _Checked(Properties(checked, still_secret(secrets, checked)), unknown)
         if unknown and before is None:
             # There are no old values to stand in for the unknown ones.
             return _Checked(Properties(values, still_secret(secrets, values)), unknown)

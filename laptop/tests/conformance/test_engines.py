@@ -220,7 +220,13 @@ def test_a_disk_that_fills_up_during_the_build_is_named(machine: Machine) -> Non
 def test_an_interrupted_build_leaves_no_process_and_no_file(machine: Machine, number: signal.Signals) -> None:
     machine.install_go(action=f"open('{machine.folder}/pid', 'w').write(str(os.getpid())); time.sleep(60)")
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    command = [sys.executable, "-m", "laptop.conformance", "build", "etcd"]
+    program = (
+        "import runpy, signal; "
+        # A shell starts background jobs with SIGINT ignored, and a child inherits that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('laptop.conformance', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", program, "build", "etcd"]
     with subprocess.Popen(
         command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
