@@ -341,7 +341,7 @@ class Demo:
         from pipelines.cluster.connection import connect
         from pipelines.cluster.rollouts import Rollout
 
-        with connect(self.project.stack(environment).config.namespace) as client:
+        with connect(self.project.stack(environment).config.environment.namespace) as client:
             while not list(client.list(Rollout)):
                 time.sleep(0.2)
         Faults(self.home).inject(self.fault, _FAULT_SECONDS)
