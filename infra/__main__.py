@@ -10,6 +10,7 @@ from infra.components.job_component import JobContext
 from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
+from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
 from infra.components.storage import Storage, StorageArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.descriptor import describe, exported, pod_descriptor
@@ -52,6 +53,17 @@ def provision() -> None:
                 f"{', '.join(jobs)} are left out"
             )
 
+    # The identities of every endpoint, long before its first pods
+    identities = {
+        name: ServingIdentity(
+            name,
+            ServingIdentityArgs(
+                environment=environment, model=model, storage=storage, registry=registry, namespace=namespace.name
+            ),
+        )
+        for name, model in models.items()
+    }
+
     # An endpoint for each model with a release in this environment
     endpoints: dict[str, pulumi.Output[str | None]] = {}
     serving_image = environment.image_reference("serving")
@@ -67,8 +79,7 @@ def provision() -> None:
         serving = ServingContext(
             environment=environment,
             model=models[name],
-            storage=storage,
-            registry=registry,
+            identity=identities[name],
             namespace=namespace.name,
             image=serving_image,
             descriptor=pod_descriptor(descriptor, "serving"),

@@ -58,7 +58,8 @@ def deploy(
         prepare_account(root, home, display)
     deployment = _deployment(root, home, stack, display)
     try:
-        result: Result = getattr(deployment, operation)()
+        # As on AWS: a rollback changes the cluster, and the engine compares the program with its state only.
+        result: Result = deployment.up(refresh=True) if operation == "up" else getattr(deployment, operation)()
     except DeploymentError as error:
         display.summary(error.result.counts, error.result.duration, planned=operation == "preview")
         raise
@@ -192,4 +193,5 @@ def _for_repository(folder: Path, repository: str) -> dict[str, str]:
     """Return the account stack's configuration for another repository."""
     file = folder / f"Pulumi.{ACCOUNT_STACK}.yaml"
     account = parse_yaml(read_bytes(file), file)[0]["config"][_ACCOUNT_KEY]
-    return {_ACCOUNT_KEY: json.dumps({**account, "repository": repository, "repository_ids": None})}
+    plain = {"repository": repository, "repository_ids": None, "subject_template": None}
+    return {_ACCOUNT_KEY: json.dumps({**account, **plain})}

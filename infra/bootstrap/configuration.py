@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
+from pipelines.declarations.token_subject import Repository, RepositoryIds, SubjectTemplate, subject_of
 
 ISSUER = "token.actions.githubusercontent.com"
 """Issuer of github.com's tokens, without `https://`."""
@@ -30,13 +31,6 @@ AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
 """The id of an AWS account."""
 
 
-class RepositoryIds(Declaration):
-    """The ids of a GitHub repository and its owner. GitHub never changes or reuses them."""
-
-    owner: Annotated[int, Field(ge=1)]
-    repository: Annotated[int, Field(ge=1)]
-
-
 class AccountConfig(Declaration):
     """The value of `mlops-bootstrap:account`.
 
@@ -44,6 +38,8 @@ class AccountConfig(Declaration):
         repository: the GitHub repository, `owner/name`.
         repository_ids: ids of the repository and its owner. Set them if the subjects of GitHub's tokens carry ids, as
             they do for repositories created since mid-2026.
+        subject_template: subject of GitHub's tokens if it is customised, with `{environment}` in place of the GitHub
+            environment: `repository_owner_id:1:environment:{environment}`. It replaces the two values above.
         issuer: issuer of GitHub's tokens, without `https://`. `<hostname>/_services/token` on Enterprise Server.
         identity_provider: ARN of the issuer's identity provider if the account already has one. An account cannot have
             two.
@@ -57,8 +53,9 @@ class AccountConfig(Declaration):
         log_days: days to keep access logs.
     """
 
-    repository: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$")]
+    repository: Repository
     repository_ids: RepositoryIds | None = None
+    subject_template: SubjectTemplate | None = None
     issuer: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._/-]+)?$")] = ISSUER
     identity_provider: (
         Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:iam::\d{12}:oidc-provider/.+$")] | None
@@ -81,14 +78,8 @@ class AccountConfig(Declaration):
         return self
 
     def subject(self, environment: str) -> str:
-        """Return the `sub` claim of the token of a job in a GitHub environment.
-
-        Source: GitHub, "OpenID Connect reference", subject claims.
-        """
-        owner, _, name = self.repository.partition("/")
-        if self.repository_ids is not None:
-            owner, name = f"{owner}@{self.repository_ids.owner}", f"{name}@{self.repository_ids.repository}"
-        return f"repo:{owner}/{name}:environment:{environment}"
+        """Return the `sub` claim of the token of a job in a GitHub environment."""
+        return subject_of(self.repository, self.repository_ids, self.subject_template, environment)
 
 
 def load_account() -> AccountConfig:

@@ -96,6 +96,12 @@ _MAKE_ASSOCIATION = (
     "eks:UpdatePodIdentityAssociation",
 )
 
+_READ_LOAD_BALANCERS = tuple(
+    f"elasticloadbalancing:Describe{what}"
+    for what in ("Listeners", "LoadBalancers", "Rules", "Tags", "TargetGroups", "TargetHealth")
+)
+"""What a verification reads. AWS knows no narrower resource than `*` for these actions."""
+
 _REGISTRY = ("bundles/", "evidence/", "ledger/", "quarantine/", "reports/", "runs/")
 """Key prefixes in a registry bucket: see `pipelines/registry` and `pipelines/promotion/report.py`."""
 
@@ -294,6 +300,7 @@ def _cluster(environment: Environment) -> list[Statement]:
     return [
         allow([*_READ_CLUSTER, "eks:CreatePodIdentityAssociation"], _cluster_of(environment)),
         allow((*_READ_ASSOCIATION, *_MAKE_ASSOCIATION), _associations(environment)),
+        allow(_READ_LOAD_BALANCERS, "*"),
     ]
 
 

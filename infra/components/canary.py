@@ -8,14 +8,12 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.components.grants import read_prefix
-from infra.components.labels import metadata, selector
+from infra.components.labels import metadata
 from infra.components.pod import PodArgs, pod_spec
-from infra.components.serving import PORT, ServingContext
-from infra.components.workload import Workload, WorkloadArgs
+from infra.components.serving import ServingContext
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.model import Resources
-from pipelines.declarations.names import service_name
+from pipelines.declarations.names import check_name, service_name
 
 _RESOURCES = Resources(cpu="250m", memory="256Mi")
 _DEADLINE_SECONDS = 180
@@ -31,74 +29,63 @@ class CanaryCheckArgs:
 
     Attributes:
         context: the settings that the endpoint and the check share.
-        serving_workload: name of the workload whose pods are checked.
     """
 
     context: ServingContext
-    serving_workload: str
-
-
-def check_workload(model: str) -> str:
-    """Return the name of a model's canary check: of its workload and of its AnalysisTemplate."""
-    return f"check-{model}"
 
 
 def analysis_step(model: str, bundle: Digest) -> dict[str, Any]:
     """Return the rollout step that checks the canary."""
     return {
         "analysis": {
-            "templates": [{"templateName": check_workload(model)}],
-            "args": [{"name": "bundle", "value": bundle}],
+            "templates": [{"templateName": check_name(model)}],
+            "args": [
+                {"name": "bundle", "value": bundle},
+                # The Service of the live pods, ping or pong; the other one selects those on trial. Argo Rollouts fills
+                # it in when the step begins.
+                {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}},
+            ],
         }
     }
 
 
 class CanaryCheck(pulumi.ComponentResource):
-    """The AnalysisTemplate that a rollout runs between its traffic steps, and the identity of its job."""
+    """The AnalysisTemplate that a rollout runs between its traffic steps."""
 
     def __init__(self, model: str, args: CanaryCheckArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:serving:CanaryCheck", model, None, opts)
         context, environment = args.context, args.context.environment
         child = pulumi.ResourceOptions(parent=self)
-        workload = Workload(
-            check_workload(model),
-            WorkloadArgs(
-                environment=environment,
-                namespace=context.namespace,
-                statements=read_prefix(context.registry.bucket, f"bundles/{model}/"),
-                model=context.model,
-                egress=[
-                    {
-                        "to": [{"podSelector": {"matchLabels": selector(args.serving_workload)}}],
-                        "ports": [{"protocol": "TCP", "port": PORT}],
-                    }
-                ],
-            ),
-            child,
-        )
+        name = check_name(model)
         pod = PodArgs(
             environment=environment,
             name="check",
-            service_account=workload.name,
+            service_account=name,
             image=context.image,
-            command=["python", "-m", "pipelines.serving.check", "--model", model, "--bundle", "{{args.bundle}}"],
+            command=[
+                *("python", "-m", "pipelines.serving.check", "--model", model),
+                *("--bundle", "{{args.bundle}}", "--live", "{{args.live}}"),
+            ],
             descriptor=context.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
-            variables=[{"name": "CHECK_CANARY_URL", "value": context.service_url(service_name(model, "canary"))}],
+            variables=[
+                {"name": "CHECK_PING_URL", "value": context.service_url(service_name(model, "ping"))},
+                {"name": "CHECK_PONG_URL", "value": context.service_url(service_name(model, "pong"))},
+            ],
             pod={"restartPolicy": "Never"},
         )
-        shared = metadata(environment, workload.name, context.model)
+        shared = metadata(environment, name, context.model)
         k8s.apiextensions.CustomResource(
-            workload.name,
+            name,
             api_version="argoproj.io/v1alpha1",
             kind="AnalysisTemplate",
-            metadata={"name": workload.name, "namespace": context.namespace, **shared},
+            metadata={"name": name, "namespace": context.namespace, **shared},
             spec={
-                "args": [{"name": "bundle"}],
+                "args": [{"name": "bundle"}, {"name": "live"}],
                 "metrics": [{"name": "answers", "provider": {"job": {"metadata": shared, "spec": _job(pod, shared)}}}],
             },
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[workload])),
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[context.identity])),
         )
         self.register_outputs({})
 

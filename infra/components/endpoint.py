@@ -8,24 +8,35 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.components.canary import CanaryCheck, CanaryCheckArgs, analysis_step, check_workload
-from infra.components.grants import Statements, read_prefix, write_prefix
+from infra.components.canary import CanaryCheck, CanaryCheckArgs, analysis_step
 from infra.components.labels import labels, owner_annotations, selector
 from infra.components.pod import PodArgs, pod_spec
 from infra.components.serving import PORT, SERVICE_PORT, ServingContext
-from infra.components.workload import Workload, WorkloadArgs
 from pipelines.declarations.digests import Digest
+from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
 from pipelines.declarations.model import RolloutStep
-from pipelines.declarations.names import service_name
+from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
 
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"  # Open Inference Protocol v2
 _BUSY_PERCENT = 70
 _STANDBY_SECONDS = 600
 
-# The load balancer learns that a pod ends, and stops sending to it, before the pod stops accepting connections. Then
-# the pod finishes the requests in flight.
-_DEREGISTRATION_SECONDS = 10
-_GRACE_SECONDS = 40
+# A pod that ends keeps serving until the load balancer has stopped sending to it: its controller deregisters the pod
+# within a few seconds, and the load balancer finishes the requests in flight within the deregistration delay. Only then
+# is the server asked to stop.
+_CONTROLLER_SECONDS = 10
+_DEREGISTRATION_SECONDS = 15
+_PRE_STOP_SECONDS = _CONTROLLER_SECONDS + _DEREGISTRATION_SECONDS
+_GRACE_SECONDS = _PRE_STOP_SECONDS + 30
+
+# A target is healthy after two checks: 10 s with these settings, and 75 s with AWS's own. A pod becomes ready, and a
+# canary gets traffic, only then.
+_HEALTH_CHECK = {
+    "healthcheck-interval-seconds": "5",
+    "healthcheck-timeout-seconds": "4",
+    "healthy-threshold-count": "2",
+    "unhealthy-threshold-count": "2",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +62,25 @@ class Endpoint(pulumi.ComponentResource):
     def __init__(self, model: str, args: EndpointArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:serving:Endpoint", model, None, opts)
         self._model, self._context, self._bundle = model, args.context, args.bundle
-        self._workload = f"serve-{model}"
-        self._stable, self._canary = service_name(model, "stable"), service_name(model, "canary")
+        self._workload = serving_name(model)
+        self._root = service_name(model, "root")
+        self._ping, self._pong = service_name(model, "ping"), service_name(model, "pong")
         self._child = pulumi.ResourceOptions(parent=self)
 
-        identity = self._identity()
-        services = [self._service(name) for name in (self._stable, self._canary)]
-        check = CanaryCheck(model, CanaryCheckArgs(context=args.context, serving_workload=self._workload), self._child)
+        # Argo Rollouts adds the release to the selectors of these two.
+        taking_turns = self._options(ignore_changes=["spec.selector"])
+        services = [
+            self._service(self._root, self._child),
+            *(self._service(name, taking_turns) for name in (self._ping, self._pong)),
+        ]
+        check = CanaryCheck(model, CanaryCheckArgs(context=args.context), self._child)
         # Not dependent on each other: the ingress becomes ready once pods answer, and the rollout needs the ingress
         # to shift traffic.
         ingress = self._ingress(services)
-        rollout = self._rollout([identity, check, *services])
+        rollout = self._rollout([args.context.identity, check, *services])
         self._autoscaler(rollout)
         self._disruption_budget()
-        self.url: pulumi.Output[str | None] = ingress.status.apply(url_of)
+        self.url: pulumi.Output[str | None] = ingress.status.apply(self._url)
         self.register_outputs({"url": self.url})
 
     def _metadata(self, name: str, **more: str) -> dict[str, Any]:
@@ -79,24 +95,7 @@ class Endpoint(pulumi.ComponentResource):
     def _options(self, **more: Any) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(**more))
 
-    def _identity(self) -> Workload:
-        context = self._context
-        # An ALB with IP targets connects from its own addresses in its subnets.
-        load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in context.environment.config.load_balancer_cidrs]
-        check = {"podSelector": {"matchLabels": selector(check_workload(self._model))}}
-        return Workload(
-            self._workload,
-            WorkloadArgs(
-                environment=context.environment,
-                namespace=context.namespace,
-                statements=_statements(context),
-                model=context.model,
-                ingress=[{"from": [*load_balancers, check], "ports": [{"protocol": "TCP", "port": PORT}]}],
-            ),
-            self._child,
-        )
-
-    def _service(self, name: str) -> k8s.core.v1.Service:
+    def _service(self, name: str, opts: pulumi.ResourceOptions) -> k8s.core.v1.Service:
         return k8s.core.v1.Service(
             name,
             # The rollout creates the pods, and needs the service first: do not wait for pods here.
@@ -106,43 +105,46 @@ class Endpoint(pulumi.ComponentResource):
                 "selector": selector(self._workload),
                 "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}],
             },
-            # Argo Rollouts adds the release to the selector.
-            opts=self._options(ignore_changes=["spec.selector"]),
+            opts=opts,
         )
 
     def _ingress(self, services: list[k8s.core.v1.Service]) -> k8s.networking.v1.Ingress:
-        """Create the Ingress, which names the stable service with the port `use-annotation`.
+        """Create the Ingress, which names the root service with the port `use-annotation`.
 
-        Argo Rollouts writes the annotation that splits traffic between the two services. Source: Argo Rollouts, "AWS
-        Load Balancer Controller".
+        Argo Rollouts writes the annotation that splits traffic between the other two services. Source: Argo Rollouts,
+        "AWS Load Balancer Controller".
         """
-        context = self._context
-        tags = context.environment.tags(context.model)
-        backend = {"service": {"name": self._stable, "port": {"name": "use-annotation"}}}
+        environment, access = self._context.environment, self._context.environment.config.endpoints
+        # Tags of one load balancer must agree, whichever Ingress declares them.
+        tags = environment.tags(None if access.shared_load_balancer else self._context.model)
+        backend = {"service": {"name": self._root, "port": {"name": "use-annotation"}}}
         options = {
             "scheme": "internal",
             "target-type": "ip",
-            "listen-ports": f'[{{"HTTP": {SERVICE_PORT}}}]',
+            **_listener(access),
             "healthcheck-path": _READY,
+            **_HEALTH_CHECK,
             "load-balancer-attributes": "routing.http.drop_invalid_header_fields.enabled=true",
             "target-group-attributes": f"deregistration_delay.timeout_seconds={_DEREGISTRATION_SECONDS}",
             "tags": ",".join(f"{key}={value.replace(',', ' ')}" for key, value in tags.items()),
         }
+        if access.shared_load_balancer:
+            options["group.name"] = environment.prefix
+        rule: dict[str, Any] = {"http": {"paths": [{"path": self._path(), "pathType": "Prefix", "backend": backend}]}}
+        if access.domain:
+            rule["host"] = f"{self._model}.{access.domain}"
         return k8s.networking.v1.Ingress(
             self._model,
             metadata=self._metadata(
                 self._model, **{f"alb.ingress.kubernetes.io/{key}": value for key, value in options.items()}
             ),
-            spec={
-                "ingressClassName": context.environment.config.ingress_class,
-                "rules": [{"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}],
-            },
+            spec={"ingressClassName": environment.config.ingress_class, "rules": [rule]},
             # Argo Rollouts writes the weights, and the list of annotations that it manages. Its name depends on the
             # version.
             opts=self._options(
                 depends_on=services,
                 ignore_changes=[
-                    f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._stable}"]',
+                    f'metadata.annotations["alb.ingress.kubernetes.io/actions.{self._root}"]',
                     *(
                         f'metadata.annotations["rollouts.argoproj.io/managed-alb-{managed}"]'
                         for managed in ("actions", "annotations")
@@ -150,6 +152,18 @@ class Endpoint(pulumi.ComponentResource):
                 ],
             ),
         )
+
+    def _path(self) -> str:
+        """Return the path that leads to the endpoint: a shared load balancer without host names needs the model's."""
+        access = self._context.environment.config.endpoints
+        return f"/v2/models/{self._model}" if access.shared_load_balancer and not access.domain else "/"
+
+    def _url(self, status: Any) -> str | None:
+        """Return the URL of the endpoint, or None if its load balancer has no address yet."""
+        access, url = self._context.environment.config.endpoints, url_of(status)
+        if url is None or access.domain is None:
+            return url
+        return f"{'https' if access.certificate else 'http'}://{self._model}.{access.domain}"
 
     def _rollout(self, after: list[pulumi.Resource]) -> k8s.apiextensions.CustomResource:
         context, bundle = self._context, self._bundle
@@ -164,8 +178,14 @@ class Endpoint(pulumi.ComponentResource):
             kind="Rollout",
             # Pulumi's provider fails while it waits for a Rollout that is deleted in the foreground: it cannot read its
             # status, in which Argo's `observedGeneration` is text.
+            # A rollback changes the Rollout under the same field manager, so the next `up` finds no conflict.
             metadata=self._metadata(
-                self._model, **{"mlops/bundle": bundle, "pulumi.com/deletionPropagationPolicy": "background"}
+                self._model,
+                **{
+                    "mlops/bundle": bundle,
+                    "pulumi.com/deletionPropagationPolicy": "background",
+                    "pulumi.com/patchFieldManager": ROLLOUT_FIELD_MANAGER,
+                },
             ),
             spec={
                 "replicas": serving.replicas.minimum,
@@ -180,9 +200,12 @@ class Endpoint(pulumi.ComponentResource):
                 },
                 "strategy": {
                     "canary": {
-                        "stableService": self._stable,
-                        "canaryService": self._canary,
-                        "trafficRouting": {"alb": {"ingress": self._model, "servicePort": SERVICE_PORT}},
+                        # The Services take turns, so their target groups never change pods: a Service selects the
+                        # pods of a release before they are created, and they become ready once their targets are.
+                        "pingPong": {"pingService": self._ping, "pongService": self._pong},
+                        "trafficRouting": {
+                            "alb": {"ingress": self._model, "servicePort": SERVICE_PORT, "rootService": self._root}
+                        },
                         "maxSurge": "100%",
                         "maxUnavailable": 0,
                         # The previous release stays up for a while, so a rollback needs no new pods.
@@ -215,7 +238,7 @@ class Endpoint(pulumi.ComponentResource):
                 "startupProbe": _probe(_READY, period=1, failures=120),
                 "readinessProbe": _probe(_READY, period=2, failures=3),
                 "livenessProbe": _probe(_LIVE, period=10, failures=3),
-                "lifecycle": {"preStop": {"sleep": {"seconds": _DEREGISTRATION_SECONDS}}},
+                "lifecycle": {"preStop": {"sleep": {"seconds": _PRE_STOP_SECONDS}}},
             },
             pod={
                 "terminationGracePeriodSeconds": _GRACE_SECONDS,
@@ -268,12 +291,23 @@ class Endpoint(pulumi.ComponentResource):
         )
 
 
-def _statements(context: ServingContext) -> Statements:
-    model = context.model.name
-    return [
-        *read_prefix(context.registry.bucket, f"bundles/{model}/", f"evidence/{model}/"),
-        *write_prefix(context.storage.logs, f"inference/{model}/"),
-    ]
+def _listener(access: EndpointAccess) -> dict[str, str]:
+    """Return the annotations of the load balancer's listener: its port, its certificate, and who may connect."""
+    if access.certificate:
+        options = {
+            "listen-ports": f'[{{"HTTPS": {PORT_OF_HTTPS}}}]',
+            "certificate-arn": access.certificate,
+            "ssl-policy": access.tls_policy,
+        }
+    else:
+        options = {"listen-ports": f'[{{"HTTP": {SERVICE_PORT}}}]'}
+    if access.security_groups:
+        options["security-groups"] = ",".join(access.security_groups)
+        # Without it, the security groups of the pods would refuse the load balancer.
+        options["manage-backend-security-group-rules"] = "true"
+    elif access.inbound_cidrs:
+        options["inbound-cidrs"] = ",".join(access.inbound_cidrs)
+    return options
 
 
 def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:

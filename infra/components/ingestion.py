@@ -15,6 +15,7 @@ from pipelines.declarations.names import table_name
 
 _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 3600
+_REFUSED = 3  # exit code of `python -m pipelines.data` if a file is rejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Ingestion(JobComponent):
             scratch="4Gi",
             deadline_seconds=_DEADLINE_SECONDS,
             schedule=args.contract.ingest_schedule,
+            final_exit_code=_REFUSED,
         )
         super().__init__("mlops:data:Ingestion", dataset, job, opts)
 

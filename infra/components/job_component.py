@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -51,6 +52,7 @@ class JobArgs:
         deadline_seconds: seconds after which a run is stopped.
         schedule: cron expression in UTC; None to run on request only.
         model: the model that the job belongs to; None if all models share it.
+        final_exit_code: exit code after which a run is not tried again; None to try again after every failure.
     """
 
     context: JobContext
@@ -63,6 +65,7 @@ class JobArgs:
     deadline_seconds: int
     schedule: str | None = None
     model: Model | None = None
+    final_exit_code: int | None = None
 
 
 class JobComponent(pulumi.ComponentResource):
@@ -99,6 +102,10 @@ class JobComponent(pulumi.ComponentResource):
 
 def _cron_job(args: JobArgs, pod: PodArgs, opts: pulumi.ResourceOptions) -> k8s.batch.v1.CronJob:
     shared = metadata(args.context.environment, args.name, args.model)
+    final: dict[str, Any] = {}
+    if args.final_exit_code is not None:
+        codes = {"containerName": args.container, "operator": "In", "values": [args.final_exit_code]}
+        final = {"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": codes}]}}
     return k8s.batch.v1.CronJob(
         args.name,
         metadata={"name": args.name, "namespace": args.context.namespace, **shared},
@@ -114,6 +121,7 @@ def _cron_job(args: JobArgs, pod: PodArgs, opts: pulumi.ResourceOptions) -> k8s.
                 "metadata": shared,
                 "spec": {
                     "backoffLimit": 1,
+                    **final,
                     "activeDeadlineSeconds": args.deadline_seconds,
                     "ttlSecondsAfterFinished": _KEEP_SECONDS,
                     "template": {"metadata": shared, "spec": {**pod_spec(pod), "restartPolicy": "Never"}},

@@ -59,6 +59,7 @@ def pod_spec(args: PodArgs) -> dict[str, Any]:
         # Pod Identity mounts its own token. This one would give access to the cluster's API.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "affinity": {"nodeAffinity": _built_for(args.environment.config.architectures)},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,
@@ -94,3 +95,10 @@ def pod_spec(args: PodArgs) -> dict[str, Any]:
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": args.scratch}}],
         **args.pod,
     }
+
+
+def _built_for(architectures: Sequence[str]) -> dict[str, Any]:
+    """Return the node affinity of pods whose images are built for some processor architectures."""
+    expression = {"key": "kubernetes.io/arch", "operator": "In", "values": list(architectures)}
+    term = {"matchExpressions": [expression]}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.components.registry import Registry
-from infra.components.storage import Storage
 from infra.scopes import Environment
 from pipelines.declarations.model import Model
 
@@ -15,7 +13,7 @@ PORT = 8080
 """Port of the serving pods."""
 
 SERVICE_PORT = 80
-"""Port of the Services and of the load balancer; omitted from URLs."""
+"""Port of the Services, and of a load balancer without a certificate; omitted from URLs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +23,7 @@ class ServingContext:
     Attributes:
         environment: the environment that the model is served in.
         model: the model to serve.
-        storage: receives the inference logs.
-        registry: holds the bundles.
+        identity: the identities of the endpoint's pods and of its check.
         namespace: the Kubernetes namespace.
         image: reference of the serving image by digest.
         descriptor: the environment's descriptor as JSON.
@@ -34,8 +31,7 @@ class ServingContext:
 
     environment: Environment
     model: Model
-    storage: Storage
-    registry: Registry
+    identity: pulumi.Resource
     namespace: pulumi.Input[str]
     image: str
     descriptor: pulumi.Input[str]

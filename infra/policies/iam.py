@@ -33,6 +33,10 @@ _ADMINISTRATORS = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
 
 WITHOUT_RESOURCE = {
     "ecr:GetAuthorizationToken": "the token is valid for the account's registry, not for one repository",
+    **{
+        f"elasticloadbalancing:Describe{what}": "accepts no resource, and only describes"
+        for what in ("Listeners", "LoadBalancers", "Rules", "Tags", "TargetGroups", "TargetHealth")
+    },
     "kms:CreateKey": "the key does not exist yet; a condition on its tags limits which keys may be created",
     "kms:ListAliases": "accepts no resource",
     "sts:GetCallerIdentity": "returns the caller's own identity",

@@ -15,8 +15,9 @@ Object = dict[str, Any]
 
 MODEL = "diabetes-progression"
 CHECK = f"check-{MODEL}"
+PING, PONG, ROOT = f"{MODEL}-ping", f"{MODEL}-pong", f"{MODEL}-root"
 STABLE, CANARY = f"{MODEL}-stable", f"{MODEL}-canary"
-PING, PONG, ROOT = "ping", "pong", "root"
+"""Services that keep their role; the program has a pair that takes turns instead."""
 FATE = "fate"
 """Label of a pod template that tells what becomes of its pods; see `stages/`."""
 
@@ -40,7 +41,7 @@ class EndpointManifests:
         self._services = [
             json.loads(json.dumps(service.plain), parse_float=_whole)
             for service in graph.of_type("kubernetes:core/v1:Service").values()
-            if service.name in (STABLE, CANARY)
+            if service.name in (PING, PONG, ROOT)
         ]
 
     def rollout(
@@ -52,7 +53,8 @@ class EndpointManifests:
             version: label of the pods; another version is another pod template.
             fate: `ready`, or `unready` for pods that never become ready.
             spec: changes of `spec`.
-            canary: changes of `spec.strategy.canary`; None removes a field.
+            canary: changes of `spec.strategy.canary`; None removes a field. Without `pingPong`, the Services keep their
+                roles.
         """
         made = _clean(self._manifests["Rollout"])
         template = made["spec"]["template"]
@@ -66,17 +68,22 @@ class EndpointManifests:
         template["spec"]["terminationGracePeriodSeconds"] = 2
         made["spec"] |= {"replicas": 2, **(spec or {})}
         strategy = made["spec"]["strategy"]["canary"]
+        if "pingPong" not in canary:
+            del strategy["pingPong"], strategy["trafficRouting"]["alb"]["rootService"]
+            strategy |= {"stableService": STABLE, "canaryService": CANARY}
         strategy |= {"scaleDownDelaySeconds": 3, "abortScaleDownDelaySeconds": 3, **canary}
         for key in [key for key, value in strategy.items() if value is None]:
             del strategy[key]
         return made
 
     def services(self, *, pair: bool = False) -> list[Object]:
-        """Return the stable and the canary Service; with `pair` also two for ping-pong, and their root."""
+        """Return the stable and the canary Service; with `pair` those of the program, which take turns."""
         found = [_clean(service) for service in self._services]
-        for name in (PING, PONG, ROOT) if pair else ():
-            found.append(copy.deepcopy(found[0]) | {"metadata": {"name": name}})
-        return found
+        if pair:
+            return found
+        return [
+            {**copy.deepcopy(found[0]), "metadata": {**found[0]["metadata"], "name": name}} for name in (STABLE, CANARY)
+        ]
 
     def ingress(self, *, root: str = STABLE) -> Object:
         """Return the Ingress, which splits the traffic of a Service."""

@@ -41,7 +41,15 @@ from pipelines.cluster.rollouts import Rollout
 _PAUSE: Object = {"pause": {}}
 _MANUAL: list[Object] = [{"setWeight": 20}, _PAUSE, {"setWeight": 50}, _PAUSE]
 _TIMED: list[Object] = [{"setWeight": 25}, {"pause": {"duration": "2s"}}, {"setWeight": 50}, {"pause": {"duration": 2}}]
-_ANALYSIS: Object = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": "b"}]}}
+_LIVE: Object = {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}}
+
+
+def _analysis(live: Object) -> Object:
+    arguments = [{"name": "bundle", "value": "b"}, live]
+    return {"analysis": {"templates": [{"templateName": CHECK}], "args": arguments}}
+
+
+_ANALYSIS = _analysis({"name": "live", "value": "ping"})
 _CHECKED: list[Object] = [{"setWeight": 50}, _ANALYSIS]
 _POD_IS_BACK = 30.0  # seconds
 _LOOK = 0.2  # seconds between looks
@@ -387,12 +395,8 @@ class RolloutScenarios:
             "abortScaleDownDelaySeconds": None,
         }
         four: Object = {"replicas": 4}
-        pair: Object = {
-            "pingPong": {"pingService": PING, "pongService": PONG},
-            "stableService": None,
-            "canaryService": None,
-        }
-        pair["trafficRouting"] = {"alb": {"ingress": MODEL, "servicePort": 80, "rootService": ROOT}}
+        pair: Object = {"pingPong": {"pingService": PING, "pongService": PONG}}
+        told = [{"setWeight": 50}, _analysis(_LIVE)]
         scales: list[Object] = [
             {"setCanaryScale": {"replicas": 3}}, {"setWeight": 10}, _PAUSE,
             {"setCanaryScale": {"weight": 25}}, _PAUSE,
@@ -432,6 +436,10 @@ class RolloutScenarios:
                 "ping-pong", self._live("v1", **pair), self._deploy("v2", **pair), self._paused(1, "v2"),
                 self._steer(promoteFull=True), self._done("v2"), self._deploy("v3", **pair), self._paused(1, "v3"),
                 stage={"root": ROOT},
+            ),
+            self._scenario(
+                "check-is-told-which-service-is-live", self._live("v1", told, **pair), self._deploy("v2", told, **pair),
+                self._done("v2"), self._deploy("v3", told, **pair), self._done("v3"), stage={"root": ROOT},
             ),
             self._scenario(
                 "restart-of-pods", self._live("v1", maxUnavailable=2), act("restart the pods", _restart_pods),

@@ -19,6 +19,7 @@ from laptop.conformance.engines import link_binaries
 from laptop.conformance.run_record import ROOT
 from laptop.conformance.worker_node import running_node
 from laptop.demo.material import DATASET, MODEL, batches
+from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
 from tests.infra.recording import edit
 
 CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
@@ -26,6 +27,12 @@ pytestmark = [pytest.mark.needs(*PULUMI, *CLUSTER), pytest.mark.timeout(1800)]
 
 REQUESTS = 25
 """Requests that a bundle answers before the next environment may have it; more than the model's soak gate asks for."""
+
+SWITCH = f"""
+import sys
+from pipelines.cluster.rollouts import switch_bundle
+switch_bundle("models-dev", {MODEL!r}, sys.argv[1], on_change=print, deadline_seconds=120)
+"""
 
 LOGGED_WITHIN = 120.0  # seconds from a request to its record in the bucket
 
@@ -133,6 +140,49 @@ def test_a_rollback_returns_traffic_then_git(site: AwsSite, first: str, second: 
     assert site.project.release(MODEL, "dev").bundle == first
     site.mlops("deploy", "--env", "dev", who="dev")
     assert f"serves {first}, as in git" in site.mlops("audit", "--env", "dev", who="preview")
+
+
+@pytest.fixture(scope="module")
+def third(site: AwsSite, second: str, files: dict[str, Path]) -> str:
+    """A bundle of more data, registered after the rollback."""
+    head, *rows = [line.split(",") for line in files["later"].read_text().splitlines()]
+    blood_pressure = head.index("bp")
+    for number, row in enumerate(rows):
+        row[0], row[blood_pressure] = str(20_000 + number), str(float(row[blood_pressure]) + 1)
+    file = files["later"].with_name("third.csv")
+    file.write_text("\n".join(",".join(row) for row in (head, *rows)) + "\n")
+    bundle = trained(site, file)
+    assert bundle != second
+    return bundle
+
+
+def test_another_bundle_is_deployed_after_a_rollback(site: AwsSite, third: str) -> None:
+    assert f"serves {third}" in released(site, "dev", third)
+    with site.plane.client() as api:
+        found = api.get(f"/apis/argoproj.io/v1alpha1/namespaces/models-dev/rollouts/{MODEL}").json()
+    applied = [entry for entry in found["metadata"]["managedFields"] if entry["operation"] == "Apply"]
+    assert [entry["manager"] for entry in applied] == [ROLLOUT_FIELD_MANAGER]
+
+
+def test_a_deployment_applies_again_what_left_the_cluster(site: AwsSite, first: str, third: str) -> None:
+    """As after a failed deployment: traffic went back, and Pulumi's state still has the release."""
+    site.done(sys.executable, "-c", SWITCH, first, who="dev")
+    said = deployed(site, "dev")
+    assert f"serves {third}" in said
+    assert f"serves {third}, as in git" in site.mlops("audit", "--env", "dev", who="preview")
+
+
+def test_a_rollback_takes_no_steps_whatever_lies_between(site: AwsSite, first: str, third: str) -> None:
+    """The ReplicaSet of the second bundle was created between those of the first and the third."""
+    with site.plane.client() as api:
+        path = "/apis/argoproj.io/v1alpha1/namespaces/models-dev/analysisruns"
+        before = len(api.get(path).json()["items"])
+        said = site.mlops("rollback", MODEL, "--env", "dev", "--reason", "the mean error rose again", who="dev")
+        assert len(api.get(path).json()["items"]) == before, "no canary check ran"
+    assert f"runs {first}" in said
+    site.done("git", "pull", "--quiet", "--rebase", "origin", "main")
+    site.mlops("deploy", "--env", "dev", who="dev")
+    print(said)
 
 
 def test_a_bundle_that_was_rolled_back_is_refused(site: AwsSite, second: str) -> None:

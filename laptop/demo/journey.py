@@ -139,7 +139,7 @@ class Demo:
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
-            self.project = own_clone(self.source, self.scratch / "clone")
+            self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays)
             take_releases_back(self.project)
             scale_soak(self.project, self.time_scale)
             os.chdir(self.project.root)

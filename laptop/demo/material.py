@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from laptop.demo.short_waits import shorten_waits
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
@@ -34,8 +35,13 @@ def need_the_sample(project: Project) -> None:
         )
 
 
-def own_clone(project: Project, to: Path) -> Project:
+def own_clone(project: Project, to: Path, *, quick: bool = True) -> Project:
     """Copy the working tree of a project into a new git repository, for the demo to change.
+
+    Args:
+        project: the project.
+        to: folder of the copy, which is replaced.
+        quick: shorten the pauses of rollouts and the soak, which are minutes in a real project.
 
     Raises:
         MlopsError: git failed.
@@ -59,6 +65,8 @@ def own_clone(project: Project, to: Path) -> Project:
     made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
     if made.returncode:
         raise MlopsError(f"git cannot create a repository in {to}: {made.stderr.decode().strip()}")
+    if quick:
+        shorten_waits(Project(to))
     return Project(to)
 
 

@@ -133,10 +133,13 @@ class Deployment:
         self._follow(project, plan)
         return self._verdict(plan, began)
 
-    def up(self) -> Result:
+    def up(self, *, refresh: bool = False) -> Result:
         """Apply the program. Plans first; a refused plan changes nothing.
 
         An unchanged stack costs one run of the program: a plan without changes is not applied.
+
+        Args:
+            refresh: update the state from the live resources first, so that drift is corrected.
 
         Raises:
             ProgramError: the program failed. Completed steps stay in the state.
@@ -147,6 +150,10 @@ class Deployment:
         project = load_project(self._root)
         with self._locked():
             contents = self._load(project)
+            if refresh:
+                read = self._begin(self._on_file(contents), self._progress, applying=True)
+                refresh_all(read.journal, self._providers, read.report, self._parallel)
+                self._verdict(read, began)
             held = Held()
             plan = self._begin(Journal(contents.copy()), held, applying=False)
             try:

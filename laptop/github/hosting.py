@@ -80,8 +80,9 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
         source,
         REPOSITORY,
         RepositorySettings(
-            protection=BranchProtection(required_checks=("test", "gates"), approvals=1, bypass=(APP,)),
+            protection=BranchProtection(required_checks=("test", "gates"), approvals=1, last_push=True, bypass=(APP,)),
             users=PEOPLE,
+            administrators=(AUTHOR,),
             teams=dict.fromkeys(_owners(source), PEOPLE),
             environments={"preview": (), **dict.fromkeys(("images", *environments), ("main",))},
         ),
@@ -90,6 +91,7 @@ def host(hub: Hub, source: Path, *, region: str, roles: Roles) -> None:
     hub.set_variable("MLOPS_TARGET", "laptop")
     hub.set_variable("AWS_REGION", region)
     hub.set_variable("APP_CLIENT_ID", app.client_id)
+    hub.set_variable("APP_SLUG", APP)
     hub.set_variable("AWS_PREVIEW_ROLE", roles.preview, "preview")
     hub.set_variable("AWS_IMAGES_ROLE", roles.images, "images")
     for name in environments:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 ISSUER = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
 
@@ -14,6 +16,8 @@ def subject(
     ref: str,
     owner_id: int | None = None,
     repository_id: int | None = None,
+    keys: Sequence[str] = (),
+    claims: Mapping[str, str] | None = None,
 ) -> str:
     """Return the `sub` claim of a job's OIDC token.
 
@@ -23,11 +27,18 @@ def subject(
         event: name of the event.
         ref: the full ref.
         owner_id, repository_id: part of the subject if given (repositories created since mid-2026).
+        keys: claims that make up a customised subject; () for GitHub's own form.
+        claims: the other claims of the token.
     """
     owner, name = repository.split("/")
     if owner_id is not None:
         owner, name = f"{owner}@{owner_id}", f"{name}@{repository_id}"
     prefix = f"repo:{owner}/{name}"
     if environment:
-        return f"{prefix}:environment:{environment}"
-    return f"{prefix}:pull_request" if event == "pull_request" else f"{prefix}:ref:{ref}"
+        context = f"environment:{environment}"
+    else:
+        context = "pull_request" if event == "pull_request" else f"ref:{ref}"
+    if not keys:
+        return f"{prefix}:{context}"
+    texts = {"repo": prefix, "context": context}
+    return ":".join(texts.get(key) or f"{key}:{(claims or {}).get(key, '')}" for key in keys)

@@ -70,6 +70,13 @@ class ApiObjects:
         options = {"patch_type": PatchType.MERGE, "field_manager": FIELD_MANAGER, **_in(kind, namespace)}
         self._send("patch", _resource(kind), name, patch, **options)
 
+    def apply(self, kind: Kind, namespace: str, name: str, manifest: Object, manager: str) -> None:
+        """Apply a manifest on the server: the manager then owns its fields, and loses those that it no longer has."""
+        from lightkube.types import PatchType
+
+        options = {"patch_type": PatchType.APPLY, "field_manager": manager, **_in(kind, namespace)}
+        self._send("patch", _resource(kind), name, manifest, **options)
+
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete an object after its dependents. A missing object is not an error."""
         from lightkube.core.exceptions import ApiError

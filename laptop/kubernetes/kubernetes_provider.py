@@ -28,6 +28,8 @@ from laptop.kubernetes.type_tokens import kind_of_token
 from pipelines.declarations.errors import MlopsError
 
 AUTONAMED = "pulumi.com/autonamed"
+PATCH_FIELD_MANAGER = "pulumi.com/patchFieldManager"
+"""Annotation of an object that is applied on the server, with the name of its field manager."""
 
 _POLL = 0.03  # seconds
 _NAME_LIMIT = 50  # characters before the random suffix of an auto-name
@@ -85,8 +87,12 @@ class KubernetesProvider:
             return Created(call.urn.rpartition("::")[2], call.inputs)
         kind = kind_of_token(call.type)
         namespace, name = _place(kind, call.inputs)
+        manager = _field_manager(call.inputs)
         with _explained("create", kind, namespace, name):
-            self._objects.create(kind, namespace, name, call.inputs, adopt=call.resuming)
+            if manager and (call.resuming or self._objects.get(kind, namespace, name) is None):
+                self._objects.apply(kind, namespace, name, call.inputs, manager)
+            else:
+                self._objects.create(kind, namespace, name, call.inputs, adopt=call.resuming)
         return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
@@ -103,14 +109,20 @@ class KubernetesProvider:
         return known
 
     def update(self, call: ResourceCall) -> Created:
-        """Patch the differences between the manifests, keeping the fields of other controllers."""
+        """Patch the differences between the manifests, keeping the fields of other controllers.
+
+        An object with its own field manager is applied on the server, as Pulumi's provider does with all objects.
+        """
         if is_provider(call.type):
             return Created(call.id, call.inputs)
         kind = kind_of_token(call.type)
         namespace, name = _parse_id(kind, call.id)
         patch = manifests.merge_patch(call.old_inputs, call.inputs)
+        manager = _field_manager(call.inputs)
         with _explained("update", kind, namespace, name):
-            if patch:
+            if patch and manager:
+                self._objects.apply(kind, namespace, name, call.inputs, manager)
+            elif patch:
                 self._objects.patch(kind, namespace, name, patch)
         return Created(call.id, self._wait_until_ready(kind, namespace, name))
 
@@ -140,6 +152,7 @@ class KubernetesProvider:
         The manager is a new one. Pulumi's provider takes over the fields of `FIELD_MANAGER` in its first change.
         """
         manager = f"{FIELD_MANAGER}-{hashlib.sha256(known.urn.encode()).hexdigest()[:8]}"
+        manager = _field_manager(known.inputs.values) or manager
         notes = {
             "__inputs": known.inputs.values,
             "__initialApiVersion": known.inputs.values.get("apiVersion", ""),
@@ -220,6 +233,10 @@ def _metadata(kind: Kind, name: str, given: Any, old: dict[str, Any]) -> dict[st
     return metadata
 
 
+def _field_manager(manifest: dict[str, Any]) -> str:
+    return str(((manifest.get("metadata") or {}).get("annotations") or {}).get(PATCH_FIELD_MANAGER) or "")
+
+
 def _pruned(value: Any) -> Any:
     """Copy a value without None, which stands for inputs that were not given."""
     if isinstance(value, dict):
@@ -255,7 +272,7 @@ def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[Non
         fixes = {
             "AlreadyExists": "delete it, or rename the resource.",
             "NotFound": "run `mlops refresh` to update the state.",
-            "Conflict": "try again.",
+            "Conflict": "try again; if another field manager owns these fields, find out who changed the object.",
         }
         raise MlopsError(
             f"the cluster refused to {verb} {kind.name} {_id(namespace, name)}: {error.status.message}",

@@ -49,6 +49,25 @@ def changes(base: str) -> None:
     write_output("code", json.dumps(bool(changed.other)))
 
 
+event_option = click.option(
+    "--event",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the repository_dispatch event.",
+)
+
+
+@select.command()
+@event_option
+def alarm(event: Path) -> None:
+    """Print the environment and the model of an alarm, if both are declared."""
+    from pipelines.promotion.alarm import read_declared_alarm
+
+    found = read_declared_alarm(Project.find(), event.read_bytes())
+    write_output("environment", found.environment)
+    write_output("model", found.model)
+
+
 @select.command()
 @click.option("--base", default="", metavar="COMMIT", help="The commit before the change; default: select all.")
 @click.option("--model", default="", metavar="NAME", help="Select this model only.")
@@ -107,12 +126,7 @@ def propose_next(environment: str, target: str) -> None:
 
 
 @ci.command()
-@click.option(
-    "--event",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the repository_dispatch event.",
-)
+@event_option
 @target_option
 def respond(event: Path, target: str) -> None:
     """Handle an alarm: retrain on drift, roll back on a breach."""
@@ -188,3 +202,12 @@ def propose(folder: Path) -> None:
 
     found = {path.name: path.read_text().strip() for path in folder.iterdir() if path.name in IMAGES}
     propose_images(Project.find(), parse_images(found), log)
+
+
+@ci.command("token-subject")
+def token_subject() -> None:
+    """Print the subject of this job's OIDC token, which roles trust."""
+    from pipelines.github.job_token import read_subject
+
+    click.echo(f"The subject of this job's token is {read_subject()}")
+    click.echo("The role must trust it: repository_ids or subject_template in infra/bootstrap/Pulumi.account.yaml.")

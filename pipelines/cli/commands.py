@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
+
+PLUGINS = "mlops.commands"
+"""Entry point group of the commands of other distributions; each entry is a `Verb` under the command's name."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class LazyGroup(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         verb = self.verbs(ctx).get(cmd_name)
         return verb.load() if verb is not None else None
+
+
+def plugin_verbs() -> dict[str, Verb]:
+    """Return the commands of other distributions, by name, sorted."""
+    return {entry.name: entry.load() for entry in sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)}
 
 
 def first_line(command: click.Command) -> str:

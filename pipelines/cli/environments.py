@@ -41,6 +41,7 @@ def _report(findings: Iterator[Finding]) -> int:
     failed = 0
     for finding in findings:
         mark = click.style("ok     ", fg="green") if finding.ok else click.style("missing", fg="red", bold=True)
+        mark = mark if finding.visible else click.style("unseen ", fg="yellow", bold=True)
         click.echo(f"{mark}  {finding.name:<22} {finding.found}")
         if not finding.ok:
             failed += 1

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 import click
 
-from pipelines.cli.commands import LazyGroup, Verb
+from pipelines.cli.commands import LazyGroup, Verb, plugin_verbs
 from pipelines.declarations.errors import MlopsError
 from pipelines.startup import relax_gc, report_nothing
-
-PLUGINS = "mlops.commands"
-"""Entry point group of the commands of other distributions; each entry is a `Verb` under the command's name."""
 
 ENVIRONMENTS, DATA, MODELS = "Environments", "Data", "Models"
 RELEASES, REPOSITORY, WORKFLOWS = "Releases", "Repository", "Workflows"
@@ -41,6 +37,7 @@ VERBS = {
     "images": Verb("pipelines.cli.environments:images", "Set the images that an environment runs.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
+    "data": Verb("pipelines.cli.data:data", "List, show, release and drop landing files.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
@@ -54,11 +51,13 @@ VERBS = {
     "rollback": Verb(
         "pipelines.cli.releases:rollback", "Return to the last good bundle: traffic first, then git.", RELEASES
     ),
+    "stop": Verb("pipelines.cli.releases:stop", "Stop the bundle that is on trial; the live one stays.", RELEASES),
     "history": Verb("pipelines.cli.releases:history", "Show the promotions and rollbacks of a model.", RELEASES),
     "validate": Verb(
         "pipelines.cli.repository:validate", "Validate all declarations, alone and against each other.", REPOSITORY
     ),
     "schemas": Verb("pipelines.cli.repository:schemas", "Export the JSON Schemas of the declarations.", REPOSITORY),
+    "github": Verb("pipelines.cli.github_setup:github", "Set up the repository on GitHub.", REPOSITORY),
     "completion": Verb("pipelines.cli.repository:completion", "Print the completion script of a shell.", REPOSITORY),
     "ci": Verb("pipelines.cli.ci:ci", "Commands that workflows run.", WORKFLOWS),
 }
@@ -81,8 +80,7 @@ class Root(LazyGroup):
     """Group of the built-in commands and those of installed plugins."""
 
     def verbs(self, ctx: click.Context) -> dict[str, Verb]:
-        plugins = sorted(entry_points(group=PLUGINS), key=lambda entry: entry.name)
-        return {**VERBS, **{entry.name: entry.load() for entry in plugins}}
+        return {**VERBS, **{name: verb for name, verb in plugin_verbs().items() if name not in VERBS}}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         built_in = VERBS.get(cmd_name)  # look plugins up only if needed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from pipelines.cli.commands import Command
 from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from pipelines.registry.ledger import Entry
 
 EXAMPLE_TIME = "2026-03-02T10:00:00+00:00"
 
@@ -65,23 +70,57 @@ def deploy(environment: str, target: str) -> None:
     write_output("next", json.dumps([f"{release.model} to {to}" for release, to in following]))
 
 
+reason_option = click.option(
+    "--reason", required=True, help="Reason; recorded, and shown if the bundle is proposed again."
+)
+
+
 @click.command(cls=Command)
 @click.argument("model")
 @environment_option
-@click.option("--reason", required=True, help="Reason; recorded, and shown if the bundle is proposed again.")
+@reason_option
+@click.option(
+    "--stop-only",
+    is_flag=True,
+    envvar="MLOPS_STOP_ONLY",
+    help="Only stop a bundle on trial, as `mlops stop` does. [env: MLOPS_STOP_ONLY]",
+)
 @target_option
-def rollback(model: str, environment: str, reason: str, target: str) -> None:
+def rollback(model: str, environment: str, reason: str, stop_only: bool, target: str) -> None:
     """Return to the last good bundle: traffic first, then git.
 
-    An interrupted rollback can be run again.
+    A bundle on trial is stopped instead, and the live one stays. Checks every right that it needs before it moves
+    traffic. An interrupted rollback can be run again, with the same reason. On AWS, run the workflow `rollback`, which
+    has these rights.
     """
+    from pipelines.promotion.rollback import roll_back, stop_trial
+
+    _move_traffic(stop_trial if stop_only else roll_back, model, environment, reason, target)
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@environment_option
+@reason_option
+@target_option
+def stop(model: str, environment: str, reason: str, target: str) -> None:
+    """Stop the bundle that is on trial; the live one stays.
+
+    Traffic returns to the live bundle at once, and nothing promotes the stopped one again. An interrupted stop can be
+    run again. On AWS, run the workflow `rollback` with its box "stop only".
+    """
+    from pipelines.promotion.rollback import stop_trial
+
+    _move_traffic(stop_trial, model, environment, reason, target)
+
+
+def _move_traffic(act: Callable[..., Entry], model: str, environment: str, reason: str, target: str) -> None:
     from pipelines.github.git import Git
     from pipelines.promotion.attempt import Attribution
-    from pipelines.promotion.rollback import roll_back
 
     opened = open_target(target)
     attribution = Attribution.of_caller(Git(opened.project.root))
-    entry = roll_back(opened, environment, model, reason, attribution, timed_log())
+    entry = act(opened, environment, model, reason, attribution, timed_log())
     click.echo(f"{model} in {environment} runs {entry.event.live} (ledger record {entry.record.number})")
 
 

@@ -23,16 +23,34 @@ def validate(base: str) -> None:
     from pipelines.declarations.validation import validate_project
 
     project = Project.find()
-    click.echo(f"{validate_project(project)} declarations are valid.")
+    count = validate_project(project)
+    _validate_patterns(project)
+    click.echo(f"{count} declarations are valid.")
     if base:
         from pipelines.github.git import Git
-        from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
+        from pipelines.promotion.contract_changes import judge_contracts, refuse_contract_breaks
 
         git = Git(project.root)
-        contracts = find_contract_changes(git, base, git.changed_files(base, "HEAD"))
-        refuse_contract_breaks(contracts)
-        for name in contracts:
-            click.echo(f"{name} breaks nothing.")
+        click.echo(f"Comparing the contracts in the working tree with {base}.")
+        contracts = judge_contracts(git, base, git.changed_files(base, "HEAD"))
+        refuse_contract_breaks({name: change.refused for name, change in contracts.items()})
+        for name, change in contracts.items():
+            click.echo(f"{name} breaks nothing." if not change.announced else f"{name} announces: ")
+            for text in change.announced:
+                click.echo(f"  {text}")
+            for model in change.retrain:
+                click.echo(f"  train again: mlops train {model}")
+
+
+def _validate_patterns(project: Project) -> None:
+    """Check the regular expressions of the contracts with the engine that ingestion uses."""
+    contracts = [project.contract(dataset) for dataset in project.dataset_names]
+    with_patterns = [c for c in contracts if any(column.options.pattern for column in c.columns.values())]
+    if with_patterns:
+        from pipelines.data.validate import check_patterns
+
+        for contract in with_patterns:
+            check_patterns(contract)
 
 
 @click.command(cls=Command)

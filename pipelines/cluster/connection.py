@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import httpx2
-from lightkube import Client
+from lightkube import Client, KubeConfig
+from lightkube.config import client_adapter
+from lightkube.config.models import UserExec
 from lightkube.core.exceptions import ApiError, ConfigError
 
 from pipelines.declarations.errors import MlopsError
@@ -24,34 +28,95 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 _TEMPORARY = (None, 429, 500, 502, 503, 504)
 """HTTP statuses worth a retry; None means that there was no response."""
 
+_PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+_SIGN_IN = "sign in again so that `kubectl auth whoami` answers"
+
 
 @contextmanager
 def connect(namespace: str) -> Iterator[Client]:
     """Open a client for a namespace, and turn its errors in the block into `MlopsError`.
 
     Raises:
-        MlopsError: the KUBECONFIG is missing or unusable, the cluster does not respond, or it rejects a request.
+        MlopsError: the KUBECONFIG or its credential plugin is missing or unusable, the cluster does not respond, or it
+            rejects a request.
     """
-    try:
-        client = Client(namespace=namespace, field_manager="mlops")
-    except ConfigError as error:
-        raise MlopsError(f"no usable KUBECONFIG: {error}", fix="set KUBECONFIG") from None
+    client = _open(namespace)
     try:
         yield client
     except ApiError as error:
-        raise MlopsError(f"the cluster rejected a request: {error.status.message or error.status.reason}") from None
+        raise _rejection(error) from None
     except httpx2.HTTPStatusError as error:  # from a proxy in front of the cluster
         raise MlopsError(f"the cluster cannot be reached: found status {error.response.status_code}") from None
     except httpx2.TransportError as error:
         raise MlopsError(
             f"the Kubernetes cluster does not respond: {error}", fix="check that it runs and that KUBECONFIG names it"
         ) from None
+    except (ConfigError, OSError, ValueError, LookupError, TypeError) as error:
+        if not _comes_from_sign_in(error):
+            raise
+        raise MlopsError(
+            f"the credential plugin of KUBECONFIG failed: {str(error).strip() or type(error).__name__}", fix=_SIGN_IN
+        ) from None
     finally:
         client.close()
 
 
+def _open(namespace: str) -> Client:
+    try:
+        config = KubeConfig.from_env().get()
+        plugin = config.user.exec if config is not None and config.user else None
+        if plugin is not None:
+            _check_plugin(plugin)
+        return Client(config=config, namespace=namespace, field_manager="mlops")
+    except ConfigError as error:
+        raise MlopsError(f"no usable KUBECONFIG: {error}", fix="set KUBECONFIG") from None
+
+
+def _check_plugin(plugin: UserExec) -> None:
+    """Check that a credential plugin can be run, and select a version of its protocol that lightkube knows.
+
+    Raises:
+        MlopsError: the command is not found, or the version is not known.
+    """
+    if plugin.apiVersion not in _PLUGIN_VERSIONS:
+        raise MlopsError(
+            f"apiVersion of the credential plugin of KUBECONFIG: expected one of {', '.join(_PLUGIN_VERSIONS)}, "
+            f"found {plugin.apiVersion!r}",
+            fix="write KUBECONFIG again: aws eks update-kubeconfig --name <cluster>",
+        )
+    if plugin.command is None or shutil.which(plugin.command) is None:
+        raise MlopsError(
+            f"the credential plugin of KUBECONFIG is not on the PATH: {plugin.command!r}",
+            fix=f"install {plugin.command}, or write KUBECONFIG again: aws eks update-kubeconfig --name <cluster>",
+        )
+    plugin.apiVersion = _PLUGIN_VERSIONS[1]  # v1 returns the same fields, but lightkube refuses its name
+
+
+def _comes_from_sign_in(error: BaseException) -> bool:
+    """Return whether an error was raised while lightkube obtained credentials."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == client_adapter.__name__ for frame, _ in frames)
+
+
+def _rejection(error: ApiError) -> MlopsError:
+    """Return a readable error for an answer of the API server."""
+    message = error.status.message or error.status.reason
+    if error.status.code == httpx2.codes.UNAUTHORIZED:
+        return MlopsError(f"the cluster does not accept your credentials: {message}", fix=_SIGN_IN)
+    if error.status.code == httpx2.codes.FORBIDDEN:
+        return MlopsError(
+            f"the cluster rejected a request: {message}",
+            fix="give this permission to the role you use: docs/bootstrap.md lists what it needs",
+        )
+    if error.status.code == httpx2.codes.TOO_MANY_REQUESTS:
+        return MlopsError(f"the cluster is overloaded: {message}", fix="try again later")
+    return MlopsError(f"the cluster rejected a request: {message}")
+
+
 def read_with_retry(call: Callable[[], T]) -> T:
     """Call `call` and return its result; retry while the cluster is unavailable or overloaded.
+
+    The pause grows, and is at least what the cluster asks for (`Retry-After`).
 
     Args:
         call: makes a request that only reads.
@@ -64,10 +129,24 @@ def read_with_retry(call: Callable[[], T]) -> T:
         try:
             return call()
         except (ApiError, httpx2.HTTPStatusError, httpx2.TransportError) as error:
-            if _status_of(error) not in _TEMPORARY or time.monotonic() + pause > until:
+            wait = max(pause, _retry_after(error))
+            if not is_temporary(error) or time.monotonic() + wait > until:
                 raise
-        time.sleep(pause)
+        time.sleep(wait)
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return whether a request that failed is worth a retry."""
+    return _status_of(error) in _TEMPORARY
+
+
+def _retry_after(error: Exception) -> float:
+    """Return the seconds after which the cluster wants to be asked again; 0 if it does not say."""
+    response = getattr(error, "response", None)
+    with suppress(ValueError):
+        return max(0.0, float(response.headers.get("Retry-After", ""))) if response is not None else 0.0
+    return 0.0
 
 
 def _status_of(error: Exception) -> int | None:

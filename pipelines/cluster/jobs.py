@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx2
@@ -15,10 +15,14 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.connection import connect, is_temporary, read_with_retry
+from pipelines.cluster.pod_credentials import NO_CREDENTIALS, has_credentials
 from pipelines.declarations.errors import MlopsError
 
 POLL_SECONDS = 0.1
+
+LOG_PAUSE_SECONDS = 5.0
+"""Seconds until a log that could not be read is tried again."""
 
 
 @dataclass(frozen=True)
@@ -63,36 +67,114 @@ def run_job(
         if after_others:
             _await_others(client, cron_job, on_line, started + deadline_seconds)
         name = _create(client, cron_job, variables)
-        log: list[str] = []
-        read: set[str] = set()
-        following, waiting = "", ""
+        try:
+            return _Followed(client, name, on_line, started, deadline_seconds).follow()
+        except (KeyboardInterrupt, httpx2.HTTPError):
+            on_line(f"the job {name} goes on without you: kubectl -n {namespace} logs --follow job/{name}")
+            on_line(f"to stop it: kubectl -n {namespace} delete job {name}")
+            raise
+
+
+class _Followed:
+    """A Job that is followed until it ends, with the logs of its pods.
+
+    A log that cannot be read does not end the Job: it is tried again, and left out if that fails at the Job's end.
+    """
+
+    def __init__(
+        self, client: Client, name: str, on_line: Callable[[str], None], started: float, deadline_seconds: float
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._on_line = on_line
+        self._started = started
+        self._deadline_seconds = deadline_seconds
+        self._log: list[str] = []
+        self._read: set[str] = set()
+        self._following = ""
+        self._waiting = ""
+        self._unreadable = ""
+        self._next_attempt = 0.0
+
+    def follow(self) -> JobRun:
+        """Return the Job once it succeeded.
+
+        Raises:
+            MlopsError: it failed, or did not end in time.
+        """
         while True:
-            job = read_with_retry(lambda: client.get(Job, name))
-            for pod in sorted(read_with_retry(lambda: list(client.list(Pod, labels={"job-name": name}))), key=_created):
-                pod_name = pod.metadata.name if pod.metadata else None
-                phase = pod.status.phase if pod.status else None
-                if pod_name and pod_name not in read and phase in ("Running", "Succeeded", "Failed"):
-                    if pod_name != following:
-                        following, log = pod_name, []
-                    if _follow(client, pod_name, log, on_line):
-                        read.add(pod_name)
-                elif phase == "Pending" and (reason := _waiting_for(pod)) and reason != waiting:
-                    waiting = reason
-                    on_line(f"waiting: {reason}")
+            job = read_with_retry(lambda: self._client.get(Job, self._name))
             # Read the Job before its pods, so the last lines of its last pod are not missed.
             ended = _outcome(job)
+            pods = sorted(
+                read_with_retry(lambda: list(self._client.list(Pod, labels={"job-name": self._name}))), key=_created
+            )
+            for pod in pods:
+                self._look_at(pod, ended=ended is not None)
             if ended is not None:
                 succeeded, reason = ended
                 if not succeeded:
-                    tail = "\n".join(f"  | {line}" for line in log[-15:])
-                    raise MlopsError(f"job {name} failed: {reason}" + (f"\n{tail}" if tail else ""))
-                return JobRun(name, tuple(log), time.monotonic() - started)
-            if time.monotonic() - started > deadline_seconds:
+                    raise self._failure(reason, pods)
+                return JobRun(self._name, tuple(self._log), time.monotonic() - self._started)
+            if time.monotonic() - self._started > self._deadline_seconds:
                 raise MlopsError(
-                    f"job {name} did not end within {deadline_seconds:.0f} s" + (f" ({waiting})" if waiting else ""),
-                    fix=f"kubectl -n {namespace} describe job {name}",
+                    f"job {self._name} did not end within {self._deadline_seconds:.0f} s"
+                    + (f" ({self._waiting})" if self._waiting else ""),
+                    fix=f"kubectl -n {self._client.namespace} describe job {self._name}",
                 )
             time.sleep(POLL_SECONDS)
+
+    def _look_at(self, pod: Pod, *, ended: bool) -> None:
+        """Print the new lines of a pod's log, or what the pod waits for.
+
+        Args:
+            pod: the pod.
+            ended: the Job has ended, so its log is complete.
+        """
+        name = pod.metadata.name if pod.metadata else None
+        phase = pod.status.phase if pod.status else None
+        if name and name not in self._read and phase in ("Running", "Succeeded", "Failed"):
+            if name != self._following:
+                self._following, self._log = name, []
+            if self._follow_log(name, ended=ended):
+                self._read.add(name)
+        elif phase == "Pending" and (reason := _waiting_for(pod)) and reason != self._waiting:
+            self._waiting = reason
+            self._on_line(f"waiting: {reason}")
+
+    def _follow_log(self, pod: str, *, ended: bool) -> bool:
+        """Follow a pod's log; return True at its end, False if it cannot be read now."""
+        if not ended and time.monotonic() < self._next_attempt:
+            return False
+        known = len(self._log)
+
+        def read() -> Iterable[str]:
+            return self._client.log(pod, follow=True, newlines=False)
+
+        try:
+            for number, line in enumerate(read_with_retry(read) if ended else read()):
+                if number >= known:
+                    self._log.append(line)
+                    self._on_line(line)
+        except httpx2.HTTPStatusError as error:  # an ApiError, too
+            self._next_attempt = time.monotonic() + LOG_PAUSE_SECONDS
+            if pod != self._unreadable and (ended or not is_temporary(error)):
+                self._unreadable = pod
+                self._on_line(f"the log of {pod} cannot be read: {error}" + ("" if ended else "; the job goes on"))
+            return False
+        except httpx2.TransportError:
+            return False
+        return True
+
+    def _failure(self, reason: str, pods: Sequence[Pod]) -> MlopsError:
+        tail = "\n".join(f"  | {line}" for line in self._log[-15:])
+        what = f"job {self._name} failed: {reason}" + (f"\n{tail}" if tail else "")
+        if NO_CREDENTIALS in tail and not any(has_credentials(pod) for pod in pods):
+            return MlopsError(
+                what,
+                fix="run it again: its pods were created before EKS Pod Identity gave their service account a role",
+            )
+        return MlopsError(what)
 
 
 def _await_others(client: Client, cron_job: str, on_line: Callable[[str], None], deadline: float) -> None:
@@ -128,26 +210,6 @@ def _unfinished(client: Client, cron_job: str) -> list[str]:
 def _belongs_to(job: Job, cron_job: str) -> bool:
     owners = (job.metadata.ownerReferences if job.metadata else None) or []
     return any(owner.kind == "CronJob" and owner.name == cron_job for owner in owners)
-
-
-def _follow(client: Client, pod: str, log: list[str], on_line: Callable[[str], None]) -> bool:
-    """Follow a pod's log; return True at its end, False if the connection breaks first.
-
-    Args:
-        client: client of the cluster.
-        pod: name of the pod.
-        log: lines read so far; new lines are appended.
-        on_line: called with each new line.
-    """
-    known = len(log)
-    try:
-        for number, line in enumerate(read_with_retry(lambda: client.log(pod, follow=True, newlines=False))):
-            if number >= known:
-                log.append(line)
-                on_line(line)
-    except httpx2.TransportError:
-        return False
-    return True
 
 
 def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
@@ -197,6 +259,9 @@ def _created(pod: Pod) -> str:
 
 
 def _waiting_for(pod: Pod) -> str:
+    for condition in (pod.status.conditions if pod.status else None) or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return ": ".join(part for part in (condition.reason, condition.message) if part)
     for status in (pod.status.containerStatuses if pod.status else None) or []:
         if status.state and status.state.waiting:
             waiting = status.state.waiting

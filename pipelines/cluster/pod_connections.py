@@ -34,12 +34,8 @@ CHUNK = 1 << 15
 """Bytes sent in one message."""
 
 
-CONNECT_ATTEMPTS = 6
-"""Maximum number of attempts to connect to the Kubernetes API."""
-
-
 class PortForwardDeniedError(MlopsError):
-    """The caller may not forward ports of pods."""
+    """The caller may not forward ports of pods, or is not signed in."""
 
 
 class PodConnections:
@@ -63,7 +59,7 @@ class PodConnections:
         return _PodConnection(self, namespace, pod, port, timeout)
 
     def open(self, namespace: str, pod: str, port: int, timeout: float) -> ForwardedSocket:
-        """Forward a port of a pod. A connection that fails carried no request, so it is tried again.
+        """Forward a port of a pod.
 
         Raises:
             PortForwardDeniedError: the caller lacks the permission.
@@ -73,33 +69,21 @@ class PodConnections:
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
         with ExitStack() as stack:
             try:
-                session = stack.enter_context(self._connected(path, port, timeout))
+                session = stack.enter_context(
+                    self._client.websocket(
+                        path,
+                        subprotocols=[SUBPROTOCOL],
+                        params={"ports": str(port)},
+                        max_message_size_bytes=LARGEST_MESSAGE,
+                        timeout=timeout,
+                    )
+                )
             except WebSocketUpgradeError as error:
                 raise _refusal(error.response, namespace, pod) from None
             except (httpx2.TransportError, HTTPXWSException) as error:
                 raise OSError(f"the Kubernetes API does not forward a port of {pod}: {error}") from None
             stack.callback(_end_reading, session)
             return ForwardedSocket(session, stack.pop_all(), timeout)
-
-    @contextmanager
-    def _connected(self, path: str, port: int, timeout: float) -> Iterator[WebSocketSession]:
-        with ExitStack() as stack:
-            for left in reversed(range(CONNECT_ATTEMPTS)):
-                try:
-                    session = stack.enter_context(
-                        self._client.websocket(
-                            path,
-                            subprotocols=[SUBPROTOCOL],
-                            params={"ports": str(port)},
-                            max_message_size_bytes=LARGEST_MESSAGE,
-                            timeout=timeout,
-                        )
-                    )
-                    break
-                except httpx2.ConnectError:
-                    if not left:
-                        raise
-            yield session
 
 
 @contextmanager
@@ -138,7 +122,9 @@ def _refusal(response: httpx2.Response, namespace: str, pod: str) -> Exception:
     if response.status_code in (401, 403):
         return PortForwardDeniedError(
             f"the cluster does not let you forward a port of the pod {pod} in {namespace}: {message}",
-            fix=f"allow create and get of pods/portforward in {namespace}",
+            fix=f"allow create and get of pods/portforward in {namespace}"
+            if response.status_code == httpx2.codes.FORBIDDEN
+            else "sign in again so that `kubectl auth whoami` answers",
         )
     return OSError(f"the cluster does not forward a port of {pod}: status {response.status_code}: {message}")
 

@@ -15,12 +15,20 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
+REFUSED = 3
+"""Exit status if a file is rejected: another attempt would end the same way."""
+
+
+class FilesRejectedError(MlopsError):
+    """Some landing files were rejected."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the ingest job.
 
     Returns:
-        0 if every new file was ingested, with or without quarantined rows; 1 if one was rejected, or the job failed.
+        0 if every new file was ingested, with or without quarantined rows; 3 if one was rejected; 1 if the job failed
+        and another attempt may succeed.
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -34,18 +42,23 @@ def main(arguments: list[str] | None = None) -> int:
         return _ingest(EnvironmentDescriptor.from_environ(), contract)
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return REFUSED if isinstance(error, FilesRejectedError) else 1
 
 
 def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from pipelines.data.ingest import ingest
-    from pipelines.data.landing import LANDING_FILE
+    from pipelines.data.ingest import drop, ingest
+    from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE
 
     try:
-        only = os.environ.get(LANDING_FILE, "")
-        records = ingest(descriptor, contract, lambda line: print(line, flush=True), only=only)
+        only, action = os.environ.get(LANDING_FILE, ""), os.environ.get(LANDING_ACTION, "ingest")
+        if action == "drop":
+            record = drop(descriptor, contract, only, os.environ.get(DROP_REASON, ""))
+            print(f"{only}: dropped: {record.dropped}", flush=True)
+            return 0
+        replay = action == "release"
+        records = ingest(descriptor, contract, lambda line: print(line, flush=True), only=only, replay=replay)
     except (BotoCoreError, ClientError, OSError) as error:
         raise MlopsError(
             f"ingest of {contract.name} in {descriptor.name} stopped: {error}",
@@ -53,9 +66,10 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
         ) from error
     refused = [record.file for record in records if record.verdict == "refused"]
     if refused:
-        raise MlopsError(
+        raise FilesRejectedError(
             f"{len(refused)} of {len(records)} files rejected: {', '.join(refused)}",
-            fix=f"land corrected files under other names: mlops land {contract.name} FILE --env {descriptor.name}",
+            fix=f"land corrected files under other names (mlops land), or correct the contract and replay them: "
+            f"mlops data release {contract.name} FILE --env {descriptor.name}",
         )
     return 0
 

@@ -35,6 +35,54 @@ class LandingFileError(MlopsError):
 
 
 @dataclass(frozen=True)
+class ReasonCount:
+    """Number of rows that broke a rule.
+
+    Attributes:
+        column: name of the column; "" for the whole row; names separated by commas for several columns.
+        rule: name of the rule.
+        rows: number of rows.
+    """
+
+    column: str
+    rule: str
+    rows: int
+
+
+class TooManyBadRowsError(LandingFileError):
+    """More rows of a landing file break the contract than it allows.
+
+    Args:
+        file: name of the file.
+        expected: the bound.
+        found: the rows that break it.
+        fix: what to do.
+        rows: number of rows in the file.
+        bad: least number of rows that break the contract.
+        reasons: rows by broken rule.
+        sample: Parquet file with some of the rows, as `Validation.write_quarantine` writes them; None without any.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        expected: str,
+        found: str,
+        fix: str,
+        *,
+        rows: int,
+        bad: int,
+        reasons: tuple[ReasonCount, ...],
+        sample: Path | None,
+    ) -> None:
+        super().__init__(file, expected, found, fix)
+        self.rows = rows
+        self.bad = bad
+        self.reasons = reasons
+        self.sample = sample
+
+
+@dataclass(frozen=True)
 class Batch:
     """The rows of a landing file, as a Parquet file.
 
@@ -44,6 +92,8 @@ class Batch:
         columns: name → DuckDB type in `path`.
         text: True if `path` holds text, with the columns `_row` and `_problems`.
         rows: number of rows, good or bad.
+        replayed: Parquet file whose column `_row` numbers the only rows to check, which were quarantined before; None
+            for all rows.
     """
 
     file: str
@@ -51,6 +101,7 @@ class Batch:
     columns: dict[str, str]
     text: bool
     rows: int
+    replayed: Path | None = None
 
 
 def reason(column: str, rule: str, expected: str, found: str) -> dict[str, str]:

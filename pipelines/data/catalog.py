@@ -168,16 +168,45 @@ def tag_of(batch: str) -> str:
 
 
 def find_batch(table: Table, batch: str) -> Snapshot | None:
-    """Find the snapshot that added a batch; None if the table has none of its rows."""
-    for snapshot in table.snapshots():
-        if snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch:
-            return snapshot
-    return None
+    """Find the snapshot that first added a batch to the current version of a table; None if it has none of its rows."""
+    return next(iter(_snapshots_of(table, batch)), None)
+
+
+def replay_tag(table: Table, batch: str) -> str:
+    """Return the tag of the next snapshot that adds rows of a batch that was ingested before."""
+    return f"{tag_of(batch)}-{len(_snapshots_of(table, batch)) + 1}"
+
+
+def _snapshots_of(table: Table, batch: str) -> list[Snapshot]:
+    return [
+        snapshot
+        for snapshot in _history(table)
+        if snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch
+    ]
+
+
+def _history(table: Table) -> list[Snapshot]:
+    """Return the snapshots whose rows the current version of a table holds, the oldest first.
+
+    A snapshot that the table was rolled back from is not one of them. If older snapshots have expired, those before
+    them count.
+    """
+    by_id = {snapshot.snapshot_id: snapshot for snapshot in table.snapshots()}
+    found: dict[int, Snapshot] = {}
+    at = table.current_snapshot()
+    oldest = at
+    while at is not None:
+        found[at.snapshot_id] = oldest = at
+        at = by_id.get(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
+    if oldest is not None and oldest.parent_snapshot_id is not None:  # its parent has expired
+        before = oldest.sequence_number or 0
+        found |= {key: each for key, each in by_id.items() if (each.sequence_number or 0) < before}
+    return sorted(found.values(), key=lambda snapshot: snapshot.sequence_number or 0)
 
 
 def known_sources(table: Table) -> set[tuple[str, str]]:
-    """Return the (key, ETag) of every landing file in the table."""
-    summaries = [s.summary.additional_properties for s in table.snapshots() if s.summary is not None]
+    """Return the (key, ETag) of every landing file in the current version of a table."""
+    summaries = [s.summary.additional_properties for s in _history(table) if s.summary is not None]
     return {
         (properties[SOURCE], properties[ETAG])
         for properties in summaries
@@ -242,6 +271,7 @@ def append(
     rows: pa.RecordBatchReader,
     batch: str,
     properties: Mapping[str, str],
+    tag: str = "",
 ) -> str:
     """Append rows to a table and tag the snapshot, in one atomic commit.
 
@@ -254,6 +284,7 @@ def append(
         rows: stream of rows with columns of the table.
         batch: digest of the landing file.
         properties: further properties of the snapshot.
+        tag: tag of the snapshot; `tag_of(batch)` by default.
 
     Returns:
         The id of the new snapshot.
@@ -281,5 +312,5 @@ def append(
         transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
         added: Any = transaction.table_metadata.current_snapshot_id
         with ManageSnapshots(transaction) as manage:
-            manage.create_tag(added, tag_of(batch))
+            manage.create_tag(added, tag or tag_of(batch))
     return str(added)

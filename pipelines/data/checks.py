@@ -11,12 +11,20 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 
 from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError
 from pipelines.data.columns import SQL_TYPES
 from pipelines.declarations.contract import Column, Contract, LogicalType, Quality
-from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.value_range import (
+    OFFSET,
+    Scalar,
+    StoredType,
+    in_sql,
+    lower_limit,
+    parse_value,
+    position,
+    upper_limit,
+)
 
 INTEGERS = {"TINYINT": 8, "SMALLINT": 16, "INTEGER": 32, "BIGINT": 64}
 UNSIGNED = {"UTINYINT": 8, "USMALLINT": 16, "UINTEGER": 32, "UBIGINT": 64}
@@ -30,8 +38,7 @@ ROW_NUMBER = "file_row_number"
 WRITTEN_INTEGER = r"[+-]?[0-9]+(\.0*)?"
 WRITTEN_NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 WRITTEN_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-WRITTEN_ZONE = r"(Z|[+-][0-9]{2}:[0-9]{2})"
-WRITTEN_TIMESTAMP = WRITTEN_DATE + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?" + WRITTEN_ZONE + "?"
+WRITTEN_TIMESTAMP = WRITTEN_DATE + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?" + OFFSET + "?"
 """How values are written in text files. 19.0 is an integer: data frames write integers that way.
 
 DuckDB's casts are more lenient (spaces, 1_000, rounding 19.5), so they run only on text that matches these patterns."""
@@ -41,9 +48,15 @@ KINDS: dict[LogicalType, str] = {
     "integer": "an integer",
     "number": "a number",
     "boolean": "true or false",
-    "date": "a date (2026-01-31)",
-    "timestamp": "a timestamp (2026-01-31T12:00:00Z)",
+    "date": "a date (2026-01-31) of the years 1 to 9999",
+    "timestamp": "a timestamp (2026-01-31T12:00:00Z) of the years 1 to 9999",
 }
+
+_YEARS: dict[str, tuple[str, str]] = {
+    "DATE": ("DATE '0001-01-01'", "DATE '9999-12-31'"),
+    "TIMESTAMP": ("TIMESTAMP '0001-01-01 00:00:00'", "TIMESTAMP '9999-12-31 23:59:59.999999'"),
+}
+"""DuckDB type → its least and greatest value that Iceberg's writer and Python can hold. DuckDB holds more."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +129,7 @@ def typed_rows(batch: Batch, contract: Contract) -> str:
 
     Raises:
         LandingFileError: the type of a column in a Parquet file cannot be converted to the contract's.
-        MlopsError: the contract has a column with a name that DuckDB reserves.
     """
-    if ROW_NUMBER in contract.columns:
-        raise MlopsError(
-            f"the contract {contract.name} has a column {ROW_NUMBER!r}, which is reserved by DuckDB",
-            fix="rename the column",
-        )
     path = literal(str(batch.path))
     parts = [quote(ROW) if batch.text else f"{ROW_NUMBER} + 1 AS {quote(ROW)}"]
     problems = []
@@ -136,8 +143,13 @@ def typed_rows(batch: Batch, contract: Contract) -> str:
     if problems:
         raise LandingFileError(batch.file, "columns of the contract's types", "; ".join(problems))
     if batch.text:
-        return f"SELECT {', '.join((*parts, quote(PROBLEMS)))} FROM read_parquet({path})"
-    return f"SELECT {', '.join(parts)}, NULL AS {quote(PROBLEMS)} FROM read_parquet({path}, {ROW_NUMBER} = true)"
+        query = f"SELECT {', '.join((*parts, quote(PROBLEMS)))} FROM read_parquet({path})"
+    else:
+        query = f"SELECT {', '.join(parts)}, NULL AS {quote(PROBLEMS)} FROM read_parquet({path}, {ROW_NUMBER} = true)"
+    if batch.replayed is None:
+        return query
+    chosen = f"SELECT {quote(ROW)} FROM read_parquet({literal(str(batch.replayed))})"
+    return f"SELECT * FROM ({query}) SEMI JOIN ({chosen}) USING ({quote(ROW)})"
 
 
 def conversion(column: Column, found: str, *, text: bool) -> str | None:
@@ -151,6 +163,14 @@ def conversion(column: Column, found: str, *, text: bool) -> str | None:
     Returns:
         The SQL expression, or None if the type cannot be converted at all.
     """
+    converted = _converted(column, found, text=text)
+    years = _YEARS.get(SQL_TYPES[column.stored_as])
+    if converted is None or years is None or found == '"NULL"':
+        return converted
+    return f"CASE WHEN {converted} BETWEEN {years[0]} AND {years[1]} THEN {converted} END"
+
+
+def _converted(column: Column, found: str, *, text: bool) -> str | None:
     name, target = quote(column.name), SQL_TYPES[column.stored_as]
     if found == '"NULL"':  # no row has a value
         return f"CAST({name} AS {target})"
@@ -189,8 +209,11 @@ def conversion(column: Column, found: str, *, text: bool) -> str | None:
         case "timestamp":
             if found == "TIMESTAMP WITH TIME ZONE":
                 return f"({name} AT TIME ZONE 'UTC')"
+            if found == "TIMESTAMPTZ_NS":
+                plain = f"CAST({name} AS TIMESTAMPTZ)"
+                return f"(CASE WHEN CAST({plain} AS TIMESTAMPTZ_NS) = {name} THEN {plain} END AT TIME ZONE 'UTC')"
             if found in TIMESTAMPS:
-                plain = f"CAST({name} AS TIMESTAMP)"
+                plain = f"TRY_CAST({name} AS TIMESTAMP)"
                 if found == "TIMESTAMP_NS":
                     plain = f"CASE WHEN CAST({plain} AS TIMESTAMP_NS) = {name} THEN {plain} END"
                 return plain
@@ -225,14 +248,15 @@ def row_rules(contract: Contract, batch: Batch) -> list[RowRule]:
     Args:
         contract: the contract.
         batch: the rules on types depend on the types in its file.
-
-    Raises:
-        MlopsError: a bound or valid value in the contract does not have the type of its column.
     """
     return [
         rule
         for column in contract.columns.values()
-        for rule in _column_rules(column, conversion(column, batch.columns[column.name], text=batch.text))
+        for rule in _column_rules(
+            column,
+            conversion(column, batch.columns[column.name], text=batch.text),
+            as_float=not batch.text and batch.columns[column.name] == "FLOAT",
+        )
     ]
 
 
@@ -241,7 +265,14 @@ def contract_rules(contract: Contract) -> list[RowRule]:
     return [rule for column in contract.columns.values() for rule in _column_rules(column, None)]
 
 
-def _column_rules(column: Column, converted: str | None) -> Iterator[RowRule]:
+def _column_rules(column: Column, converted: str | None, *, as_float: bool = False) -> Iterator[RowRule]:
+    """List the rules of a column.
+
+    Args:
+        column: the column.
+        converted: SQL of its conversion; None if it is not known.
+        as_float: True if the file holds it in 32 bits, so that decimals are compared in 32 bits.
+    """
     name, value, kind = quote(column.name), value_of(column.name), KINDS[column.logical_type]
     options = column.options
     if column.required or column.primary_key:
@@ -255,14 +286,17 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[RowRule]:
         high = options.maximum is not None or options.exclusive_maximum is not None
         found = "" if low and high else None
         yield RowRule(column.name, "finite", "a finite number", f"NOT isfinite({value})", found)
-    for rule, bound, words, sign in (
-        ("minimum", options.minimum, "at least", "<"),
-        ("exclusiveMinimum", options.exclusive_minimum, "more than", "<="),
-        ("maximum", options.maximum, "at most", ">"),
-        ("exclusiveMaximum", options.exclusive_maximum, "less than", ">="),
+    stored: StoredType = "float" if as_float and column.logical_type == "number" else column.stored_as
+    for rule, bound, words, limit, exclusive in (
+        ("minimum", options.minimum, "at least", lower_limit, False),
+        ("exclusiveMinimum", options.exclusive_minimum, "more than", lower_limit, True),
+        ("maximum", options.maximum, "at most", upper_limit, False),
+        ("exclusiveMaximum", options.exclusive_maximum, "less than", upper_limit, True),
     ):
         if bound is not None:
-            beyond = f"{value} {sign} {_in_sql(column, bound)}"
+            sign = "<" if limit is lower_limit else ">"
+            beyond = f"{_as_stored(value, column, stored)} {sign} "
+            beyond += in_sql(stored, limit(stored, bound, exclusive=exclusive))
             broken = f"({beyond} AND isfinite({value}))" if column.logical_type == "number" else beyond
             yield RowRule(column.name, rule, f"{words} {bound}", broken, beyond)
     if options.min_length is not None:
@@ -283,9 +317,31 @@ def _column_rules(column: Column, converted: str | None) -> Iterator[RowRule]:
         yield RowRule(
             column.name, "pattern", f"text that matches {options.pattern}", f"NOT {_written(value, options.pattern)}"
         )
-    for quality in column.quality:
-        if is_row_rule(quality) and quality.metric != "duplicateValues":
-            yield RowRule(column.name, quality.metric, *_counted(column, quality))
+    for rule, values in column.listed_values:
+        yield RowRule(column.name, rule, *_unlisted(column, values, stored))
+    for quality in column.rules:
+        if quality.is_for_rows and quality.metric not in ("duplicateValues", "invalidValues"):
+            yield RowRule(column.name, str(quality.metric), *_counted(column, quality))
+
+
+def _as_stored(value: str, column: Column, stored: StoredType) -> str:
+    """Cast a value to the type in which it is compared."""
+    return value if stored == column.stored_as else f"CAST({value} AS {SQL_TYPES[stored]})"
+
+
+def _unlisted(column: Column, values: tuple[Scalar, ...], stored: StoredType) -> tuple[str, str]:
+    """Return which values a list allows, and the SQL condition of the rows whose value is not one of them."""
+    listed = ", ".join(_in_sql(stored, item) for item in values)
+    value = _as_stored(value_of(column.name), column, stored)
+    return f"one of {', '.join(str(item) for item in values)}", f"{value} NOT IN ({listed})"
+
+
+def _in_sql(stored: StoredType, item: Scalar) -> str:
+    """Write a listed value as SQL, in the type in which it is compared."""
+    value = parse_value(stored, item)
+    if isinstance(value, str):
+        return literal(value)
+    return str(value).lower() if isinstance(value, bool) else in_sql(stored, position(value))
 
 
 def _counted(column: Column, quality: Quality) -> tuple[str, str]:
@@ -296,50 +352,18 @@ def _counted(column: Column, quality: Quality) -> tuple[str, str]:
     if quality.metric == "missingValues":
         empty = f" OR {value} = ''" if column.logical_type == "string" else ""
         return "a value", f"({name} IS NULL{empty})"
-    valid = (quality.arguments.valid_values if quality.arguments is not None else None) or ()
-    listed = ", ".join(_in_sql(column, item) for item in valid)
-    return f"one of {', '.join(str(item) for item in valid)}", f"{value} NOT IN ({listed})"
-
-
-def _in_sql(column: Column, value: str | int | float | bool) -> str:
-    """Write a bound or valid value as SQL, in the type of its column."""
-    try:
-        match column.logical_type:
-            case "boolean" if isinstance(value, bool):
-                return str(value).lower()
-            case "integer" | "number" if isinstance(value, int | float) and not isinstance(value, bool):
-                return str(value) if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
-            case "string" if isinstance(value, str):
-                return literal(value)
-            case "date" if isinstance(value, str):
-                return f"DATE {literal(date.fromisoformat(value).isoformat())}"
-            case "timestamp" if isinstance(value, str):
-                at = datetime.fromisoformat(value)
-                at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-                return f"TIMESTAMP {literal(at.replace(tzinfo=None).isoformat(sep=' '))}"
-    except ValueError:
-        pass
-    raise MlopsError(
-        f"the contract's bound or valid value of column {column.name!r} has the wrong type: "
-        f"expected {KINDS[column.logical_type]}, found {value!r}",
-        fix="correct it in the contract",
-    )
-
-
-def is_row_rule(quality: Quality) -> bool:
-    """Return True if the rule's bound is zero, so each row that breaks it can be quarantined."""
-    return quality.must_be == 0 or quality.must_be_less_or_equal_to == 0
+    return _unlisted(column, quality.valid_values, column.stored_as)
 
 
 def unique_groups(contract: Contract) -> list[UniqueGroup]:
     """List the groups of columns that are unique together, the primary key first."""
     groups = [UniqueGroup(contract.primary_key, "primaryKey")]
     for column in contract.columns.values():
-        no_duplicates = any(q.metric == "duplicateValues" and is_row_rule(q) for q in column.quality)
+        no_duplicates = any(q.metric == "duplicateValues" and q.is_for_rows for q in column.rules)
         if column.unique or no_duplicates:
             groups.append(UniqueGroup((column.name,), "unique" if column.unique else "duplicateValues"))
-    for quality in contract.table.quality:
-        if quality.metric == "duplicateValues" and is_row_rule(quality):
+    for quality in contract.table.rules:
+        if quality.metric == "duplicateValues" and quality.is_for_rows:
             groups.append(UniqueGroup(_properties(contract, quality), "duplicateValues"))
     distinct: dict[tuple[str, ...], UniqueGroup] = {}
     for group in groups:
@@ -350,36 +374,20 @@ def unique_groups(contract: Contract) -> list[UniqueGroup]:
 def _properties(contract: Contract, quality: Quality) -> tuple[str, ...]:
     """Return the columns of a `duplicateValues` rule on the table; all columns if it names none."""
     named = quality.arguments.properties if quality.arguments is not None else None
-    columns = tuple(named or contract.columns)
-    unknown = [name for name in columns if name not in contract.columns]
-    if unknown:
-        raise MlopsError(
-            f"the contract {contract.name} has a duplicateValues rule on unknown columns: {', '.join(unknown)}",
-            fix=f"the columns are {', '.join(contract.columns)}",
-        )
-    return columns
+    return tuple(named or contract.columns)
 
 
 def batch_rules(contract: Contract) -> list[BatchRule]:
-    """List the quality rules on the whole batch.
-
-    Raises:
-        MlopsError: the table has a rule that only applies to columns.
-    """
+    """List the quality rules on the whole batch."""
     found = []
-    for quality in contract.table.quality:
+    for quality in contract.table.rules:
         if quality.metric == "rowCount":
             found.append(BatchRule(quality, ""))
-        elif quality.metric != "duplicateValues":
-            raise MlopsError(
-                f"the contract {contract.name} has a {quality.metric} rule on the table",
-                fix="move it to the column that it applies to",
-            )
-        elif not is_row_rule(quality):
+        elif not quality.is_for_rows:
             found.append(BatchRule(quality, "", unique=_properties(contract, quality)))
     for column in contract.columns.values():
-        for quality in column.quality:
-            if is_row_rule(quality):
+        for quality in column.rules:
+            if quality.is_for_rows:
                 continue
             if quality.metric == "duplicateValues":
                 found.append(BatchRule(quality, column.name, unique=(column.name,)))

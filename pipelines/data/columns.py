@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.declarations.contract import Column, Contract, StoredType
+from pipelines.declarations.contract import Column, Contract
+from pipelines.declarations.value_range import StoredType
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema

@@ -12,11 +12,11 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.batch import Batch, LandingFileError
+from pipelines.data.batch import Batch, LandingFileError, ReasonCount, TooManyBadRowsError, shorten
 from pipelines.data.catalog import (
     BATCH,
     CONTRACT,
@@ -29,6 +29,7 @@ from pipelines.data.catalog import (
     find_batch,
     known_sources,
     open_table,
+    replay_tag,
 )
 from pipelines.data.checks import contract_rules, unique_groups
 from pipelines.data.landing import LandingFile, download, landing_files
@@ -37,6 +38,7 @@ from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
 from pipelines.data.row_quarantine import (
     BatchRecord,
     BrokenRule,
+    download_rows,
     read_record,
     reason_lines,
     rows_url,
@@ -51,6 +53,8 @@ from pipelines.registry.store import split_url
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
+
+    from pipelines.data.validate import Validation
 
 Log = Callable[[str], None]
 
@@ -73,6 +77,7 @@ class IngestedFile:
         path: local copy of the file; None if the file is too large to download.
         digest: digest of the file's content, which identifies the batch; of its key and ETag if it is too large.
         scratch: folder for temporary files.
+        replayed: the record of the batch if its good rows are in the table, and only its quarantined rows are checked.
     """
 
     descriptor: EnvironmentDescriptor
@@ -82,6 +87,7 @@ class IngestedFile:
     path: Path | None
     digest: str
     scratch: Path
+    replayed: BatchRecord | None = None
 
     def record(self, **facts: Any) -> BatchRecord:
         """Make the record of the batch; `facts` are the fields of its outcome."""
@@ -90,11 +96,14 @@ class IngestedFile:
             file=self.file.name,
             batch=self.digest,
             contract=self.contract.version,
+            etag=self.file.etag,
             **facts,
         )
 
 
-def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, only: str = "") -> list[BatchRecord]:
+def ingest(
+    descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, only: str = "", replay: bool = False
+) -> list[BatchRecord]:
     """Ingest every landing file of a dataset that is not in its table yet, in the order of their names.
 
     A rejected file stays in landing and does not stop the others. It is checked again under another version of the
@@ -105,6 +114,7 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, o
         contract: contract of the dataset.
         log: called with each line of progress.
         only: name of the only landing file to ingest; all by default.
+        replay: True to check a dropped file, or the quarantined rows of an ingested one, again; needs `only`.
 
     Returns:
         A record for each file that was checked.
@@ -115,7 +125,7 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, o
     """
     files = landing_files(descriptor, contract.name)
     if only:
-        files = _named(files, only, contract.name, descriptor)
+        files = [named_file(files, only, contract.name, descriptor)]
     if not files:
         log(f"no files in s3://{descriptor.landing_bucket}/{contract.name}/")
         return []
@@ -124,12 +134,14 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, o
     _finish_latest_record(descriptor, contract, table)
     records = []
     for file in files:
-        if (file.key, file.etag) in known:
+        if (file.key, file.etag) in known and not replay:
             log(f"{file.name}: already in the table")
             continue
         with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
             ingestion = _download(descriptor, contract, table, file, Path(folder))
-            if (done := _done(ingestion, again=bool(only))) is not None:
+            if replay:
+                ingestion = replace(ingestion, replayed=_replayed(ingestion))
+            if ingestion.replayed is None and (done := _done(ingestion, again=bool(only), replay=replay)) is not None:
                 log(f"{file.name}: {done}")
                 continue
             record = _ingest_file(ingestion)
@@ -138,14 +150,47 @@ def ingest(descriptor: EnvironmentDescriptor, contract: Contract, log: Log, *, o
     return records
 
 
-def _named(files: list[LandingFile], name: str, dataset: str, descriptor: EnvironmentDescriptor) -> list[LandingFile]:
-    """Return the landing file of a name, as a list.
+def drop(descriptor: EnvironmentDescriptor, contract: Contract, name: str, reason: str) -> BatchRecord:
+    """Give up a landing file, or the quarantined rows of an ingested one, so that nothing waits for it any more.
+
+    Nothing is deleted: rows in the table stay there, and the file stays in landing.
+
+    Args:
+        descriptor: the environment.
+        contract: contract of the dataset.
+        name: name of the landing file.
+        reason: why, for the record.
+
+    Raises:
+        MlopsError: the file has not landed, all of its rows are in the table, or AWS denied a request.
+    """
+    file = named_file(landing_files(descriptor, contract.name), name, contract.name, descriptor)
+    table = open_table(descriptor, contract.name)
+    with tempfile.TemporaryDirectory(prefix="drop-") as folder:
+        ingestion = _download(descriptor, contract, table, file, Path(folder))
+    record = read_record(descriptor, contract.name, ingestion.digest)
+    if find_batch(table, ingestion.digest) is None:
+        facts = record.model_dump(include={"rows", "good", "quarantined", "refused"}) if record is not None else {}
+        record = ingestion.record(verdict="dropped", dropped=reason, **facts)
+    elif record is not None and record.quarantined:
+        record = record.model_copy(update={"dropped": reason})
+    else:
+        raise MlopsError(
+            f"{name} cannot be dropped: expected a file with rows that are not in the table, found all of them there",
+            fix="to remove rows from a table, land nothing here: roll the table back or write a correction",
+        )
+    write_record(descriptor, record)
+    return record
+
+
+def named_file(files: list[LandingFile], name: str, dataset: str, descriptor: EnvironmentDescriptor) -> LandingFile:
+    """Return the landing file of a name.
 
     Raises:
         MlopsError: no such file has landed.
     """
-    found = [file for file in files if file.name == name]
-    if not found:
+    found = next((file for file in files if file.name == name), None)
+    if found is None:
         latest = ", ".join(file.name for file in files[-5:]) or "none"
         raise MlopsError(
             f"{name!r} has not landed in {descriptor.name}: expected a landing file of {dataset}, found {latest}",
@@ -175,17 +220,30 @@ def _download(
     return IngestedFile(descriptor, contract, table, file, path, digest_of_file(path), scratch)
 
 
-def _done(ingestion: IngestedFile, *, again: bool) -> str | None:
+def _replayed(ingestion: IngestedFile) -> BatchRecord | None:
+    """Return the record of a batch whose good rows are in the table and whose quarantined rows can be checked again."""
+    if ingestion.path is None or find_batch(ingestion.table.refresh(), ingestion.digest) is None:
+        return None
+    record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
+    return record if record is not None and record.quarantined else None
+
+
+def _done(ingestion: IngestedFile, *, again: bool, replay: bool) -> str | None:
     """Return why there is nothing to do for a file; None if it must be checked.
 
     Args:
         ingestion: the file.
         again: True to check a file again that this version of the contract has rejected.
+        replay: True to check a file again that was dropped or has no good rows.
     """
     if ingestion.path is not None and find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
-        return "already ingested"
+        return "all rows are in the table" if replay else "already ingested"
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
-    if record is None or record.contract != ingestion.contract.version:
+    if record is None or replay:
+        return None
+    if record.verdict == "dropped":
+        return f"dropped: {record.dropped}"
+    if record.contract != ingestion.contract.version:
         return None
     if record.verdict == "quarantined":
         return "already ingested"
@@ -200,17 +258,80 @@ def _ingest_file(ingestion: IngestedFile) -> BatchRecord:
     source, target = landing_data(descriptor, file.key, version=file.etag), table_data(descriptor, contract.name)
     with lineage(descriptor, f"ingest-{contract.name}", [source], [target]) as run:
         try:
-            check_size(file.name, file.size)
-            assert ingestion.path is not None
-            batch = read_batch(ingestion.path, contract, ingestion.scratch, name=file.name)
-            record = _commit_batch(ingestion, batch)
+            record = _check_and_commit(ingestion)
         except LandingFileError as error:
-            record = ingestion.record(verdict="refused", refused=str(error))
-            write_record(descriptor, record)
+            record = _refused(ingestion, error)
             run.failed = error.what
         else:
             _add_to_lineage(run, ingestion, record)
     return record
+
+
+def _check_and_commit(ingestion: IngestedFile) -> BatchRecord:
+    """Check one file and append its good rows.
+
+    Raises:
+        LandingFileError: the file is rejected. So is one whose content makes a library fail: it would fail again.
+        MlopsError, OSError, botocore.exceptions.ClientError: the environment is at fault.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    file = ingestion.file
+    try:
+        check_size(file.name, file.size)
+        assert ingestion.path is not None
+        batch = read_batch(ingestion.path, ingestion.contract, ingestion.scratch, name=file.name)
+        return _commit_batch(ingestion, _only_quarantined(ingestion, batch))
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        pa.ArrowException,
+        duckdb.Error,
+    ) as error:
+        if isinstance(error, OSError) or find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
+            raise
+        found = f"{type(error).__name__}: {shorten((str(error).splitlines() or [''])[0], 200)}"
+        fix = "report this as a bug with the file, or land its rows in another format"
+        raise LandingFileError(file.name, "rows that can be checked and written", found, fix) from error
+
+
+def _only_quarantined(ingestion: IngestedFile, batch: Batch) -> Batch:
+    """Reduce a batch that is replayed to the rows that were quarantined."""
+    import pyarrow.parquet as pq
+
+    record = ingestion.replayed
+    if record is None:
+        return batch
+    path = ingestion.scratch / "replayed.parquet"
+    if not download_rows(ingestion.descriptor, record.dataset, record.batch, path):
+        raise MlopsError(
+            f"the quarantined rows of {record.file} cannot be read: expected {record.quarantined} rows in "
+            f"{rows_url(ingestion.descriptor, record.dataset, record.batch)}, found none",
+            fix="land the corrected rows as a new file",
+        )
+    with pq.ParquetFile(path) as rows:
+        return replace(batch, replayed=path, rows=rows.metadata.num_rows)
+
+
+def _refused(ingestion: IngestedFile, error: LandingFileError) -> BatchRecord:
+    """Record a rejected file, with some of its bad rows if there are too many."""
+    facts: dict[str, Any] = {}
+    if isinstance(error, TooManyBadRowsError):
+        facts = {"rows": error.rows, "quarantined": error.bad, "reasons": _broken_rules(error.reasons)}
+        if error.sample is not None:
+            upload_rows(ingestion.descriptor, ingestion.contract.name, ingestion.digest, error.sample)
+    record = ingestion.record(verdict="refused", refused=str(error), **facts)
+    if ingestion.replayed is None:  # else the good rows are in the table, and their record stays
+        write_record(ingestion.descriptor, record)
+    return record
+
+
+def _broken_rules(reasons: tuple[ReasonCount, ...]) -> tuple[BrokenRule, ...]:
+    return tuple(BrokenRule(column=r.column, rule=r.rule, rows=r.rows) for r in reasons)
 
 
 def _commit_batch(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
@@ -234,7 +355,7 @@ def _commit_batch(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
 def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
     from pipelines.data.validate import validate
 
-    descriptor, contract, file, digest = ingestion.descriptor, ingestion.contract, ingestion.file, ingestion.digest
+    descriptor, contract, digest = ingestion.descriptor, ingestion.contract, ingestion.digest
     table = evolve(ingestion.table.refresh(), contract)
     added = find_batch(table, digest)
     keys = existing_keys(table, contract.primary_key)
@@ -245,27 +366,56 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
             rows=summary.rows,
             good=summary.good,
             quarantined=summary.quarantined,
-            reasons=tuple(BrokenRule(column=r.column, rule=r.rule, rows=r.rows) for r in summary.reasons),
+            reasons=_broken_rules(summary.reasons),
         )
+        if ingestion.replayed is not None:
+            return _replay(ingestion, ingestion.replayed, record, table, checked)
         if added is not None:  # by a concurrent job, which has also written the record
             return read_record(descriptor, contract.name, digest) or record
         if summary.quarantined:
-            path = ingestion.scratch / "quarantine.parquet"
-            checked.write_quarantine(path)
-            upload_rows(descriptor, contract.name, digest, path)
+            _upload_quarantined(ingestion, checked)
         write_record(descriptor, record)
         if summary.good == 0:
             return record
-        properties = {
-            SOURCE: file.key,
-            ETAG: file.etag,
-            CONTRACT: contract.version,
-            PRIMARY_KEY: ",".join(contract.primary_key),
-        }
-        snapshot = append(descriptor, table, checked.good_rows(), digest, properties)
+        snapshot = append(descriptor, table, checked.good_rows(), digest, _properties(ingestion))
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record
+
+
+def _replay(
+    ingestion: IngestedFile, before: BatchRecord, found: BatchRecord, table: Table, checked: Validation
+) -> BatchRecord:
+    """Append the rows of a batch that the contract allows now, then reduce its quarantine to the others.
+
+    In this order, so that a killed job loses no rows: those that are in the table are found there by their keys.
+    """
+    snapshot = before.snapshot
+    if found.good:
+        tag = replay_tag(table, ingestion.digest)
+        properties = _properties(ingestion)
+        rows = checked.good_rows()
+        snapshot = append(ingestion.descriptor, table, rows, ingestion.digest, properties, tag)
+    _upload_quarantined(ingestion, checked)
+    facts = {"verdict": "ingested", "rows": before.rows, "good": before.good + found.good, "snapshot": snapshot}
+    record = found.model_copy(update=facts)
+    write_record(ingestion.descriptor, record)
+    return record
+
+
+def _upload_quarantined(ingestion: IngestedFile, checked: Validation) -> None:
+    path = ingestion.scratch / "quarantine.parquet"
+    checked.write_quarantine(path)
+    upload_rows(ingestion.descriptor, ingestion.contract.name, ingestion.digest, path)
+
+
+def _properties(ingestion: IngestedFile) -> dict[str, str]:
+    return {
+        SOURCE: ingestion.file.key,
+        ETAG: ingestion.file.etag,
+        CONTRACT: ingestion.contract.version,
+        PRIMARY_KEY: ",".join(ingestion.contract.primary_key),
+    }
 
 
 def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecord) -> None:
@@ -288,6 +438,8 @@ def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecor
 def _log_record(descriptor: EnvironmentDescriptor, record: BatchRecord, log: Log) -> None:
     if record.refused is not None:
         log(record.refused)
+        for line in reason_lines(record.reasons):
+            log(f"  {line}")
         return
     snapshot = f", snapshot {record.snapshot}" if record.snapshot else ""
     log(f"{record.file}: {record.good} of {record.rows} rows are in the table{snapshot}")

@@ -6,11 +6,12 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from pipelines.data.batch import LandingFileError, TooManyBadRowsError
 from pipelines.data.glue_client import s3
 from pipelines.data.reading import SUFFIXES
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import bucket_name
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 LANDING_FILE = "LANDING_FILE"
 """Environment variable of the ingest job: name of the only landing file to ingest."""
+
+LANDING_ACTION = "LANDING_ACTION"
+"""Environment variable of the ingest job: what to do with `LANDING_FILE`; `ingest` by default."""
+
+DROP_REASON = "DROP_REASON"
+"""Environment variable of the ingest job: why a landing file is dropped."""
+
+LandingAction = Literal["ingest", "release", "drop"]
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -99,7 +108,7 @@ def check_name(file: Path) -> None:
         raise MlopsError(
             f"{file} cannot be uploaded: expected a name of letters, digits, '.', '-' and '_' that ends in "
             f"one of {', '.join(SUFFIXES)}, found {file.name!r}",
-            fix="rename the file",
+            fix="rename the file" if file.suffix.lower() in SUFFIXES else "export it as CSV, JSON Lines or Parquet",
         )
     if not file.is_file():
         raise MlopsError(f"{file} cannot be uploaded: no such file", fix="check the path")
@@ -120,8 +129,12 @@ def check_file(contract: Contract, file: Path) -> Summary:
     check_name(file)
     with tempfile.TemporaryDirectory(prefix="land-") as folder:
         batch = read_batch(file, contract, Path(folder))
-        with validate(batch, contract, Path(folder)) as checked:
-            return checked.summary
+        try:
+            with validate(batch, contract, Path(folder)) as checked:
+                return checked.summary
+        except TooManyBadRowsError as error:
+            fix = f"correct the file; {MAXIMUM_QUARANTINED} in the contract is the bound"
+            raise LandingFileError(error.file, error.expected, error.found, fix) from None
 
 
 def upload(place: LandingPlace, dataset: str, file: Path) -> str:

@@ -30,7 +30,7 @@ LONGEST_VALUE = 128 << 10
 """Size limit of a value of a CSV file, in characters."""
 
 MOST_COLUMNS = 1_000
-MOST_ROWS = 1_000_000_000
+MOST_ROWS = 100_000_000
 
 STAGED_ROWS = 16_384
 STAGED_CHARACTERS = 16 << 20

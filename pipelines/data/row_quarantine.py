@@ -20,7 +20,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
 
 if TYPE_CHECKING:
-    from pipelines.data.validate import ReasonCount
+    from pipelines.data.batch import ReasonCount
 
 LARGEST_RECORD = 1 << 20
 """Size limit of a batch's record, in bytes."""
@@ -49,11 +49,14 @@ class BatchRecord(Declaration):
         batch: digest of the landing file.
         contract: version of the contract that checked the batch.
         verdict: `checked`: the good rows are about to be appended; `ingested`: they are in the table; `quarantined`:
-            there are no good rows; `refused`: the file was rejected as a whole.
+            there are no good rows; `refused`: the file was rejected as a whole; `dropped`: a person gave the file, or
+            its quarantined rows, up.
         rows, good, quarantined: number of rows; `good + quarantined == rows`.
         reasons: quarantined rows by broken rule.
         snapshot: Iceberg snapshot that added the good rows.
         refused: why the file was rejected.
+        etag: ETag of the landing file.
+        dropped: why the file, or its quarantined rows, were given up.
     """
 
     format: Literal["mlops/batch/v1"] = "mlops/batch/v1"
@@ -61,13 +64,15 @@ class BatchRecord(Declaration):
     file: str
     batch: Digest
     contract: str
-    verdict: Literal["ingested", "checked", "quarantined", "refused"]
+    verdict: Literal["ingested", "checked", "quarantined", "refused", "dropped"]
     rows: int = 0
     good: int = 0
     quarantined: int = 0
     reasons: tuple[BrokenRule, ...] = Field(default=())
     snapshot: str | None = None
     refused: str | None = None
+    etag: str | None = None
+    dropped: str | None = None
 
 
 def reason_lines(reasons: Iterable[BrokenRule | ReasonCount]) -> list[str]:
@@ -99,6 +104,34 @@ def read_record(descriptor: EnvironmentDescriptor, dataset: str, batch: str) -> 
     except (store.NotFoundError, store.AccessDeniedError, ValidationError):
         # S3 answers 403 for an absent object if the role may not list the bucket.
         return None
+
+
+def read_records(descriptor: EnvironmentDescriptor, dataset: str) -> list[BatchRecord]:
+    """Read the records of all batches of a dataset, in the order of their files; invalid ones are left out.
+
+    Raises:
+        AccessDeniedError: the caller may not list or read them.
+    """
+    prefix, found = f"quarantine/{dataset}/", []
+    for listed in store.listing(descriptor.lake_bucket, prefix, client=s3(descriptor)):
+        if not listed.key.endswith(".json"):
+            continue
+        content = store.get(descriptor.lake_bucket, listed.key, limit=LARGEST_RECORD, client=s3(descriptor)).content
+        try:
+            found.append(BatchRecord.model_validate_json(content))
+        except ValidationError:
+            continue
+    return sorted(found, key=lambda record: (record.file, record.batch))
+
+
+def download_rows(descriptor: EnvironmentDescriptor, dataset: str, batch: str, path: Path) -> bool:
+    """Download the quarantined rows of a batch; return False if there are none."""
+    try:
+        store.download(descriptor.lake_bucket, _key(dataset, batch, ".parquet"), path, client=s3(descriptor))
+    except (store.NotFoundError, store.AccessDeniedError):
+        # S3 answers 403 for an absent object if the role may not list the bucket.
+        return False
+    return True
 
 
 def upload_rows(descriptor: EnvironmentDescriptor, dataset: str, batch: str, path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, shorten
+from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, ReasonCount, TooManyBadRowsError, shorten
 from pipelines.data.checks import (
     RowRule,
     UniqueGroup,
@@ -26,7 +27,7 @@ from pipelines.data.checks import (
     value_of,
 )
 from pipelines.data.query_engine import NO_DOWNLOADS
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -38,26 +39,17 @@ MEMORY = "400MB"
 MOST_THREADS = 4
 """Each thread holds a part of the file in memory; more would not fit into `MEMORY`."""
 
+LONGEST_CHECK = 600.0
+"""Time limit of a check, in seconds. A small file can unpack to very many rows; others wait behind it."""
+
+SAMPLED_ROWS = 1_000
+"""Bad rows that are kept of a file with too many of them."""
+
 STREAMED_ROWS = 65_536
 REASONS = "_reasons"
 EXISTING = "existing_keys"
 
 REASON_TYPE = 'STRUCT("column" VARCHAR, "rule" VARCHAR, "expected" VARCHAR, "found" VARCHAR)'
-
-
-@dataclass(frozen=True)
-class ReasonCount:
-    """Number of rows that broke a rule.
-
-    Attributes:
-        column: name of the column; "" for the whole row; names separated by commas for several columns.
-        rule: name of the rule.
-        rows: number of rows.
-    """
-
-    column: str
-    rule: str
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -102,12 +94,17 @@ class Validation:
         The columns are `_row`, every column as text as found, and `_reasons`, a list of structs (column, rule,
         expected, found).
         """
-        columns = ", ".join(quote(name) for name in self._contract.columns)
-        _run(
-            self._connection,
-            f"COPY (SELECT {quote(ROW)}, {columns}, {quote(REASONS)} FROM bad ORDER BY {quote(ROW)}) "
-            f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)",
-        )
+        _write_bad_rows(self._connection, self._contract, path)
+
+
+def _write_bad_rows(connection: Any, contract: Contract, path: Path, limit: int | None = None) -> None:
+    columns = ", ".join(quote(name) for name in contract.columns)
+    most = "" if limit is None else f" LIMIT {limit}"
+    _run(
+        connection,
+        f"COPY (SELECT {quote(ROW)}, {columns}, {quote(REASONS)} FROM bad ORDER BY {quote(ROW)}{most}) "
+        f"TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)",
+    )
 
 
 @contextmanager
@@ -130,32 +127,79 @@ def validate(
         The checked batch.
 
     Raises:
-        LandingFileError: the batch breaks a batch rule, or its rows cannot be read.
-        MlopsError: the contract has a rule that cannot be checked, or the check runs out of memory.
+        TooManyBadRowsError: more rows break the contract than it allows; rows whose key is in the table do not count.
+        LandingFileError: the batch breaks a batch rule, its rows cannot be read, or the check takes too much memory or
+            time.
+        MlopsError: the contract has a rule that cannot be checked, or the disk is full.
     """
     with _connect(scratch) as connection:
-        _try_patterns(connection, contract)
+        check_patterns(contract, connection)
         try:
-            query = typed_rows(batch, contract)
-            _run(connection, f"CREATE TEMP VIEW typed AS {query}")
-            _apply_batch_rules(connection, batch, contract)
-            _find_bad_rows(connection, batch, contract)
-            groups = unique_groups(contract)
-            late = [_find_repeated(connection, number, group) for number, group in enumerate(groups)]
-            if existing_keys is not None:
-                late.append(_find_existing(connection, existing_keys, contract))
-            _add_reasons(connection, contract, sum(late))
-            summary = _summary(connection, batch)
+            with _time_limit(connection):
+                summary = _check(connection, batch, contract, scratch, existing_keys)
         except duckdb.OutOfMemoryException as error:
-            raise MlopsError(
-                f"{batch.file}: the check needs more than {MEMORY} of memory: {_first_line(error)}",
-                fix="split the file into smaller ones, with smaller Parquet row groups",
+            _refuse_full_disk(batch, error)
+            fix = "split the file into smaller ones, with smaller Parquet row groups"
+            found = f"one that needs more: {_first_line(error)}"
+            raise LandingFileError(batch.file, f"a check within {MEMORY} of memory", found, fix) from None
+        except duckdb.InterruptException:
+            found = f"one that was stopped after {LONGEST_CHECK:.0f} seconds"
+            raise LandingFileError(
+                batch.file, f"a check within {LONGEST_CHECK:.0f} seconds", found, "split it into several files"
             ) from None
         except duckdb.Error as error:
+            _refuse_full_disk(batch, error)
             if not _is_about_the_file(error):
                 raise
             raise LandingFileError(batch.file, "readable rows", _first_line(error)) from None
         yield Validation(connection, batch, contract, summary)
+
+
+def _check(
+    connection: Any, batch: Batch, contract: Contract, scratch: Path, existing_keys: pa.RecordBatchReader | None
+) -> Summary:
+    """Find the bad rows; see `validate`."""
+    _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+    if batch.replayed is None:
+        _apply_batch_rules(connection, batch, contract)
+    most = batch.rows if batch.replayed is not None else int(batch.rows * contract.maximum_quarantined / 100)
+    bad = _find_bad_rows(connection, batch, contract, most)
+    if bad > most:
+        raise _too_many(connection, batch, contract, scratch, bad)
+    late = 0
+    for number, group in enumerate(unique_groups(contract)):
+        repeated = _find_repeated_values(connection, number, group)
+        if repeated > most:
+            raise _too_many(connection, batch, contract, scratch, repeated, group)
+        late += _find_repeated(connection, number, group) if repeated else 0
+    if late and (together := _count_bad(connection)) > most:
+        raise _too_many(connection, batch, contract, scratch, together)
+    if existing_keys is not None:
+        late += _find_existing(connection, existing_keys, contract)
+    _add_reasons(connection, contract, late)
+    return _summary(connection, batch)
+
+
+@contextmanager
+def _time_limit(connection: Any) -> Iterator[None]:
+    """Interrupt the connection's queries after `LONGEST_CHECK` seconds."""
+    timer = threading.Timer(LONGEST_CHECK, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _refuse_full_disk(batch: Batch, error: duckdb.Error) -> None:
+    """Raise an error that does not blame the file if the scratch disk is full."""
+    if "No space left" in str(error) or "max_temp_directory_size" in str(error):
+        raise MlopsError(
+            f"{batch.file}: the check needs more scratch space: {_first_line(error)}",
+            fix="free disk space, or give the job a larger scratch volume, and ingest again",
+        ) from None
 
 
 def _is_about_the_file(error: duckdb.Error) -> bool:
@@ -195,17 +239,31 @@ def _connect(scratch: Path) -> Iterator[Any]:
         connection.close()
 
 
-def _try_patterns(connection: Any, contract: Contract) -> None:
-    for column in contract.columns.values():
-        if column.options.pattern is None:
-            continue
+def check_patterns(contract: Contract, connection: Any = None) -> None:
+    """Check that every pattern of a contract is a regular expression that the engine can match.
+
+    Args:
+        contract: the contract.
+        connection: a DuckDB connection; a new one by default.
+
+    Raises:
+        MlopsError: a pattern is not valid.
+    """
+    patterns = {name: column.options.pattern for name, column in contract.columns.items() if column.options.pattern}
+    if not patterns:
+        return
+    if connection is None:
+        with duckdb.connect(config=NO_DOWNLOADS) as own:
+            check_patterns(contract, own)
+        return
+    for name, pattern in patterns.items():
         try:
-            _run(connection, f"SELECT regexp_full_match('', {literal(column.options.pattern)})")
+            _run(connection, f"SELECT regexp_full_match('', {literal(pattern)})")
         except duckdb.Error as error:
             raise MlopsError(
-                f"the contract's pattern of column {column.name!r} is not a valid regular expression (RE2): "
-                f"{column.options.pattern!r}: {str(error).splitlines()[0]}",
-                fix="correct it in the contract",
+                f"the pattern of column {name!r} in the contract {contract.name} is not valid: expected a regular "
+                f"expression (RE2), found {pattern!r}: {str(error).splitlines()[0]}",
+                fix="correct it in the contract; RE2 has no lookaround and no backreferences",
             ) from None
 
 
@@ -240,8 +298,11 @@ def _one(connection: Any, query: str) -> int:
     return int(_run(connection, query)[0][0])
 
 
-def _find_bad_rows(connection: Any, batch: Batch, contract: Contract) -> None:
-    """Create the table `bad` in one pass: rows that break a row rule, with all reasons."""
+def _find_bad_rows(connection: Any, batch: Batch, contract: Contract, most: int) -> int:
+    """Create the table `bad` in one pass: rows that break a row rule, with all reasons. Return their number.
+
+    If there are more than `most`, it holds `most + 1` of them.
+    """
     every = row_rules(contract, batch)
     problems = quote(PROBLEMS)
     broken = (
@@ -257,8 +318,62 @@ def _find_bad_rows(connection: Any, batch: Batch, contract: Contract) -> None:
     _run(
         connection,
         f"CREATE TEMP TABLE bad AS SELECT {quote(ROW)}, {found}, {reasons} AS {quote(REASONS)} "
-        f"FROM typed WHERE {broken}",
+        f"FROM typed WHERE {broken} LIMIT {most + 1}",
     )
+    return _one(connection, "SELECT count(*) FROM bad")
+
+
+def _too_many(
+    connection: Any, batch: Batch, contract: Contract, scratch: Path, bad: int, repeated: UniqueGroup | None = None
+) -> TooManyBadRowsError:
+    """Return the error for a batch with too many bad rows; rows that are not needed to know that are not looked at.
+
+    Args:
+        connection: with the table `bad`.
+        batch: the batch.
+        contract: its contract.
+        scratch: folder for the sample.
+        bad: least number of bad rows.
+        repeated: the columns whose repeated values alone are too many, if so.
+    """
+    every = row_rules(contract, batch)
+    column = f"{quote(PROBLEMS)}[1].column"
+    conditions = {("", "format"): f"{column} = ''", ("", "type"): f"{column} <> ''"} if batch.text else {}
+    whole = f"({column} IS NULL OR {column} <> '') AND " if batch.text else ""
+    conditions |= {(rule.column, rule.name): f"{whole}({rule.broken})" for rule in every}
+    any_of_them = " OR ".join(f"({condition})" for condition in conditions.values()) or "false"
+    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in (any_of_them, *conditions.values()))
+    total, *numbers = _run(connection, f"SELECT {counts} FROM typed")[0]
+    reasons = [ReasonCount(*rule, int(n)) for rule, n in zip(conditions, numbers, strict=True)]
+    if repeated is not None:
+        reasons.append(ReasonCount(", ".join(repeated.columns), repeated.name, bad))
+    reasons = sorted((reason for reason in reasons if reason.rows), key=lambda reason: -reason.rows)
+    bad = max(bad, int(total))
+    sample = scratch / "sample.parquet"
+    _write_bad_rows(connection, contract, sample, SAMPLED_ROWS)
+    described = "; ".join(f"{reason.column or 'the row'}: {reason.rule} {reason.rows}" for reason in reasons[:5])
+    return TooManyBadRowsError(
+        batch.file,
+        f"at most {contract.maximum_quarantined:g} percent of {batch.rows} rows to break the contract",
+        f"at least {bad} ({described})",
+        f"correct the file, or the contract ({MAXIMUM_QUARANTINED} is the bound) and replay it: "
+        f"mlops data release {contract.name} {batch.file}",
+        rows=batch.rows,
+        bad=bad,
+        reasons=tuple(reasons),
+        sample=sample,
+    )
+
+
+def _count_bad(connection: Any) -> int:
+    """Count the rows in `bad` and in the `late_…` tables, each once."""
+    late = " ".join(f"UNION SELECT row FROM {name}" for name in _late_tables(connection))
+    return _one(connection, f"SELECT count(*) FROM (SELECT {quote(ROW)} FROM bad {late})")
+
+
+def _late_tables(connection: Any) -> list[str]:
+    tables = [str(name) for (name,) in _run(connection, "SELECT table_name FROM duckdb_tables()")]
+    return sorted(name for name in tables if name.startswith("late_"))
 
 
 def _reasons_of(every: list[RowRule]) -> str:
@@ -279,20 +394,26 @@ def _reason(column: str, rule: str, expected: str, found: str) -> str:
     )
 
 
-def _find_repeated(connection: Any, number: int, group: UniqueGroup) -> int:
-    """Create the table `late_<number>`: rows that repeat an earlier row's values, and why. Return their number."""
+def _find_repeated_values(connection: Any, number: int, group: UniqueGroup) -> int:
+    """Create the table `repeated_<number>`: values that several rows have. Return the number of their later rows."""
     values = [value_of(name) for name in group.columns]
     columns = ", ".join(values)
     there = " AND ".join(f"{value} IS NOT NULL" for value in values)
-    # Two steps to save memory: group the values alone first, then look up the rows of those that repeat.
     _run(
         connection,
-        f"CREATE TEMP TABLE repeated_{number} AS SELECT {columns} FROM typed WHERE {there} "
+        f"CREATE TEMP TABLE repeated_{number} AS SELECT {columns}, count(*) AS n FROM typed WHERE {there} "
         f"GROUP BY {columns} HAVING count(*) > 1",
     )
-    if _one(connection, f"SELECT count(*) FROM repeated_{number}") == 0:
-        _run(connection, f"CREATE TEMP TABLE late_{number} (row BIGINT, reason {REASON_TYPE})")
-        return 0
+    return _one(connection, f"SELECT coalesce(sum(n - 1), 0) FROM repeated_{number}")
+
+
+def _find_repeated(connection: Any, number: int, group: UniqueGroup) -> int:
+    """Create the table `late_<number>` from `repeated_<number>`: the later rows, and why. Return their number.
+
+    Two steps save memory: group the values alone first, then look up the rows of those that repeat.
+    """
+    values = [value_of(name) for name in group.columns]
+    columns = ", ".join(values)
     found = " || ', ' || ".join(f"CAST({value} AS VARCHAR)" for value in values)
     why = _reason(
         ", ".join(group.columns), group.name, "a value that no earlier row has", f"{found} || ', as row ' || first"
@@ -330,8 +451,7 @@ def _add_reasons(connection: Any, contract: Contract, late: int) -> None:
     """Merge the `late_…` tables into `bad`."""
     if late == 0:
         return
-    tables = [name for (name,) in _run(connection, "SELECT table_name FROM duckdb_tables()")]
-    union = " UNION ALL ".join(f"SELECT * FROM {name}" for name in sorted(tables) if name.startswith("late_"))
+    union = " UNION ALL ".join(f"SELECT * FROM {name}" for name in _late_tables(connection))
     row, reasons = quote(ROW), quote(REASONS)
     _run(
         connection,

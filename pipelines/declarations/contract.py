@@ -1,25 +1,43 @@
-"""Data contract: the part of the Open Data Contract Standard v3.1 that this project enforces.
+"""Data contract: the part of the Open Data Contract Standard v3.1 and v3.2 that this project enforces.
 
-Source: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/. Descriptive sections (team, support, price, …)
-are accepted unread. Of the service levels, `frequency` schedules ingestion. Keys that the standard does not define are
-rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
+Source: https://bitol-io.github.io/open-data-contract-standard/. Keys that only describe (team, support, relationships,
+synonyms, …) are accepted unread. Of the service levels, `frequency` schedules ingestion. Keys that the standard does
+not define are rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from pipelines.declarations.documents import Declaration
+from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.names import ColumnName, Name
 from pipelines.declarations.service_level import FREQUENCY, ServiceLevel, ingest_schedule
+from pipelines.declarations.value_range import (
+    KINDS,
+    Scalar,
+    StoredType,
+    ValueRange,
+    full_range,
+    lower_limit,
+    parse_value,
+    upper_limit,
+)
 
 LogicalType = Literal["string", "integer", "number", "boolean", "date", "timestamp"]
-StoredType = Literal["string", "int", "long", "float", "double", "boolean", "date", "timestamp"]
-"""Column types of the Iceberg table that we use. Timestamps are in UTC."""
 
-Scalar = str | int | float | bool
+MAXIMUM_QUARANTINED = "maximumQuarantinedPercent"
+"""Custom property of a contract: share of a landing file's rows that may be quarantined, in percent."""
+
+DEFAULT_MAXIMUM_QUARANTINED = 20.0
+
+RESERVED_COLUMNS = ("file_row_number",)
+"""Column names that the query engine needs when it reads Parquet files."""
+
+Descriptions = tuple[dict[str, Any], ...]
+"""List of objects that only describe: accepted unread."""
 
 STORED_TYPES: dict[LogicalType, dict[str, StoredType]] = {
     "string": {"string": "string", "varchar": "string", "text": "string"},
@@ -36,9 +54,11 @@ class TypeOptions(Declaration):
     """`logicalTypeOptions`: bounds on each value of a column.
 
     Attributes:
-        minimum, maximum, exclusive_minimum, exclusive_maximum: a number, or an ISO 8601 date or timestamp.
+        minimum, maximum, exclusive_minimum, exclusive_maximum: a number, or an ISO 8601 date or timestamp. A decimal
+            is compared with a value in the precision of the value: 0.1 stored in 32 bits keeps `maximum: 0.1`.
         min_length, max_length: length of text in characters.
         pattern: regular expression (RE2) that the whole text must match.
+        format, timezone, default_timezone: accepted if they describe the stored type.
     """
 
     minimum: Scalar | None = None
@@ -48,60 +68,17 @@ class TypeOptions(Declaration):
     min_length: Annotated[int, Field(ge=0)] | None = Field(None, alias="minLength")
     max_length: Annotated[int, Field(ge=0)] | None = Field(None, alias="maxLength")
     pattern: str | None = None
+    format: str | None = None
+    timezone: bool | None = None
+    default_timezone: str | None = Field(None, alias="defaultTimezone")
 
 
-class QualityArguments(Declaration):
-    """Arguments of a library metric.
+_FORMATS: dict[StoredType, str] = {"int": "i32", "long": "i64", "float": "f32", "double": "f64", "date": "yyyy-MM-dd"}
+"""Stored type → the standard's format that means the same."""
 
-    Attributes:
-        valid_values: the allowed values, for `invalidValues`.
-        properties: the columns that are unique together, for `duplicateValues` on the table.
-    """
+_ANY_OF_UTC = ("Etc/UTC", "UTC")
 
-    valid_values: tuple[Scalar, ...] | None = Field(None, alias="validValues")
-    properties: tuple[ColumnName, ...] | None = None
-
-
-class Quality(Declaration):
-    """Quality rule that uses a metric of the standard's library.
-
-    Attributes:
-        metric: the metric to compute.
-        must_be: the value it must have. A rule with the bound 0 is enforced row by row; any other applies to the batch.
-        must_be_greater_than, must_be_greater_or_equal_to, must_be_less_than, must_be_less_or_equal_to: bounds.
-        unit: unit of the bounds, `rows` or `percent`.
-    """
-
-    id: str | None = None
-    name: str | None = None
-    description: str | None = None
-    type: Literal["library"] = "library"
-    metric: Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount"]
-    arguments: QualityArguments | None = None
-    dimension: str | None = None
-    severity: str | None = None
-    business_impact: str | None = Field(None, alias="businessImpact")
-    unit: Literal["rows", "percent"] = "rows"
-    must_be: float | None = Field(None, alias="mustBe")
-    must_be_greater_than: float | None = Field(None, alias="mustBeGreaterThan")
-    must_be_greater_or_equal_to: float | None = Field(None, alias="mustBeGreaterOrEqualTo")
-    must_be_less_than: float | None = Field(None, alias="mustBeLessThan")
-    must_be_less_or_equal_to: float | None = Field(None, alias="mustBeLessOrEqualTo")
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Quality:
-        bounds = (
-            self.must_be,
-            self.must_be_greater_than,
-            self.must_be_greater_or_equal_to,
-            self.must_be_less_than,
-            self.must_be_less_or_equal_to,
-        )
-        if all(bound is None for bound in bounds):
-            raise ValueError("mustBe or another bound; found none")
-        if self.metric == "invalidValues" and (self.arguments is None or not self.arguments.valid_values):
-            raise ValueError("arguments.validValues for the metric invalidValues; found none")
-        return self
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
 class CustomProperty(Declaration):
@@ -111,10 +88,133 @@ class CustomProperty(Declaration):
     property: str
     value: Any
     description: str | None = None
+    vendor: str | None = None
+
+
+class QualityArguments(Declaration):
+    """Arguments of a library metric.
+
+    Attributes:
+        valid_values: the allowed values, for `invalidValues`; null is always allowed.
+        properties: the columns that are unique together, for `duplicateValues` on the table.
+    """
+
+    valid_values: tuple[Scalar | None, ...] | None = Field(None, alias="validValues")
+    properties: tuple[ColumnName, ...] | None = None
+
+
+class Quality(Declaration):
+    """Quality rule that uses a metric of the standard's library, or a text that describes one.
+
+    Attributes:
+        type: `library`, or `text` for a description that nothing checks.
+        metric: the metric to compute; None for `text`.
+        must_be: the value it must have. A rule with the bound 0 is enforced row by row; any other applies to the batch.
+        must_be_greater_than, must_be_greater_or_equal_to, must_be_less_than, must_be_less_or_equal_to: bounds.
+        unit: unit of the bounds, `rows` or `percent`.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    type: Literal["library", "text"] = "library"
+    metric: Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount"] | None = None
+    arguments: QualityArguments | None = None
+    dimension: str | None = None
+    severity: str | None = None
+    business_impact: str | None = Field(None, alias="businessImpact")
+    method: str | None = None
+    scheduler: str | None = None
+    schedule: str | None = None
+    tags: tuple[str, ...] = ()
+    unit: Literal["rows", "percent"] = "rows"
+    must_be: float | None = Field(None, alias="mustBe")
+    must_be_greater_than: float | None = Field(None, alias="mustBeGreaterThan")
+    must_be_greater_or_equal_to: float | None = Field(None, alias="mustBeGreaterOrEqualTo")
+    must_be_less_than: float | None = Field(None, alias="mustBeLessThan")
+    must_be_less_or_equal_to: float | None = Field(None, alias="mustBeLessOrEqualTo")
+    custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+    authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
+
+    @property
+    def is_checked(self) -> bool:
+        """True if the rule is checked, False if it only describes."""
+        return self.type == "library"
+
+    @property
+    def is_for_rows(self) -> bool:
+        """True if the rule's bound is zero, so each row that breaks it can be quarantined."""
+        return self.is_checked and (self.must_be == 0 or self.must_be_less_or_equal_to == 0)
+
+    @property
+    def valid_values(self) -> tuple[Scalar, ...]:
+        """The listed values, without null; empty if there are none."""
+        listed = self.arguments.valid_values if self.arguments is not None else None
+        return tuple(value for value in listed or () if value is not None)
+
+    @model_validator(mode="after")
+    def _can_be_checked(self) -> Quality:
+        bounds = (
+            self.must_be,
+            self.must_be_greater_than,
+            self.must_be_greater_or_equal_to,
+            self.must_be_less_than,
+            self.must_be_less_or_equal_to,
+        )
+        if self.type == "text":
+            if self.metric is not None or any(bound is not None for bound in bounds):
+                raise ValueError("type: library for a rule with a metric or a bound; found type: text")
+            return self
+        if self.metric is None:
+            raise ValueError("a metric, or type: text for a rule that only describes; found neither")
+        if all(bound is None for bound in bounds):
+            raise ValueError("mustBe or another bound; found none")
+        if self.metric == "invalidValues" and not self.valid_values:
+            raise ValueError("arguments.validValues for the metric invalidValues; found none")
+        if self.arguments is not None:
+            for key, name, found in (
+                ("validValues", "invalidValues", self.arguments.valid_values),
+                ("properties", "duplicateValues", self.arguments.properties),
+            ):
+                if found is not None and self.metric != name:
+                    raise KeyedError((("arguments", key), f"{key} for the metric {name} only", self.metric))
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Quality:
+        lows = [(bound, False) for bound in (self.must_be, self.must_be_greater_or_equal_to) if bound is not None]
+        highs = [(bound, False) for bound in (self.must_be, self.must_be_less_or_equal_to) if bound is not None]
+        lows += [(self.must_be_greater_than, True)] if self.must_be_greater_than is not None else []
+        highs += [(self.must_be_less_than, True)] if self.must_be_less_than is not None else []
+        low, after = max([*lows, (0.0, False)])
+        high, before = min(
+            [*highs, (100.0 if self.unit == "percent" else float("inf"), False)], key=lambda at: (at[0], not at[1])
+        )
+        if low > high or (low == high and (after or before)):
+            most = "100 percent" if self.unit == "percent" else "any number of rows"
+            raise ValueError(f"bounds that a figure from 0 to {most} can keep; found bounds that none can")
+        return self
+
+
+class EnumValue(Declaration):
+    """Entry of `enum`: an allowed value, and what it means."""
+
+    value: Scalar | None
+    label: str | None = None
+    id: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+    authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
 
 
 class Column(Declaration):
-    """Column of the table: a property of the contract's schema object."""
+    """Column of the table: a property of the contract's schema object.
+
+    Attributes:
+        allowed: `enum` in the file: the only values that rows may have, besides null.
+        quality: quality rules and descriptions; `rules` are those that are checked.
+    """
 
     id: str | None = None
     name: ColumnName
@@ -128,12 +228,24 @@ class Column(Declaration):
     primary_key: bool = Field(False, alias="primaryKey")
     primary_key_position: int | None = Field(None, alias="primaryKeyPosition")
     options: TypeOptions = Field(default_factory=lambda: TypeOptions(), alias="logicalTypeOptions")
+    allowed: Annotated[tuple[EnumValue, ...], Field(min_length=1)] | None = Field(None, alias="enum")
     classification: str | None = None
     critical_data_element: bool = Field(False, alias="criticalDataElement")
-    examples: tuple[Scalar, ...] = ()
+    encrypted_name: str | None = Field(None, alias="encryptedName")
+    semantic_type: Literal["column", "measure", "dimension"] = Field("column", alias="semanticType")
+    deprecated: bool = False
+    synonyms: Descriptions = ()
+    partitioned: bool = False
+    partition_key_position: int | None = Field(None, alias="partitionKeyPosition")
+    transform_source_objects: tuple[str, ...] = Field((), alias="transformSourceObjects")
+    transform_logic: str | None = Field(None, alias="transformLogic")
+    transform_description: str | None = Field(None, alias="transformDescription")
+    examples: tuple[Any, ...] = ()
     tags: tuple[str, ...] = ()
+    relationships: Descriptions = ()
     quality: tuple[Quality, ...] = ()
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+    authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
 
     @field_validator("physical_type")
     @classmethod
@@ -144,6 +256,20 @@ class Column(Declaration):
             raise ValueError(f"one of {known} (logicalType is {logical_type}); found {value!r}")
         return value
 
+    @field_validator("name")
+    @classmethod
+    def _is_not_reserved(cls, value: str) -> str:
+        if value in RESERVED_COLUMNS:
+            raise ValueError(f"a name that the query engine does not reserve; found {value!r}")
+        return value
+
+    @field_validator("partitioned")
+    @classmethod
+    def _is_not_partitioned(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("partitioned: false, because tables are not partitioned; found true")
+        return value
+
     @property
     def stored_as(self) -> StoredType:
         """The type of the column in the Iceberg table."""
@@ -151,39 +277,137 @@ class Column(Declaration):
         return types[self.physical_type.lower()] if self.physical_type else next(iter(types.values()))
 
     @property
+    def rules(self) -> tuple[Quality, ...]:
+        """The quality rules that are checked."""
+        return tuple(rule for rule in self.quality if rule.is_checked)
+
+    @property
+    def listed_values(self) -> list[tuple[str, tuple[Scalar, ...]]]:
+        """The lists of allowed values that each row must keep, with the name of their rule."""
+        lists: list[tuple[str, tuple[Scalar, ...]]] = []
+        if self.allowed is not None:
+            lists.append(("enum", tuple(entry.value for entry in self.allowed if entry.value is not None)))
+        lists += [
+            (str(rule.metric), rule.valid_values) for rule in self.rules if rule.valid_values and rule.is_for_rows
+        ]
+        return lists
+
+    @property
     def valid_values(self) -> tuple[Scalar, ...] | None:
-        """The values that the contract allows, or None if it does not list them."""
-        for rule in self.quality:
-            if rule.metric == "invalidValues" and rule.arguments is not None:
-                return rule.arguments.valid_values
-        return None
+        """The values that every row may have besides null, or None if the contract does not list them.
+
+        A list that only a share of the rows must keep does not count.
+        """
+        lists = [values for _, values in self.listed_values]
+        if not lists:
+            return None
+        return tuple(value for value in lists[0] if all(value in other for other in lists[1:]))
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The values between the column's bounds; None for text and booleans, which have none."""
+        everything = full_range(self.stored_as)
+        if everything is None:
+            return None
+        options, low, high = self.options, everything.low, everything.high
+        for bound, exclusive in ((options.minimum, False), (options.exclusive_minimum, True)):
+            if bound is not None:
+                low = max(low, lower_limit(self.stored_as, bound, exclusive=exclusive))
+        for bound, exclusive in ((options.maximum, False), (options.exclusive_maximum, True)):
+            if bound is not None:
+                high = min(high, upper_limit(self.stored_as, bound, exclusive=exclusive))
+        return ValueRange(low, high)
 
     @model_validator(mode="after")
     def _rules_can_be_checked(self) -> Column:
-        text = (self.options.min_length, self.options.max_length, self.options.pattern)
-        if self.logical_type != "string" and any(option is not None for option in text):
-            raise ValueError(
-                f"minLength, maxLength and pattern on columns of type string only; found one on {self.logical_type}"
-            )
-        ranged = (
-            self.options.minimum,
-            self.options.maximum,
-            self.options.exclusive_minimum,
-            self.options.exclusive_maximum,
-        )
-        for bound in (bound for bound in ranged if bound is not None):
-            if self.logical_type in ("string", "boolean"):
-                raise ValueError(
-                    "minimum and maximum on columns of type integer, number, date or timestamp only; "
-                    f"found one on {self.logical_type}"
-                )
-            numeric = isinstance(bound, int | float) and not isinstance(bound, bool)
-            if self.logical_type in ("integer", "number") and not numeric:
-                raise ValueError(f"a number as bound of {self.logical_type}; found {bound!r}")
-        for rule in self.quality:
+        problems = [*self._wrong_options(), *self._wrong_bounds(), *self._wrong_values()]
+        for index, rule in enumerate(self.quality):
             if rule.metric == "rowCount":
-                raise ValueError("rowCount in the quality rules of the table; found it on a column")
+                expected = "rowCount in the quality rules of the table"
+                problems.append((("quality", index, "metric"), expected, f"it on the column {self.name!r}"))
+            if rule.arguments is not None and rule.arguments.properties is not None:
+                key = ("quality", index, "arguments", "properties")
+                problems.append((key, "properties in the quality rules of the table", f"them on {self.name!r}"))
+        if problems:
+            raise KeyedError(*problems)
         return self
+
+    def _wrong_options(self) -> list[tuple[Key, str, str]]:
+        options = self.options
+        problems: list[tuple[Key, str, str]] = []
+        text = {"minLength": options.min_length, "maxLength": options.max_length, "pattern": options.pattern}
+        for name, value in text.items():
+            if value is not None and self.logical_type != "string":
+                expected = f"{name} on columns of type string only"
+                problems.append(((_OPTIONS, name), expected, f"it on {self.logical_type}"))
+        low, high = options.min_length, options.max_length
+        if low is not None and high is not None and low > high:
+            problems.append(((_OPTIONS, "minLength"), f"at most maxLength ({high})", str(low)))
+        if options.format is not None and options.format != _FORMATS.get(self.stored_as):
+            known = _FORMATS.get(self.stored_as)
+            expected = f"{known} for a column stored as {self.stored_as}" if known else "no format"
+            problems.append(((_OPTIONS, "format"), expected, repr(options.format)))
+        zones = {"timezone": options.timezone, "defaultTimezone": options.default_timezone}
+        for name, value in zones.items():
+            if value is not None and self.logical_type != "timestamp":
+                problems.append(((_OPTIONS, name), f"{name} on columns of type timestamp only", "it here"))
+        if options.default_timezone not in (None, *_ANY_OF_UTC):
+            problems.append(((_OPTIONS, "defaultTimezone"), "Etc/UTC", repr(options.default_timezone)))
+        return problems
+
+    def _wrong_bounds(self) -> list[tuple[Key, str, str]]:
+        options = self.options
+        problems: list[tuple[Key, str, str]] = []
+        bounds = (options.minimum, options.exclusive_minimum, options.maximum, options.exclusive_maximum)
+        for name, bound in zip(_BOUNDS, bounds, strict=True):
+            if bound is None:
+                continue
+            limit = lower_limit if name.lower().endswith("minimum") else upper_limit
+            if full_range(self.stored_as) is None:
+                expected = f"{name} on columns of type integer, number, date or timestamp only"
+                problems.append(((_OPTIONS, name), expected, f"it on {self.logical_type}"))
+                continue
+            try:
+                limit(self.stored_as, bound, exclusive=name.startswith("exclusive"))
+            except ValueError as error:
+                problems.append(((_OPTIONS, name), str(error), repr(bound)))
+        if problems:
+            return problems
+        between = self.value_range
+        if between is not None and between.low > between.high:
+            return [((_OPTIONS,), "bounds that a value can keep", "bounds that no value can keep")]
+        return []
+
+    def _wrong_values(self) -> list[tuple[Key, str, str]]:
+        lists: list[tuple[Key, tuple[Scalar | None, ...]]] = []
+        if self.allowed is not None:
+            lists.append((("enum",), tuple(entry.value for entry in self.allowed)))
+        for index, rule in enumerate(self.quality):
+            if rule.arguments is not None and rule.arguments.valid_values is not None:
+                lists.append((("quality", index, "arguments", "validValues"), rule.arguments.valid_values))
+        problems = []
+        for key, values in lists:
+            for place, value in enumerate(values):
+                if value is not None and (expected := self._expected(value)):
+                    problems.append(((*key, place), expected, repr(value)))
+        if problems or not lists or self._wrong_bounds():
+            return problems
+        between, listed = self.value_range, self.valid_values
+        allowed = (parse_value(self.stored_as, value) for value in listed or ())
+        if listed is not None and not any(between is None or value in between for value in allowed):
+            return [(lists[0][0], "a value that the column's other rules allow", "none")]
+        return []
+
+    def _expected(self, value: Scalar) -> str:
+        """Return what a listed value should be; "" if it is of the column's type."""
+        try:
+            parse_value(self.stored_as, value)
+        except ValueError:
+            return KINDS[self.stored_as]
+        return ""
+
+
+_OPTIONS = "logicalTypeOptions"
 
 
 class Table(Declaration):
@@ -197,18 +421,42 @@ class Table(Declaration):
     physical_type: Literal["table"] = Field("table", alias="physicalType")
     description: str | None = None
     data_granularity: str | None = Field(None, alias="dataGranularityDescription")
+    deprecated: bool = False
+    synonyms: Descriptions = ()
+    context: Any = None
     tags: tuple[str, ...] = ()
+    relationships: Descriptions = ()
     properties: Annotated[tuple[Column, ...], Field(min_length=1)]
     quality: tuple[Quality, ...] = ()
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
+    authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
+
+    @property
+    def rules(self) -> tuple[Quality, ...]:
+        """The quality rules that are checked."""
+        return tuple(rule for rule in self.quality if rule.is_checked)
 
     @model_validator(mode="after")
     def _columns_hold_together(self) -> Table:
         names = [column.name for column in self.properties]
-        if len(set(names)) != len(names):
-            raise ValueError("unique property names; found a duplicate")
+        problems: list[tuple[Key, str, str]] = [
+            (("properties", index, "name"), "a name that no other property has", repr(name))
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
         if not any(column.primary_key for column in self.properties):
-            raise ValueError("at least one property with primaryKey: true; found none")
+            problems.append((("properties",), "at least one property with primaryKey: true", "none"))
+        for index, rule in enumerate(self.quality):
+            if rule.is_checked and rule.metric not in ("rowCount", "duplicateValues"):
+                expected = "rowCount or duplicateValues, or the rule on the column that it applies to"
+                problems.append((("quality", index, "metric"), expected, str(rule.metric)))
+            named = rule.arguments.properties if rule.arguments is not None else None
+            for place, name in enumerate(named or ()):
+                if name not in names:
+                    key = ("quality", index, "arguments", "properties", place)
+                    problems.append((key, f"one of {', '.join(names)}", repr(name)))
+        if problems:
+            raise KeyedError(*problems)
         return self
 
 
@@ -221,9 +469,10 @@ class Contract(Declaration):
         version: version of the contract, `<major>.<minor>.<patch>`.
         tables: `schema` in the file; a list of one.
         service_levels: `slaProperties` in the file.
+        custom_properties: `maximumQuarantinedPercent` bounds the rows of a landing file that may be quarantined.
     """
 
-    api_version: Literal["v3.1.0"] = Field(alias="apiVersion")
+    api_version: Literal["v3.1.0", "v3.2.0"] = Field(alias="apiVersion")
     kind: Literal["DataContract"]
     id: Annotated[str, StringConstraints(min_length=1)]
     name: Name
@@ -242,7 +491,8 @@ class Contract(Declaration):
     price: dict[str, Any] | None = None
     sla_default_element: str | None = Field(None, alias="slaDefaultElement")
     service_levels: tuple[ServiceLevel, ...] = Field((), alias="slaProperties")
-    authoritative_definitions: tuple[dict[str, Any], ...] = Field((), alias="authoritativeDefinitions")
+    context: Any = None
+    authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
     contract_created: str | None = Field(None, alias="contractCreatedTs")
 
@@ -263,6 +513,29 @@ class Contract(Declaration):
         return tuple(c.name for c in sorted(keys, key=lambda c: c.primary_key_position or 0))
 
     @property
+    def maximum_quarantined(self) -> float:
+        """Share of a landing file's rows that may break the contract, in percent; a file with more is rejected."""
+        found = (entry.value for entry in self.custom_properties if entry.property == MAXIMUM_QUARANTINED)
+        return float(next(found, DEFAULT_MAXIMUM_QUARANTINED))
+
+    @model_validator(mode="after")
+    def _bounds_the_quarantine(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            if entry.property == MAXIMUM_QUARANTINED:
+                value = entry.value
+                if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 100:
+                    problems.append((("customProperties", index, "value"), "a percentage from 0 to 100", repr(value)))
+            elif difflib.get_close_matches(entry.property, [MAXIMUM_QUARANTINED], cutoff=0.85):
+                found = repr(entry.property)
+                problems.append((("customProperties", index, "property"), MAXIMUM_QUARANTINED, found))
+        if sum(entry.property == MAXIMUM_QUARANTINED for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{MAXIMUM_QUARANTINED} at most once", "it twice"))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
+    @property
     def ingest_schedule(self) -> str | None:
         """When to look for new data, as a cron expression in UTC; None to ingest on request only."""
         return None if self.status == "retired" else ingest_schedule(self.name, self.service_levels)
@@ -277,5 +550,5 @@ class Contract(Declaration):
     @model_validator(mode="after")
     def _one_name(self) -> Contract:
         if self.table.name != self.name:
-            raise ValueError(f"schema[0].name to equal name ({self.name!r}); found {self.table.name!r}")
+            raise KeyedError((("schema", 0, "name"), f"{self.name!r}, as in name", repr(self.table.name)))
         return self

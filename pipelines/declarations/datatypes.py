@@ -1,7 +1,9 @@
-"""Tensor element types: one table of their names in the Open Inference Protocol, ONNX and NumPy."""
+"""Element types: their names in the Open Inference Protocol, ONNX and NumPy, and decimals in 32 bits."""
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import Literal, NamedTuple
 
 Datatype = Literal["FP32", "FP64", "INT32", "INT64", "BOOL", "BYTES"]
@@ -34,3 +36,32 @@ ELEMENT_TYPES: dict[Datatype, ElementType] = {
 
 Sources: the protocol's table of tensor data types; `onnx.proto`, `TensorProto.DataType`.
 """
+
+
+def to_float32(number: float) -> float:
+    """Round a number to the nearest value of 32 bits; infinite if it is beyond the largest one.
+
+    A bound of a contract is a decimal. It is compared with a value of a narrower type in that type, so that 0.1 is
+    within `maximum: 0.1` however it is written or stored.
+    """
+    try:
+        rounded: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)
+    return rounded
+
+
+def next_float32(number: float, *, up: bool) -> float:
+    """Return the neighbour of a float32.
+
+    Args:
+        number: a value of 32 bits, finite.
+        up: True for the next greater one, False for the next smaller one.
+    """
+    if number == 0:
+        smallest = math.ldexp(1, -149)
+        return smallest if up else -smallest
+    bits: int = struct.unpack("<i", struct.pack("<f", number))[0]
+    bits += 1 if (number > 0) == up else -1
+    neighbour: float = struct.unpack("<f", struct.pack("<i", bits))[0]
+    return neighbour

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -31,6 +32,18 @@ class Declaration(BaseModel):
     """Parent of every declared type: rejects unknown keys, converts nothing silently, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="strings")
+
+
+class KeyedError(ValueError):
+    """Mistakes that a validator finds below the value that it validates, each told at its own key.
+
+    Args:
+        problems: path of the key below the validated value, what was expected there, and what was found.
+    """
+
+    def __init__(self, *problems: tuple[Key, str, str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{expected} at {dotted(key)}; found {found}" for key, expected, found in problems))
 
 
 D = TypeVar("D", bound=BaseModel)
@@ -84,8 +97,7 @@ def parse(content: bytes | str, kind: type[D], path: Path) -> D:
         # Strict validation of JSON still turns lists into tuples and text into dates.
         return kind.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        problems = [_problem(detail, kind, value, lines, path) for detail in error.errors(include_url=False)]
-        raise DeclarationError(problems) from None
+        raise DeclarationError(_problems(error, kind, value, lines, path)) from None
 
 
 _NULLS = ("", "~", "null", "Null", "NULL")
@@ -120,6 +132,7 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     _check_size(content, path)
     loader: Any = None
     try:
+        _check_depth(content, path)
         loader = yaml.CSafeLoader(content)
         node = loader.get_single_node()
         lines: Lines = {(): 1}
@@ -134,6 +147,32 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _check_depth(content: bytes | str, path: Path) -> None:
+    """Check the nesting from the events of the parser: PyYAML builds nodes by recursion in C, without a limit.
+
+    Raises:
+        DeclarationError: the nesting is too deep.
+        yaml.YAMLError: the content is not YAML.
+    """
+    loader = yaml.CSafeLoader(content)
+    try:
+        depth = 0
+        while (event := loader.get_event()) is not None:
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > DEEPEST_NESTING + 1:
+                    line = event.start_mark.line + 1 if event.start_mark is not None else None
+                    raise DeclarationError(
+                        [Problem(path, line, "", f"at most {DEEPEST_NESTING} levels", "deeper nesting")]
+                    )
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            elif isinstance(event, yaml.StreamEndEvent):
+                return
+    finally:
+        loader.dispose()
 
 
 class _Reader:
@@ -216,17 +255,54 @@ def first_problem(error: ValueError) -> str:
     return f"{dotted(tuple(detail['loc'])) or 'the document'}: expected {expected}, found {found}"
 
 
-def _problem(detail: ErrorDetails, kind: type[BaseModel], value: Any, lines: Lines, path: Path) -> Problem:
+def _problems(error: ValidationError, kind: type[BaseModel], value: Any, lines: Lines, path: Path) -> list[Problem]:
+    """Describe each mistake once, at its key; the branches of a union are joined."""
+    found: dict[Key, Problem] = {}
+    for detail in error.errors(include_url=False):
+        if _is_consequence(detail):
+            continue
+        for problem, key in _problems_of(detail, kind, value, lines, path):
+            before = found.get(key)
+            if before is None:
+                found[key] = problem
+            elif problem.expected not in before.expected.split(" or "):
+                found[key] = replace(before, expected=f"{before.expected} or {problem.expected}")
+    meant = {(*key[:-1], fix[0]) for key, problem in found.items() if (fix := _MEANT.findall(problem.fix))}
+    return [problem for key, problem in found.items() if key not in meant]
+
+
+_MEANT = re.compile(r"^did you mean '(.*)'\?$")
+"""Fix of a misspelled key. That the right key is missing is the same mistake."""
+
+
+def _is_consequence(detail: ErrorDetails) -> bool:
+    """Return True if a list only counts as too short because its items are invalid."""
+    if detail["type"] != "too_short" or not isinstance(detail["input"], list):
+        return False
+    return len(detail["input"]) >= int(detail.get("ctx", {}).get("min_length", 0))
+
+
+def _problems_of(
+    detail: ErrorDetails, kind: type[BaseModel], value: Any, lines: Lines, path: Path
+) -> list[tuple[Problem, Key]]:
     key = _within(tuple(detail["loc"]), value)
-    line = next((lines[key[:end]] for end in range(len(key), -1, -1) if key[:end] in lines), None)
-    where = dotted(key)
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, KeyedError):
+        inner = [((*key, *below), expected, _cut(found)) for below, expected, found in cause.problems]
+        return [(Problem(path, _line_of(at, lines), dotted(at), expected, found), at) for at, expected, found in inner]
+    line, where = _line_of(key, lines), dotted(key)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(kind, key[:-1])
         close = difflib.get_close_matches(str(key[-1]), known, n=1)
         fix = f"did you mean {close[0]!r}?" if close else "remove the key"
-        return Problem(path, line, where, f"one of {', '.join(known)}", f"the unknown key {key[-1]!r}", fix)
+        return [(Problem(path, line, where, f"one of {', '.join(known)}", f"the unknown key {key[-1]!r}", fix), key)]
     fix = f"add {key[-1]!r}" if detail["type"] == "missing" else ""
-    return Problem(path, line, where, *_expected_and_found(detail), fix)
+    return [(Problem(path, line, where, *_expected_and_found(detail), fix), key)]
+
+
+def _line_of(key: Key, lines: Lines) -> int | None:
+    """Return the line of a key, or of the nearest key above it."""
+    return next((lines[key[:end]] for end in range(len(key), -1, -1) if key[:end] in lines), None)
 
 
 def _expected_and_found(detail: ErrorDetails) -> tuple[str, str]:
@@ -297,5 +373,8 @@ def _shown(value: Any) -> str:
         return "keys and values"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    return _cut(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "…"

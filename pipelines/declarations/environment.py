@@ -29,6 +29,15 @@ ManagedPolicy = Annotated[
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 """An AWS region, `eu-west-1`."""
 
+Architecture = Literal["amd64", "arm64"]
+"""Processor architecture, as in Kubernetes' label `kubernetes.io/arch` and in container images."""
+
+Domain = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")]
+"""A DNS name, `models.example.com`."""
+
+Certificate = Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:acm:[a-z0-9-]+:\d{12}:certificate/.+$")]
+"""ARN of a certificate of AWS Certificate Manager."""
+
 PRIVATE_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 """Private address ranges (RFC 1918), used by practically every VPC."""
 
@@ -51,6 +60,39 @@ class ImageRegistry(Declaration):
 
     account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")] | None = None
     region: Region | None = None
+
+
+class EndpointAccess(Declaration):
+    """Addresses of the endpoints of an environment, and who may connect to them.
+
+    Attributes:
+        domain: the endpoint of a model is `<model>.<domain>`, a name that you point to its load balancer; None to use
+            the load balancer's own name.
+        certificate: ARN of an ACM certificate for `*.<domain>`. The load balancer then answers by HTTPS on port 443
+            only; without it, by HTTP on port 80.
+        tls_policy: security policy of the HTTPS listener.
+        inbound_cidrs: address ranges that may connect to the load balancers; none for all that can reach them.
+        security_groups: security groups of the load balancers, instead of those that their controller creates. Their
+            inbound rules say who may connect.
+        shared_load_balancer: True for one load balancer for all endpoints of the environment.
+    """
+
+    domain: Domain | None = None
+    certificate: Certificate | None = None
+    tls_policy: Annotated[str, StringConstraints(pattern=r"^ELBSecurityPolicy-[A-Za-z0-9-]+$")] = (
+        "ELBSecurityPolicy-TLS13-1-2-2021-06"
+    )
+    inbound_cidrs: tuple[Cidr, ...] = ()
+    security_groups: tuple[Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")], ...] = ()
+    shared_load_balancer: bool = False
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> EndpointAccess:
+        if self.certificate and not self.domain:
+            raise ValueError("domain, because a certificate is for a name; found certificate without domain")
+        if self.inbound_cidrs and self.security_groups:
+            raise ValueError("inbound_cidrs or security_groups, because AWS ignores the first; found both")
+        return self
 
 
 class FreezeWindow(Declaration):
@@ -95,6 +137,8 @@ class EnvironmentConfig(Declaration):
         freezes: periods without promotions to this environment.
         images: the pinned images.
         image_registry: the ECR registry that holds the images.
+        architectures: processors of the nodes that run the pods. Images are built for those of all environments.
+        endpoints: addresses of the endpoints, and who may connect to them.
     """
 
     promotes_from: Name | None
@@ -113,6 +157,8 @@ class EnvironmentConfig(Declaration):
     freezes: tuple[FreezeWindow, ...] = ()
     images: Images = Images()
     image_registry: ImageRegistry = ImageRegistry()
+    architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
+    endpoints: EndpointAccess = EndpointAccess()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

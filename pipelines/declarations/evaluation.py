@@ -47,8 +47,8 @@ class Groups(Declaration):
 
     Attributes:
         groups: value of the attribute, as text → metrics of its rows.
-        difference: metric → difference of the greatest and least group value.
-        ratio: metric → ratio of the greatest to the least group value; None unless all are positive.
+        difference: metric → difference of the greatest and least group value; None unless all are defined.
+        ratio: metric → ratio of the greatest to the least group value; None unless all are defined and positive.
     """
 
     groups: dict[str, Part]

@@ -32,6 +32,26 @@ def table_name(dataset: str) -> str:
     return dataset.replace("-", "_")
 
 
-def service_name(model: str, role: Literal["stable", "canary"]) -> str:
-    """Return the name of the Kubernetes Service that fronts a model's stable or canary pods."""
+def service_name(model: str, role: Literal["root", "ping", "pong"]) -> str:
+    """Return the name of a Kubernetes Service of a model's endpoint.
+
+    Args:
+        model: the model's name.
+        role: `ping` and `pong` take turns: one selects the live pods, the other those on trial. `root` stands for both
+            in the Ingress, and selects the pods of every release.
+    """
     return f"{model}-{role}"
+
+
+def serving_name(model: str) -> str:
+    """Return the name of the workload that serves a model."""
+    return f"serve-{model}"
+
+
+def check_name(model: str) -> str:
+    """Return the name of the workload, and of the AnalysisTemplate, that checks a model's canaries."""
+    return f"check-{model}"
+
+
+ROLLOUT_FIELD_MANAGER = "mlops"
+"""Field manager of the Rollouts: the Pulumi program and the commands that move traffic apply them under this name."""

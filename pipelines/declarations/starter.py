@@ -41,12 +41,12 @@ gates:
   fairness:
     - {{attribute: region, metric: {metric}, maximum_ratio: 2.0, minimum_group_size: 10}}
   latency: {{p99_ms: 20.0}}
-  soak: {{requests: 20, seconds: 1}}
+  soak: {{requests: 100, seconds: 1800}} # in each environment, before the next
 serving:
   resources: {{cpu: 500m, memory: 256Mi}}
-  rollout:
-    - {{weight: 10, pause_seconds: 1}}
-    - {{weight: 50, pause_seconds: 1}}
+  rollout: # the canary check runs after each pause; a load balancer needs up to a minute to apply a weight
+    - {{weight: 10, pause_seconds: 300}}
+    - {{weight: 50, pause_seconds: 300}}
 """
 
 TRAIN = '''\

@@ -17,6 +17,18 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
 
 
+class GitHubError(MlopsError):
+    """GitHub refused a request.
+
+    Attributes:
+        status: the HTTP status; None if `gh` failed before it had an answer.
+    """
+
+    def __init__(self, what: str, status: int | None = None, *, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Gh:
     """A repository on GitHub.
@@ -45,19 +57,43 @@ class Gh:
             )
         return cls(root, name)
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, stdin: str = "") -> str:
         """Run `gh` and return its standard output.
 
+        Args:
+            arguments: of `gh`. Other processes can read them, so no secret may be among them.
+            stdin: its standard input.
+
         Raises:
-            MlopsError: `gh` failed, or is not installed.
+            GitHubError: `gh` failed.
+            MlopsError: `gh` is not installed.
         """
         try:
-            done = subprocess.run(["gh", *arguments], cwd=self.root, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["gh", *arguments], cwd=self.root, input=stdin, capture_output=True, text=True, check=False
+            )
         except FileNotFoundError:
             raise MlopsError("the GitHub CLI `gh` is not on the PATH", fix="install gh") from None
         if done.returncode:
-            raise MlopsError(f"gh {' '.join(arguments[:3])}: {done.stderr.strip() or done.stdout.strip()}")
+            reason = done.stderr.strip() or done.stdout.strip()
+            status = re.search(r"\(HTTP (\d{3})\)", reason)
+            raise GitHubError(f"gh {' '.join(arguments[:3])}: {reason}", int(status[1]) if status else None)
         return done.stdout
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Send a request to the API and return its parsed answer; None if it is empty.
+
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE.
+            path: the whole path, `repos/owner/name/…`.
+            body: the JSON body. It is passed by standard input, so it may hold a secret.
+
+        Raises:
+            GitHubError: GitHub refused.
+        """
+        arguments = ["api", path, "--method", method]
+        text = self.run(*arguments) if body is None else self.run(*arguments, "--input", "-", stdin=json.dumps(body))
+        return json.loads(text) if text.strip() else None
 
     def get(self, path: str) -> Any:
         """Return the API's parsed response for a path of this repository.

@@ -112,6 +112,12 @@ class Git:
         listed = self.run("diff", "--name-only", "--no-renames", "-z", range_)
         return tuple(sorted(_decode_path(name) for name in listed.split(b"\0") if name))
 
+    def uncommitted_files(self) -> tuple[str, ...]:
+        """Return the files of the working tree that differ from the checked-out commit or are new, sorted."""
+        changed = self.run("diff", "--name-only", "--no-renames", "-z", "HEAD")
+        new = self.run("ls-files", "--others", "--exclude-standard", "--full-name", "-z", ":/")
+        return tuple(sorted({_decode_path(name) for name in (changed + new).split(b"\0") if name}))
+
     def last_change(self, path: str) -> str:
         """Return the newest commit or merge on the first-parent line of HEAD that changed a file.
 

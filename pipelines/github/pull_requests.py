@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
+from pipelines.github.published_commits import publish
 
 FIELDS = "number,title,headRefName,url,state"
 
@@ -87,7 +88,7 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     commit = git.commit_files(main, contents, message)
     # A push starts every check again, so an unchanged proposal is not pushed.
     if before is None or not _same_change(git, before, commit):
-        git.push(commit, branch, force=True)
+        publish(gh.root, main, contents, message, branch, force=True)
     git.restore_files(contents)
     found = find_open(gh, branch)
     if found is None:

@@ -26,3 +26,9 @@ def run_url() -> str:
     """Return the URL of the current workflow run; an empty string outside a workflow."""
     server, repository, run = (os.environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
     return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else ""
+
+
+def run_attempt() -> str:
+    """Return `<run>.<attempt>` of the current workflow run; an empty string outside a workflow."""
+    run = os.environ.get("GITHUB_RUN_ID")
+    return f"{run}.{os.environ.get('GITHUB_RUN_ATTEMPT') or '1'}" if run else ""

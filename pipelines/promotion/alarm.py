@@ -11,6 +11,7 @@ from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
+from pipelines.declarations.project import Project
 
 LARGEST = 1 << 20
 """Size limit of an event, in bytes."""
@@ -53,3 +54,15 @@ def read_alarm(content: bytes) -> Alarm:
             f"the event is not an alarm: {detail}",
             fix="send event_type drift or breach, with client_payload {model, environment, reason, bundle}",
         ) from None
+
+
+def read_declared_alarm(project: Project, content: bytes) -> Alarm:
+    """Read an alarm about a model and an environment that the project declares.
+
+    Raises:
+        MlopsError: the event is not an alarm, or the project declares no such model or environment.
+    """
+    alarm = read_alarm(content)
+    project.model(alarm.model)
+    project.stack(alarm.environment)
+    return alarm

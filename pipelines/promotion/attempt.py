@@ -11,9 +11,9 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
-from pipelines.github.workflow_run import run_url
+from pipelines.github.workflow_run import run_attempt, run_url
 from pipelines.registry import evidence
-from pipelines.registry.ledger import Entry, Event, Ledger
+from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt
 
 Log = Callable[[str], None]
 """Receives one line of progress."""
@@ -33,6 +33,7 @@ class Attribution:
         run: URL of the workflow run; empty outside a workflow.
         pull_request: number of the pull request that merged the commit.
         approvers: logins of those who approved it.
+        attempt: id of this attempt of the workflow run, or of this process.
     """
 
     commit: str
@@ -40,6 +41,7 @@ class Attribution:
     run: str = ""
     pull_request: int | None = None
     approvers: tuple[str, ...] = ()
+    attempt: str = field(default_factory=lambda: run_attempt() or new_attempt())
 
     @classmethod
     def of_caller(cls, git: Git) -> Attribution:
@@ -135,8 +137,8 @@ class Attempt:
 
 
 def attempt_id(attribution: Attribution, result: str) -> str:
-    """Return the id of an attempt. A retry from the same commit with the same result has the same id."""
-    return f"{attribution.commit}/{result}"
+    """Return the id under which an attempt records a result: once, even if the response to the write is lost."""
+    return f"{attribution.commit}/{attribution.attempt}/{result}"
 
 
 def refuse_stale(head: Entry | None, environment: str, model: str, bundle: str, replaces: str | None) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from pipelines.cluster.rollouts import RolloutState, wait_for_rollout
+from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
+from pipelines.cluster.rollouts import OvertakenError, RolloutState, wait_for_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
@@ -23,7 +24,9 @@ from pipelines.promotion.admission import Admitted, admit
 from pipelines.promotion.attempt import Attempt, Attribution, Log, calling_actor
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
-from pipelines.promotion.traffic import move_traffic
+from pipelines.promotion.rollback_plan import plan_rollback, read_facts_of_traffic
+from pipelines.promotion.traffic import move_traffic, wait_until_served
+from pipelines.promotion.traffic_lease import TrafficHold, hold_traffic
 from pipelines.promotion.verify import Verification, verify
 from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
@@ -52,21 +55,26 @@ def deploy(target: Target, environment: str, log: Log) -> None:
     target.get_ready()
     descriptors = target.descriptors()
     releases = [project.release(model, environment) for model in project.model_names]
-    admitted = [
-        admit(project, git, descriptors, *find_merge(git, release), log)
-        for release in releases
-        if release.bundle is not None
-    ]
-    deployment = ReleaseDeployment(target, environment, descriptors, log)
-    if not admitted:
-        deployment.apply()
-    for each in admitted:
-        entry = deployment.take_live(each)
-        url = target.descriptor(environment).endpoints[each.release.model]
-        log(
-            f"{each.release.model} in {environment} serves {each.release.bundle} at {url} "
-            f"(ledger record {entry.record.number})"
-        )
+    releases = [release for release in releases if release.bundle is not None]
+    with ExitStack() as stack:
+        # Judged while the leases are held: a rollback that starts later takes the lease, which is noticed.
+        holds = {
+            release.model: stack.enter_context(
+                hold_traffic(descriptors[environment], release.model, "deploy", project.root, log)
+            )
+            for release in releases
+        }
+        admitted = [admit(project, git, descriptors, *find_merge(git, release), log) for release in releases]
+        deployment = ReleaseDeployment(target, environment, descriptors, log, holds)
+        if not admitted:
+            deployment.apply()
+        for each in admitted:
+            entry = deployment.take_live(each)
+            url = target.descriptor(environment).endpoints[each.release.model]
+            log(
+                f"{each.release.model} in {environment} serves {each.release.bundle} at {url} "
+                f"(ledger record {entry.record.number})"
+            )
 
 
 def find_merge(git: Git, release: Release) -> tuple[ReleaseChange, Attribution]:
@@ -96,12 +104,14 @@ class ReleaseDeployment:
         environment: its name.
         descriptors: of the environments that are up.
         log: receives progress.
+        holds: model → the lease of its traffic, for each model with a release.
     """
 
     target: Target
     environment: str
     descriptors: Mapping[str, EnvironmentDescriptor]
     log: Log
+    holds: Mapping[str, TrafficHold]
     _applied: bool = field(default=False, init=False)
 
     def apply(self) -> None:
@@ -115,6 +125,25 @@ class ReleaseDeployment:
         self.target.apply("up", self.environment)
         self._applied = True
         self.log("applied")
+        for model in sorted(self.holds):
+            self._respect_rollback(model)
+
+    def _respect_rollback(self, model: str) -> None:
+        """If a rollback took the lease while the program was applied, put back what it restored.
+
+        The program may have written the bad bundle after the rollback had ended.
+        """
+        try:
+            self.holds[model].confirm()
+        except OvertakenError as overtaken:
+            self.log(f"{model}: {overtaken.what}")
+            project, descriptor = self.target.project, self.target.descriptor(self.environment)
+            with hold_traffic(descriptor, model, "deploy", project.root, self.log):
+                facts = read_facts_of_traffic(project, descriptor, model)
+                if facts.on_trial is not None and facts.on_trial in facts.quarantined:
+                    good = plan_rollback(facts, model, self.environment).good
+                    move_traffic(descriptor, model, good)
+                    self.log(f"{model} returned to {good}: this deployment had applied the bundle that was rolled back")
 
     def take_live(self, admitted: Admitted) -> Entry:
         """Copy the bundle, apply, follow the rollout, verify, and only then record the release.
@@ -126,20 +155,23 @@ class ReleaseDeployment:
 
         Raises:
             StaleReleaseError: another bundle went live during the rollout.
+            OvertakenError: a rollback or a stop took the traffic over. Nothing is recorded or moved.
             MlopsError: a step failed. The failure is recorded, and traffic returned to the bundle that was live.
         """
         release, attempt = admitted.release, admitted.attempt
         assert release.bundle is not None
+        hold = self.holds[release.model]
         if admitted.recorded is not None:
             self._prove(release)
             return admitted.recorded
         previous = self.target.project.stack(self.environment).config.environment.promotes_from
         if previous is not None:
-            with _recording_failure(attempt):
+            with _recording_failure(attempt, hold):
                 replicate(self.descriptors[previous], self.descriptors[self.environment], release.model, release.bundle)
             self.log(f"the bundle is in the registry of {self.environment}")
-        with _recording_failure(attempt, lambda: self._return_traffic(release.model, admitted.live)):
+        with _recording_failure(attempt, hold, lambda: self._return_traffic(release.model, admitted.live)):
             proof = self._prove(release)
+            hold.confirm()
         self.log(
             f"verified: {proof.pods} pods, {proof.rows} golden rows match, {proof.requests} requests, median "
             f"{proof.median_ms:.1f} ms"
@@ -150,17 +182,23 @@ class ReleaseDeployment:
         """Apply, follow the rollout, and verify what the endpoint serves."""
         assert release.bundle is not None
         self.apply()
-        follow_rollout(self.target, self.environment, release.model, self.log)
+        check = self.holds[release.model].check
+        check()
+        namespace = self.target.project.stack(self.environment).config.environment.namespace
+        with replacing_pods_without_credentials(namespace, release.model, self.log):
+            follow_rollout(self.target, self.environment, release.model, release.bundle, self.log, check)
         self.log("rolled out")
         budget = self.target.project.model(release.model).gates.latency.p99_ms
-        return verify(self.target.descriptor(self.environment), release.model, release.bundle, budget)
+        descriptor = self.target.descriptor(self.environment)
+        wait_until_served(descriptor, release.model, release.bundle, check=check)
+        return verify(descriptor, release.model, release.bundle, budget, self.log)
 
     def _return_traffic(self, model: str, live: str | None) -> str:
         """Return traffic to the bundle that was live. If that fails, return a note for the record, else ""."""
         if live is None:
             return ""
         try:
-            move_traffic(self.target.descriptor(self.environment), model, live)
+            move_traffic(self.target.descriptor(self.environment), model, live, check=self.holds[model].check)
         except MlopsError as error:
             return f"; and traffic could not be returned: {error.what}"
         self.log(f"traffic returned to {live}")
@@ -168,25 +206,57 @@ class ReleaseDeployment:
 
 
 @contextmanager
-def _recording_failure(attempt: Attempt, undo: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Record the attempt as failed if the block fails; `undo` runs first, and its result is added to the reason."""
+def _recording_failure(attempt: Attempt, hold: TrafficHold, undo: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Record the attempt as failed if the block fails; `undo` runs first, and its result is added to the reason.
+
+    If a rollback or a stop has taken the traffic over, neither happens: it records and moves what is needed.
+    """
     try:
         yield
+    except OvertakenError:
+        raise
     except MlopsError as error:
+        _confirm_if_possible(hold)
         attempt.record("failed", error.what + undo())
         raise
 
 
-def follow_rollout(target: Target, environment: str, model: str, log: Log) -> None:
-    """Wait until the newest release of a model is live, and log each step of its rollout.
+def _confirm_if_possible(hold: TrafficHold) -> None:
+    """Confirm that the lease is held; without an answer of the cluster, no other command can have moved traffic.
 
     Raises:
+        OvertakenError: another command has taken it.
+    """
+    try:
+        hold.confirm()
+    except OvertakenError:
+        raise
+    except MlopsError:
+        return
+
+
+def follow_rollout(
+    target: Target, environment: str, model: str, bundle: str, log: Log, check: Callable[[], None]
+) -> None:
+    """Wait until the newest release of a model is live, and log each step of its rollout.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        model: the model's name.
+        bundle: digest of the bundle that goes live.
+        log: receives progress.
+        check: called while waiting; what it raises ends the wait.
+
+    Raises:
+        OvertakenError: another command changed the bundle.
         MlopsError: the rollout failed, or did not end in time.
     """
     namespace = target.project.stack(environment).config.environment.namespace
     steps = target.project.model(model).serving.rollout
     deadline = ROLLOUT_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
-    wait_for_rollout(namespace, model, on_change=partial(_log_state, model, log), deadline_seconds=deadline)
+    on_change = partial(_log_state, model, log)
+    wait_for_rollout(namespace, model, bundle, on_change=on_change, deadline_seconds=deadline, check=check)
 
 
 def _log_state(model: str, log: Log, state: RolloutState) -> None:

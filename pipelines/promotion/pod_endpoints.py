@@ -7,10 +7,9 @@ from contextlib import ExitStack, contextmanager
 
 from pipelines.cluster.connection import connect
 from pipelines.cluster.pod_connections import pod_connections
-from pipelines.cluster.service_pods import ready_pods
+from pipelines.cluster.rollout_pods import ServingPod, live_pods
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import service_name
 from pipelines.serving.probe import TIMEOUT_SECONDS, EndpointClient, UnavailableError
 
 
@@ -31,18 +30,17 @@ def open_pods(descriptor: EnvironmentDescriptor, model: str) -> Iterator[list[En
     """
     if model not in descriptor.endpoints:
         raise MlopsError(f"{model} has no endpoint in {descriptor.name}", fix="release a bundle there and deploy it")
-    service = service_name(model, "stable")
     with connect(descriptor.namespace) as client, pod_connections(client) as connections, ExitStack() as stack:
-        pods = ready_pods(client, service)
+        pods = live_pods(client, model)
         if not pods:
             raise UnavailableError(
-                f"no pod of {model} in {descriptor.name} is ready: expected one behind the Service {service}",
+                f"no pod of {model} in {descriptor.name} is ready: expected one of its live release",
                 fix=f"kubectl -n {descriptor.namespace} get pods",
             )
         clients = []
-        for one in pods:
-            connection = connections.connection(descriptor.namespace, one.pod, one.port, timeout=TIMEOUT_SECONDS)
-            opened = EndpointClient(_url(descriptor, one.pod), model, connection=connection)
+        for pod in pods:
+            connection = connections.connection(descriptor.namespace, pod.name, pod.port, timeout=TIMEOUT_SECONDS)
+            opened = EndpointClient(_url(descriptor, pod), model, connection=connection)
             stack.callback(opened.close)
             clients.append(opened)
         yield clients
@@ -55,9 +53,9 @@ def is_ready_pod(descriptor: EnvironmentDescriptor, model: str, client: Endpoint
         MlopsError: the cluster refuses.
     """
     with connect(descriptor.namespace) as kubernetes:
-        pods = ready_pods(kubernetes, service_name(model, "stable"))
-    return client.url in {_url(descriptor, one.pod) for one in pods}
+        pods = live_pods(kubernetes, model)
+    return client.url in {_url(descriptor, pod) for pod in pods}
 
 
-def _url(descriptor: EnvironmentDescriptor, pod: str) -> str:
-    return f"pod://{descriptor.namespace}/{pod}"
+def _url(descriptor: EnvironmentDescriptor, pod: ServingPod) -> str:
+    return f"pod://{descriptor.namespace}/{pod.name}"

@@ -49,7 +49,7 @@ def _open_pod(descriptor: EnvironmentDescriptor, model: str) -> Iterator[Endpoin
 def _parse(request: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(request)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MlopsError(f"the request is not JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise MlopsError("the request is not a JSON object")

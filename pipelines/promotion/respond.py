@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipelines.github.git import Git
-from pipelines.promotion.alarm import read_alarm
+from pipelines.promotion.alarm import read_declared_alarm
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.request_training import request_training
 from pipelines.promotion.rollback import roll_back
@@ -13,7 +13,9 @@ from pipelines.targets import Target
 def respond(target: Target, event: bytes, log: Log) -> None:
     """Respond to the alarm in a `repository_dispatch` event.
 
-    Drift starts the workflow `train`. A breach rolls the model back, unless a rollback restored the live bundle.
+    Drift starts the workflow `train`. A breach rolls the model back. If a rollback restored the live bundle, the alarm
+    must name it: then the model goes further back, to a bundle that was verified earlier. If the alarm names a bundle
+    that is no longer live, nothing is done. Otherwise a person must decide, so this fails.
 
     Args:
         target: where the environments live.
@@ -23,7 +25,7 @@ def respond(target: Target, event: bytes, log: Log) -> None:
     Raises:
         MlopsError: the event is not an alarm, GitHub refuses, or the rollback failed.
     """
-    alarm = read_alarm(event)
+    alarm = read_declared_alarm(target.project, event)
     if alarm.kind == "drift":
         request_training(target.project, [alarm.model], log)
         return

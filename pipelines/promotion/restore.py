@@ -9,6 +9,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github.git import Git
+from pipelines.github.published_commits import publish
 from pipelines.registry.ledger import words
 
 ATTEMPTS = 5
@@ -44,15 +45,26 @@ def restore_release(project: Project, model: str, environment: str, target: str,
             raise MlopsError("the origin has no branch main")
         if _named(git, main, name) == target:
             return main
-        commit = git.commit_files(main, {name: render_release(release).encode()}, message)
         try:
-            git.push(commit, "main")
+            commit = publish(project.root, main, {name: render_release(release).encode()}, message, "main")
         except MlopsError:
             if attempt + 1 == ATTEMPTS:
                 raise
             continue
         return commit
     raise AssertionError("unreachable")
+
+
+def released_on_main(project: Project, model: str, environment: str) -> str | None:
+    """Return the bundle that the release file on the origin's main names; None if it names none.
+
+    Raises:
+        MlopsError: the origin does not answer.
+    """
+    git = Git(project.root)
+    main = git.fetch("main")
+    path = project.release_file(model, environment).relative_to(project.root).as_posix()
+    return _named(git, main, path) if main is not None else None
 
 
 def _named(git: Git, commit: str, path: str) -> str | None:

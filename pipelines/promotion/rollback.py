@@ -1,59 +1,35 @@
-"""Roll back to the bundle that was live before: traffic first, in seconds, then git, then the ledger.
+"""Roll back to the bundle that was live before, or stop a bundle on trial: traffic first, then git, then the ledger.
 
-The ledger decides where a rollback goes and is written last, so an interrupted rollback can be run again.
+The quarantine is written before traffic moves. It is what a killed rollback leaves: run again, it goes on, and no
+deployment brings the bundle back meanwhile. The ledger is written last.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+from pipelines.cluster.rollouts import abort_rollout
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.restore import restore_release
+from pipelines.promotion.rollback_plan import (
+    RollbackPlan,
+    may_roll_back_automatically,
+    plan_rollback,
+    read_facts_of_traffic,
+)
+from pipelines.promotion.rollback_rights import check_rights
 from pipelines.promotion.traffic import move_traffic
+from pipelines.promotion.traffic_lease import Verb, hold_traffic
 from pipelines.promotion.trial import try_bundle
 from pipelines.promotion.verify import verify
 from pipelines.registry import evidence
-from pipelines.registry.bundle_quarantine import Quarantined, quarantine, quarantined
+from pipelines.registry.bundle_quarantine import Quarantined, quarantine
+from pipelines.registry.evidence import VerifiedBundle
 from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt, words
 from pipelines.targets import Target
-
-
-@dataclass(frozen=True)
-class RollbackPlan:
-    """The bundles to roll back from and to.
-
-    Attributes:
-        bad: digest of the live bundle.
-        good: digest of the last bundle before it that was verified and is not quarantined.
-    """
-
-    bad: str
-    good: str
-
-
-def plan_rollback(descriptor: EnvironmentDescriptor, model: str) -> RollbackPlan:
-    """Return the bundles to roll a model back from and to.
-
-    Raises:
-        MlopsError: nothing is live, or no other bundle was verified before.
-    """
-    ledger = Ledger(descriptor, model)
-    head = ledger.head()
-    if head is None or head.event.live is None:
-        raise MlopsError(f"{model} is not live in {descriptor.name}, so there is nothing to roll back")
-    bad = head.event.live
-    blocked = quarantined(descriptor, model)
-    for entry in ledger.back():
-        event = entry.event
-        if event.result == "verified" and event.to != bad and event.to not in blocked:
-            return RollbackPlan(bad, event.to)
-    raise MlopsError(
-        f"no other bundle of {model} was ever verified in {descriptor.name}, so there is nothing to roll back to",
-        fix="release a good bundle, or take the endpoint down with a release that names no bundle",
-    )
 
 
 def roll_back(
@@ -67,7 +43,7 @@ def roll_back(
     automatic: bool = False,
     suspect: str | None = None,
 ) -> Entry:
-    """Roll a model back in an environment.
+    """Roll a model back in an environment. A bundle on trial is stopped, and the live one stays.
 
     Args:
         target: where the environment lives.
@@ -76,71 +52,181 @@ def roll_back(
         reason: recorded in the ledger, and shown when the bad bundle is proposed again.
         attribution: recorded in the ledger.
         log: receives progress.
-        automatic: an alarm requested the rollback. It then leaves a bundle alone that a rollback restored, so that a
-            faulty monitor cannot walk back through the history.
-        suspect: the bundle found bad, if known. If another bundle is live by now, nothing is done.
+        automatic: an alarm requested the rollback. It undoes an earlier rollback only if it names the live bundle, so
+            that a faulty monitor cannot walk back through the history.
+        suspect: the bundle found bad, if known. If it is neither live nor on trial, nothing is done.
 
     Returns:
-        The ledger entry that records the rollback.
+        The ledger entry that records the rollback, or that of the live bundle if nothing was to be done.
 
     Raises:
+        MissingRightsError: the caller lacks rights; nothing was changed.
+        TrafficHeldError: another rollback of the model runs.
         MlopsError: there is nothing to roll back to, the earlier bundle does not work, or a step failed. The rollback
             can be run again.
     """
     descriptor = target.descriptor(environment)
-    declared = target.project.model(model)
-    why = words(reason)
-    if not why:
-        raise MlopsError("a rollback needs a reason", fix="give a reason in words")
+    target.project.model(model)
+    why = _reason(reason, "rollback")
+    facts = read_facts_of_traffic(target.project, descriptor, model)
     current = Ledger(descriptor, model).went_live()
-    if current is not None and current.event.action == "rollback" and current.event.reason == why:
+    restored = facts.restored
+    finish_stop = facts.stopped is not None and facts.quarantined[facts.stopped] == why
+    is_finished = facts.on_trial is None and facts.served in (None, facts.live) and not finish_stop
+    if restored is not None and is_finished and restored.event.reason == why and restored.event.live == facts.live:
         log(f"{model} was already rolled back for this reason; give another reason to go further back")
-        return current
-    if current is not None and suspect is not None and current.event.live != suspect:
+        return restored
+    if current is not None and suspect is not None and suspect not in (facts.live, facts.on_trial, facts.stopped):
         log(f"{suspect} is no longer live in {descriptor.name}; there is nothing to do")
         return current
-    if current is not None and current.event.action == "rollback" and automatic:
+    if automatic and not may_roll_back_automatically(facts, suspect):
+        assert restored is not None
         raise MlopsError(
-            f"{descriptor.name} runs a bundle that a rollback of {model} restored, because: {current.event.reason}; "
-            "an alarm cannot roll that back",
-            fix="find out which of the two bundles is wrong, then run `mlops rollback` yourself",
+            f"{descriptor.name} runs a bundle that a rollback of {model} restored, because: {restored.event.reason}; "
+            "an alarm that does not name this bundle cannot roll it back",
+            fix="find out which of the two bundles is wrong, then run the workflow `rollback`",
         )
-    plan = plan_rollback(descriptor, model)
-    log(f"rolling back from {plan.bad} to {plan.good}")
+    plan = plan_rollback(facts, model, environment, finish_stop=finish_stop, suspect=suspect)
+    return _carry_out(target, descriptor, model, "rollback", plan, why, attribution, log)
+
+
+def stop_trial(target: Target, environment: str, model: str, reason: str, attribution: Attribution, log: Log) -> Entry:
+    """Stop the bundle of a model that is on trial in an environment; the live bundle stays.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        model: the model's name.
+        reason: recorded in the ledger, and shown when the bundle is proposed again.
+        attribution: recorded in the ledger.
+        log: receives progress.
+
+    Returns:
+        The ledger entry that records that the bundle was stopped.
+
+    Raises:
+        MlopsError: no bundle is on trial, or as for `roll_back`.
+    """
+    descriptor = target.descriptor(environment)
+    target.project.model(model)
+    why = _reason(reason, "stop")
+    facts = read_facts_of_traffic(target.project, descriptor, model)
+    if facts.on_trial is None and facts.stopped is None:
+        raise MlopsError(
+            f"no bundle of {model} is on trial in {descriptor.name}: the Rollout names {facts.served or 'none'}",
+            fix="to leave the live bundle, run `mlops rollback`",
+        )
+    plan = plan_rollback(facts, model, environment, finish_stop=True)
+    return _carry_out(target, descriptor, model, "stop", plan, why, attribution, log)
+
+
+def _reason(reason: str, what: str) -> str:
+    why = words(reason)
+    if not why:
+        raise MlopsError(f"a {what} needs a reason", fix="give a reason in words")
+    return why
+
+
+def _carry_out(
+    target: Target,
+    descriptor: EnvironmentDescriptor,
+    model: str,
+    verb: Verb,
+    plan: RollbackPlan,
+    why: str,
+    attribution: Attribution,
+    log: Log,
+) -> Entry:
+    project = target.project
+    log(f"stopping {plan.bad}; {plan.good} stays" if plan.is_trial else f"rolling back from {plan.bad} to {plan.good}")
     verified = evidence.verify_bundle(descriptor, model, plan.good)
-    trial = try_bundle(target.project, verified.manifest, verified.files)
+    trial = try_bundle(project, verified.manifest, verified.files)
     if trial.problem:
         raise MlopsError(f"the bundle to roll back to does not work: {trial.problem}", fix="release a good bundle")
     log("the earlier bundle loads, and its golden predictions match")
-    log(f"traffic moved in {move_traffic(descriptor, model, plan.good):.2f} s")
-    quarantine(descriptor, model, Quarantined(bundle=plan.bad, reason=why, at=datetime.now(UTC)))
-    log("the bad bundle is quarantined")
-    restore_release(target.project, model, environment, plan.good, plan.bad, reason)
-    log("main names the earlier bundle")
-    verify(descriptor, model, plan.good, declared.gates.latency.p99_ms)
-    ledger, attempt = Ledger(descriptor, model), new_attempt()
+    check_rights(project, descriptor, model, plan.good, log)
+    with hold_traffic(descriptor, model, verb, project.root, log) as hold:
+        facts = read_facts_of_traffic(project, descriptor, model)
+        finish_stop = plan.bad == facts.stopped
+        if plan_rollback(facts, model, descriptor.name, finish_stop=finish_stop, suspect=plan.bad) != plan:
+            raise MlopsError(
+                f"the bundles of {model} in {descriptor.name} changed during the checks", fix="run it again"
+            )
+        quarantine(descriptor, model, Quarantined(bundle=plan.bad, reason=why, at=datetime.now(UTC)))
+        log("the bad bundle is quarantined")
+        if plan.is_trial and abort_rollout(descriptor.namespace, model, plan.bad):
+            log("the trial is aborted")
+        log(f"traffic moved in {move_traffic(descriptor, model, plan.good, check=hold.check):.2f} s")
+        # What is written last shows that an interrupted command has not finished: the ledger still names the bad
+        # bundle as live, or main still names the one that was on trial.
+        entry = _record(descriptor, model, plan, why, attribution, verified) if plan.is_trial else None
+        restore_release(project, model, descriptor.name, plan.good, plan.bad, why)
+        log("main names the earlier bundle")
+        verify(descriptor, model, plan.good, project.model(model).gates.latency.p99_ms, log)
+        entry = entry or _record(descriptor, model, plan, why, attribution, verified)
+        # A deployment that was applying when the traffic moved may have written the bad bundle again.
+        move_traffic(descriptor, model, plan.good, check=hold.check)
+    return entry
 
-    def event(head: Entry | None) -> Event | Entry:
+
+def _record(
+    descriptor: EnvironmentDescriptor,
+    model: str,
+    plan: RollbackPlan,
+    why: str,
+    attribution: Attribution,
+    verified: VerifiedBundle,
+) -> Entry:
+    """Record a rollback, or the failure of a bundle on trial."""
+    ledger, attempt = Ledger(descriptor, model), new_attempt()
+    commit, actor, run = attribution.commit or None, attribution.actor, attribution.run
+
+    def stopped(head: Entry | None) -> Event | Entry:
+        live = head.event.live if head is not None else None
+        _refuse_other(live, plan.good, descriptor)
+        if head is not None and (head.event.result, head.event.to) == ("failed", plan.bad):
+            return head  # recorded before this command was interrupted
+        return Event.of(
+            action="promotion",
+            result="failed",
+            before=live,
+            to=plan.bad,
+            live=live,
+            reason=f"stopped: {why}",
+            attempt=attempt,
+            commit=commit,
+            actor=actor,
+            run=run,
+        )
+
+    def rolled_back(head: Entry | None) -> Event | Entry:
         live = head.event.live if head is not None else None
         if head is not None and live == plan.good:
             return ledger.went_live() or head  # the deployment of the restoring commit was faster
-        if live != plan.bad:
-            raise MlopsError(
-                f"{live} went live in {descriptor.name} during the rollback", fix="look at `mlops history`"
-            )
+        if not plan.is_trial:
+            _refuse_other(live, plan.bad, descriptor)
         return Event.of(
-            attempt=attempt,
             action="rollback",
             result="verified",
-            before=plan.bad,
+            before=live,
             to=plan.good,
             live=plan.good,
-            commit=attribution.commit or None,
-            actor=attribution.actor,
-            run=attribution.run,
             reason=why,
             dataset=f"{verified.manifest.dataset.dataset}@{verified.manifest.dataset.snapshot}",
             source_commit=verified.commits[0],
+            attempt=attempt,
+            commit=commit,
+            actor=actor,
+            run=run,
         )
 
-    return ledger.append(event)
+    head = ledger.head()
+    decide: Callable[[Entry | None], Event | Entry] = rolled_back
+    if plan.is_trial and head is not None and head.event.live == plan.good:
+        decide = stopped
+    return ledger.append(decide)
+
+
+def _refuse_other(live: str | None, expected: str, descriptor: EnvironmentDescriptor) -> None:
+    if live != expected:
+        raise MlopsError(f"{live} went live in {descriptor.name} during the rollback", fix="look at `mlops history`")

@@ -1,9 +1,12 @@
-"""Verify an endpoint: the bundle that each of its pods serves, its golden predictions and its latency."""
+"""Verify an endpoint: its load balancer, the bundle that each of its pods serves, golden predictions and latency."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipelines.cluster.load_balancer import await_load_balancer
 from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -14,6 +17,13 @@ from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 
 PROBES = 30
 """Number of one-row requests that a verification sends to each pod."""
+
+
+PATIENCE_SECONDS = 120.0
+"""Time to wait for pods that do not answer yet, or not now."""
+
+PAUSE_SECONDS = 2.0
+"""Time between attempts to reach them."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,17 @@ class Verification:
     p99_ms: float
 
 
-def verify(descriptor: EnvironmentDescriptor, model: str, digest: str, budget_ms: float) -> Verification:
-    """Verify that every pod of an endpoint serves a bundle, predicts what it should, and is fast enough.
+def verify(
+    descriptor: EnvironmentDescriptor,
+    model: str,
+    digest: str,
+    budget_ms: float,
+    log: Callable[[str], None] = lambda _: None,
+) -> Verification:
+    """Verify that an endpoint's load balancer sends its traffic to pods that each serve a bundle well.
+
+    Every pod must serve the bundle, predict what it should, and be fast enough. What is not there yet is waited for,
+    within bounds; a wrong answer fails at once.
 
     The servers measure the latency, because the way through the Kubernetes API says nothing about them. Requests of
     other clients at that time count, so the median must meet the budget, which is for the 99th percentile.
@@ -47,14 +66,33 @@ def verify(descriptor: EnvironmentDescriptor, model: str, digest: str, budget_ms
         model: the model's name.
         digest: the bundle that the endpoint must serve.
         budget_ms: latency budget of the model, in milliseconds.
+        log: receives what is waited for, and what cannot be seen.
 
     Raises:
-        UnavailableError: no pod is ready, or one does not answer.
+        NotYetError: the load balancer was not ready in time.
+        UnavailableError: no pod is ready, or one does not answer, for too long.
         MlopsError: a pod serves another bundle, predicts something else, answers with an error, or is too slow.
     """
     golden = golden_of(descriptor, model, digest)
     if row_count(golden) == 0:
         raise MlopsError(f"the bundle {digest} has no golden predictions to verify its endpoint with")
+    await_load_balancer(descriptor.namespace, model, descriptor.region, log)
+    until, said = time.monotonic() + PATIENCE_SECONDS, ""
+    while True:
+        try:
+            return _verify_pods(descriptor, model, digest, golden, budget_ms)
+        except UnavailableError as error:
+            if time.monotonic() + PAUSE_SECONDS > until:
+                raise
+            if error.what != said:
+                log(f"waiting: {error.what}")
+                said = error.what
+        time.sleep(PAUSE_SECONDS)
+
+
+def _verify_pods(
+    descriptor: EnvironmentDescriptor, model: str, digest: str, golden: GoldenPredictions, budget_ms: float
+) -> Verification:
     found: list[LatencyHistogram] = []
     with open_pods(descriptor, model) as pods:
         for pod in pods:

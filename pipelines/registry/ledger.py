@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -286,6 +287,19 @@ class Ledger:
             "other writers",
             fix="try again later",
         )
+
+    def try_append(self) -> None:
+        """Check that a record could be written, without writing one: S3 checks permissions before conditions.
+
+        Does nothing if the ledger is empty.
+
+        Raises:
+            MlopsError: the caller may not write to the ledger, or the registry does not answer.
+        """
+        number = self.newest()
+        if number:
+            with suppress(store.PreconditionFailedError):
+                store.put_new(self.descriptor.registry_bucket, self._key(number), b"", client=self._client)
 
     def _key(self, number: int) -> str:
         return f"{self.prefix}{number:0{DIGITS}d}.dsse.json"

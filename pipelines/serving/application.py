@@ -115,7 +115,11 @@ class Application:
                 predictor = self._predictor
                 if predictor is None:
                     raise RequestError(503, "the model is being loaded", (_RETRY,))
-                if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+                if (
+                    headers.get(b"content-type") != b"application/json"
+                    or b"content-encoding" in headers
+                    or b"inference-header-content-length" in headers
+                ):
                     _check_content(headers)
                 message = await receive()
                 if message["type"] == "http.disconnect":

@@ -1,8 +1,9 @@
-"""Canary check: `python -m pipelines.serving.check --model NAME --bundle sha256:…`.
+"""Canary check: `python -m pipelines.serving.check --model NAME --bundle sha256:… --live ping|pong`.
 
 Argo Rollouts runs it as a Job between the traffic steps of a rollout. The exit status is the verdict: 0 passed,
-1 failed, 2 inconclusive. An inconclusive check may be retried. `CHECK_CANARY_URL` names the Service in front of
-the pods on trial.
+1 failed, 2 inconclusive. An inconclusive check may be retried. Two Services take turns: `--live` names the one in front
+of the live pods, so the other one is in front of the pods on trial. `CHECK_PING_URL` and `CHECK_PONG_URL` are their
+URLs.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pipelines.serving.golden import GoldenMismatchError, check_golden, row_coun
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 from pipelines.startup import relax_gc
 
-VARIABLE = "CHECK_CANARY_URL"
-"""Environment variable with the URL of the Service in front of the pods on trial."""
+VARIABLES = {"ping": "CHECK_PONG_URL", "pong": "CHECK_PING_URL"}
+"""Service of the live pods → environment variable with the URL of the Service in front of the pods on trial."""
 
 PASSED, FAILED, INCONCLUSIVE = 0, 1, 2
 """Exit statuses."""
@@ -34,16 +35,25 @@ _TIMEOUT_SECONDS = 5.0
 _LARGEST_ANSWER = 4 << 20  # bytes; the pod is small
 
 
-def canary_url(environ: Mapping[str, str]) -> str:
+def canary_url(environ: Mapping[str, str], live: str) -> str:
     """Read the URL of the Service in front of the pods on trial.
 
+    Args:
+        environ: environment variables.
+        live: the Service of the live pods, `ping` or `pong`.
+
     Raises:
-        UnavailableError: the environment variable is missing or not a URL.
+        UnavailableError: the live Service is not known, or the environment variable is missing or not a URL.
     """
-    url = environ.get(VARIABLE, "")
+    if live not in VARIABLES:
+        raise UnavailableError(
+            f"Service of the live pods: expected ping or pong, found {live!r}",
+            fix="see the status of the Rollout: canary.stablePingPong",
+        )
+    url = environ.get(VARIABLES[live], "")
     if not re.fullmatch(r"https?://[^/\s]+\S*", url):
         raise UnavailableError(
-            f"environment variable {VARIABLE}: expected an http URL, found {url!r}",
+            f"environment variable {VARIABLES[live]}: expected an http URL, found {url!r}",
             fix="run the check from the AnalysisTemplate of the model",
         )
     return url
@@ -97,9 +107,10 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser("python -m pipelines.serving.check", description="Check a release on trial.")
     parser.add_argument("--model", required=True, help="name of the model")
     parser.add_argument("--bundle", required=True, help="digest of the bundle that it must serve, sha256:…")
+    parser.add_argument("--live", required=True, help="Service in front of the live pods, ping or pong")
     given = parser.parse_args(arguments)
     try:
-        url = canary_url(environ)
+        url = canary_url(environ, given.live)
         golden = read_golden(given.model, given.bundle)
         check(url, given.model, given.bundle, golden)
     except UnavailableError as error:

@@ -8,6 +8,8 @@ One line per request:
 `inputs` and `outputs` hold a list of rows for each tensor. Labels join by `id`, which the client sent or received.
 A request that ended in a server error has its HTTP status and no rows: `"rows":0,"status":500`. Invalid requests are
 not logged.
+
+Beside the records there are their counts; see `pipelines.serving.request_counts`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipelines.serving.predictor import InferenceResult, Predictor
+from pipelines.serving.request_counts import PendingCount, key_of
 from pipelines.serving.request_metrics import RequestMetrics
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,9 @@ class _Batch(NamedTuple):
     records: int
     size: int
     content: bytes
+    begin: float
+    end: float
+    errors: int
 
 
 class InferenceLog:
@@ -119,6 +125,7 @@ class InferenceLog:
         self._bytes_taken = 0
         self._bytes_out = 0
         self._objects = 0
+        self._count = PendingCount(predictor.digest)
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._deadline = float("inf")
@@ -169,21 +176,37 @@ class InferenceLog:
             self._wake.wait(self._limits.seconds)
             self._wake.clear()
             self._write_waiting()
+            self._write_count()
         self._write_waiting()
+        self._write_count(is_last=True)
 
     def _write_waiting(self) -> None:
         # Records that arrive from now on wait for the next write; otherwise this would never end under load.
         there = self._bytes_in
         while self._records and self._bytes_taken < there:
             batch = self._next_batch(there)
-            self._put(self._key(batch.hour), batch.records, batch.content)
+            if self._put(self._key(batch.hour), batch.records, batch.content):
+                self._count.add(batch.begin, batch.end, batch.records, batch.errors)
             self._bytes_out += batch.size
+
+    def _write_count(self, *, is_last: bool = False) -> None:
+        count = self._count.take(is_last=is_last)
+        if count is None or time.monotonic() > self._deadline:
+            return
+        self._objects += 1
+        key = key_of(count, self._predictor.name, self._pod, self._objects)
+        try:
+            self._write(key, msgspec.json.encode(count._asdict()))
+        except Exception as error:  # S3, the network or the credentials
+            logger.warning("the count of requests could not be written", extra={"key": key, "reason": str(error)})
+            self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
 
     def _next_batch(self, there: int) -> _Batch:
         """Take records of one hour, oldest first, up to those pending when `_bytes_in` was `there`."""
-        hour = int(self._records[0].time) // 3600
+        begin = end = self._records[0].time
+        hour = int(begin) // 3600
         pieces: list[bytes] = []
-        records = size = 0
+        records = size = errors = 0
         while True:
             taken: list[_Pending] = []
             while (
@@ -198,9 +221,11 @@ class InferenceLog:
                 self._bytes_taken += record.size
                 taken.append(record)
             if not taken:
-                return _Batch(hour, records, size, b"".join(pieces))
+                return _Batch(hour, records, size, b"".join(pieces), begin, end, errors)
             pieces.append(self._lines(taken))
             records += len(taken)
+            end = taken[-1].time
+            errors += sum(record.status != 200 for record in taken)
 
     def _lines(self, records: list[_Pending]) -> bytes:
         lines: list[bytes] = []
@@ -227,7 +252,8 @@ class InferenceLog:
         folder = time.strftime("%Y/%m/%d/%H", time.gmtime(hour * 3600))
         return f"inference/{self._predictor.name}/{folder}/{self._pod}-{self._objects}.jsonl"
 
-    def _put(self, key: str, records: int, content: bytes) -> None:
+    def _put(self, key: str, records: int, content: bytes) -> bool:
+        """Write an object; return False if its records were lost."""
         pause = self._limits.first_pause
         for attempt in range(1, self._limits.attempts + 1):
             try:
@@ -244,9 +270,10 @@ class InferenceLog:
                 pause = min(pause * 2, self._limits.longest_pause)
             else:
                 self._metrics.log_written(records)
-                return
+                return True
         self._metrics.log_dropped(records, "write failed")
         logger.error("records of the inference log were lost", extra={"key": key, "records": records})
+        return False
 
     def _pause(self, seconds: float) -> bool:
         """Wait before another attempt; return False if no time is left for one."""

@@ -14,7 +14,7 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions, RequestSche
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.golden import check_golden, row_count
-from pipelines.serving.protocol import RequestOutput, read_request
+from pipelines.serving.protocol import RequestOutput, check_parameters, read_request
 from pipelines.serving.request_error import RequestError
 from pipelines.serving.runtime import OnnxModel
 from pipelines.serving.tensors import TensorReader, read_tensors
@@ -98,13 +98,14 @@ class Predictor:
         request = read_request(body)
         given = request.inputs
         request_id = b'"%b"' % default_id if request.id is None else _encode(request.id)
-        if self._shortcut is not None and len(given) == 1 and not request.outputs:
+        if self._shortcut is not None and len(given) == 1 and not request.outputs and request.parameters is None:
             # The most common request: one row of numbers, one output.
             reader, writer = self._shortcut
             if reader.read_row(given[0]):
                 data = writer.write_row(self._model.run_row()[0])
                 content = b'%b%b,"outputs":[%b%b}]}' % (self._head, request_id, writer.row_head, data)
                 return InferenceResult(content, request_id, 1, len(body), [given[0].data], [data])
+        check_parameters(request)
         tensors = read_tensors(given, self._readers)
         rows = tensors[0].rows
         chosen = self._chosen(request.outputs) if request.outputs else None

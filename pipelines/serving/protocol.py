@@ -15,33 +15,70 @@ LONGEST_ID = 256
 """Maximum length of a request's `id`, which is returned and logged."""
 
 
-class RequestInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An input tensor. `data` stays JSON until the datatype is known."""
+class RequestInput(msgspec.Struct, gc=False):
+    """An input tensor. `data` stays JSON until the datatype is known; it is empty if it is missing."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw()
     parameters: dict[str, Any] | None = None
 
 
-class RequestOutput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class RequestOutput(msgspec.Struct, gc=False):
     """An output that the client requests."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class InferenceRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class InferenceRequest(msgspec.Struct, gc=False):
     """The body of `POST …/infer`.
 
-    The protocol defines no parameters and lets a server ignore unknown ones. This server ignores all.
+    Clients of KServe, Triton and MLServer add keys, such as `model_name`, and parameters. They are ignored, but for the
+    parameters that change what the data or the answer means; see `check_parameters`.
     """
 
     inputs: list[RequestInput]
     id: Annotated[str, msgspec.Meta(max_length=LONGEST_ID)] | None = None
     outputs: list[RequestOutput] | None = None
     parameters: dict[str, Any] | None = None
+
+
+_SHARED_MEMORY = "shared memory is not supported; send the data as JSON"
+_BINARY = "the binary tensor data extension is not supported; send the data as JSON"
+
+_REASONS = {
+    "request": {"sequence_id": "this server keeps no state between requests, so it knows no sequences"},
+    "input": {"shared_memory_region": _SHARED_MEMORY, "binary_data_size": _BINARY},
+    "output": {
+        "shared_memory_region": "shared memory is not supported; the answer is JSON",
+        "classification": "the classification extension is not supported; ask for the output without it",
+    },
+}
+"""Where a parameter stands → parameter → why a request with it is refused.
+
+Sources: Triton's extensions of the protocol (shared memory, binary data, classification, sequence).
+"""
+
+
+def check_parameters(request: InferenceRequest) -> None:
+    """Check that no parameter changes what the request means.
+
+    Raises:
+        RequestError: 400: a parameter is not supported.
+    """
+    named = [
+        ("request", "the request", request.parameters),
+        *(("input", f"input {tensor.name[:80]!r}", tensor.parameters) for tensor in request.inputs),
+        *(("output", f"output {output.name[:80]!r}", output.parameters) for output in request.outputs or ()),
+    ]
+    for kind, where, parameters in named:
+        for name, value in (parameters or {}).items():
+            if value and name in _REASONS[kind]:
+                raise RequestError(400, f"{where}: parameter {name!r}: {_REASONS[kind][name]}")
+            if name == "content_type" and isinstance(value, str) and value.startswith("base64"):
+                raise RequestError(400, f"{where}: content_type {value[:80]!r} is not supported; send text as it is")
 
 
 _decode = msgspec.json.Decoder(InferenceRequest).decode

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from pipelines.declarations.bundle import Bundle, GoldenPredictions
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import Application
+from pipelines.serving.http_protocol import MOST_CONNECTIONS, sweep, with_limit
 from pipelines.serving.inference_log import InferenceLog, Limits, Write
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_metrics import RequestMetrics
@@ -30,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than a load balancer keeps an idle connection (ALB: 60 s), so it never sends into a closed one."""
+
+OTHER_FILES = 64
+"""Files that the server opens besides connections of clients: its libraries, its log, connections to S3."""
 
 SWITCH_SECONDS = 0.0005
 """Longest time that one thread keeps the interpreter: a tenth of Python's default, as requests must not wait."""
@@ -73,17 +78,21 @@ def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | 
         return 1
     metrics = RequestMetrics(settings.model, settings.bundle)
     application = Application(settings.model, settings.bundle, metrics, largest_body=settings.largest_body)
-    config = server_config(application, finish_seconds=settings.finish_seconds)
+    config = server_config(
+        application, finish_seconds=settings.finish_seconds, most_connections=settings.most_connections
+    )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         return runner.run(_live(_Server(config), listener, application, metrics, settings, load, write, limits))
 
 
-def server_config(application: Application | Callable[..., object], *, finish_seconds: float) -> uvicorn.Config:
+def server_config(
+    application: Application | Callable[..., object], *, finish_seconds: float, most_connections: int = MOST_CONNECTIONS
+) -> uvicorn.Config:
     """Return the configuration of uvicorn; the benchmark uses it as well."""
     return uvicorn.Config(
         application,
         loop="auto",  # uvloop where available
-        http="httptools",
+        http=with_limit(_affordable(most_connections)),
         ws="none",
         proxy_headers=False,
         lifespan="off",
@@ -93,6 +102,14 @@ def server_config(application: Application | Callable[..., object], *, finish_se
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(finish_seconds)),
     )
+
+
+def _affordable(most_connections: int) -> int:
+    """Reduce a limit of connections to what the limit of open files leaves room for."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return most_connections
+    return max(1, min(most_connections, limit - OTHER_FILES))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -142,6 +159,7 @@ async def _live(
     logger.info("live", extra={"host": host, "port": port, "model": settings.model, "bundle": settings.bundle})
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
+    sweeping = asyncio.create_task(sweep(server.server_state.connections))
     loading = _in_thread(lambda: _load(settings, load))
     status = 0
     log: InferenceLog | None = None
@@ -176,7 +194,8 @@ async def _live(
             await asyncio.wait_for(hurry.wait(), settings.drain_seconds)
     server.should_exit = True
     await serving
-    stopping.cancel()
+    for task in (stopping, sweeping):
+        task.cancel()
     if log is not None:
         await asyncio.to_thread(log.close)
     logger.info("stopped", extra={"status": status})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.application import LARGEST_BODY
+from pipelines.serving.http_protocol import MOST_CONNECTIONS
 from pipelines.serving.predictor import MOST_ROWS
 
 
@@ -28,6 +29,8 @@ class ServerSettings:
         finish_seconds: seconds after that for requests in flight (`FINISH_SECONDS`; 10).
         largest_body: limit of a request body, in bytes (`LARGEST_BODY`).
         most_rows: row limit of a request (`MOST_ROWS`).
+        most_connections: limit of open connections (`MOST_CONNECTIONS`; 512). It is less if the limit of open files is
+            low.
     """
 
     model: str
@@ -39,6 +42,7 @@ class ServerSettings:
     finish_seconds: float = 10.0
     largest_body: int = LARGEST_BODY
     most_rows: int = MOST_ROWS
+    most_connections: int = MOST_CONNECTIONS
 
     @classmethod
     def from_environ(cls, model: str, bundle: str, environ: Mapping[str, str]) -> ServerSettings:
@@ -60,6 +64,7 @@ class ServerSettings:
             finish_seconds=_number(environ, "FINISH_SECONDS", cls.finish_seconds, 0, 600, whole=False),
             largest_body=int(_number(environ, "LARGEST_BODY", cls.largest_body, 1, 1 << 30)),
             most_rows=int(_number(environ, "MOST_ROWS", cls.most_rows, 1, 1 << 20)),
+            most_connections=int(_number(environ, "MOST_CONNECTIONS", cls.most_connections, 1, 1 << 16)),
         )
 
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from pipelines.declarations.bundle import InputTensor, RequestColumn
-from pipelines.declarations.datatypes import Datatype
+from pipelines.declarations.datatypes import Datatype, next_float32, to_float32
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving.protocol import RequestInput
 from pipelines.serving.request_error import RequestError
@@ -108,11 +108,19 @@ class TensorReader:
         self.is_numeric = packed != ""
         self._pack = struct.Struct(f"={self.width}{packed or 's'}").pack_into
         self._memory = memoryview(row if packed else bytearray()).cast("B")
-        self._allowed = [(i, frozenset(c.values)) for i, c in enumerate(schema.columns) if c.values is not None]
+        narrow = schema.datatype == "FP32"
+        self._narrow: Callable[[Any], Any] = _to_float32 if narrow else _unchanged
+        self._allowed = [
+            (i, frozenset(map(self._narrow, c.values))) for i, c in enumerate(schema.columns) if c.values is not None
+        ]
         limits = self._format.bounds
         self._ranged = limits is not None
         integer = schema.datatype.startswith("INT")
-        bounds = [_bounds(column, limits, integer=integer) for column in schema.columns] if limits is not None else []
+        bounds = [
+            _float32_bounds(column, limits) if narrow else _bounds(column, limits, integer=integer)
+            for column in schema.columns
+            if limits is not None
+        ]
         self._low = [low for low, _ in bounds]
         self._high = [high for _, high in bounds]
         # Integers and booleans in ONNX cannot represent a missing value.
@@ -125,14 +133,19 @@ class TensorReader:
         `read` handles the rest and reports errors. Every step here is one call into C, because the interpreter's own
         steps are slow in comparison.
         """
-        if given.name != self.name or given.datatype != self.datatype or given.shape != self._one_row:
+        if (
+            given.name != self.name
+            or given.datatype != self.datatype
+            or given.shape != self._one_row
+            or given.parameters is not None
+        ):
             return False
         try:
             values = self._decode_row(given.data)
             if len(values) != self.width or not all(map(le, self._low, values)) or not all(map(le, values, self._high)):
                 return False
             for index, allowed in self._allowed:
-                if values[index] not in allowed:
+                if self._narrow(values[index]) not in allowed:
                     return False
             self._pack(self._memory, 0, *values)
         except (TypeError, ValueError, RecursionError, struct.error):  # null, nested lists, other types, invalid JSON
@@ -149,6 +162,8 @@ class TensorReader:
             raise RequestError(
                 400, f"input {self.name!r}: expected datatype {self.datatype!r}, found {_short(given.datatype)}"
             )
+        if not bytes(given.data):
+            raise RequestError(400, f"input {self.name!r}: expected data, found none")
         return self._read(self._values(given.data), self._rows(given.shape))
 
     def _rows(self, shape: list[int]) -> int:
@@ -208,7 +223,7 @@ class TensorReader:
     def _wrong(self, flat: list[Any], rows: int) -> list[int]:
         """Return the positions of values that the schema does not allow, in order."""
         if self.datatype in ("FP32", "FP64"):
-            # Compare as float64: converting to float32 first would round values that overflow it.
+            # Compare as float64; the bounds of FP32 are those of the float64 numbers that round into them.
             table = np.array(flat, np.float64).reshape(rows, self.width)
             right = ((table >= self._low) & (table <= self._high)) | (np.isnan(table) & self._nullable)
             wrong = [] if right.all() else np.flatnonzero(~right.ravel()).tolist()
@@ -224,7 +239,7 @@ class TensorReader:
         for column, allowed in self._allowed:
             absent = (None,) if self._nullable[column] else ()
             cells = range(column, len(flat), self.width)
-            wrong += [i for i in cells if flat[i] not in allowed and flat[i] not in absent]
+            wrong += [i for i in cells if flat[i] not in absent and self._narrow(flat[i]) not in allowed]
         return sorted(set(wrong))
 
     def _refuse(self, flat: list[Any], wrong: list[int]) -> None:
@@ -267,6 +282,43 @@ def _bounds(column: RequestColumn, limits: tuple[float, float], *, integer: bool
         bound = column.exclusive_maximum
         highs.append(math.ceil(bound) - 1 if integer else math.nextafter(bound, -math.inf))
     return max(lows), min(highs)
+
+
+def _float32_bounds(column: RequestColumn, limits: tuple[float, float]) -> tuple[float, float]:
+    """Return the closed interval of float64 numbers that, rounded to float32, keep a column's bounds.
+
+    The model sees float32, so a bound means the nearest float32: 0.1 keeps `maximum: 0.1` in any precision.
+    """
+    lows, highs = [limits[0]], [limits[1]]
+    for bound, exclusive, found, up in (
+        (column.minimum, False, lows, True),
+        (column.exclusive_minimum, True, lows, True),
+        (column.maximum, False, highs, False),
+        (column.exclusive_maximum, True, highs, False),
+    ):
+        if bound is not None:
+            nearest = to_float32(bound)
+            found.append(next_float32(nearest, up=up) if exclusive and math.isfinite(nearest) else nearest)
+    return _first_that_rounds_to(max(lows), up=False), _first_that_rounds_to(min(highs), up=True)
+
+
+def _first_that_rounds_to(number: float, *, up: bool) -> float:
+    """Return the greatest (or, not `up`, the least) float64 that rounds to a float32."""
+    if not math.isfinite(number):
+        return number
+    neighbour = next_float32(number, up=up)
+    if math.isinf(neighbour):  # beyond the largest float32, numbers round as if the next one were 2**128
+        neighbour = math.copysign(2.0**128, neighbour)
+    middle = (number + neighbour) / 2
+    return middle if to_float32(middle) == number else math.nextafter(middle, number)
+
+
+def _to_float32(value: Any) -> Any:
+    return to_float32(value) if isinstance(value, int | float) else value
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 def _described_bounds(column: RequestColumn) -> str:

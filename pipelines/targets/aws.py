@@ -41,6 +41,8 @@ class AwsTarget(Target):
         # The CLI offers policy packs for the operations that run the program.
         rules = pack_options(self.project.root) if operation in ("preview", "up") else []
         confirmed = [] if operation == "preview" else ["--yes"]
+        # A rollback changes the cluster, and Pulumi compares the program with its state only.
+        confirmed += ["--refresh"] if operation == "up" else []
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
             if operation == "preview":  # Pulumi takes no lock for it

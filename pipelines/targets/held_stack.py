@@ -148,11 +148,11 @@ def _remove_ended(locks: StackLocks, found: list[HeldBy], log: Log) -> None:
 def _facts(locks: StackLocks, root: Path, here: Holder, holder: Holder | None) -> LockFacts:
     ended = None
     if holder is not None and holder.job is not None and holder.machine != here.machine:
-        ended = _ended_on_github(root, holder.job)
+        ended = ended_on_github(root, holder.job)
     return LockFacts(holder, tuple(locks.pulumi_locks()), here, start_time, ended)
 
 
-def _ended_on_github(root: Path, job: WorkflowJob) -> bool | None:
+def ended_on_github(root: Path, job: WorkflowJob) -> bool | None:
     """Ask GitHub whether a job has ended; None if it does not say."""
     try:
         gh = Gh.find(root)

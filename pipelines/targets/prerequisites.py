@@ -151,7 +151,7 @@ def _permissions(session: boto3.Session, config: Any, principal: str) -> tuple[b
 def check_repository(project: Project, environments: Sequence[str]) -> Iterator[Finding]:
     """Check the settings of the repository on GitHub."""
     from pipelines.github.gh import Gh
-    from pipelines.github.settings import read_settings
+    from pipelines.github.repository_setup import judge_repository
 
     if shutil.which("gh") is None:
         yield Finding("gh", False, "not on the PATH", "install the GitHub CLI and sign in: gh auth login")
@@ -161,5 +161,5 @@ def check_repository(project: Project, environments: Sequence[str]) -> Iterator[
     except MlopsError as error:
         yield Finding("GitHub repository", False, error.what, error.fix)
         return
-    for setting in read_settings(gh, environments):
-        yield Finding(setting.name, setting.ok, setting.found, setting.fix)
+    for setting in judge_repository(gh, environments):
+        yield Finding(setting.name, setting.ok, setting.found, setting.fix, setting.status != "not visible")

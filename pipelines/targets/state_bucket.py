@@ -127,7 +127,7 @@ class StackLocks:
             return PulumiLock(
                 key, str(found["username"]), str(found["hostname"]), int(found["pid"]), _time(found["timestamp"])
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise MlopsError(
                 f"s3://{self.bucket}/{key} is not a lock of Pulumi: expected JSON with pid, username, hostname and "
                 f"timestamp, found {content[:80]!r}",

@@ -20,12 +20,14 @@ class Finding:
         ok: True if the requirement is met.
         found: the actual state.
         fix: what to do if the requirement is not met.
+        visible: False if it could not be looked at; it is then not ok, and `found` says why.
     """
 
     name: str
     ok: bool
     found: str
     fix: str = ""
+    visible: bool = True
 
 
 Operation = Literal["preview", "up", "destroy", "refresh"]

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 
 from pipelines.cluster.jobs import run_job
-from pipelines.data.landing import LANDING_FILE
+from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
@@ -18,7 +18,16 @@ START_ALLOWANCE_SECONDS = 60
 """Time allowed for a training job in addition to its declared deadline."""
 
 
-def run_ingest(target: Target, environment: str, dataset: str, log: Callable[[str], None], *, file: str = "") -> None:
+def run_ingest(
+    target: Target,
+    environment: str,
+    dataset: str,
+    log: Callable[[str], None],
+    *,
+    file: str = "",
+    action: LandingAction = "ingest",
+    reason: str = "",
+) -> None:
     """Run the ingest job of a dataset now, rather than at its next scheduled time.
 
     Args:
@@ -27,6 +36,8 @@ def run_ingest(target: Target, environment: str, dataset: str, log: Callable[[st
         dataset: the dataset's name.
         log: receives each line of the job's log.
         file: name of the only landing file to ingest; every new one by default.
+        action: what to do with the file: ingest it, release it (check it or its quarantined rows again), or drop it.
+        reason: why the file is dropped.
 
     Raises:
         MlopsError: the dataset, the job or the landing file does not exist, or the job failed.
@@ -35,6 +46,8 @@ def run_ingest(target: Target, environment: str, dataset: str, log: Callable[[st
     target.project.check_trains(environment)
     descriptor = target.descriptor(environment)
     variables = {LANDING_FILE: file} if file else {}
+    if action != "ingest":
+        variables |= {LANDING_ACTION: action, DROP_REASON: reason}
     run_job(
         descriptor.namespace,
         f"ingest-{dataset}",

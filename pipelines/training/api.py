@@ -46,7 +46,8 @@ class TrainedModel:
         predict: takes a frame like `TrainingData.features`; returns predictions (n,), or for classification
             probabilities (n, classes).
         onnx: the model, or its serialized bytes.
-        classes: for classification, in the order of the probabilities.
+        classes: required for classification: the values of the target, as text or integers, in the order of the
+            probabilities. The last of two is the positive one.
     """
 
     predict: Callable[[pd.DataFrame], np.ndarray]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from pipelines.declarations.model import Model
-
 TrainingFunction = Callable[[TrainingData], TrainedModel]
 
 
@@ -51,20 +49,25 @@ class _Finder(MetaPathFinder):
 
 
 @contextmanager
-def training_function(model: Model, folder: Path) -> Iterator[TrainingFunction]:
+def training_function(entrypoint: str, model: str, folder: Path) -> Iterator[TrainingFunction]:
     """Load the function that `training.entrypoint` names; unload it when the block ends.
 
     The folder is loaded as a package. Its modules import each other by `from . import …`, and it does not shadow other
     modules.
 
+    Args:
+        entrypoint: `<module>:<function>`.
+        model: name of the model, for errors.
+        folder: folder of the model.
+
     Raises:
         MlopsError: the module or function does not exist.
     """
-    module_name, _, function_name = model.training.entrypoint.partition(":")
+    module_name, _, function_name = entrypoint.partition(":")
     path = folder / f"{module_name}.py"
     if not path.is_file():
         raise MlopsError(
-            f"the entry point {model.training.entrypoint} of {model.name} is missing: {path} does not exist",
+            f"the entry point {entrypoint} of {model} is missing: {path} does not exist",
             fix="set training.entrypoint to module:function, with a module in the model's folder",
         )
     package = f"mlops_model_{digest_of_bytes(str(folder.resolve()).encode())[7:19]}"
@@ -79,7 +82,7 @@ def training_function(model: Model, folder: Path) -> Iterator[TrainingFunction]:
         function = getattr(module, function_name, None)
         if not callable(function):
             raise MlopsError(
-                f"{path} has no function {function_name!r}, which training.entrypoint of {model.name} names",
+                f"{path} has no function {function_name!r}, which training.entrypoint of {model} names",
                 fix=f"define `def {function_name}(data: TrainingData) -> TrainedModel` there",
             )
         yield function

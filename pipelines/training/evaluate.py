@@ -111,7 +111,9 @@ def _groups(task: Task, predictions: Predictions, attribute: pd.Series) -> Group
     functions: dict[str, Callable[[Any, Any], float]] = {metric: on_rows(metric) for metric in metrics}
     frame = MetricFrame(metrics=functions, y_true=at, y_pred=at, sensitive_features=names.to_numpy())
     by_group = frame.by_group.astype(float)
-    least, greatest = by_group.min(), by_group.max()
+    # fairlearn skips a group whose metric is undefined, and that may be the worst one.
+    is_defined = np.isfinite(by_group).all()
+    least = by_group.min()
     difference = frame.difference(method="between_groups", errors="coerce")
     # fairlearn's ratio is minimum / maximum; ours is the inverse.
     ratio = frame.ratio(method="between_groups", errors="coerce")
@@ -122,11 +124,8 @@ def _groups(task: Task, predictions: Predictions, attribute: pd.Series) -> Group
             )
             for name in sorted(by_group.index)
         },
-        difference={metric: rounded_or_none(difference[metric]) for metric in metrics},
-        ratio={
-            metric: rounded_or_none(1 / ratio[metric]) if least[metric] > 0 and np.isfinite(greatest[metric]) else None
-            for metric in metrics
-        },
+        difference={m: rounded_or_none(difference[m]) if is_defined[m] else None for m in metrics},
+        ratio={m: rounded_or_none(1 / ratio[m]) if is_defined[m] and least[m] > 0 else None for m in metrics},
     )
 
 

@@ -112,14 +112,16 @@ def _spec(value: onnx.ValueInfoProto, kind: str) -> TensorSpec:
     if not value.type.HasField("tensor_type") or tensor.elem_type not in _DATATYPES:
         raise MlopsError(
             f"{kind} {value.name!r} of the ONNX model: expected a tensor of numbers, booleans or text",
-            fix="switch zipmap off in exports of scikit-learn classifiers, as from_sklearn does",
+            fix="return from_sklearn(estimator, data.features), which exports tensors; in your own export, switch "
+            "zipmap off",
         )
     shape = tuple(size.dim_value if size.HasField("dim_value") and size.dim_value else -1 for size in tensor.shape.dim)
     if not shape or shape[0] != -1 or -1 in shape[1:]:
         raise MlopsError(
             f"shape of {kind} {value.name!r} of the ONNX model: expected -1 for the number of rows and then fixed "
             f"sizes, found {list(shape)}",
-            fix="export the model with a dynamic batch dimension and no other dynamic dimension",
+            fix="return from_sklearn(estimator, data.features), which also takes LightGBM, XGBoost and CatBoost; in "
+            "your own export, make the batch dimension dynamic and no other",
         )
     return TensorSpec(name=value.name, datatype=_DATATYPES[tensor.elem_type], shape=shape)
 

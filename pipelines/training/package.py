@@ -99,7 +99,8 @@ def _column(contract: Contract, name: str) -> RequestColumn:
         maximum=number(options.maximum),
         exclusive_minimum=number(options.exclusive_minimum),
         exclusive_maximum=number(options.exclusive_maximum),
-        values=column.valid_values,
+        # Booleans are numbers in a tensor.
+        values=(0, 1) if column.logical_type == "boolean" and column.valid_values is None else column.valid_values,
         nullable=not column.required,
     )
 
@@ -255,11 +256,19 @@ def golden_predictions(schema: RequestSchema, answers: HoldoutAnswers) -> Golden
     """Make golden predictions of the first rows of the holdout and the ONNX model's answers."""
     rows = min(GOLDEN_ROWS, len(answers.predicted))
     return GoldenPredictions(
-        inputs=tuple(_tensor(t.name, t.datatype, answers.tensors[t.name][:rows]) for t in schema.inputs),
+        inputs=tuple(_input(t, answers.tensors[t.name][:rows]) for t in schema.inputs),
         outputs=tuple(_tensor(t.name, t.datatype, answers.outputs[t.name][:rows]) for t in schema.outputs),
         absolute_tolerance=1e-5,
         relative_tolerance=TOLERANCE,
     )
+
+
+def _input(schema: InputTensor, values: np.ndarray[Any, Any]) -> Tensor:
+    """Make an input as a client sends it: null for missing text, which is "" in training."""
+    tensor = _tensor(schema.name, schema.datatype, values)
+    if schema.datatype != "BYTES" or not schema.columns[0].nullable:
+        return tensor
+    return tensor.model_copy(update={"data": tuple(value or None for value in tensor.data)})
 
 
 def _tensor(name: str, datatype: Datatype, values: np.ndarray[Any, Any]) -> Tensor:

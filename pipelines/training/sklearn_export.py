@@ -1,11 +1,23 @@
-"""Export scikit-learn estimators to ONNX."""
+"""Export estimators with the interface of scikit-learn to ONNX."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipelines.declarations.errors import MlopsError
 from pipelines.training.api import FEATURES, TrainedModel
+from pipelines.training.boosted_trees import (
+    adapt,
+    convertible,
+    export_catboost,
+    last_step,
+    library_of,
+    round_thresholds,
+    target_opset,
+)
+from pipelines.training.onnx_graph import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -16,21 +28,44 @@ def from_sklearn(estimator: Any, features: pd.DataFrame) -> TrainedModel:
     """Export a fitted estimator or pipeline to ONNX, with the inputs and outputs that serving expects.
 
     Args:
-        estimator: a fitted regressor or classifier that takes a frame like `features`.
+        estimator: a fitted regressor or classifier of scikit-learn, LightGBM, XGBoost or CatBoost that takes a frame
+            like `features`, or a pipeline that ends in one.
         features: `TrainingData.features`. Only its columns and types are used.
 
     Raises:
-        MlopsError: skl2onnx cannot convert the estimator.
+        MlopsError: the estimator has no probabilities, or cannot be converted.
     """
     from pandas.api.types import is_numeric_dtype
 
-    numeric = [name for name in features.columns if is_numeric_dtype(features[name])]
+    kind = type(last_step(estimator)).__name__
+    if not hasattr(estimator, "predict"):
+        raise MlopsError(
+            f"{kind} has no predict(): expected a fitted regressor or classifier",
+            fix="pass the fitted estimator, or a pipeline that ends in one",
+        )
     classes = getattr(estimator, "classes_", None)
-    model = _converted(estimator, list(features.columns), numeric)
-    _make_stable(model, ["prediction"] if classes is None else ["label", "probabilities"])
+    if classes is not None and len(classes) == 0:  # CatBoost's regressor
+        classes = None
+    if classes is not None and not hasattr(estimator, "predict_proba"):
+        raise MlopsError(
+            f"{kind} has no predict_proba(): expected a classifier with probabilities",
+            fix="wrap it: CalibratedClassifierCV(estimator).fit(data.features, data.target); SVC has the argument "
+            "probability=True",
+        )
+    outputs = ["prediction"] if classes is None else ["label", "probabilities"]
+    library = library_of(estimator)
+    if library == "catboost":
+        model = export_catboost(estimator, features)
+        adapt(model, outputs)
+    else:
+        numeric = [name for name in features.columns if is_numeric_dtype(features[name])]
+        model = _converted(convertible(estimator), list(features.columns), numeric)
+        if library == "lightgbm":
+            round_thresholds(model, estimator)
+    _make_stable(model, outputs)
     if classes is None:
-        return TrainedModel(lambda rows: estimator.predict(rows).reshape(len(rows)), model)
-    return TrainedModel(estimator.predict_proba, model, tuple(classes.tolist()))
+        return TrainedModel(lambda rows: np.asarray(estimator.predict(rows)).reshape(len(rows)), model)
+    return TrainedModel(estimator.predict_proba, model, tuple(np.asarray(classes).tolist()))
 
 
 def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
@@ -39,9 +74,9 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
 
     def convert(inputs: list[tuple[str, Any]]) -> Any:
         options = {"zipmap": False} if hasattr(estimator, "classes_") else None
-        return convert_sklearn(estimator, initial_types=inputs, options=options)
+        return convert_sklearn(estimator, initial_types=inputs, options=options, target_opset=target_opset(estimator))
 
-    kind = type(estimator).__name__
+    kind = type(last_step(estimator)).__name__
     try:
         if numeric == names:
             try:
@@ -55,7 +90,7 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
         )
     except Exception as error:
         raise MlopsError(
-            f"skl2onnx cannot convert this {kind}: {str(error).strip().splitlines()[0]}",
+            f"skl2onnx cannot convert this {kind}: {first_line(error)}",
             fix="use an estimator from https://onnx.ai/sklearn-onnx/supported.html, or return your own ONNX model",
         ) from error
     _join_inputs(model, numeric)
@@ -64,7 +99,6 @@ def _converted(estimator: Any, names: list[str], numeric: list[str]) -> Any:
 
 def _join_inputs(model: onnx.ModelProto, numeric: list[str]) -> None:
     """Replace the numeric inputs of a graph, one for each column, by one tensor `features`."""
-    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     if not numeric:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +31,7 @@ from pipelines.declarations.model import Model
 from pipelines.declarations.project import Project
 from pipelines.registry import bundles, evidence, runs
 from pipelines.training.api import TrainedModel, TrainingData
+from pipelines.training.isolated import train_isolated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +146,9 @@ def make_bundle(
     image: str,
     say: Callable[[str], None],
 ) -> tuple[Bundle, dict[str, bytes]]:
-    """Train, evaluate, export, check and package a model, without effects outside this process.
+    """Train, evaluate, export, check and package a model, without effects outside this machine.
+
+    The training function runs in a process of its own; see `pipelines.training.isolated`. Everything else runs here.
 
     Args:
         project: the source.
@@ -175,11 +176,11 @@ def make_bundle(
     source = source_of(project, model.name)
     data = _split(model, contract, rows)
     say(f"{data.holdout.training_rows} rows for training, {data.holdout.rows} in the holdout")
-    trained = _train(model, folder, data)
-    classes = _classes(model, trained)
-    graph = check_graph(trained.onnx)
-    schema = request_schema(model, contract, graph)
-    answers = answer_holdout(model.task, trained, graph, data.features, text_features(model, contract))
+    with train_isolated(model, folder, data.training, say) as trained:
+        classes = _classes(model, trained)
+        graph = check_graph(trained.onnx)
+        schema = request_schema(model, contract, graph)
+        answers = answer_holdout(model.task, trained, graph, data.features, text_features(model, contract))
     predictions = Predictions(_truth(model, data.target, classes), answers.predicted, classes)
     evaluation = evaluate(model, data.holdout, data.rows.to_pandas(), data.keys, predictions)
     say(_headline(model, evaluation))
@@ -291,31 +292,6 @@ def _split(model: Model, contract: Contract, rows: pa.Table) -> _Split:
         keys[kept],
         holdout,
     )
-
-
-def _train(model: Model, folder: Path, data: _Split) -> TrainedModel:
-    from pipelines.training.entrypoint import training_function
-
-    with training_function(model, folder) as train, _repeatable(model.training.seed):
-        trained = train(data.training)
-    if not isinstance(trained, TrainedModel):
-        raise MlopsError(
-            f"{model.training.entrypoint} of {model.name}: expected a TrainedModel, found {type(trained).__name__}",
-            fix="return TrainedModel(predict, onnx), or from_sklearn(estimator, data.features)",
-        )
-    return trained
-
-
-@contextmanager
-def _repeatable(seed: int) -> Iterator[None]:
-    """Seed the global generators and limit numeric libraries to one thread, so sums have a fixed order."""
-    import scipy.linalg  # noqa: F401 - only loaded libraries can be limited, and scipy has its own BLAS
-    from threadpoolctl import threadpool_limits
-
-    random.seed(seed)
-    np.random.seed(seed)
-    with threadpool_limits(limits=1):
-        yield
 
 
 def _classes(model: Model, trained: TrainedModel) -> tuple[str | int, ...] | None:

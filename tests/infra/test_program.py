@@ -15,6 +15,7 @@ from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
+from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
@@ -36,7 +37,10 @@ ROLLOUT = "kubernetes:argoproj.io/v1alpha1:Rollout"
 ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"
 MODEL = "diabetes-progression"
 CHECK = f"check-{MODEL}"
-ANALYSIS = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}]}}
+LIVE = {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}}
+ANALYSIS = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}, LIVE]}}
+INGRESS = "kubernetes:networking.k8s.io/v1:Ingress"
+SERVICE = "kubernetes:core/v1:Service"
 DATASET = "diabetes-patients"
 REPOSITORY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/mlops"
 
@@ -318,11 +322,11 @@ def test_traffic_shifts_between_two_services_in_the_configured_steps(graph: Reco
         ANALYSIS,
     ]
     assert canary["scaleDownDelaySeconds"] == 600
-    services = graph.of_type("kubernetes:core/v1:Service")
-    assert {canary["stableService"], canary["canaryService"]} == set(services)
-    ingress = graph.one("kubernetes:networking.k8s.io/v1:Ingress", canary["trafficRouting"]["alb"]["ingress"])
+    routing = canary["trafficRouting"]["alb"]
+    assert {*canary["pingPong"].values(), routing["rootService"]} == set(graph.of_type(SERVICE))
+    ingress = graph.one(INGRESS, routing["ingress"])
     backend = ingress.at("spec", "rules", 0, "http", "paths", 0, "backend", "service")
-    assert backend == {"name": canary["stableService"], "port": {"name": "use-annotation"}}
+    assert backend == {"name": routing["rootService"], "port": {"name": "use-annotation"}}
     assert ingress.at("spec", "ingressClassName") == "alb"
 
 
@@ -331,12 +335,13 @@ def test_a_job_with_its_own_identity_checks_the_canary_between_steps(graph: Reco
     spec = metric["provider"]["job"]["spec"]
     pod = spec["template"]["spec"]
     command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
-    service = graph.one("kubernetes:core/v1:Service", f"{MODEL}-canary")
-    url = f"http://{service.at('metadata', 'name')}.{service.at('metadata', 'namespace')}.svc"
     (container,) = pod["containers"]
-    assert container["command"] == command
-    assert {"name": "CHECK_CANARY_URL", "value": url} in container["env"]
-    assert service.at("spec", "ports", 0, "port") == 80, "the URL names no port"
+    assert container["command"] == [*command, "--live", "{{args.live}}"]
+    for role, service in graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary", "pingPong").items():
+        found = graph.one(SERVICE, service)
+        url = f"http://{service}.{found.at('metadata', 'namespace')}.svc"
+        assert {"name": f"CHECK_{role[:4].upper()}_URL", "value": url} in container["env"]
+        assert found.at("spec", "ports", 0, "port") == 80, "the URL names no port"
     assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, False)
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
@@ -346,20 +351,141 @@ def test_a_job_with_its_own_identity_checks_the_canary_between_steps(graph: Reco
 
 def test_pulumi_ignores_what_controllers_change(graph: Recording) -> None:
     assert graph.ignored[graph.one(ROLLOUT, MODEL).urn] == ("spec.replicas",)
-    for service in graph.of_type("kubernetes:core/v1:Service").values():
-        assert graph.ignored[service.urn] == ("spec.selector",)
-    weights = f'metadata.annotations["alb.ingress.kubernetes.io/actions.{MODEL}-stable"]'
+    for name, service in graph.of_type(SERVICE).items():
+        assert graph.ignored[service.urn] == (() if name == f"{MODEL}-root" else ("spec.selector",))
+    weights = f'metadata.annotations["alb.ingress.kubernetes.io/actions.{MODEL}-root"]'
     managed = 'metadata.annotations["rollouts.argoproj.io/managed-alb-annotations"]'
     assert {weights, managed} <= set(graph.ignored[graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL).urn])
+
+
+def annotations_of(graph: Recording) -> dict[str, str]:
+    """Return the settings of the load balancer, without their prefix."""
+    found: dict[str, str] = graph.one(INGRESS, MODEL).at("metadata", "annotations")
+    return {key.removeprefix("alb.ingress.kubernetes.io/"): value for key, value in found.items()}
 
 
 def test_a_pod_serves_until_the_load_balancer_stops_sending(graph: Recording) -> None:
     pod = graph.one(ROLLOUT, MODEL).at("spec", "template", "spec")
     waits = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    ingress = graph.one("kubernetes:networking.k8s.io/v1:Ingress", MODEL)
-    attributes = ingress.at("metadata", "annotations", "alb.ingress.kubernetes.io/target-group-attributes")
-    assert attributes == f"deregistration_delay.timeout_seconds={int(waits)}"
-    assert pod["terminationGracePeriodSeconds"] > waits
+    attributes = annotations_of(graph)["target-group-attributes"]
+    delay = int(attributes.removeprefix("deregistration_delay.timeout_seconds="))
+    assert waits >= delay + 10, "the controller of the load balancer needs seconds to deregister a pod"
+    assert pod["terminationGracePeriodSeconds"] >= waits + 30, "requests in flight may end"
+
+
+def test_a_target_becomes_healthy_within_seconds(graph: Recording) -> None:
+    settings = annotations_of(graph)
+    interval, checks = int(settings["healthcheck-interval-seconds"]), int(settings["healthy-threshold-count"])
+    assert interval * checks <= 10
+    assert int(settings["healthcheck-timeout-seconds"]) < interval, "AWS requires it"
+
+
+def test_the_identities_of_every_model_exist_before_its_first_release(fresh: Recording, graph: Recording) -> None:
+    identities = {f"serve-{MODEL}", CHECK}
+    association = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+    assert fresh.of_type(ROLLOUT) == {}
+    for kind in ("aws:iam/role:Role", association, "kubernetes:core/v1:ServiceAccount"):
+        assert identities <= set(fresh.of_type(kind))
+    for name in (f"serve-{MODEL}", CHECK):
+        needed = graph.one(association, name).urn
+        assert needed in graph.dependencies[graph.one(ROLLOUT, MODEL).urn]
+
+
+def test_the_identities_of_earlier_versions_are_kept(graph: Recording) -> None:
+    """They belonged to the endpoint. Replacing them would create the same physical names twice."""
+    endpoint = "mlops:serving:Endpoint"
+    formerly = {f"serve-{MODEL}": endpoint, CHECK: f"{endpoint}$mlops:serving:CanaryCheck"}
+    for name, parent in formerly.items():
+        (urn,) = [urn for urn in graph.former_parents if urn.endswith(f"mlops:identity:Workload::{name}")]
+        (former,) = graph.former_parents[urn]
+        assert former.endswith(f"::{parent}::{MODEL}")
+
+
+@pytest.mark.parametrize("architectures", [["amd64"], ["amd64", "arm64"]])
+def test_pods_run_only_on_nodes_that_their_image_is_built_for(tmp_path: Path, architectures: list[str]) -> None:
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "architectures", value=architectures)
+    pods = _pods(record(project, "dev"))
+    assert len(pods) > 2
+    for pod in pods:
+        (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        assert term["matchExpressions"] == [{"key": "kubernetes.io/arch", "operator": "In", "values": architectures}]
+
+
+CERTIFICATE = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1b2c"
+PLAIN = {"listen-ports": '[{"HTTP": 80}]'}
+ACCESS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any], str]] = {
+    "by default": ({}, PLAIN, {"path": "/"}, f"http://{MODEL}.elb.example"),
+    "with a domain": ({"domain": "ml.example.com"}, PLAIN, {"path": "/"}, f"http://{MODEL}.ml.example.com"),
+    "with a certificate": (
+        {"domain": "ml.example.com", "certificate": CERTIFICATE},
+        {
+            "listen-ports": '[{"HTTPS": 443}]',
+            "certificate-arn": CERTIFICATE,
+            "ssl-policy": "ELBSecurityPolicy-TLS13-1-2-2021-06",
+        },
+        {"path": "/"},
+        f"https://{MODEL}.ml.example.com",
+    ),
+    "for some addresses": (
+        {"inbound_cidrs": ["10.1.0.0/16", "10.2.0.0/16"]},
+        {**PLAIN, "inbound-cidrs": "10.1.0.0/16,10.2.0.0/16"},
+        {"path": "/"},
+        f"http://{MODEL}.elb.example",
+    ),
+    "for some security groups": (
+        {"security_groups": ["sg-0123456789abcdef0"]},
+        {**PLAIN, "security-groups": "sg-0123456789abcdef0", "manage-backend-security-group-rules": "true"},
+        {"path": "/"},
+        f"http://{MODEL}.elb.example",
+    ),
+    "with a shared load balancer": (
+        {"shared_load_balancer": True},
+        {**PLAIN, "group.name": "mlops-dev"},
+        {"path": f"/v2/models/{MODEL}"},
+        f"http://{MODEL}.elb.example",
+    ),
+    "with a shared load balancer and a domain": (
+        {"shared_load_balancer": True, "domain": "ml.example.com"},
+        {**PLAIN, "group.name": "mlops-dev"},
+        {"path": "/"},
+        f"http://{MODEL}.ml.example.com",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCESS)
+def test_an_endpoint_is_reached_as_configured(tmp_path: Path, case: str) -> None:
+    access, expected, path, url = ACCESS[case]
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "endpoints", value=access)
+    graph = record(project, "dev")
+    settings = annotations_of(graph)
+    choices = {key for _, chosen, _, _ in ACCESS.values() for key in chosen}
+    assert {key: value for key, value in settings.items() if key in choices} == expected
+    (rule,) = graph.one(INGRESS, MODEL).at("spec", "rules")
+    assert rule.get("host") == (f"{MODEL}.{access['domain']}" if "domain" in access else None)
+    assert path.items() <= rule["http"]["paths"][0].items()
+    assert graph.outputs["descriptor"]["endpoints"] == {MODEL: url}
+    tagged = dict(tag.split("=") for tag in settings["tags"].split(","))
+    assert tagged["model"] == ("platform" if access.get("shared_load_balancer") else MODEL)
+    assert [str(violation) for violation in violations(graph.resources)] == []
+
+
+@pytest.mark.parametrize(
+    ("access", "says"),
+    [
+        ({"certificate": CERTIFICATE}, "certificate without domain"),
+        ({"inbound_cidrs": ["10.0.0.0/8"], "security_groups": ["sg-0123456789abcdef0"]}, "found both"),
+        ({"certificate": "arn:aws:iam::1:server-certificate/x", "domain": "ml.example.com"}, "certificate"),
+        ({"domain": "*.example.com"}, "domain"),
+    ],
+)
+def test_access_that_cannot_work_is_refused(tmp_path: Path, access: dict[str, Any], says: str) -> None:
+    project = copy_as_forked(tmp_path / "project")
+    edit(project / "Pulumi.dev.yaml", "config", "mlops:environment", "endpoints", value=access)
+    with pytest.raises(DeclarationError, match=says):
+        Project(project).stack("dev")
 
 
 def test_only_the_load_balancer_and_the_canary_check_reach_an_endpoint_and_nothing_reaches_a_job(

@@ -48,10 +48,16 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "promotion/alarm.py": ("promotion/test_alarm.py",),
     "promotion/verify.py": ("promotion/test_verify.py",),
     "promotion/traffic.py": ("promotion/test_traffic.py",),
-    "github/settings.py": ("github/test_settings.py",),
+    "github/settings.py": ("github/test_settings.py", "github/test_repository_setup.py"),
+    "github/setup_plan.py": ("github/test_repository_setup.py",),
+    "github/repository_setup.py": ("github/test_repository_setup.py",),
+    "github/repository_facts.py": ("github/test_settings.py", "github/test_repository_setup.py"),
+    "github/repository_files.py": ("github/test_repository_files.py",),
     "github/git.py": ("github/test_git.py",),
     "github/gh.py": ("github/test_pull_requests.py",),
     "github/pull_requests.py": ("github/test_pull_requests.py",),
+    "github/published_commits.py": ("github/test_published_commits.py",),
+    "github/job_token.py": ("github/test_job_token.py",),
 }
 """Source below `pipelines` → its quick tests below `tests/pipelines`, the most effective first."""
 
@@ -112,9 +118,13 @@ EQUIVALENT: Mapping[str, Mapping[str, str]] = {
         "zip(old.columns, new.columns, )": "the columns have the same names here",
         "default=(-math.inf, True)": "no real bound equals the placeholder",
     },
-    "github/settings.py": {
-        "settings = judge_rules([rule": "the list is still empty",
-    },
+    "github/settings.py": {},
+    "github/setup_plan.py": {},
+    "github/repository_setup.py": {},
+    "github/repository_facts.py": {},
+    "github/repository_files.py": {},
+    "github/published_commits.py": {},
+    "github/job_token.py": {},
     "github/git.py": {
         "check=None": "None is false",
         "check=False,; ) → )": "it is the default",

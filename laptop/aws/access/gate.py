@@ -93,7 +93,9 @@ class Gate:
         except MlopsError as error:
             return refuse("AccessDenied", f"A policy cannot be evaluated: {error.what}")
         if denied is not None:
-            return refuse("AccessDenied" if signed.service in ("s3", "iam", "sts") else _NOT_JSON, denied)
+            return refuse(
+                "AccessDenied" if signed.service in ("s3", "iam", "sts", "elasticloadbalancing") else _NOT_JSON, denied
+            )
         return self._pass(request, environ, start_response)
 
     def _unsigned(
@@ -212,7 +214,7 @@ def _refuse(start: StartResponse, service: str, status: int, code: str, message:
     if service in _JSON:
         body = json.dumps({"__type": code, "message": message, "Message": message})
         content = "application/x-amz-json-1.1"
-    elif service in ("iam", "sts", "sns"):
+    elif service in ("iam", "sts", "sns", "elasticloadbalancing"):
         body = (
             "<ErrorResponse><Error><Type>Sender</Type>"
             f"<Code>{code}</Code><Message>{escape(message)}</Message></Error></ErrorResponse>"

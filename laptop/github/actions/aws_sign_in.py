@@ -59,7 +59,7 @@ def configure_credentials(call: ActionCall) -> ActionResult:
     except ClientError as error:
         refused = error.response["Error"]
         raise MlopsError(
-            f"{refused['Code']}: {refused['Message']}",
+            f"{refused['Code']}: {refused['Message']}: the token's subject is {claims['sub']}",
             fix="make the role trust this subject, or run the job in the environment that it trusts",
         ) from None
     exports = {
@@ -83,24 +83,29 @@ def _claims(call: ActionCall) -> dict[str, str]:
     ids = (settings.owner_id, settings.repository_id) if settings.subject_with_ids else (None, None)
     repository = call.server.full_name
     event = call.event
-    return {
-        "aud": call.input("audience", AUDIENCE),
-        "sub": subject(
-            repository,
-            environment=call.environment,
-            event=event.name,
-            ref=event.ref,
-            owner_id=ids[0],
-            repository_id=ids[1],
-        ),
+    claims = {
         "repository": repository,
+        "repository_id": str(settings.repository_id),
         "repository_owner": repository.split("/")[0],
+        "repository_owner_id": str(settings.owner_id),
+        "repository_visibility": "private" if settings.private else "public",
         "ref": event.ref,
         "event_name": event.name,
         "actor": event.actor,
         "environment": call.environment,
         "job_workflow_ref": f"{repository}/{call.workflow}@{event.ref}",
     }
+    sub = subject(
+        repository,
+        environment=call.environment,
+        event=event.name,
+        ref=event.ref,
+        owner_id=ids[0],
+        repository_id=ids[1],
+        keys=settings.subject_keys,
+        claims=claims,
+    )
+    return {"aud": call.input("audience", AUDIENCE), "sub": sub, **claims}
 
 
 def login_to_registry(call: ActionCall) -> ActionResult:

@@ -13,6 +13,7 @@ import hmac
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,6 +115,7 @@ class GitHubServer:
         """Replace the settings."""
         with self.change() as state:
             state["settings"] = settings.to_json()
+            state.pop("rulesets", None)
 
     # --- apps and tokens ---
 
@@ -182,6 +184,37 @@ class GitHubServer:
     def authorize(self, actor: Actor, updates: Sequence[RefUpdate]) -> None:
         """Check that an actor may push these updates; see `check_push`."""
         check_push(self.repository, self.state.read(), actor, updates)
+
+    def tree_with(self, base: str, entries: Sequence[str]) -> str:
+        """Return the id of a tree that has other files than another one.
+
+        Args:
+            base: the other tree.
+            entries: `mode,blob,path` of each file to add or replace.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+            self.repository.run("read-tree", base, environ=index)
+            for entry in entries:
+                self.repository.run("update-index", "--add", "--cacheinfo", entry, environ=index)
+            return self.repository.run("write-tree", environ=index)
+
+    def move_branch(self, actor: Actor, update: RefUpdate) -> None:
+        """Create or move a branch, as a push would.
+
+        Raises:
+            RequestDeniedError: a rule or a permission forbids it.
+            GitError: the branch moved in the meantime.
+        """
+        self.authorize(actor, [update])
+        self.announce(actor, [update], os.getpid())
+        try:
+            self.repository.move_ref(update.ref, update.after, from_=update.before)
+        except GitError:
+            with self.change() as state:
+                state["moves"] = [move for move in state["moves"] if move["after"] != update.after]
+            raise
+        self.settled()
 
     def announce(self, actor: Actor, updates: Sequence[RefUpdate], process: int) -> None:
         """Record that a process is about to move refs, so that a kill can't lose their events."""

@@ -33,7 +33,8 @@ class PullRequestRecord:
     """A pull request.
 
     `state` is OPEN, CLOSED or MERGED. Times are ISO 8601, or "" if the event has not happened. `fork` is the full name
-    of the repository that holds the head branch, "" if that is the base repository.
+    of the repository that holds the head branch, "" if that is the base repository. `pushed_by` pushed its last
+    commit.
     """
 
     number: int
@@ -53,6 +54,7 @@ class PullRequestRecord:
     merged_by: str = ""
     merge_commit: str = ""
     fork: str = ""
+    pushed_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,6 +114,8 @@ def find_blockers(pull: PullRequestRecord, facts: MergeFacts, settings: Reposito
     reasons += [f"{author} requests changes" for author, state in latest.items() if state == "CHANGES_REQUESTED"]
     if len(pull.approvers) < rules.approvals:
         reasons.append(f"it has {len(pull.approvers)} of {rules.approvals} approvals")
+    if rules.last_push and pull.approvers and not set(pull.approvers) - {pull.pushed_by}:
+        reasons.append(f"it lacks the approval of someone other than {pull.pushed_by}, who pushed last")
     if rules.code_owners:
         missing = unapproved_files(facts.owners, facts.files, pull.approvers, settings.teams)
         for path, names in missing.items():

@@ -74,6 +74,7 @@ def add_pull(
         created_at=now,
         updated_at=now,
         fork=fork,
+        pushed_by=actor.login,
     )
     save_pull(state, pull)
     queue_event(repository, state, actor, pull_request_event(repository, state, actor, pull, "opened"))
@@ -90,7 +91,7 @@ def follow_branch(repository: BareRepository, state: State, actor: Actor, branch
             pull, action = replace(pull, state="CLOSED", updated_at=timestamp()), "closed"
         else:
             base = repository.resolve_ref(pull.base) or pull.base_sha
-            pull = replace(pull, head_sha=after, base_sha=base, updated_at=timestamp())
+            pull = replace(pull, head_sha=after, base_sha=base, updated_at=timestamp(), pushed_by=actor.login)
             pull, action = (pull.dismiss_approvals() if dismiss else pull), "synchronize"
         save_pull(state, pull)
         event = pull_request_event(repository, state, actor, pull, action, before=before, after=after)

@@ -31,8 +31,18 @@ def check_push(repository: BareRepository, state: State, actor: Actor, updates: 
         if update.ref == f"refs/heads/{MAIN}" and settings.protection and not bypasses(actor, settings):
             message = f"protected branch {MAIN}: changes must be made through a pull request"
             raise RequestDeniedError(422, message, fix="push to another branch and open a pull request")
+        if settings.signed_commits and update.after != NO_COMMIT:
+            _check_signatures(repository, state, update)
         if actor.kind != "user" and update.after != NO_COMMIT:
             _check_workflow_changes(repository, actor, update)
+
+
+def _check_signatures(repository: BareRepository, state: State, update: RefUpdate) -> None:
+    """Check that new commits are signed. Only those that an app creates through the API are: nobody has a key here."""
+    new = repository.run("rev-list", update.after, "--not", "--branches").split()
+    if unsigned := [commit for commit in new if commit not in state.get("signed", [])]:
+        message = f"Commits must have verified signatures. Found {len(unsigned)} violation: {unsigned[0]}"
+        raise RequestDeniedError(422, message, fix="create the commit through the API as an app, or sign it")
 
 
 def _check_workflow_changes(repository: BareRepository, actor: Actor, update: RefUpdate) -> None:

@@ -17,6 +17,7 @@ class BranchProtection:
         approvals: number of approvals that a merge needs.
         code_owners: each file that has owners in CODEOWNERS needs the approval of one of them.
         dismiss_stale: a new commit dismisses earlier approvals.
+        last_push: someone other than the last pusher must approve.
         bypass: slugs of apps that are exempt.
     """
 
@@ -25,6 +26,7 @@ class BranchProtection:
     approvals: int = 1
     code_owners: bool = True
     dismiss_stale: bool = True
+    last_push: bool = False
     bypass: tuple[str, ...] = ()
 
 
@@ -41,7 +43,13 @@ class RepositorySettings:
         actions_open_pull_requests: "Allow GitHub Actions to create and approve pull requests".
         environments: deployment environment → patterns of the branches that may deploy to it; () for any branch.
         subject_with_ids: the OIDC subject is `repo:OWNER@id/NAME@id:…` (repositories created since mid-2026).
+        subject_keys: claims that make up the OIDC subject instead of GitHub's own form; () for that.
         owner_id, repository_id: the ids in the OIDC subject.
+        administrators: logins that may change the settings.
+        actions_enabled: workflows run.
+        disabled_workflows: path of a workflow file → its state: `disabled_manually`, `disabled_inactivity`, ….
+        signed_commits: pushed commits must be signed. Commits that an app creates through the API are.
+        labels: labels of issues and pull requests.
     """
 
     protection: BranchProtection | None = None
@@ -52,8 +60,14 @@ class RepositorySettings:
     actions_open_pull_requests: bool = False
     environments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     subject_with_ids: bool = False
+    subject_keys: tuple[str, ...] = ()
     owner_id: int = 1
     repository_id: int = 2
+    administrators: tuple[str, ...] = ()
+    actions_enabled: bool = True
+    disabled_workflows: Mapping[str, str] = field(default_factory=dict)
+    signed_commits: bool = False
+    labels: tuple[str, ...] = ("bug", "documentation", "enhancement", "question")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,7 +76,8 @@ class RepositorySettings:
     def from_json(cls, value: Mapping[str, Any]) -> RepositorySettings:
         protection = value["protection"]
         if protection is not None:
-            lists = {"required_checks": tuple(protection["required_checks"]), "bypass": tuple(protection["bypass"])}
-            protection = BranchProtection(**{**protection, **lists})
+            names = {"required_checks": tuple(protection["required_checks"]), "bypass": tuple(protection["bypass"])}
+            protection = BranchProtection(**{**protection, **names})
         groups = {name: {k: tuple(v) for k, v in value[name].items()} for name in ("teams", "environments")}
-        return cls(**{**value, **groups, "protection": protection, "users": tuple(value["users"])})
+        lists = {name: tuple(value[name]) for name in ("users", "administrators", "subject_keys", "labels")}
+        return cls(**{**value, **groups, **lists, "protection": protection})

@@ -8,9 +8,10 @@ from typing import Any
 
 from laptop.github.forge import payloads
 from laptop.github.forge.actors import Actor, RequestDeniedError
+from laptop.github.forge.git_data_routes import GIT_ROUTES
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.repository_creation import MAIN
-from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.github.forge.settings_routes import ROUTES, administers, request_elsewhere
 
 Handler = Callable[[GitHubServer, Actor, "re.Match[str]", Mapping[str, Any]], Any]
 
@@ -21,8 +22,8 @@ def request(server: GitHubServer, actor: Actor, method: str, path: str, fields: 
     Args:
         server: the server.
         actor: the caller.
-        method: GET, POST or PATCH.
-        path: `repos/owner/name/…`, without a query.
+        method: GET, POST, PUT, PATCH or DELETE.
+        path: `repos/owner/name/…`, or that of an app, a user or the organisation; without a query.
         fields: parameters of the query or the body.
 
     Returns:
@@ -32,6 +33,8 @@ def request(server: GitHubServer, actor: Actor, method: str, path: str, fields: 
         RequestDeniedError: not found (404), not allowed (403), invalid (422) or not implemented here (501).
     """
     name = server.full_name
+    if not path.startswith("repos/"):
+        return request_elsewhere(server, actor, method, path)
     if not re.match(rf"repos/{re.escape(name)}(?:/|$)", path):
         raise RequestDeniedError(404, "Not Found", fix=f"use the repository {name}")
     below = path.removeprefix(f"repos/{name}").strip("/")
@@ -101,21 +104,6 @@ def _protection(server: GitHubServer, actor: Actor, match: re.Match[str], _: Map
     }
 
 
-def _environments(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
-    actor.need("read", "actions")
-    environments = [
-        {
-            "name": name,
-            "protection_rules": [{"type": "branch_policy"}] if branches else [],
-            "deployment_branch_policy": {"protected_branches": False, "custom_branch_policies": True}
-            if branches
-            else None,
-        }
-        for name, branches in server.settings.environments.items()
-    ]
-    return {"total_count": len(environments), "environments": environments}
-
-
 def _run_attempt(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "actions")
     number, attempt = int(match["number"]), int(match["attempt"])
@@ -141,42 +129,6 @@ def _run_jobs(server: GitHubServer, actor: Actor, match: re.Match[str], fields: 
     return {"total_count": len(jobs), "jobs": jobs}
 
 
-def _rulesets(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
-    if server.settings.protection is None:
-        return []
-    about = {"source_type": "Repository", "source": server.full_name, "enforcement": "active"}
-    return [{"id": 1, "name": MAIN, "target": "branch", **about}]
-
-
-def _ruleset(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
-    settings: RepositorySettings = server.settings
-    rules = settings.protection
-    if rules is None:
-        raise RequestDeniedError(404, "Not Found")
-    review = {
-        "dismiss_stale_reviews_on_push": rules.dismiss_stale,
-        "require_code_owner_review": rules.code_owners,
-        "required_approving_review_count": rules.approvals,
-    }
-    checks = {
-        "strict_required_status_checks_policy": rules.strict,
-        "required_status_checks": [{"context": name} for name in rules.required_checks],
-    }
-    return {
-        "id": 1,
-        "name": MAIN,
-        "target": "branch",
-        "enforcement": "active",
-        "conditions": {"ref_name": {"include": ["~DEFAULT_BRANCH"], "exclude": []}},
-        "rules": [
-            {"type": "deletion"},
-            {"type": "non_fast_forward"},
-            {"type": "pull_request", "parameters": review},
-            {"type": "required_status_checks", "parameters": checks},
-        ],
-    }
-
-
 def _dispatch(server: GitHubServer, actor: Actor, _match: re.Match[str], fields: Mapping[str, Any]) -> None:
     client_payload = fields.get("client_payload") or {}
     if not isinstance(client_payload, Mapping):
@@ -184,8 +136,20 @@ def _dispatch(server: GitHubServer, actor: Actor, _match: re.Match[str], fields:
     server.repository_dispatch(actor, _text(fields, "event_type"), client_payload)
 
 
-def _about(server: GitHubServer, _actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
-    return _repository(server)
+def _about(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    settings = server.settings
+    is_user, is_admin = actor.login in settings.users, administers(server, actor)
+    owner = server.full_name.split("/")[0]
+    about = _repository(server)
+    return {
+        **about,
+        "id": settings.repository_id,
+        "owner": {**about["owner"], "login": owner, "id": settings.owner_id, "type": "Organization"},
+        "visibility": "private" if settings.private else "public",
+        "fork": False,
+        "is_template": False,
+        "permissions": {"admin": is_admin, "maintain": is_admin, "push": is_user, "triage": is_user, "pull": True},
+    }
 
 
 def _repository(server: GitHubServer) -> dict[str, Any]:
@@ -209,10 +173,9 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", r"pulls/(?P<number>\d+)/reviews"): _reviews,
     ("GET", r"commits/(?P<commit>[0-9a-f]{40})/pulls"): _pulls_of_commit,
     ("GET", r"branches/(?P<branch>[^/]+)/protection"): _protection,
-    ("GET", r"environments"): _environments,
     ("GET", r"actions/runs/(?P<number>\d+)/attempts/(?P<attempt>\d+)"): _run_attempt,
     ("GET", r"actions/runs/(?P<number>\d+)/attempts/(?P<attempt>\d+)/jobs"): _run_jobs,
-    ("GET", r"rulesets"): _rulesets,
-    ("GET", r"rulesets/1"): _ruleset,
     ("POST", r"dispatches"): _dispatch,
+    **GIT_ROUTES,
+    **ROUTES,
 }

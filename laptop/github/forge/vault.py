@@ -41,6 +41,15 @@ class Vault:
         """Return the variables of a job; see `secrets`."""
         return self._merged("variables", environment)
 
+    def own(self, kind: str, environment: str) -> dict[str, str]:
+        """Return the secrets or variables of an environment alone, or of the repository if it is "".
+
+        Args:
+            kind: "secrets" or "variables".
+            environment: the environment.
+        """
+        return dict(self._read().get(kind, {}).get(environment, {}))
+
     def _merged(self, kind: str, environment: str) -> dict[str, str]:
         groups = self._read().get(kind, {})
         return {**groups.get("", {}), **(groups.get(environment, {}) if environment else {})}

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from laptop.github.forge.actors import Actor
 from laptop.github.forge.github_server import GitHubServer
@@ -33,18 +34,28 @@ def call_api(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> No
             if not equals:
                 raise UsageError(f"{name}: expected key=value, found {pair!r}")
             _put(fields, key, text if name == "--raw-field" else _typed_value(text))
+    pages = dict(pair.partition("=")[::2] for pair in query.split("&"))
     for pair in filter(None, query.split("&")):
         if pair.partition("=")[0] not in ("per_page", "page"):
             raise UsageError(f"the query parameter {pair!r} is not implemented here")
     if given.has("--input"):
         fields = _json_object(read_text(given.one("--input")))
     method = given.one("--method", "POST" if fields else "GET").upper()
-    answer = request(server, actor, method, path, fields)
+    answer = request(server, actor, method, unquote(path), fields)
+    if "page" in pages:
+        answer = _page_of(answer, int(pages["page"]), int(pages.get("per_page", "30")))
     if answer is not None and not given.has("--silent"):
         if given.has("--jq"):
             print_query(answer, given.one("--jq"))
         else:
             print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+
+
+def _page_of(answer: Any, number: int, size: int) -> Any:
+    """Return one page of a list, or of the list in an answer that counts it."""
+    if isinstance(answer, list):
+        return answer[(number - 1) * size : number * size]
+    return {key: _page_of(value, number, size) if isinstance(value, list) else value for key, value in answer.items()}
 
 
 def _typed_value(text: str) -> Any:

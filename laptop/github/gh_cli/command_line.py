@@ -20,6 +20,7 @@ from laptop.github.gh_cli.arguments import (
 from laptop.github.gh_cli.auth_commands import auth_git_credential, auth_setup_git, auth_status
 from laptop.github.gh_cli.pull_commands import pr_close, pr_comment, pr_create, pr_list, pr_merge, pr_review, pr_view
 from laptop.github.gh_cli.run_commands import run_cancel, run_list, run_view, workflow_run
+from laptop.github.gh_cli.secret_commands import secret_set
 from pipelines.declarations.errors import MlopsError
 
 
@@ -40,6 +41,7 @@ _COMMANDS: Mapping[tuple[str, ...], Callable[[GitHubServer, Actor, Sequence[str]
     ("run", "cancel"): run_cancel,
     ("run", "list"): run_list,
     ("run", "view"): run_view,
+    ("secret", "set"): secret_set,
     ("auth", "status"): auth_status,
     ("auth", "setup-git"): auth_setup_git,
     ("auth", "git-credential"): auth_git_credential,

@@ -17,6 +17,7 @@ from typing import Any
 from laptop.github.expressions.evaluator import EvaluationScope
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.github_state import State, take_number
+from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.forge.vault import Vault
 from laptop.github.forge.webhook_event import WebhookEvent
 from laptop.github.process_tracking import identity, is_alive, kill_tracked
@@ -180,7 +181,12 @@ class WorkflowRunner:
     # --- from an event to runs ---
 
     def _start_runs(self, state: State, event: WebhookEvent) -> None:
+        settings = RepositorySettings.from_json(state["settings"])
+        if not settings.actions_enabled:
+            return
         for path, content in self.server.workflow_files(event.sha).items():
+            if path in settings.disabled_workflows:
+                continue
             try:
                 workflow = read_workflow(content, path)
                 if not is_triggered(workflow, event, lambda: self.server.changed_paths(state, event)):

@@ -52,6 +52,15 @@ def refused(action: str) -> Iterator[None]:
     assert action in response["Error"]["Message"], response
 
 
+def _code(call: Callable[..., Any], request: dict[str, Any]) -> str:
+    """Return the code with which AWS refuses a call; "" if it does not."""
+    try:
+        call(**request)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""
+
+
 def bucket(environment: str, purpose: str) -> str:
     return f"mlops-{environment}-{purpose}-123456789012"
 
@@ -108,6 +117,26 @@ def test_a_deploy_role_can_apply_changes(provisioned: Ready, dev: Caller) -> Non
     assert provisioned.deployment(dev, "dev").up().counts["update"] > 10
     tags = dev["iam"].get_role(RoleName=role("dev"))["Role"]["Tags"]
     assert {"Key": "cost-centre", "Value": "another"} in tags
+
+
+def test_only_a_deploy_role_sees_load_balancers_and_cannot_change_them(
+    provisioned: Ready, dev: Caller, preview: Caller
+) -> None:
+    assert dev["elbv2"].describe_load_balancers()["LoadBalancers"] == []
+    gone = "arn:aws:elasticloadbalancing:eu-west-1:123456789012"
+    reads = {
+        "describe_listeners": {"LoadBalancerArn": f"{gone}:loadbalancer/app/x/1"},
+        "describe_rules": {"ListenerArn": f"{gone}:listener/app/x/1/2"},
+        "describe_tags": {"ResourceArns": [f"{gone}:targetgroup/x/1"]},
+        "describe_target_groups": {"LoadBalancerArn": f"{gone}:loadbalancer/app/x/1"},
+        "describe_target_health": {"TargetGroupArn": f"{gone}:targetgroup/x/1"},
+    }
+    for operation, request in reads.items():
+        assert "AccessDenied" not in _code(getattr(dev["elbv2"], operation), request), operation
+    with refused("elasticloadbalancing:DescribeLoadBalancers"):
+        preview["elbv2"].describe_load_balancers()
+    with refused("elasticloadbalancing:DeleteLoadBalancer"):
+        dev["elbv2"].delete_load_balancer(LoadBalancerArn=f"{gone}:loadbalancer/app/x/1")
 
 
 def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Caller) -> None:

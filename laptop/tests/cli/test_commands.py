@@ -10,9 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipelines.cli.commands import Verb, first_line
+from pipelines.cli.commands import PLUGINS, Verb, first_line
 from pipelines.cli.environments import IMAGES_RENAMED
-from pipelines.cli.main import PLUGINS, RENAMED, mlops
+from pipelines.cli.main import RENAMED, mlops
 from tests.pipelines.cli.command_tree import command_tree
 from tests.pipelines.cli.test_main import run
 
@@ -28,8 +28,14 @@ def test_help_lists_the_commands_of_the_laptop_in_their_own_section() -> None:
     text = CliRunner().invoke(mlops, ["--help"]).output
     section = re.split(r"╭─ \w+ ─+╮", text[text.index("╭─ Laptop") :])[1]
     assert set(VERBS) == {"demo", "github", "laptop"}
-    for name, verb in VERBS.items():
-        assert re.search(rf"│ {name} +{re.escape(verb.help)} +│", section), name
+    for name in ("demo", "laptop"):
+        assert re.search(rf"│ {name} +{re.escape(VERBS[name].help)} +│", section), name
+
+
+def test_the_github_of_the_laptop_adds_to_the_group_of_the_product() -> None:
+    text = CliRunner().invoke(mlops, ["github", "--help"]).output
+    for name in ("setup", "create", "serve", "clone", "env"):
+        assert re.search(rf"│ {name} +\S", text), name
 
 
 @pytest.mark.parametrize(("name", "verb"), VERBS.items(), ids=list(VERBS))

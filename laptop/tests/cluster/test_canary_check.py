@@ -101,8 +101,8 @@ class Stage:
         cluster.create(INGRESS, self.namespace, self._here(self._manifests["Ingress"]))
         template = self._here(self._manifests["AnalysisTemplate"])
         pod = template["spec"]["metrics"][0]["provider"]["job"]["spec"]["template"]["spec"]
-        url = f"http://{MODEL}-canary.{self.namespace}.svc"
-        self._run(pod, pod["containers"][0]["command"], {**environment, "CHECK_CANARY_URL": url})
+        urls = {f"CHECK_{role.upper()}_URL": f"http://{MODEL}-{role}.{self.namespace}.svc" for role in ("ping", "pong")}
+        self._run(pod, pod["containers"][0]["command"], {**environment, **urls})
         cluster.create(ANALYSIS_TEMPLATE, self.namespace, template)
 
     def _here(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def test_a_release_with_correct_answers_takes_all_traffic(
     digest = released(descriptor, 2)
     assert stage.release(digest)["phase"] == "Healthy"
     assert stage.served() == {digest}
-    assert stage.output()[-1].startswith(f"passed: http://{MODEL}-canary.{stage.namespace}.svc serves {digest}")
+    assert stage.output()[-1].startswith(f"passed: http://{MODEL}-pong.{stage.namespace}.svc serves {digest}")
     assert stage.release(trusted)["phase"] == "Healthy"
 
 

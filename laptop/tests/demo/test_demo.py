@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, take_releases_back
+from laptop.demo.short_waits import SHORT_REQUESTS, SHORT_SECONDS, shorten_waits
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
@@ -54,3 +55,19 @@ def test_the_demo_starts_without_the_releases_of_the_repository(project: Project
     take_releases_back(project)
     releases = [project.release(MODEL, environment) for environment in project.environments]
     assert [(release.bundle, release.replaces) for release in releases] == [(None, None)] * 3
+
+
+def test_a_quick_clone_waits_seconds_where_a_real_project_waits_minutes(project: Project) -> None:
+    file = project.model_file(MODEL)
+    file.write_text(
+        file.read_text()
+        .replace("pause_seconds: 1", "pause_seconds: 300")
+        .replace("soak: {requests: 20, seconds: 1}", "soak: {requests: 100, seconds: 1800}")
+    )
+    declared = project.model(MODEL)
+    assert [step.pause_seconds for step in declared.serving.rollout] == [300, 300]
+    assert (declared.gates.soak.requests, declared.gates.soak.seconds) == (100, 1800)
+    shorten_waits(project)
+    short = project.model(MODEL)
+    assert [step.pause_seconds for step in short.serving.rollout] == [SHORT_SECONDS] * 2
+    assert (short.gates.soak.requests, short.gates.soak.seconds) == (SHORT_REQUESTS, SHORT_SECONDS)

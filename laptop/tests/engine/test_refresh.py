@@ -46,6 +46,15 @@ def test_a_refresh_finds_drift_and_the_next_up_corrects_it(site: Site) -> None:
     assert (thing["size"], thing["pin"]) == (1, "hunter2hunter2")
 
 
+def test_an_up_can_refresh_first_and_corrects_drift_at_once(site: Site) -> None:
+    site.up(PROGRAM)
+    drift(site, "a", size=9)
+    drift(site, "b")
+    changed = kinds(site.deployment().up(refresh=True))
+    assert {name: kind for name, kind in changed.items() if kind != "same"} == {"a": "update", "b": "create"}
+    assert site.deployment().drift() == ()
+
+
 def test_finding_drift_does_not_change_the_state(site: Site) -> None:
     site.up(PROGRAM)
     before = (site.home / "state" / "dev.json").read_bytes()

@@ -134,7 +134,7 @@ def test_the_api_answers_in_the_form_of_github(run: Run, tmp_path: Path) -> None
     assert "pull_request" in run("api", f"{at}/rulesets/1")[1]
     assert run("api", f"{at}/issues/9/comments")[0] == 1
     assert "Not Found" in run("api", "repos/other/thing/rulesets")[2]
-    assert "does not implement GET repos/acme/mlops/actions/secrets" in run("api", f"{at}/actions/secrets")[2]
+    assert "does not implement GET repos/acme/mlops/actions/caches" in run("api", f"{at}/actions/caches")[2]
 
 
 def test_workflows_can_be_started_and_runs_listed(run: Run, hub: Hub) -> None:
@@ -189,7 +189,7 @@ UNKNOWN: tuple[tuple[str, ...], ...] = (
     ("pr", "review", "1"),
     ("pr", "checkout", "1"),
     ("repo", "delete"),
-    ("secret", "set", "X"),
+    ("secret", "list"),
     ("api",),
     ("api", "repos/acme/mlops/rulesets", "--hostname", "x"),
     ("api", "repos/acme/mlops/rulesets?ref=x"),

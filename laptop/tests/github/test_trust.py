@@ -14,3 +14,15 @@ def test_the_subject_has_the_form_of_github() -> None:
     assert subject("acme/mlops", environment="", event="push", ref=ref) == "repo:acme/mlops:ref:refs/heads/main"
     with_ids = subject("acme/mlops", environment="prod", event="push", ref=ref, owner_id=7, repository_id=9)
     assert with_ids == "repo:acme@7/mlops@9:environment:prod"
+
+
+def test_a_customised_subject_is_made_of_claims_in_their_order() -> None:
+    claims = {"repository_owner_id": "7", "environment": "prod", "repository": "acme/mlops"}
+
+    def customised(*keys: str, environment: str = "prod") -> str:
+        options = {"owner_id": 7, "repository_id": 9, "keys": keys, "claims": claims}
+        return subject("acme/mlops", environment=environment, event="push", ref="refs/heads/main", **options)  # type: ignore[arg-type]
+
+    assert customised("repository_owner_id", "context") == "repository_owner_id:7:environment:prod"
+    assert customised("repo", "environment") == "repo:acme@7/mlops@9:environment:prod"
+    assert customised("context", "repository", environment="") == "ref:refs/heads/main:repository:acme/mlops"

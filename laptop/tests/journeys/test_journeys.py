@@ -322,7 +322,8 @@ def test_an_environment_is_removed_only_when_confirmed_and_unprotected(story: St
     assert "is protected and would be deleted" in log(protected)
     assert "  delete\n" not in log(protected), "nothing is deleted before the check"
     assert protected.conclusion == "failure"
-    assert story.run("removed", "teardown").conclusion == "success"
+    removed = story.run("removed", "teardown")
+    assert removed.conclusion == "success", log(removed.job("teardown dev"))
     assert {name for name in story.buckets if "-dev-" in name} == set()
     assert {name for name in story.buckets if "-account-" in name} != set()
 

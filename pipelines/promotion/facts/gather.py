@@ -266,14 +266,16 @@ class FactGatherer:
         return _parse_file(fetched, "schema.json", RequestSchema) if fetched is not None else None
 
     def contract_breaks(self) -> tuple[str, ...]:
-        """Return the breaking changes from the live bundle's data contract to the candidate's."""
-        from pipelines.data.schema_compatibility import breaking_changes
+        """Return the breaking changes from the live bundle's data contract that the candidate's does not announce."""
+        from pipelines.data.schema_compatibility import unannounced_changes
 
         candidate, live = self._verified(), self._live_bundle()
         if live is None or live.manifest.contract == candidate.manifest.contract:
             return ()
         current = evidence.verify_bundle(self.here, live.manifest.model, live.digest, [])
-        changes = breaking_changes(find_contract(self.git, current), find_contract(self.git, candidate))
+        model = self.project.model(self.model)
+        before, after = find_contract(self.git, current), find_contract(self.git, candidate)
+        changes = unannounced_changes(before, after, {*model.features, model.target})
         return tuple(str(change) for change in changes)
 
     # --- the environments ---

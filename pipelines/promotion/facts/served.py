@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
+from pipelines.serving.request_counts import RequestCount, count_of, folder_of
 
 LARGEST_OBJECT = 64 << 20
 """Size limit of an object of the log, in bytes."""
@@ -41,13 +42,17 @@ def count_requests(
 ) -> Served:
     """Count the requests that a bundle answered since a time, at most `LONGEST` ago.
 
-    Lines that are not valid log records are skipped.
+    A listing of the counts in the log is enough. Requests before the first count that begins after `since` are left
+    out. Pods of an older serving image write no counts; then the records are read, and invalid ones skipped.
 
     Raises:
         MlopsError: the log cannot be read.
     """
     until = now or datetime.now(UTC)
     begin = max(since, until - LONGEST)
+    counts = [count for count in _counts(descriptor, model, begin, until) if count.bundle == digest]
+    if counts:
+        return Served(sum(count.requests for count in counts), sum(count.errors for count in counts))
     requests = errors = 0
     for key in _objects(descriptor, model, begin, until):
         for line in store.get(descriptor.logs_bucket, key, limit=LARGEST_OBJECT).content.splitlines():
@@ -56,6 +61,18 @@ def count_requests(
                 requests += 1
                 errors += record.get("status", 200) >= FIRST_SERVER_ERROR
     return Served(requests, errors)
+
+
+def _counts(descriptor: EnvironmentDescriptor, model: str, begin: datetime, until: datetime) -> Iterator[RequestCount]:
+    """Yield the counts that begin between two times."""
+    first, last = begin.timestamp() * 1000, until.timestamp() * 1000
+    day = begin.astimezone(UTC).date()
+    while day <= until.astimezone(UTC).date():
+        for listed in store.listing(descriptor.logs_bucket, folder_of(model, f"{day:%Y/%m/%d}")):
+            count = count_of(listed.key)
+            if count is not None and first <= count.begin <= last:
+                yield count
+        day += timedelta(days=1)
 
 
 def _objects(descriptor: EnvironmentDescriptor, model: str, begin: datetime, until: datetime) -> Iterator[str]:

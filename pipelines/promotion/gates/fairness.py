@@ -33,15 +33,19 @@ def fairness(facts: Facts) -> Verdict:
                 f"{bound.attribute}: {named}, expected at least {bound.minimum_group_size} rows in each of two groups"
             )
             continue
+        undefined = [group for group, part in groups.groups.items() if part.metrics.get(bound.metric) is None]
         value = (groups.ratio if kind == "ratio" else groups.difference).get(bound.metric)
         if value is None:
-            undecided.append(f"the {kind} of {name} is not defined")
+            which = f", because {bound.metric} is not for {', '.join(undefined)}" if undefined else ""
+            undecided.append(f"the {kind} of {name} is not defined{which}")
             continue
         figures.append(f"{value:.3g}")
         assert limit is not None
         if value > limit:
             each = ", ".join(f"{group}: {format_metric(part, bound.metric)}" for group, part in groups.groups.items())
             broken.append(f"the {kind} of {name} is {value:.3g} ({each})")
+        elif undefined:
+            undecided.append(f"{bound.metric} of {bound.attribute} {', '.join(undefined)} is not defined")
     figure, threshold = "; ".join(figures) or "none", "; ".join(limits)
     if broken:
         return failed(

@@ -32,6 +32,15 @@ def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project,
     check_model(Project(project.root), "churn", scratch)
 
 
+def test_a_new_model_goes_live_in_minutes_rather_than_seconds(project: Project) -> None:
+    """AWS applies a weight and finds a target healthy within a minute, so shorter steps would check nothing."""
+    assert CliRunner().invoke(mlops, ["new", "model", "churn"]).exit_code == 0
+    declared = Project(project.root).model("churn")
+    assert len(declared.serving.rollout) > 1
+    assert min(step.pause_seconds for step in declared.serving.rollout) >= 120
+    assert declared.gates.soak.seconds >= 1800
+
+
 def test_a_new_model_overwrites_nothing(project: Project) -> None:
     before = project.model_file("diabetes-progression").read_text()
     done = CliRunner().invoke(mlops, ["new", "model", "diabetes-progression"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.cluster.jobs import JobRun, run_job
+from pipelines.cluster.pod_credentials import VARIABLE
 from pipelines.declarations.errors import MlopsError
 from tests.pipelines.cluster.conftest import Api, write_kubeconfig
 
@@ -53,6 +54,11 @@ def pod(name: str, phase: str, created: str = "2026-03-02T10:00:00Z", waiting: s
         "metadata": {"name": name, "creationTimestamp": created},
         "status": {"phase": phase, "containerStatuses": statuses},
     }
+
+
+def unschedulable(pod: dict[str, Any], message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return {**pod, "status": {**pod["status"], "conditions": [condition]}}
 
 
 def pods(*items: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +199,71 @@ def test_a_rejected_request_or_a_long_outage_is_a_readable_error(api: Api, run: 
     api.on("GET", f"{CRON}/train-y", (403, b"a proxy says no"))
     with pytest.raises(MlopsError, match="the cluster cannot be reached: found status 403"):
         run_job("models", "train-y", variables={}, on_line=print)
+
+
+def test_a_log_that_cannot_be_read_does_not_end_a_job(api: Api, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.cluster.jobs.LOG_PAUSE_SECONDS", 0.0)
+    api.on("GET", JOB, job(), job(), job("Complete"))
+    api.on("GET", PODS, pods(pod("p1", "Running")))
+    api.on("GET", LOG, 500)
+    assert run().log == ()
+    assert run.lines == ["the log of p1 cannot be read: it is 500"]
+
+
+def test_a_log_that_may_not_be_read_is_reported_at_once(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job(), job(), job("Complete"))
+    api.on("GET", PODS, pods(pod("p1", "Running")))
+    api.on("GET", LOG, 403)
+    run()
+    assert run.lines == ["the log of p1 cannot be read: it is 403; the job goes on"]
+
+
+def test_a_pod_that_no_node_takes_is_reported(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job(), job("Complete"))
+    api.on("GET", PODS, pods(unschedulable(pod("p1", "Pending"), "0/3 nodes are available")), pods())
+    run()
+    assert run.lines == ["waiting: Unschedulable: 0/3 nodes are available"]
+
+
+FOLLOW = [
+    "the job train-m-beef goes on without you: kubectl -n models logs --follow job/train-m-beef",
+    "to stop it: kubectl -n models delete job train-m-beef",
+]
+
+
+def test_an_interrupted_command_names_its_job(api: Api, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.cluster.jobs.time.sleep", interrupt)
+    api.on("GET", JOB, job())
+    api.on("GET", PODS, pods())
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert run.lines == FOLLOW
+
+
+def test_a_command_that_loses_sight_of_its_job_names_it(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job())
+    api.on("GET", PODS, 403)
+    with pytest.raises(MlopsError, match="it is 403") as caught:
+        run()
+    assert "docs/bootstrap.md" in caught.value.fix
+    assert run.lines == FOLLOW
+
+
+def test_a_job_without_credentials_says_that_pod_identity_was_late(api: Api, run: Run) -> None:
+    late = {**pod("p1", "Failed"), "spec": {"containers": [{"name": "job"}]}}
+    given = {**late, "spec": {"containers": [{"name": "job", "env": [{"name": VARIABLE, "value": "http://a"}]}]}}
+    api.on("GET", JOB, job("Failed"))
+    api.on("GET", PODS, pods(late), pods(given))
+    api.on("GET", LOG, "Unable to locate credentials\n")
+    with pytest.raises(MlopsError) as caught:
+        run()
+    assert caught.value.fix.startswith("run it again")
+    with pytest.raises(MlopsError) as caught:
+        run()
+    assert caught.value.fix == "", "its pod had credentials"
 
 
 def test_a_missing_kubeconfig_or_cluster_is_a_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 
 from pipelines.cluster.connection import connect
 from pipelines.cluster.pod_connections import (
-    CONNECT_ATTEMPTS,
     SUBPROTOCOL,
     PodConnections,
     PortForwardDeniedError,
@@ -124,16 +121,22 @@ def test_a_pod_that_does_not_answer_in_time_is_unavailable(tmp_path: Path, monke
             pod.close()
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [
+        (401, "sign in again so that `kubectl auth whoami` answers"),
+        (403, "allow create and get of pods/portforward in models"),
+    ],
+)
 def test_a_missing_permission_is_named_with_its_fix(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, fix: str
 ) -> None:
     with (
         forwarding(tmp_path, monkeypatch, lambda *_: status) as (_, connections),
         pytest.raises(PortForwardDeniedError, match=f"price-1 in models: it is {status}") as caught,
     ):
         client_of(connections).served()
-    assert caught.value.fix == "allow create and get of pods/portforward in models"
+    assert caught.value.fix == fix
 
 
 def test_an_api_that_is_gone_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,28 +148,6 @@ def test_an_api_that_is_gone_is_unavailable(tmp_path: Path, monkeypatch: pytest.
         pytest.raises(UnavailableError, match="the Kubernetes API does not forward a port of price-1"),
     ):
         client_of(connections).served()
-
-
-@pytest.mark.parametrize(("failures", "reached"), [(CONNECT_ATTEMPTS - 1, True), (CONNECT_ATTEMPTS, False)])
-def test_a_connection_that_fails_is_tried_again_a_few_times(failures: int, reached: bool) -> None:
-    attempts = 0
-
-    class Api(httpx2.Client):
-        @contextmanager
-        def websocket(self, *_: Any, **__: Any) -> Iterator[Any]:
-            nonlocal attempts
-            attempts += 1
-            if attempts <= failures:
-                raise httpx2.ConnectError("wrong version number")
-            yield MagicMock(receive=MagicMock(side_effect=TimeoutError))
-
-    with Api() as api:
-        if reached:
-            PodConnections(api).open("models", "price-1", 8080, 1.0).close()
-        else:
-            with pytest.raises(OSError, match="does not forward a port of price-1: wrong version number"):
-                PodConnections(api).open("models", "price-1", 8080, 1.0)
-    assert attempts == CONNECT_ATTEMPTS
 
 
 def test_an_invalid_kubeconfig_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from pipelines.cluster.rollouts import (
+    OvertakenError,
     RolloutState,
+    abort_rollout,
     bundle_of,
     renamed_bundle,
     rollout_state,
-    serve_bundle,
+    served_bundle,
+    switch_bundle,
     wait_for_rollout,
 )
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
 from tests.pipelines.cluster.conftest import Api
 
 LIVE, WANTED = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -65,7 +71,7 @@ HEALTHY = {"observedGeneration": "3", "phase": "Healthy", "currentPodHash": "x",
         (HEALTHY, RolloutState("Healthy", "", 0, True, False, True)),
         (HEALTHY | {"observedGeneration": 3}, RolloutState("Healthy", "", 0, True, False, True)),
         (HEALTHY | {"observedGeneration": "2"}, RolloutState("Healthy", "", 0, False, False, False)),
-        (HEALTHY | {"stableRS": "old"}, RolloutState("Healthy", "", 0, False, False, False)),
+        (HEALTHY | {"stableRS": "old"}, RolloutState("Healthy", "", 0, False, False, False, on_trial=True)),
         (HEALTHY | {"currentPodHash": "", "stableRS": ""}, RolloutState("Healthy", "", 0, False, False, False)),
         (HEALTHY | {"phase": "Paused"}, RolloutState("Paused", "", 0, False, False, False)),
         (
@@ -94,9 +100,9 @@ def test_a_rollout_without_a_status_is_progressing() -> None:
 # --- following a rollout ----------------------------------------------------------------------------------------------
 
 
-def follow(deadline: float = 30) -> list[RolloutState]:
+def follow(deadline: float = 30, bundle: str = LIVE, check: Callable[[], None] = lambda: None) -> list[RolloutState]:
     seen: list[RolloutState] = []
-    wait_for_rollout("models", "m", on_change=seen.append, deadline_seconds=deadline)
+    wait_for_rollout("models", "m", bundle, on_change=seen.append, deadline_seconds=deadline, check=check)
     return seen
 
 
@@ -130,70 +136,182 @@ def test_a_rollout_that_misses_its_deadline_is_an_error_with_its_state(api: Api)
 
 
 def test_a_short_outage_of_the_cluster_does_not_fail_a_rollout(api: Api) -> None:
-    api.on("GET", PATH, 503, None, rollout(), 500, rollout(**HEALTHY))
+    api.on("GET", PATH, 503, None, rollout(), 429, 500, rollout(**HEALTHY))
     assert follow()[-1].settled
 
 
-def test_a_missing_rollout_is_an_error(api: Api) -> None:
-    with pytest.raises(MlopsError, match="no Rollout 'm' in namespace 'models'"):
+def test_a_rollout_that_names_another_bundle_was_overtaken(api: Api) -> None:
+    api.on("GET", PATH, rollout(), rollout(WANTED, **HEALTHY))
+    with pytest.raises(OvertakenError, match=f"expected {LIVE}, found {WANTED}; another command changed it"):
         follow()
-    with pytest.raises(MlopsError, match="no Rollout 'm' in namespace 'models'"):
-        serve_bundle("models", "m", WANTED)
+
+
+def test_a_lost_lease_ends_the_wait(api: Api) -> None:
+    api.on("GET", PATH, rollout())
+    with pytest.raises(OvertakenError, match="taken"):
+        follow(check=mock.Mock(side_effect=[None, OvertakenError("taken")]))
+
+
+def test_a_missing_rollout_is_an_error(api: Api) -> None:
+    for call in (follow, lambda: switch(WANTED), lambda: abort_rollout("models", "m", LIVE)):
+        with pytest.raises(MlopsError, match="no Rollout 'm' in namespace 'models'"):
+            call()
+    assert served_bundle("models", "m") is None
 
 
 def test_a_rejected_request_is_a_readable_error(api: Api) -> None:
     api.on("GET", PATH, 403)
-    for call in (follow, lambda: serve_bundle("models", "m", WANTED)):
+    for call in (follow, lambda: switch(WANTED), lambda: abort_rollout("models", "m", LIVE)):
         with pytest.raises(MlopsError, match="the cluster rejected a request: it is 403"):
             call()
 
 
-# --- serving another bundle -------------------------------------------------------------------------------------------
+# --- switching bundles ------------------------------------------------------------------------------------------------
 
 
-def test_serving_another_bundle_writes_what_the_program_would_write(api: Api) -> None:
-    api.on("GET", PATH, rollout(**HEALTHY))
-    api.on("PUT", PATH, lambda body: body)
-    serve_bundle("models", "m", WANTED)
-    (sent,) = api.bodies("PUT")
-    wanted = rollout(WANTED, **HEALTHY)
-    assert (sent["spec"], sent["metadata"]) == (wanted["spec"], wanted["metadata"])
-    assert sent["metadata"]["resourceVersion"] == "10", "a concurrent change makes the write fail"
+def switch(bundle: str, deadline: float = 30) -> list[RolloutState]:
+    seen: list[RolloutState] = []
+    switch_bundle("models", "m", bundle, on_change=seen.append, deadline_seconds=deadline)
+    return seen
 
 
-def test_serving_the_same_bundle_again_changes_nothing(api: Api) -> None:
+def applied(resource: dict[str, Any], manager: str = ROLLOUT_FIELD_MANAGER) -> dict[str, Any]:
+    """Return a Rollout whose bundle a manager applied; others own the number of replicas and an annotation."""
+    container = {
+        ".": {},
+        "f:name": {},
+        "f:image": {},
+        "f:command": {},
+        "f:env": {'k:{"name":"IMAGE_DIGEST"}': {".": {}, "f:name": {}, "f:value": {}}},
+    }
+    template = {
+        "f:metadata": {"f:labels": {"f:mlops/bundle": {}}, "f:annotations": {"f:mlops/bundle": {}}},
+        "f:spec": {"f:containers": {'k:{"name":"serve"}': container}},
+    }
+    fields = {
+        "f:metadata": {"f:annotations": {"f:mlops/bundle": {}}},
+        "f:spec": {"f:template": template},
+    }
+    entry = {"manager": manager, "operation": "Apply", "apiVersion": "argoproj.io/v1alpha1", "fieldsV1": fields}
+    resource["metadata"]["managedFields"] = [entry]
+    resource["metadata"]["namespace"] = "models"
+    return resource
+
+
+def test_a_switch_applies_what_the_program_would_apply_and_nothing_else(api: Api) -> None:
+    before = applied(rollout(**HEALTHY))
+    api.on("GET", PATH, before, before, rollout(WANTED, **HEALTHY))
+    api.on("PATCH", PATH, lambda body: body)
+    assert switch(WANTED)[-1].settled
+    (sent,) = api.bodies("PATCH")
+    wanted = rollout(WANTED)
+    del wanted["spec"]["replicas"]
+    assert sent["spec"] == wanted["spec"]
+    assert sent["metadata"] == {
+        "name": "m",
+        "namespace": "models",
+        "resourceVersion": "10",
+        "annotations": {"mlops/bundle": WANTED},
+    }, "a concurrent change makes the write fail"
+
+
+def test_a_switch_asks_for_a_full_promotion_of_its_bundle_once(api: Api) -> None:
+    trial = HEALTHY | {"phase": "Progressing", "stableRS": "old"}
+    api.on(
+        "GET", PATH, rollout(WANTED, **trial), rollout(WANTED, **trial, promoteFull=True), rollout(WANTED, **HEALTHY)
+    )
+    api.on("PATCH", f"{PATH}/status", lambda body: body)
+    switch(WANTED)
+    assert api.bodies("PATCH") == [{"metadata": {"resourceVersion": "10"}, "status": {"promoteFull": True}}]
+
+
+def test_a_switch_to_a_bundle_whose_trial_was_aborted_promotes_it(api: Api) -> None:
+    aborted = HEALTHY | {"phase": "Degraded", "stableRS": "old", "abort": True}
+    api.on(
+        "GET",
+        PATH,
+        rollout(WANTED, **aborted),
+        rollout(WANTED, **aborted, promoteFull=True),
+        rollout(WANTED, **HEALTHY),
+    )
+    api.on("PATCH", f"{PATH}/status", lambda body: body)
+    assert switch(WANTED)[-1].settled
+
+
+def test_pods_that_fail_after_the_promotion_are_an_error(api: Api) -> None:
+    trial = HEALTHY | {"phase": "Progressing", "stableRS": "old"}
+    failed = trial | {"phase": "Degraded", "message": "timed out", "promoteFull": True}
+    api.on("GET", PATH, rollout(WANTED, **trial), rollout(WANTED, **trial, promoteFull=True), rollout(WANTED, **failed))
+    api.on("PATCH", f"{PATH}/status", lambda body: body)
+    with pytest.raises(MlopsError, match=f"the pods of {WANTED} in models did not start: timed out"):
+        switch(WANTED)
+
+
+def test_a_switch_to_the_bundle_that_is_served_changes_nothing(api: Api) -> None:
     api.on("GET", PATH, rollout(WANTED, **HEALTHY))
-    serve_bundle("models", "m", WANTED)
-    assert api.bodies("PUT") == []
+    switch(WANTED)
+    assert api.bodies("PATCH") == []
+
+
+def test_a_switch_is_made_again_if_another_process_undoes_it(api: Api) -> None:
+    before = applied(rollout(**HEALTHY))
+    api.on("GET", PATH, before, before, before, before, rollout(WANTED, **HEALTHY))
+    api.on("PATCH", PATH, lambda body: body)
+    switch(WANTED)
+    assert len(api.bodies("PATCH")) == 2
+
+
+def test_a_switch_that_is_always_undone_is_an_error(api: Api) -> None:
+    api.on("GET", PATH, applied(rollout(**HEALTHY)))
+    api.on("PATCH", PATH, lambda body: body)
+    with pytest.raises(OvertakenError, match="another command changed it"):
+        switch(WANTED)
+
+
+def test_a_conflict_with_the_controller_is_retried(api: Api) -> None:
+    newer = applied(rollout(**HEALTHY))
+    newer["metadata"]["resourceVersion"] = "11"
+    api.on("GET", PATH, applied(rollout()), applied(rollout()), newer, rollout(WANTED, **HEALTHY))
+    api.on("PATCH", PATH, 409, lambda body: body)
+    switch(WANTED)
+    assert [body["metadata"]["resourceVersion"] for body in api.bodies("PATCH")] == ["10", "11"]
+
+
+def test_repeated_conflicts_with_the_controller_are_an_error(api: Api) -> None:
+    api.on("GET", PATH, applied(rollout(**HEALTHY)))
+    api.on("PATCH", PATH, 409)
+    with pytest.raises(MlopsError, match="is busy: 50 changes conflicted"):
+        switch(WANTED)
+
+
+def test_a_rejected_change_is_an_error(api: Api) -> None:
+    api.on("GET", PATH, applied(rollout(**HEALTHY)))
+    api.on("PATCH", PATH, 422)
+    with pytest.raises(MlopsError, match="the cluster rejected a request: it is 422"):
+        switch(WANTED)
+
+
+def test_a_rollout_that_nobody_applied_is_not_changed(api: Api) -> None:
+    api.on("GET", PATH, rollout(**HEALTHY))
+    with pytest.raises(MlopsError, match="field manager of the Rollout 'm' in namespace 'models': expected 'mlops'"):
+        switch(WANTED)
+
+
+def test_only_the_trial_of_the_named_bundle_is_aborted(api: Api) -> None:
+    trial = HEALTHY | {"phase": "Paused", "stableRS": "old"}
+    api.on("GET", PATH, rollout(**trial), rollout(**trial), rollout(**HEALTHY), rollout(**trial, abort=True))
+    api.on("PATCH", f"{PATH}/status", lambda body: body)
+    assert not abort_rollout("models", "m", WANTED)
+    assert abort_rollout("models", "m", LIVE)
+    assert not abort_rollout("models", "m", LIVE), "it is the stable one"
+    assert abort_rollout("models", "m", LIVE), "it is aborted already"
+    assert api.bodies("PATCH") == [{"metadata": {"resourceVersion": "10"}, "status": {"abort": True}}]
 
 
 def test_an_unrecorded_bundle_is_replaced_too(api: Api) -> None:
     """A release that was never verified is not in the ledger, but must be replaced."""
     unproven = "sha256:" + "d" * 64
     assert renamed_bundle(rollout(unproven), WANTED)["spec"] == rollout(WANTED)["spec"]
-
-
-def test_a_conflict_with_the_controller_is_retried(api: Api) -> None:
-    newer = rollout(**HEALTHY)
-    newer["metadata"]["resourceVersion"] = "11"
-    api.on("GET", PATH, rollout(**HEALTHY), newer)
-    api.on("PUT", PATH, 409, lambda body: body)
-    serve_bundle("models", "m", WANTED)
-    assert [body["metadata"]["resourceVersion"] for body in api.bodies("PUT")] == ["10", "11"]
-
-
-def test_repeated_conflicts_with_the_controller_are_an_error(api: Api) -> None:
-    api.on("GET", PATH, rollout(**HEALTHY))
-    api.on("PUT", PATH, 409)
-    with pytest.raises(MlopsError, match="is busy: 50 changes conflicted"):
-        serve_bundle("models", "m", WANTED)
-
-
-def test_a_rejected_change_is_an_error(api: Api) -> None:
-    api.on("GET", PATH, rollout(**HEALTHY))
-    api.on("PUT", PATH, 422)
-    with pytest.raises(MlopsError, match="the cluster rejected a request: it is 422"):
-        serve_bundle("models", "m", WANTED)
 
 
 def test_the_bundle_of_a_rollout_is_the_option_in_its_command() -> None:

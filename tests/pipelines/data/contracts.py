@@ -8,8 +8,13 @@ from typing import Any
 from pipelines.declarations.contract import Contract
 
 
-def contract(*columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (), **keys: Any) -> Contract:
-    """Make a contract of the dataset `visits`; a primary key `id` is added unless a column is one."""
+def contract(
+    *columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (), most_bad: float = 100, **keys: Any
+) -> Contract:
+    """Make a contract of the dataset `visits`; a primary key `id` is added unless a column is one.
+
+    Any share of the rows may be quarantined, unless `most_bad` is less than 100 percent.
+    """
     properties = list(columns)
     if not any(column.get("primaryKey") for column in properties):
         properties.insert(0, {"name": "id", "logicalType": "integer", "primaryKey": True})
@@ -21,6 +26,7 @@ def contract(*columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (),
         "version": "1.0.0",
         "status": "active",
         "schema": [{"name": "visits", "properties": properties, "quality": list(quality)}],
+        "customProperties": [{"property": "maximumQuarantinedPercent", "value": most_bad}],
         **keys,
     }
     return Contract.model_validate_json(json.dumps(document))

@@ -20,8 +20,9 @@ from pipelines.data import data_files as files
 from pipelines.data import ingest as job
 from pipelines.data import reading
 from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
-from pipelines.data.ingest import ingest
+from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
+from pipelines.data.landing_status import describe_rows, find_status, read_quarantined, read_status, save_rows
 from pipelines.data.row_quarantine import BatchRecord, read_record
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file
@@ -195,6 +196,157 @@ def test_a_rejected_file_is_checked_again_only_by_name_or_under_another_contract
     grown = contract(column("age", "integer", required=True, minimum=0), *columns)
     grown = grown.model_copy(update={"version": "1.1.0"})
     assert [record.verdict for record in run(dev, grown)] == ["ingested"]
+
+
+def test_a_date_that_the_table_cannot_hold_does_not_stop_the_files_behind_it(
+    account: EmulatedAccount, tmp_path: Path
+) -> None:
+    declared = contract(column("day", "date"))
+    dev = make_environment("dev", declared)
+    for name, rows in (("a.csv", "1,2026-01-01"), ("b.csv", "2,2026-01-01\n3,0000-01-01"), ("c.csv", "4,9999-12-31")):
+        (tmp_path / name).write_text(f"id,day\n{rows}\n")
+        upload(dev, "visits", tmp_path / name)
+    assert [record.good for record in run(dev, declared)] == [1, 1, 1]
+    assert ids(dev) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("error", [OverflowError("date value out of range"), pa.ArrowInvalid("no")])
+def test_a_file_on_which_a_library_fails_is_rejected_and_does_not_stop_the_others(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    land(dev, tmp_path, "b.csv", "2,20,b")
+    real, calls = job.append, 0
+
+    def failing(*arguments: Any) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(job, "append", failing)
+    first, second = run(dev)
+    assert (first.verdict, second.verdict) == ("refused", "ingested")
+    assert f"found {type(error).__name__}: {error}" in str(first.refused)
+    assert run(dev) == [], "it would fail again"
+    assert ids(dev) == [2]
+
+
+STRICT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"), most_bad=20)
+
+
+def test_a_file_with_too_many_bad_rows_adds_nothing_and_keeps_a_sample(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b", "3,-1,c", "4,40,d")
+    (record,) = run(dev, STRICT)
+    assert (record.verdict, record.rows, record.good, record.quarantined) == ("refused", 4, 0, 2)
+    assert {(reason.column, reason.rule) for reason in record.reasons} == {("age", "type"), ("age", "minimum")}
+    assert [row["_row"] for row in quarantined(dev, batch)] == [2]
+    assert open_table(dev, "visits").snapshots() == []
+    assert run(dev, STRICT) == []
+    assert [record.verdict for record in ingest(dev, CONTRACT, lambda _: None, only="a.csv", replay=True)] == [
+        "ingested"
+    ]
+    assert ids(dev) == [1, 4]
+
+
+RELAXED = contract(column("age", "integer", required=True), column("name", "string"))
+
+
+def test_quarantined_rows_are_released_once_the_contract_allows_them(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,-5,b", "3,x,c")
+    (before,) = run(dev)
+    (record,) = ingest(dev, RELAXED, lambda _: None, only="a.csv", replay=True)
+    assert (record.verdict, record.rows, record.good, record.quarantined) == ("ingested", 3, 2, 1)
+    assert ids(dev) == [1, 2]
+    assert ids(dev, before.snapshot) == [1]
+    assert [row["_row"] for row in quarantined(dev, batch)] == [3]
+    tags = open_table(dev, "visits").refs()
+    assert str(tags[tag_of(batch)].snapshot_id) == before.snapshot
+    assert str(tags[f"{tag_of(batch)}-2"].snapshot_id) == record.snapshot
+    (again,) = ingest(dev, RELAXED, lambda _: None, only="a.csv", replay=True)
+    assert (again.good, again.quarantined, again.snapshot) == (2, 1, record.snapshot)
+    assert ids(dev) == [1, 2]
+
+
+def test_a_release_that_is_killed_after_its_commit_loses_and_repeats_no_row(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a", "2,-5,b", "3,x,c")
+    run(dev)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "upload_rows", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(dev, RELAXED, lambda _: None, only="a.csv", replay=True)
+    ingest(dev, RELAXED, lambda _: None, only="a.csv", replay=True)
+    assert ids(dev) == [1, 2]
+
+
+def test_a_dropped_file_is_not_ingested_until_it_is_released(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    assert drop(dev, CONTRACT, "a.csv", "a test").verdict == "dropped"
+    lines: list[str] = []
+    assert ingest(dev, CONTRACT, lines.append) == []
+    assert lines == ["a.csv: dropped: a test"]
+    assert [record.verdict for record in ingest(dev, CONTRACT, lambda _: None, only="a.csv", replay=True)] == [
+        "ingested"
+    ]
+    with pytest.raises(MlopsError, match="expected a file with rows that are not in the table"):
+        drop(dev, CONTRACT, "a.csv", "too late")
+
+
+def test_every_landing_file_has_a_state(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b")
+    land(dev, tmp_path, "b.csv", "1,20,a,b,c", "1")
+    (tmp_path / "c.csv").write_text("id\n1\n")
+    upload(dev, "visits", tmp_path / "c.csv")
+    land(dev, tmp_path, "d.csv", "9,20,d", "8,x,d")
+    run(dev)
+    drop(dev, CONTRACT, "d.csv", "not wanted")
+    land(dev, tmp_path, "e.csv", "5,50,e")
+    found = {status.file: status for status in read_status(dev, "visits")}
+    assert {name: status.state for name, status in found.items()} == {
+        "a.csv": "ingested",
+        "b.csv": "quarantined",
+        "c.csv": "refused",
+        "d.csv": "ingested",
+        "e.csv": "waiting",
+    }
+    assert [name for name, status in found.items() if status.needs_attention] == ["a.csv", "b.csv", "c.csv"]
+    assert found["a.csv"].description == "1 of 2 rows in the table, 1 in quarantine"
+    assert found["d.csv"].description == "1 of 2 rows in the table, 1 in quarantine (dropped: not wanted)"
+    assert "refused under version 1.0.0 of the contract: c.csv is rejected" in found["c.csv"].description
+    record = find_status(dev, "visits", "a.csv").record
+    assert record is not None
+    rows = read_quarantined(dev, record)
+    assert rows is not None
+    assert describe_rows(rows, 20) == ["row 2: age: type: expected an integer, of 64 bits, found x"]
+    save_rows(rows, tmp_path / "bad.csv")
+    assert (tmp_path / "bad.csv").read_text().splitlines()[1] == '2,"2","x","b","age: type"'
+    with pytest.raises(MlopsError, match="expected a name that ends in"):
+        save_rows(rows, tmp_path / "bad.xlsx")
+
+
+def test_a_batch_that_the_table_was_rolled_back_from_is_ingested_again(
+    dev: EnvironmentDescriptor, tmp_path: Path
+) -> None:
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    (first,) = run(dev)
+    land(dev, tmp_path, "b.csv", "2,20,b")
+    run(dev)
+    with open_table(dev, "visits").manage_snapshots() as manage:
+        manage.rollback_to_snapshot(int(str(first.snapshot)))
+    assert ids(dev) == [1]
+    assert [record.file for record in run(dev)] == ["b.csv"]
+    assert ids(dev) == [1, 2]
 
 
 def test_one_landing_file_can_be_ingested_by_name(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
@@ -379,13 +531,17 @@ def test_the_job_prints_each_outcome_and_fails_only_if_a_file_is_rejected(
     assert "1 row: sex: invalidValues" in output
     (tmp_path / "z.csv").write_bytes(b"\x89PNG")
     upload(dev, declared.name, tmp_path / "z.csv")
-    assert command.main(["ingest", declared.name]) == 1
+    assert command.main(["ingest", declared.name]) == command.REFUSED
     captured = capsys.readouterr()
     assert "diabetes-patients.csv: already in the table" in captured.out
     assert captured.err.startswith("error: 1 of 1 files rejected: z.csv")
     assert command.main(["ingest", declared.name]) == 0, "a schedule must not report the same file forever"
     monkeypatch.setenv("LANDING_FILE", "z.csv")
-    assert command.main(["ingest", declared.name]) == 1
+    assert command.main(["ingest", declared.name]) == command.REFUSED
+    monkeypatch.setenv("LANDING_ACTION", "drop")
+    monkeypatch.setenv("DROP_REASON", "a picture")
+    assert command.main(["ingest", declared.name]) == 0
+    assert capsys.readouterr().out.endswith("z.csv: dropped: a picture\n")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_the_command_prints_nothing_to_stderr() -> None:
     assert (done.stderr, "442 of 447 rows" in done.stdout) == ("", True)
 
 
-def test_a_file_without_a_good_row_is_not_uploaded(
+def test_a_file_with_too_many_bad_rows_is_not_uploaded(
     account: EmulatedAccount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(PROJECT)
@@ -120,5 +120,6 @@ def test_a_file_without_a_good_row_is_not_uploaded(
     file = tmp_path / "bad.csv"
     file.write_text(f"{header}\n{first.replace(first.split(',')[0], '-1', 1)}\n")
     output, problem = land(str(file))
-    assert "1 will go to quarantine" in output
-    assert "is not uploaded: expected rows that keep the contract, found none" in str(problem)
+    assert output == ""
+    assert "bad.csv is rejected: expected at most 20 percent of 1 rows to break the contract" in str(problem)
+    assert "mlops data release" not in str(problem), "the file has not landed"

@@ -116,3 +116,12 @@ def test_a_text_file_is_staged_in_small_row_groups(tmp_path: Path, monkeypatch: 
     parts = pq.ParquetFile(batch.path)
     assert (batch.rows, parts.num_row_groups) == (95, 10)
     assert parts.read(["_row"])["_row"].to_pylist() == list(range(1, 96))
+
+
+def test_a_small_file_with_too_many_rows_is_rejected_by_its_footer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_ROWS", 99)
+    pq.write_table(pa.table({"id": [1] * 100}), tmp_path / "a.parquet")
+    with pytest.raises(LandingFileError, match="expected at most 99 rows, found 100 rows"):
+        read_batch(tmp_path / "a.parquet", contract(), tmp_path)

@@ -6,18 +6,21 @@ import json
 import math
 import string
 import tempfile
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.batch import LandingFileError
+from pipelines.data import validate as module
+from pipelines.data.batch import LandingFileError, TooManyBadRowsError
 from pipelines.data.reading import read_batch
 from pipelines.data.validate import Summary, validate
 from pipelines.declarations.contract import Contract
@@ -269,20 +272,188 @@ def test_a_maximum_share_of_missing_values_is_a_batch_rule(tmp_path: Path) -> No
         check_csv(tmp_path, declared, "1,", "2,", "3,a", "4,a")
 
 
+def test_a_pattern_that_the_engine_cannot_match_is_an_error(tmp_path: Path) -> None:
+    for pattern in ("(", "(?=a)"):
+        with pytest.raises(MlopsError, match="pattern of column 'x' in the contract visits is not valid") as caught:
+            check_csv(tmp_path, contract(column("x", "string", pattern=pattern)), "1,2")
+        assert not isinstance(caught.value, LandingFileError)
+
+
+YEAR_0 = -719_529
+"""Days from 1970-01-01 to the last day of the year 0, which Iceberg's writer and Python cannot hold."""
+
+
+def test_dates_and_timestamps_that_the_table_cannot_hold_are_the_rows_problem(tmp_path: Path) -> None:
+    declared = contract(column("day", "date"), column("at", "timestamp"))
+    _, reasons, _ = check_csv(
+        tmp_path,
+        declared,
+        "1,0001-01-01,0001-01-01T00:00:00Z",
+        "2,9999-12-31,9999-12-31T23:59:59.999999Z",
+        "3,0000-01-01,",
+        "4,,0000-06-01T00:00:00Z",
+        "5,,0001-01-01T00:00:00+10:00",
+        "6,,9999-12-31T23:59:59-01:00",
+    )
+    assert {row: [(name, rule) for name, rule, _ in found] for row, found in reasons.items()} == {
+        3: [("day", "type")],
+        4: [("at", "type")],
+        5: [("at", "type")],
+        6: [("at", "type")],
+    }
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_parquet_times_that_the_table_cannot_hold_are_the_rows_problem(
+    tmp_path: Path, unit: str, zone: str | None
+) -> None:
+    scale = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    year = 366 * 24 * 3600 * scale
+    far = [0, *((30_000 * year, -3_000 * year, 8_500 * year) if unit != "ns" else (1000, 2000, 1))]
+    at = pa.array(far, pa.int64()).cast(pa.timestamp(unit, zone))
+    day = pa.array([0, YEAR_0, 3_000_000, 2**31 - 1], pa.int32()).cast(pa.date32())
+    declared = contract(column("day", "date"), column("at", "timestamp"))
+    good, reasons, _ = check_parquet(tmp_path, declared, id=[1, 2, 3, 4], day=day, at=at)
+    assert [row["id"] for row in good] == [1]
+    named = {row: [name for name, _, _ in found] for row, found in reasons.items()}
+    assert (
+        named == {2: ["day", "at"], 3: ["day", "at"], 4: ["day", "at"]}
+        if unit != "ns"
+        else {2: ["day"], 3: ["day"], 4: ["day", "at"]}
+    )
+    assert all(rule == "type" for found in reasons.values() for _, rule, _ in found)
+
+
 @pytest.mark.parametrize(
-    "declared",
-    [
-        column("x", "string", pattern="("),
-        column("x", "date", minimum="soon"),
-        column("x", "integer", quality=[{"metric": "invalidValues", "mustBe": 0, "arguments": {"validValues": ["a"]}}]),
-        column("file_row_number", "integer"),
-    ],
-    ids=["pattern", "bound", "valid values", "DuckDB's own name"],
+    ("offset", "good"),
+    [("+14:00", True), ("-11:30", True), ("Z", True), ("+25:00", False), ("+14:75", False), ("+15:00", False)],
 )
-def test_a_rule_that_cannot_be_checked_is_an_error(tmp_path: Path, declared: dict[str, Any]) -> None:
-    with pytest.raises(MlopsError, match=declared["name"]) as caught:
-        check_csv(tmp_path, contract(declared), "1,2")
+def test_an_offset_that_no_place_on_earth_has_is_not_a_timestamp(tmp_path: Path, offset: str, good: bool) -> None:
+    _, _, summary = check_csv(tmp_path, contract(column("x", "timestamp")), f"1,2026-01-31T12:00:00{offset}")
+    assert summary.good == good
+
+
+FLOAT = {"physicalType": "float"}
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "good"),
+    [
+        ({"maximum": 0.1}, 0.1, True),
+        ({"minimum": 0.7}, 0.7, True),
+        ({"minimum": 0.1, "maximum": 0.1}, 0.1, True),
+        ({"exclusiveMaximum": 1}, 0.999999999, False),  # which is 1 in 32 bits
+        ({"exclusiveMaximum": 0.1}, 0.1, False),
+        ({"exclusiveMinimum": 0.7}, 0.7, False),
+        ({"exclusiveMinimum": 0.7}, 0.7000001, True),
+        ({"maximum": 0.1}, 0.1000001, False),
+    ],
+)
+def test_a_decimal_is_compared_in_the_precision_of_the_value(
+    tmp_path: Path, bound: dict[str, float], value: float, good: bool
+) -> None:
+    declared = contract(column("x", "number", **FLOAT, **bound))
+    assert check_csv(tmp_path, declared, f"1,{value}")[2].good == good
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": 1, "x": value}) + "\n")
+    assert check(tmp_path / "a.jsonl", declared)[2].good == good
+    stored = pa.array([value], pa.float32())
+    for kind in (FLOAT, {}):  # a column of 64 bits that arrives with 32 is compared with 32
+        declared = contract(column("x", "number", **kind, **bound))
+        assert check_parquet(tmp_path, declared, id=[1], x=stored)[2].good == good
+
+
+def test_listed_decimals_are_compared_in_the_precision_of_the_value(tmp_path: Path) -> None:
+    listed = {"metric": "invalidValues", "arguments": {"validValues": [0.1, 0.5]}, "mustBe": 0}
+    declared = contract(column("x", "number", **FLOAT, quality=[listed]))
+    assert check_csv(tmp_path, declared, "1,0.1", "2,0.5", "3,0.2")[2].good == 2
+    declared = contract(column("x", "number", enum=[{"value": 0.1}, {"value": 0.5, "label": "half"}]))
+    _, reasons, _ = check_csv(tmp_path, declared, "1,0.1", "2,0.5", "3,0.10000000149011612")
+    assert reasons == {3: [("x", "enum", "0.10000000149011612")]}
+
+
+def test_a_bound_of_an_integer_is_exact_beyond_what_floating_point_holds(tmp_path: Path) -> None:
+    declared = contract(column("x", "integer", maximum=2**53 + 1))
+    assert check_csv(tmp_path, declared, f"1,{2**53 + 1}", f"2,{2**53 + 2}")[2].good == 1
+    declared = contract(column("x", "integer", minimum=1.5, exclusiveMaximum=3.5))
+    assert check_csv(tmp_path, declared, "1,1", "2,2", "3,3", "4,4")[2].good == 2
+
+
+def lines(bad: int, of: int) -> list[str]:
+    return [f"{number},{'x' if number <= bad else number}" for number in range(1, of + 1)]
+
+
+def test_a_file_with_too_many_bad_rows_is_rejected_with_the_reasons_and_a_sample(tmp_path: Path) -> None:
+    declared = contract(column("age", "integer"), most_bad=20)
+    assert check_csv(tmp_path, declared, *lines(2, 10))[2].quarantined == 2
+    with pytest.raises(TooManyBadRowsError) as caught:
+        check_csv(tmp_path, declared, *lines(3, 10))
+    error = caught.value
+    assert error.what == (
+        "batch.csv is rejected: expected at most 20 percent of 10 rows to break the contract, "
+        "found at least 3 (age: type 3)"
+    )
+    assert error.fix.endswith("mlops data release visits batch.csv")
+    assert [(reason.column, reason.rule, reason.rows) for reason in error.reasons] == [("age", "type", 3)]
+
+
+@pytest.mark.parametrize("most_bad", [0, 34])
+def test_repeated_keys_and_bad_values_count_together_each_row_once(tmp_path: Path, most_bad: float) -> None:
+    declared = contract(column("age", "integer"), most_bad=most_bad)
+    rows = ["1,1", "1,x", "2,2", "3,x", "4,4", "5,5"]
+    if most_bad == 0:
+        with pytest.raises(TooManyBadRowsError):
+            check_csv(tmp_path, declared, *rows)
+    else:
+        assert check_csv(tmp_path, declared, *rows)[2].quarantined == 2
+
+
+def test_rows_that_are_in_the_table_already_do_not_count_as_bad(tmp_path: Path) -> None:
+    path = tmp_path / "batch.parquet"
+    pq.write_table(pa.table({"id": [1, 2, 3]}), path)
+    known = pa.table({"id": pa.array([1, 2, 3], pa.int64())})
+    assert check(path, contract(most_bad=0), existing=known)[2].quarantined == 3
+
+
+def test_a_small_file_of_very_many_equal_rows_is_rejected_without_unpacking_its_reasons(tmp_path: Path) -> None:
+    rows = 2_000_000
+    same = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int8()), pa.array(["x" * 50]))
+    path = tmp_path / "batch.parquet"
+    pq.write_table(pa.table({"id": pa.array([7] * rows, pa.int8()), "name": same}), path)
+    assert path.stat().st_size < 50_000
+    with pytest.raises(TooManyBadRowsError, match=f"found at least {rows - 1}"):
+        check(path, contract(column("name", "string"), most_bad=20))
+
+
+def test_a_check_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(connection: Any, *_: Any) -> int:
+        return int(connection.execute("SELECT sum(hash(a.i + b.i)) FROM range(9000000) a(i), range(9000000) b(i)"))
+
+    monkeypatch.setattr(module, "LONGEST_CHECK", 0.05)
+    monkeypatch.setattr(module, "_find_bad_rows", endless)
+    with pytest.raises(LandingFileError, match="found one that was stopped after"):
+        check_csv(tmp_path, contract(), "1")
+
+
+def test_a_full_disk_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise duckdb.IOException("Could not write file: No space left on device")
+
+    monkeypatch.setattr(module, "_find_bad_rows", full)
+    with pytest.raises(MlopsError, match="needs more scratch space") as caught:
+        check_csv(tmp_path, contract(), "1")
     assert not isinstance(caught.value, LandingFileError)
+
+
+def test_only_the_chosen_rows_of_a_batch_are_checked_again(tmp_path: Path) -> None:
+    path = tmp_path / "batch.csv"
+    path.write_text("id,age\n1,1\n2,x\n3,3\n4,y\n")
+    declared = contract(column("age", "integer"), most_bad=0)
+    pq.write_table(pa.table({"_row": [2, 3]}), tmp_path / "rows.parquet")
+    batch = read_batch(path, declared, tmp_path)
+    with validate(replace(batch, replayed=tmp_path / "rows.parquet", rows=2), declared, tmp_path) as checked:
+        assert (checked.summary.good, checked.summary.quarantined) == (1, 1)
+        assert checked.good_rows().read_all().to_pylist() == [{"id": 3, "age": 3}]
 
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])

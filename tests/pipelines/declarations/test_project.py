@@ -147,11 +147,15 @@ def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
     [
         ("mustBe: 0}", "mustBee: 0}", "mustBee"),
         ("primaryKey: true", "primaryKey: false", "at least one property with primaryKey: true, found none"),
-        ("{minimum: 0, maximum: 120}", '{minimum: "young"}', "a number as bound of integer"),
+        (
+            "{minimum: 0, maximum: 120}",
+            '{minimum: "young"}',
+            r"logicalTypeOptions\.minimum: expected a number, found 'young'",
+        ),
         (
             "{minimum: 10, maximum: 80}",
             "{pattern: abc}",
-            "minLength, maxLength and pattern on columns of type string only",
+            "expected pattern on columns of type string only, found it on number",
         ),
         (
             "logicalType: integer\n        physicalType: int\n",
@@ -161,7 +165,11 @@ def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
         ),
         ("metric: rowCount", "metric: freshness", "'nullValues', 'missingValues'"),
         ("apiVersion: v3.1.0", "apiVersion: v2.2.2", "'v3.1.0'"),
-        ("- name: bmi", "- name: age", "unique property names"),
+        (
+            "- name: bmi",
+            "- name: age",
+            r"properties\[3\]\.name: expected a name that no other property has, found 'age'",
+        ),
         (
             "{metric: invalidValues, arguments: {validValues: [1, 2]}, mustBe: 0}",
             "{metric: invalidValues, mustBe: 0}",

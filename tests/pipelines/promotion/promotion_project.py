@@ -28,6 +28,7 @@ from pipelines.promotion.deploy import ReleaseDeployment
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.replicate import replicate
+from pipelines.promotion.traffic_lease import TrafficHold
 from pipelines.registry import bundles, evidence
 from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
@@ -68,6 +69,8 @@ class World:
         said: progress messages.
         registered: seed → digest of the bundles registered in dev.
         brought: bundles replicated to staging.
+        aborted: bundles whose trial was aborted.
+        hold: the lease of the model's traffic.
     """
 
     project: Project
@@ -79,6 +82,8 @@ class World:
     said: list[str] = field(default_factory=list)
     registered: dict[int, str] = field(default_factory=dict)
     brought: set[str] = field(default_factory=set)
+    aborted: list[str] = field(default_factory=list)
+    hold: TrafficHold = field(default_factory=lambda: HeldWithoutCluster("models", "traffic", "us"))
 
     @property
     def root(self) -> Path:
@@ -218,19 +223,39 @@ class World:
             move: replaces `self.move`; called with the model and the bundle.
         """
 
-        def move_traffic(_: EnvironmentDescriptor, model: str, digest: str) -> float:
-            (move or self.move)(model, digest)
+        def move_traffic(_: EnvironmentDescriptor, model: str, digest: str, **_options: object) -> float:
+            if digest != self.live() or digest != self.applied():
+                (move or self.move)(model, digest)
             return 0.0
 
-        def follow_rollout(_target: Target, _environment: str, model: str, _log: object) -> None:
+        def follow_rollout(_target: Target, _environment: str, model: str, _bundle: str, *_: object) -> None:
             (follow or self.follow)(model)
+
+        def abort_rollout(_namespace: str, _model: str, bundle: str) -> bool:
+            self.aborted.append(bundle)
+            return True
+
+        def served_bundle(_namespace: str, _model: str) -> str | None:
+            return self.applied()
+
+        @contextmanager
+        def hold_traffic(*_: object) -> Iterator[TrafficHold]:
+            yield self.hold
 
         with (
             mock.patch("pipelines.promotion.deploy.follow_rollout", follow_rollout),
             mock.patch("pipelines.promotion.deploy.move_traffic", move_traffic),
+            mock.patch("pipelines.promotion.deploy.wait_until_served"),
             mock.patch("pipelines.promotion.rollback.move_traffic", move_traffic),
+            mock.patch("pipelines.promotion.rollback.abort_rollout", abort_rollout),
+            mock.patch("pipelines.promotion.rollback.check_rights"),
+            mock.patch("pipelines.promotion.rollback.hold_traffic", hold_traffic),
+            mock.patch("pipelines.promotion.deploy.hold_traffic", hold_traffic),
+            mock.patch("pipelines.promotion.rollback_plan.served_bundle", served_bundle),
             mock.patch("pipelines.promotion.verify.open_pods", open_direct_pods),
             mock.patch("pipelines.promotion.verify.is_ready_pod", return_value=True),
+            mock.patch("pipelines.promotion.verify.await_load_balancer"),
+            mock.patch("pipelines.promotion.verify.PATIENCE_SECONDS", 0.0),
         ):
             yield
 
@@ -251,7 +276,9 @@ class World:
         """Take an admitted release live in staging; the steps can be replaced."""
         target = WorldTarget(self, apply or self.apply)
         with self.cluster(follow, take_back):
-            return ReleaseDeployment(target, "staging", self.descriptors, say or self.said.append).take_live(admitted)
+            say = say or self.said.append
+            deployment = ReleaseDeployment(target, "staging", self.descriptors, say, {MODEL: self.hold})
+            return deployment.take_live(admitted)
 
     # --- results ---
 
@@ -294,6 +321,18 @@ class World:
         git(self.root, "checkout", "--quiet", "--force", "--detach", self.start)
         git(self.root, "clean", "--quiet", "--force", "-d")
         self.said.clear()
+        self.aborted.clear()
+        self.hold.lost_to = ""
+
+
+class HeldWithoutCluster(TrafficHold):
+    """A lease that is lost when a test says so."""
+
+    def confirm(self) -> None:
+        self.check()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HeldWithoutCluster, (self.namespace, self.name, self.identity, self.lost_to)
 
 
 class WorldTarget(Target):

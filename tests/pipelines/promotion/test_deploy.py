@@ -8,6 +8,7 @@ from unittest import mock
 import boto3
 import pytest
 
+from pipelines.cluster.rollouts import OvertakenError
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.admission import GateRefusedError
@@ -54,7 +55,7 @@ def test_a_bundle_that_passes_goes_live_and_its_record_is_complete(world: World)
     assert (event.dataset, event.run, event.source_commit) == ("diabetes-patients@1", "run-1", world.start)
     gates = world.project.model(MODEL).gates.model_dump(mode="json")
     assert event.policy == digest_of_value(gates)
-    assert event.attempt == f"{event.commit}/verified"
+    assert event.attempt == f"{event.commit}/{attribution.attempt}/verified"
     assert set(event.verdicts.values()) == {"pass"} and len(event.verdicts) == 16
     assert event.evidence == evidence.digests_of_statements(world.dev, MODEL, digest)
     assert event.report is not None
@@ -151,12 +152,55 @@ def test_refusing_a_tampered_bundle_records_its_evidence(world: World) -> None:
     assert (event.dataset, event.source_commit) == ("diabetes-patients@1", world.start)
 
 
-def test_a_refused_release_is_recorded_once_when_it_is_retried(world: World) -> None:
+def test_each_attempt_is_recorded_once(world: World) -> None:
     change = world.release(world.register(1), None)
-    for _ in range(2):
+    first, second = world.attribution(), world.attribution()
+    for attribution in (first, first, second):
         with pytest.raises(GateRefusedError):
-            judge_and_deploy(world, change)
-    assert len(world.records()) == 1
+            world.admit(change, attribution=attribution)
+    assert [entry.event.attempt for entry in world.records()] == [
+        f"{each.commit}/{each.attempt}/refused" for each in (first, second)
+    ]
+
+
+def test_an_attempt_of_a_workflow_is_that_of_its_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_RUN_ID", "77")
+    monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "2")
+    assert world.attribution().attempt == "77.2"
+
+
+@pytest.mark.parametrize("step", ["follow", "prove"])
+def test_a_deployment_that_was_overtaken_records_and_moves_nothing(world: World, step: str) -> None:
+    good, mine = live_and_next(world, 1)
+    change = world.release(mine, good)
+
+    def follow(model: str) -> None:
+        world.follow(model)
+        world.hold.lost_to = "`rollback` in run 12 of ada"
+        if step == "follow":
+            raise MlopsError("the rollout was aborted")
+
+    with pytest.raises(OvertakenError, match="`rollback` in run 12 of ada took over the traffic"):
+        deploy_accepted(world, change, follow=follow, take_back=lambda *_: pytest.fail("moved"))
+    assert world.story() == [("promotion", "verified", good, good)]
+
+
+def test_a_deployment_puts_back_what_a_rollback_restored_while_it_applied(world: World) -> None:
+    """Its program was read before the rollback, and wrote the bad bundle after it."""
+    bad, good = bad_and_good(world, 1)
+    admitted = world.admit(ReleaseChange(world.project.release(MODEL, "staging"), (RELEASE,)))
+
+    def apply() -> None:
+        world.hold.lost_to = "`rollback` in run 12 of ada"
+        block(world, bad)
+        event = Event.of(attempt="back", action="rollback", result="verified", before=bad, to=good, live=good)
+        Ledger(world.staging, MODEL).append(lambda _: event)
+        (world.state / "applied").write_text(bad)
+
+    with pytest.raises(OvertakenError):
+        world.take_live(admitted, apply=apply)
+    assert world.live() == good
+    assert world.story()[-1] == ("rollback", "verified", good, good)
 
 
 def test_a_stale_release_is_refused_before_it_is_judged(world: World) -> None:

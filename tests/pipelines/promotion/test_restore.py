@@ -69,12 +69,13 @@ def test_a_rollback_keeps_commits_pushed_during_it(
     pushes = []
     plain = Git.push
 
-    def race(clone: Git, commit: str, branch: str) -> None:
+    def race(clone: Git, commit: str, branch: str, *, force: bool) -> None:
+        assert not force
         if len(pushes) < 2:
             pushes.append(commit)
             (other / f"more-{len(pushes)}").write_text("x")
             commit_all(other, "pushed in between")
-        plain(clone, commit, branch)
+        plain(clone, commit, branch, force=force)
 
     monkeypatch.setattr(Git, "push", race)
     commit = restore(project)
@@ -103,11 +104,12 @@ def test_the_push_is_tried_at_most_five_times(project: Project, monkeypatch: pyt
     commit_all(project.root, "bad")
     plain, pushes = Git.push, []
 
-    def race(clone: Git, commit: str, branch: str) -> None:
+    def race(clone: Git, commit: str, branch: str, *, force: bool) -> None:
+        assert not force
         pushes.append(commit)
         if len(pushes) <= refused:
             raise MlopsError("pushed in between")
-        plain(clone, commit, branch)
+        plain(clone, commit, branch, force=force)
 
     monkeypatch.setattr(Git, "push", race)
     if refused < 5:

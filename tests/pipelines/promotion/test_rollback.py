@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
@@ -12,7 +13,8 @@ from pipelines.declarations.project import Project
 from pipelines.promotion.attempt import Attribution
 from pipelines.promotion.facts.gather import ReleaseChange
 from pipelines.promotion.restore import restore_release
-from pipelines.promotion.rollback import RollbackPlan, plan_rollback, roll_back
+from pipelines.promotion.rollback import roll_back, stop_trial
+from pipelines.promotion.rollback_plan import RollbackPlan, TrafficFacts, plan_rollback, read_facts_of_traffic
 from pipelines.registry import store
 from pipelines.registry.bundle_quarantine import Quarantined, quarantine, quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger
@@ -69,6 +71,20 @@ def back(
         return roll_back(target, "staging", MODEL, reason, attribution or world.attribution(), log, **options)
 
 
+def stop(world: World, *, dies_before: str = "", error: type[BaseException] = RuntimeError) -> Entry:
+    """Stop the bundle on trial in staging; can be killed before a step."""
+    with world.cluster(), ExitStack() as stack:
+        if dies_before:
+            stack.enter_context(mock.patch(f"pipelines.promotion.rollback.{dies_before}", side_effect=error))
+        target = WorldTarget(world, world.apply)
+        return stop_trial(target, "staging", MODEL, REASON, world.attribution(), world.said.append)
+
+
+def plan(world: World) -> RollbackPlan:
+    with world.cluster():
+        return plan_rollback(read_facts_of_traffic(world.project, world.staging, MODEL), MODEL, "staging")
+
+
 def deploy(world: World) -> Entry:
     """Deploy the release on main."""
     git(world.root, "fetch", "--quiet", "origin")
@@ -83,8 +99,8 @@ def test_a_rollback_moves_traffic_first_then_git_and_records_it_last(world: Worl
     assert world.said == [
         f"rolling back from {bad} to {good}",
         "the earlier bundle loads, and its golden predictions match",
-        "traffic moved in 0.00 s",
         "the bad bundle is quarantined",
+        "traffic moved in 0.00 s",
         "main names the earlier bundle",
     ]
     assert world.live() == good
@@ -165,7 +181,7 @@ def test_a_rollback_skips_quarantined_failed_and_refused_bundles(world: World) -
         record(world, world.register(1), bad, result=result, live=bad)
     at = world.records()[-1].event.at
     quarantine(world.staging, MODEL, Quarantined(bundle=blocked, reason="known to be bad", at=at))
-    assert plan_rollback(world.staging, MODEL) == RollbackPlan(bad, oldest)
+    assert plan(world) == RollbackPlan(bad, oldest)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +208,7 @@ def test_a_rollback_without_an_earlier_bundle_changes_nothing(world: World, seed
 def test_a_model_that_was_only_ever_refused_is_not_live(world: World) -> None:
     record(world, world.register(1), None, result="refused")
     with pytest.raises(MlopsError, match="is not live in staging"):
-        plan_rollback(world.staging, MODEL)
+        plan(world)
 
 
 def test_a_rollback_to_a_broken_bundle_is_refused(world: World) -> None:
@@ -237,20 +253,138 @@ def test_a_rollback_overtaken_by_a_promotion_is_not_recorded(world: World) -> No
     assert world.records()[-1].event.to == newer
 
 
+# --- bundles on trial -------------------------------------------------------------------------------------------------
+
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (TrafficFacts(B, B, [B, A]), RollbackPlan(B, A)),
+        (TrafficFacts(C, B, [B, A]), RollbackPlan(C, B, is_trial=True)),
+        (TrafficFacts(A, B, [B, A]), RollbackPlan(A, B, is_trial=True)),  # an earlier bundle, released again
+        (TrafficFacts(A, B, [B, A], {B: "bad"}), RollbackPlan(B, A)),  # a rollback that has not finished
+        (TrafficFacts(B, B, [B, A], {B: "bad"}), RollbackPlan(B, A)),
+        (TrafficFacts(C, B, [B, A], {B: "bad"}), RollbackPlan(C, A, is_trial=True)),  # a fix on trial
+        (TrafficFacts(C, B, [B, A], {C: "bad"}), RollbackPlan(C, B, is_trial=True)),  # a stop that has not moved
+        (TrafficFacts(None, B, [B, A]), RollbackPlan(B, A)),
+    ],
+)
+def test_a_rollback_leaves_the_bundle_on_trial_if_there_is_one(facts: TrafficFacts, expected: RollbackPlan) -> None:
+    assert plan_rollback(facts, MODEL, "staging") == expected
+
+
+@pytest.mark.parametrize(("suspect", "expected"), [(B, RollbackPlan(B, A)), (C, RollbackPlan(C, B, is_trial=True))])
+def test_a_rollback_leaves_the_bundle_that_an_alarm_names(suspect: str, expected: RollbackPlan) -> None:
+    assert plan_rollback(TrafficFacts(C, B, [B, A]), MODEL, "staging", suspect=suspect) == expected
+
+
+def test_an_alarm_about_the_live_bundle_leaves_it_while_another_is_on_trial(world: World) -> None:
+    oldest, live, _ = on_trial(world)
+    entry = back(world, automatic=True, suspect=live)
+    assert (world.aborted, world.live(), entry.event.live) == ([], oldest, oldest)
+    assert set(quarantined(world.staging, MODEL)) == {live}
+    assert deploy(world) == entry
+
+
+def test_the_first_bundle_on_trial_cannot_be_stopped() -> None:
+    with pytest.raises(MlopsError, match="nothing to roll back to"):
+        plan_rollback(TrafficFacts(A, None), MODEL, "staging")
+
+
+def on_trial(world: World) -> tuple[str, str, str]:
+    """Serve two bundles, and put a third on trial; return all three."""
+    oldest, live = serve(world, 1, 2)
+    trial = world.register(3)
+    world.release(trial, live)
+    (world.state / "applied").write_text(trial)
+    return oldest, live, trial
+
+
+@pytest.mark.parametrize("verb", ["rollback", "stop"])
+def test_a_bundle_on_trial_is_stopped_and_the_live_one_stays(world: World, verb: str) -> None:
+    _, live, trial = on_trial(world)
+    entry = back(world) if verb == "rollback" else stop(world)
+    assert (world.aborted, world.applied(), world.live()) == ([trial], live, live)
+    assert quarantined(world.staging, MODEL) == {trial: REASON}
+    event = entry.event
+    assert (event.action, event.result, event.before, event.to, event.live) == (
+        "promotion",
+        "failed",
+        live,
+        trial,
+        live,
+    )
+    assert event.reason == f"stopped: {REASON}"
+    git(world.root, "fetch", "--quiet", "origin")
+    released = git(world.root, "show", f"origin/main:{RELEASE}")
+    assert f"bundle: {live}" in released and f"replaces: {trial}" in released
+    assert deploy(world).event.live == live
+
+
+def test_nothing_is_stopped_if_nothing_is_on_trial(world: World) -> None:
+    _, live = serve(world, 1, 2)
+    state = world.end_state()
+    with pytest.raises(MlopsError, match=f"no bundle of {MODEL} is on trial in staging: the Rollout names {live}"):
+        stop(world)
+    assert world.end_state() == state
+
+
+@pytest.mark.parametrize("died", ["abort_rollout", "move_traffic", "_record", "restore_release", "verify"])
+def test_a_stop_that_was_killed_can_be_run_again(world: World, died: str) -> None:
+    _, live, trial = on_trial(world)
+
+    class DiedError(BaseException):
+        pass
+
+    with pytest.raises(DiedError):
+        stop(world, dies_before=died, error=DiedError)
+    if died == "verify":  # everything is recorded and committed
+        with pytest.raises(MlopsError, match="is on trial"):
+            stop(world)
+    else:
+        stop(world)
+    assert (world.applied(), world.live(), set(quarantined(world.staging, MODEL))) == (live, live, {trial})
+    assert [result for _, result, to, _ in world.story() if to == trial] == ["failed"]
+    assert deploy(world).event.live == live
+
+
+def test_a_rollback_that_was_killed_while_it_stopped_a_trial_leaves_the_live_bundle(world: World) -> None:
+    """Run again for the same reason, it does not roll the live bundle back."""
+    oldest, live, trial = on_trial(world)
+
+    class DiedError(BaseException):
+        pass
+
+    with pytest.raises(DiedError):
+        back(world, restore=mock.Mock(side_effect=DiedError))
+    back(world)
+    assert world.live() == live != oldest
+    assert set(quarantined(world.staging, MODEL)) == {trial}
+
+
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_alarm_cannot_roll_back_a_rollback(world: World) -> None:
+def test_an_alarm_that_names_no_bundle_cannot_roll_back_a_rollback(world: World) -> None:
     serve(world, 1, 2, 3)
     back(world)
     state = world.end_state()
-    with pytest.raises(MlopsError, match="an alarm cannot roll that back") as caught:
+    with pytest.raises(MlopsError, match="cannot roll it back") as caught:
         back(world, "mae 61.4 is over 55 since one o'clock", automatic=True)
     assert caught.value.what == (
-        f"staging runs a bundle that a rollback of {MODEL} restored, because: {REASON}; an alarm cannot roll that back"
+        f"staging runs a bundle that a rollback of {MODEL} restored, because: {REASON}; an alarm that does not name "
+        "this bundle cannot roll it back"
     )
-    assert caught.value.fix == "find out which of the two bundles is wrong, then run `mlops rollback` yourself"
+    assert caught.value.fix == "find out which of the two bundles is wrong, then run the workflow `rollback`"
     assert world.end_state() == state
+
+
+def test_an_alarm_that_names_the_restored_bundle_rolls_back_further(world: World) -> None:
+    oldest, good, _ = serve(world, 1, 2, 3)
+    back(world)
+    assert back(world, "mae 61.4 is over 55 since one o'clock", automatic=True, suspect=good).event.live == oldest
 
 
 def test_an_alarm_rolls_back_a_promotion(world: World) -> None:

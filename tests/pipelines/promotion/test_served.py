@@ -10,6 +10,7 @@ import pytest
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.promotion.facts.served import LONGEST, Served, count_requests
 from pipelines.registry import store
+from pipelines.serving.request_counts import RequestCount, key_of
 from tests.aws import EmulatedAccount, make_environment
 
 MODEL = "price"
@@ -133,3 +134,20 @@ def test_an_unreadable_log_is_an_error(dev: EnvironmentDescriptor, account: Emul
     account.denied.add(dev.logs_bucket)
     with pytest.raises(store.AccessDeniedError):
         count(dev)
+
+
+def test_counts_are_added_up_without_reading_any_object(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(at: datetime, requests: int, errors: int = 0, bundle: str = BUNDLE, pod: str = "pod-1") -> None:
+        begin = int(at.timestamp() * 1000)
+        key = key_of(RequestCount(begin, begin + 1000, requests, errors, bundle), MODEL, pod, 1)
+        boto3.client("s3").put_object(Bucket=dev.logs_bucket, Key=key, Body=b"{}")
+
+    state(SINCE, 1_000_000)
+    state(NOW, 500_000, 7, pod="pod-2")
+    state(SINCE - timedelta(milliseconds=1), 11)
+    state(NOW, 13, bundle=OTHER)
+    log(dev, NOW, line(NOW))
+    monkeypatch.setattr(store, "get", lambda *_, **__: pytest.fail("an object is read"))
+    assert count(dev) == Served(1_500_000, 7)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.cluster.load_balancer import NotYetError
 from pipelines.declarations.bundle import GoldenPredictions
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -37,6 +38,9 @@ def golden(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "open_pods", open_direct_pods)
     monkeypatch.setattr(module, "is_ready_pod", lambda *_: True)
+    monkeypatch.setattr(module, "await_load_balancer", lambda *_: None)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
 
 
 @contextmanager
@@ -56,6 +60,26 @@ def test_a_verification_sends_the_golden_request_and_then_single_rows() -> None:
     shapes = [body["inputs"][0]["shape"] for _, body in pod.asked[1:]]
     assert shapes == [[2, 2], *[[1, 2]] * PROBES]
     assert [body["inputs"][0]["data"] for _, body in pod.asked[2:4]] == [[1.0, 2.0], [3.0, 4.5]]
+
+
+def test_a_pod_that_does_not_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 60.0)
+    lines: list[str] = []
+    with environment(Pod(lambda n, a: (503, b"starting") if n < 4 else a)) as dev:
+        assert verify(dev, MODEL, DIGEST, 1000.0, lines.append).rows == 2
+    (line,) = lines
+    assert "answered 503: starting" in line
+
+
+def test_the_load_balancer_is_waited_for_before_any_pod_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(namespace: str, model: str, region: str, log: Any) -> None:
+        raise NotYetError(f"{namespace} {model} {region}")
+
+    monkeypatch.setattr(module, "await_load_balancer", late)
+    pod = Pod()
+    with environment(pod) as dev, pytest.raises(NotYetError, match=f"{dev.namespace} {MODEL} {dev.region}"):
+        verify(dev, MODEL, DIGEST, 1000.0)
+    assert pod.asked == []
 
 
 def test_a_verification_counts_golden_rows_not_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,8 @@ class Served:
     def logged(self) -> list[dict[str, Any]]:
         """Close the inference log and return its records."""
         self.log.close()
-        return [json.loads(line) for content in self.written.values() for line in content.splitlines()]
+        logs = [content for key, content in self.written.items() if key.endswith(".jsonl")]
+        return [json.loads(line) for content in logs for line in content.splitlines()]
 
 
 def served(bundle: MadeBundle, **options: Any) -> Served:

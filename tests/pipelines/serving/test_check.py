@@ -13,7 +13,7 @@ import pytest
 from pipelines.declarations.bundle import GoldenPredictions, Tensor
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving import check
-from pipelines.serving.check import FAILED, INCONCLUSIVE, PASSED, SINGLE_ROW_REQUESTS
+from pipelines.serving.check import FAILED, INCONCLUSIVE, PASSED, SINGLE_ROW_REQUESTS, canary_url
 from pipelines.serving.golden import single_rows
 from pipelines.serving.probe import UnavailableError
 from tests.aws import emulated_account, make_environment
@@ -169,8 +169,17 @@ def test_each_request_opens_a_connection_that_may_reach_another_pod(url: str, ca
 
 @pytest.mark.parametrize("text", ["", "canary", "ftp://canary", "http://", "http:///v2"])
 def test_a_url_that_is_not_http_is_inconclusive(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main(["--model", NAME, "--bundle", DIGEST], {"CHECK_CANARY_URL": text}) == INCONCLUSIVE
-    assert f"expected an http URL, found {text!r}" in capsys.readouterr().err
+    asked = ["--model", NAME, "--bundle", DIGEST, "--live", "ping"]
+    assert check.main(asked, {"CHECK_PONG_URL": text}) == INCONCLUSIVE
+    assert f"CHECK_PONG_URL: expected an http URL, found {text!r}" in capsys.readouterr().err
+
+
+def test_the_pods_on_trial_are_behind_the_other_service() -> None:
+    urls = {"CHECK_PING_URL": "http://ping", "CHECK_PONG_URL": "http://pong"}
+    assert (canary_url(urls, "ping"), canary_url(urls, "pong")) == ("http://pong", "http://ping")
+    for unknown in ("", "{{args.live}}"):
+        with pytest.raises(UnavailableError, match="expected ping or pong"):
+            canary_url(urls, unknown)
 
 
 def test_single_rows_add_up_to_the_golden_request() -> None:
@@ -189,13 +198,13 @@ def test_the_exit_status_distinguishes_failed_from_inconclusive(
         descriptor = make_environment()
         bundle = linear_bundle()
         digest = bundles.push(descriptor, bundle.manifest, bundle.files)
-        variables = {"CHECK_CANARY_URL": url}
-        asked = ["--model", NAME, "--bundle", digest]
+        variables = {"CHECK_PING_URL": url}
+        asked = ["--model", NAME, "--live", "pong", "--bundle", digest]
         assert check.main(asked, variables) == INCONCLUSIVE  # no environment is described
         monkeypatch.setenv("MLOPS_ENVIRONMENT", descriptor.model_dump_json())
         canary.digest = digest
         assert check.main(asked, variables) == PASSED
-        assert check.main(asked, {"CHECK_CANARY_URL": "http://127.0.0.1:1"}) == INCONCLUSIVE
+        assert check.main(asked, {"CHECK_PING_URL": "http://127.0.0.1:1"}) == INCONCLUSIVE
         assert check.main([*asked[:-1], DIGEST], variables) == FAILED  # no such bundle
         wrong_everywhere(canary)
         assert check.main(asked, variables) == FAILED

@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.serving.inference_log import OVERHEAD, InferenceLog, Limits
 from pipelines.serving.predictor import InferenceResult, Predictor
+from pipelines.serving.request_counts import count_of
 from pipelines.serving.request_metrics import RequestMetrics
 from tests.pipelines.serving.bundles import NAME, ROW, linear_bundle
 from tests.pipelines.serving.conftest import Served, features, mixture, row
@@ -36,13 +37,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def make(write: Callable[[str, bytes], None], **options: Any) -> tuple[InferenceLog, RequestMetrics]:
-    """Start a log with quick retries."""
+    """Start a log with quick retries. Counts are not written; test_request_counts.py has them."""
     clock = options.pop("clock", time.time)
     limits = Limits(
         **({"seconds": 0.01, "first_pause": 0.001, "longest_pause": 0.002, "closing_seconds": 5.0} | options)
     )
     metrics = RequestMetrics(NAME, MODEL.digest)
-    log = InferenceLog(write, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
+
+    def write_records(key: str, content: bytes) -> None:
+        if count_of(key) is None:
+            write(key, content)
+
+    log = InferenceLog(write_records, predictor=MODEL, pod="pod-7", metrics=metrics, limits=limits, clock=clock)
     log.start()
     return log, metrics
 

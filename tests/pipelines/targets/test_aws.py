@@ -91,6 +91,7 @@ def test_everything_that_runs_the_program_applies_the_policy_pack(
     calls = [json.loads(line)[0] for line in notes.read_text().splitlines()]
     calls = [call for call in calls if call[0] in ("preview", "up")]
     assert len(calls) == 4
+    assert ["--refresh" in call for call in calls] == [False, True, False, True], "preview, up, preview, drift"
     assert [call[call.index("--policy-pack") + 1] for call in calls] == [rules] * 4
 
 

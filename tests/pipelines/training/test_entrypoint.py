@@ -25,7 +25,7 @@ def test_bytecode_is_written_for_imported_libraries_but_not_in_the_models_folder
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.syspath_prepend(str(elsewhere))
     finders = list(sys.meta_path)
-    with training_function(model, folder) as train:
+    with training_function(model.training.entrypoint, model.name, folder) as train:
         assert train(None) == "inner"  # type: ignore[arg-type, comparison-overlap]
     assert sys.meta_path == finders
     assert not list(folder.rglob("__pycache__"))

@@ -15,6 +15,13 @@ HOLDOUT = Holdout(
     share=0.5, seed=1, rows=6, training_rows=6, unlabelled_rows=0, keys="sha256:" + "0" * 64, leaked_rows=0
 )
 
+REGRESSION = {
+    "thresholds": [{"metric": "rmse", "maximum": 1e6}],
+    "champion": {"metric": "rmse", "maximum_regression": 1},
+    "latency": {"p99_ms": 20.0},
+    "soak": {"requests": 1, "seconds": 0},
+}
+
 
 def predictions(right: list[bool]) -> Predictions:
     """Predict six rows of alternating classes, right or wrong, with a probability of 0.9."""
@@ -53,6 +60,27 @@ def test_metrics_of_slices_and_groups_use_only_their_rows(tmp_path: Path) -> Non
     assert member.groups["null"].metrics["roc_auc"] is None
     assert found.sample.keys == tuple(f"{key:016x}" for key in range(6))
     assert found.sample.truth == (1.0, 1.0, 0.0, 1.0, 0.0, 0.0)
+
+
+def test_a_group_with_an_undefined_metric_leaves_difference_and_ratio_undefined(tmp_path: Path) -> None:
+    """The two other groups are almost equal; in the third the target is constant, so R² is undefined there."""
+    model = make_project(
+        tmp_path,
+        task="regression",
+        target="income",
+        protected=["region"],
+        features=["age"],
+        slices=[],
+        gates=REGRESSION,
+    ).model(MODEL)
+    truth = np.array([1.0, 2, 3, 1, 2, 3, 5, 5, 5])
+    found = Predictions(truth, truth + np.tile([0.1, -0.1, 0.1], 3), None)
+    rows = pd.DataFrame({"region": ["a"] * 3 + ["b"] * 3 + ["c"] * 3})
+    holdout = HOLDOUT.model_copy(update={"rows": 9})
+    region = evaluate(model, holdout, rows, np.arange(9, dtype=np.uint64), found).groups["region"]
+    assert region.groups["c"].metrics["r2"] is None
+    assert region.difference["r2"] is None and region.ratio["r2"] is None
+    assert region.difference["mae"] is not None and region.ratio["mae"] is not None
 
 
 def test_a_slice_without_rows_has_no_metrics(tmp_path: Path) -> None:

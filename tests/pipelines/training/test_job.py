@@ -295,13 +295,18 @@ def test_holdout_rows_that_duplicate_training_rows_are_counted(tmp_path: Path) -
 def test_a_class_found_only_in_the_holdout_is_refused(tmp_path: Path) -> None:
     train = """
         from pipelines.training import TrainedModel, TrainingData
-        from tests.pipelines.training.classifier import constant
+        from .classifier import constant
 
 
         def train(data: TrainingData) -> TrainedModel:
             return constant(("maybe", "no"))
     """
     project = make_project(tmp_path, train, features=["age"], training=settings())
+    for name in ("classifier", "models"):
+        source = (
+            (Path(__file__).parent / f"{name}.py").read_text().replace("tests.pipelines.training.models", ".models")
+        )
+        (project.models_folder / MODEL / f"{name}.py").write_text(source)
     with pytest.raises(MlopsError, match=r"values of defaulted in the holdout: expected maybe, no, .* found yes"):
         bundle(project)
 

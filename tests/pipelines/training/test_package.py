@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +9,36 @@ import onnx
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 from onnx import TensorProto, helper
 
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.request_error import RequestError
 from pipelines.training import TrainedModel
 from pipelines.training.onnx_graph import check_graph
 from pipelines.training.package import answer_holdout, golden_predictions, load_graph, request_schema
 from pipelines.training.rows import features_of
+from tests.pipelines.serving.bundles import linear_bundle
 from tests.pipelines.training.models import linear, make_model
-from tests.pipelines.training.project import DATASET, MODEL, make_project, make_rows
+from tests.pipelines.training.project import DATASET, MODEL, contract_document, make_project, make_rows
 
 WEIGHTS = [0.5, -1.0]
+
+GATES = {
+    "thresholds": [{"metric": "rmse", "maximum": 1e6}],
+    "champion": {"metric": "rmse", "maximum_regression": 1},
+    "latency": {"p99_ms": 20.0},
+    "soak": {"requests": 1, "seconds": 0},
+}
 
 
 @pytest.fixture
 def declared(tmp_path: Path) -> tuple[Model, Contract]:
     """Return a regression of income with two numeric features."""
-    metric = {
-        "thresholds": [{"metric": "rmse", "maximum": 1e6}],
-        "champion": {"metric": "rmse", "maximum_regression": 1},
-    }
-    gates = {**metric, "latency": {"p99_ms": 20.0}, "soak": {"requests": 1, "seconds": 0}}
-    project = make_project(tmp_path, task="regression", target="income", features=["age", "loan_id"], gates=gates)
+    project = make_project(tmp_path, task="regression", target="income", features=["age", "loan_id"], gates=GATES)
     return project.model(MODEL), project.contract(DATASET)
 
 
@@ -117,6 +124,7 @@ def test_the_request_schema_lists_the_features_in_order_with_the_contracts_bound
     assert [column.name for column in numbers.columns] == ["income", "age", "member"]
     income, _, member = numbers.columns
     assert (income.minimum, income.exclusive_maximum, income.nullable, member.nullable) == (0, 1000, False, True)
+    assert member.values == (0, 1)
     assert (region.name, region.datatype, region.shape) == ("region", "BYTES", (-1, 1))
     assert region.columns[0].values == ("north", "south")
     assert [(o.name, o.datatype, o.shape) for o in schema.outputs] == [
@@ -178,3 +186,47 @@ def test_features_have_the_precision_of_requests(tmp_path: Path) -> None:
     assert found["income"].tolist() == [float(np.float32(0.1)), 2.0]
     assert found["age"].isna().tolist() == found["member"].isna().tolist() == [False, True]
     assert (found["member"][0], found["region"].tolist()) == (1.0, ["north", ""])
+
+
+def text_and_boolean_model() -> onnx.ModelProto:
+    """Return a model of `member` and `region`, which predicts `member`."""
+    nodes = [
+        helper.make_node("Cast", ["features"], ["prediction"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["region"], ["unused"]),
+    ]
+    inputs = [("features", TensorProto.FLOAT, ["rows", 1]), ("region", TensorProto.STRING, ["rows", 1])]
+    return make_model(nodes, inputs, [("prediction", TensorProto.FLOAT, ["rows", 1])])
+
+
+def test_missing_text_with_listed_values_goes_from_the_contract_to_an_answer(tmp_path: Path) -> None:
+    """And a boolean takes 0, 1 and null, but no other number."""
+    project = make_project(tmp_path, task="regression", target="income", features=["member", "region"], gates=GATES)
+    document = contract_document()
+    region = next(column for column in document["schema"][0]["properties"] if column["name"] == "region")
+    del region["required"]
+    (project.root / "data-contracts" / f"{DATASET}.odcs.yaml").write_text(yaml.safe_dump(document))
+    model, contract = project.model(MODEL), project.contract(DATASET)
+    rows = make_rows().slice(0, 5)
+    rows = rows.set_column(4, "region", pa.array(["north", None, "south", None, "north"]))
+    exported = text_and_boolean_model()
+    graph, features = check_graph(exported), features_of(rows, model, contract)
+    features["member"] = features["member"].fillna(0.0)
+    trained = TrainedModel(lambda frame: frame["member"].to_numpy(), exported)
+    schema = request_schema(model, contract, graph)
+    golden = golden_predictions(schema, answer_holdout("regression", trained, graph, features, ("region",)))
+    sent = {tensor.name: list(tensor.data) for tensor in golden.inputs}
+    assert sent["region"] == ["north", None, "south", None, "north"]
+
+    files = {"model.onnx": graph.content, "schema.json": schema.model_dump_json().encode()}
+    predictor = Predictor(linear_bundle().manifest, files)
+    for values, expected in (([0], 200), ([1], 200), ([1.0], 200), ([None], 422), ([7], 400), ([0.5], 400)):
+        inputs = [
+            {"name": "features", "datatype": "FP32", "shape": [1, 1], "data": values},
+            {"name": "region", "datatype": "BYTES", "shape": [1, 1], "data": [None]},
+        ]
+        try:
+            predictor.answer(json.dumps({"inputs": inputs}).encode(), b"id")
+            status = 200
+        except RequestError as error:
+            status = error.status
+        assert (values, status) == (values, expected)

@@ -1,0 +1,89 @@
+"""The identities of a model's endpoint and of its canary check.
+
+EKS Pod Identity gives a pod its role when the pod is created, and only if the association is effective by then. So the
+identities of every declared model exist from the first `up` on, before a release creates pods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.components.grants import read_prefix, write_prefix
+from infra.components.labels import selector
+from infra.components.registry import Registry
+from infra.components.serving import PORT
+from infra.components.storage import Storage
+from infra.components.workload import Workload, WorkloadArgs
+from infra.scopes import Environment
+from pipelines.declarations.model import Model
+from pipelines.declarations.names import check_name, serving_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingIdentityArgs:
+    """Arguments of `ServingIdentity`.
+
+    Attributes:
+        environment: the environment that the model is served in.
+        model: the model to serve.
+        storage: receives the inference logs.
+        registry: holds the bundles.
+        namespace: the Kubernetes namespace.
+    """
+
+    environment: Environment
+    model: Model
+    storage: Storage
+    registry: Registry
+    namespace: pulumi.Input[str]
+
+
+class ServingIdentity(pulumi.ComponentResource):
+    """The identities of the pods that serve a model, and of the job that checks its canaries."""
+
+    def __init__(self, name: str, args: ServingIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlops:serving:ServingIdentity", name, None, opts)
+        environment, model = args.environment, args.model
+        serving, check = serving_name(model.name), check_name(model.name)
+        # Both belonged to the endpoint once. Without the aliases they would be replaced under the same physical names.
+        endpoint = pulumi.create_urn(name, "mlops:serving:Endpoint")
+        canary = pulumi.create_urn(name, "mlops:serving:CanaryCheck", endpoint)
+        # An ALB with IP targets connects from its own addresses in its subnets.
+        load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs]
+        port = {"protocol": "TCP", "port": PORT}
+        Workload(
+            serving,
+            WorkloadArgs(
+                environment=environment,
+                namespace=args.namespace,
+                statements=[
+                    *read_prefix(args.registry.bucket, f"bundles/{model.name}/", f"evidence/{model.name}/"),
+                    *write_prefix(args.storage.logs, f"inference/{model.name}/"),
+                ],
+                model=model,
+                ingress=[
+                    {
+                        "from": [*load_balancers, {"podSelector": {"matchLabels": selector(check)}}],
+                        "ports": [port],
+                    }
+                ],
+            ),
+            self._child(endpoint),
+        )
+        Workload(
+            check,
+            WorkloadArgs(
+                environment=environment,
+                namespace=args.namespace,
+                statements=read_prefix(args.registry.bucket, f"bundles/{model.name}/"),
+                model=model,
+                egress=[{"to": [{"podSelector": {"matchLabels": selector(serving)}}], "ports": [port]}],
+            ),
+            self._child(canary),
+        )
+        self.register_outputs({})
+
+    def _child(self, former_parent: pulumi.Output[str]) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, aliases=[pulumi.Alias(parent=former_parent)])

@@ -1,0 +1,110 @@
+"""Commands for landing files and quarantined rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipelines.cli.commands import Group
+from pipelines.cli.options import environment_option, log, open_target, target_option
+from pipelines.declarations.errors import MlopsError
+
+SHOWN_ROWS = 20
+
+
+@click.group(cls=Group)
+def data() -> None:
+    """List, show, release and drop landing files."""
+
+
+@data.command("list")
+@click.argument("dataset")
+@click.option("--problems", "only_problems", is_flag=True, help="Only files that need a decision.")
+@environment_option
+@target_option
+def list_files(dataset: str, only_problems: bool, environment: str, target: str) -> None:
+    """List the landing files of a dataset and what became of them."""
+    from pipelines.data.landing_status import read_status
+
+    opened = open_target(target)
+    opened.project.contract(dataset)
+    found = read_status(opened.descriptor(environment), dataset)
+    shown = [status for status in found if status.needs_attention or not only_problems]
+    for status in shown:
+        click.echo(f"{status.file}: {status.description}")
+    if not shown:
+        click.echo(f"no landing file of {dataset} needs a decision" if found else f"no landing files of {dataset}")
+
+
+@data.command()
+@click.argument("dataset")
+@click.argument("file")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Save all quarantined rows to this CSV or Parquet file.",
+)
+@environment_option
+@target_option
+def show(dataset: str, file: str, output: Path | None, environment: str, target: str) -> None:
+    """Show why rows of a landing file are in quarantine.
+
+    Prints the outcome of FILE and the first quarantined rows with their reasons. Of a file with too many bad rows, a
+    sample is kept.
+    """
+    from pipelines.data import landing_status
+    from pipelines.data.row_quarantine import reason_lines
+
+    opened = open_target(target)
+    descriptor = opened.descriptor(environment)
+    status = landing_status.find_status(descriptor, dataset, file)
+    click.echo(f"{status.file}: {status.description}")
+    if status.record is None:
+        return
+    for line in reason_lines(status.record.reasons):
+        click.echo(f"  {line}")
+    rows = landing_status.read_quarantined(descriptor, status.record) if status.record.quarantined else None
+    if rows is None:
+        if output is not None:
+            raise MlopsError(f"{output} is not written: {file} has no quarantined rows that can be read")
+        return
+    for line in landing_status.describe_rows(rows, SHOWN_ROWS):
+        click.echo(line)
+    if rows.num_rows > SHOWN_ROWS and output is None:
+        click.echo(f"… and {rows.num_rows - SHOWN_ROWS} more rows; to see all, add --output FILE")
+    if output is not None:
+        landing_status.save_rows(rows, output)
+        click.echo(f"wrote {rows.num_rows} rows to {output}")
+
+
+@data.command()
+@click.argument("dataset")
+@click.argument("file")
+@environment_option
+@target_option
+def release(dataset: str, file: str, environment: str, target: str) -> None:
+    """Check a refused file or quarantined rows again.
+
+    The ingest job checks FILE under the contract that the environment runs now. Rows that keep it are appended to the
+    table; the others stay in quarantine.
+    """
+    from pipelines.targets.workloads import run_ingest
+
+    run_ingest(open_target(target), environment, dataset, log, file=file, action="release")
+
+
+@data.command()
+@click.argument("dataset")
+@click.argument("file")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the record.")
+@environment_option
+@target_option
+def drop(dataset: str, file: str, reason: str, environment: str, target: str) -> None:
+    """Give up a landing file or its quarantined rows.
+
+    FILE is not ingested or reported any more. Nothing is deleted; `mlops data release` brings it back.
+    """
+    from pipelines.targets.workloads import run_ingest
+
+    run_ingest(open_target(target), environment, dataset, log, file=file, action="drop", reason=reason)

@@ -1,0 +1,85 @@
+"""Find the pods of the release that is live.
+
+They are selected by the Rollout and its stable pod template, not by a Service: the Services of an endpoint take turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightkube import Client
+from lightkube.core.exceptions import ApiError
+from lightkube.resources.core_v1 import Pod
+
+from pipelines.cluster.connection import read_with_retry
+from pipelines.cluster.rollouts import Rollout
+from pipelines.declarations.errors import MlopsError
+
+HASH = "rollouts-pod-template-hash"
+"""Label of a pod with the hash of its template."""
+
+PORT_NAME = "http"
+"""Name of the port that a model server listens on."""
+
+
+@dataclass(frozen=True)
+class ServingPod:
+    """A ready pod of a release.
+
+    Attributes:
+        name: name of the pod.
+        address: its IP address.
+        port: port that its server listens on.
+    """
+
+    name: str
+    address: str
+    port: int
+
+
+def live_pods(client: Client, rollout: str) -> list[ServingPod]:
+    """Return the ready pods of the live release of a Rollout, sorted by name.
+
+    A pod with readiness gates is ready only if they are met. The namespace of an endpoint has such a gate for each
+    load balancer: the AWS Load Balancer Controller meets it when the load balancer finds the pod healthy.
+
+    Args:
+        client: client of the Rollout's namespace.
+        rollout: name of the Rollout.
+
+    Raises:
+        MlopsError: the Rollout does not exist, or its pods have no port named `http`.
+    """
+    try:
+        found = read_with_retry(lambda: client.get(Rollout, rollout)).to_dict()  # type: ignore[no-untyped-call]
+    except ApiError as error:
+        if error.status.code != 404:
+            raise
+        raise MlopsError(
+            f"no Rollout {rollout!r} in namespace {client.namespace!r}",
+            fix="check that KUBECONFIG names the cluster of the environment",
+        ) from None
+    live = (found.get("status") or {}).get("stableRS")
+    if not live:
+        return []
+    labels = {**found["spec"]["selector"]["matchLabels"], HASH: live}
+    pods = read_with_retry(lambda: list(client.list(Pod, labels=labels)))
+    return sorted((_serving(pod) for pod in pods if is_ready(pod)), key=lambda pod: pod.name)
+
+
+def is_ready(pod: Pod) -> bool:
+    """Return whether a pod takes requests: it is ready, and is not being deleted."""
+    if pod.metadata is None or pod.metadata.deletionTimestamp is not None:
+        return False
+    conditions = (pod.status.conditions if pod.status else None) or []
+    return any(one.type == "Ready" and one.status == "True" for one in conditions)
+
+
+def _serving(pod: Pod) -> ServingPod:
+    name = str(pod.metadata.name if pod.metadata else "")
+    for container in pod.spec.containers if pod.spec else []:
+        for declared in container.ports or []:
+            if declared.name == PORT_NAME:
+                address = pod.status.podIP if pod.status else None
+                return ServingPod(name, address or "", declared.containerPort)
+    raise MlopsError(f"the pod {name} has no port named {PORT_NAME!r}")

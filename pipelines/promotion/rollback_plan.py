@@ -1,0 +1,133 @@
+"""Decide which bundle a rollback returns from and to. Pure functions, and one that reads the facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipelines.cluster.rollouts import served_bundle
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.promotion.restore import released_on_main
+from pipelines.registry.bundle_quarantine import quarantined
+from pipelines.registry.ledger import Entry, Ledger
+
+
+@dataclass(frozen=True)
+class TrafficFacts:
+    """What is known about the bundles of a model in an environment.
+
+    Attributes:
+        served: the bundle that the Rollout names; None if there is no Rollout.
+        live: the bundle that the ledger records as live; None if none is.
+        verified: bundles that were recorded as verified here, newest first.
+        quarantined: bundle → reason.
+        restored: the newest verified record, if it is a rollback.
+        declared: the bundle that main names; None if it names none.
+    """
+
+    served: str | None
+    live: str | None
+    verified: Sequence[str] = ()
+    quarantined: Mapping[str, str] = field(default_factory=dict)
+    restored: Entry | None = None
+    declared: str | None = None
+
+    @property
+    def on_trial(self) -> str | None:
+        """The bundle that the Rollout names but that is not recorded as live; None if there is none.
+
+        If the live bundle is quarantined and the Rollout names an earlier one, a rollback has not finished.
+        """
+        if self.served in (None, self.live):
+            return None
+        if self.served not in self.quarantined and self.live in self.quarantined and self.served in self.verified:
+            return None
+        return self.served
+
+    @property
+    def stopped(self) -> str | None:
+        """The bundle that was stopped while main still names it; None if there is none."""
+        if self.on_trial is None and self.declared != self.live and self.declared in self.quarantined:
+            return self.declared
+        return None
+
+
+@dataclass(frozen=True)
+class RollbackPlan:
+    """The bundles to roll back from and to.
+
+    Attributes:
+        bad: digest of the bundle to leave: the one on trial if there is one, else the live one.
+        good: digest of the last bundle before it that was verified and is not quarantined.
+        is_trial: True if `bad` is on trial and another bundle is live.
+    """
+
+    bad: str
+    good: str
+    is_trial: bool = False
+
+
+def read_facts_of_traffic(project: Project, descriptor: EnvironmentDescriptor, model: str) -> TrafficFacts:
+    """Read the ledger, the quarantine, the Rollout and the release of a model. Read-only.
+
+    Raises:
+        MlopsError: the registry, the cluster or the origin cannot be read.
+    """
+    ledger = Ledger(descriptor, model)
+    verified = [entry for entry in ledger.back() if entry.event.result == "verified"]
+    head = ledger.head()
+    newest = next(iter(verified), None)
+    return TrafficFacts(
+        served=served_bundle(descriptor.namespace, model),
+        live=head.event.live if head is not None else None,
+        verified=[entry.event.to for entry in verified],
+        quarantined=quarantined(descriptor, model),
+        restored=newest if newest is not None and newest.event.action == "rollback" else None,
+        declared=released_on_main(project, model, descriptor.name),
+    )
+
+
+def plan_rollback(
+    facts: TrafficFacts, model: str, environment: str, *, finish_stop: bool = False, suspect: str | None = None
+) -> RollbackPlan:
+    """Return the bundles to roll a model back from and to.
+
+    Args:
+        facts: the facts.
+        model, environment: for messages.
+        finish_stop: finish a stop that was interrupted, instead of leaving the live bundle.
+        suspect: the bundle found bad, if known. If it is the live one, that is left, also if another one is on trial.
+
+    Raises:
+        MlopsError: nothing is live or on trial, or no other bundle was verified before.
+    """
+    on_trial = facts.on_trial or (facts.stopped if finish_stop else None)
+    if suspect is not None and suspect == facts.live:
+        on_trial = None
+    bad = on_trial or facts.live
+    if bad is None:
+        raise MlopsError(f"{model} is not live in {environment}, so there is nothing to roll back")
+    is_trial = on_trial is not None
+    candidates = [facts.live, *facts.verified] if is_trial else list(facts.verified)
+    for good in candidates:
+        if good is not None and good != bad and good not in facts.quarantined:
+            return RollbackPlan(bad, good, is_trial)
+    raise MlopsError(
+        f"no other bundle of {model} was ever verified in {environment}, so there is nothing to roll back to",
+        fix="release a good bundle, or take the endpoint down with a release that names no bundle",
+    )
+
+
+def may_roll_back_automatically(facts: TrafficFacts, suspect: str | None) -> bool:
+    """Return whether an alarm may roll back without a person.
+
+    It may not undo a rollback, unless the alarm names the bundle that the rollback restored: a monitor that does not
+    know what it watches could otherwise walk back through the history.
+
+    Args:
+        facts: the facts.
+        suspect: the bundle that the alarm names; None if it names none.
+    """
+    return facts.restored is None or facts.on_trial is not None or suspect == facts.live

@@ -1,0 +1,168 @@
+"""HTTP connections with limits: uvicorn's protocol bounds neither the head of a request, nor time, nor connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+LARGEST_HEAD = 16 << 10
+"""Size limit of a request's head (request line and headers), in bytes, and of the URL in it half as much."""
+
+LARGEST_FRAMING = 1 << 20
+"""Limit of the bytes around a chunked body: sizes, extensions and trailers."""
+
+MOST_CONNECTIONS = 512
+"""Default limit of open connections."""
+
+SWEEP_SECONDS = 5.0
+"""Seconds between two looks at all connections."""
+
+HEAD_SWEEPS = 2
+"""Sweeps that see the same incomplete head before its connection is closed: 10 to 15 seconds."""
+
+SILENT_SWEEPS = 15
+"""Sweeps that see no request on a connection before it is closed: at least 75 seconds, as long as uvicorn keeps it."""
+
+ANSWER_SWEEPS = 12
+"""Sweeps that see the same unfinished response before its connection is closed: the client does not read it."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One HTTP connection. A connection beyond the limit takes the place of the one that is idle longest.
+
+    Attributes:
+        most_connections: limit of open connections; see `with_limit`.
+    """
+
+    most_connections = MOST_CONNECTIONS
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._in_head = True
+        self._is_complete = False  # a message ended in the bytes that are being parsed
+        self._pending = 0  # bytes of the incomplete head, or around the incomplete body
+        self._is_large = False  # what arrived may be a head beyond the limit
+        self._refusal = (400, "the request is not HTTP/1.1")
+        self._requests = 0
+        self._seen_requests = 0
+        self._sweeps = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """True between two requests, or before the first is complete."""
+        return self._in_head and (self.cycle is None or self.cycle.response_complete)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) <= self.most_connections:
+            return
+        idle = [other for other in self.connections if isinstance(other, BoundedHttpProtocol) and other.is_idle]
+        others = [other for other in idle if other is not self]
+        if others:
+            max(others, key=lambda other: (other._requests == 0, other._sweeps)).close()
+        else:
+            self._refusal = (503, f"too many connections: expected at most {self.most_connections}")
+            self.send_400_response("")
+
+    def close(self) -> None:
+        """Close the connection at once, and forget it."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._is_large = self._pending + len(data) > LARGEST_HEAD
+        super().data_received(data)
+        if self._is_complete:
+            # What follows the message is not counted: it is part of one read, and so bounded.
+            self._is_complete = False
+        else:
+            self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        """Count bytes that completed no message; refuse too many."""
+        self._pending += size
+        if self._in_head and self._pending > LARGEST_HEAD:
+            self._refusal = (431, f"the head of the request is too large: expected at most {LARGEST_HEAD} bytes")
+            self.send_400_response("")
+        elif self._pending > LARGEST_FRAMING:
+            self._refusal = (400, "the chunks of the body are too small, or their trailers too large")
+            self.send_400_response("")
+
+    def on_headers_complete(self) -> None:
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+            self._refuse(400, f"the header Host: expected once, found {hosts} times")
+        if len(self.url) > LARGEST_HEAD // 2:
+            self._refuse(414, f"the URL is too long: expected at most {LARGEST_HEAD // 2} bytes")
+        if self._is_large and sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+            self._refuse(431, f"the head of the request is too large: expected at most {LARGEST_HEAD} bytes")
+        self._in_head = False
+        self._pending = 0
+        self._requests += 1
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._pending -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = self._is_complete = True
+        self._pending = 0
+        super().on_message_complete()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Stop parsing. uvicorn then calls `send_400_response`."""
+        self._refusal = (status, message)
+        raise ValueError(message)
+
+    def send_400_response(self, msg: str) -> None:
+        """Send the refusal and close the connection.
+
+        Args:
+            msg: uvicorn's message, which does not say what is wrong.
+        """
+        if self.transport.is_closing():
+            return
+        status, message = self._refusal
+        content = msgspec.json.encode({"error": message})
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(content)
+        # The response to an earlier request comes first, or is lost.
+        if self.is_idle or not (self._in_head or self.pipeline or self.cycle.response_started):
+            self.transport.write(STATUS_LINE[status] + head + content)
+        self.transport.close()
+
+    def sweep(self) -> None:
+        """Close the connection if nothing has happened for too long."""
+        if self._requests != self._seen_requests:
+            self._seen_requests, self._sweeps = self._requests, 0
+            return
+        self._sweeps += 1
+        if not self.is_idle:
+            is_over = self._sweeps > ANSWER_SWEEPS
+        else:
+            is_over = self._sweeps > (HEAD_SWEEPS if self._pending else SILENT_SWEEPS)
+        if is_over:
+            self.close()
+
+
+def with_limit(most_connections: int) -> type[BoundedHttpProtocol]:
+    """Return the protocol with a limit of open connections."""
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"most_connections": most_connections})
+
+
+async def sweep(connections: Iterable[Any], *, seconds: float = SWEEP_SECONDS) -> None:
+    """Look at all connections again and again, until it is cancelled.
+
+    Args:
+        connections: connections of the server, which change all the time.
+        seconds: pause between two sweeps.
+    """
+    while True:
+        await asyncio.sleep(seconds)
+        for connection in tuple(connections):
+            if isinstance(connection, BoundedHttpProtocol):
+                connection.sweep()

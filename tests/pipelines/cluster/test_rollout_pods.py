@@ -1,0 +1,63 @@
+"""The pods of the live release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.cluster.connection import connect
+from pipelines.cluster.rollout_pods import ServingPod, live_pods
+from pipelines.declarations.errors import MlopsError
+from tests.pipelines.cluster.conftest import Api
+
+ROLLOUT = "/apis/argoproj.io/v1alpha1/namespaces/models/rollouts/price"
+PODS = "/api/v1/namespaces/models/pods"
+
+
+def rollout(live: str = "6f5d") -> dict[str, Any]:
+    return {
+        "metadata": {"name": "price"},
+        "spec": {"selector": {"matchLabels": {"app": "price"}}},
+        "status": {"stableRS": live, "currentPodHash": "7a7a"} if live else {},
+    }
+
+
+def pod(name: str, *, ready: str = "True", deleted: bool = False, ports: Any = None) -> dict[str, Any]:
+    listed = [{"name": "metrics", "containerPort": 9000}, {"name": "http", "containerPort": 8080}]
+    return {
+        "metadata": {"name": name, **({"deletionTimestamp": "2026-11-29T12:00:00Z"} if deleted else {})},
+        "spec": {"containers": [{"name": "serve", "ports": listed if ports is None else ports}]},
+        "status": {
+            "podIP": f"10.0.0.{ord(name)}",
+            "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": ready}],
+        },
+    }
+
+
+def found(api: Api, of: dict[str, Any], *pods: dict[str, Any]) -> list[ServingPod]:
+    api.on("GET", ROLLOUT, of)
+    api.on("GET", PODS, {"items": list(pods), "metadata": {}})
+    with connect("models") as client:
+        return live_pods(client, "price")
+
+
+def test_only_ready_pods_of_the_live_release_are_found(api: Api) -> None:
+    pods = [pod("b"), pod("a"), pod("c", ready="False"), pod("d", deleted=True), pod("e") | {"status": {}}]
+    assert found(api, rollout(), *pods) == [ServingPod("a", "10.0.0.97", 8080), ServingPod("b", "10.0.0.98", 8080)]
+    assert ("GET", PODS, {"labelSelector": ["app=price,rollouts-pod-template-hash=6f5d"]}) in api.asked
+
+
+def test_before_the_first_release_is_live_there_are_no_pods(api: Api) -> None:
+    assert found(api, rollout(live=""), pod("a")) == []
+
+
+def test_a_pod_without_the_port_of_a_server_is_an_error(api: Api) -> None:
+    with pytest.raises(MlopsError, match="the pod a has no port named 'http'"):
+        found(api, rollout(), pod("a", ports=[]))
+
+
+def test_a_missing_rollout_is_an_error(api: Api) -> None:
+    with connect("models") as client, pytest.raises(MlopsError, match="no Rollout 'price'") as caught:
+        live_pods(client, "price")
+    assert "KUBECONFIG" in caught.value.fix
