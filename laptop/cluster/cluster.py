@@ -46,7 +46,7 @@ from laptop.cluster.rollout_controller import Rollouts
 from laptop.cluster.router import Router
 from laptop.cluster.service_accounts import ServiceAccountTokens
 from laptop.cluster.supported import NOT_ACTED_UPON
-from laptop.cluster.target_health import TargetHealth, inject_gates
+from laptop.cluster.target_health import TargetRegistration, inject_gates
 from laptop.cluster.templates import pod_spec_of
 from laptop.delays import NONE, Delays
 from laptop.faults import Faults
@@ -196,7 +196,7 @@ class Cluster:
         ]
         if self._balancers is not None:
             self._controllers.append(
-                TargetHealth(self._store.written_by("aws-load-balancer-controller"), self._balancers)
+                TargetRegistration(self._store.written_by("aws-load-balancer-controller"), self._balancers)
             )
         self._tasks = [asyncio.create_task(controller.run()) for controller in self._controllers]
 

@@ -18,7 +18,7 @@ _SOON = 0.01  # seconds after the due time
 _LOOK = 0.1  # seconds between looks at targets that change
 
 
-class TargetHealth(Controller):
+class TargetRegistration(Controller):
     """Controller of the targets of each Service that an Ingress forwards to.
 
     Args:
