@@ -67,6 +67,10 @@ test: lint typecheck ## Lint, types and all tests
 test-fast: setup ## The tests that start no process, kill nothing and race nothing
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
+.PHONY: test-realistic
+test-realistic: setup ## The journeys on a laptop as late and strict as AWS; SCALE=20 slows time down from 100
+	@MLOPS_TEST_REALISTIC=$(or $(SCALE),100) $(BIN)/pytest -n 2 --dist loadfile --timeout=900 laptop/tests/journeys
+
 .PHONY: conformance
 conformance: setup ## Run the laptop against real engines; K=rollouts selects tests
 	@$(BIN)/python -m laptop.conformance run $(if $(K),-k '$(K)')

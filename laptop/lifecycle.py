@@ -24,6 +24,7 @@ import yaml
 from filelock import FileLock
 
 from laptop.cluster import FORK_SERVER
+from laptop.delays import FILE, NONE, Delays
 from laptop.supervisor import DESCRIPTION, is_running
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -40,6 +41,9 @@ IDENTITY = (
 )
 """Variables that identify the caller to AWS."""
 
+ADMINISTRATOR = "MLOPS_LAPTOP_ADMINISTRATOR"
+"""Variable that gives a shell on a realistic laptop administrator rights if it is 1."""
+
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
     "kubeconfig",
@@ -47,6 +51,9 @@ _OF_ONE_INCARNATION = (
     "aws/config",
     "aws/credentials",
     "aws/eks-clusters.json",
+    "aws/engineer-credentials",
+    FILE,
+    "faults.json",
     "aws/pod-identity-credentials",
     "aws/pod-identity.json",
 )
@@ -71,6 +78,8 @@ class Laptop:
         pids: name of a process → its id.
         was_running: True if `start` found it running.
         forgotten: stacks of an earlier incarnation whose state `start` removed.
+        delays: delays of a realistic laptop.
+        proxy: address of the HTTP proxy that stands in for the private network.
     """
 
     home: Path
@@ -83,12 +92,20 @@ class Laptop:
     pids: Mapping[str, int]
     was_running: bool = False
     forgotten: tuple[str, ...] = ()
+    delays: Delays = NONE
+    proxy: str = ""
 
-    def environ(self) -> dict[str, str]:
-        """Return the standard variables that connect AWS SDKs and Kubernetes clients to it as its operator."""
+    def environ(self, *, administrator: bool = True) -> dict[str, str]:
+        """Return the standard variables that connect AWS SDKs and Kubernetes clients to it.
+
+        Args:
+            administrator: with all rights in the account; otherwise as an engineer, who may look at everything and take
+                the roles that trust people. Only a realistic laptop has engineers.
+        """
+        credentials = "credentials" if administrator or not self.delays else "engineer-credentials"
         return {
             "AWS_ENDPOINT_URL": self.aws_endpoint,
-            "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws" / "credentials"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.home / "aws" / credentials),
             "AWS_CONFIG_FILE": str(self.home / "aws" / "config"),
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
@@ -97,9 +114,12 @@ class Laptop:
         }
 
     def environ_of_caller(self) -> dict[str, str]:
-        """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any."""
+        """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any.
+
+        Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so.
+        """
         if os.environ.get("GITHUB_ACTIONS") != "true":
-            return self.environ()
+            return self.environ(administrator=os.environ.get(ADMINISTRATOR) == "1")
         kept = {name: value for name, value in self.environ().items() if name not in IDENTITY}
         return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
 
@@ -145,11 +165,14 @@ class Status:
             f"Kubernetes {laptop.kubernetes_endpoint}",
             f"Home       {laptop.home}",
             f"Root       {laptop.root}",
-            f"Time scale {laptop.time_scale:g} (factor for rollout pauses)",
+            f"Time scale {1 / laptop.time_scale:g} (rollout pauses and delays are divided by it)",
             f"Stacks     {', '.join(self.stacks) or 'none'}",
             f"Pods       {', '.join(f'{count} {phase}' for phase, count in sorted(self.pods.items())) or 'none'}",
         ]
         lines += [f"Rollout    {name}: {phase}" for name, phase in sorted(self.rollouts.items())]
+        if laptop.delays:
+            delays = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in laptop.delays.seconds.items())
+            lines.append(f"Realistic  {delays}")
         if self.not_acted_upon:
             lines.append(f"No effect  {', '.join(self.not_acted_upon)}")
         return "\n".join(lines)
@@ -165,6 +188,7 @@ def start(
     aws_port: int = 0,
     kubernetes_port: int = 0,
     fork_server: bool = True,
+    delays: Delays = NONE,
 ) -> Laptop:
     """Start the laptop and wait until it answers. If it is already running, return it.
 
@@ -177,10 +201,11 @@ def start(
         aws_port, kubernetes_port: ports on 127.0.0.1; 0 takes a free one.
         fork_server: fork pods from a process that has imported the large libraries, instead of starting a new Python
             for each. The variable `FORK_SERVER` turns it off too.
+        delays: delays of a realistic laptop, after the time scale.
 
     Raises:
-        MlopsError: a port is in use, it did not start, it is already running with another root or time scale, or an
-            environment of `root` is not valid.
+        MlopsError: a port is in use, it did not start, it is already running with another root, time scale or other
+            delays, or an environment of `root` is not valid.
         ValueError: `time_scale` is out of range.
     """
     if not 0 < time_scale <= 1:
@@ -190,8 +215,10 @@ def start(
     with _command_lock(home):
         running = _running(home)
         if running is not None:
-            return _unless_different(running, root, time_scale)
+            return _unless_different(running, root, time_scale, delays)
         forgotten = _forget(home)
+        if delays:
+            delays.write(home)
         region = region or _region_of(root)
         arguments = [home, root, time_scale, region, aws_port, kubernetes_port, "attached" if attached else "detached"]
         environment = {**os.environ, "PYTHONPATH": _import_path()}
@@ -301,6 +328,8 @@ def _described(home: Path, *, was_running: bool = False, forgotten: tuple[str, .
         pids=facts["pids"],
         was_running=was_running,
         forgotten=forgotten,
+        delays=Delays.read(home),
+        proxy=facts["proxy"],
     )
 
 
@@ -310,8 +339,12 @@ def _region_of(root: Path) -> str:
     return project.stack(project.environments[0]).config.region if project.environments else REGION
 
 
-def _unless_different(running: Laptop, root: Path, time_scale: float) -> Laptop:
-    for what, wanted, found in (("root", root, running.root), ("time scale", time_scale, running.time_scale)):
+def _unless_different(running: Laptop, root: Path, time_scale: float, delays: Delays) -> Laptop:
+    for what, wanted, found in (
+        ("root", root, running.root),
+        ("time scale", f"{1 / time_scale:g}", f"{1 / running.time_scale:g}"),
+        ("delays", dict(delays.seconds), dict(running.delays.seconds)),
+    ):
         if wanted != found:
             raise MlopsError(
                 f"the laptop in {running.home} is already running: expected the {what} {wanted}, found {found}",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from laptop import plugin_executables
-from laptop.lifecycle import IDENTITY
+from laptop.lifecycle import ADMINISTRATOR, IDENTITY
 
 if TYPE_CHECKING:
     from laptop.lifecycle import Laptop
@@ -20,16 +20,25 @@ _PULUMI = {
 }
 
 
-def shell_commands(running: Laptop, environ: Mapping[str, str]) -> list[str]:
+def shell_commands(
+    running: Laptop, environ: Mapping[str, str], *, administrator: bool = False, inside_vpc: bool = False
+) -> list[str]:
     """Install the plugins of the Pulumi CLI and return POSIX shell commands that set up the ordinary tools.
 
     Args:
         running: the laptop.
         environ: variables of the shell. A passphrase in it is kept; the identity of another account is removed.
+        administrator: with all rights in the account. Without it, a realistic laptop gives those of an engineer.
+        inside_vpc: with the proxy that leads to load balancers.
     """
     path = environ.get("PATH", os.defpath)
     folder = str(plugin_executables.install(running.home, path))
-    exported = {**_PULUMI, **{name: environ[name] for name in _PULUMI if name in environ}, **running.environ()}
+    exported = {**_PULUMI, **{name: environ[name] for name in _PULUMI if name in environ}}
+    exported |= running.environ(administrator=administrator)
+    if administrator and running.delays:
+        exported[ADMINISTRATOR] = "1"
+    if inside_vpc:
+        exported |= {"http_proxy": running.proxy, "no_proxy": "127.0.0.1,localhost"}
     foreign = [name for name in IDENTITY if name in environ and name not in exported]
     commands = [f"unset {' '.join(foreign)}"] if foreign else []
     commands += [f"export {name}={shlex.quote(value)}" for name, value in exported.items()]

@@ -147,6 +147,7 @@ def _description(order: Order, account: Account, cluster: dict[str, Any]) -> dic
         "region": account.region,
         "awsEndpoint": account.endpoint,
         "kubernetesEndpoint": cluster["endpoint"],
+        "proxy": cluster["proxy"],
         "incarnation": f"{account.incarnation}-{cluster['incarnation']}",
         "pids": {"supervisor": os.getpid(), "account": account.pid, "cluster": cluster["pid"]},
         "attached": order.attached,

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from laptop.aws.account import ISSUERS, write_account
 from laptop.aws.emulator import emulate, warm_up
+from laptop.delays import Delays
 
 
 def main(home: Path, port: int, region: str) -> int:
     """Serve until stopped. Returns the exit code, which is 98 if the port is in use."""
     try:
-        emulator = emulate(home / ISSUERS, port)
+        emulator = emulate(home / ISSUERS, port, Delays.read(home.parent))
     except (OSError, SystemExit):
         # werkzeug exits if the address is in use.
         return 98

@@ -153,6 +153,8 @@ def write_account(home: Path, emulator: Emulator, region: str) -> None:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(home / "credentials", _profile(emulator.operator))
     write_atomically(home / "pod-identity-credentials", _profile(emulator.pod_identity))
+    if emulator.engineer is not None:
+        write_atomically(home / "engineer-credentials", _profile(emulator.engineer))
     write_atomically(
         home / "config", f"[default]\nregion = {region}\nendpoint_url = {emulator.endpoint}\nretry_mode = standard\n"
     )

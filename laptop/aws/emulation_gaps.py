@@ -50,7 +50,7 @@ GAPS = (
         "moto never checks whether a key policy locks its owner out",
     ),
     EmulationGap(
-        "aws:ecr/repository:Repository", "imageScanningConfiguration", "every scan succeeds and finds nothing"
+        "aws:ecr/repository:Repository", "imageScanningConfiguration", "images are not scanned: a scan finds nothing"
     ),
     EmulationGap("aws:cloudwatch/metricAlarm:MetricAlarm", "threshold", "moto does not evaluate alarms"),
 )

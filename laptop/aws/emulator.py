@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from laptop.aws.access.effective_values import EffectiveValues
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
 from laptop.aws.eks_clusters import serve_clusters
+from laptop.aws.load_balancing_api import patch_elbv2
 from laptop.aws.moto_patches import patch_moto
+from laptop.delays import NONE, Delays
+from laptop.faults import Faults
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
@@ -25,6 +29,16 @@ _ADMINISTRATOR = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
 }
+_READ = [
+    f"{service}:{verb}*"
+    for service in ("cloudwatch", "ecr", "eks", "elasticloadbalancing", "glue", "iam", "kms", "logs", "s3", "sts")
+    for verb in ("Describe", "Get", "List")
+]
+_ENGINEER = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession", *_READ], "Resource": "*"}],
+}
+"""Policy of a person on the platform: roles decide the rest."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class Emulator:
         operator: key of a user with AdministratorAccess.
         pod_identity: key of the substitute for the service `pods.eks.amazonaws.com`, which can only assume the roles
             that trust that service.
+        engineer: key of a user who may look at everything and take the roles that trust the account; None unless the
+            account is realistic.
     """
 
     server: BaseWSGIServer
@@ -53,14 +69,16 @@ class Emulator:
     incarnation: str
     operator: AccessKey
     pod_identity: AccessKey
+    engineer: AccessKey | None = None
 
 
-def emulate(issuers: Path, port: int = 0) -> Emulator:
+def emulate(issuers: Path, port: int = 0, delays: Delays = NONE) -> Emulator:
     """Create an empty account that listens on 127.0.0.1.
 
     Args:
         issuers: folder with the published keys of identity providers, in the folder of the account.
         port: 0 takes a free one.
+        delays: delays of a realistic account, which also has a user without administrator rights.
 
     Raises:
         OSError: the port is in use.
@@ -75,12 +93,26 @@ def emulate(issuers: Path, port: int = 0) -> Emulator:
     incarnation = secrets.token_hex(8)
     front = _Front(incarnation)
     server = make_server("127.0.0.1", port, front, threaded=True, request_handler=Quiet)
-    principals = Principals()
-    operator, pods = _operator(), AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
+    faults = Faults(issuers.parent.parent).active
+    principals = Principals(delays["iam-policy"])
+    operator, pods = (
+        _user("operator", _ADMINISTRATOR),
+        AccessKey("AKIA" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)),
+    )
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
-    front.open(Gate(_moto(issuers.parent), principals, authority, issuers))
-    return Emulator(server, f"http://{authority}", incarnation, operator, pods)
+    front.open(
+        Gate(
+            _moto(delays, issuers.parent),
+            principals,
+            authority,
+            issuers,
+            EffectiveValues(delays["kms-tags"]),
+            faults,
+        )
+    )
+    engineer = _user("engineer", _ENGINEER) if delays else None
+    return Emulator(server, f"http://{authority}", incarnation, operator, pods, engineer)
 
 
 def warm_up() -> None:
@@ -123,19 +155,22 @@ class _Front:
             return list(self._gate(environ, body, start_response))
 
 
-def _moto(home: Path) -> Any:
+def _moto(delays: Delays, account: Path) -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    patch_moto()
-    serve_clusters(home)
+    patch_moto(delays["image-scan"])
+    serve_clusters(account)
+    if delays:  # an ordinary laptop has no load balancers of AWS, and the import takes long
+        patch_elbv2(account.parent)
     return DomainDispatcherApplication(create_backend_app)
 
 
-def _operator() -> AccessKey:
+def _user(name: str, policy: dict[str, Any]) -> AccessKey:
+    """Create a user with one policy."""
     from moto.iam.models import iam_backends
 
     iam = iam_backends[ACCOUNT][PARTITION]
-    iam.create_user("us-east-1", "operator")
-    iam.put_user_policy("operator", "AdministratorAccess", json.dumps(_ADMINISTRATOR))
-    key = iam.create_access_key("operator", prefix="AKIA")
+    iam.create_user("us-east-1", name)
+    iam.put_user_policy(name, name, json.dumps(policy))
+    key = iam.create_access_key(name, prefix="AKIA")
     return AccessKey(key.access_key_id, key.secret_access_key)

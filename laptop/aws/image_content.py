@@ -234,6 +234,8 @@ def keep(context: ImageContext, home: Path) -> Path:
             raise MlopsError(
                 f"a file of the image `{context.name}` changed while it was published", fix="publish it again."
             )
+        # The laptop's home may be inside of a project. A pod must find the project of its image, not that one.
+        (copied / ".git").touch()
         with contextlib.suppress(OSError):  # another process copied the same content first
             copied.rename(folder)
     finally:

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 
-def patch_moto() -> None:
-    """Patch moto in this process."""
+def patch_moto(scan_seconds: float = 0.0) -> None:
+    """Patch moto in this process.
+
+    Args:
+        scan_seconds: seconds from the push of an image to the result of its scan.
+    """
     from moto.ecr.models import ECRBackend
     from moto.iam.models import IAMBackend
     from moto.s3.models import FakeBucket, S3Backend
 
     FakeBucket.get_permission = _no_opinion  # type: ignore[method-assign,assignment]
     S3Backend.put_object_lock_configuration = _lock  # type: ignore[method-assign]
-    ECRBackend.put_image = _scanned_on_push(ECRBackend.put_image)  # type: ignore[method-assign]
-    ECRBackend.describe_image_scan_findings = _without_an_invented_finding(  # type: ignore[method-assign]
-        ECRBackend.describe_image_scan_findings
-    )
+    ECRBackend.describe_image_scan_findings = _scan(scan_seconds)  # type: ignore[method-assign]
     IAMBackend.create_role = _with_a_boundary_that_exists(IAMBackend.create_role)  # type: ignore[method-assign]
+
+
+def _scan(seconds: float) -> Any:
+    """Answer like a scan on push that finds nothing. moto scans only on request, and always finds the same."""
+
+    def describe(self: Any, registry_id: str, repository_name: str, image_id: dict[str, Any]) -> dict[str, Any]:
+        from moto.ecr.exceptions import ScanNotFoundException
+
+        repository = self._get_repository(repository_name, registry_id)
+        image = repository._get_image(image_id.get("imageTag"), image_id.get("imageDigest"))
+        if not (repository.image_scanning_configuration or {}).get("scanOnPush"):
+            named = f"{{imageDigest:'{image.image_digest}', imageTag:'{image.image_tag or 'null'}'}}"
+            raise ScanNotFoundException(named, repository_name, repository.registry_id)
+        found: dict[str, Any] = {
+            "registryId": repository.registry_id,
+            "repositoryName": repository_name,
+            "imageId": {"imageDigest": image.image_digest},
+            "imageScanStatus": {"status": "IN_PROGRESS", "description": "The scan is in progress."},
+        }
+        at = image.image_pushed_at + seconds
+        if time.time() >= at:
+            found["imageScanStatus"] = {"status": "COMPLETE", "description": "The scan was completed successfully."}
+            found["imageScanFindings"] = {
+                "imageScanCompletedAt": at,
+                "vulnerabilitySourceUpdatedAt": at,
+                "findings": [],
+                "findingSeverityCounts": {},
+            }
+        return found
+
+    return describe
 
 
 def _no_opinion(*_: Any) -> Any:
@@ -61,33 +94,3 @@ def _with_a_boundary_that_exists(create_role: Any) -> Any:
         return create_role(self, name, trust, path, permissions_boundary, *args, **more)
 
     return create
-
-
-def _scanned_on_push(put_image: Any) -> Any:
-    """Scan a pushed image if its repository says so, as ECR does. moto scans on request only."""
-
-    def put(self: Any, repository_name: str, *args: Any, **more: Any) -> Any:
-        from datetime import datetime
-
-        image = put_image(self, repository_name, *args, **more)
-        if self.repositories[repository_name].image_scanning_configuration.get("scanOnPush"):
-            image.last_scan = image.last_scan or datetime.today()
-        return image
-
-    return put
-
-
-def _without_an_invented_finding(describe: Any) -> Any:
-    """Return no finding where moto invents one. The laptop's images hold files of the project and nothing to scan.
-
-    Findings that were planted through moto's API are returned.
-    """
-
-    def describe_findings(self: Any, *args: Any, **more: Any) -> Any:
-        answer = describe(self, *args, **more)
-        found = answer["imageScanFindings"]
-        if [finding["name"] for finding in found.get("findings", [])] == ["CVE-9999-9999"]:
-            return {**answer, "imageScanFindings": {**found, "findings": [], "findingSeverityCounts": {}}}
-        return answer
-
-    return describe_findings

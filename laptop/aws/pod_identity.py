@@ -7,9 +7,10 @@ moto has no EKS Pod Identity. The file maps a cluster's name to its associations
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,12 +23,17 @@ FILE = "pod-identity.json"
 
 @dataclass(frozen=True)
 class Association:
-    """The role of one service account of one cluster."""
+    """The role of one service account of one cluster.
+
+    Attributes:
+        changed_at: seconds since 1970 of its creation or last change; set when it is stored.
+    """
 
     id: str
     namespace: str
     service_account: str
     role_arn: str
+    changed_at: float = 0.0
 
 
 def role_of(home: Path, cluster: str, namespace: str, service_account: str) -> str | None:
@@ -70,7 +76,8 @@ def associate(home: Path, cluster: str, association: Association) -> None:
                     f"already has a pod identity association ({other.id}, {other.role_arn})",
                     fix="remove one of the two: EKS allows one role per service account.",
                 )
-        found[cluster] = (*others, association)
+        same = [known for known in found.get(cluster, ()) if replace(known, changed_at=0.0) == association]
+        found[cluster] = (*others, *(same or [replace(association, changed_at=time.time())]))
 
 
 def dissociate(home: Path, cluster: str, association_id: str) -> None:
@@ -91,20 +98,27 @@ def _read(path: Path) -> dict[str, tuple[Association, ...]]:
         raise MlopsError(f"{path} is not JSON: {error}", fix="restart the laptop.") from error
     return {
         cluster: tuple(
-            Association(item["associationId"], item["namespace"], item["serviceAccount"], item["roleArn"])
+            Association(
+                item["associationId"],
+                item["namespace"],
+                item["serviceAccount"],
+                item["roleArn"],
+                float(item.get("changedAt", 0.0)),
+            )
             for item in items
         )
         for cluster, items in held.items()
     }
 
 
-def _written(item: Association) -> dict[str, str]:
+def _written(item: Association) -> dict[str, str | float]:
     """Return an association in the form of EKS."""
     return {
         "associationId": item.id,
         "namespace": item.namespace,
         "serviceAccount": item.service_account,
         "roleArn": item.role_arn,
+        "changedAt": item.changed_at,
     }
 
 

@@ -33,13 +33,16 @@ def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambd
     """
     from laptop import lifecycle
     from laptop.github import hosting
+    from laptop.github.command_forks import NAMES
 
     def build(checkout: Path, name: str, tag: str) -> str:
         from laptop.publishing import publish_image
 
         return publish_image(target, Project(checkout), name, tag)
 
-    return hosting.attach(target.home, environ=lifecycle.find(target.home).environ(), build=build, on_step=on_step)
+    running = lifecycle.find(target.home)
+    environ = {**running.environ(), **({NAMES: running.proxy} if running.delays else {})}
+    return hosting.attach(target.home, environ=environ, build=build, on_step=on_step)
 
 
 def host(target: LaptopTarget, hub: Hub) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from laptop.faults import FAULTS
 from laptop.laptop_target import LaptopTarget, home
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option
 from pipelines.declarations.atomic_files import write_atomically
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 
@@ -21,25 +23,51 @@ def laptop() -> None:
 
 
 @laptop.command()
+@click.option("--realistic", is_flag=True, help="Be as slow, as late and as strict as AWS and GitHub.")
+@click.option(
+    "--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay of --realistic; can be repeated."
+)
 @click.option(
     "--time-scale",
-    type=click.FloatRange(min=0.001, max=1.0),
+    type=click.FloatRange(min=1.0, max=1000.0),
     default=1.0,
     show_default=True,
-    help="Factor for rollout pauses; 0.1 makes them a tenth as long.",
+    help="How many times as fast rollout pauses and delays pass.",
 )
 @click.option(
     "--fork-server/--no-fork-server", default=True, help="Fork Python pods instead of starting a new Python for each."
 )
-def start(time_scale: float, fork_server: bool) -> None:
+def start(realistic: bool, settings: tuple[str, ...], time_scale: float, fork_server: bool) -> None:
     """Start the laptop in the background."""
-    from laptop import lifecycle
+    from laptop import delays, lifecycle
 
+    if settings and not realistic:
+        raise MlopsError("--delay: expected --realistic with it, found nothing", fix="add --realistic.")
+    chosen = [*delays.from_environment(), *settings]
     project = Project.find()
-    running = lifecycle.start(home(project), project.root, time_scale=time_scale, fork_server=fork_server)
+    running = lifecycle.start(
+        home(project),
+        project.root,
+        time_scale=1 / time_scale,
+        fork_server=fork_server,
+        delays=delays.realistic(chosen, time_scale=time_scale) if realistic else delays.NONE,
+    )
     click.echo(f"AWS        {running.aws_endpoint}")
     click.echo(f"Kubernetes {running.kubernetes_endpoint}")
     click.echo('Point other tools at it with: eval "$(mlops laptop env)"')
+
+
+@laptop.command()
+@click.argument("name", type=click.Choice(tuple(FAULTS)))
+@click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds until it ends.")
+def fault(name: str, seconds: float) -> None:
+    """Inject a fault that ends by itself, to see how the product copes."""
+    from laptop import lifecycle
+    from laptop.faults import Faults
+
+    running = lifecycle.find(home(Project.find()))
+    Faults(running.home).inject(name, seconds)
+    click.echo(f"{FAULTS[name]}, for {seconds:g} s.")
 
 
 @laptop.command()
@@ -60,13 +88,17 @@ def status() -> None:
 
 
 @laptop.command()
-def env() -> None:
+@click.option(
+    "--administrator", is_flag=True, help="With all rights in the account, which a realistic laptop asks for."
+)
+@click.option("--inside-vpc", is_flag=True, help="Reach load balancers as from inside of the private network.")
+def env(administrator: bool, inside_vpc: bool) -> None:
     """Print variables that point Pulumi, kubectl and the AWS CLI at it."""
     from laptop import lifecycle
     from laptop.shell_environment import shell_commands
 
     running = lifecycle.find(home(Project.find()))
-    click.echo("\n".join(shell_commands(running, os.environ)))
+    click.echo("\n".join(shell_commands(running, os.environ, administrator=administrator, inside_vpc=inside_vpc)))
 
 
 @laptop.command()

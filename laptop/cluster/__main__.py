@@ -16,6 +16,7 @@ from pathlib import Path
 
 from laptop.cluster import FORK_SERVER
 from laptop.cluster.cluster import Cluster, PortInUse
+from laptop.delays import Delays
 
 PORT_IN_USE = 98
 """Exit code if the port is in use: EADDRINUSE."""
@@ -32,7 +33,8 @@ async def serve(home: Path, time_scale: float, port: int) -> int:
             pass
         loop.call_soon_threadsafe(ending.set)
 
-    cluster = Cluster(home, time_scale=time_scale, fork_server=os.environ.get(FORK_SERVER) != "0")
+    forks = os.environ.get(FORK_SERVER) != "0"
+    cluster = Cluster(home, time_scale=time_scale, fork_server=forks, delays=Delays.read(home))
     try:
         await cluster.start(port)
     except PortInUse:

@@ -49,11 +49,13 @@ def admit(store: ObjectStore, kind: Kind, namespace: str, obj: Object, old: Obje
 
 
 def create_pod(store: ObjectStore, namespace: str, pod: Object) -> Object:
-    """Admit and create a pod for a controller.
+    """Admit and create a pod for a controller. Webhooks that the store has may change it first.
 
     Raises:
         StatusError: it is not admitted.
     """
+    for webhook in store.pod_webhooks:
+        pod = webhook(store, namespace, pod)
     metadata = pod["metadata"]
     named = {**metadata, "name": metadata.get("name") or f"{metadata['generateName']}00000"}
     admit(store, POD, namespace, {**pod, "metadata": named})

@@ -7,7 +7,7 @@ import errno
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ from laptop.cluster.refusals import (
 )
 from laptop.cluster.selectors import field_selector, label_selector, selector_text
 from laptop.cluster.service_accounts import Access, PodAccount, ServiceAccountTokens
+from laptop.faults import API_STATUSES
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class ApiServer:
         service_accounts: tokens and permissions of pods.
         node: logs and ports of pods.
         facts: returns facts about the cluster, served at `DESCRIBE`.
+        faults: returns the faults that the API has now; see `laptop.faults`.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class ApiServer:
         service_accounts: ServiceAccountTokens,
         node: NodeApi,
         facts: Callable[[], Mapping[str, Any]],
+        faults: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._faults = faults
         self._store = store
         self._writer = ObjectWriter(store)
         self._token = token.encode()
@@ -140,6 +144,7 @@ class ApiServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            self._fail_if_asked(request)
             self._authorize(request)
             wants_yaml = _wants_yaml(request)
             response = await handler(request)
@@ -157,6 +162,16 @@ class ApiServer:
             _log.exception("%s %s", request.method, request.path)
             defect = StatusError(500, "InternalError", f"{type(error).__name__}: {error}")
             return _json(defect.status(), status=500)
+
+    def _fail_if_asked(self, request: web.Request) -> None:
+        """Refuse a request because of a fault that was injected."""
+        for fault in self._faults() if "plural" in request.match_info else ():
+            if fault == "api-restart" and request.transport is not None:
+                request.transport.abort()
+                raise ConnectionResetError
+            if fault in API_STATUSES and (fault != "api-409" or request.method not in ("GET", "HEAD")):
+                code, reason, message = API_STATUSES[fault]
+                raise StatusError(code, reason, message)
 
     def _authorize(self, request: web.Request) -> None:
         """Raise StatusError unless the request's token allows the request."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import logging
 import os
 import secrets
 import shutil
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from laptop.cluster.alb import Clock, LoadBalancers
 from laptop.cluster.analysis import Analyses
 from laptop.cluster.api_server import ApiServer
 from laptop.cluster.certificates import CertificateAuthority
@@ -35,15 +38,20 @@ from laptop.cluster.job_controller import Jobs
 from laptop.cluster.kinds import NAMESPACE, NODE, POD, ROLLOUT, SERVICE_ACCOUNT
 from laptop.cluster.kubelet import Kubelet, Node
 from laptop.cluster.manifest_schemas import KUBERNETES_VERSION
-from laptop.cluster.node_account import NodeAccount
+from laptop.cluster.node_account import DEFAULT_REGION, NodeAccount
+from laptop.cluster.node_capacity import NodeCapacity
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore
 from laptop.cluster.replica_sets import ReplicaSets
 from laptop.cluster.rollout_controller import Rollouts
 from laptop.cluster.router import Router
 from laptop.cluster.service_accounts import ServiceAccountTokens
 from laptop.cluster.supported import NOT_ACTED_UPON
+from laptop.cluster.target_health import TargetRegistration, inject_gates
 from laptop.cluster.templates import pod_spec_of
+from laptop.delays import NONE, Delays
+from laptop.faults import Faults
 from pipelines.declarations.atomic_files import write_atomically
+from pipelines.declarations.errors import MlopsError
 
 _log = logging.getLogger(__name__)
 
@@ -70,20 +78,31 @@ class Cluster:
             sleep).
         images: source of images; the account's ECR if None.
         fork_server: fork Python pods from a process that has imported the large libraries.
+        delays: delays of a realistic cluster, which has load balancers, nodes and pod identities as AWS runs them.
+        clock: returns seconds, for these delays.
     """
 
     def __init__(
-        self, home: Path, *, time_scale: float = 1.0, images: ImageSource | None = None, fork_server: bool = False
+        self,
+        home: Path,
+        *,
+        time_scale: float = 1.0,
+        images: ImageSource | None = None,
+        fork_server: bool = False,
+        delays: Delays = NONE,
+        clock: Clock = time.monotonic,
     ) -> None:
+        self._delays = delays
+        self._clock = clock
+        self._account = account = NodeAccount(home)
         self._home = home
         self._folder = home / "cluster"
         self._time_scale = time_scale
         self.incarnation = secrets.token_hex(8)
         self.token = secrets.token_urlsafe(32)
         self.endpoint = ""
-        account = NodeAccount(home)
         self._images = images or EcrImageSource(account, home / "aws")
-        self._agent = PodIdentityAgent(account)
+        self._agent = PodIdentityAgent(account, delays["pod-identity"] if delays else None)
         self._fork_server = fork_server
         self._authority = CertificateAuthority()
 
@@ -102,12 +121,17 @@ class Cluster:
         pods.mkdir(parents=True, mode=0o700)
         store = self._store = ObjectStore()
         GarbageCollector(store)
-        self._router = Router(store, self._authority)
+        self._balancers = LoadBalancers(self._delays, self._clock) if self._delays else None
+        self._router = Router(store, self._authority, self._balancers, self._region)
+        if self._balancers is not None:
+            store.pod_webhooks.append(inject_gates)
         tokens = ServiceAccountTokens(store, lambda: self.endpoint, self._authority.certificate)
         managed = store.written_by("kube-controller-manager")
         kubelet = store.written_by("kubelet")
         starter = ProcessStarter(fork_server=self._fork_server)
         store.listen(lambda event: _prepare(starter, event))
+        # As load balancers see pods. Their processes listen on 127.0.0.1.
+        addresses = (f"10.0.{number // 250}.{number % 250 + 4}" for number in itertools.count())
         node = Node(
             folder=pods,
             time_scale=self._time_scale,
@@ -116,6 +140,8 @@ class Cluster:
             starter=starter,
             drained=self._router.drained,
             proxy=lambda: self._router.proxy,
+            address_of=(lambda _: next(addresses)) if self._delays else (lambda _: "127.0.0.1"),
+            capacity=NodeCapacity(NODE_NAME, self._delays, self._clock) if self._delays else None,
         )
         self._kubelet = Kubelet(kubelet, node)
         store.listen(lambda event: _add_account(managed, event))
@@ -125,7 +151,7 @@ class Cluster:
         for name in ("default", "kube-system"):
             store.create(NAMESPACE, "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
         store.create(NODE, "", _node())
-        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts)
+        api = ApiServer(store, self.token, tokens, self._kubelet, self._facts, Faults(self._home).active)
         self._runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         try:
@@ -135,6 +161,12 @@ class Cluster:
             raise PortInUse(f"127.0.0.1:{port}") from error
         self.endpoint = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
         self._write_files()
+
+    def _region(self) -> str:
+        """Return the region of the account; the default region for a cluster without an account."""
+        with contextlib.suppress(MlopsError):
+            return self._account.region
+        return DEFAULT_REGION
 
     async def stop(self) -> None:
         """End all pods and servers, and remove the files that clients use to find it."""
@@ -162,6 +194,10 @@ class Cluster:
             Rollouts(argo, self._time_scale),
             Analyses(argo, self._time_scale),
         ]
+        if self._balancers is not None:
+            self._controllers.append(
+                TargetRegistration(self._store.written_by("aws-load-balancer-controller"), self._balancers)
+            )
         self._tasks = [asyncio.create_task(controller.run()) for controller in self._controllers]
 
     async def _stop_controllers(self) -> None:
@@ -204,6 +240,7 @@ class Cluster:
             "incarnation": self.incarnation,
             "pid": os.getpid(),
             "timeScale": self._time_scale,
+            "proxy": self._router.proxy,
         }
         write_atomically(self._folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 

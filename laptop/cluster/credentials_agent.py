@@ -13,6 +13,8 @@ import json
 import logging
 import os
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,10 +51,17 @@ class PodIdentityAgent:
 
     Args:
         account: account of the roles.
+        delay: seconds until an association takes effect. None gives every pod the variables, so that a later
+            association counts as well; on EKS a pod gets them only if its association is in effect when it is created.
+        clock: returns seconds since 1970.
     """
 
-    def __init__(self, account: NodeAccount) -> None:
+    def __init__(
+        self, account: NodeAccount, delay: float | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._account = account
+        self._delay = delay
+        self._clock = clock
         self._pods: dict[str, _Admitted] = {}
         self._runner: web.AppRunner | None = None
         self._address = ""
@@ -89,10 +98,11 @@ class PodIdentityAgent:
             endpoint, region = self._account.endpoint, self._account.region
         except MlopsError:  # a cluster without an account, as in its tests
             return {}
+        common = {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+        if self._delay is not None and not self._in_effect(namespace_of(pod), service_account):
+            return {**common, "AWS_EC2_METADATA_DISABLED": "true"}
         return {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
+            **common,
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": self.address,
             "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(file),
         }
@@ -120,12 +130,18 @@ class PodIdentityAgent:
                 return _refusal(403, "AccessDenied", str(error))
             return web.json_response(pod.credentials)
 
-    def _role_of(self, pod: _Admitted) -> tuple[str, str]:
-        found = {
-            (item["roleArn"], item["cluster"])
+    def _in_effect(self, namespace: str, service_account: str) -> list[dict[str, str]]:
+        """Return the associations of a service account that are in effect."""
+        latest = self._clock() - (self._delay or 0.0)
+        return [
+            item
             for item in self._account.pod_identities()
-            if (item["namespace"], item["serviceAccount"]) == (pod.namespace, pod.service_account)
-        }
+            if (item["namespace"], item["serviceAccount"]) == (namespace, service_account)
+            and float(item.get("changedAt", 0.0)) <= latest
+        ]
+
+    def _role_of(self, pod: _Admitted) -> tuple[str, str]:
+        found = {(item["roleArn"], item["cluster"]) for item in self._in_effect(pod.namespace, pod.service_account)}
         who = f"service account {pod.namespace}/{pod.service_account}"
         if not found:
             raise PermissionError(f"{who} has no pod identity association")

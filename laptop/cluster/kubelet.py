@@ -18,6 +18,7 @@ from laptop.cluster.container_process import ContainerProcess, ProcessStarter
 from laptop.cluster.event_log import record
 from laptop.cluster.image_source import ImageSource, MissingImageError
 from laptop.cluster.kinds import POD
+from laptop.cluster.node_capacity import NodeCapacity
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, is_deleting, name_of, namespace_of, now, uid_of
 from laptop.cluster.pod_status import PodStatus, current, restart_count
 from laptop.cluster.ports import PortPool, port_variables, replace_port, replace_port_in_word
@@ -31,6 +32,7 @@ _PULL_AGAIN = (0.25, 0.5, 1.0, 2.0)  # seconds between checks for a missing imag
 _RESTART_AFTER = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # Kubernetes waits 10 s, 20 s, ... 5 min
 _PORT_TAKEN = (b"EADDRINUSE", b"ddress already in use", b"Errno 98", b"Errno 48")
 _PORT_TRIES = 5
+_LOOK = 0.1  # seconds between looks at a node that joins, or at an image that is pulled
 _NO_PROXY = "127.0.0.1,localhost,::1"
 
 
@@ -58,6 +60,7 @@ class Node:
         starter: starts processes.
         drained: waits until the pod with a uid has no requests in flight, for at most a number of seconds.
         proxy: returns the address of the HTTP proxy that resolves Services.
+        capacity: nodes that pods are placed on; None places and pulls at once.
         address_of: returns the address that a pod's status shows.
     """
 
@@ -69,6 +72,7 @@ class Node:
     drained: Callable[[str, float], Awaitable[None]]
     proxy: Callable[[], str]
     address_of: Callable[[Object], str] = lambda _: "127.0.0.1"
+    capacity: NodeCapacity | None = None
 
 
 class Kubelet:
@@ -141,6 +145,8 @@ class Kubelet:
         finally:
             self._pods.pop(uid, None)
             self._tasks.pop(uid, None)
+            if self._node.capacity is not None:
+                self._node.capacity.release(uid)
         newest = current(self._store, pod.object)
         if uid_of(newest) == uid and is_deleting(newest):
             self._remove(newest)
@@ -253,6 +259,8 @@ class _RunningPod:
         self._scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
         for identity in self._node.identities:
             self._identity |= identity.admit(self.object, self._folder)
+        if not await self._wait_for_node():
+            return
         self.status.accept()
         try:
             await self._run_containers()
@@ -261,6 +269,23 @@ class _RunningPod:
                 self._deadline.cancel()
         if self._why:
             self.status.failed(self._why, "Pod was active on the node longer than the specified deadline")
+
+    async def _wait_for_node(self) -> bool:
+        """Wait until the pod's node is ready, and return whether the pod still runs."""
+        if self._node.capacity is None:
+            return True
+        uid, capacity = uid_of(self.object), self._node.capacity
+        name = capacity.place(uid)
+        if capacity.seconds_to_ready(uid) <= 0:
+            return True
+        message = "0/1 nodes are available: 1 Too many pods."
+        self.status.unschedulable(message)
+        record(self._store, POD, self.object, "FailedScheduling", message, warning=True)
+        while (seconds := capacity.seconds_to_ready(uid)) > 0:
+            if await self._pause(min(seconds, _LOOK)):
+                return False
+        record(self._store, POD, self.object, "Scheduled", f"Successfully assigned {self.name} to {name}")
+        return True
 
     async def _run_containers(self) -> None:
         """Run the init containers one after another, then the main container."""
@@ -291,7 +316,9 @@ class _RunningPod:
         image, tries = container.get("image", ""), 0
         while not self._ending.is_set():
             try:
-                return await self._node.images.pull(image)
+                folder = await self._node.images.pull(image)
+                await self._wait_for_pull(image)
+                return folder
             except MissingImageError as error:
                 if tries == 0:
                     record(self._store, POD, self.object, "Failed", f"Failed to pull image: {error}", warning=True)
@@ -299,6 +326,19 @@ class _RunningPod:
             await self._pause(_PULL_AGAIN[min(tries, len(_PULL_AGAIN) - 1)])
             tries += 1
         return None
+
+    async def _wait_for_pull(self, image: str) -> None:
+        """Wait until the node has pulled an image that exists."""
+        if self._node.capacity is None:
+            return
+        uid, capacity = uid_of(self.object), self._node.capacity
+        if capacity.seconds_to_pull(uid, image) <= 0:
+            return
+        record(self._store, POD, self.object, "Pulling", f'Pulling image "{image}"')
+        while (seconds := capacity.seconds_to_pull(uid, image)) > 0:
+            if await self._pause(min(seconds, _LOOK)):
+                return
+        record(self._store, POD, self.object, "Pulled", f'Successfully pulled image "{image}"')
 
     async def _run_until_done(self, container: dict[str, Any], policy: str, *, watch: bool) -> bool:
         """Run a container as often as a restart policy says, and return whether it succeeded in the end."""

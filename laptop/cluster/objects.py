@@ -131,6 +131,8 @@ class ObjectStore:
         self._history: deque[ObjectEvent] = deque(maxlen=_HISTORY)
         self._listeners: list[Callable[[ObjectEvent], None]] = []
         self._manager = ""
+        self.pod_webhooks: list[Callable[[ObjectStore, str, Object], Object]] = []
+        """Mutating webhooks: each gets the namespace and a pod that a controller creates, and returns the pod."""
 
     def written_by(self, manager: str) -> ObjectStore:
         """Return a view of this store that records a field manager for what is written through it."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from laptop.cluster.conditions import set_condition
+from laptop.cluster.conditions import is_true, set_condition
 from laptop.cluster.kinds import POD
 from laptop.cluster.objects import Object, ObjectStore, name_of, namespace_of, now
 from laptop.cluster.ports import PORTS_ANNOTATION
@@ -83,9 +83,18 @@ class PodStatus:
             if ports:
                 pod["metadata"].setdefault("annotations", {})[PORTS_ANNOTATION] = json.dumps(dict(ports))
             set_condition(status, "ContainersReady", True)
-            set_condition(status, "Ready", True)
+            report_readiness(pod)
 
         self._store.modify(POD, self._pod, apply)
+
+    def unschedulable(self, message: str) -> None:
+        """Report that no node has room for the pod yet."""
+
+        def change(status: dict[str, Any]) -> None:
+            status["phase"] = "Pending"
+            set_condition(status, "PodScheduled", False, "Unschedulable", message)
+
+        self._change(change)
 
     def back_off(self, container: Mapping[str, Any], terminated: dict[str, Any], seconds: float) -> None:
         """Report that a container will be restarted."""
@@ -134,6 +143,20 @@ class PodStatus:
             statuses.append(new)
         else:
             statuses[statuses.index(old)] = new
+
+
+def report_readiness(pod: Object) -> None:
+    """Set the condition Ready of a pod in place: its containers are ready, and its readiness gates are met."""
+    gates = [gate["conditionType"] for gate in pod["spec"].get("readinessGates") or ()]
+    unmet = [gate for gate in gates if not is_true(pod, gate)]
+    status = pod.setdefault("status", {})
+    if not is_true(pod, "ContainersReady"):
+        set_condition(status, "Ready", False, _NOT_READY)
+    elif unmet:
+        message = f'the status of pod readiness gate "{unmet[0]}" is not "True"'
+        set_condition(status, "Ready", False, "ReadinessGatesNotReady", message)
+    else:
+        set_condition(status, "Ready", True)
 
 
 def restart_count(pod: Object, container: str) -> int:

@@ -4,6 +4,9 @@ Every Ingress gets a port of 127.0.0.1, and a second one for HTTPS if it asks fo
 cluster DNS names through a proxy, which is named by the standard variables (`http_proxy`). Requests are forwarded as
 they arrive, and responses are streamed. A request that may have been sent is never retried: another pod is tried only
 if no connection was made.
+
+A realistic router has AWS's load balancers instead: an Ingress gets a DNS name, and only the proxy, which stands in for
+the private network, leads to it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from laptop.aws.load_balancing_api import REPORT
+from laptop.cluster.alb import DOMAIN, LoadBalancers
+from laptop.cluster.balancer_report import describe_balancers
 from laptop.cluster.certificates import CertificateAuthority
 from laptop.cluster.kinds import INGRESS
 from laptop.cluster.objects import Object, ObjectEvent, ObjectStore, name_of, namespace_of, uid_of
@@ -41,6 +47,7 @@ _HOP_BY_HOP = {
 }
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_NAMES = "/laptop/names/"
 _SMALL = 256 * 1024  # bytes; bodies up to this are passed on in one piece
 _IDLE = 2.0  # seconds; below any server's own, so that no request is sent into a connection that the server closes
 _CLOSING = 5.0  # seconds that a closed listener waits for its requests
@@ -52,9 +59,19 @@ class Router:
     Args:
         store: objects of the cluster.
         authority: signs the certificates of Ingresses with TLS.
+        balancers: load balancers of a realistic cluster.
+        region: returns the region in their names.
     """
 
-    def __init__(self, store: ObjectStore, authority: CertificateAuthority) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        authority: CertificateAuthority,
+        balancers: LoadBalancers | None = None,
+        region: Callable[[], str] = lambda: "eu-west-1",
+    ) -> None:
+        self._balancers = balancers
+        self._region = region
         self._store = store
         self._authority = authority
         self._listeners: dict[str, list[web.ServerRunner]] = {}  # uid of an Ingress → HTTP, then HTTPS if it has TLS
@@ -109,11 +126,28 @@ class Router:
     def _on_event(self, event: ObjectEvent) -> None:
         if self._closing or event.kind is not INGRESS:
             return
-        if event.type == "DELETED":
+        if self._balancers is not None:
+            self._report_balancer(self._balancers, event)
+        elif event.type == "DELETED":
             self._turns.pop(uid_of(event.object), None)
             self._begin(self._shut(uid_of(event.object)))
         else:
             self._begin(self._open(event.object))
+
+    def _report_balancer(self, balancers: LoadBalancers, event: ObjectEvent) -> None:
+        """Write the DNS name of a load balancer into its Ingress at once, as the AWS Load Balancer Controller does."""
+        if event.type == "DELETED":
+            self._turns.pop(uid_of(event.object), None)
+            balancers.forget(uid_of(event.object))
+            return
+        hostname = balancers.see(event.object, self._region())
+        wanted = {"ingress": [{"hostname": hostname}]}
+        if (event.object.get("status") or {}).get("loadBalancer") != wanted:
+
+            def report(target: Object) -> None:
+                target.setdefault("status", {})["loadBalancer"] = wanted
+
+            self._store.modify(INGRESS, event.object, report)
 
     def _begin(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -162,9 +196,41 @@ class Router:
         target = self._choose(uid_of(ingress), targets)
         return await self._forward(request, namespace, target.service, target.port, "ingress")
 
+    async def _serve_balancer(
+        self, balancers: LoadBalancers, host: str, request: web.BaseRequest
+    ) -> web.StreamResponse:
+        """Forward a request for the DNS name of a load balancer."""
+        if not balancers.resolve(host, "private network"):
+            return _problem(502, f"{host}: no such name")
+        uid = balancers.find(host)
+        ingress = next((one for one in self._store.find_all(INGRESS) if uid_of(one) == uid), None)
+        if uid is None or ingress is None or not balancers.is_active(uid):
+            return _problem(504, f"{host}: the connection timed out: the load balancer is not active")
+        targets = targets_of(balancers.in_force(ingress), "", request.path)
+        if not targets:
+            return _problem(503, f"{host}: no target group for {request.path}")
+        target = self._choose(uid, targets)
+        return await self._forward(request, namespace_of(ingress), target.service, target.port, uid)
+
+    def _report(self, path: str) -> web.Response:
+        """Answer a question about load balancers, or a look-up of a name by a program outside of the network."""
+        if self._balancers is None:
+            return _problem(404, "this cluster has no load balancers of AWS")
+        if path == REPORT:
+            return web.json_response(describe_balancers(self._store, self._balancers))
+        found = path.startswith(_NAMES) and self._balancers.resolve(path.removeprefix(_NAMES), "internet")
+        return web.json_response({}) if found else _problem(404, "no such name")
+
     async def _serve_proxy(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Forward a request for `http://<service>.<namespace>[.svc[.cluster.local]][:port]`, and refuse any other."""
+        """Forward a request for `http://<service>.<namespace>[.svc[.cluster.local]][:port]`, and refuse any other.
+
+        A realistic router also forwards requests for load balancers.
+        """
         host, _, port = request.headers.get("Host", "").partition(":")
+        if host == "127.0.0.1" and request.path.startswith("/laptop/"):
+            return self._report(request.path)
+        if self._balancers is not None and host.lower().endswith(DOMAIN) and request.method != "CONNECT":
+            return await self._serve_balancer(self._balancers, host, request)
         service, _, rest = host.partition(".")
         namespace, _, suffix = rest.partition(".")
         if request.method == "CONNECT" or not namespace or suffix not in ("", "svc", "svc.cluster.local"):
@@ -196,9 +262,7 @@ class Router:
         body = await request.read() if is_small and request.can_read_body else None
         while True:
             endpoints = [
-                endpoint
-                for endpoint in addresses_of(self._store, namespace, service, port)
-                if endpoint.uid not in tried
+                endpoint for endpoint in self._addresses(namespace, service, port, way) if endpoint.uid not in tried
             ]
             if not endpoints:
                 return _problem(503, f"no pod is ready behind service {namespace}/{service} port {port}")
@@ -217,6 +281,12 @@ class Router:
                 return _problem(502, f"the connection to the pod broke: {error or type(error).__name__}")
             finally:
                 self._finished(endpoint.uid)
+
+    def _addresses(self, namespace: str, service: str, port: int | str, way: str) -> list[PodAddress]:
+        """Return the pods that get requests: ready ones, or the targets of a load balancer, whose uid is `way`."""
+        if self._balancers is None or way == "service":
+            return addresses_of(self._store, namespace, service, port)
+        return self._balancers.routable(namespace, service, [way])
 
     async def _exchange(
         self, request: web.BaseRequest, endpoint: PodAddress, small_body: bytes | None

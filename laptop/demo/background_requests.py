@@ -57,6 +57,10 @@ class Callers:
         if request is None:
             return
         with open_endpoint(target.descriptor(environment), self.model) as endpoint:
+            while not self._ended.wait(LOOK_SECONDS):
+                with suppress(MlopsError):  # its load balancer is not ready yet
+                    endpoint.infer(request)
+                    break
             while not self._ended.wait(PAUSE_SECONDS):
                 try:
                     endpoint.infer(request)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from laptop import delays
 from laptop.cli.github import attach, host
+from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
+from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, scale_soak, take_releases_back
+from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
     from laptop.github.forge.merge_rules import PullRequestRecord
     from laptop.github.runner.results import StepProgress, WorkflowRun
 
+
+_FAULT_SECONDS = 8.0
+"""How long the fault of `--fault` lasts."""
+
+_JUDGEMENTS = 10
+"""How often a release is judged again before its merge."""
+
+_SOAK_LOOK_SECONDS = 10.0
+"""Time between two of them on a realistic laptop, whose soak is longer."""
+
+_REALISTIC_SCALE = 20.0
+"""Default of `mlops demo --realistic --time-scale`."""
 
 QUIET = ("mlops ci select", "mlops ci use-cluster")
 """Commands of workflows that the demo does not print."""
@@ -66,11 +81,19 @@ class Demo:
     Args:
         source: the project to show.
         keep: leave the laptop running at the end.
+        delays: delays of a realistic laptop, after the time scale.
+        time_scale: how many times as fast rollout pauses pass.
+        fault: injected once, during the first deployment to the last environment; "" for none.
     """
 
-    def __init__(self, source: Project, *, keep: bool) -> None:
+    def __init__(
+        self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0, fault: str = ""
+    ) -> None:
+        self.fault = fault
         self.source = source
         self.keep = keep
+        self.delays = delays
+        self.time_scale = time_scale
         self.scratch = source.root / ".mlops" / "demo"
         self.home = self.scratch / "laptop"
         self.journey = Journey()
@@ -116,11 +139,23 @@ class Demo:
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
-            self.project = own_clone(self.source, self.scratch / "clone")
+            self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays)
             take_releases_back(self.project)
+            scale_soak(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
-            running = lifecycle.start(self.home, self.project.root, attached=not self.keep)
+            running = lifecycle.start(
+                self.home,
+                self.project.root,
+                time_scale=1 / self.time_scale,
+                attached=not self.keep,
+                delays=self.delays,
+            )
+            if self.delays:
+                # The demo is the administrator who sets everything up, and its callers are in the private network.
+                os.environ[lifecycle.ADMINISTRATOR] = "1"
+                os.environ.update(http_proxy=running.proxy, no_proxy="127.0.0.1,localhost")
+                click.echo(f"   as slow and strict as AWS, {self.time_scale:g} times as fast")
             click.echo(f"   AWS {running.aws_endpoint}, Kubernetes {running.kubernetes_endpoint}, all on 127.0.0.1")
             self.target = LaptopTarget(self.project)
             self.target.connect()
@@ -211,6 +246,8 @@ class Demo:
             )
             for failure in self.callers.failed[:5]:
                 click.secho(f"   {failure}", fg="red")
+            if self.delays and self.callers.failed:
+                raise MlopsError(f"{len(self.callers.failed)} requests of callers failed: expected none")
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
@@ -277,11 +314,11 @@ class Demo:
         request = self._open_release(environment)
         self.hub.approve(APPROVER, request.number)
         self._await_checks(request)
-        for _ in range(5):
+        for _ in range(_JUDGEMENTS):
             if not self.hub.blockers(request.number):
                 break
             # The soak gate needs time and traffic: judge again.
-            time.sleep(1)
+            time.sleep(_SOAK_LOOK_SECONDS if self.delays else 1)
             newest = next(r for r in self.hub.runs() if r.workflow == "promote" and r.head_sha == request.head_sha)
             self.hub.rerun(newest.number)
             self._await_checks(request)
@@ -289,6 +326,8 @@ class Demo:
         merged = time.time()
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
+        if self.fault and environment == self.project.environments[-1]:
+            self._inject(environment)
         if arriving:
             self._ingest(arriving)
         self._await(deployment)
@@ -296,6 +335,18 @@ class Demo:
         assert recorded is not None
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
+
+    def _inject(self, environment: str) -> None:
+        """Inject the fault once the Rollout exists, so that the deployment waits for it."""
+        from pipelines.cluster.connection import connect
+        from pipelines.cluster.rollouts import Rollout
+
+        with connect(self.project.stack(environment).config.environment.namespace) as client:
+            while not list(client.list(Rollout)):
+                time.sleep(0.2)
+        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
+        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
+        time.sleep(_FAULT_SECONDS)  # what the demo itself does next must not meet the fault
 
     def _show_refusal(self, request: PullRequestRecord) -> None:
         for comment in self.hub.server.comments(request.number):
@@ -312,9 +363,31 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 
 @click.command(cls=Command)
 @click.option("--keep", is_flag=True, help="Leave the laptop running at the end, to look around.")
-def demo(keep: bool) -> None:
+@click.option(
+    "--realistic", is_flag=True, help="As slow, late and strict as AWS and GitHub; time runs 20 times as fast."
+)
+@click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
+@click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
+@click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
+@click.option(
+    "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
+)
+def demo(
+    keep: bool,
+    realistic: bool,
+    time_scale: float | None,
+    settings: tuple[str, ...],
+    fault: str | None,
+    delay_factor: float,
+) -> None:
     """Show the whole journey from data to prod on this machine.
 
     Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
     """
-    Demo(Project.find(), keep=keep).run()
+    if (settings or delay_factor != 1.0) and not realistic:
+        raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
+    scale = time_scale or (_REALISTIC_SCALE if realistic else 1.0)
+    chosen = delays.NONE
+    if realistic:
+        chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
+    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "").run()

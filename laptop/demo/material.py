@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,6 +68,17 @@ def own_clone(project: Project, to: Path, *, quick: bool = True) -> Project:
     if quick:
         shorten_waits(Project(to))
     return Project(to)
+
+
+def scale_soak(project: Project, time_scale: float) -> None:
+    """Divide the soak of the sample model by a time scale: the clock of its inference log cannot run faster."""
+
+    def scaled(found: re.Match[str]) -> str:
+        return f"{found[1]}{max(1, round(int(found[2]) / time_scale))}"
+
+    file = project.model_file(MODEL)
+    text = re.sub(r"(soak: \{[^}]*\bseconds: )(\d+)", scaled, file.read_text(encoding="utf-8"))
+    file.write_text(text, encoding="utf-8")
 
 
 def take_releases_back(project: Project) -> None:

@@ -85,3 +85,11 @@ def test_an_image_excludes_files_that_its_pods_do_not_need(images: dict[str, Pat
         assert not names & {"infra", "tests", "pipelines/cli", "pipelines/promotion", "data-contracts/samples"}
         assert not [name for name in names if "/releases/" in name]
     assert not (images["serving"] / "models").exists()
+
+
+def test_a_pod_finds_the_project_of_its_image_and_not_one_around_it(project: Project) -> None:
+    built = build_context(project, "training")
+    context = ImageContext.of("training", built.files, project.root, dockerfile=built.dockerfile)
+    folder = keep(context, project.root / ".mlops" / "aws")
+    assert (project.root / "Pulumi.yaml").is_file()
+    assert Project.find(folder).root == folder.resolve()

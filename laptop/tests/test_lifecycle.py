@@ -66,10 +66,10 @@ def test_it_starts_once_reports_its_status_and_stops_without_a_trace(home: Path,
     status = lifecycle.status(home)
     assert status.healthy
     assert status.laptop is not None
-    for what in ("running", started.aws_endpoint, started.kubernetes_endpoint, "Time scale 0.5", "Stacks     none"):
+    for what in ("running", started.aws_endpoint, started.kubernetes_endpoint, "Time scale 2 ", "Stacks     none"):
         assert what in str(status)
 
-    with pytest.raises(MlopsError, match=r"is already running: expected the time scale 1\.0, found 0\.5"):
+    with pytest.raises(MlopsError, match=r"is already running: expected the time scale 1, found 2"):
         lifecycle.start(home, tmp_path)
 
     (home / "state").mkdir()

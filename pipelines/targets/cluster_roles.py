@@ -46,7 +46,7 @@ RIGHTS = (
     Right(
         "coordination.k8s.io", "leases", ("create", "delete", "get", "patch", "update"), ("get",), "one verb at a time"
     ),
-    Right("", "pods", READ, READ, "jobs and endpoints"),
+    Right("", "pods", ("delete", *READ), READ, "jobs and endpoints; a pod without credentials is replaced"),
     Right("", "pods/log", ("get",), (), "the log of a job"),
     Right("", "pods/portforward", ("create", "get"), ("create", "get"), "asking an endpoint's pods"),
     Right("", "endpoints", READ, READ, "Pulumi waits for an Ingress and its Services"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from laptop.aws.access import sigv4, web_identity
-from laptop.aws.access.policy import Context, refusal
+from laptop.aws.access.effective_values import EffectiveValues
+from laptop.aws.access.policy import Context, Need, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
 from laptop.aws.access.request import Request
 from laptop.aws.access.request_permissions import needs, request_tags
@@ -35,9 +37,21 @@ class Gate:
         principals: principals by access key.
         authority: the only accepted `Host` (`127.0.0.1:4566`), because moto derives bucket names and services from it.
         issuers: folder with the published keys of identity providers.
+        key_tags: tags of KMS keys that are in effect; every change counts at once if None.
+        faults: returns the faults that the account has now; see `laptop.faults`.
     """
 
-    def __init__(self, application: Application, principals: Principals, authority: str, issuers: Path) -> None:
+    def __init__(
+        self,
+        application: Application,
+        principals: Principals,
+        authority: str,
+        issuers: Path,
+        key_tags: EffectiveValues[Context] | None = None,
+        faults: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._faults = faults
+        self._key_tags = key_tags or EffectiveValues[Context](0.0)
         self._application = application
         self._principals = principals
         self._authority = authority
@@ -54,6 +68,8 @@ class Gate:
         def refuse(code: str, message: str) -> Iterable[bytes]:
             return _refuse(start_response, signed.service, 403, code, message)
 
+        if signed.service == "ecr" and "ecr-throttled" in self._faults():
+            return _refuse(start_response, "ecr", 400, "ThrottlingException", "Rate exceeded")
         if headers.get("host") != self._authority or "x-moto-account-id" in headers:
             return refuse("AccessDenied", f"The account is served at {self._authority} only.")
         if request.path.startswith(_CLOSED):
@@ -98,7 +114,7 @@ class Gate:
                 "The request has no signature in its headers, and nothing in this account is public.",
             )
         try:
-            checked = web_identity.checked_body(request, self._issuers)
+            checked = web_identity.checked_body(request, self._issuers, self._principals.trust_of)
         except web_identity.TokenRefusedError as error:
             return _refuse(start_response, "sts", error.status, error.code, str(error))
         except MlopsError as error:
@@ -108,7 +124,7 @@ class Gate:
 
     def _denied(self, request: Request, principal: Principal) -> str | None:
         context = {**_request_context(request), **principal.context}
-        for need in needs(request):
+        for need in map(self._in_effect, needs(request)):
             why = refusal(principal.caller, principal.grants, need, context)
             if why is not None:
                 return (
@@ -117,7 +133,26 @@ class Gate:
                 )
         return None
 
+    def _in_effect(self, need: Need) -> Need:
+        """Return a need with the trust policy or the key's tags that are in effect."""
+        if need.action in ("sts:AssumeRole", "sts:TagSession"):
+            return replace(need, policy=self._principals.trust_of(need.resource) or {"Statement": []})
+        if not (need.action.startswith("kms:") and need.policy_rules):
+            return need
+        tags = {key: values for key, values in need.context.items() if key.startswith(_TAG)}
+        others = {key: values for key, values in need.context.items() if not key.startswith(_TAG)}
+        return replace(need, context={**others, **self._key_tags.observe(need.resource, tags)})
+
     def _pass(self, request: Request, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if request.service == "iam" and not (request.action or "").startswith(("Get", "List", "Simulate")):
+            answer = list(self._application(environ, start_response))
+            self._principals.observe()
+            return answer
+        if request.service == "kms" and (request.action or "") in ("TagResource", "UntagResource"):
+            answer = list(self._application(environ, start_response))
+            for need in needs(request):
+                self._in_effect(need)
+            return answer
         if request.service != "sts" or request.action != "AssumeRole":
             return self._application(environ, start_response)
         sessions = AssumedSessions()
@@ -129,6 +164,7 @@ class Gate:
 
 
 _NOT_JSON = "AccessDeniedException"
+_TAG = "aws:resourcetag/"
 
 
 def _credentials_problem(principal: Principal, headers: Mapping[str, str]) -> str | None:

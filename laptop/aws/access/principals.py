@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from laptop.aws.access.effective_values import EffectiveValues
 from laptop.aws.access.policy import Caller, Context, Document, Grants, parse
 
 ACCOUNT = "123456789012"  # moto's account id
+_NOTHING = json.dumps({"Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]})
+"""Boundary that does not exist: IAM refuses everything then."""
+
 PARTITION = "aws"
 
 
@@ -31,12 +37,36 @@ class Principal:
     expires: datetime | None = None
 
 
-class Principals:
-    """The principals of the account."""
+@dataclass(frozen=True)
+class RoleSettings:
+    """Settings of a role that decide what it may do and who may assume it.
 
-    def __init__(self) -> None:
+    Attributes:
+        policies: names and texts of its inline and attached policies.
+        boundary: text of its permissions boundary, "" if it has none.
+        trust: text of its trust policy, "" for a role that does not exist yet.
+        tags: its tags.
+    """
+
+    policies: tuple[tuple[str, str], ...] = ()
+    boundary: str = ""
+    trust: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+class Principals:
+    """The principals of the account.
+
+    Args:
+        policy_delay: seconds until a role and its changes take effect.
+        clock: returns seconds.
+    """
+
+    def __init__(self, policy_delay: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._roles = EffectiveValues(policy_delay, RoleSettings(), clock)
         self._services: dict[str, Principal] = {}
         self._session_tags: dict[str, Mapping[str, str]] = {}
+        self._known_roles: set[str] = set()
 
     def add_service(self, service: str, access_key: str, secret: str) -> None:
         """Register an access key for an AWS service. On AWS, services have none; on the laptop, a stand-in for the
@@ -53,6 +83,21 @@ class Principals:
         """Store the session tags of an assumed role, which moto drops."""
         self._session_tags[access_key] = dict(tags)
 
+    def observe(self) -> None:
+        """Note the settings of all roles. Call it after each change, from which its delay counts."""
+        found = {role.arn: role for role in _iam().get_roles()}
+        for arn, role in found.items():
+            self._roles.observe(arn, _settings(role))
+        for arn in self._known_roles - found.keys():
+            self._roles.forget(arn)
+        self._known_roles = set(found)
+
+    def trust_of(self, role_arn: str) -> Document | None:
+        """Return the trust policy of a role that is in effect, or None if there is none."""
+        role = next((role for role in _iam().get_roles() if role.arn == role_arn), None)
+        trust = self._roles.observe(role.arn, _settings(role)).trust if role is not None else ""
+        return parse(trust, f"the role {role_arn}") if trust else None
+
     def find(self, access_key: str) -> Principal | None:
         """Return the principal of an access key; None if the key or its role does not exist."""
         if access_key in self._services:
@@ -68,16 +113,16 @@ class Principals:
         role = next((role for role in _iam().get_roles() if role.arn == session.role_arn), None)
         if role is None:
             return None
-        tags = self._session_tags.get(access_key, {})
+        tags, settings = self._session_tags.get(access_key, {}), self._roles.observe(role.arn, _settings(role))
         return Principal(
             Caller(session.arn, frozenset({session.arn, role.arn}), ACCOUNT),
             session.secret_access_key,
             Grants(
-                tuple(_documents(role)),
-                _boundary(role.permissions_boundary_arn),
+                tuple(parse(text, name) for name, text in settings.policies),
+                parse(settings.boundary, f"the boundary of {role.name}") if settings.boundary else None,
                 parse(session.policy, f"the session {session.session_name}") if session.policy else None,
             ),
-            _described(role.arn, "AssumedRole", session.user_id, {**tags_of(role), **tags}),
+            _described(role.arn, "AssumedRole", session.user_id, {**dict(settings.tags), **tags}),
             session.session_token,
             session.expiration.replace(tzinfo=UTC),
         )
@@ -98,15 +143,15 @@ class Principals:
         return None
 
 
+def trust_of(role_arn: str) -> Document | None:
+    """Return the newest trust policy of a role, or None if it does not exist."""
+    role = next((role for role in _iam().get_roles() if role.arn == role_arn), None)
+    return None if role is None else parse(role.assume_role_policy_document, f"the role {role.name}")
+
+
 def role_named(name: str) -> Any:
     """Return moto's object for a role, or None."""
     return next((role for role in _iam().get_roles() if role.name == name), None)
-
-
-def trust_of(role_arn: str) -> Document | None:
-    """Return the trust policy of a role, or None if it does not exist."""
-    role = next((role for role in _iam().get_roles() if role.arn == role_arn), None)
-    return None if role is None else parse(role.assume_role_policy_document, f"the role {role.name}")
 
 
 @dataclass
@@ -135,28 +180,39 @@ def _iam() -> Any:
 
 
 def _documents(holder: Any) -> Iterator[Document]:
-    """Yield the inline and attached policies of a user, group or role."""
-    inline = holder.policies
-    for name, text in inline.items():
-        yield parse(text, f"{holder.name} ({name})")
+    """Yield the inline and attached policies of a user or group."""
+    for name, text in _texts(holder):
+        yield parse(text, name)
+
+
+def _texts(holder: Any) -> Iterator[tuple[str, str]]:
+    """Yield names and texts of the inline and attached policies of a user, group or role."""
+    for name, text in holder.policies.items():
+        yield f"{holder.name} ({name})", text if isinstance(text, str) else json.dumps(text)
     for managed in holder.managed_policies.values():
-        yield parse(_default(managed), managed.name)
+        yield managed.name, _default(managed)
+
+
+def _settings(role: Any) -> RoleSettings:
+    trust = role.assume_role_policy_document
+    return RoleSettings(
+        tuple(_texts(role)),
+        _boundary(role.permissions_boundary_arn),
+        trust if isinstance(trust, str) else json.dumps(trust),
+        tuple(sorted(tags_of(role).items())),
+    )
 
 
 def _default(managed: Any) -> str:
     return str(next(version.document for version in managed.versions if version.is_default))
 
 
-def _boundary(arn: str | None) -> Document | None:
+def _boundary(arn: str | None) -> str:
+    """Return the text of a permissions boundary, "" without one."""
     if not arn:
-        return None
+        return ""
     policy = _iam().managed_policies.get(arn)
-    # IAM refuses everything if the boundary does not exist; so does this statement.
-    return (
-        parse(_default(policy), arn)
-        if policy is not None
-        else {"Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
-    )
+    return _default(policy) if policy is not None else _NOTHING
 
 
 def tags_of(role: Any) -> dict[str, str]:

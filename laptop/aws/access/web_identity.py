@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from laptop.aws.access.policy import Caller, Context, Grants, Need, refusal
+from laptop.aws.access.policy import Caller, Context, Document, Grants, Need, refusal
 from laptop.aws.access.principals import ACCOUNT, PARTITION, trust_of
 from laptop.aws.access.request import Request
 
@@ -75,11 +75,12 @@ def asks_for(request: Request) -> bool:
     return request.method == "POST" and request.path == "/" and not request.query and request.action == ACTION
 
 
-def checked_body(request: Request, issuers: Path) -> bytes:
+def checked_body(request: Request, issuers: Path, trust: Callable[[str], Document | None] = trust_of) -> bytes:
     """Check a request and return its body with the checked parameters only.
 
     Args:
         issuers: folder with published keys.
+        trust: returns the trust policy of a role that is in effect, or None.
 
     Raises:
         TokenRefusedError: the token is invalid, or the role does not trust its subject.
@@ -90,7 +91,7 @@ def checked_body(request: Request, issuers: Path) -> bytes:
         f"sts:{ACTION}",
         role,
         {"sts:rolesessionname": _some(request.form.get("RoleSessionName", ""))},
-        trust_of(role) or {"Statement": []},
+        trust(role) or {"Statement": []},
         policy_rules=True,
     )
     caller = Caller(identity.provider, frozenset(), "", provider=identity.provider)

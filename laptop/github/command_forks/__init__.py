@@ -22,6 +22,9 @@ _HERE = Path(__file__).parent
 SOCKET = "MLOPS_COMMAND_FORKS"
 """Variable with the path of the server's socket."""
 
+NAMES = "MLOPS_LAPTOP_NAMES"
+"""Variable with the address of the proxy that knows the names of load balancers; see `site/laptop_names.py`."""
+
 
 class CommandForks:
     """Server of forks for the Python commands of workflow steps. Linux only: elsewhere it is never started."""

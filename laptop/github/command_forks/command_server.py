@@ -59,6 +59,9 @@ def main() -> None:
     command = _serve(listener, forks, server)
     atexit.register(forks.skip_teardown, modules)  # registered first, it runs last
     forks.become_new(command["environment"], command["folder"])
+    if os.environ.get("MLOPS_LAPTOP_NAMES"):
+        names = os.path.join(os.path.dirname(__file__), "site", "laptop_names.py")  # noqa: PTH118, PTH120
+        _load("laptop_names", names).install(os.environ["MLOPS_LAPTOP_NAMES"])
     _run(command["arguments"], path, forks)
 
 

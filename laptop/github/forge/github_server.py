@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from laptop.faults import Faults
 from laptop.github.forge.actors import Actor, RequestDeniedError, authenticate, digest, issue_token, revoke_token
 from laptop.github.forge.bare_repository import NO_COMMIT, BareRepository, GitError
 from laptop.github.forge.branch_moves import RefUpdate, announce_move, settle_moves
@@ -67,6 +68,7 @@ class GitHubServer:
         self.repository = BareRepository(self.folder / "repository.git")
         self.bin = self.folder / "bin"
         self.state = GitHubState(self.folder)
+        self._faults = Faults(self.folder.parent)
 
     # --- the repository ---
 
@@ -163,9 +165,15 @@ class GitHubServer:
         """Return the actor that a token belongs to.
 
         Raises:
-            RequestDeniedError: the token is unknown (401).
+            RequestDeniedError: the token is unknown (401), or the laptop has a fault.
         """
-        return authenticate(self.state.read(), token)
+        actor = authenticate(self.state.read(), token)
+        faults = self._faults.active() if actor.kind != "user" else ()
+        if "github-down" in faults:
+            raise RequestDeniedError(503, "Service Unavailable")
+        if "app-token-revoked" in faults and actor.kind == "app":
+            raise RequestDeniedError(401, "Bad credentials", fix="check the installation of the app and its key")
+        return actor
 
     # --- branches ---
 

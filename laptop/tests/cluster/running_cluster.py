@@ -75,13 +75,13 @@ class KnownImages:
 class RunningCluster:
     """Running cluster, reached by its API."""
 
-    def __init__(self, folder: Path, *, time_scale: float, fork_server: bool = False) -> None:
+    def __init__(self, folder: Path, *, time_scale: float, fork_server: bool = False, **more: Any) -> None:
         self.home = folder / "home"
         self.root = folder / "root"
         self.root.mkdir(parents=True)
         (self.root / "app.py").write_text(APP)
         self.images = KnownImages(self.root)
-        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images, fork_server=fork_server)
+        self._cluster = Cluster(self.home, time_scale=time_scale, images=self.images, fork_server=fork_server, **more)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -157,6 +157,19 @@ class RunningCluster:
         found = self.wait(INGRESS, namespace, ingress, lambda obj: (obj.get("status") or {}).get("loadBalancer"))
         balancer = found["status"]["loadBalancer"]["ingress"][0]
         return f"http://{balancer['ip']}:{balancer['ports'][0]['port']}"
+
+
+class SetClock:
+    """Clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15.0) -> Any:

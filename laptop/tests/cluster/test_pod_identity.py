@@ -13,11 +13,12 @@ import pytest
 
 from laptop.aws import account as aws
 from laptop.aws.image_content import folder_of
-from laptop.aws.pod_identity import Association, associate
+from laptop.aws.pod_identity import Association, associate, associations
+from laptop.cluster.credentials_agent import PodIdentityAgent
 from laptop.cluster.image_source import EcrImageSource, MissingImageError
 from laptop.cluster.kinds import JOB, NAMESPACE, SERVICE_ACCOUNT
 from laptop.cluster.node_account import NodeAccount
-from laptop.tests.cluster.running_cluster import RunningCluster, job, new_namespace, wait_for
+from laptop.tests.cluster.running_cluster import RunningCluster, SetClock, job, new_namespace, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -188,3 +189,39 @@ def test_the_cluster_ignores_the_operators_aws_environment(home: Path, monkeypat
     }.items():
         monkeypatch.setenv(name, value)
     assert client(home, "sts").get_caller_identity()["Arn"].endswith(":user/operator")
+
+
+class _FixedAccount:
+    """Account with one association."""
+
+    endpoint, region = "http://127.0.0.1:1", "eu-west-1"
+
+    def __init__(self, changed_at: float) -> None:
+        self._changed_at = changed_at
+
+    def pod_identities(self) -> list[dict[str, Any]]:
+        return [
+            {"namespace": "n", "serviceAccount": "s", "roleArn": "r", "cluster": "c", "changedAt": self._changed_at}
+        ]
+
+
+def test_a_pod_that_is_created_before_its_association_is_in_effect_never_gets_credentials(tmp_path: Path) -> None:
+    clock = SetClock()
+    agent = PodIdentityAgent(_FixedAccount(clock.now), 10.0, clock)  # type: ignore[arg-type]
+    pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"serviceAccountName": "s"}}
+    clock.pass_time(9)
+    assert "AWS_CONTAINER_CREDENTIALS_FULL_URI" not in agent.admit(pod, tmp_path)
+    clock.pass_time(1)
+    assert "AWS_CONTAINER_CREDENTIALS_FULL_URI" in agent.admit(pod, tmp_path)
+    other = {**pod, "spec": {"serviceAccountName": "other"}}
+    assert "AWS_CONTAINER_CREDENTIALS_FULL_URI" not in agent.admit(other, tmp_path)
+
+
+def test_an_association_counts_from_its_last_change(tmp_path: Path) -> None:
+    associate(tmp_path, "c", Association("a-1", "n", "s", "role-1"))
+    (first,) = associations(tmp_path, "c")
+    associate(tmp_path, "c", Association("a-1", "n", "s", "role-1"))
+    assert associations(tmp_path, "c") == (first,)
+    associate(tmp_path, "c", Association("a-1", "n", "s", "role-2"))
+    (second,) = associations(tmp_path, "c")
+    assert second.changed_at > first.changed_at

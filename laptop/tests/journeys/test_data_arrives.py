@@ -19,6 +19,7 @@ from laptop.demo.material import DATASET, MODEL, batches
 from laptop.github.hosting import AUTHOR, REPOSITORY, host
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
+from laptop.tests.journeys.laptop_of_journeys import start_laptop
 from laptop.tests.journeys.test_journeys import TRAINING, Story, ended, log, one_environment
 from pipelines.cli.main import mlops
 from pipelines.data.catalog import latest_snapshot
@@ -47,7 +48,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
         try:
-            running = lifecycle.start(home, project.root, attached=True)
+            running = start_laptop(home, project.root, patch)
             for name, value in running.environ().items():
                 patch.setenv(name, value)
             here = LaptopTarget(project)

@@ -26,6 +26,7 @@ from laptop.github.hub import Hub
 from laptop.github.runner.results import JobResult, WorkflowRun
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
+from laptop.tests.journeys.laptop_of_journeys import start_laptop
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT, declare_as_forked
 
@@ -150,7 +151,7 @@ def one_environment(folder: Path) -> Project:
 def begin(project: Project, home: Path, folder: Path, patch: pytest.MonkeyPatch) -> Story:
     """Provision `dev` without images, then make it disposable on main."""
     patch.chdir(project.root)
-    running = lifecycle.start(home, project.root, attached=True)
+    running = start_laptop(home, project.root, patch)
     here = LaptopTarget(project)
     for name, value in running.environ().items():
         patch.setenv(name, value)

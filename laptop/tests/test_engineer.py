@@ -1,0 +1,89 @@
+"""Who may do what in the account of a realistic laptop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from laptop import lifecycle
+from laptop.aws.cloud import Cloud
+from laptop.delays import realistic
+from laptop.lifecycle import ADMINISTRATOR, Laptop
+from laptop.shell_environment import shell_commands
+from pipelines.declarations.errors import MlopsError
+
+pytestmark = pytest.mark.slow
+
+ACCOUNT = "arn:aws:iam::123456789012"
+FOR_JOBS = {"Federated": f"{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"}
+FOR_PEOPLE = {"AWS": f"{ACCOUNT}:root"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
+    home = tmp_path_factory.mktemp("laptop")
+    quick = realistic(["iam-policy=0.000001"], time_scale=1000)
+    yield lifecycle.start(home, home, attached=True, delays=quick)
+    lifecycle.stop(home)
+
+
+def client(environ: dict[str, str], running: Laptop, service: str) -> Any:
+    return Cloud(environ, running.home / "aws").client(service)
+
+
+def code(error: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(error.value.response["Error"]["Code"])
+
+
+def test_a_shell_has_the_rights_of_an_engineer_unless_it_asks_for_more(
+    running: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ADMINISTRATOR, raising=False)
+    engineer = client(running.environ_of_caller(), running, "sts").get_caller_identity()["Arn"]
+    monkeypatch.setenv(ADMINISTRATOR, "1")
+    administrator = client(running.environ_of_caller(), running, "sts").get_caller_identity()["Arn"]
+    assert (engineer, administrator) == (f"{ACCOUNT}:user/engineer", f"{ACCOUNT}:user/operator")
+
+
+def test_an_engineer_changes_nothing(running: Laptop) -> None:
+    s3 = client(running.environ(administrator=False), running, "s3")
+    assert s3.list_buckets()["Buckets"] == []
+    with pytest.raises(ClientError) as refused:
+        s3.create_bucket(Bucket="mine", CreateBucketConfiguration={"LocationConstraint": running.region})
+    assert code(refused) == "AccessDenied"
+
+
+@pytest.mark.parametrize("administrator", [False, True])
+def test_nobody_but_a_job_takes_a_role_for_jobs(running: Laptop, administrator: bool) -> None:
+    iam = client(running.environ(), running, "iam")
+    for name, principal in (("jobs", FOR_JOBS), ("people", FOR_PEOPLE)):
+        action = "sts:AssumeRoleWithWebIdentity" if name == "jobs" else "sts:AssumeRole"
+        statement = {"Effect": "Allow", "Principal": principal, "Action": action}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.create_role(RoleName=f"{name}-{administrator}", AssumeRolePolicyDocument=trust)
+    sts = client(running.environ(administrator=administrator), running, "sts")
+    assert sts.assume_role(RoleArn=f"{ACCOUNT}:role/people-{administrator}", RoleSessionName="me")["Credentials"]
+    with pytest.raises(ClientError) as refused:
+        sts.assume_role(RoleArn=f"{ACCOUNT}:role/jobs-{administrator}", RoleSessionName="me")
+    assert code(refused) == "AccessDenied"
+
+
+def test_the_shell_gets_what_it_asks_for(running: Laptop) -> None:
+    plain = "\n".join(shell_commands(running, {}))
+    assert "engineer-credentials" in plain
+    assert ADMINISTRATOR not in plain
+    assert "http_proxy" not in plain
+    more = "\n".join(shell_commands(running, {}, administrator=True, inside_vpc=True))
+    assert "engineer-credentials" not in more
+    assert f"export {ADMINISTRATOR}=1" in more
+    assert f"export http_proxy={running.proxy}" in more
+
+
+def test_status_lists_the_delays_and_other_ones_are_refused(running: Laptop) -> None:
+    assert "Realistic  load-balancer 0.15 s" in str(lifecycle.status(running.home))
+    with pytest.raises(MlopsError, match=r"is already running: expected the delays \{\}, found"):
+        lifecycle.start(running.home, running.root)

@@ -1,0 +1,105 @@
+"""Faults that the laptop has for a while."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from laptop.aws import account as aws
+from laptop.aws.cloud import Cloud
+from laptop.cluster.kinds import CONFIG_MAP, NAMESPACE
+from laptop.faults import API_STATUSES, FAULTS, Faults
+from laptop.github.forge.actors import Actor, RequestDeniedError, person
+from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.tests.cluster.running_cluster import RunningCluster, SetClock, new_namespace, refusal
+from pipelines.declarations.errors import MlopsError
+
+PAGE = Path(__file__).parents[1] / "docs" / "realistic.md"
+
+
+def test_the_documentation_lists_every_fault() -> None:
+    assert dict(re.findall(r"^\| \*([a-z0-9-]+)\* \| (.+) \|$", PAGE.read_text(), re.MULTILINE)) == FAULTS
+
+
+def test_a_fault_ends_by_itself_and_leaves_others(tmp_path: Path) -> None:
+    clock = SetClock()
+    here, elsewhere = Faults(tmp_path, clock), Faults(tmp_path, clock)
+    assert elsewhere.active() == frozenset()
+    here.inject("api-401", 10)
+    clock.pass_time(5)
+    here.inject("github-down", 10)
+    assert elsewhere.active() == {"api-401", "github-down"}
+    clock.pass_time(5)
+    assert elsewhere.active() == {"github-down"}
+
+
+def test_an_unknown_fault_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match="fault 'rain': expected one of api-401, "):
+        Faults(tmp_path).inject("rain", 1)
+
+
+@pytest.mark.slow
+def test_the_kubernetes_api_fails_as_it_was_asked_to(tmp_path: Path) -> None:
+    cluster = RunningCluster(tmp_path, time_scale=1.0)
+    try:
+        namespace = new_namespace(cluster, "faulty")
+        for name, (code, _, _) in API_STATUSES.items():
+            faults = Faults(cluster.home)
+            faults.inject(name, 600)
+            created = refusal(lambda: cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "one"}, "data": {}}))
+            assert created.code == code
+            if name == "api-409":
+                assert cluster.get(NAMESPACE, "", namespace)
+            else:
+                assert refusal(lambda: cluster.get(NAMESPACE, "", namespace)).code == code
+            faults.inject(name, -1)
+        assert cluster.get(NAMESPACE, "", namespace)
+        Faults(cluster.home).inject("api-restart", 600)
+        with pytest.raises((urllib.error.URLError, ConnectionError, OSError)):
+            cluster.open(NAMESPACE.path("", namespace))
+    finally:
+        cluster.close()
+
+
+@pytest.mark.slow
+def test_ecr_is_throttled_and_nothing_else(tmp_path: Path) -> None:
+    account = aws.start(tmp_path / "aws")
+    try:
+        cloud = Cloud(account.environ(), account.home)
+        Faults(tmp_path).inject("ecr-throttled", 600)
+        with pytest.raises(ClientError) as refused:
+            cloud.client("ecr").describe_repositories()
+        assert refused.value.response["Error"]["Code"] == "ThrottlingException"
+        assert cloud.client("s3").list_buckets()["Buckets"] == []
+    finally:
+        account.stop()
+
+
+def test_github_fails_apps_and_jobs_but_not_people(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "README.md").write_text("hello\n")
+    server = GitHubServer(tmp_path / "github")
+    server.create(source, "acme/mlops", RepositorySettings(users=("ada",)))
+    user, app, job = (server.issue_token(actor) for actor in (person("ada"), APP, JOB))
+    faults = Faults(tmp_path)
+    faults.inject("app-token-revoked", 600)
+    with pytest.raises(RequestDeniedError) as revoked:
+        server.authenticate(app)
+    assert revoked.value.status == 401
+    assert server.authenticate(job) == JOB
+    faults.inject("github-down", 600)
+    for token in (app, job):
+        with pytest.raises(RequestDeniedError) as down:
+            server.authenticate(token)
+        assert down.value.status == 503
+    assert server.authenticate(user).login == "ada"
+
+
+APP = Actor("mlops[bot]", "app", {})
+JOB = Actor("github-actions[bot]", "job", {})
