@@ -57,11 +57,10 @@ def start(realistic: bool, settings: tuple[str, ...], time_scale: float, fork_se
     click.echo('Point other tools at it with: eval "$(mlops laptop env)"')
 
 
-@laptop.command()
-@click.argument("name", type=click.Choice(tuple(FAULTS)))
+@laptop.command(help=f"Inject a fault that ends by itself.\n\nNAME is one of {', '.join(FAULTS)}.")
+@click.argument("name", type=click.Choice(tuple(FAULTS)), metavar="NAME")
 @click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds until it ends.")
 def fault(name: str, seconds: float) -> None:
-    """Inject a fault that ends by itself, to see how the product copes."""
     from laptop import lifecycle
     from laptop.faults import Faults
 

@@ -524,7 +524,7 @@ class TestPodIdentity:
         assert role_of(home, "c", "n", "other") is None
         assert role_of(home, "another", "n", "s") is None
         held = json.loads((home / "pod-identity.json").read_text())
-        assert held["c"][0].keys() == {"associationId", "namespace", "serviceAccount", "roleArn"}
+        assert held["c"][0].keys() == {"associationId", "namespace", "serviceAccount", "roleArn", "changedAt"}
         own.delete(ResourceCall(self.TYPE, self.inputs(), "urn:a", made.id, outputs=made.outputs))
         assert role_of(home, "c", "n", "s") is None
 

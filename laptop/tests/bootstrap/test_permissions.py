@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from laptop.aws.cloud import Cloud
 from laptop.aws.image_content import ImageContext, image, publish
-from laptop.engine.deployment import DeploymentError
+from laptop.engine.program import ProgramError
 from laptop.tests.bootstrap.conftest import Caller, Ready
 from pipelines.declarations.errors import MlopsError
 from pipelines.targets.held_stack import hold_stack
@@ -140,7 +140,8 @@ def test_only_a_deploy_role_sees_load_balancers_and_cannot_change_them(
 
 
 def test_a_deploy_role_cannot_bring_another_environment_up(provisioned: Ready, dev: Caller) -> None:
-    with pytest.raises(DeploymentError, match="AccessDenied"):
+    """The program begins by asking for the environment's cluster; the table below has what would come after it."""
+    with pytest.raises(ProgramError, match="AccessDenied"):
         provisioned.deployment(dev, "prod").up()
 
 

@@ -12,7 +12,7 @@ from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts, Predecessor
-from pipelines.promotion.facts.gather import ReleaseChange, gather, read_changes
+from pipelines.promotion.facts.gather import NEW_ENVIRONMENT, ReleaseChange, gather, read_changes
 from pipelines.promotion.gates import GATES, admits, judge
 from pipelines.registry import bundles, evidence, signing
 from pipelines.registry.bundle_quarantine import Quarantined, quarantine
@@ -103,7 +103,8 @@ def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
         up = {name: descriptor for name, descriptor in world.descriptors.items() if name != missing}
         with pytest.raises(MlopsError) as caught:
             gather(world.project, world.repository, up, change)
-        assert (caught.value.what, caught.value.fix) == (f"{missing} is not up", f"mlops up --env {missing}")
+        assert caught.value.what.startswith(f"{missing} is not up")
+        assert caught.value.fix == f"bring {missing} up first: {NEW_ENVIRONMENT}"
 
 
 def test_the_time_of_judgement_is_now_by_default(world: World) -> None:

@@ -54,7 +54,8 @@ def test_a_signed_bundle_is_served_and_its_predictions_are_logged(dev: Environme
         server.terminate()
         assert server.status() == 0
     s3 = boto3.client("s3")
-    (entry,) = s3.list_objects_v2(Bucket=dev.logs_bucket)["Contents"]
+    entry, counts = s3.list_objects_v2(Bucket=dev.logs_bucket)["Contents"]
+    assert counts["Key"].startswith(f"inference/{NAME}/counts/")
     assert re.fullmatch(
         rf"inference/{NAME}/\d{{4}}/\d\d/\d\d/\d\d/progression-7d9f-x2x-[0-9a-f]{{6}}-1\.jsonl", entry["Key"]
     )
