@@ -60,12 +60,12 @@ typecheck: setup ## Types, strictly
 	@$(BIN)/mypy -p infra -p pipelines $(if $(LAPTOP),-p laptop)
 
 .PHONY: test
-test: lint typecheck ## Lint, types and all tests
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
-
-.PHONY: test-fast
-test-fast: setup ## The tests that start no process, kill nothing and race nothing
+test: lint typecheck ## Lint, types, and the tests that start no process, kill nothing and race nothing
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+.PHONY: test-slow
+test-slow: setup ## The other tests: processes, kills, races, and whole journeys on the laptop
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
 .PHONY: test-realistic
 test-realistic: setup ## The journeys on a laptop as late and strict as AWS; SCALE=20 slows time down from 100
