@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 
 from laptop.cluster.fork_client import ForkClient, ForkServerError, is_module_run, module_of
 from laptop.cluster.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class ContainerProcess:
@@ -109,8 +105,7 @@ class ProcessStarter:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent(),  # async-signal-safe: one system call
+                start_new_session=True,  # no preexec_fn: Python code between fork and exec can crash beside threads
             )
         return ContainerProcess(process.pid, process.wait(), self._watchdog)
 
@@ -121,18 +116,3 @@ class ProcessStarter:
         if self._forks is not None:
             await self._forks.close()
         self._watchdog.close()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return a function for the child that makes the kernel kill it when this process dies; None without Linux."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def arm() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before it was armed
-            os._exit(1)
-
-    return arm
