@@ -366,8 +366,8 @@ class RolloutScenarios:
                            self._paused(1, "v2"), restart(), self._paused(3, "v2")),
             self._scenario("deletion-in-mid-canary", *at_pause, delete(Rollout, MODEL),
                            until(exists=False, pods={}, sets={}),
-                           # Argo resets the traffic only if its cache has dropped the Rollout when the Ingress is seen.
-                           unsteady=frozenset({"traffic"})),
+                           # Argo resets Services and traffic only if its cache has dropped the Rollout by then.
+                           unsteady=frozenset({"services", "traffic"})),
         ]  # fmt: skip
 
     def _deadlines(self) -> list[Scenario]:
@@ -375,7 +375,9 @@ class RolloutScenarios:
         late = until(phase="Degraded", conditions=lambda found: found["Progressing"][1] == "ProgressDeadlineExceeded")
         return [
             self._scenario("canary-never-ready", self._live("v1", spec=short),
-                           self._deploy("v2", spec=short, fate="unready"), late),
+                           self._deploy("v2", spec=short, fate="unready"), late,
+                           # A later event of a pod makes Argo say for a while that it is progressing again.
+                           unsteady=frozenset({"conditions", "history", "message", "phase"})),
             self._scenario("canary-never-ready-is-replaced", self._live("v1", spec=short),
                            self._deploy("v2", spec=short, fate="unready"), late, self._deploy("v1", spec=short),
                            self._done("v1")),

@@ -120,10 +120,10 @@ def _profile(running: Laptop) -> dict[str, str]:
 
 
 def commands_of(page: Path) -> list[str]:
-    """Return the shell blocks of a page, without those that need GitHub."""
+    """Return the shell blocks of a page, without those that need GitHub or EKS."""
     blocks = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
     found = [textwrap.dedent(block).replace("make setup\n", "") for block in blocks]
-    return [block for block in found if "gh " not in block]
+    return [block for block in found if not re.search(r"\bgh |mlops github|aws eks", block)]
 
 
 def test_the_bootstrap_page_works_as_typed(fresh: Laptop, pulumi_cli: FoundEngine, tmp_path: Path) -> None:
@@ -163,7 +163,10 @@ def test_dev_is_applied_by_the_cli_in_time_and_then_unchanged(
         assert seconds <= DEV_WITHIN
 
 
-def test_an_exported_stack_is_unchanged_for_the_cli(fresh: Laptop, pulumi_cli: FoundEngine, tmp_path: Path) -> None:
+def test_an_exported_stack_is_unchanged_for_the_cli(
+    fresh: Laptop, pulumi_cli: FoundEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(fresh.home / "kubeconfig"))
     program = copy_program(tmp_path / "repository")
     deploy(program, fresh.home, "dev", "up")
     exported = tmp_path / "account.json"
@@ -176,8 +179,9 @@ def test_an_exported_stack_is_unchanged_for_the_cli(fresh: Laptop, pulumi_cli: F
 
 @pytest.mark.needs("pulumi-kubernetes")
 def test_an_exported_environment_is_unchanged_for_the_cli(
-    fresh: Laptop, pulumi_with_kubernetes: Path, tmp_path: Path
+    fresh: Laptop, pulumi_with_kubernetes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(fresh.home / "kubeconfig"))
     program = copy_program(tmp_path / "repository")
     deploy(program, fresh.home, "dev", "up")
     exported = tmp_path / "dev.json"
