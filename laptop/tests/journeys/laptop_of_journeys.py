@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,21 @@ def start_laptop(home: Path, root: Path, patch: pytest.MonkeyPatch) -> Laptop:
     patch.setenv(lifecycle.ADMINISTRATOR, "1")
     chosen = delays.realistic(time_scale=_SCALE)
     return lifecycle.start(home, root, attached=True, time_scale=1 / _SCALE, delays=chosen)
+
+
+@contextmanager
+def own_home(folder: Path) -> Iterator[tuple[Path, pytest.MonkeyPatch]]:
+    """Give a journey a laptop's home of its own, and an environment without other accounts, clusters and repositories.
+
+    Yields the home and what sets further variables. At the end, the laptop is stopped and all variables are restored.
+    """
+    home = folder / "local"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in tuple(os.environ):
+            if name.startswith(("AWS_", "GITHUB_", "GH_", "KUBE", "MLOPS_")):
+                patch.delenv(name)
+        patch.setenv("MLOPS_HOME", str(home))
+        try:
+            yield home, patch
+        finally:
+            lifecycle.stop(home)

@@ -5,7 +5,6 @@ The workflows are the committed ones, run by the laptop's GitHub; the CronJob ru
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from laptop import lifecycle, stack_operations
+from laptop import stack_operations
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, batches
 from laptop.github.hosting import AUTHOR, REPOSITORY, host
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
-from laptop.tests.journeys.laptop_of_journeys import start_laptop
+from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
 from laptop.tests.journeys.test_journeys import TRAINING, Story, ended, log, one_environment
 from pipelines.cli.main import mlops
 from pipelines.data.catalog import latest_snapshot
@@ -37,31 +36,21 @@ PATIENCE_SECONDS = 120
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in tuple(os.environ):
-            if name.startswith(("AWS_", "GITHUB_", "GH_", "KUBE", "MLOPS_")):
-                patch.delenv(name)
-        home = folder / "local"
-        patch.setenv("MLOPS_HOME", str(home))
+    with own_home(folder) as (home, patch):
         project = one_environment(folder / "source")
         edit(project.contract_file(DATASET), "slaProperties", value=[EVERY_MINUTE])
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        try:
-            running = start_laptop(home, project.root, patch)
-            for name, value in running.environ().items():
-                patch.setenv(name, value)
-            here = LaptopTarget(project)
-            roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-            publish_locally(here)
-            here.apply("up", "dev")
-            hub = attach(here, on_step=lambda step: None)
-            host(hub, project.root, region=running.region, roles=roles)
-            yield play_all(
-                Story(hub, project.root, hub.clone(folder / "clone", AUTHOR)), here.descriptor("dev"), folder
-            )
-        finally:
-            lifecycle.stop(home)
+        running = start_laptop(home, project.root, patch)
+        for name, value in running.environ().items():
+            patch.setenv(name, value)
+        here = LaptopTarget(project)
+        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
+        publish_locally(here)
+        here.apply("up", "dev")
+        hub = attach(here, on_step=lambda step: None)
+        host(hub, project.root, region=running.region, roles=roles)
+        yield play_all(Story(hub, project.root, hub.clone(folder / "clone", AUTHOR)), here.descriptor("dev"), folder)
 
 
 def play_all(story: Story, dev: EnvironmentDescriptor, folder: Path) -> Story:

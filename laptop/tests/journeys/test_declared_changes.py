@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from laptop import lifecycle
 from laptop.demo.material import MODEL
 from laptop.github.hosting import APPROVER, AUTHOR
+from laptop.tests.journeys.laptop_of_journeys import own_home
 from laptop.tests.journeys.test_journeys import Story, begin, git, log, one_environment
 from pipelines.declarations.environment_starter import NewEnvironment, start_environment
 from pipelines.declarations.project import Project
@@ -25,17 +24,9 @@ QA = NewEnvironment("qa", "dev", cluster="mlops-qa", namespace="models-qa", regi
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("declared")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in tuple(os.environ):
-            if name.startswith(("AWS_", "GITHUB_", "GH_", "KUBE", "MLOPS_")):
-                patch.delenv(name)
-        home = folder / "local"
-        patch.setenv("MLOPS_HOME", str(home))
+    with own_home(folder) as (home, patch):
         project = one_environment(folder / "source")
-        try:
-            yield play_all(begin(project, home, folder, patch))
-        finally:
-            lifecycle.stop(home)
+        yield play_all(begin(project, home, folder, patch))
 
 
 def play_all(story: Story) -> Story:

@@ -6,7 +6,6 @@ share one story: the life of an environment from its first image to its removal.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from laptop import lifecycle, stack_operations
+from laptop import stack_operations
 from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, own_clone
 from laptop.github.forge.actors import person
@@ -26,7 +25,7 @@ from laptop.github.hub import Hub
 from laptop.github.runner.results import JobResult, WorkflowRun
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests
-from laptop.tests.journeys.laptop_of_journeys import start_laptop
+from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
 from pipelines.declarations.project import Project
 from tests.sample_project import ROOT, declare_as_forked
 
@@ -120,17 +119,9 @@ def ended(job: JobResult, step: str) -> str:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("journeys")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in tuple(os.environ):
-            if name.startswith(("AWS_", "GITHUB_", "GH_", "KUBE", "MLOPS_")):
-                patch.delenv(name)
-        home = folder / "local"
-        patch.setenv("MLOPS_HOME", str(home))
+    with own_home(folder) as (home, patch):
         project = one_environment(folder / "source")
-        try:
-            yield play_all(begin(project, home, folder, patch))
-        finally:
-            lifecycle.stop(home)
+        yield play_all(begin(project, home, folder, patch))
 
 
 def one_environment(folder: Path) -> Project:

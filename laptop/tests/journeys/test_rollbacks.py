@@ -5,7 +5,6 @@ The workflows are the committed ones, run by the laptop's GitHub with the roles 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from laptop.github.hub import Hub
 from laptop.github.runner.results import WorkflowRun
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
+from laptop.tests.journeys.laptop_of_journeys import own_home
 from laptop.tests.journeys.test_journeys import log, one_environment
 from pipelines.cli.main import mlops
 from pipelines.cluster.rollouts import served_bundle
@@ -80,32 +80,24 @@ class Trial:
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     folder = tmp_path_factory.mktemp("rollbacks")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in tuple(os.environ):
-            if name.startswith(("AWS_", "GITHUB_", "GH_", "KUBE", "MLOPS_")):
-                patch.delenv(name)
-        home = folder / "local"
-        patch.setenv("MLOPS_HOME", str(home))
+    with own_home(folder) as (home, patch):
         project = one_environment(folder / "source")
         edit(project.model_file(MODEL), "serving", "rollout", value=LONG_PAUSE)
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
-        try:
-            running = lifecycle.start(home, project.root, attached=True)
-            for name, value in running.environ().items():
-                patch.setenv(name, value)
-            here = LaptopTarget(project)
-            roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-            publish_locally(here)
-            here.apply("up", "dev")
-            hub = attach(here, on_step=lambda step: None)
-            host(hub, project.root, region=running.region, roles=roles)
-            made = Trial(hub, here.descriptor("dev"), runs={})
-            with hub.serving():
-                play(made, batches(Project(project.root), folder / "batches"))
-            yield made
-        finally:
-            lifecycle.stop(home)
+        running = lifecycle.start(home, project.root, attached=True)
+        for name, value in running.environ().items():
+            patch.setenv(name, value)
+        here = LaptopTarget(project)
+        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
+        publish_locally(here)
+        here.apply("up", "dev")
+        hub = attach(here, on_step=lambda step: None)
+        host(hub, project.root, region=running.region, roles=roles)
+        made = Trial(hub, here.descriptor("dev"), runs={})
+        with hub.serving():
+            play(made, batches(Project(project.root), folder / "batches"))
+        yield made
 
 
 def play(trial: Trial, files: dict[str, Path]) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import inspect
 import json
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import yaml
 from pipelines.promotion.facts.pin_facts import PinFacts
 from pipelines.promotion.gates.pins import PIN_GATES, admits_pin, judge_pin
 from pipelines.promotion.verdict import Verdict, passed
+from tests.pipelines.promotion.gate_checks import checks, without
 
 REFUSED = Path(__file__).parents[2] / "refused" / "pins"
 ACCEPTED: dict[str, Any] = json.loads((REFUSED / "accepted.json").read_text())
@@ -130,41 +127,9 @@ def test_gates_agree_on_other_situations(situation: str, refusing: set[str]) -> 
 # --- deleting a gate's check makes a test fail ------------------------------------------------------------------------
 
 
-def refusals(tree: ast.Module, gate: str) -> list[ast.If]:
-    """Return the `if` statements of a gate that refuse or are inconclusive."""
-    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == gate)
-    return [node for node in ast.walk(function) if isinstance(node, ast.If) and _refuses(node.body[-1])]
-
-
-def _refuses(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Return) else None
-    called = value.func.id if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else ""
-    return called in ("failed", "inconclusive")
-
-
-def without(gate: str, number: int) -> Callable[[PinFacts], Verdict]:
-    """Return a gate with one check deleted."""
-    module = sys.modules[PIN_GATES[gate].__module__]
-    tree = ast.parse(inspect.getsource(module))
-    refusals(tree, gate)[number].test = ast.Constant(False)
-    names = {"__name__": module.__name__}
-    exec(compile(ast.fix_missing_locations(tree), f"{gate} without a check", "exec"), names)  # noqa: S102
-    deleted: Callable[[PinFacts], Verdict] = names[gate]  # type: ignore[assignment]
-    return deleted
-
-
-def checks() -> Iterator[Any]:
-    """Yield every check of every gate."""
-    for gate, function in PIN_GATES.items():
-        found = refusals(ast.parse(inspect.getsource(sys.modules[function.__module__])), gate)
-        assert found, f"{gate} refuses nothing"
-        for number, node in enumerate(found):
-            yield pytest.param(gate, number, id=f"{gate}: {ast.unparse(node.test)}")
-
-
-@pytest.mark.parametrize(("gate", "number"), list(checks()))
+@pytest.mark.parametrize(("gate", "number"), list(checks(PIN_GATES)))
 def test_removing_a_check_changes_a_verdict(gate: str, number: int) -> None:
-    deleted = without(gate, number)
+    deleted = without(PIN_GATES, gate, number)
 
     def differs(changes: dict[str, Any]) -> bool:
         facts = changed(changes)

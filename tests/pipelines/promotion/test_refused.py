@@ -5,17 +5,13 @@ The second half tests these tests: one of them fails if a gate, or a single chec
 
 from __future__ import annotations
 
-import ast
-import inspect
-import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import GATES, admits, judge
-from pipelines.promotion.verdict import Verdict, passed
+from pipelines.promotion.verdict import passed
+from tests.pipelines.promotion.gate_checks import checks, without
 from tests.pipelines.promotion.test_gates import CASES, changed
 from tests.pipelines.promotion.test_verdicts import SITUATIONS, facts_of, line
 
@@ -56,41 +52,9 @@ def test_each_case_is_admitted_without_its_gate(
         check(gate, case)
 
 
-def refusals(tree: ast.Module, gate: str) -> list[ast.If]:
-    """Return the `if` statements of a gate that refuse or are inconclusive."""
-    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == gate)
-    return [node for node in ast.walk(function) if isinstance(node, ast.If) and _refuses(node.body[-1])]
-
-
-def _refuses(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Return) else None
-    called = value.func.id if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else ""
-    return called in ("failed", "inconclusive")
-
-
-def without(gate: str, number: int) -> Callable[[Facts], Verdict]:
-    """Return a gate with one check deleted."""
-    module = sys.modules[GATES[gate].__module__]
-    tree = ast.parse(inspect.getsource(module))
-    refusals(tree, gate)[number].test = ast.Constant(False)
-    names = {"__name__": module.__name__}
-    exec(compile(ast.fix_missing_locations(tree), f"{gate} without a check", "exec"), names)  # noqa: S102
-    deleted: Callable[[Facts], Verdict] = names[gate]  # type: ignore[assignment]
-    return deleted
-
-
-def checks() -> Iterator[Any]:
-    """Yield every check of every gate."""
-    for gate, function in GATES.items():
-        found = refusals(ast.parse(inspect.getsource(sys.modules[function.__module__])), gate)
-        assert found, f"{gate} refuses nothing"
-        for number, node in enumerate(found):
-            yield pytest.param(gate, number, id=f"{gate}: {ast.unparse(node.test)}")
-
-
-@pytest.mark.parametrize(("gate", "number"), list(checks()))
+@pytest.mark.parametrize(("gate", "number"), list(checks(GATES)))
 def test_removing_a_check_changes_a_verdict(gate: str, number: int) -> None:
-    deleted = without(gate, number)
+    deleted = without(GATES, gate, number)
 
     def differs(situation: str) -> bool:
         try:
