@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pulumi
 
+from infra.command_line import require_policy_pack
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
@@ -22,6 +23,7 @@ from pipelines.declarations.project import Project
 
 def provision() -> None:
     """Register the resources and the outputs of an environment."""
+    require_policy_pack()
     project = Project.find()
     environment = load_environment(project)
     contracts = {name: project.contract(name) for name in project.dataset_names}

@@ -12,6 +12,7 @@ from infra.bootstrap.people import LandingRole, LandingRoleArgs
 from infra.bootstrap.repositories import ImageRepositories, ImageRepositoriesArgs
 from infra.bootstrap.roles import GitHubAccess, GitHubAccessArgs
 from infra.bootstrap.state import StateStorage, StateStorageArgs
+from infra.command_line import require_policy_pack
 from infra.mistakes import reported
 from infra.scopes import Environment, Scope, find_account
 from pipelines.declarations.project import Project
@@ -19,6 +20,7 @@ from pipelines.declarations.project import Project
 
 def provision() -> None:
     """Register the resources and the outputs of the account."""
+    require_policy_pack()
     config = load_account()
     project = Project(Path(__file__).resolve().parents[2])
     account, region, partition = find_account()
