@@ -113,7 +113,7 @@ _JUDGED_EVERYWHERE = ("ledger/", "quarantine/")
 """Key prefixes that a promotion reads in every other environment: what is live there, and which bundles are bad."""
 
 _INFERENCE_LOGS = ("inference/",)
-"""Key prefix of the inference logs in a logs bucket."""
+"""Key prefix of the inference logs in a logs bucket. Counting requests takes their keys, never their content."""
 
 
 def allow(
@@ -123,6 +123,15 @@ def allow(
     listed = list(resources) if isinstance(resources, list | tuple) else [resources]
     statement: Statement = {"Effect": "Allow", "Action": sorted(set(actions)), "Resource": listed}
     return {**statement, "Condition": condition} if condition else statement
+
+
+def _deny(actions: Iterable[str], **on: Sequence[str]) -> Statement:
+    """Return a statement that denies actions, whatever another policy allows.
+
+    Args:
+        on: `Resource` or `NotResource` → ARN patterns.
+    """
+    return {"Effect": "Deny", "Action": sorted(actions), **{key: list(patterns) for key, patterns in on.items()}}
 
 
 def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[str, list[Statement]]:
@@ -135,14 +144,30 @@ def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[s
         "keys": _keys(environment),
         "identity": [*_roles(layout, environment), *_cluster(environment)],
         "releases": _releases(layout, environment),
+        "limits": _limits(layout, environment),
     }
 
 
 def access_statements(environment: Environment) -> list[Statement]:
-    """Return the permissions to set who may use the environment's buckets and roles."""
+    """Return the permission to set who may use the environment's buckets.
+
+    The policy of a bucket is the last of its settings, and seals them: see `infra/components/bucket.py`. Trust policies
+    of roles are written once, because a role's cluster, namespace and service account never change.
+    """
+    return [allow(["s3:PutBucketPolicy"], _buckets(environment))]
+
+
+def _limits(layout: AccountLayout, environment: Environment) -> list[Statement]:
+    """Deny the deploy role all data and all other roles, even if a policy that it can write allows them."""
+    state = f"arn:{environment.partition}:s3:::{layout.scope.bucket_name('state')}/*"
+    metadata = f"{_bucket(environment, 'lake')}/*/metadata/*"
+    registries = f"arn:{environment.partition}:s3:::{layout.project}-*-registry-{environment.account}/*"
+    removed = () if environment.config.disposable else _EMPTY_BUCKET
     return [
-        allow(["s3:PutBucketPolicy"], _buckets(environment)),
-        allow(["iam:UpdateAssumeRolePolicy"], _role_names(environment)),
+        _deny(["s3:GetObject", "s3:GetObjectVersion"], NotResource=[metadata, registries, state]),
+        _deny(["s3:PutObject"], NotResource=[metadata, f"{_bucket(environment, 'registry')}/*", state]),
+        *([_deny(removed, NotResource=[state])] if removed else []),
+        _deny(["sts:AssumeRole", "sts:TagSession"], Resource=["*"]),
     ]
 
 
@@ -166,10 +191,7 @@ def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
         "releases": [
             allow(
                 ["s3:GetObject"],
-                [
-                    *(arn for environment in everywhere for arn in _objects(environment, "registry", *_REGISTRY)),
-                    *(arn for environment in everywhere for arn in _objects(environment, "logs", *_INFERENCE_LOGS)),
-                ],
+                [arn for environment in everywhere for arn in _objects(environment, "registry", *_REGISTRY)],
             ),
             _through_s3(["kms:Decrypt"], *everywhere),
             allow(_JUDGE_IMAGE, _image_repositories(*everywhere)),
@@ -316,13 +338,13 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     """
     before = layout.before(environment)
     written: tuple[str, ...] = ("ledger/", "quarantine/", "reports/")
-    read = [*_objects(environment, "registry", *_REGISTRY), *_objects(environment, "logs", *_INFERENCE_LOGS)]
+    read = _objects(environment, "registry", *_REGISTRY)
     others = [one for one in layout.environments if one is not environment]
     if before is not None:
         written = (*written, "bundles/", "evidence/")
         read += _objects(before, "registry", "bundles/", "evidence/")
     for other in others:
-        read += [*_objects(other, "registry", *_JUDGED_EVERYWHERE), *_objects(other, "logs", *_INFERENCE_LOGS)]
+        read += _objects(other, "registry", *_JUDGED_EVERYWHERE)
     statements = [
         allow(["s3:GetObject"], read),
         allow(_JUDGE_IMAGE, _image_repositories(environment)),
@@ -338,12 +360,14 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
         ),
     ]
     if others:
-        held = [_bucket(other, kind) for other in others for kind in ("registry", "logs")]
-        seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_INFERENCE_LOGS)]
+        registries = [_bucket(other, "registry") for other in others]
         statements += [
-            allow(["s3:ListBucket"], held, StringLike={"s3:prefix": seen}),
+            allow(["s3:ListBucket"], registries, StringLike={"s3:prefix": [f"{prefix}*" for prefix in _REGISTRY]}),
             _through_s3(["kms:Decrypt"], *others),
         ]
+    if before is not None:  # how many requests a release answered there
+        seen = [f"{prefix}*/counts/*" for prefix in _INFERENCE_LOGS]
+        statements.append(allow(["s3:ListBucket"], _bucket(before, "logs"), StringLike={"s3:prefix": seen}))
     return statements
 
 

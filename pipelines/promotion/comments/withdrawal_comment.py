@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipelines.declarations.markdown import details, escape, link, short_digest, table
 from pipelines.declarations.release import Release
-from pipelines.promotion.comments.gate_comment import LONGEST_PREVIEW, MARKS, join_lines, marker, row
+from pipelines.promotion.comments.gate_comment import LONGEST_PREVIEW, MARKS, NOTE, join_lines, marker, row
 from pipelines.promotion.verdict import Verdict
 
 
@@ -25,6 +25,8 @@ def render_withdrawal(release: Release, verdicts: Sequence[Verdict], preview: st
     lines = [
         marker(release.model, release.environment),
         f"### {MARKS['fail' if refused else 'pass']} {where}{named}",
+        "",
+        NOTE,
         "",
         f"Withdraws `{short_digest(release.replaces)}`. **The endpoint is removed**; its registry and ledger stay.",
         "",
