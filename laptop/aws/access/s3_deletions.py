@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from xml.sax.saxutils import escape
 
-from laptop.aws.access.request import Request, RequestRefusedError
+from laptop.aws.access.request import Request
+from laptop.aws.access.s3_documents import document_of, malformed, name_of, texts_in
 from laptop.aws.access.s3_operations import operation_of
 
 MOST = 1000
@@ -45,39 +45,34 @@ def deletions(request: Request) -> tuple[Deletion, ...]:
     Raises:
         RequestRefusedError: the content is not what S3 expects.
     """
-    import xmltodict
-
-    if request.headers.get("x-amz-content-sha256", "").startswith("STREAMING"):
-        raise _malformed("The content is sent in chunks.")
-    try:
-        listed = xmltodict.parse(request.body, strip_whitespace=False)["Delete"]["Object"]
-        found = tuple(map(_deletion, listed if isinstance(listed, list) else [listed]))
-    except Exception as error:  # of the parser, or of content with other elements
-        raise _malformed("The XML you provided was not well-formed.") from error
-    if len(found) > MOST:
-        raise _malformed(f"Expected at most {MOST} objects, found {len(found)}.")
-    return found
-
-
-def _deletion(element: Any) -> Deletion:
-    key, version = element["Key"], element.get("VersionId")
-    # An element with attributes is not a text.
-    if not isinstance(key, str) or not key or not (version is None or isinstance(version, str)):
-        raise TypeError(key)
-    if element.keys() - {"Key", "VersionId", "#text"}:  # moto ignores conditions, such as an ETag
-        raise TypeError(element)
-    return Deletion(key, version)
+    found = []
+    for element in document_of(request, "Delete"):
+        if name_of(element) == "Quiet":
+            continue
+        given = texts_in(element)
+        # moto ignores conditions, such as an ETag.
+        if name_of(element) != "Object" or given.keys() - {"Key", "VersionId"} or not given.get("Key"):
+            raise malformed()
+        found.append(Deletion(given["Key"], given.get("VersionId") or None))
+    if not 0 < len(found) <= MOST:
+        raise malformed(f"Expected 1 to {MOST} objects, found {len(found)}.")
+    return tuple(found)
 
 
 def content_of(chosen: Iterable[Deletion]) -> bytes:
     """Return the content of a request that deletes some objects."""
     objects = "".join(
-        f"<Object><Key>{escape(one.key)}</Key>"
-        + (f"<VersionId>{escape(one.version)}</VersionId>" if one.version else "")
+        f"<Object><Key>{_escaped(one.key)}</Key>"
+        + (f"<VersionId>{_escaped(one.version)}</VersionId>" if one.version else "")
         + "</Object>"
         for one in chosen
     )
     return f"<Delete>{objects}</Delete>".encode()
+
+
+def _escaped(text: str) -> str:
+    """Return a text in XML. A parser would read a bare carriage return as a line feed."""
+    return escape(text, {"\r": "&#13;"})
 
 
 def answer_with(answer: bytes, refused: Sequence[tuple[Deletion, str]]) -> bytes:
@@ -88,8 +83,8 @@ def answer_with(answer: bytes, refused: Sequence[tuple[Deletion, str]]) -> bytes
         refused: object and the reason.
     """
     errors = "".join(
-        f"<Error><Key>{escape(one.key)}</Key>"
-        + (f"<VersionId>{escape(one.version)}</VersionId>" if one.version else "")
+        f"<Error><Key>{_escaped(one.key)}</Key>"
+        + (f"<VersionId>{_escaped(one.version)}</VersionId>" if one.version else "")
         + f"<Code>AccessDenied</Code><Message>{escape(why)}</Message></Error>"
         for one, why in refused
     )
@@ -98,7 +93,3 @@ def answer_with(answer: bytes, refused: Sequence[tuple[Deletion, str]]) -> bytes
         text = text.rstrip()[:-2] + "></DeleteResult>"
     head, end, tail = text.rpartition("</DeleteResult>")
     return f"{head}{errors}{end}{tail}".encode()
-
-
-def _malformed(why: str) -> RequestRefusedError:
-    return RequestRefusedError(400, "MalformedXML", why)

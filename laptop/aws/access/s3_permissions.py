@@ -16,6 +16,7 @@ from laptop.aws.access.kms_permissions import key_need
 from laptop.aws.access.policy import Document, Need, parse
 from laptop.aws.access.principals import ACCOUNT, PARTITION
 from laptop.aws.access.request import Request, RequestRefusedError
+from laptop.aws.access.s3_documents import document_of, malformed, name_of, texts_in
 from laptop.aws.access.s3_operations import S3Operation, operation_of
 
 _VERSIONED = {
@@ -184,7 +185,7 @@ class _Target:
         if action in ("PutObject", "PutObjectTagging", "PutObjectVersionTagging"):
             given = dict(parse_qsl(headers.get("x-amz-tagging", ""), keep_blank_values=True))
             if operation is not None and operation.name == "PutObjectTagging":
-                given = _tags_in(self.request.body)
+                given = _tags_in(self.request)
             if given:
                 context |= {f"s3:requestobjecttag/{key}".lower(): (value,) for key, value in given.items()}
                 context["s3:requestobjecttagkeys"] = tuple(given)
@@ -313,20 +314,20 @@ def _tags(found: Any) -> dict[str, str]:
     return tags
 
 
-def _tags_in(body: bytes) -> dict[str, str]:
+def _tags_in(request: Request) -> dict[str, str]:
     """Return the tags in the content of PutObjectTagging.
 
     Raises:
         RequestRefusedError: the content is not what S3 expects.
     """
-    import xmltodict
-
-    try:
-        found = xmltodict.parse(body)["Tagging"]["TagSet"] or {}
-        listed = found.get("Tag") or []
-        return {str(tag["Key"]): str(tag["Value"] or "") for tag in (listed if isinstance(listed, list) else [listed])}
-    except Exception as error:  # of the parser, or of content with other elements
-        raise RequestRefusedError(400, "MalformedXML", "The XML you provided was not well-formed.") from error
+    found: dict[str, str] = {}
+    for listed in document_of(request, "Tagging"):
+        for tag in listed:
+            given = texts_in(tag)
+            if (name_of(listed), name_of(tag)) != ("TagSet", "Tag") or given.keys() != {"Key", "Value"}:
+                raise malformed()
+            found[given["Key"]] = given["Value"]
+    return found
 
 
 def _policy(bucket: str) -> Document | None:

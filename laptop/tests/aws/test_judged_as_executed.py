@@ -52,6 +52,9 @@ Send = Callable[..., tuple[int, str]]
         "<Key><![CDATA[theirs]]></Key>",
         "<Key>&#116;heirs</Key>",
         "<Key>the<!-- -->irs</Key>",
+        "<x:Key xmlns:x='y'>theirs</x:Key>",
+        "<Key>mine/a</Key><Key>theirs</Key>",
+        "<Key><b/>theirs</Key>",
     ],
 )
 def test_a_batch_deletion_is_read_as_xml(pod: Any, bucket: str, client: Any, send: Send, key: str) -> None:
@@ -93,6 +96,17 @@ def test_a_batch_deletion_in_chunks_is_refused(pod: Any, bucket: str, send: Send
         **{"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER"},
     )
     assert status in (400, 403), text
+
+
+def test_a_batch_deletion_deletes_the_key_that_was_judged(pod: Any, bucket: str, client: Any, send: Send) -> None:
+    s3, keys = client("s3"), (" a&<b> ", "é", "theirs")
+    for key in keys:
+        s3.put_object(Bucket=bucket, Key=key, Body=b"1")
+    who = pod(allow("s3:DeleteObject", [f"arn:aws:s3:::{bucket}/{key}" for key in keys[:2]]))
+    objects = "".join(f"<Object><Key>{key}</Key></Object>" for key in (" a&amp;&lt;b&gt; ", "é", "theirs"))
+    status, _ = send(who, "s3", "POST", f"/{bucket}?delete", f"<Delete>{objects}</Delete>".encode())
+    assert status == 200
+    assert [one["Key"] for one in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["theirs"]
 
 
 def test_a_batch_deletion_deletes_what_the_caller_may_delete_and_names_the_rest(
