@@ -6,7 +6,7 @@ import shlex
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +38,10 @@ def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambd
     from laptop.github import hosting
     from laptop.github.command_forks import NAMES
 
-    def build(checkout: Path, name: str, tag: str) -> str:
+    def build(checkout: Path, name: str, tag: str, caller: Mapping[str, str]) -> str:
         from laptop.publishing import publish_image
 
-        return publish_image(target, Project(checkout), name, tag)
+        return publish_image(target, Project(checkout), name, tag, caller)
 
     running = lifecycle.find(target.home)
     environ = {**running.environ(), **({NAMES: running.proxy} if running.delays else {})}
