@@ -86,13 +86,14 @@ def propose_release(target: Target, model: str, environment: str, bundle: str, l
     if project.release(model, environment).bundle == bundle:
         log(f"the release of {model} to {environment} names {bundle} already; there is nothing to propose")
         return None
+    gh = Gh.find(project.root)
     path = write_release(project, target.descriptors(), model, environment, bundle)
     title = f"Release {model} to {environment}"
     body = (
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
-    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
+    request = pull_requests.propose(gh, f"release/{environment}/{model}", [path], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")
     return request.number
 
@@ -154,6 +155,7 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
     Raises:
         MlopsError: the stack file has no line to change, or GitHub refuses.
     """
+    gh = Gh.find(project.root)
     if not pin_images(project, environment, images):
         log(f"{environment} pins these images already; there is nothing to propose")
         return
@@ -165,5 +167,5 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
     )
     title = f"Pin images in {environment}"
     file = project.stack_file(environment)
-    request = pull_requests.propose(Gh.find(project.root), f"pin/{environment}", [file], title, body)
+    request = pull_requests.propose(gh, f"pin/{environment}", [file], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")

@@ -13,7 +13,7 @@ from laptop.github.forge.actors import BOT, Actor, RequestDeniedError, person
 from laptop.github.forge.git_transport import authorization
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.hub import Hub
-from laptop.tests.github.sample_repository import PEOPLE, git, hub_with, push
+from laptop.tests.github.sample_repository import PEOPLE, git, hub_with, push, write
 
 pytestmark = pytest.mark.slow
 
@@ -186,6 +186,17 @@ def test_a_push_needs_the_credential_of_a_user_with_write_access(tmp_path: Path)
     assert "no credential" in attempt(stranger, "fetch", "origin")
     hub.configure(replace(PEOPLE, private=False))
     git(stranger, "fetch", "--quiet", "origin")
+
+
+def test_the_git_settings_of_the_person_who_runs_the_tests_have_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job on the laptop's GitHub runs them as well. Its settings lead git to the repository that the job is of."""
+    home = write(tmp_path / "person", {".gitconfig": '[url "ext::false %S "]\ninsteadOf = https://github.localhost/'})
+    monkeypatch.setenv("HOME", str(home))
+    hub = hub_with(tmp_path, {"README": "x"})
+    push(hub.clone(tmp_path / "clone", "maria"), "feature", {"x": "1"})
+    assert hub.server.repository.resolve_ref("feature")
 
 
 def test_a_push_that_bypasses_the_transport_is_denied(tmp_path: Path) -> None:
