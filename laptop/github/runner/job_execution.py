@@ -74,6 +74,7 @@ class JobExecution:
         self.timed_out = False
         self.log: TextIO
         self._writing = threading.Lock()
+        self._lines = 0
 
     def run(self) -> JobResult:
         """Run the job to completion. Every failure is in the result."""
@@ -179,6 +180,7 @@ class JobExecution:
         before = len(self.annotations)
         name, outcome, conclusion = _default_name(step), "failure", "failure"
         outputs: dict[str, str] = {}
+        first_line: int | None = self._lines
         try:
             scope = self._scope(frame)
             name = self.masks.hide(to_text(render(step.name, scope))) if step.name is not None else name
@@ -186,7 +188,7 @@ class JobExecution:
                 self._write(f"##[group]{name}")
                 outcome, outputs = self._perform(step, frame)
             else:
-                outcome = "skipped"
+                outcome, first_line = "skipped", None
             conclusion = outcome
             if outcome == "failure" and truthy(render(step.continue_on_error, self._scope(frame))):
                 conclusion = "success"
@@ -202,7 +204,7 @@ class JobExecution:
         if frame.depth == 0:
             plan = self.plan
             self.machine.on_step(StepProgress(plan.number, plan.workflow.name, plan.name, name, conclusion, seconds))
-        return StepResult(step.number, name, outcome, conclusion, seconds)
+        return StepResult(step.number, name, outcome, conclusion, seconds, first_line)
 
     def _should_run(self, step: Step, frame: StepFrame, scope: EvaluationScope) -> bool:
         if self.timed_out:
@@ -394,6 +396,7 @@ class JobExecution:
     def _write(self, line: str) -> None:
         with self._writing, contextlib.suppress(ValueError):  # a background process may write after the end
             self.log.write(line + "\n")
+            self._lines += line.count("\n") + 1
 
     def _annotate(self, message: str, level: str = "error") -> None:
         shown = self.masks.hide(message)
