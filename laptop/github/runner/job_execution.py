@@ -271,10 +271,13 @@ class JobExecution:
             self._annotate(f"the {'job' if self.timed_out else 'step'} exceeded its timeout-minutes and was stopped")
         elif ended.code != 0 and not ended.why:
             self._annotate(f"Process completed with exit code {ended.code}.")
-        outputs = workflow_commands.read_pairs(files["OUTPUT"])
+        outputs = {**listener.outputs, **workflow_commands.read_pairs(files["OUTPUT"])}
         self.exported |= workflow_commands.read_exports(files["ENV"])
         self.paths = [*workflow_commands.read_paths(files["PATH"]), *self.paths]
-        self.summary += workflow_commands.read_summary(files["STEP_SUMMARY"])
+        try:
+            self.summary += workflow_commands.read_summary(files["STEP_SUMMARY"])
+        except MlopsError as error:
+            self._annotate(str(error))
         if ended.why == "cancelled":
             return "cancelled", outputs
         return ("success" if ended.code == 0 and not ended.why and not listener.problems else "failure"), outputs

@@ -331,6 +331,24 @@ def test_a_commit_with_skip_ci_starts_no_workflow(tmp_path: Path) -> None:
     assert hub.suppressed()[-1]["why"] == "the commit message says to skip workflows"
 
 
+@pytest.mark.parametrize(
+    ("message", "skipped"),
+    [
+        ("Tidy\n\n\nskip-checks: true", True),
+        ("Tidy\n\nWhy.\n\n\nSigned-off-by: me\nskip-checks:true", True),
+        ("Tidy\n\nskip-checks: true", False),
+        ("Tidy\n\n\nskip-checks: true\nSigned-off-by: me", False),
+        ("Tidy\n\n\nskip-checks: false", False),
+    ],
+)
+def test_a_trailer_can_skip_the_workflows(tmp_path: Path, message: str, skipped: bool) -> None:
+    hub = hub_with(tmp_path, {"w.yml": "on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"})
+    clone = hub.clone(tmp_path / "clone", "maria")
+    git(clone, "commit", "--quiet", "--allow-empty", "--cleanup=verbatim", "--message", message)
+    git(clone, "push", "--quiet", "origin", "main")
+    assert bool(hub.suppressed()) is skipped
+
+
 def test_branch_and_path_filters_select_the_workflows_of_an_event(tmp_path: Path) -> None:
     one_job = "jobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"
     hub = hub_with(
