@@ -18,6 +18,7 @@ from laptop.github.expressions.evaluator import EvaluationScope, evaluate, rende
 from laptop.github.expressions.loose_values import to_text, truthy
 from laptop.github.expressions.syntax import Template, calls_status_function
 from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.repository_creation import MAIN
 from laptop.github.process_tracking import kill_tracked
 from laptop.github.runner import workflow_commands
 from laptop.github.runner.file_hashing import hash_files
@@ -78,8 +79,9 @@ class JobExecution:
 
     def run(self) -> JobResult:
         """Run the job to completion. Every failure is in the result."""
+        reviewed = self.plan.event.ref == f"refs/heads/{MAIN}"
         with (
-            lease_workspace(self.server.folder / "workspaces") as self.workspace,
+            lease_workspace(self.server.folder / "workspaces", reviewed=reviewed) as self.workspace,
             # Like /tmp on GitHub's machines: outside of the repository that this folder may be in.
             tempfile.TemporaryDirectory(prefix="mlops-job-", ignore_cleanup_errors=True) as scratch,
         ):
