@@ -120,9 +120,9 @@ class Hub:
         return to
 
     def environ(self, user: str) -> dict[str, str]:
-        """Variables with which `gh` and `mlops` work for a person: PATH, MLOPS_HOME, MLOPS_GITHUB, GH_REPO and GH_TOKEN.
+        """Variables with which `gh` and `mlops` work for a person: PATH, MLOPS_HOME, MLOPS_GITHUB, GH_REPO, GH_TOKEN.
 
-        `GH_TOKEN` is a new token.
+        The token is new.
         """
         return {
             "PATH": ":".join((str(self.server.bin), *SYSTEM_PATH)),

@@ -20,7 +20,12 @@ _RULES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"tests/models/.+"), ("tests/models",)),
     (
         re.compile(r"Pulumi\.[^/]+\.yaml"),
-        (*PROVISIONED, "tests/infra/test_policy_sizes.py", "tests/pipelines/declarations/test_project.py"),
+        (
+            *PROVISIONED,
+            "tests/infra/test_policy_sizes.py",
+            "tests/pipelines/declarations/test_project.py",
+            "tests/pipelines/github/test_release_owners.py",
+        ),
     ),
     (re.compile(r"docs/.+|[^/]+\.md"), PAGES),
     (re.compile(r"laptop/docs/.+"), (*PAGES, "laptop/tests/test_delays.py")),
