@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from laptop.github.forge.actors import Actor
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.rest_api import request
-from laptop.github.gh_cli.arguments import Arguments, Command, UsageError, read_text
+from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError, read_text
 from laptop.github.gh_cli.json_output import print_query
 
 
@@ -80,7 +80,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 API_COMMANDS = (
-    Command(
+    GhCommand(
         "api",
         call_api,
         "PATH",

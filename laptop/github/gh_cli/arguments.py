@@ -84,7 +84,7 @@ Handler = Callable[[GitHubServer, Actor, Arguments], "int | None"]
 
 
 @dataclass(frozen=True)
-class Command:
+class GhCommand:
     """A command of `gh`.
 
     Attributes:

@@ -9,7 +9,7 @@ import sys
 from laptop.github.forge.actors import Actor
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.webhook_event import SERVER_URL
-from laptop.github.gh_cli.arguments import Arguments, Command
+from laptop.github.gh_cli.arguments import Arguments, GhCommand
 
 
 def auth_status(_forge: GitHubServer, actor: Actor, _given: Arguments) -> None:
@@ -33,9 +33,9 @@ def auth_git_credential(_forge: GitHubServer, _actor: Actor, given: Arguments) -
 
 
 AUTH_COMMANDS = (
-    Command("auth status", auth_status),
-    Command("auth setup-git", auth_setup_git),
-    Command(
+    GhCommand("auth status", auth_status),
+    GhCommand("auth setup-git", auth_setup_git),
+    GhCommand(
         "auth git-credential",
         auth_git_credential,
         "get | store | erase",

@@ -14,7 +14,7 @@ from pathlib import Path
 from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.gh_cli.api_command import API_COMMANDS
-from laptop.github.gh_cli.arguments import Arguments, Command, UsageError
+from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError
 from laptop.github.gh_cli.auth_commands import AUTH_COMMANDS
 from laptop.github.gh_cli.pull_commands import PULL_COMMANDS
 from laptop.github.gh_cli.run_commands import RUN_COMMANDS
@@ -26,7 +26,7 @@ class NotAuthenticatedError(Exception):
     """GH_TOKEN is not set."""
 
 
-COMMANDS: Mapping[str, Command] = {
+COMMANDS: Mapping[str, GhCommand] = {
     command.words: command
     for command in (*PULL_COMMANDS, *RUN_COMMANDS, *API_COMMANDS, *SECRET_COMMANDS, *AUTH_COMMANDS)
 }
@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, Command] = {
 _HELP = ("--help", "-h")
 
 
-def find_command(arguments: Sequence[str]) -> Command:
+def find_command(arguments: Sequence[str]) -> GhCommand:
     """Return the command that the first arguments name.
 
     Raises:

@@ -13,7 +13,7 @@ from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.merge_rules import PullRequestRecord
 from laptop.github.forge.repository_creation import MAIN
 from laptop.github.forge.webhook_event import SERVER_URL
-from laptop.github.gh_cli.arguments import Arguments, Command, UsageError
+from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError
 from laptop.github.gh_cli.json_output import pick_fields, print_json, pull_fields, pull_url
 from pipelines.declarations.errors import MlopsError
 
@@ -245,20 +245,20 @@ _BODY = "--body/-b --body-file/-F"
 _JSON = "--json --jq/-q"
 
 PULL_COMMANDS = (
-    Command(
+    GhCommand(
         "pr create",
         pr_create,
         valued=f"--title/-t {_BODY} --head/-H --base/-B --label/-l",
         flags="--fill/-f --fill-first",
     ),
-    Command(
+    GhCommand(
         "pr list",
         pr_list,
         valued=f"--head/-H --base/-B --state/-s --author/-A --label/-l --limit/-L {_JSON}",
     ),
-    Command("pr view", pr_view, _PULL, (0, 1), _JSON, "--comments/-c"),
-    Command("pr diff", pr_diff, _PULL, (0, 1), "--color", "--name-only"),
-    Command(
+    GhCommand("pr view", pr_view, _PULL, (0, 1), _JSON, "--comments/-c"),
+    GhCommand("pr diff", pr_diff, _PULL, (0, 1), "--color", "--name-only"),
+    GhCommand(
         "pr checks",
         pr_checks,
         _PULL,
@@ -266,8 +266,8 @@ PULL_COMMANDS = (
         f"--interval/-i {_JSON}",
         "--required --watch",
     ),
-    Command("pr comment", pr_comment, _PULL, (0, 1), _BODY),
-    Command(
+    GhCommand("pr comment", pr_comment, _PULL, (0, 1), _BODY),
+    GhCommand(
         "pr review",
         pr_review,
         _PULL,
@@ -275,13 +275,13 @@ PULL_COMMANDS = (
         _BODY,
         "--approve/-a --request-changes/-r",
     ),
-    Command(
+    GhCommand(
         "pr merge",
         pr_merge,
         _PULL,
         (0, 1),
         flags="--squash/-s --merge/-m --delete-branch/-d",
     ),
-    Command("pr close", pr_close, _PULL, (1, 1), "--comment/-c", "--delete-branch/-d"),
-    Command("pr reopen", pr_reopen, _PULL, (1, 1), "--comment/-c"),
+    GhCommand("pr close", pr_close, _PULL, (1, 1), "--comment/-c", "--delete-branch/-d"),
+    GhCommand("pr reopen", pr_reopen, _PULL, (1, 1), "--comment/-c"),
 )

@@ -12,7 +12,7 @@ from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.repository_creation import MAIN
 from laptop.github.forge.settings_routes import list_workflows
 from laptop.github.forge.webhook_event import SERVER_URL
-from laptop.github.gh_cli.arguments import Arguments, Command, UsageError, read_fields
+from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError, read_fields
 from laptop.github.gh_cli.json_output import pick_fields, print_json, run_fields
 from laptop.github.gh_cli.pull_commands import duration
 from pipelines.declarations.errors import MlopsError
@@ -180,28 +180,28 @@ def _log_lines(jobs: Sequence[Mapping[str, Any]], *, failed: bool) -> Iterator[s
 _JSON = "--json --jq/-q"
 
 RUN_COMMANDS = (
-    Command(
+    GhCommand(
         "workflow run",
         workflow_run,
         "FILE | NAME",
         (1, 1),
         "--raw-field/-f --field/-F --ref/-r",
     ),
-    Command("workflow list", workflow_list, valued=f"--limit/-L {_JSON}", flags="--all/-a"),
-    Command("run cancel", run_cancel, "NUMBER", (1, 1)),
-    Command(
+    GhCommand("workflow list", workflow_list, valued=f"--limit/-L {_JSON}", flags="--all/-a"),
+    GhCommand("run cancel", run_cancel, "NUMBER", (1, 1)),
+    GhCommand(
         "run list",
         run_list,
         valued=f"--workflow/-w --branch/-b --event/-e --status/-s --commit/-c --user/-u --limit/-L {_JSON}",
     ),
-    Command(
+    GhCommand(
         "run rerun",
         run_rerun,
         "NUMBER",
         (1, 1),
         flags="--failed",
     ),
-    Command(
+    GhCommand(
         "run view",
         run_view,
         "NUMBER",
@@ -209,7 +209,7 @@ RUN_COMMANDS = (
         _JSON,
         "--log --log-failed --verbose/-v --exit-status",
     ),
-    Command(
+    GhCommand(
         "run watch",
         run_watch,
         "[NUMBER]",

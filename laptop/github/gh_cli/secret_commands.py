@@ -7,7 +7,7 @@ import sys
 from laptop.github.forge.actors import Actor
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.settings_routes import set_environment_secret
-from laptop.github.gh_cli.arguments import Arguments, Command
+from laptop.github.gh_cli.arguments import Arguments, GhCommand
 
 
 def secret_set(server: GitHubServer, actor: Actor, given: Arguments) -> None:
@@ -16,4 +16,4 @@ def secret_set(server: GitHubServer, actor: Actor, given: Arguments) -> None:
     set_environment_secret(server, actor, given.operands[0], sys.stdin.read(), given.one("--env", ""))
 
 
-SECRET_COMMANDS = (Command("secret set", secret_set, "NAME", (1, 1), "--env/-e"),)
+SECRET_COMMANDS = (GhCommand("secret set", secret_set, "NAME", (1, 1), "--env/-e"),)
