@@ -107,13 +107,16 @@ def serve() -> None:
 @click.option("--as", "person", required=True, metavar="LOGIN", help="User who works in the clone: ada or grace.")
 def clone(folder: Path, person: str) -> None:
     """Clone the hosted repository for a user."""
-    click.echo(f"cd {shlex.quote(str(_existing().clone(folder.resolve(), person)))}")
+    hub = _existing()
+    click.echo(f"cd {shlex.quote(str(hub.clone(folder.resolve(), person)))}")
+    # Without it, commands in the clone would look for a laptop of the clone's own.
+    click.echo(f"export MLOPS_HOME={shlex.quote(str(hub.server.folder.parent))}")
 
 
 @github.command()
 @click.option("--as", "person", required=True, metavar="LOGIN", help="User to act as: ada or grace.")
 def env(person: str) -> None:
-    """Print variables that make `gh` act as a user."""
+    """Print variables that make `gh` and `mlops` act as a user."""
     for name, value in _existing().environ(person).items():
         if name == "PATH":
             click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")
