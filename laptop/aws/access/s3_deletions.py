@@ -18,7 +18,7 @@ MOST = 1000
 
 
 @dataclass(frozen=True)
-class Deletion:
+class ObjectDeletion:
     """An object to delete.
 
     Attributes:
@@ -39,7 +39,7 @@ def deletes_many(request: Request) -> bool:
     return request.service == "s3" and operation_of(request).name == "DeleteObjects"
 
 
-def deletions(request: Request) -> tuple[Deletion, ...]:
+def deletions(request: Request) -> tuple[ObjectDeletion, ...]:
     """Return what a batch deletion deletes.
 
     Raises:
@@ -53,13 +53,13 @@ def deletions(request: Request) -> tuple[Deletion, ...]:
         # moto ignores conditions, such as an ETag.
         if name_of(element) != "Object" or given.keys() - {"Key", "VersionId"} or not given.get("Key"):
             raise malformed()
-        found.append(Deletion(given["Key"], given.get("VersionId") or None))
+        found.append(ObjectDeletion(given["Key"], given.get("VersionId") or None))
     if not 0 < len(found) <= MOST:
         raise malformed(f"Expected 1 to {MOST} objects, found {len(found)}.")
     return tuple(found)
 
 
-def content_of(chosen: Iterable[Deletion]) -> bytes:
+def content_of(chosen: Iterable[ObjectDeletion]) -> bytes:
     """Return the content of a request that deletes some objects."""
     objects = "".join(
         f"<Object><Key>{_escaped(one.key)}</Key>"
@@ -75,7 +75,7 @@ def _escaped(text: str) -> str:
     return escape(text, {"\r": "&#13;"})
 
 
-def answer_with(answer: bytes, refused: Sequence[tuple[Deletion, str]]) -> bytes:
+def answer_with(answer: bytes, refused: Sequence[tuple[ObjectDeletion, str]]) -> bytes:
     """Return the answer to a batch deletion with an error for each refused object.
 
     Args:
