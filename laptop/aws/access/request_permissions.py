@@ -7,7 +7,8 @@ S3 API operations". A service that is not listed here needs its action on every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from laptop.aws.access import s3_permissions
 from laptop.aws.access.kms_permissions import kms_needs
@@ -73,31 +74,38 @@ def _some(value: str) -> tuple[str, ...]:
     return (value,) if value else ()
 
 
+_GLUE_TAGS = ("GetTags", "TagResource", "UntagResource")
+
+
 def _glue(request: Request, action: str) -> Iterator[Need]:
+    """Yield the needs on every database and table that a request names, because moto takes the one of the operation."""
     base = f"arn:aws:glue:{request.region}:{ACCOUNT}"
     parameters = request.json
-    database = str(
-        parameters.get("DatabaseName")
-        or parameters.get("DatabaseInput", {}).get("Name", "")
-        or (parameters.get("Name", "") if "Database" in action else "")
-    )
-    table = str(
-        parameters.get("TableName")
-        or parameters.get("TableInput", {}).get("Name", "")
-        or (parameters.get("Name", "") if "Table" in action else "")
-    )
-    if parameters.get("ResourceArn"):  # tags
-        yield Need(f"glue:{action}", str(parameters["ResourceArn"]))
+    if action in _GLUE_TAGS:
+        yield Need(f"glue:{action}", str(parameters.get("ResourceArn") or "*"))
         return
     if not any(noun in action for noun in ("Database", "Table", "Partition", "Catalog", "UserDefinedFunction")):
         yield Need(f"glue:{action}", "*")
         return
+    databases = _names(parameters, "DatabaseName", "DatabaseInput", *(("Name",) if "Database" in action else ()))
+    tables = _names(parameters, "TableName", "TableInput", "TablesToDelete", *(("Name",) if "Table" in action else ()))
     # Glue needs permission on the table, its database and the catalog.
     yield Need(f"glue:{action}", f"{base}:catalog")
-    if database:
+    for database in databases:
         yield Need(f"glue:{action}", f"{base}:database/{database}")
-    if database and (table or "Table" in action):
-        yield Need(f"glue:{action}", f"{base}:table/{database}/{table or '*'}")
+        for table in tables or (("*",) if "Table" in action else ()):
+            yield Need(f"glue:{action}", f"{base}:table/{database}/{table}")
+
+
+def _names(parameters: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
+    """Return the names that parameters give: as a text, as a list of texts, or as the `Name` of a structure."""
+    found: list[str] = []
+    for key in keys:
+        value = parameters.get(key)
+        if isinstance(value, dict):
+            value = value.get("Name")
+        found += map(str, value if isinstance(value, list) else [value] if value else [])
+    return tuple(dict.fromkeys(found))
 
 
 def _ecr(request: Request, action: str) -> Iterator[Need]:
@@ -106,17 +114,16 @@ def _ecr(request: Request, action: str) -> Iterator[Need]:
     from laptop.aws.access.policy import parse
 
     base = f"arn:aws:ecr:{request.region}:{ACCOUNT}:repository/"
-    listed = request.json.get("repositoryNames") or []
-    one = request.parameter("repositoryName") or request.parameter("resourceArn").removeprefix(base)
-    names = [one] if one else [str(name) for name in listed]
+    tagged = request.parameter("resourceArn").removeprefix(base)
+    names = dict.fromkeys([*_names(request.json, "repositoryName", "repositoryNames"), *([tagged] if tagged else [])])
     if not names:
         yield Need(f"ecr:{action}", "*")
     for name in names:
         repository = ecr_backends[ACCOUNT][request.region].repositories.get(name)
         policy = repository.policy if repository is not None else None
         yield Need(f"ecr:{action}", base + name, policy=parse(policy, f"the repository {name}") if policy else None)
-    if action == "CreateRepository" and request.json.get("tags"):
-        yield Need("ecr:TagResource", base + one)
+        if action == "CreateRepository" and request.json.get("tags"):
+            yield Need("ecr:TagResource", base + name)
 
 
 _BOUNDARY_GIVEN = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", "PutUserPermissionsBoundary")
@@ -175,11 +182,13 @@ def _iam(request: Request, action: str) -> Iterator[Need]:
         yield Need(f"iam:Tag{action.removeprefix('Create')}", resource, context)
 
 
-def _by_parameter(parameter: str) -> Callable[[Request, str], Iterator[Need]]:
-    """Build the permissions of a service whose requests contain the ARN of their resource."""
+def _by_parameters(*parameters: str) -> Callable[[Request, str], Iterator[Need]]:
+    """Build the permissions of a service whose requests contain the ARNs of their resources."""
 
     def needs_by_arn(request: Request, action: str) -> Iterator[Need]:
-        yield Need(f"{request.prefix}:{action}", request.parameter(parameter) or "*")
+        arns = dict.fromkeys(filter(None, map(request.parameter, parameters)))
+        for arn in arns or ("*",):
+            yield Need(f"{request.prefix}:{action}", arn)
 
     return needs_by_arn
 
@@ -225,9 +234,12 @@ def _created(base: str, action: str, request: Request, cluster: str) -> str:
 
 
 def _sqs(request: Request, action: str) -> Iterator[Need]:
-    queue = (request.parameter("QueueUrl") or request.parameter("QueueName")).rpartition("/")[2]
-    resource = f"arn:aws:sqs:{request.region}:{ACCOUNT}:{queue}" if queue else "*"
-    yield Need(f"sqs:{action}", resource)
+    named = dict.fromkeys(request.parameter(name).rpartition("/")[2] for name in ("QueueUrl", "QueueName"))
+    queues = [name for name in named if name]
+    for queue in queues:
+        yield Need(f"sqs:{action}", f"arn:aws:sqs:{request.region}:{ACCOUNT}:{queue}")
+    if not queues:
+        yield Need(f"sqs:{action}", "*")
 
 
 _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
@@ -236,7 +248,7 @@ _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
     "glue": _glue,
     "iam": _iam,
     "kms": kms_needs,
-    "sns": _by_parameter("TopicArn"),
+    "sns": _by_parameters("TopicArn", "TargetArn", "ResourceArn"),
     "sqs": _sqs,
     "sts": _sts,
 }
