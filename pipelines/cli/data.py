@@ -1,4 +1,4 @@
-"""Commands for landing files and quarantined rows."""
+"""Commands for landing files and quarantined rows. Those for versions are in `data_versions`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pipelines.cli import data_versions
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option, log, open_target, target_option
 from pipelines.declarations.errors import MlopsError
@@ -15,7 +16,11 @@ SHOWN_ROWS = 20
 
 @click.group(cls=Group)
 def data() -> None:
-    """List, show, release and drop landing files."""
+    """Landing files, quarantined rows and versions of datasets."""
+
+
+for _command in data_versions.COMMANDS:
+    data.add_command(_command)
 
 
 @data.command("list")

@@ -38,7 +38,7 @@ VERBS = {
     "cluster": Verb("pipelines.cli.environments:cluster", "Prepare the cluster of an environment.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
-    "data": Verb("pipelines.cli.data:data", "List, show, release and drop landing files.", DATA),
+    "data": Verb("pipelines.cli.data:data", "Landing files, quarantined rows and versions of datasets.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),

@@ -27,6 +27,7 @@ from pipelines.data.catalog import (
     evolve,
     existing_keys,
     find_batch,
+    has_expired_history,
     known_sources,
     open_table,
     replay_tag,
@@ -40,6 +41,7 @@ from pipelines.data.row_quarantine import (
     BrokenRule,
     download_rows,
     read_record,
+    read_records,
     reason_lines,
     rows_url,
     upload_rows,
@@ -130,7 +132,7 @@ def ingest(
         log(f"no files in s3://{descriptor.landing_bucket}/{contract.name}/")
         return []
     table = evolve(open_table(descriptor, contract.name), contract)
-    known = known_sources(table)
+    known = known_sources(table) | _expired_sources(descriptor, contract, table)
     _finish_latest_record(descriptor, contract, table)
     records = []
     for file in files:
@@ -222,10 +224,27 @@ def _download(
 
 def _replayed(ingestion: IngestedFile) -> BatchRecord | None:
     """Return the record of a batch whose good rows are in the table and whose quarantined rows can be checked again."""
-    if ingestion.path is None or find_batch(ingestion.table.refresh(), ingestion.digest) is None:
+    if ingestion.path is None:
         return None
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
+    if find_batch(ingestion.table.refresh(), ingestion.digest) is None and not _has_expired(ingestion.table, record):
+        return None
     return record if record is not None and record.quarantined else None
+
+
+def _has_expired(table: Table, record: BatchRecord | None) -> bool:
+    """Return True if a batch's rows are in the table, but the snapshot that added them has expired."""
+    if record is None or record.verdict != "ingested" or record.snapshot is None:
+        return False
+    return table.snapshot_by_id(int(record.snapshot)) is None and has_expired_history(table)
+
+
+def _expired_sources(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> set[tuple[str, str]]:
+    """Return the (key, ETag) of the landing files whose rows are in the table, but whose snapshots have expired."""
+    if not has_expired_history(table):
+        return set()
+    records = [record for record in read_records(descriptor, contract.name) if _has_expired(table, record)]
+    return {(f"{contract.name}/{record.file}", record.etag) for record in records if record.etag is not None}
 
 
 def _done(ingestion: IngestedFile, *, again: bool, replay: bool) -> str | None:
@@ -236,9 +255,10 @@ def _done(ingestion: IngestedFile, *, again: bool, replay: bool) -> str | None:
         again: True to check a file again that this version of the contract has rejected.
         replay: True to check a file again that was dropped or has no good rows.
     """
-    if ingestion.path is not None and find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
-        return "all rows are in the table" if replay else "already ingested"
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
+    table = ingestion.table.refresh()
+    if ingestion.path is not None and (find_batch(table, ingestion.digest) is not None or _has_expired(table, record)):
+        return "all rows are in the table" if replay else "already ingested"
     if record is None or replay:
         return None
     if record.verdict == "dropped":
