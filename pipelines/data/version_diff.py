@@ -294,30 +294,39 @@ def _numbers(old: pa.ChunkedArray, new: pa.ChunkedArray, *, with_figures: bool) 
         elif pa.types.is_temporal(column.type):
             kept = kept.cast(pa.int64())
         numbers = kept.to_numpy().astype(np.float64, copy=False)
-        arrays.append(numbers[np.isfinite(numbers)])
-    levels = np.linspace(0, 1, BINS + 1)[1:-1]
-    shares, figures = [], []
-    cuts: Any = None
-    for numbers in arrays:
-        described: dict[str, float] = {}
-        if len(numbers):
-            wanted = np.quantile(numbers, [*levels, 0.25, 0.75], overwrite_input=False)
-            if cuts is None:
-                cuts = np.unique(wanted[: len(levels)])
-            quarters = {"25%": wanted[-2], "50%": wanted[len(levels) // 2], "75%": wanted[-1]}
-            described = {"mean": float(numbers.mean()), "sd": float(numbers.std())}
-            described |= {label: float(value) for label, value in quarters.items()}
-        figures.append(described if with_figures else {})
-    for numbers in arrays:
-        # A value at a cut belongs to the bin above it, so that a level with much weight has a bin.
-        if cuts is None or not len(numbers):
-            shares.append([0.0] * (1 if cuts is None else 2 * len(cuts) + 1))
-            continue
-        left = np.searchsorted(cuts, numbers, side="left")
-        right = np.searchsorted(cuts, numbers, side="right")
-        counted = np.bincount(left + right, minlength=2 * len(cuts) + 1)
-        shares.append([float(count) / len(numbers) for count in counted])
+        arrays.append(np.sort(numbers[np.isfinite(numbers)]))  # sorted once, quantiles and bins are look-ups
+    old_numbers = arrays[0] if len(arrays[0]) else arrays[1]
+    cuts = np.unique(_quantiles(old_numbers, [step / BINS for step in range(1, BINS)])) if len(old_numbers) else []
+    shares = [_binned(numbers, cuts) for numbers in arrays]
+    figures = [_figures_of(numbers) if with_figures and len(numbers) else {} for numbers in arrays]
     return shares, figures
+
+
+def _quantiles(numbers: Any, levels: Sequence[float]) -> Any:
+    """Return quantiles of sorted numbers, by linear interpolation."""
+    import numpy as np
+
+    places = np.asarray(levels) * (len(numbers) - 1)
+    below = places.astype(int)
+    above = np.minimum(below + 1, len(numbers) - 1)
+    return numbers[below] + (numbers[above] - numbers[below]) * (places - below)
+
+
+def _binned(numbers: Any, cuts: Any) -> list[float]:
+    """Return the share of sorted numbers below, at and between cuts; values at a cut have a bin, for point masses."""
+    import numpy as np
+
+    if not len(numbers):
+        return [0.0] * (2 * len(cuts) + 1)
+    left, right = (np.searchsorted(numbers, cuts, side=side) for side in ("left", "right"))
+    places = np.concatenate([[0], np.column_stack([left, right]).ravel(), [len(numbers)]])
+    return [float(count) / len(numbers) for count in np.diff(places)]
+
+
+def _figures_of(numbers: Any) -> dict[str, float]:
+    quarters = _quantiles(numbers, (0.25, 0.5, 0.75))
+    named = dict(zip(("25%", "50%", "75%"), map(float, quarters), strict=True))
+    return {"mean": float(numbers.mean()), "sd": float(numbers.std()), **named}
 
 
 def _levels(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[Shares, Figures]:
