@@ -40,6 +40,9 @@ VERBS = {
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
     "data": Verb("pipelines.cli.data:data", "Landing files, quarantined rows and versions of datasets.", DATA),
     "contract": Verb("pipelines.cli.contracts:contract", "Check, compare, show and draft data contracts.", DATA),
+    "lineage": Verb(
+        "pipelines.cli.lineage_queries:lineage", "Trace bundles back to landing files, and data to releases.", DATA
+    ),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),

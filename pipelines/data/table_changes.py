@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from pipelines.data.catalog import KEPT_HISTORY, open_table
+from pipelines.data.expired_versions import record_expiry
 from pipelines.data.row_quarantine import read_record, write_record
 from pipelines.data.versions import BATCH_TAG, TableVersion, check_tag, find_version, list_versions
 from pipelines.declarations.contract import Contract
@@ -80,7 +81,7 @@ def make_change(
                 target = change.snapshots[0] if change.snapshots else ""
                 _roll_back(descriptor, table, contract, target, change.reason, log)
             case "expire":
-                log(_expire(table, contract.name, change.snapshots))
+                log(_expire(descriptor, table, contract.name, change.snapshots))
     except CommitFailedException as error:
         raise MlopsError(
             f"the table of {contract.name} was changed by another writer at the same time: {error}",
@@ -166,7 +167,7 @@ def _roll_back(
     log(f"{contract.name}: {target.snapshot} is the current version")
 
 
-def _expire(table: Table, dataset: str, snapshots: Sequence[str]) -> str:
+def _expire(descriptor: EnvironmentDescriptor, table: Table, dataset: str, snapshots: Sequence[str]) -> str:
     """Remove versions from the table's history, and the tags of their batches.
 
     Raises:
@@ -182,6 +183,7 @@ def _expire(table: Table, dataset: str, snapshots: Sequence[str]) -> str:
             )
     if not chosen:
         return f"{dataset}: these versions have expired already"
+    record_expiry(descriptor, dataset, chosen)
     ids = {int(version.snapshot) for version in chosen}
     kept = [each.snapshot for each in known.values() if each.is_included and int(each.snapshot) not in ids]
     with table.transaction() as transaction:

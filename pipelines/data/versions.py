@@ -30,6 +30,7 @@ class TableVersion:
 
     Attributes:
         snapshot: id of the Iceberg snapshot.
+        parent: id of the snapshot before it; None for the first, or if that has expired.
         at: when it was committed.
         rows: number of rows in this version; None if the writer did not record it.
         added: number of rows that it added; None if the writer did not record it.
@@ -43,6 +44,7 @@ class TableVersion:
     """
 
     snapshot: str
+    parent: str | None
     at: datetime
     rows: int | None
     added: int | None
@@ -76,6 +78,7 @@ def _described(snapshot: Snapshot, tags: tuple[str, ...], current: Snapshot | No
     source = properties.get(SOURCE)
     return TableVersion(
         snapshot=str(snapshot.snapshot_id),
+        parent=str(snapshot.parent_snapshot_id) if snapshot.parent_snapshot_id is not None else None,
         at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
         rows=_number(properties.get("total-records")),
         added=_number(properties.get("added-records")),

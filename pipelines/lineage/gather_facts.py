@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pipelines.data.catalog import MissingTableError, open_table
+from pipelines.data.expired_versions import read_expired
 from pipelines.data.versions import list_versions
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -69,21 +70,26 @@ def read_versions(descriptor: EnvironmentDescriptor, dataset: str) -> list[Versi
         table = open_table(descriptor, dataset)
     except MissingTableError:
         return []
-    parents = {str(each.snapshot_id): each.parent_snapshot_id for each in table.snapshots()}
-    return [
-        VersionFact(
+    every = sorted([*list_versions(table), *read_expired(descriptor, dataset)], key=lambda version: version.at)
+    facts: dict[str, VersionFact] = {}
+    before: str | None = None
+    for version in every:
+        if version.snapshot in facts:  # recorded, but the job was killed before the version expired
+            continue
+        facts[version.snapshot] = VersionFact(
             environment=descriptor.name,
             dataset=dataset,
             snapshot=version.snapshot,
-            parent=str(parent) if (parent := parents[version.snapshot]) is not None else None,
+            # The parent of a version is lost when it expires; the rows of those that the table has are a chain.
+            parent=before if version.is_included else version.parent,
             at=version.at,
             rows=version.rows,
             file=version.file,
             batch=version.batch,
             contract=version.contract,
         )
-        for version in list_versions(table)
-    ]
+        before = version.snapshot if version.is_included else before
+    return list(facts.values())
 
 
 def models_in_registry(descriptor: EnvironmentDescriptor) -> list[str]:

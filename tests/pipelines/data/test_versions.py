@@ -203,7 +203,18 @@ NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 def version(snapshot: str, age: int, **fields: object) -> TableVersion:
     made = TableVersion(
-        snapshot, NOW - timedelta(days=age), 1, 1, "append", None, None, None, (), is_current=False, is_included=True
+        snapshot,
+        None,
+        NOW - timedelta(days=age),
+        1,
+        1,
+        "append",
+        None,
+        None,
+        None,
+        (),
+        is_current=False,
+        is_included=True,
     )
     return replace(made, **fields)  # type: ignore[arg-type]
 
