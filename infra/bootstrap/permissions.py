@@ -115,6 +115,9 @@ _JUDGED_EVERYWHERE = ("ledger/", "quarantine/")
 _INFERENCE_LOGS = ("inference/",)
 """Key prefix of the inference logs in a logs bucket."""
 
+_LINEAGE_OF_DEPLOYMENTS = ("lineage/deploy-",)
+"""Key prefix of the lineage events of deployments in a logs bucket."""
+
 
 def allow(
     actions: Iterable[str], resources: pulumi.Input[str] | Sequence[str], **condition: dict[str, Any]
@@ -326,7 +329,13 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     statements = [
         allow(["s3:GetObject"], read),
         allow(_JUDGE_IMAGE, _image_repositories(environment)),
-        allow(["s3:PutObject"], _objects(environment, "registry", *written)),
+        allow(
+            ["s3:PutObject"],
+            [
+                *_objects(environment, "registry", *written),
+                *_objects(environment, "logs", *_LINEAGE_OF_DEPLOYMENTS),
+            ],
+        ),
         allow(
             ["kms:Sign"],
             _every_key(environment),

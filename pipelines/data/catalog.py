@@ -292,7 +292,7 @@ def existing_keys(table: Table, key: tuple[str, ...]) -> pa.RecordBatchReader | 
 
 
 def evolve(table: Table, contract: Contract) -> Table:
-    """Update the schema of a table to a contract: add new columns and widen types.
+    """Update the schema of a table to a contract: add new columns, widen types and describe columns.
 
     Raises:
         MlopsError: the type of a column changed to one that cannot hold the existing values.
@@ -310,12 +310,16 @@ def evolve(table: Table, contract: Contract) -> Table:
                 fix="add a new column instead; types can only be widened (int to long, float to double)",
             )
         wider.append(column)
-    if lacks or wider:
+    docs = {column.name: column.description for column in contract.columns.values()}
+    redescribed = [f for f in table.schema().fields if f.name in docs and (f.doc or None) != (docs[f.name] or None)]
+    if lacks or wider or redescribed:
         with table.update_schema() as update:
             for column in lacks:
                 update.add_column(column.name, iceberg_type(column), doc=column.description)
             for column in wider:
                 update.update_column(column.name, field_type=iceberg_type(column))
+            for field in redescribed:
+                update.update_column(field.name, doc=docs[field.name] or "")
         table.refresh()
     return table
 
@@ -342,6 +346,7 @@ def append(
     batch: str,
     properties: Mapping[str, str],
     tag: str = "",
+    described: Mapping[str, str] | None = None,
 ) -> str:
     """Append rows to a table and tag the snapshot, in one atomic commit.
 
@@ -355,6 +360,7 @@ def append(
         batch: digest of the landing file.
         properties: further properties of the snapshot.
         tag: tag of the snapshot; `tag_of(batch)` by default.
+        described: properties of the table to set in the same commit.
 
     Returns:
         The id of the new snapshot.
@@ -379,6 +385,8 @@ def append(
     )
     paths = write_data_files(descriptor, table, rows)
     with once.transaction() as transaction:
+        if described:
+            transaction.set_properties(dict(described))
         transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
         added: Any = transaction.table_metadata.current_snapshot_id
         with ManageSnapshots(transaction) as manage:

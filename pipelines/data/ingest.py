@@ -32,9 +32,10 @@ from pipelines.data.catalog import (
     open_table,
     replay_tag,
 )
+from pipelines.data.catalogue_properties import changed_properties
 from pipelines.data.checks import contract_rules, unique_groups
 from pipelines.data.landing import LandingFile, download, landing_files
-from pipelines.data.lineage import Assertion, Data, LineageRun, landing_data, lineage, table_data
+from pipelines.data.lineage import Assertion, Data, LineageRun, from_columns, landing_data, lineage, table_data
 from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
 from pipelines.data.row_quarantine import (
     BatchRecord,
@@ -397,7 +398,8 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
         write_record(descriptor, record)
         if summary.good == 0:
             return record
-        snapshot = append(descriptor, table, checked.good_rows(), digest, _properties(ingestion))
+        described = changed_properties(table, contract)
+        snapshot = append(descriptor, table, checked.good_rows(), digest, _properties(ingestion), described=described)
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record
@@ -415,7 +417,8 @@ def _replay(
         tag = replay_tag(table, ingestion.digest)
         properties = _properties(ingestion)
         rows = checked.good_rows()
-        snapshot = append(ingestion.descriptor, table, rows, ingestion.digest, properties, tag)
+        described = changed_properties(table, ingestion.contract)
+        snapshot = append(ingestion.descriptor, table, rows, ingestion.digest, properties, tag, described)
     _upload_quarantined(ingestion, checked)
     facts = {"verdict": "ingested", "rows": before.rows, "good": before.good + found.good, "snapshot": snapshot}
     record = found.model_copy(update=facts)
@@ -448,8 +451,11 @@ def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecor
     rules += sorted(broken - set(rules))
     assertions = [Assertion(rule, column or None, (column, rule) not in broken) for column, rule in rules]
     facts = {"columns": columns, "version": record.batch, "rows": record.rows, "assertions": assertions}
-    run.inputs = [landing_data(descriptor, ingestion.file.key, **facts)]
-    run.outputs = [table_data(descriptor, contract.name, columns=columns, version=record.snapshot, rows=record.good)]
+    source = landing_data(descriptor, ingestion.file.key, **facts)
+    run.inputs = [source]
+    facts = {"columns": columns, "version": record.snapshot, "rows": record.good}
+    derived = {name: from_columns(source, [name]) for name in columns}
+    run.outputs = [table_data(descriptor, contract.name, derived=derived, **facts)]
     if record.quarantined:
         bucket, key = split_url(rows_url(descriptor, record.dataset, record.batch))
         run.outputs.append(Data(f"s3://{bucket}", key, version=record.batch, rows=record.quarantined))

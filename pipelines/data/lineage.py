@@ -55,6 +55,7 @@ class Data:
         version: version of the data: a digest or an Iceberg snapshot.
         rows: number of rows, or None if unknown.
         assertions: results of the rules on the data.
+        derived: column → the columns of inputs that its values come from, as (namespace, name, column).
     """
 
     namespace: str
@@ -63,6 +64,22 @@ class Data:
     version: str | None = None
     rows: int | None = None
     assertions: Sequence[Assertion] = ()
+    derived: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
+
+
+def from_columns(source: Data, columns: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Name columns of an input, for `Data.derived`."""
+    return [(source.namespace, source.name, column) for column in columns]
+
+
+def bundle_data(descriptor: EnvironmentDescriptor, model: str, **facts: Any) -> Data:
+    """Describe the bundles of a model in the registry; `facts` are further attributes of `Data`."""
+    return Data(f"s3://{descriptor.registry_bucket}", f"bundles/{model}", **facts)
+
+
+def endpoint_data(descriptor: EnvironmentDescriptor, model: str, **facts: Any) -> Data:
+    """Describe the endpoint of a model; `facts` are further attributes of `Data`."""
+    return Data(f"kubernetes://{descriptor.cluster}", f"{descriptor.namespace}/{model}", **facts)
 
 
 def landing_data(descriptor: EnvironmentDescriptor, key: str, **facts: Any) -> Data:
@@ -177,12 +194,24 @@ def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
 
 
 def _facets(data: Data) -> dict[str, Any]:
-    from openlineage.client.facet_v2 import dataset_version_dataset, schema_dataset
+    from openlineage.client.facet_v2 import column_lineage_dataset, dataset_version_dataset, schema_dataset
 
     facets: dict[str, Any] = {}
     if data.columns:
         fields = [schema_dataset.SchemaDatasetFacetFields(name=n, type=kind) for n, kind in data.columns.items()]
         facets["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
+    if data.derived:
+        facets["columnLineage"] = column_lineage_dataset.ColumnLineageDatasetFacet(
+            fields={
+                name: column_lineage_dataset.Fields(
+                    inputFields=[
+                        column_lineage_dataset.InputField(namespace=namespace, name=source, field=column)
+                        for namespace, source, column in sources
+                    ]
+                )
+                for name, sources in data.derived.items()
+            }
+        )
     if data.version is not None:
         facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=data.version)
     return facets

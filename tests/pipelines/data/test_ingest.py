@@ -486,6 +486,8 @@ def test_lineage_events_have_inputs_assertions_and_outputs(dev: EnvironmentDescr
     assert table["facets"]["version"]["datasetVersion"] == record.snapshot
     assert [field["name"] for field in table["facets"]["schema"]["fields"]] == ["id", "age", "name"]
     assert table["outputFacets"]["outputStatistics"]["rowCount"] == 1
+    (origin,) = table["facets"]["columnLineage"]["fields"]["age"]["inputFields"]
+    assert (origin["namespace"], origin["name"], origin["field"]) == (source["namespace"], "visits/a.csv", "age")
     assert quarantine["namespace"] == f"s3://{dev.lake_bucket}"
 
 
@@ -631,3 +633,35 @@ def test_a_file_that_is_too_large_is_rejected_without_being_downloaded(
     (record,) = run(dev)
     assert record.verdict == "refused"
     assert "expected at most 10 bytes" in str(record.refused)
+
+
+def test_the_glue_table_says_what_the_contract_says(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    def declared(purpose: str, **keys: Any) -> Contract:
+        age = column("age", "integer", description=f"Age for {purpose}.", classification="restricted")
+        return contract(age, column("name", "string", tags=["pii"]), description={"purpose": purpose}, **keys)
+
+    def described() -> tuple[str, dict[str, str], dict[str, str | None]]:
+        table = boto3.client("glue").get_table(DatabaseName=dev.catalog_database, Name="visits")["Table"]
+        columns = {each["Name"]: each.get("Comment") for each in table["StorageDescriptor"]["Columns"]}
+        return table.get("Description", ""), table["Parameters"], columns
+
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    run(dev, declared("research", team={"name": "clinic"}, domain="health"))
+    description, parameters, columns = described()
+    assert (description, columns["age"], columns["name"]) == ("research", "Age for research.", None)
+    assert {key: value for key, value in parameters.items() if key.startswith("mlops.")} == {
+        "mlops.contract-id": "urn:test:visits",
+        "mlops.contract-version": "1.0.0",
+        "mlops.contract-status": "active",
+        "mlops.owner": "clinic",
+        "mlops.domain": "health",
+        "mlops.tags": "",
+        "mlops.classifications": "age=restricted",
+        "mlops.personal-columns": "age,name",
+    }
+    land(dev, tmp_path, "b.csv", "2,20,a")
+    run(dev, declared("billing", version="1.1.0"))
+    description, parameters, columns = described()
+    assert (description, columns["age"]) == ("billing", "Age for billing.")
+    assert (parameters["mlops.contract-version"], parameters["mlops.owner"]) == ("1.1.0", "")
+    assert ids(dev) == [1, 2]

@@ -58,6 +58,12 @@ def test_a_bundle_that_passes_goes_live_and_its_record_is_complete(world: World)
     assert event.attempt == f"{event.commit}/{attribution.attempt}/verified"
     assert set(event.verdicts.values()) == {"pass"} and len(event.verdicts) == 16
     assert event.evidence == evidence.digests_of_statements(world.dev, MODEL, digest)
+    prefix = f"lineage/deploy-{MODEL}/"
+    listed = [each.key for each in store.listing(world.staging.logs_bucket, prefix)]
+    assert sorted(key.rpartition("-")[2] for key in listed)[:2] == ["COMPLETE.json", "START.json"]
+    (complete,) = [key for key in listed if key.endswith("COMPLETE.json")]
+    found = json.loads(store.get(world.staging.logs_bucket, complete, limit=1 << 20).content)
+    assert [found[side][0]["facets"]["version"]["datasetVersion"] for side in ("inputs", "outputs")] == [digest] * 2
     assert event.report is not None
     report = json.loads(read_report(world.staging, MODEL, event.report))
     assert report["facts"]["release"]["bundle"] == digest
