@@ -40,6 +40,7 @@ VERBS = {
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
     "data": Verb("pipelines.cli.data:data", "Landing files, quarantined rows and versions of datasets.", DATA),
     "contract": Verb("pipelines.cli.contracts:contract", "Check, compare, show and draft data contracts.", DATA),
+    "catalog": Verb("pipelines.cli.datasets:catalog", "List, search and render the datasets.", DATA),
     "lineage": Verb(
         "pipelines.cli.lineage_queries:lineage", "Trace bundles back to landing files, and data to releases.", DATA
     ),

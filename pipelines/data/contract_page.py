@@ -32,13 +32,14 @@ def contract_lines(contract: Contract) -> list[str]:
         if column.description:
             lines.append(f"      {' '.join(column.description.split())}")
         lines += [f"      {text}" for text in rules.pop(name, [])]
-        lines += [f"      {_batch_rule(rule)}" for rule in column.rules if not rule.is_for_rows]
+        lines += [f"      {batch_rule(rule)}" for rule in column.rules if not rule.is_for_rows]
     lines += [f"  {name}: {text}" for name, texts in rules.items() for text in texts]
-    lines += [f"  each file: {_batch_rule(rule)}" for rule in contract.table.rules if not rule.is_for_rows]
+    lines += [f"  each file: {batch_rule(rule)}" for rule in contract.table.rules if not rule.is_for_rows]
     return lines
 
 
-def _batch_rule(rule: Quality) -> str:
+def batch_rule(rule: Quality) -> str:
+    """Describe a rule on the whole batch: its metric and its bounds."""
     bounds = rule.model_dump(mode="json", by_alias=True, exclude_none=True)
     named = ", ".join(f"{key} {value:g}" for key, value in bounds.items() if key.startswith("mustBe"))
     return f"{rule.metric}: {named} {rule.unit}"

@@ -15,7 +15,8 @@ HEADING = 24
 MOST_DRAWN = 40
 """Boxes of a column; further ones are counted in a last box."""
 
-LONGEST_NAME = 32
+LONGEST_NAME = 29
+LONGEST_NOTE = 31
 
 STYLE = """
   .box { fill: #f6f8fa; stroke: #57606a; }
@@ -100,7 +101,7 @@ def _box(node: Node, note: str, x: int, y: int) -> str:
         f"<g><title>{escape(f'{node}: {note}' if note else str(node))}</title>"
         f'<rect class="box{kind}" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
         f'<text x="{x + 10}" y="{y + 18}">{escape(_short(node.name))}</text>'
-        f'<text class="note" x="{x + 10}" y="{y + 34}">{escape(_short(note, 38))}</text></g>'
+        f'<text class="note" x="{x + 10}" y="{y + 34}">{escape(_short(note, LONGEST_NOTE))}</text></g>'
     )
 
 
