@@ -14,7 +14,7 @@ from pipelines.declarations.classification import is_personal
 from pipelines.declarations.errors import MlopsError
 from pipelines.lineage.drawing import draw_graph
 from pipelines.lineage.facts import LineageFacts
-from pipelines.lineage.graph import Node, build_graph, trace
+from pipelines.lineage.graph import LineageNode, build_graph, trace
 
 MOST_VERSIONS = 20
 
@@ -192,7 +192,7 @@ def _lineage(entry: DatasetEntry, facts: LineageFacts) -> str:
     return draw_graph(drawn, f"Lineage of {entry.name}").replace(' xmlns="http://www.w3.org/2000/svg"', "")
 
 
-def _belongs(node: Node, dataset: str) -> bool:
+def _belongs(node: LineageNode, dataset: str) -> bool:
     return (node.kind == "contract" and node.name.startswith(f"{dataset}@")) or (
         node.kind == "file" and node.name.split("/")[1] == dataset
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from pipelines.lineage.graph import KINDS, Kind, LineageGraph, Node
+from pipelines.lineage.graph import KINDS, Kind, LineageGraph, LineageNode
 
 WIDTH, HEIGHT = 230, 44
 """Size of a box, in pixels."""
@@ -49,7 +49,7 @@ def draw_graph(graph: LineageGraph, title: str) -> str:
     """Return a graph as a stand-alone SVG, for light and dark pages; the same graph gives the same text."""
     columns = [(kind, sorted(node for node in graph.edges if node.kind == kind)) for kind in KINDS]
     columns = [(kind, nodes) for kind, nodes in columns if nodes]
-    places: dict[Node, tuple[int, int]] = {}
+    places: dict[LineageNode, tuple[int, int]] = {}
     more: list[tuple[int, int, int]] = []
     tallest = 0
     for at, (_, nodes) in enumerate(columns):
@@ -81,7 +81,7 @@ def draw_graph(graph: LineageGraph, title: str) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _edges(graph: LineageGraph, places: dict[Node, tuple[int, int]]) -> list[str]:
+def _edges(graph: LineageGraph, places: dict[LineageNode, tuple[int, int]]) -> list[str]:
     drawn = []
     for source in sorted(places):
         for target in sorted(graph.edges[source]):
@@ -95,7 +95,7 @@ def _edges(graph: LineageGraph, places: dict[Node, tuple[int, int]]) -> list[str
     return drawn
 
 
-def _box(node: Node, note: str, x: int, y: int) -> str:
+def _box(node: LineageNode, note: str, x: int, y: int) -> str:
     kind = f" {node.kind}" if node.kind in ("bundle", "release") else ""
     return (
         f"<g><title>{escape(f'{node}: {note}' if note else str(node))}</title>"

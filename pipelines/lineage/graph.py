@@ -16,7 +16,7 @@ KINDS: tuple[Kind, ...] = ("contract", "column", "file", "version", "bundle", "r
 
 
 @dataclass(frozen=True, order=True)
-class Node:
+class LineageNode:
     """Something that data flows through.
 
     Attributes:
@@ -44,12 +44,12 @@ class LineageGraph:
         live: the releases that are live.
     """
 
-    edges: dict[Node, set[Node]] = field(default_factory=dict)
-    back: dict[Node, set[Node]] = field(default_factory=dict)
-    notes: dict[Node, str] = field(default_factory=dict)
-    live: set[tuple[Node, Node]] = field(default_factory=set)
+    edges: dict[LineageNode, set[LineageNode]] = field(default_factory=dict)
+    back: dict[LineageNode, set[LineageNode]] = field(default_factory=dict)
+    notes: dict[LineageNode, str] = field(default_factory=dict)
+    live: set[tuple[LineageNode, LineageNode]] = field(default_factory=set)
 
-    def add(self, node: Node, note: str = "") -> Node:
+    def add(self, node: LineageNode, note: str = "") -> LineageNode:
         """Add a node; a note replaces the one before."""
         self.edges.setdefault(node, set())
         self.back.setdefault(node, set())
@@ -57,22 +57,22 @@ class LineageGraph:
             self.notes[node] = note
         return node
 
-    def connect(self, source: Node, target: Node) -> None:
+    def connect(self, source: LineageNode, target: LineageNode) -> None:
         """Add an edge, and its nodes."""
         self.add(source)
         self.add(target)
         self.edges[source].add(target)
         self.back[target].add(source)
 
-    def upstream(self, start: Node) -> set[Node]:
+    def upstream(self, start: LineageNode) -> set[LineageNode]:
         """Return the nodes that lead to a node, directly or not."""
         return _reachable(self.back, start)
 
-    def downstream(self, start: Node) -> set[Node]:
+    def downstream(self, start: LineageNode) -> set[LineageNode]:
         """Return the nodes that a node leads to, directly or not."""
         return _reachable(self.edges, start)
 
-    def part(self, nodes: Collection[Node]) -> LineageGraph:
+    def part(self, nodes: Collection[LineageNode]) -> LineageGraph:
         """Return the graph of some of the nodes.
 
         Versions between them that are left out are bridged: files lead straight to the version that a bundle names.
@@ -86,8 +86,8 @@ class LineageGraph:
         return made
 
 
-def _reachable(edges: dict[Node, set[Node]], start: Node) -> set[Node]:
-    found: set[Node] = set()
+def _reachable(edges: dict[LineageNode, set[LineageNode]], start: LineageNode) -> set[LineageNode]:
+    found: set[LineageNode] = set()
     waiting = [start]
     while waiting:
         for node in edges.get(waiting.pop(), ()):
@@ -97,10 +97,12 @@ def _reachable(edges: dict[Node, set[Node]], start: Node) -> set[Node]:
     return found
 
 
-def _bridged(edges: dict[Node, set[Node]], start: Node, kept: set[Node]) -> set[Node]:
+def _bridged(
+    edges: dict[LineageNode, set[LineageNode]], start: LineageNode, kept: set[LineageNode]
+) -> set[LineageNode]:
     """Return the first kept nodes on each way from a node."""
-    found: set[Node] = set()
-    seen: set[Node] = set()
+    found: set[LineageNode] = set()
+    seen: set[LineageNode] = set()
     waiting = [start]
     while waiting:
         for node in edges.get(waiting.pop(), ()):
@@ -112,34 +114,34 @@ def _bridged(edges: dict[Node, set[Node]], start: Node, kept: set[Node]) -> set[
     return found
 
 
-def file_node(environment: str, dataset: str, file: str) -> Node:
+def file_node(environment: str, dataset: str, file: str) -> LineageNode:
     """Return the node of a landing file."""
-    return Node("file", f"{environment}/{dataset}/{file}")
+    return LineageNode("file", f"{environment}/{dataset}/{file}")
 
 
-def version_node(environment: str, dataset: str, snapshot: str) -> Node:
+def version_node(environment: str, dataset: str, snapshot: str) -> LineageNode:
     """Return the node of a dataset version."""
-    return Node("version", f"{environment}/{dataset}@{snapshot}")
+    return LineageNode("version", f"{environment}/{dataset}@{snapshot}")
 
 
-def contract_node(dataset: str, version: str) -> Node:
+def contract_node(dataset: str, version: str) -> LineageNode:
     """Return the node of a version of a contract."""
-    return Node("contract", f"{dataset}@{version}")
+    return LineageNode("contract", f"{dataset}@{version}")
 
 
-def column_node(dataset: str, column: str) -> Node:
+def column_node(dataset: str, column: str) -> LineageNode:
     """Return the node of a column."""
-    return Node("column", f"{dataset}.{column}")
+    return LineageNode("column", f"{dataset}.{column}")
 
 
-def bundle_node(model: str, digest: str) -> Node:
+def bundle_node(model: str, digest: str) -> LineageNode:
     """Return the node of a bundle."""
-    return Node("bundle", f"{model}@{digest}")
+    return LineageNode("bundle", f"{model}@{digest}")
 
 
-def release_node(environment: str, model: str) -> Node:
+def release_node(environment: str, model: str) -> LineageNode:
     """Return the node of the releases of a model in an environment."""
-    return Node("release", f"{environment}/{model}")
+    return LineageNode("release", f"{environment}/{model}")
 
 
 def build_graph(facts: LineageFacts) -> LineageGraph:
@@ -186,7 +188,7 @@ def _add_bundle(graph: LineageGraph, bundle: BundleFact, target: str | None) -> 
         graph.connect(column_node(bundle.dataset, column), node)
 
 
-def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: str = "") -> Node:
+def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: str = "") -> LineageNode:
     """Return a bundle of a model: by its digest or the start of it, else the live one.
 
     Args:
@@ -226,7 +228,7 @@ def _known(model: str, names: Iterable[str]) -> str:
     return f"use one of {', '.join(found)}" if found else f"train one: mlops train {model}"
 
 
-def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = "") -> list[Node]:
+def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = "") -> list[LineageNode]:
     """Return the nodes of a kind whose name starts and ends with a text, sorted.
 
     Raises:
@@ -240,7 +242,7 @@ def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = ""
     return found
 
 
-def trace(graph: LineageGraph, starts: Collection[Node], *, back: bool, forward: bool) -> LineageGraph:
+def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, forward: bool) -> LineageGraph:
     """Return what leads to some nodes and what they lead to.
 
     Versions appear only if a bundle names them, or if they are a start: the chain of all snapshots says nothing.

@@ -14,7 +14,7 @@ from pipelines.lineage.drawing import MOST_DRAWN, draw_graph
 from pipelines.lineage.facts import COPY, LineageFacts, read_saved_facts, save_facts
 from pipelines.lineage.graph import (
     LineageGraph,
-    Node,
+    LineageNode,
     build_graph,
     bundle_node,
     find_bundle,
@@ -44,11 +44,11 @@ def names(graph: LineageGraph, kind: str) -> list[str]:
     return sorted(node.name for node in graph.edges if node.kind == kind)
 
 
-def back(start: Node) -> LineageGraph:
+def back(start: LineageNode) -> LineageGraph:
     return trace(build_graph(KNOWN), [start], back=True, forward=False)
 
 
-def forward(*starts: Node) -> LineageGraph:
+def forward(*starts: LineageNode) -> LineageGraph:
     return trace(build_graph(KNOWN), starts, back=False, forward=True)
 
 
@@ -68,9 +68,9 @@ def test_a_file_a_column_and_a_contract_lead_to_the_releases_that_they_reached()
         for name, found in (
             ("1.csv", forward(*find_nodes(graph, "file", ends="/visits/1.csv"))),
             ("2.csv", forward(*find_nodes(graph, "file", ends="/visits/2.csv"))),
-            ("size", forward(Node("column", "visits.size"))),
-            ("paid", forward(Node("column", "visits.paid"))),
-            ("1.1.0", forward(Node("contract", "visits@1.1.0"))),
+            ("size", forward(LineageNode("column", "visits.size"))),
+            ("paid", forward(LineageNode("column", "visits.paid"))),
+            ("1.1.0", forward(LineageNode("contract", "visits@1.1.0"))),
         )
     }
     one, two = f"price@{digest(1)}", f"price@{digest(2)}"
@@ -101,7 +101,7 @@ def test_the_live_bundle_is_found_by_environment_and_others_by_their_digest() ->
 
 
 def test_a_trace_is_shown_as_text_and_json() -> None:
-    graph = forward(Node("column", "visits.size"))
+    graph = forward(LineageNode("column", "visits.size"))
     assert graph_lines(graph) == [
         "columns:",
         "  visits.size",
