@@ -126,12 +126,12 @@ def _descriptions(old: Contract, new: Contract) -> Iterator[ContractDifference]:
     before, after = (contract.model_dump(mode="json", by_alias=True, exclude={"tables"}) for contract in (old, new))
     before |= old.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
     after |= new.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
-    yield from _keys("", before, after, skip=(*_CHECKED, "version"))
+    yield from _keys("", before, after, (*_CHECKED, "version"))
     for name, column in old.columns.items():
         other = new.columns.get(name)
         if other is not None:
-            dumps = (each.model_dump(mode="json", by_alias=True) for each in (column, other))
-            yield from _keys(name, *dumps, skip=_CHECKED)
+            was, now = (each.model_dump(mode="json", by_alias=True) for each in (column, other))
+            yield from _keys(name, was, now, _CHECKED)
 
 
 def _keys(

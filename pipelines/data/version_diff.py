@@ -274,8 +274,8 @@ def _column_change(parts: VersionRows, name: str, *, hide: bool) -> ColumnChange
     else:
         return None
     with_nulls = [[*(share * (1 - null) for share in each), null] for each, null in zip(shares, nulls, strict=True)]
-    shapes = [ColumnShape(null, {} if hide else each) for null, each in zip(nulls, figures, strict=True)]
-    return ColumnChange(name, *shapes, jensen_shannon(*with_nulls))
+    was, now = (ColumnShape(null, {} if hide else each) for null, each in zip(nulls, figures, strict=True))
+    return ColumnChange(name, was, now, jensen_shannon(*with_nulls))
 
 
 Shares = list[list[float]]
@@ -296,7 +296,7 @@ def _numbers(old: pa.ChunkedArray, new: pa.ChunkedArray, *, with_figures: bool) 
         numbers = kept.to_numpy().astype(np.float64, copy=False)
         arrays.append(np.sort(numbers[np.isfinite(numbers)]))  # sorted once, quantiles and bins are look-ups
     old_numbers = arrays[0] if len(arrays[0]) else arrays[1]
-    cuts = np.unique(_quantiles(old_numbers, [step / BINS for step in range(1, BINS)])) if len(old_numbers) else []
+    cuts: Any = np.unique(_quantiles(old_numbers, [step / BINS for step in range(1, BINS)])) if len(old_numbers) else []
     shares = [_binned(numbers, cuts) for numbers in arrays]
     figures = [_figures_of(numbers) if with_figures and len(numbers) else {} for numbers in arrays]
     return shares, figures

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from pipelines.data.catalog import MissingTableError, open_table
-from pipelines.data.expired_versions import read_expired
-from pipelines.data.versions import list_versions
+from pipelines.data.expired_versions import ExpiredVersion, read_expired
+from pipelines.data.versions import TableVersion, list_versions
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
@@ -70,7 +70,9 @@ def read_versions(descriptor: EnvironmentDescriptor, dataset: str) -> list[Versi
         table = open_table(descriptor, dataset)
     except MissingTableError:
         return []
-    every = sorted([*list_versions(table), *read_expired(descriptor, dataset)], key=lambda version: version.at)
+    every: list[TableVersion | ExpiredVersion] = sorted(
+        [*list_versions(table), *read_expired(descriptor, dataset)], key=lambda version: version.at
+    )
     facts: dict[str, VersionFact] = {}
     before: str | None = None
     for version in every:
