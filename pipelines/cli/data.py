@@ -56,12 +56,14 @@ def show(dataset: str, file: str, output: Path | None, environment: str, target:
     """Show why rows of a landing file are in quarantine.
 
     Prints the outcome of FILE and the first quarantined rows with their reasons. Of a file with too many bad rows, a
-    sample is kept.
+    sample is kept. Values of columns that the contract classifies are only in --output.
     """
     from pipelines.data import landing_status
     from pipelines.data.row_quarantine import reason_lines
+    from pipelines.declarations.classification import is_personal
 
     opened = open_target(target)
+    personal = {name for name, each in opened.project.contract(dataset).columns.items() if is_personal(each)}
     descriptor = opened.descriptor(environment)
     status = landing_status.find_status(descriptor, dataset, file)
     click.echo(f"{status.file}: {status.description}")
@@ -74,7 +76,7 @@ def show(dataset: str, file: str, output: Path | None, environment: str, target:
         if output is not None:
             raise MlopsError(f"{output} is not written: {file} has no quarantined rows that can be read")
         return
-    for line in landing_status.describe_rows(rows, SHOWN_ROWS):
+    for line in landing_status.describe_rows(rows, SHOWN_ROWS, personal):
         click.echo(line)
     if rows.num_rows > SHOWN_ROWS and output is None:
         click.echo(f"… and {rows.num_rows - SHOWN_ROWS} more rows; to see all, add --output FILE")

@@ -329,10 +329,22 @@ def test_every_landing_file_has_a_state(dev: EnvironmentDescriptor, tmp_path: Pa
     rows = read_quarantined(dev, record)
     assert rows is not None
     assert describe_rows(rows, 20) == ["row 2: age: type: expected an integer, of 64 bits, found x"]
+    assert describe_rows(rows, 20, {"age"}) == [
+        "row 2: age: type: expected an integer, of 64 bits, found a value that is not shown"
+    ]
+    assert "found x" in describe_rows(rows, 20, {"name"})[0]
     save_rows(rows, tmp_path / "bad.csv")
     assert (tmp_path / "bad.csv").read_text().splitlines()[1] == '2,"2","x","b","age: type"'
     with pytest.raises(MlopsError, match="expected a name that ends in"):
         save_rows(rows, tmp_path / "bad.xlsx")
+
+
+def test_a_malformed_row_is_not_shown_if_a_column_is_personal() -> None:
+    reasons = [{"column": "", "rule": "format", "expected": "3 fields", "found": "2 fields: ann@example.org,7"}]
+    reasons.append({"column": "id, name", "rule": "unique", "expected": "a new value", "found": "7, Ann"})
+    rows = pa.table({"_row": [4], "_reasons": [reasons]})
+    shown = "\n".join(describe_rows(rows, 20, {"name"}))
+    assert "ann@" not in shown and "Ann" not in shown and shown.count("a value that is not shown") == 2
 
 
 def test_a_batch_that_the_table_was_rolled_back_from_is_ingested_again(
