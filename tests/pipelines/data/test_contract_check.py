@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipelines.data.columns import iceberg_schema
 from pipelines.data.contract_check import (
@@ -126,3 +128,29 @@ def test_a_table_with_another_physical_type_is_reported() -> None:
         ("age", "int", "long"),
         ("gone", "string", "no such column"),
     ]
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from(["1", "2", "3", "", "x"]),
+            st.sampled_from(["5", "-1", "200", "", "1.5", "NaN"]),
+            st.sampled_from(["a", "b", "", "toolong"]),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_the_report_counts_the_rows_that_ingestion_would_quarantine(
+    tmp_path: Path, rows: list[tuple[str, ...]]
+) -> None:
+    declared = contract(
+        column("age", "integer", required=True, minimum=0, maximum=120),
+        column("name", "string", unique=True, maxLength=3),
+    )
+    path = write(tmp_path, *(",".join(row) for row in rows))
+    report = check_data_file(declared, path)
+    expected = {(each.column, each.rule): each.rows for each in check_file(declared, path).reasons}
+    assert {(each.column, each.rule): each.failing for each in report.broken} == expected

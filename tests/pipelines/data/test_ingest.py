@@ -512,7 +512,7 @@ def test_a_rejected_file_is_a_failed_lineage_run_with_the_reason(dev: Environmen
     assert "no 'name'" in fail["run"]["facets"]["errorMessage"]["message"]
 
 
-def test_lineage_events_go_to_the_configured_openlineage_transport(
+def test_lineage_events_also_go_to_the_configured_openlineage_transport(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "events.jsonl"
@@ -521,8 +521,20 @@ def test_lineage_events_go_to_the_configured_openlineage_transport(
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
     land(dev, tmp_path, "a.csv", "1,20,a")
     run(dev)
-    assert [json.loads(line)["eventType"] for line in log.read_text().splitlines()] == ["START", "COMPLETE"]
-    assert events(dev) == []
+    sent = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["eventType"] for event in sent] == ["START", "COMPLETE"]
+    assert events(dev) == sent
+
+
+def test_an_endpoint_that_does_not_answer_loses_no_event_of_the_bucket(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "file")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(tmp_path / "missing" / "events.jsonl"))
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    assert [record.verdict for record in run(dev)] == ["ingested"]
+    assert [event["eventType"] for event in events(dev)] == ["START", "COMPLETE"]
 
 
 def test_a_lineage_failure_does_not_fail_the_job(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
