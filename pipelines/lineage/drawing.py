@@ -1,10 +1,10 @@
-"""Draw a lineage graph as SVG: one column for each kind of node, data flows from left to right."""
+"""Draw a lineage graph as SVG; data flows from left to right."""
 
 from __future__ import annotations
 
 from html import escape
 
-from pipelines.lineage.graph import KINDS, Kind, LineageGraph, LineageNode
+from pipelines.lineage.graph import Kind, LineageGraph, LineageNode
 
 WIDTH, HEIGHT = 230, 44
 """Size of a box, in pixels."""
@@ -13,7 +13,7 @@ GAP_X, GAP_Y = 90, 14
 MARGIN = 20
 HEADING = 24
 MOST_DRAWN = 40
-"""Boxes of a column; further ones are counted in a last box."""
+"""Boxes of a kind; further ones are counted below them."""
 
 LONGEST_NAME = 29
 LONGEST_NOTE = 31
@@ -35,6 +35,9 @@ STYLE = """
   }
 """
 
+LAYERS: tuple[tuple[Kind, ...], ...] = (("contract", "file"), ("version", "column"), ("bundle",), ("release",))
+"""Kinds of nodes that are drawn below each other. Every edge leads to the next layer, so none crosses a box."""
+
 HEADINGS: dict[Kind, str] = {
     "contract": "Contracts",
     "column": "Columns",
@@ -47,22 +50,27 @@ HEADINGS: dict[Kind, str] = {
 
 def draw_graph(graph: LineageGraph, title: str) -> str:
     """Return a graph as a stand-alone SVG, for light and dark pages; the same graph gives the same text."""
-    columns = [(kind, sorted(node for node in graph.edges if node.kind == kind)) for kind in KINDS]
-    columns = [(kind, nodes) for kind, nodes in columns if nodes]
     places: dict[LineageNode, tuple[int, int]] = {}
-    more: list[tuple[int, int, int]] = []
-    tallest = 0
-    for at, (_, nodes) in enumerate(columns):
-        x = MARGIN + at * (WIDTH + GAP_X)
-        for row, node in enumerate(nodes[:MOST_DRAWN]):
-            places[node] = (x, MARGIN + HEADING + row * (HEIGHT + GAP_Y))
-        shown = min(len(nodes), MOST_DRAWN)
-        if len(nodes) > MOST_DRAWN:
-            more.append((x, MARGIN + HEADING + shown * (HEIGHT + GAP_Y), len(nodes) - MOST_DRAWN))
-            shown += 1
-        tallest = max(tallest, shown)
-    width = 2 * MARGIN + len(columns) * WIDTH + max(0, len(columns) - 1) * GAP_X
-    height = 2 * MARGIN + HEADING + tallest * (HEIGHT + GAP_Y)
+    labels: list[tuple[int, int, str, str]] = []
+    layers = [[kind for kind in layer if any(node.kind == kind for node in graph.edges)] for layer in LAYERS]
+    layers = [layer for layer in layers if layer]
+    lowest = MARGIN
+    for at, layer in enumerate(layers):
+        x, y = MARGIN + at * (WIDTH + GAP_X), MARGIN
+        for kind in layer:
+            nodes = sorted(node for node in graph.edges if node.kind == kind)
+            labels.append((x, y + 6, "heading", HEADINGS[kind]))
+            y += HEADING
+            for node in nodes[:MOST_DRAWN]:
+                places[node] = (x, y)
+                y += HEIGHT + GAP_Y
+            if len(nodes) > MOST_DRAWN:
+                labels.append((x + 10, y + 14, "note", f"and {len(nodes) - MOST_DRAWN} more"))
+                y += HEADING
+            y += GAP_Y
+        lowest = max(lowest, y)
+    width = 2 * MARGIN + len(layers) * WIDTH + max(0, len(layers) - 1) * GAP_X
+    height = lowest + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(title)}">',
@@ -70,14 +78,10 @@ def draw_graph(graph: LineageGraph, title: str) -> str:
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{width}" height="{height}"/>',
     ]
-    for at, (kind, _) in enumerate(columns):
-        parts.append(
-            f'<text class="heading" x="{MARGIN + at * (WIDTH + GAP_X)}" y="{MARGIN + 6}">{HEADINGS[kind]}</text>'
-        )
+    parts += [f'<text class="{kind}" x="{x}" y="{y}">{escape(text)}</text>' for x, y, kind, text in labels]
     parts += _edges(graph, places)
     for node, (x, y) in places.items():
         parts.append(_box(node, graph.notes.get(node, ""), x, y))
-    parts += [f'<text class="note" x="{x + 10}" y="{y + 20}">and {count} more</text>' for x, y, count in more]
     return "\n".join([*parts, "</svg>", ""])
 
 

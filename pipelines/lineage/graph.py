@@ -180,9 +180,8 @@ def build_graph(facts: LineageFacts) -> LineageGraph:
 
 def _add_bundle(graph: LineageGraph, bundle: BundleFact, target: str | None) -> None:
     node = bundle_node(bundle.model, bundle.digest)
-    trained = f", trained {bundle.trained:%Y-%m-%d %H:%M}" if bundle.trained is not None else ""
-    commit = f"commit {bundle.commit[:12]}" if bundle.commit else "no verified evidence"
-    graph.add(node, f"{commit}{trained}")
+    trained = f"trained {bundle.trained:%Y-%m-%d %H:%M}" if bundle.trained is not None else "no verified evidence"
+    graph.add(node, f"{trained}, commit {bundle.commit[:12]}" if bundle.commit else trained)
     graph.connect(version_node(bundle.environment, bundle.dataset, bundle.snapshot), node)
     for column in (*bundle.features, *((target,) if target else ())):
         graph.connect(column_node(bundle.dataset, column), node)

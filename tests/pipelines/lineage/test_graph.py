@@ -107,7 +107,7 @@ def test_a_trace_is_shown_as_text_and_json() -> None:
         "  visits.size",
         f"      → bundle price@{digest(1)}",
         "bundles:",
-        f"  price@{digest(1)}  (commit 000000000000, trained 2026-11-30 00:00)",
+        f"  price@{digest(1)}  (trained 2026-11-30 00:00, commit 000000000000)",
         "      → release prod/price",
         "releases:",
         "  prod/price  (live: sha256:000000000000…)",
