@@ -84,6 +84,9 @@ class DeclaredTables:
     catalog_database: str
 
 
+MOST_EVOLUTIONS = 5
+"""Maximum number of attempts to update a schema while other writers update it."""
+
 KEPT_HISTORY = "mlops.kept-history"
 """Table property: comma-separated ids of the snapshots that an expiry has kept and whose rows the table had then.
 
@@ -295,8 +298,23 @@ def evolve(table: Table, contract: Contract) -> Table:
     """Update the schema of a table to a contract: add new columns, widen types and describe columns.
 
     Raises:
-        MlopsError: the type of a column changed to one that cannot hold the existing values.
+        MlopsError: the type of a column changed to one that cannot hold the existing values; or other writers keep
+            changing the schema.
     """
+    from pyiceberg.exceptions import CommitFailedException
+
+    for _ in range(MOST_EVOLUTIONS):
+        try:
+            return _evolve(table, contract)
+        except CommitFailedException:  # another job was faster, probably with the same change
+            table.refresh()
+    raise MlopsError(
+        f"the schema of {contract.name} was changed by other writers {MOST_EVOLUTIONS} times in a row",
+        fix="run the job again when fewer writers use the table",
+    )
+
+
+def _evolve(table: Table, contract: Contract) -> Table:
     has = {field.name: field.field_type for field in table.schema().fields}
     lacks = [column for name, column in contract.columns.items() if name not in has]
     wider = []

@@ -19,7 +19,7 @@ from pipelines.data import __main__ as command
 from pipelines.data import data_files as files
 from pipelines.data import ingest as job
 from pipelines.data import reading
-from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
+from pipelines.data.catalog import evolve, find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import describe_rows, find_status, read_quarantined, read_status, save_rows
@@ -689,3 +689,13 @@ def test_the_glue_table_says_what_the_contract_says(dev: EnvironmentDescriptor, 
     assert (description, columns["age"]) == ("billing", "Age for billing.")
     assert (parameters["mlops.contract-version"], parameters["mlops.owner"]) == ("1.1.0", "")
     assert ids(dev) == [1, 2]
+
+
+def test_two_jobs_that_update_the_same_schema_end_with_one(dev: EnvironmentDescriptor) -> None:
+    first, second = open_table(dev, "visits"), open_table(dev, "visits")
+    newer = contract(column("age", "integer", description="Years."), column("name", "string"), column("more", "date"))
+    evolve(first, newer)
+    evolve(second, newer)  # at the version before the first
+    found = open_table(dev, "visits").schema()
+    assert [field.name for field in found.fields] == ["id", "age", "name", "more"]
+    assert found.find_field("age").doc == "Years."
