@@ -31,6 +31,7 @@ from pipelines.data.catalog import (
     known_sources,
     open_table,
     replay_tag,
+    tag_of,
 )
 from pipelines.data.catalogue_properties import changed_properties
 from pipelines.data.checks import contract_rules, unique_groups
@@ -399,7 +400,8 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
         if summary.good == 0:
             return record
         described = changed_properties(table, contract)
-        snapshot = append(descriptor, table, checked.good_rows(), digest, _properties(ingestion), described=described)
+        rows, properties = checked.good_rows(), _properties(ingestion)
+        snapshot = append(descriptor, table, rows, digest, properties, tag_of(digest), described)
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record
