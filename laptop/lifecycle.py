@@ -113,15 +113,18 @@ class Laptop:
             "KUBECONFIG": str(self.home / "kubeconfig"),
         }
 
-    def environ_of_caller(self) -> dict[str, str]:
+    def environ_of_caller(self, caller: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any.
 
         Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so.
+
+        Args:
+            caller: environment of the caller.
         """
-        if os.environ.get("GITHUB_ACTIONS") != "true":
-            return self.environ(administrator=os.environ.get(ADMINISTRATOR) == "1")
+        if caller.get("GITHUB_ACTIONS") != "true":
+            return self.environ(administrator=caller.get(ADMINISTRATOR) == "1")
         kept = {name: value for name, value in self.environ().items() if name not in IDENTITY}
-        return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
+        return {**kept, **{name: caller[name] for name in IDENTITY if name in caller}}
 
     def providers(self) -> dict[str, Provider]:
         """Return the providers with which the engine applies a stack, by package."""

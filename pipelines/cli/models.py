@@ -267,19 +267,21 @@ def _experiment(model: str, environment: str | None, file: Path | None, snapshot
     help="Open Inference Protocol request as JSON; default: the golden request of the live bundle.",
 )
 @click.option("--direct", is_flag=True, help="Ask the load balancer; only the private network reaches it.")
+@click.option("--times", type=click.IntRange(1, 100_000), default=1, help="Send it so often, for example for the soak.")
 @target_option
-def predict(model: str, environment: str, file: Path | None, direct: bool, target: str) -> None:
+def predict(model: str, environment: str, file: Path | None, direct: bool, times: int, target: str) -> None:
     """Send a prediction request to a model's endpoint.
 
     The request goes to one of the endpoint's pods through the Kubernetes API.
     """
     from pipelines.promotion import predict as module
 
-    request, response = module.predict(
-        open_target(target), model, environment, file.read_bytes() if file is not None else None, direct=direct
-    )
+    sent = file.read_bytes() if file is not None else None
+    request, response = module.predict(open_target(target), model, environment, sent, direct=direct, times=times)
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
+    if times > 1:
+        click.echo(f"{times} requests were answered; the last response is shown.")
 
 
 @click.command(cls=Command)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
@@ -99,6 +100,21 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     if found is None:
         raise MlopsError(f"the pull request of {branch} was created, but GitHub does not list it as open")
     return found
+
+
+def take_from_main(gh: Gh, file: Path) -> None:
+    """Replace a file of the working tree by that of main, which may have moved since the checkout.
+
+    A proposal that edits one line of a file would otherwise undo what others have changed in it since.
+
+    Raises:
+        MlopsError: git failed, or main has no such file.
+    """
+    git = Git(gh.root)
+    main = git.fetch("main")
+    if main is None:
+        raise MlopsError("the origin has no branch main")
+    write_atomically(file, git.read_file(main, file.relative_to(gh.root).as_posix()).decode())
 
 
 def comment(gh: Gh, number: int, marker: str, body: str) -> None:

@@ -154,6 +154,8 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
     Raises:
         MlopsError: the stack file has no line to change, or GitHub refuses.
     """
+    gh, file = Gh.find(project.root), project.stack_file(environment)
+    pull_requests.take_from_main(gh, file)
     if not pin_images(project, environment, images):
         log(f"{environment} pins these images already; there is nothing to propose")
         return
@@ -164,6 +166,5 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
     title = f"Pin images in {environment}"
-    file = project.stack_file(environment)
-    request = pull_requests.propose(Gh.find(project.root), f"pin/{environment}", [file], title, body)
+    request = pull_requests.propose(gh, f"pin/{environment}", [file], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")

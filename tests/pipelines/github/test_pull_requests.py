@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
@@ -17,6 +18,8 @@ from pipelines.github import pull_requests
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
 from pipelines.github.pull_requests import Merge, PullRequest, comment, find_merge
+from pipelines.promotion.images import pin_images
+from pipelines.promotion.propose import propose_images
 from tests.clones import commit_all, git, make_repository
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
 
@@ -163,6 +166,30 @@ def test_a_proposal_interrupted_after_its_push_can_be_repeated(
         with pytest.raises(MlopsError, match="GitHub is down"):
             propose(project, path)
     assert propose(project, write_release(project, GOOD)).number == 1
+
+
+def test_images_are_pinned_in_the_file_that_main_has_now(project: Project, github: FakeGitHub) -> None:
+    file, serving, training = project.stack_file("staging"), f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    checkout = git(project.root, "rev-parse", "HEAD")
+    file.write_text(file.read_text().replace("retention_days:", "retention_days: 4 #"))
+    commit_all(project.root, "keep for longer")
+    git(project.root, "reset", "--quiet", "--hard", checkout)
+
+    propose_images(project, Images(serving=serving, training=training), "staging", "Built.", lambda line: None)
+    proposed = git(project.root, "show", f"origin/pin/staging:{file.name}")
+    assert "retention_days: 4" in proposed
+    assert serving in proposed
+
+
+def test_images_that_main_pins_meanwhile_are_not_proposed(project: Project, github: FakeGitHub) -> None:
+    images, checkout = Images(serving=f"sha256:{'a' * 64}"), git(project.root, "rev-parse", "HEAD")
+    pin_images(project, "staging", images)
+    commit_all(project.root, "pin")
+    git(project.root, "reset", "--quiet", "--hard", checkout)
+    said: list[str] = []
+    propose_images(project, images, "staging", "Built.", said.append)
+    assert said == ["staging pins these images already; there is nothing to propose"]
+    assert github["calls"] == []
 
 
 def test_a_created_pull_request_that_is_not_listed_is_an_error(
