@@ -74,8 +74,13 @@ def stop() -> None:
     """Stop the laptop and discard its account and stacks."""
     from laptop import lifecycle
 
-    lifecycle.stop(home(Project.find()))
-    click.echo("The laptop is stopped. Its account and stacks are discarded.")
+    folder = home(Project.find())
+    running = lifecycle.status(folder).laptop is not None
+    stacks = lifecycle.stop(folder)
+    if running or stacks:
+        click.echo("The laptop is stopped. Its account and stacks are discarded.")
+    else:
+        click.echo(f"No laptop runs in {folder}.")
 
 
 @laptop.command()

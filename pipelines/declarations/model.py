@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -280,6 +282,25 @@ class Model(Declaration):
             if bound.attribute not in self.protected:
                 expected = f"an attribute of protected ({', '.join(self.protected) or 'none'})"
                 problems.append((("gates", "fairness", index, "attribute"), expected, repr(bound.attribute)))
+        problems += [(key, "a number that JSON holds exactly", found) for key, found in _inexact(self.model_dump(), ())]
         if problems:
             raise KeyedError(*problems)
         return self
+
+
+LARGEST_INTEGER = 2**53 - 1
+"""Largest integer that JSON holds exactly everywhere (RFC 7493). Digests of declarations are made from JSON."""
+
+
+def _inexact(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    """Yield the place of each number that JSON does not hold exactly, and the number as text."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _inexact(item, (*key, name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _inexact(item, (*key, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, str(value)
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        yield key, str(value) if abs(value) < 10**30 else "a larger one"

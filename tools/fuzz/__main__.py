@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.fuzz.subjects import ROOT, SUBJECTS, known_kinds, scratch_folder
+from tools.fuzz.subjects import ROOT, find_subject, known_kinds, scratch_folder
 
 HANG_SECONDS = 120.0
 """Wall time after which an input counts as a hang, also on a busy machine."""
@@ -56,11 +56,11 @@ class Report:
         )
 
 
-def fuzz(kind: str, count: int, seed: int) -> Report:
+def fuzz(kind: str, count: int, seed: int, hang_seconds: float = HANG_SECONDS) -> Report:
     """Use `count` inputs of a kind. A process that crashes or hangs is replaced, and goes on with the next input."""
     report, began, first = Report(kind), time.monotonic(), 0
     while first < count:
-        with _Worker(kind, seed, first, count) as worker:
+        with _Worker(kind, seed, first, count, hang_seconds) as worker:
             first = _follow(worker, report)
     report.seconds = time.monotonic() - began
     return report
@@ -88,8 +88,8 @@ def _follow(worker: _Worker, report: Report) -> int:
 class _Worker:
     """A process of `tools.fuzz.worker`."""
 
-    def __init__(self, kind: str, seed: int, first: int, end: int) -> None:
-        self.first, self.end = first, end
+    def __init__(self, kind: str, seed: int, first: int, end: int, hang_seconds: float) -> None:
+        self.first, self.end, self._hang_seconds = first, end, hang_seconds
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed when the process ends
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tools.fuzz.worker", kind, str(seed), str(first), str(end)],
@@ -115,7 +115,7 @@ class _Worker:
         assert self._process.stdout is not None
         handle, rest = self._process.stdout.fileno(), b""
         while True:
-            ready, _, _ = select.select([handle], [], [], HANG_SECONDS)
+            ready, _, _ = select.select([handle], [], [], self._hang_seconds)
             if not ready:
                 self._hung = True
                 return
@@ -128,7 +128,7 @@ class _Worker:
     def why_it_ended(self) -> str:
         """Return why the process said nothing more."""
         if self._hung:
-            return f"hang: no answer within {HANG_SECONDS:.0f} s"
+            return f"hang: no answer within {self._hang_seconds:g} s"
         status = self._process.wait()
         self._errors.seek(0)
         return f"crash: status {status}\n{self._errors.read()[-4000:].decode(errors='replace')}"
@@ -139,7 +139,7 @@ def show(kind: str, seed: int, number: int) -> None:
     from tools.fuzz.worker import make_input
 
     with scratch_folder() as folder:
-        subject = SUBJECTS[kind](Path(folder))
+        subject = find_subject(kind)(Path(folder))
         given = make_input(subject, kind, seed, number)
         print(given.decode(errors="backslashreplace") if isinstance(given, bytes) else given, flush=True)
         print("accepted" if subject.judge(given) else "refused")

@@ -7,6 +7,7 @@ refusal is an error for people (`MlopsError`, or a client error of HTTP). Any ot
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import random
@@ -568,6 +569,16 @@ def known_kinds() -> tuple[str, ...]:
     """Return the kinds that can be fuzzed here."""
     has_laptop = (ROOT / "laptop").is_dir()
     return tuple(kind for kind in SUBJECTS if has_laptop or kind not in LAPTOP)
+
+
+def find_subject(kind: str) -> type[Subject]:
+    """Return the subject of a kind; `<module>:<class>` names one that is not listed."""
+    if kind in SUBJECTS:
+        return SUBJECTS[kind]
+    module, _, name = kind.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    assert issubclass(found, Subject)
+    return found
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:

@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tools.fuzz.subjects import SUBJECTS, Subject, scratch_folder
+from tools.fuzz.subjects import Subject, find_subject, scratch_folder
 
 
 def make_input(subject: Subject, kind: str, seed: int, number: int) -> Any:
@@ -33,7 +33,7 @@ def main(kind: str, seed: int, first: int, end: int) -> None:
         channel.flush()
 
     with scratch_folder() as folder:
-        subject = SUBJECTS[kind](Path(folder))
+        subject = find_subject(kind)(Path(folder))
         for number in range(first, end):
             given = make_input(subject, kind, seed, number)
             say(at=number)

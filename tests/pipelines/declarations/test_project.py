@@ -128,6 +128,13 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
         ("metric: mae", "metric: recall", r":32: gates\.fairness\[0\]\.metric: .* found 'recall'"),
         ("below: 40", "equals: x", r":14: slices\[0\]\.equals: expected a value of age, of type integer, found 'x'"),
         ("below: 40", "equals: true", r"slices\[0\]\.equals: .* found True"),
+        (
+            "alpha: 1.0",
+            "alpha: .inf",
+            r":22: training\.parameters\.alpha: expected a number that JSON holds .* found inf",
+        ),
+        ("alpha: 1.0", "a: {b: [1, 9007199254740992]}", r"parameters\.a\.b\[1\]: .* found 9007199254740992"),
+        ("requests: 20", f"requests: {10**400}", r"gates\.soak\.requests: .* found a larger one"),
         ("column: bmi", "column: weight", r"slices\[2\]\.column: .* found 'weight'"),
     ],
 )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from pipelines.cli.main import mlops
+from pipelines.data.local_rows import read_good_rows
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.promotion.experiment import run_experiment
+from tests.pipelines.training.project import COLUMNS, DATASET, contract_document, make_project, make_rows
+from tests.pipelines.training.project import MODEL as LOANS
 from tests.sample_project import copy_as_forked
 
 MODEL = "diabetes-progression"
@@ -112,3 +120,53 @@ def test_a_file_that_cannot_be_read_is_refused(
     done = experiment("--file", str(file))
     assert isinstance(done.exception, MlopsError)
     assert message in str(done.exception)
+
+
+MISSING = """
+    import numpy as np
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from pipelines.training import TrainedModel, TrainingData, from_sklearn
+
+
+    def train(data: TrainingData) -> TrainedModel:
+        rows = data.features
+        for name in ("income", "age", "member"):
+            assert rows[name].dtype == np.float64, name
+            assert rows[name].isna().any(), name
+        assert set(rows["member"].dropna()) == {0.0, 1.0}
+        assert set(rows["region"]) == {"north", "south", ""}
+        columns = ColumnTransformer(
+            [("text", OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["region"])],
+            remainder="passthrough",
+        )
+        estimator = make_pipeline(columns, HistGradientBoostingClassifier(max_iter=5))
+        return from_sklearn(estimator.fit(rows, data.target), rows)
+"""
+
+
+def test_missing_values_of_every_type_reach_the_training_function_and_the_server(tmp_path: Path) -> None:
+    """A number, an integer, a boolean, and a text with listed values are missing, also in the golden predictions."""
+    columns = [
+        {key: value for key, value in column.items() if key != "required" or column.get("primaryKey")}
+        for column in COLUMNS
+    ]
+    project = make_project(tmp_path / "project", MISSING, slices=[])
+    contract = project.contracts_folder / f"{DATASET}.odcs.yaml"
+    contract.write_text(yaml.safe_dump(contract_document(columns)))
+    (project.root / "requirements" / "serving.txt").write_text(f"onnxruntime=={metadata.version('onnxruntime')}\n")
+    rows = make_rows()
+    for index, step in ((1, 5), (2, 6), (4, 4)):
+        values = rows.column(index).to_pylist()
+        values[::step] = [None] * len(values[::step])
+        rows = rows.set_column(index, rows.field(index), [pa.array(values, rows.field(index).type)])
+    file = tmp_path / "loans.csv"
+    pa.csv.write_csv(rows, file, pa.csv.WriteOptions(quoting_style="none"))
+    read, bad = read_good_rows(project.contract(DATASET), file)
+    assert (read.num_rows, bad) == (240, 0)
+    found = run_experiment(project, LOANS, read, None, lambda line: None)
+    verdicts = {verdict.gate: verdict for verdict in found.verdicts}
+    assert verdicts["runtime"].outcome == "pass", verdicts["runtime"].why
