@@ -44,6 +44,12 @@ IDENTITY = (
 ADMINISTRATOR = "MLOPS_LAPTOP_ADMINISTRATOR"
 """Variable that gives a shell on a realistic laptop administrator rights if it is 1."""
 
+HOSTED = "github"
+"""Folder of the hosted repository, its pull requests and runs, in the laptop's home."""
+
+SET_ASIDE = "github.stopped"
+"""Folder of the repository that was hosted when the laptop stopped."""
+
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
     "kubeconfig",
@@ -268,7 +274,8 @@ def find(home: Path) -> Laptop:
 def stop(home: Path) -> tuple[str, ...]:
     """Stop the laptop and everything that runs on it, and wait until it has ended. Idempotent.
 
-    The account keeps nothing, so the state of its stacks is removed.
+    The account keeps nothing, so the state of its stacks is removed. The hosted repository names bundles and roles of
+    that account, so it is set aside, in `SET_ASIDE`.
 
     Returns:
         The names of those stacks.
@@ -407,10 +414,13 @@ def _states(home: Path) -> list[Path]:
 
 
 def _forget(home: Path) -> tuple[str, ...]:
-    """Remove the files that describe a stopped account, and the state of its stacks."""
+    """Remove the files that describe a stopped account and its stacks, and set the hosted repository aside."""
     for name in _OF_ONE_INCARNATION:
         (home / name).unlink(missing_ok=True)
     shutil.rmtree(home / "aws" / "images", ignore_errors=True)
+    if (home / HOSTED).is_dir():
+        shutil.rmtree(home / SET_ASIDE, ignore_errors=True)
+        (home / HOSTED).rename(home / SET_ASIDE)
     states = _states(home)
     for path in states:
         path.unlink(missing_ok=True)

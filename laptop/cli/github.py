@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from laptop.laptop_target import LaptopTarget, home
+from laptop.laptop_target import LaptopTarget
 from laptop.project_copy import copy_project
 from laptop.short_waits import scale_soak
 from pipelines.cli.commands import Group
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-
-PEOPLE = ("ada", "grace")
-"""Logins of the users of the laptop's GitHub."""
 
 if TYPE_CHECKING:
     from laptop.github.hub import Hub
@@ -107,27 +104,19 @@ def serve() -> None:
 
 @github.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--as",
-    "person",
-    type=click.Choice(PEOPLE),
-    required=True,
-    metavar="LOGIN",
-    help="User who works in the clone: ada or grace.",
-)
+@click.option("--as", "person", required=True, metavar="LOGIN", help="User who works in the clone: ada or grace.")
 def clone(folder: Path, person: str) -> None:
-    """Clone the hosted repository for a user, and print what to type next."""
-    clone = _existing().clone(folder.resolve(), person)
-    click.echo(f"cd {shlex.quote(str(clone))}")
-    click.echo(f"export MLOPS_HOME={shlex.quote(str(home(Project.find())))}")
+    """Clone the hosted repository for a user."""
+    hub = _existing()
+    click.echo(f"cd {shlex.quote(str(hub.clone(folder.resolve(), person)))}")
+    # Without it, commands in the clone would look for a laptop of the clone's own.
+    click.echo(f"export MLOPS_HOME={shlex.quote(str(hub.server.folder.parent))}")
 
 
 @github.command()
-@click.option(
-    "--as", "person", type=click.Choice(PEOPLE), required=True, metavar="LOGIN", help="User to act as: ada or grace."
-)
+@click.option("--as", "person", required=True, metavar="LOGIN", help="User to act as: ada or grace.")
 def env(person: str) -> None:
-    """Print variables that make `gh` act as a user."""
+    """Print variables that make `gh` and `mlops` act as a user."""
     for name, value in _existing().environ(person).items():
         if name == "PATH":
             click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")

@@ -128,10 +128,11 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, and a release file without a bundle for each model. Asks for what must differ from other
-    environments, if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, and who approves its releases into
+    CODEOWNERS. Asks for what must differ from other environments, if the command runs in a terminal.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+    from pipelines.github.release_owners import write_release_owners
 
     project = Project.find()
     chosen = NewEnvironment(
@@ -146,6 +147,8 @@ def environment(
     check_choices(project, chosen)
     for path in start_environment(project, chosen):
         click.echo(f"wrote {path.relative_to(project.root)}")
+    if write_release_owners(Project(project.root)):
+        click.echo("changed .github/CODEOWNERS: look who approves releases to it")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 

@@ -14,7 +14,10 @@ from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
 from pipelines.github.published_commits import publish
 
-FIELDS = "number,title,headRefName,url,state"
+FIELDS = "number,title,headRefName,url,state,isCrossRepository"
+
+MOST_OPEN = "1000"
+"""How many open pull requests of one branch name to list: forks may have branches of the same name."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ class Merge:
 
 
 def find_open(gh: Gh, branch: str) -> PullRequest | None:
-    """Return the open pull request of a branch.
+    """Return the open pull request of a branch of this repository. Branches of forks with the same name do not count.
 
     Raises:
         MlopsError: `gh` failed.
     """
-    found = json.loads(gh.run("pr", "list", "--head", branch, "--state", "open", "--json", FIELDS))
+    options = ("--head", branch, "--state", "open", "--limit", MOST_OPEN, "--json", FIELDS)
+    found = [pull for pull in json.loads(gh.run("pr", "list", *options)) if not pull["isCrossRepository"]]
     if not found:
         return None
     first = found[0]
@@ -69,7 +73,7 @@ def find_open(gh: Gh, branch: str) -> PullRequest | None:
 def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str) -> PullRequest:
     """Open a pull request with one commit that changes some files, or update the one that is open for the branch.
 
-    The working tree is reset to HEAD, so the change exists only in the pull request.
+    The files of the working tree are reset to HEAD first, so that nothing is left of a proposal that fails.
 
     Args:
         gh: the repository.
@@ -83,6 +87,7 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     """
     git = Git(gh.root)
     contents = {file.relative_to(gh.root).as_posix(): file.read_bytes() for file in files}
+    git.restore_files(contents)
     main, before = git.fetch("main"), git.fetch(branch)
     if main is None:
         raise MlopsError("the origin has no branch main")
@@ -90,7 +95,6 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     # A push starts every check again, so an unchanged proposal is not pushed.
     if before is None or not _same_change(git, before, commit):
         publish(gh.root, main, contents, message, branch, force=True)
-    git.restore_files(contents)
     found = find_open(gh, branch)
     if found is None:
         with text_file(body) as file:

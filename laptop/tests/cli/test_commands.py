@@ -66,15 +66,3 @@ def test_a_command_says_how_to_start_the_laptop_when_it_is_not_running(verb: str
     assert done.returncode == 1
     assert "the laptop is not running" in done.stderr
     assert "mlops laptop start" in done.stderr
-
-
-def test_to_stop_a_laptop_that_does_not_run_says_so(tmp_path: Path) -> None:
-    done = run("laptop", "stop", MLOPS_HOME=str(tmp_path / "home"))
-    assert (done.returncode, done.stdout) == (0, f"No laptop runs in {tmp_path / 'home'}.\n")
-
-
-@pytest.mark.parametrize("arguments", [["github", "clone", "folder"], ["github", "env"]])
-def test_only_the_users_of_the_laptops_github_can_be_chosen(arguments: list[str], tmp_path: Path) -> None:
-    done = run(*arguments, "--as", "bob", MLOPS_HOME=str(tmp_path / "home"))
-    assert done.returncode == 2
-    assert "'bob' is not one of 'ada', 'grace'" in done.stderr
