@@ -576,8 +576,8 @@ def find_subject(kind: str) -> type[Subject]:
     if kind in SUBJECTS:
         return SUBJECTS[kind]
     module, _, name = kind.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    assert issubclass(found, Subject)
+    found: object = getattr(importlib.import_module(module), name)
+    assert isinstance(found, type) and issubclass(found, Subject)
     return found
 
 
