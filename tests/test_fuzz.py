@@ -17,14 +17,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.timeout(600)
 def test_no_nearly_valid_input_ends_in_a_traceback_a_crash_or_a_hang() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tools.fuzz", "240", "--seed", "7"],
+        [sys.executable, "-m", "tools.fuzz", "160", "--seed", "7"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=580,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(known_kinds())
