@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.bundle import DatasetVersion
 from pipelines.declarations.digests import digest_of_bytes, digest_of_value
@@ -84,26 +84,16 @@ def judge_experiment(model: Model, evaluation: Evaluation, trial: TrialResult) -
     from pipelines.promotion.gates import GATES as ALL
 
     bounds = digest_of_value(model.gates.model_dump(mode="json"))
-    facts = Facts(
-        now=datetime.now(UTC),
-        release=Release(model=model.name, environment="none", bundle=None, replaces=None),
-        changed_files=(),
-        files=(),
-        signatures=(),
-        origin=None,
-        policy=Policy(gates=model.gates, digest=bounds, evaluated=bounds),
-        evaluation=evaluation,
-        runtime=trial,
-        request_schema=None,
-        champion=None,
-        live=None,
-        live_schema=None,
-        predecessor=None,
-        promotes_from=None,
-        freezes=None,
-        quarantined=None,
-        contract_breaks=None,
-    )
+    known: dict[str, Any] = {
+        "now": datetime.now(UTC),
+        "release": Release(model=model.name, environment="none", bundle=None, replaces=None),
+        "policy": Policy(gates=model.gates, digest=bounds, evaluated=bounds),
+        "evaluation": evaluation,
+        "runtime": trial,
+        **dict.fromkeys(("changed_files", "files", "signatures"), ()),
+        "unknown": {},
+    }
+    facts = Facts(**{**dict.fromkeys(Facts.model_fields), **known})
     return tuple(ALL[name](facts) for name in GATES)
 
 
