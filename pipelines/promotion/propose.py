@@ -49,7 +49,7 @@ def write_release(
     if descriptor is None:
         raise MlopsError(f"the bundle cannot be verified: {verified_in} is not up", fix=f"mlops up --env {verified_in}")
     try:
-        evidence.verify_bundle(descriptor, model, bundle, signer=project.environments[0])
+        evidence.verify_bundle(descriptor, model, bundle, signer=project.environments[0], all_runs=False)
     except bundles.UnknownBundleError as error:
         if previous is None:
             raise

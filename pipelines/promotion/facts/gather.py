@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -342,21 +343,25 @@ def read_signatures(
         names = evidence.names_of_statements(descriptor, model, digest)
     except evidence.UnsignedBundleError:
         names = [f"{kind}{evidence.SUFFIX}" for kind in ("provenance", "evaluation")]
-    found = []
-    for name in names:
-        kind: Literal["provenance", "evaluation"] = "evaluation" if name.startswith("evaluation") else "provenance"
-        try:
-            statement: tuple[object, str] | None = (
-                evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
-                if kind == "evaluation"
-                else evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
-            )
-        except signing.BadSignatureError as error:
-            found.append(SignedStatement(kind=kind, expected=trainer, signer=None, problem=error.what))
-            continue
-        if statement is not None:
-            found.append(SignedStatement(kind=kind, expected=trainer, signer=statement[1]))
-    return tuple(found)
+    with ThreadPoolExecutor(evidence.READ_AT_ONCE) as pool:
+        found = pool.map(lambda name: _read_signature(descriptor, model, digest, name, trainer), names)
+        return tuple(statement for statement in found if statement is not None)
+
+
+def _read_signature(
+    descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, trainer: str
+) -> SignedStatement | None:
+    """Return the signature of one statement; None if the statement does not exist."""
+    kind: Literal["provenance", "evaluation"] = "evaluation" if name.startswith("evaluation") else "provenance"
+    try:
+        statement: tuple[object, str] | None = (
+            evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
+            if kind == "evaluation"
+            else evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
+        )
+    except signing.BadSignatureError as error:
+        return SignedStatement(kind=kind, expected=trainer, signer=None, problem=error.what)
+    return SignedStatement(kind=kind, expected=trainer, signer=statement[1]) if statement is not None else None
 
 
 def read_predecessor(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Predecessor:

@@ -187,7 +187,9 @@ def test_an_envelope_has_one_accepted_encoding() -> None:
 def test_a_wrong_clock_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
         def sign(self, **_: object) -> None:
-            answer: Any = {"Error": {"Code": "InvalidSignatureException", "Message": "Signature expired: 20260302T1000"}}
+            answer: Any = {
+                "Error": {"Code": "InvalidSignatureException", "Message": "Signature expired: 20260302T1000"}
+            }
             raise ClientError(answer, "Sign")
 
     monkeypatch.setattr(clients, "client", lambda _: Refusing())
