@@ -197,17 +197,17 @@ def train(model: str, environment: str, unless: Unless | None, target: str) -> N
     help="Open Inference Protocol request as JSON; default: the golden request of the live bundle.",
 )
 @click.option("--direct", is_flag=True, help="Ask the load balancer; only the private network reaches it.")
+@click.option("--times", type=click.IntRange(1, 100_000), default=1, metavar="N", help="Send the request N times.")
 @target_option
-def predict(model: str, environment: str, file: Path | None, direct: bool, target: str) -> None:
+def predict(model: str, environment: str, file: Path | None, direct: bool, times: int, target: str) -> None:
     """Send a prediction request to a model's endpoint.
 
     The request goes to one of the endpoint's pods through the Kubernetes API.
     """
     from pipelines.promotion import predict as module
 
-    request, response = module.predict(
-        open_target(target), model, environment, file.read_bytes() if file is not None else None, direct=direct
-    )
+    content = file.read_bytes() if file is not None else None
+    request, response = module.predict(open_target(target), model, environment, content, direct=direct, times=times)
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
 

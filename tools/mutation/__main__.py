@@ -62,7 +62,16 @@ TESTS: Mapping[str, tuple[str, ...]] = {
 """Source below `pipelines` → its quick tests below `tests/pipelines`, the most effective first."""
 
 NOT_MEASURED = frozenset(
-    {"promotion/judge.py", "promotion/predict.py", "promotion/respond.py", "github/workflow_run.py"}
+    {
+        "promotion/judge.py",
+        "promotion/judge_pins.py",
+        "promotion/judge_releases.py",
+        "promotion/judge_withdrawals.py",
+        "promotion/review.py",
+        "promotion/predict.py",
+        "promotion/respond.py",
+        "github/workflow_run.py",
+    }
 )
 """Sources without quick tests: the laptop's journeys and the tests of the command line run them."""
 

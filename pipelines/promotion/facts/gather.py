@@ -165,6 +165,7 @@ class FactGatherer:
             evaluation=read(self.evaluation),
             runtime=read(self.runtime),
             request_schema=read(self.request_schema),
+            serving_image=self.project.stack(self.change.release.environment).config.environment.images.serving,
             live=live,
             champion=read(self.champion) if live is not None else None,
             live_schema=read(self.live_schema) if live is not None else None,
