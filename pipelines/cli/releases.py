@@ -157,7 +157,7 @@ def _move_traffic(act: Callable[..., Entry], model: str, environment: str, reaso
 @click.argument("model")
 @environment_option
 @click.option("--at", "moment", metavar="TIME", help="Show what ran at an ISO 8601 time with a time zone.")
-@click.option("--verify", "verifying", is_flag=True, help="Check every signature, and that no record is missing.")
+@click.option("--verify", "verifying", is_flag=True, help="Check signatures, and that no record is missing or changed.")
 @click.option("--offline", is_flag=True, help="Use only the records fetched earlier.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON lines.")
 @target_option
@@ -168,15 +168,18 @@ def history(
 
     Each record names the bundle, its dataset version and source commit, and the approvers.
     """
-    from pipelines.promotion.history import at_time, describe, read_history
+    from pipelines.promotion.history import at_time, check_history, describe, read_history
 
     project = Project.find()
     project.model(model)
     project.stack(environment)
     when = _parse_time(moment) if moment is not None else None
     folder = project.root / ".mlops" / "ledgers" / environment
-    descriptor = None if offline else open_target(target).descriptor(environment)
+    opened = None if offline else open_target(target)
+    descriptor = opened.descriptor(environment) if opened is not None else None
     entries = read_history(folder, model, descriptor, verify=verifying)
+    if verifying and opened is not None:
+        check_history(opened.descriptors(), environment, model, entries)
     if when is not None:
         found = at_time(entries, when)
         entries = [found] if found is not None else []
@@ -185,7 +188,8 @@ def history(
     if not entries:
         click.echo(f"no bundle of {model} ran in {environment}" + (f" at {moment}" if moment else ""))
     elif verifying:
-        click.echo(f"{len(entries)} records: every signature is valid, and no record is missing.")
+        whole = "no record before the last is missing" if offline else "no record is missing or was replaced"
+        click.echo(f"{len(entries)} records: every signature is valid, and {whole}.")
 
 
 def _parse_time(text: str) -> datetime:

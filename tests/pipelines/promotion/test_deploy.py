@@ -61,7 +61,7 @@ def test_a_bundle_that_passes_goes_live_and_its_record_is_complete(world: World)
     assert event.report is not None
     report = json.loads(read_report(world.staging, MODEL, event.report))
     assert report["facts"]["release"]["bundle"] == digest
-    assert [v["outcome"] for v in report["verdicts"]] == ["pass"] * 16
+    assert [v["outcome"] for v in report["verdicts"]] == ["pass"] * 17
     assert bundles.fetch(world.staging, MODEL, digest).digest == digest
 
 
