@@ -32,7 +32,7 @@ def predict(
         environment: the environment's name.
         request: an Open Inference Protocol v2 request as JSON; None for the golden request of the live bundle.
         direct: send it to the load balancer, which only the private network reaches, instead of one of the pods.
-        times: how often to send it, from 1.
+        times: how often to send it, one after the other.
 
     Returns:
         The request and the last response, as parsed JSON.

@@ -12,6 +12,7 @@ from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github import pull_requests
 from pipelines.github.gh import Gh
+from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.images import pin_images
 from pipelines.promotion.live_bundles import live_bundle, release_of_live
@@ -132,12 +133,13 @@ def propose_release(target: Target, model: str, environment: str, bundle: str, l
     if _named(project, model, environment) == intended_release(project, descriptors, model, environment, bundle):
         log(f"the release of {model} to {environment} names {bundle} already; there is nothing to propose")
         return None
+    gh = Gh.find(project.root)
     path = write_release(project, descriptors, model, environment, bundle)
     body = (
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
-    return _open(project, model, environment, path, f"Release {model} to {environment}", body, log)
+    return _open(gh, model, environment, path, f"Release {model} to {environment}", body, log)
 
 
 def propose_live(target: Target, model: str, environment: str, log: Log) -> int | None:
@@ -155,7 +157,7 @@ def propose_live(target: Target, model: str, environment: str, log: Log) -> int 
     Raises:
         MlopsError: the environment is not up, the ledger cannot be read, or GitHub refuses.
     """
-    project, before = target.project, _named(target.project, model, environment)
+    project, before, gh = target.project, _named(target.project, model, environment), Gh.find(target.project.root)
     path = write_live_release(project, target.descriptors(), model, environment)
     after = project.release(model, environment)
     if after == before:
@@ -165,11 +167,11 @@ def propose_live(target: Target, model: str, environment: str, log: Log) -> int 
         f"Merging this makes main name what is live in {environment}: `{after.bundle or 'no bundle'}`. "
         "It releases nothing.\n"
     )
-    return _open(project, model, environment, path, f"Name what is live of {model} in {environment}", body, log)
+    return _open(gh, model, environment, path, f"Name what is live of {model} in {environment}", body, log)
 
 
-def _open(project: Project, model: str, environment: str, path: Path, title: str, body: str, log: Log) -> int:
-    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
+def _open(gh: Gh, model: str, environment: str, path: Path, title: str, body: str, log: Log) -> int:
+    request = pull_requests.propose(gh, f"release/{environment}/{model}", [path], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")
     return request.number
 
@@ -236,7 +238,10 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
     Raises:
         MlopsError: the stack file has no line to change, or GitHub refuses.
     """
+    gh, file = Gh.find(project.root), project.stack_file(environment)
+    pull_requests.take_from_main(gh, file)
     if not pin_images(project, environment, images):
+        Git(gh.root).restore_files([file.relative_to(gh.root).as_posix()])
         log(f"{environment} pins these images already; there is nothing to propose")
         return
     digests = {name: digest for name, digest in sorted(images.model_dump().items()) if digest is not None}
@@ -246,6 +251,5 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
     title = f"Pin images in {environment}"
-    file = project.stack_file(environment)
-    request = pull_requests.propose(Gh.find(project.root), f"pin/{environment}", [file], title, body)
+    request = pull_requests.propose(gh, f"pin/{environment}", [file], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")
