@@ -42,9 +42,10 @@ def audit(target: Target, environment: str, log: Log) -> bool:
             differences.append(f"{model}: {error.what}; fix: {error.fix}")
     drift = target.drift(environment)
     reasons = [reason for model, entries in ledgers.items() if drift and (reason := explain_drift(entries, model))]
+    fix = f"do what each line says ({SYNC})"
     if drift:
-        do = f"run the workflow deploy for {environment}" if reasons else f"find out who changed it ({SYNC})"
-        differences += [*drift, *reasons, f"fix: {do}"]
+        fix = f"run the workflow deploy for {environment}" if reasons else f"find out who changed it ({SYNC})"
+        differences += [*drift, *reasons]
     for model in target.project.model_names:
         wanted = target.project.release(model, environment).bundle
         if wanted is None and model not in descriptor.endpoints:
@@ -58,14 +59,14 @@ def audit(target: Target, environment: str, log: Log) -> bool:
             differences.append(f"{model}: {'; '.join(part for part in found if part)}")
             continue
         if served != wanted:
-            why, fix = explain_bundle(ledgers.get(model, ()), model, environment, wanted, served)
+            why, do = explain_bundle(ledgers.get(model, ()), model, environment, wanted, served)
             found = f"git names {wanted or 'no bundle'}, but {environment} serves {served}"
-            differences.append(f"{model}: {found}; {why}; fix: {fix}")
+            differences.append(f"{model}: {found}; {why}; fix: {do}")
         else:
             log(f"{model}: serves {served}, as in git")
     if differences:
         raise MlopsError(
             f"{environment} differs from git:\n" + "\n".join(f"- {difference}" for difference in differences),
-            fix=f"do what each line says ({SYNC})",
+            fix=fix,
         )
     return True

@@ -182,8 +182,9 @@ def test_drift_after_a_rollback_or_a_failure_names_it(
 ) -> None:
     with pytest.raises(MlopsError) as caught:
         run_audit(monkeypatch, wanted=OTHER, served=OTHER, drift=("Rollout x: drifted",), ledger=ledger)
-    lines = ["Rollout x: drifted", *why, f"fix: {fix}"]
+    lines = ["Rollout x: drifted", *why]
     assert caught.value.what == "dev differs from git:\n" + "\n".join(f"- {line}" for line in lines)
+    assert caught.value.fix == fix
 
 
 def test_a_broken_ledger_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
