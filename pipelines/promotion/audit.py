@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.attempt import Log
-from pipelines.promotion.disagreement import SYNC, explain_attempt, explain_bundle, explain_drift
+from pipelines.promotion.disagreement import SYNC, explain_attempt, explain_bundle, explain_drift, until_live
 from pipelines.promotion.pod_endpoints import open_pods
 from pipelines.registry.ledger import Entry, Ledger
 from pipelines.registry.ledger_witnesses import check_ledger
@@ -37,7 +37,7 @@ def audit(target: Target, environment: str, log: Log) -> bool:
     for model in target.project.model_names:
         try:
             check_ledger(descriptors, environment, model)
-            ledgers[model] = list(Ledger(descriptor, model).back())
+            ledgers[model] = list(until_live(Ledger(descriptor, model).back()))
         except MlopsError as error:  # the other models are still compared
             differences.append(f"{model}: {error.what}; fix: {error.fix}")
     drift = target.drift(environment)

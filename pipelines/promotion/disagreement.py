@@ -20,7 +20,7 @@ def explain_bundle(
         wanted: the bundle that git names; None if it names none.
         served: what the endpoint serves, in words.
     """
-    read = list(_until_live(entries))
+    read = list(until_live(entries))
     live = read[0].event.live if read else None
     agree = f"release another bundle, or run mlops propose {model} --env {environment} --live ({SYNC})"
     if wanted is not None and (why := explain_attempt(read, wanted)):
@@ -39,7 +39,7 @@ def explain_attempt(entries: Iterable[Entry], bundle: str) -> str:
         entries: the ledger, newest entry first.
         bundle: digest of the bundle.
     """
-    for entry in _until_live(entries):
+    for entry in until_live(entries):
         event = entry.event
         if event.to == bundle and event.result in ("refused", "failed"):
             ended = f"was refused by {event.reason}" if event.result == "refused" else f"failed: {event.reason}"
@@ -56,7 +56,7 @@ def explain_drift(entries: Iterable[Entry], model: str) -> str:
         entries: the ledger, newest entry first.
         model: the model's name.
     """
-    for entry in _until_live(entries):
+    for entry in until_live(entries):
         event, when = entry.event, f"record {entry.record.number} of {entry.event.at:%Y-%m-%d %H:%M} UTC"
         if event.action == "rollback" and event.result == "verified":
             return f"{model}: a rollback moved traffic ({when}); the next deployment updates the state of its Rollout"
@@ -65,8 +65,8 @@ def explain_drift(entries: Iterable[Entry], model: str) -> str:
     return ""
 
 
-def _until_live(entries: Iterable[Entry]) -> Iterable[Entry]:
-    """Yield the entries back to the one that says what is live."""
+def until_live(entries: Iterable[Entry]) -> Iterable[Entry]:
+    """Yield ledger entries, newest first, back to the one that says what is live."""
     for entry in entries:
         yield entry
         if entry.event.result in ("verified", "withdrawn"):

@@ -20,7 +20,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
-from pipelines.github.git import Git
+from pipelines.github.git import MAIN, Git
 from pipelines.promotion.facts.served import count_requests
 from pipelines.promotion.facts.types import (
     Facts,
@@ -32,6 +32,7 @@ from pipelines.promotion.facts.types import (
     TrialResult,
 )
 from pipelines.promotion.release_changes import read_release_changes
+from pipelines.promotion.select import pinned_images
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store
 from pipelines.registry.bundle_quarantine import quarantined
@@ -165,7 +166,7 @@ class FactGatherer:
             evaluation=read(self.evaluation),
             runtime=read(self.runtime),
             request_schema=read(self.request_schema),
-            serving_image=self.project.stack(self.change.release.environment).config.environment.images.serving,
+            serving_image=read(self.serving_image),
             live=live,
             champion=read(self.champion) if live is not None else None,
             live_schema=read(self.live_schema) if live is not None else None,
@@ -287,6 +288,16 @@ class FactGatherer:
     def predecessor(self) -> Predecessor:
         """Return the candidate's record in the previous environment."""
         return read_predecessor(self.source, self.model, self.digest)
+
+    def serving_image(self) -> str | None:
+        """Return the serving image that the environment pins in the change, or in main by now.
+
+        Gates that are asked again see the commit of the first time, which may lack a pin that was merged since.
+        """
+        name = self.change.release.environment
+        pinned = self.project.stack(name).config.environment.images.serving
+        file = self.project.stack_file(name).name
+        return pinned or pinned_images(self.git, self.git.resolve(MAIN), file).serving
 
     def freezes(self) -> tuple[FreezeWindow, ...]:
         """Return the freeze windows of the environment."""
