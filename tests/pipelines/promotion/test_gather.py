@@ -95,7 +95,7 @@ def test_the_first_environment_has_no_predecessor(world: World) -> None:
     digest = world.register(1)
     facts = facts_of(world, proposal(digest, None, "dev"))
     assert (facts.predecessor, facts.promotes_from, facts.unknown) == (None, None, {})
-    assert refused(facts) == {}
+    assert refused(facts) == {"image": "fail"}, "dev pins none in this project"
 
 
 def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
