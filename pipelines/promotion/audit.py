@@ -55,8 +55,8 @@ def audit(target: Target, environment: str, log: Log) -> bool:
                 served = " and ".join(sorted({pod.served() for pod in pods}))
         except MlopsError as error:
             why = explain_attempt(ledgers.get(model, ()), wanted) if wanted is not None else ""
-            found = [f"git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}", why, error.fix]
-            differences.append(f"{model}: {'; '.join(part for part in found if part)}")
+            parts = (f"git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}", why, error.fix)
+            differences.append(f"{model}: {'; '.join(part for part in parts if part)}")
             continue
         if served != wanted:
             why, do = explain_bundle(ledgers.get(model, ()), model, environment, wanted, served)
