@@ -382,6 +382,8 @@ def test_a_deploy_role_can_record_and_copy_a_release(
     put("dev", "registry", "images/serving/x")(dev, provisioned)
     provisioned.operator["s3"].put_object(Bucket=bucket("dev", "registry"), Key=f"bundles/{MODEL}/y", Body=b"1")
     for who, environment in ((dev, "dev"), (staging, "dev"), (staging, "staging"), (dev, "staging"), (preview, "dev")):
+        listed = who["s3"].list_object_versions(Bucket=bucket(environment, "registry"), Prefix=f"ledger/{MODEL}/")
+        assert len(listed["Versions"]) == 1, "what was deleted or replaced in a ledger is seen from everywhere"
         for kind in ("ledger/", "quarantine/"):
             assert who["s3"].get_object(Bucket=bucket(environment, "registry"), Key=f"{kind}{MODEL}/x")
     for who in (staging, preview):
