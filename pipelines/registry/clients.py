@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
+
+from pipelines.declarations.errors import MlopsError
 
 _VARIABLES = (
     "AWS_ENDPOINT_URL",
@@ -52,3 +56,27 @@ def _session(region: str | None, settings: tuple[str | None, ...]) -> Any:
 @cache
 def _client(service: str, region: str | None, settings: tuple[str | None, ...]) -> Any:
     return _session(region, settings).client(service)
+
+
+def refuse_wrong_clock(error: ClientError, what: str) -> None:
+    """Raise an error if AWS refused a request because of its time; AWS accepts a difference of a few minutes.
+
+    S3 and EC2 have error codes for it. The other services say in the message that the signature expired, or is not yet
+    current.
+
+    Args:
+        error: the answer of AWS.
+        what: the request, for the message.
+
+    Raises:
+        MlopsError: the clock of this machine is wrong.
+    """
+    code, message = (str(error.response.get("Error", {}).get(key, "")) for key in ("Code", "Message"))
+    if code in ("RequestTimeTooSkewed", "RequestExpired") or message.startswith(
+        ("Signature expired", "Signature not yet current")
+    ):
+        raise MlopsError(
+            f"{what} was refused because of its time: expected the time of AWS, found {datetime.now(UTC):%H:%M:%S} UTC "
+            "on this machine",
+            fix="set the clock of this machine",
+        ) from None
