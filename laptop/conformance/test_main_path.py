@@ -13,13 +13,22 @@ import pytest
 
 from laptop.cluster.image_source import EcrImageSource
 from laptop.cluster.node_account import NodeAccount
+from laptop.conformance.audit_log import Accesses, denials, read_accesses, unused_rights
 from laptop.conformance.aws_site import PERSON, PULUMI, REPOSITORY, AwsSite, aws_site
-from laptop.conformance.control_plane import running
+from laptop.conformance.control_plane import AUDIT_LOG, running
 from laptop.conformance.engines import link_binaries
 from laptop.conformance.run_record import ROOT
 from laptop.conformance.worker_node import running_node
 from laptop.demo.material import DATASET, MODEL, batches
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
+from pipelines.targets.cluster_roles import (
+    NAMESPACE_DEPLOY,
+    NAMESPACE_PREVIEW,
+    RIGHTS,
+    Right,
+    deploy_group,
+    preview_group,
+)
 from tests.infra.recording import edit
 
 CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
@@ -215,3 +224,29 @@ def test_the_audit_names_what_someone_changed_by_hand(site: AwsSite, first: str)
     with site.plane.client() as api:
         api.patch(path, content=json.dumps(patch), headers=headers).raise_for_status()
     assert "differs from git" in site.refused("audit", "--env", "dev", who="preview")
+
+
+def test_dev_is_destroyed_by_its_role(site: AwsSite) -> None:
+    site.mlops("destroy", "--env", "dev", "--confirm", "dev", who="dev")
+    with site.plane.client() as api:
+        assert api.get("/api/v1/namespaces/models-dev").status_code == httpx.codes.NOT_FOUND
+
+
+DEPLOY, PREVIEW = deploy_group("mlops", "dev"), preview_group("mlops")
+ROLE_RIGHTS = (*RIGHTS, Right("", "namespaces", NAMESPACE_DEPLOY, NAMESPACE_PREVIEW, "the namespace"))
+
+
+@pytest.fixture(scope="module")
+def accesses(site: AwsSite) -> Accesses:
+    """What the roles did in all tests above."""
+    return read_accesses(site.plane.home / AUDIT_LOG, site.plane.group_tokens)
+
+
+def test_the_roles_are_sufficient(accesses: Accesses) -> None:
+    assert list(denials(accesses, (DEPLOY, PREVIEW, deploy_group("mlops", "staging")))) == []
+
+
+@pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
+def test_the_roles_are_necessary(accesses: Accesses, group: str) -> None:
+    found = unused_rights(accesses.allowed, group, ("models-dev",), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
+    assert found == []
