@@ -283,6 +283,8 @@ def _keys(environment: Environment) -> list[Statement]:
             environment.arn("kms", f"alias/{environment.prefix}-*"),
         ),
         allow(["kms:ListAliases"], "*"),
+        # The age of a key says whether it denies a request because its tags do not count yet.
+        allow(["kms:DescribeKey"], keys),
         _through_s3(["kms:Decrypt", "kms:GenerateDataKey"], environment),
     ]
 
