@@ -250,3 +250,60 @@ def test_the_roles_are_sufficient(accesses: Accesses) -> None:
 def test_the_roles_are_necessary(accesses: Accesses, group: str) -> None:
     found = unused_rights(accesses.allowed, group, ("models-dev",), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
     assert found == []
+
+
+APPS, BATCH = "/apis/apps/v1/namespaces/{}", "/apis/batch/v1/namespaces/{}"
+ARGO, RBAC = "/apis/argoproj.io/v1alpha1/namespaces/{}", "/apis/rbac.authorization.k8s.io/v1"
+FORBIDDEN_TO_ALL = [
+    ("GET", "/api/v1/namespaces/{}/secrets"),
+    ("GET", "/api/v1/namespaces/{}/configmaps"),
+    ("POST", "/api/v1/namespaces/{}/pods"),
+    ("POST", f"/api/v1/namespaces/{{}}/pods/{MODEL}/exec"),
+    ("POST", f"/api/v1/namespaces/{{}}/serviceaccounts/serve-{MODEL}/token"),
+    ("POST", f"{APPS}/deployments"),
+    ("POST", RBAC + "/namespaces/{}/rolebindings"),
+    ("PATCH", RBAC + "/namespaces/{}/roles/mlops-deploy"),
+    ("PATCH", f"{RBAC}/clusterroles/mlops-deploy-staging"),
+    ("POST", "/api/v1/namespaces"),
+    ("DELETE", "/api/v1/namespaces/kube-system"),
+    ("GET", "/api/v1/nodes"),
+]
+FORBIDDEN_TO_PREVIEW = [
+    ("PATCH", "/api/v1/namespaces/{}"),
+    ("DELETE", "/api/v1/namespaces/{}"),
+    ("PATCH", f"{ARGO}/rollouts/{MODEL}"),
+    ("PATCH", f"{ARGO}/rollouts/{MODEL}/status"),
+    ("DELETE", f"{ARGO}/rollouts/{MODEL}"),
+    ("POST", f"{BATCH}/jobs"),
+    ("DELETE", "/api/v1/namespaces/{}/pods/one"),
+    ("GET", "/api/v1/namespaces/{}/pods/one/log"),
+    ("PATCH", f"/api/v1/namespaces/{{}}/services/{MODEL}"),
+    ("POST", "/apis/coordination.k8s.io/v1/namespaces/{}/leases"),
+]
+IN_OTHER_NAMESPACES = [
+    ("GET", "/api/v1/namespaces/{}/pods"),
+    ("GET", "/api/v1/namespaces/{}/services"),
+    ("POST", f"{BATCH}/jobs"),
+]
+
+
+@pytest.mark.parametrize(
+    ("group", "namespace", "forbidden"),
+    [
+        (deploy_group("mlops", "staging"), "models-staging", FORBIDDEN_TO_ALL),
+        (PREVIEW, "models-staging", [*FORBIDDEN_TO_ALL, *FORBIDDEN_TO_PREVIEW]),
+        (deploy_group("mlops", "staging"), "models-dev", [*IN_OTHER_NAMESPACES, *FORBIDDEN_TO_PREVIEW]),
+        (deploy_group("mlops", "staging"), "kube-system", IN_OTHER_NAMESPACES),
+        (PREVIEW, "kube-system", IN_OTHER_NAMESPACES),
+        (deploy_group("mlops", "prod"), "models-staging", [*IN_OTHER_NAMESPACES, *FORBIDDEN_TO_PREVIEW]),
+    ],
+)
+@pytest.mark.usefixtures("accesses")
+def test_what_a_role_may_not_do_is_denied(
+    site: AwsSite, group: str, namespace: str, forbidden: list[tuple[str, str]]
+) -> None:
+    with site.plane.client(group) as api:
+        for method, path in forbidden:
+            kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            answer = api.request(method, path.format(namespace), content=b"{}", headers={"Content-Type": kind})
+            assert answer.status_code == httpx.codes.FORBIDDEN, f"{method} {path}: {answer.text}"
