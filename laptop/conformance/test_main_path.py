@@ -43,6 +43,16 @@ from pipelines.cluster.rollouts import switch_bundle
 switch_bundle("models-dev", {MODEL!r}, sys.argv[1], on_change=print, deadline_seconds=120)
 """
 
+REPLACE = """
+import sys
+from pipelines.cluster.connection import connect
+from pipelines.cluster.pod_credentials import replace_pod
+with connect("models-dev") as client:
+    replace_pod(client, sys.argv[1], print)
+"""
+
+POD_LABELS = "rollouts-pod-template-hash"
+
 LOGGED_WITHIN = 120.0  # seconds from a request to its record in the bucket
 
 
@@ -224,6 +234,14 @@ def test_the_audit_names_what_someone_changed_by_hand(site: AwsSite, first: str)
     with site.plane.client() as api:
         api.patch(path, content=json.dumps(patch), headers=headers).raise_for_status()
     assert "differs from git" in site.refused("audit", "--env", "dev", who="preview")
+
+
+def test_a_pod_that_got_no_credentials_is_replaced_by_the_role(site: AwsSite, first: str) -> None:
+    with site.plane.client() as api:
+        pods = api.get("/api/v1/namespaces/models-dev/pods", params={"labelSelector": POD_LABELS}).json()["items"]
+    name = pods[0]["metadata"]["name"]
+    said = site.done(sys.executable, "-c", REPLACE, name, who="dev")
+    assert f"replaced the pod {name}" in said
 
 
 def test_dev_is_destroyed_by_its_role(site: AwsSite) -> None:
