@@ -22,6 +22,7 @@ class Access:
         api: API group; "" for the core group.
         resource: plural name, with a subresource after a slash.
         namespace: namespace; "" for a cluster-wide request.
+        dry_run: the API server was asked to change nothing.
     """
 
     group: str
@@ -29,10 +30,12 @@ class Access:
     api: str
     resource: str
     namespace: str
+    dry_run: bool = False
 
     def __str__(self) -> str:
         where = f" in {self.namespace}" if self.namespace else ""
-        return f"{self.group}: {self.verb} {self.resource}{f'.{self.api}' if self.api else ''}{where}"
+        how = " as a dry run" if self.dry_run else ""
+        return f"{self.group}: {self.verb} {self.resource}{f'.{self.api}' if self.api else ''}{where}{how}"
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ def read_accesses(log: Path, groups: Iterable[str]) -> Accesses:
         if event["verb"] == "patch" and (event.get("responseStatus") or {}).get("code") == _CREATED:
             verbs.add("create")  # server-side apply of an object that does not exist needs both
         resource = "/".join(filter(None, (target.get("resource", ""), target.get("subresource", ""))))
+        dry_run = "dryRun=" in event.get("requestURI", "")
         for verb in verbs:
-            access = Access(group, verb, target.get("apiGroup", ""), resource, target.get("namespace", ""))
+            access = Access(group, verb, target.get("apiGroup", ""), resource, target.get("namespace", ""), dry_run)
             (allowed if is_allowed else denied).add(access)
     return Accesses(frozenset(allowed), frozenset(denied))
 

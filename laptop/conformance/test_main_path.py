@@ -24,6 +24,7 @@ from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
 from pipelines.targets.cluster_roles import (
     NAMESPACE_DEPLOY,
     NAMESPACE_PREVIEW,
+    NAMESPACES_DEPLOY,
     RIGHTS,
     Right,
     deploy_group,
@@ -251,7 +252,18 @@ def test_dev_is_destroyed_by_its_role(site: AwsSite) -> None:
 
 
 DEPLOY, PREVIEW = deploy_group("mlops", "dev"), preview_group("mlops")
-ROLE_RIGHTS = (*RIGHTS, Right("", "namespaces", NAMESPACE_DEPLOY, NAMESPACE_PREVIEW, "the namespace"))
+ROLE_RIGHTS = (
+    *RIGHTS,
+    Right("", "namespaces", (*NAMESPACE_DEPLOY, *NAMESPACES_DEPLOY), NAMESPACE_PREVIEW, "the namespace"),
+)
+
+DONE_WITHOUT = {
+    "list events": "Pulumi looks among all events for warnings about the Namespace",
+}
+"""What Pulumi asks for in the whole cluster, and goes on without."""
+
+FROM_1_35 = "create pods/portforward"
+"""Right that Kubernetes asks for from 1.35 on."""
 
 
 @pytest.fixture(scope="module")
@@ -261,13 +273,16 @@ def accesses(site: AwsSite) -> Accesses:
 
 
 def test_the_roles_are_sufficient(accesses: Accesses) -> None:
-    assert list(denials(accesses, (DEPLOY, PREVIEW, deploy_group("mlops", "staging")))) == []
+    """A preview is a dry run of what the preview role may not do; Pulumi then computes it without the server."""
+    groups = (DEPLOY, deploy_group("mlops", "staging"), PREVIEW)
+    found = [one for one in denials(accesses, groups) if one.partition(": ")[2] not in DONE_WITHOUT]
+    assert [one for one in found if not (one.startswith(PREVIEW) and one.endswith(" as a dry run"))] == []
 
 
 @pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
 def test_the_roles_are_necessary(accesses: Accesses, group: str) -> None:
-    found = unused_rights(accesses.allowed, group, ("models-dev",), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
-    assert found == []
+    found = unused_rights(accesses.allowed, group, ("models-dev", ""), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
+    assert found == [FROM_1_35]
 
 
 APPS, BATCH = "/apis/apps/v1/namespaces/{}", "/apis/batch/v1/namespaces/{}"

@@ -63,6 +63,13 @@ def test_a_denial_is_named_and_is_no_use_of_a_right(tmp_path: Path) -> None:
     ]
 
 
+def test_a_dry_run_is_named(tmp_path: Path) -> None:
+    log = written(tmp_path, event("patch", "pods", allowed=False, requestURI="/api/v1/pods/a?dryRun=All"))
+    assert list(denials(read_accesses(log, (DEPLOY,)), (DEPLOY,))) == [
+        "mlops:deploy:dev: patch pods in models-dev as a dry run"
+    ]
+
+
 def test_what_another_role_did_or_was_done_elsewhere_leaves_a_right_unused(tmp_path: Path) -> None:
     log = written(tmp_path, event("get", "apps/replicasets", group=OTHER), event("get", "apps/replicasets"))
     found = read_accesses(log, (DEPLOY, OTHER))

@@ -105,8 +105,11 @@ def test_the_controllers_of_eks_auto_mode_need_no_deployment(project: Project, c
 
 def test_missing_access_names_verbs_and_kinds(project: Project, cluster: FakeCluster) -> None:
     cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("patch", "namespaces"), ("create", "leases")}
+    cluster.denied.add(("watch", "namespaces"))
     found = of(check_cluster(project, ENVIRONMENTS), "access for dev")
-    expected = "patch the namespace models-dev; delete, patch rollouts; patch rollouts/status; create leases"
+    expected = (
+        "patch the namespace models-dev; watch namespaces; delete, patch rollouts; patch rollouts/status; create leases"
+    )
     assert (found.ok, found.found) == (False, f"not allowed: {expected}")
     assert "mlops cluster roles --env dev --apply" in found.fix
 
