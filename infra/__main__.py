@@ -5,11 +5,11 @@ from __future__ import annotations
 import pulumi
 
 from infra.command_line import require_policy_pack
+from infra.components.association_wait import OUTPUT, association_ids, effective
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
 from infra.components.namespace import Namespace, NamespaceArgs
-from infra.components.pod_identity import OUTPUT, association_ids, effective
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs

@@ -13,7 +13,7 @@ _CREATED = 201
 
 
 @dataclass(frozen=True, order=True)
-class Access:
+class RoleRequest:
     """A verb on a resource.
 
     Attributes:
@@ -39,14 +39,14 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Accesses:
+class RoleRequests:
     """What members of groups did, and what they were denied."""
 
-    allowed: frozenset[Access]
-    denied: frozenset[Access]
+    allowed: frozenset[RoleRequest]
+    denied: frozenset[RoleRequest]
 
 
-def read_accesses(log: Path, groups: Iterable[str]) -> Accesses:
+def read_role_requests(log: Path, groups: Iterable[str]) -> RoleRequests:
     """Read an audit log.
 
     Args:
@@ -54,8 +54,8 @@ def read_accesses(log: Path, groups: Iterable[str]) -> Accesses:
         groups: Kubernetes groups.
     """
     known = frozenset(groups)
-    allowed: set[Access] = set()
-    denied: set[Access] = set()
+    allowed: set[RoleRequest] = set()
+    denied: set[RoleRequest] = set()
     for line in log.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         target = event.get("objectRef")
@@ -70,25 +70,32 @@ def read_accesses(log: Path, groups: Iterable[str]) -> Accesses:
         resource = "/".join(filter(None, (target.get("resource", ""), target.get("subresource", ""))))
         dry_run = "dryRun=" in event.get("requestURI", "")
         for verb in verbs:
-            access = Access(group, verb, target.get("apiGroup", ""), resource, target.get("namespace", ""), dry_run)
+            access = RoleRequest(
+                group, verb, target.get("apiGroup", ""), resource, target.get("namespace", ""), dry_run
+            )
             (allowed if is_allowed else denied).add(access)
-    return Accesses(frozenset(allowed), frozenset(denied))
+    return RoleRequests(frozenset(allowed), frozenset(denied))
 
 
 def unused_rights(
-    accesses: Iterable[Access], group: str, namespaces: Iterable[str], *, deploy: bool, rights: Iterable[Right] = RIGHTS
+    requests: Iterable[RoleRequest],
+    group: str,
+    namespaces: Iterable[str],
+    *,
+    deploy: bool,
+    rights: Iterable[Right] = RIGHTS,
 ) -> list[str]:
     """Return the rights of a role that no request needed, as `verb resource.group`.
 
     Args:
-        accesses: requests that were allowed.
+        requests: requests that were allowed.
         group: Kubernetes group of the role.
         namespaces: namespaces that the role may have used them in.
         deploy: True for a deploy role, False for the preview role.
         rights: the rights of both.
     """
     within = frozenset(namespaces)
-    used = {(one.verb, one.api, one.resource) for one in accesses if one.group == group and one.namespace in within}
+    used = {(one.verb, one.api, one.resource) for one in requests if one.group == group and one.namespace in within}
     return [
         f"{verb} {right.resource}{f'.{right.group}' if right.group else ''}"
         for right in rights
@@ -97,7 +104,7 @@ def unused_rights(
     ]
 
 
-def denials(accesses: Accesses, groups: Iterable[str]) -> Iterator[str]:
+def denials(requests: RoleRequests, groups: Iterable[str]) -> Iterator[str]:
     """Yield what members of groups were denied, a line each."""
     known = frozenset(groups)
-    return (str(access) for access in sorted(accesses.denied) if access.group in known)
+    return (str(access) for access in sorted(requests.denied) if access.group in known)

@@ -13,7 +13,7 @@ import pytest
 
 from laptop.cluster.image_source import EcrImageSource
 from laptop.cluster.node_account import NodeAccount
-from laptop.conformance.audit_log import Accesses, denials, read_accesses, unused_rights
+from laptop.conformance.audit_log import RoleRequests, denials, read_role_requests, unused_rights
 from laptop.conformance.aws_site import PERSON, PULUMI, REPOSITORY, AwsSite, aws_site
 from laptop.conformance.control_plane import AUDIT_LOG, running
 from laptop.conformance.engines import link_binaries
@@ -267,21 +267,21 @@ FROM_1_35 = "create pods/portforward"
 
 
 @pytest.fixture(scope="module")
-def accesses(site: AwsSite) -> Accesses:
+def requests(site: AwsSite) -> RoleRequests:
     """What the roles did in all tests above."""
-    return read_accesses(site.plane.home / AUDIT_LOG, site.plane.group_tokens)
+    return read_role_requests(site.plane.home / AUDIT_LOG, site.plane.group_tokens)
 
 
-def test_the_roles_are_sufficient(accesses: Accesses) -> None:
+def test_the_roles_are_sufficient(requests: RoleRequests) -> None:
     """A preview is a dry run of what the preview role may not do; Pulumi then computes it without the server."""
     groups = (DEPLOY, deploy_group("mlops", "staging"), PREVIEW)
-    found = [one for one in denials(accesses, groups) if one.partition(": ")[2] not in DONE_WITHOUT]
+    found = [one for one in denials(requests, groups) if one.partition(": ")[2] not in DONE_WITHOUT]
     assert [one for one in found if not (one.startswith(PREVIEW) and one.endswith(" as a dry run"))] == []
 
 
 @pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
-def test_the_roles_are_necessary(accesses: Accesses, group: str) -> None:
-    found = unused_rights(accesses.allowed, group, ("models-dev", ""), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
+def test_the_roles_are_necessary(requests: RoleRequests, group: str) -> None:
+    found = unused_rights(requests.allowed, group, ("models-dev", ""), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
     assert found == [FROM_1_35]
 
 
@@ -331,7 +331,7 @@ IN_OTHER_NAMESPACES = [
         (deploy_group("mlops", "prod"), "models-staging", [*IN_OTHER_NAMESPACES, *FORBIDDEN_TO_PREVIEW]),
     ],
 )
-@pytest.mark.usefixtures("accesses")
+@pytest.mark.usefixtures("requests")
 def test_what_a_role_may_not_do_is_denied(
     site: AwsSite, group: str, namespace: str, forbidden: list[tuple[str, str]]
 ) -> None:

@@ -26,7 +26,7 @@ from pulumi.runtime import settings as sdk_settings
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.stack import run_in_stack
 
-from infra.components import pod_identity
+from infra.components import association_wait
 from infra.policies import PlannedResource
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,7 +224,7 @@ def record(
     """
     recording = Recording()
     mocks = _Cloud(recording, descriptors or {}, echo=echo, last_outputs=last_outputs or {})
-    with patch.object(pod_identity, "pause", pause):
+    with patch.object(association_wait, "pause", pause):
         _run(project, environment, program, _Monitor(recording, mocks, preview=preview), preview)
     return recording
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from infra.components.pod_identity import SETTLE_SECONDS, new_associations
+from infra.components.association_wait import SETTLE_SECONDS, new_associations
 from tests.infra.recording import Recording, record
 
 ASSOCIATION = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
