@@ -15,7 +15,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect, is_temporary, read_with_retry
+from pipelines.cluster.connection import connect, is_temporary, read_with_retry, write_with_retry
 from pipelines.cluster.pod_credentials import NO_CREDENTIALS, has_credentials
 from pipelines.declarations.errors import MlopsError
 
@@ -248,9 +248,14 @@ def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
         ),
         spec=spec,
     )
-    created = client.create(job)
-    assert created.metadata is not None and created.metadata.name is not None
-    return created.metadata.name
+    assert job.metadata is not None and job.metadata.name is not None
+    try:
+        write_with_retry(lambda: client.create(job))
+    except ApiError as error:
+        # The name is random: only an attempt whose answer was lost can have created it.
+        if error.status.code != 409:
+            raise
+    return job.metadata.name
 
 
 def _created(pod: Pod) -> str:

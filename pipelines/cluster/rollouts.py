@@ -17,7 +17,7 @@ from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
 from pipelines.cluster.applied_fields import managers_of_field, owned_by
-from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.connection import connect, read_with_retry, write_with_retry
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
 
@@ -285,14 +285,16 @@ def _apply_bundle(client: Client, name: str, wanted: str, *, dry_run: bool = Fal
 def _apply(
     client: Client, manifest: dict[str, Any], manager: str, *, force: bool = False, dry_run: bool = False
 ) -> None:
-    client.patch(
-        Rollout,
-        manifest["metadata"]["name"],
-        manifest,
-        patch_type=PatchType.APPLY,
-        field_manager=manager,
-        force=force,
-        dry_run=dry_run,
+    write_with_retry(
+        lambda: client.patch(
+            Rollout,
+            manifest["metadata"]["name"],
+            manifest,
+            patch_type=PatchType.APPLY,
+            field_manager=manager,
+            force=force,
+            dry_run=dry_run,
+        )
     )
 
 
@@ -301,7 +303,8 @@ def _change_status(client: Client, resource: dict[str, Any], change: dict[str, A
     version = resource["metadata"]["resourceVersion"]
     patch = {"metadata": {"resourceVersion": version}, "status": change}
     try:
-        client.patch(Rollout.Status, resource["metadata"]["name"], patch, patch_type=PatchType.MERGE)
+        name = resource["metadata"]["name"]
+        write_with_retry(lambda: client.patch(Rollout.Status, name, patch, patch_type=PatchType.MERGE))
     except ApiError as error:
         if error.status.code != 409:
             raise

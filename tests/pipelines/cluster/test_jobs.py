@@ -181,6 +181,21 @@ def test_a_short_outage_of_the_cluster_does_not_fail_a_job(api: Api, run: Run) -
     assert len(api.bodies("POST")) == 1, "the Job is created once"
 
 
+def test_a_job_whose_creation_was_answered_late_is_followed(api: Api) -> None:
+    api.on("GET", f"{CRON}/train-m", CRON_JOB)
+    created: list[str] = []
+
+    def create(body: Any) -> Any:
+        created.append(body["metadata"]["name"])
+        api.on("GET", f"{JOBS}/{created[0]}", job("Complete"))
+        return None if len(created) == 1 else 409
+
+    api.on("POST", JOBS, 503, create)
+    api.on("GET", PODS, pods())
+    assert Run(api)().name == created[0] == created[1]
+    assert len(created) == 2
+
+
 def test_an_interrupted_log_is_resumed(api: Api, run: Run) -> None:
     api.on("GET", JOB, job(), job(), job("Complete"))
     api.on("GET", PODS, pods(pod("p1", "Running")))

@@ -301,6 +301,23 @@ def test_repeated_conflicts_with_the_controller_are_an_error(api: Api) -> None:
         switch(WANTED)
 
 
+def test_a_short_outage_of_the_cluster_does_not_fail_a_change(api: Api) -> None:
+    newer = applied(rollout())
+    newer["metadata"]["resourceVersion"] = "11"
+    api.on("GET", PATH, applied(rollout()), applied(rollout()), newer, rollout(WANTED, **HEALTHY))
+    # The third answer is lost, so the fourth attempt finds that the object has changed.
+    api.on("PATCH", PATH, 429, 503, None, 409, lambda body: body)
+    switch(WANTED)
+    assert len(api.bodies("PATCH")) == 5
+
+
+def test_a_short_outage_of_the_cluster_does_not_fail_an_abort(api: Api) -> None:
+    api.on("GET", PATH, rollout(**HEALTHY | {"phase": "Paused", "stableRS": "old"}))
+    api.on("PATCH", f"{PATH}/status", 503, None, lambda body: body)
+    assert abort_rollout("models", "m", LIVE)
+    assert len(api.bodies("PATCH")) == 3
+
+
 def test_a_rejected_change_is_an_error(api: Api) -> None:
     api.on("GET", PATH, applied(rollout(**HEALTHY)))
     api.on("PATCH", PATH, 422)
