@@ -67,6 +67,12 @@ test: lint typecheck ## Lint, types, and the tests that start no process, kill n
 test-slow: setup ## The other tests: processes, kills, races, and whole journeys on the laptop
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
+# A few tests take less time than the start of three workers.
+WORKERS := $(if $(filter-out laptop/tests,$(TESTS)),$(if $(filter laptop/tests,$(TESTS)),3,0),3)
+.PHONY: test-selected
+test-selected: setup ## The tests in TESTS, fast and slow; without TESTS, all tests
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
 .PHONY: test-realistic
 test-realistic: setup ## The journeys on a laptop as late and strict as AWS; SCALE=20 slows time down from 100
 	@MLOPS_TEST_REALISTIC=$(or $(SCALE),100) $(BIN)/pytest -n 2 --dist loadfile --timeout=900 laptop/tests/journeys

@@ -71,11 +71,16 @@ def fault(name: str, seconds: float) -> None:
 
 @laptop.command()
 def stop() -> None:
-    """Stop the laptop and discard its account and stacks."""
+    """Stop the laptop and discard its account, stacks and pull requests."""
     from laptop import lifecycle
 
-    lifecycle.stop(home(Project.find()))
+    folder = home(Project.find())
+    hosted = (folder / lifecycle.HOSTED).is_dir()
+    lifecycle.stop(folder)
     click.echo("The laptop is stopped. Its account and stacks are discarded.")
+    if hosted:
+        kept = folder / lifecycle.SET_ASIDE / "repository.git"
+        click.echo(f"So is its GitHub. What was pushed there is in {kept} until the next stop.")
 
 
 @laptop.command()

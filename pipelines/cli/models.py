@@ -128,10 +128,11 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, and a release file without a bundle for each model. Asks for what must differ from other
-    environments, if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, and who approves its releases into
+    CODEOWNERS. Asks for what must differ from other environments, if the command runs in a terminal.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+    from pipelines.github.release_owners import write_release_owners
 
     project = Project.find()
     chosen = NewEnvironment(
@@ -146,6 +147,8 @@ def environment(
     check_choices(project, chosen)
     for path in start_environment(project, chosen):
         click.echo(f"wrote {path.relative_to(project.root)}")
+    if write_release_owners(Project(project.root)):
+        click.echo("changed .github/CODEOWNERS: look who approves releases to it")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 
@@ -197,19 +200,21 @@ def train(model: str, environment: str, unless: Unless | None, target: str) -> N
     help="Open Inference Protocol request as JSON; default: the golden request of the live bundle.",
 )
 @click.option("--direct", is_flag=True, help="Ask the load balancer; only the private network reaches it.")
+@click.option("--times", type=click.IntRange(1, 100_000), default=1, help="Send it so often, for example for the soak.")
 @target_option
-def predict(model: str, environment: str, file: Path | None, direct: bool, target: str) -> None:
+def predict(model: str, environment: str, file: Path | None, direct: bool, times: int, target: str) -> None:
     """Send a prediction request to a model's endpoint.
 
     The request goes to one of the endpoint's pods through the Kubernetes API.
     """
     from pipelines.promotion import predict as module
 
-    request, response = module.predict(
-        open_target(target), model, environment, file.read_bytes() if file is not None else None, direct=direct
-    )
+    sent = file.read_bytes() if file is not None else None
+    request, response = module.predict(open_target(target), model, environment, sent, direct=direct, times=times)
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
+    if times > 1:
+        click.echo(f"{times} requests were answered; the last response is shown.")
 
 
 @click.command(cls=Command)

@@ -1,6 +1,6 @@
-"""The GitHub CLI of the laptop, `gh`: the commands that the product uses.
+"""The GitHub CLI of the laptop, `gh`: the commands that the product and its users need.
 
-It accepts the arguments that the product passes. On any other it exits with code 2, rather than behave differently from
+It accepts the arguments that it knows. On any other it exits with code 2, rather than behave differently from
 GitHub's. `MLOPS_GITHUB` is the folder of the laptop's GitHub, `GH_TOKEN` the caller's token.
 """
 
@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from laptop.github.forge.actors import Actor, RequestDeniedError
+from laptop.github.forge.actors import RequestDeniedError
 from laptop.github.forge.github_server import GitHubServer
-from laptop.github.gh_cli.api_command import call_api
-from laptop.github.gh_cli.arguments import (
-    UsageError,
-)
-from laptop.github.gh_cli.auth_commands import auth_git_credential, auth_setup_git, auth_status
-from laptop.github.gh_cli.pull_commands import pr_close, pr_comment, pr_create, pr_list, pr_merge, pr_review, pr_view
-from laptop.github.gh_cli.run_commands import run_cancel, run_list, run_rerun, run_view, workflow_run
-from laptop.github.gh_cli.secret_commands import secret_set
+from laptop.github.gh_cli.api_command import API_COMMANDS
+from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError
+from laptop.github.gh_cli.auth_commands import AUTH_COMMANDS
+from laptop.github.gh_cli.pull_commands import PULL_COMMANDS
+from laptop.github.gh_cli.run_commands import RUN_COMMANDS
+from laptop.github.gh_cli.secret_commands import SECRET_COMMANDS
 from pipelines.declarations.errors import MlopsError
 
 
@@ -28,34 +26,50 @@ class NotAuthenticatedError(Exception):
     """GH_TOKEN is not set."""
 
 
-_COMMANDS: Mapping[tuple[str, ...], Callable[[GitHubServer, Actor, Sequence[str]], None]] = {
-    ("pr", "create"): pr_create,
-    ("pr", "list"): pr_list,
-    ("pr", "view"): pr_view,
-    ("pr", "comment"): pr_comment,
-    ("pr", "review"): pr_review,
-    ("pr", "merge"): pr_merge,
-    ("pr", "close"): pr_close,
-    ("api",): call_api,
-    ("workflow", "run"): workflow_run,
-    ("run", "cancel"): run_cancel,
-    ("run", "list"): run_list,
-    ("run", "rerun"): run_rerun,
-    ("run", "view"): run_view,
-    ("secret", "set"): secret_set,
-    ("auth", "status"): auth_status,
-    ("auth", "setup-git"): auth_setup_git,
-    ("auth", "git-credential"): auth_git_credential,
+COMMANDS: Mapping[str, GhCommand] = {
+    command.words: command
+    for command in (*PULL_COMMANDS, *RUN_COMMANDS, *API_COMMANDS, *SECRET_COMMANDS, *AUTH_COMMANDS)
 }
 
+_HELP = ("--help", "-h")
 
-def _check_repository(server: GitHubServer, arguments: Sequence[str]) -> None:
+
+def find_command(arguments: Sequence[str]) -> GhCommand:
+    """Return the command that the first arguments name.
+
+    Raises:
+        UsageError: there is none, or it is not implemented here.
+    """
+    for words in (" ".join(arguments[:2]), " ".join(arguments[:1])):
+        if words in COMMANDS:
+            return COMMANDS[words]
+    group = [words for words in COMMANDS if arguments and words.split()[0] == arguments[0]]
+    known = ", ".join(group or sorted({words.split()[0] for words in COMMANDS}))
+    raise UsageError(f"the command {' '.join(arguments[:2])!r} is not implemented here; known here: {known}")
+
+
+def help_text(arguments: Sequence[str]) -> str | None:
+    """Return the help that the arguments ask for; None if they ask for none.
+
+    Raises:
+        UsageError: they ask for help on a command that is not implemented here.
+    """
+    words = list(arguments)
+    if words[:1] == ["help"]:
+        words = [*words[1:], _HELP[0]]
+    if not any(word in _HELP for word in words):
+        return None
+    words = [word for word in words if not word.startswith("-")]
+    listed = [command for name, command in COMMANDS.items() if not words or name.split()[0] == words[0]]
+    if not words or (len(words) == 1 and len(listed) > 1):
+        return "\n".join(f"gh {command.words:<20}{command.summary}" for command in listed)
+    return find_command(words).help()
+
+
+def _check_repository(server: GitHubServer, given: Arguments) -> None:
     """Check that GH_REPO or `--repo` names the repository, or that the current folder is a clone."""
-    named = os.environ.get("GH_REPO", "")
-    for at, argument in enumerate(arguments):
-        if argument in ("-R", "--repo") and at + 1 < len(arguments):
-            named = arguments[at + 1]
-    if named and named != server.full_name:
+    named = given.one("--repo", os.environ.get("GH_REPO", ""))
+    if named and "/".join(named.split("/")[-2:]) != server.full_name:
         raise RequestDeniedError(404, f"Could not resolve to a Repository with the name '{named}'.")
     here = Path.cwd()
     if not named and not any((folder / ".git").exists() for folder in (here, *here.parents)):
@@ -63,11 +77,18 @@ def _check_repository(server: GitHubServer, arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command. Return 0 if it succeeded, 1 if it failed, 2 for wrong arguments, 4 without a token."""
+    """Run a command.
+
+    Returns:
+        0 if it succeeded, 1 if it failed, 2 for wrong arguments, 4 without a token, 8 for checks that still run.
+    """
     try:
-        words = next((words for words in _COMMANDS if tuple(arguments[: len(words)]) == words), None)
-        if words is None:
-            raise UsageError(f"the command {' '.join(arguments[:2])!r} is not implemented here")
+        asked = help_text(arguments)
+        if asked is not None:
+            print(asked)
+            return 0
+        command = find_command(arguments)
+        given = command.read(arguments[len(command.words.split()) :])
         folder = os.environ.get("MLOPS_GITHUB", "")
         if not folder:
             raise MlopsError("MLOPS_GITHUB is not set")
@@ -77,11 +98,10 @@ def main(arguments: Sequence[str]) -> int:
                 "to use the GitHub CLI in a workflow, set GH_TOKEN: env: GH_TOKEN: ${{ github.token }}"
             )
         server = GitHubServer(Path(folder))
-        rest = arguments[len(words) :]
         actor = server.authenticate(token)
-        if words[0] != "auth" and words != ("api",):
-            _check_repository(server, rest)
-        _COMMANDS[words](server, actor, rest)
+        if command.words.split()[0] not in ("auth", "api"):
+            _check_repository(server, given)
+        return command.handler(server, actor, given) or 0
     except UsageError as error:
         print(f"gh (of the laptop): {error}", file=sys.stderr)
         return 2
@@ -91,4 +111,3 @@ def main(arguments: Sequence[str]) -> int:
     except MlopsError as error:
         print(f"gh: {error}", file=sys.stderr)
         return 1
-    return 0
