@@ -25,6 +25,17 @@ LOG_PAUSE_SECONDS = 5.0
 """Seconds until a log that could not be read is tried again."""
 
 
+MOST_RERUNS = 2
+"""Maximum number of times that a job is run again because EKS Pod Identity was late."""
+
+RERUN_SECONDS = 10.0
+"""Seconds until it is run again."""
+
+
+class LateIdentityError(MlopsError):
+    """The job's pods were created before EKS Pod Identity gave their service account a role."""
+
+
 @dataclass(frozen=True)
 class JobRun:
     """Job that succeeded.
@@ -49,7 +60,7 @@ def run_job(
     deadline_seconds: float = 3600,
     after_others: bool = False,
 ) -> JobRun:
-    """Run a CronJob once, now.
+    """Run a CronJob once, now. A job whose pods got no credentials did nothing, and is run again.
 
     Args:
         namespace: namespace of the CronJob.
@@ -60,19 +71,37 @@ def run_job(
         after_others: True to wait first for unfinished Jobs of the CronJob, such as a scheduled one.
 
     Raises:
+        LateIdentityError: its pods got no credentials, although it was run again.
         MlopsError: the CronJob does not exist, the Job failed, or it did not end in time.
     """
     with connect(namespace) as client:
         started = time.monotonic()
         if after_others:
             _await_others(client, cron_job, on_line, started + deadline_seconds)
-        name = _create(client, cron_job, variables)
-        try:
-            return _Followed(client, name, on_line, started, deadline_seconds).follow()
-        except (KeyboardInterrupt, httpx2.HTTPError):
-            on_line(f"the job {name} goes on without you: kubectl -n {namespace} logs --follow job/{name}")
-            on_line(f"to stop it: kubectl -n {namespace} delete job {name}")
-            raise
+        for _ in range(MOST_RERUNS):
+            try:
+                return _run(client, cron_job, variables, on_line, started, deadline_seconds)
+            except LateIdentityError:
+                on_line("its pods were created before EKS Pod Identity gave their service account a role: once more")
+                time.sleep(RERUN_SECONDS)
+        return _run(client, cron_job, variables, on_line, started, deadline_seconds)
+
+
+def _run(
+    client: Client,
+    cron_job: str,
+    variables: Mapping[str, str],
+    on_line: Callable[[str], None],
+    started: float,
+    deadline_seconds: float,
+) -> JobRun:
+    name = _create(client, cron_job, variables)
+    try:
+        return _Followed(client, name, on_line, started, deadline_seconds).follow()
+    except (KeyboardInterrupt, httpx2.HTTPError):
+        on_line(f"the job {name} goes on without you: kubectl -n {client.namespace} logs --follow job/{name}")
+        on_line(f"to stop it: kubectl -n {client.namespace} delete job {name}")
+        raise
 
 
 class _Followed:
@@ -170,7 +199,7 @@ class _Followed:
         tail = "\n".join(f"  | {line}" for line in self._log[-15:])
         what = f"job {self._name} failed: {reason}" + (f"\n{tail}" if tail else "")
         if NO_CREDENTIALS in tail and not any(has_credentials(pod) for pod in pods):
-            return MlopsError(
+            return LateIdentityError(
                 what,
                 fix="run it again: its pods were created before EKS Pod Identity gave their service account a role",
             )
