@@ -281,6 +281,7 @@ def test_the_roles_are_sufficient(requests: RoleRequests) -> None:
 
 @pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
 def test_the_roles_are_necessary(requests: RoleRequests, group: str) -> None:
+    """A right is used by a test above, so this holds only after all of them."""
     found = unused_rights(requests.allowed, group, ("models-dev", ""), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
     assert found == [FROM_1_35]
 
