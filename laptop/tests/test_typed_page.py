@@ -33,6 +33,15 @@ def test_blocks_have_a_place_and_what_they_print(tmp_path: Path) -> None:
     assert found == [(3, "", "a\n", "b\n"), (12, "aws only", "d\n", "")]
 
 
+def test_a_section_is_typed_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# T\n\n## A\n\n```sh\na\n```\n\n## B\n\n```sh\nb\n```\n\n### C\n\n```sh\nc\n```\n\n## D\n")
+    assert [block.commands for block in typed_blocks(page, "B")] == ["b\n", "c\n"]
+    assert [block.commands for block in typed_blocks(page)] == ["a\n", "b\n", "c\n"]
+    with pytest.raises(ValueError, match="substring not found"):
+        typed_blocks(page, "E")
+
+
 def test_a_terminal_keeps_variables_folders_and_functions(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     with terminal(tmp_path, {"PATH": "/usr/bin:/bin"}, tmp_path) as typist:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BLOCK = re.compile(r"^( *)```(\w*) *([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^## ", re.MULTILINE)
 _ANYTHING = "…"
 
 
@@ -33,11 +34,23 @@ class TypedBlock:
     expected: str = ""
 
 
-def typed_blocks(page: Path) -> list[TypedBlock]:
-    """Return the shell blocks of a page, each with the text block that follows it."""
+def typed_blocks(page: Path, section: str = "") -> list[TypedBlock]:
+    """Return the shell blocks of a page, each with the text block that follows it.
+
+    Args:
+        page: a Markdown file.
+        section: heading of the section to look at; "" for the whole page.
+
+    Raises:
+        ValueError: the page has no such section.
+    """
     text = page.read_text(encoding="utf-8")
+    start, end = 0, len(text)
+    if section:
+        start = text.index(f"\n## {section}\n")
+        end = next((after.start() for after in _HEADING.finditer(text, start + 1) if after.start() > start + 1), end)
     found: list[TypedBlock] = []
-    for match in _BLOCK.finditer(text):
+    for match in _BLOCK.finditer(text, start, end):
         _, language, place, body = match.groups()
         if language == "sh":
             line = text.count("\n", 0, match.start()) + 1

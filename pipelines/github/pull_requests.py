@@ -92,8 +92,8 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     if main is None:
         raise MlopsError("the origin has no branch main")
     commit = git.commit_files(main, contents, message)
-    # A push starts every check again, so an unchanged proposal is not pushed.
-    if before is None or not _same_change(git, before, commit):
+    # A push starts every check again and dismisses approvals, so an unchanged proposal is not pushed.
+    if before is None or not _same_change(git, main, before, commit):
         publish(gh.root, main, contents, message, branch, force=True)
     found = find_open(gh, branch)
     if found is None:
@@ -168,9 +168,18 @@ def find_merge(gh: Gh, commit: str) -> Merge | None:
     return Merge(number, _login(pull), tuple(approvers))
 
 
-def _same_change(git: Git, one: str, other: str) -> bool:
-    """Return whether two commits have the same tree and the same parents."""
-    return (git.tree(one), git.parents(one)) == (git.tree(other), git.parents(other))
+def _same_change(git: Git, main: str, before: str, after: str) -> bool:
+    """Return whether merging either of two commits into main gives the same files.
+
+    True if the earlier commit branched off main, and main has changed none of its files since.
+    """
+    base = git.merge_base(main, before)
+    if git.parents(before) != [base]:
+        return False
+    changed = set(git.changed_files(base, before))
+    if changed != set(git.changed_files(main, after)) or changed & set(git.changed_files(base, main)):
+        return False
+    return all(git.read_file(before, path) == git.read_file(after, path) for path in changed)
 
 
 def _is_ours(comment: Mapping[str, Any], marker: str) -> bool:

@@ -149,14 +149,37 @@ def test_another_proposal_updates_the_open_pull_request(project: Project, github
     assert git(project.root, "rev-list", "--count", "origin/main..origin/release/staging/m") == "1"
 
 
-def test_a_proposal_is_rebased_when_main_moved(project: Project, github: FakeGitHub) -> None:
+def test_a_proposal_keeps_its_approvals_when_main_moved_elsewhere(project: Project, github: FakeGitHub) -> None:
     propose(project, write_release(project, GOOD))
+    before = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
     (project.root / "docs").write_text("x")
-    main = commit_all(project.root, "a later commit")
+    commit_all(project.root, "a later commit")
+    propose(project, write_release(project, GOOD))
+    assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") == before
+
+
+def test_a_proposal_is_made_again_when_main_changed_its_file(project: Project, github: FakeGitHub) -> None:
+    propose(project, write_release(project, GOOD))
+    write_release(project, BAD)
+    main = commit_all(project.root, "another release")
     propose(project, write_release(project, GOOD))
     repository = Git(project.root)
     git(project.root, "fetch", "--quiet", "origin")
     assert repository.parents(repository.resolve("origin/release/staging/m")) == [main]
+
+
+def test_a_branch_with_commits_of_others_is_made_again(project: Project, github: FakeGitHub) -> None:
+    propose(project, write_release(project, GOOD))
+    git(project.root, "fetch", "--quiet", "origin")
+    git(project.root, "checkout", "--quiet", "origin/release/staging/m")
+    (project.root / "more").write_text("x")
+    git(project.root, "add", "more")
+    git(project.root, "commit", "--quiet", "--message", "more")
+    git(project.root, "push", "--quiet", "origin", "HEAD:refs/heads/release/staging/m")
+    git(project.root, "checkout", "--quiet", "main")
+    propose(project, write_release(project, GOOD))
+    git(project.root, "fetch", "--quiet", "origin")
+    assert git(project.root, "rev-list", "--count", "origin/main..origin/release/staging/m") == "1"
 
 
 def test_a_proposal_interrupted_after_its_push_can_be_repeated(
