@@ -243,8 +243,8 @@ class ApiServer:
         initial = request.query.get("sendInitialEvents") == "true"
         if since not in ("", "0") and not initial:
             try:
-                for event in self._store.since(int(since)):
-                    queue.put_nowait(event)
+                for missed in self._store.since(int(since)):
+                    queue.put_nowait(missed)
             except StatusError as expired:
                 return await _expired_watch(request, expired)
         else:

@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from pipelines.cli.main import main
 from pipelines.declarations.project import Project
 from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KINDS, check_cluster
+from pipelines.targets.cluster_roles import RIGHTS
 from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools
 from pipelines.targets.target import Finding
 from tests.pipelines.targets import fake_cluster
@@ -64,7 +65,7 @@ def test_a_complete_cluster_has_no_failed_finding(project: Project, cluster: Fak
     assert of(findings, "KUBECONFIG").found == "cluster mlops-dev, of dev"
     assert of(findings, "Argo Rollouts: running").found == "argo-rollouts/argo-rollouts: 1 available"
     assert of(findings, "ingress class of dev").found == "alb: kube-system/kube-system: 2 available"
-    assert of(findings, "access for dev").found == "19 rights in models-dev"
+    assert of(findings, "access for dev").found == f"{len(RIGHTS)} rights in models-dev"
 
 
 def test_a_controller_that_does_not_run_is_found(project: Project, cluster: FakeCluster) -> None:
