@@ -20,7 +20,7 @@ _PROCESSES = Path("/proc")
 _MOST_ANCESTORS = 64
 
 
-class Command(NamedTuple):
+class TypedCommand(NamedTuple):
     """A command that was typed.
 
     Attributes:
@@ -62,7 +62,7 @@ def require_policy_pack(root: Path, environment: Mapping[str, str] = os.environ,
         return
 
 
-def ancestors(process: int, processes: Path = _PROCESSES) -> Iterator[Command]:
+def ancestors(process: int, processes: Path = _PROCESSES) -> Iterator[TypedCommand]:
     """Yield the commands of the parents of a process, nearest first, as far as they can be read.
 
     Args:
@@ -76,7 +76,7 @@ def ancestors(process: int, processes: Path = _PROCESSES) -> Iterator[Command]:
             process = int(fields[1])
             folder = processes / str(process)
             arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            yield Command(tuple(arguments[:-1]), (folder / "cwd").resolve())
+            yield TypedCommand(tuple(arguments[:-1]), (folder / "cwd").resolve())
         except (OSError, IndexError, ValueError):
             return
 
@@ -86,7 +86,7 @@ def runs_the_program(arguments: tuple[str, ...]) -> bool:
     return bool(arguments) and Path(arguments[0]).name == "pulumi" and not _OPERATIONS.isdisjoint(arguments[1:])
 
 
-def applies(command: Command, pack: Path) -> bool:
+def applies(command: TypedCommand, pack: Path) -> bool:
     """Return whether a command names the policy pack in a folder."""
     following = zip(command.arguments, (*command.arguments[1:], ""), strict=True)
     named = [
@@ -102,5 +102,5 @@ def _emulated(endpoint: str) -> bool:
     host = urlsplit(endpoint).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    except ValueError:  # a name
+        return False

@@ -108,6 +108,7 @@ def serve() -> None:
 def clone(folder: Path, person: str) -> None:
     """Clone the hosted repository for a user."""
     hub = _existing()
+    check_user(hub, person)
     click.echo(f"cd {shlex.quote(str(hub.clone(folder.resolve(), person)))}")
     # Without it, commands in the clone would look for a laptop of the clone's own.
     click.echo(f"export MLOPS_HOME={shlex.quote(str(hub.server.folder.parent))}")
@@ -117,11 +118,26 @@ def clone(folder: Path, person: str) -> None:
 @click.option("--as", "person", required=True, metavar="LOGIN", help="User to act as: ada or grace.")
 def env(person: str) -> None:
     """Print variables that make `gh` and `mlops` act as a user."""
-    for name, value in _existing().environ(person).items():
+    hub = _existing()
+    check_user(hub, person)
+    for name, value in hub.environ(person).items():
         if name == "PATH":
             click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")
         else:
             click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def check_user(hub: Hub, person: str) -> None:
+    """Check that a login is a user of the hosted repository.
+
+    Raises:
+        MlopsError: it is not.
+    """
+    users = hub.server.settings.users
+    if person not in users:
+        raise MlopsError(
+            f"--as: expected a user of the hosted repository, found {person!r}", fix=f"--as {' or --as '.join(users)}"
+        )
 
 
 def _reach() -> tuple[LaptopTarget, Hub]:

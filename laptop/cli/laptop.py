@@ -75,12 +75,17 @@ def stop() -> None:
     from laptop import lifecycle
 
     folder = home(Project.find())
+    try:
+        lifecycle.find(folder)
+        said = "The laptop is stopped. Its account and stacks are discarded."
+    except MlopsError:
+        said = f"No laptop was running (looked in {folder})."
     hosted = (folder / lifecycle.HOSTED).is_dir()
     lifecycle.stop(folder)
-    click.echo("The laptop is stopped. Its account and stacks are discarded.")
+    click.echo(said)
     if hosted:
         kept = folder / lifecycle.SET_ASIDE / "repository.git"
-        click.echo(f"So is its GitHub. What was pushed there is in {kept} until the next stop.")
+        click.echo(f"Its GitHub is discarded, too. What was pushed there is in {kept} until the next stop.")
 
 
 @laptop.command()

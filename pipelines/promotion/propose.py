@@ -158,8 +158,13 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
     """
     gh, file = Gh.find(project.root), project.stack_file(environment)
     pull_requests.take_from_main(gh, file)
-    if not pin_images(project, environment, images):
-        Git(gh.root).restore_files([file.relative_to(gh.root).as_posix()])
+    changed = False
+    try:
+        changed = pin_images(project, environment, images)
+    finally:
+        if not changed:
+            Git(gh.root).restore_files([file.relative_to(gh.root).as_posix()])
+    if not changed:
         log(f"{environment} pins these images already; there is nothing to propose")
         return
     digests = {name: digest for name, digest in sorted(images.model_dump().items()) if digest is not None}

@@ -535,7 +535,7 @@ class GitHubServer:
         if event.name == "push":
             before = event.payload["before"]
             if before == NO_COMMIT:
-                before = self.repository.run("merge-base", MAIN, event.sha)
+                before = self.repository.run("merge-base", f"refs/heads/{MAIN}", event.sha)
             return self.repository.changed_files(before, event.sha)
         return ()
 

@@ -98,12 +98,10 @@ def run_view(server: GitHubServer, actor: Actor, given: Arguments) -> int:
 def run_watch(server: GitHubServer, actor: Actor, given: Arguments) -> int:
     """Show the jobs of a run until it ends; without a number, of the newest that has not ended."""
     actor.need("read", "actions")
-    if given.operands:
-        run = _find_run(server, given)
-    else:
-        run = next((each for each in server.runs() if each["status"] != "completed"), None)
-        if run is None:
-            raise MlopsError("found no in progress runs to watch")
+    unfinished = [each for each in server.runs() if each["status"] != "completed"]
+    if not given.operands and not unfinished:
+        raise MlopsError("found no in progress runs to watch")
+    run = _find_run(server, given) if given.operands else unfinished[0]
     shown: set[str] = set()
     while True:
         run = next(each for each in server.runs() if each["number"] == run["number"])

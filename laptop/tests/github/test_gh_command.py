@@ -12,7 +12,7 @@ import pytest
 
 from laptop.github.forge.actors import BOT, Actor, person
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
-from laptop.github.gh_cli import command_line as gh
+from laptop.github.gh_cli import gh_program as gh
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import git, hub_with, push
 

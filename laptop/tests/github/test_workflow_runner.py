@@ -170,7 +170,7 @@ jobs:
     assert (found["each (x)"], found["each (y)"]) == ("failure", "success")
     # Either may start first; the other one is stopped before it runs.
     assert sorted((found["Deploy a"], found["Deploy b"])) == ["cancelled", "failure"]
-    assert (found["tolerated (1)"], found["after"], found["empty"]) == ("failure", "success", "skipped")
+    assert (found["tolerated (1)"], found["after"], found["empty"]) == ("failure", "success", "failure")
 
 
 def test_a_step_has_a_clean_environment_without_access_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
