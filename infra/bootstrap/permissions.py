@@ -282,7 +282,9 @@ def _keys(environment: Environment) -> list[Statement]:
         allow(["kms:CreateKey"], "*", StringEquals=new),
         # Tag a new key, or the environment's own; tagging must not claim another environment's key.
         allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **new}),
-        allow((*_READ_KEY, *_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
+        # Without the tag: AWS applies it minutes late, and the age of a key says whether a denial may be due to that.
+        allow(_READ_KEY, keys),
+        allow((*_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
         allow(
             ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
             environment.arn("kms", f"alias/{environment.prefix}-*"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.registry.new_keys import NewKeyRetries, creation_time
 
 _VARIABLES = (
     "AWS_ENDPOINT_URL",
@@ -55,7 +56,10 @@ def _session(region: str | None, settings: tuple[str | None, ...]) -> Any:
 
 @cache
 def _client(service: str, region: str | None, settings: tuple[str | None, ...]) -> Any:
-    return _session(region, settings).client(service)
+    made = _session(region, settings).client(service)
+    if service in ("kms", "s3"):
+        made.meta.events.register(f"needs-retry.{service}", NewKeyRetries(creation_time(partial(client, "kms"))))
+    return made
 
 
 def refuse_wrong_clock(error: ClientError, what: str) -> None:
