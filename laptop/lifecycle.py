@@ -264,7 +264,10 @@ def find(home: Path) -> Laptop:
     """
     running = _running(home.resolve())
     if running is None:
-        raise MlopsError(f"the laptop is not running (looked in {home})", fix="start it: `mlops laptop start`.")
+        raise MlopsError(
+            f"the laptop is not running (looked in {home})",
+            fix="start it: `mlops laptop start`; if it was started from another folder, set MLOPS_HOME.",
+        )
     return running
 
 

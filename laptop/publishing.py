@@ -13,7 +13,7 @@ from laptop.laptop_target import LaptopTarget
 from pipelines.declarations.environment import Images
 from pipelines.declarations.names import ImageName, repository_name
 from pipelines.declarations.project import Project
-from pipelines.promotion.images import architectures_of, build_context
+from pipelines.promotion.images import architectures_of, build_context, content_key, key_tag
 
 
 def local_context(project: Project, name: str) -> ImageContext:
@@ -56,4 +56,10 @@ def publish_locally(target: LaptopTarget) -> Images:
     from laptop.stack_operations import prepare_account
 
     prepare_account(target.project.root, target.home, Silence())
-    return Images(**{name: publish_image(target, target.project, name) for name in get_args(ImageName)})
+    project = target.project
+    return Images(
+        **{
+            name: publish_image(target, project, name, key_tag(content_key(project, name)))
+            for name in get_args(ImageName)
+        }
+    )

@@ -16,6 +16,8 @@ LAYERS = [
     {"pipelines.promotion"},
     {"pipelines.targets"},
     {"pipelines.github"},
+    {"pipelines.dataset_catalog"},
+    {"pipelines.lineage"},
     {"pipelines.training"},
     {"pipelines.serving"},
     {"pipelines.data"},

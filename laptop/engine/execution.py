@@ -168,6 +168,9 @@ class Execution:
 
     def _attempt(self, wanted: Registration, action: Callable[[], Outcome]) -> Outcome:
         began = time.monotonic()
+        self._report.hide(wanted.inputs)
+        if (known := self.journal.known(wanted.urn)) is not None:
+            self._report.hide(known.inputs, known.outputs)
         try:
             with self._alone(wanted.urn):
                 self._begin(wanted)

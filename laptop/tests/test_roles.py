@@ -55,8 +55,6 @@ TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
         (SERVE, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
         (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
-        (TRAIN, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
-        (TRAIN, "s3:PutObject", s3("registry", f"runs/{MODEL}/1.json")),
         (TRAIN, "s3:PutObject", s3("logs", f"lineage/{TRAIN}/run-START.json")),
         (INGEST, "s3:PutObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
         (INGEST, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
@@ -108,6 +106,14 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
 )
 def test_a_role_has_no_other_permissions(allowed: Allowed, role: str, action: str, resource: str) -> None:
     assert not allowed(role, action, resource)
+
+
+@pytest.mark.parametrize("kind", ["bundles", "evidence", "runs"])
+def test_training_adds_to_the_registry_but_replaces_nothing(allowed: Allowed, kind: str) -> None:
+    resource = s3("registry", f"{kind}/{MODEL}/x.json")
+    assert allowed(TRAIN, "s3:PutObject", resource, s3__if_none_match="*")
+    assert not allowed(TRAIN, "s3:PutObject", resource)
+    assert not allowed(TRAIN, "s3:PutObject", resource, s3__if_match='"etag"')
 
 
 def test_training_can_sign_only_with_the_verified_algorithm(allowed: Allowed) -> None:

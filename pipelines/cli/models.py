@@ -161,34 +161,104 @@ def _ask(what: str, given: str | None, default: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("model")
-@environment_option
+@click.option("--env", "environment", metavar="NAME", help="Environment: dev. With --here, take the data from there.")
+@click.option("--here", is_flag=True, help="Train the working tree on this machine; register nothing.")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --here: data file; default: the sample of the dataset.",
+)
+@click.option("--snapshot", metavar="ID", help="With --here and --env: snapshot of the dataset; default: the latest.")
+@click.option("--pinned", is_flag=True, help="Train the pinned image also if the working tree has other files.")
 @click.option(
     "--unless",
     type=click.Choice(("empty", "unchanged")),
     help="Do nothing if the dataset is empty, or also if it has no new version to train on.",
 )
 @target_option
-def train(model: str, environment: str, unless: Unless | None, target: str) -> None:
+def train(
+    model: str,
+    environment: str | None,
+    here: bool,
+    file: Path | None,
+    snapshot: str | None,
+    pinned: bool,
+    unless: Unless | None,
+    target: str,
+) -> None:
     """Train a model in an environment and register its bundle.
 
-    Runs the training job of MODEL in the pinned image. The last line is the digest of the bundle.
+    Runs the training job of MODEL in the pinned image, which must have the files of the working tree. The last line is
+    the digest of the bundle.
+
+    With --here, trains the working tree in this process, with your rights, and prints its metrics and what the gates
+    say. It is an experiment: it makes no bundle, so nothing can be released.
     """
+    if here:
+        if pinned or unless is not None:
+            raise click.UsageError("--here trains the working tree: leave out --pinned and --unless")
+        _experiment(model, environment, file, snapshot, target)
+        return
+    if file is not None or snapshot is not None:
+        raise click.UsageError("--file and --snapshot need --here")
+    if environment is None:
+        raise click.UsageError("Missing option '--env', or '--here'.")
+    _train(model, environment, pinned, unless, target)
+
+
+def _train(model: str, environment: str, pinned: bool, unless: Unless | None, target: str) -> None:
+    """Run the training job of a model; write its bundle, or "" if it was not trained, as an output of the step."""
     from pipelines.github.workflow_run import add_summary
+    from pipelines.promotion.training_image import check_is_current, describe_image, read_training_image
     from pipelines.targets.training_due import read_facts, reason_to_wait, training_environment
     from pipelines.targets.workloads import run_training
 
     opened = open_target(target)
+    declared = opened.project.model(model)
     if unless is not None:
-        declared = opened.project.model(model)
         waits = reason_to_wait(declared, read_facts(training_environment(opened, environment), declared), unless)
         if waits is not None:
             add_summary(f"**{model}** was not trained: {waits}.")
             write_output("bundle", "")
             click.echo(waits)
             return
+    opened.project.check_trains(environment)
+    image = read_training_image(opened, environment)
+    if image is not None:
+        log(describe_image(image, environment))
+        if not pinned:
+            check_is_current(image, model, environment, opened.publishing.format(environment=environment))
     digest = run_training(opened, environment, model, log)
     write_output("bundle", digest)
     click.echo(digest)
+
+
+def _experiment(model: str, environment: str | None, file: Path | None, snapshot: str | None, target: str) -> None:
+    """Train the working tree on this machine, and print what the gates say."""
+    from pipelines.data.catalog import read_version
+    from pipelines.data.local_rows import find_sample, read_good_rows
+    from pipelines.promotion.experiment import describe_experiment, run_experiment
+
+    if environment is not None and file is not None:
+        raise click.UsageError("--env takes the data from an environment: leave out --file")
+    if environment is None and snapshot is not None:
+        raise click.UsageError("--snapshot needs --env")
+    project = Project.find()
+    declared = project.model(model)
+    if environment is not None:
+        project.check_trains(environment)
+        rows, version = read_version(open_target(target).descriptor(environment), declared.contract, snapshot)
+        log(f"{declared.contract}: {version.rows} rows of snapshot {version.snapshot} in {environment}")
+        found = run_experiment(project, model, rows, version, log)
+    else:
+        path = file or find_sample(project, declared.contract)
+        rows, bad = read_good_rows(project.contract(declared.contract), path)
+        log(f"{path.name}: {rows.num_rows} rows" + (f"; {bad} others break the contract" if bad else ""))
+        found = run_experiment(project, model, rows, None, log)
+    click.echo()
+    for line in describe_experiment(found):
+        click.echo(line)
+    click.echo("\nAn experiment: nothing is registered, so it cannot be released.")
 
 
 @click.command(cls=Command)

@@ -143,7 +143,7 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None)
         found = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = mark.line + 1 if mark is not None else None
-        raise DeclarationError([Problem(path, line, "", "a YAML document", found)]) from None
+        raise DeclarationError([Problem(path, line, "", "a YAML document", found.removeprefix("found "))]) from None
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DeclarationError([Problem(path, None, "", "a YAML document in UTF-8", str(error))]) from None
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,9 @@ CODE = ("declarations", "data", "registry", "serving/__init__.py", "serving/runt
 
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
 """Requirements of the training image."""
+
+Trainer = Callable[[Model, Path, TrainingData, Callable[[str], None]], AbstractContextManager[TrainedModel]]
+"""Runs a model's training function, like `train_isolated`."""
 
 SMALLEST_PART = 2
 """Minimum number of rows in the training data and in the holdout."""
@@ -111,20 +115,21 @@ def run_training(
         MlopsError: a declaration, the data or the model is not valid, or a service failed.
     """
     from pipelines.data.catalog import read_version
-    from pipelines.data.lineage import Data, lineage, table_data
+    from pipelines.data.lineage import bundle_data, from_columns, lineage, table_data
 
     started = _now()
     model = project.model(model_name)
     contract = project.contract(model.contract)
     source = table_data(descriptor, model.contract)
-    product = Data(f"s3://{descriptor.registry_bucket}", f"bundles/{model.name}")
+    product = bundle_data(descriptor, model.name)
     with lineage(descriptor, f"train-{model.name}", [source], [product]) as events:
         rows, version = read_version(descriptor, model.contract, run.snapshot)
         events.inputs = [table_data(descriptor, model.contract, version=version.snapshot, rows=version.rows)]
         say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
         manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)
         digest = bundles.push(descriptor, manifest, files)
-        events.outputs = [replace(product, version=digest)]
+        derived = {"prediction": from_columns(source, [*model.features, model.target])}
+        events.outputs = [replace(product, version=digest, derived=derived)]
         say(f"registered in {descriptor.registry_bucket}")
         build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
         evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)
@@ -145,10 +150,12 @@ def make_bundle(
     version: DatasetVersion,
     image: str,
     say: Callable[[str], None],
+    train: Trainer = train_isolated,
 ) -> tuple[Bundle, dict[str, bytes]]:
     """Train, evaluate, export, check and package a model, without effects outside this machine.
 
-    The training function runs in a process of its own; see `pipelines.training.isolated`. Everything else runs here.
+    By default, the training function runs in a separate process; see `pipelines.training.isolated`. Everything else
+    runs here.
 
     Args:
         project: the source.
@@ -158,6 +165,7 @@ def make_bundle(
         version: identifies the dataset version.
         image: digest of the training image.
         say: receives a line for each step.
+        train: runs the training function.
 
     Returns:
         The manifest, and name → content of the bundle's files.
@@ -176,7 +184,7 @@ def make_bundle(
     source = source_of(project, model.name)
     data = _split(model, contract, rows)
     say(f"{data.holdout.training_rows} rows for training, {data.holdout.rows} in the holdout")
-    with train_isolated(model, folder, data.training, say) as trained:
+    with train(model, folder, data.training, say) as trained:
         classes = _classes(model, trained)
         graph = check_graph(trained.onnx)
         schema = request_schema(model, contract, graph)

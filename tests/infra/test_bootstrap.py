@@ -286,3 +286,17 @@ def test_the_preview_role_reads_no_data_of_people(bootstrap: Recording) -> None:
     assert read
     for arn in set(read) - {state}:
         assert re.fullmatch(rf"arn:aws:s3:::mlops-\w+-registry-{ACCOUNT}/\w+/\*", arn), arn
+
+
+def test_a_deployment_writes_its_lineage_and_no_other_logs(bootstrap: Recording) -> None:
+    for role in bootstrap.of_type(ROLE).values():
+        written = [
+            arn
+            for _, document in policies_of(Graph(bootstrap.resources), role)
+            for statement in json.loads(document)["Statement"]
+            if statement["Effect"] == "Allow" and "s3:PutObject" in statement["Action"]
+            for arn in statement["Resource"]
+            if "-logs-" in arn and arn.partition("/")[2]
+        ]
+        assert all(arn.endswith("/lineage/deploy-*") for arn in written), role.name
+        assert len(written) == role.name.startswith("deploy-"), role.name

@@ -20,6 +20,7 @@ PARTS = {
     "workflows": "Jobs of workflows",
     "history": "The ledger",
     "contract": "Contract checks",
+    "data_versions": "Versions of data",
     "serving": "Serving",
     "mutation": "Mutation",
 }

@@ -18,7 +18,8 @@ from botocore.parsers import ResponseParserError
 from pipelines.cli.main import main
 from pipelines.declarations.project import Project
 from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KINDS, check_cluster
-from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools
+from pipelines.targets.cluster_roles import RIGHTS
+from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools, is_aws
 from pipelines.targets.target import Finding
 from tests.pipelines.targets import fake_cluster
 from tests.pipelines.targets.fake_cluster import FakeCluster
@@ -64,7 +65,7 @@ def test_a_complete_cluster_has_no_failed_finding(project: Project, cluster: Fak
     assert of(findings, "KUBECONFIG").found == "cluster mlops-dev, of dev"
     assert of(findings, "Argo Rollouts: running").found == "argo-rollouts/argo-rollouts: 1 available"
     assert of(findings, "ingress class of dev").found == "alb: kube-system/kube-system: 2 available"
-    assert of(findings, "access for dev").found == "19 rights in models-dev"
+    assert of(findings, "access for dev").found == f"{len(RIGHTS)} rights in models-dev"
 
 
 def test_a_controller_that_does_not_run_is_found(project: Project, cluster: FakeCluster) -> None:
@@ -105,8 +106,11 @@ def test_the_controllers_of_eks_auto_mode_need_no_deployment(project: Project, c
 
 def test_missing_access_names_verbs_and_kinds(project: Project, cluster: FakeCluster) -> None:
     cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("patch", "namespaces"), ("create", "leases")}
+    cluster.denied.add(("watch", "namespaces"))
     found = of(check_cluster(project, ENVIRONMENTS), "access for dev")
-    expected = "patch the namespace models-dev; delete, patch rollouts; patch rollouts/status; create leases"
+    expected = (
+        "patch the namespace models-dev; watch namespaces; delete, patch rollouts; patch rollouts/status; create leases"
+    )
     assert (found.ok, found.found) == (False, f"not allowed: {expected}")
     assert "mlops cluster roles --env dev --apply" in found.fix
 
@@ -330,6 +334,31 @@ def test_an_unknown_profile_and_an_invalid_stack_are_findings(
     findings = list(check_aws(project))
     assert "nobody" in of(findings, "AWS account").found
     assert "Pulumi.staging.yaml" in of(findings, "environments").found
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:4566", "http://localhost:5000", "https://amazonaws.com.example"]
+)
+def test_an_emulated_account_is_not_taken_for_aws(
+    project: Project, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    answer_aws(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    (finding,) = account_findings(project)
+    assert (finding.ok, finding.found) == (False, f"an emulated account: {endpoint}")
+    assert "unset AWS_ENDPOINT_URL" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://sts.eu-west-1.amazonaws.com",
+        "https://sts.cn-north-1.amazonaws.com.cn",
+        "https://vpce-1.sts.eu-west-1.vpce.amazonaws.com",
+    ],
+)
+def test_every_endpoint_of_aws_is_taken_for_aws(endpoint: str) -> None:
+    assert is_aws(endpoint)
 
 
 # The tools
