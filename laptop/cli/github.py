@@ -48,14 +48,13 @@ def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambd
     return hosting.attach(target.home, environ=environ, build=build, on_step=on_step)
 
 
-def host(target: LaptopTarget, hub: Hub) -> tuple[str, ...]:
+def host(target: LaptopTarget, hub: Hub, source: Path | None = None) -> None:
     """Host the target's project, and bootstrap the account for its workflows.
 
-    On a laptop whose time runs faster, the hosted models soak for shorter, because the clock of their inference logs
-    does not run faster.
-
-    Returns:
-        the models whose soak differs from that of the target's project.
+    Args:
+        target: the laptop, connected.
+        hub: has no repository yet.
+        source: folder that becomes the first commit; that of the target's project if None.
 
     Raises:
         MlopsError: a repository is hosted already, or the bootstrap failed.
@@ -64,16 +63,9 @@ def host(target: LaptopTarget, hub: Hub) -> tuple[str, ...]:
     from laptop.github import hosting
     from laptop.stack_operations import bootstrap
 
-    running = lifecycle.find(target.home)
     roles = bootstrap(target.project.root, target.home, hosting.REPOSITORY)
-    if running.time_scale == 1:
-        hosting.host(hub, target.project.root, region=running.region, roles=roles)
-        return ()
-    with tempfile.TemporaryDirectory(dir=target.home) as folder:
-        copy = copy_project(target.project, Path(folder) / "project")
-        shorter = scale_soak(copy, 1 / running.time_scale)
-        hosting.host(hub, copy.root, region=running.region, roles=roles)
-    return tuple(shorter)
+    region = lifecycle.find(target.home).region
+    hosting.host(hub, source or target.project.root, region=region, roles=roles)
 
 
 @click.group(cls=Group)
@@ -84,9 +76,16 @@ def github() -> None:
 @github.command()
 def create() -> None:
     """Host the working tree of this repository on the laptop."""
+    from laptop import lifecycle
+
     target, hub = _reach()
-    for model in host(target, hub):
-        click.echo(f"{model}: soak is shorter in the hosted repository, as time runs faster here")
+    time_scale = 1 / lifecycle.find(target.home).time_scale
+    with tempfile.TemporaryDirectory(dir=target.home) as folder:
+        # The clock of the inference log cannot run faster, so what a release must wait for is shortened instead.
+        copy = copy_project(target.project, Path(folder) / "project")
+        for model in scale_soak(copy, time_scale):
+            click.echo(f"{model}: soak is shorter in the hosted repository, as time runs faster here")
+        host(target, hub, copy.root)
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
 
 
