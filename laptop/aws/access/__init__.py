@@ -11,7 +11,7 @@ condition operators; policy variables, in policies of version 2012-10-17; the us
 `iam:PassRole` for the roles of EKS.
 
 moto must execute what was judged. A request that it could read as another operation, with other parameters or on
-another key is refused, whoever sends it, and so is an operation of S3 or KMS that moto does not implement.
+another key is refused for everyone, and so is an operation of S3 or KMS that moto does not implement.
 
 Not evaluated: service control policies, KMS grants, access control lists, access points, the policies of topics, queues
 and the Glue catalogue, condition keys for the retention of one object. Requests must be signed in their headers:

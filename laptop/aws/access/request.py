@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 
 class RequestRefusedError(Exception):
-    """The account does not execute a request, whoever sends it.
+    """The account executes such a request for nobody.
 
     Attributes:
         status: HTTP status.

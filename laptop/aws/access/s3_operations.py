@@ -2,7 +2,7 @@
 
 moto takes the first parameter of the query that it knows and ignores the rest, and what it does not implement becomes
 another operation: `DELETE /bucket?metrics` deletes the bucket. So a request must be exactly one operation that moto
-executes. Everything else is refused, whoever asks.
+executes. Everything else is refused for everyone.
 
 Source: Amazon S3 API reference (methods, parameters); Amazon S3 user guide, "Required permissions for Amazon S3 API
 operations" (actions).
