@@ -41,6 +41,9 @@ ETAG = "mlops.etag"
 CONTRACT = "mlops.contract"
 """Snapshot property: version of the contract that checked the rows."""
 
+RUN = "mlops.run"
+"""Snapshot property: identifies the run of the ingest job, whose batches are one delivery."""
+
 
 def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
     """Open the Glue catalogue of an environment.
@@ -180,12 +183,12 @@ def replay_tag(table: Table, batch: str) -> str:
 def _snapshots_of(table: Table, batch: str) -> list[Snapshot]:
     return [
         snapshot
-        for snapshot in _history(table)
+        for snapshot in history(table)
         if snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch
     ]
 
 
-def _history(table: Table) -> list[Snapshot]:
+def history(table: Table) -> list[Snapshot]:
     """Return the snapshots whose rows the current version of a table holds, the oldest first.
 
     A snapshot that the table was rolled back from is not one of them. If older snapshots have expired, those before
@@ -206,7 +209,7 @@ def _history(table: Table) -> list[Snapshot]:
 
 def known_sources(table: Table) -> set[tuple[str, str]]:
     """Return the (key, ETag) of every landing file in the current version of a table."""
-    summaries = [s.summary.additional_properties for s in _history(table) if s.summary is not None]
+    summaries = [s.summary.additional_properties for s in history(table) if s.summary is not None]
     return {
         (properties[SOURCE], properties[ETAG])
         for properties in summaries
