@@ -205,14 +205,14 @@ def _drift_finding(
     reason = f"{effect:.1%} of the {what} moved"
     if significant and effect >= floor:
         verdict = "alarm"
-        reason += ", more than chance explains"
+        reason += "; chance does not explain that"
     elif significant and effect >= floor / 2:
         verdict = "watch"
         reason += f": significant, but less than {floor:.1%}"
     elif significant:
         reason += ": significant, but negligible"
     else:
-        reason += ", as chance explains"
+        reason += "; chance explains that"
     if comparison.unseen:
         reason += f"; {comparison.unseen:.1%} have values that no earlier delivery has"
     return MonitorFinding(**facts, verdict=verdict, figure=effect, threshold=floor, p_value=p_value, reason=reason)

@@ -11,6 +11,9 @@ from pipelines.monitoring.monitor_reports import VolumePoint
 
 WIDTH, HEIGHT = 360, 150
 WIDE = 960
+MOST_LABELS = 5
+"""Bars up to which each has its label; of more, only the first and the last."""
+
 _LEFT, _TOP, _BOTTOM = 44, 10, 22
 
 
@@ -51,7 +54,12 @@ def share_plot(bars: Sequence[ShareBar], title: str) -> str:
             f'<rect class="hit" x="{_number(x)}" y="{_TOP}" width="{_number(slot)}" height="{inner}">'
             f"<title>{label}</title></rect>"
         )
-    if bars:
+    if len(bars) <= MOST_LABELS:
+        for index, bar in enumerate(bars):
+            x = _number(_LEFT + (index + 0.49) * slot)
+            text = html.escape(_short(bar.label, int(slot / 7)))
+            parts.append(f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="middle">{text}</text>')
+    else:
         middle = f'y="{HEIGHT - 6}"'
         first, last = html.escape(_short(bars[0].label)), html.escape(_short(bars[-1].label))
         parts.append(f'<text x="{_LEFT}" {middle}>{first}</text>')
@@ -108,8 +116,8 @@ def _axis(
     return "".join(lines)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 22 else text[:21] + "…"
+def _short(text: str, most: int = 22) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _svg(width: int, height: int, title: str, parts: Sequence[str]) -> str:

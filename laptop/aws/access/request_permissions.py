@@ -160,6 +160,19 @@ def _eks(request: Request, action: str) -> Iterator[Need]:
     yield Need(f"eks:{action}", resource)
 
 
+def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
+    """Alarms are resources. Metrics are not: the namespace of those that are sent is a condition key."""
+    if action == "PutMetricData":
+        yield Need(f"cloudwatch:{action}", "*", {"cloudwatch:namespace": _some(request.parameter("Namespace"))})
+        return
+    listed = request.json.get("AlarmNames") or ()
+    names = [request.parameter("AlarmName"), *(listed if isinstance(listed, list) else ())]
+    names += [value for key, value in request.form.items() if key.startswith("AlarmNames.member.")]
+    base = f"arn:aws:cloudwatch:{request.region}:{ACCOUNT}:alarm:"
+    for resource in [f"{base}{name}" for name in names if name] or [request.parameter("ResourceARN") or "*"]:
+        yield Need(f"cloudwatch:{action}", resource)
+
+
 def _sqs(request: Request, action: str) -> Iterator[Need]:
     queue = (request.parameter("QueueUrl") or request.parameter("QueueName")).rpartition("/")[2]
     resource = f"arn:aws:sqs:{request.region}:{ACCOUNT}:{queue}" if queue else "*"
@@ -167,6 +180,7 @@ def _sqs(request: Request, action: str) -> Iterator[Need]:
 
 
 _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
+    "cloudwatch": _cloudwatch,
     "ecr": _ecr,
     "eks": _eks,
     "glue": _glue,
