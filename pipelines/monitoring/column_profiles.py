@@ -179,9 +179,7 @@ class _Counter:
         self._rows = self._nulls = 0
         self._bins = np.zeros(len(plan.edges) + 1, dtype=np.int64)
         self._levels: Counter[str] = Counter()
-        # Sums of deviations from a value near the middle lose no precision.
-        self._centre = float(plan.edges[len(plan.edges) // 2]) if len(plan.edges) else 0.0
-        self._sum = self._squares = 0.0
+        self._mean = self._squares = 0.0  # of the values so far, and of their deviations from it
 
     def add(self, array: pa.Array | None, rows: int) -> None:
         self._rows += rows
@@ -211,9 +209,17 @@ class _Counter:
         ascending = ascending[: len(ascending) - nulls]
         below = np.searchsorted(ascending, self._plan.edges, side="left")
         self._bins += np.diff(below, prepend=0, append=len(ascending))
-        ascending -= self._centre
-        self._sum += float(ascending.sum())
-        self._squares += float(ascending @ ascending)
+        if len(ascending):
+            self._add_moments(ascending)
+
+    def _add_moments(self, values: Edges) -> None:
+        """Merge the moments of more values into those so far, without loss of precision (Chan et al. 1983)."""
+        more, so_far = len(values), int(self._bins.sum()) - len(values)
+        mean = float(values.mean())
+        away = values - mean
+        difference = mean - self._mean
+        self._squares += float(away @ away) + difference * difference * so_far * more / (so_far + more)
+        self._mean += difference * more / (so_far + more)
 
     def profile(self) -> ColumnProfile:
         plan, there = self._plan, self._rows - self._nulls
@@ -221,9 +227,7 @@ class _Counter:
             return ColumnProfile(plan.kind, self._rows, self._nulls, levels=dict(self._levels))
         mean = deviation = None
         if there and np.isfinite(self._squares):
-            shift = self._sum / there
-            mean = self._centre + shift
-            deviation = float(np.sqrt(max(self._squares / there - shift * shift, 0.0)))
+            mean, deviation = self._mean, float(np.sqrt(self._squares / there))
         return ColumnProfile(
             plan.kind, self._rows, self._nulls, edges=plan.edges, bins=self._bins, mean=mean, deviation=deviation
         )

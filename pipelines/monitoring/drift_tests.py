@@ -33,7 +33,7 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[float, float
     m, n = int(reference.sum()), int(current.sum())
     distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
     effective = m * n / (m + n)
-    return distance, float(np.clip(kstwo.sf(distance, np.round(effective)), 0.0, 1.0))
+    return distance, float(np.clip(kstwo.sf(distance, max(np.round(effective), 1.0)), 0.0, 1.0))
 
 
 def chi_square(reference: Counts, current: Counts, *, ordered: bool) -> tuple[float, float, int]:
