@@ -81,7 +81,7 @@ def test_texts_of_a_classified_column_are_never_kept() -> None:
 
 def test_a_flood_of_new_levels_is_counted_together() -> None:
     column = declared("integer", enum=[{"value": 1}])
-    old, new = profiles(column, pa.array([1]), pa.array(range(MOST_COUNTED_LEVELS + 500)), size=100_000)
+    _old, new = profiles(column, pa.array([1]), pa.array(range(MOST_COUNTED_LEVELS + 500)), size=100_000)
     assert len(new.levels) <= MOST_COUNTED_LEVELS + 1
     assert new.levels[OTHER_LEVELS] == 500
     assert sum(new.levels.values()) == MOST_COUNTED_LEVELS + 500
