@@ -20,6 +20,8 @@ PARTS = {
     "workflows": "Jobs of workflows",
     "history": "The ledger",
     "contract": "Contract checks",
+    "monitors": "Monitors",
+    "simulations": "Error rates of monitors",
     "serving": "Serving",
     "mutation": "Mutation",
 }

@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
             if given.only in name:
                 found.append(simulate(name, max(1, round(runs * given.share)), pool))
                 print(found[-1].row(), flush=True)
-    write_atomically(RESULTS, json.dumps([each.as_json() for each in found], indent=2, ensure_ascii=False) + "\n")
+                content = json.dumps([each.as_json() for each in found], indent=2, ensure_ascii=False)
+                write_atomically(RESULTS, content + "\n")
     print(f"wrote {RESULTS}")
     missed = [each.name for each in found if not each.met]
     for name in missed:
