@@ -27,7 +27,8 @@ from pipelines.monitoring.drift_tests import (
 )
 from pipelines.monitoring.monitor_findings import Figure, MonitorFinding, MonitorVerdict
 
-FALSE_DISCOVERY_RATE = 0.05
+FALSE_DISCOVERY_RATE = 0.04
+"""Less than the 5 % of windows without a change that may raise an alarm: p-values are asymptotic."""
 
 GROUPS = 10
 """Groups with equal shares of the reference over which the effect on a numeric column is measured."""

@@ -22,7 +22,7 @@ from pipelines.declarations.contract import Column
 ProfileKind = Literal["numeric", "length", "levels"]
 """`numeric`: the values; `length`: the number of characters of texts; `levels`: the values as categories."""
 
-SAMPLED_ROWS = 200_000
+SAMPLED_ROWS = 100_000
 """Rows of each stream from which the bins are chosen."""
 
 MOST_EXACT_EDGES = 16_384

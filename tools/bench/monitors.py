@@ -57,7 +57,7 @@ def examine_file(path: Path, times: int) -> dict[str, float]:
     def batches(times: int) -> Iterator[Any]:
         for _ in range(times):
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=65_536)
+                yield from file.iter_batches(batch_size=65_536, use_threads=False)
 
     start = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     old, new = profile_streams(columns, batches(times), [next(batches(1)).slice(0, 1_000)])

@@ -1,7 +1,7 @@
 """Simulations of the checks of a dataset's monitor. They call the product's own code.
 
-Drift: windows of 20 columns. Without a change, all columns keep their distribution; with one, the first column changes. Volume: a weekly season with quieter weekends, a slowly wandering level, and 7 % of noise
-from day to day.
+Drift: windows of 20 columns. Without a change, all keep their distribution; with one, the first column changes. Volume:
+a weekly season with quieter weekends, a slowly wandering level, and 7 % of noise from day to day.
 """
 
 from __future__ import annotations
