@@ -594,7 +594,7 @@ def _wrong_settings(key: Key, value: Any, columns: tuple[str, ...]) -> list[tupl
         return [
             ((*key, *one["loc"]), "one of " + ", ".join(DataMonitorSettings.model_fields), "it here")
             if one["type"] == "extra_forbidden"
-            else ((*key, *one["loc"]), one["msg"][:1].lower() + one["msg"][1:], repr(one["input"]))
+            else ((*key, *one["loc"]), one["msg"].removeprefix("Input should be "), repr(one["input"]))
             for one in error.errors()
         ]
     return [

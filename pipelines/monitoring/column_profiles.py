@@ -145,11 +145,11 @@ def _count_distinct(arrays: Iterable[pa.Array]) -> int:
 
 
 def _edges(arrays: Sequence[Edges]) -> Edges:
-    values = np.sort(np.concatenate([np.empty(0), *arrays]))
+    values: Edges = np.sort(np.concatenate([np.empty(0), *arrays]))
     values = values[: len(values) - _count_nan(values)]
     if not len(values):
         return values
-    distinct = values[np.concatenate([[True], values[1:] != values[:-1]])]
+    distinct: Edges = values[np.concatenate([[True], values[1:] != values[:-1]])]
     if len(distinct) <= MOST_EXACT_EDGES:
         return distinct
     return np.unique(values[np.linspace(0, len(values) - 1, QUANTILE_EDGES).astype(np.intp)])

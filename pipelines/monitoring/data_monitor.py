@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.data.catalog import open_table
 from pipelines.data.columns import iceberg_type
@@ -77,7 +77,7 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
     snapshot = table.current_snapshot()
     found = deliveries(table)
     waiting = judge_open_files(_undecided(records), f"mlops data list {contract.name} --env {descriptor.name}")
-    facts = {
+    facts: dict[str, Any] = {
         "environment": descriptor.name,
         "dataset": contract.name,
         "contract": contract.version,

@@ -56,14 +56,14 @@ def share_plot(bars: Sequence[ShareBar], title: str) -> str:
         )
     if len(bars) <= MOST_LABELS:
         for index, bar in enumerate(bars):
-            x = _number(_LEFT + (index + 0.49) * slot)
+            middle = _number(_LEFT + (index + 0.49) * slot)
             text = html.escape(_short(bar.label, int(slot / 7)))
-            parts.append(f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="middle">{text}</text>')
+            parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{text}</text>')
     else:
-        middle = f'y="{HEIGHT - 6}"'
+        below = f'y="{HEIGHT - 6}"'
         first, last = html.escape(_short(bars[0].label)), html.escape(_short(bars[-1].label))
-        parts.append(f'<text x="{_LEFT}" {middle}>{first}</text>')
-        parts.append(f'<text x="{WIDTH - 6}" {middle} text-anchor="end">{last}</text>')
+        parts.append(f'<text x="{_LEFT}" {below}>{first}</text>')
+        parts.append(f'<text x="{WIDTH - 6}" {below} text-anchor="end">{last}</text>')
     return _svg(WIDTH, HEIGHT, title, parts)
 
 
