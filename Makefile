@@ -50,8 +50,8 @@ demo: setup ## The main job, end to end, on this machine: data, training, dev, s
 
 .PHONY: lint
 lint: setup ## Formatting, lint, undeclared and unused dependencies
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check . || { echo 'fix: make format'; exit 1; }
+	@$(BIN)/ruff check . || { echo 'fix: make format corrects what it can'; exit 1; }
 	@$(BIN)/deptry --no-ansi infra pipelines
 	@$(if $(LAPTOP),cd laptop && $(abspath $(BIN))/deptry --no-ansi .)
 
@@ -66,6 +66,16 @@ test: lint typecheck ## Lint, types, and the tests that start no process, kill n
 .PHONY: test-slow
 test-slow: setup ## The other tests: processes, kills, races, and whole journeys on the laptop
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz declarations, data and requests: N=12000 inputs, SEED=1 makes others
+	@$(BIN)/python -m tools.fuzz $(or $(N),1200) --seed $(or $(SEED),0)
+
+# A few tests take less time than the start of three workers.
+WORKERS := $(if $(filter-out laptop/tests,$(TESTS)),$(if $(filter laptop/tests,$(TESTS)),3,0),3)
+.PHONY: test-selected
+test-selected: setup ## The tests in TESTS, fast and slow; without TESTS, all tests
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 .PHONY: test-realistic
 test-realistic: setup ## The journeys on a laptop as late and strict as AWS; SCALE=20 slows time down from 100

@@ -25,8 +25,8 @@ from pipelines.declarations.project import Project
 
 def provision() -> None:
     """Register the resources and the outputs of an environment."""
-    require_policy_pack()
     project = Project.find()
+    require_policy_pack(project.root)
     environment = load_environment(project)
     contracts = {name: project.contract(name) for name in project.dataset_names}
     models = {name: project.model(name) for name in project.model_names}

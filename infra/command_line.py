@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pipelines.declarations.errors import MlopsError
 
-PACK = Path(__file__).resolve().parent / "policies"
-"""Folder of the policy pack."""
+PACK = Path("infra", "policies")
+"""Folder of the policy pack, relative to the project."""
 
 _OPTION = "--policy-pack"
 _OPERATIONS = frozenset({"up", "update", "preview", "pre"})
@@ -20,7 +20,7 @@ _PROCESSES = Path("/proc")
 _MOST_ANCESTORS = 64
 
 
-class Command(NamedTuple):
+class TypedCommand(NamedTuple):
     """A command that was typed.
 
     Attributes:
@@ -32,7 +32,7 @@ class Command(NamedTuple):
     folder: Path
 
 
-def require_policy_pack(environment: Mapping[str, str] = os.environ, processes: Path = _PROCESSES) -> None:
+def require_policy_pack(root: Path, environment: Mapping[str, str] = os.environ, processes: Path = _PROCESSES) -> None:
     """Refuse to describe resources for a Pulumi CLI that does not apply the policy pack to them.
 
     The rules of an environment hold only if Pulumi runs them. The pack is an option of the CLI, which has no file or
@@ -40,6 +40,7 @@ def require_policy_pack(environment: Mapping[str, str] = os.environ, processes: 
     Pulumi that is not a parent process, nothing is found and nothing is refused. An emulated account needs no rules.
 
     Args:
+        root: folder of the project.
         environment: environment variables.
         processes: folder with a folder for each process, as Linux has it.
 
@@ -51,16 +52,17 @@ def require_policy_pack(environment: Mapping[str, str] = os.environ, processes: 
     for command in ancestors(os.getpid(), processes):
         if not runs_the_program(command.arguments):
             continue
-        if not applies_pack(command):
+        pack = root / PACK
+        if not applies(command, pack):
             options = " ".join(command.arguments[1:])
             raise MlopsError(
-                f"pulumi {options}: expected {_OPTION} infra/policies, the rules of this project, found none",
-                fix=f"type `mlops up` or `mlops preview`, or add `{_OPTION} {os.path.relpath(PACK, command.folder)}`",
+                f"pulumi {options}: expected {_OPTION} {PACK}, the rules of this project, found none",
+                fix=f"type `mlops up` or `mlops preview`, or add `{_OPTION} {os.path.relpath(pack, command.folder)}`",
             )
         return
 
 
-def ancestors(process: int, processes: Path = _PROCESSES) -> Iterator[Command]:
+def ancestors(process: int, processes: Path = _PROCESSES) -> Iterator[TypedCommand]:
     """Yield the commands of the parents of a process, nearest first, as far as they can be read.
 
     Args:
@@ -74,7 +76,7 @@ def ancestors(process: int, processes: Path = _PROCESSES) -> Iterator[Command]:
             process = int(fields[1])
             folder = processes / str(process)
             arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            yield Command(tuple(arguments[:-1]), (folder / "cwd").resolve())
+            yield TypedCommand(tuple(arguments[:-1]), (folder / "cwd").resolve())
         except (OSError, IndexError, ValueError):
             return
 
@@ -84,15 +86,15 @@ def runs_the_program(arguments: tuple[str, ...]) -> bool:
     return bool(arguments) and Path(arguments[0]).name == "pulumi" and not _OPERATIONS.isdisjoint(arguments[1:])
 
 
-def applies_pack(command: Command) -> bool:
-    """Return whether a command names the policy pack of this project."""
+def applies(command: TypedCommand, pack: Path) -> bool:
+    """Return whether a command names the policy pack in a folder."""
     following = zip(command.arguments, (*command.arguments[1:], ""), strict=True)
     named = [
         after if argument == _OPTION else argument.partition("=")[2]
         for argument, after in following
         if argument.partition("=")[0] == _OPTION
     ]
-    return any((command.folder / path).resolve() == PACK for value in named for path in value.split(","))
+    return any((command.folder / path).resolve() == pack.resolve() for value in named for path in value.split(","))
 
 
 def _emulated(endpoint: str) -> bool:
@@ -100,5 +102,5 @@ def _emulated(endpoint: str) -> bool:
     host = urlsplit(endpoint).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    except ValueError:  # a name
+        return False

@@ -22,6 +22,7 @@ class LaptopTarget(Target):
     """The laptop: AWS, Kubernetes and the Pulumi engine on 127.0.0.1 (`mlops laptop start`)."""
 
     name = "laptop"
+    publishing = "mlops laptop publish-images --env {environment}, then mlops up --env {environment}"
 
     @property
     def home(self) -> Path:

@@ -44,6 +44,12 @@ IDENTITY = (
 ADMINISTRATOR = "MLOPS_LAPTOP_ADMINISTRATOR"
 """Variable that gives a shell on a realistic laptop administrator rights if it is 1."""
 
+HOSTED = "github"
+"""Folder of the hosted repository, its pull requests and runs, in the laptop's home."""
+
+SET_ASIDE = "github.stopped"
+"""Folder of the repository that was hosted when the laptop stopped."""
+
 _OF_ONE_INCARNATION = (
     DESCRIPTION,
     "kubeconfig",
@@ -113,15 +119,18 @@ class Laptop:
             "KUBECONFIG": str(self.home / "kubeconfig"),
         }
 
-    def environ_of_caller(self) -> dict[str, str]:
+    def environ_of_caller(self, caller: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return `environ`, but in a job of a workflow with the identity that the job signed in with, if any.
 
         Outside of a job, a realistic laptop gives administrator rights only if `ADMINISTRATOR` says so.
+
+        Args:
+            caller: environment of the caller.
         """
-        if os.environ.get("GITHUB_ACTIONS") != "true":
-            return self.environ(administrator=os.environ.get(ADMINISTRATOR) == "1")
+        if caller.get("GITHUB_ACTIONS") != "true":
+            return self.environ(administrator=caller.get(ADMINISTRATOR) == "1")
         kept = {name: value for name, value in self.environ().items() if name not in IDENTITY}
-        return {**kept, **{name: os.environ[name] for name in IDENTITY if name in os.environ}}
+        return {**kept, **{name: caller[name] for name in IDENTITY if name in caller}}
 
     def providers(self) -> dict[str, Provider]:
         """Return the providers with which the engine applies a stack, by package."""
@@ -255,14 +264,18 @@ def find(home: Path) -> Laptop:
     """
     running = _running(home.resolve())
     if running is None:
-        raise MlopsError(f"the laptop is not running (looked in {home})", fix="start it: `mlops laptop start`.")
+        raise MlopsError(
+            f"the laptop is not running (looked in {home})",
+            fix="start it: `mlops laptop start`; if it was started from another folder, set MLOPS_HOME.",
+        )
     return running
 
 
 def stop(home: Path) -> tuple[str, ...]:
     """Stop the laptop and everything that runs on it, and wait until it has ended. Idempotent.
 
-    The account keeps nothing, so the state of its stacks is removed.
+    The account keeps nothing, so the state of its stacks is removed. The hosted repository names bundles and roles of
+    that account, so it is set aside, in `SET_ASIDE`.
 
     Returns:
         The names of those stacks.
@@ -401,10 +414,13 @@ def _states(home: Path) -> list[Path]:
 
 
 def _forget(home: Path) -> tuple[str, ...]:
-    """Remove the files that describe a stopped account, and the state of its stacks."""
+    """Remove the files that describe a stopped account and its stacks, and set the hosted repository aside."""
     for name in _OF_ONE_INCARNATION:
         (home / name).unlink(missing_ok=True)
     shutil.rmtree(home / "aws" / "images", ignore_errors=True)
+    if (home / HOSTED).is_dir():
+        shutil.rmtree(home / SET_ASIDE, ignore_errors=True)
+        (home / HOSTED).rename(home / SET_ASIDE)
     states = _states(home)
     for path in states:
         path.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import get_args
 
 from laptop import lifecycle
@@ -11,7 +13,7 @@ from laptop.laptop_target import LaptopTarget
 from pipelines.declarations.environment import Images
 from pipelines.declarations.names import ImageName, repository_name
 from pipelines.declarations.project import Project
-from pipelines.promotion.images import architectures_of, build_context
+from pipelines.promotion.images import architectures_of, build_context, content_key, key_tag
 
 
 def local_context(project: Project, name: str) -> ImageContext:
@@ -25,13 +27,22 @@ def local_digests(project: Project) -> Images:
     return Images(**{name: digest(local_context(project, name)) for name in get_args(ImageName)})
 
 
-def publish_image(target: LaptopTarget, project: Project, name: str, tag: str = "") -> str:
+def publish_image(
+    target: LaptopTarget, project: Project, name: str, tag: str = "", caller: Mapping[str, str] = os.environ
+) -> str:
     """Publish one image of a project to the account's repository, with a tag, and return its digest.
+
+    Args:
+        target: the laptop.
+        project: the files of the image.
+        name: name of the image.
+        tag: its tag, or "".
+        caller: environment of the caller, whose rights in the account are used.
 
     Raises:
         MlopsError: the laptop is not running, or the account has no repository yet.
     """
-    cloud = Cloud(lifecycle.find(target.home).environ_of_caller(), target.home / "aws")
+    cloud = Cloud(lifecycle.find(target.home).environ_of_caller(caller), target.home / "aws")
     return publish(cloud, repository_name(project.name, name), local_context(project, name), tag)
 
 
@@ -45,4 +56,10 @@ def publish_locally(target: LaptopTarget) -> Images:
     from laptop.stack_operations import prepare_account
 
     prepare_account(target.project.root, target.home, Silence())
-    return Images(**{name: publish_image(target, target.project, name) for name in get_args(ImageName)})
+    project = target.project
+    return Images(
+        **{
+            name: publish_image(target, project, name, key_tag(content_key(project, name)))
+            for name in get_args(ImageName)
+        }
+    )

@@ -8,5 +8,9 @@ _REMOVED_PREFIXES = ("AWS_", "GH_", "GITHUB_", "GIT_", "KUBE", "MLOPS_", "PULUMI
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reports by default
 
+# Settings of the person, or of the workflow's runner: they may lead git to another server, or sign commits.
+_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
 for _name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
     del os.environ[_name]
+os.environ.update(_GIT)

@@ -20,9 +20,9 @@ from pipelines.declarations.project import Project
 
 def provision() -> None:
     """Register the resources and the outputs of the account."""
-    require_policy_pack()
-    config = load_account()
     project = Project(Path(__file__).resolve().parents[2])
+    require_policy_pack(project.root)
+    config = load_account()
     account, region, partition = find_account()
 
     scope = Scope("account", project.name, config, account, region, partition)

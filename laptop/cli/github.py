@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 import signal
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from laptop.laptop_target import LaptopTarget
+from laptop.project_copy import copy_project
+from laptop.short_waits import scale_soak
 from pipelines.cli.commands import Group
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -35,18 +38,24 @@ def attach(target: LaptopTarget, on_step: Callable[[StepProgress], None] = lambd
     from laptop.github import hosting
     from laptop.github.command_forks import NAMES
 
-    def build(checkout: Path, name: str, tag: str) -> str:
+    def build(checkout: Path, name: str, tag: str, caller: Mapping[str, str]) -> str:
         from laptop.publishing import publish_image
 
-        return publish_image(target, Project(checkout), name, tag)
+        return publish_image(target, Project(checkout), name, tag, caller)
 
     running = lifecycle.find(target.home)
     environ = {**running.environ(), **({NAMES: running.proxy} if running.delays else {})}
     return hosting.attach(target.home, environ=environ, build=build, on_step=on_step)
 
 
-def host(target: LaptopTarget, hub: Hub) -> None:
+def host(target: LaptopTarget, hub: Hub) -> tuple[str, ...]:
     """Host the target's project, and bootstrap the account for its workflows.
+
+    On a laptop whose time runs faster, the hosted models soak for shorter, because the clock of their inference logs
+    does not run faster.
+
+    Returns:
+        the models whose soak differs from that of the target's project.
 
     Raises:
         MlopsError: a repository is hosted already, or the bootstrap failed.
@@ -55,8 +64,16 @@ def host(target: LaptopTarget, hub: Hub) -> None:
     from laptop.github import hosting
     from laptop.stack_operations import bootstrap
 
+    running = lifecycle.find(target.home)
     roles = bootstrap(target.project.root, target.home, hosting.REPOSITORY)
-    hosting.host(hub, target.project.root, region=lifecycle.find(target.home).region, roles=roles)
+    if running.time_scale == 1:
+        hosting.host(hub, target.project.root, region=running.region, roles=roles)
+        return ()
+    with tempfile.TemporaryDirectory(dir=target.home) as folder:
+        copy = copy_project(target.project, Path(folder) / "project")
+        shorter = scale_soak(copy, 1 / running.time_scale)
+        hosting.host(hub, copy.root, region=running.region, roles=roles)
+    return tuple(shorter)
 
 
 @click.group(cls=Group)
@@ -68,7 +85,8 @@ def github() -> None:
 def create() -> None:
     """Host the working tree of this repository on the laptop."""
     target, hub = _reach()
-    host(target, hub)
+    for model in host(target, hub):
+        click.echo(f"{model}: soak is shorter in the hosted repository, as time runs faster here")
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
 
 
@@ -89,18 +107,37 @@ def serve() -> None:
 @click.option("--as", "person", required=True, metavar="LOGIN", help="User who works in the clone: ada or grace.")
 def clone(folder: Path, person: str) -> None:
     """Clone the hosted repository for a user."""
-    click.echo(f"cd {shlex.quote(str(_existing().clone(folder.resolve(), person)))}")
+    hub = _existing()
+    check_user(hub, person)
+    click.echo(f"cd {shlex.quote(str(hub.clone(folder.resolve(), person)))}")
+    # Without it, commands in the clone would look for a laptop of the clone's own.
+    click.echo(f"export MLOPS_HOME={shlex.quote(str(hub.server.folder.parent))}")
 
 
 @github.command()
 @click.option("--as", "person", required=True, metavar="LOGIN", help="User to act as: ada or grace.")
 def env(person: str) -> None:
-    """Print variables that make `gh` act as a user."""
-    for name, value in _existing().environ(person).items():
+    """Print variables that make `gh` and `mlops` act as a user."""
+    hub = _existing()
+    check_user(hub, person)
+    for name, value in hub.environ(person).items():
         if name == "PATH":
             click.echo(f"export PATH={shlex.quote(value.split(':')[0])}:$PATH")
         else:
             click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def check_user(hub: Hub, person: str) -> None:
+    """Check that a login is a user of the hosted repository.
+
+    Raises:
+        MlopsError: it is not.
+    """
+    users = hub.server.settings.users
+    if person not in users:
+        raise MlopsError(
+            f"--as: expected a user of the hosted repository, found {person!r}", fix=f"--as {' or --as '.join(users)}"
+        )
 
 
 def _reach() -> tuple[LaptopTarget, Hub]:

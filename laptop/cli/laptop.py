@@ -71,11 +71,21 @@ def fault(name: str, seconds: float) -> None:
 
 @laptop.command()
 def stop() -> None:
-    """Stop the laptop and discard its account and stacks."""
+    """Stop the laptop and discard its account, stacks and pull requests."""
     from laptop import lifecycle
 
-    lifecycle.stop(home(Project.find()))
-    click.echo("The laptop is stopped. Its account and stacks are discarded.")
+    folder = home(Project.find())
+    try:
+        lifecycle.find(folder)
+        said = "The laptop is stopped. Its account and stacks are discarded."
+    except MlopsError:
+        said = f"No laptop was running (looked in {folder})."
+    hosted = (folder / lifecycle.HOSTED).is_dir()
+    lifecycle.stop(folder)
+    click.echo(said)
+    if hosted:
+        kept = folder / lifecycle.SET_ASIDE / "repository.git"
+        click.echo(f"Its GitHub is discarded, too. What was pushed there is in {kept} until the next stop.")
 
 
 @laptop.command()

@@ -46,6 +46,7 @@ class AttachedCli:
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_DEBUG_PROVIDERS": ",".join(f"{name}:{port}" for name, port in self.providers.items()),
             "PULUMI_DEBUG_COMMANDS": "true",  # without it there is no --event-log
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing here asks AWS, so the policy pack is not required
             **more,
         }
 

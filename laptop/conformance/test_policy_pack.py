@@ -181,7 +181,12 @@ def test_the_aws_target_refuses_an_unsafe_change_before_it_is_applied(
             cli = connect(stack, f"{fake_aws.parent}{os.pathsep}{path}", tmp_path, providers)
             for name, value in cli.environ(PYTHONPATH=str(root)).items():
                 monkeypatch.setenv(name, value)
+            monkeypatch.delenv("AWS_ENDPOINT_URL")  # as on AWS, where the program requires the pack
             cli.create_stack(root, "dev")
+            typed = cli.run(root, "preview", "--stack", "dev", PYTHONPATH=str(root), AWS_ENDPOINT_URL="")
+            assert typed.returncode != 0
+            assert "expected --policy-pack infra/policies, the rules of this project, found none" in typed.stdout
+            assert "Traceback" not in typed.stdout + typed.stderr
             target = AwsTarget(Project(root))
             assert "aws:kms/key:Key careless: is not rotated" in target.preview("dev").problem
             with pytest.raises(MlopsError, match=r"pulumi up --stack dev .*--policy-pack .* failed"):

@@ -16,7 +16,7 @@ from laptop import delays
 from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, scale_soak, take_releases_back
+from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
 from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
 from pipelines.cli.commands import Command
@@ -141,7 +141,6 @@ class Demo:
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
             self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays)
             take_releases_back(self.project)
-            scale_soak(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = lifecycle.start(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import random
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
-from laptop.demo.short_waits import shorten_waits
+from laptop.project_copy import copy_project
+from laptop.short_waits import shorten_waits
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
@@ -46,39 +44,10 @@ def own_clone(project: Project, to: Path, *, quick: bool = True) -> Project:
     Raises:
         MlopsError: git failed.
     """
-    if to.exists():
-        shutil.rmtree(to)
-    to.mkdir(parents=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=project.root,
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode:
-        raise MlopsError(f"git cannot list the files of {project.root}: {listed.stderr.decode().strip()}")
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        source, copy = project.root / name, to / name
-        if source.is_file():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, copy)
-    made = subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], cwd=to, capture_output=True, check=False)
-    if made.returncode:
-        raise MlopsError(f"git cannot create a repository in {to}: {made.stderr.decode().strip()}")
+    copy = copy_project(project, to)
     if quick:
-        shorten_waits(Project(to))
-    return Project(to)
-
-
-def scale_soak(project: Project, time_scale: float) -> None:
-    """Divide the soak of the sample model by a time scale: the clock of its inference log cannot run faster."""
-
-    def scaled(found: re.Match[str]) -> str:
-        return f"{found[1]}{max(1, round(int(found[2]) / time_scale))}"
-
-    file = project.model_file(MODEL)
-    text = re.sub(r"(soak: \{[^}]*\bseconds: )(\d+)", scaled, file.read_text(encoding="utf-8"))
-    file.write_text(text, encoding="utf-8")
+        shorten_waits(copy)
+    return copy
 
 
 def take_releases_back(project: Project) -> None:

@@ -101,6 +101,7 @@ class Deletion:
 
     def _delete_one(self, known: ResourceState) -> bool:
         began = time.monotonic()
+        self._report.hide(known.inputs, known.outputs)
         try:
             if self._stopped.is_set():
                 raise MlopsError("not started: the run was stopped", fix="run the command again.")

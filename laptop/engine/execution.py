@@ -168,6 +168,9 @@ class Execution:
 
     def _attempt(self, wanted: Registration, action: Callable[[], Outcome]) -> Outcome:
         began = time.monotonic()
+        self._report.hide(wanted.inputs)
+        if (known := self.journal.known(wanted.urn)) is not None:
+            self._report.hide(known.inputs, known.outputs)
         try:
             with self._alone(wanted.urn):
                 self._begin(wanted)
@@ -366,10 +369,16 @@ class Execution:
             return old, _Interrupted(begun.resource.inputs.values, may_exist=True)
 
     def _end_creation(self, begun: ResourceState, provider: Provider, old: ResourceState | None) -> ResourceState:
-        done = _completed(begun, provider.create(ResourceCall.about(begun, resuming=True)))
+        call = ResourceCall.about(begun, resuming=True, configuration=self._configuration(begun))
+        done = _completed(begun, provider.create(call))
         self.journal.created(done, old)
         self._report.noticed(f"{begun.urn}: finished the create of an earlier run")
         return done
+
+    def _configuration(self, resource: ResourceState) -> dict[str, Any]:
+        """Return the inputs of the explicit provider of a resource, or {} for the default provider."""
+        explicit = self.journal.known(resource.provider.rpartition("::")[0]) if resource.provider else None
+        return explicit.inputs.values if explicit else {}
 
     def _end_leftovers(self) -> None:
         """Finish pending creates of resources that the program no longer has."""
@@ -427,7 +436,7 @@ class Execution:
             return self._plan(step, replace(draft, outputs=checked.inputs), old)
         self._report.began(step)
         began = time.monotonic()
-        call = ResourceCall.about(draft, resuming=resuming)
+        call = ResourceCall.about(draft, resuming=resuming, configuration=self._configuration(draft))
         created = self.journal.attempt(Pending("create", draft), lambda: provider.create(call))
         done = _completed(draft, created)
         self.journal.created(done, old)

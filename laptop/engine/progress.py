@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import traceback
@@ -10,7 +11,12 @@ from typing import Protocol
 
 from laptop.engine.provider import IncompleteError
 from laptop.engine.resource_steps import ResourceStep, StepKind
+from laptop.engine.state_file import SECRET_MASK
+from laptop.engine.values import Properties, leaves, lookup
 from pipelines.declarations.errors import MlopsError
+
+SHORTEST_SECRET = 3
+"""Shorter secrets are not masked in messages: every other word would be."""
 
 
 class RunProgress(Protocol):
@@ -36,7 +42,28 @@ class RunReport:
     def __init__(self, progress: RunProgress) -> None:
         self._progress = progress
         self._steps: list[ResourceStep] = []
+        self._hidden: set[str] = set()
         self._lock = threading.Lock()
+
+    def hide(self, *bags: Properties) -> None:
+        """Mask the secrets of properties in every error and message from now on: a provider may quote them."""
+        texts = {
+            form
+            for properties in bags
+            for path in properties.secrets
+            for _, value in leaves(lookup(properties.values, path))
+            if len(text := str(value)) >= SHORTEST_SECRET
+            for form in (text, json.dumps(text)[1:-1], repr(text)[1:-1])
+        }
+        with self._lock:
+            self._hidden |= texts
+
+    def _masked(self, text: str) -> str:
+        with self._lock:
+            hidden = sorted(self._hidden, key=len, reverse=True)
+        for secret in hidden:
+            text = text.replace(secret, SECRET_MASK)
+        return text
 
     @property
     def steps(self) -> tuple[ResourceStep, ...]:
@@ -59,11 +86,11 @@ class RunReport:
 
     def failed(self, kind: StepKind, urn: str, error: Exception, began: float) -> None:
         """Add a failed step; `began` is its start by `time.monotonic`."""
-        self.ended(ResourceStep(kind, urn, error=reason_of(error), seconds=time.monotonic() - began))
+        self.ended(ResourceStep(kind, urn, error=self._masked(reason_of(error)), seconds=time.monotonic() - began))
 
     def noticed(self, text: str) -> None:
         """Report a message."""
-        self._progress.noticed(text)
+        self._progress.noticed(self._masked(text))
 
 
 def reason_of(error: Exception) -> str:

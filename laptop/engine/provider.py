@@ -29,6 +29,7 @@ class ResourceCall:
         old_inputs: checked inputs before an update; for `diff` and `update`.
         outputs: last known outputs, empty before `create`.
         resuming: for `create`: an earlier, interrupted create with the same inputs may already have happened.
+        configuration: inputs of the explicit provider of the resource, empty for the default provider.
     """
 
     type: str
@@ -38,6 +39,7 @@ class ResourceCall:
     old_inputs: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     resuming: bool = False
+    configuration: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def about(cls, known: ResourceState, **changes: Any) -> ResourceCall:

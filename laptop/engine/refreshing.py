@@ -34,6 +34,7 @@ def refresh_all(journal: Journal, providers: Providers, report: RunReport, paral
 
 def _refresh(known: ResourceState, journal: Journal, providers: Providers, report: RunReport) -> None:
     began = time.monotonic()
+    report.hide(known.inputs, known.outputs)
     try:
         live = providers.serving(known.type).read(ResourceCall.about(known))
     except Exception as error:

@@ -17,8 +17,8 @@ AUTHOR, APPROVER = PEOPLE = "ada", "grace"
 APP = "mlops"
 REPOSITORY = "acme/mlops"
 
-Build = Callable[[Path, str, str], str]
-"""Builds and pushes an image: (checkout, name of the image, tag) → digest."""
+Build = Callable[[Path, str, str, Mapping[str, str]], str]
+"""Builds and pushes an image: (checkout, name of the image, tag, environment of the step) → digest."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def action_handlers(build: Build) -> dict[str, ActionHandler]:
 
     def build_image(call: ActionCall) -> ActionResult:
         name = Path(call.input("file")).parent.name
-        digest = build(call.workspace / call.input("context", "."), name, call.input("tags").rpartition(":")[2])
+        tag = call.input("tags").rpartition(":")[2]
+        digest = build(call.workspace / call.input("context", "."), name, tag, call.environ)
         call.log(f"{name}: {digest} (without Docker: the image has the files that its Dockerfile copies)")
         return ActionResult({"digest": digest, "imageid": digest})
 

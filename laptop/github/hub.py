@@ -23,6 +23,7 @@ from laptop.github.forge.webhook_event import SERVER_URL
 from laptop.github.runner.job_context import SYSTEM_PATH, RunnerMachine
 from laptop.github.runner.results import StepProgress, WorkflowRun
 from laptop.github.runner.workflow_runner import WorkflowRunner
+from laptop.lifecycle import HOSTED
 from pipelines.declarations.errors import MlopsError
 
 _POLL_SECONDS = 0.02
@@ -55,7 +56,7 @@ class Hub:
         on_step: Callable[[StepProgress], None] | None = None,
         command_forks: bool = False,
     ) -> None:
-        self.server = GitHubServer(home / "github")
+        self.server = GitHubServer(home / HOSTED)
         machine = RunnerMachine(
             environ or {},
             path,
@@ -119,9 +120,13 @@ class Hub:
         return to
 
     def environ(self, user: str) -> dict[str, str]:
-        """Variables with which `gh` works for a person: PATH, MLOPS_GITHUB, GH_REPO and GH_TOKEN."""
+        """Variables with which `gh` and `mlops` work for a person: PATH, MLOPS_HOME, MLOPS_GITHUB, GH_REPO, GH_TOKEN.
+
+        The token is new.
+        """
         return {
             "PATH": ":".join((str(self.server.bin), *SYSTEM_PATH)),
+            "MLOPS_HOME": str(self.server.folder.parent),
             "MLOPS_GITHUB": str(self.server.folder),
             "GH_REPO": self.server.full_name,
             "GH_TOKEN": self.server.issue_token(person(user)),

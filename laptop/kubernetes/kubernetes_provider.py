@@ -82,17 +82,22 @@ class KubernetesProvider:
         return manifests.diff(kind_of_token(call.type), call.old_inputs, call.inputs)
 
     def create(self, call: ResourceCall) -> Created:
-        """Create the object and wait until it is ready, as Pulumi does."""
+        """Create the object and wait until it is ready, as Pulumi does.
+
+        A provider with `upsertExistingObjects` takes an object over that exists.
+        """
         if is_provider(call.type):
             return Created(call.urn.rpartition("::")[2], call.inputs)
         kind = kind_of_token(call.type)
         namespace, name = _place(kind, call.inputs)
         manager = _field_manager(call.inputs)
+        # The SDK writes options of a provider as JSON.
+        adopt = call.resuming or call.configuration.get("upsertExistingObjects") in (True, "true")
         with _explained("create", kind, namespace, name):
-            if manager and (call.resuming or self._objects.get(kind, namespace, name) is None):
+            if manager and (adopt or self._objects.get(kind, namespace, name) is None):
                 self._objects.apply(kind, namespace, name, call.inputs, manager)
             else:
-                self._objects.create(kind, namespace, name, call.inputs, adopt=call.resuming)
+                self._objects.create(kind, namespace, name, call.inputs, adopt=adopt)
         return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
@@ -270,7 +275,7 @@ def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[Non
         yield
     except ApiError as error:
         fixes = {
-            "AlreadyExists": "delete it, or rename the resource.",
+            "AlreadyExists": "rename the resource, or take the object over with the option `import_`.",
             "NotFound": "run `mlops refresh` to update the state.",
             "Conflict": "try again; if another field manager owns these fields, find out who changed the object.",
         }

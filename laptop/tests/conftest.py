@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+import tests.conftest  # noqa: F401 - isolates from the shell's environment, also without the product's own tests
 from tests.infra.conftest import bootstrap, fresh, graph, graphs, project
 from tests.pipelines.conftest import account
 

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,10 @@ import pytest
 
 from laptop import lifecycle
 from laptop.engine.provider import Provider, ResourceCall
+from laptop.github.forge.bare_repository import BareRepository
+from laptop.github.hub import Hub
 from laptop.tests.cluster.running_cluster import wait_for
+from laptop.tests.github.sample_repository import PEOPLE, push, write
 from pipelines.declarations.errors import MlopsError
 
 pytestmark = pytest.mark.slow
@@ -148,3 +152,32 @@ def test_the_files_of_a_dead_laptop_are_not_taken_for_a_running_one(home: Path) 
     assert lifecycle.status(home).laptop is None
     lifecycle.stop(home)  # and does not signal a process that only has the same number
     assert time.monotonic() - began < 5
+
+
+def test_the_hosted_repository_does_not_outlive_the_account_that_its_pull_requests_are_about(
+    home: Path, tmp_path: Path
+) -> None:
+    lifecycle.start(home, tmp_path)
+    hub = Hub(home)
+    hub.create(write(tmp_path / "source", {"README": "x"}), settings=PEOPLE)
+    clone = hub.clone(tmp_path / "clone", "maria")
+    pushed = push(clone, "feature", {"x": "1"})
+    hub.open("maria", "feature", "A title")
+    ended: list[MlopsError] = []
+
+    def serve() -> None:
+        with pytest.raises(MlopsError) as caught:
+            hub.runner.serve(threading.Event())
+        ended.append(caught.value)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    lifecycle.stop(home)
+    thread.join(20)
+    assert [error.fix for error in ended] == ["mlops github create"], "a runner that still serves it says what to do"
+    assert not Hub(home).exists()
+    kept = BareRepository(home / lifecycle.SET_ASIDE / "repository.git")
+    assert kept.resolve_ref("feature") == pushed, "no work is lost"
+    lifecycle.start(home, tmp_path)
+    Hub(home).create(tmp_path / "source", settings=PEOPLE)
+    assert Hub(home).pull_requests() == []

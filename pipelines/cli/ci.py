@@ -48,15 +48,20 @@ def environments(base: str, environment: str) -> None:
 @select.command()
 @click.option("--base", required=True, metavar="COMMIT", help="The commit that the change would be merged into.")
 def changes(base: str) -> None:
-    """Print what the gates judge in a change, and if other files changed."""
+    """Print what the gates judge in a change, and which tests it can affect."""
     from pipelines.github.git import Git
     from pipelines.promotion.select import select_changes
+    from pipelines.promotion.select_tests import select_tests
 
-    changed = select_changes(Git(Project.find().root), base)
+    root = Project.find().root
+    changed = select_changes(Git(root), base)
+    tests = select_tests(changed.other, lambda path: (root / path).exists())
     write_output("releases", json.dumps(changed.releases))
     write_output("pins", json.dumps(changed.pins))
     write_output("judged", json.dumps(bool(changed.releases or changed.pins)))
     write_output("code", json.dumps(bool(changed.other)))
+    write_output("tests", " ".join(tests.paths))
+    write_output("types", json.dumps(bool(changed.other) and tests.types))
 
 
 event_option = click.option(

@@ -143,3 +143,12 @@ def _print_table(rows: Sequence[tuple[str, str, str]]) -> None:
 def _show_by_hand(settings: Sequence[Setting]) -> None:
     for setting in settings:
         click.echo(f"by hand  {setting.name}: {setting.found}\n         fix: {setting.fix}")
+
+
+@github.command()
+def owners() -> None:
+    """Write who approves releases to the last environments."""
+    from pipelines.github.release_owners import write_release_owners
+
+    changed = write_release_owners(Project.find())
+    click.echo("changed .github/CODEOWNERS" if changed else ".github/CODEOWNERS is unchanged")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import click
 
 from pipelines.cli.commands import LazyGroup, Verb, plugin_verbs
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.outside_errors import explain
 from pipelines.startup import relax_gc, report_nothing
 
 ENVIRONMENTS, DATA, MODELS = "Environments", "Data", "Models"
@@ -65,6 +68,9 @@ VERBS = {
     "ci": Verb("pipelines.cli.ci:ci", "Commands that workflows run.", WORKFLOWS),
 }
 
+TRACEBACK = "MLOPS_TRACEBACK"
+"""Environment variable: if it is set, errors of the machine, AWS and the cluster are shown with their tracebacks."""
+
 RENAMED = {
     "check": "mlops validate",
     "gates": "mlops ci judge",
@@ -99,12 +105,17 @@ def mlops() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line, and return its exit status.
 
-    Errors are printed without a traceback: status 1 if a command failed, 2 for a usage error.
+    Errors for people are printed without a traceback: status 1 if a command failed, 2 for a usage error.
+
+    Raises:
+        Exception: a fault of this program.
     """
     relax_gc()
     report_nothing()
     try:
-        return mlops.main(args=arguments, prog_name="mlops", standalone_mode=False)
+        status = mlops.main(args=arguments, prog_name="mlops", standalone_mode=False)
+        sys.stdout.flush()  # a full disk shows here
+        return status
     except MlopsError as error:
         return _fail(str(error), 1)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -117,6 +128,20 @@ def main(arguments: list[str] | None = None) -> Any:
         return _fail(error.format_message(), error.exit_code)
     except click.Abort:
         return _fail("interrupted", 1)
+    except Exception as error:
+        outside = None if os.environ.get(TRACEBACK) else explain(error)
+        if outside is None:
+            raise
+        _discard_unwritable_output()
+        return 1 if isinstance(error, BrokenPipeError) else _fail(str(outside), 1)
+
+
+def _discard_unwritable_output() -> None:
+    """Keep Python from reporting at its end that it cannot flush standard output: to a full disk, or a closed pipe."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> int:

@@ -128,10 +128,11 @@ def environment(
 ) -> None:
     """Create the environment NAME.
 
-    Writes its configuration, and a release file without a bundle for each model. Asks for what must differ from other
-    environments, if the command runs in a terminal.
+    Writes its configuration, a release file without a bundle for each model, and who approves its releases into
+    CODEOWNERS. Asks for what must differ from other environments, if the command runs in a terminal.
     """
     from pipelines.declarations.environment_starter import NewEnvironment, check_choices, start_environment
+    from pipelines.github.release_owners import write_release_owners
 
     project = Project.find()
     chosen = NewEnvironment(
@@ -146,6 +147,8 @@ def environment(
     check_choices(project, chosen)
     for path in start_environment(project, chosen):
         click.echo(f"wrote {path.relative_to(project.root)}")
+    if write_release_owners(Project(project.root)):
+        click.echo("changed .github/CODEOWNERS: look who approves releases to it")
     click.echo(f"Next: mlops validate, then docs/platform-engineer.md#another-environment for {name}.")
 
 
@@ -158,34 +161,104 @@ def _ask(what: str, given: str | None, default: str) -> str:
 
 @click.command(cls=Command)
 @click.argument("model")
-@environment_option
+@click.option("--env", "environment", metavar="NAME", help="Environment: dev. With --here, take the data from there.")
+@click.option("--here", is_flag=True, help="Train the working tree on this machine; register nothing.")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --here: data file; default: the sample of the dataset.",
+)
+@click.option("--snapshot", metavar="ID", help="With --here and --env: snapshot of the dataset; default: the latest.")
+@click.option("--pinned", is_flag=True, help="Train the pinned image also if the working tree has other files.")
 @click.option(
     "--unless",
     type=click.Choice(("empty", "unchanged")),
     help="Do nothing if the dataset is empty, or also if it has no new version to train on.",
 )
 @target_option
-def train(model: str, environment: str, unless: Unless | None, target: str) -> None:
+def train(
+    model: str,
+    environment: str | None,
+    here: bool,
+    file: Path | None,
+    snapshot: str | None,
+    pinned: bool,
+    unless: Unless | None,
+    target: str,
+) -> None:
     """Train a model in an environment and register its bundle.
 
-    Runs the training job of MODEL in the pinned image. The last line is the digest of the bundle.
+    Runs the training job of MODEL in the pinned image, which must have the files of the working tree. The last line is
+    the digest of the bundle.
+
+    With --here, trains the working tree in this process, with your rights, and prints its metrics and what the gates
+    say. It is an experiment: it makes no bundle, so nothing can be released.
     """
+    if here:
+        if pinned or unless is not None:
+            raise click.UsageError("--here trains the working tree: leave out --pinned and --unless")
+        _experiment(model, environment, file, snapshot, target)
+        return
+    if file is not None or snapshot is not None:
+        raise click.UsageError("--file and --snapshot need --here")
+    if environment is None:
+        raise click.UsageError("Missing option '--env', or '--here'.")
+    _train(model, environment, pinned, unless, target)
+
+
+def _train(model: str, environment: str, pinned: bool, unless: Unless | None, target: str) -> None:
+    """Run the training job of a model; write its bundle, or "" if it was not trained, as an output of the step."""
     from pipelines.github.workflow_run import add_summary
+    from pipelines.promotion.training_image import check_is_current, describe_image, read_training_image
     from pipelines.targets.training_due import read_facts, reason_to_wait, training_environment
     from pipelines.targets.workloads import run_training
 
     opened = open_target(target)
+    declared = opened.project.model(model)
     if unless is not None:
-        declared = opened.project.model(model)
         waits = reason_to_wait(declared, read_facts(training_environment(opened, environment), declared), unless)
         if waits is not None:
             add_summary(f"**{model}** was not trained: {waits}.")
             write_output("bundle", "")
             click.echo(waits)
             return
+    opened.project.check_trains(environment)
+    image = read_training_image(opened, environment)
+    if image is not None:
+        log(describe_image(image, environment))
+        if not pinned:
+            check_is_current(image, model, environment, opened.publishing.format(environment=environment))
     digest = run_training(opened, environment, model, log)
     write_output("bundle", digest)
     click.echo(digest)
+
+
+def _experiment(model: str, environment: str | None, file: Path | None, snapshot: str | None, target: str) -> None:
+    """Train the working tree on this machine, and print what the gates say."""
+    from pipelines.data.catalog import read_version
+    from pipelines.data.local_rows import find_sample, read_good_rows
+    from pipelines.promotion.experiment import describe_experiment, run_experiment
+
+    if environment is not None and file is not None:
+        raise click.UsageError("--env takes the data from an environment: leave out --file")
+    if environment is None and snapshot is not None:
+        raise click.UsageError("--snapshot needs --env")
+    project = Project.find()
+    declared = project.model(model)
+    if environment is not None:
+        project.check_trains(environment)
+        rows, version = read_version(open_target(target).descriptor(environment), declared.contract, snapshot)
+        log(f"{declared.contract}: {version.rows} rows of snapshot {version.snapshot} in {environment}")
+        found = run_experiment(project, model, rows, version, log)
+    else:
+        path = file or find_sample(project, declared.contract)
+        rows, bad = read_good_rows(project.contract(declared.contract), path)
+        log(f"{path.name}: {rows.num_rows} rows" + (f"; {bad} others break the contract" if bad else ""))
+        found = run_experiment(project, model, rows, None, log)
+    click.echo()
+    for line in describe_experiment(found):
+        click.echo(line)
+    click.echo("\nAn experiment: nothing is registered, so it cannot be released.")
 
 
 @click.command(cls=Command)
@@ -197,19 +270,21 @@ def train(model: str, environment: str, unless: Unless | None, target: str) -> N
     help="Open Inference Protocol request as JSON; default: the golden request of the live bundle.",
 )
 @click.option("--direct", is_flag=True, help="Ask the load balancer; only the private network reaches it.")
+@click.option("--times", type=click.IntRange(1, 100_000), default=1, help="Send it so often, for example for the soak.")
 @target_option
-def predict(model: str, environment: str, file: Path | None, direct: bool, target: str) -> None:
+def predict(model: str, environment: str, file: Path | None, direct: bool, times: int, target: str) -> None:
     """Send a prediction request to a model's endpoint.
 
     The request goes to one of the endpoint's pods through the Kubernetes API.
     """
     from pipelines.promotion import predict as module
 
-    request, response = module.predict(
-        open_target(target), model, environment, file.read_bytes() if file is not None else None, direct=direct
-    )
+    sent = file.read_bytes() if file is not None else None
+    request, response = module.predict(open_target(target), model, environment, sent, direct=direct, times=times)
     click.echo(f"request   {json.dumps(request)}")
     click.echo(f"response  {json.dumps(response)}")
+    if times > 1:
+        click.echo(f"{times} requests were answered; the last response is shown.")
 
 
 @click.command(cls=Command)

@@ -18,14 +18,17 @@ SHELLS = ("bash", "zsh", "fish")
 def validate(base: str) -> None:
     """Validate all declarations, alone and against each other.
 
-    Declarations are the models, contracts, releases and environments of this repository.
+    Declarations are the models, contracts, releases and environments of this repository. CODEOWNERS must name who
+    approves releases to the last environments.
     """
     from pipelines.declarations.validation import describe_order, validate_project
+    from pipelines.github.release_owners import check_release_owners
     from pipelines.targets.bootstrap_limits import check_role_sizes
 
     project = Project.find()
     count = validate_project(project)
     _validate_patterns(project)
+    check_release_owners(project)
     click.echo(f"{count} declarations are valid.")
     click.echo(f"Promotion: {describe_order(project)}")
     if size := check_role_sizes(project):

@@ -103,7 +103,7 @@ class _Followed:
             MlopsError: it failed, or did not end in time.
         """
         while True:
-            job = read_with_retry(lambda: self._client.get(Job, self._name))
+            job = self._job()
             # Read the Job before its pods, so the last lines of its last pod are not missed.
             ended = _outcome(job)
             pods = sorted(
@@ -123,6 +123,23 @@ class _Followed:
                     fix=f"kubectl -n {self._client.namespace} describe job {self._name}",
                 )
             time.sleep(POLL_SECONDS)
+
+    def _job(self) -> Job:
+        """Read the Job.
+
+        Raises:
+            MlopsError: it was removed.
+        """
+        try:
+            return read_with_retry(lambda: self._client.get(Job, self._name))
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+            # A CronJob keeps its last three Jobs of each outcome; many at once push each other out.
+            raise MlopsError(
+                f"the job {self._name} was removed before its end was read: expected it to be kept, found no such job",
+                fix="run the command again: what the job has done already is not done twice",
+            ) from None
 
     def _look_at(self, pod: Pod, *, ended: bool) -> None:
         """Print the new lines of a pod's log, or what the pod waits for.

@@ -13,6 +13,7 @@ from importlib.abc import MetaPathFinder
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.outside_errors import explain
 from pipelines.declarations.project import Project
 
 REFUSED = 3
@@ -40,8 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         contract = Project.find().contract(dataset)
         return _ingest(EnvironmentDescriptor.from_environ(), contract)
-    except MlopsError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        outside = explain(error)
+        if outside is None:
+            raise
+        print(f"error: {outside}", file=sys.stderr)
         return REFUSED if isinstance(error, FilesRejectedError) else 1
 
 
@@ -60,9 +64,11 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
         replay = action == "release"
         records = ingest(descriptor, contract, lambda line: print(line, flush=True), only=only, replay=replay)
     except (BotoCoreError, ClientError, OSError) as error:
+        reason = explain(error) or MlopsError(str(error))
         raise MlopsError(
-            f"ingest of {contract.name} in {descriptor.name} stopped: {error}",
-            fix="check the permissions of the job's role, and run the job again; it resumes where it stopped",
+            f"ingest of {contract.name} in {descriptor.name} stopped: {reason.what}",
+            fix=f"{reason.fix or 'check the permissions of the role'}; then run the job again, which resumes where it "
+            "stopped",
         ) from error
     refused = [record.file for record in records if record.verdict == "refused"]
     if refused:

@@ -117,7 +117,8 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
 
     Values follow the core schema (https://yaml.org/spec/1.2.2/#103-core-schema), as GitHub and JSON do: `on`, `no` and
     `2026-01-31` are text, `1e-7` is a number. Anchors, aliases, tags, merge keys and duplicate keys are rejected: they
-    hide what a file says.
+    hide what a file says. So are other encodings than UTF-8, and a byte order mark: GitHub shows such a file as binary,
+    or its first key with a character that no one sees.
 
     Args:
         content: the document; JSON is YAML.
@@ -132,7 +133,8 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
     _check_size(content, path)
     loader: Any = None
     try:
-        _check_depth(content, path)
+        _check_encoding(content, path)
+        _check_events(content, path)
         loader = yaml.CSafeLoader(content)
         node = loader.get_single_node()
         lines: Lines = {(): 1}
@@ -141,7 +143,7 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None)
         found = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = mark.line + 1 if mark is not None else None
-        raise DeclarationError([Problem(path, line, "", "a YAML document", found)]) from None
+        raise DeclarationError([Problem(path, line, "", "a YAML document", found.removeprefix("found "))]) from None
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DeclarationError([Problem(path, None, "", "a YAML document in UTF-8", str(error))]) from None
     finally:
@@ -149,17 +151,32 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
             loader.dispose()
 
 
-def _check_depth(content: bytes | str, path: Path) -> None:
-    """Check the nesting from the events of the parser: PyYAML builds nodes by recursion in C, without a limit.
+def _check_encoding(content: bytes | str, path: Path) -> None:
+    """Check that the content is UTF-8 without a byte order mark.
 
     Raises:
-        DeclarationError: the nesting is too deep.
+        DeclarationError: it begins with a mark.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    if text.startswith("\ufeff"):
+        raise DeclarationError([Problem(path, 1, "", "UTF-8 without a byte order mark", "a byte order mark")])
+
+
+def _check_events(content: bytes | str, path: Path) -> None:
+    """Check nesting, anchors and tags from the events of the parser.
+
+    PyYAML builds nodes by recursion in C, without a limit. Its nodes name neither anchors nor the tags of plain types.
+
+    Raises:
+        DeclarationError: the nesting is too deep, or there is an anchor or a tag.
         yaml.YAMLError: the content is not YAML.
     """
     loader = yaml.CSafeLoader(content)
     try:
         depth = 0
         while (event := loader.get_event()) is not None:
+            _check_node(event, path)
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > DEEPEST_NESTING + 1:
@@ -173,6 +190,15 @@ def _check_depth(content: bytes | str, path: Path) -> None:
                 return
     finally:
         loader.dispose()
+
+
+def _check_node(event: yaml.Event, path: Path) -> None:
+    anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+    line = event.start_mark.line + 1 if event.start_mark is not None else None
+    if tag is not None:
+        raise DeclarationError([Problem(path, line, "", "a value without a tag", f"the tag {tag}")])
+    if anchor is not None and not isinstance(event, yaml.AliasEvent):
+        raise DeclarationError([Problem(path, line, "", "a value without an anchor", f"the anchor &{anchor}")])
 
 
 class _Reader:

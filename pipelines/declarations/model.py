@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipelines.declarations.documents import Declaration
+from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.names import ColumnName, Name, TagValue
 
 Task = Literal["regression", "classification"]
@@ -25,6 +27,12 @@ METRICS: dict[Task, dict[str, Literal["lower", "higher"]]] = {
     },
 }
 """Metrics of an evaluation by task, and which direction is better."""
+
+TARGET_TYPES: dict[Task, tuple[str, ...]] = {
+    "regression": ("integer", "number"),
+    "classification": ("string", "integer", "boolean"),
+}
+"""Types of the target column, by task."""
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti)?$")]
 """Kubernetes quantity: `500m`, `2`, `512Mi`."""
@@ -256,19 +264,43 @@ class Model(Declaration):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Model:
-        if self.target in self.features:
-            raise ValueError(f"features without the target; found {self.target!r} in features")
-        if len(set(self.features)) != len(self.features):
-            raise ValueError("unique features; found a duplicate")
-        named = [t.metric for t in self.gates.thresholds]
-        named += [self.gates.champion.metric, *(f.metric for f in self.gates.fairness)]
-        for metric in named:
+        problems: list[tuple[Key, str, str]] = []
+        for index, feature in enumerate(self.features):
+            if feature == self.target:
+                problems.append((("features", index), "a column other than the target", repr(feature)))
+            elif feature in self.features[:index]:
+                problems.append((("features", index), "each feature once", f"{feature!r} twice"))
+        gates = self.gates
+        named: list[tuple[Key, str]] = [(("champion", "metric"), gates.champion.metric)]
+        named += [(("thresholds", index, "metric"), bound.metric) for index, bound in enumerate(gates.thresholds)]
+        named += [(("fairness", index, "metric"), bound.metric) for index, bound in enumerate(gates.fairness)]
+        for key, metric in named:
             if metric not in METRICS[self.task]:
-                known = ", ".join(METRICS[self.task])
-                raise ValueError(f"gates on metrics of {self.task} ({known}); found {metric!r}")
-        for bound in self.gates.fairness:
+                expected = f"a metric of {self.task} ({', '.join(METRICS[self.task])})"
+                problems.append((("gates", *key), expected, repr(metric)))
+        for index, bound in enumerate(gates.fairness):
             if bound.attribute not in self.protected:
-                raise ValueError(
-                    f"fairness bounds on protected attributes; found {bound.attribute!r}, which is not in protected"
-                )
+                expected = f"an attribute of protected ({', '.join(self.protected) or 'none'})"
+                problems.append((("gates", "fairness", index, "attribute"), expected, repr(bound.attribute)))
+        problems += [(key, "a number that JSON holds exactly", found) for key, found in _inexact(self.model_dump(), ())]
+        if problems:
+            raise KeyedError(*problems)
         return self
+
+
+LARGEST_INTEGER = 2**53 - 1
+"""Largest integer that JSON holds exactly everywhere (RFC 7493). Digests of declarations are made from JSON."""
+
+
+def _inexact(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    """Yield the place of each number that JSON does not hold exactly, and the number as text."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _inexact(item, (*key, name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _inexact(item, (*key, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, str(value)
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        yield key, str(value) if abs(value) < 10**30 else "a larger one"

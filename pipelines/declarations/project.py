@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import yaml
 
 from pipelines.declarations.contract import Contract
-from pipelines.declarations.documents import dotted, parse_yaml, read, read_bytes
+from pipelines.declarations.documents import Key, dotted, parse_yaml, read, read_bytes
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
-from pipelines.declarations.model import Model
+from pipelines.declarations.model import TARGET_TYPES, Model
 from pipelines.declarations.release import Release
 
 PROGRAM = "Pulumi.yaml"
@@ -204,18 +205,10 @@ class Project:
             if column not in columns:
                 expected = f"a column of {model.contract} ({', '.join(columns)})"
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, repr(column)))
-        for index, column in enumerate(model.features):
-            if column in columns and columns[column].logical_type in ("date", "timestamp"):
-                problems.append(
-                    Problem(
-                        path,
-                        lines.get(("features", index)),
-                        f"features[{index}]",
-                        "a number, boolean or text column",
-                        f"{column!r}, a {columns[column].logical_type}",
-                        "add a column with a number derived from it to the dataset",
-                    )
-                )
+        problems += [
+            Problem(path, lines.get(key), dotted(key), expected, found, fix)
+            for key, expected, found, fix in _misfits(model, {n: c.logical_type for n, c in columns.items()})
+        ]
         if problems:
             raise DeclarationError(problems)
         return model
@@ -269,6 +262,48 @@ class Project:
         if problems:
             raise DeclarationError(problems)
         return release
+
+
+def _misfits(model: Model, types: Mapping[str, str]) -> Iterator[tuple[Key, str, str, str]]:
+    """Yield each use of a column that its type does not allow: key, what was expected, what was found, and the fix.
+
+    Args:
+        model: the declaration.
+        types: column → logical type. Unknown columns are not looked at.
+    """
+    fitting = TARGET_TYPES[model.task]
+    if (kind := types.get(model.target)) is not None and kind not in fitting:
+        fix = "choose another target or task"
+        yield (
+            ("target",),
+            f"a column of type {' or '.join(fitting)} for {model.task}",
+            f"{model.target!r}, a {kind}",
+            fix,
+        )
+    for index, column in enumerate(model.features):
+        if (kind := types.get(column)) in ("date", "timestamp"):
+            fix = "add a column with a number derived from it to the dataset"
+            yield ("features", index), "a number, boolean or text column", f"{column!r}, a {kind}", fix
+    for index, part in enumerate(model.slices):
+        kind = types.get(part.column)
+        if kind is None:
+            continue
+        if part.equals is None and kind not in ("integer", "number"):
+            yield ("slices", index, "column"), "a column of numbers, for a range", f"{part.column!r}, a {kind}", ""
+        elif part.equals is not None and not isinstance(part.equals, _COMPARED.get(kind, ())):
+            expected = f"a value of {part.column}, of type {kind}"
+            yield ("slices", index, "equals"), expected, repr(part.equals), ""
+        elif isinstance(part.equals, bool) and kind != "boolean":
+            yield ("slices", index, "equals"), f"a value of {part.column}, of type {kind}", repr(part.equals), ""
+
+
+_COMPARED: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int, float),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+"""Type of a column → types of the values that a slice can compare it with. Dates cannot be compared."""
 
 
 def render_release(release: Release) -> str:

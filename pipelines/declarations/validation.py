@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from pipelines.declarations.documents import parse_yaml, read_bytes
 from pipelines.declarations.environment_rules import environment_problems
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.live_models import WITHDRAW
@@ -30,6 +32,8 @@ def validate_project(project: Project) -> int:
         _collect(read, problems)
     if not problems:
         problems += map(str, environment_problems(project))
+        for model in project.model_names:
+            problems += map(str, entrypoint_problems(project, model))
     if problems:
         raise MlopsError("\n".join(dict.fromkeys(problems)))
     return count
@@ -57,6 +61,44 @@ def find_orphans(project: Project) -> Iterator[Problem]:
         elif path.suffix != ".yaml" or environment not in environments:
             known = ", ".join(sorted(environments))
             yield Problem(path, None, "", f"<environment>.yaml for one of {known}", path.name, "remove the file")
+
+
+def entrypoint_problems(project: Project, model: str) -> Iterator[Problem]:
+    """Yield a problem if a model's entry point is missing. Its code is read, but does not run.
+
+    Args:
+        project: the project.
+        model: name of a valid model.
+    """
+    entrypoint = project.model(model).training.entrypoint
+    module, _, function = entrypoint.partition(":")
+    code = project.models_folder / model / f"{module}.py"
+    file = project.model_file(model)
+    _, lines = parse_yaml(read_bytes(file), file)
+    line = lines.get(("training", "entrypoint"))
+    if not code.is_file():
+        yield Problem(file, line, "training.entrypoint", f"a module in models/{model}", f"no file {code.name}")
+        return
+    try:
+        defined = _names_of(ast.parse(read_bytes(code)))
+    except SyntaxError as error:
+        yield Problem(code, error.lineno, "", "Python code", error.msg)
+    except (ValueError, RecursionError) as error:
+        yield Problem(code, None, "", "Python code", str(error))
+    else:
+        if function not in defined and "*" not in defined:
+            fix = f"define `def {function}(data: TrainingData) -> TrainedModel` in {code.name}"
+            yield Problem(file, line, "training.entrypoint", f"a function in {code.name}", repr(function), fix)
+
+
+def _names_of(module: ast.Module) -> set[str]:
+    """Return the names that a module defines anywhere, which is more than it offers; `*` for names of another one."""
+    names = {node.name for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in ast.walk(module) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    return names
 
 
 def _readers(project: Project, problems: list[str]) -> Iterator[Callable[[], object]]:

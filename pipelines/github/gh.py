@@ -43,16 +43,20 @@ class Gh:
 
     @classmethod
     def find(cls, root: Path) -> Gh:
-        """Return the repository of a clone: `GITHUB_REPOSITORY` in a workflow, else what `origin` points to.
+        """Return the repository of a clone.
+
+        It is `GITHUB_REPOSITORY`, which workflows have; else `GH_REPO`, which `gh` itself obeys; else what `origin`
+        points to.
 
         Raises:
-            MlopsError: the variable is not set, and `origin` is not on github.com.
+            MlopsError: neither variable is set, and `origin` is not on github.com.
         """
-        name = os.environ.get("GITHUB_REPOSITORY") or _name_in(Git(root).origin_url())
+        chosen = "/".join(os.environ.get("GH_REPO", "").split("/")[-2:])  # without the host, which it may have
+        name = os.environ.get("GITHUB_REPOSITORY") or chosen or _name_in(Git(root).origin_url())
         if not name:
             raise MlopsError(
-                f"cannot find the GitHub repository of {root}: GITHUB_REPOSITORY is not set, and origin is not on "
-                "github.com",
+                f"cannot find the GitHub repository of {root}: expected GITHUB_REPOSITORY, GH_REPO, or an origin on "
+                "github.com; found none of them",
                 fix="set GITHUB_REPOSITORY=owner/name, or point origin to the repository",
             )
         return cls(root, name)

@@ -13,8 +13,12 @@ from pathlib import Path, PurePosixPath
 from pipelines.declarations.digests import digest_of_bytes, digest_of_files
 from pipelines.declarations.errors import MlopsError
 
-MAIN = "origin/main"
-"""The branch that releases are merged into, as of the last fetch."""
+MAIN = "refs/remotes/origin/main"
+"""The branch that releases are merged into, as of the last fetch.
+
+It is the full ref: of two refs with one short name git takes the tag, and everyone with write access may push a tag
+`origin/main`.
+"""
 
 AUTHOR = ("-c", "user.name=mlops", "-c", "user.email=mlops@users.noreply.github.com", "-c", "commit.gpgsign=false")
 """Options that make `mlops` the author of every commit, whatever the user's configuration says."""

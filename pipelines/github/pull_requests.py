@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
 from pipelines.github.published_commits import publish
 
-FIELDS = "number,title,headRefName,url,state"
+FIELDS = "number,title,headRefName,url,state,isCrossRepository"
+
+MOST_OPEN = "1000"
+"""How many open pull requests of one branch name to list: forks may have branches of the same name."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,13 @@ class Merge:
 
 
 def find_open(gh: Gh, branch: str) -> PullRequest | None:
-    """Return the open pull request of a branch.
+    """Return the open pull request of a branch of this repository. Branches of forks with the same name do not count.
 
     Raises:
         MlopsError: `gh` failed.
     """
-    found = json.loads(gh.run("pr", "list", "--head", branch, "--state", "open", "--json", FIELDS))
+    options = ("--head", branch, "--state", "open", "--limit", MOST_OPEN, "--json", FIELDS)
+    found = [pull for pull in json.loads(gh.run("pr", "list", *options)) if not pull["isCrossRepository"]]
     if not found:
         return None
     first = found[0]
@@ -68,7 +73,7 @@ def find_open(gh: Gh, branch: str) -> PullRequest | None:
 def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str) -> PullRequest:
     """Open a pull request with one commit that changes some files, or update the one that is open for the branch.
 
-    The working tree is reset to HEAD, so the change exists only in the pull request.
+    The files of the working tree are reset to HEAD first, so that nothing is left of a proposal that fails.
 
     Args:
         gh: the repository.
@@ -82,14 +87,14 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     """
     git = Git(gh.root)
     contents = {file.relative_to(gh.root).as_posix(): file.read_bytes() for file in files}
+    git.restore_files(contents)
     main, before = git.fetch("main"), git.fetch(branch)
     if main is None:
         raise MlopsError("the origin has no branch main")
     commit = git.commit_files(main, contents, message)
-    # A push starts every check again, so an unchanged proposal is not pushed.
-    if before is None or not _same_change(git, before, commit):
+    # A push starts every check again and dismisses approvals, so an unchanged proposal is not pushed.
+    if before is None or not _same_change(git, main, before, commit):
         publish(gh.root, main, contents, message, branch, force=True)
-    git.restore_files(contents)
     found = find_open(gh, branch)
     if found is None:
         with text_file(body) as file:
@@ -99,6 +104,21 @@ def propose(gh: Gh, branch: str, files: Sequence[Path], message: str, body: str)
     if found is None:
         raise MlopsError(f"the pull request of {branch} was created, but GitHub does not list it as open")
     return found
+
+
+def take_from_main(gh: Gh, file: Path) -> None:
+    """Replace a file of the working tree by that of main, which may have moved since the checkout.
+
+    A proposal that edits one line of a file would otherwise undo what others have changed in it since.
+
+    Raises:
+        MlopsError: git failed, or main has no such file.
+    """
+    git = Git(gh.root)
+    main = git.fetch("main")
+    if main is None:
+        raise MlopsError("the origin has no branch main")
+    write_atomically(file, git.read_file(main, file.relative_to(gh.root).as_posix()).decode())
 
 
 def comment(gh: Gh, number: int, marker: str, body: str) -> None:
@@ -148,9 +168,18 @@ def find_merge(gh: Gh, commit: str) -> Merge | None:
     return Merge(number, _login(pull), tuple(approvers))
 
 
-def _same_change(git: Git, one: str, other: str) -> bool:
-    """Return whether two commits have the same tree and the same parents."""
-    return (git.tree(one), git.parents(one)) == (git.tree(other), git.parents(other))
+def _same_change(git: Git, main: str, before: str, after: str) -> bool:
+    """Return whether merging either of two commits into main gives the same files.
+
+    True if the earlier commit branched off main, and main has changed none of its files since.
+    """
+    base = git.merge_base(main, before)
+    if git.parents(before) != [base]:
+        return False
+    changed = set(git.changed_files(base, before))
+    if changed != set(git.changed_files(main, after)) or changed & set(git.changed_files(base, main)):
+        return False
+    return all(git.read_file(before, path) == git.read_file(after, path) for path in changed)
 
 
 def _is_ours(comment: Mapping[str, Any], marker: str) -> bool:

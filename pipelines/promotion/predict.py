@@ -16,7 +16,13 @@ from pipelines.targets import Target
 
 
 def predict(
-    target: Target, model: str, environment: str, request: bytes | None = None, *, direct: bool = False
+    target: Target,
+    model: str,
+    environment: str,
+    request: bytes | None = None,
+    *,
+    direct: bool = False,
+    times: int = 1,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Send a request to an endpoint: to one of its pods, through the Kubernetes API.
 
@@ -26,9 +32,10 @@ def predict(
         environment: the environment's name.
         request: an Open Inference Protocol v2 request as JSON; None for the golden request of the live bundle.
         direct: send it to the load balancer, which only the private network reaches, instead of one of the pods.
+        times: how often to send it, one after the other.
 
     Returns:
-        The request and the response, as parsed JSON.
+        The request and the last response, as parsed JSON.
 
     Raises:
         MlopsError: there is no endpoint, the request is not a JSON object, or the endpoint answers with an error.
@@ -37,6 +44,8 @@ def predict(
     descriptor = target.descriptor(environment)
     with open_endpoint(descriptor, model) if direct else _open_pod(descriptor, model) as endpoint:
         sent = request_of(golden_of(descriptor, model, endpoint.served())) if request is None else _parse(request)
+        for _ in range(times - 1):
+            endpoint.infer(sent)
         return sent, endpoint.infer(sent)
 
 

@@ -12,6 +12,7 @@ from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github import pull_requests
 from pipelines.github.gh import Gh
+from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.images import pin_images
 from pipelines.registry import bundles, evidence
@@ -86,13 +87,14 @@ def propose_release(target: Target, model: str, environment: str, bundle: str, l
     if project.release(model, environment).bundle == bundle:
         log(f"the release of {model} to {environment} names {bundle} already; there is nothing to propose")
         return None
+    gh = Gh.find(project.root)
     path = write_release(project, target.descriptors(), model, environment, bundle)
     title = f"Release {model} to {environment}"
     body = (
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
-    request = pull_requests.propose(Gh.find(project.root), f"release/{environment}/{model}", [path], title, body)
+    request = pull_requests.propose(gh, f"release/{environment}/{model}", [path], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")
     return request.number
 
@@ -154,7 +156,15 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
     Raises:
         MlopsError: the stack file has no line to change, or GitHub refuses.
     """
-    if not pin_images(project, environment, images):
+    gh, file = Gh.find(project.root), project.stack_file(environment)
+    pull_requests.take_from_main(gh, file)
+    changed = False
+    try:
+        changed = pin_images(project, environment, images)
+    finally:
+        if not changed:
+            Git(gh.root).restore_files([file.relative_to(gh.root).as_posix()])
+    if not changed:
         log(f"{environment} pins these images already; there is nothing to propose")
         return
     digests = {name: digest for name, digest in sorted(images.model_dump().items()) if digest is not None}
@@ -164,6 +174,5 @@ def propose_images(project: Project, images: Images, environment: str, why: str,
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
     title = f"Pin images in {environment}"
-    file = project.stack_file(environment)
-    request = pull_requests.propose(Gh.find(project.root), f"pin/{environment}", [file], title, body)
+    request = pull_requests.propose(gh, f"pin/{environment}", [file], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")

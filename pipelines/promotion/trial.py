@@ -71,7 +71,7 @@ def pinned_runtime(root: Path) -> str:
         MlopsError: `requirements/serving.txt` does not pin it.
     """
     path = root / "requirements" / "serving.txt"
-    found = re.search(r"^onnxruntime==([^ ;\\]+)", path.read_text() if path.is_file() else "", re.MULTILINE)
+    found = re.search(r"^onnxruntime==([^\s;\\]+)", path.read_text() if path.is_file() else "", re.MULTILINE)
     if found is None:
         raise MlopsError(f"{path}: expected a pinned onnxruntime, found none", fix="run `make lock`")
     return found[1]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -160,10 +161,17 @@ def check_account(project: Project, environments: Sequence[str]) -> Iterator[Fin
 
     def identify() -> tuple[bool, str]:
         nonlocal arn
-        arn = session.client("sts", region_name=region, config=quick).get_caller_identity()["Arn"]
+        client = session.client("sts", region_name=region, config=quick)
+        if not is_aws(client.meta.endpoint_url):
+            return False, f"an emulated account: {client.meta.endpoint_url}"
+        arn = client.get_caller_identity()["Arn"]
         return True, arn
 
-    yield check("AWS credentials", "sign in again, or set AWS_PROFILE", identify)
+    credentials = check("AWS credentials", "sign in again, or set AWS_PROFILE", identify)
+    if credentials.found.startswith("an emulated account"):
+        fix = "open another shell, or unset AWS_ENDPOINT_URL and the credentials that came with it"
+        credentials = replace(credentials, fix=fix)
+    yield credentials
     if not arn:
         return
     for environment in environments:
@@ -179,6 +187,12 @@ def check_account(project: Project, environments: Sequence[str]) -> Iterator[Fin
     principal = re.sub(r":sts:(.*):assumed-role/([^/]+)/.*", r":iam:\1:role/\2", arn)
     fix = f"grant them to {principal}, or allow it iam:SimulatePrincipalPolicy"
     yield check("AWS permissions", fix, partial(_permissions, session, quick, principal))
+
+
+def is_aws(endpoint: str) -> bool:
+    """Return whether the URL of a service belongs to AWS; an emulator has another."""
+    host = urlsplit(endpoint).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"))
 
 
 def _region(session: boto3.Session, config: Any, project: Project, environment: str) -> tuple[bool, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.project import Project
@@ -59,9 +59,11 @@ class Target(ABC):
     Attributes:
         name: value of the option `--target`.
         project: the repository that declares the environments.
+        publishing: how to make an environment run an image of the working tree; `{environment}` is its name.
     """
 
     name: str
+    publishing: ClassVar[str] = "merge the change: the workflow `images` builds an image, and proposes to pin it"
 
     def __init__(self, project: Project) -> None:
         self.project = project

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from pipelines.declarations.environment import EnvironmentDescriptor
-from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.outside_errors import explain
 from pipelines.declarations.project import Project
 from pipelines.startup import relax_gc
 from pipelines.training.training_run import TrainingRun, run_training
@@ -23,8 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
         descriptor = EnvironmentDescriptor.from_environ()
         run = TrainingRun.from_environ(model)
         digest = run_training(Project.find(), descriptor, model, run, lambda line: print(line, flush=True))
-    except MlopsError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        outside = explain(error)
+        if outside is None:
+            raise
+        print(f"error: {outside}", file=sys.stderr)
         return 1
     print(digest)
     return 0

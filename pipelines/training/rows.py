@@ -56,22 +56,11 @@ def features_of(rows: pa.Table, model: Model, contract: Contract) -> pd.DataFram
 
 
 def target_of(rows: pa.Table, model: Model, contract: Contract) -> pd.Series:
-    """Return the model's target as `TrainingData.target` describes it.
-
-    Raises:
-        MlopsError: the type of the column does not fit the task.
-    """
+    """Return the model's target as `TrainingData.target` describes it."""
     import pandas as pd
     import pyarrow as pa
 
     kind, column = contract.columns[model.target].logical_type, rows.column(model.target)
-    fitting = ("integer", "number") if model.task == "regression" else ("string", "integer", "boolean")
-    if kind not in fitting:
-        raise MlopsError(
-            f"type of the target {model.target} of {model.name}: expected {' or '.join(fitting)} for {model.task}, "
-            f"found {kind}",
-            fix="choose another target or task in model.yaml",
-        )
     if model.task == "regression":
         return pd.Series(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), name=model.target)
     if kind == "string":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,9 @@ CODE = ("declarations", "data", "registry", "serving/__init__.py", "serving/runt
 
 REQUIREMENTS = Path("requirements") / "pipelines.txt"
 """Requirements of the training image."""
+
+Trainer = Callable[[Model, Path, TrainingData, Callable[[str], None]], AbstractContextManager[TrainedModel]]
+"""Runs a model's training function, like `train_isolated`."""
 
 SMALLEST_PART = 2
 """Minimum number of rows in the training data and in the holdout."""
@@ -145,10 +149,12 @@ def make_bundle(
     version: DatasetVersion,
     image: str,
     say: Callable[[str], None],
+    train: Trainer = train_isolated,
 ) -> tuple[Bundle, dict[str, bytes]]:
     """Train, evaluate, export, check and package a model, without effects outside this machine.
 
-    The training function runs in a process of its own; see `pipelines.training.isolated`. Everything else runs here.
+    By default, the training function runs in a separate process; see `pipelines.training.isolated`. Everything else
+    runs here.
 
     Args:
         project: the source.
@@ -158,6 +164,7 @@ def make_bundle(
         version: identifies the dataset version.
         image: digest of the training image.
         say: receives a line for each step.
+        train: runs the training function.
 
     Returns:
         The manifest, and name → content of the bundle's files.
@@ -176,7 +183,7 @@ def make_bundle(
     source = source_of(project, model.name)
     data = _split(model, contract, rows)
     say(f"{data.holdout.training_rows} rows for training, {data.holdout.rows} in the holdout")
-    with train_isolated(model, folder, data.training, say) as trained:
+    with train(model, folder, data.training, say) as trained:
         classes = _classes(model, trained)
         graph = check_graph(trained.onnx)
         schema = request_schema(model, contract, graph)

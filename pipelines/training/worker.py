@@ -73,10 +73,10 @@ def _serve(task: Task, given: BinaryIO, answers: BinaryIO) -> None:
     data: TrainingData = pickle.load(given)  # noqa: S301  written by the job that started this process
     name = f"{task['entrypoint']} of {task['model']}"
     folder = Path(task["folder"])
-    with _failures(name, folder), training_function(task["entrypoint"], task["model"], folder) as train:
-        with _repeatable(data.seed):
+    with model_failures(name, folder), training_function(task["entrypoint"], task["model"], folder) as train:
+        with repeatable(data.seed):
             trained = train(data)
-        content, classes = _exported(trained, name)
+        content, classes = exported(trained, name)
         _answer(answers, {"size": len(content), "classes": classes}, content)
         while (features := _next(given)) is not None:
             predicted = np.asarray(trained.predict(features), dtype="<f8")
@@ -97,7 +97,16 @@ def _answer(answers: BinaryIO, header: dict[str, Any], content: bytes = b"") -> 
     answers.flush()
 
 
-def _exported(trained: TrainedModel, name: str) -> tuple[bytes, list[str | int] | None]:
+def exported(trained: TrainedModel, name: str) -> tuple[bytes, list[str | int] | None]:
+    """Return the ONNX model as bytes, and the classes as plain values.
+
+    Args:
+        trained: what the training function returned.
+        name: name of the function, for errors.
+
+    Raises:
+        MlopsError: it returned something else, or a model that cannot be written.
+    """
     from pipelines.training.api import TrainedModel
 
     if not isinstance(trained, TrainedModel):
@@ -116,7 +125,7 @@ def _plain(value: Any) -> str | int:
 
 
 @contextmanager
-def _failures(name: str, folder: Path) -> Iterator[None]:
+def model_failures(name: str, folder: Path) -> Iterator[None]:
     """Turn an exception of the model's code into an error that names its lines.
 
     Raises:
@@ -142,7 +151,7 @@ def _is_in(file: str, folder: Path) -> bool:
 
 
 @contextmanager
-def _repeatable(seed: int) -> Iterator[None]:
+def repeatable(seed: int) -> Iterator[None]:
     """Seed the global generators and limit numeric libraries to one thread, so sums have a fixed order."""
     import numpy as np
     import scipy.linalg  # noqa: F401 - only loaded libraries can be limited, and scipy has its own BLAS

@@ -18,9 +18,9 @@ PROJECT = Project(Path(__file__).parents[2])
 ACCEPTED = Facts.model_validate_json((PROJECT.root / "tests" / "refused" / "accepted.json").read_text())
 
 
-def check_model(project: Project, name: str, scratch: Path) -> None:
+def check_model(project: Project, name: str) -> None:
     """Train a model on its sample and apply the gates that judge the bundle alone."""
-    manifest, files = bundle_of_sample(project, name, scratch)
+    manifest, files = bundle_of_sample(project, name)
     gates = project.model(name).gates
     facts = ACCEPTED.model_copy(
         update={
@@ -37,5 +37,5 @@ def check_model(project: Project, name: str, scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROJECT.model_names)
-def test_a_model_trained_on_its_sample_passes_the_gates(name: str, tmp_path: Path) -> None:
-    check_model(PROJECT, name, tmp_path)
+def test_a_model_trained_on_its_sample_passes_the_gates(name: str) -> None:
+    check_model(PROJECT, name)

@@ -131,7 +131,7 @@ def parse(text: str | bytes, what: str) -> Document:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MlopsError(f"the policy of {what} is not JSON: {error}") from error
     if not isinstance(document, dict) or "Statement" not in document:
         raise MlopsError(f"the policy of {what} has no `Statement`", fix="use an IAM policy document.")
@@ -140,6 +140,7 @@ def parse(text: str | bytes, what: str) -> Document:
             raise MlopsError(f"the policy of {what} has a statement whose `Effect` is neither Allow nor Deny")
         if not ({"Action", "NotAction"} & statement.keys()):
             raise MlopsError(f"the policy of {what} has a statement with no `Action` or `NotAction`")
+        _check_elements(statement, what)
         for operator in statement.get("Condition") or {}:
             if _operator(operator) is None:
                 raise MlopsError(
@@ -147,6 +148,34 @@ def parse(text: str | bytes, what: str) -> Document:
                     fix="use one of the operators in laptop/aws/access/policy.py.",
                 )
     return document
+
+
+def _check_elements(statement: Document, what: str) -> None:
+    """Check the types of a statement's elements.
+
+    Raises:
+        MlopsError: an element is neither text nor a list of texts, or a condition or principal has another form.
+    """
+    condition, keys = statement.get("Condition", {}), ("Action", "NotAction", "Resource", "NotResource")
+    problems = {name: "a text or a list of texts" for name in keys if not _are_texts(statement.get(name, "*"))}
+    tests = list(condition.values()) if isinstance(condition, dict) else [None]
+    values = [value for test in tests if isinstance(test, dict) for value in test.values()]
+    if not all(isinstance(test, dict) for test in tests) or not all(
+        _are_texts(value, str | int | float) for value in values
+    ):
+        problems["Condition"] = "operators with keys, and a value or a list of values for each key"
+    for name in ("Principal", "NotPrincipal"):
+        principal = statement.get(name, "*")
+        named = principal.values() if isinstance(principal, dict) else [principal if principal == "*" else None]
+        if not all(map(_are_texts, named)):
+            problems[name] = '"*", or kinds of principals with a text or a list of texts each'
+    for name, expected in problems.items():
+        raise MlopsError(f"`{name}` in the policy of {what}: expected {expected}, found {json.dumps(statement[name])}")
+
+
+def _are_texts(value: Any, kind: Any = str) -> bool:
+    """Return whether a value is of a scalar type, or a list of such values."""
+    return all(isinstance(one, kind) for one in (value if isinstance(value, list) else [value]))
 
 
 def statements(document: Document) -> list[dict[str, Any]]:

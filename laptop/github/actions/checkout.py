@@ -97,9 +97,8 @@ def checkout(call: ActionCall) -> ActionResult:
 
 
 def _reuse_bytecode(folder: Path) -> None:
-    """Take the bytecode of other workspaces, and of the code that this process runs."""
-    running = Path(__file__).parents[3]
-    if copy_bytecode(folder, [running, *folder.parents[1].glob("*/workspace"), *folder.parents[1].glob("*/kept")]):
+    """Take the bytecode of the code that this process runs. No job could write it."""
+    if copy_bytecode(folder, [Path(__file__).parents[3]]):
         git(folder, "update-index", "--refresh", "-q")  # the files have new times
 
 

@@ -13,6 +13,8 @@ from laptop.github.forge.merge_rules import PullRequestRecord
 from laptop.github.forge.webhook_event import WebhookEvent
 
 _SKIP = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]")
+_SKIP_TRAILER = re.compile(r"\n\n\n(?:[A-Za-z][A-Za-z-]*:.*\n)*skip-checks: ?true\s*$")
+"""The last of the trailers, which two empty lines precede ("Skipping workflow runs")."""
 _STARTED_BY_JOBS = ("workflow_dispatch", "repository_dispatch")
 """Events that start workflows even if a job's GITHUB_TOKEN causes them."""
 _LONGEST_HISTORY = 100
@@ -36,7 +38,8 @@ def _suppressed_because(repository: BareRepository, actor: Actor, event: Webhook
         return "the pull request conflicts with its base"
     if event.name in ("push", "pull_request") and event.head_sha:
         message = repository.commit_payload(event.head_sha)["message"]
-        return "the commit message says to skip workflows" if _SKIP.search(message) else ""
+        skipped = _SKIP.search(message) or _SKIP_TRAILER.search(message)
+        return "the commit message says to skip workflows" if skipped else ""
     return ""
 
 

@@ -216,6 +216,22 @@ class GitHubServer:
             raise
         self.settled()
 
+    def delete_branch(self, actor: Actor, branch: str) -> None:
+        """Delete a branch, as a push would. Its open pull requests are closed.
+
+        Raises:
+            RequestDeniedError: there is no such branch, or a rule or a permission forbids it.
+        """
+        ref = f"refs/heads/{branch}"
+        before = self.repository.resolve(ref)
+        if before is None:
+            raise RequestDeniedError(422, "Reference does not exist")
+        update = RefUpdate(ref, before, NO_COMMIT)
+        self.authorize(actor, [update])
+        self.announce(actor, [update], os.getpid())
+        self.repository.run("update-ref", "-d", ref, before)
+        self.settled()
+
     def announce(self, actor: Actor, updates: Sequence[RefUpdate], process: int) -> None:
         """Record that a process is about to move refs, so that a kill can't lose their events."""
         with self.change() as state:
@@ -367,6 +383,34 @@ class GitHubServer:
             pull = replace(_open_pull(state, number), state="CLOSED", updated_at=timestamp())
             self._save(state, actor, pull, "closed")
 
+    def reopen(self, actor: Actor, number: int) -> None:
+        """Open a closed pull request again, with the present commit of its branch.
+
+        Raises:
+            RequestDeniedError: it is open or merged, its branch is gone or rewritten, or another one is open for it.
+        """
+        actor.need("write", "pull-requests")
+        with self.change() as state:
+            pull = load_pull(state, number)
+            refused = "Validation Failed: state cannot be changed."
+            if pull.state == "MERGED":
+                raise RequestDeniedError(422, f"{refused} The pull request has been merged")
+            if pull.state == "OPEN":
+                raise RequestDeniedError(422, f"{refused} The pull request is open")
+            ref = f"refs/forks/{pull.fork}/{pull.head}" if pull.fork else f"refs/heads/{pull.head}"
+            head = self.repository.resolve(ref)
+            if head is None:
+                raise RequestDeniedError(422, f"{refused} The {pull.head} branch has been deleted")
+            if not self.repository.contains(head, pull.head_sha):
+                raise RequestDeniedError(422, f"{refused} The {pull.head} branch was force-pushed or recreated")
+            for other in load_pulls(state):
+                same = (other.head, other.base, other.fork) == (pull.head, pull.base, pull.fork)
+                if same and other.state == "OPEN":
+                    raise RequestDeniedError(422, f"{refused} There is already an open pull request: #{other.number}")
+            base = self.repository.resolve_ref(pull.base) or pull.base_sha
+            pull = replace(pull, state="OPEN", head_sha=head, base_sha=base, updated_at=timestamp())
+            self._save(state, actor, pull, "reopened")
+
     def _save(self, state: State, actor: Actor, pull: PullRequestRecord, action: str, **extra: Any) -> None:
         save_pull(state, pull)
         event = pull_request_event(self.repository, state, actor, pull, action, **extra)
@@ -491,7 +535,7 @@ class GitHubServer:
         if event.name == "push":
             before = event.payload["before"]
             if before == NO_COMMIT:
-                before = self.repository.run("merge-base", MAIN, event.sha)
+                before = self.repository.run("merge-base", f"refs/heads/{MAIN}", event.sha)
             return self.repository.changed_files(before, event.sha)
         return ()
 
@@ -526,8 +570,15 @@ class GitHubServer:
 
     def run_jobs(self, number: int) -> list[dict[str, Any]]:
         """Return the jobs of a run that have ended, as JSON."""
+        return list(self._result(number)["jobs"])
+
+    def run_problems(self, number: int) -> list[str]:
+        """Return why a run did not start, or why it was abandoned."""
+        return list(self._result(number)["problems"])
+
+    def _result(self, number: int) -> dict[str, Any]:
         path = self.run_folder(number) / "run.json"
-        return list(json.loads(path.read_bytes())["jobs"]) if path.exists() else []
+        return dict(json.loads(path.read_bytes())) if path.exists() else {"jobs": [], "problems": []}
 
     # --- git access ---
 

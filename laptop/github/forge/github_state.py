@@ -49,10 +49,13 @@ class GitHubState:
         try:
             state: State = json.loads(self.path.read_bytes())
         except FileNotFoundError:
-            raise MlopsError(f"there is no repository in {self.folder}", fix="create it first") from None
+            raise self._missing() from None
         except ValueError as error:
             raise MlopsError(f"{self.path} is damaged: {error}", fix="remove the folder and create it again") from None
         return state
+
+    def _missing(self) -> MlopsError:
+        return MlopsError(f"no repository is hosted in {self.folder}", fix="mlops github create")
 
     def peek(self) -> State:
         """Return the state, parsed once a version. It may be out of date: use it to poll, and do not change it.
@@ -80,8 +83,15 @@ class GitHubState:
                 write_atomically(self.path, after)
 
     def version(self) -> tuple[int, int, int]:
-        """Return a value that changes with every write, unless writes follow each other within a clock tick."""
-        found = self.path.stat()
+        """Return a value that changes with every write, unless writes follow each other within a clock tick.
+
+        Raises:
+            MlopsError: there is no repository.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            raise self._missing() from None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
 

@@ -12,17 +12,22 @@ CODEOWNERS_PATHS = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
 """Paths where GitHub looks for the file; the first that exists counts."""
 
 
+_SPACE = "\ue000"
+"""Stands for a space in a path: the library takes a pattern with `\\ ` for one that has a `/`."""
+
+
 def read_owners(text: str) -> CodeOwners:
     """Read a CODEOWNERS file. GitHub skips lines with `!` or `[ ]` patterns, so they are skipped here as well."""
     from codeowners import CodeOwners
 
     lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
-    return CodeOwners("\n".join(line for line in lines if line and not line.startswith("!") and "[" not in line))
+    known = [line.replace("\\ ", _SPACE) for line in lines if line and not line.startswith("!") and "[" not in line]
+    return CodeOwners("\n".join(known))
 
 
 def owners_of(owners: CodeOwners, path: str) -> tuple[str, ...]:
     """Return the owners of a file in lower case (`maria`, `acme/approvers`); () if it has none."""
-    return tuple(name.removeprefix("@").lower() for _, name in owners.of(path))
+    return tuple(name.removeprefix("@").lower() for _, name in owners.of(path.replace(" ", _SPACE)))
 
 
 def all_owners(owners: CodeOwners) -> set[str]:

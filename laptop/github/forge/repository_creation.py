@@ -56,7 +56,7 @@ def _write_executables(folder: Path, repository: Path) -> None:
     python, home = shlex.quote(sys.executable), shlex.quote(str(folder))
     paths = json.dumps([str(_ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     programs = {
-        folder / "bin" / "gh": "laptop.github.gh_cli.command_line",
+        folder / "bin" / "gh": "laptop.github.gh_cli.gh_program",
         folder / "bin" / "connect": "laptop.github.forge.git_transport",
         repository / "hooks" / "pre-receive": "laptop.github.forge.push_hook",
     }

@@ -352,7 +352,8 @@ def _put_token(server: GitHubServer, actor: Actor, _match: re.Match[str], fields
     )
 
 
-def _workflow_list(server: GitHubServer) -> list[dict[str, Any]]:
+def list_workflows(server: GitHubServer) -> list[dict[str, Any]]:
+    """Return `id`, `name`, `path` and `state` of each workflow on main."""
     commit = server.repository.resolve_ref(MAIN)
     files = server.workflow_files(commit) if commit else {}
     found = []
@@ -365,14 +366,14 @@ def _workflow_list(server: GitHubServer) -> list[dict[str, Any]]:
 
 def _list_workflows(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "actions")
-    found = _workflow_list(server)
+    found = list_workflows(server)
     return {"total_count": len(found), "workflows": found}
 
 
 def _enable_workflow(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("write", "actions")
     wanted = match["workflow"]
-    path = next((each["path"] for each in _workflow_list(server) if wanted == str(each["id"])), None)
+    path = next((each["path"] for each in list_workflows(server) if wanted == str(each["id"])), None)
     if path is None:
         raise _NOT_FOUND
     _change(

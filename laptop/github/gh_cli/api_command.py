@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from laptop.github.forge.actors import Actor
 from laptop.github.forge.github_server import GitHubServer
 from laptop.github.forge.rest_api import request
-from laptop.github.gh_cli.arguments import (
-    API_SHORT,
-    UsageError,
-    read_arguments,
-    read_text,
-)
+from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError, read_text
 from laptop.github.gh_cli.json_output import print_query
 
 
-def call_api(server: GitHubServer, actor: Actor, arguments: Sequence[str]) -> None:
+def call_api(server: GitHubServer, actor: Actor, given: Arguments) -> None:
     """Send a request to the REST API and print the answer."""
-    given = read_arguments(
-        arguments, "--method --field --raw-field --input --jq --header", "--paginate --silent", API_SHORT, 1
-    )
     path, _, query = given.operands[0].lstrip("/").partition("?")
     path = path.replace("{owner}/{repo}", server.full_name)
     fields: dict[str, Any] = {}
@@ -86,3 +77,15 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError("--input is not a JSON object")
     return value
+
+
+API_COMMANDS = (
+    GhCommand(
+        "api",
+        call_api,
+        "PATH",
+        (1, 1),
+        "--method/-X --field/-F --raw-field/-f --input --jq/-q --header/-H",
+        "--paginate --silent",
+    ),
+)

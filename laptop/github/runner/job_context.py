@@ -148,6 +148,8 @@ def step_environ(
 ) -> dict[str, str]:
     """Return the whole environment of a step. Nothing comes from the environment of the runner's own process.
 
+    A workflow may set all variables but `GITHUB_*` and `RUNNER_*`, as on GitHub.
+
     Args:
         plan: the job.
         machine: settings of the runner.
@@ -173,10 +175,10 @@ def step_environ(
         "GIT_ALLOW_PROTOCOL": "ext:file",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_TERMINAL_PROMPT": "0",
-        **variables,
         "HOME": str(plan.home),
-        "PATH": os.pathsep.join(folders),
         "CI": "true",
+        **variables,
+        "PATH": os.pathsep.join([*paths, variables["PATH"]]) if "PATH" in variables else os.pathsep.join(folders),
         "MLOPS_GITHUB": str(github),
         TRACKING: plan.tracking,
         **{f"GITHUB_{name}": value for name, value in _github_variables(plan, workspace, frame).items()},

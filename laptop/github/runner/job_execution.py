@@ -18,6 +18,7 @@ from laptop.github.expressions.evaluator import EvaluationScope, evaluate, rende
 from laptop.github.expressions.loose_values import to_text, truthy
 from laptop.github.expressions.syntax import Template, calls_status_function
 from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.repository_creation import MAIN
 from laptop.github.process_tracking import kill_tracked
 from laptop.github.runner import workflow_commands
 from laptop.github.runner.file_hashing import hash_files
@@ -74,11 +75,13 @@ class JobExecution:
         self.timed_out = False
         self.log: TextIO
         self._writing = threading.Lock()
+        self._lines = 0
 
     def run(self) -> JobResult:
         """Run the job to completion. Every failure is in the result."""
+        reviewed = self.plan.event.ref == f"refs/heads/{MAIN}"
         with (
-            lease_workspace(self.server.folder / "workspaces") as self.workspace,
+            lease_workspace(self.server.folder / "workspaces", reviewed=reviewed) as self.workspace,
             # Like /tmp on GitHub's machines: outside of the repository that this folder may be in.
             tempfile.TemporaryDirectory(prefix="mlops-job-", ignore_cleanup_errors=True) as scratch,
         ):
@@ -179,6 +182,7 @@ class JobExecution:
         before = len(self.annotations)
         name, outcome, conclusion = _default_name(step), "failure", "failure"
         outputs: dict[str, str] = {}
+        first_line: int | None = self._lines
         try:
             scope = self._scope(frame)
             name = self.masks.hide(to_text(render(step.name, scope))) if step.name is not None else name
@@ -186,7 +190,7 @@ class JobExecution:
                 self._write(f"##[group]{name}")
                 outcome, outputs = self._perform(step, frame)
             else:
-                outcome = "skipped"
+                outcome, first_line = "skipped", None
             conclusion = outcome
             if outcome == "failure" and truthy(render(step.continue_on_error, self._scope(frame))):
                 conclusion = "success"
@@ -202,7 +206,7 @@ class JobExecution:
         if frame.depth == 0:
             plan = self.plan
             self.machine.on_step(StepProgress(plan.number, plan.workflow.name, plan.name, name, conclusion, seconds))
-        return StepResult(step.number, name, outcome, conclusion, seconds)
+        return StepResult(step.number, name, outcome, conclusion, seconds, first_line)
 
     def _should_run(self, step: Step, frame: StepFrame, scope: EvaluationScope) -> bool:
         if self.timed_out:
@@ -269,10 +273,13 @@ class JobExecution:
             self._annotate(f"the {'job' if self.timed_out else 'step'} exceeded its timeout-minutes and was stopped")
         elif ended.code != 0 and not ended.why:
             self._annotate(f"Process completed with exit code {ended.code}.")
-        outputs = workflow_commands.read_pairs(files["OUTPUT"])
+        outputs = {**listener.outputs, **workflow_commands.read_pairs(files["OUTPUT"])}
         self.exported |= workflow_commands.read_exports(files["ENV"])
         self.paths = [*workflow_commands.read_paths(files["PATH"]), *self.paths]
-        self.summary += workflow_commands.read_summary(files["STEP_SUMMARY"])
+        try:
+            self.summary += workflow_commands.read_summary(files["STEP_SUMMARY"])
+        except MlopsError as error:
+            self._annotate(str(error))
         if ended.why == "cancelled":
             return "cancelled", outputs
         return ("success" if ended.code == 0 and not ended.why and not listener.problems else "failure"), outputs
@@ -394,6 +401,7 @@ class JobExecution:
     def _write(self, line: str) -> None:
         with self._writing, contextlib.suppress(ValueError):  # a background process may write after the end
             self.log.write(line + "\n")
+            self._lines += line.count("\n") + 1
 
     def _annotate(self, message: str, level: str = "error") -> None:
         shown = self.masks.hide(message)

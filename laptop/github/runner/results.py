@@ -18,6 +18,7 @@ class StepResult:
         outcome: the result before `continue-on-error`.
         conclusion: the result after `continue-on-error`.
         seconds: duration.
+        first_line: number of its first line in the job's log, from 0; None if it did not run.
     """
 
     number: int
@@ -25,6 +26,7 @@ class StepResult:
     outcome: str
     conclusion: str
     seconds: float
+    first_line: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 from pipelines.declarations.errors import MlopsError
 
 _COMMAND = re.compile(r"^\s*::(?P<name>[a-z-]+)(?: (?P<properties>.*?))?::(?P<message>.*)$", re.DOTALL)
 _LEVELS = ("error", "warning", "notice", "debug")
-_REMOVED = ("set-output", "save-state", "set-env", "add-path")
-LARGEST_FILE = 1 << 20
-"""Bytes of an output, environment or summary file; GitHub's limit."""
+_DISABLED = ("set-env", "add-path")
+_DEPRECATED = ("set-output", "save-state")
+LARGEST_SUMMARY = 1 << 20
+"""Bytes of a step's summary; GitHub's limit."""
+
+_SHORTEST_PART = 8
+"""Characters of a part of a base64 text. Shorter parts would hide what is no secret."""
 
 
 class Masks:
@@ -25,24 +32,67 @@ class Masks:
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, value: str) -> None:
-        """Hide a value, each of its lines, and its JSON and base64 forms."""
+        """Hide a value, each of its lines, and the forms that it takes in other texts; see `_forms_of`."""
         value = value.strip()
         if not value:
             return
-        forms = {value, json.dumps(value)[1:-1], base64.b64encode(value.encode()).decode()}
         # A short line of a long secret, such as a brace, would hide most of the log.
-        forms |= {line.strip() for line in value.splitlines() if len(line.strip()) > 3}
-        self._values |= forms
+        lines = {line.strip() for line in value.splitlines() if len(line.strip()) > 3}
+        for text in {value, *lines}:
+            self._values |= {form for form in _forms_of(text) if form}
         longest_first = sorted(self._values, key=len, reverse=True)
         self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
 
     def hide(self, text: str) -> str:
-        """Return text with `***` in place of hidden values."""
-        return self._pattern.sub("***", text) if self._pattern else text
+        """Return text with `***` in place of hidden values. Values that overlap or touch are hidden as one."""
+        if self._pattern is None or self._pattern.search(text) is None:
+            return text
+        hidden, position = "", 0
+        for start, end in self._ranges(text):
+            hidden, position = f"{hidden}{text[position:start]}***", end
+        return hidden + text[position:]
+
+    def _ranges(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield the ranges to hide, in order and apart from each other."""
+        found = []
+        for value in self._values:
+            at = text.find(value)
+            while at >= 0:
+                found.append((at, at + len(value)))
+                at = text.find(value, at + 1)
+        found.sort()
+        start, end = found[0]
+        for next_start, next_end in found[1:]:
+            if next_start > end:
+                yield start, end
+                start, end = next_start, next_end
+            end = max(end, next_end)
+        yield start, end
 
     def found_in(self, text: str) -> bool:
         """Return whether text contains a hidden value."""
         return self._pattern is not None and self._pattern.search(text) is not None
+
+
+def _forms_of(value: str) -> Iterator[str]:
+    """Yield a value as it looks in other texts: those that GitHub's runner hides, but for PowerShell's."""
+    yield value
+    yield json.dumps(value)[1:-1]
+    yield json.dumps(value, ensure_ascii=False)[1:-1]
+    yield quote(value, safe="")
+    yield escape(value, {'"': "&quot;", "'": "&apos;"})
+    yield value.replace("'", "''")  # in an expression
+    yield value.replace('"', '\\"')  # in an argument
+    if len(value) > _SHORTEST_PART and value[0] == value[-1] == '"':
+        yield value[1:-1]
+    content = value.encode()
+    yield base64.b64encode(content).decode()
+    # Inside another base64 text, as in `user:secret`: its bytes may begin at any place of a group of three.
+    for shift in range(3):
+        part = content[shift : shift + (len(content) - shift) // 3 * 3]
+        encoded = base64.b64encode(part).decode()
+        if len(encoded) >= _SHORTEST_PART:
+            yield encoded
 
 
 @dataclass(frozen=True)
@@ -61,12 +111,18 @@ class Listener:
 
     Args:
         masks: values to hide; `::add-mask::` adds to them.
+
+    Attributes:
+        annotations: what it was asked to show with the run.
+        problems: why the step fails, whatever its exit code.
+        outputs: outputs that the step sets by the old command `set-output`.
     """
 
     def __init__(self, masks: Masks) -> None:
         self.masks = masks
         self.annotations: list[Annotation] = []
         self.problems: list[str] = []
+        self.outputs: dict[str, str] = {}
         self._resume = ""
 
     def hear(self, line: str) -> str:
@@ -84,13 +140,26 @@ class Listener:
             return "::add-mask::***"
         if name == "stop-commands":
             self._resume = message
-        elif name in _REMOVED:
+        elif name in _DISABLED:
             self.problems.append(f"GitHub has disabled the command ::{name}::; write to the file $GITHUB_… instead")
+        elif name in _DEPRECATED:
+            self._set_value(name, dict(_properties(match["properties"] or "")).get("name", ""), message)
         elif name in _LEVELS[:3]:
             properties = dict(_properties(match["properties"] or ""))
             shown = {key: self.masks.hide(properties.get(key, "")) for key in ("file", "line", "title")}
             self.annotations.append(Annotation(name, self.masks.hide(message), **shown))
         return self.masks.hide(line)
+
+    def _set_value(self, command: str, name: str, value: str) -> None:
+        if not name:
+            self.problems.append(f"Required field 'name' is missing in ##[{command}] command.")
+            return
+        file = "$GITHUB_OUTPUT" if command == "set-output" else "$GITHUB_STATE"
+        warning = f"The `{command}` command is deprecated and will be disabled soon. Write to the file {file} instead."
+        if warning not in [each.message for each in self.annotations]:
+            self.annotations.append(Annotation("warning", warning))
+        if command == "set-output":
+            self.outputs[name] = value
 
 
 def _properties(text: str) -> list[tuple[str, str]]:
@@ -106,7 +175,7 @@ def read_pairs(path: Path) -> dict[str, str]:
     """Return the names and values in `$GITHUB_OUTPUT` or `$GITHUB_ENV`.
 
     Raises:
-        MlopsError: a line is neither `name=value` nor `name<<END`, an END is missing, or the file is too large.
+        MlopsError: a line is neither `name=value` nor `name<<END`, or an END is missing.
     """
     lines = _read(path).split("\n")
     pairs: dict[str, str] = {}
@@ -153,14 +222,21 @@ def read_paths(path: Path) -> list[str]:
 
 
 def read_summary(path: Path) -> str:
-    """Return the text of `$GITHUB_STEP_SUMMARY`."""
+    """Return the text of `$GITHUB_STEP_SUMMARY`.
+
+    Raises:
+        MlopsError: the file is too large. On GitHub, the step goes on without its summary.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    if size > LARGEST_SUMMARY:
+        raise MlopsError(
+            f"$GITHUB_STEP_SUMMARY upload aborted, supports content up to a size of {LARGEST_SUMMARY >> 10}k, "
+            f"got {size >> 10}k"
+        )
     return _read(path)
 
 
 def _read(path: Path) -> str:
     if not path.exists():
         return ""
-    size = path.stat().st_size
-    if size > LARGEST_FILE:
-        raise MlopsError(f"{path.name}: expected at most {LARGEST_FILE} bytes, found {size}")
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_text(encoding="utf-8-sig", errors="replace")

@@ -218,10 +218,15 @@ class WorkflowRunner:
             conclusion, problems = "failure", (str(error),)
         except Exception as error:  # a defect of the runner must not leave the run in progress
             conclusion, problems = "failure", (f"the runner failed: {type(error).__name__}: {error}",)
-        with self.server.change() as state:
-            current = state["runs"][str(record["number"])]
-            seconds = time.monotonic() - started
-            run = close_record(self.server, state, current, conclusion, problems, execution.results(), seconds)
-            self._closed.append(run)
+        try:
+            with self.server.change() as state:
+                current = state["runs"][str(record["number"])]
+                seconds = time.monotonic() - started
+                run = close_record(self.server, state, current, conclusion, problems, execution.results(), seconds)
+                self._closed.append(run)
+        except MlopsError:
+            if self.server.state.exists():
+                raise
+            # The laptop was stopped; `_work` reports it.
         self._executions.pop(record["number"])
         self._wake.set()

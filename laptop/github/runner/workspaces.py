@@ -1,4 +1,8 @@
-"""Folders that jobs work in: one job at a time in each, and the same paths for all jobs, as on a self-hosted runner."""
+"""Folders that jobs work in: one job at a time in each, and the same paths for all jobs, as on a self-hosted runner.
+
+Only main's own jobs leave a checkout for each other. Code that no one has reviewed could leave a changed file, its
+index or its bytecode behind, for a job that has access.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ class Workspace:
 
     Attributes:
         path: the workspace; empty when the job starts.
-        kept: the last checkout here, which actions/checkout starts from; may not exist.
+        kept: the last checkout of main here, which actions/checkout starts from; may not exist.
     """
 
     path: Path
@@ -26,11 +30,12 @@ class Workspace:
 
 
 @contextmanager
-def lease_workspace(folder: Path) -> Iterator[Workspace]:
+def lease_workspace(folder: Path, *, reviewed: bool) -> Iterator[Workspace]:
     """Take the first free workspace until the block ends.
 
     Args:
         folder: holds all workspaces. Runners in several processes can share it. A workspace whose runner died is free.
+        reviewed: the job's code is main's: it may start from a kept checkout, and its own is kept.
     """
     for number in itertools.count(1):
         home = folder / str(number)
@@ -41,13 +46,16 @@ def lease_workspace(folder: Path) -> Iterator[Workspace]:
         except Timeout:
             continue
         try:
-            workspace = Workspace(home / "workspace", home / "kept")
+            workspace = Workspace(home / "workspace", home / ("kept" if reviewed else "nothing"))
             shutil.rmtree(workspace.path, ignore_errors=True)  # of a killed job, in an unknown state
             workspace.path.mkdir(mode=0o700)
             try:
                 yield workspace
             finally:
-                _keep(workspace)
+                if reviewed:
+                    _keep(workspace)
+                else:
+                    shutil.rmtree(workspace.path, ignore_errors=True)
         finally:
             lock.release()
         return

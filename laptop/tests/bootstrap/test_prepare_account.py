@@ -16,6 +16,7 @@ from laptop.engine.display import Silence
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
 from pipelines.declarations.project import Project
+from pipelines.promotion.images import content_key, key_tag
 from tests.infra.recording import AUTHORITY, write_kubeconfig
 from tests.sample_project import PROJECT, copy_as_forked
 
@@ -80,7 +81,10 @@ def test_publishing_bootstraps_the_account_and_pushes_each_image_once(
         ecr: Any = Cloud(account.environ(), account.home).client("ecr")
         for name in ("training", "serving"):
             found = ecr.describe_images(repositoryName=f"mlops/{name}")["imageDetails"]
-            assert [image["imageDigest"] for image in found if image.get("imageTags")] == [getattr(digests, name)]
+            (image,) = [image for image in found if image.get("imageTags")]
+            assert image["imageDigest"] == getattr(digests, name)
+            # Training compares the content key with the working tree.
+            assert key_tag(content_key(target.project, name)) in image["imageTags"]
     finally:
         account.stop()
 

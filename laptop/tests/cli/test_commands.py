@@ -10,9 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from laptop.cli.github import check_user
+from laptop.tests.github.sample_repository import hub_with
 from pipelines.cli.commands import PLUGINS, Verb, first_line
 from pipelines.cli.environments import IMAGES_RENAMED
 from pipelines.cli.main import RENAMED, mlops
+from pipelines.declarations.errors import MlopsError
 from tests.pipelines.cli.command_tree import command_tree
 from tests.pipelines.cli.test_main import run
 
@@ -66,3 +69,19 @@ def test_a_command_says_how_to_start_the_laptop_when_it_is_not_running(verb: str
     assert done.returncode == 1
     assert "the laptop is not running" in done.stderr
     assert "mlops laptop start" in done.stderr
+
+
+def test_stopping_says_whether_a_laptop_was_running(tmp_path: Path) -> None:
+    done = run("laptop", "stop", MLOPS_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, f"No laptop was running (looked in {tmp_path}).\n")
+
+
+def test_only_users_of_the_hosted_repository_can_work_in_it(tmp_path: Path) -> None:
+    hub = hub_with(tmp_path, {"README": "x"})
+    check_user(hub, "maria")
+    with pytest.raises(MlopsError) as caught:
+        check_user(hub, "bob")
+    assert (caught.value.what, caught.value.fix) == (
+        "--as: expected a user of the hosted repository, found 'bob'",
+        "--as maria or --as noah",
+    )

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, take_releases_back
-from laptop.demo.short_waits import SHORT_REQUESTS, SHORT_SECONDS, shorten_waits
+from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_soak, shorten_waits
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
@@ -71,3 +71,14 @@ def test_a_quick_clone_waits_seconds_where_a_real_project_waits_minutes(project:
     short = project.model(MODEL)
     assert [step.pause_seconds for step in short.serving.rollout] == [SHORT_SECONDS] * 2
     assert (short.gates.soak.requests, short.gates.soak.seconds) == (SHORT_REQUESTS, SHORT_SECONDS)
+
+
+def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None:
+    file = project.model_file(MODEL)
+    file.write_text(
+        file.read_text().replace("soak: {requests: 20, seconds: 1}", "soak: {requests: 100, seconds: 1800}")
+    )
+    assert scale_soak(project, 20) == [MODEL]
+    scaled = project.model(MODEL).gates.soak
+    assert (scaled.requests, scaled.seconds) == (100, 90)
+    assert scale_soak(project, 1) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from laptop.engine.deployment import stack_outputs
+from laptop.engine.deployment import DeploymentError, stack_outputs
 from laptop.engine.display import show_step
 from laptop.engine.project_file import load_project, load_stack
 from laptop.tests.engine.conftest import Site
@@ -34,6 +34,31 @@ def test_a_secret_reaches_the_provider_in_plain_text_but_never_the_disk_or_the_s
         assert SECRET not in shown + str(result.outputs)
         assert result.outputs["pin"] == "[secret]"
     assert '~ pin: "[secret]" => "[secret]"' in shown
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        'Thing("a", fail=Output.secret("hunter2-hunter2"))',
+        'Thing("a", fail=Output.concat("password=", Output.secret("hunter2-hunter2"), " is too short"))',
+        'Thing("a", fail=Output.secret({"deep": ["hunter2-hunter2"]}))',
+        'Thing("a", fail=Output.secret(\'say "hunter2-hunter2"\'))',
+    ],
+)
+def test_a_secret_that_a_provider_quotes_in_its_error_is_masked(site: Site, program: str) -> None:
+    with pytest.raises(DeploymentError) as failure:
+        site.up(program)
+    assert "the cloud refuses: " in str(failure.value)
+    assert "[secret]" in str(failure.value)
+    shown = "\n".join(line for step in failure.value.result.steps for line in show_step(step))
+    assert "hunter2" not in str(failure.value) + shown
+
+
+def test_a_secret_of_the_state_is_masked_in_the_error_of_a_later_update(site: Site) -> None:
+    site.up('Thing("a", pin=Output.secret("hunter2-hunter2"))')
+    with pytest.raises(DeploymentError) as failure:
+        site.up('Thing("a", fail="old pin was hunter2-hunter2")')
+    assert "the cloud refuses: old pin was [secret]" in str(failure.value)
 
 
 def test_secret_stack_outputs_are_masked_unless_revealed(site: Site) -> None:

@@ -49,6 +49,26 @@ def test_the_last_matching_line_names_the_owners(path: str, owners: tuple[str, .
     assert owners_of(read_owners(EXAMPLE), path) == owners
 
 
+@pytest.mark.parametrize(
+    ("pattern", "owned", "free"),
+    [
+        ("/*", ("a",), ("a/b",)),
+        ("docs/*", ("docs/a",), ("docs/a/b", "x/docs/a")),
+        ("/m/**/p", ("m/p", "m/a/p", "m/a/b/p/c"), ("m", "x/m/p")),
+        ("a\\ b/", ("a b/c", "x/a b/c"), ("a b", "a/b")),
+        ("**/logs", ("logs", "a/logs/b"), ("logs.txt",)),
+        ("/a/**", ("a/b", "a/b/c"), ("a", "b/a/c")),
+        ("*.js", ("a.js", "a/b.js"), ("a.json",)),
+        ("/docs", ("docs", "docs/a"), ("x/docs",)),
+        ("Docs/", ("Docs/a",), ("docs/a",)),
+    ],
+)
+def test_a_pattern_owns_what_it_owns_on_github(pattern: str, owned: tuple[str, ...], free: tuple[str, ...]) -> None:
+    rules = read_owners(f"{pattern} @maria\n")
+    assert [path for path in owned if owners_of(rules, path) != ("maria",)] == []
+    assert [path for path in free if owners_of(rules, path)] == []
+
+
 def test_each_file_needs_one_owner_or_a_member_of_an_owning_team() -> None:
     rules = read_owners("* @Maria\nprod.yaml @acme/approvers\nfree\n")
     files = ("a.py", "prod.yaml", "free")

@@ -12,9 +12,9 @@ import pytest
 
 from laptop.github.forge.actors import BOT, Actor, person
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
-from laptop.github.gh_cli import command_line as gh
+from laptop.github.gh_cli import gh_program as gh
 from laptop.github.hub import Hub
-from laptop.tests.github.sample_repository import hub_with, push
+from laptop.tests.github.sample_repository import git, hub_with, push
 
 pytestmark = pytest.mark.slow
 
@@ -175,14 +175,18 @@ def test_dispatches_report_external_events(run: Run, hub: Hub) -> None:
 
 
 UNKNOWN: tuple[tuple[str, ...], ...] = (
-    ("pr", "create", "--fill"),
-    ("pr", "create", "--title", "x", "--body", "y", "--head", "h", "--base", "main"),
     ("pr", "create", "--title", "x", "--head", "h", "--base", "main"),
+    ("pr", "create", "--title", "x", "--body", "y", "--body-file", "body.md", "--head", "h"),
+    ("pr", "create", "--title", "x", "--body", "y", "--head", "h", "--draft"),
     ("pr", "merge", "1"),
     ("pr", "merge", "1", "--squash", "--merge"),
     ("pr", "merge", "1", "--squash", "--admin"),
     ("pr", "merge", "1", "--auto", "--squash"),
-    ("pr", "view", "feature", "--json", "number"),
+    ("pr", "list", "--limit", "0"),
+    ("pr", "comment", "1"),
+    ("pr", "review", "1", "--request-changes"),
+    ("run", "view"),
+    ("run", "view", "ci"),
     ("pr", "view", "1", "--json", "nope"),
     ("pr", "list", "--json", "number", "--jq", "map(.number)"),
     ("pr", "list", "--state", "draft", "--json", "number"),
@@ -204,6 +208,171 @@ def test_unknown_arguments_exit_with_code_2(run: Run) -> None:
         code, out, err = run(*arguments)
         assert (arguments, code, out) == (arguments, 2, "")
         assert err.startswith("gh (of the laptop): ")
+
+
+def test_an_unknown_flag_or_command_is_answered_with_those_that_are_known(run: Run) -> None:
+    err = run("pr", "merge", "1", "--squash", "--admin")[2]
+    assert "unknown flag: --admin; gh pr merge knows here: --squash/-s --merge/-m --delete-branch/-d --repo/-R" in (
+        err.replace(", ", " ")
+    )
+    assert "known here: pr create, pr list, pr view" in run("pr", "chekcs", "1")[2]
+    assert "known here: api, auth, pr, run, secret, workflow" in run("issue", "list")[2]
+
+
+@pytest.mark.parametrize("asked", [("--help",), ("help",), ("pr", "-h"), ("run", "view", "--help"), ("help", "api")])
+def test_help_needs_neither_a_token_nor_a_repository(
+    asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("GH_TOKEN", "GITHUB_TOKEN", "MLOPS_GITHUB"):
+        monkeypatch.delenv(name, raising=False)
+    assert gh.main(asked) == 0
+    words = " ".join(word for word in asked if word not in ("--help", "-h", "help"))
+    assert f"gh {words}" in capsys.readouterr().out
+
+
+def test_a_pull_request_can_be_opened_from_the_branch_and_its_commits(
+    run: Run, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path / "clone"
+    monkeypatch.chdir(clone)
+    assert run("pr", "create", "--fill") == (0, "https://github.localhost/acme/mlops/pull/1", "")
+    assert json.loads(run("pr", "view", "--json", "title,body,headRefName")[1]) == {
+        "title": "Subject",
+        "body": "",
+        "headRefName": "feature",
+    }
+    git(clone, "switch", "--quiet", "main")
+    push(clone, "faster-training", {"y": "1"}, "Use fewer trees\n\nThey are enough.")
+    assert run("pr", "create", "-f", "-t", "My title", "-l", "a,b")[0] == 0
+    assert json.loads(run("pr", "view", "faster-training", "--json", "title,body,labels")[1]) == {
+        "title": "My title",
+        "body": "They are enough.",
+        "labels": [{"name": "a"}, {"name": "b"}],
+    }
+    push(clone, "two-commits", {"z": "1"}, "First")
+    push(clone, "two-commits", {"z": "2"}, "Second")
+    assert run("pr", "create", "--fill", "--base=faster-training")[0] == 0
+    view = json.loads(run("pr", "view", "--json", "title,body")[1])
+    assert view == {"title": "Two commits", "body": "- First\n- Second\n"}
+    assert run("pr", "create", "--title", "x", "--body", "y", "--head", "gone")[2].startswith("gh: ")
+    git(clone, "switch", "--quiet", "--detach")
+    assert "could not determine the current branch" in run("pr", "view")[2]
+    monkeypatch.chdir(tmp_path)
+    assert run("pr", "view", "other")[2] == 'gh: no pull requests found for branch "other"'
+
+
+def test_the_changes_and_checks_of_a_pull_request_are_shown(run: Run, hub: Hub) -> None:
+    create(run)
+    assert run("pr", "diff", "1", "--name-only")[1] == "x"
+    assert (
+        run("pr", "diff", "https://github.localhost/acme/mlops/pull/1")[1].splitlines()[-1]
+        == "\\ No newline at end of file"
+    )
+    assert "+1" in run("pr", "diff", "#1")[1].splitlines()
+    assert run("pr", "checks", "1") == (1, "", "gh: no checks reported on the 'feature' branch")
+    head = hub.pull_request(1).head_sha
+
+    def report(**conclusions: str) -> None:
+        with hub.server.change() as state:
+            state["checks"][head] = {
+                name: {"conclusion": each, "workflow": "ci", "run": 1} for name, each in conclusions.items()
+            }
+
+    at = "https://github.localhost/acme/mlops/actions/runs/1"
+    report(test="", other="success")
+    code, out, _ = run("pr", "checks", "1")
+    assert (code, out.splitlines()) == (8, [f"other\tpass\t0s\t{at}\t", f"test\tpending\t0s\t{at}"])
+    report(test="success", other="failure")
+    assert run("pr", "checks", "1")[0] == 1
+    assert run("pr", "checks", "1", "--required")[0] == 0
+    assert json.loads(run("pr", "checks", "1", "--required", "--json", "name,state,bucket")[1]) == [
+        {"name": "test", "state": "SUCCESS", "bucket": "pass"}
+    ]
+
+
+def test_a_closed_pull_request_can_be_opened_again_unless_its_branch_is_gone(
+    run: Run, hub: Hub, tmp_path: Path
+) -> None:
+    create(run)
+    assert run("pr", "reopen", "1")[2].endswith("The pull request is open (HTTP 422)")
+    assert run("pr", "close", "1", "--comment", "Not now")[0] == 0
+    newest = push(tmp_path / "clone", "feature", {"x": "2"}, "More")
+    assert run("pr", "reopen", "1", "-c", "Now") == (0, "", "")
+    pull = hub.pull_request(1)
+    assert (pull.state, pull.head_sha) == ("OPEN", newest), "it shows what was pushed in between"
+    assert [each["body"] for each in hub.server.comments(1)] == ["Not now", "Now"]
+    assert hub.server.state.read()["events"][-1]["action"] == "reopened"
+    run("pr", "close", "1", "--delete-branch")
+    assert hub.server.repository.resolve("refs/heads/feature") is None
+    assert "has been deleted" in run("pr", "reopen", "1")[2]
+    git(tmp_path / "clone", "commit", "--quiet", "--amend", "--message", "Rewritten")
+    git(tmp_path / "clone", "push", "--quiet", "origin", "feature")
+    assert "was force-pushed or recreated" in run("pr", "reopen", "1")[2]
+
+
+def test_a_merge_can_delete_its_branch(run: Run, hub: Hub) -> None:
+    create(run)
+    run("pr", "review", "1", "--request-changes", "--body", "Why?", as_="noah")
+    assert "noah requests changes" in run("pr", "merge", "1", "--squash", as_="noah")[2]
+    run("pr", "review", "1", "--approve", as_="noah")
+    with hub.server.change() as state:
+        state["checks"][hub.pull_request(1).head_sha] = {"test": {"conclusion": "success", "workflow": "ci", "run": 1}}
+    assert run("pr", "merge", "1", "-s", "-d", as_="noah") == (0, "", "")
+    assert hub.pull_request(1).state == "MERGED"
+    assert hub.server.repository.resolve("refs/heads/feature") is None
+
+
+FAILS = """
+name: Fails
+on: workflow_dispatch
+jobs:
+  good: {runs-on: ubuntu-latest, steps: [{name: fine, run: echo all is well}]}
+  bad:
+    runs-on: ubuntu-latest
+    steps:
+      - {name: before, run: echo first}
+      - {name: breaks, run: "echo '::error file=a.py,line=3::it is broken'; exit 3"}
+      - {name: after, run: echo never}
+"""
+
+
+def test_a_run_is_shown_with_its_jobs_and_the_log_of_what_failed(tmp_path: Path, run: Run, hub: Hub) -> None:
+    clone = tmp_path / "clone"
+    push(clone, "failing", {".github/workflows/fails.yml": FAILS})
+    hub.dispatch("maria", "fails.yml", ref="failing")
+    (ended,) = hub.pump()
+    number = str(ended.number)
+    code, out, _ = run("run", "view", number)
+    assert code == 0
+    assert out.splitlines()[0] == f"X failing Fails · {number} (attempt 1)"
+    lines = out.splitlines()
+    jobs = lines[lines.index("JOBS") + 1 : lines.index("ANNOTATIONS") - 1]
+    assert [line.rpartition(" in ")[0] or line for line in jobs] == [
+        *("✓ good", "X bad", "  ✓ before", "  X breaks", "  - after")
+    ]
+    assert "X it is broken" in lines and "bad: a.py#3" in lines
+    assert f"gh run view {number} --log-failed" in out
+    failed = run("run", "view", number, "--log-failed")[1].splitlines()
+    assert all(line.startswith("bad\tbreaks\t") for line in failed)
+    assert failed[-1] == "bad\tbreaks\t##[error]Process completed with exit code 3."
+    logged = run("run", "view", number, "--log")[1].splitlines()
+    assert "good\tfine\tall is well" in logged and "bad\tbefore\tfirst" in logged
+    assert not [line for line in logged if line.startswith("bad\tafter")], "it did not run"
+    assert run("run", "view", number, "--exit-status")[0] == 1
+    code, out, _ = run("run", "watch", number, "--exit-status")
+    assert (code, out.splitlines()[-1]) == (1, f"Run Fails ({number}) completed with 'failure'")
+    assert run("run", "watch")[2] == "gh: found no in progress runs to watch"
+
+
+def test_a_run_can_be_watched_until_it_ends(run: Run, hub: Hub) -> None:
+    hub.dispatch("maria", "train.yml", inputs={"model": "a"})
+    with hub.serving():
+        hub.wait("Train")
+        assert run("run", "watch", "1")[1].splitlines()[-1] == "Run Train (1) completed with 'success'"
+    assert run("workflow", "list")[1] == "Train\tactive\t1"
+    assert json.loads(run("workflow", "list", "--all", "--json", "name,path,state")[1]) == [
+        {"name": "Train", "path": ".github/workflows/train.yml", "state": "active"}
+    ]
 
 
 def test_permissions_limit_the_token_of_a_job(run: Run) -> None:

@@ -13,7 +13,7 @@ from laptop.github.forge.actors import BOT, Actor, RequestDeniedError, person
 from laptop.github.forge.git_transport import authorization
 from laptop.github.forge.repository_settings import BranchProtection, RepositorySettings
 from laptop.github.hub import Hub
-from laptop.tests.github.sample_repository import PEOPLE, git, hub_with, push
+from laptop.tests.github.sample_repository import PEOPLE, git, hub_with, push, write
 
 pytestmark = pytest.mark.slow
 
@@ -188,6 +188,17 @@ def test_a_push_needs_the_credential_of_a_user_with_write_access(tmp_path: Path)
     git(stranger, "fetch", "--quiet", "origin")
 
 
+def test_the_git_settings_of_the_person_who_runs_the_tests_have_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job on the laptop's GitHub runs them as well. Its settings lead git to the repository that the job is of."""
+    home = write(tmp_path / "person", {".gitconfig": '[url "ext::false %S "]\ninsteadOf = https://github.localhost/'})
+    monkeypatch.setenv("HOME", str(home))
+    hub = hub_with(tmp_path, {"README": "x"})
+    push(hub.clone(tmp_path / "clone", "maria"), "feature", {"x": "1"})
+    assert hub.server.repository.resolve_ref("feature")
+
+
 def test_a_push_that_bypasses_the_transport_is_denied(tmp_path: Path) -> None:
     hub = hub_with(tmp_path, {"x": "1"})
     clone = hub.clone(tmp_path / "clone", "maria")
@@ -318,6 +329,24 @@ def test_a_commit_with_skip_ci_starts_no_workflow(tmp_path: Path) -> None:
     push(hub.clone(tmp_path / "clone", "maria"), "main", {"x": "1"}, "Tidy [skip ci]")
     assert hub.pump() == []
     assert hub.suppressed()[-1]["why"] == "the commit message says to skip workflows"
+
+
+@pytest.mark.parametrize(
+    ("message", "skipped"),
+    [
+        ("Tidy\n\n\nskip-checks: true", True),
+        ("Tidy\n\nWhy.\n\n\nSigned-off-by: me\nskip-checks:true", True),
+        ("Tidy\n\nskip-checks: true", False),
+        ("Tidy\n\n\nskip-checks: true\nSigned-off-by: me", False),
+        ("Tidy\n\n\nskip-checks: false", False),
+    ],
+)
+def test_a_trailer_can_skip_the_workflows(tmp_path: Path, message: str, skipped: bool) -> None:
+    hub = hub_with(tmp_path, {"w.yml": "on: push\njobs: {a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}}\n"})
+    clone = hub.clone(tmp_path / "clone", "maria")
+    git(clone, "commit", "--quiet", "--allow-empty", "--cleanup=verbatim", "--message", message)
+    git(clone, "push", "--quiet", "origin", "main")
+    assert bool(hub.suppressed()) is skipped
 
 
 def test_branch_and_path_filters_select_the_workflows_of_an_event(tmp_path: Path) -> None:

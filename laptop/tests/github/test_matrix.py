@@ -60,6 +60,45 @@ def test_include_extends_matching_combinations_and_adds_the_rest() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ("{v: ['1', 2], exclude: [{v: 1}]}", [{"v": 2}]),
+        ("{v: [true, 2], exclude: [{v: 'true'}]}", [{"v": True}, {"v": 2}]),
+        ("{v: [null, 2], exclude: [{v: 0}]}", [{"v": 2}]),
+        ("{v: [null, 2], exclude: [{v: ''}]}", [{"v": 2}]),
+        ("{os: [Linux, macOS], exclude: [{OS: linux}]}", [{"os": "macOS"}]),
+        ("{os: [Linux], include: [{os: linux, x: 1}]}", [{"os": "Linux", "x": 1}]),
+        ("{v: [{a: 1, b: 2}, {a: 3, b: 2}], exclude: [{v: {a: 1}}]}", [{"v": {"a": 3, "b": 2}}]),
+        ("{v: [[1, 2], [1, 3]], exclude: [{v: [1, 2]}]}", [{"v": [1, 3]}]),
+        ("{v: [{a: 1}], include: [{v: {a: '1'}, x: 1}]}", [{"v": {"a": 1}, "x": 1}]),
+        ("{v: [1], include: [{x: 1}, {x: 2}]}", [{"v": 1, "x": 2}]),
+        ("{include: [{x: 1}, {y: 2}]}", [{"x": 1}, {"y": 2}]),
+        ("{v: [1], exclude: [{v: 1}]}", []),
+    ],
+)
+def test_filters_compare_leaf_by_leaf_as_expressions_do(matrix: str, expected: list[dict[str, Any]]) -> None:
+    assert combinations(matrix) == expected
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        ("{v: []}", "Matrix vector 'v' does not contain any values"),
+        ("{v: [1], w: []}", "Matrix vector 'w' does not contain any values"),
+        ("{include: []}", "Matrix must define at least one vector"),
+        ("{v: [1], exclude: [{}]}", "Matrix exclude filter must not be empty"),
+        ("{v: [1], exclude: [{w: 1}]}", "Matrix exclude key 'w' does not match any key within the matrix"),
+        ("{v: [1], include: [{}]}", "Matrix include mapping does not contain any values"),
+        ("{v: [1], exclude: [1]}", "matrix.exclude is not a list of objects"),
+    ],
+)
+def test_a_matrix_that_is_a_mistake_fails_its_job(matrix: str, message: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        combinations(matrix)
+    assert message in str(caught.value)
+
+
 def test_a_matrix_can_come_from_an_output() -> None:
     needs = {"p": {"outputs": {"m": '{"include": [{"model": "a"}, {"model": "b"}]}'}}}
     assert combinations("${{ fromJSON(needs.p.outputs.m) }}", needs) == [{"model": "a"}, {"model": "b"}]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
+from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laptop.github.runner.workflow_commands import LARGEST_FILE, Listener, Masks, read_pairs
+from laptop.github.runner.workflow_commands import LARGEST_SUMMARY, Listener, Masks, read_pairs, read_summary
 from pipelines.declarations.errors import MlopsError
 
 
@@ -35,11 +39,23 @@ def test_outputs_are_lines_or_delimited_blocks(file: Path, text: str, expected: 
     assert read_pairs(file) == expected
 
 
-@pytest.mark.parametrize("text", ["a\n", "=1\n", "a<<E\n1\n", "a<<\n1\n", "x" * (LARGEST_FILE + 1)])
+@pytest.mark.parametrize("text", ["a\n", "=1\n", "a<<E\n1\n", "a<<\n1\n"])
 def test_an_invalid_output_file_is_an_error(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(MlopsError):
         read_pairs(file)
+
+
+def test_an_output_has_no_limit_and_a_summary_has_one(file: Path) -> None:
+    file.write_text(f"a={'x' * LARGEST_SUMMARY}\n", encoding="utf-8")
+    assert len(read_pairs(file)["a"]) == LARGEST_SUMMARY
+    with pytest.raises(MlopsError, match="supports content up to a size of 1024k, got 1024k"):
+        read_summary(file)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbfa=1\n")
+    assert read_pairs(file) == {"a": "1"}
 
 
 @given(value=st.text(alphabet=st.characters(exclude_characters="\r", exclude_categories=["Cs"]), max_size=60))
@@ -71,3 +87,53 @@ def test_an_unknown_command_is_an_ordinary_line() -> None:
     assert listener.hear("a ::error::x") == "a ::error::x"
     assert listener.hear("::group::Title") == "::group::Title"
     assert (listener.annotations, listener.problems) == ([], [])
+
+
+def test_secrets_that_overlap_are_hidden_as_one() -> None:
+    masks = Masks()
+    for secret in ("abcdef", "defghi", "jklmno"):
+        masks.add(secret)
+    assert masks.hide("x abcdefghijklmno y abcdef z defghi") == "x *** y *** z ***"
+
+
+SECRET = """s<e>c&r"e't/one two+\u00e9"""
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        base64.b64encode(f"user:{SECRET}".encode()).decode(),
+        base64.b64encode(f"u:{SECRET}:more".encode()).decode(),
+        base64.b64encode(f"use:{SECRET}".encode()).decode(),
+        quote(SECRET, safe=""),
+        escape(SECRET, {'"': "&quot;", "'": "&apos;"}),
+        json.dumps({"a": SECRET}),
+        json.dumps({"a": SECRET}, ensure_ascii=False),
+        f"'{SECRET.replace(chr(39), chr(39) * 2)}'",
+        SECRET.replace('"', '\\"'),
+    ],
+)
+def test_the_forms_that_a_secret_takes_in_other_texts_are_hidden(shown: str) -> None:
+    masks = Masks()
+    masks.add(SECRET)
+    hidden = masks.hide(shown)
+    assert "***" in hidden
+    assert len(hidden) < len(shown) - len(SECRET) // 2
+    assert masks.hide("a text without it") == "a text without it"
+
+
+def test_the_inside_of_a_quoted_secret_is_hidden() -> None:
+    masks = Masks()
+    masks.add('"in-quotes"')
+    assert masks.hide("say in-quotes") == "say ***"
+
+
+def test_the_old_commands_work_with_a_warning_and_those_that_github_disabled_fail() -> None:
+    listener = Listener(Masks())
+    for line in ("::set-output name=x::1", "::set-output name=x::2", "::save-state name=y::1"):
+        listener.hear(line)
+    assert (listener.outputs, listener.problems) == ({"x": "2"}, [])
+    assert [each.level for each in listener.annotations] == ["warning", "warning"], "one for each command"
+    for line in ("::set-env name=x::1", "::add-path::/x", "::set-output::1"):
+        listener.hear(line)
+    assert len(listener.problems) == 3

@@ -170,7 +170,7 @@ jobs:
     assert (found["each (x)"], found["each (y)"]) == ("failure", "success")
     # Either may start first; the other one is stopped before it runs.
     assert sorted((found["Deploy a"], found["Deploy b"])) == ["cancelled", "failure"]
-    assert (found["tolerated (1)"], found["after"], found["empty"]) == ("failure", "success", "skipped")
+    assert (found["tolerated (1)"], found["after"], found["empty"]) == ("failure", "success", "failure")
 
 
 def test_a_step_has_a_clean_environment_without_access_to_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +229,41 @@ jobs:
     assert list((hub.server.folder / "work").iterdir()) == []
 
 
+def test_a_workflow_sets_any_variable_but_those_of_the_runner(tmp_path: Path) -> None:
+    hub = hub_with(
+        tmp_path,
+        {
+            "w.yml": HEAD
+            + """
+jobs:
+  a:
+    runs-on: ubuntu-latest
+    steps:
+      - run: echo "first=$CI $GITHUB_ACTIONS"; mkdir tools home; echo "$PWD/tools" >> "$GITHUB_PATH"
+      - run: echo "second=$CI ${{ env.CI }} home=$(basename "$HOME") path=${PATH##*/workspace/}"
+        env: {CI: 'false', HOME: "${{ github.workspace }}/home", PATH: '/bin:/usr/bin:/x', GITHUB_ACTIONS: no}
+      - run: echo "third=$CI $GITHUB_ACTIONS"; echo CI=false >> "$GITHUB_ENV"
+      - run: echo "fourth=$CI"; echo '::set-output name=x::1'
+        id: old
+      - run: echo "fifth=${{ steps.old.outputs.x }}"
+      - run: head -c 1100000 /dev/zero | tr '\\0' x >> "$GITHUB_STEP_SUMMARY"
+      - run: echo short >> "$GITHUB_STEP_SUMMARY"; printf '\\357\\273\\277after=bom\\n' >> "$GITHUB_ENV"
+      - run: echo "sixth=$after"
+"""
+        },
+    )
+    run = run_once(hub)
+    log = log_of(run, "a")
+    said = ("first=true true", "second=false false home=home path=tools:/bin:/usr/bin:/x", "third=true true")
+    for line in (*said, "fourth=false", "fifth=1", "sixth=bom"):
+        assert line in log.splitlines()
+    assert (run.conclusion, run.job("a").summary) == ("success", "short\n")
+    assert [(each.level, each.message.split(" ")[0]) for each in run.annotations] == [
+        ("warning", "The"),
+        ("error", "$GITHUB_STEP_SUMMARY"),
+    ]
+
+
 def test_an_untrusted_title_is_never_run_as_code(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     hub = hub_with(
@@ -277,7 +312,7 @@ jobs:
           echo "leak=a-$KEY" >> "$GITHUB_OUTPUT"; echo "fine=1" >> "$GITHUB_OUTPUT"
           echo "::stop-commands::zz"; echo "::error::not one"; echo "::zz::"; echo "::warning::again"
       - name: use ${{ secrets.KEY }}
-        run: echo '::set-output name=x::1'
+        run: echo '::set-env name=x::1'
 """
         },
     )
@@ -294,7 +329,7 @@ jobs:
     assert job.summary == "sum ***\n"
     errors = [a for a in job.annotations if a.level == "error"]
     assert (errors[0].message, errors[0].file, errors[0].line, errors[0].title) == ("bad ***\nnext", "a.py", "3", "T")
-    assert "disabled the command ::set-output::" in errors[1].message
+    assert "disabled the command ::set-env::" in errors[1].message
     assert [a.message for a in job.annotations if a.level in ("notice", "warning")] == [
         "fine",
         "again",

@@ -64,6 +64,36 @@ def test_a_job_sees_nothing_of_the_job_before_it(tmp_path: Path) -> None:
     assert "junk" not in found[1] and "deep" not in found[1]
 
 
+POISON = """
+import importlib.util, marshal, os, pathlib
+source = pathlib.Path("said.py")
+about = source.stat()
+code = marshal.dumps(compile('WORD = "poisoned"', "said.py", "exec"))
+header = importlib.util.MAGIC_NUMBER + bytes(4)
+header += (int(about.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + about.st_size.to_bytes(4, "little")
+compiled = pathlib.Path(importlib.util.cache_from_source("said.py"))
+compiled.parent.mkdir(exist_ok=True)
+compiled.write_bytes(header + code)
+import said
+assert said.WORD == "poisoned"
+"""
+
+
+def test_a_branch_leaves_nothing_for_a_job_of_main(tmp_path: Path) -> None:
+    run = JOB.replace("python3 -c 'import said", "test ! -f poison.py || python3 poison.py; python3 -c 'import said")
+    hub = hub_with(tmp_path, {"w.yml": run, "said.py": 'WORD = "one"\n', "README": "", ".gitignore": "__pycache__\n"})
+    clone = hub.clone(tmp_path / "clone", "maria")
+    push(clone, "evil", {"poison.py": POISON})
+    hub.pump()
+    subprocess.run(["git", "-C", str(clone), "switch", "--quiet", "main"], check=True)
+    push(clone, "main", {"README": "1"})
+    hub.pump()
+    main, evil = (run.jobs[0].log.read_text() for run in hub.runs() if run.jobs[0].log)
+    assert "said poisoned" in evil and "said one" in main
+    folders = {line.split(", in ")[1] for log in (main, evil) for line in log.splitlines() if ", in /" in line}
+    assert len(folders) == 1, "the paths are the same"
+
+
 def test_bytecode_of_unchanged_files_is_kept(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path, {"w.yml": JOB, "said.py": 'WORD = "one"\n', "README": "hello\n", ".gitignore": "__pycache__\n"}
@@ -82,9 +112,9 @@ def test_bytecode_of_unchanged_files_is_kept(tmp_path: Path) -> None:
 
 
 def test_two_jobs_never_share_a_workspace_and_a_free_one_is_reused(tmp_path: Path) -> None:
-    with lease_workspace(tmp_path) as first, lease_workspace(tmp_path) as second:
+    with lease_workspace(tmp_path, reviewed=True) as first, lease_workspace(tmp_path, reviewed=True) as second:
         assert first.path != second.path
-    with lease_workspace(tmp_path) as again:
+    with lease_workspace(tmp_path, reviewed=True) as again:
         assert again.path == first.path
 
 
@@ -92,20 +122,20 @@ def test_the_workspace_of_a_killed_job_is_cleared(tmp_path: Path) -> None:
     child = os.fork()
     if not child:  # a runner that dies in the middle of a job
         try:
-            with lease_workspace(tmp_path) as place:
+            with lease_workspace(tmp_path, reviewed=True) as place:
                 (place.path / "half").touch()
                 os._exit(0)
         finally:
             os._exit(1)
     os.waitpid(child, 0)
-    with lease_workspace(tmp_path) as place:
+    with lease_workspace(tmp_path, reviewed=True) as place:
         assert list(place.path.iterdir()) == []
 
 
 def test_a_job_may_remove_its_workspace(tmp_path: Path) -> None:
-    with lease_workspace(tmp_path) as place:
+    with lease_workspace(tmp_path, reviewed=True) as place:
         shutil.rmtree(place.path)
-    with lease_workspace(tmp_path) as place:
+    with lease_workspace(tmp_path, reviewed=True) as place:
         assert place.path.is_dir() and not place.kept.exists()
 
 

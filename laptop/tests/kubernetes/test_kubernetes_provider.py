@@ -97,6 +97,20 @@ def test_a_second_create_is_refused_and_a_resumed_one_adopts_the_object(
     assert resumed.outputs["metadata"]["uid"] == made.outputs["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("written", [True, "true"])
+def test_a_provider_that_upserts_takes_an_object_over(
+    provider: KubernetesProvider, namespace: str, written: object
+) -> None:
+    checked, made = apply(provider, CONFIG_MAP_TYPE, config_map(namespace, x="1"))
+    checked["data"]["x"] = "2"
+    configuration = {"upsertExistingObjects": written}
+    taken = provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, "urn", configuration=configuration))
+    assert taken.outputs["metadata"]["uid"] == made.outputs["metadata"]["uid"]
+    assert taken.outputs["data"] == {"x": "2"}
+    with pytest.raises(MlopsError, match="already exists"):
+        provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, configuration={"upsertExistingObjects": "false"}))
+
+
 @pytest.mark.parametrize(
     ("type_", "inputs", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -25,8 +26,6 @@ pytestmark = pytest.mark.slow
 
 
 def run(*arguments: str, cwd: Path = PROJECT, **environ: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MLOPS_", "KUBE"))}
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *arguments],
@@ -224,3 +223,64 @@ def test_a_command_that_prints_no_help_does_not_load_rich(tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize("arguments", [["completion", "bash"], ["--help"]])
+def test_output_to_a_full_disk_is_an_error_without_a_traceback(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *arguments],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "error: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_output_to_a_closed_pipe_is_silent() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m pipelines.cli completion bash | true; echo ${{PIPESTATUS[0]}}"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"AWS_PROFILE": "nobody"}, "The config profile (nobody) could not be found"),
+        ({"AWS_ACCESS_KEY_ID": "half"}, "Partial credentials found"),
+        ({"MLOPS_TARGET": "moon"}, "'moon' is not one of"),
+    ],
+)
+def test_a_stray_environment_is_an_error_without_a_traceback(
+    variables: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    sample = PROJECT / "data-contracts" / "samples" / f"{DATASET}.csv"
+    aside = {"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_EC2_METADATA_DISABLED": "true"}
+    target = {"MLOPS_TARGET": "aws", **variables}
+    done = run("land", DATASET, str(sample), "--env", "dev", **aside, **target)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_traceback_of_an_error_from_outside_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/a")
+
+    monkeypatch.setattr("pipelines.declarations.schemas.export_schemas", fail)
+    assert main(["schemas"]) == 1
+    monkeypatch.setenv("MLOPS_TRACEBACK", "1")
+    with pytest.raises(PermissionError):
+        main(["schemas"])

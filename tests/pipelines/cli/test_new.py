@@ -23,14 +23,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project, task: str, tmp_path: Path) -> None:
+def test_a_new_model_trains_on_its_sample_and_passes_the_gates(project: Project, task: str) -> None:
     done = CliRunner().invoke(mlops, ["new", "model", "churn", "--task", task])
     assert done.exit_code == 0, done.output
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
     checked = CliRunner().invoke(mlops, ["validate"])
     assert "declarations are valid" in checked.output
-    check_model(Project(project.root), "churn", scratch)
+    check_model(Project(project.root), "churn")
 
 
 def test_a_new_model_goes_live_in_minutes_rather_than_seconds(project: Project) -> None:
@@ -101,6 +99,20 @@ def test_an_environment_that_would_share_what_must_differ_is_refused(
     assert isinstance(done.exception, MlopsError), done.output
     assert expected in str(done.exception)
     assert sorted(project.root.rglob("*.yaml")) == before, "nothing was written"
+
+
+def test_a_new_last_environment_gets_owners_of_its_releases(project: Project) -> None:
+    file = project.root / ".github" / "CODEOWNERS"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("* @acme/all\n/models/*/releases/prod.yaml @acme/approvers\n/Pulumi.prod.yaml @acme/approvers\n")
+    done = add_environment("us-prod", "--after", "staging")
+    assert "changed .github/CODEOWNERS" in done.output
+    assert "/models/*/releases/us-prod.yaml @acme/approvers\n" in file.read_text()
+    assert CliRunner().invoke(mlops, ["validate"]).exit_code == 0
+    file.write_text("* @acme/all\n")
+    assert "fix: mlops github owners" in str(CliRunner().invoke(mlops, ["validate"]).exception)
+    assert CliRunner().invoke(mlops, ["github", "owners"]).output == "changed .github/CODEOWNERS\n"
+    assert CliRunner().invoke(mlops, ["validate"]).exit_code == 0
 
 
 def test_environments_may_share_a_cluster_if_told(project: Project) -> None:

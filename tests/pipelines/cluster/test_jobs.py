@@ -90,6 +90,16 @@ def run(api: Api, monkeypatch: pytest.MonkeyPatch) -> Run:
 JOB, LOG = f"{JOBS}/train-m-beef", f"{PODS}/p1/log"
 
 
+def test_a_job_that_is_removed_before_its_end_is_read_is_an_error_with_a_fix(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job(), 404)
+    api.on("GET", PODS, pods(pod("p1", "Running")))
+    api.on("GET", LOG, "one\n")
+    with pytest.raises(MlopsError, match="train-m-beef was removed before its end was read") as failed:
+        run()
+    assert "run the command again" in failed.value.fix
+    assert run.lines == ["one"]
+
+
 def test_a_job_is_created_from_the_cronjob_like_kubectl_does(api: Api, run: Run) -> None:
     api.on("GET", JOB, job("Complete"))
     api.on("GET", PODS, pods(pod("p1", "Succeeded")))

@@ -80,10 +80,19 @@ def test_a_missing_key_is_reported_with_the_line_of_its_section() -> None:
     [
         ("a: [1, 2", "expected"),
         ("a: 1\na: 2", "twice"),
-        ("a: &x 1\nb: *x", "alias"),
+        ("a: &x 1\nb: *x", "the anchor &x"),
+        ("a: &x 1", "the anchor &x"),
+        ("b: *x", "alias"),
+        ("a: !!str 1", "the tag tag:yaml.org,2002:str"),
+        ("--- !!map\na: 1", "the tag tag:yaml.org,2002:map"),
+        ("a: ! 1", "the tag !"),
         ("a: !!python/object:os.system 1", "tag"),
         ("a: !secret 1", "tag"),
-        ("a: &x {b: 1}\nc:\n  <<: *x", "merge"),
+        ("c:\n  <<: {b: 1}", "merge"),
+        (b"\xef\xbb\xbfa: 1", "a byte order mark"),
+        ("\ufeffa: 1", "a byte order mark"),
+        ("a: 1".encode("utf-16"), "UTF-8"),
+        ("a: \u00e9".encode("latin-1"), "UTF-8"),
         ("- 1\n- 2", "list of 2"),
         ("", "nothing"),
         ("1: 2", "1"),
@@ -101,7 +110,7 @@ def test_a_document_that_is_not_a_plain_mapping_is_rejected(text: str | bytes, w
 
 def test_a_billion_laughs_document_is_rejected() -> None:
     text = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{p}, *{p}]\n" for p, n in zip("abcdefg", "bcdefgh", strict=True))
-    assert "alias" in problems_of(text)[0].found
+    assert "anchor" in problems_of(text)[0].found
 
 
 def test_a_file_larger_than_the_limit_is_rejected(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
+from pipelines.declarations.validation import validate_project
 from tests.sample_project import ROOT, copy_as_forked
 
 DIGEST = "sha256:" + "a" * 64
@@ -115,10 +116,25 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(
             "contract: expected one of diabetes-patients, found 'patients'",
         ),
         ("[age, sex, bmi,", "[age, sex, weight,", r"features\[2\]: .* found 'weight'"),
-        ("protected: [sex]", "protected: [gender]", "found 'sex', which is not in protected"),
-        ("features: [age,", "features: [progression, age,", "features without the target"),
+        (
+            "protected: [sex]",
+            "protected: [gender]",
+            r"gates\.fairness\[0\]\.attribute: expected an attribute of protected \(gender\)",
+        ),
+        ("features: [age,", "features: [progression, age,", r"features\[0\]: expected a column other than"),
+        ("features: [age,", "features: [age, age,", r"features\[1\]: expected each feature once, found 'age' twice"),
         ("name: diabetes-progression", "name: diabetes", "expected 'diabetes-progression', the folder's name"),
-        ("metric: r2", "metric: auc", "gates on metrics of regression"),
+        ("metric: r2", "metric: auc", r":29: gates\.thresholds\[1\]\.metric: expected a metric of regression"),
+        ("metric: mae", "metric: recall", r":32: gates\.fairness\[0\]\.metric: .* found 'recall'"),
+        ("below: 40", "equals: x", r":14: slices\[0\]\.equals: expected a value of age, of type integer, found 'x'"),
+        ("below: 40", "equals: true", r"slices\[0\]\.equals: .* found True"),
+        (
+            "alpha: 1.0",
+            "alpha: .inf",
+            r":22: training\.parameters\.alpha: expected a number that JSON holds .* found inf",
+        ),
+        ("alpha: 1.0", "a: {b: [1, 9007199254740992]}", r"parameters\.a\.b\[1\]: .* found 9007199254740992"),
+        ("requests: 20", f"requests: {10**400}", r"gates\.soak\.requests: .* found a larger one"),
         ("column: bmi", "column: weight", r"slices\[2\]\.column: .* found 'weight'"),
     ],
 )
@@ -128,6 +144,80 @@ def test_a_model_that_does_not_match_its_contract_or_task_is_rejected(
     change(project.model_file("diabetes-progression"), old, new)
     with pytest.raises(DeclarationError, match=words):
         project.model("diabetes-progression")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (
+            "string",
+            r"target: expected a column of type integer or number for regression, found 'progression', a string",
+        ),
+        ("date", r"target: expected a column of type integer or number for regression, found 'progression', a date"),
+    ],
+)
+def test_a_target_of_a_type_that_the_task_cannot_predict_is_rejected(project: Project, kind: str, words: str) -> None:
+    contract = project.contract_file("diabetes-patients")
+    head, column, rest = contract.read_text().partition("      - name: progression\n")
+    rest = f"        logicalType: {kind}\n" + rest[rest.index("        description") :]
+    contract.write_text(head + column + rest.replace("        logicalTypeOptions: {minimum: 0, maximum: 500}\n", "", 1))
+    with pytest.raises(DeclarationError, match=words):
+        project.model("diabetes-progression")
+
+
+@pytest.mark.parametrize(
+    ("column", "selects", "found"),
+    [
+        ("bmi", "below: 3", None),
+        ("name", "below: 3", "a column of numbers"),
+        ("name", "equals: a", None),
+        ("seen", "below: 3", "a column of numbers"),
+        ("seen", 'equals: "2026-01-31"', "a value of seen, of type date"),
+        ("smoker", "equals: true", None),
+        ("smoker", "equals: 1", "a value of smoker, of type boolean"),
+    ],
+)
+def test_a_slice_compares_a_column_with_values_of_its_type(
+    project: Project, column: str, selects: str, found: str | None
+) -> None:
+    more = "".join(
+        f"      - {{name: {name}, logicalType: {kind}}}\n"
+        for name, kind in (("name", "string"), ("seen", "date"), ("smoker", "boolean"))
+    )
+    change(project.contract_file("diabetes-patients"), "    properties:\n", f"    properties:\n{more}")
+    change(project.model_file("diabetes-progression"), "column: age, below: 40", f"column: {column}, {selects}")
+    if found is None:
+        project.model("diabetes-progression")
+        return
+    with pytest.raises(DeclarationError, match=found):
+        project.model("diabetes-progression")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (None, r"model.yaml:18: training.entrypoint: expected a module in models/.*, found no file train.py"),
+        ("def fit(data): ...", r"model.yaml:18: training.entrypoint: expected a function in train.py, found 'train'"),
+        ("x = 1\ndef train(data:", r"train.py:2: expected Python code, found '\(' was never closed"),
+        ("\0", "expected Python code"),
+        ("(" * 10_000, "expected Python code"),
+        ("def train(data): ...", None),
+        ("if True:\n    train = print", None),
+        ("from .other import train", None),
+        ("from .other import *", None),
+    ],
+)
+def test_a_valid_model_has_its_entry_point(project: Project, code: str | None, words: str | None) -> None:
+    file = project.models_folder / "diabetes-progression" / "train.py"
+    if code is None:
+        file.unlink()
+    else:
+        file.write_text(code)
+    if words is None:
+        validate_project(project)
+        return
+    with pytest.raises(MlopsError, match=words):
+        validate_project(project)
 
 
 def test_a_contract_without_the_target_column_is_rejected(project: Project) -> None:

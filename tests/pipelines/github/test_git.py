@@ -72,6 +72,18 @@ def test_a_commit_is_on_main_if_the_fetched_main_contains_it(clone: Path, capfd:
     assert repository.is_on_main(repository.head())
 
 
+def test_a_tag_named_like_main_is_not_taken_for_main(clone: Path) -> None:
+    repository = Git(clone)
+    first = repository.head()
+    git(clone, "commit", "--quiet", "--allow-empty", "--message", "not reviewed")
+    git(clone, "tag", "origin/main")
+    assert not repository.is_on_main(repository.head())
+    git(clone, "tag", "--force", "origin/main", first)
+    git(clone, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    git(clone, "fetch", "--quiet", "origin")
+    assert repository.is_on_main(repository.head()), "a tag on an old commit holds up nothing"
+
+
 def test_is_on_main_fails_if_main_was_never_fetched(clone: Path) -> None:
     git(clone, "update-ref", "-d", "refs/remotes/origin/main")
     with pytest.raises(MlopsError, match="origin/main"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.declarations.environment import Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
@@ -17,6 +18,8 @@ from pipelines.github import pull_requests
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
 from pipelines.github.pull_requests import Merge, PullRequest, comment, find_merge
+from pipelines.promotion.images import pin_images
+from pipelines.promotion.propose import propose_images
 from tests.clones import commit_all, git, make_repository
 from tests.pipelines.promotion.promotion_project import MODEL, RELEASE
 
@@ -34,6 +37,7 @@ def option(name):
 answer = None
 if arguments[:2] == ["pr", "list"]:
     answer = [pull for pull in state["pulls"] if pull["headRefName"] == option("--head") and pull["state"] == "OPEN"]
+    answer = [dict(dict(isCrossRepository=False), **pull) for pull in answer]
 elif arguments[:2] == ["pr", "create"]:
     number = len(state["pulls"]) + 1
     state["pulls"].append(dict(number=number, title=option("--title"), headRefName=option("--head"), state="OPEN",
@@ -110,7 +114,8 @@ def test_a_proposal_is_one_commit_on_main_and_a_pull_request(project: Project, g
     url = "https://github.com/o/r/pull/1"
     assert pull == PullRequest(1, "Release m to staging", "release/staging/m", url, "OPEN")
     branch = ("--head", "release/staging/m")
-    listed = ["pr", "list", *branch, "--state", "open", "--json", "number,title,headRefName,url,state"]
+    listed = ["pr", "list", *branch, "--state", "open", "--limit", "1000"]
+    listed += ["--json", "number,title,headRefName,url,state,isCrossRepository"]
     (body,) = {name for call in github["calls"] for name in call if name.endswith(".md")}
     created = ["pr", "create", "--title", "Release m to staging", "--body-file", body, *branch, "--base", "main"]
     assert github["calls"] == [listed, created, listed]
@@ -144,14 +149,37 @@ def test_another_proposal_updates_the_open_pull_request(project: Project, github
     assert git(project.root, "rev-list", "--count", "origin/main..origin/release/staging/m") == "1"
 
 
-def test_a_proposal_is_rebased_when_main_moved(project: Project, github: FakeGitHub) -> None:
+def test_a_proposal_keeps_its_approvals_when_main_moved_elsewhere(project: Project, github: FakeGitHub) -> None:
     propose(project, write_release(project, GOOD))
+    before = git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m")
     (project.root / "docs").write_text("x")
-    main = commit_all(project.root, "a later commit")
+    commit_all(project.root, "a later commit")
+    propose(project, write_release(project, GOOD))
+    assert git(project.root, "ls-remote", "origin", "refs/heads/release/staging/m") == before
+
+
+def test_a_proposal_is_made_again_when_main_changed_its_file(project: Project, github: FakeGitHub) -> None:
+    propose(project, write_release(project, GOOD))
+    write_release(project, BAD)
+    main = commit_all(project.root, "another release")
     propose(project, write_release(project, GOOD))
     repository = Git(project.root)
     git(project.root, "fetch", "--quiet", "origin")
     assert repository.parents(repository.resolve("origin/release/staging/m")) == [main]
+
+
+def test_a_branch_with_commits_of_others_is_made_again(project: Project, github: FakeGitHub) -> None:
+    propose(project, write_release(project, GOOD))
+    git(project.root, "fetch", "--quiet", "origin")
+    git(project.root, "checkout", "--quiet", "origin/release/staging/m")
+    (project.root / "more").write_text("x")
+    git(project.root, "add", "more")
+    git(project.root, "commit", "--quiet", "--message", "more")
+    git(project.root, "push", "--quiet", "origin", "HEAD:refs/heads/release/staging/m")
+    git(project.root, "checkout", "--quiet", "main")
+    propose(project, write_release(project, GOOD))
+    git(project.root, "fetch", "--quiet", "origin")
+    assert git(project.root, "rev-list", "--count", "origin/main..origin/release/staging/m") == "1"
 
 
 def test_a_proposal_interrupted_after_its_push_can_be_repeated(
@@ -163,6 +191,55 @@ def test_a_proposal_interrupted_after_its_push_can_be_repeated(
         with pytest.raises(MlopsError, match="GitHub is down"):
             propose(project, path)
     assert propose(project, write_release(project, GOOD)).number == 1
+
+
+def test_images_are_pinned_in_the_file_that_main_has_now(project: Project, github: FakeGitHub) -> None:
+    file, serving, training = project.stack_file("staging"), f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    checkout = git(project.root, "rev-parse", "HEAD")
+    file.write_text(file.read_text().replace("retention_days:", "retention_days: 4 #"))
+    commit_all(project.root, "keep for longer")
+    git(project.root, "reset", "--quiet", "--hard", checkout)
+
+    propose_images(project, Images(serving=serving, training=training), "staging", "Built.", lambda line: None)
+    proposed = git(project.root, "show", f"origin/pin/staging:{file.name}")
+    assert "retention_days: 4" in proposed
+    assert serving in proposed
+
+
+def test_images_that_main_pins_meanwhile_are_not_proposed(project: Project, github: FakeGitHub) -> None:
+    images, checkout = Images(serving=f"sha256:{'a' * 64}"), git(project.root, "rev-parse", "HEAD")
+    pin_images(project, "staging", images)
+    commit_all(project.root, "pin")
+    git(project.root, "reset", "--quiet", "--hard", checkout)
+    said: list[str] = []
+    propose_images(project, images, "staging", "Built.", said.append)
+    assert said == ["staging pins these images already; there is nothing to propose"]
+    assert github["calls"] == []
+    assert git(project.root, "status", "--porcelain", "-uall") == ""
+
+
+def test_a_fork_with_a_branch_of_the_same_name_is_not_taken_for_the_own_one(
+    project: Project, github: FakeGitHub
+) -> None:
+    url = "https://github.com/o/r/pull/1"
+    theirs = {"number": 1, "title": "t", "headRefName": "release/staging/m", "url": url, "state": "OPEN"}
+    github.set(pulls=[{**theirs, "isCrossRepository": True}])
+    assert propose(project, write_release(project, GOOD)).number == 2
+    assert propose(project, write_release(project, GOOD)).number == 2, "it is found again"
+
+
+@pytest.mark.parametrize("broken", ["refs/heads/main", "gh"])
+def test_a_proposal_that_fails_leaves_nothing_in_the_working_tree(
+    project: Project, github: FakeGitHub, tmp_path: Path, broken: str
+) -> None:
+    path = write_release(project, GOOD)
+    if broken == "gh":
+        (tmp_path / "bin" / "gh").write_text("#!/bin/sh\necho no >&2; exit 1\n")
+    else:
+        git(project.root.parent / "origin.git", "update-ref", "-d", broken)
+    with pytest.raises(MlopsError):
+        propose(project, path)
+    assert git(project.root, "status", "--porcelain", "-uall") == ""
 
 
 def test_a_created_pull_request_that_is_not_listed_is_an_error(
@@ -368,8 +445,8 @@ def test_a_missing_gh_or_repository_is_an_error_with_a_fix(
     with pytest.raises(MlopsError) as caught:
         Gh.find(project.root)
     assert caught.value.what == (
-        f"cannot find the GitHub repository of {project.root}: GITHUB_REPOSITORY is not set, and origin is not on "
-        "github.com"
+        f"cannot find the GitHub repository of {project.root}: expected GITHUB_REPOSITORY, GH_REPO, or an origin on "
+        "github.com; found none of them"
     )
     assert caught.value.fix == "set GITHUB_REPOSITORY=owner/name, or point origin to the repository"
 
@@ -398,6 +475,18 @@ def test_outside_workflows_the_origin_names_the_repository(
             Gh.find(project.root)
     else:
         assert Gh.find(project.root).repository == named
+
+
+def test_the_repository_that_gh_is_pointed_to_counts_before_the_origin(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    git(project.root, "remote", "set-url", "origin", "https://github.com/o/upstream.git")
+    for named in ("o/r", "github.com/o/r"):
+        monkeypatch.setenv("GH_REPO", named)
+        assert Gh.find(project.root).repository == "o/r"
+    monkeypatch.setenv("GITHUB_REPOSITORY", "o/workflow")
+    assert Gh.find(project.root).repository == "o/workflow"
 
 
 def test_a_clone_without_an_origin_has_no_repository(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

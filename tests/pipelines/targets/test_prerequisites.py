@@ -18,7 +18,7 @@ from botocore.parsers import ResponseParserError
 from pipelines.cli.main import main
 from pipelines.declarations.project import Project
 from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KINDS, check_cluster
-from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools
+from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools, is_aws
 from pipelines.targets.target import Finding
 from tests.pipelines.targets import fake_cluster
 from tests.pipelines.targets.fake_cluster import FakeCluster
@@ -330,6 +330,31 @@ def test_an_unknown_profile_and_an_invalid_stack_are_findings(
     findings = list(check_aws(project))
     assert "nobody" in of(findings, "AWS account").found
     assert "Pulumi.staging.yaml" in of(findings, "environments").found
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:4566", "http://localhost:5000", "https://amazonaws.com.example"]
+)
+def test_an_emulated_account_is_not_taken_for_aws(
+    project: Project, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    answer_aws(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    (finding,) = account_findings(project)
+    assert (finding.ok, finding.found) == (False, f"an emulated account: {endpoint}")
+    assert "unset AWS_ENDPOINT_URL" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://sts.eu-west-1.amazonaws.com",
+        "https://sts.cn-north-1.amazonaws.com.cn",
+        "https://vpce-1.sts.eu-west-1.vpce.amazonaws.com",
+    ],
+)
+def test_every_endpoint_of_aws_is_taken_for_aws(endpoint: str) -> None:
+    assert is_aws(endpoint)
 
 
 # The tools

@@ -266,14 +266,6 @@ def test_rows_without_the_target_or_a_feature_are_refused(tmp_path: Path, missin
         bundle(by_hand(tmp_path), make_rows().drop_columns([missing]))
 
 
-def test_a_target_that_does_not_fit_the_task_is_refused(tmp_path: Path) -> None:
-    project = make_project(tmp_path, BY_HAND, **{**REGRESSION, "target": "region", "training": settings(slope=1)})
-    with pytest.raises(
-        MlopsError, match="target region of loan-default: expected integer or number for regression, found string"
-    ):
-        bundle(project)
-
-
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MlopsError, match="expected at least 2 for training and 2 in the holdout"):
         bundle(by_hand(tmp_path), make_rows(3))

@@ -1,0 +1,96 @@
+"""The tests that CI runs for a change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from pipelines.promotion.select_tests import ALL, EVERY_MODEL, PAGES, PROVISIONED, SelectedTests, select_tests
+from tests.sample_project import ROOT
+
+OWN = f"{EVERY_MODEL}[churn]"
+KNOWN = (
+    "models/churn/model.yaml",
+    "tests/models",
+    "tests/models/test_churn.py",
+    "laptop/tests",
+    "laptop/tests/test_delays.py",
+    "tests/test_structure.py",
+    *PAGES,
+    *PROVISIONED,
+    EVERY_MODEL.partition("::")[0],
+)
+
+
+def select(*files: str, known: Sequence[str] = KNOWN) -> SelectedTests:
+    return select_tests(files, known.__contains__)
+
+
+def test_a_parameter_of_a_model_affects_its_own_tests_and_what_is_provisioned() -> None:
+    own = {OWN, "tests/models/test_churn.py"}
+    assert select("models/churn/train.py") == SelectedTests(tuple(sorted(own)), types=False)
+    assert select("models/churn/model.yaml") == SelectedTests(tuple(sorted({*own, *PROVISIONED})), types=False)
+
+
+def test_a_model_without_tests_of_its_own_is_still_trained() -> None:
+    known = [path for path in KNOWN if path != "tests/models/test_churn.py"]
+    assert select("models/churn/train.py", known=known).paths == (OWN,)
+
+
+def test_a_removed_model_affects_what_is_provisioned() -> None:
+    assert select("models/gone/train.py", "models/gone/model.yaml").paths == PROVISIONED
+
+
+def test_a_contract_affects_every_model() -> None:
+    assert select("data-contracts/x.odcs.yaml", "models/churn/train.py").paths == (*PROVISIONED, "tests/models")
+
+
+def test_a_page_affects_the_tests_of_the_pages() -> None:
+    assert select("docs/on-call.md", "README.md") == SelectedTests(tuple(sorted(PAGES)), types=False)
+
+
+def test_the_laptop_affects_its_own_tests() -> None:
+    found = select("laptop/aws/account.py")
+    assert found == SelectedTests(tuple(sorted({"laptop/tests", "tests/test_structure.py", *PAGES})), types=True)
+    assert "laptop/tests" not in select("laptop/docs/README.md").paths
+    assert "laptop/tests" not in select("laptop/aws/account.py", known=PAGES).paths, "the laptop is removed"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("pipelines/cli/main.py", "infra/__main__.py", "tests/conftest.py", "Makefile", "pyproject.toml"),
+        *("requirements/cli.txt", ".github/workflows/ci.yml", "Pulumi.yaml", "models/README", "new/x.py"),
+    ],
+)
+def test_everything_is_tested_after_a_change_that_can_affect_everything(file: str) -> None:
+    assert select("models/churn/train.py", file) == ALL
+
+
+def test_every_selected_test_exists() -> None:
+    """A path that no longer exists would leave a change untested."""
+    exists = lambda path: (ROOT / path).exists()  # noqa: E731
+    files = ("data-contracts/x", "tests/models/x", "Pulumi.dev.yaml", "docs/x", "models/x/model.yaml")
+    for path in {path for file in files for path in select_tests([file], lambda _: True).paths} - {
+        "tests/models/test_x.py"
+    }:
+        file, _, test = path.removesuffix("[x]").partition("::")
+        assert exists(file), path
+        assert not test or f"def {test}(name: str" in (ROOT / file).read_text()
+
+
+def test_only_the_selected_tests_read_the_declarations_of_this_repository() -> None:
+    """All others use the sample declarations: what a fork declares cannot fail them."""
+    reads = re.compile(r"Project\((?:ROOT|Path\(__file__\)\.parents\[\d\])\)")
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if reads.search(path.read_text(encoding="utf-8"))
+    }
+    declared = ("Pulumi.dev.yaml", "data-contracts/x")
+    selected = {path for file in declared for path in select_tests([file], lambda _: True).paths}
+    others = {path for path in found if path not in selected and not path.startswith("tests/models/")}
+    # What images copy, which the declarations do not decide.
+    assert others <= {"tests/github/test_workflows.py"}
