@@ -44,9 +44,14 @@ svg{display:block;width:100%;height:auto;margin-top:8px}
 svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line);stroke-width:1}
 .old{fill:var(--old)}.new{fill:var(--new)}.hit{fill:transparent}
 .band{fill:none;stroke:var(--band);stroke-width:1.5;stroke-dasharray:4 3}
-.key{display:flex;gap:18px;font-size:.88rem;color:var(--soft)}
+.key{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.88rem;color:var(--soft)}
 .key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
-a{color:var(--new)}summary:focus-visible,a:focus-visible{outline:3px solid var(--new);outline-offset:2px}
+.scroll>svg{min-width:640px}
+@media(max-width:720px){thead{display:none}
+tr{display:flex;flex-wrap:wrap;gap:2px 14px;padding:10px 0;border-bottom:1px solid var(--line)}
+td,td.n{border:0;padding:0;text-align:left}td.n:empty{display:none}
+td.n::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-basis:100%}}
+summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--new);outline-offset:2px}
 """
 
 _CHECKS = {
@@ -129,12 +134,17 @@ def _table(findings: Sequence[MonitorFinding]) -> str:
     rows = "".join(
         f"<tr><td>{_badge(each.verdict)}</td><td>{_CHECKS[each.check]}</td>"
         f"<td>{f'<code>{_text(each.subject)}</code>' if each.subject else 'dataset'}</td>"
-        f'<td class="n">{_figure(each.figure, each.unit)}</td><td class="n">{_figure(each.threshold, each.unit)}</td>'
-        f'<td class="n">{_p_value(each.p_value)}</td><td class="n">{f"{each.rows:,}" if each.rows else ""}</td>'
+        f"{_cell('Figure', _figure(each.figure, each.unit))}{_cell('Alarm at', _figure(each.threshold, each.unit))}"
+        f"{_cell('Adjusted p', _p_value(each.p_value))}{_cell('Rows', f'{each.rows:,}' if each.rows else '')}"
         f"<td>{_text(each.reason)}</td></tr>"
         for each in findings
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(label: str, text: str) -> str:
+    """Return the cell of a number; narrow screens show the label in front of it."""
+    return f'<td class="n" data-label="{label}">{text}</td>'
 
 
 def _figure(value: float | None, unit: str) -> str:
@@ -161,7 +171,7 @@ def _volume(report: DataMonitorReport) -> list[str]:
         key += "<span>dashed: the range that raises no alarm</span>"
     title = f"Rows of the last {len(report.volumes)} periods"
     plot = volume_plot(report.volumes, report.expected_low, report.expected_high, title)
-    return ["<h2>Volume</h2>", f'<p class="key">{key}</p>', plot]
+    return ["<h2>Volume</h2>", f'<p class="key">{key}</p>', f'<div class="scroll" tabindex="0">{plot}</div>']
 
 
 def _columns(report: DataMonitorReport) -> list[str]:

@@ -21,10 +21,10 @@ LEAST_SEASONS = 3
 LEAST_PERIODS = 8
 """Periods without which the volume is unknown."""
 
-ALARM_DEVIATIONS = 3.3
+ALARM_DEVIATIONS = 3.5
 """Deviations from the forecast that are an alarm, if the change is also large."""
 
-WATCH_DEVIATIONS = 2.8
+WATCH_DEVIATIONS = 3.0
 
 LEAST_CHANGE = 0.2
 """Least change that is an alarm, as a share of the expected number of rows."""
