@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from infra.command_line import require_policy_pack
+from infra.components.association_wait import OUTPUT, association_ids, effective
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
@@ -35,7 +36,8 @@ def provision() -> None:
 
     # The declared cluster. Kubernetes resources wait until it is certain that nothing moves or gets lost
     cluster = find_cluster(environment)
-    kubernetes = cluster_providers(environment, cluster, last_outputs(), project.model_names)
+    before = last_outputs()
+    kubernetes = cluster_providers(environment, cluster, before, project.model_names)
     on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes.ordinary})
 
     # Data, the registry, and the namespace that pods run in
@@ -96,7 +98,7 @@ def provision() -> None:
         serving = ServingContext(
             environment=environment,
             model=models[name],
-            identity=identities[name],
+            identity=effective(identities[name], before),
             namespace=namespace.name,
             image=serving_image,
             descriptor=pod_descriptor(descriptor, "serving"),
@@ -106,6 +108,7 @@ def provision() -> None:
     pulumi.export("descriptor", exported(descriptor, endpoints))
     pulumi.export("placement", placement(environment, cluster).model_dump())
     pulumi.export("released", {name: releases[name] for name in endpoints})
+    pulumi.export(OUTPUT, association_ids(list(identities.values())))
     pulumi.export("notes", notes)
 
 

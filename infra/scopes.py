@@ -15,7 +15,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentConfig
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
-from pipelines.declarations.names import ImageName, bucket_name, repository_name
+from pipelines.declarations.names import ImageName, bucket_name, database_name, repository_name
 from pipelines.declarations.project import Project
 
 PLATFORM = "platform"
@@ -131,7 +131,7 @@ class Environment(Scope):
     @property
     def catalog_database(self) -> str:
         """The name of the Glue database. SQL does not accept hyphens."""
-        return self.prefix.replace("-", "_")
+        return database_name(self.project, self.name)
 
     @property
     def permissions_boundary(self) -> str | None:

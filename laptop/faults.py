@@ -23,6 +23,7 @@ FAULTS = {
     "api-409": "The Kubernetes API answers 409 to changes",
     "api-429": "The Kubernetes API answers 429",
     "api-restart": "The Kubernetes API ends every connection without an answer",
+    "watch-closed": "The Kubernetes API ends every watch and followed log at once",
     "ecr-throttled": "ECR answers ThrottlingException",
     "app-token-revoked": "GitHub answers 401 to the app",
     "github-down": "GitHub answers 503 to apps and jobs",

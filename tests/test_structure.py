@@ -17,6 +17,8 @@ LAYERS = [
     {"pipelines.targets"},
     {"pipelines.github"},
     {"pipelines.monitoring"},
+    {"pipelines.dataset_catalog"},
+    {"pipelines.lineage"},
     {"pipelines.training"},
     {"pipelines.serving"},
     {"pipelines.data"},

@@ -25,6 +25,7 @@ _READ_BUCKET = (
     "s3:GetLifecycleConfiguration",
     "s3:GetReplicationConfiguration",
     "s3:ListBucket",
+    "s3:ListBucketVersions",  # what was deleted or replaced in the ledger
     "s3:ListTagsForResource",
 )
 _MAKE_BUCKET = (
@@ -40,7 +41,7 @@ _MAKE_BUCKET = (
     "s3:TagResource",
     "s3:UntagResource",
 )
-_REMOVE_BUCKET = ("s3:DeleteBucket", "s3:DeleteBucketPolicy", "s3:ListBucketVersions")
+_REMOVE_BUCKET = ("s3:DeleteBucket", "s3:DeleteBucketPolicy")
 _EMPTY_BUCKET = ("s3:BypassGovernanceRetention", "s3:DeleteObject", "s3:DeleteObjectVersion")
 _READ_KEY = (
     "kms:DescribeKey",
@@ -114,14 +115,18 @@ _READ_LOAD_BALANCERS = tuple(
 )
 """What a verification reads. AWS knows no narrower resource than `*` for these actions."""
 
-_REGISTRY = ("bundles/", "evidence/", "ledger/", "quarantine/", "reports/", "runs/")
+_REGISTRY = ("bundles/", "evidence/", "images/", "ledger/", "quarantine/", "reports/", "runs/")
 """Key prefixes in a registry bucket: see `pipelines/registry` and `pipelines/promotion/report.py`."""
 
-_JUDGED_EVERYWHERE = ("ledger/", "quarantine/")
-"""Key prefixes that a promotion reads in every other environment: what is live there, and which bundles are bad."""
+_JUDGED_EVERYWHERE = ("images/", "ledger/", "quarantine/")
+"""Key prefixes that a promotion reads in every other environment: the images that it verified, what is live there, and
+which bundles are bad."""
 
 _INFERENCE_LOGS = ("inference/",)
 """Key prefix of the inference logs in a logs bucket."""
+
+_LINEAGE_OF_DEPLOYMENTS = ("lineage/deploy-",)
+"""Key prefix of the lineage events of deployments in a logs bucket."""
 
 
 def allow(
@@ -288,7 +293,9 @@ def _keys(environment: Environment) -> list[Statement]:
         allow(["kms:CreateKey"], "*", StringEquals=new),
         # Tag a new key, or the environment's own; tagging must not claim another environment's key.
         allow(["kms:TagResource"], keys, StringEqualsIfExists={**own, **new}),
-        allow((*_READ_KEY, *_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
+        # Without the tag: AWS applies it minutes late, and the age of a key says whether a denial may be due to that.
+        allow(_READ_KEY, keys),
+        allow((*_MAKE_KEY, *_if_disposable(environment, _REMOVE_KEY)), keys, StringEquals=own),
         allow(
             ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
             environment.arn("kms", f"alias/{environment.prefix}-*"),
@@ -344,7 +351,12 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     statements = [
         allow(["s3:GetObject"], read),
         allow(_JUDGE_IMAGE, _image_repositories(environment)),
-        allow(["s3:PutObject"], _objects(environment, "registry", *written)),
+        # Nothing in these is ever replaced (Amazon S3 user guide, "Enforce conditional writes").
+        allow(["s3:PutObject"], _objects(environment, "registry", *written), Null={"s3:if-none-match": "false"}),
+        allow(
+            ["s3:PutObject"],
+            [*_objects(environment, "registry", "images/"), *_objects(environment, "logs", *_LINEAGE_OF_DEPLOYMENTS)],
+        ),
         allow(
             ["kms:Sign"],
             _every_key(environment),
@@ -359,7 +371,7 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
         held = [_bucket(other, kind) for other in others for kind in ("registry", "logs")]
         seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_INFERENCE_LOGS)]
         statements += [
-            allow(["s3:ListBucket"], held, StringLike={"s3:prefix": seen}),
+            allow(["s3:ListBucket", "s3:ListBucketVersions"], held, StringLike={"s3:prefix": seen}),
             _through_s3(["kms:Decrypt"], *others),
         ]
     return statements

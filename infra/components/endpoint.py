@@ -165,7 +165,7 @@ class Endpoint(pulumi.ComponentResource):
             return url
         return f"{'https' if access.certificate else 'http'}://{self._model}.{access.domain}"
 
-    def _rollout(self, after: list[pulumi.Resource]) -> k8s.apiextensions.CustomResource:
+    def _rollout(self, after: list[pulumi.Input[pulumi.Resource]]) -> k8s.apiextensions.CustomResource:
         context, bundle = self._context, self._bundle
         serving = context.model.serving
         pod_labels = labels(context.environment, self._workload, context.model)

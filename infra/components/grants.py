@@ -45,6 +45,23 @@ def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     ]
 
 
+def add_to_prefix(bucket: Bucket, *prefixes: str) -> Statements:
+    """Allow writing new objects under key prefixes, but neither reading nor replacing any.
+
+    A write must be conditional on the absence of the object (Amazon S3 user guide, "Enforce conditional writes"), which
+    leaves out multipart uploads.
+    """
+    return [
+        {
+            "Effect": "Allow",
+            "Action": ["s3:PutObject"],
+            "Resource": [f"{bucket.arn}/{prefix}*" for prefix in prefixes],
+            "Condition": {"Null": {"s3:if-none-match": "false"}},
+        },
+        *_use_key(bucket, _WRITE),
+    ]
+
+
 def _use_key(bucket: Bucket, actions: tuple[str, ...]) -> Statements:
     if bucket.key_arn is None:
         return []

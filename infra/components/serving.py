@@ -23,7 +23,7 @@ class ServingContext:
     Attributes:
         environment: the environment that the model is served in.
         model: the model to serve.
-        identity: the identities of the endpoint's pods and of its check.
+        identity: the identities of the endpoint's pods and of its check, once pods may start.
         namespace: the Kubernetes namespace.
         image: reference of the serving image by digest.
         descriptor: the environment's descriptor as JSON.
@@ -31,7 +31,7 @@ class ServingContext:
 
     environment: Environment
     model: Model
-    identity: pulumi.Resource
+    identity: pulumi.Input[pulumi.Resource]
     namespace: pulumi.Input[str]
     image: str
     descriptor: pulumi.Input[str]

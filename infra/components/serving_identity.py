@@ -41,7 +41,11 @@ class ServingIdentityArgs:
 
 
 class ServingIdentity(pulumi.ComponentResource):
-    """The identities of the pods that serve a model, and of the job that checks its canaries."""
+    """The identities of the pods that serve a model, and of the job that checks its canaries.
+
+    Attributes:
+        associations: give the pods of both their roles.
+    """
 
     def __init__(self, name: str, args: ServingIdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:serving:ServingIdentity", name, None, opts)
@@ -53,7 +57,7 @@ class ServingIdentity(pulumi.ComponentResource):
         # An ALB with IP targets connects from its own addresses in its subnets.
         load_balancers = [{"ipBlock": {"cidr": cidr}} for cidr in environment.config.load_balancer_cidrs]
         port = {"protocol": "TCP", "port": PORT}
-        Workload(
+        server = Workload(
             serving,
             WorkloadArgs(
                 environment=environment,
@@ -72,7 +76,7 @@ class ServingIdentity(pulumi.ComponentResource):
             ),
             self._child(endpoint),
         )
-        Workload(
+        checker = Workload(
             check,
             WorkloadArgs(
                 environment=environment,
@@ -83,6 +87,7 @@ class ServingIdentity(pulumi.ComponentResource):
             ),
             self._child(canary),
         )
+        self.associations = (server.association, checker.association)
         self.register_outputs({})
 
     def _child(self, former_parent: pulumi.Output[str]) -> pulumi.ResourceOptions:

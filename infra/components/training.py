@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.components.grants import Statements, read_prefix, read_table, sign, write_prefix
+from infra.components.grants import Statements, add_to_prefix, read_prefix, read_table, sign, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
 from infra.components.storage import Storage
@@ -58,7 +58,7 @@ def _statements(args: TrainingArgs) -> Statements:
         *read_table(environment, table),
         *read_prefix(args.storage.lake, f"{environment.catalog_database}/{table}/"),
         *read_prefix(registry.bucket, *prefixes),
-        *write_prefix(registry.bucket, *prefixes),
+        *add_to_prefix(registry.bucket, *prefixes),
         *sign(registry.signing_key.arn),
         *write_prefix(args.storage.logs, f"lineage/train-{model}/"),
     ]

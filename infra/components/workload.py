@@ -50,6 +50,7 @@ class Workload(pulumi.ComponentResource):
     Attributes:
         name: name of the workload, of its service account, and value of its pods' name label.
         role_arn: ARN of the IAM role.
+        association: gives pods of the service account this role.
     """
 
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -76,7 +77,7 @@ class Workload(pulumi.ComponentResource):
         account = k8s.core.v1.ServiceAccount(
             name, metadata=object_metadata, automount_service_account_token=False, opts=child
         )
-        aws.eks.PodIdentityAssociation(
+        self.association = aws.eks.PodIdentityAssociation(
             name,
             cluster_name=environment.config.cluster,
             namespace=args.namespace,

@@ -48,6 +48,8 @@ DESCRIBE = "/laptop"
 
 _BODY_LIMIT = 3 * 1024 * 1024  # bytes, the real API server's limit
 _FOLLOW = 0.05  # seconds between reads of a log that is followed
+_LOOK = 1.0  # seconds between looks for a fault that ends a watch
+_WATCH_CLOSED = "watch-closed"
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 _RETURNED = {"Pod", "ResourceQuota", "Service", "ServiceAccount"}
@@ -241,8 +243,8 @@ class ApiServer:
         initial = request.query.get("sendInitialEvents") == "true"
         if since not in ("", "0") and not initial:
             try:
-                for event in self._store.since(int(since)):
-                    queue.put_nowait(event)
+                for missed in self._store.since(int(since)):
+                    queue.put_nowait(missed)
             except StatusError as expired:
                 return await _expired_watch(request, expired)
         else:
@@ -261,8 +263,7 @@ class ApiServer:
             await response.prepare(request)
             seconds = request.query.get("timeoutSeconds")
             async with asyncio.timeout(float(seconds) if seconds else None):
-                while True:
-                    event = await queue.get()
+                while (event := await self._next(queue)) is not None:
                     there = not namespace or namespace_of(event.object) == namespace
                     is_match = event.kind is kind and there and event.type != "BOOKMARK" and wanted(event.object)
                     if not is_match and event.type != "BOOKMARK":
@@ -275,6 +276,7 @@ class ApiServer:
                         obj = _metadata_of(obj)
                     line = json.dumps({"type": event.type, "object": obj}, separators=(",", ":"))
                     await response.write(line.encode() + b"\n")
+            await response.write_eof()
         except TimeoutError:
             await response.write_eof()
         except ConnectionResetError:  # the client has seen enough
@@ -282,6 +284,15 @@ class ApiServer:
         finally:
             stop()
         return response
+
+    async def _next(self, queue: asyncio.Queue[ObjectEvent]) -> ObjectEvent | None:
+        """Return the next event of a watch; None if a fault ends it."""
+        while True:
+            try:
+                return await asyncio.wait_for(queue.get(), _LOOK)
+            except TimeoutError:
+                if _WATCH_CLOSED in self._faults():
+                    return None
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
         namespace, name = request.match_info["namespace"], request.match_info["name"]
@@ -306,7 +317,7 @@ class ApiServer:
                 ended = not follow or self._has_ended(namespace, name, container, file)
                 while chunk := log.read(65536):
                     await response.write(chunk)
-                if ended:
+                if ended or _WATCH_CLOSED in self._faults():
                     break
                 await asyncio.sleep(_FOLLOW)
         await response.write_eof()

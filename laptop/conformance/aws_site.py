@@ -195,6 +195,17 @@ class AwsSite:
         for environment in self.project.environments:
             self.done("pulumi", "stack", "init", environment, *self._secrets)
             self._configure(environment)
+            self._give_access(environment)
+
+    def _give_access(self, environment: str) -> None:
+        """Apply the cluster roles of an environment, and type the commands that this prints."""
+        self.use(environment, OPERATOR)
+        said = self.mlops("cluster", "roles", "--env", environment, "--apply")
+        account = self.client("sts").get_caller_identity()["Account"]
+        commands = [line.split() for line in said.splitlines() if line.lstrip().startswith("aws eks ")]
+        assert len(commands) == 2, said
+        for command in commands:
+            self.done(*(word.replace("<account>", account) for word in command))
 
     @property
     def _secrets(self) -> tuple[str, str]:

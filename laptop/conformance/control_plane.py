@@ -1,6 +1,7 @@
 """A real Kubernetes control plane on 127.0.0.1: etcd, API server, controllers, stand-ins for what needs a cloud.
 
-Nothing of it runs a pod. kwok marks pods as running, or the laptop's node runs them.
+Nothing of it runs a pod. kwok marks pods as running, or the laptop's node runs them. The groups of the deploy and
+preview roles have a token each, and the API server records every request of theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from laptop.cluster.watchdog import Watchdog
+from laptop.conformance.eks_command import GROUP_TOKENS
+from laptop.conformance.run_record import ROOT
+from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
+from pipelines.targets.cluster_roles import deploy_group, preview_group
 
 KUBECONFIG = "CONFORMANCE_KUBECONFIG"
 """Environment variable: the kubeconfig of a cluster to use instead of a control plane that is started here."""
@@ -36,6 +42,9 @@ _STOPPED_WITHIN = 10.0  # seconds
 _LOOK = 0.2  # seconds between looks at the cluster
 NODE = "kwok-0"
 _KWOK_NODE = "kwok.x-k8s.io/node"
+
+AUDIT_LOG = "audit.log"
+"""File in the home of a control plane that was started here: requests of these groups, one JSON object per line."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class ControlPlane:
         token: bearer token of a member of `system:masters`.
         kubeconfig: file with these three.
         home: directory of its data and of one log file per process.
+        group_tokens: Kubernetes group → bearer token; empty for a cluster that ran already.
         processes: running processes by name, such as `rollouts-controller`.
     """
 
@@ -56,15 +66,20 @@ class ControlPlane:
     token: str = field(repr=False)
     kubeconfig: Path
     home: Path
+    group_tokens: dict[str, str] = field(default_factory=dict, repr=False)
     processes: dict[str, _Process] = field(default_factory=dict, repr=False)
 
     def restart(self, name: str) -> None:
         """End a process, and start it again with the same command."""
         self.processes[name].restart()
 
-    def client(self) -> httpx.Client:
-        """Return a client for raw requests. The caller closes it."""
-        return _client(self.url, self.certificate, self.token)
+    def client(self, group: str | None = None) -> httpx.Client:
+        """Return a client for raw requests, as the administrator or as the member of a group. The caller closes it."""
+        return _client(self.url, self.certificate, self.token if group is None else self.group_tokens[group])
+
+    def write_kubeconfig(self, path: Path, token: str) -> None:
+        """Write a kubeconfig of this cluster for the bearer of a token."""
+        write_atomically(path, json.dumps(_kubeconfig(self.url, self.certificate, token)))
 
 
 @contextlib.contextmanager
@@ -197,7 +212,14 @@ def _identity(home: Path) -> tuple[ControlPlane, list[str]]:
     )
     accounts = home / "service-accounts.key"
     _write_secret(accounts, pem.decode())
-    _write_secret(home / "tokens.csv", f'{token},admin,admin,"system:masters"\n')
+    groups = {group: secrets.token_urlsafe(24) for group in role_groups(Project(ROOT))}
+    lines = [
+        f'{token},admin,admin,"system:masters"',
+        *(f'{own},{group},{group},"{group}"' for group, own in groups.items()),
+    ]
+    _write_secret(home / "tokens.csv", "\n".join(lines) + "\n")
+    _write_secret(home / GROUP_TOKENS, json.dumps(groups))
+    (home / "audit-policy.json").write_text(json.dumps(_audit_policy(groups)))
     _write_secret(home / "server.key", server.private_key_pem.bytes().decode())
     (home / "server.crt").write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
     certificate = home / "ca.crt"
@@ -210,11 +232,27 @@ def _identity(home: Path) -> tuple[ControlPlane, list[str]]:
         f"--tls-cert-file={home / 'server.crt'}", f"--tls-private-key-file={home / 'server.key'}",
         f"--cert-dir={home / 'certificates'}",
         f"--token-auth-file={home / 'tokens.csv'}", "--authorization-mode=RBAC",
+        f"--audit-policy-file={home / 'audit-policy.json'}", f"--audit-log-path={home / AUDIT_LOG}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={accounts}", f"--service-account-key-file={accounts}",
         "--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
     ]  # fmt: skip
-    return ControlPlane(url, certificate, token, kubeconfig, home), flags
+    return ControlPlane(url, certificate, token, kubeconfig, home, groups), flags
+
+
+def role_groups(project: Project) -> list[str]:
+    """Return the Kubernetes groups of a project's deploy roles and its preview role."""
+    return [*(deploy_group(project.name, one) for one in project.environments), preview_group(project.name)]
+
+
+def _audit_policy(groups: Iterable[str]) -> dict[str, Any]:
+    """Return a policy that records the requests of groups, without their bodies."""
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata", "userGroups": sorted(groups)}, {"level": "None"}],
+    }
 
 
 def _kubeconfig(url: str, certificate: Path, token: str) -> dict[str, Any]:

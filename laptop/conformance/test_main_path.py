@@ -13,13 +13,23 @@ import pytest
 
 from laptop.cluster.image_source import EcrImageSource
 from laptop.cluster.node_account import NodeAccount
+from laptop.conformance.audit_log import RoleRequests, denials, read_role_requests, unused_rights
 from laptop.conformance.aws_site import PERSON, PULUMI, REPOSITORY, AwsSite, aws_site
-from laptop.conformance.control_plane import running
+from laptop.conformance.control_plane import AUDIT_LOG, running
 from laptop.conformance.engines import link_binaries
 from laptop.conformance.run_record import ROOT
 from laptop.conformance.worker_node import running_node
 from laptop.demo.material import DATASET, MODEL, batches
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
+from pipelines.targets.cluster_roles import (
+    NAMESPACE_DEPLOY,
+    NAMESPACE_PREVIEW,
+    NAMESPACES_DEPLOY,
+    RIGHTS,
+    Right,
+    deploy_group,
+    preview_group,
+)
 from tests.infra.recording import edit
 
 CLUSTER = ("etcd", "kube-apiserver", "kube-controller-manager", "argo-rollouts")
@@ -33,6 +43,16 @@ import sys
 from pipelines.cluster.rollouts import switch_bundle
 switch_bundle("models-dev", {MODEL!r}, sys.argv[1], on_change=print, deadline_seconds=120)
 """
+
+REPLACE = """
+import sys
+from pipelines.cluster.connection import connect
+from pipelines.cluster.pod_credentials import replace_pod
+with connect("models-dev") as client:
+    replace_pod(client, sys.argv[1], print)
+"""
+
+POD_LABELS = "rollouts-pod-template-hash"
 
 LOGGED_WITHIN = 120.0  # seconds from a request to its record in the bucket
 
@@ -215,3 +235,109 @@ def test_the_audit_names_what_someone_changed_by_hand(site: AwsSite, first: str)
     with site.plane.client() as api:
         api.patch(path, content=json.dumps(patch), headers=headers).raise_for_status()
     assert "differs from git" in site.refused("audit", "--env", "dev", who="preview")
+
+
+def test_a_pod_that_got_no_credentials_is_replaced_by_the_role(site: AwsSite, first: str) -> None:
+    with site.plane.client() as api:
+        pods = api.get("/api/v1/namespaces/models-dev/pods", params={"labelSelector": POD_LABELS}).json()["items"]
+    name = pods[0]["metadata"]["name"]
+    said = site.done(sys.executable, "-c", REPLACE, name, who="dev")
+    assert f"replaced the pod {name}" in said
+
+
+def test_dev_is_destroyed_by_its_role(site: AwsSite) -> None:
+    site.mlops("destroy", "--env", "dev", "--confirm", "dev", who="dev")
+    with site.plane.client() as api:
+        assert api.get("/api/v1/namespaces/models-dev").status_code == httpx.codes.NOT_FOUND
+
+
+DEPLOY, PREVIEW = deploy_group("mlops", "dev"), preview_group("mlops")
+ROLE_RIGHTS = (
+    *RIGHTS,
+    Right("", "namespaces", (*NAMESPACE_DEPLOY, *NAMESPACES_DEPLOY), NAMESPACE_PREVIEW, "the namespace"),
+)
+
+DONE_WITHOUT = {
+    "list events": "Pulumi looks among all events for warnings about the Namespace",
+}
+"""What Pulumi asks for in the whole cluster, and goes on without."""
+
+FROM_1_35 = "create pods/portforward"
+"""Right that Kubernetes asks for from 1.35 on."""
+
+
+@pytest.fixture(scope="module")
+def requests(site: AwsSite) -> RoleRequests:
+    """What the roles did in all tests above."""
+    return read_role_requests(site.plane.home / AUDIT_LOG, site.plane.group_tokens)
+
+
+def test_the_roles_are_sufficient(requests: RoleRequests) -> None:
+    """A preview is a dry run of what the preview role may not do; Pulumi then computes it without the server."""
+    groups = (DEPLOY, deploy_group("mlops", "staging"), PREVIEW)
+    found = [one for one in denials(requests, groups) if one.partition(": ")[2] not in DONE_WITHOUT]
+    assert [one for one in found if not (one.startswith(PREVIEW) and one.endswith(" as a dry run"))] == []
+
+
+@pytest.mark.parametrize("group", [DEPLOY, PREVIEW])
+def test_the_roles_are_necessary(requests: RoleRequests, group: str) -> None:
+    """A right is used by a test above, so this holds only after all of them."""
+    found = unused_rights(requests.allowed, group, ("models-dev", ""), deploy=group == DEPLOY, rights=ROLE_RIGHTS)
+    assert found == [FROM_1_35]
+
+
+APPS, BATCH = "/apis/apps/v1/namespaces/{}", "/apis/batch/v1/namespaces/{}"
+ARGO, RBAC = "/apis/argoproj.io/v1alpha1/namespaces/{}", "/apis/rbac.authorization.k8s.io/v1"
+FORBIDDEN_TO_ALL = [
+    ("GET", "/api/v1/namespaces/{}/secrets"),
+    ("GET", "/api/v1/namespaces/{}/configmaps"),
+    ("POST", "/api/v1/namespaces/{}/pods"),
+    ("POST", f"/api/v1/namespaces/{{}}/pods/{MODEL}/exec"),
+    ("POST", f"/api/v1/namespaces/{{}}/serviceaccounts/serve-{MODEL}/token"),
+    ("POST", f"{APPS}/deployments"),
+    ("POST", RBAC + "/namespaces/{}/rolebindings"),
+    ("PATCH", RBAC + "/namespaces/{}/roles/mlops-deploy"),
+    ("PATCH", f"{RBAC}/clusterroles/mlops-deploy-staging"),
+    ("POST", "/api/v1/namespaces"),
+    ("DELETE", "/api/v1/namespaces/kube-system"),
+    ("GET", "/api/v1/nodes"),
+]
+FORBIDDEN_TO_PREVIEW = [
+    ("PATCH", "/api/v1/namespaces/{}"),
+    ("DELETE", "/api/v1/namespaces/{}"),
+    ("PATCH", f"{ARGO}/rollouts/{MODEL}"),
+    ("PATCH", f"{ARGO}/rollouts/{MODEL}/status"),
+    ("DELETE", f"{ARGO}/rollouts/{MODEL}"),
+    ("POST", f"{BATCH}/jobs"),
+    ("DELETE", "/api/v1/namespaces/{}/pods/one"),
+    ("GET", "/api/v1/namespaces/{}/pods/one/log"),
+    ("PATCH", f"/api/v1/namespaces/{{}}/services/{MODEL}"),
+    ("POST", "/apis/coordination.k8s.io/v1/namespaces/{}/leases"),
+]
+IN_OTHER_NAMESPACES = [
+    ("GET", "/api/v1/namespaces/{}/pods"),
+    ("GET", "/api/v1/namespaces/{}/services"),
+    ("POST", f"{BATCH}/jobs"),
+]
+
+
+@pytest.mark.parametrize(
+    ("group", "namespace", "forbidden"),
+    [
+        (deploy_group("mlops", "staging"), "models-staging", FORBIDDEN_TO_ALL),
+        (PREVIEW, "models-staging", [*FORBIDDEN_TO_ALL, *FORBIDDEN_TO_PREVIEW]),
+        (deploy_group("mlops", "staging"), "models-dev", [*IN_OTHER_NAMESPACES, *FORBIDDEN_TO_PREVIEW]),
+        (deploy_group("mlops", "staging"), "kube-system", IN_OTHER_NAMESPACES),
+        (PREVIEW, "kube-system", IN_OTHER_NAMESPACES),
+        (deploy_group("mlops", "prod"), "models-staging", [*IN_OTHER_NAMESPACES, *FORBIDDEN_TO_PREVIEW]),
+    ],
+)
+@pytest.mark.usefixtures("requests")
+def test_what_a_role_may_not_do_is_denied(
+    site: AwsSite, group: str, namespace: str, forbidden: list[tuple[str, str]]
+) -> None:
+    with site.plane.client(group) as api:
+        for method, path in forbidden:
+            kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+            answer = api.request(method, path.format(namespace), content=b"{}", headers={"Content-Type": kind})
+            assert answer.status_code == httpx.codes.FORBIDDEN, f"{method} {path}: {answer.text}"

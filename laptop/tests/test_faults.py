@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.error
 from pathlib import Path
 
@@ -59,6 +60,12 @@ def test_the_kubernetes_api_fails_as_it_was_asked_to(tmp_path: Path) -> None:
                 assert refusal(lambda: cluster.get(NAMESPACE, "", namespace)).code == code
             faults.inject(name, -1)
         assert cluster.get(NAMESPACE, "", namespace)
+        Faults(cluster.home).inject("watch-closed", 600)
+        began = time.monotonic()
+        with cluster.open(f"{NAMESPACE.path('')}?watch=1&timeoutSeconds=50") as watch:
+            assert watch.read()
+        assert time.monotonic() - began < 40
+        Faults(cluster.home).inject("watch-closed", -1)
         Faults(cluster.home).inject("api-restart", 600)
         with pytest.raises((urllib.error.URLError, ConnectionError, OSError)):
             cluster.open(NAMESPACE.path("", namespace))

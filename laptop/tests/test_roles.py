@@ -59,8 +59,6 @@ MONITOR = f"monitor-{DATASET}"
         (MONITOR, "s3:PutObject", s3("logs", f"monitoring/data/{DATASET}/20260101T000000Z-1.json")),
         (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
         (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
-        (TRAIN, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
-        (TRAIN, "s3:PutObject", s3("registry", f"runs/{MODEL}/1.json")),
         (TRAIN, "s3:PutObject", s3("logs", f"lineage/{TRAIN}/run-START.json")),
         (INGEST, "s3:PutObject", s3("logs", f"lineage/{INGEST}/run-START.json")),
         (INGEST, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
@@ -123,6 +121,14 @@ def test_a_role_has_no_other_permissions(allowed: Allowed, role: str, action: st
 def test_a_monitor_sends_metrics_to_the_namespace_of_its_environment_only(allowed: Allowed) -> None:
     assert allowed(MONITOR, "cloudwatch:PutMetricData", "*", cloudwatch__namespace="mlops-dev")
     assert not allowed(MONITOR, "cloudwatch:PutMetricData", "*", cloudwatch__namespace="mlops-prod")
+
+
+@pytest.mark.parametrize("kind", ["bundles", "evidence", "runs"])
+def test_training_adds_to_the_registry_but_replaces_nothing(allowed: Allowed, kind: str) -> None:
+    resource = s3("registry", f"{kind}/{MODEL}/x.json")
+    assert allowed(TRAIN, "s3:PutObject", resource, s3__if_none_match="*")
+    assert not allowed(TRAIN, "s3:PutObject", resource)
+    assert not allowed(TRAIN, "s3:PutObject", resource, s3__if_match='"etag"')
 
 
 def test_training_can_sign_only_with_the_verified_algorithm(allowed: Allowed) -> None:

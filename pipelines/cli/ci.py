@@ -125,7 +125,7 @@ def judge(base: str, number: int | None, target: str) -> None:
 @target_option
 def review(base: str, number: int, target: str) -> None:
     """Comment with previews and breaking contract changes."""
-    from pipelines.promotion.judge import review_change
+    from pipelines.promotion.review import review_change
 
     review_change(open_target(target), base, number, click.echo)
 

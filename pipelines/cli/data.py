@@ -1,4 +1,4 @@
-"""Commands for landing files and quarantined rows."""
+"""Commands for landing files and quarantined rows. Those for versions are in `data_versions`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pipelines.cli import data_versions
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option, log, open_target, target_option
 from pipelines.declarations.errors import MlopsError
@@ -15,7 +16,11 @@ SHOWN_ROWS = 20
 
 @click.group(cls=Group)
 def data() -> None:
-    """List, show, release and drop landing files."""
+    """Landing files, quarantined rows and versions of datasets."""
+
+
+for _command in data_versions.COMMANDS:
+    data.add_command(_command)
 
 
 @data.command("list")
@@ -51,12 +56,14 @@ def show(dataset: str, file: str, output: Path | None, environment: str, target:
     """Show why rows of a landing file are in quarantine.
 
     Prints the outcome of FILE and the first quarantined rows with their reasons. Of a file with too many bad rows, a
-    sample is kept.
+    sample is kept. Values of columns that the contract classifies are only in --output.
     """
     from pipelines.data import landing_status
     from pipelines.data.row_quarantine import reason_lines
+    from pipelines.declarations.classification import is_personal
 
     opened = open_target(target)
+    personal = {name for name, each in opened.project.contract(dataset).columns.items() if is_personal(each)}
     descriptor = opened.descriptor(environment)
     status = landing_status.find_status(descriptor, dataset, file)
     click.echo(f"{status.file}: {status.description}")
@@ -69,7 +76,7 @@ def show(dataset: str, file: str, output: Path | None, environment: str, target:
         if output is not None:
             raise MlopsError(f"{output} is not written: {file} has no quarantined rows that can be read")
         return
-    for line in landing_status.describe_rows(rows, SHOWN_ROWS):
+    for line in landing_status.describe_rows(rows, SHOWN_ROWS, personal):
         click.echo(line)
     if rows.num_rows > SHOWN_ROWS and output is None:
         click.echo(f"… and {rows.num_rows - SHOWN_ROWS} more rows; to see all, add --output FILE")

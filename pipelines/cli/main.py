@@ -41,7 +41,12 @@ VERBS = {
     "cluster": Verb("pipelines.cli.environments:cluster", "Prepare the cluster of an environment.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),
     "ingest": Verb("pipelines.cli.models:ingest", "Ingest landing files now: check them and append them.", DATA),
-    "data": Verb("pipelines.cli.data:data", "List, show, release and drop landing files.", DATA),
+    "data": Verb("pipelines.cli.data:data", "Landing files, quarantined rows and versions of datasets.", DATA),
+    "contract": Verb("pipelines.cli.contracts:contract", "Check, compare, show and draft data contracts.", DATA),
+    "catalog": Verb("pipelines.cli.datasets:catalog", "List, search and render the datasets.", DATA),
+    "lineage": Verb(
+        "pipelines.cli.lineage_queries:lineage", "Trace bundles back to landing files, and data to releases.", DATA
+    ),
     "monitor": Verb("pipelines.cli.monitors:monitor", "Run monitors and read their reports.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),

@@ -19,36 +19,58 @@ if TYPE_CHECKING:
 
 EXAMPLE_TIME = "2026-03-02T10:00:00+00:00"
 
-bundle_option = click.option("--bundle", required=True, metavar="DIGEST", help="Digest of the bundle: sha256:…")
+bundle_option = click.option("--bundle", metavar="DIGEST", help="Digest of the bundle: sha256:…")
+live_option = click.option("--live", is_flag=True, help="Name the bundle that is live, or none, after a failure.")
+
+
+def _check_choice(bundle: str | None, live: bool) -> None:
+    if (bundle is None) != live:
+        raise click.UsageError("expected either --bundle or --live")
 
 
 @click.command(cls=Command)
 @click.argument("model")
 @environment_option
 @bundle_option
+@live_option
 @target_option
-def release(model: str, environment: str, bundle: str, target: str) -> None:
+def release(model: str, environment: str, bundle: str | None, live: bool, target: str) -> None:
     """Write a bundle into a release file after verifying it.
 
-    The release file of MODEL then names the bundle and the one that it replaces.
+    The release file of MODEL then names the bundle and the live one that it replaces. With --live, it names the bundle
+    that is live, which brings git and the environment into agreement after a deployment that was refused or failed.
     """
-    from pipelines.promotion.propose import write_release
+    from pipelines.promotion.propose import write_live_release, write_release
 
+    _check_choice(bundle, live)
     opened = open_target(target)
-    path = write_release(opened.project, opened.descriptors(), model, environment, bundle)
-    click.echo(f"{path.relative_to(opened.project.root)} names {bundle}")
+    if bundle is None:
+        path = write_live_release(opened.project, opened.descriptors(), model, environment)
+    else:
+        path = write_release(opened.project, opened.descriptors(), model, environment, bundle)
+    named = opened.project.release(model, environment).bundle
+    click.echo(f"{path.relative_to(opened.project.root)} names {named or 'no bundle'}")
 
 
 @click.command(cls=Command)
 @click.argument("model")
 @environment_option
 @bundle_option
+@live_option
 @target_option
-def propose(model: str, environment: str, bundle: str, target: str) -> None:
-    """Open or update the pull request that releases a bundle."""
-    from pipelines.promotion.propose import propose_release
+def propose(model: str, environment: str, bundle: str | None, live: bool, target: str) -> None:
+    """Open or update the pull request that releases a bundle.
 
-    number = propose_release(open_target(target), model, environment, bundle, log)
+    With --live, it makes the release file name the bundle that is live.
+    """
+    from pipelines.promotion.propose import propose_live, propose_release
+
+    _check_choice(bundle, live)
+    opened = open_target(target)
+    if bundle is None:
+        number = propose_live(opened, model, environment, log)
+    else:
+        number = propose_release(opened, model, environment, bundle, log)
     write_output("pull-request", str(number or ""))
 
 
@@ -135,7 +157,7 @@ def _move_traffic(act: Callable[..., Entry], model: str, environment: str, reaso
 @click.argument("model")
 @environment_option
 @click.option("--at", "moment", metavar="TIME", help="Show what ran at an ISO 8601 time with a time zone.")
-@click.option("--verify", "verifying", is_flag=True, help="Check every signature, and that no record is missing.")
+@click.option("--verify", "verifying", is_flag=True, help="Check signatures, and that no record is missing or changed.")
 @click.option("--offline", is_flag=True, help="Use only the records fetched earlier.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON lines.")
 @target_option
@@ -146,15 +168,18 @@ def history(
 
     Each record names the bundle, its dataset version and source commit, and the approvers.
     """
-    from pipelines.promotion.history import at_time, describe, read_history
+    from pipelines.promotion.history import at_time, check_history, describe, read_history
 
     project = Project.find()
     project.model(model)
     project.stack(environment)
     when = _parse_time(moment) if moment is not None else None
     folder = project.root / ".mlops" / "ledgers" / environment
-    descriptor = None if offline else open_target(target).descriptor(environment)
+    opened = None if offline else open_target(target)
+    descriptor = opened.descriptor(environment) if opened is not None else None
     entries = read_history(folder, model, descriptor, verify=verifying)
+    if verifying and opened is not None:
+        check_history(opened.descriptors(), environment, model, entries)
     if when is not None:
         found = at_time(entries, when)
         entries = [found] if found is not None else []
@@ -163,7 +188,8 @@ def history(
     if not entries:
         click.echo(f"no bundle of {model} ran in {environment}" + (f" at {moment}" if moment else ""))
     elif verifying:
-        click.echo(f"{len(entries)} records: every signature is valid, and no record is missing.")
+        whole = "no record before the last is missing" if offline else "no record is missing or was replaced"
+        click.echo(f"{len(entries)} records: every signature is valid, and {whole}.")
 
 
 def _parse_time(text: str) -> datetime:

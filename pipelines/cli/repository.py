@@ -36,10 +36,14 @@ def validate(base: str) -> None:
     if base:
         from pipelines.github.git import Git
         from pipelines.promotion.contract_changes import judge_contracts, refuse_contract_breaks
+        from pipelines.promotion.contract_impact import find_impacts, impact_lines
 
         git = Git(project.root)
         click.echo(f"Comparing the contracts in the working tree with {base}.")
-        contracts = judge_contracts(git, base, git.changed_files(base, "HEAD"))
+        files = git.changed_files(base, "HEAD")
+        contracts = judge_contracts(git, base, files)
+        for impact in find_impacts(git, base, files, None):
+            click.echo("\n".join(impact_lines(impact)))
         refuse_contract_breaks({name: change.refused for name, change in contracts.items()})
         for name, change in contracts.items():
             click.echo(f"{name} breaks nothing." if not change.announced else f"{name} announces: ")

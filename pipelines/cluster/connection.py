@@ -136,6 +136,20 @@ def read_with_retry(call: Callable[[], T]) -> T:
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
+def write_with_retry(call: Callable[[], T]) -> T:
+    """Call `call` and return its result; retry while the cluster is unavailable or overloaded.
+
+    A write whose answer was lost is repeated, so the caller must expect to be told that it was done already.
+
+    Args:
+        call: makes a request that may be made twice: it is conditional, or creates an object of a unique name.
+
+    Raises:
+        ApiError, HTTPStatusError, TransportError: from the last attempt.
+    """
+    return read_with_retry(call)
+
+
 def is_temporary(error: Exception) -> bool:
     """Return whether a request that failed is worth a retry."""
     return _status_of(error) in _TEMPORARY

@@ -15,7 +15,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from lightkube.resources.batch_v1 import CronJob, Job
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect, is_temporary, read_with_retry
+from pipelines.cluster.connection import connect, is_temporary, read_with_retry, write_with_retry
 from pipelines.cluster.pod_credentials import NO_CREDENTIALS, has_credentials
 from pipelines.declarations.errors import MlopsError
 
@@ -23,6 +23,17 @@ POLL_SECONDS = 0.1
 
 LOG_PAUSE_SECONDS = 5.0
 """Seconds until a log that could not be read is tried again."""
+
+
+MOST_RERUNS = 2
+"""Maximum number of times that a job is run again because EKS Pod Identity was late."""
+
+RERUN_SECONDS = 10.0
+"""Seconds until it is run again."""
+
+
+class LateIdentityError(MlopsError):
+    """The job's pods were created before EKS Pod Identity gave their service account a role."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ def run_job(
     deadline_seconds: float = 3600,
     after_others: bool = False,
 ) -> JobRun:
-    """Run a CronJob once, now.
+    """Run a CronJob once, now. A job whose pods got no credentials did nothing, and is run again.
 
     Args:
         namespace: namespace of the CronJob.
@@ -60,19 +71,37 @@ def run_job(
         after_others: True to wait first for unfinished Jobs of the CronJob, such as a scheduled one.
 
     Raises:
+        LateIdentityError: its pods got no credentials, although it was run again.
         MlopsError: the CronJob does not exist, the Job failed, or it did not end in time.
     """
     with connect(namespace) as client:
         started = time.monotonic()
         if after_others:
             _await_others(client, cron_job, on_line, started + deadline_seconds)
-        name = _create(client, cron_job, variables)
-        try:
-            return _Followed(client, name, on_line, started, deadline_seconds).follow()
-        except (KeyboardInterrupt, httpx2.HTTPError):
-            on_line(f"the job {name} goes on without you: kubectl -n {namespace} logs --follow job/{name}")
-            on_line(f"to stop it: kubectl -n {namespace} delete job {name}")
-            raise
+        for _ in range(MOST_RERUNS):
+            try:
+                return _run(client, cron_job, variables, on_line, started, deadline_seconds)
+            except LateIdentityError:
+                on_line("its pods were created before EKS Pod Identity gave their service account a role: once more")
+                time.sleep(RERUN_SECONDS)
+        return _run(client, cron_job, variables, on_line, started, deadline_seconds)
+
+
+def _run(
+    client: Client,
+    cron_job: str,
+    variables: Mapping[str, str],
+    on_line: Callable[[str], None],
+    started: float,
+    deadline_seconds: float,
+) -> JobRun:
+    name = _create(client, cron_job, variables)
+    try:
+        return _Followed(client, name, on_line, started, deadline_seconds).follow()
+    except (KeyboardInterrupt, httpx2.HTTPError):
+        on_line(f"the job {name} goes on without you: kubectl -n {client.namespace} logs --follow job/{name}")
+        on_line(f"to stop it: kubectl -n {client.namespace} delete job {name}")
+        raise
 
 
 class _Followed:
@@ -187,7 +216,7 @@ class _Followed:
         tail = "\n".join(f"  | {line}" for line in self._log[-15:])
         what = f"job {self._name} failed: {reason}" + (f"\n{tail}" if tail else "")
         if NO_CREDENTIALS in tail and not any(has_credentials(pod) for pod in pods):
-            return MlopsError(
+            return LateIdentityError(
                 what,
                 fix="run it again: its pods were created before EKS Pod Identity gave their service account a role",
             )
@@ -265,9 +294,14 @@ def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
         ),
         spec=spec,
     )
-    created = client.create(job)
-    assert created.metadata is not None and created.metadata.name is not None
-    return created.metadata.name
+    assert job.metadata is not None and job.metadata.name is not None
+    try:
+        write_with_retry(lambda: client.create(job))
+    except ApiError as error:
+        # The name is random: only an attempt whose answer was lost can have created it.
+        if error.status.code != 409:
+            raise
+    return job.metadata.name
 
 
 def _created(pod: Pod) -> str:

@@ -9,7 +9,7 @@ from lightkube import Client
 from lightkube.core.exceptions import ApiError
 from lightkube.generic_resource import create_namespaced_resource
 
-from pipelines.cluster.connection import read_with_retry
+from pipelines.cluster.connection import read_with_retry, write_with_retry
 
 _Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
 
@@ -91,12 +91,10 @@ def write_lease(client: Client, name: str, seen: LeaseState, identity: str, reco
         metadata["resourceVersion"] = seen.version
     lease = _Lease.from_dict({"metadata": metadata, "spec": spec})
     try:
-        if seen.version is None:
-            client.create(lease)
-        else:
-            client.replace(lease)
+        write_with_retry(lambda: client.create(lease) if seen.version is None else client.replace(lease))
     except ApiError as error:
         if error.status.code not in (404, 409):  # it was created, changed or deleted
             raise
-        return False
+        # Perhaps by this very request: it was repeated because its answer was lost.
+        return bool(identity) and read_lease(client, name).identity == identity
     return True

@@ -63,7 +63,7 @@ def _watch(namespace: str, rollout: str, log: Callable[[str], None], ended: thre
         try:
             with connect(namespace) as client:
                 for name in pods_without_credentials(client, rollout):
-                    _replace(client, name, log)
+                    replace_pod(client, name, log)
                     replaced += 1
         except MlopsError as error:
             # The rollout is followed by others, who report an outage. A missing permission will not come.
@@ -77,7 +77,13 @@ class _CannotReplaceError(MlopsError):
     """The caller may not delete pods."""
 
 
-def _replace(client: Client, name: str, log: Callable[[str], None]) -> None:
+def replace_pod(client: Client, name: str, log: Callable[[str], None]) -> None:
+    """Delete a pod that has no credentials, if it still exists. Its ReplicaSet creates another one.
+
+    Raises:
+        MlopsError: the caller may not delete pods.
+        ApiError: the cluster rejects the request.
+    """
     try:
         client.delete(Pod, name)
     except ApiError as error:

@@ -17,7 +17,7 @@ from lightkube.generic_resource import create_namespaced_resource
 from lightkube.types import PatchType
 
 from pipelines.cluster.applied_fields import managers_of_field, owned_by
-from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.connection import connect, read_with_retry, write_with_retry
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER
 
@@ -30,6 +30,9 @@ MOST_CONFLICTS = 50
 
 MOST_RETURNS = 5
 """Maximum number of times that a bundle is applied again because another process took it back."""
+
+_INCONCLUSIVE = "InconclusiveAnalysisRun"
+"""Reason of a pause. Argo Rollouts ends it only if a person promotes or aborts the rollout."""
 
 BUNDLE_ANNOTATION = ("metadata", "annotations", "mlops/bundle")
 """Field that shows which manager applies the Rollout."""
@@ -51,6 +54,8 @@ class RolloutState:
         failed: the newest specification was observed and aborted.
         moved: the newest specification was observed, and the load balancer sends all traffic to its pods.
         on_trial: the newest specification was observed, and other pods are the stable ones.
+        inconclusive: a canary check of the newest specification ended without a verdict, so the controller waits for a
+            person.
     """
 
     phase: str
@@ -60,6 +65,7 @@ class RolloutState:
     failed: bool
     moved: bool
     on_trial: bool = False
+    inconclusive: bool = False
 
 
 def rollout_state(resource: dict[str, Any]) -> RolloutState:
@@ -80,6 +86,8 @@ def rollout_state(resource: dict[str, Any]) -> RolloutState:
         failed=observed and phase == "Degraded",
         moved=settled or (observed and weight == 100),
         on_trial=observed and bool(current) and bool(stable) and current != stable,
+        inconclusive=observed
+        and any(pause.get("reason") == _INCONCLUSIVE for pause in status.get("pauseConditions") or ()),
     )
 
 
@@ -103,7 +111,8 @@ def wait_for_rollout(
 
     Raises:
         OvertakenError: its specification names another bundle.
-        MlopsError: the Rollout does not exist, was aborted, or did not become healthy in time.
+        MlopsError: the Rollout does not exist, was aborted, its canary check was inconclusive, or it did not become
+            healthy in time.
     """
     started, last = time.monotonic(), None
     with connect(namespace) as client:
@@ -119,6 +128,11 @@ def wait_for_rollout(
                 return
             if state.failed:
                 raise MlopsError(f"the rollout of {name} in {namespace} failed: {state.message}")
+            if state.inconclusive:
+                raise MlopsError(
+                    f"the rollout of {name} in {namespace} stopped: its canary check neither passed nor failed",
+                    fix=f"read why: kubectl -n {namespace} describe analysisruns. Then deploy again",
+                )
             _check_time(client, name, state, started, deadline_seconds)
             time.sleep(POLL_SECONDS)
 
@@ -271,14 +285,16 @@ def _apply_bundle(client: Client, name: str, wanted: str, *, dry_run: bool = Fal
 def _apply(
     client: Client, manifest: dict[str, Any], manager: str, *, force: bool = False, dry_run: bool = False
 ) -> None:
-    client.patch(
-        Rollout,
-        manifest["metadata"]["name"],
-        manifest,
-        patch_type=PatchType.APPLY,
-        field_manager=manager,
-        force=force,
-        dry_run=dry_run,
+    write_with_retry(
+        lambda: client.patch(
+            Rollout,
+            manifest["metadata"]["name"],
+            manifest,
+            patch_type=PatchType.APPLY,
+            field_manager=manager,
+            force=force,
+            dry_run=dry_run,
+        )
     )
 
 
@@ -287,7 +303,8 @@ def _change_status(client: Client, resource: dict[str, Any], change: dict[str, A
     version = resource["metadata"]["resourceVersion"]
     patch = {"metadata": {"resourceVersion": version}, "status": change}
     try:
-        client.patch(Rollout.Status, resource["metadata"]["name"], patch, patch_type=PatchType.MERGE)
+        name = resource["metadata"]["name"]
+        write_with_retry(lambda: client.patch(Rollout.Status, name, patch, patch_type=PatchType.MERGE))
     except ApiError as error:
         if error.status.code != 409:
             raise

@@ -54,8 +54,12 @@ def _ingest(descriptor: EnvironmentDescriptor, contract: Contract) -> int:
 
     from pipelines.data.ingest import drop, ingest
     from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE
+    from pipelines.data.table_changes import make_change, requested_change
 
     try:
+        if (change := requested_change()) is not None:
+            make_change(descriptor, contract, change, lambda line: print(line, flush=True))
+            return 0
         only, action = os.environ.get(LANDING_FILE, ""), os.environ.get(LANDING_ACTION, "ingest")
         if action == "drop":
             record = drop(descriptor, contract, only, os.environ.get(DROP_REASON, ""))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.data.columns import iceberg_type
 from pipelines.data.glue_client import credentials, glue
@@ -45,7 +46,58 @@ RUN = "mlops.run"
 """Snapshot property: identifies the run of the ingest job, whose batches are one delivery."""
 
 
-def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
+class MissingTableError(MlopsError):
+    """The catalogue has no table of a dataset."""
+
+
+class TablePlace(Protocol):
+    """Where the tables of an environment are: an `EnvironmentDescriptor`, or a `DeclaredTables`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the environment."""
+
+    @property
+    def region(self) -> str:
+        """AWS region."""
+
+    @property
+    def lake_bucket(self) -> str:
+        """Bucket of the tables."""
+
+    @property
+    def catalog_database(self) -> str:
+        """Glue database of the tables."""
+
+
+@dataclass(frozen=True)
+class DeclaredTables:
+    """Tables of an environment whose names follow from the declarations.
+
+    Attributes:
+        name: name of the environment.
+        region: AWS region.
+        lake_bucket: bucket of the tables.
+        catalog_database: Glue database of the tables.
+    """
+
+    name: str
+    region: str
+    lake_bucket: str
+    catalog_database: str
+
+
+MOST_EVOLUTIONS = 5
+"""Maximum number of attempts to update a schema while other writers update it."""
+
+KEPT_HISTORY = "mlops.kept-history"
+"""Table property: comma-separated ids of the snapshots that an expiry has kept and whose rows the table had then.
+
+pyiceberg drops the parent of a snapshot when the parent expires, so the property tells those that are included from
+those that the table was rolled back from."""
+
+
+def open_catalog(descriptor: TablePlace) -> GlueCatalog:
     """Open the Glue catalogue of an environment.
 
     Raises:
@@ -68,11 +120,11 @@ def open_catalog(descriptor: EnvironmentDescriptor) -> GlueCatalog:
     return GlueCatalog(descriptor.catalog_database, client=glue(descriptor), **given)
 
 
-def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:
+def open_table(descriptor: TablePlace, dataset: str) -> Table:
     """Open the table of a dataset at its current version.
 
     Raises:
-        MlopsError: the environment has no such table.
+        MissingTableError: the environment has no such table.
     """
     from pyiceberg.exceptions import NoSuchIcebergTableError, NoSuchPropertyException, NoSuchTableError
 
@@ -80,7 +132,7 @@ def open_table(descriptor: EnvironmentDescriptor, dataset: str) -> Table:
     try:
         return open_catalog(descriptor).load_table(name)
     except (NoSuchTableError, NoSuchIcebergTableError, NoSuchPropertyException):
-        raise MlopsError(
+        raise MissingTableError(
             f"the catalogue of {descriptor.name} has no Iceberg table {'.'.join(name)}",
             fix=f"provision it: mlops up --env {descriptor.name} (the contract must be in data-contracts/)",
         ) from None
@@ -104,9 +156,7 @@ def latest_snapshot(descriptor: EnvironmentDescriptor, dataset: str) -> str | No
     return str(snapshot.snapshot_id) if snapshot is not None else None
 
 
-def read_version(
-    descriptor: EnvironmentDescriptor, dataset: str, snapshot: str | None = None
-) -> tuple[pa.Table, DatasetVersion]:
+def read_version(descriptor: TablePlace, dataset: str, snapshot: str | None = None) -> tuple[pa.Table, DatasetVersion]:
     """Read all rows of a dataset version.
 
     Args:
@@ -123,8 +173,8 @@ def read_version(
     from pipelines.data.row_digest import digest_of_rows, in_key_order
 
     table = open_table(descriptor, dataset)
-    found = _snapshot(table, descriptor.name, dataset, snapshot)
-    key = _primary_key(table, found)
+    found = snapshot_of(table, descriptor.name, dataset, snapshot)
+    key = primary_key_of(table, found)
     rows = in_key_order(table.scan(snapshot_id=found.snapshot_id).to_arrow(), key).combine_chunks()
     if rows.num_rows == 0:
         raise MlopsError(f"snapshot {found.snapshot_id} of {dataset} has no rows", fix="ingest data first")
@@ -138,7 +188,12 @@ def read_version(
     return rows, version
 
 
-def _snapshot(table: Table, environment: str, dataset: str, snapshot: str | None) -> Snapshot:
+def snapshot_of(table: Table, environment: str, dataset: str, snapshot: str | None) -> Snapshot:
+    """Return a snapshot of a table by its id; the current one for None.
+
+    Raises:
+        MlopsError: the table has no such snapshot, or no rows yet.
+    """
     if snapshot is None:
         current = table.current_snapshot()
         if current is None:
@@ -154,7 +209,7 @@ def _snapshot(table: Table, environment: str, dataset: str, snapshot: str | None
     return found
 
 
-def _primary_key(table: Table, snapshot: Snapshot) -> tuple[str, ...]:
+def primary_key_of(table: Table, snapshot: Snapshot) -> tuple[str, ...]:
     """Return the key stored with a snapshot, or with its nearest ancestor if another engine wrote it (compaction)."""
     at: Snapshot | None = snapshot
     while at is not None:
@@ -201,10 +256,28 @@ def history(table: Table) -> list[Snapshot]:
     while at is not None:
         found[at.snapshot_id] = oldest = at
         at = by_id.get(at.parent_snapshot_id) if at.parent_snapshot_id is not None else None
-    if oldest is not None and oldest.parent_snapshot_id is not None:  # its parent has expired
+    if oldest is not None:
         before = oldest.sequence_number or 0
-        found |= {key: each for key, each in by_id.items() if (each.sequence_number or 0) < before}
+        earlier = {key: each for key, each in by_id.items() if (each.sequence_number or 0) < before}
+        if oldest.parent_snapshot_id is not None:  # another engine has expired its parent
+            found |= earlier
+        else:
+            found |= {key: each for key, each in earlier.items() if str(key) in kept_history(table)}
     return sorted(found.values(), key=lambda snapshot: snapshot.sequence_number or 0)
+
+
+def kept_history(table: Table) -> frozenset[str]:
+    """Return the ids of the snapshots that the last expiry has kept; none if nothing was expired."""
+    return frozenset(filter(None, table.properties.get(KEPT_HISTORY, "").split(",")))
+
+
+def has_expired_history(table: Table) -> bool:
+    """Return True if snapshots whose rows the current version of a table holds have expired."""
+    if kept_history(table):
+        return True
+    kept = history(table)
+    known = {snapshot.snapshot_id for snapshot in kept}
+    return any(each.parent_snapshot_id is not None and each.parent_snapshot_id not in known for each in kept)
 
 
 def known_sources(table: Table) -> set[tuple[str, str]]:
@@ -225,11 +298,26 @@ def existing_keys(table: Table, key: tuple[str, ...]) -> pa.RecordBatchReader | 
 
 
 def evolve(table: Table, contract: Contract) -> Table:
-    """Update the schema of a table to a contract: add new columns and widen types.
+    """Update the schema of a table to a contract: add new columns, widen types and describe columns.
 
     Raises:
-        MlopsError: the type of a column changed to one that cannot hold the existing values.
+        MlopsError: the type of a column changed to one that cannot hold the existing values; or other writers keep
+            changing the schema.
     """
+    from pyiceberg.exceptions import CommitFailedException
+
+    for _ in range(MOST_EVOLUTIONS):
+        try:
+            return _evolve(table, contract)
+        except CommitFailedException:  # another job was faster, probably with the same change
+            table.refresh()
+    raise MlopsError(
+        f"the schema of {contract.name} was changed by other writers {MOST_EVOLUTIONS} times in a row",
+        fix="run the job again when fewer writers use the table",
+    )
+
+
+def _evolve(table: Table, contract: Contract) -> Table:
     has = {field.name: field.field_type for field in table.schema().fields}
     lacks = [column for name, column in contract.columns.items() if name not in has]
     wider = []
@@ -243,12 +331,16 @@ def evolve(table: Table, contract: Contract) -> Table:
                 fix="add a new column instead; types can only be widened (int to long, float to double)",
             )
         wider.append(column)
-    if lacks or wider:
+    docs = {column.name: column.description for column in contract.columns.values()}
+    redescribed = [f for f in table.schema().fields if f.name in docs and (f.doc or None) != (docs[f.name] or None)]
+    if lacks or wider or redescribed:
         with table.update_schema() as update:
             for column in lacks:
                 update.add_column(column.name, iceberg_type(column), doc=column.description)
             for column in wider:
                 update.update_column(column.name, field_type=iceberg_type(column))
+            for field in redescribed:
+                update.update_column(field.name, doc=docs[field.name] or "")
         table.refresh()
     return table
 
@@ -275,6 +367,7 @@ def append(
     batch: str,
     properties: Mapping[str, str],
     tag: str = "",
+    described: Mapping[str, str] | None = None,
 ) -> str:
     """Append rows to a table and tag the snapshot, in one atomic commit.
 
@@ -288,6 +381,7 @@ def append(
         batch: digest of the landing file.
         properties: further properties of the snapshot.
         tag: tag of the snapshot; `tag_of(batch)` by default.
+        described: properties of the table to set in the same commit.
 
     Returns:
         The id of the new snapshot.
@@ -312,6 +406,8 @@ def append(
     )
     paths = write_data_files(descriptor, table, rows)
     with once.transaction() as transaction:
+        if described:
+            transaction.set_properties(dict(described))
         transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
         added: Any = transaction.table_metadata.current_snapshot_id
         with ManageSnapshots(transaction) as manage:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
-from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import clients
 
 
-def s3(descriptor: EnvironmentDescriptor) -> Any:
+class InRegion(Protocol):
+    """Something in an AWS region, such as an `EnvironmentDescriptor`."""
+
+    @property
+    def region(self) -> str:
+        """AWS region."""
+
+
+def s3(descriptor: InRegion) -> Any:
     """Return the S3 client of the environment's region."""
     return clients.client("s3", descriptor.region)
 
 
-def glue(descriptor: EnvironmentDescriptor) -> Any:
+def glue(descriptor: InRegion) -> Any:
     """Return the Glue client of the environment's region."""
     return clients.client("glue", descriptor.region)
 
 
-def credentials(descriptor: EnvironmentDescriptor) -> Any:
+def credentials(descriptor: InRegion) -> Any:
     """Return the current credentials of the clients: `access_key`, `secret_key`, `token`.
 
     Raises:

@@ -29,19 +29,23 @@ from pipelines.data.catalog import (
     evolve,
     existing_keys,
     find_batch,
+    has_expired_history,
     known_sources,
     open_table,
     replay_tag,
+    tag_of,
 )
+from pipelines.data.catalogue_properties import changed_properties
 from pipelines.data.checks import contract_rules, unique_groups
 from pipelines.data.landing import LandingFile, download, landing_files
-from pipelines.data.lineage import Assertion, Data, LineageRun, landing_data, lineage, table_data
+from pipelines.data.lineage import Assertion, Data, LineageRun, from_columns, landing_data, lineage, table_data
 from pipelines.data.reading import LARGEST_FILE, check_size, read_batch
 from pipelines.data.row_quarantine import (
     BatchRecord,
     BrokenRule,
     download_rows,
     read_record,
+    read_records,
     reason_lines,
     rows_url,
     upload_rows,
@@ -134,7 +138,8 @@ def ingest(
         log(f"no files in s3://{descriptor.landing_bucket}/{contract.name}/")
         return []
     table = evolve(open_table(descriptor, contract.name), contract)
-    known, run = known_sources(table), uuid.uuid4().hex
+    known = known_sources(table) | _expired_sources(descriptor, contract, table)
+    run = uuid.uuid4().hex
     _finish_latest_record(descriptor, contract, table)
     records = []
     for file in files:
@@ -226,10 +231,27 @@ def _download(
 
 def _replayed(ingestion: IngestedFile) -> BatchRecord | None:
     """Return the record of a batch whose good rows are in the table and whose quarantined rows can be checked again."""
-    if ingestion.path is None or find_batch(ingestion.table.refresh(), ingestion.digest) is None:
+    if ingestion.path is None:
         return None
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
+    if find_batch(ingestion.table.refresh(), ingestion.digest) is None and not _has_expired(ingestion.table, record):
+        return None
     return record if record is not None and record.quarantined else None
+
+
+def _has_expired(table: Table, record: BatchRecord | None) -> bool:
+    """Return True if a batch's rows are in the table, but the snapshot that added them has expired."""
+    if record is None or record.verdict != "ingested" or record.snapshot is None:
+        return False
+    return table.snapshot_by_id(int(record.snapshot)) is None and has_expired_history(table)
+
+
+def _expired_sources(descriptor: EnvironmentDescriptor, contract: Contract, table: Table) -> set[tuple[str, str]]:
+    """Return the (key, ETag) of the landing files whose rows are in the table, but whose snapshots have expired."""
+    if not has_expired_history(table):
+        return set()
+    records = [record for record in read_records(descriptor, contract.name) if _has_expired(table, record)]
+    return {(f"{contract.name}/{record.file}", record.etag) for record in records if record.etag is not None}
 
 
 def _done(ingestion: IngestedFile, *, again: bool, replay: bool) -> str | None:
@@ -240,9 +262,10 @@ def _done(ingestion: IngestedFile, *, again: bool, replay: bool) -> str | None:
         again: True to check a file again that this version of the contract has rejected.
         replay: True to check a file again that was dropped or has no good rows.
     """
-    if ingestion.path is not None and find_batch(ingestion.table.refresh(), ingestion.digest) is not None:
-        return "all rows are in the table" if replay else "already ingested"
     record = read_record(ingestion.descriptor, ingestion.contract.name, ingestion.digest)
+    table = ingestion.table.refresh()
+    if ingestion.path is not None and (find_batch(table, ingestion.digest) is not None or _has_expired(table, record)):
+        return "all rows are in the table" if replay else "already ingested"
     if record is None or replay:
         return None
     if record.verdict == "dropped":
@@ -381,7 +404,9 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
         write_record(descriptor, record)
         if summary.good == 0:
             return record
-        snapshot = append(descriptor, table, checked.good_rows(), digest, _properties(ingestion))
+        described = changed_properties(table, contract)
+        rows, properties = checked.good_rows(), _properties(ingestion)
+        snapshot = append(descriptor, table, rows, digest, properties, tag_of(digest), described)
     record = record.model_copy(update={"verdict": "ingested", "snapshot": snapshot})
     write_record(descriptor, record)
     return record
@@ -399,7 +424,8 @@ def _replay(
         tag = replay_tag(table, ingestion.digest)
         properties = _properties(ingestion)
         rows = checked.good_rows()
-        snapshot = append(ingestion.descriptor, table, rows, ingestion.digest, properties, tag)
+        described = changed_properties(table, ingestion.contract)
+        snapshot = append(ingestion.descriptor, table, rows, ingestion.digest, properties, tag, described)
     _upload_quarantined(ingestion, checked)
     facts = {"verdict": "ingested", "rows": before.rows, "good": before.good + found.good, "snapshot": snapshot}
     record = found.model_copy(update=facts)
@@ -433,8 +459,11 @@ def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecor
     rules += sorted(broken - set(rules))
     assertions = [Assertion(rule, column or None, (column, rule) not in broken) for column, rule in rules]
     facts = {"columns": columns, "version": record.batch, "rows": record.rows, "assertions": assertions}
-    run.inputs = [landing_data(descriptor, ingestion.file.key, **facts)]
-    run.outputs = [table_data(descriptor, contract.name, columns=columns, version=record.snapshot, rows=record.good)]
+    source = landing_data(descriptor, ingestion.file.key, **facts)
+    run.inputs = [source]
+    facts = {"columns": columns, "version": record.snapshot, "rows": record.good}
+    derived = {name: from_columns(source, [name]) for name in columns}
+    run.outputs = [table_data(descriptor, contract.name, derived=derived, **facts)]
     if record.quarantined:
         bucket, key = split_url(rows_url(descriptor, record.dataset, record.batch))
         run.outputs.append(Data(f"s3://{bucket}", key, version=record.batch, rows=record.quarantined))

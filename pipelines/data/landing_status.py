@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -110,14 +110,25 @@ def read_quarantined(descriptor: EnvironmentDescriptor, record: BatchRecord) -> 
         return pq.read_table(path)
 
 
-def describe_rows(rows: pa.Table, most: int) -> list[str]:
-    """Return a line for each reason of the first `most` rows."""
+def describe_rows(rows: pa.Table, most: int, personal: Collection[str] = ()) -> list[str]:
+    """Return a line for each reason of the first `most` rows.
+
+    Args:
+        rows: quarantined rows.
+        most: number of rows to describe.
+        personal: columns whose values must not appear; a reason about a whole row shows none if there is such a column.
+    """
     return [
         f"row {row['_row']}: {reason['column'] or 'the row'}: {reason['rule']}: "
-        f"expected {reason['expected']}, found {reason['found']}"
+        f"expected {reason['expected']}, found {_found(reason, personal)}"
         for row in rows.slice(0, most).to_pylist()
         for reason in row["_reasons"]
     ]
+
+
+def _found(reason: dict[str, str], personal: Collection[str]) -> str:
+    columns = reason["column"].split(", ") if reason["column"] else list(personal)
+    return "a value that is not shown" if any(column in personal for column in columns) else reason["found"]
 
 
 def save_rows(rows: pa.Table, path: Path) -> None:

@@ -1,8 +1,8 @@
 """Emit OpenLineage events (https://openlineage.io/spec). A failure to emit is logged and never fails a job.
 
-Events go to the transport of OpenLineage's own configuration (`OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`,
-`OPENLINEAGE__TRANSPORT…` or `openlineage.yml`); by default, to the logs bucket under `lineage/<job>/`. Set
-`OPENLINEAGE_DISABLED=true` to turn them off.
+Events are written to the logs bucket under `lineage/<job>/`. They are also sent to the transport of OpenLineage's own
+configuration, if there is one: `OPENLINEAGE_URL`, `OPENLINEAGE_CONFIG`, `OPENLINEAGE__TRANSPORT…` or `openlineage.yml`.
+Set `OPENLINEAGE_DISABLED=true` to turn both off.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Data:
         version: version of the data: a digest or an Iceberg snapshot.
         rows: number of rows, or None if unknown.
         assertions: results of the rules on the data.
+        derived: column → the columns of inputs that its values come from, as (namespace, name, column).
     """
 
     namespace: str
@@ -63,6 +64,22 @@ class Data:
     version: str | None = None
     rows: int | None = None
     assertions: Sequence[Assertion] = ()
+    derived: Mapping[str, Sequence[tuple[str, str, str]]] = field(default_factory=dict)
+
+
+def from_columns(source: Data, columns: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Name columns of an input, for `Data.derived`."""
+    return [(source.namespace, source.name, column) for column in columns]
+
+
+def bundle_data(descriptor: EnvironmentDescriptor, model: str, **facts: Any) -> Data:
+    """Describe the bundles of a model in the registry; `facts` are further attributes of `Data`."""
+    return Data(f"s3://{descriptor.registry_bucket}", f"bundles/{model}", **facts)
+
+
+def endpoint_data(descriptor: EnvironmentDescriptor, model: str, **facts: Any) -> Data:
+    """Describe the endpoint of a model; `facts` are further attributes of `Data`."""
+    return Data(f"kubernetes://{descriptor.cluster}", f"{descriptor.namespace}/{model}", **facts)
 
 
 def landing_data(descriptor: EnvironmentDescriptor, key: str, **facts: Any) -> Data:
@@ -116,7 +133,7 @@ class _Emitter:
     def __init__(self, descriptor: EnvironmentDescriptor, job: str) -> None:
         self.descriptor = descriptor
         self.job = job
-        self.client: OpenLineageClient | None = None
+        self.clients: list[OpenLineageClient] = []
         self.run_id = ""
         if os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
             return
@@ -125,33 +142,37 @@ class _Emitter:
             from openlineage.client.uuid import generate_new_uuid
 
             self.run_id = str(generate_new_uuid())
-            self.client = OpenLineageClient(
-                transport=None if _is_configured() else _bucket(descriptor, job, self.run_id)
-            )
+            self.clients.append(OpenLineageClient(transport=_bucket(descriptor, job, self.run_id)))
+            if _is_configured():
+                self.clients.append(OpenLineageClient())
         except Exception as error:
             _log.warning("lineage is not recorded: %s", error)
 
     def emit(self, kind: str, run: LineageRun, message: str | None) -> None:
-        if self.client is None:
+        if not self.clients:
             return
         try:
             from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
             from openlineage.client.facet_v2 import error_message_run
 
             failure = error_message_run.ErrorMessageRunFacet(message=message or "", programmingLanguage="python")
-            self.client.emit(
-                RunEvent(
-                    eventType=RunState[kind],
-                    eventTime=datetime.now(UTC).isoformat(),
-                    run=Run(runId=self.run_id, facets={} if message is None else {"errorMessage": failure}),
-                    job=Job(namespace=self.descriptor.namespace, name=self.job),
-                    producer=PRODUCER,
-                    inputs=[_as_input(data) for data in run.inputs],
-                    outputs=[_as_output(data) for data in run.outputs],
-                )
+            event = RunEvent(
+                eventType=RunState[kind],
+                eventTime=datetime.now(UTC).isoformat(),
+                run=Run(runId=self.run_id, facets={} if message is None else {"errorMessage": failure}),
+                job=Job(namespace=self.descriptor.namespace, name=self.job),
+                producer=PRODUCER,
+                inputs=[_as_input(data) for data in run.inputs],
+                outputs=[_as_output(data) for data in run.outputs],
             )
         except Exception as error:
             _log.warning("the lineage event %s of %s was not recorded: %s", kind, self.job, error)
+            return
+        for client in self.clients:
+            try:
+                client.emit(event)
+            except Exception as error:
+                _log.warning("the lineage event %s of %s was not recorded: %s", kind, self.job, error)
 
 
 def _is_configured() -> bool:
@@ -177,12 +198,24 @@ def _bucket(descriptor: EnvironmentDescriptor, job: str, run_id: str) -> Any:
 
 
 def _facets(data: Data) -> dict[str, Any]:
-    from openlineage.client.facet_v2 import dataset_version_dataset, schema_dataset
+    from openlineage.client.facet_v2 import column_lineage_dataset, dataset_version_dataset, schema_dataset
 
     facets: dict[str, Any] = {}
     if data.columns:
         fields = [schema_dataset.SchemaDatasetFacetFields(name=n, type=kind) for n, kind in data.columns.items()]
         facets["schema"] = schema_dataset.SchemaDatasetFacet(fields=fields)
+    if data.derived:
+        facets["columnLineage"] = column_lineage_dataset.ColumnLineageDatasetFacet(
+            fields={
+                name: column_lineage_dataset.Fields(
+                    inputFields=[
+                        column_lineage_dataset.InputField(namespace=namespace, name=source, field=column)
+                        for namespace, source, column in sources
+                    ]
+                )
+                for name, sources in data.derived.items()
+            }
+        )
     if data.version is not None:
         facets["version"] = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=data.version)
     return facets

@@ -15,6 +15,7 @@ import duckdb
 
 from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, ReasonCount, TooManyBadRowsError, shorten
 from pipelines.data.checks import (
+    BatchRule,
     RowRule,
     UniqueGroup,
     batch_rules,
@@ -27,6 +28,7 @@ from pipelines.data.checks import (
     value_of,
 )
 from pipelines.data.query_engine import NO_DOWNLOADS
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.errors import MlopsError
 
@@ -134,25 +136,31 @@ def validate(
     """
     with _connect(scratch) as connection:
         check_patterns(contract, connection)
-        try:
-            with _time_limit(connection):
-                summary = _check(connection, batch, contract, scratch, existing_keys)
-        except duckdb.OutOfMemoryException as error:
-            _refuse_full_disk(batch, error)
-            fix = "split the file into smaller ones, with smaller Parquet row groups"
-            found = f"one that needs more: {_first_line(error)}"
-            raise LandingFileError(batch.file, f"a check within {MEMORY} of memory", found, fix) from None
-        except duckdb.InterruptException:
-            found = f"one that was stopped after {LONGEST_CHECK:.0f} seconds"
-            raise LandingFileError(
-                batch.file, f"a check within {LONGEST_CHECK:.0f} seconds", found, "split it into several files"
-            ) from None
-        except duckdb.Error as error:
-            _refuse_full_disk(batch, error)
-            if not _is_about_the_file(error):
-                raise
-            raise LandingFileError(batch.file, "readable rows", _first_line(error)) from None
+        with _blaming(batch), _time_limit(connection):
+            summary = _check(connection, batch, contract, scratch, existing_keys)
         yield Validation(connection, batch, contract, summary)
+
+
+@contextmanager
+def _blaming(batch: Batch) -> Iterator[None]:
+    """Turn errors of DuckDB that the content of a file causes into errors about the file."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        _refuse_full_disk(batch, error)
+        fix = "split the file into smaller ones, with smaller Parquet row groups"
+        found = f"one that needs more: {_first_line(error)}"
+        raise LandingFileError(batch.file, f"a check within {MEMORY} of memory", found, fix) from None
+    except duckdb.InterruptException:
+        found = f"one that was stopped after {LONGEST_CHECK:.0f} seconds"
+        raise LandingFileError(
+            batch.file, f"a check within {LONGEST_CHECK:.0f} seconds", found, "split it into several files"
+        ) from None
+    except duckdb.Error as error:
+        _refuse_full_disk(batch, error)
+        if not _is_about_the_file(error):
+            raise
+        raise LandingFileError(batch.file, "readable rows", _first_line(error)) from None
 
 
 def _check(
@@ -270,15 +278,7 @@ def check_patterns(contract: Contract, connection: Any = None) -> None:
 def _apply_batch_rules(connection: Any, batch: Batch, contract: Contract) -> None:
     broken = []
     for rule in batch_rules(contract):
-        if rule.unique:
-            columns = ", ".join(value_of(name) for name in rule.unique)
-            there = " AND ".join(f"{value_of(name)} IS NOT NULL" for name in rule.unique)
-            repeated = f"SELECT count(*) - 1 AS n FROM typed WHERE {there} GROUP BY {columns}"
-            count = _one(connection, f"SELECT coalesce(sum(n), 0) FROM ({repeated})")
-        elif rule.broken:
-            count = _one(connection, f"SELECT count(*) FROM typed WHERE {rule.broken}")
-        else:
-            count = batch.rows
+        count = _count_for(connection, rule, batch)
         expected = bounds_broken(rule.quality, count, batch.rows)
         if expected is not None:
             subject = rule.column or ", ".join(rule.unique) or "the batch"
@@ -286,6 +286,18 @@ def _apply_batch_rules(connection: Any, batch: Batch, contract: Contract) -> Non
             broken.append((f"{rule.quality.metric} of {subject}: {expected}", f"{count}{share}"))
     if broken:
         raise LandingFileError(batch.file, *("; ".join(texts) for texts in zip(*broken, strict=True)))
+
+
+def _count_for(connection: Any, rule: BatchRule, batch: Batch) -> int:
+    """Return the number of rows or values that a rule on the batch counts."""
+    if rule.unique:
+        columns = ", ".join(value_of(name) for name in rule.unique)
+        there = " AND ".join(f"{value_of(name)} IS NOT NULL" for name in rule.unique)
+        repeated = f"SELECT count(*) - 1 AS n FROM typed WHERE {there} GROUP BY {columns}"
+        return _one(connection, f"SELECT coalesce(sum(n), 0) FROM ({repeated})")
+    if rule.broken:
+        return _one(connection, f"SELECT count(*) FROM typed WHERE {rule.broken}")
+    return batch.rows
 
 
 def _run(connection: Any, query: str) -> list[Any]:
@@ -480,3 +492,106 @@ def _summary(connection: Any, batch: Batch) -> Summary:
         quarantined=quarantined,
         reasons=tuple(ReasonCount(column, rule, rows) for column, rule, rows in counts),
     )
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """Result of one rule of a contract on a batch.
+
+    Attributes:
+        column: name of the column; "" for the whole row or the whole batch; names separated by commas for several.
+        rule: name of the rule, as the contract calls it.
+        expected: what the rule allows.
+        failing: number of rows that break it; for a rule on the batch, 1 if it is broken.
+        found: what was found, for a rule on the batch.
+        rows: numbers of some of the rows, from 1.
+        keys: the primary keys of these rows, as text.
+    """
+
+    column: str
+    rule: str
+    expected: str
+    failing: int
+    found: str = ""
+    rows: tuple[int, ...] = ()
+    keys: tuple[str, ...] = ()
+
+
+EXAMPLES = 5
+"""Rows that are named for each broken rule."""
+
+
+def examine(batch: Batch, contract: Contract, scratch: Path) -> list[RuleResult]:
+    """Check every rule of a contract on a batch, also if one of them is broken. Nothing is written.
+
+    Args:
+        batch: the batch, from `read_batch`.
+        contract: the contract that it was read for.
+        scratch: existing folder for data that does not fit into memory; the caller deletes it.
+
+    Returns:
+        A result for each rule, in the order of the contract.
+
+    Raises:
+        LandingFileError: the rows cannot be read, or the check takes too much memory or time.
+        MlopsError: a pattern is not valid, or the disk is full.
+    """
+    with _connect(scratch) as connection:
+        check_patterns(contract, connection)
+        with _blaming(batch), _time_limit(connection):
+            _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+            return [
+                *_row_results(connection, batch, contract),
+                *_unique_results(connection, contract),
+                *_batch_results(connection, batch, contract),
+            ]
+
+
+def _row_results(connection: Any, batch: Batch, contract: Contract) -> Iterator[RuleResult]:
+    every = [(rule.column, rule.name, rule.expected, rule.broken) for rule in row_rules(contract, batch)]
+    if batch.text:
+        column = f"{quote(PROBLEMS)}[1].column"
+        whole = f"({column} IS NULL OR {column} <> '') AND "  # a malformed row has no values to check
+        every = [(name, rule, expected, f"{whole}({broken})") for name, rule, expected, broken in every]
+        every.insert(0, ("", "format", "a row in the format of the file", f"{column} = ''"))
+        every.insert(1, ("", "type", "values of the types of their columns", f"{column} <> ''"))
+    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for *_, condition in every)
+    numbers = _run(connection, f"SELECT {counts} FROM typed")[0] if every else ()
+    for (name, rule, expected, condition), number in zip(every, numbers, strict=True):
+        rows, keys = _examples(connection, contract, f"SELECT * FROM typed WHERE {condition}") if number else ((), ())
+        yield RuleResult(name, rule, expected, int(number), rows=rows, keys=keys)
+
+
+def _unique_results(connection: Any, contract: Contract) -> Iterator[RuleResult]:
+    for number, group in enumerate(unique_groups(contract)):
+        repeated = _find_repeated_values(connection, number, group)
+        rows: tuple[int, ...] = ()
+        keys: tuple[str, ...] = ()
+        if repeated:
+            _find_repeated(connection, number, group)
+            query = f"SELECT typed.* FROM typed SEMI JOIN late_{number} ON typed.{quote(ROW)} = late_{number}.row"
+            rows, keys = _examples(connection, contract, query)
+        yield RuleResult(
+            ", ".join(group.columns), group.name, "a value that no earlier row has", repeated, rows=rows, keys=keys
+        )
+
+
+def _batch_results(connection: Any, batch: Batch, contract: Contract) -> Iterator[RuleResult]:
+    for rule in batch_rules(contract):
+        count = _count_for(connection, rule, batch)
+        broken = bounds_broken(rule.quality, count, batch.rows)
+        subject = rule.column or ", ".join(rule.unique)
+        found = f"{count} of {batch.rows} rows" if rule.quality.metric != "rowCount" else f"{count} rows"
+        expected = broken or "a figure within the bounds of the rule"
+        yield RuleResult(subject, str(rule.quality.metric), expected, int(broken is not None), found if broken else "")
+
+
+def _examples(connection: Any, contract: Contract, query: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the numbers and the keys of the first rows of a query on `typed`; no keys if they are personal."""
+    key = " || ', ' || ".join(f"coalesce(CAST({quote(name)} AS VARCHAR), 'nothing')" for name in contract.primary_key)
+    found = _run(
+        connection,
+        f"SELECT {quote(ROW)}, {key or literal('')} FROM ({query}) ORDER BY {quote(ROW)} LIMIT {EXAMPLES}",
+    )
+    hidden = any(is_personal(contract.columns[name]) for name in contract.primary_key)
+    return tuple(int(row) for row, _ in found), () if hidden else tuple(shorten(str(text)) for _, text in found)

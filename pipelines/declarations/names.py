@@ -27,6 +27,11 @@ def bucket_name(project: str, environment: str, purpose: str, account: str) -> s
     return f"{project}-{environment}-{purpose}-{account}"
 
 
+def database_name(project: str, environment: str) -> str:
+    """Return the name of an environment's Glue database, where hyphens are not allowed."""
+    return f"{project}-{environment}".replace("-", "_")
+
+
 def repository_name(project: str, image: str) -> str:
     """Return the name of the ECR repository of an image. All environments of an account share it."""
     return f"{project}/{image}"

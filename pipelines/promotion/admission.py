@@ -74,7 +74,8 @@ def admit(
     here = descriptors[release.environment]
     ledger = Ledger(here, release.model)
     head, blocked = ledger.head(), quarantined(here, release.model)
-    attempt = Attempt(release, attribution, ledger, descriptors[previous or release.environment])
+    others = {name: descriptor for name, descriptor in descriptors.items() if name != release.environment}
+    attempt = Attempt(release, attribution, ledger, descriptors[previous or release.environment], others)
     if head is not None and head.event.live == release.bundle:
         if release.bundle in blocked:
             raise GateRefusedError(

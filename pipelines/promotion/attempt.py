@@ -14,6 +14,7 @@ from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_attempt, run_url
 from pipelines.registry import evidence
 from pipelines.registry.ledger import Entry, Event, Ledger, new_attempt
+from pipelines.registry.ledger_witnesses import see_ledgers
 
 Log = Callable[[str], None]
 """Receives one line of progress."""
@@ -63,6 +64,7 @@ class Attempt:
         attribution: who made the attempt.
         ledger: the ledger that records it.
         source: the environment that the bundle comes from.
+        others: the other environments that are up; the record notes where their ledgers end.
         action: `rollback` if the release restores an earlier bundle.
         reason: why a rollback is needed; empty for a promotion.
         verdicts: gate → outcome, once judged.
@@ -74,6 +76,7 @@ class Attempt:
     attribution: Attribution
     ledger: Ledger
     source: EnvironmentDescriptor
+    others: Mapping[str, EnvironmentDescriptor] = field(default_factory=dict)
     action: Literal["promotion", "rollback"] = "promotion"
     reason: str = ""
     verdicts: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Attempt:
             MlopsError: the ledger cannot be written.
         """
         release, attribution, bundle_facts = self.release, self.attribution, self._describe_bundle()
+        seen = see_ledgers(self.others, release.model)
 
         def event(head: Entry | None) -> Event | Entry:
             before = head.event.live if head is not None else None
@@ -114,6 +118,7 @@ class Attempt:
                 actor=attribution.actor,
                 run=attribution.run,
                 reason=reason,
+                seen=seen,
                 **bundle_facts,
             )
 
@@ -124,7 +129,7 @@ class Attempt:
         model, digest = self.release.model, self.release.bundle
         assert digest is not None
         try:
-            verified = evidence.verify_bundle(self.source, model, digest, [])
+            verified = evidence.verify_bundle(self.source, model, digest, [], all_runs=False)
             statements = evidence.digests_of_statements(self.source, model, digest)
         except MlopsError:
             return {}

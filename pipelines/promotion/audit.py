@@ -1,15 +1,20 @@
-"""Compare an environment with git: its infrastructure, and the bundles that its endpoints serve."""
+"""Compare an environment with git: its infrastructure, its ledgers, and the bundles that its endpoints serve."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.attempt import Log
+from pipelines.promotion.disagreement import SYNC, explain_attempt, explain_bundle, explain_drift, until_live
 from pipelines.promotion.pod_endpoints import open_pods
+from pipelines.registry.ledger import Entry, Ledger
+from pipelines.registry.ledger_witnesses import check_ledger
 from pipelines.targets import Target
 
 
 def audit(target: Target, environment: str, log: Log) -> bool:
-    """Compare an environment with git.
+    """Compare an environment with git, and check that its ledgers are whole.
 
     Args:
         target: where the environment lives.
@@ -20,13 +25,27 @@ def audit(target: Target, environment: str, log: Log) -> bool:
         False if the environment was never brought up, so there is nothing to compare.
 
     Raises:
-        MlopsError: the environment differs from git; every difference is listed.
+        MlopsError: the environment differs from git, or a ledger is broken; every difference is listed with what to do.
     """
     if not target.is_up(environment):
         log(f"{environment} was never brought up: skipped")
         return False
-    descriptor = target.descriptor(environment)
-    differences = target.drift(environment)
+    descriptors = target.descriptors()
+    descriptor = descriptors[environment]
+    differences: list[str] = []
+    ledgers: dict[str, Sequence[Entry]] = {}
+    for model in target.project.model_names:
+        try:
+            check_ledger(descriptors, environment, model)
+            ledgers[model] = list(until_live(Ledger(descriptor, model).back()))
+        except MlopsError as error:  # the other models are still compared
+            differences.append(f"{model}: {error.what}; fix: {error.fix}")
+    drift = target.drift(environment)
+    reasons = [reason for model, entries in ledgers.items() if drift and (reason := explain_drift(entries, model))]
+    fix = f"do what each line says ({SYNC})"
+    if drift:
+        fix = f"run the workflow deploy for {environment}" if reasons else f"find out who changed it ({SYNC})"
+        differences += [*drift, *reasons]
     for model in target.project.model_names:
         wanted = target.project.release(model, environment).bundle
         if wanted is None and model not in descriptor.endpoints:
@@ -34,16 +53,20 @@ def audit(target: Target, environment: str, log: Log) -> bool:
         try:
             with open_pods(descriptor, model) as pods:
                 served = " and ".join(sorted({pod.served() for pod in pods}))
-        except MlopsError as error:  # the other models are still compared
-            differences.append(f"{model}: git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}")
+        except MlopsError as error:
+            why = explain_attempt(ledgers.get(model, ()), wanted) if wanted is not None else ""
+            parts = (f"git names {wanted or 'no bundle'}, but the endpoint failed: {error.what}", why, error.fix)
+            differences.append(f"{model}: {'; '.join(part for part in parts if part)}")
             continue
         if served != wanted:
-            differences.append(f"{model}: git names {wanted or 'no bundle'}, but {environment} serves {served}")
+            why, do = explain_bundle(ledgers.get(model, ()), model, environment, wanted, served)
+            found = f"git names {wanted or 'no bundle'}, but {environment} serves {served}"
+            differences.append(f"{model}: {found}; {why}; fix: {do}")
         else:
             log(f"{model}: serves {served}, as in git")
     if differences:
         raise MlopsError(
             f"{environment} differs from git:\n" + "\n".join(f"- {difference}" for difference in differences),
-            fix=f"find out who changed it; to undo it, run mlops refresh --env {environment}, then mlops deploy",
+            fix=fix,
         )
     return True

@@ -62,7 +62,7 @@ def judge_contracts(git: Git, base: str, files: Sequence[str]) -> dict[str, Cont
     before, top = git.resolve(base), Path(git.read("rev-parse", "--show-toplevel"))
     names = sorted({*files, *git.uncommitted_files()})
     for name in (name for name in names if name.startswith(CONTRACT_FILES) and name.endswith(".odcs.yaml")):
-        old = _contract_before(git, before, name)
+        old = contract_before(git, before, name)
         if not (top / name).is_file():
             if git.has_file(before, name):
                 announced = old is not None and old.status in ENDING
@@ -76,13 +76,13 @@ def judge_contracts(git: Git, base: str, files: Sequence[str]) -> dict[str, Cont
 def _judge(git: Git, before: str, old: Contract, new: Contract) -> ContractChange:
     from pipelines.data.schema_compatibility import breaking_changes, next_major, unannounced_changes
 
-    readers = _readers(git, before, old.name)
+    readers = readers_of(git, before, old.name)
     refused = unannounced_changes(old, new, {column for columns in readers.values() for column in columns})
     changes = breaking_changes(old, new)
 
     def described(change: BreakingChange) -> str:
         reading = [model for model, columns in readers.items() if change.column in columns]
-        by = f" (read by {', '.join(_released(git, model) for model in reading)})" if reading else ""
+        by = f" (read by {', '.join(describe_released(git, model) for model in reading)})" if reading else ""
         fix = "" if change.final else f"; needs version {next_major(old.version)}"
         return f"{change}{by}{fix if change in refused else ''}"
 
@@ -94,7 +94,7 @@ def _judge(git: Git, before: str, old: Contract, new: Contract) -> ContractChang
     )
 
 
-def _readers(git: Git, before: str, dataset: str) -> dict[str, set[str]]:
+def readers_of(git: Git, before: str, dataset: str) -> dict[str, set[str]]:
     """Return the models of a dataset and their features and target, before the change or now."""
     project, found = Project(git.root), {}
     for name in project.model_names:
@@ -117,8 +117,14 @@ def _content(git: Git, commit: str, name: str) -> bytes:
     return git.read_file(commit, name) if git.has_file(commit, name) else b""
 
 
-def _released(git: Git, model: str) -> str:
+def describe_released(git: Git, model: str) -> str:
     """Name a model and the environments that its release files name a bundle for."""
+    environments = environments_of(git, model)
+    return f"{model}, released to {' and '.join(environments)}" if environments else model
+
+
+def environments_of(git: Git, model: str) -> list[str]:
+    """Return the environments that a model's release files name a bundle for."""
     environments = []
     for path in sorted((Project(git.root).model_file(model).parent / "releases").glob("*.yaml")):
         try:
@@ -127,10 +133,10 @@ def _released(git: Git, model: str) -> str:
             continue
         if release.bundle is not None:
             environments.append(release.environment)
-    return f"{model}, released to {' and '.join(environments)}" if environments else model
+    return environments
 
 
-def _contract_before(git: Git, commit: str, name: str) -> Contract | None:
+def contract_before(git: Git, commit: str, name: str) -> Contract | None:
     """Return the contract at a commit; None if it is new or was invalid, so it had no consumers."""
     if not git.has_file(commit, name):
         return None

@@ -13,6 +13,7 @@ from functools import partial
 
 from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
 from pipelines.cluster.rollouts import OvertakenError, RolloutState, wait_for_rollout
+from pipelines.data.lineage import bundle_data, endpoint_data, lineage
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
@@ -179,12 +180,21 @@ class ReleaseDeployment:
             OvertakenError: a rollback or a stop took the traffic over. Nothing is recorded or moved.
             MlopsError: a step failed. The failure is recorded, and traffic returned to the bundle that was live.
         """
-        release, attempt = admitted.release, admitted.attempt
+        release = admitted.release
         assert release.bundle is not None
         hold = self.holds[release.model]
         if admitted.recorded is not None:
             self._prove(release)
             return admitted.recorded
+        descriptor = self.descriptors[self.environment]
+        bundle = bundle_data(descriptor, release.model, version=release.bundle)
+        endpoint = endpoint_data(descriptor, release.model, version=release.bundle)
+        with lineage(descriptor, f"deploy-{release.model}", [bundle], [endpoint]):
+            return self._take_live(admitted, hold)
+
+    def _take_live(self, admitted: Admitted, hold: TrafficHold) -> Entry:
+        release, attempt = admitted.release, admitted.attempt
+        assert release.bundle is not None
         previous = self.target.project.stack(self.environment).config.environment.promotes_from
         if previous is not None:
             with _recording_failure(attempt, hold):

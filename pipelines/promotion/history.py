@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry.ledger import BrokenLedgerError, Entry, Ledger, link, read_entry, read_unsigned
+from pipelines.registry.ledger_witnesses import check_ledger
 
 FETCHED_AT_ONCE = 8
 
@@ -61,6 +62,30 @@ def read_history(
     return entries + fetched
 
 
+def check_history(
+    descriptors: Mapping[str, EnvironmentDescriptor], environment: str, model: str, entries: Sequence[Entry]
+) -> None:
+    """Check that a history is the whole ledger: none of its records was deleted or replaced.
+
+    Args:
+        descriptors: environment → descriptor, for the environments that are up.
+        environment: the environment whose ledger it is.
+        model: the model's name.
+        entries: the history, oldest entry first.
+
+    Raises:
+        BrokenLedgerError: a record was deleted or replaced, or the history lacks some.
+        MlopsError: a registry cannot be read.
+    """
+    check_ledger(descriptors, environment, model)
+    head = Ledger(descriptors[environment], model).head()
+    if head is not None and head.digest not in {entry.digest for entry in entries}:
+        raise BrokenLedgerError(
+            f"the history of {model} in {environment} ends at record {len(entries)}: expected {head.record.number}",
+            fix="run it again; a record was written during the read",
+        )
+
+
 def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known: Sequence[bytes]) -> list[Entry]:
     """Fetch the records that the copy lacks, verify them, and add them to the copy.
 
@@ -96,10 +121,6 @@ def fetch_new(folder: Path, model: str, descriptor: EnvironmentDescriptor, known
         read_entry(content, descriptor, model, number) for number, content in enumerate(envelopes, len(known) + 1)
     ]
     link(entries, descriptor, model, after=digest_of_bytes(known[-1]) if known else None)
-    if any(b"\n" in content or b"\r" in content for content in envelopes):
-        raise BrokenLedgerError(
-            f"a new record of {model} in {descriptor.name} has a line break, which the ledger never writes"
-        )
     if envelopes:
         write_atomically(_copy(folder, model), b"".join(content + b"\n" for content in (*known, *envelopes)))
     return entries

@@ -15,6 +15,7 @@ from pipelines.github.workflow_run import run_url
 from pipelines.promotion.admission import GateRefusedError
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.facts.gather_pin import PinChange, gather_pin
+from pipelines.promotion.gates.image import how_to_pin
 from pipelines.promotion.gates.pins import admits_pin, judge_pin
 from pipelines.registry.image_records import read_image_record, record_image
 
@@ -68,10 +69,10 @@ def refuse_unserved(project: Project, environment: str) -> None:
     """
     models = [name for name in project.model_names if project.release(name, environment).bundle is not None]
     if models:
+        promotes_from = project.stack(environment).config.environment.promotes_from
         raise NoImageError(
             f"{environment} pins no serving image, so it cannot serve {', '.join(models)}",
-            fix=f"merge the pull request of the branch pin/{environment}, or run the workflow `images` for the first "
-            "environment; its merge deploys the release",
+            fix=f"{how_to_pin(environment, promotes_from)}; its merge deploys the release",
         )
 
 

@@ -46,3 +46,8 @@ def summarize(preview: Preview) -> str:
     ]
     parts = [f"{preview.changes[name]} {_OPERATIONS.get(name, name)}" for name in counted]
     return ", ".join(parts) or "no resources"
+
+
+def cannot_be_applied(environment: str) -> str:
+    """Return why a change is refused whose preview failed."""
+    return f"preview: the program of {environment} cannot be applied; see the comment"

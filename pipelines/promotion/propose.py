@@ -15,6 +15,7 @@ from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.images import pin_images
+from pipelines.promotion.live_bundles import live_bundle, release_of_live
 from pipelines.registry import bundles, evidence
 from pipelines.registry.image_records import read_image_record
 from pipelines.targets import Target
@@ -23,10 +24,10 @@ from pipelines.targets import Target
 def write_release(
     project: Project, descriptors: Mapping[str, EnvironmentDescriptor], model: str, environment: str, bundle: str
 ) -> Path:
-    """Write a bundle into `models/<model>/releases/<environment>.yaml`, with the bundle that it replaces.
+    """Write a bundle into `models/<model>/releases/<environment>.yaml`, with the live bundle that it replaces.
 
     The bundle is verified in the registry that it comes from: the previous environment's, or the first one's own.
-    A file that already names the bundle is left unchanged.
+    A file that already names both is left unchanged.
 
     Args:
         project: the repository.
@@ -49,8 +50,9 @@ def write_release(
     descriptor = descriptors.get(verified_in)
     if descriptor is None:
         raise MlopsError(f"the bundle cannot be verified: {verified_in} is not up", fix=f"mlops up --env {verified_in}")
+    signer = project.environments[0]
     try:
-        evidence.verify_bundle(descriptor, model, bundle, signer=project.environments[0])
+        evidence.verify_bundle(descriptor, model, bundle, signer=signer, all_runs=False)
     except bundles.UnknownBundleError as error:
         if previous is None:
             raise
@@ -58,12 +60,55 @@ def write_release(
             f"{previous} does not have the bundle {bundle} of {model}, so {environment} cannot get it",
             fix=f"release it in {previous} first: mlops release {model} --env {previous} --bundle {bundle}",
         ) from error
-    path = project.release_file(model, environment)
-    named = project.release(model, environment).bundle if path.is_file() else None
-    if named != bundle:
-        changed = Release(model=model, environment=environment, bundle=bundle, replaces=named)
+    return _write(project, intended_release(project, descriptors, model, environment, bundle))
+
+
+def intended_release(
+    project: Project, descriptors: Mapping[str, EnvironmentDescriptor], model: str, environment: str, bundle: str
+) -> Release:
+    """Return the release file that releases a bundle: it replaces what is live, whatever the file names today.
+
+    The two differ after a deployment that was refused or failed.
+
+    Raises:
+        MlopsError: the model or the environment does not exist, or the ledger cannot be read.
+    """
+    live = live_bundle(descriptors, environment, model)
+    if live == bundle:
+        named = _named(project, model, environment)
+        return (
+            named if named is not None and named.bundle == bundle else release_of_live(descriptors[environment], model)
+        )
+    return Release(model=model, environment=environment, bundle=bundle, replaces=live)
+
+
+def write_live_release(
+    project: Project, descriptors: Mapping[str, EnvironmentDescriptor], model: str, environment: str
+) -> Path:
+    """Write the bundle that is live into the release file, or no bundle if none is live. Returns the file.
+
+    Raises:
+        MlopsError: the model or the environment does not exist or is not up, or the ledger cannot be read.
+    """
+    project.model(model)
+    project.stack(environment)
+    if environment not in descriptors:
+        raise MlopsError(f"{environment} is not up, so nothing is live there", fix=f"mlops up --env {environment}")
+    wanted, named = release_of_live(descriptors[environment], model), _named(project, model, environment)
+    # A file that names the live bundle agrees with it, whatever it replaced.
+    return _write(project, named if named is not None and named.bundle == wanted.bundle else wanted)
+
+
+def _named(project: Project, model: str, environment: str) -> Release | None:
+    return project.release(model, environment) if project.release_file(model, environment).is_file() else None
+
+
+def _write(project: Project, release: Release) -> Path:
+    """Write a release file, unless it says the same already."""
+    path = project.release_file(release.model, release.environment)
+    if _named(project, release.model, release.environment) != release:
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, render_release(changed))
+        write_atomically(path, render_release(release))
     return path
 
 
@@ -83,17 +128,49 @@ def propose_release(target: Target, model: str, environment: str, bundle: str, l
     Raises:
         MlopsError: the bundle cannot be trusted, or GitHub refuses.
     """
-    project = target.project
-    if project.release(model, environment).bundle == bundle:
+    project, descriptors = target.project, target.descriptors()
+    bundles.hex_of(bundle)
+    if _named(project, model, environment) == intended_release(project, descriptors, model, environment, bundle):
         log(f"the release of {model} to {environment} names {bundle} already; there is nothing to propose")
         return None
     gh = Gh.find(project.root)
-    path = write_release(project, target.descriptors(), model, environment, bundle)
-    title = f"Release {model} to {environment}"
+    path = write_release(project, descriptors, model, environment, bundle)
     body = (
         f"Merging this makes {environment} run `{bundle}` of {model}.\n\n"
         "A workflow opened this pull request. The gates write their verdicts below, and judge again after the merge.\n"
     )
+    return _open(gh, model, environment, path, f"Release {model} to {environment}", body, log)
+
+
+def propose_live(target: Target, model: str, environment: str, log: Log) -> int | None:
+    """Open or update the pull request that makes a release file name the bundle that is live.
+
+    Args:
+        target: where the environments live.
+        model: the model's name.
+        environment: the environment.
+        log: receives the result.
+
+    Returns:
+        The number of the pull request; None if main names what is live.
+
+    Raises:
+        MlopsError: the environment is not up, the ledger cannot be read, or GitHub refuses.
+    """
+    project, before, gh = target.project, _named(target.project, model, environment), Gh.find(target.project.root)
+    path = write_live_release(project, target.descriptors(), model, environment)
+    after = project.release(model, environment)
+    if after == before:
+        log(f"the release of {model} to {environment} names what is live: {after.bundle or 'no bundle'}")
+        return None
+    body = (
+        f"Merging this makes main name what is live in {environment}: `{after.bundle or 'no bundle'}`. "
+        "It releases nothing.\n"
+    )
+    return _open(gh, model, environment, path, f"Name what is live of {model} in {environment}", body, log)
+
+
+def _open(gh: Gh, model: str, environment: str, path: Path, title: str, body: str, log: Log) -> int:
     request = pull_requests.propose(gh, f"release/{environment}/{model}", [path], title, body)
     log(f"proposed in pull request {request.number}: {request.url}")
     return request.number
@@ -128,13 +205,18 @@ def next_pins(project: Project, environment: str) -> list[tuple[Images, str]]:
 def propose_next(target: Target, environment: str, log: Log) -> None:
     """Open or update the pull requests that promote an environment's releases and images to the next environments.
 
-    Images that the environment has not verified are left out: the gates would refuse them.
+    Images that the environment has not verified are left out, and bundles that it does not run: the gates would refuse
+    them.
 
     Raises:
         MlopsError: a bundle or a record cannot be trusted, or GitHub refuses.
     """
+    descriptors = target.descriptors()
     for release, to in next_releases(target.project, environment):
-        propose_release(target, release.model, to, str(release.bundle), log)
+        if live_bundle(descriptors, environment, release.model) != release.bundle:
+            log(f"{environment} does not run {release.bundle} of {release.model}; it is not proposed to {to}")
+        else:
+            propose_release(target, release.model, to, str(release.bundle), log)
     descriptor = target.descriptor(environment)
     for images, to in next_pins(target.project, environment):
         if read_image_record(descriptor, "serving", str(images.serving)) is None:

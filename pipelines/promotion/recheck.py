@@ -18,7 +18,7 @@ from pipelines.promotion.verdict import Outcome
 WORKFLOW = "promote.yml"
 """Workflow of the gates."""
 
-PASS_WITH_TIME = ("soak", "freeze", "order")
+PASS_WITH_TIME = ("soak", "freeze", "order", "image")
 """Gates whose refusal may end without a change of the pull request. An inconclusive gate may pass, too."""
 
 MOST_ATTEMPTS = 45

@@ -139,7 +139,7 @@ def _carry_out(
 ) -> Entry:
     project = target.project
     log(f"stopping {plan.bad}; {plan.good} stays" if plan.is_trial else f"rolling back from {plan.bad} to {plan.good}")
-    verified = evidence.verify_bundle(descriptor, model, plan.good)
+    verified = evidence.verify_bundle(descriptor, model, plan.good, all_runs=False)
     trial = try_bundle(project, verified.manifest, verified.files)
     if trial.problem:
         raise MlopsError(f"the bundle to roll back to does not work: {trial.problem}", fix="release a good bundle")

@@ -26,6 +26,7 @@ IN_CLUSTER = (
     Permission("patch", "rollouts", ARGO),
     Permission("patch", "rollouts/status", ARGO),
     Permission("list", "pods"),
+    Permission("get", "pods/portforward"),
     Permission("create", "pods/portforward"),
     Permission("get", "leases", COORDINATION),
     Permission("create", "leases", COORDINATION),

@@ -177,8 +177,17 @@ def models_to_train(project: Project, git: Git, base: str) -> tuple[str, ...]:
 
 def _pinned_at(git: Git, commit: str, name: str) -> str | None:
     """Return the training image that a stack file pinned at a commit; None if it had none or was invalid."""
+    return pinned_images(git, commit, name).training
+
+
+def pinned_images(git: Git, commit: str, name: str) -> Images:
+    """Return the images that a stack file pins at a commit; none if it is missing or invalid there.
+
+    Raises:
+        MlopsError: the commit does not exist.
+    """
     stack = _stack_at(git, commit, name)
-    return stack.config.environment.images.training if stack is not None else None
+    return stack.config.environment.images if stack is not None else Images()
 
 
 def _stack_at(git: Git, commit: str, name: str) -> StackFile | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from pipelines.declarations.documents import Declaration
 
 Outcome = Literal["pass", "fail", "inconclusive"]
+
+LOG_MARKS: dict[Outcome, str] = {"pass": "pass", "fail": "FAIL", "inconclusive": "????"}
 
 
 class Verdict(Declaration):
@@ -47,3 +50,9 @@ def inconclusive(gate: str, threshold: str, why: str, fix: str, figure: str = "u
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 row`, `2 rows`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def log_verdicts(verdicts: Iterable[Verdict], log: Callable[[str], None]) -> None:
+    """Write one line for each verdict to a log."""
+    for verdict in verdicts:
+        log(f"{LOG_MARKS[verdict.outcome]}  {verdict.gate:<15} {verdict.figure:<28} {verdict.why}")

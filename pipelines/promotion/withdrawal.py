@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from pipelines.declarations.live_models import WITHDRAW
 from pipelines.declarations.markdown import short_digest
 from pipelines.declarations.release import Release
 from pipelines.promotion.attempt import Attribution, attempt_id
+from pipelines.promotion.live_bundles import live_bundle
 from pipelines.promotion.verdict import Verdict, failed, passed
 from pipelines.registry.ledger import Entry, Event, Ledger
 
@@ -41,12 +42,13 @@ class WithdrawalFacts:
 
 def judge_withdrawal(facts: WithdrawalFacts) -> tuple[Verdict, ...]:
     """Return the verdicts on a withdrawal: it is alone, withdraws what is live, and the environment is not frozen."""
-    return _scope(facts), _freshness(facts), _freeze(facts)
+    return only_release_file(facts.release, facts.changed_files), _freshness(facts), _freeze(facts)
 
 
-def _scope(facts: WithdrawalFacts) -> Verdict:
-    path = f"models/{facts.release.model}/releases/{facts.release.environment}.yaml"
-    others = sorted(set(facts.changed_files) - {path})
+def only_release_file(release: Release, changed_files: Sequence[str]) -> Verdict:
+    """Refuse a change of a release file that changes other files, too."""
+    path = f"models/{release.model}/releases/{release.environment}.yaml"
+    others = sorted(set(changed_files) - {path})
     if not others:
         return passed("scope", "1 file", "1 release file", f"only {path} changes")
     why = f"it also changes {', '.join(others[:5])}{' …' if len(others) > 5 else ''}"
@@ -90,18 +92,6 @@ def refuse_untold(model: str, environment: str, live: str | None, *, removed: bo
         "expected it to be withdrawn",
         fix=f"withdraw it first, in a pull request of its own: mlops withdraw {model} --env {environment} ({WITHDRAW})",
     )
-
-
-def live_bundle(descriptors: Mapping[str, EnvironmentDescriptor], environment: str, model: str) -> str | None:
-    """Return the bundle that the ledger records as live; None if none is, or the environment is not up.
-
-    Raises:
-        MlopsError: the ledger cannot be read.
-    """
-    if environment not in descriptors:
-        return None
-    head = Ledger(descriptors[environment], model).head()
-    return head.event.live if head is not None else None
 
 
 def check_withdrawal(descriptor: EnvironmentDescriptor, release: Release) -> None:

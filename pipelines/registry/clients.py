@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.registry.new_keys import NewKeyRetries, creation_time
 
 _VARIABLES = (
     "AWS_ENDPOINT_URL",
@@ -51,4 +56,31 @@ def _session(region: str | None, settings: tuple[str | None, ...]) -> Any:
 
 @cache
 def _client(service: str, region: str | None, settings: tuple[str | None, ...]) -> Any:
-    return _session(region, settings).client(service)
+    made = _session(region, settings).client(service)
+    if service in ("kms", "s3"):
+        made.meta.events.register(f"needs-retry.{service}", NewKeyRetries(creation_time(partial(client, "kms"))))
+    return made
+
+
+def refuse_wrong_clock(error: ClientError, what: str) -> None:
+    """Raise an error if AWS refused a request because of its time; AWS accepts a difference of a few minutes.
+
+    S3 and EC2 have error codes for it. The other services say in the message that the signature expired, or is not yet
+    current.
+
+    Args:
+        error: the answer of AWS.
+        what: the request, for the message.
+
+    Raises:
+        MlopsError: the clock of this machine is wrong.
+    """
+    code, message = (str(error.response.get("Error", {}).get(key, "")) for key in ("Code", "Message"))
+    if code in ("RequestTimeTooSkewed", "RequestExpired") or message.startswith(
+        ("Signature expired", "Signature not yet current")
+    ):
+        raise MlopsError(
+            f"{what} was refused because of its time: expected the time of AWS, found {datetime.now(UTC):%H:%M:%S} UTC "
+            "on this machine",
+            fix="set the clock of this machine",
+        ) from None

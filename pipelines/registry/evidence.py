@@ -7,7 +7,9 @@ v1, https://slsa.dev/spec/v1.0/provenance.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,8 +27,14 @@ PROVENANCE = "https://slsa.dev/provenance/v1"
 EVALUATION = "urn:mlops:evaluation:v1"
 SUFFIX = ".dsse.json"
 
-MOST_STATEMENTS = 64
-"""Maximum number of statements about one bundle. Each commit that produces the bundle adds a provenance."""
+FIRST, EVALUATED = f"provenance{SUFFIX}", f"evaluation{SUFFIX}"
+"""Names of the statements that every bundle has."""
+
+READ_AT_ONCE = 8
+"""Number of statements that are read in parallel."""
+
+_LATER = re.compile(rf"provenance-[0-9a-f]{{12}}{re.escape(SUFFIX)}")
+"""Names of the provenances of later runs: each commit that produces the bundle again adds one, without a limit."""
 
 Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
@@ -145,7 +153,7 @@ class VerifiedBundle:
         digest: id of the bundle.
         manifest: its `bundle.json`.
         files: name → content of the requested files.
-        provenances: one for each commit that produced the bundle; at least one.
+        provenances: one for each commit that produced the bundle, or only the first; at least one.
         evaluated: its evaluation statement.
         signer: environment that signed all statements.
     """
@@ -239,11 +247,11 @@ def attest(
         contract=manifest.contract,
         dataset=manifest.dataset,
     )
-    first, another = f"provenance{SUFFIX}", f"provenance-{build.commit[:12]}{SUFFIX}"
-    existing = _existing_statement(descriptor, manifest, first, provenance)
+    another = f"provenance-{build.commit[:12]}{SUFFIX}"
+    existing = _existing_statement(descriptor, manifest, FIRST, provenance)
     if existing is None or existing.commit != build.commit:
-        _store_statement(descriptor, manifest, first if existing is None else another, provenance)
-    _store_statement(descriptor, manifest, f"evaluation{SUFFIX}", evaluated)
+        _store_statement(descriptor, manifest, FIRST if existing is None else another, provenance)
+    _store_statement(descriptor, manifest, EVALUATED, evaluated)
     return provenance, evaluated
 
 
@@ -315,22 +323,22 @@ def read_statement(
 def names_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: str) -> list[str]:
     """List the names of a bundle's statements: provenances, the first run's first, then the evaluation.
 
+    Other objects under the prefix are no evidence, and left out.
+
     Raises:
         UnsignedBundleError: there is no provenance, or no evaluation.
         MlopsError: the registry cannot be read.
     """
     bucket, prefix = descriptor.registry_bucket, prefix_of(model, digest)
-    present = [key.removeprefix(prefix) for key in store.sizes(bucket, prefix, limit=MOST_STATEMENTS)]
-    provenances = [n for n in present if n.startswith("provenance-") and n.endswith(SUFFIX)]
-    needed = (f"provenance{SUFFIX}", f"evaluation{SUFFIX}")
-    for name in needed:
+    present = sorted(listed.key.removeprefix(prefix) for listed in store.listing(bucket, prefix))
+    for name in (FIRST, EVALUATED):
         if name not in present:
             raise UnsignedBundleError(
                 f"the bundle {digest} of {model} has no signed {name.partition('.')[0]}: s3://{bucket}/{prefix}{name} "
                 "does not exist",
                 fix="train again; the next run completes an interrupted one",
             )
-    return [needed[0], *provenances, needed[1]]
+    return [FIRST, *filter(_LATER.fullmatch, present), EVALUATED]
 
 
 def copy_statements(source: EnvironmentDescriptor, target: EnvironmentDescriptor, model: str, digest: str) -> None:
@@ -359,15 +367,13 @@ def copy_statements(source: EnvironmentDescriptor, target: EnvironmentDescriptor
 
 
 def digests_of_statements(descriptor: EnvironmentDescriptor, model: str, digest: str) -> dict[str, str]:
-    """Return statement name (`provenance`, `evaluation`) → digest of its stored envelope.
+    """Return the statements that every bundle has, `provenance` and `evaluation` → digest of the stored envelope.
 
     Raises:
-        UnsignedBundleError: there is no provenance, or no evaluation.
-        MlopsError: the registry cannot be read.
+        MlopsError: a statement does not exist, or the registry cannot be read.
     """
-    prefix = prefix_of(model, digest)
-    found = {}
-    for name in names_of_statements(descriptor, model, digest):
+    prefix, found = prefix_of(model, digest), {}
+    for name in (FIRST, EVALUATED):
         content = store.get(descriptor.registry_bucket, prefix + name, limit=signing.LARGEST_ENVELOPE).content
         found[name.removesuffix(SUFFIX)] = digest_of_bytes(content)
     return found
@@ -380,6 +386,7 @@ def verify_bundle(
     names: Collection[str] | None = None,
     *,
     signer: str | None = None,
+    all_runs: bool = True,
 ) -> VerifiedBundle:
     """Read a bundle and its evidence, and verify the content, the signatures, and that they match.
 
@@ -389,6 +396,8 @@ def verify_bundle(
         digest: id of the bundle.
         names: the files to read, or None for all; see `bundles.fetch`.
         signer: environment that must have signed the evidence; None for any trusted one.
+        all_runs: read the provenance of every run that made the bundle; otherwise of the first one only, which takes
+            the same time for every bundle.
 
     Raises:
         UnknownBundleError, TamperedBundleError: see `bundles.fetch`.
@@ -397,9 +406,10 @@ def verify_bundle(
         MlopsError: the registry cannot be read.
     """
     fetched = bundles.fetch(descriptor, model, digest, names)
-    *made, rated = names_of_statements(descriptor, model, digest)
-    evaluated, by = _required(descriptor, model, digest, rated, Evaluated)
-    provenances = [_required(descriptor, model, digest, name, Provenance) for name in made]
+    made = names_of_statements(descriptor, model, digest)[:-1] if all_runs else [FIRST]
+    evaluated, by = _required(descriptor, model, digest, EVALUATED, Evaluated)
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        provenances = list(pool.map(lambda name: _required(descriptor, model, digest, name, Provenance), made))
     signers = {by, *(who for _, who in provenances)}
     if len(signers) > 1 or (signer is not None and signers != {signer}):
         raise signing.BadSignatureError(
@@ -428,7 +438,11 @@ def verify_bundle(
 def _required(descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, kind: type[P]) -> tuple[P, str]:
     found = read_statement(descriptor, model, digest, name, kind)
     if found is None:
-        raise UnsignedBundleError(f"{name} of the bundle {digest} of {model} disappeared during the read")
+        where = f"s3://{descriptor.registry_bucket}/{prefix_of(model, digest)}{name}"
+        raise UnsignedBundleError(
+            f"the bundle {digest} of {model} has no signed {name.partition('.')[0]}: {where} does not exist",
+            fix="train again; the next run completes an interrupted one",
+        )
     return found
 
 

@@ -2,6 +2,9 @@
 
 A record is an in-toto statement in a DSSE envelope. It is stored under its number with a conditional write, and holds
 the digest of the envelope before it. So no record can be changed, removed from the middle, or written twice unnoticed.
+
+The bucket keeps every version of an object. So a record that was deleted or replaced at the end of the chain leaves a
+version, which every read looks for. `ledger_witnesses` finds records that are gone with all their versions.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
@@ -33,6 +36,18 @@ LONGEST_REASON = 400
 MOST_STATEMENTS = 6
 """Maximum number of statements about the bundle in a record."""
 
+MOST_SEEN = 4
+"""Maximum number of other ledgers in a record."""
+
+CLOCK_DIFFERENCE = timedelta(minutes=10)
+"""Difference between the clocks of two writers: AWS KMS accepts requests up to five minutes early or late."""
+
+LONGEST_ATTEMPT = timedelta(days=1)
+"""Time within which an attempt that failed to record its result may try again."""
+
+MOST_VERSIONS = 1000
+"""Versions in one listing: the limit of S3."""
+
 MOST_COLLISIONS = 1000
 """Maximum number of attempts to append a record while other writers append first."""
 
@@ -45,6 +60,21 @@ _RECORD = re.compile(rf"[0-9]{{{DIGITS}}}\.dsse\.json")
 
 class BrokenLedgerError(MlopsError):
     """The chain is broken: a record was changed, removed, or signed by an untrusted key."""
+
+
+class SeenLedger(Declaration):
+    """Newest record of another environment's ledger of the same model, when a record was written.
+
+    Attributes:
+        number: number of the record.
+        digest: digest of its envelope.
+        key: first 16 hexadecimal digits of the SHA-256 of the environment's public key, PEM. An environment that is
+            created again has another key, and its ledger begins again.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    digest: Digest
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
 class Event(Declaration):
@@ -70,6 +100,7 @@ class Event(Declaration):
         actor: person or process that started the attempt.
         run: workflow run.
         reason: why, on one line.
+        seen: environment → the end of its ledger, as a promotion saw it; see `ledger_witnesses`.
     """
 
     attempt: Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -93,6 +124,7 @@ class Event(Declaration):
     actor: Annotated[Words, Field(max_length=40)] = ""
     run: Annotated[Words, Field(max_length=128)] = ""
     reason: Annotated[Words, Field(max_length=LONGEST_REASON)] = ""
+    seen: dict[Name, SeenLedger] = Field(default_factory=dict, max_length=MOST_SEEN)
 
     @classmethod
     def of(
@@ -103,12 +135,13 @@ class Event(Declaration):
         actor: str = "",
         run: str = "",
         reason: str = "",
+        seen: Mapping[str, SeenLedger] | None = None,
         **values: object,
     ) -> Event:
         """Make an event with the current time; texts are cut to their maximum length.
 
         Args:
-            approvers, evidence, actor, run, reason: see the attributes.
+            approvers, evidence, actor, run, reason, seen: see the attributes.
             values: the other attributes except `at`.
         """
         cut = {
@@ -118,6 +151,7 @@ class Event(Declaration):
             "actor": words(actor, 40),
             "run": words(run, 128),
             "reason": words(reason, LONGEST_REASON),
+            "seen": {name: one.model_dump() for name, one in list((seen or {}).items())[-MOST_SEEN:]},
         }
         return cls.model_validate_json(json.dumps({**cut, **values}))
 
@@ -178,6 +212,7 @@ class Ledger:
         self.prefix = f"ledger/{checked_name(model)}/"
         self._client = store.s3()
         self._seen = 0
+        self._read: dict[int, Entry] = {}  # never changes, unless it is tampered with; used to find attempts only
 
     def head(self) -> Entry | None:
         """Return the newest record, verified; None if the ledger is empty.
@@ -238,9 +273,10 @@ class Ledger:
             number, previous = entry.record.number, entry.record.previous
             if number == 1:
                 return
-            entry = self.entry(number - 1)
+            later, entry = entry, self.entry(number - 1)
             if entry.digest != previous:
                 raise _broken(self.descriptor, self.model, number, "does not follow the record before it")
+            _check_times(entry, later, self.descriptor, self.model)
 
     def append(self, decide: Callable[[Entry | None], Event | Entry]) -> Entry:
         """Append a record, or return the existing record of the same attempt.
@@ -250,15 +286,20 @@ class Ledger:
                 again if another writer appends first. May raise if the event no longer applies (a stale release).
 
         Raises:
-            MlopsError: from `decide`; or the record cannot be signed or written.
+            MlopsError: from `decide`; the clock of this machine is wrong; or the record cannot be signed or written.
         """
+        searched = 0
         for _ in range(MOST_COLLISIONS):
             head = self.head()
             event = decide(head)
             if isinstance(event, Entry):
                 return event
-            if head is not None and head.event.attempt == event.attempt:
-                return head
+            # The result may be recorded already: a response was lost, and other writers have appended since.
+            found = self._find_attempt(event, head, after=searched)
+            if found is not None:
+                return found
+            searched = head.record.number if head else 0
+            event = self._in_time(event, head)
             record = Record(
                 environment=self.descriptor.name,
                 model=self.model,
@@ -292,6 +333,35 @@ class Ledger:
             fix="try again later",
         )
 
+    def _find_attempt(self, event: Event, head: Entry | None, *, after: int) -> Entry | None:
+        """Return the record of an event's attempt among the recent ones with a number above `after`."""
+        oldest = event.at - LONGEST_ATTEMPT
+        entry = head
+        while entry is not None and entry.record.number > after and entry.event.at >= oldest:
+            if entry.event.attempt == event.attempt:
+                return entry
+            number = entry.record.number - 1
+            if number and number not in self._read:
+                self._read[number] = self.entry(number)
+            entry = self._read.get(number)
+        return None
+
+    def _in_time(self, event: Event, head: Entry | None) -> Event:
+        """Return an event that is not earlier than the newest record.
+
+        Raises:
+            MlopsError: the clock of this machine, or of the writer of the newest record, is wrong.
+        """
+        if head is None or event.at >= head.event.at:
+            return event
+        if head.event.at - event.at > CLOCK_DIFFERENCE:
+            raise MlopsError(
+                f"the clock of this machine is behind record {head.record.number} of {self.model} in "
+                f"{self.descriptor.name}: expected {head.event.at.isoformat()} or later, found {event.at.isoformat()}",
+                fix="set the clock of this machine, then run the command again",
+            )
+        return event.model_copy(update={"at": head.event.at})
+
     def try_append(self) -> None:
         """Check that a record could be written, without writing one: S3 checks permissions before conditions.
 
@@ -312,10 +382,46 @@ class Ledger:
         """Return the number of the newest record; 0 if the ledger is empty.
 
         Raises:
-            BrokenLedgerError: an object in the ledger is not a record.
+            BrokenLedgerError: an object in the ledger is not a record, or records at its end were deleted or replaced.
             MlopsError: the registry cannot be read.
         """
-        # Exponential search from the last number seen, then binary search.
+        while True:
+            after = self._key(self._seen - 1) if self._seen > 1 else ""
+            found = list(
+                store.versions(
+                    self.descriptor.registry_bucket, self.prefix, after=after, most=MOST_VERSIONS, client=self._client
+                )
+            )
+            self._check(found)
+            self._seen = max((self._number(version.key) for version in found), default=self._seen)
+            if len(found) < MOST_VERSIONS:
+                return self._seen
+            self._search()
+
+    def check_versions(self) -> None:
+        """Check that every record was written once, and none was deleted.
+
+        Raises:
+            BrokenLedgerError: a record was deleted or replaced.
+            MlopsError: the registry cannot be read.
+        """
+        self._check(store.versions(self.descriptor.registry_bucket, self.prefix, client=self._client))
+
+    def _check(self, versions: Iterable[store.Version]) -> None:
+        """Raise BrokenLedgerError if a key has a delete marker, or more than one version."""
+        known: set[str] = set()
+        for version in versions:
+            if version.deletes or version.key in known:
+                what = "deleted" if version.deletes else "replaced"
+                raise BrokenLedgerError(
+                    f"a record of {self.model} in {self.descriptor.name} was {what}: "
+                    f"s3://{self.descriptor.registry_bucket}/{version.key} has older versions",
+                    fix="find out who did it (docs/on-call.md#the-ledger-is-broken)",
+                )
+            known.add(version.key)
+
+    def _search(self) -> None:
+        """Move `_seen` to the number of the newest record, by exponential and then binary search."""
         low, step = self._seen, 1
         while self._any_after(low + step - 1):
             low, step = low + step, step * 2
@@ -327,18 +433,26 @@ class Ledger:
             else:
                 high = middle
         self._seen = low
-        return low
 
     def _any_after(self, number: int) -> bool:
-        bucket, after = self.descriptor.registry_bucket, self._key(number)
-        for key in store.first_after(bucket, self.prefix, after, most=1, client=self._client):
-            if not _RECORD.fullmatch(key.removeprefix(self.prefix)):
-                raise BrokenLedgerError(
-                    f"the ledger of {self.model} has an object that is not a record: s3://{bucket}/{key}",
-                    fix="find out who wrote it, and remove it",
-                )
-            return True
-        return False
+        after = self._key(number)
+        found = store.first_after(self.descriptor.registry_bucket, self.prefix, after, most=1, client=self._client)
+        return any(self._number(key) for key in found)
+
+    def _number(self, key: str) -> int:
+        """Return the number of the record with this key.
+
+        Raises:
+            BrokenLedgerError: it is not the key of a record.
+        """
+        name = key.removeprefix(self.prefix)
+        if not _RECORD.fullmatch(name):
+            raise BrokenLedgerError(
+                f"the ledger of {self.model} has an object that is not a record: "
+                f"s3://{self.descriptor.registry_bucket}/{key}",
+                fix="find out who wrote it, and remove it",
+            )
+        return int(name[:DIGITS])
 
 
 def new_attempt() -> str:
@@ -405,7 +519,7 @@ def verify_chain(envelopes: Iterable[bytes], descriptor: EnvironmentDescriptor, 
 
 
 def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str, *, after: str | None = None) -> None:
-    """Check that each record holds the digest of the one before it.
+    """Check that each record holds the digest of the one before it, and is not earlier.
 
     Args:
         entries: consecutive records.
@@ -415,11 +529,18 @@ def link(entries: Sequence[Entry], descriptor: EnvironmentDescriptor, model: str
     Raises:
         BrokenLedgerError: a link is wrong.
     """
-    previous = after
+    previous, before = after, None
     for entry in entries:
         if entry.record.previous != previous:
             raise _broken(descriptor, model, entry.record.number, "does not follow the record before it")
-        previous = entry.digest
+        if before is not None:
+            _check_times(before, entry, descriptor, model)
+        previous, before = entry.digest, entry
+
+
+def _check_times(before: Entry, after: Entry, descriptor: EnvironmentDescriptor, model: str) -> None:
+    if after.event.at < before.event.at:
+        raise _broken(descriptor, model, after.record.number, "is earlier than the record before it")
 
 
 def _broken(descriptor: EnvironmentDescriptor, model: str, number: int, what: str) -> BrokenLedgerError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.declarations.digests import Digest, canonical_json
@@ -48,7 +50,8 @@ def record_run(descriptor: EnvironmentDescriptor, model: str, run: str, digest: 
                 f"the run {run} of {model} already has another bundle: expected {before}, found {digest}",
                 fix="use a unique RUN_ID for each run",
             ) from None
-    store.put(descriptor.registry_bucket, _snapshot_key(model, snapshot), content, content_type="application/json")
+    with suppress(store.PreconditionFailedError):  # another run trained on it before
+        store.put_new(descriptor.registry_bucket, _snapshot_key(model, snapshot), content)
 
 
 def is_trained(descriptor: EnvironmentDescriptor, model: str, snapshot: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import Field, StringConstraints
@@ -31,6 +32,9 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
 LARGEST_MESSAGE = 4096
 """Size limit of a signed message, in bytes: KMS's limit for messages of type RAW."""
+
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Order of the curve P-256 (NIST SP 800-186)."""
 
 LARGEST_ENVELOPE = 16 << 10
 """Size limit of an envelope, in bytes: the largest message in base64, and its signatures."""
@@ -83,7 +87,7 @@ class Signature(Declaration):
 
     Attributes:
         keyid: environment whose key signed.
-        sig: DER-encoded ECDSA signature, in base64.
+        sig: DER-encoded ECDSA signature in the form that `normalize` returns, in base64.
     """
 
     keyid: Name
@@ -91,11 +95,11 @@ class Signature(Declaration):
 
 
 class Envelope(Declaration):
-    """DSSE envelope."""
+    """DSSE envelope with one signature."""
 
     payload_type: Literal["application/vnd.in-toto+json"] = Field("application/vnd.in-toto+json", alias="payloadType")
     payload: Annotated[str, StringConstraints(min_length=1, max_length=2 * LARGEST_MESSAGE)]
-    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=4)]
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=1)]
 
     def to_bytes(self) -> bytes:
         """Return the canonical bytes to store."""
@@ -144,6 +148,7 @@ def sign(statement: Statement, key_arn: str, signer: str) -> Envelope:
             KeyId=key_arn, Message=message, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
         )
     except ClientError as error:
+        clients.refuse_wrong_clock(error, f"kms:Sign with {key_arn}")
         code = error.response.get("Error", {}).get("Code", "")
         denied = code in ("AccessDeniedException", "AccessDenied")
         fix = "grant the caller's role kms:Sign on this key" if denied else "check the state and usage of the key"
@@ -152,8 +157,21 @@ def sign(statement: Statement, key_arn: str, signer: str) -> Envelope:
         raise MlopsError(
             f"the key {key_arn} did not sign: {error}", fix="check the AWS credentials, region and endpoint"
         ) from None
-    signature = Signature(keyid=signer, sig=base64.b64encode(answer["Signature"]).decode())
+    signature = Signature(keyid=signer, sig=base64.b64encode(normalize(answer["Signature"])).decode())
     return Envelope(payload=base64.b64encode(payload).decode(), signatures=(signature,))
+
+
+def normalize(signature: bytes) -> bytes:
+    """Return an ECDSA signature in the one form that `verify` accepts.
+
+    If (r, s) is a valid signature, so is (r, n - s). Only the one with the smaller s is accepted, in its only DER
+    encoding. So an envelope cannot be changed into another one, with another digest, that verifies too.
+
+    Raises:
+        ValueError: it is not a DER-encoded signature.
+    """
+    r, s = decode_dss_signature(signature)
+    return encode_dss_signature(r, min(s, ORDER - s))
 
 
 def verify(
@@ -184,6 +202,8 @@ def verify(
         parse_json(envelope)
         parsed = Envelope.model_validate_json(envelope)
         payload = _decode(parsed.payload)
+        if parsed.to_bytes() != envelope:
+            raise ValueError("the JSON is not in canonical form (RFC 8785)")
     except ValueError as error:
         raise BadSignatureError(
             f"{what} is not a DSSE envelope of an in-toto statement: {first_problem(error)}"
@@ -237,8 +257,11 @@ def _signed(message: bytes, signature: Signature, trusted_keys: Mapping[str, str
         return False
     key = _public_key(pem, signature.keyid)
     try:
+        content = _decode(signature.sig)
+        if normalize(content) != content:
+            return False
         # The algorithm is fixed; the envelope must not choose it.
-        key.verify(_decode(signature.sig), message, ec.ECDSA(SHA256()))
+        key.verify(content, message, ec.ECDSA(SHA256()))
     except (InvalidSignature, ValueError):
         return False
     return True

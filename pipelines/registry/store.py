@@ -70,6 +70,19 @@ class Listed:
     etag: str
 
 
+@dataclass(frozen=True)
+class Version:
+    """Version of an object.
+
+    Attributes:
+        key: key of the object.
+        deletes: True if this is a delete marker, which hides the versions before it.
+    """
+
+    key: str
+    deletes: bool
+
+
 def s3() -> Any:
     """Return the S3 client of the standard AWS configuration."""
     return clients.client("s3")
@@ -227,6 +240,34 @@ def first_after(bucket: str, prefix: str, after: str, *, most: int, client: Any 
     return [str(entry["Key"]) for entry in answer.get("Contents", ())]
 
 
+def versions(
+    bucket: str, prefix: str, *, after: str = "", most: int | None = None, client: Any = None
+) -> Iterator[Version]:
+    """Iterate over all versions and delete markers under a prefix, in no particular order.
+
+    Args:
+        bucket: the bucket.
+        prefix: key prefix.
+        after: an existing key; only keys that sort after it are listed.
+        most: number of versions after which the listing may end (up to 1000); None for all of them.
+        client: the client to use.
+
+    Raises:
+        NoBucketError, AccessDeniedError, MlopsError: the listing failed.
+    """
+    marker = {"KeyMarker": after} if after else {}
+    client = client or s3()
+    with _errors_by_name("s3:ListBucketVersions", bucket, prefix):
+        if most is None:
+            paginator = client.get_paginator("list_object_versions")
+            pages = paginator.paginate(Bucket=bucket, Prefix=prefix, **marker)
+        else:
+            pages = [client.list_object_versions(Bucket=bucket, Prefix=prefix, MaxKeys=most, **marker)]
+        for page in pages:
+            yield from (Version(str(entry["Key"]), deletes=False) for entry in page.get("Versions", ()))
+            yield from (Version(str(entry["Key"]), deletes=True) for entry in page.get("DeleteMarkers", ()))
+
+
 def folders(bucket: str, prefix: str, *, limit: int, client: Any = None) -> list[str]:
     """Return the names of the folders directly under a prefix, sorted.
 
@@ -273,6 +314,7 @@ def _errors_by_name(action: str, bucket: str, key: str) -> Iterator[None]:
         if code == "NoSuchBucket":
             fix = "bring the environment up, and check that the credentials belong to its account"
             raise NoBucketError(f"the bucket {bucket} does not exist", fix=fix) from None
+        clients.refuse_wrong_clock(error, f"{action} on {where}")
         if code in ("AccessDenied", "403", "Forbidden") or status == 403:
             raise AccessDeniedError(
                 f"{action} on {where} was denied", fix=f"grant the caller's role {action} on this prefix"

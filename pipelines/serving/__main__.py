@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
 
     return run(
         settings,
-        lambda: verify_bundle(descriptor, settings.model, settings.bundle),
+        lambda: verify_bundle(descriptor, settings.model, settings.bundle, all_runs=False),
         logs_bucket(descriptor.logs_bucket),
     )
 

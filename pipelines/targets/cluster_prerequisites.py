@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.project import Project
 from pipelines.targets.checking import check, guarded
-from pipelines.targets.cluster_roles import NAMESPACE_DEPLOY, RIGHTS
+from pipelines.targets.cluster_roles import NAMESPACE_DEPLOY, NAMESPACES_DEPLOY, RIGHTS
 from pipelines.targets.target import Finding
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def _access(client: Client, namespace: str) -> tuple[bool, str]:
     for verb in NAMESPACE_DEPLOY:
         if not _may(client, "", verb, "", "namespaces", namespace):
             denied.append(f"{verb} the namespace {namespace}")
+    denied += [f"{verb} namespaces" for verb in NAMESPACES_DEPLOY if not _may(client, "", verb, "", "namespaces")]
     for right in RIGHTS:
         refused = [verb for verb in right.deploy if not _may(client, namespace, verb, right.group, right.resource)]
         if refused:

@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-READ = ("get", "list", "watch")
 MANAGE = ("create", "delete", "get", "list", "patch", "watch")
+"""Verbs with which Pulumi manages objects. Before it deletes one, it lists and watches the kind."""
+
+LOOK = ("get",)
+"""Verb with which Pulumi compares an object with its state."""
 
 
 @dataclass(frozen=True)
 class Right:
     """Verbs on a resource of an environment's namespace.
+
+    `make conformance` shows that each verb is used, and that no other is needed.
 
     Attributes:
         group: API group; "" for the core group.
@@ -30,33 +35,33 @@ class Right:
 
 
 RIGHTS = (
-    Right("", "serviceaccounts", MANAGE, READ, "the identities of workloads"),
-    Right("", "services", MANAGE, READ, "the Services of endpoints"),
-    Right("networking.k8s.io", "networkpolicies", MANAGE, READ, "what each workload may reach"),
-    Right("networking.k8s.io", "ingresses", MANAGE, READ, "the load balancers of endpoints"),
-    Right("batch", "cronjobs", MANAGE, READ, "ingestion and training"),
-    Right("batch", "jobs", ("create", "delete", "get", "list", "watch"), READ, "`mlops ingest` and `mlops train`"),
-    Right("autoscaling", "horizontalpodautoscalers", MANAGE, READ, "the number of an endpoint's pods"),
-    Right("policy", "poddisruptionbudgets", MANAGE, READ, "endpoints while nodes are drained"),
-    Right("argoproj.io", "rollouts", (*MANAGE, "update"), READ, "endpoints; a rollback changes them"),
-    Right("argoproj.io", "rollouts/status", ("get", "patch", "update"), ("get",), "abort and full promotion"),
-    Right("argoproj.io", "analysistemplates", MANAGE, READ, "the canary check"),
-    Right("argoproj.io", "analysisruns", READ, READ, "why a rollout was aborted"),
-    Right("apps", "replicasets", READ, READ, "which pods serve which bundle"),
-    Right(
-        "coordination.k8s.io", "leases", ("create", "delete", "get", "patch", "update"), ("get",), "one verb at a time"
-    ),
-    Right("", "pods", ("delete", *READ), READ, "jobs and endpoints; a pod without credentials is replaced"),
+    Right("", "serviceaccounts", MANAGE, LOOK, "the identities of workloads"),
+    Right("", "services", MANAGE, ("get", "list"), "the Services of endpoints; Pulumi reads those of an Ingress"),
+    Right("networking.k8s.io", "networkpolicies", MANAGE, LOOK, "what each workload may reach"),
+    Right("networking.k8s.io", "ingresses", MANAGE, LOOK, "the load balancers of endpoints"),
+    Right("batch", "cronjobs", MANAGE, LOOK, "ingestion and training"),
+    Right("batch", "jobs", ("create", "get", "list"), (), "`mlops ingest` and `mlops train`"),
+    Right("autoscaling", "horizontalpodautoscalers", MANAGE, LOOK, "the number of an endpoint's pods"),
+    Right("policy", "poddisruptionbudgets", MANAGE, LOOK, "endpoints while nodes are drained"),
+    Right("argoproj.io", "rollouts", MANAGE, LOOK, "endpoints; a rollback changes them"),
+    Right("argoproj.io", "rollouts/status", ("patch",), (), "abort and full promotion"),
+    Right("argoproj.io", "analysistemplates", MANAGE, LOOK, "the canary check"),
+    Right("coordination.k8s.io", "leases", ("create", "get", "update"), (), "one verb at a time"),
+    Right("", "pods", ("delete", "list"), ("list",), "jobs and endpoints; a pod without credentials is replaced"),
     Right("", "pods/log", ("get",), (), "the log of a job"),
+    # The API server asks for `get` until Kubernetes 1.34, and for `create` as well from 1.35 on.
     Right("", "pods/portforward", ("create", "get"), ("create", "get"), "asking an endpoint's pods"),
-    Right("", "endpoints", READ, READ, "Pulumi waits for an Ingress and its Services"),
-    Right("", "events", READ, READ, "Pulumi and jobs say what they wait for"),
+    Right("", "endpoints", ("list", "watch"), ("list",), "Pulumi waits for an Ingress and its Services"),
+    Right("", "events", ("list", "watch"), (), "Pulumi says what it waits for"),
 )
 """Rights in the namespace of an environment."""
 
-NAMESPACE_DEPLOY = ("delete", "get", "list", "patch", "watch")
-NAMESPACE_PREVIEW = ("get", "list", "watch")
+NAMESPACE_DEPLOY = ("delete", "get", "patch")
+NAMESPACE_PREVIEW = ("get",)
 """Verbs on the environment's own Namespace, by name. Nobody but the administrator creates one."""
+
+NAMESPACES_DEPLOY = ("list", "watch")
+"""Verbs of the deploy role on all Namespaces. Without them, Pulumi waits without an end for the one that it deletes."""
 
 
 def deploy_group(project: str, environment: str) -> str:
@@ -80,14 +85,17 @@ def role_manifests(project: str, environment: str, namespace: str) -> list[dict[
         namespace: its Kubernetes namespace.
     """
     objects: list[dict[str, Any]] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}]
-    for name, group, own in (
-        (f"{project}-deploy", deploy_group(project, environment), NAMESPACE_DEPLOY),
-        (f"{project}-preview", preview_group(project), NAMESPACE_PREVIEW),
+    for name, group, own, every in (
+        (f"{project}-deploy", deploy_group(project, environment), NAMESPACE_DEPLOY, NAMESPACES_DEPLOY),
+        (f"{project}-preview", preview_group(project), NAMESPACE_PREVIEW, ()),
     ):
         cluster_name = f"{name}-{environment}"
         rules = list(_rules(deploy=name.endswith("-deploy")))
+        on_namespaces = [_rule("", "namespaces", own, [namespace])]
+        if every:
+            on_namespaces.append(_rule("", "namespaces", every))
         objects += [
-            _role("ClusterRole", cluster_name, None, [_rule("", "namespaces", own, [namespace])]),
+            _role("ClusterRole", cluster_name, None, on_namespaces),
             _binding("ClusterRole", cluster_name, None, group),
             _role("Role", name, namespace, rules),
             _binding("Role", name, namespace, group),

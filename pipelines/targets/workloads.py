@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pipelines.cluster.jobs import run_job
 from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
+from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import monitor_name
 from pipelines.declarations.project import Project
@@ -80,6 +81,32 @@ def run_monitor(target: Target, environment: str, dataset: str, log: Callable[[s
         )
     descriptor = target.descriptor(environment)
     run_job(descriptor.namespace, monitor_name(dataset), variables={}, on_line=lambda line: log(f"| {line}"))
+
+
+def change_table(
+    target: Target, environment: str, dataset: str, change: TableChange, log: Callable[[str], None]
+) -> None:
+    """Run the ingest job of a dataset to change its table: tag a version, roll back, or expire versions.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        dataset: the dataset's name.
+        change: what to change.
+        log: receives each line of the job's log.
+
+    Raises:
+        MlopsError: the dataset or the job does not exist, or the job failed.
+    """
+    target.project.contract(dataset)
+    target.project.check_trains(environment)
+    run_job(
+        target.descriptor(environment).namespace,
+        f"ingest-{dataset}",
+        variables={TABLE_CHANGE: change.model_dump_json()},
+        on_line=lambda line: log(f"| {line}"),
+        after_others=True,
+    )
 
 
 def run_training(target: Target, environment: str, model: str, log: Callable[[str], None]) -> str:

@@ -115,20 +115,21 @@ def run_training(
         MlopsError: a declaration, the data or the model is not valid, or a service failed.
     """
     from pipelines.data.catalog import read_version
-    from pipelines.data.lineage import Data, lineage, table_data
+    from pipelines.data.lineage import bundle_data, from_columns, lineage, table_data
 
     started = _now()
     model = project.model(model_name)
     contract = project.contract(model.contract)
     source = table_data(descriptor, model.contract)
-    product = Data(f"s3://{descriptor.registry_bucket}", f"bundles/{model.name}")
+    product = bundle_data(descriptor, model.name)
     with lineage(descriptor, f"train-{model.name}", [source], [product]) as events:
         rows, version = read_version(descriptor, model.contract, run.snapshot)
         events.inputs = [table_data(descriptor, model.contract, version=version.snapshot, rows=version.rows)]
         say(f"{model.contract}: {version.rows} rows of snapshot {version.snapshot}")
         manifest, files = make_bundle(project, model, contract, rows, version, run.image, say)
         digest = bundles.push(descriptor, manifest, files)
-        events.outputs = [replace(product, version=digest)]
+        derived = {"prediction": from_columns(source, [*model.features, model.target])}
+        events.outputs = [replace(product, version=digest, derived=derived)]
         say(f"registered in {descriptor.registry_bucket}")
         build = evidence.Build(descriptor.name, run.commit, run.id, started, _now())
         evidence.attest(descriptor, manifest, digest_of_value(model.gates.model_dump(mode="json")), build)

@@ -351,7 +351,7 @@ def test_a_job_installs_the_groups_that_its_commands_need() -> None:
             "cli serving",
         ),
         (
-            "pipelines.promotion.judge pipelines.promotion.deploy pipelines.promotion.audit "
+            "pipelines.promotion.judge pipelines.promotion.review pipelines.promotion.deploy pipelines.promotion.audit "
             "pipelines.promotion.respond pipelines.promotion.rollback pipelines.promotion.trial "
             "pipelines.promotion.predict",
             "cli infra serving",

@@ -12,10 +12,11 @@ import os
 import re
 import runpy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from google.protobuf import empty_pb2
@@ -25,6 +26,7 @@ from pulumi.runtime import settings as sdk_settings
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 from pulumi.runtime.stack import run_in_stack
 
+from infra.components import association_wait
 from infra.policies import PlannedResource
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,6 +195,10 @@ def computed_outputs(type_: str) -> frozenset[str]:
     )
 
 
+async def no_pause(_: float) -> None:
+    """Return at once."""
+
+
 def record(
     project: Path,
     environment: str,
@@ -201,6 +207,7 @@ def record(
     preview: bool = False,
     echo: bool = False,
     last_outputs: Mapping[str, Any] | None = None,
+    pause: Callable[[float], Awaitable[None]] = no_pause,
     program: Path = ROOT / "infra" / "__main__.py",
 ) -> Recording:
     """Run the program of an environment of a project.
@@ -212,11 +219,13 @@ def record(
         preview: leave values unknown that do not exist yet.
         echo: answer with the inputs only, as Pulumi's plain mocks do.
         last_outputs: the outputs of the stack's last update.
+        pause: called instead of waiting for new Pod Identity associations.
         program: the program to run.
     """
     recording = Recording()
     mocks = _Cloud(recording, descriptors or {}, echo=echo, last_outputs=last_outputs or {})
-    _run(project, environment, program, _Monitor(recording, mocks, preview=preview), preview)
+    with patch.object(association_wait, "pause", pause):
+        _run(project, environment, program, _Monitor(recording, mocks, preview=preview), preview)
     return recording
 
 

@@ -261,3 +261,17 @@ def test_no_job_on_github_may_write_data(bootstrap: Recording) -> None:
             for statement in json.loads(document)["Statement"]:
                 if "s3:PutObject" in statement["Action"]:
                     assert not [arn for arn in statement["Resource"] if "-landing-" in arn], role.name
+
+
+def test_a_deployment_writes_its_lineage_and_no_other_logs(bootstrap: Recording) -> None:
+    for role in bootstrap.of_type(ROLE).values():
+        written = [
+            arn
+            for _, document in policies_of(Graph(bootstrap.resources), role)
+            for statement in json.loads(document)["Statement"]
+            if "s3:PutObject" in statement["Action"]
+            for arn in statement["Resource"]
+            if "-logs-" in arn and arn.partition("/")[2]
+        ]
+        assert all(arn.endswith("/lineage/deploy-*") for arn in written), role.name
+        assert len(written) == role.name.startswith("deploy-"), role.name

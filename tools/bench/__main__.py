@@ -22,6 +22,7 @@ PARTS = {
     "contract": "Contract checks",
     "monitors": "Monitors",
     "simulations": "Error rates of monitors",
+    "data_versions": "Versions of data",
     "serving": "Serving",
     "mutation": "Mutation",
 }

@@ -38,6 +38,9 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "promotion/attempt.py": ("promotion/test_deploy.py",),
     "promotion/deploy.py": ("promotion/test_deploy.py",),
     "promotion/audit.py": ("promotion/test_audit.py",),
+    "promotion/disagreement.py": ("promotion/test_audit.py",),
+    "promotion/correction.py": ("promotion/test_correction.py",),
+    "promotion/live_bundles.py": ("promotion/test_propose.py", "promotion/test_withdrawal.py"),
     "promotion/report.py": ("promotion/test_report.py", "promotion/test_deploy.py"),
     "promotion/replicate.py": ("promotion/test_propose.py",),
     "promotion/rollback.py": ("promotion/test_rollback.py",),
@@ -62,7 +65,16 @@ TESTS: Mapping[str, tuple[str, ...]] = {
 """Source below `pipelines` → its quick tests below `tests/pipelines`, the most effective first."""
 
 NOT_MEASURED = frozenset(
-    {"promotion/judge.py", "promotion/predict.py", "promotion/respond.py", "github/workflow_run.py"}
+    {
+        "promotion/judge.py",
+        "promotion/judge_pins.py",
+        "promotion/judge_releases.py",
+        "promotion/judge_withdrawals.py",
+        "promotion/review.py",
+        "promotion/predict.py",
+        "promotion/respond.py",
+        "github/workflow_run.py",
+    }
 )
 """Sources without quick tests: the laptop's journeys and the tests of the command line run them."""
 

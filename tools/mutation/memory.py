@@ -9,9 +9,9 @@ import base64
 import hashlib
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 from unittest import mock
 
 import boto3
@@ -34,6 +34,16 @@ class Body(io.BytesIO):
     """Stream of an object."""
 
 
+class Paginator:
+    """Paginator whose only page is the answer of one call."""
+
+    def __init__(self, call: Callable[..., dict[str, Any]]) -> None:
+        self._call = call
+
+    def paginate(self, **options: Any) -> list[dict[str, Any]]:
+        return [self._call(**options)]
+
+
 class MemoryS3:
     """In-memory S3.
 
@@ -44,6 +54,17 @@ class MemoryS3:
     def __init__(self, denied: set[str]) -> None:
         self._denied = denied
         self._buckets: dict[str, dict[str, bytes]] = {}
+
+    def list_object_versions(
+        self,
+        Bucket: str,  # noqa: N803
+        Prefix: str = "",  # noqa: N803
+        KeyMarker: str = "",  # noqa: N803
+        MaxKeys: int = 10**9,  # noqa: N803
+    ) -> dict[str, Any]:
+        """List the objects; this S3 keeps no older versions."""
+        listed = self.list_objects_v2(Bucket, Prefix, StartAfter=KeyMarker, MaxKeys=MaxKeys)
+        return {"Versions": listed["Contents"]}
 
     def _objects(self, bucket: str) -> dict[str, bytes]:
         if bucket in self._denied:
@@ -93,11 +114,8 @@ class MemoryS3:
         deeper = {Prefix + key[len(Prefix) :].partition(Delimiter)[0] + Delimiter for key in keys}
         return {"CommonPrefixes": [{"Prefix": prefix} for prefix in sorted(deeper)]}
 
-    def get_paginator(self, _operation: str) -> Self:
-        return self
-
-    def paginate(self, **options: Any) -> list[dict[str, Any]]:
-        return [self.list_objects_v2(**options)]
+    def get_paginator(self, operation: str) -> Paginator:
+        return Paginator(getattr(self, operation))
 
 
 class MemoryKms:

@@ -13,6 +13,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from infra.components import association_wait
 from infra.policies import violations
 from laptop.aws.access.web_identity import published_keys
 from laptop.aws.account import ISSUERS, Account, start
@@ -24,7 +25,7 @@ from laptop.github.oidc_issuer import Issuer
 from laptop.github.trust import AUDIENCE, ISSUER
 from laptop.stack_operations import ACCOUNT_STACK
 from pipelines.declarations.project import Project
-from tests.infra.recording import AUTHORITY, edit, release_everywhere, write_kubeconfig
+from tests.infra.recording import AUTHORITY, edit, no_pause, release_everywhere, write_kubeconfig
 from tests.sample_project import copy_as_forked
 
 REPOSITORY = "acme/mlops"
@@ -187,6 +188,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
     declare_clusters(account.home, kubeconfig, declared_clusters(Project(project)), cluster="declared")
     patch = pytest.MonkeyPatch()
     patch.setenv("KUBECONFIG", str(kubeconfig))
+    patch.setattr(association_wait, "pause", no_pause)
     try:
         bootstrap = Deployment(
             project / "infra" / "bootstrap",

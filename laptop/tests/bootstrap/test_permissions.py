@@ -83,6 +83,13 @@ def put(environment: str, purpose: str, name: str) -> Call:
     return lambda who, _: who["s3"].put_object(Bucket=bucket(environment, purpose), Key=name, Body=b"1")
 
 
+def add(environment: str, purpose: str, name: str) -> Call:
+    """Write an object that must not exist yet."""
+    return lambda who, _: who["s3"].put_object(
+        Bucket=bucket(environment, purpose), Key=name, Body=b"1", IfNoneMatch="*"
+    )
+
+
 def sign(environment: str, **more: Any) -> Call:
     how = {"Message": b"m", "MessageType": "RAW", "SigningAlgorithm": "ECDSA_SHA_256", **more}
     return lambda who, ready: who["kms"].sign(KeyId=key(ready, environment, "signing"), **how)
@@ -367,9 +374,16 @@ def test_a_deploy_role_can_record_and_copy_a_release(
     records = [(dev, "dev", "ledger/"), (dev, "dev", "quarantine/"), (dev, "dev", "reports/")]
     records += [(staging, "staging", kind) for kind in ("ledger/", "quarantine/", "reports/", "bundles/", "evidence/")]
     for who, environment, kind in records:
-        put(environment, "registry", f"{kind}{MODEL}/x")(who, provisioned)
+        add(environment, "registry", f"{kind}{MODEL}/x")(who, provisioned)
+        with refused("s3:PutObject"):  # nothing in these is ever replaced
+            put(environment, "registry", f"{kind}{MODEL}/x")(who, provisioned)
+        versions = who["s3"].list_object_versions(Bucket=bucket(environment, "registry"), Prefix=f"{kind}{MODEL}/x")
+        assert len(versions["Versions"]) == 1
+    put("dev", "registry", "images/serving/x")(dev, provisioned)
     provisioned.operator["s3"].put_object(Bucket=bucket("dev", "registry"), Key=f"bundles/{MODEL}/y", Body=b"1")
     for who, environment in ((dev, "dev"), (staging, "dev"), (staging, "staging"), (dev, "staging"), (preview, "dev")):
+        listed = who["s3"].list_object_versions(Bucket=bucket(environment, "registry"), Prefix=f"ledger/{MODEL}/")
+        assert len(listed["Versions"]) == 1, "what was deleted or replaced in a ledger is seen from everywhere"
         for kind in ("ledger/", "quarantine/"):
             assert who["s3"].get_object(Bucket=bucket(environment, "registry"), Key=f"{kind}{MODEL}/x")
     for who in (staging, preview):

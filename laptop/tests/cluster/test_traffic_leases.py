@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Semaphore
 
 import pytest
 
@@ -48,6 +51,33 @@ def test_one_command_at_a_time_moves_traffic(namespace: str, tmp_path: Path) -> 
             pass
     (line,) = said
     assert line.startswith(f"took the traffic of m in {descriptor.name} over from `deploy` in process")
+
+
+def test_of_people_who_roll_back_at_the_same_moment_one_goes_on_and_is_named_to_the_others(
+    namespace: str, tmp_path: Path
+) -> None:
+    descriptor = offline_environment().model_copy(update={"namespace": namespace})
+    people = 4
+    together, refused = Barrier(people), Semaphore(0)
+
+    def roll_back(_: int) -> str:
+        together.wait()
+        try:
+            with hold_traffic(descriptor, "m", "rollback", tmp_path, print) as hold:
+                for _ in range(people - 1):
+                    assert refused.acquire(timeout=60)
+                hold.confirm()
+                return "went on"
+        except TrafficHeldError as error:
+            refused.release()
+            return error.what
+
+    with ThreadPoolExecutor(people) as pool:
+        went_on, *others = sorted(pool.map(roll_back, range(people)), key=lambda said: said != "went on")
+    assert went_on == "went on"
+    assert len(others) == people - 1
+    for said in others:
+        assert re.match(r"the traffic of m in .* is held: `rollback` in process \d+", said), said
 
 
 def test_a_lease_is_written_only_as_it_was_read(namespace: str) -> None:

@@ -19,14 +19,29 @@ def render_withdrawal(release: Release, verdicts: Sequence[Verdict], preview: st
         preview: the Pulumi preview; empty if there is none.
         run: URL or name of the workflow run.
     """
+    act = f"be withdrawn from {release.environment}"
+    effect = f"Withdraws `{short_digest(release.replaces)}`. **The endpoint is removed**; its registry and ledger stay."
+    return render_change(release, act, effect, verdicts, preview, run)
+
+
+def render_change(release: Release, act: str, effect: str, verdicts: Sequence[Verdict], preview: str, run: str) -> str:
+    """Return the comment on a change of a release file that releases no other bundle.
+
+    Args:
+        release: the release file after the change.
+        act: what the model may or may not do, as words after "may".
+        effect: what merging it does, in Markdown.
+        verdicts: the verdicts on it.
+        preview: the Pulumi preview; empty if there is none.
+        run: URL or name of the workflow run.
+    """
     refused = [verdict for verdict in verdicts if verdict.outcome != "pass"]
-    where = f"{release.model} {'may not' if refused else 'may'} be withdrawn from {release.environment}"
     named = f": {', '.join(verdict.gate for verdict in refused)}" if refused else ""
     lines = [
         marker(release.model, release.environment),
-        f"### {MARKS['fail' if refused else 'pass']} {where}{named}",
+        f"### {MARKS['fail' if refused else 'pass']} {release.model} {'may not' if refused else 'may'} {act}{named}",
         "",
-        f"Withdraws `{short_digest(release.replaces)}`. **The endpoint is removed**; its registry and ledger stay.",
+        effect,
         "",
         *table(("Gate", "", "Found", "Bound", "Why"), map(row, verdicts)),
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -19,7 +20,7 @@ from pipelines.declarations.evaluation import Evaluation
 from pipelines.declarations.model import Model
 from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
-from pipelines.github.git import Git
+from pipelines.github.git import MAIN, Git
 from pipelines.promotion.facts.served import count_requests
 from pipelines.promotion.facts.types import (
     Facts,
@@ -31,6 +32,7 @@ from pipelines.promotion.facts.types import (
     TrialResult,
 )
 from pipelines.promotion.release_changes import read_release_changes
+from pipelines.promotion.select import pinned_images
 from pipelines.promotion.trial import try_bundle
 from pipelines.registry import bundles, evidence, signing, store
 from pipelines.registry.bundle_quarantine import quarantined
@@ -164,6 +166,7 @@ class FactGatherer:
             evaluation=read(self.evaluation),
             runtime=read(self.runtime),
             request_schema=read(self.request_schema),
+            serving_image=read(self.serving_image),
             live=live,
             champion=read(self.champion) if live is not None else None,
             live_schema=read(self.live_schema) if live is not None else None,
@@ -286,6 +289,16 @@ class FactGatherer:
         """Return the candidate's record in the previous environment."""
         return read_predecessor(self.source, self.model, self.digest)
 
+    def serving_image(self) -> str | None:
+        """Return the serving image that the environment pins in the change, or in main by now.
+
+        Gates that are asked again see the commit of the first time, which may lack a pin that was merged since.
+        """
+        name = self.change.release.environment
+        pinned = self.project.stack(name).config.environment.images.serving
+        file = self.project.stack_file(name).name
+        return pinned or pinned_images(self.git, self.git.resolve(MAIN), file).serving
+
     def freezes(self) -> tuple[FreezeWindow, ...]:
         """Return the freeze windows of the environment."""
         return self.project.stack(self.change.release.environment).config.environment.freezes
@@ -342,21 +355,25 @@ def read_signatures(
         names = evidence.names_of_statements(descriptor, model, digest)
     except evidence.UnsignedBundleError:
         names = [f"{kind}{evidence.SUFFIX}" for kind in ("provenance", "evaluation")]
-    found = []
-    for name in names:
-        kind: Literal["provenance", "evaluation"] = "evaluation" if name.startswith("evaluation") else "provenance"
-        try:
-            statement: tuple[object, str] | None = (
-                evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
-                if kind == "evaluation"
-                else evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
-            )
-        except signing.BadSignatureError as error:
-            found.append(SignedStatement(kind=kind, expected=trainer, signer=None, problem=error.what))
-            continue
-        if statement is not None:
-            found.append(SignedStatement(kind=kind, expected=trainer, signer=statement[1]))
-    return tuple(found)
+    with ThreadPoolExecutor(evidence.READ_AT_ONCE) as pool:
+        found = pool.map(lambda name: _read_signature(descriptor, model, digest, name, trainer), names)
+        return tuple(statement for statement in found if statement is not None)
+
+
+def _read_signature(
+    descriptor: EnvironmentDescriptor, model: str, digest: str, name: str, trainer: str
+) -> SignedStatement | None:
+    """Return the signature of one statement; None if the statement does not exist."""
+    kind: Literal["provenance", "evaluation"] = "evaluation" if name.startswith("evaluation") else "provenance"
+    try:
+        statement: tuple[object, str] | None = (
+            evidence.read_statement(descriptor, model, digest, name, evidence.Evaluated)
+            if kind == "evaluation"
+            else evidence.read_statement(descriptor, model, digest, name, evidence.Provenance)
+        )
+    except signing.BadSignatureError as error:
+        return SignedStatement(kind=kind, expected=trainer, signer=None, problem=error.what)
+    return SignedStatement(kind=kind, expected=trainer, signer=statement[1]) if statement is not None else None
 
 
 def read_predecessor(descriptor: EnvironmentDescriptor, model: str, digest: str) -> Predecessor:

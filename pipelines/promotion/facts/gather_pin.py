@@ -202,7 +202,7 @@ class PinFactGatherer:
         commit, _ = read_tags(self.image().tags)
         if commit is None or not self.git.is_on_main(commit):
             raise MlopsError("the image was not built from main, so its code is not run")
-        bundles = {model: verify_bundle(self.here, model, digest) for model, digest in live.items()}
+        bundles = {model: verify_bundle(self.here, model, digest, all_runs=False) for model, digest in live.items()}
         with source_of(self.git, commit) as source:
             return try_image(source, bundles)
 

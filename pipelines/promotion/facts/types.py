@@ -137,6 +137,7 @@ class Facts(Declaration):
         evaluation: evaluation of the candidate.
         runtime: result of loading the candidate.
         request_schema: request schema of the candidate.
+        serving_image: digest of the serving image that the environment pins; None if it pins none.
         champion: evaluation of the live bundle; None if none is live.
         live: the live bundle; None if none is live.
         live_schema: request schema of the live bundle.
@@ -158,6 +159,7 @@ class Facts(Declaration):
     evaluation: Evaluation | None
     runtime: TrialResult | None
     request_schema: RequestSchema | None
+    serving_image: Digest | None
     champion: Evaluation | None
     live: Digest | None
     live_schema: RequestSchema | None

@@ -12,6 +12,7 @@ from pipelines.promotion.gates.digest import digest
 from pipelines.promotion.gates.fairness import fairness
 from pipelines.promotion.gates.freeze import freeze
 from pipelines.promotion.gates.freshness import freshness
+from pipelines.promotion.gates.image import image
 from pipelines.promotion.gates.leakage import leakage
 from pipelines.promotion.gates.order import order
 from pipelines.promotion.gates.provenance import provenance
@@ -35,6 +36,7 @@ GATES: Mapping[str, Callable[[Facts], Verdict]] = {
         fairness,
         leakage,
         runtime,
+        image,
         compatibility,
         order,
         soak,

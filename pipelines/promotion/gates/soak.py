@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipelines.promotion.facts import Facts
+from datetime import UTC, timedelta
+
+from pipelines.promotion.facts import Facts, Predecessor
 from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
 
 
@@ -27,7 +29,21 @@ def soak(facts: Facts) -> Verdict:
     if not before.live:
         why = f"{before.environment} no longer serves it"
         return failed("soak", figure, threshold, why, "promote the bundle that is live there")
-    if before.requests < rule.requests or since < rule.seconds:
+    missing, left = rule.requests - before.requests, rule.seconds - since
+    if missing > 0 or left > 0:
         why = f"it has not served long enough, or enough requests, in {before.environment}"
-        return failed("soak", figure, threshold, why, "wait, then run the gates again")
+        return failed("soak", figure, threshold, why, _what_is_missing(facts, before, missing, left))
     return passed("soak", figure, threshold, f"it was healthy in {before.environment}")
+
+
+def _what_is_missing(facts: Facts, before: Predecessor, missing: int, left: float) -> str:
+    """Return what ends the soak: a command that sends the missing requests, and the time when it is over."""
+    steps = []
+    if missing > 0:
+        times = f" --times {missing}" if missing > 1 else ""
+        what = f"send {counted(missing, 'more request')}"
+        steps.append(f"{what}: mlops predict {facts.release.model} --env {before.environment}{times}")
+    if left > 0:
+        over = (facts.now + timedelta(seconds=left)).astimezone(UTC) + timedelta(seconds=1)
+        steps.append(f"wait until {over:%Y-%m-%d %H:%M:%S} UTC")
+    return f"{'; '.join(steps)}; then run the workflow recheck, which also runs on a schedule"

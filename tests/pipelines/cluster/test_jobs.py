@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster.jobs import JobRun, run_job
+from pipelines.cluster.jobs import MOST_RERUNS, JobRun, LateIdentityError, run_job
 from pipelines.cluster.pod_credentials import VARIABLE
 from pipelines.declarations.errors import MlopsError
 from tests.pipelines.cluster.conftest import Api, write_kubeconfig
@@ -191,6 +191,21 @@ def test_a_short_outage_of_the_cluster_does_not_fail_a_job(api: Api, run: Run) -
     assert len(api.bodies("POST")) == 1, "the Job is created once"
 
 
+def test_a_job_whose_creation_was_answered_late_is_followed(api: Api) -> None:
+    api.on("GET", f"{CRON}/train-m", CRON_JOB)
+    created: list[str] = []
+
+    def create(body: Any) -> Any:
+        created.append(body["metadata"]["name"])
+        api.on("GET", f"{JOBS}/{created[0]}", job("Complete"))
+        return None if len(created) == 1 else 409
+
+    api.on("POST", JOBS, 503, create)
+    api.on("GET", PODS, pods())
+    assert Run(api)().name == created[0] == created[1]
+    assert len(created) == 2
+
+
 def test_an_interrupted_log_is_resumed(api: Api, run: Run) -> None:
     api.on("GET", JOB, job(), job(), job("Complete"))
     api.on("GET", PODS, pods(pod("p1", "Running")))
@@ -262,18 +277,33 @@ def test_a_command_that_loses_sight_of_its_job_names_it(api: Api, run: Run) -> N
     assert run.lines == FOLLOW
 
 
-def test_a_job_without_credentials_says_that_pod_identity_was_late(api: Api, run: Run) -> None:
-    late = {**pod("p1", "Failed"), "spec": {"containers": [{"name": "job"}]}}
+def without_credentials(name: str) -> dict[str, Any]:
+    return {**pod(name, "Failed"), "spec": {"containers": [{"name": "job"}]}}
+
+
+def test_a_job_without_credentials_is_run_again(api: Api, run: Run) -> None:
+    api.on("GET", JOB, job("Failed"), job("Complete"))
+    api.on("GET", PODS, pods(without_credentials("p1")), pods(pod("p2", "Succeeded")))
+    api.on("GET", LOG, "Unable to locate credentials\n")
+    api.on("GET", f"{PODS}/p2/log", "trained\n")
+    assert run().log == ("trained",)
+    assert any(line.endswith("gave their service account a role: once more") for line in run.lines)
+    assert len(api.bodies("POST")) == 2
+
+
+def test_a_job_that_never_gets_credentials_says_so_in_the_end(api: Api, run: Run) -> None:
+    late = without_credentials("p1")
     given = {**late, "spec": {"containers": [{"name": "job", "env": [{"name": VARIABLE, "value": "http://a"}]}]}}
     api.on("GET", JOB, job("Failed"))
-    api.on("GET", PODS, pods(late), pods(given))
+    api.on("GET", PODS, *[pods(late)] * (MOST_RERUNS + 1), pods(given))
     api.on("GET", LOG, "Unable to locate credentials\n")
-    with pytest.raises(MlopsError) as caught:
+    with pytest.raises(LateIdentityError) as caught:
         run()
     assert caught.value.fix.startswith("run it again")
-    with pytest.raises(MlopsError) as caught:
+    assert len(api.bodies("POST")) == MOST_RERUNS + 1
+    with pytest.raises(MlopsError) as others:
         run()
-    assert caught.value.fix == "", "its pod had credentials"
+    assert others.value.fix == "", "its pod had credentials"
 
 
 def test_a_missing_kubeconfig_or_cluster_is_a_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,23 @@ def test_an_aborted_rollout_is_an_error_with_its_reason(api: Api) -> None:
         follow()
 
 
+def test_an_inconclusive_canary_check_ends_the_wait_and_says_what_to_read(api: Api) -> None:
+    paused = {"phase": "Paused", "message": "InconclusiveAnalysisRun"}
+    reasons = [{"reason": "InconclusiveAnalysisRun", "startTime": "2026-01-05T12:00:00Z"}]
+    before = rollout(observedGeneration="2", pauseConditions=reasons, **paused)
+    api.on("GET", PATH, before, rollout(observedGeneration="3", pauseConditions=reasons, **paused))
+    with pytest.raises(MlopsError, match="its canary check neither passed nor failed") as caught:
+        follow()
+    assert caught.value.fix == "read why: kubectl -n models describe analysisruns. Then deploy again"
+
+
+def test_a_pause_between_steps_is_waited_for(api: Api) -> None:
+    reasons = [{"reason": "CanaryPauseStep", "startTime": "2026-01-05T12:00:00Z"}]
+    step = rollout(observedGeneration="3", phase="Paused", pauseConditions=reasons)
+    api.on("GET", PATH, step, step, rollout(**HEALTHY))
+    assert follow()[-1].settled
+
+
 def test_an_earlier_aborted_release_does_not_fail_the_next_one(api: Api) -> None:
     api.on("GET", PATH, rollout(observedGeneration="2", phase="Degraded", message="aborted"), rollout(**HEALTHY))
     assert follow()[-1].settled
@@ -282,6 +299,23 @@ def test_repeated_conflicts_with_the_controller_are_an_error(api: Api) -> None:
     api.on("PATCH", PATH, 409)
     with pytest.raises(MlopsError, match="is busy: 50 changes conflicted"):
         switch(WANTED)
+
+
+def test_a_short_outage_of_the_cluster_does_not_fail_a_change(api: Api) -> None:
+    newer = applied(rollout())
+    newer["metadata"]["resourceVersion"] = "11"
+    api.on("GET", PATH, applied(rollout()), applied(rollout()), newer, rollout(WANTED, **HEALTHY))
+    # The third answer is lost, so the fourth attempt finds that the object has changed.
+    api.on("PATCH", PATH, 429, 503, None, 409, lambda body: body)
+    switch(WANTED)
+    assert len(api.bodies("PATCH")) == 5
+
+
+def test_a_short_outage_of_the_cluster_does_not_fail_an_abort(api: Api) -> None:
+    api.on("GET", PATH, rollout(**HEALTHY | {"phase": "Paused", "stableRS": "old"}))
+    api.on("PATCH", f"{PATH}/status", 503, None, lambda body: body)
+    assert abort_rollout("models", "m", LIVE)
+    assert len(api.bodies("PATCH")) == 3
 
 
 def test_a_rejected_change_is_an_error(api: Api) -> None:

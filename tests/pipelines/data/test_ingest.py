@@ -19,7 +19,7 @@ from pipelines.data import __main__ as command
 from pipelines.data import data_files as files
 from pipelines.data import ingest as job
 from pipelines.data import reading
-from pipelines.data.catalog import find_batch, open_table, read_version, tag_of
+from pipelines.data.catalog import evolve, find_batch, open_table, read_version, tag_of
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
 from pipelines.data.landing_status import describe_rows, find_status, read_quarantined, read_status, save_rows
@@ -329,10 +329,22 @@ def test_every_landing_file_has_a_state(dev: EnvironmentDescriptor, tmp_path: Pa
     rows = read_quarantined(dev, record)
     assert rows is not None
     assert describe_rows(rows, 20) == ["row 2: age: type: expected an integer, of 64 bits, found x"]
+    assert describe_rows(rows, 20, {"age"}) == [
+        "row 2: age: type: expected an integer, of 64 bits, found a value that is not shown"
+    ]
+    assert "found x" in describe_rows(rows, 20, {"name"})[0]
     save_rows(rows, tmp_path / "bad.csv")
     assert (tmp_path / "bad.csv").read_text().splitlines()[1] == '2,"2","x","b","age: type"'
     with pytest.raises(MlopsError, match="expected a name that ends in"):
         save_rows(rows, tmp_path / "bad.xlsx")
+
+
+def test_a_malformed_row_is_not_shown_if_a_column_is_personal() -> None:
+    reasons = [{"column": "", "rule": "format", "expected": "3 fields", "found": "2 fields: ann@example.org,7"}]
+    reasons.append({"column": "id, name", "rule": "unique", "expected": "a new value", "found": "7, Ann"})
+    rows = pa.table({"_row": [4], "_reasons": [reasons]})
+    shown = "\n".join(describe_rows(rows, 20, {"name"}))
+    assert "ann@" not in shown and "Ann" not in shown and shown.count("a value that is not shown") == 2
 
 
 def test_a_batch_that_the_table_was_rolled_back_from_is_ingested_again(
@@ -486,6 +498,8 @@ def test_lineage_events_have_inputs_assertions_and_outputs(dev: EnvironmentDescr
     assert table["facets"]["version"]["datasetVersion"] == record.snapshot
     assert [field["name"] for field in table["facets"]["schema"]["fields"]] == ["id", "age", "name"]
     assert table["outputFacets"]["outputStatistics"]["rowCount"] == 1
+    (origin,) = table["facets"]["columnLineage"]["fields"]["age"]["inputFields"]
+    assert (origin["namespace"], origin["name"], origin["field"]) == (source["namespace"], "visits/a.csv", "age")
     assert quarantine["namespace"] == f"s3://{dev.lake_bucket}"
 
 
@@ -498,7 +512,7 @@ def test_a_rejected_file_is_a_failed_lineage_run_with_the_reason(dev: Environmen
     assert "no 'name'" in fail["run"]["facets"]["errorMessage"]["message"]
 
 
-def test_lineage_events_go_to_the_configured_openlineage_transport(
+def test_lineage_events_also_go_to_the_configured_openlineage_transport(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "events.jsonl"
@@ -507,8 +521,20 @@ def test_lineage_events_go_to_the_configured_openlineage_transport(
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
     land(dev, tmp_path, "a.csv", "1,20,a")
     run(dev)
-    assert [json.loads(line)["eventType"] for line in log.read_text().splitlines()] == ["START", "COMPLETE"]
-    assert events(dev) == []
+    sent = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["eventType"] for event in sent] == ["START", "COMPLETE"]
+    assert events(dev) == sent
+
+
+def test_an_endpoint_that_does_not_answer_loses_no_event_of_the_bucket(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "file")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__LOG_FILE_PATH", str(tmp_path / "missing" / "events.jsonl"))
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__APPEND", "true")
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    assert [record.verdict for record in run(dev)] == ["ingested"]
+    assert [event["eventType"] for event in events(dev)] == ["START", "COMPLETE"]
 
 
 def test_a_lineage_failure_does_not_fail_the_job(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
@@ -631,3 +657,45 @@ def test_a_file_that_is_too_large_is_rejected_without_being_downloaded(
     (record,) = run(dev)
     assert record.verdict == "refused"
     assert "expected at most 10 bytes" in str(record.refused)
+
+
+def test_the_glue_table_says_what_the_contract_says(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    def declared(purpose: str, **keys: Any) -> Contract:
+        age = column("age", "integer", description=f"Age for {purpose}.", classification="restricted")
+        return contract(age, column("name", "string", tags=["pii"]), description={"purpose": purpose}, **keys)
+
+    def described() -> tuple[str, dict[str, str], dict[str, str | None]]:
+        table = boto3.client("glue").get_table(DatabaseName=dev.catalog_database, Name="visits")["Table"]
+        columns = {each["Name"]: each.get("Comment") for each in table["StorageDescriptor"]["Columns"]}
+        return table.get("Description", ""), table["Parameters"], columns
+
+    land(dev, tmp_path, "a.csv", "1,20,a")
+    run(dev, declared("research", team={"name": "clinic"}, domain="health"))
+    description, parameters, columns = described()
+    assert (description, columns["age"], columns["name"]) == ("research", "Age for research.", None)
+    assert {key: value for key, value in parameters.items() if key.startswith("mlops.")} == {
+        "mlops.contract-id": "urn:test:visits",
+        "mlops.contract-version": "1.0.0",
+        "mlops.contract-status": "active",
+        "mlops.owner": "clinic",
+        "mlops.domain": "health",
+        "mlops.tags": "",
+        "mlops.classifications": "age=restricted",
+        "mlops.personal-columns": "age,name",
+    }
+    land(dev, tmp_path, "b.csv", "2,20,a")
+    run(dev, declared("billing", version="1.1.0"))
+    description, parameters, columns = described()
+    assert (description, columns["age"]) == ("billing", "Age for billing.")
+    assert (parameters["mlops.contract-version"], parameters["mlops.owner"]) == ("1.1.0", "")
+    assert ids(dev) == [1, 2]
+
+
+def test_two_jobs_that_update_the_same_schema_end_with_one(dev: EnvironmentDescriptor) -> None:
+    first, second = open_table(dev, "visits"), open_table(dev, "visits")
+    newer = contract(column("age", "integer", description="Years."), column("name", "string"), column("more", "date"))
+    evolve(first, newer)
+    evolve(second, newer)  # at the version before the first
+    found = open_table(dev, "visits").schema()
+    assert [field.name for field in found.fields] == ["id", "age", "name", "more"]
+    assert found.find_field("age").doc == "Years."

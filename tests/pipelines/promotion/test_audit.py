@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,29 +12,57 @@ import pytest
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.audit import audit
+from pipelines.promotion.disagreement import SYNC
+from pipelines.registry.ledger import BrokenLedgerError, Entry, Event, new_attempt, verify_chain
 from tests.pipelines.promotion.promotion_project import MODEL
+from tests.pipelines.registry.chains import MODEL as PRICE
+from tests.pipelines.registry.chains import chain_of, offline_environment, verified
 
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
+def entries(*events: Event) -> list[Entry]:
+    """Return a ledger with these events, newest first."""
+    return verify_chain(chain_of(events), offline_environment(), PRICE)[::-1]
+
+
+def event(result: str, to: str, live: str | None, action: str = "promotion", **changes: object) -> Event:
+    found = verified(1, result=result, action=action, before=None, to=to, live=live, attempt=new_attempt(), **changes)
+    return found.model_copy(update={"at": NOON})
+
+
 def run_audit(
-    patch: pytest.MonkeyPatch, *, wanted: str | None, served: str | None, drift: tuple[str, ...] = ()
+    patch: pytest.MonkeyPatch,
+    *,
+    wanted: str | None,
+    served: str | None,
+    drift: tuple[str, ...] = (),
+    ledger: Sequence[Entry] = (),
+    broken: str = "",
 ) -> list[str]:
     """Audit dev, where git names `wanted` and the pods serve `served` (None: they are not up); return the log."""
 
     @contextmanager
     def connected(_descriptor: object, _model: str) -> Iterator[list[SimpleNamespace]]:
         if served is None:
-            raise MlopsError("it does not answer")
+            raise MlopsError("it does not answer", fix="look at its pods")
         yield [SimpleNamespace(served=lambda one=one: one) for one in served.split()]
 
+    def check_ledger(*_: object) -> None:
+        if broken:
+            raise BrokenLedgerError(broken, fix="find out who did it")
+
+    descriptor = SimpleNamespace(endpoints={MODEL: "http://x"} if served else {})
     target: Any = SimpleNamespace(
         project=SimpleNamespace(model_names=(MODEL,), release=lambda *_: SimpleNamespace(bundle=wanted)),
         is_up=lambda _: True,
-        descriptor=lambda _: SimpleNamespace(endpoints={MODEL: "http://x"} if served else {}),
+        descriptors=lambda: {"dev": descriptor},
         drift=lambda _: list(drift),
     )
     patch.setattr("pipelines.promotion.audit.open_pods", connected)
+    patch.setattr("pipelines.promotion.audit.check_ledger", check_ledger)
+    patch.setattr("pipelines.promotion.audit.Ledger", lambda *_: SimpleNamespace(back=lambda: iter(ledger)))
     lines: list[str] = []
     assert audit(target, "dev", lines.append)
     return lines
@@ -51,19 +80,113 @@ def test_an_environment_that_matches_git_passes(monkeypatch: pytest.MonkeyPatch)
     assert run_audit(monkeypatch, wanted=None, served=None) == []
 
 
+LIVE = event("verified", OTHER, OTHER)
+REFUSED = event("refused", ONE, OTHER, reason="champion: it is worse")
+AGREE = f"release another bundle, or run mlops propose {MODEL} --env dev --live ({SYNC})"
+
+
 @pytest.mark.parametrize(
-    ("wanted", "served", "expected"),
+    ("wanted", "served", "ledger", "expected"),
     [
-        (ONE, OTHER, f"- {MODEL}: git names {ONE}, but dev serves {OTHER}"),
-        (None, OTHER, f"- {MODEL}: git names no bundle, but dev serves {OTHER}"),
-        (ONE, f"{OTHER} {ONE}", f"- {MODEL}: git names {ONE}, but dev serves {ONE} and {OTHER}"),
-        (ONE, None, f"- {MODEL}: git names {ONE}, but the endpoint failed: it does not answer"),
+        (
+            ONE,
+            OTHER,
+            entries(LIVE, REFUSED),
+            f"git names {ONE}, but dev serves {OTHER}; its deployment of 2026-03-02 12:00 UTC was refused by champion: "
+            f"it is worse (record 2); fix: {AGREE}",
+        ),
+        (
+            ONE,
+            OTHER,
+            entries(LIVE, event("failed", ONE, OTHER, reason="no node")),
+            f"git names {ONE}, but dev serves {OTHER}; its deployment of 2026-03-02 12:00 UTC failed: no node (record "
+            f"2); fix: {AGREE}",
+        ),
+        (
+            ONE,
+            OTHER,
+            entries(LIVE),
+            f"git names {ONE}, but dev serves {OTHER}; no deployment of {ONE} is recorded; fix: run the workflow "
+            "deploy for dev",
+        ),
+        (
+            OTHER,
+            ONE,
+            entries(LIVE),
+            f"git names {OTHER}, but dev serves {ONE}; the ledger records {OTHER} as live; fix: find out who changed "
+            f"it ({SYNC})",
+        ),
+        (
+            ONE,
+            OTHER,
+            entries(REFUSED, event("verified", ONE, ONE)),
+            f"git names {ONE}, but dev serves {OTHER}; the ledger records {ONE} as live; fix: find out who changed it "
+            f"({SYNC})",
+        ),
+        (
+            None,
+            OTHER,
+            entries(LIVE),
+            f"git names no bundle, but dev serves {OTHER}; no withdrawal is recorded; fix: run mlops withdraw {MODEL} "
+            f"--env dev, or {AGREE}",
+        ),
+        (
+            None,
+            ONE,
+            entries(event("failed", ONE, None, reason="no node")),
+            f"git names no bundle, but dev serves {ONE}; no deployment of the change is recorded; fix: run the "
+            "workflow deploy for dev",
+        ),
+        (
+            ONE,
+            None,
+            entries(LIVE, REFUSED),
+            f"git names {ONE}, but the endpoint failed: it does not answer; its deployment of 2026-03-02 12:00 UTC was "
+            "refused by champion: it is worse (record 2); look at its pods",
+        ),
+        (ONE, None, (), f"git names {ONE}, but the endpoint failed: it does not answer; look at its pods"),
     ],
 )
-def test_every_difference_in_bundles_and_infrastructure_is_listed(
-    monkeypatch: pytest.MonkeyPatch, wanted: str | None, served: str | None, expected: str
+def test_a_difference_is_listed_with_its_reason_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, wanted: str | None, served: str | None, ledger: list[Entry], expected: str
 ) -> None:
     with pytest.raises(MlopsError) as caught:
-        run_audit(monkeypatch, wanted=wanted, served=served, drift=("bucket lake: missing",))
-    assert caught.value.what == f"dev differs from git:\n- bucket lake: missing\n{expected}"
-    assert "find out who changed it" in caught.value.fix
+        run_audit(monkeypatch, wanted=wanted, served=served, ledger=ledger)
+    assert caught.value.what == f"dev differs from git:\n- {MODEL}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("ledger", "why", "fix"),
+    [
+        (entries(LIVE), (), f"find out who changed it ({SYNC})"),
+        (
+            entries(event("verified", ONE, ONE), event("verified", OTHER, OTHER, "rollback")),
+            (
+                f"{MODEL}: a rollback moved traffic (record 2 of 2026-03-02 12:00 UTC); the next deployment updates "
+                "the state of its Rollout",
+            ),
+            "run the workflow deploy for dev",
+        ),
+        (
+            entries(LIVE, event("failed", ONE, OTHER)),
+            (
+                f"{MODEL}: a deployment failed (record 2 of 2026-03-02 12:00 UTC); the next one updates the state of "
+                "its Rollout",
+            ),
+            "run the workflow deploy for dev",
+        ),
+    ],
+)
+def test_drift_after_a_rollback_or_a_failure_names_it(
+    monkeypatch: pytest.MonkeyPatch, ledger: list[Entry], why: tuple[str, ...], fix: str
+) -> None:
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=OTHER, served=OTHER, drift=("Rollout x: drifted",), ledger=ledger)
+    lines = ["Rollout x: drifted", *why]
+    assert caught.value.what == "dev differs from git:\n" + "\n".join(f"- {line}" for line in lines)
+    assert caught.value.fix == fix
+
+
+def test_a_broken_ledger_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MlopsError, match="a record was deleted; fix: find out who did it"):
+        run_audit(monkeypatch, wanted=ONE, served=ONE, broken="a record was deleted")

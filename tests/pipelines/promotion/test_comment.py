@@ -85,8 +85,8 @@ def test_comments_match_the_golden_files(name: str) -> None:
 def test_every_gate_has_a_row_of_five_cells() -> None:
     text = render(ACCEPTED, judge(ACCEPTED), AROUND)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [cells(line)[0] for line in lines[2:18]] == [v.gate for v in judge(ACCEPTED)]
-    assert {len(cells(line)) for line in lines[:18]} == {5}
+    assert [cells(line)[0] for line in lines[2:19]] == [v.gate for v in judge(ACCEPTED)]
+    assert {len(cells(line)) for line in lines[:19]} == {5}
 
 
 def test_a_missing_verdict_is_in_the_headline() -> None:

@@ -56,12 +56,18 @@ def test_a_bundle_that_passes_goes_live_and_its_record_is_complete(world: World)
     gates = world.project.model(MODEL).gates.model_dump(mode="json")
     assert event.policy == digest_of_value(gates)
     assert event.attempt == f"{event.commit}/{attribution.attempt}/verified"
-    assert set(event.verdicts.values()) == {"pass"} and len(event.verdicts) == 16
+    assert set(event.verdicts.values()) == {"pass"} and len(event.verdicts) == 17
     assert event.evidence == evidence.digests_of_statements(world.dev, MODEL, digest)
+    prefix = f"lineage/deploy-{MODEL}/"
+    listed = [each.key for each in store.listing(world.staging.logs_bucket, prefix)]
+    assert sorted(key.rpartition("-")[2] for key in listed)[:2] == ["COMPLETE.json", "START.json"]
+    (complete,) = [key for key in listed if key.endswith("COMPLETE.json")]
+    found = json.loads(store.get(world.staging.logs_bucket, complete, limit=1 << 20).content)
+    assert [found[side][0]["facets"]["version"]["datasetVersion"] for side in ("inputs", "outputs")] == [digest] * 2
     assert event.report is not None
     report = json.loads(read_report(world.staging, MODEL, event.report))
     assert report["facts"]["release"]["bundle"] == digest
-    assert [v["outcome"] for v in report["verdicts"]] == ["pass"] * 16
+    assert [v["outcome"] for v in report["verdicts"]] == ["pass"] * 17
     assert bundles.fetch(world.staging, MODEL, digest).digest == digest
 
 
@@ -75,7 +81,7 @@ def test_nothing_is_recorded_before_the_endpoint_is_verified(world: World) -> No
 
     deploy_accepted(world, world.release(digest, None), say=say)
     assert [text.split(":")[0] for text in world.said] == [
-        "16 of 16 gates pass",
+        "17 of 17 gates pass",
         "the bundle is in the registry of staging",
         "applied",
         "rolled out",

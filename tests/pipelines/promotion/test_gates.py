@@ -87,7 +87,7 @@ def test_a_first_release_needs_no_champion() -> None:
 def test_no_gate_passes_without_the_facts_it_needs() -> None:
     blind = facts(
         files=[], signatures=[], origin=None, policy=None, evaluation=None, runtime=None, request_schema=None,
-        contract_breaks=None, quarantined=None, freezes=None,
+        contract_breaks=None, quarantined=None, freezes=None, serving_image=None,
     )  # fmt: skip
     passing = {v.gate for v in judge(blind) if v.outcome == "pass"}
     assert passing == {"scope", "order", "freshness"}

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.declarations.digests import digest_of_bytes, digest_of_value
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import Project
 from pipelines.declarations.release import Release
 from pipelines.promotion.facts import Facts, Predecessor
 from pipelines.promotion.facts.gather import NEW_ENVIRONMENT, ReleaseChange, gather, read_changes
@@ -19,7 +20,7 @@ from pipelines.registry.bundle_quarantine import Quarantined, quarantine
 from pipelines.registry.ledger import Event, Ledger
 from tests.aws import EmulatedAccount
 from tests.clones import commit_all, git
-from tests.pipelines.promotion.promotion_project import DATASET, MODEL, RELEASE, World
+from tests.pipelines.promotion.promotion_project import DATASET, MODEL, RELEASE, SERVING, World
 from tests.pipelines.serving.bundles import linear_bundle
 from tests.signing_environments import example_build, with_empty_registry
 
@@ -94,7 +95,7 @@ def test_the_first_environment_has_no_predecessor(world: World) -> None:
     digest = world.register(1)
     facts = facts_of(world, proposal(digest, None, "dev"))
     assert (facts.predecessor, facts.promotes_from, facts.unknown) == (None, None, {})
-    assert refused(facts) == {}
+    assert refused(facts) == {"image": "fail"}, "dev pins none in this project"
 
 
 def test_an_environment_that_is_not_up_is_an_error(world: World) -> None:
@@ -129,7 +130,7 @@ def test_gates_that_need_a_missing_bundle_do_not_pass(world: World) -> None:
     facts = facts_of(world, proposal("sha256:" + "0" * 64, None))
     assert facts.files == () and "files" not in facts.unknown
     passing = {v.gate for v in judge(facts) if v.outcome == "pass"}
-    assert passing == {"scope", "freshness", "freeze", "quarantine"}
+    assert passing == {"scope", "freshness", "freeze", "image", "quarantine"}
     assert GATES["digest"](facts).why == "the registry has no such bundle"
 
 
@@ -559,7 +560,7 @@ def test_gates_that_need_an_unreadable_registry_are_inconclusive(world: World, a
     facts = facts_of(world, change)
     account.denied.clear()
     found = {v.gate: v for v in judge(facts)}
-    depending = set(GATES) - {"scope", "freshness", "freeze"}
+    depending = set(GATES) - {"scope", "freshness", "freeze", "image"}
     assert {gate for gate, v in found.items() if v.outcome != "pass"} == depending
     for gate in depending:
         assert found[gate].outcome == "inconclusive", found[gate]
@@ -658,3 +659,20 @@ def test_an_unreadable_statement_is_inconclusive_not_invalid(world: World, monke
 
 def _bad(*_: Any) -> Any:
     raise signing.BadSignatureError("not an envelope")
+
+
+def test_a_serving_image_that_main_pins_since_the_change_was_proposed_counts(world: World) -> None:
+    """Gates that are asked again see the checkout of the first time."""
+    change = world.release(world.register(1), None)
+
+    def serving_image() -> str | None:
+        return gather(Project(world.root), world.repository, world.descriptors, change).serving_image
+
+    assert serving_image() == SERVING
+    file = world.project.stack_file("staging")
+    without = file.read_text().replace(SERVING, "null")
+    assert without != file.read_text()
+    file.write_text(without)
+    assert serving_image() == SERVING
+    commit_all(world.root, "Pin nothing")
+    assert serving_image() is None

@@ -10,9 +10,10 @@ from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion.images import pin_images
-from pipelines.promotion.propose import next_pins, write_release
+from pipelines.promotion.propose import next_pins, write_live_release, write_release
 from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
+from pipelines.registry.ledger import Event, Ledger, new_attempt
 from tests.aws import EmulatedAccount
 from tests.sample_project import copy_as_forked
 from tests.signing_environments import (
@@ -62,12 +63,34 @@ def changed_files(project: Project) -> list[str]:
     return [line[3:] for line in done.stdout.splitlines()]
 
 
+def go_live(descriptor: EnvironmentDescriptor, digest: str) -> None:
+    event = Event.of(attempt=new_attempt(), action="promotion", result="verified", before=None, to=digest, live=digest)
+    Ledger(descriptor, MODEL).append(lambda _: event)
+
+
+def test_a_release_replaces_what_is_live_and_not_what_main_names(project: Project, environments: Environments) -> None:
+    """The two differ after a deployment that was refused or failed."""
+    dev = environments["dev"]
+    live, refused, good = (register(dev, model=MODEL, seed=seed) for seed in (1, 2, 3))
+    go_live(dev, live)
+    write_release(project, environments, MODEL, "dev", refused)
+    write_release(project, environments, MODEL, "dev", good)
+    assert project.release(MODEL, "dev").replaces == live
+    path = write_release(project, environments, MODEL, "dev", live)
+    assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (live, None)
+    before = path.read_bytes()
+    assert write_live_release(project, environments, MODEL, "dev").read_bytes() == before
+    with pytest.raises(MlopsError, match="prod is not up, so nothing is live there"):
+        write_live_release(project, {}, MODEL, "prod")
+
+
 def test_a_release_changes_one_file_and_names_what_it_replaces(project: Project, environments: Environments) -> None:
     first, second = register(environments["dev"], model=MODEL), register(environments["dev"], model=MODEL, seed=8)
     path = write_release(project, environments, MODEL, "dev", first)
     assert changed_files(project) == [f"models/{MODEL}/releases/dev.yaml"]
     assert path == project.release_file(MODEL, "dev")
     assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (first, None)
+    go_live(environments["dev"], first)
     write_release(project, environments, MODEL, "dev", second)
     assert (project.release(MODEL, "dev").bundle, project.release(MODEL, "dev").replaces) == (second, first)
     before = path.read_bytes()

@@ -28,6 +28,7 @@ GOLDEN = Path(__file__).parent / "golden"
         (replace(RUN, conclusion="success"), {}, "release/prod/m", "leave", "the gates pass"),
         (RUN, {"scope": "pass", "soak": "fail"}, "release/prod/m", "rerun", "soak"),
         (RUN, {"soak": "fail", "freeze": "fail"}, "fix", "rerun", "soak, freeze"),
+        (RUN, {"image": "fail"}, "release/prod/m", "rerun", "image"),
         (RUN, {"vulnerabilities": "inconclusive"}, "pin/dev", "rerun", "vulnerabilities"),
         (RUN, {"soak": "fail", "thresholds": "fail"}, "release/prod/m", "leave", "does not change thresholds"),
         (RUN, {}, "release/prod/m", "rerun", "no verdict was given"),

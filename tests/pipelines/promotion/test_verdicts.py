@@ -167,6 +167,15 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "no errors are allowed": {"policy.gates.soak.maximum_error_rate": 0.0, "predecessor.errors": 1},
     "half a second too early": {"predecessor.verified_at": "2026-03-02T09:59:59.500000Z"},
     "verified in the future": {"predecessor.verified_at": "2026-03-02T10:00:01Z"},
+    "too few requests for too short a time": {
+        "predecessor.requests": 5,
+        "predecessor.verified_at": "2026-03-02T09:59:59.500000Z",
+    },
+    "the first environment pins no serving image": {
+        "predecessor": None,
+        "promotes_from": None,
+        "serving_image": None,
+    },
     "a soak rule of zero": {
         "policy.gates.soak": {"requests": 0, "seconds": 0, "maximum_error_rate": 0.0},
         "predecessor.requests": 0,

@@ -77,7 +77,7 @@ def envelope_of(record: Record, key: ec.EllipticCurvePrivateKey = KEY, *, signer
     """Sign a record and return its envelope, as stored in the ledger."""
     statement = signing.Statement.about(record.model, record.event.to, PREDICATE, record.model_dump(mode="json"))
     payload = statement.payload()
-    signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
+    signature = signing.normalize(key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256())))
     keyid = signer or record.environment
     return signing.Envelope(
         payload=base64.b64encode(payload).decode(),

@@ -163,6 +163,20 @@ def test_a_bundle_rebuilt_from_another_commit_lists_both_commits(dev: Environmen
     assert stored(dev, digest, "provenance.dsse.json") == first
 
 
+def test_the_evidence_of_a_bundle_that_is_made_again_and_again_verifies(dev: EnvironmentDescriptor) -> None:
+    """A schedule trains the same content from a main that moves; and junk beside the evidence is no evidence."""
+    digest = register(dev)
+    one = stored(dev, digest, "provenance.dsse.json")
+    for number in range(70):
+        put(dev, digest, f"provenance-{number:012x}.dsse.json", one)
+    put(dev, digest, "provenance-of-junk.dsse.json", b"{}")
+    evidence.attest(dev, example_bundle(), GATES, example_build(commit=OTHER_COMMIT, run="run-72"))
+    commits = evidence.verify_bundle(dev, MODEL, digest).commits
+    assert (commits[0], len(commits), set(commits)) == (COMMIT, 72, {COMMIT, OTHER_COMMIT})
+    assert evidence.verify_bundle(dev, MODEL, digest, all_runs=False).commits == (COMMIT,)
+    assert set(evidence.digests_of_statements(dev, MODEL, digest)) == {"provenance", "evaluation"}
+
+
 def test_existing_evidence_that_does_not_verify_stops_the_run(dev: EnvironmentDescriptor) -> None:
     put(dev, example_bundle().digest, "provenance.dsse.json", b"{}")
     with pytest.raises(signing.BadSignatureError, match="is not a DSSE envelope"):

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -12,15 +13,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.declarations.digests import canonical_json
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.registry import signing, store
 from pipelines.registry.ledger import (
+    MOST_SEEN,
     BrokenLedgerError,
     Entry,
     Event,
     Ledger,
     Record,
+    SeenLedger,
     read_unsigned,
     verify_chain,
     words,
@@ -251,11 +255,13 @@ def test_concurrent_writers_all_append_their_records(dev: EnvironmentDescriptor)
     run=st.text(max_size=300),
     approvers=st.lists(st.text(max_size=100), max_size=20),
     statements=st.integers(0, 64),
+    environments=st.integers(0, 9),
 )
 def test_a_record_of_any_event_is_small_enough_to_sign(
-    reason: str, actor: str, run: str, approvers: list[str], statements: int
+    reason: str, actor: str, run: str, approvers: list[str], statements: int, environments: int
 ) -> None:
     names = {"evaluation": bundle(0), "provenance": bundle(0)}
+    others = [f"e{number}".ljust(40, "x") for number in range(environments)]
     event = verified(
         1,
         attempt="a" * 128,
@@ -270,7 +276,9 @@ def test_a_record_of_any_event_is_small_enough_to_sign(
         actor=actor,
         run=run,
         approvers=approvers,
+        seen={name: SeenLedger(number=10**10 - 1, digest=bundle(1), key="a" * 16) for name in others},
     )
+    assert len(event.seen) == min(environments, MOST_SEEN)
     record = Record(environment="e" * 40, model="m" * 40, number=10**10 - 1, previous=bundle(0), event=event)
     statement = signing.Statement.about("m" * 40, event.to, "p", record.model_dump(mode="json"))
     assert len(signing.encode(signing.PAYLOAD, statement.payload())) <= signing.LARGEST_MESSAGE
@@ -316,7 +324,7 @@ def flipped(envelope: bytes, *path: str | int) -> bytes:
     content = bytearray(base64.b64decode(place[path[-1]]))
     content[len(content) // 2] ^= 1
     place[path[-1]] = base64.b64encode(content).decode()
-    return json.dumps(value).encode()
+    return canonical_json(value)
 
 
 OTHER = ec.generate_private_key(ec.SECP256R1())
@@ -426,8 +434,8 @@ def test_an_error_names_the_missing_record(dev: EnvironmentDescriptor) -> None:
 
 def test_an_error_names_the_replaced_record(dev: EnvironmentDescriptor) -> None:
     ledger = fill(dev, 3)
-    one, two, _ = stored(dev)
-    put(dev, key_of(2), two + b" ")
+    one, *_ = stored(dev)
+    put(dev, key_of(2), fill(with_empty_registry(dev), 2).envelope(2))
     with pytest.raises(BrokenLedgerError, match="record 3 of price in dev does not follow the record before it"):
         list(ledger.back())
     put(dev, key_of(2), one)
@@ -467,7 +475,8 @@ def test_the_search_finds_the_newest_record_from_any_start(count: int, seen: int
         return number < count
 
     ledger._any_after = any_after  # type: ignore[method-assign]
-    assert ledger.newest() == ledger._seen == count
+    ledger._search()
+    assert ledger._seen == count
     assert len(asked) <= 2 * (count - min(seen, count) + 1).bit_length() + 1, "the search is logarithmic, not linear"
 
 
@@ -478,4 +487,119 @@ def test_the_newest_record_is_found_in_the_registry(environment: EnvironmentDesc
         put(dev, key_of(number), b"{}")
     put(dev, "ledger/pricey/0000000099.dsse.json", b"{}")
     put(dev, "ledgers", b"")
+    ledger = Ledger(dev, MODEL)
+    assert ledger.newest() == count
+    assert ledger.newest() == count
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+def test_the_newest_of_more_records_than_a_listing_has_is_found(
+    environment: EnvironmentDescriptor, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.registry.ledger.MOST_VERSIONS", 3)
+    dev = with_empty_registry(environment)
+    for number in range(1, count + 1):
+        put(dev, key_of(number), b"{}")
     assert Ledger(dev, MODEL).newest() == count
+
+
+# --- deleted and replaced records ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def versioned(dev: EnvironmentDescriptor) -> EnvironmentDescriptor:
+    """An environment whose registry keeps every version, as the product provisions it."""
+    enabled = {"Status": "Enabled"}
+    boto3.client("s3").put_bucket_versioning(Bucket=dev.registry_bucket, VersioningConfiguration=enabled)
+    return dev
+
+
+def delete(descriptor: EnvironmentDescriptor, *numbers: int) -> None:
+    for number in numbers:
+        boto3.client("s3").delete_object(Bucket=descriptor.registry_bucket, Key=key_of(number))
+
+
+@pytest.mark.parametrize("numbers", [(3,), (2, 3), (1, 2, 3)])
+def test_a_deleted_end_of_the_chain_is_detected_before_any_decision(
+    versioned: EnvironmentDescriptor, numbers: tuple[int, ...]
+) -> None:
+    known = fill(versioned, 3)
+    delete(versioned, *numbers)
+    for ledger in (Ledger(versioned, MODEL), known):
+        with pytest.raises(BrokenLedgerError, match="a record of price in dev was deleted") as caught:
+            ledger.append(lambda _: pytest.fail("it was asked to decide"))
+        assert "docs/on-call.md#the-ledger-is-broken" in caught.value.fix
+        with pytest.raises(BrokenLedgerError, match="was deleted"):
+            ledger.head()
+
+
+def test_a_replaced_newest_record_is_detected_before_any_decision(versioned: EnvironmentDescriptor) -> None:
+    fill(versioned, 2)
+    put(versioned, key_of(2), resigned(2))
+    with pytest.raises(BrokenLedgerError, match="a record of price in dev was replaced"):
+        Ledger(versioned, MODEL).head()
+
+
+def test_a_rewritten_chain_is_detected(versioned: EnvironmentDescriptor) -> None:
+    """As by a thief of a deploy role: every record is signed with the right key, and linked."""
+    ledger, events = fill(versioned, 3), [verified(number) for number in (7, 8)]
+    ledger.check_versions()
+    lines = with_empty_registry(versioned)
+    for event in events:
+        Ledger(lines, MODEL).append(lambda _, event=event: event)  # type: ignore[misc]
+    for number, content in enumerate(stored(lines), 1):
+        put(versioned, key_of(number), content)
+    with pytest.raises(BrokenLedgerError, match="was replaced"):
+        Ledger(versioned, MODEL).check_versions()
+
+
+# --- retries and clocks -------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_whose_answer_was_lost_is_recognised_after_later_records(
+    dev: EnvironmentDescriptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is lost, the ledger cannot be read either, others append, and the caller tries again."""
+    ledger = fill(dev, 1)
+    with monkeypatch.context() as patch:
+        lose(patch, LOST, written=True, then=lambda: patch.setattr(store, "versions", unreachable))
+        with pytest.raises(MlopsError, match="Connection was closed"):
+            ledger.append(lambda _: verified(2))
+    for number in (3, 4):
+        Ledger(dev, MODEL).append(lambda _, number=number: verified(number))  # type: ignore[misc]
+    assert Ledger(dev, MODEL).append(lambda _: verified(2, reason="again")).record.number == 2
+    assert [e.event.attempt for e in verify_chain(stored(dev), dev, MODEL)] == [f"attempt-{n}" for n in range(1, 5)]
+
+
+def unreachable(*_: Any, **__: Any) -> Any:
+    raise LOST
+
+
+def at(number: int, moment: datetime) -> Event:
+    return verified(number).model_copy(update={"at": moment})
+
+
+def test_a_clock_that_is_set_back_is_refused(dev: EnvironmentDescriptor) -> None:
+    now = datetime.now(UTC)
+    ledger = Ledger(dev, MODEL)
+    ledger.append(lambda _: at(1, now))
+    with pytest.raises(MlopsError, match="the clock of this machine is behind record 1 of price in dev") as caught:
+        ledger.append(lambda _: at(2, now - timedelta(hours=2)))
+    assert "set the clock" in caught.value.fix
+    assert len(stored(dev)) == 1
+
+
+def test_clocks_that_differ_as_much_as_aws_allows_keep_the_order(dev: EnvironmentDescriptor) -> None:
+    now = datetime.now(UTC)
+    ledger = Ledger(dev, MODEL)
+    for number, moment in ((1, now), (2, now - timedelta(minutes=9)), (3, now + timedelta(seconds=1))):
+        ledger.append(lambda _, number=number, moment=moment: at(number, moment))  # type: ignore[misc]
+    times = [entry.event.at for entry in verify_chain(stored(dev), dev, MODEL)]
+    assert times == sorted(times)
+    assert times[0] == times[1]
+
+
+def test_a_record_that_is_earlier_than_the_one_before_is_refused() -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(BrokenLedgerError, match="record 2 of price in dev is earlier than the record before it"):
+        verify_chain(chain_of([at(1, now), at(2, now - timedelta(seconds=1))]), DEV, MODEL)

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.declarations.digests import digest_of_bytes
+from pipelines.declarations.digests import canonical_json, digest_of_bytes
 from pipelines.declarations.errors import MlopsError
-from pipelines.registry import signing
+from pipelines.registry import clients, signing
 from tests.aws import EmulatedAccount
 from tests.signing_environments import make_key
 
@@ -33,7 +35,7 @@ TRUSTED = {"dev": pem(KEY)}
 
 def signed(payload: bytes, key: ec.EllipticCurvePrivateKey = KEY, keyid: str = "dev") -> dict[str, Any]:
     """Sign an envelope with a local key, like KMS."""
-    signature = key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256()))
+    signature = signing.normalize(key.sign(signing.encode(signing.PAYLOAD, payload), ec.ECDSA(SHA256())))
     return {
         "payloadType": signing.PAYLOAD,
         "payload": base64.b64encode(payload).decode(),
@@ -46,7 +48,7 @@ def statement(**predicate: Any) -> signing.Statement:
 
 
 def check(envelope: dict[str, Any] | bytes, **changes: Any) -> signing.Verified:
-    content = envelope if isinstance(envelope, bytes) else json.dumps(envelope).encode()
+    content = envelope if isinstance(envelope, bytes) else canonical_json(envelope)
     arguments: dict[str, Any] = {"trusted_keys": TRUSTED, "subject": ABOUT, "predicate_type": KIND}
     return signing.verify(content, **{**arguments, **changes})
 
@@ -130,7 +132,7 @@ def empty_the_signature(envelope: dict[str, Any]) -> None:
 
 
 def many_signatures(envelope: dict[str, Any]) -> None:
-    envelope["signatures"] *= 5
+    envelope["signatures"] *= 2
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,40 @@ def test_an_envelope_that_is_too_large_or_too_deep_is_rejected() -> None:
         check(b"[" * signing.LARGEST_ENVELOPE)
 
 
+def test_a_signature_has_one_accepted_form() -> None:
+    """Another form verifies mathematically too, and would give the same statement another digest."""
+    envelope = signed(statement().payload())
+    content = base64.b64decode(envelope["signatures"][0]["sig"])
+    r, s = decode_dss_signature(content)
+    other = encode_dss_signature(r, signing.ORDER - s)
+    KEY.public_key().verify(other, signing.encode(signing.PAYLOAD, statement().payload()), ec.ECDSA(SHA256()))
+    assert signing.normalize(other) == content
+    envelope["signatures"][0]["sig"] = base64.b64encode(other).decode()
+    with pytest.raises(signing.BadSignatureError, match="no valid signature"):
+        check(envelope)
+
+
+def test_an_envelope_has_one_accepted_encoding() -> None:
+    envelope = signed(statement().payload())
+    assert check(envelope)
+    with pytest.raises(signing.BadSignatureError, match="not in canonical form"):
+        check(json.dumps(envelope, indent=1).encode())
+
+
+def test_a_wrong_clock_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def sign(self, **_: object) -> None:
+            answer: Any = {
+                "Error": {"Code": "InvalidSignatureException", "Message": "Signature expired: 20260302T1000"}
+            }
+            raise ClientError(answer, "Sign")
+
+    monkeypatch.setattr(clients, "client", lambda _: Refusing())
+    with pytest.raises(MlopsError, match="refused because of its time") as caught:
+        signing.sign(statement(), "arn:aws:kms:eu-west-1:1:key/none", "dev")
+    assert caught.value.fix == "set the clock of this machine"
+
+
 def test_only_p256_keys_verify_signatures() -> None:
     for key in (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())):
         with pytest.raises(MlopsError, match="is not an ECC_NIST_P256 key"):
@@ -171,7 +207,7 @@ def test_only_p256_keys_verify_signatures() -> None:
 
 
 # Made once: each signature is another one.
-GOOD = json.dumps(signed(statement(metric=1).payload())).encode()
+GOOD = canonical_json(signed(statement(metric=1).payload()))
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from pipelines.declarations.errors import MlopsError
@@ -90,3 +91,14 @@ def test_the_registry_needs_only_what_the_serving_image_installs() -> None:
                 package = name.split(".")[0]
                 ours = name.startswith(("pipelines.registry", "pipelines.declarations"))
                 assert package in SERVING | set(sys.stdlib_module_names) or ours, f"{path.name} imports {name}"
+
+
+def test_a_wrong_clock_is_named_and_not_taken_for_a_missing_right() -> None:
+    class Refusing:
+        def get_object(self, **_: object) -> None:
+            error: Any = {"Code": "RequestTimeTooSkewed", "Message": "The difference is too large."}
+            raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject")  # type: ignore[typeddict-item]
+
+    with pytest.raises(MlopsError, match="refused because of its time") as caught:
+        store.get("bucket", "key", limit=1, client=Refusing())
+    assert caught.value.fix == "set the clock of this machine"

@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from pipelines.cli.main import main
 from pipelines.declarations.project import Project
 from pipelines.targets.cluster_prerequisites import CLUSTER_KINDS, NAMESPACED_KINDS, check_cluster
+from pipelines.targets.cluster_roles import RIGHTS
 from pipelines.targets.prerequisites import check_account, check_aws, check_clusters, check_tools, is_aws
 from pipelines.targets.target import Finding
 from tests.pipelines.targets import fake_cluster
@@ -64,7 +65,7 @@ def test_a_complete_cluster_has_no_failed_finding(project: Project, cluster: Fak
     assert of(findings, "KUBECONFIG").found == "cluster mlops-dev, of dev"
     assert of(findings, "Argo Rollouts: running").found == "argo-rollouts/argo-rollouts: 1 available"
     assert of(findings, "ingress class of dev").found == "alb: kube-system/kube-system: 2 available"
-    assert of(findings, "access for dev").found == "19 rights in models-dev"
+    assert of(findings, "access for dev").found == f"{len(RIGHTS)} rights in models-dev"
 
 
 def test_a_controller_that_does_not_run_is_found(project: Project, cluster: FakeCluster) -> None:
@@ -105,8 +106,11 @@ def test_the_controllers_of_eks_auto_mode_need_no_deployment(project: Project, c
 
 def test_missing_access_names_verbs_and_kinds(project: Project, cluster: FakeCluster) -> None:
     cluster.denied = {("delete", "rollouts"), ("patch", "rollouts"), ("patch", "namespaces"), ("create", "leases")}
+    cluster.denied.add(("watch", "namespaces"))
     found = of(check_cluster(project, ENVIRONMENTS), "access for dev")
-    expected = "patch the namespace models-dev; delete, patch rollouts; patch rollouts/status; create leases"
+    expected = (
+        "patch the namespace models-dev; watch namespaces; delete, patch rollouts; patch rollouts/status; create leases"
+    )
     assert (found.ok, found.found) == (False, f"not allowed: {expected}")
     assert "mlops cluster roles --env dev --apply" in found.fix
 

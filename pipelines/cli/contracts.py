@@ -1,0 +1,210 @@
+"""Commands for data contracts: `mlops contract lint|test|diff|show|init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipelines.cli.commands import Group
+from pipelines.cli.options import open_target, target_option
+from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.project import Project
+
+if TYPE_CHECKING:
+    from pipelines.data.contract_check import FileReport
+    from pipelines.declarations.contract import Contract
+
+FORMATS = ("text", "json", "junit")
+
+
+@click.group(cls=Group)
+def contract() -> None:
+    """Check, compare, show and draft data contracts."""
+
+
+@contract.command()
+@click.argument("datasets", nargs=-1)
+@click.option("--strict", is_flag=True, help="Fail on advice, too.")
+def lint(datasets: tuple[str, ...], strict: bool) -> None:
+    """Check contracts, and say what their readers will miss.
+
+    Without DATASETS, all of them. A mistake fails; advice does not, unless --strict.
+    """
+    from pipelines.data.contract_advice import advise
+    from pipelines.data.validate import check_patterns
+
+    project = Project.find()
+    problems: list[str] = []
+    advice = 0
+    names = datasets or project.dataset_names
+    for dataset in names:
+        try:
+            declared = project.contract(dataset)
+            check_patterns(declared)
+        except MlopsError as error:
+            problems.append(str(error))
+            continue
+        for line in advise(declared):
+            advice += 1
+            click.echo(f"{project.contract_file(dataset).relative_to(project.root)}: {line}")
+    if problems:
+        raise MlopsError("\n".join(problems))
+    if strict and advice:
+        raise MlopsError(f"{advice} pieces of advice: expected none with --strict")
+    click.echo(f"{len(names)} contracts are valid, with {advice} pieces of advice.")
+
+
+@contract.command()
+@click.argument("dataset")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--env", "environment", metavar="NAME", help="Check a version of the table in this environment instead.")
+@click.option("--version", default="latest", show_default=True, help="The version: snapshot, tag, landing file.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to report.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file.")
+@target_option
+def test(
+    dataset: str,
+    paths: tuple[Path, ...],
+    environment: str | None,
+    version: str,
+    form: str,
+    output: Path | None,
+    target: str,
+) -> None:
+    """Check data files, or a version of the table, against every rule.
+
+    PATHS are files and folders. Every broken rule is reported, with the number of rows and some of their keys; keys
+    that the contract classifies are not shown. Exits with 1 if a rule is broken.
+    """
+    from pipelines.data.contract_check import (
+        check_data_file,
+        data_files,
+        report_json,
+        report_junit,
+        report_lines,
+    )
+    from pipelines.declarations.atomic_files import write_atomically
+
+    project = Project.find()
+    declared = project.contract(dataset)
+    if bool(paths) == bool(environment):
+        raise click.UsageError("expected PATHS or --env: files to check, or the environment whose table to check")
+    if environment:
+        reports = [_check_version(declared, environment, version, target)]
+    else:
+        reports = [check_data_file(declared, path) for path in data_files(paths)]
+    renderers = {"json": report_json, "junit": report_junit}
+    text = renderers[form](declared, reports) if form in renderers else "\n".join(report_lines(declared, reports))
+    if output is not None:
+        write_atomically(output, text + "\n")
+        click.echo(f"wrote {output}")
+    else:
+        click.echo(text)
+    if not all(report.keeps for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+def _check_version(declared: Contract, environment: str, version: str, target: str) -> FileReport:
+    import tempfile
+    from dataclasses import replace
+
+    from pipelines.data.catalog import open_table
+    from pipelines.data.contract_check import check_data_file, stored_type_problems
+    from pipelines.data.version_files import read_named, write_version
+
+    descriptor = open_target(target).descriptor(environment)
+    rows, identity = read_named(descriptor, declared.name, version)
+    with tempfile.TemporaryDirectory(prefix="contract-") as folder:
+        path = Path(folder) / "version.parquet"
+        write_version(rows, identity, path)
+        report = check_data_file(declared, path, f"{declared.name}@{identity.snapshot}")
+    problems = stored_type_problems(declared, open_table(descriptor, declared.name).schema())
+    return replace(report, results=(*report.results, *problems))
+
+
+@contract.command("diff")
+@click.argument("base", default="origin/main")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--live", is_flag=True, help="Read from the environments which live releases read a column.")
+@target_option
+def diff_contracts(base: str, as_json: bool, live: bool, target: str) -> None:
+    """Compare the contracts of the working tree with a commit.
+
+    Lists each difference since BASE, whom it breaks, the version that it requires, and the models and releases that
+    read the column. Exits with 1 if a change breaks consumers and the version does not say so.
+    """
+    from pipelines.github.git import Git
+    from pipelines.lineage.facts import read_saved_facts, save_facts
+    from pipelines.lineage.gather_facts import gather_facts
+    from pipelines.promotion.contract_impact import find_impacts, impact_lines, impacts_json
+
+    project = Project.find()
+    if live:
+        opened = open_target(target)
+        facts = gather_facts(opened.project, opened.descriptors())
+        save_facts(project.root, facts)
+    else:
+        try:
+            facts = read_saved_facts(project.root)
+        except MlopsError:
+            facts = None
+    git = Git(project.root)
+    impacts = find_impacts(git, base, git.changed_files(base, "HEAD"), facts)
+    if as_json:
+        click.echo(impacts_json(impacts))
+    else:
+        for impact in impacts:
+            click.echo("\n".join(impact_lines(impact)))
+        if not impacts:
+            click.echo(f"no contract differs from {base}")
+        elif facts is None:
+            click.echo("Live releases: unknown; to read them, add --live")
+        else:
+            click.echo(f"Live releases as of {facts.gathered:%Y-%m-%d %H:%M:%S} UTC")
+    if any(impact.refused for impact in impacts):
+        raise click.exceptions.Exit(1)
+
+
+@contract.command()
+@click.argument("dataset")
+def show(dataset: str) -> None:
+    """Show a contract: what it is for, its columns and its rules."""
+    from pipelines.data.contract_page import contract_lines
+
+    click.echo("\n".join(contract_lines(Project.find().contract(dataset))))
+
+
+@contract.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", required=True, metavar="DATASET", help="Name of the dataset.")
+def init(file: Path, name: str) -> None:
+    """Write the draft of a contract, inferred from a data file.
+
+    FILE keeps the draft. Review the primary key, the types and what is personal; then describe each column.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from pipelines.data.contract_draft import draft_contract
+    from pipelines.declarations.names import Name
+
+    project = Project.find()
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise MlopsError(
+            f"{name!r} is not a valid name of a dataset", fix="use 2 to 40 lower-case letters, digits and hyphens"
+        ) from None
+    path = project.contract_file(name)
+    if path.exists():
+        raise MlopsError(f"{path} exists: expected a new dataset", fix="choose another --name")
+    try:
+        text = draft_contract(file, name)
+    except DeclarationError as error:
+        raise MlopsError(f"no contract can be inferred from {file}: {error}") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as opened:
+        opened.write(text)
+    click.echo(f"wrote {path.relative_to(project.root)}")
+    click.echo(f"Next: edit it, then run mlops contract lint {name} and mlops contract test {name} {file}")

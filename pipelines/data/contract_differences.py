@@ -1,0 +1,177 @@
+"""List the differences between two versions of a contract: for consumers, for producers, and for readers only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines.data.schema_compatibility import BreakingChange, breaking_changes
+from pipelines.declarations.contract import Contract
+
+Level = Literal["major", "minor", "patch"]
+
+LEVELS: tuple[Level, ...] = ("patch", "minor", "major")
+
+_CHECKED = (
+    "enum",
+    "logicalType",
+    "logicalTypeOptions",
+    "physicalType",
+    "primaryKey",
+    "primaryKeyPosition",
+    "quality",
+    "required",
+    "unique",
+)
+"""Keys that checks enforce. `breaking_changes` compares what they mean."""
+
+
+@dataclass(frozen=True)
+class ContractDifference:
+    """One difference between two versions of a contract.
+
+    Attributes:
+        column: name of the column, or "" for the dataset.
+        key: the key of the contract.
+        before, after: its values.
+        breaks_consumers: True if a promise that consumers may rely on is removed or weakened.
+        breaks_producers: True if files that kept the old contract may break the new one.
+        widens: True if it only lets more values in, which breaks models that read the column.
+        final: True if no version allows it, because the table cannot make the change.
+    """
+
+    column: str
+    key: str
+    before: str
+    after: str
+    breaks_consumers: bool = False
+    breaks_producers: bool = False
+    widens: bool = False
+    final: bool = False
+
+    def level(self, read: Collection[str]) -> Level:
+        """Return the part of the version that the difference must raise.
+
+        Args:
+            read: columns that a model reads.
+        """
+        if self.breaks_consumers and (not self.widens or self.column in read):
+            return "major"
+        return "minor" if self.breaks_consumers or self.breaks_producers else "patch"
+
+    def __str__(self) -> str:
+        sides = [side for side, broken in _sides(self) if broken]
+        effect = f"breaks {' and '.join(sides)}" if sides else "breaks nothing"
+        return f"{self.column or 'the dataset'}: {self.key} was {self.before}, is {self.after} ({effect})"
+
+
+def _sides(difference: ContractDifference) -> tuple[tuple[str, bool], ...]:
+    return ("consumers", difference.breaks_consumers), ("producers", difference.breaks_producers)
+
+
+def contract_differences(old: Contract, new: Contract) -> list[ContractDifference]:
+    """List the differences between two versions of a contract, the breaking ones first.
+
+    A producer must deliver exactly the contract's columns and keep its rules. So what weakens a promise in one
+    direction demands more in the other.
+    """
+    consumers = breaking_changes(old, new)
+    producers = breaking_changes(new, old)  # a promise that only the new contract makes
+    found: dict[tuple[str, str], ContractDifference] = {}
+    for change in consumers:
+        found[change.column, change.promise] = _difference(change, breaks_consumers=True)
+    for change in producers:
+        before, after = change.after, change.before
+        if change.promise == "the column":
+            before, after = "absent", "added"
+        swapped = BreakingChange(change.column, change.promise, before, after, final=change.final)
+        known = found.get((change.column, change.promise))
+        found[change.column, change.promise] = (
+            _difference(swapped, breaks_producers=True) if known is None else _both(known)
+        )
+    for name in old.columns.keys() - new.columns.keys():  # files that still have the column are rejected
+        found[name, "the column"] = _both(found[name, "the column"])
+    described = [each for each in _descriptions(old, new) if (each.column, each.key) not in found]
+    return [*found.values(), *described]
+
+
+def _difference(change: BreakingChange, **effects: bool) -> ContractDifference:
+    return ContractDifference(
+        change.column,
+        change.promise,
+        change.before,
+        change.after,
+        widens=change.widens,
+        final=change.final,
+        **effects,
+    )
+
+
+def _both(known: ContractDifference) -> ContractDifference:
+    return ContractDifference(
+        known.column,
+        known.key,
+        known.before,
+        known.after,
+        breaks_consumers=True,
+        breaks_producers=True,
+        widens=known.widens,
+        final=known.final,
+    )
+
+
+def _descriptions(old: Contract, new: Contract) -> Iterator[ContractDifference]:
+    """List the keys that differ and that no check enforces, of the dataset and of the columns of both."""
+    before, after = (contract.model_dump(mode="json", by_alias=True, exclude={"tables"}) for contract in (old, new))
+    before |= old.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
+    after |= new.table.model_dump(mode="json", by_alias=True, exclude={"name", "description", "properties"})
+    yield from _keys("", before, after, (*_CHECKED, "version"))
+    for name, column in old.columns.items():
+        other = new.columns.get(name)
+        if other is not None:
+            was, now = (each.model_dump(mode="json", by_alias=True) for each in (column, other))
+            yield from _keys(name, was, now, _CHECKED)
+
+
+def _keys(
+    column: str, before: Mapping[str, Any], after: Mapping[str, Any], skip: Collection[str]
+) -> Iterator[ContractDifference]:
+    for key in before:
+        if key not in skip and before[key] != after.get(key):
+            yield ContractDifference(column, key, _shown(before[key]), _shown(after.get(key)))
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    text = value if isinstance(value, str) else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def required_version(old: str, level: Level) -> str:
+    """Return the least version that announces a difference; before 1.0.0 every part counts one place later.
+
+    Args:
+        old: the version before the change.
+        level: the greatest level of the differences.
+    """
+    major, minor, patch = (int(part) for part in old.split("."))
+    if major == 0:
+        return f"0.{minor + 1}.0" if level == "major" else f"0.{minor}.{patch + 1}"
+    if level == "major":
+        return f"{major + 1}.0.0"
+    return f"{major}.{minor + 1}.0" if level == "minor" else f"{major}.{minor}.{patch + 1}"
+
+
+def greatest_level(differences: Collection[ContractDifference], read: Collection[str]) -> Level | None:
+    """Return the greatest level of differences; None if there are none."""
+    levels = [difference.level(read) for difference in differences]
+    return max(levels, key=LEVELS.index) if levels else None
+
+
+def is_announced(old: str, new: str, level: Level) -> bool:
+    """Return True if a version announces differences of a level."""
+    found, needed = (tuple(int(part) for part in text.split(".")) for text in (new, required_version(old, level)))
+    return found >= needed

@@ -1,0 +1,1 @@
+"""Catalogue of the datasets: list and search them, and render static pages."""

@@ -1,0 +1,172 @@
+"""Read the facts of lineage from the environments. Read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from pipelines.data.catalog import MissingTableError, open_table
+from pipelines.data.expired_versions import ExpiredVersion, read_expired
+from pipelines.data.versions import TableVersion, list_versions
+from pipelines.declarations.bundle import RequestSchema
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.project import Project
+from pipelines.lineage.facts import BundleFact, LineageFacts, ReleaseFact, VersionFact
+from pipelines.registry import bundles, evidence, store
+from pipelines.registry.ledger import Ledger
+
+MOST_MODELS = 10_000
+READ_AT_ONCE = 8
+
+
+def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescriptor]) -> LineageFacts:
+    """Read the facts of all environments.
+
+    Args:
+        project: the repository; its contracts name the datasets, and its models their targets.
+        descriptors: environment → descriptor, in the order of promotion.
+
+    Raises:
+        MlopsError: a table, a registry or a ledger cannot be read, or was tampered with.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        bundle_facts: dict[tuple[str, str], BundleFact] = {}
+        versions: list[VersionFact] = []
+        releases: list[ReleaseFact] = []
+        for descriptor in descriptors.values():
+            for dataset in project.dataset_names:
+                versions += read_versions(descriptor, dataset)
+            for fact in read_bundles(descriptor):
+                bundle_facts.setdefault((fact.model, fact.digest), fact)  # the first environment trained it
+            releases += read_releases(descriptor)
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise MlopsError(
+            f"the lineage cannot be read: {error}", fix="check that the caller may read tables, registries and ledgers"
+        ) from error
+    return LineageFacts(
+        gathered=datetime.now(UTC),
+        versions=tuple(sorted(versions, key=lambda fact: fact.at)),
+        bundles=tuple(bundle_facts.values()),
+        releases=tuple(sorted(releases, key=lambda fact: fact.at)),
+        targets=dict(_targets(project)),
+    )
+
+
+def _targets(project: Project) -> Iterator[tuple[str, str]]:
+    for name in project.model_names:
+        try:
+            yield name, project.model(name).target
+        except DeclarationError:
+            continue
+
+
+def read_versions(descriptor: EnvironmentDescriptor, dataset: str) -> list[VersionFact]:
+    """Read the versions of a dataset; none if the environment has no table of it."""
+    try:
+        table = open_table(descriptor, dataset)
+    except MissingTableError:
+        return []
+    every: list[TableVersion | ExpiredVersion] = sorted(
+        [*list_versions(table), *read_expired(descriptor, dataset)], key=lambda version: version.at
+    )
+    facts: dict[str, VersionFact] = {}
+    before: str | None = None
+    for version in every:
+        if version.snapshot in facts:  # recorded, but the job was killed before the version expired
+            continue
+        facts[version.snapshot] = VersionFact(
+            environment=descriptor.name,
+            dataset=dataset,
+            snapshot=version.snapshot,
+            # The parent of a version is lost when it expires; the rows of those that the table has are a chain.
+            parent=before if version.is_included else version.parent,
+            at=version.at,
+            rows=version.rows,
+            file=version.file,
+            batch=version.batch,
+            contract=version.contract,
+        )
+        before = version.snapshot if version.is_included else before
+    return list(facts.values())
+
+
+def models_in_registry(descriptor: EnvironmentDescriptor) -> list[str]:
+    """Return the models that the registry has bundles of, also those that are no longer declared."""
+    return store.folders(descriptor.registry_bucket, "bundles/", limit=MOST_MODELS)
+
+
+def read_bundles(descriptor: EnvironmentDescriptor) -> list[BundleFact]:
+    """Read every complete bundle in an environment's registry."""
+    every = [
+        (model, digest)
+        for model in models_in_registry(descriptor)
+        for digest in bundles.list_digests(descriptor, model)
+    ]
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        found = pool.map(lambda each: _read_bundle(descriptor, *each), every)
+        return [fact for fact in found if fact is not None]
+
+
+def _read_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str) -> BundleFact | None:
+    try:
+        fetched = bundles.fetch(descriptor, model, digest, ["schema.json"])
+    except bundles.UnknownBundleError:  # an interrupted push has left no manifest
+        return None
+    manifest = fetched.manifest
+    try:
+        schema = RequestSchema.model_validate_json(fetched.files["schema.json"])
+        features = tuple(column.name for tensor in schema.inputs for column in tensor.columns)
+    except ValueError:
+        features = ()
+    origin = _origin(descriptor, model, digest)
+    return BundleFact(
+        environment=descriptor.name if origin is None else origin.run.builder.id.partition("/")[0],
+        model=model,
+        digest=digest,
+        dataset=manifest.dataset.dataset,
+        snapshot=manifest.dataset.snapshot,
+        rows=manifest.dataset.rows,
+        features=features,
+        commit=origin.commit if origin is not None else None,
+        run=origin.run.metadata.run if origin is not None else None,
+        trained=datetime.fromisoformat(origin.run.metadata.finished) if origin is not None else None,
+    )
+
+
+def _origin(descriptor: EnvironmentDescriptor, model: str, digest: str) -> evidence.Provenance | None:
+    """Return the verified provenance of a bundle's first run; None without one."""
+    try:
+        found = evidence.read_statement(descriptor, model, digest, f"provenance{evidence.SUFFIX}", evidence.Provenance)
+    except MlopsError:
+        return None
+    return found[0] if found is not None else None
+
+
+def read_releases(descriptor: EnvironmentDescriptor) -> list[ReleaseFact]:
+    """Read the records of all ledgers of an environment that changed what is live, verified."""
+    models = store.folders(descriptor.registry_bucket, "ledger/", limit=MOST_MODELS)
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        return [fact for facts in pool.map(lambda model: list(_releases(descriptor, model)), models) for fact in facts]
+
+
+def _releases(descriptor: EnvironmentDescriptor, model: str) -> Iterable[ReleaseFact]:
+    newest = True
+    for entry in Ledger(descriptor, model).back():
+        event = entry.event
+        if event.result not in ("verified", "withdrawn"):
+            continue
+        yield ReleaseFact(
+            environment=descriptor.name,
+            model=model,
+            number=entry.record.number,
+            bundle=event.live,
+            ended=event.before,
+            at=event.at,
+            action=event.action,
+            is_live=newest and event.live is not None,
+        )
+        newest = False

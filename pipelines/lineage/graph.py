@@ -1,0 +1,291 @@
+"""Lineage as a graph: files and contracts lead to versions, versions and columns to bundles, bundles to releases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.lineage.facts import BundleFact, LineageFacts
+
+Kind = Literal["contract", "column", "file", "version", "bundle", "release"]
+
+KINDS: tuple[Kind, ...] = ("contract", "column", "file", "version", "bundle", "release")
+"""Kinds of nodes, in the direction of the data."""
+
+
+@dataclass(frozen=True, order=True)
+class LineageNode:
+    """Something that data flows through.
+
+    Attributes:
+        kind: what it is.
+        name: identifies it among those of its kind: `<dataset>@<version>` of a contract, `<dataset>.<column>`,
+            `<environment>/<dataset>/<file>`, `<environment>/<dataset>@<snapshot>`, `<model>@<digest>` of a bundle, and
+            `<environment>/<model>` of a release.
+    """
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass
+class LineageGraph:
+    """Nodes and the edges between them.
+
+    Attributes:
+        edges: node → the nodes that it leads to.
+        back: node → the nodes that lead to it.
+        notes: node → what is known about it, for people.
+        live: the releases that are live.
+    """
+
+    edges: dict[LineageNode, set[LineageNode]] = field(default_factory=dict)
+    back: dict[LineageNode, set[LineageNode]] = field(default_factory=dict)
+    notes: dict[LineageNode, str] = field(default_factory=dict)
+    live: set[tuple[LineageNode, LineageNode]] = field(default_factory=set)
+
+    def add(self, node: LineageNode, note: str = "") -> LineageNode:
+        """Add a node; a note replaces the one before."""
+        self.edges.setdefault(node, set())
+        self.back.setdefault(node, set())
+        if note:
+            self.notes[node] = note
+        return node
+
+    def connect(self, source: LineageNode, target: LineageNode) -> None:
+        """Add an edge, and its nodes."""
+        self.add(source)
+        self.add(target)
+        self.edges[source].add(target)
+        self.back[target].add(source)
+
+    def upstream(self, start: LineageNode) -> set[LineageNode]:
+        """Return the nodes that lead to a node, directly or not."""
+        return _reachable(self.back, start)
+
+    def downstream(self, start: LineageNode) -> set[LineageNode]:
+        """Return the nodes that a node leads to, directly or not."""
+        return _reachable(self.edges, start)
+
+    def part(self, nodes: Collection[LineageNode]) -> LineageGraph:
+        """Return the graph of some of the nodes.
+
+        Versions between them that are left out are bridged: files lead straight to the version that a bundle names.
+        """
+        kept = set(nodes)
+        made = LineageGraph(live=self.live)
+        for node in sorted(kept):
+            made.add(node, self.notes.get(node, ""))
+            for target in _bridged(self.edges, node, kept):
+                made.connect(node, target)
+        return made
+
+
+def _reachable(edges: dict[LineageNode, set[LineageNode]], start: LineageNode) -> set[LineageNode]:
+    found: set[LineageNode] = set()
+    waiting = [start]
+    while waiting:
+        for node in edges.get(waiting.pop(), ()):
+            if node not in found:
+                found.add(node)
+                waiting.append(node)
+    return found
+
+
+def _bridged(
+    edges: dict[LineageNode, set[LineageNode]], start: LineageNode, kept: set[LineageNode]
+) -> set[LineageNode]:
+    """Return the first kept nodes on each way from a node."""
+    found: set[LineageNode] = set()
+    seen: set[LineageNode] = set()
+    waiting = [start]
+    while waiting:
+        for node in edges.get(waiting.pop(), ()):
+            if node in kept:
+                found.add(node)
+            elif node not in seen:
+                seen.add(node)
+                waiting.append(node)
+    return found
+
+
+def file_node(environment: str, dataset: str, file: str) -> LineageNode:
+    """Return the node of a landing file."""
+    return LineageNode("file", f"{environment}/{dataset}/{file}")
+
+
+def version_node(environment: str, dataset: str, snapshot: str) -> LineageNode:
+    """Return the node of a dataset version."""
+    return LineageNode("version", f"{environment}/{dataset}@{snapshot}")
+
+
+def contract_node(dataset: str, version: str) -> LineageNode:
+    """Return the node of a version of a contract."""
+    return LineageNode("contract", f"{dataset}@{version}")
+
+
+def column_node(dataset: str, column: str) -> LineageNode:
+    """Return the node of a column."""
+    return LineageNode("column", f"{dataset}.{column}")
+
+
+def bundle_node(model: str, digest: str) -> LineageNode:
+    """Return the node of a bundle."""
+    return LineageNode("bundle", f"{model}@{digest}")
+
+
+def release_node(environment: str, model: str) -> LineageNode:
+    """Return the node of the releases of a model in an environment."""
+    return LineageNode("release", f"{environment}/{model}")
+
+
+def build_graph(facts: LineageFacts) -> LineageGraph:
+    """Build the graph of all facts."""
+    graph = LineageGraph()
+    for version in facts.versions:
+        node = version_node(version.environment, version.dataset, version.snapshot)
+        rows = f"{version.rows} rows, " if version.rows is not None else ""
+        graph.add(node, f"{rows}{version.at:%Y-%m-%d %H:%M}")
+        if version.file is not None:
+            file = file_node(version.environment, version.dataset, version.file)
+            graph.connect(file, node)
+            if version.batch is not None:
+                graph.add(file, version.batch)
+        if version.contract is not None:
+            graph.connect(contract_node(version.dataset, version.contract), node)
+        if version.parent is not None:
+            graph.connect(version_node(version.environment, version.dataset, version.parent), node)
+    for bundle in facts.bundles:
+        _add_bundle(graph, bundle, facts.targets.get(bundle.model))
+    for release in facts.releases:
+        if release.bundle is not None:
+            source, target = (
+                bundle_node(release.model, release.bundle),
+                release_node(release.environment, release.model),
+            )
+            graph.connect(source, target)
+            if release.is_live:
+                graph.live.add((source, target))
+    for node in graph.edges:
+        if node.kind == "release":
+            live = [source.name.partition("@")[2] for source, target in graph.live if target == node]
+            graph.notes[node] = f"live: {live[0][:19]}…" if live else "nothing is live"
+    return graph
+
+
+def _add_bundle(graph: LineageGraph, bundle: BundleFact, target: str | None) -> None:
+    node = bundle_node(bundle.model, bundle.digest)
+    trained = f"trained {bundle.trained:%Y-%m-%d %H:%M}" if bundle.trained is not None else "no verified evidence"
+    graph.add(node, f"{trained}, commit {bundle.commit[:12]}" if bundle.commit else trained)
+    graph.connect(version_node(bundle.environment, bundle.dataset, bundle.snapshot), node)
+    for column in (*bundle.features, *((target,) if target else ())):
+        graph.connect(column_node(bundle.dataset, column), node)
+
+
+def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: str = "") -> LineageNode:
+    """Return a bundle of a model: by its digest or the start of it, else the live one.
+
+    Args:
+        facts: the facts.
+        model: name of the model.
+        digest: digest of the bundle, or at least 8 of its first digits; "" for the live bundle.
+        environment: where the bundle is live; "" for the last environment that has one.
+
+    Raises:
+        MlopsError: there is no such bundle, or several.
+    """
+    if digest:
+        start = "sha256:" + digest.removeprefix("sha256:")
+        found = [each.digest for each in facts.bundles if each.model == model and each.digest.startswith(start)]
+        if len(found) != 1 or len(start) < len("sha256:") + 8:
+            raise MlopsError(
+                f"{model} has {len(found) or 'no'} bundles like {digest!r}: expected one, by 8 digits or more",
+                fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
+            )
+        return bundle_node(model, found[0])
+    live = [
+        each
+        for each in facts.releases
+        if each.model == model and each.is_live and environment in ("", each.environment)
+    ]
+    if not live or live[-1].bundle is None:
+        where = f" in {environment}" if environment else ""
+        raise MlopsError(
+            f"no bundle of {model} is live{where}: expected one, or its digest",
+            fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
+        )
+    return bundle_node(model, live[-1].bundle)
+
+
+def _known(model: str, names: Iterable[str]) -> str:
+    found = list(names)[-5:]
+    return f"use one of {', '.join(found)}" if found else f"train one: mlops train {model}"
+
+
+def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = "") -> list[LineageNode]:
+    """Return the nodes of a kind whose name starts and ends with a text, sorted.
+
+    Raises:
+        MlopsError: there are none.
+    """
+    every = sorted(node for node in graph.edges if node.kind == kind)
+    found = [node for node in every if node.name.startswith(starts) and node.name.endswith(ends)]
+    if not found:
+        known = ", ".join(node.name for node in every[:5]) or "none"
+        raise MlopsError(f"lineage has no {kind} {starts}{'…' if starts and ends else ''}{ends}: found {known}")
+    return found
+
+
+def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, forward: bool) -> LineageGraph:
+    """Return what leads to some nodes and what they lead to.
+
+    Versions appear only if a bundle names them, or if they are a start: the chain of all snapshots says nothing.
+    """
+    found = set(starts)
+    for start in starts:
+        found |= graph.upstream(start) if back else set()
+        found |= graph.downstream(start) if forward else set()
+    shown = {
+        node
+        for node in found
+        if node.kind != "version"
+        or node in starts
+        or any(target.kind == "bundle" and target in found for target in graph.edges[node])
+    }
+    return graph.part(shown)
+
+
+def graph_lines(graph: LineageGraph) -> list[str]:
+    """Return the lines that show a graph to people: each node, and what it leads to."""
+    lines = []
+    for kind in KINDS:
+        nodes = sorted(node for node in graph.edges if node.kind == kind)
+        if not nodes:
+            continue
+        lines.append(f"{kind}s:" if kind != "version" else "versions:")
+        for node in nodes:
+            note = f"  ({graph.notes[node]})" if node in graph.notes else ""
+            lines.append(f"  {node.name}{note}")
+            for target in sorted(graph.edges[node]):
+                live = ", live" if (node, target) in graph.live else ""
+                lines.append(f"      → {target}{live}")
+    return lines
+
+
+def graph_json(graph: LineageGraph) -> dict[str, object]:
+    """Return a graph as JSON values: nodes and edges."""
+    return {
+        "nodes": [
+            {"kind": node.kind, "name": node.name, "note": graph.notes.get(node, "")} for node in sorted(graph.edges)
+        ],
+        "edges": [
+            {"from": str(source), "to": str(target), "live": (source, target) in graph.live}
+            for source in sorted(graph.edges)
+            for target in sorted(graph.edges[source])
+        ],
+    }
