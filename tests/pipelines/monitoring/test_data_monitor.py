@@ -22,6 +22,7 @@ import pytest
 from pipelines.data.catalog import open_table
 from pipelines.data.ingest import drop, ingest
 from pipelines.data.landing import upload
+from pipelines.data.table_changes import TableChange, make_change
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -123,6 +124,17 @@ def test_rows_that_are_released_later_belong_to_the_delivery_of_their_file(
     ingest(dev, wider, lambda _: None, only=name, replay=True)
     first, newest = deliveries(open_table(dev, "visits"))
     assert (first.rows, newest.rows) == (120, 110)
+
+
+def test_rows_of_versions_that_have_expired_are_still_compared_with(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    source = Source(dev, tmp_path)
+    for _ in range(3):
+        source.deliver(200)
+    oldest = str(deliveries(open_table(dev, "visits"))[0].snapshots[0])
+    make_change(dev, CONTRACT, TableChange(action="expire", snapshots=(oldest,)), lambda _: None)
+    assert len(deliveries(open_table(dev, "visits"))) == 2
+    column = next(each for each in examine(dev, CONTRACT, NOW).columns if each.column == "age")
+    assert (column.reference_rows, column.current_rows) == (400, 200)
 
 
 def test_a_column_that_is_new_is_unknown_until_it_has_a_history(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
