@@ -21,6 +21,12 @@ from pipelines.declarations.project import Project
 PLATFORM = "platform"
 """Value of the tag `model` on a resource that is shared by all models."""
 
+BOOTSTRAP_PATH = "/bootstrap/"
+"""IAM path of the roles and policies of the bootstrap. No pattern for an environment's roles matches it."""
+
+MAY_CHANGE_PROTECTION = ("data-protection", "may-change")
+"""Tag of a deploy role that may change the protection of buckets after they were created: key, value."""
+
 PARTITION = "aws"
 """The only partition that is supported: policies and endpoints name its service principals and domains."""
 

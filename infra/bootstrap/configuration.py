@@ -46,6 +46,8 @@ class AccountConfig(Declaration):
         pull_accounts: ids of other AWS accounts that may pull images.
         landing_principals: environment → ARNs of the IAM roles and users that may land data files there. People who
             sign in with IAM Identity Center have a role below `aws-reserved/sso.amazonaws.com/`.
+        open_environments: environments whose deploy roles may change the protection of existing buckets, in addition to
+            disposable ones. Set it for one change, and empty it again.
         owner: the team responsible for the account's resources (a tag).
         cost_centre: the cost centre that pays for them (a tag).
         disposable: whether the state of every environment, and all images, may be deleted.
@@ -62,6 +64,7 @@ class AccountConfig(Declaration):
     ) = None
     pull_accounts: tuple[AccountId, ...] = ()
     landing_principals: dict[Name, tuple[Principal, ...]] = Field(default_factory=dict)
+    open_environments: tuple[Name, ...] = ()
     owner: TagValue
     cost_centre: TagValue
     disposable: bool = False

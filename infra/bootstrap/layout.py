@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.bootstrap.configuration import IMAGES, PREVIEW
-from infra.scopes import Environment, Scope
+from infra.scopes import BOOTSTRAP_PATH, Environment, Scope
 from pipelines.declarations.errors import MlopsError
 
 STATE_ALIAS = "alias/mlops-state"
 """Alias of the key that encrypts the state; `secretsprovider` in `Pulumi.<environment>.yaml` names it."""
-
-PATH = "/bootstrap/"
-"""IAM path of the roles and policies of the bootstrap. No pattern for an environment's roles matches it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,25 @@ class AccountLayout:
                 fix=f"image_registry: {{region: {self.scope.region}}}",
             )
 
+    def opened(self, names: Sequence[str]) -> frozenset[str]:
+        """Return the names of the environments whose deploy roles may change the protection of existing buckets.
+
+        Args:
+            names: environments that the account's configuration opens, in addition to disposable ones.
+
+        Raises:
+            MlopsError: an environment does not exist.
+        """
+        known = [environment.name for environment in self.environments]
+        for name in names:
+            if name not in known:
+                raise MlopsError(
+                    f"open_environments names an environment that does not exist: expected one of {', '.join(known)}, "
+                    f"found {name}",
+                    fix=f"correct open_environments in Pulumi.{self.scope.name}.yaml",
+                )
+        return frozenset(names) | {one.name for one in self.environments if one.config.disposable}
+
     def landing(self, principals: Mapping[str, Sequence[str]]) -> dict[Environment, tuple[str, ...]]:
         """Return environment → the principals that may land data files there.
 
@@ -96,7 +112,7 @@ class AccountLayout:
     def boundary_arn(self, environment: Environment) -> str:
         """Return the boundary's ARN, which is known before the policy exists."""
         name = self.boundary_name(environment)
-        return f"arn:{environment.partition}:iam::{environment.account}:policy{PATH}{name}"
+        return f"arn:{environment.partition}:iam::{environment.account}:policy{BOOTSTRAP_PATH}{name}"
 
     def before(self, environment: Environment) -> Environment | None:
         """Return the environment that an environment promotes from, or None."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from infra.bootstrap.layout import PATH, AccountLayout
+from infra.bootstrap.layout import AccountLayout
 from infra.bootstrap.permissions import landing_statements
-from infra.scopes import Environment
+from infra.scopes import BOOTSTRAP_PATH, Environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class LandingRole(pulumi.ComponentResource):
         role = aws.iam.Role(
             name,
             name=f"{args.layout.project}-{name}",
-            path=PATH,
+            path=BOOTSTRAP_PATH,
             description=f"Adds files to the landing bucket of {args.environment.prefix}",
             assume_role_policy=pulumi.Output.json_dumps(
                 {

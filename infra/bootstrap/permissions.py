@@ -123,7 +123,7 @@ _JUDGED_EVERYWHERE = ("images/", "ledger/", "quarantine/")
 which bundles are bad."""
 
 _INFERENCE_LOGS = ("inference/",)
-"""Key prefix of the inference logs in a logs bucket."""
+"""Key prefix of the inference logs in a logs bucket. Counting requests takes their keys, never their content."""
 
 _LINEAGE_OF_DEPLOYMENTS = ("lineage/deploy-",)
 """Key prefix of the lineage events of deployments in a logs bucket."""
@@ -138,6 +138,15 @@ def allow(
     return {**statement, "Condition": condition} if condition else statement
 
 
+def _deny(actions: Iterable[str], **on: Sequence[str]) -> Statement:
+    """Return a statement that denies actions, whatever another policy allows.
+
+    Args:
+        on: `Resource` or `NotResource` → ARN patterns.
+    """
+    return {"Effect": "Deny", "Action": sorted(actions), **{key: list(patterns) for key, patterns in on.items()}}
+
+
 def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[str, list[Statement]]:
     """Return the permissions to deploy an environment, one entry per inline policy.
 
@@ -149,14 +158,31 @@ def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[s
         "keys": _keys(environment),
         "identity": [*_roles(layout, environment), *_cluster(environment)],
         "releases": _releases(layout, environment),
+        "limits": _limits(layout, environment),
     }
 
 
 def access_statements(environment: Environment) -> list[Statement]:
-    """Return the permissions to set who may use the environment's buckets and roles."""
+    """Return the permission to set who may use the environment's buckets.
+
+    The policy of a bucket is the last of its settings, and seals them: see `infra/components/bucket.py`. Trust policies
+    of roles are written once, because a role's cluster, namespace and service account never change.
+    """
+    return [allow(["s3:PutBucketPolicy"], _buckets(environment))]
+
+
+def _limits(layout: AccountLayout, environment: Environment) -> list[Statement]:
+    """Deny the deploy role all data and all other roles, even if a policy that it can write allows them."""
+    state = f"arn:{environment.partition}:s3:::{layout.scope.bucket_name('state')}/*"
+    metadata = f"{_bucket(environment, 'lake')}/*/metadata/*"
+    registries = f"arn:{environment.partition}:s3:::{layout.project}-*-registry-{environment.account}/*"
+    events = _objects(environment, "logs", *_LINEAGE_OF_DEPLOYMENTS)
+    removed = () if environment.config.disposable else _EMPTY_BUCKET
     return [
-        allow(["s3:PutBucketPolicy"], _buckets(environment)),
-        allow(["iam:UpdateAssumeRolePolicy"], _role_names(environment)),
+        _deny(["s3:GetObject", "s3:GetObjectVersion"], NotResource=[metadata, registries, state]),
+        _deny(["s3:PutObject"], NotResource=[metadata, f"{_bucket(environment, 'registry')}/*", *events, state]),
+        *([_deny(removed, NotResource=[state])] if removed else []),
+        _deny(["sts:AssumeRole", "sts:TagSession"], Resource=["*"]),
     ]
 
 
@@ -181,10 +207,7 @@ def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
         "releases": [
             allow(
                 ["s3:GetObject"],
-                [
-                    *(arn for environment in everywhere for arn in _objects(environment, "registry", *_REGISTRY)),
-                    *(arn for environment in everywhere for arn in _objects(environment, "logs", *_INFERENCE_LOGS)),
-                ],
+                [arn for environment in everywhere for arn in _objects(environment, "registry", *_REGISTRY)],
             ),
             _through_s3(["kms:Decrypt"], *everywhere),
             allow(_JUDGE_IMAGE, _image_repositories(*everywhere)),
@@ -341,13 +364,13 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     """
     before = layout.before(environment)
     written: tuple[str, ...] = ("ledger/", "quarantine/", "reports/")
-    read = [*_objects(environment, "registry", *_REGISTRY), *_objects(environment, "logs", *_INFERENCE_LOGS)]
+    read = _objects(environment, "registry", *_REGISTRY)
     others = [one for one in layout.environments if one is not environment]
     if before is not None:
         written = (*written, "bundles/", "evidence/")
         read += _objects(before, "registry", "bundles/", "evidence/")
     for other in others:
-        read += [*_objects(other, "registry", *_JUDGED_EVERYWHERE), *_objects(other, "logs", *_INFERENCE_LOGS)]
+        read += _objects(other, "registry", *_JUDGED_EVERYWHERE)
     statements = [
         allow(["s3:GetObject"], read),
         allow(_JUDGE_IMAGE, _image_repositories(environment)),
@@ -368,12 +391,18 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
         ),
     ]
     if others:
-        held = [_bucket(other, kind) for other in others for kind in ("registry", "logs")]
-        seen = [f"{prefix}*" for prefix in (*_REGISTRY, *_INFERENCE_LOGS)]
+        registries = [_bucket(other, "registry") for other in others]
         statements += [
-            allow(["s3:ListBucket", "s3:ListBucketVersions"], held, StringLike={"s3:prefix": seen}),
+            allow(
+                ["s3:ListBucket", "s3:ListBucketVersions"],
+                registries,
+                StringLike={"s3:prefix": [f"{prefix}*" for prefix in _REGISTRY]},
+            ),
             _through_s3(["kms:Decrypt"], *others),
         ]
+    if before is not None:  # how many requests a release answered there
+        seen = [f"{prefix}*/counts/*" for prefix in _INFERENCE_LOGS]
+        statements.append(allow(["s3:ListBucket"], _bucket(before, "logs"), StringLike={"s3:prefix": seen}))
     return statements
 
 

@@ -10,7 +10,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.bootstrap.configuration import AUDIENCE, IMAGES, PREVIEW, AccountConfig
-from infra.bootstrap.layout import PATH, AccountLayout
+from infra.bootstrap.layout import AccountLayout
 from infra.bootstrap.permissions import (
     Statement,
     access_statements,
@@ -25,14 +25,14 @@ from infra.bootstrap.policy_sizes import check_sizes, role_sizes
 from infra.bootstrap.repositories import ImageRepositories
 from infra.bootstrap.state import StateStorage
 from infra.policies.exemptions import exemptions
-from infra.scopes import Environment
+from infra.scopes import BOOTSTRAP_PATH, MAY_CHANGE_PROTECTION, Environment
 
 _SESSION_SECONDS = 2 * 60 * 60
 """Maximum duration of a session; also the timeout of the deploy job."""
 
 _ACCESS_EXEMPTION = {
-    "iam-no-escalation": "a deployment sets the access policies of its own buckets and roles: only those named after "
-    "its environment, and those roles carry a permissions boundary that it cannot remove",
+    "iam-no-escalation": "a deployment sets the policies of its own new buckets, which seal themselves; the role is "
+    "denied all data, whatever a bucket policy allows",
 }
 
 
@@ -49,6 +49,7 @@ class GitHubRoleArgs:
         policies: name → statements of an inline policy.
         access_statements: statements that change access policies; kept in an inline policy exempt from
             `iam-no-escalation`.
+        may_change_protection: whether the role may change the protection of existing buckets.
     """
 
     layout: AccountLayout
@@ -58,6 +59,7 @@ class GitHubRoleArgs:
     description: str
     policies: Mapping[str, Sequence[Statement]]
     access_statements: Sequence[Statement] = ()
+    may_change_protection: bool = False
 
 
 class GitHubRole(pulumi.ComponentResource):
@@ -70,14 +72,15 @@ class GitHubRole(pulumi.ComponentResource):
     def __init__(self, name: str, args: GitHubRoleArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:bootstrap:GitHubRole", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
+        opened = dict([MAY_CHANGE_PROTECTION]) if args.may_change_protection else {}
         role = aws.iam.Role(
             name,
             name=f"{args.layout.project}-{name}",
-            path=PATH,
+            path=BOOTSTRAP_PATH,
             description=args.description,
             assume_role_policy=pulumi.Output.json_dumps(_trust_policy(args.provider, args.issuer, args.subject)),
             max_session_duration=_SESSION_SECONDS,
-            tags=args.layout.scope.tags(),
+            tags={**args.layout.scope.tags(), **opened},
             opts=child,
         )
         for policy, statements in args.policies.items():
@@ -157,6 +160,7 @@ class GitHubAccess(pulumi.ComponentResource):
         for environment in layout.environments:
             self._boundary(environment)
         self.deploy: dict[str, pulumi.Output[str]] = {}
+        opened = layout.opened(args.config.open_environments)
         for environment in layout.environments:
             self.deploy[environment.name] = self._role(
                 f"deploy-{environment.name}",
@@ -167,6 +171,7 @@ class GitHubAccess(pulumi.ComponentResource):
                     "state": write_state_statements(layout, environment, bucket_arn, key_arn),
                 },
                 access_statements(environment),
+                environment.name in opened,
             )
         self.preview = self._role(
             PREVIEW,
@@ -184,6 +189,7 @@ class GitHubAccess(pulumi.ComponentResource):
         description: str,
         policies: Mapping[str, Sequence[Statement]],
         access: Sequence[Statement] = (),
+        may_change_protection: bool = False,
     ) -> pulumi.Output[str]:
         args = GitHubRoleArgs(
             layout=self._args.layout,
@@ -193,6 +199,7 @@ class GitHubAccess(pulumi.ComponentResource):
             description=description,
             policies=policies,
             access_statements=access,
+            may_change_protection=may_change_protection,
         )
         return GitHubRole(name, args, self._child).arn
 
@@ -212,7 +219,7 @@ class GitHubAccess(pulumi.ComponentResource):
         aws.iam.Policy(
             f"{environment.name}-boundary",
             name=layout.boundary_name(environment),
-            path=PATH,
+            path=BOOTSTRAP_PATH,
             description=f"Permissions boundary of the roles of {environment.prefix}",
             policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": boundary_statements(environment)}),
             tags=layout.scope.tags(),

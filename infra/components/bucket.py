@@ -10,11 +10,26 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.policies.exemptions import exemptions
-from infra.scopes import Scope
+from infra.scopes import BOOTSTRAP_PATH, MAY_CHANGE_PROTECTION, Scope
 
 Statement = Mapping[str, Any]
 
 _ABANDONED_UPLOAD_DAYS = 7
+
+_PROTECTION = (
+    "s3:DeleteBucketPolicy",
+    "s3:PutBucketAcl",
+    "s3:PutBucketLogging",
+    "s3:PutBucketObjectLockConfiguration",
+    "s3:PutBucketOwnershipControls",
+    "s3:PutBucketPolicy",
+    "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketVersioning",
+    "s3:PutEncryptionConfiguration",
+    "s3:PutLifecycleConfiguration",
+    "s3:PutReplicationConfiguration",
+)
+"""Actions that change who reaches a bucket's objects, and how long they are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +42,7 @@ class BucketArgs:
         access_logs: the bucket that receives the access logs; None to log no access.
         lock_days: days that Object Lock retains every version; None for no Object Lock.
         expires_days: key prefix → days after which its objects expire.
-        statements: statements to add to the bucket policy, which always refuses plain HTTP.
+        statements: statements to add to the bucket policy, which always refuses plain HTTP and seals the settings.
         exempt: rule id → reason, for each rule of `infra/policies` that the bucket breaks.
     """
 
@@ -42,6 +57,9 @@ class BucketArgs:
 
 class Bucket(pulumi.ComponentResource):
     """A bucket and its settings.
+
+    The bucket policy is written last, and seals the settings: from then on, no role of the bootstrap can change them
+    unless an administrator opens it (decision 0028).
 
     Attributes:
         name: the bucket's name, known before the bucket exists.
@@ -89,37 +107,44 @@ class Bucket(pulumi.ComponentResource):
         versioned = aws.s3.BucketVersioning(
             purpose, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=child
         )
+        settings: list[pulumi.Resource] = [private, owned, encrypted, versioned]
         if args.lock_days is not None:
             # A privileged role can lift GOVERNANCE. Nobody can lift COMPLIANCE, not even the root user.
             mode = "GOVERNANCE" if scope.config.disposable else "COMPLIANCE"
-            aws.s3.BucketObjectLockConfiguration(
+            lock = aws.s3.BucketObjectLockConfiguration(
                 purpose,
                 bucket=bucket.id,
                 rule={"default_retention": {"mode": mode, "days": args.lock_days}},
                 opts=after(versioned),
             )
-        aws.s3.BucketLifecycleConfiguration(
+            settings.append(lock)
+        lifecycle = aws.s3.BucketLifecycleConfiguration(
             purpose,
             bucket=bucket.id,
             rules=_lifecycle(scope.config.noncurrent_days, args.expires_days),
             opts=after(versioned),
         )
-        policy = aws.s3.BucketPolicy(
-            purpose,
-            bucket=bucket.id,
-            policy=pulumi.Output.json_dumps(
-                {"Version": "2012-10-17", "Statement": [_deny_http(self.arn), *args.statements]}
-            ),
-            opts=after(private, owned),  # S3 refuses concurrent changes of a bucket's access settings
-        )
+        settings.append(lifecycle)
         if args.access_logs is not None:
-            aws.s3.BucketLogging(
+            logging = aws.s3.BucketLogging(
                 purpose,
                 bucket=bucket.id,
                 target_bucket=args.access_logs.name,
                 target_prefix=f"s3-access/{purpose}/",
                 opts=after(*args.access_logs.ready),
             )
+            settings.append(logging)
+        policy = aws.s3.BucketPolicy(
+            purpose,
+            bucket=bucket.id,
+            policy=pulumi.Output.json_dumps(
+                {
+                    "Version": "2012-10-17",
+                    "Statement": [_deny_http(self.arn), _seal(scope, self.arn), *args.statements],
+                }
+            ),
+            opts=after(*settings),
+        )
         self.ready: tuple[pulumi.Resource, ...] = (policy, encrypted)
         self.register_outputs({"name": bucket.bucket, **exemptions(args.exempt)})
 
@@ -184,6 +209,22 @@ def _deny_http(arn: str) -> Statement:
         "Action": "s3:*",
         "Resource": [arn, f"{arn}/*"],
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def _seal(scope: Scope, arn: str) -> Statement:
+    """Deny the roles of GitHub jobs to change the bucket's protection, unless the bootstrap lets them by a tag."""
+    tag, value = MAY_CHANGE_PROTECTION
+    return {
+        "Sid": "Sealed",
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Action": list(_PROTECTION),
+        "Resource": arn,
+        "Condition": {
+            "ArnLike": {"aws:PrincipalArn": f"arn:{scope.partition}:iam::{scope.account}:role{BOOTSTRAP_PATH}*"},
+            "StringNotEquals": {f"aws:PrincipalTag/{tag}": value},
+        },
     }
 
 

@@ -13,6 +13,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, text_file
 from pipelines.github.git import Git
 from pipelines.github.published_commits import publish
+from pipelines.github.workflow_run import add_summary
 
 FIELDS = "number,title,headRefName,url,state,isCrossRepository"
 
@@ -124,7 +125,8 @@ def take_from_main(gh: Gh, file: Path) -> None:
 def comment(gh: Gh, number: int, marker: str, body: str) -> None:
     """Comment on a pull request, or edit the comment of a bot that starts with `marker`.
 
-    A person's comment is never edited, even if it starts with the marker: its author could change it afterwards.
+    The summary of the workflow run gets the same text, because no other run can change it. A person's comment is never
+    edited, even if it starts with the marker: its author could change it afterwards.
 
     Args:
         gh: the repository.
@@ -135,6 +137,7 @@ def comment(gh: Gh, number: int, marker: str, body: str) -> None:
     Raises:
         MlopsError: `gh` failed.
     """
+    add_summary(body)
     for found in gh.list_all(f"issues/{number}/comments"):
         if _is_ours(found, marker):
             with text_file(json.dumps({"body": body})) as file:

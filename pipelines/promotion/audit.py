@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.disagreement import SYNC, explain_attempt, explain_bundle, explain_drift, until_live
 from pipelines.promotion.pod_endpoints import open_pods
@@ -65,8 +67,20 @@ def audit(target: Target, environment: str, log: Log) -> bool:
         else:
             log(f"{model}: serves {served}, as in git")
     if differences:
+        if behind_main(target.project.root):
+            fix = f"git pull: this checkout is behind main. Then run mlops audit --env {environment} again"
         raise MlopsError(
             f"{environment} differs from git:\n" + "\n".join(f"- {difference}" for difference in differences),
             fix=fix,
         )
     return True
+
+
+def behind_main(root: Path) -> bool:
+    """Return whether the origin's main has commits that a checkout lacks; False if the origin cannot be asked."""
+    git = Git(root)
+    try:
+        main = git.fetch("main")
+        return main is not None and main != git.head() and git.merge_base(main, "HEAD") == git.head()
+    except MlopsError:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.infra.conftest import ENVIRONMENTS
 from tests.infra.recording import ACCOUNT, REGION, Recording, edit, record_bootstrap
-from tests.sample_project import PROJECT, copy_as_forked
+from tests.sample_project import PROJECT, ROOT, copy_as_forked
 
 ROLE = "aws:iam/role:Role"
 BUCKET = "aws:s3/bucket:Bucket"
@@ -259,8 +260,32 @@ def test_no_job_on_github_may_write_data(bootstrap: Recording) -> None:
     for role in bootstrap.of_type(ROLE).values():
         for _, document in policies_of(Graph(bootstrap.resources), role):
             for statement in json.loads(document)["Statement"]:
-                if "s3:PutObject" in statement["Action"]:
+                if statement["Effect"] == "Allow" and "s3:PutObject" in statement["Action"]:
                     assert not [arn for arn in statement["Resource"] if "-landing-" in arn], role.name
+
+
+def test_the_preview_role_reads_no_secret_in_the_state() -> None:
+    """Any branch can read the state of every stack through the preview role, so no program keeps a secret there."""
+    makes_secrets = re.compile(
+        r"Output\.secret|(require|get)_secret|additional_secret_outputs|pulumi_random|v1\.Secret\("
+        r"|secretsmanager\.|AccessKey\(|Password"
+    )
+    for file in sorted((ROOT / "infra").rglob("*.py")):
+        if "policies" not in file.parts:
+            assert not makes_secrets.search(file.read_text()), file
+
+
+def test_the_preview_role_reads_no_data_of_people(bootstrap: Recording) -> None:
+    role = bootstrap.one(ROLE, "preview")
+    read: list[str] = []
+    for _, document in policies_of(Graph(bootstrap.resources), role):
+        for statement in json.loads(document)["Statement"]:
+            if any(action.startswith(("s3:GetObject", "s3:*")) for action in statement["Action"]):
+                read += statement["Resource"]
+    state = f"arn:aws:s3:::mlops-account-state-{ACCOUNT}/.pulumi/*"
+    assert read
+    for arn in set(read) - {state}:
+        assert re.fullmatch(rf"arn:aws:s3:::mlops-\w+-registry-{ACCOUNT}/\w+/\*", arn), arn
 
 
 def test_a_deployment_writes_its_lineage_and_no_other_logs(bootstrap: Recording) -> None:
@@ -269,7 +294,7 @@ def test_a_deployment_writes_its_lineage_and_no_other_logs(bootstrap: Recording)
             arn
             for _, document in policies_of(Graph(bootstrap.resources), role)
             for statement in json.loads(document)["Statement"]
-            if "s3:PutObject" in statement["Action"]
+            if statement["Effect"] == "Allow" and "s3:PutObject" in statement["Action"]
             for arn in statement["Resource"]
             if "-logs-" in arn and arn.partition("/")[2]
         ]

@@ -16,8 +16,11 @@ from laptop.aws.access import sigv4, web_identity
 from laptop.aws.access.effective_values import EffectiveValues
 from laptop.aws.access.policy import Context, Need, refusal
 from laptop.aws.access.principals import AssumedSessions, Principal, Principals
-from laptop.aws.access.request import Request
+from laptop.aws.access.request import Request, RequestRefusedError
 from laptop.aws.access.request_permissions import needs, request_tags
+from laptop.aws.access.s3_deletions import answer_with, content_of, deletes_many, deletions
+from laptop.aws.access.s3_permissions import deletion_needs
+from laptop.aws.access.s3_preconditions import check_preconditions
 from pipelines.declarations.errors import MlopsError
 
 Environ = dict[str, Any]
@@ -89,9 +92,17 @@ class Gate:
         if problem is not None:
             return refuse(problem, "The signature does not match the credentials.")
         try:
+            if _exchanges_token(request):
+                return self._exchange(request, environ, start_response)
+            if deletes_many(request):
+                return self._delete_many(request, principal, environ, start_response)
             denied = self._denied(request, principal)
+            if denied is None:
+                check_preconditions(request)
         except MlopsError as error:
             return refuse("AccessDenied", f"A policy cannot be evaluated: {error.what}")
+        except RequestRefusedError as error:
+            return _refuse(start_response, signed.service, error.status, error.code, str(error))
         if denied is not None:
             return refuse(
                 "AccessDenied" if signed.service in ("s3", "iam", "sts", "elasticloadbalancing") else _NOT_JSON, denied
@@ -113,18 +124,55 @@ class Gate:
                 "AccessDenied",
                 "The request has no signature in its headers, and nothing in this account is public.",
             )
+        return self._exchange(request, environ, start_response)
+
+    def _exchange(self, request: Request, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Exchange a web identity token. A signature on the request adds nothing."""
         try:
+            request.check()
             checked = web_identity.checked_body(request, self._issuers, self._principals.trust_of)
-        except web_identity.TokenRefusedError as error:
+        except (web_identity.TokenRefusedError, RequestRefusedError) as error:
             return _refuse(start_response, "sts", error.status, error.code, str(error))
         except MlopsError as error:
             return _refuse(start_response, "sts", 403, "AccessDenied", f"A policy cannot be evaluated: {error.what}")
-        passed = {**environ, "wsgi.input": io.BytesIO(checked), "CONTENT_LENGTH": str(len(checked))}
-        return self._application(passed, start_response)
+        sessions = AssumedSessions()
+        answer = list(self._application(_with_content(environ, checked), start_response))
+        made = sessions.new()
+        if made is not None:
+            self._principals.issue(made)
+        return answer
+
+    def _delete_many(
+        self, request: Request, principal: Principal, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Delete the objects that the caller may delete, and name the others in the answer, as S3 does."""
+        bucket = request.path.strip("/")
+        chosen, refused = [], []
+        for deletion in deletions(request):
+            listed = deletion_needs(request, bucket, deletion.key, deletion.version)
+            why = self._first_denial(tuple(listed), request, principal)
+            if why is None:
+                chosen.append(deletion)
+            else:
+                refused.append((deletion, why))
+        if chosen:  # moto gets what was judged, and not the content of the request
+            return _answered(
+                self._application,
+                _with_content(environ, content_of(chosen)),
+                start_response,
+                lambda answer: answer_with(answer, refused),
+            )
+        body = answer_with(b"", refused)
+        start_response("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
 
     def _denied(self, request: Request, principal: Principal) -> str | None:
+        return self._first_denial(needs(request), request, principal)
+
+    def _first_denial(self, needed: tuple[Need, ...], request: Request, principal: Principal) -> str | None:
+        """Return AWS's words for the first permission that the caller lacks, or None."""
         context = {**_request_context(request), **principal.context}
-        for need in map(self._in_effect, needs(request)):
+        for need in map(self._in_effect, needed):
             why = refusal(principal.caller, principal.grants, need, context)
             if why is not None:
                 return (
@@ -159,12 +207,43 @@ class Gate:
         answer = list(self._application(environ, start_response))
         made = sessions.new()
         if made is not None:
+            self._principals.issue(made)
             self._principals.remember_tags(made, request_tags(request))
         return answer
 
 
 _NOT_JSON = "AccessDeniedException"
 _TAG = "aws:resourcetag/"
+
+
+_FROM_CLIENT = (("useragent", "user-agent"), ("referer", "referer"))
+"""Condition keys that a client sets as it likes, and their headers."""
+
+
+def _exchanges_token(request: Request) -> bool:
+    return request.service == "sts" and request.action == web_identity.ACTION
+
+
+def _with_content(environ: Environ, content: bytes) -> Environ:
+    """Return the environment of a request with other content."""
+    return {**environ, "wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
+
+
+def _answered(
+    application: Application, environ: Environ, start_response: StartResponse, change: Callable[[bytes], bytes]
+) -> list[bytes]:
+    """Call an application and change the body of its answer."""
+    started: list[Any] = []
+
+    def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Callable[[bytes], Any]:
+        started[:] = [status, headers]
+        return lambda _: None
+
+    body = change(b"".join(application(environ, start)))
+    status, headers = started
+    kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    start_response(status, [*kept, ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _credentials_problem(principal: Principal, headers: Mapping[str, str]) -> str | None:
@@ -183,6 +262,8 @@ def _request_context(request: Request) -> Context:
     now = datetime.now(UTC)
     return {
         "aws:securetransport": ("true",),
+        "aws:viaawsservice": ("false",),
+        **{f"aws:{name}": (request.headers[header],) for name, header in _FROM_CLIENT if header in request.headers},
         "aws:sourceip": ("127.0.0.1",),
         "aws:requestedregion": (request.region,),
         "aws:currenttime": (now.strftime("%Y-%m-%dT%H:%M:%SZ"),),

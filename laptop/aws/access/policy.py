@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -72,7 +72,11 @@ class Grants:
 class _Match(Enum):
     NO = 0
     ACCOUNT = 1  # the statement names the account and so delegates to its identity policies
-    CALLER = 2
+    CALLER = 2  # the statement names the role, or everyone
+    SESSION = 3  # the statement names the session or the user: then limits must allow nothing
+
+
+_NAMED = {_Match.CALLER, _Match.SESSION}
 
 
 def refusal(caller: Caller, grants: Grants, need: Need, context: Context) -> str | None:
@@ -87,7 +91,7 @@ def refusal(caller: Caller, grants: Grants, need: Need, context: Context) -> str
         found: set[tuple[str, _Match]] = set()
         for statement in statements(document):
             match = _principal(statement, caller) if resource_policy else _Match.CALLER
-            if match is not _Match.NO and _covers(statement, need, known, resource_policy):
+            if match is not _Match.NO and _covers(statement, need, known, document):
                 found.add((statement["Effect"], match))
         return found
 
@@ -106,6 +110,9 @@ def refusal(caller: Caller, grants: Grants, need: Need, context: Context) -> str
     for name, found in in_limits.items():
         if any(effect == "Deny" for effect, _ in found):
             return f"with an explicit deny in a {name}"
+    if ("Allow", _Match.SESSION) in in_resource:
+        return None
+    for name, found in in_limits.items():
         if not any(effect == "Allow" for effect, _ in found):
             return f"because no {name} allows the {need.action} action"
 
@@ -184,31 +191,34 @@ def statements(document: Document) -> list[dict[str, Any]]:
     return found if isinstance(found, list) else [found]
 
 
-def _covers(statement: Document, need: Need, context: Context, resource_policy: bool) -> bool:
+def _covers(statement: Document, need: Need, context: Context, document: Document) -> bool:
+    variables = document.get("Version") == _WITH_VARIABLES
     if "Action" in statement:
         acts = any(matches(action, need.action, ignore_case=True) for action in _many(statement["Action"]))
     else:
         acts = not any(matches(action, need.action, ignore_case=True) for action in _many(statement["NotAction"]))
     if not acts:
         return False
+
+    def on(patterns: Any) -> bool:
+        return any(
+            pattern is not None and pattern.fullmatch(need.resource) is not None
+            for pattern in (_filled(text, context if variables else None) for text in _many(patterns))
+        )
+
     if "Resource" in statement:
-        on = any(_on(pattern, need.resource, context) for pattern in _many(statement["Resource"]))
+        about = on(statement["Resource"])
     elif "NotResource" in statement:
-        on = not any(_on(pattern, need.resource, context) for pattern in _many(statement["NotResource"]))
+        about = not on(statement["NotResource"])
     else:
-        on = resource_policy  # trust policies and ECR policies apply to their own resource
-    if not on:
+        about = document is need.policy  # trust policies and ECR policies apply to their own resource
+    if not about:
         return False
     return all(
-        _holds(operator, key, _many(values), context)
+        _holds(operator, key, _many(values), context, variables=variables)
         for operator, keys in (statement.get("Condition") or {}).items()
         for key, values in keys.items()
     )
-
-
-def _on(pattern: str, resource: str, context: Context) -> bool:
-    filled = _fill(pattern, context)
-    return filled is not None and matches(filled, resource)
 
 
 def _principal(statement: Document, caller: Caller) -> _Match:
@@ -217,7 +227,7 @@ def _principal(statement: Document, caller: Caller) -> _Match:
         return _Match.CALLER if _names_provider(statement.get("Principal"), caller) else _Match.NO
     if "NotPrincipal" in statement:
         named = _named(statement["NotPrincipal"], caller)
-        return _Match.NO if named is _Match.CALLER else _Match.CALLER
+        return _Match.NO if named in _NAMED else _Match.CALLER
     return _named(statement.get("Principal", {}), caller)
 
 
@@ -233,7 +243,10 @@ def _named(principal: Any, caller: Caller) -> _Match:
             _Match.CALLER if "*" in _many(principal.get("AWS", [])) or _names_provider(principal, caller) else _Match.NO
         )
     found = _Match.NO
-    for name in _many(principal.get("AWS", [])):
+    names = _many(principal.get("AWS", []))
+    if caller.arn in names:
+        return _Match.SESSION
+    for name in names:
         if name == "*" or name in caller.principals:
             return _Match.CALLER
         if name == caller.account or re.fullmatch(rf"arn:[^:]+:iam::{re.escape(caller.account)}:root", name):
@@ -245,10 +258,13 @@ def _names_provider(principal: Any, caller: Caller) -> bool:
     return isinstance(principal, dict) and caller.provider in _many(principal.get("Federated", []))
 
 
+def _expression(pattern: str) -> str:
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
 @lru_cache(maxsize=4096)
 def _pattern(pattern: str, ignore_case: bool) -> re.Pattern[str]:
-    text = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(text, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
+    return re.compile(_expression(pattern), re.DOTALL | (re.IGNORECASE if ignore_case else 0))
 
 
 def matches(pattern: str, value: str, *, ignore_case: bool = False) -> bool:
@@ -256,28 +272,53 @@ def matches(pattern: str, value: str, *, ignore_case: bool = False) -> bool:
     return _pattern(pattern, ignore_case).fullmatch(value) is not None
 
 
+_WITH_VARIABLES = "2012-10-17"
+"""Version of the policy language with variables. In other versions, `${...}` stands for itself."""
+
 _VARIABLE = re.compile(r"\$\{([^}]+)\}")
+_LITERALS = ("*", "?", "$")
 
 
-def _fill(text: str, context: Context) -> str | None:
-    """Replace policy variables; return None if one has no single value, in which case nothing matches."""
-    missing = False
+def _parts(text: str, context: Context | None) -> list[tuple[str, bool]] | None:
+    """Split a text of a policy into parts, each with True if its wildcards count.
 
-    def value(found: re.Match[str]) -> str:
-        nonlocal missing
+    The value of a variable has none. Return None if a variable has no single value, in which case nothing matches.
+
+    Args:
+        context: condition keys; None if the policy has no variables.
+    """
+    if context is None:
+        return [(text, True)]
+    parts: list[tuple[str, bool]] = []
+    end = 0
+    for found in _VARIABLE.finditer(text):
+        parts.append((text[end : found.start()], True))
+        end = found.end()
         name, _, default = found[1].partition(",")
-        if name in ("*", "?", "$"):
-            return name
-        values = context.get(name.strip().lower(), ())
+        values = (name,) if name in _LITERALS else context.get(name.strip().lower(), ())
         if len(values) == 1:
-            return values[0]
-        if default:
-            return default.strip().strip("'")
-        missing = True
-        return ""
+            parts.append((values[0], False))
+        elif default:
+            parts.append((default.strip().strip("'"), False))
+        else:
+            return None
+    return [*parts, (text[end:], True)]
 
-    filled = _VARIABLE.sub(value, text)
-    return None if missing else filled
+
+def _fill(text: str, context: Context | None) -> str | None:
+    """Replace policy variables by their values; return None if one has no single value."""
+    parts = _parts(text, context)
+    return None if parts is None else "".join(part for part, _ in parts)
+
+
+def _filled(text: str, context: Context | None) -> re.Pattern[str] | None:
+    """Return a pattern with its variables replaced; None if one has no single value."""
+    if context is None or "${" not in text:
+        return _pattern(text, False)
+    parts = _parts(text, context)
+    if parts is None:
+        return None
+    return re.compile("".join(_expression(part) if wild else re.escape(part) for part, wild in parts), re.DOTALL)
 
 
 def _many(value: Any) -> list[Any]:
@@ -299,9 +340,19 @@ def _within(expected: str, actual: str) -> bool:
     return ipaddress.ip_address(actual) in ipaddress.ip_network(expected, strict=False)
 
 
-def _arn(expected: str, actual: str) -> bool:
-    patterns, parts = expected.split(":", 5), actual.split(":", 5)
-    return len(patterns) == len(parts) == 6 and all(map(matches, patterns, parts))
+_SEGMENTS = 6
+
+
+def _arn_fits(expected: str, actual: str, context: Context | None) -> bool:
+    """Return True if each segment of an ARN matches that of a pattern."""
+    patterns, parts = expected.split(":", _SEGMENTS - 1), actual.split(":", _SEGMENTS - 1)
+    if context is not None and "${" in expected:  # a name of a variable has colons, too
+        hidden = _VARIABLE.sub(lambda found: found[0].replace(":", "\0"), expected)
+        patterns = [part.replace("\0", ":") for part in hidden.split(":", _SEGMENTS - 1)]
+    if not len(patterns) == len(parts) == _SEGMENTS:
+        return False
+    filled = [_filled(pattern, context) for pattern in patterns]
+    return all(one is not None and one.fullmatch(part) for one, part in zip(filled, parts, strict=True))
 
 
 _Compare = Callable[[str, str], bool]  # (value in the policy, value in the request)
@@ -310,8 +361,8 @@ _OPERATORS: dict[str, _Compare] = {
     "StringEquals": lambda expected, actual: expected == actual,
     "StringEqualsIgnoreCase": lambda expected, actual: expected.lower() == actual.lower(),
     "StringLike": matches,
-    "ArnEquals": _arn,
-    "ArnLike": _arn,
+    "ArnEquals": matches,
+    "ArnLike": matches,
     "Bool": lambda expected, actual: expected.lower() == actual.lower(),
     "NumericEquals": lambda expected, actual: float(actual) == float(expected),
     "NumericLessThan": lambda expected, actual: float(actual) < float(expected),
@@ -341,6 +392,7 @@ _NEGATIVES = {
 
 @dataclass(frozen=True)
 class _Operator:
+    kind: str  # name of the operator without quantifier, negation and IfExists
     compare: _Compare | None  # None for Null
     negative: bool
     if_exists: bool
@@ -357,13 +409,13 @@ def _operator(name: str) -> _Operator | None:
     if_exists = rest.endswith("IfExists")
     rest = rest.removesuffix("IfExists")
     if rest == "Null":
-        return None if if_exists or quantifier else _Operator(None, False, False, "")
-    negative = rest in _NEGATIVES
-    compare = _OPERATORS.get(_NEGATIVES.get(rest, rest))
-    return _Operator(compare, negative, if_exists, quantifier) if compare else None
+        return None if if_exists or quantifier else _Operator(rest, None, False, False, "")
+    kind = _NEGATIVES.get(rest, rest)
+    compare = _OPERATORS.get(kind)
+    return _Operator(kind, compare, rest in _NEGATIVES, if_exists, quantifier) if compare else None
 
 
-def _holds(name: str, key: str, expected: Sequence[Any], context: Context) -> bool:
+def _holds(name: str, key: str, expected: Sequence[Any], context: Context, *, variables: bool = True) -> bool:
     operator = _operator(name)
     if operator is None:
         raise MlopsError(f"a policy has the unsupported condition operator `{name}`")
@@ -371,13 +423,16 @@ def _holds(name: str, key: str, expected: Sequence[Any], context: Context) -> bo
     if operator.compare is None:
         return any((_text(value).lower() == "true") == (not actual) for value in expected)
     if not actual:
+        if operator.if_exists:
+            return True
         if operator.quantifier:
             return operator.quantifier == "ForAllValues"
-        return operator.negative or operator.if_exists
-    wanted = [text for value in expected if (text := _fill(_text(value), context)) is not None]
+        return operator.negative
+    wanted = [_text(value) for value in expected]
+    given = context if variables else None
 
     def fits(value: str) -> bool:
-        return _any(operator.compare, wanted, value) is not operator.negative
+        return any(_compares(operator, text, value, given) for text in wanted) is not operator.negative
 
     if operator.quantifier == "ForAllValues":
         return all(fits(value) for value in actual)
@@ -388,11 +443,21 @@ def _holds(name: str, key: str, expected: Sequence[Any], context: Context) -> bo
     return any(fits(value) for value in actual)
 
 
-def _any(compare: _Compare | None, expected: Iterable[str], actual: str) -> bool:
-    def fits(value: str) -> bool:
-        try:
-            return compare is not None and compare(value, actual)
-        except ValueError:  # not a number, a date or an address: no match
-            return False
+def _compares(operator: _Operator, expected: str, actual: str, context: Context | None) -> bool:
+    """Compare one value of a policy with one of the request. Only strings and ARNs have variables.
 
-    return any(fits(value) for value in expected)
+    Args:
+        context: condition keys; None if the policy has no variables.
+    """
+    if operator.kind.startswith("Arn"):
+        return _arn_fits(expected, actual, context)
+    if operator.kind == "StringLike":
+        pattern = _filled(expected, context)
+        return pattern is not None and pattern.fullmatch(actual) is not None
+    if operator.kind.startswith("String"):
+        filled = _fill(expected, context)
+        return filled is not None and operator.compare is not None and operator.compare(filled, actual)
+    try:
+        return operator.compare is not None and operator.compare(expected, actual)
+    except ValueError:  # not a number, a date or an address: no match
+        return False

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from laptop.aws.access.effective_values import EffectiveValues
@@ -17,6 +17,7 @@ _NOTHING = json.dumps({"Statement": [{"Effect": "Deny", "Action": "*", "Resource
 """Boundary that does not exist: IAM refuses everything then."""
 
 PARTITION = "aws"
+_LONGEST_SESSION = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Principals:
         self._services: dict[str, Principal] = {}
         self._session_tags: dict[str, Mapping[str, str]] = {}
         self._known_roles: set[str] = set()
+        self._issued: dict[str, datetime] = {}
 
     def add_service(self, service: str, access_key: str, secret: str) -> None:
         """Register an access key for an AWS service. On AWS, services have none; on the laptop, a stand-in for the
@@ -78,6 +80,10 @@ class Principals:
             Grants(),
             {"aws:principalisawsservice": ("true",), "aws:principalservicename": (service,)},
         )
+
+    def issue(self, access_key: str) -> None:
+        """Note that STS issued a session now."""
+        self._issued[access_key] = datetime.now(UTC)
 
     def remember_tags(self, access_key: str, tags: Mapping[str, str]) -> None:
         """Store the session tags of an assumed role, which moto drops."""
@@ -122,10 +128,19 @@ class Principals:
                 parse(settings.boundary, f"the boundary of {role.name}") if settings.boundary else None,
                 parse(session.policy, f"the session {session.session_name}") if session.policy else None,
             ),
-            _described(role.arn, "AssumedRole", session.user_id, {**dict(settings.tags), **tags}),
+            {
+                **_described(role.arn, "AssumedRole", session.user_id, {**dict(settings.tags), **tags}),
+                "aws:tokenissuetime": (self._issued_at(access_key, session).strftime("%Y-%m-%dT%H:%M:%SZ"),),
+                "aws:multifactorauthpresent": ("false",),
+            },
             session.session_token,
             session.expiration.replace(tzinfo=UTC),
         )
+
+    def _issued_at(self, access_key: str, session: Any) -> datetime:
+        """Return the time at which STS issued a session. moto does not keep it; if unknown, the earliest possible."""
+        issued = self._issued.get(access_key)
+        return issued if issued is not None else session.expiration.replace(tzinfo=UTC) - _LONGEST_SESSION
 
     def _user(self, access_key: str) -> Principal | None:
         for user in _iam().users.values():

@@ -7,7 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+
+class RequestRefusedError(Exception):
+    """The account does not execute a request, whoever sends it.
+
+    Attributes:
+        status: HTTP status.
+        code: error code of AWS.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+_COMPRESSED = {"monitoring"}
+"""Services to which SDKs compress content, and none of whose permissions depends on it."""
 
 # Prefix in policies, if it differs from the name in the signature.
 _PREFIXES = {"monitoring": "cloudwatch", "email": "ses", "eventbridge": "events"}
@@ -44,10 +62,15 @@ class Request:
     def query(self) -> dict[str, str]:
         return _first(urlsplit(self.uri).query)
 
+    @property
+    def content_type(self) -> str:
+        """Return the declared type of the content, in lower case."""
+        return self.headers.get("content-type", "").lower()
+
     @cached_property
     def form(self) -> dict[str, str]:
         """Return the parameters of a query protocol service (IAM, STS, SNS)."""
-        if "x-www-form-urlencoded" not in self.headers.get("content-type", ""):
+        if "x-www-form-urlencoded" not in self.content_type:
             return {}
         return _first(self.body.decode("utf-8", "replace"))
 
@@ -62,14 +85,36 @@ class Request:
 
     @cached_property
     def action(self) -> str | None:
-        """Return the operation (`AssumeRole`); None if the request names none or several."""
-        target = self.headers.get("x-amz-target", "")
-        named = [
-            name for name in (self.query.get("Action"), self.form.get("Action"), target.rpartition(".")[2]) if name
-        ]
+        """Return the operation (`AssumeRole`); None if the request names none, or more than one.
+
+        moto looks for it in the query, the content and the headers of every request, whatever its protocol.
+        """
+        target = self.headers.get("x-amz-target", "").rpartition(".")[2]
+        named = [target, *_all(urlsplit(self.uri).query, "Action"), self.headers.get("action", "")]
+        if self.service != "s3":
+            named += _all(self.body.decode("utf-8", "replace"), "Action")
+        named = [name for name in named if name]
         if not named:
             return self._routed()
         return named[0] if len(named) == 1 else None
+
+    def check(self) -> None:
+        """Check that AWS and moto read the same parameters from the request. S3 has rules of its own.
+
+        Raises:
+            RequestRefusedError: they may not.
+        """
+        if "multipart/form-data" in self.content_type:
+            raise RequestRefusedError(400, "InvalidRequest", "The content of a request is not a form with parts.")
+        if self.headers.get("content-encoding") and self.service not in _COMPRESSED:
+            raise RequestRefusedError(400, "InvalidRequest", "The content of a request is not compressed.")
+        if not self.form:
+            return
+        if urlsplit(self.uri).query:
+            raise RequestRefusedError(400, "InvalidRequest", "Parameters are in the content, not in the query.")
+        names = [name for name, _ in parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True)]
+        if len(names) != len(set(names)):
+            raise RequestRefusedError(400, "InvalidRequest", "A parameter is given more than once.")
 
     def parameter(self, name: str) -> str:
         """Return a string parameter in either protocol; "" if missing."""
@@ -86,6 +131,13 @@ class Request:
 
 def _first(text: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
+
+
+def _all(text: str, name: str) -> list[str]:
+    """Return every value of a parameter in a query."""
+    if f"{name}=" not in text and "%" not in text:
+        return []
+    return [value for key, value in parse_qsl(text, keep_blank_values=True) if key == name]
 
 
 def _rest_operation(service: str, method: str, path: str) -> str | None:

@@ -7,21 +7,29 @@ S3 API operations". A service that is not listed here needs its action on every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from laptop.aws.access import s3_permissions
 from laptop.aws.access.kms_permissions import kms_needs
 from laptop.aws.access.policy import Need
 from laptop.aws.access.principals import ACCOUNT, role_named, tags_of, trust_of
-from laptop.aws.access.request import Request
+from laptop.aws.access.request import Request, RequestRefusedError
 from laptop.aws.access.tags import tag_context
 
 
 def needs(request: Request) -> tuple[Need, ...]:
-    """Return the permissions of a request; all of them must be granted."""
+    """Return the permissions of a request; all of them must be granted.
+
+    Raises:
+        RequestRefusedError: the account does not execute the request.
+    """
     if request.service == "s3":
         return tuple(s3_permissions.needs(request))
-    action = request.action or "UnknownOperation"
+    request.check()
+    action = request.action
+    if action is None:
+        raise RequestRefusedError(400, "InvalidAction", "The request does not name exactly one operation.")
     return tuple(_SERVICES.get(request.prefix, _plain)(request, action))
 
 
@@ -35,6 +43,8 @@ def _sts(request: Request, action: str) -> Iterator[Need]:
     if action != "AssumeRole":
         yield Need(f"sts:{action}", "*")
         return
+    if any(name.startswith("PolicyArns.") for name in request.form):
+        raise RequestRefusedError(501, "NotImplemented", "The laptop's STS takes a session policy as text only.")
     role = request.parameter("RoleArn")
     tags = request_tags(request)
     context = {
@@ -64,31 +74,38 @@ def _some(value: str) -> tuple[str, ...]:
     return (value,) if value else ()
 
 
+_GLUE_TAGS = ("GetTags", "TagResource", "UntagResource")
+
+
 def _glue(request: Request, action: str) -> Iterator[Need]:
+    """Yield the needs on every database and table that a request names, because moto takes the one of the operation."""
     base = f"arn:aws:glue:{request.region}:{ACCOUNT}"
     parameters = request.json
-    database = str(
-        parameters.get("DatabaseName")
-        or parameters.get("DatabaseInput", {}).get("Name", "")
-        or (parameters.get("Name", "") if "Database" in action else "")
-    )
-    table = str(
-        parameters.get("TableName")
-        or parameters.get("TableInput", {}).get("Name", "")
-        or (parameters.get("Name", "") if "Table" in action else "")
-    )
-    if parameters.get("ResourceArn"):  # tags
-        yield Need(f"glue:{action}", str(parameters["ResourceArn"]))
+    if action in _GLUE_TAGS:
+        yield Need(f"glue:{action}", str(parameters.get("ResourceArn") or "*"))
         return
     if not any(noun in action for noun in ("Database", "Table", "Partition", "Catalog", "UserDefinedFunction")):
         yield Need(f"glue:{action}", "*")
         return
+    databases = _names(parameters, "DatabaseName", "DatabaseInput", *(("Name",) if "Database" in action else ()))
+    tables = _names(parameters, "TableName", "TableInput", "TablesToDelete", *(("Name",) if "Table" in action else ()))
     # Glue needs permission on the table, its database and the catalog.
     yield Need(f"glue:{action}", f"{base}:catalog")
-    if database:
+    for database in databases:
         yield Need(f"glue:{action}", f"{base}:database/{database}")
-    if database and (table or "Table" in action):
-        yield Need(f"glue:{action}", f"{base}:table/{database}/{table or '*'}")
+        for table in tables or (("*",) if "Table" in action else ()):
+            yield Need(f"glue:{action}", f"{base}:table/{database}/{table}")
+
+
+def _names(parameters: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
+    """Return the names that parameters give: as a text, as a list of texts, or as the `Name` of a structure."""
+    found: list[str] = []
+    for key in keys:
+        value = parameters.get(key)
+        if isinstance(value, dict):
+            value = value.get("Name")
+        found += map(str, value if isinstance(value, list) else [value] if value else [])
+    return tuple(dict.fromkeys(found))
 
 
 def _ecr(request: Request, action: str) -> Iterator[Need]:
@@ -97,51 +114,81 @@ def _ecr(request: Request, action: str) -> Iterator[Need]:
     from laptop.aws.access.policy import parse
 
     base = f"arn:aws:ecr:{request.region}:{ACCOUNT}:repository/"
-    listed = request.json.get("repositoryNames") or []
-    one = request.parameter("repositoryName") or request.parameter("resourceArn").removeprefix(base)
-    names = [one] if one else [str(name) for name in listed]
+    tagged = request.parameter("resourceArn").removeprefix(base)
+    names = dict.fromkeys([*_names(request.json, "repositoryName", "repositoryNames"), *([tagged] if tagged else [])])
     if not names:
         yield Need(f"ecr:{action}", "*")
     for name in names:
         repository = ecr_backends[ACCOUNT][request.region].repositories.get(name)
         policy = repository.policy if repository is not None else None
         yield Need(f"ecr:{action}", base + name, policy=parse(policy, f"the repository {name}") if policy else None)
-    if action == "CreateRepository" and request.json.get("tags"):
-        yield Need("ecr:TagResource", base + one)
+        if action == "CreateRepository" and request.json.get("tags"):
+            yield Need("ecr:TagResource", base + name)
+
+
+_BOUNDARY_GIVEN = ("CreateRole", "CreateUser", "PutRolePermissionsBoundary", "PutUserPermissionsBoundary")
+_BOUNDARY_HELD = {
+    *(f"{verb}{kind}Policy" for verb in ("Attach", "Delete", "Detach", "Put") for kind in ("Role", "User")),
+    *(f"Delete{kind}PermissionsBoundary" for kind in ("Role", "User")),
+}
+"""Actions with the condition key `iam:PermissionsBoundary`: of the request, or of the role or user."""
+
+_ABOUT_USERS = ("AccessKey", "LoginProfile", "MFADevice", "SSHPublicKey", "ServiceSpecificCredential", "SigningCert")
+
+
+def _iam_resource(request: Request, action: str) -> str:
+    """Return the resource of an action. The action decides its kind; other parameters are ignored, as IAM does."""
+    base, path = f"arn:aws:iam::{ACCOUNT}", request.parameter("Path") or "/"
+    if "InstanceProfile" in action and action != "ListInstanceProfilesForRole":
+        kind, name = "instance-profile", request.parameter("InstanceProfileName")
+    elif "Group" in action and action != "ListGroupsForUser":
+        kind, name = "group", request.parameter("GroupName")
+    elif "Role" in action:
+        role = role_named(request.parameter("RoleName"))
+        if role is not None:
+            return str(role.arn)
+        kind, name = "role", request.parameter("RoleName")
+    elif "User" in action or any(part in action for part in _ABOUT_USERS):
+        kind, name = "user", request.parameter("UserName")
+    elif "OpenIDConnectProvider" in action:
+        return request.parameter("OpenIDConnectProviderArn") or "*"
+    elif "Policy" in action or "Policies" in action:
+        if request.parameter("PolicyArn"):
+            return request.parameter("PolicyArn")
+        kind, name = "policy", request.parameter("PolicyName")
+    else:
+        return "*"
+    return f"{base}:{kind}{path}{name}" if name else "*"
 
 
 def _iam(request: Request, action: str) -> Iterator[Need]:
-    base = f"arn:aws:iam::{ACCOUNT}"
-    resource = "*"
-    path, name = request.parameter("Path") or "/", request.parameter("RoleName")
-    role = role_named(name) if name else None
-    if name:
-        resource = role.arn if role is not None else f"{base}:role{path}{name}"
-    elif request.parameter("UserName"):
-        resource = f"{base}:user{path}{request.parameter('UserName')}"
-    elif request.parameter("PolicyArn"):
-        resource = request.parameter("PolicyArn")
-    elif request.parameter("PolicyName"):
-        resource = f"{base}:policy{path}{request.parameter('PolicyName')}"
-    # The boundary in the request counts, else the role's own.
-    boundary = request.parameter("PermissionsBoundary") or (role.permissions_boundary_arn if role is not None else "")
+    resource = _iam_resource(request, action)
+    role = role_named(request.parameter("RoleName")) if ":role/" in resource else None
+    boundary = ""
+    if action in _BOUNDARY_GIVEN:
+        boundary = request.parameter("PermissionsBoundary")
+    elif action in _BOUNDARY_HELD and role is not None:
+        boundary = role.permissions_boundary_arn or ""
     tags = request_tags(request)
     keys = [value for key, value in request.form.items() if key.startswith("TagKeys.member.")]
+    attaches = action.startswith(("Attach", "Detach"))
     context = {
-        "iam:permissionsboundary": _some(boundary or ""),
-        "iam:policyarn": _some(request.parameter("PolicyArn")),
+        "iam:permissionsboundary": _some(boundary),
+        "iam:policyarn": _some(request.parameter("PolicyArn")) if attaches else (),
         **tag_context(tags, tags_of(role) if role is not None else {}, keys),
     }
     yield Need(f"iam:{action}", resource, context)
-    if action in ("CreateRole", "CreatePolicy") and tags:
+    if action.startswith("Create") and tags:
         yield Need(f"iam:Tag{action.removeprefix('Create')}", resource, context)
 
 
-def _by_parameter(parameter: str) -> Callable[[Request, str], Iterator[Need]]:
-    """Build the permissions of a service whose requests contain the ARN of their resource."""
+def _by_parameters(*parameters: str) -> Callable[[Request, str], Iterator[Need]]:
+    """Build the permissions of a service whose requests contain the ARNs of their resources."""
 
     def needs_by_arn(request: Request, action: str) -> Iterator[Need]:
-        yield Need(f"{request.prefix}:{action}", request.parameter(parameter) or "*")
+        arns = dict.fromkeys(filter(None, map(request.parameter, parameters)))
+        for arn in arns or ("*",):
+            yield Need(f"{request.prefix}:{action}", arn)
 
     return needs_by_arn
 
@@ -158,6 +205,32 @@ def _eks(request: Request, action: str) -> Iterator[Need]:
     if association != part:
         resource = f"{base}:podidentityassociation/{cluster}/{association}"
     yield Need(f"eks:{action}", resource)
+    role, service = str(request.json.get("roleArn") or ""), _PASSES_ROLE.get(action)
+    if role and service:
+        yield Need("iam:PassRole", role, {"iam:passedtoservice": (service,)})
+        if service == _PODS:
+            yield Need("iam:GetRole", role)
+    if request.json.get("tags") and action.startswith("Create"):
+        yield Need("eks:TagResource", _created(base, action, request, cluster))
+
+
+_PODS = "pods.eks.amazonaws.com"
+_PASSES_ROLE = {
+    "CreateCluster": "eks.amazonaws.com",
+    "CreateFargateProfile": "eks-fargate-pods.amazonaws.com",
+    "CreateNodegroup": "ec2.amazonaws.com",
+    "CreatePodIdentityAssociation": _PODS,
+    "UpdatePodIdentityAssociation": _PODS,
+}
+"""Operation -> the service to which it passes the role of its request."""
+
+
+def _created(base: str, action: str, request: Request, cluster: str) -> str:
+    if action == "CreateCluster":
+        return f"{base}:cluster/{request.json.get('name')}"
+    if action == "CreatePodIdentityAssociation":
+        return f"{base}:podidentityassociation/{cluster}/*"
+    return "*"
 
 
 def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
@@ -174,9 +247,12 @@ def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
 
 
 def _sqs(request: Request, action: str) -> Iterator[Need]:
-    queue = (request.parameter("QueueUrl") or request.parameter("QueueName")).rpartition("/")[2]
-    resource = f"arn:aws:sqs:{request.region}:{ACCOUNT}:{queue}" if queue else "*"
-    yield Need(f"sqs:{action}", resource)
+    named = dict.fromkeys(request.parameter(name).rpartition("/")[2] for name in ("QueueUrl", "QueueName"))
+    queues = [name for name in named if name]
+    for queue in queues:
+        yield Need(f"sqs:{action}", f"arn:aws:sqs:{request.region}:{ACCOUNT}:{queue}")
+    if not queues:
+        yield Need(f"sqs:{action}", "*")
 
 
 _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
@@ -186,7 +262,7 @@ _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
     "glue": _glue,
     "iam": _iam,
     "kms": kms_needs,
-    "sns": _by_parameter("TopicArn"),
+    "sns": _by_parameters("TopicArn", "TargetArn", "ResourceArn"),
     "sqs": _sqs,
     "sts": _sts,
 }

@@ -85,6 +85,8 @@ def checked_body(request: Request, issuers: Path, trust: Callable[[str], Documen
     Raises:
         TokenRefusedError: the token is invalid, or the role does not trust its subject.
     """
+    if any(name.startswith("PolicyArns.") for name in request.form):
+        raise TokenRefusedError(501, "NotImplemented", "The laptop's STS takes a session policy as text only.")
     identity = identify(request.form.get("WebIdentityToken", ""), issuers)
     role = request.form.get("RoleArn", "")
     need = Need(

@@ -98,6 +98,9 @@ CONTEXT = {
         ("ForAllValues:StringEquals", "absent", ["x"], True),
         ("ForAnyValue:StringEquals", "aws:tagkeys", ["y"], True),
         ("ForAnyValue:StringEquals", "absent", ["y"], False),
+        ("ForAnyValue:StringEqualsIfExists", "absent", ["y"], True),
+        ("ForAnyValue:StringEqualsIfExists", "aws:tagkeys", ["z"], False),
+        ("ForAllValues:StringEqualsIfExists", "absent", ["y"], True),
         ("ForAnyValue:StringNotEquals", "aws:tagkeys", ["x"], True),
         ("StringNotEquals", "aws:tagkeys", ["x"], False),
         ("Bool", "flag", True, True),
@@ -121,6 +124,70 @@ CONTEXT = {
 def test_each_condition_operator_follows_iam(operator: str, key: str, values: Any, expected: bool) -> None:
     listed = values if isinstance(values, list) else [values]
     assert holds(operator, key, listed, CONTEXT) is expected
+
+
+VARIABLES = {"who": ("me",), "wild": ("*",), "one": ("?",), "name": ("a*b",), "many": ("x", "y")}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "fits"),
+    [
+        ("${who}/*", "me/x", True),
+        ("${who}/*", "you/x", False),
+        ("${WHO}", "me", True),
+        ("${wild}", "*", True),
+        ("${wild}", "anything", False),  # the value of a variable has no wildcards
+        ("${one}", "x", False),
+        ("${name}/*", "a*b/c", True),
+        ("${name}/*", "axb/c", False),
+        ("${*}", "*", True),  # stands for the character
+        ("${*}", "x", False),
+        ("a${?}", "a?", True),
+        ("a${?}", "ab", False),
+        ("${$}x", "$x", True),
+        ("${many}", "x", False),
+        ("${none}", "${none}", False),
+        ("${none, 'team'}", "team", True),
+    ],
+)
+def test_a_variable_is_replaced_by_its_value_only(pattern: str, value: str, fits: bool) -> None:
+    arn = f"arn:aws:s3:::b/{value}"
+    need = Need("s3:GetObject", arn)
+    resource = {"Version": "2012-10-17", "Statement": [allow(Resource=f"arn:aws:s3:::b/{pattern}")]}
+    assert (refusal(CALLER, Grants((resource,)), need, VARIABLES) is None) is fits
+    context = {**VARIABLES, "key": (value,), "arn": (arn,)}
+    assert holds("StringLike", "key", [pattern], context) is fits
+    assert holds("ArnLike", "arn", [f"arn:aws:s3:::b/{pattern}"], context) is fits
+    if "/" not in pattern:
+        assert holds("StringEquals", "key", [pattern], context) is fits
+
+
+@pytest.mark.parametrize("version", [{}, {"Version": "2008-10-17"}])
+def test_a_policy_of_another_version_has_no_variables(version: dict[str, str]) -> None:
+    def reads(key: str, **statement: Any) -> bool:
+        document = {**version, "Statement": [allow(**statement)]}
+        need = Need("s3:GetObject", f"arn:aws:s3:::b/{key}")
+        return refusal(CALLER, Grants((document,)), need, {**VARIABLES, "key": (key,)}) is None
+
+    mine = {"Resource": "arn:aws:s3:::b/${who}"}
+    assert not reads("me", **mine)
+    assert reads("${who}", **mine)
+    for operator in ("StringEquals", "StringLike"):
+        condition = {"Condition": {operator: {"key": "${who}"}}}
+        assert not reads("me", **condition)
+        assert reads("${who}", **condition)
+
+
+def test_only_strings_and_arns_have_variables() -> None:
+    context = {"n": ("5",), "five": ("5",)}
+    assert not holds("NumericEquals", "n", ["${five}"], context)
+    assert holds("StringEquals", "n", ["${five}"], context)
+
+
+def test_a_variable_in_an_arn_may_have_colons_in_its_name() -> None:
+    context = {"arn": ("arn:aws:iam::1:role/x",), "aws:principaltag/role": ("x",)}
+    assert holds("ArnLike", "arn", ["arn:aws:iam::1:role/${aws:PrincipalTag/role}"], context)
+    assert not holds("ArnLike", "arn", ["arn:aws:iam::1:role/${aws:PrincipalTag/other}"], context)
 
 
 def test_all_conditions_of_a_statement_must_hold() -> None:

@@ -210,7 +210,7 @@ def test_a_token_of_one_issuer_is_not_valid_for_another(
         exchange(token)
 
 
-def test_a_request_with_two_roles_gets_the_one_that_was_checked(
+def test_a_request_with_two_roles_gets_neither(
     issuer: Issuer, exchange: Exchange, client: Callable[[str], Any], account: Account
 ) -> None:
     import urllib.error
@@ -230,9 +230,12 @@ def test_a_request_with_two_roles_gets_the_one_that_was_checked(
         with urllib.request.urlopen(account.endpoint, body) as answer:
             return str(answer.read().decode())
 
-    assert "assumed-role/mine/" in post(mine, theirs)
+    assert "assumed-role/mine/" in post(mine)
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        post(theirs, mine)
+        post(theirs)
+    for both in ((mine, theirs), (theirs, mine)):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            post(*both)
 
 
 def test_the_private_key_is_private_and_not_published(tmp_path: Path) -> None:

@@ -21,6 +21,12 @@ LONGEST_PREVIEW = 24_000
 MOST_ROWS = 60
 """Maximum number of rows in the comparison of candidate and champion."""
 
+NOTE = (
+    "Only the check `gates` decides. Everyone who can push to this repository can edit this comment; the summary of "
+    "the check's run has the same text."
+)
+"""Second line of every comment with verdicts: jobs of any branch get a token that edits comments."""
+
 MARKS: dict[Outcome, str] = {"pass": "✅", "fail": "❌", "inconclusive": "⚠️"}
 
 
@@ -67,6 +73,8 @@ def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> s
     lines = [
         marker(release.model, release.environment),
         headline,
+        "",
+        NOTE,
         "",
         f"Releases `{short_digest(release.bundle)}`. {replaces}; {rollback}.",
         "",

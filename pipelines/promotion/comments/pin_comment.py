@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.declarations.markdown import details, escape, link, short_digest, table
-from pipelines.promotion.comments.gate_comment import LONGEST_PREVIEW, MARKS, join_lines, row
+from pipelines.promotion.comments.gate_comment import LONGEST_PREVIEW, MARKS, NOTE, join_lines, row
 from pipelines.promotion.facts.pin_facts import PinFacts
 from pipelines.promotion.gates.pins import admits_pin
 from pipelines.promotion.verdict import Verdict
@@ -33,6 +33,8 @@ def render_pins(
         f"### {MARKS['fail']} {' and '.join(refused)} may not be pinned in {environment}"
         if refused
         else f"### {MARKS['pass']} {' and '.join(facts.image for facts, _ in judged)} may be pinned in {environment}",
+        "",
+        NOTE,
         "",
     ]
     for facts, verdicts in judged:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipelines.declarations.markdown import details, escape, link, short_digest, table
 from pipelines.declarations.release import Release
-from pipelines.promotion.comments.gate_comment import LONGEST_PREVIEW, MARKS, join_lines, marker, row
+from pipelines.promotion.comments.gate_comment import LONGEST_PREVIEW, MARKS, NOTE, join_lines, marker, row
 from pipelines.promotion.verdict import Verdict
 
 
@@ -40,6 +40,8 @@ def render_change(release: Release, act: str, effect: str, verdicts: Sequence[Ve
     lines = [
         marker(release.model, release.environment),
         f"### {MARKS['fail' if refused else 'pass']} {release.model} {'may not' if refused else 'may'} {act}{named}",
+        "",
+        NOTE,
         "",
         effect,
         "",

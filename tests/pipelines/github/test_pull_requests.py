@@ -298,6 +298,15 @@ def test_a_comment_is_written_once_and_then_edited(project: Project, github: Fak
     assert len(github["comments"]) == 5
 
 
+def test_the_summary_of_the_run_has_the_text_of_the_comment(
+    project: Project, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    comment(Gh.find(project.root), 7, MARKER, f"{MARKER}\nverdicts\n")
+    assert "verdicts" in summary.read_text()
+
+
 @pytest.mark.parametrize("between", ["", "\n", " "])
 def test_a_comment_is_found_on_any_page(project: Project, github: FakeGitHub, between: str) -> None:
     """Some versions of gh print one list a page instead of one list."""

@@ -33,6 +33,7 @@ from pipelines.promotion.traffic_lease import TrafficHold
 from pipelines.registry import bundles, evidence
 from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Entry, Event, Ledger, verify_chain
+from pipelines.serving.request_counts import RequestCount, key_of
 from pipelines.serving.request_metrics import RequestMetrics
 from pipelines.targets import Finding, Preview, Target
 from tests.clones import commit_all, git, make_repository
@@ -164,13 +165,11 @@ class World:
         when = at or datetime.now(UTC) - timedelta(minutes=5)
         ledger.append(lambda _: event.model_copy(update={"at": when}))
 
-    def log_requests(self, digest: str, count: int = 25, **changes: Any) -> None:
-        """Write requests to dev's inference log, with the current time."""
-        now = datetime.now(UTC)
-        record = {"time": now.isoformat(), "bundle": digest, **changes}
-        key = f"inference/{MODEL}/{now:%Y/%m/%d/%H}/pod-{digest[-8:]}.jsonl"
-        body = (json.dumps(record).encode() + b"\n") * count
-        boto3.client("s3").put_object(Bucket=self.dev.logs_bucket, Key=key, Body=body)
+    def log_requests(self, digest: str, count: int = 25, *, errors: int = 0) -> None:
+        """Write a count of requests to dev's inference log, with the current time."""
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        key = key_of(RequestCount(now, now, count, errors, digest), MODEL, f"pod-{digest[-8:]}", 1)
+        boto3.client("s3").put_object(Bucket=self.dev.logs_bucket, Key=key, Body=b"{}")
 
     def ready(self, seed: int, **changes: Any) -> str:
         """Register a bundle that every gate accepts for staging; return its digest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.audit import audit
 from pipelines.promotion.disagreement import SYNC
 from pipelines.registry.ledger import BrokenLedgerError, Entry, Event, new_attempt, verify_chain
+from tests.clones import commit_all, git, make_repository
 from tests.pipelines.promotion.promotion_project import MODEL
 from tests.pipelines.registry.chains import MODEL as PRICE
 from tests.pipelines.registry.chains import chain_of, offline_environment, verified
@@ -40,6 +42,7 @@ def run_audit(
     drift: tuple[str, ...] = (),
     ledger: Sequence[Entry] = (),
     broken: str = "",
+    root: Path = Path("/nonexistent"),
 ) -> list[str]:
     """Audit dev, where git names `wanted` and the pods serve `served` (None: they are not up); return the log."""
 
@@ -55,7 +58,7 @@ def run_audit(
 
     descriptor = SimpleNamespace(endpoints={MODEL: "http://x"} if served else {})
     target: Any = SimpleNamespace(
-        project=SimpleNamespace(model_names=(MODEL,), release=lambda *_: SimpleNamespace(bundle=wanted)),
+        project=SimpleNamespace(root=root, model_names=(MODEL,), release=lambda *_: SimpleNamespace(bundle=wanted)),
         is_up=lambda _: True,
         descriptors=lambda: {"dev": descriptor},
         drift=lambda _: list(drift),
@@ -190,3 +193,17 @@ def test_drift_after_a_rollback_or_a_failure_names_it(
 def test_a_broken_ledger_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MlopsError, match="a record was deleted; fix: find out who did it"):
         run_audit(monkeypatch, wanted=ONE, served=ONE, broken="a record was deleted")
+
+
+def test_a_checkout_behind_main_is_the_first_suspect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = make_repository(tmp_path).root
+    old = git(root, "rev-parse", "HEAD")
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=None, served=ONE, root=root)
+    assert "git pull" not in caught.value.fix
+    (root / "later").write_text("x")
+    commit_all(root, "a release")
+    git(root, "reset", "--quiet", "--hard", old)
+    with pytest.raises(MlopsError) as caught:
+        run_audit(monkeypatch, wanted=None, served=ONE, root=root)
+    assert caught.value.fix == "git pull: this checkout is behind main. Then run mlops audit --env dev again"

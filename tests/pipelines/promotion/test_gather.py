@@ -508,7 +508,7 @@ def test_requests_are_counted_from_the_verification(world: World) -> None:
 def test_server_errors_are_counted(world: World) -> None:
     digest = world.register(1)
     world.verify_in_dev(digest)
-    world.log_requests(digest, 25, status=500)
+    world.log_requests(digest, 25, errors=25)
     facts = facts_of(world, proposal(digest, None))
     assert facts.predecessor is not None and facts.predecessor.errors == 25
     assert refused(facts) == {"soak": "fail"}
