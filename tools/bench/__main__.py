@@ -47,7 +47,8 @@ def machine() -> str:
 
 def row(figure: Figure) -> str:
     """Format a figure as a row of the table."""
-    cells = (figure.name, figure.value, figure.against, figure.result, figure.target, "yes" if figure.met else "**no**")
+    met = ("yes" if figure.met else "**no**") if figure.target else ""
+    cells = (figure.name, figure.value, figure.against, figure.result, figure.target, met)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
