@@ -109,6 +109,10 @@ $(BENCH)/.installed: $(INSTALLED) requirements/bench.txt
 bench: setup $(BENCH)/.installed ## Measure, side by side with the peers; writes docs/benchmarks.md
 	@$(BIN)/python -m tools.bench
 
+.PHONY: simulate
+simulate: setup ## Measure the error rates of the monitors; writes build/simulations.json
+	@$(BIN)/python -m tools.simulate
+
 # What training runs is served: its image holds the serving group as well.
 # The groups are resolved together, so that one version of a package serves them all.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links

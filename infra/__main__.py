@@ -9,6 +9,7 @@ from infra.components.association_wait import OUTPUT, association_ids, effective
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
+from infra.components.monitor_job import DataMonitor, DataMonitorArgs
 from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
@@ -19,6 +20,7 @@ from infra.declared_cluster import cluster_providers, find_cluster, last_outputs
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
+from pipelines.declarations.names import monitor_name
 from pipelines.declarations.project import Project
 
 
@@ -44,7 +46,7 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion and training, in the one environment that trains
+    # Ingestion, monitors of datasets, and training, in the one environment that trains
     if environment.config.trains:
         context = JobContext(
             environment=environment,
@@ -54,11 +56,16 @@ def provision() -> None:
         )
         for name, contract in contracts.items():
             Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage), on_cluster)
+        monitored = [name for name, each in contracts.items() if each.is_monitored]
+        monitored = monitored if environment.config.monitoring.datasets else []
+        for name in monitored:
+            DataMonitor(name, DataMonitorArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
         for name, model in models.items():
             training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
             TrainingJob(name, training, on_cluster)
         if context.image is None:
-            jobs = [*(f"ingest-{name}" for name in contracts), *(f"train-{name}" for name in models)]
+            jobs = [*(f"ingest-{name}" for name in contracts), *map(monitor_name, monitored)]
+            jobs += [f"train-{name}" for name in models]
             notes.append(
                 f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
                 f"{', '.join(jobs)} are left out"

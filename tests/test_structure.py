@@ -16,6 +16,7 @@ LAYERS = [
     {"pipelines.promotion"},
     {"pipelines.targets"},
     {"pipelines.github"},
+    {"pipelines.monitoring"},
     {"pipelines.dataset_catalog"},
     {"pipelines.lineage"},
     {"pipelines.training"},

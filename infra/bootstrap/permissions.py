@@ -101,6 +101,14 @@ _MAKE_ASSOCIATION = (
     "eks:UpdatePodIdentityAssociation",
 )
 
+_READ_ALARM = ("cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource")
+_MAKE_ALARM = (
+    "cloudwatch:DeleteAlarms",
+    "cloudwatch:PutMetricAlarm",
+    "cloudwatch:TagResource",
+    "cloudwatch:UntagResource",
+)
+
 _READ_LOAD_BALANCERS = tuple(
     f"elasticloadbalancing:Describe{what}"
     for what in ("Listeners", "LoadBalancers", "Rules", "Tags", "TargetGroups", "TargetHealth")
@@ -146,6 +154,7 @@ def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[s
     """
     return {
         "storage": [*_storage(environment), *_catalog(environment)],
+        **_monitoring(environment),
         "keys": _keys(environment),
         "identity": [*_roles(layout, environment), *_cluster(environment)],
         "releases": _releases(layout, environment),
@@ -192,6 +201,7 @@ def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
             allow(_READ_KEY, _every_key(*everywhere), StringEquals=_tagged(*everywhere)),
             allow(_READ_CLUSTER, sorted({_cluster_of(environment) for environment in everywhere})),
             allow(_READ_ASSOCIATION, sorted({_associations(environment) for environment in everywhere})),
+            allow(_READ_ALARM, [_alarms(environment) for environment in everywhere if environment.config.trains]),
             allow(["kms:ListAliases"], "*"),
         ],
         "releases": [
@@ -276,6 +286,7 @@ def boundary_statements(environment: Environment) -> list[Statement]:
             StringEquals=_tagged(environment),
         ),
         allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
+        allow(["cloudwatch:PutMetricData"], "*", StringEquals={"cloudwatch:namespace": environment.prefix}),
     ]
 
 
@@ -315,6 +326,13 @@ def _keys(environment: Environment) -> list[Statement]:
         allow(["kms:ListAliases"], "*"),
         _through_s3(["kms:Decrypt", "kms:GenerateDataKey"], environment),
     ]
+
+
+def _monitoring(environment: Environment) -> dict[str, list[Statement]]:
+    """Return the permissions for alarms: datasets are monitored where they are ingested."""
+    if not environment.config.trains:
+        return {}
+    return {"monitoring": [allow((*_READ_ALARM, *_MAKE_ALARM), _alarms(environment))]}
 
 
 def _if_disposable(environment: Environment, actions: Sequence[str]) -> Sequence[str]:
@@ -386,6 +404,11 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
         seen = [f"{prefix}*/counts/*" for prefix in _INFERENCE_LOGS]
         statements.append(allow(["s3:ListBucket"], _bucket(before, "logs"), StringLike={"s3:prefix": seen}))
     return statements
+
+
+def _alarms(environment: Environment) -> str:
+    """Return the ARN pattern of an environment's CloudWatch alarms."""
+    return environment.arn("cloudwatch", f"alarm:{environment.prefix}-*")
 
 
 def _through_s3(actions: Iterable[str], *environments: Environment) -> Statement:

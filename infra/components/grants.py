@@ -91,6 +91,18 @@ def sign(key_arn: pulumi.Input[str]) -> Statements:
     ]
 
 
+def publish_metrics(namespace: str) -> Statements:
+    """Allow sending metrics to one CloudWatch namespace."""
+    return [
+        {
+            "Effect": "Allow",
+            "Action": ["cloudwatch:PutMetricData"],
+            "Resource": ["*"],  # the action accepts no resource
+            "Condition": {"StringEquals": {"cloudwatch:namespace": namespace}},
+        }
+    ]
+
+
 def read_table(environment: Environment, table: str) -> Statements:
     """Allow looking up a table in the Glue catalog."""
     return _glue(environment, table, "glue:GetDatabase", "glue:GetTable")

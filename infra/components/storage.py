@@ -37,7 +37,7 @@ class Storage(pulumi.ComponentResource):
         access_logs: S3 access logs of the other buckets.
         landing: landing files.
         lake: Iceberg tables and quarantined rows.
-        logs: inference logs and lineage events.
+        logs: inference logs, lineage events and reports of monitors.
         database: the Glue database.
     """
 
@@ -71,7 +71,7 @@ class Storage(pulumi.ComponentResource):
 
         self.landing = bucket("landing")
         self.lake = bucket("lake")
-        self.logs = bucket("logs", inference=log_days, lineage=log_days)
+        self.logs = bucket("logs", inference=log_days, lineage=log_days, monitoring=log_days)
         self.database = aws.glue.CatalogDatabase(
             "lake",
             name=environment.catalog_database,

@@ -32,6 +32,7 @@ _CREATE_ROLES = ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", 
 _ADMINISTRATORS = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
 
 WITHOUT_RESOURCE = {
+    "cloudwatch:PutMetricData": "accepts no resource; a condition limits the namespace",
     "ecr:GetAuthorizationToken": "the token is valid for the account's registry, not for one repository",
     **{
         f"elasticloadbalancing:Describe{what}": "accepts no resource, and only describes"
@@ -44,6 +45,7 @@ WITHOUT_RESOURCE = {
 """Action → reason that its resource can only be `*`."""
 
 _CREATES_UNNAMED = "kms:CreateKey"
+_SENDS_METRICS = "cloudwatch:PutMetricData"
 
 # Source: the actions by which a principal can extend its permissions or obtain credentials
 # (checkov CKV_AWS_286 and 287, after cloudsplaining).
@@ -149,6 +151,8 @@ def names_resources(graph: Graph) -> Iterator[Finding]:
                 key.startswith("aws:requesttag/") for _, key, _ in conditions(statement)
             ):
                 yield holder, f"allows {action} without a condition on the new key's tags"
+            if action == _SENDS_METRICS and "cloudwatch:namespace" not in {key for _, key, _ in conditions(statement)}:
+                yield holder, f"allows {action} without a condition on the namespace"
 
 
 @rule(

@@ -15,6 +15,7 @@ TAGGABLE = (
     "aws:kms/key:Key",
     "aws:glue/catalogDatabase:CatalogDatabase",
     "aws:ecr/repository:Repository",
+    "aws:cloudwatch/metricAlarm:MetricAlarm",
     "aws:iam/role:Role",
     "aws:iam/policy:Policy",
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider",

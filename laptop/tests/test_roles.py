@@ -45,6 +45,7 @@ DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
 SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
 SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
+MONITOR = f"monitor-{DATASET}"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,9 @@ TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
         (SERVE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
         (SERVE, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
         (SERVE, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (MONITOR, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (MONITOR, "s3:GetObject", s3("lake", f"quarantine/{DATASET}/ab.json")),
+        (MONITOR, "s3:PutObject", s3("logs", f"monitoring/data/{DATASET}/20260101T000000Z-1.json")),
         (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
         (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
         (TRAIN, "s3:PutObject", s3("logs", f"lineage/{TRAIN}/run-START.json")),
@@ -84,6 +88,12 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (CHECK, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (CHECK, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (CHECK, "kms:Sign", SIGNING_KEY),
+        (MONITOR, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (MONITOR, "s3:PutObject", s3("logs", "monitoring/data/another-dataset/1.json")),
+        (MONITOR, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (MONITOR, "glue:UpdateTable", glue(f"table/{TABLE}")),
+        (MONITOR, "kms:Sign", SIGNING_KEY),
+        (MONITOR, "cloudwatch:PutMetricData", "*"),
         (TRAIN, "s3:DeleteObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
         (TRAIN, "s3:DeleteObjectVersion", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
         (TRAIN, "s3:BypassGovernanceRetention", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
@@ -106,6 +116,11 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
 )
 def test_a_role_has_no_other_permissions(allowed: Allowed, role: str, action: str, resource: str) -> None:
     assert not allowed(role, action, resource)
+
+
+def test_a_monitor_sends_metrics_to_the_namespace_of_its_environment_only(allowed: Allowed) -> None:
+    assert allowed(MONITOR, "cloudwatch:PutMetricData", "*", cloudwatch__namespace="mlops-dev")
+    assert not allowed(MONITOR, "cloudwatch:PutMetricData", "*", cloudwatch__namespace="mlops-prod")
 
 
 @pytest.mark.parametrize("kind", ["bundles", "evidence", "runs"])
@@ -141,7 +156,8 @@ def test_no_role_can_delete_or_change_policies(graph: Recording) -> None:
     for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
         assert not [action for action in actions if "*" in action or "Delete" in action or "Policy" in action]
-        assert {action.split(":")[0] for action in actions} <= {"s3", "kms", "glue"}
+        others = {action for action in actions if action.split(":")[0] not in ("s3", "kms", "glue")}
+        assert others <= {"cloudwatch:PutMetricData"}
 
 
 def test_a_role_trusts_only_its_service_account_in_its_cluster(graph: Recording) -> None:

@@ -47,6 +47,7 @@ VERBS = {
     "lineage": Verb(
         "pipelines.cli.lineage_queries:lineage", "Trace bundles back to landing files, and data to releases.", DATA
     ),
+    "monitor": Verb("pipelines.cli.monitors:monitor", "Run monitors and read their reports.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),

@@ -42,6 +42,9 @@ ETAG = "mlops.etag"
 CONTRACT = "mlops.contract"
 """Snapshot property: version of the contract that checked the rows."""
 
+RUN = "mlops.run"
+"""Snapshot property: identifies the run of the ingest job, whose batches are one delivery."""
+
 
 class MissingTableError(MlopsError):
     """The catalogue has no table of a dataset."""

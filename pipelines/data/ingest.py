@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines.data.catalog import (
     CONTRACT,
     ETAG,
     PRIMARY_KEY,
+    RUN,
     SOURCE,
     append,
     evolve,
@@ -82,6 +84,7 @@ class IngestedFile:
         digest: digest of the file's content, which identifies the batch; of its key and ETag if it is too large.
         scratch: folder for temporary files.
         replayed: the record of the batch if its good rows are in the table, and only its quarantined rows are checked.
+        run: identifies the run of the job.
     """
 
     descriptor: EnvironmentDescriptor
@@ -92,6 +95,7 @@ class IngestedFile:
     digest: str
     scratch: Path
     replayed: BatchRecord | None = None
+    run: str = ""
 
     def record(self, **facts: Any) -> BatchRecord:
         """Make the record of the batch; `facts` are the fields of its outcome."""
@@ -135,6 +139,7 @@ def ingest(
         return []
     table = evolve(open_table(descriptor, contract.name), contract)
     known = known_sources(table) | _expired_sources(descriptor, contract, table)
+    run = uuid.uuid4().hex
     _finish_latest_record(descriptor, contract, table)
     records = []
     for file in files:
@@ -142,7 +147,7 @@ def ingest(
             log(f"{file.name}: already in the table")
             continue
         with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
-            ingestion = _download(descriptor, contract, table, file, Path(folder))
+            ingestion = replace(_download(descriptor, contract, table, file, Path(folder)), run=run)
             if replay:
                 ingestion = replace(ingestion, replayed=_replayed(ingestion))
             if ingestion.replayed is None and (done := _done(ingestion, again=bool(only), replay=replay)) is not None:
@@ -440,6 +445,7 @@ def _properties(ingestion: IngestedFile) -> dict[str, str]:
         ETAG: ingestion.file.etag,
         CONTRACT: ingestion.contract.version,
         PRIMARY_KEY: ",".join(ingestion.contract.primary_key),
+        RUN: ingestion.run,
     }
 
 

@@ -8,10 +8,12 @@ not define are rejected, and so are rules that we cannot check: a rule that is s
 from __future__ import annotations
 
 import difflib
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
+from pipelines.declarations.data_monitoring import MONITORING, DataMonitorSettings
 from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.names import ColumnName, Name
 from pipelines.declarations.service_level import FREQUENCY, ServiceLevel, ingest_schedule
@@ -469,7 +471,8 @@ class Contract(Declaration):
         version: version of the contract, `<major>.<minor>.<patch>`.
         tables: `schema` in the file; a list of one.
         service_levels: `slaProperties` in the file.
-        custom_properties: `maximumQuarantinedPercent` bounds the rows of a landing file that may be quarantined.
+        custom_properties: `maximumQuarantinedPercent` bounds the rows of a landing file that may be quarantined;
+            `monitoring` has the settings of the dataset's monitor.
     """
 
     api_version: Literal["v3.1.0", "v3.2.0"] = Field(alias="apiVersion")
@@ -536,6 +539,32 @@ class Contract(Declaration):
         return self
 
     @property
+    def monitoring(self) -> DataMonitorSettings:
+        """How the dataset is monitored."""
+        found = (entry.value for entry in self.custom_properties if entry.property == MONITORING)
+        return DataMonitorSettings.model_validate(next(found, {}), strict=False)
+
+    @property
+    def is_monitored(self) -> bool:
+        """True if the dataset has a monitor."""
+        return self.status != "retired" and self.monitoring.enabled
+
+    @model_validator(mode="after")
+    def _settings_of_the_monitor(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            key: Key = ("customProperties", index)
+            if entry.property == MONITORING:
+                problems += _wrong_settings((*key, "value"), entry.value, tuple(self.columns))
+            elif difflib.get_close_matches(entry.property.lower(), [MONITORING], cutoff=0.85):
+                problems.append(((*key, "property"), MONITORING, repr(entry.property)))
+        if sum(entry.property == MONITORING for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{MONITORING} at most once", "it twice"))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
+    @property
     def ingest_schedule(self) -> str | None:
         """When to look for new data, as a cron expression in UTC; None to ingest on request only."""
         return None if self.status == "retired" else ingest_schedule(self.name, self.service_levels)
@@ -552,3 +581,24 @@ class Contract(Declaration):
         if self.table.name != self.name:
             raise KeyedError((("schema", 0, "name"), f"{self.name!r}, as in name", repr(self.table.name)))
         return self
+
+
+def _wrong_settings(key: Key, value: Any, columns: tuple[str, ...]) -> list[tuple[Key, str, str]]:
+    """Return what is wrong with the value of the custom property `monitoring`."""
+    if not isinstance(value, dict):
+        return [(key, f"an object with {', '.join(DataMonitorSettings.model_fields)}", repr(value))]
+    try:
+        # Strict, like the rest of the contract: JSON has no tuples, so the mode is that of JSON.
+        settings = DataMonitorSettings.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        return [
+            ((*key, *one["loc"]), "one of " + ", ".join(DataMonitorSettings.model_fields), "it here")
+            if one["type"] == "extra_forbidden"
+            else ((*key, *one["loc"]), one["msg"].removeprefix("Input should be "), repr(one["input"]))
+            for one in error.errors()
+        ]
+    return [
+        ((*key, "ignored_columns", index), f"one of {', '.join(columns)}", repr(name))
+        for index, name in enumerate(settings.ignored_columns)
+        if name not in columns
+    ]

@@ -149,6 +149,21 @@ class EndpointAccess(Declaration):
         return self
 
 
+class Monitoring(Declaration):
+    """Monitors of an environment.
+
+    Attributes:
+        datasets: False to monitor no dataset. A contract can also leave its dataset out.
+        alarm_topics: ARNs of SNS topics that are notified when a CloudWatch alarm of a monitor goes off and when it
+            ends; none for the console only.
+    """
+
+    datasets: bool = True
+    alarm_topics: tuple[
+        Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[\w-]+$")], ...
+    ] = ()
+
+
 class FreezeWindow(Declaration):
     """Period without promotions. Rollbacks are always allowed.
 
@@ -198,6 +213,7 @@ class EnvironmentConfig(Declaration):
         image_rules: what an image must keep before it is pinned.
         architectures: processors of the nodes that run the pods. Images are built for those of all environments.
         endpoints: addresses of the endpoints, and who may connect to them.
+        monitoring: the monitors of the environment.
     """
 
     promotes_from: Name | None
@@ -221,6 +237,7 @@ class EnvironmentConfig(Declaration):
     image_rules: ImageRules = ImageRules()
     architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
     endpoints: EndpointAccess = EndpointAccess()
+    monitoring: Monitoring = Monitoring()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:
@@ -271,7 +288,7 @@ class EnvironmentDescriptor(Declaration):
         region, account: AWS region and account.
         landing_bucket: bucket of landing files.
         lake_bucket: bucket of tables and quarantined rows.
-        logs_bucket: bucket of inference logs, lineage events and access logs.
+        logs_bucket: bucket of inference logs, lineage events and reports of monitors.
         registry_bucket: bucket of bundles, evidence and the ledger.
         catalog_database: Glue database.
         signing_key: ARN of the KMS key that the environment signs with.

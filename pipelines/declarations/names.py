@@ -53,6 +53,11 @@ def service_name(model: str, role: Literal["root", "ping", "pong"]) -> str:
     return f"{model}-{role}"
 
 
+def monitor_name(dataset: str) -> str:
+    """Return the name of the workload that monitors a dataset."""
+    return f"monitor-{dataset}"
+
+
 def serving_name(model: str) -> str:
     """Return the name of the workload that serves a model."""
     return f"serve-{model}"

@@ -13,6 +13,9 @@ from pipelines.declarations.documents import Declaration
 FREQUENCY = "frequency"
 """Service level that says how often data arrives."""
 
+FRESHNESS = ("freshness", "latency")
+"""Service levels that say how old the newest data may be; the first that a contract has counts."""
+
 DAILY_HOUR = 4
 """Hour (UTC) at which daily data is looked for."""
 
@@ -31,8 +34,9 @@ class ServiceLevel(Declaration):
     """Entry of `slaProperties`.
 
     Attributes:
-        property: name of the service level. `frequency` schedules ingestion; the others are accepted unread.
-        value: the agreed value; of `frequency`, the time between two deliveries in `unit`.
+        property: name of the service level. `frequency` schedules ingestion, `freshness` (or `latency`) bounds the age
+            of the newest delivery for the monitor; the others are accepted unread.
+        value: the agreed value; of `frequency`, the time between two deliveries in `unit`; of `freshness`, an age.
         unit: unit of the value: `min`, `h`, `d`, `w`, `mo`, `y`.
         scheduler: `cron` if `schedule` is a cron expression.
         schedule: when to look for new data, in UTC; overrides `value` of `frequency`.
@@ -96,3 +100,21 @@ def ingest_schedule(dataset: str, levels: Sequence[ServiceLevel]) -> str | None:
         step = max(each for each in range(1, 13) if 24 % each == 0 and each * 60 <= minutes)
         return f"{minute} */{step} * * *" if step > 1 else f"{minute} * * * *"
     return f"{minute} {DAILY_HOUR} * * *"
+
+
+def frequency_minutes(levels: Sequence[ServiceLevel]) -> float | None:
+    """Return the time between two deliveries in minutes; None if the contract gives none, or only a cron expression."""
+    level = next((level for level in levels if level.property == FREQUENCY), None)
+    return _duration_minutes(level) if level is not None and level.schedule is None else None
+
+
+def freshness_minutes(levels: Sequence[ServiceLevel]) -> float | None:
+    """Return the greatest agreed age of the newest delivery in minutes; None if the contract gives none."""
+    named = (level for name in FRESHNESS for level in levels if level.property == name)
+    return next((minutes for level in named if (minutes := _duration_minutes(level)) is not None), None)
+
+
+def _duration_minutes(level: ServiceLevel) -> float | None:
+    if isinstance(level.value, bool) or not isinstance(level.value, int | float) or level.unit not in _MINUTES:
+        return None
+    return level.value * _MINUTES[level.unit] if level.value > 0 else None

@@ -1,4 +1,4 @@
-"""Run the ingest and training jobs of an environment."""
+"""Run the ingest, monitor and training jobs of an environment."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pipelines.cluster.jobs import run_job
 from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import monitor_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -56,6 +57,30 @@ def run_ingest(
         on_line=lambda line: log(f"| {line}"),
         after_others=True,
     )
+
+
+def run_monitor(target: Target, environment: str, dataset: str, log: Callable[[str], None]) -> None:
+    """Run the monitor of a dataset now.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        dataset: the dataset's name.
+        log: receives each line of the job's log.
+
+    Raises:
+        MlopsError: the dataset does not exist or is not monitored, or the job failed.
+    """
+    contract = target.project.contract(dataset)
+    target.project.check_trains(environment)
+    if not contract.is_monitored or not target.project.stack(environment).config.environment.monitoring.datasets:
+        raise MlopsError(
+            f"{dataset} is not monitored in {environment}",
+            fix=f"check `monitoring` in {target.project.contract_file(dataset).name}, the contract's status, and "
+            f"`monitoring` in Pulumi.{environment}.yaml",
+        )
+    descriptor = target.descriptor(environment)
+    run_job(descriptor.namespace, monitor_name(dataset), variables={}, on_line=lambda line: log(f"| {line}"))
 
 
 def change_table(

@@ -54,7 +54,7 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 
 def test_the_first_environment_ingests_and_trains(graphs: dict[str, Recording]) -> None:
-    assert set(graphs["dev"].of_type(CRON_JOB)) == {f"ingest-{DATASET}", f"train-{MODEL}"}
+    assert set(graphs["dev"].of_type(CRON_JOB)) == {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}"}
 
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
@@ -96,8 +96,8 @@ def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fr
     assert fresh.of_type(CRON_JOB) == {}
     assert fresh.of_type(ROLLOUT) == {}
     assert fresh.outputs["notes"] == [
-        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, train-{MODEL} "
-        "are left out"
+        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, monitor-{DATASET}, "
+        f"train-{MODEL} are left out"
     ]
     descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
     assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
@@ -308,6 +308,7 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
     }
     assert commands == {
         f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
+        f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
     }
 

@@ -20,6 +20,8 @@ PARTS = {
     "workflows": "Jobs of workflows",
     "history": "The ledger",
     "contract": "Contract checks",
+    "monitors": "Monitors",
+    "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
     "serving": "Serving",
     "mutation": "Mutation",
@@ -45,7 +47,8 @@ def machine() -> str:
 
 def row(figure: Figure) -> str:
     """Format a figure as a row of the table."""
-    cells = (figure.name, figure.value, figure.against, figure.result, figure.target, "yes" if figure.met else "**no**")
+    met = ("yes" if figure.met else "**no**") if figure.target else ""
+    cells = (figure.name, figure.value, figure.against, figure.result, figure.target, met)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

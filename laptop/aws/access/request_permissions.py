@@ -233,6 +233,19 @@ def _created(base: str, action: str, request: Request, cluster: str) -> str:
     return "*"
 
 
+def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
+    """Alarms are resources. Metrics are not: the namespace of those that are sent is a condition key."""
+    if action == "PutMetricData":
+        yield Need(f"cloudwatch:{action}", "*", {"cloudwatch:namespace": _some(request.parameter("Namespace"))})
+        return
+    listed = request.json.get("AlarmNames") or ()
+    names = [request.parameter("AlarmName"), *(listed if isinstance(listed, list) else ())]
+    names += [value for key, value in request.form.items() if key.startswith("AlarmNames.member.")]
+    base = f"arn:aws:cloudwatch:{request.region}:{ACCOUNT}:alarm:"
+    for resource in [f"{base}{name}" for name in names if name] or [request.parameter("ResourceARN") or "*"]:
+        yield Need(f"cloudwatch:{action}", resource)
+
+
 def _sqs(request: Request, action: str) -> Iterator[Need]:
     named = dict.fromkeys(request.parameter(name).rpartition("/")[2] for name in ("QueueUrl", "QueueName"))
     queues = [name for name in named if name]
@@ -243,6 +256,7 @@ def _sqs(request: Request, action: str) -> Iterator[Need]:
 
 
 _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
+    "cloudwatch": _cloudwatch,
     "ecr": _ecr,
     "eks": _eks,
     "glue": _glue,

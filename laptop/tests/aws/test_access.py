@@ -549,3 +549,39 @@ class TestCredentials:
         address = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(address)
+
+
+def test_metrics_may_be_sent_to_the_namespace_of_a_condition_only(pod: Any) -> None:
+    sender = pod(allow("cloudwatch:PutMetricData", "*", StringEquals={"cloudwatch:namespace": "mlops-dev"}))
+    data = [{"MetricName": "Runs", "Value": 1.0}]
+    sender["cloudwatch"].put_metric_data(Namespace="mlops-dev", MetricData=data)
+    for other in ("mlops-prod", "AWS/S3"):
+        with refused("cloudwatch:PutMetricData"):
+            sender["cloudwatch"].put_metric_data(Namespace=other, MetricData=data)
+    with refused("cloudwatch:ListMetrics"):
+        sender["cloudwatch"].list_metrics()
+
+
+def test_alarms_are_allowed_by_name(pod: Any, client: Callable[[str], Any]) -> None:
+    named = f"arn:aws:cloudwatch:eu-west-1:{ACCOUNT}:alarm:mlops-dev-*"
+    caller = pod(allow(["cloudwatch:PutMetricAlarm", "cloudwatch:DescribeAlarms", "cloudwatch:DeleteAlarms"], named))
+    settings = {
+        "MetricName": "Runs",
+        "Namespace": "mlops-dev",
+        "Statistic": "Sum",
+        "Period": 3600,
+        "EvaluationPeriods": 1,
+        "Threshold": 1.0,
+        "ComparisonOperator": "LessThanThreshold",
+    }
+    cloudwatch = caller["cloudwatch"]
+    cloudwatch.put_metric_alarm(AlarmName="mlops-dev-a", **settings)
+    assert len(cloudwatch.describe_alarms(AlarmNames=["mlops-dev-a"])["MetricAlarms"]) == 1
+    with refused("cloudwatch:PutMetricAlarm", "mlops-prod-a"):
+        cloudwatch.put_metric_alarm(AlarmName="mlops-prod-a", **settings)
+    client("cloudwatch").put_metric_alarm(AlarmName="mlops-prod-a", **settings)
+    with refused("cloudwatch:DeleteAlarms", "mlops-prod-a"):
+        cloudwatch.delete_alarms(AlarmNames=["mlops-dev-a", "mlops-prod-a"])
+    with refused("cloudwatch:DescribeAlarms"):
+        cloudwatch.describe_alarms()
+    cloudwatch.delete_alarms(AlarmNames=["mlops-dev-a"])

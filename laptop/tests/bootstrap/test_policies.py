@@ -27,7 +27,7 @@ def test_the_boundary_allows_all_that_the_program_grants(graphs: dict[str, Recor
     (here,) = [one for one in layout().environments if one.name == environment]
     boundary = {"Statement": boundary_statements(here)}
     caller = Caller("arn:aws:iam::1:role/x", frozenset(), ACCOUNT)
-    context = {"aws:resourcetag/environment": (environment,)}
+    context = {"aws:resourcetag/environment": (environment,), "cloudwatch:namespace": (here.prefix,)}
     checked = 0
     for role in graphs[environment].of_type(POLICY):
         for statement in graphs[environment].policy(role):

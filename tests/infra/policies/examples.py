@@ -260,6 +260,12 @@ CREATE_KEY = {
     "Resource": "*",
     "Condition": {"StringEquals": {"aws:RequestTag/environment": "dev"}},
 }
+SEND_METRICS = {
+    "Effect": "Allow",
+    "Action": ["cloudwatch:PutMetricData"],
+    "Resource": "*",
+    "Condition": {"StringEquals": {"cloudwatch:namespace": "mlops-dev"}},
+}
 GRANT = {
     "Effect": "Allow",
     "Action": ["kms:CreateGrant"],
@@ -601,8 +607,16 @@ EXAMPLES: dict[str, Example] = {
     ),
     "iam-not-whole-service": Example(ROLES, (allowing("s3:*"), allowing("kms:*", KEY_ARN))),
     "iam-names-resources": Example(
-        [*FEDERATED_ROLES, resource(ROLE_POLICY, {"role": "deploy", "policy": document(CREATE_KEY)}, name="keys")],
-        (allowing("s3:ListAllMyBuckets", "*"), allowing("kms:Sign", "*"), allowing("kms:CreateKey", "*")),
+        [
+            *FEDERATED_ROLES,
+            resource(ROLE_POLICY, {"role": "deploy", "policy": document(CREATE_KEY, SEND_METRICS)}, name="keys"),
+        ],
+        (
+            allowing("s3:ListAllMyBuckets", "*"),
+            allowing("kms:Sign", "*"),
+            allowing("kms:CreateKey", "*"),
+            allowing("cloudwatch:PutMetricData", "*"),
+        ),
     ),
     "iam-no-escalation": Example(
         [
@@ -695,6 +709,7 @@ EXAMPLES: dict[str, Example] = {
             previewing("kms:Encrypt"),
             previewing("iam:PassRole"),
             previewing("glue:UpdateTable"),
+            previewing("cloudwatch:PutMetricAlarm"),
         ),
     ),
     "iam-no-standing-credentials": Example(

@@ -1,0 +1,137 @@
+"""A dataset's monitor, from its provisioning to an alarm, by the Job that the CronJob runs on AWS, too."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from click.testing import CliRunner, Result
+
+from laptop import stack_operations
+from laptop.demo.material import DATASET, batches
+from laptop.github.hosting import REPOSITORY
+from laptop.laptop_target import LaptopTarget
+from laptop.publishing import local_digests, publish_locally
+from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
+from laptop.tests.journeys.test_journeys import one_environment
+from pipelines.cli.main import mlops
+from pipelines.promotion.images import pin_images
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass
+class MonitoredDataset:
+    """What the commands printed, and the account afterwards.
+
+    Attributes:
+        empty: output of the monitor before the first delivery.
+        first: after the first delivery.
+        drifted: after a delivery of heavier patients.
+        folder: where commands write files.
+        account: clients of the laptop's account, by service.
+    """
+
+    empty: str
+    first: str
+    drifted: str
+    folder: Path
+    account: dict[str, Any]
+
+
+def run(*arguments: str) -> Result:
+    done = CliRunner().invoke(mlops, [*arguments, "--env", "dev"])
+    assert done.exception is None, done.output
+    return done
+
+
+def deliver(file: Path) -> None:
+    run("land", DATASET, str(file))
+    run("ingest", DATASET)
+
+
+def heavier(source: Path, path: Path) -> Path:
+    """Write the patients of a file again with other numbers and a greater body mass index."""
+    with source.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["bmi"] != "n/a"]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            changed = {"patient_id": str(int(row["patient_id"]) + 10_000), "bmi": f"{float(row['bmi']) + 6:.1f}"}
+            writer.writerow({**row, **changed})
+    return path
+
+
+@pytest.fixture(scope="module")
+def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredDataset]:
+    folder = tmp_path_factory.mktemp("monitors")
+    with own_home(folder) as (home, patch):
+        project = one_environment(folder / "source")
+        pin_images(project, "dev", local_digests(project))
+        patch.chdir(project.root)
+        running = start_laptop(home, project.root, patch)
+        for name, value in running.environ().items():
+            patch.setenv(name, value)
+        here = LaptopTarget(project)
+        stack_operations.bootstrap(project.root, home, REPOSITORY)
+        publish_locally(here)
+        here.apply("up", "dev")
+        first = batches(project, folder / "batches")["first"]
+        outputs = [run("monitor", "run", DATASET).output]
+        for file in (first, heavier(first, folder / "heavier.csv")):
+            deliver(file)
+            outputs.append(run("monitor", "run", DATASET).output)
+        account = {service: boto3.client(service) for service in ("cloudwatch", "s3")}
+        yield MonitoredDataset(*outputs, folder=folder, account=account)
+
+
+def test_before_the_first_delivery_nothing_is_known(monitored: MonitoredDataset) -> None:
+    assert f"{DATASET} in dev: unknown" in monitored.empty
+    assert "no delivery yet" in monitored.empty
+
+
+def test_the_first_delivery_has_nothing_to_be_compared_with(monitored: MonitoredDataset) -> None:
+    assert f"{DATASET} in dev: unknown" in monitored.first
+    assert "alarm" not in monitored.first
+
+
+def test_drift_is_an_alarm_that_names_the_column_that_moved(monitored: MonitoredDataset) -> None:
+    assert f"{DATASET} in dev: alarm" in monitored.drifted
+    (line,) = [line for line in monitored.drifted.splitlines() if "alarm   drift" in line]
+    assert "drift of bmi" in line
+
+
+def test_show_list_and_report_read_what_the_job_wrote(monitored: MonitoredDataset) -> None:
+    assert "drift of bmi" in run("monitor", "show", DATASET).output
+    names = run("monitor", "list", DATASET).output.splitlines()
+    assert [line.split()[1] for line in names] == ["alarm", "unknown", "unknown"]
+    assert "no delivery yet" in run("monitor", "show", DATASET, "--report", names[-1].split()[0]).output
+    page = monitored.folder / "report.html"
+    run("monitor", "report", DATASET, "--output", str(page))
+    assert "<code>bmi</code>" in page.read_text()
+
+
+def test_every_run_sends_metrics_that_the_provisioned_alarms_watch(monitored: MonitoredDataset) -> None:
+    cloudwatch = monitored.account["cloudwatch"]
+    alarms = {each["AlarmName"]: each for each in cloudwatch.describe_alarms()["MetricAlarms"]}
+    assert {f"mlops-dev-monitor-{DATASET}-alarm", f"mlops-dev-monitor-{DATASET}-silent"} <= set(alarms)
+    sent = {
+        (each["Namespace"], each["MetricName"], *((d["Name"], d["Value"]) for d in each["Dimensions"]))
+        for each in cloudwatch.list_metrics()["Metrics"]
+    }
+    for name in ("alarm", "silent"):
+        alarm = alarms[f"mlops-dev-monitor-{DATASET}-{name}"]
+        dimensions = ((each["Name"], each["Value"]) for each in alarm["Dimensions"])
+        assert (alarm["Namespace"], alarm["MetricName"], *dimensions) in sent
+
+
+def test_no_report_holds_a_value_of_a_key(monitored: MonitoredDataset) -> None:
+    shown = run("monitor", "show", DATASET, "--json").output
+    assert '"patient_id": "its values are unique"' in shown
+    assert '"column": "patient_id"' not in shown

@@ -1,0 +1,1 @@
+"""Monitors: scheduled jobs that watch a dataset and decide if something must happen."""

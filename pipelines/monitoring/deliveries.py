@@ -1,0 +1,142 @@
+"""Deliveries of a dataset: what each run of its ingest job appended, from the history of the table. Read-only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pipelines.data.catalog import BATCH, RUN, history
+from pipelines.data.row_quarantine import BatchRecord
+from pipelines.monitoring.data_checks import QualityCounts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.table import FileScanTask, Table
+    from pyiceberg.table.snapshots import Snapshot
+
+STREAMED_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Batches that one run of the ingest job appended.
+
+    Attributes:
+        snapshots: ids of the snapshots that added rows, including those of quarantined rows that were released later.
+        batches: digests of the landing files.
+        committed: when the last batch was committed, in UTC.
+        rows: rows added.
+        columns: column → Iceberg type of the table at that time.
+    """
+
+    snapshots: tuple[int, ...]
+    batches: tuple[str, ...]
+    committed: datetime
+    rows: int
+    columns: dict[str, str]
+
+
+def deliveries(table: Table) -> list[Delivery]:
+    """Return the deliveries whose rows the current version of a table holds, the oldest first.
+
+    A snapshot without the id of a run is a delivery of its own. Quarantined rows that were released later belong to
+    the delivery of their batch.
+    """
+    groups: dict[str, list[Snapshot]] = {}
+    run_of_batch: dict[str, str] = {}
+    for snapshot in history(table):
+        batch = _property(snapshot, BATCH)
+        if not batch:  # not an ingestion: another engine compacted the table
+            continue
+        run = run_of_batch.setdefault(batch, _property(snapshot, RUN) or str(snapshot.snapshot_id))
+        groups.setdefault(run, []).append(snapshot)
+    return [_delivery(table, snapshots) for snapshots in groups.values()]
+
+
+def _delivery(table: Table, snapshots: Sequence[Snapshot]) -> Delivery:
+    by_batch: dict[str, Snapshot] = {}
+    for snapshot in snapshots:
+        by_batch.setdefault(_property(snapshot, BATCH), snapshot)
+    first = list(by_batch.values())
+    schemas = table.schemas()
+    schema = schemas.get(first[-1].schema_id, table.schema()) if first[-1].schema_id is not None else table.schema()
+    return Delivery(
+        snapshots=tuple(one.snapshot_id for one in snapshots),
+        batches=tuple(by_batch),
+        committed=datetime.fromtimestamp(first[-1].timestamp_ms / 1000, UTC),
+        rows=sum(int(_property(one, "added-records") or 0) for one in snapshots),
+        columns={field.name: str(field.field_type) for field in schema.fields},
+    )
+
+
+def _property(snapshot: Snapshot, name: str) -> str:
+    summary: Any = snapshot.summary
+    return str(summary.additional_properties.get(name, "")) if summary is not None else ""
+
+
+def daily_rows(found: Sequence[Delivery], until: date) -> list[int | None]:
+    """Return the rows of each day from the first delivery to a day, in UTC; None for a day without a delivery."""
+    totals: Counter[date] = Counter()
+    for delivery in found:
+        totals[delivery.committed.date()] += delivery.rows
+    if not totals:
+        return []
+    start = min(totals)
+    days = (start + timedelta(days=number) for number in range((until - start).days + 1))
+    return [totals.get(day) for day in days]
+
+
+def quality_counts(found: Iterable[Delivery], records: Iterable[BatchRecord]) -> QualityCounts:
+    """Add up what the ingest job recorded about the batches of deliveries."""
+    batches = {batch for delivery in found for batch in delivery.batches}
+    rows = quarantined = 0
+    broken: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        if record.batch in batches:
+            rows += record.rows
+            quarantined += record.quarantined
+            for reason in record.reasons:
+                broken[reason.column, reason.rule] += reason.rows
+    return QualityCounts(rows, quarantined, dict(broken))
+
+
+def files_by_snapshot(table: Table) -> dict[int, list[FileScanTask]]:
+    """Return the data files of the current version of a table, by the snapshot that added them."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return {}
+    added_by = {
+        entry.data_file.file_path: entry.snapshot_id
+        for manifest in snapshot.manifests(table.io)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    }
+    found: dict[int, list[FileScanTask]] = {}
+    for task in table.scan().plan_files():
+        found.setdefault(added_by.get(task.file.file_path) or snapshot.snapshot_id, []).append(task)
+    return found
+
+
+def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream some columns of data files, in bounded memory. A file without one of the columns leaves it out."""
+    import pyarrow.parquet as pq
+
+    for task in tasks:
+        if task.delete_files:
+            yield from _without_deleted(table, task, columns)
+            continue
+        with table.io.new_input(task.file.file_path).open() as file, pq.ParquetFile(file) as parquet:
+            present = [name for name in columns if name in parquet.schema_arrow.names]
+            yield from parquet.iter_batches(batch_size=STREAMED_ROWS, columns=present, use_threads=False)
+
+
+def _without_deleted(table: Table, task: FileScanTask, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Stream a file from which another engine has deleted rows."""
+    from pyiceberg.expressions import AlwaysTrue
+    from pyiceberg.io.pyarrow import ArrowScan
+
+    known = {field.name for field in table.schema().fields}
+    schema = table.schema().select(*(name for name in columns if name in known))
+    yield from ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([task])

@@ -1,0 +1,61 @@
+"""Findings of a monitor, and the verdict over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.declarations.documents import Declaration
+
+MonitorVerdict = Literal["ok", "watch", "alarm", "unknown"]
+"""`ok`; `watch`: look at it; `alarm`: something must happen; `unknown`: too little data to decide."""
+
+CheckKind = Literal["schema", "freshness", "volume", "quality", "nulls", "drift"]
+
+Figure = Annotated[float, Field(allow_inf_nan=False)]
+
+_ORDER: tuple[MonitorVerdict, ...] = ("alarm", "watch", "unknown", "ok")
+
+
+class MonitorFinding(Declaration):
+    """Result of one check.
+
+    Attributes:
+        check: what was checked.
+        subject: the column or the rule; "" for the dataset.
+        verdict: the verdict.
+        figure: what was measured; None if nothing could be.
+        threshold: the figure from which the verdict is `alarm`; None if there is none.
+        unit: unit of the figure and the threshold, such as `%`, `hours` or `rows`; "" for a share.
+        p_value: probability of a figure at least as extreme without a change, adjusted for the number of tests;
+            None without a test.
+        rows: sample size: rows of the newest delivery that the check looked at.
+        reason: the finding in one sentence.
+    """
+
+    check: CheckKind
+    subject: str = ""
+    verdict: MonitorVerdict
+    figure: Figure | None = None
+    threshold: Figure | None = None
+    unit: str = ""
+    p_value: Annotated[float, Field(ge=0, le=1)] | None = None
+    rows: Annotated[int, Field(ge=0)] = 0
+    reason: str
+
+
+def overall_verdict(findings: Iterable[MonitorFinding]) -> MonitorVerdict:
+    """Return the verdict over all findings: the worst one.
+
+    `unknown` is worse than `ok`: a monitor that could not look never says that all is well. Without findings, nothing
+    is known.
+    """
+    found = {finding.verdict for finding in findings}
+    return next((verdict for verdict in _ORDER if verdict in found), "unknown")
+
+
+def in_order(findings: Iterable[MonitorFinding]) -> list[MonitorFinding]:
+    """Return findings with the worst first, and otherwise in their order."""
+    return sorted(findings, key=lambda finding: _ORDER.index(finding.verdict))

@@ -1,0 +1,1 @@
+"""Seeded simulations of the monitors' error rates: `make simulate`."""
