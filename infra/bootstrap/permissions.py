@@ -109,14 +109,14 @@ _MAKE_ALARM = (
     "cloudwatch:UntagResource",
 )
 
-_READ_LOAD_BALANCERS = tuple(
-    f"elasticloadbalancing:Describe{what}"
-    for what in ("Listeners", "LoadBalancers", "Rules", "Tags", "TargetGroups", "TargetHealth")
-)
+_READ_LOAD_BALANCERS = ("elasticloadbalancing:Describe*",)
 """What a verification reads. AWS knows no narrower resource than `*` for these actions."""
 
 _REGISTRY = ("bundles/", "evidence/", "images/", "ledger/", "quarantine/", "reports/", "runs/")
 """Key prefixes in a registry bucket: see `pipelines/registry` and `pipelines/promotion/report.py`."""
+
+_WHOLE = ("",)
+"""Key prefix of everything in a bucket."""
 
 _JUDGED_EVERYWHERE = ("images/", "ledger/", "quarantine/")
 """Key prefixes that a promotion reads in every other environment: the images that it verified, what is live there, and
@@ -364,7 +364,7 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     """
     before = layout.before(environment)
     written: tuple[str, ...] = ("ledger/", "quarantine/", "reports/")
-    read = _objects(environment, "registry", *_REGISTRY)
+    read = _objects(environment, "registry", *_WHOLE)
     others = [one for one in layout.environments if one is not environment]
     if before is not None:
         written = (*written, "bundles/", "evidence/")
@@ -393,11 +393,7 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
     if others:
         registries = [_bucket(other, "registry") for other in others]
         statements += [
-            allow(
-                ["s3:ListBucket", "s3:ListBucketVersions"],
-                registries,
-                StringLike={"s3:prefix": [f"{prefix}*" for prefix in _REGISTRY]},
-            ),
+            allow(["s3:ListBucket", "s3:ListBucketVersions"], registries),
             _through_s3(["kms:Decrypt"], *others),
         ]
     if before is not None:  # how many requests a release answered there

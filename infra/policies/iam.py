@@ -34,10 +34,7 @@ _ADMINISTRATORS = ("AdministratorAccess", "PowerUserAccess", "IAMFullAccess")
 WITHOUT_RESOURCE = {
     "cloudwatch:PutMetricData": "accepts no resource; a condition limits the namespace",
     "ecr:GetAuthorizationToken": "the token is valid for the account's registry, not for one repository",
-    **{
-        f"elasticloadbalancing:Describe{what}": "accepts no resource, and only describes"
-        for what in ("Listeners", "LoadBalancers", "Rules", "Tags", "TargetGroups", "TargetHealth")
-    },
+    "elasticloadbalancing:Describe*": "none of these actions accepts a resource, and all only describe",
     "kms:CreateKey": "the key does not exist yet; a condition on its tags limits which keys may be created",
     "kms:ListAliases": "accepts no resource",
     "sts:GetCallerIdentity": "returns the caller's own identity",
