@@ -70,7 +70,10 @@ def test_publishing_bootstraps_the_account_and_pushes_each_image_once(
     try:
         provider = AwsProvider(account.environ(), account.home)
         running = SimpleNamespace(
-            home=tmp_path, incarnation="it", providers=lambda: {"aws": provider}, environ_of_caller=lambda _: account.environ()
+            home=tmp_path,
+            incarnation="it",
+            providers=lambda: {"aws": provider},
+            environ_of_caller=lambda _: account.environ(),
         )
         write_kubeconfig(tmp_path / "kubeconfig", AUTHORITY)
         monkeypatch.setattr(lifecycle, "find", lambda home: running)
