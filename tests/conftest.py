@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+
+import boto3
+import pytest
 
 _REMOVED_PREFIXES = ("AWS_", "GH_", "GITHUB_", "GIT_", "KUBE", "MLOPS_", "PULUMI_", "RUNNER_")
 
@@ -14,3 +18,13 @@ _GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 for _name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
     del os.environ[_name]
 os.environ.update(_GIT)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_environment() -> Iterator[None]:
+    """Keep the account that a module's tests use from the tests of other modules; moto leaves its credentials."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    boto3.DEFAULT_SESSION = None
