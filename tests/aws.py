@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def emulated_account() -> Iterator[EmulatedAccount]:
     try:
         host, port = server.get_host_and_port()
         account = EmulatedAccount(f"http://{host}:{port}")
+        # moto keeps one state for all servers of a process.
+        urllib.request.urlopen(urllib.request.Request(f"{account.endpoint}/moto-api/reset", method="POST")).close()
         server._server.app = _Gateway(server._server.app, account.denied)  # type: ignore[union-attr]
         others = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "MLOPS_"))}
         with mock.patch.dict(os.environ, {**others, **account.environ()}, clear=True):

@@ -189,7 +189,8 @@ def history(
         click.echo(f"no bundle of {model} ran in {environment}" + (f" at {moment}" if moment else ""))
     elif verifying:
         whole = "no record before the last is missing" if offline else "no record is missing or was replaced"
-        click.echo(f"{len(entries)} records: every signature is valid, and {whole}.")
+        counted = f"{len(entries)} record{'' if len(entries) == 1 else 's'}"
+        click.echo(f"{counted}: every signature is valid, and {whole}.")
 
 
 def _parse_time(text: str) -> datetime:

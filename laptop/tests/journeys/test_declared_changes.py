@@ -14,6 +14,7 @@ from laptop.tests.journeys.laptop_of_journeys import own_home
 from laptop.tests.journeys.test_journeys import Story, begin, git, log, one_environment
 from pipelines.declarations.environment_starter import NewEnvironment, start_environment
 from pipelines.declarations.project import Project
+from pipelines.github.release_owners import write_release_owners
 from pipelines.declarations.starter import start_model
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 def play_all(story: Story) -> Story:
     propose(story, "churn", lambda root: start_model(Project(root), "churn", "classification", "ml-platform"))
-    propose(story, "qa", lambda root: start_environment(Project(root), QA))
+    propose(story, "qa", start_qa)
     propose(story, "gone", lambda root: (root / "Pulumi.dev.yaml").unlink())
     propose(story, "link", link_a_release)
     story.play("proposed")
@@ -54,6 +55,12 @@ def propose(story: Story, name: str, change: Callable[[Path], object]) -> None:
     story.branch(name, staged)
     git(story.clone, "push", "--quiet", "origin", name)
     story.hub.open(AUTHOR, name, name)
+
+
+def start_qa(root: Path) -> None:
+    """Write what `mlops new environment` writes."""
+    start_environment(Project(root), QA)
+    write_release_owners(Project(root))
 
 
 def link_a_release(root: Path) -> None:
