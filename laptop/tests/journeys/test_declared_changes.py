@@ -14,8 +14,8 @@ from laptop.tests.journeys.laptop_of_journeys import own_home
 from laptop.tests.journeys.test_journeys import Story, begin, git, log, one_environment
 from pipelines.declarations.environment_starter import NewEnvironment, start_environment
 from pipelines.declarations.project import Project
-from pipelines.github.release_owners import write_release_owners
 from pipelines.declarations.starter import start_model
+from pipelines.github.release_owners import write_release_owners
 
 pytestmark = pytest.mark.slow
 
