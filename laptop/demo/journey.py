@@ -333,11 +333,24 @@ class Demo:
             self._inject(environment)
         if arriving:
             self._ingest(arriving)
+        if self.fault and environment == self.project.environments[-1]:
+            self._run_again_after_failure(deployment)
         self._await(deployment)
         recorded = Ledger(self.target.descriptor(environment), MODEL).head()
         assert recorded is not None
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
+
+    def _run_again_after_failure(self, deployment: Awaited) -> None:
+        """Wait for a deployment that met a fault, and run it again if it failed, as a person would."""
+        from laptop.github.hosting import APPROVER
+
+        run = self.hub.wait(deployment.workflow, after=deployment.after)
+        if run.conclusion != "success":
+            for line in lines_of(run, "error: "):
+                click.secho(f"   the deployment failed: {line}", fg="yellow")
+            click.echo(f"   {APPROVER} runs it again")
+            self.hub.rerun(run.number)
 
     def _inject(self, environment: str) -> None:
         """Inject the fault once the Rollout exists, so that the deployment waits for it."""

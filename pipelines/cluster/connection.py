@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,7 +29,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 _TEMPORARY = (None, 429, 500, 502, 503, 504)
 """HTTP statuses worth a retry; None means that there was no response."""
 
+RENEWAL_SECONDS = 15.0
+"""Time to retry a read whose credentials were accepted before: they may have expired, and are renewed by a plugin."""
+
 _PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+_accepted = threading.Event()
+"""Set once the cluster has accepted the credentials of this process."""
+
 _SIGN_IN = "sign in again so that `kubectl auth whoami` answers"
 
 
@@ -116,7 +123,8 @@ def _rejection(error: ApiError) -> MlopsError:
 def read_with_retry(call: Callable[[], T]) -> T:
     """Call `call` and return its result; retry while the cluster is unavailable or overloaded.
 
-    The pause grows, and is at least what the cluster asks for (`Retry-After`).
+    The pause grows, and is at least what the cluster asks for (`Retry-After`). Credentials that were accepted before
+    may have expired, so they get a shorter time to be renewed.
 
     Args:
         call: makes a request that only reads.
@@ -124,13 +132,17 @@ def read_with_retry(call: Callable[[], T]) -> T:
     Raises:
         ApiError, HTTPStatusError, TransportError: from the last attempt.
     """
-    until, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
+    began, pause = time.monotonic(), FIRST_PAUSE
     while True:
         try:
-            return call()
+            answer = call()
+            _accepted.set()
+            return answer
         except (ApiError, httpx2.HTTPStatusError, httpx2.TransportError) as error:
             wait = max(pause, _retry_after(error))
-            if not is_temporary(error) or time.monotonic() + wait > until:
+            expired = _status_of(error) == httpx2.codes.UNAUTHORIZED and _accepted.is_set()
+            patience = RENEWAL_SECONDS if expired else PATIENCE_SECONDS if is_temporary(error) else 0.0
+            if time.monotonic() + wait > began + patience:
                 raise
         time.sleep(wait)
         pause = min(pause * 2, LONGEST_PAUSE)

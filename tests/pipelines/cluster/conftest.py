@@ -77,6 +77,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     made = Api()
     monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "RENEWAL_SECONDS", 0.0)
     monkeypatch.setattr(jobs, "RERUN_SECONDS", 0.001)
     for module in (jobs, rollouts):
         monkeypatch.setattr(module, "POLL_SECONDS", 0.001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ def test_a_retry_comes_no_earlier_than_the_cluster_asks(api: Api, monkeypatch: p
     api.on("GET", PODS, 429, NONE)
     read_pods()
     assert pauses == [7.0]
+
+
+def test_credentials_that_expired_are_renewed_and_the_read_goes_on(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.cluster.connection.time.sleep", lambda _: None)
+    monkeypatch.setattr("pipelines.cluster.connection.RENEWAL_SECONDS", 15.0)
+    monkeypatch.setattr("pipelines.cluster.connection._accepted", threading.Event())
+    api.on("GET", PODS, NONE, 401, 401, NONE)
+    read_pods()
+    read_pods()
+
+
+def test_credentials_that_were_never_accepted_are_refused_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.cluster.connection.RENEWAL_SECONDS", 15.0)
+    monkeypatch.setattr("pipelines.cluster.connection._accepted", threading.Event())
+    api.on("GET", PODS, 401, NONE)
+    with pytest.raises(MlopsError, match="does not accept your credentials"):
+        read_pods()
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("", 0.0), ("soon", 0.0), ("-1", 0.0)])
