@@ -7,7 +7,7 @@ import errno
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,10 +105,12 @@ class ApiServer:
         self._service_accounts = service_accounts
         self._node = node
         self._facts = facts
+        self._watches: set[asyncio.Queue[ObjectEvent | None]] = set()
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[self._guard])
+        app.cleanup_ctx.append(self._ending_watches)
         add = app.router.add_route
         add("GET", DESCRIBE, self._describe)
         for path in ("/livez", "/readyz", "/healthz"):
@@ -235,7 +237,7 @@ class ApiServer:
     async def _watch(
         self, request: web.Request, kind: Kind, namespace: str, wanted: Callable[[Object], bool]
     ) -> web.StreamResponse:
-        queue: asyncio.Queue[ObjectEvent] = asyncio.Queue()
+        queue: asyncio.Queue[ObjectEvent | None] = asyncio.Queue()
         since = request.query.get("resourceVersion", "")
         if since and not since.isdigit():
             says = f'Invalid value: "{since}": strconv.ParseUint: parsing "{since}": invalid syntax'
@@ -258,12 +260,13 @@ class ApiServer:
             mark = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
             queue.put_nowait(ObjectEvent("BOOKMARK", kind, mark, self._store.version))
         stop = self._store.listen(queue.put_nowait)
+        self._watches.add(queue)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         try:
             await response.prepare(request)
             seconds = request.query.get("timeoutSeconds")
             async with asyncio.timeout(float(seconds) if seconds else None):
-                while (event := await self._next(queue)) is not None:
+                while (event := await queue.get()) is not None:
                     there = not namespace or namespace_of(event.object) == namespace
                     is_match = event.kind is kind and there and event.type != "BOOKMARK" and wanted(event.object)
                     if not is_match and event.type != "BOOKMARK":
@@ -283,16 +286,22 @@ class ApiServer:
             pass
         finally:
             stop()
+            self._watches.discard(queue)
         return response
 
-    async def _next(self, queue: asyncio.Queue[ObjectEvent]) -> ObjectEvent | None:
-        """Return the next event of a watch; None if a fault ends it."""
-        while True:
-            try:
-                return await asyncio.wait_for(queue.get(), _LOOK)
-            except TimeoutError:
+    async def _ending_watches(self, app: web.Application) -> AsyncIterator[None]:
+        """End every watch while a fault asks for it. None in its queue ends a watch."""
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(_LOOK)
                 if _WATCH_CLOSED in self._faults():
-                    return None
+                    for queue in self._watches:
+                        queue.put_nowait(None)
+
+        looking = asyncio.create_task(look())
+        yield
+        looking.cancel()
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
         namespace, name = request.match_info["namespace"], request.match_info["name"]
