@@ -16,7 +16,16 @@ import pytest
 from laptop.conformance.aws_site import OFFICIAL
 from laptop.conformance.control_plane import KUBECONFIG
 from laptop.conformance.engines import ENGINES, EngineMissing, provide, remove_build_cache
-from laptop.conformance.run_record import ENGINES_PROPERTY, ROOT, SELECTED, read_record, table, with_table
+from laptop.conformance.run_record import (
+    ENGINES_PROPERTY,
+    REPEATED,
+    ROOT,
+    SELECTED,
+    failed_tests,
+    read_record,
+    table,
+    with_table,
+)
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 
@@ -59,15 +68,22 @@ def build(names: tuple[str, ...]) -> None:
 @main.command()
 @click.option("-k", "expression", default="", help="Run only the tests that match, as in pytest.")
 @click.option("-n", "workers", default=2, show_default=True, help="Number of test processes.")
-def run(expression: str, workers: int) -> None:
-    """Find or build the engines, run the tests, and write the record."""
+@click.option("--failed", is_flag=True, help="Run the tests of the last run again that failed.")
+def run(expression: str, workers: int, failed: bool) -> None:
+    """Find or build the engines, run the tests, and write the record.
+
+    With --failed, the new results replace those of the failed tests in the record, which names these tests.
+    """
     selection = ["-k", expression] if expression else []
+    tests = failed_tests(read_record()) if failed else [str(TESTS)]
+    if not tests:
+        raise MlopsError("no test failed in the last run", fix="make conformance")
     collected = CollectedEngines()
-    status = pytest.main(["--collect-only", "-qq", "--no-summary", *selection, str(TESTS)], plugins=[collected])
+    status = pytest.main(["--collect-only", "-qq", "--no-summary", *selection, *tests], plugins=[collected])
     if status:
         raise SystemExit(int(status))
     missing = [problem for name in ENGINES if name in collected.needed and (problem := _provide(name))]
-    if not missing and not expression:
+    if not missing and not expression and not failed:
         remove_build_cache()
     command = [
         sys.executable,
@@ -79,8 +95,8 @@ def run(expression: str, workers: int) -> None:
         "--dist=loadfile",
         "--durations=8",
     ]
-    environ = {**os.environ, SELECTED: "1"} if expression else dict(os.environ)
-    raise SystemExit(subprocess.run([*command, *selection, TESTS], cwd=ROOT, env=environ, check=False).returncode)
+    environ = {**os.environ, **({SELECTED: "1"} if expression else {}), **({REPEATED: "1"} if failed else {})}
+    raise SystemExit(subprocess.run([*command, *selection, *tests], cwd=ROOT, env=environ, check=False).returncode)
 
 
 @main.command()

@@ -34,6 +34,9 @@ FOUND_PROPERTY = "conformance-found"
 SELECTED = "CONFORMANCE_SELECTED"
 """Environment variable that is set in a run of a selection of the tests."""
 
+REPEATED = "CONFORMANCE_REPEATED"
+"""Environment variable that is set when failed tests are run again, to be added to the last record."""
+
 Ending = Literal["passed", "failed", "skipped"]
 
 
@@ -93,9 +96,11 @@ class RunRecorder:
             return
         import os
 
-        record = describe(
-            list(self._endings.values()), time.monotonic() - self._started, selected=SELECTED in os.environ
-        )
+        endings = list(self._endings.values())
+        if REPEATED in os.environ:
+            record = add_repeated(read_record(), endings)
+        else:
+            record = describe(endings, time.monotonic() - self._started, selected=SELECTED in os.environ)
         write_atomically(RECORD, json.dumps(record, indent=1) + "\n")
 
 
@@ -125,6 +130,26 @@ def describe(endings: Sequence[TestEnding], seconds: float, *, selected: bool = 
         "engines": {name: _of_engine(name, endings) for name in ENGINES} | _others(endings),
         "tests": [vars(ending) for ending in endings],
     }
+
+
+def add_repeated(record: Mapping[str, Any], endings: Sequence[TestEnding]) -> dict[str, Any]:
+    """Return the record of a run with the new endings of tests that failed in it and were run again.
+
+    Args:
+        record: the record of the run.
+        endings: how the repeated tests ended.
+    """
+    again = {ending.test: ending for ending in endings}
+    earlier = [TestEnding(**test) for test in record["tests"]]
+    merged = [again.get(ending.test, ending) for ending in earlier]
+    repeated = sorted({*record.get("repeated", ()), *again})
+    facts = describe(merged, record["seconds"], selected=record["selected"])
+    return {**facts, "date": record["date"], "repeated": repeated}
+
+
+def failed_tests(record: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the tests that failed."""
+    return [test["test"] for test in record["tests"] if test["ending"] == "failed"]
 
 
 def _others(endings: Sequence[TestEnding]) -> dict[str, Any]:
@@ -177,16 +202,21 @@ def table(record: dict[str, Any]) -> str:
             "the last conformance run is incomplete: expected all tests, found a selection",
             fix="make conformance, without K",
         )
-    failed = [test["test"] for test in record["tests"] if test["ending"] == "failed"]
-    if failed:
+    if failed := failed_tests(record):
         raise MlopsError(
             f"the last conformance run failed: expected no failed test, found {len(failed)}: {', '.join(failed[:3])}",
-            fix="correct what failed, then make conformance",
+            fix="correct what failed, then make conformance; or python -m laptop.conformance run --failed",
         )
     lines = ["| engine | version | date | what it ran |", "|---|---|---|---|"]
     for name, facts in record["engines"].items():
         ran = f"{facts['passed']} tests: {'; '.join(facts['ran'])}" if facts["ran"] else "nothing yet"
         lines.append(f"| {name} | {facts['version'] or '-'} | {record['date']} | {ran} |")
+    if repeated := record.get("repeated"):
+        names = ", ".join(f"`{test.rpartition('::')[2]}`" for test in repeated)
+        lines += [
+            "",
+            f"Of the {len(record['tests'])} tests, these failed once and passed when they were run again: {names}.",
+        ]
     return "\n".join(lines)
 
 

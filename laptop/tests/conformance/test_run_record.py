@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,18 @@ from typing import Any
 import pytest
 
 from laptop.conformance.engines import ENGINES
-from laptop.conformance.run_record import BEGIN, END, ROOT, TestEnding, describe, read_record, table, with_table
+from laptop.conformance.run_record import (
+    BEGIN,
+    END,
+    ROOT,
+    TestEnding,
+    add_repeated,
+    describe,
+    failed_tests,
+    read_record,
+    table,
+    with_table,
+)
 from pipelines.declarations.errors import MlopsError
 
 ENDINGS = [
@@ -50,6 +62,19 @@ def test_the_table_has_a_row_for_each_engine() -> None:
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == list(ENGINES)
     assert rows[list(ENGINES).index("etcd")].endswith("| 2 tests: Stacks; Rollouts |")
     assert rows[list(ENGINES).index("kwok")].endswith("| nothing yet |")
+
+
+def test_a_failed_test_that_passes_when_it_is_run_again_is_named_below_the_table() -> None:
+    failing = TestEnding("b.py::four", "Rollouts", ("etcd",), "failed", "it raced")
+    first = record(failing)
+    assert failed_tests(first) == ["b.py::four"]
+    with pytest.raises(MlopsError, match="found 1: b.py::four"):
+        table(first)
+    again = add_repeated(first, [dataclasses.replace(failing, ending="passed", reason="")])
+    assert failed_tests(again) == []
+    assert (again["seconds"], again["engines"]["etcd"]["passed"], again["repeated"]) == (61, 3, ["b.py::four"])
+    assert table(again).endswith("\n\nOf the 4 tests, these failed once and passed when they were run again: `four`.")
+    assert failed_tests(add_repeated(first, [failing])) == ["b.py::four"]
 
 
 def test_an_engine_that_a_test_found_has_a_row_too() -> None:
