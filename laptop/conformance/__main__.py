@@ -68,14 +68,16 @@ def build(names: tuple[str, ...]) -> None:
 @main.command()
 @click.option("-k", "expression", default="", help="Run only the tests that match, as in pytest.")
 @click.option("-n", "workers", default=2, show_default=True, help="Number of test processes.")
-@click.option("--failed", is_flag=True, help="Run the tests of the last run again that failed.")
+@click.option("--failed", is_flag=True, help="Run the files again that have a failed test in the last run.")
 def run(expression: str, workers: int, failed: bool) -> None:
     """Find or build the engines, run the tests, and write the record.
 
-    With --failed, the new results replace those of the failed tests in the record, which names these tests.
+    With --failed, the new results replace those in the record, which names the tests that had failed.
     """
     selection = ["-k", expression] if expression else []
-    tests = failed_tests(read_record()) if failed else [str(TESTS)]
+    # Whole files: tests of a file may build on each other.
+    files = [test.partition("::")[0] for test in failed_tests(read_record())] if failed else [str(TESTS)]
+    tests = list(dict.fromkeys(files))
     if not tests:
         raise MlopsError("no test failed in the last run", fix="make conformance")
     collected = CollectedEngines()

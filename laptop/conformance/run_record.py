@@ -137,12 +137,12 @@ def add_repeated(record: Mapping[str, Any], endings: Sequence[TestEnding]) -> di
 
     Args:
         record: the record of the run.
-        endings: how the repeated tests ended.
+        endings: how the tests of their files ended.
     """
     again = {ending.test: ending for ending in endings}
     earlier = [TestEnding(**test) for test in record["tests"]]
     merged = [again.get(ending.test, ending) for ending in earlier]
-    repeated = sorted({*record.get("repeated", ()), *again})
+    repeated = sorted({*record.get("repeated", ()), *failed_tests(record)})
     facts = describe(merged, record["seconds"], selected=record["selected"])
     return {**facts, "date": record["date"], "repeated": repeated}
 
