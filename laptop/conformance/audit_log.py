@@ -40,7 +40,7 @@ class RoleRequest:
 
 @dataclass(frozen=True)
 class RoleRequests:
-    """What members of groups did, and what they were denied."""
+    """Requests of members of groups, allowed and denied."""
 
     allowed: frozenset[RoleRequest]
     denied: frozenset[RoleRequest]

@@ -260,7 +260,7 @@ ROLE_RIGHTS = (
 DONE_WITHOUT = {
     "list events": "Pulumi looks among all events for warnings about the Namespace",
 }
-"""What Pulumi asks for in the whole cluster, and goes on without."""
+"""Cluster-wide requests of Pulumi that may be denied: it goes on without them."""
 
 FROM_1_35 = "create pods/portforward"
 """Right that Kubernetes asks for from 1.35 on."""
@@ -268,7 +268,7 @@ FROM_1_35 = "create pods/portforward"
 
 @pytest.fixture(scope="module")
 def requests(site: AwsSite) -> RoleRequests:
-    """What the roles did in all tests above."""
+    """Requests of the roles in all tests above."""
     return read_role_requests(site.plane.home / AUDIT_LOG, site.plane.group_tokens)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.cli.commands import Group
+from pipelines.cli.lineage_facts import load_facts_if_any
 from pipelines.cli.options import open_target, target_option
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
@@ -136,20 +137,10 @@ def diff_contracts(base: str, as_json: bool, live: bool, target: str) -> None:
     read the column. Exits with 1 if a change breaks consumers and the version does not say so.
     """
     from pipelines.github.git import Git
-    from pipelines.lineage.facts import read_saved_facts, save_facts
-    from pipelines.lineage.gather_facts import gather_facts
     from pipelines.promotion.contract_impact import find_impacts, impact_lines, impacts_json
 
     project = Project.find()
-    if live:
-        opened = open_target(target)
-        facts = gather_facts(opened.project, opened.descriptors())
-        save_facts(project.root, facts)
-    else:
-        try:
-            facts = read_saved_facts(project.root)
-        except MlopsError:
-            facts = None
+    facts = load_facts_if_any(target, live=live)
     git = Git(project.root)
     impacts = find_impacts(git, base, git.changed_files(base, "HEAD"), facts)
     if as_json:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.cli.commands import Group
+from pipelines.cli.lineage_facts import load_facts_if_any
 from pipelines.cli.options import open_target, target_option
-from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
@@ -72,19 +72,9 @@ def render(output: Path, environment: str | None, target: str) -> None:
     With --env, the pages have rows, versions and lineage. They need no server and no network.
     """
     from pipelines.dataset_catalog.dataset_pages import write_pages
-    from pipelines.lineage.facts import read_saved_facts, save_facts
-    from pipelines.lineage.gather_facts import gather_facts
 
     project = Project.find()
-    if environment is not None:
-        opened = open_target(target)
-        facts = gather_facts(opened.project, opened.descriptors())
-        save_facts(project.root, facts)
-    else:
-        try:
-            facts = read_saved_facts(project.root)
-        except MlopsError:
-            facts = None
+    facts = load_facts_if_any(target, live=environment is not None)
     for path in write_pages(output, project.name, _entries(environment, target), facts):
         click.echo(f"wrote {path}")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipelines.cli.commands import Group
-from pipelines.cli.options import open_target, target_option
-from pipelines.declarations.project import Project
+from pipelines.cli.lineage_facts import load_facts
+from pipelines.cli.options import target_option
 
 if TYPE_CHECKING:
     from pipelines.lineage.facts import LineageFacts
@@ -62,7 +62,7 @@ def bundle(
     """
     from pipelines.lineage.graph import build_graph, find_bundle, trace
 
-    facts = _facts(target, offline=offline)
+    facts = load_facts(target, offline=offline)
     start = find_bundle(facts, model, digest, environment)
     _show(facts, trace(build_graph(facts), [start], back=True, forward=True), f"Lineage of {start}", form, output)
 
@@ -75,7 +75,7 @@ def file(dataset: str, name: str, offline: bool, form: str, output: Path | None,
     """Trace a landing file to every bundle and release that it reached."""
     from pipelines.lineage.graph import build_graph, find_nodes, trace
 
-    facts = _facts(target, offline=offline)
+    facts = load_facts(target, offline=offline)
     graph = build_graph(facts)
     starts = find_nodes(graph, "file", ends=f"/{dataset}/{name}")
     _show(facts, trace(graph, starts, back=False, forward=True), f"Reach of {dataset}/{name}", form, output)
@@ -89,7 +89,7 @@ def column(dataset: str, name: str, offline: bool, form: str, output: Path | Non
     """Trace a column to every bundle and release that reads it."""
     from pipelines.lineage.graph import build_graph, column_node, find_nodes, trace
 
-    facts = _facts(target, offline=offline)
+    facts = load_facts(target, offline=offline)
     graph = build_graph(facts)
     node = column_node(dataset, name)
     starts = [each for each in find_nodes(graph, "column", starts=node.name) if each == node]
@@ -108,22 +108,10 @@ def contract(dataset: str, version: str, offline: bool, form: str, output: Path 
     """
     from pipelines.lineage.graph import build_graph, find_nodes, trace
 
-    facts = _facts(target, offline=offline)
+    facts = load_facts(target, offline=offline)
     graph = build_graph(facts)
     starts = find_nodes(graph, "contract", starts=f"{dataset}@", ends=f"@{version}" if version else "")
     _show(facts, trace(graph, starts, back=False, forward=True), f"Reach of the contract {dataset}", form, output)
-
-
-def _facts(target: str, *, offline: bool) -> LineageFacts:
-    from pipelines.lineage.facts import read_saved_facts, save_facts
-    from pipelines.lineage.gather_facts import gather_facts
-
-    if offline:
-        return read_saved_facts(Project.find().root)
-    opened = open_target(target)
-    facts = gather_facts(opened.project, opened.descriptors())
-    save_facts(opened.project.root, facts)
-    return facts
 
 
 def _show(facts: LineageFacts, graph: LineageGraph, title: str, form: str, output: Path | None) -> None:

@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
-from pipelines.github import pull_requests
-from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.comments.correction_comment import render_correction
-from pipelines.promotion.comments.gate_comment import Surroundings, marker, render
+from pipelines.promotion.comments.gate_comment import Surroundings, render
 from pipelines.promotion.correction import CorrectionFacts, judge_correction
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange, gather
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.live_bundles import live_bundle
-from pipelines.promotion.preview import cannot_be_applied, start_preview
+from pipelines.promotion.preview import start_preview
+from pipelines.promotion.release_comment import comment_on_release
 from pipelines.promotion.verdict import log_verdicts
 from pipelines.registry import bundles
 from pipelines.registry.bundle_quarantine import quarantined
@@ -60,13 +59,11 @@ def _judge_release(
     verdicts = judge(facts)
     log_verdicts(verdicts, log)
     refused = [] if admits(verdicts) else [f"{v.gate}: {v.why}" for v in verdicts if v.outcome != "pass"]
-    if preview is not None and number is not None:
-        shown = preview()
-        text = render(facts, verdicts, _surroundings(target.project, descriptors, change, facts, shown))
-        pull_requests.comment(Gh.find(target.project.root), number, marker(release.model, release.environment), text)
-        if shown.failed:
-            refused.append(cannot_be_applied(release.environment))
-    return refused
+
+    def text(shown: Preview) -> str:
+        return render(facts, verdicts, _surroundings(target.project, descriptors, change, facts, shown))
+
+    return refused + comment_on_release(target, release, number, preview, text)
 
 
 def _judge_correction(
@@ -83,13 +80,11 @@ def _judge_correction(
     verdicts = judge_correction(CorrectionFacts(release, change.files, blocked))
     log_verdicts(verdicts, log)
     refused = [f"{verdict.gate}: {verdict.why}" for verdict in verdicts if verdict.outcome != "pass"]
-    if preview is not None and number is not None:
-        shown = preview()
-        text = render_correction(release, verdicts, shown.text, run_url())
-        pull_requests.comment(Gh.find(target.project.root), number, marker(release.model, release.environment), text)
-        if shown.failed:
-            refused.append(cannot_be_applied(release.environment))
-    return refused
+
+    def text(shown: Preview) -> str:
+        return render_correction(release, verdicts, shown.text, run_url())
+
+    return refused + comment_on_release(target, release, number, preview, text)
 
 
 def _surroundings(

@@ -8,18 +8,16 @@ from datetime import UTC, datetime
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.release import Release
-from pipelines.github import pull_requests
-from pipelines.github.gh import Gh
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
-from pipelines.promotion.comments.gate_comment import marker
 from pipelines.promotion.comments.withdrawal_comment import render_withdrawal
 from pipelines.promotion.live_bundles import live_bundle
-from pipelines.promotion.preview import cannot_be_applied, start_preview
+from pipelines.promotion.preview import start_preview
 from pipelines.promotion.release_changes import ReleaseFileChange
+from pipelines.promotion.release_comment import comment_on_release
 from pipelines.promotion.verdict import log_verdicts
 from pipelines.promotion.withdrawal import WithdrawalFacts, judge_withdrawal, refuse_untold
-from pipelines.targets import Target
+from pipelines.targets import Preview, Target
 
 
 def judge_absence(
@@ -63,10 +61,8 @@ def judge_withdrawal_change(
     verdicts = judge_withdrawal(facts)
     log_verdicts(verdicts, log)
     refused = [f"{verdict.gate}: {verdict.why}" for verdict in verdicts if verdict.outcome != "pass"]
-    if preview is not None and number is not None:
-        shown = preview()
-        text = render_withdrawal(release, verdicts, shown.text, run_url())
-        pull_requests.comment(Gh.find(target.project.root), number, marker(release.model, release.environment), text)
-        if shown.failed:
-            refused.append(cannot_be_applied(release.environment))
-    return refused
+
+    def text(shown: Preview) -> str:
+        return render_withdrawal(release, verdicts, shown.text, run_url())
+
+    return refused + comment_on_release(target, release, number, preview, text)

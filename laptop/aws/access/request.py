@@ -99,7 +99,7 @@ class Request:
         return named[0] if len(named) == 1 else None
 
     def check(self) -> None:
-        """Check that AWS and moto read the same parameters from the request. S3 has rules of its own.
+        """Check that AWS and moto read the same parameters from the request. S3 is checked separately.
 
         Raises:
             RequestRefusedError: they may not.

@@ -112,7 +112,7 @@ class GhCommand:
 
     @property
     def summary(self) -> str:
-        """What the command does, on one line."""
+        """Summary of the command, on one line."""
         return (self.handler.__doc__ or "").strip().split("\n")[0]
 
     @property

@@ -70,7 +70,7 @@ def new_key(account: Cloud, tag: str) -> str:
     """Create a key that gets its tag afterwards."""
     kms = account.client("kms")
     arn: str = kms.create_key(KeyUsage="SIGN_VERIFY", KeySpec="ECC_NIST_P256")["KeyMetadata"]["Arn"]
-    kms.get_public_key(KeyId=arn)  # somebody's request, so that the account knows the key without the tag
+    kms.get_public_key(KeyId=arn)  # any request, so that the account knows the key without the tag
     kms.tag_resource(KeyId=arn, Tags=[{"TagKey": "environment", "TagValue": tag}])
     return arn
 

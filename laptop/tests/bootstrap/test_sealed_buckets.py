@@ -1,4 +1,4 @@
-"""What a deploy role cannot do with the buckets and the roles that it created, tested by real calls."""
+"""Deny a deploy role to change the buckets and roles that it created, by real calls."""
 
 from __future__ import annotations
 
