@@ -91,9 +91,11 @@ def setup(
     key = app_key.read() if app_key is not None else ""
     if app_key is not None and "PRIVATE KEY" not in key:
         raise MlopsError("--app-key: expected a private key in PEM format, found something else")
+    found = read_outputs(outputs.read()) if outputs is not None else None
     options = SetupOptions(
         app,
-        read_outputs(outputs.read()) if outputs is not None else None,
+        found.variables if found is not None else None,
+        found.backend if found is not None else None,
         _owners(owners),
         _pairs("--reviewer", reviewers),
         key,

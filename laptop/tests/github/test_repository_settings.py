@@ -38,7 +38,7 @@ FRESH = RepositorySettings(
     subject_with_ids=True,
 )
 VARIABLES = {
-    "repository": {"AWS_REGION": "eu-west-1", "MLOPS_TARGET": "laptop", "PULUMI_BACKEND_URL": "s3://b"},
+    "repository": {"AWS_REGION": "eu-west-1", "MLOPS_TARGET": "laptop"},
     "preview": {"AWS_PREVIEW_ROLE": "arn:p"},
     "images": {"AWS_IMAGES_ROLE": "arn:i"},
     "dev": {"AWS_DEPLOY_ROLE": "arn:d"},
@@ -69,7 +69,7 @@ def test_setup_makes_the_settings_and_a_second_time_there_is_nothing_to_do(hub: 
     again = prepare_setup(gh, ("dev",), SetupOptions(variables=VARIABLES))
     assert again.is_done
     left = {setting.name: setting.found for setting in judge_repository(gh, ("dev",)) if not setting.ok}
-    assert set(left) == {"OIDC subject", "code owners: valid"}, left
+    assert set(left) == {"OIDC subject", "Pulumi.yaml: backend", "code owners: valid"}, left
     assert left["code owners: valid"] == "line 2: Unknown owner"
     # What GitHub does about them:
     settings = hub.server.settings
@@ -147,7 +147,7 @@ def test_the_command_works_with_the_laptops_gh(
     monkeypatch.setattr("pipelines.declarations.project.Project.environments", ("dev",))
     hub.register_app("mlops", {"actions": "write", "contents": "write", "pull-requests": "write"})
     (source / "key.pem").write_text(KEY)
-    (source / "outputs.json").write_text(json.dumps({"variables": VARIABLES}))
+    (source / "outputs.json").write_text(json.dumps({"variables": VARIABLES, "backend_url": "s3://b"}))
     arguments = ["github", "setup", "--app", "mlops", "--outputs", "outputs.json"]
     assert main(arguments) in (0, None)
     assert "Nothing was changed" in capsys.readouterr().out
@@ -166,4 +166,4 @@ def test_a_hosted_repository_has_the_documented_settings(tmp_path: Path, monkeyp
     act_as(hub, monkeypatch, "ada")
     found = judge_repository(Gh(source, "acme/mlops"), ("dev",))
     left = {setting.name: setting.found for setting in found if not setting.ok}
-    assert set(left) == {"variable PULUMI_BACKEND_URL: repository", "labels", "OIDC subject"}, left
+    assert set(left) == {"Pulumi.yaml: backend", "labels", "OIDC subject"}, left
