@@ -242,7 +242,9 @@ def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
     names = [request.parameter("AlarmName"), *(listed if isinstance(listed, list) else ())]
     names += [value for key, value in request.form.items() if key.startswith("AlarmNames.member.")]
     base = f"arn:aws:cloudwatch:{request.region}:{ACCOUNT}:alarm:"
-    for resource in [f"{base}{name}" for name in names if name] or [request.parameter("ResourceARN") or "*"]:
+    # Other parameters are ignored, as CloudWatch does: they must not stand for what the operation is about.
+    resources = [f"{base}{name}" for name in names if name and "Alarm" in action]
+    for resource in [*resources, *_some(request.parameter("ResourceARN"))] or ["*"]:
         yield Need(f"cloudwatch:{action}", resource)
 
 

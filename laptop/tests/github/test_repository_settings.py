@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from laptop.github.forge.actors import Actor, RequestDeniedError, person
 from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.github.forge.rest_api import request
 from laptop.github.hosting import Roles, host
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import git, push, write
@@ -120,6 +122,19 @@ def test_rules_of_setup_are_those_that_the_laptop_enforces(hub: Hub, tmp_path: P
     reasons = hub.blockers(number)
     assert "it lacks the approval of someone other than grace, who pushed last" in reasons
     assert [name for name in ("test", "gates") if any(repr(name) in reason for reason in reasons)] == ["test", "gates"]
+
+
+def test_everyone_with_write_access_may_change_variables_but_an_app_needs_the_permission(hub: Hub) -> None:
+    path, fields = "repos/acme/mlops/actions/variables", {"name": "RUNNER", "value": "mine"}
+    for permissions in ({}, {"administration": "write"}, {"variables": "read"}):
+        with pytest.raises(RequestDeniedError, match="Resource not accessible by integration"):
+            request(hub.server, Actor("x[bot]", "app", permissions), "POST", path, fields)
+    with pytest.raises(RequestDeniedError, match="Not Found"):
+        request(hub.server, person("stranger"), "POST", path, fields)
+    request(hub.server, person("grace"), "POST", path, fields)
+    assert hub.runner.vault.variables("")["RUNNER"] == "mine"
+    request(hub.server, Actor("x[bot]", "app", {"variables": "write"}), "PATCH", f"{path}/RUNNER", {"value": "other"})
+    assert hub.runner.vault.variables("")["RUNNER"] == "other"
 
 
 def test_actions_that_are_off_start_no_run(hub: Hub, tmp_path: Path) -> None:

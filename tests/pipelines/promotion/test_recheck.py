@@ -98,6 +98,6 @@ def test_a_renewed_pull_request_keeps_its_commits_and_its_last_pusher(clone: Pat
 
 
 def test_a_pull_request_that_stays_closed_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MlopsError, match="pull request 5 was closed .* cannot be opened: gh: Server Error") as caught:
+    with pytest.raises(MlopsError, match=r"pull request 5 was closed .* cannot be opened: gh: Server Error") as caught:
         renew(Recorder(tmp_path, "pr reopen"), 5)
     assert caught.value.fix == "gh pr reopen 5"
