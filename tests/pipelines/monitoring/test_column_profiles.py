@@ -106,6 +106,12 @@ def test_a_report_shows_no_values_of_rows_that_may_be_personal(column: Column, i
     assert is_shown or not ("41" in shown.model_dump_json() or 'mean":2' in shown.model_dump_json())
 
 
+def test_the_label_of_a_level_can_be_printed() -> None:
+    texts = pa.array(["a\x1b[31m", "b\u202e"] * 100)
+    comparison = compare_column("c", *profiles(declared("string"), texts, texts))
+    assert all(bar.label.isprintable() for bar in comparison.bars)
+
+
 def test_a_flood_of_new_levels_is_counted_together() -> None:
     column = declared("integer", enum=[{"value": 1}])
     _old, new = profiles(column, pa.array([1]), pa.array(range(MOST_COUNTED_LEVELS + 500)), size=100_000)
