@@ -8,6 +8,9 @@ from typing import Any
 
 from pipelines.github.gh import Gh
 
+ALARM_LABEL = "alarm"
+"""Label of the issues in which monitors ask people."""
+
 
 @dataclass(frozen=True)
 class Issue:

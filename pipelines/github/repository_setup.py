@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh, GitHubError
+from pipelines.github.issues import ALARM_LABEL
 from pipelines.github.repository_facts import (
     APP_SLUG,
     RepositoryFacts,
@@ -71,7 +72,7 @@ def read_wanted(root: Path, environments: Sequence[str]) -> WantedSettings:
     Raises:
         MlopsError: a file of the clone is not valid.
     """
-    return WantedSettings(tuple(environments), form_labels(root), declared_subject(root))
+    return WantedSettings(tuple(environments), form_labels(root) | {ALARM_LABEL}, declared_subject(root))
 
 
 def judge_repository(gh: Gh, environments: Sequence[str]) -> list[Setting]:

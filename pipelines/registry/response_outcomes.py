@@ -1,4 +1,4 @@
-"""What became of alarms: `responses/<model>/<time>-<id>.json` in the registry, written once and never replaced."""
+"""What became of alarms: `reports/<model>/alarms/<time>-<id>.json` in the registry, written once and never replaced."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def read_outcomes(
 
 
 def _prefix(model: str) -> str:
-    return f"responses/{checked_name(model)}/"
+    return f"reports/{checked_name(model)}/alarms/"
 
 
 def _keys(descriptor: EnvironmentDescriptor, model: str) -> list[str]:

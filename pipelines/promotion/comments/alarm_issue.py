@@ -5,11 +5,8 @@ from __future__ import annotations
 from pipelines.declarations.markdown import escape, link, short_digest
 from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh
-from pipelines.github.issues import Issue, raise_issue
+from pipelines.github.issues import ALARM_LABEL, Issue, raise_issue
 from pipelines.monitoring.alarm import Alarm
-
-LABEL = "alarm"
-"""Label of the issues."""
 
 RUNBOOK = "docs/on-call.md"
 
@@ -37,7 +34,7 @@ def ask_people(project: Project, gh: Gh, alarm: Alarm, alarm_id: str, run: str) 
             f"<!-- mlops:alarm {alarm.model} {alarm.environment} {check} -->",
             f"{alarm.model} in {alarm.environment}: {check}",
             render_question(alarm, check, owner, alarm_id, run),
-            [LABEL],
+            [ALARM_LABEL],
             once=_once(alarm_id),
         )
         for check in alarm.checks or (_OTHER,)
