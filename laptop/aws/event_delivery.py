@@ -14,6 +14,7 @@ import json
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,10 @@ class EventDelivery:
                 while not self._waiting or (wait := self._waiting[0][0] - self._clock()) > 0:
                     self._changed.wait(wait if self._waiting else None)
                 _, _, pending = heapq.heappop(self._waiting)
-            self.attempt(pending)
+            try:
+                self.attempt(pending)
+            except Exception:  # one event must not hold up the others; the account's log has the reason
+                traceback.print_exc()
 
     def attempt(self, pending: PendingEvent) -> None:
         """Try to deliver an event once; schedule the next attempt, or send it to the dead-letter queue."""
@@ -214,7 +218,7 @@ class EventDelivery:
                 queue_name=name,
                 message_body=json.dumps(pending.event, default=str),
                 message_attributes={
-                    key: {"data_type": "String", "string_value": value} for key, value in attributes.items()
+                    key: {"DataType": "String", "StringValue": value} for key, value in attributes.items()
                 },
             )
 
