@@ -1,4 +1,4 @@
-"""The managed policies of the bootstrap's roles fit into IAM's limits, and too many environments are refused by name."""
+"""Managed policies of the roles of GitHub jobs fit into IAM's limits, and too many environments are refused by name."""
 
 from __future__ import annotations
 
