@@ -307,6 +307,13 @@ LIFECYCLES: dict[str, ResourceLifecycle] = {
         {"description": "e"},
         ("arn", "policyId", "name"),
     ),
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": ResourceLifecycle(
+        lambda name, make: {
+            "role": make("aws:iam/role:Role", name, assumeRolePolicy=json.dumps(TRUST)).outputs["name"],
+            "policyArn": make("aws:iam/policy:Policy", name, policy=json.dumps(POLICY)).outputs["arn"],
+        },
+        replace={"role": "another"},
+    ),
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider": ResourceLifecycle(
         lambda name, make: {
             "url": f"https://{name}.example.com",
