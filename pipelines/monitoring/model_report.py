@@ -75,7 +75,7 @@ class LabelCounts(Declaration):
     Attributes:
         read: rows of the dataset of labels that were read.
         joined: labels that belong to a predicted row.
-        unknown: labels whose id belongs to no request of the time that labels may take.
+        unknown: labels whose id belongs to no request that the bundle answered in the time that labels may take.
         repeated: labels that say the same as another one.
         replaced: labels that a later one contradicts.
         contradicting: labels that contradict each other at the same time, or without a time; none of them counts.
