@@ -5,21 +5,45 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.declarations.alarm_events import ALARM_EVENT, alarm_source
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model import Model
 from pipelines.declarations.model_responses import ModelResponses
 from pipelines.monitoring.alarm import Alarm
+from pipelines.monitoring.model_report import ModelMonitorReport
+from pipelines.monitoring.monitor_reports import read_model_report, report_names
 from pipelines.monitoring.response_policy import ResponseDecision, decide
 from pipelines.monitoring.response_records import mark_sent, read_decisions, write_decision
 from pipelines.registry import clients
 
-if TYPE_CHECKING:
-    from pipelines.monitoring.model_report import ModelMonitorReport
+_MOST_REPORTS = 200
+
+
+def respond_to_newest(
+    descriptor: EnvironmentDescriptor, model: Model, prefix: str, now: datetime, log: Callable[[str], None]
+) -> ResponseDecision | None:
+    """Respond to the newest report about a model, as its declaration says; see `respond_to_reports`.
+
+    Args:
+        descriptor: the environment.
+        model: the declaration.
+        prefix: name prefix of the environment's resources; "" to send nothing and only record the decision.
+        now: the present time.
+        log: receives a line for each decision and each alarm.
+
+    Raises:
+        MlopsError: a report or a decision cannot be read or written, or EventBridge refused the alarm.
+    """
+    policy = model.monitoring.responses
+    # Runs can overlap, and a window can have several reports.
+    names = report_names(descriptor, model.name, "models")[: min(4 * policy.hysteresis.of, _MOST_REPORTS)]
+    reports = [read_model_report(descriptor, model.name, name) for name in names]
+    newest = names[0] if names else ""
+    return respond_to_reports(descriptor, model.name, reports, policy, now, prefix, log, report=newest)
 
 
 def respond_to_reports(

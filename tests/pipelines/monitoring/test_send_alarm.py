@@ -11,12 +11,15 @@ from botocore.exceptions import EndpointConnectionError
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_responses import Hysteresis, ModelResponses
+from pipelines.declarations.project import Project
 from pipelines.monitoring import response_records
+from pipelines.monitoring.monitor_reports import report_names, write_report
 from pipelines.monitoring.response_records import read_decisions
-from pipelines.monitoring.send_alarm import respond_to_reports
+from pipelines.monitoring.send_alarm import respond_to_newest, respond_to_reports
 from pipelines.registry import clients, store
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.monitoring.test_response_policy import DAY, START, report
+from tests.sample_project import PROJECT
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +124,21 @@ def test_a_decision_that_nobody_can_read_stops_the_monitor(prod: EnvironmentDesc
     store.put_new(prod.logs_bucket, "monitoring/models/m1/responses/20260301T000000Z-x.json", b"{}")
     with pytest.raises(MlopsError, match="is not a decision"):
         run(prod, 0, "errors")
+
+
+def test_the_newest_reports_are_judged_as_the_declaration_says(prod: EnvironmentDescriptor, bus: Bus) -> None:
+    model = Project(PROJECT).model("diabetes-progression")
+    lines: list[str] = []
+    for day in range(2):
+        written = report(day, "errors").model_copy(update={"model": model.name})
+        write_report(prod, written, b"<html>")
+        respond_to_newest(prod, model, "mlops-prod", START + (day + 1) * DAY, lines.append)
+        assert len(bus.sent) == day, "the declaration asks for two windows of three"
+    newest = report_names(prod, model.name, "models")[0]
+    assert f'"report": "{newest}"' in bus.sent[0]["Detail"]
+
+
+def test_without_reports_nothing_happens(prod: EnvironmentDescriptor, bus: Bus) -> None:
+    model = Project(PROJECT).model("diabetes-progression")
+    assert respond_to_newest(prod, model, "mlops-prod", START, print) is None
+    assert bus.sent == []
