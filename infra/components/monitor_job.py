@@ -24,6 +24,7 @@ from pipelines.declarations.names import monitor_name, table_name
 _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 1800
 _HOUR = 3600
+_RUNBOOK = "What to do: docs/on-call.md#alarms-of-data-monitors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class DataMonitor(JobComponent):
                 args,
                 aws.cloudwatch.MetricAlarmArgs(
                     alarm_description=f"A check of the monitor of {dataset} found something: "
-                    f"mlops monitor show {dataset} --env {args.context.environment.name}",
+                    f"mlops monitor show {dataset} --env {args.context.environment.name}. {_RUNBOOK}",
                     metric_name=ALARMS_METRIC,
                     statistic="Maximum",
                     comparison_operator="GreaterThanThreshold",
@@ -84,7 +85,7 @@ class DataMonitor(JobComponent):
                 args,
                 aws.cloudwatch.MetricAlarmArgs(
                     alarm_description=f"The monitor of {dataset} has not finished a run for {hours} hours: "
-                    f"kubectl -n {args.context.environment.config.namespace} get jobs",
+                    f"kubectl -n {args.context.environment.config.namespace} get jobs. {_RUNBOOK}",
                     metric_name=RUNS_METRIC,
                     statistic="Sum",
                     comparison_operator="LessThanThreshold",
