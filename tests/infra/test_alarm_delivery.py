@@ -13,7 +13,15 @@ from infra.policies import violations
 from infra.scopes import Environment
 from pipelines.declarations.environment import GitHubAlarms, Monitoring
 from pipelines.targets.import_ids import GENERATED, import_id
-from tests.infra.recording import ACCOUNT, REGION, Recording, edit, record, release_everywhere
+from tests.infra.recording import (
+    ACCOUNT,
+    REGION,
+    Recording,
+    edit,
+    record,
+    record_bootstrap,
+    release_everywhere,
+)
 from tests.infra.test_policy_sizes import layout
 from tests.sample_project import copy_as_forked
 
@@ -150,3 +158,11 @@ def test_pods_send_events_only_in_the_name_of_monitors() -> None:
     _, environment = delivering_layout()
     (send,) = [one for one in boundary_statements(environment) if "events:PutEvents" in one["Action"]]
     assert send["Condition"] == {"StringLike": {"events:source": f"{environment.prefix}.monitor.*"}}
+
+
+def test_every_rule_holds_in_the_account_of_environments_that_deliver(tmp_path: Path) -> None:
+    project = copy_as_forked(tmp_path / "project", "infra/bootstrap")
+    for name in ("dev", "prod"):
+        edit(project / f"Pulumi.{name}.yaml", "config", "mlops:environment", "monitoring", value={"github": GITHUB})
+    graph = record_bootstrap(project)
+    assert [str(violation) for violation in violations(graph.resources)] == []

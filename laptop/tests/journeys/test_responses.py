@@ -109,8 +109,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     with own_home(folder) as (home, patch):
         project = one_environment(folder / "source")
         github = {"github": {"repository": REPOSITORY}}
-        edit(project.stack_file("dev"), "config", "mlops:environment", "monitoring", value=github)
         pin_images(project, "dev", local_digests(project))
+        edit(project.stack_file("dev"), "config", "mlops:environment", "monitoring", value=github)
         patch.chdir(project.root)
         running = lifecycle.start(home, project.root, attached=True)
         for name, value in running.environ().items():
