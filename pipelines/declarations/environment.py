@@ -154,11 +154,13 @@ class Monitoring(Declaration):
 
     Attributes:
         datasets: False to monitor no dataset. A contract can also leave its dataset out.
+        models: False to monitor no model. A model can also leave itself out.
         alarm_topics: ARNs of SNS topics that are notified when a CloudWatch alarm of a monitor goes off and when it
             ends; none for the console only.
     """
 
     datasets: bool = True
+    models: bool = True
     alarm_topics: tuple[
         Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[\w-]+$")], ...
     ] = ()

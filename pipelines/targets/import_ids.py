@@ -45,6 +45,7 @@ _BUCKET_SETTINGS = (
 _AWS: dict[str, Callable[[Values, AccountId], str]] = {
     **{f"aws:s3/{name[0].lower()}{name[1:]}:{name}": _named("bucket") for name in _BUCKET_SETTINGS},
     "aws:cloudwatch/metricAlarm:MetricAlarm": _named("name"),
+    "aws:cloudwatch/dashboard:Dashboard": _named("dashboardName"),
     "aws:glue/catalogDatabase:CatalogDatabase": _in_catalog,
     "aws:glue/catalogTable:CatalogTable": _in_catalog,
     "aws:iam/role:Role": _named("name"),
