@@ -9,7 +9,7 @@ from infra.components.association_wait import OUTPUT, association_ids, effective
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
-from infra.components.model_monitor import ModelDashboard, ModelDashboardArgs, ModelMonitor, ModelMonitorArgs
+from infra.components.model_monitor_job import ModelDashboard, ModelDashboardArgs, ModelMonitor, ModelMonitorArgs
 from infra.components.monitor_job import DataMonitor, DataMonitorArgs
 from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs

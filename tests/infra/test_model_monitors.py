@@ -67,7 +67,7 @@ def test_a_released_model_is_monitored_in_every_environment(graphs: dict[str, Re
 
 
 def test_the_dashboard_shows_metrics_that_monitors_send() -> None:
-    from infra.components.model_monitor import _GRAPHS
+    from infra.components.model_monitor_job import _GRAPHS
     from pipelines.monitoring.cloudwatch_metrics import report_metrics
     from tests.pipelines.monitoring.model_reports import full_report
 
