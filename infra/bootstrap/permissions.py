@@ -103,6 +103,8 @@ _MAKE_ASSOCIATION = (
 )
 
 _READ_ALARM = ("cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource")
+_READ_DASHBOARD = ("cloudwatch:GetDashboard",)
+_MAKE_DASHBOARD = ("cloudwatch:DeleteDashboards", "cloudwatch:PutDashboard")
 _MAKE_ALARM = (
     "cloudwatch:DeleteAlarms",
     "cloudwatch:PutMetricAlarm",
@@ -186,7 +188,7 @@ def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[s
     """
     return {
         "storage": [*_storage(environment), *_catalog(environment)],
-        **_monitoring(environment),
+        "monitoring": _monitoring(environment),
         **_delivery(environment),
         "keys": _keys(environment),
         "identity": [*_roles(layout, environment), *_cluster(environment)],
@@ -234,7 +236,8 @@ def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
             allow(_READ_KEY, _every_key(*everywhere), StringEquals=_tagged(*everywhere)),
             allow(_READ_CLUSTER, sorted({_cluster_of(environment) for environment in everywhere})),
             allow(_READ_ASSOCIATION, sorted({_associations(environment) for environment in everywhere})),
-            allow(_READ_ALARM, [_alarms(environment) for environment in everywhere if _has_alarms(environment)]),
+            allow(_READ_ALARM, [_alarms(environment) for environment in everywhere]),
+            allow(_READ_DASHBOARD, [_dashboards(environment) for environment in everywhere]),
             *_read_delivery([environment for environment in everywhere if environment.config.monitoring.github]),
             allow(["kms:ListAliases"], "*"),
         ],
@@ -311,7 +314,7 @@ def boundary_statements(environment: Environment) -> list[Statement]:
     """Return the permissions boundary of an environment's roles: the union of what its workloads need."""
     return [
         allow(
-            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"],
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject"],
             [_buckets(environment), f"{_buckets(environment)}/*"],
         ),
         allow(
@@ -368,15 +371,11 @@ def _keys(environment: Environment) -> list[Statement]:
     ]
 
 
-def _monitoring(environment: Environment) -> dict[str, list[Statement]]:
-    """Return the permissions for alarms: datasets are monitored where they are ingested."""
-    if not _has_alarms(environment):
-        return {}
-    return {"monitoring": [allow((*_READ_ALARM, *_MAKE_ALARM), _alarms(environment))]}
-
-
-def _has_alarms(environment: Environment) -> bool:
-    return environment.config.trains or environment.config.monitoring.github is not None
+def _monitoring(environment: Environment) -> list[Statement]:
+    return [
+        allow((*_READ_ALARM, *_MAKE_ALARM), _alarms(environment)),
+        allow((*_READ_DASHBOARD, *_MAKE_DASHBOARD), _dashboards(environment)),
+    ]
 
 
 def _delivery(environment: Environment) -> dict[str, list[Statement]]:
@@ -481,6 +480,11 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
 def _alarms(environment: Environment) -> str:
     """Return the ARN pattern of an environment's CloudWatch alarms."""
     return environment.arn("cloudwatch", f"alarm:{environment.prefix}-*")
+
+
+def _dashboards(environment: Environment) -> str:
+    """Return the ARN pattern of an environment's CloudWatch dashboards, which belong to no region."""
+    return f"arn:{environment.partition}:cloudwatch::{environment.account}:dashboard/{environment.prefix}-*"
 
 
 def _through_s3(actions: Iterable[str], *environments: Environment) -> Statement:

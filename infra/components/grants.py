@@ -34,6 +34,18 @@ def read_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     ]
 
 
+def list_versions(bucket: Bucket, *prefixes: str) -> Statements:
+    """Allow listing the versions of objects under key prefixes, which the reader of a ledger looks at."""
+    return [
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucketVersions"],
+            "Resource": [bucket.arn],
+            "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
+        }
+    ]
+
+
 def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     """Allow writing objects under key prefixes, but not reading them."""
     return [

@@ -170,12 +170,14 @@ class Monitoring(Declaration):
     Attributes:
         github: where the alarms of models go; None to keep them in the reports. See docs/on-call.md.
         datasets: False to monitor no dataset. A contract can also leave its dataset out.
+        models: False to monitor no model. A model can also leave itself out.
         alarm_topics: ARNs of SNS topics that are notified when a CloudWatch alarm of a monitor goes off and when it
             ends; none for the console only.
     """
 
     github: GitHubAlarms | None = None
     datasets: bool = True
+    models: bool = True
     alarm_topics: tuple[
         Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[\w-]+$")], ...
     ] = ()

@@ -16,9 +16,9 @@ from pipelines.declarations.model import METRICS, Fairness, Gates, Task
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.monitoring.change_detection import find_change
 from pipelines.monitoring.estimated_accuracy import AccuracyEstimate
-from pipelines.monitoring.labels import Labelled
 from pipelines.monitoring.model_report import AccuracyWindow, CalibrationBin, GroupFigure, LabelCounts
 from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
+from pipelines.monitoring.prediction_labels import Labelled
 from pipelines.training.metrics import measure, replicate
 
 Numbers = NDArray[np.float64]

@@ -37,7 +37,6 @@ from pipelines.monitoring.labelled_checks import (
     measured_metrics,
     unlabelled_metric,
 )
-from pipelines.monitoring.labels import LabelJoin, Labelled, Labels, group_name, read_labels, resolve_labels
 from pipelines.monitoring.model_checks import (
     judge_errors,
     judge_latency,
@@ -49,6 +48,7 @@ from pipelines.monitoring.model_report import GroupFigure, LabelCounts, ModelMon
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
 from pipelines.monitoring.monitor_reports import write_report
+from pipelines.monitoring.prediction_labels import LabelJoin, Labelled, Labels, group_name, read_labels, resolve_labels
 from pipelines.monitoring.request_log import LoggedRows, LogTotals, RequestLog, read_latencies
 from pipelines.registry.bundles import fetch
 from pipelines.registry.ledger import Ledger

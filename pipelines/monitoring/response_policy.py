@@ -16,7 +16,7 @@ from pipelines.declarations.alarm_events import ALARM_EVENT
 from pipelines.declarations.digests import Digest, digest_of_value
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.model_responses import ModelResponses
-from pipelines.declarations.names import Name, monitor_name
+from pipelines.declarations.names import Name, model_monitor_name
 from pipelines.monitoring.alarm import LONGEST_REASON, ActiveResponse, Alarm, AlarmId
 from pipelines.monitoring.monitor_findings import CheckKind
 from pipelines.registry.ledger import words
@@ -72,7 +72,7 @@ class ResponseDecision(Declaration):
             response=self.response,
             id=self.id,
             checks=self.checks,
-            monitor=monitor_name(self.model),
+            monitor=model_monitor_name(self.model),
             report=self.report or None,
         )
 

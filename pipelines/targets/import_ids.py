@@ -52,6 +52,7 @@ _AWS: dict[str, Callable[[Values, AccountId], str]] = {
         f"{inputs.get('eventBusName', 'default')}/{inputs['rule']}/{inputs['targetId']}"
     ),
     "aws:cloudwatch/metricAlarm:MetricAlarm": _named("name"),
+    "aws:cloudwatch/dashboard:Dashboard": _named("dashboardName"),
     "aws:glue/catalogDatabase:CatalogDatabase": _in_catalog,
     "aws:glue/catalogTable:CatalogTable": _in_catalog,
     "aws:iam/role:Role": _named("name"),

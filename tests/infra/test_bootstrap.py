@@ -258,10 +258,13 @@ def test_a_named_person_gets_a_role_that_only_adds_landing_files(tmp_path: Path)
     assert encrypt["Condition"]["StringLike"] == {"kms:EncryptionContext:aws:s3:arn": [landing, f"{landing}/*"]}
 
 
-@pytest.mark.parametrize("environment", ["staging", "qa"])
-def test_files_land_only_in_an_environment_that_ingests(environment: str) -> None:
-    with pytest.raises(MlopsError, match=rf"expected one of dev, found {environment}"):
-        layout().landing({environment: [PERSON]})
+def test_files_land_only_in_an_environment_that_exists() -> None:
+    with pytest.raises(MlopsError, match=r"expected one of dev, staging, prod, found qa"):
+        layout().landing({"qa": [PERSON]})
+
+
+def test_labels_land_in_a_later_environment() -> None:
+    assert [one.name for one in layout().landing({"prod": [PERSON]})] == ["prod"]
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,12 @@ LIFECYCLES: dict[str, ResourceLifecycle] = {
         {"serviceAccount": "another"},
         ("associationId", "associationArn"),
     ),
+    "aws:cloudwatch/dashboard:Dashboard": ResourceLifecycle(
+        lambda name, _: {"dashboardName": name, "dashboardBody": json.dumps({"widgets": []})},
+        becomes(dashboardBody=json.dumps({"widgets": [{"type": "text", "properties": {"markdown": "a"}}]})),
+        {"dashboardName": "another"},
+        ("dashboardArn",),
+    ),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ResourceLifecycle(
         plain(
             comparisonOperator="GreaterThanThreshold",
