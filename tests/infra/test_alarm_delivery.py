@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from infra.bootstrap.permissions import boundary_statements, deploy_statements, 
 from infra.policies import violations
 from infra.scopes import Environment
 from pipelines.declarations.environment import GitHubAlarms, Monitoring
+from pipelines.declarations.model_monitoring import MODEL_CHECKS
 from pipelines.targets.import_ids import GENERATED, import_id
 from tests.infra.recording import (
     ACCOUNT,
@@ -23,7 +25,7 @@ from tests.infra.recording import (
     release_everywhere,
 )
 from tests.infra.test_policy_sizes import layout
-from tests.sample_project import copy_as_forked
+from tests.sample_project import ROOT, copy_as_forked
 
 pytestmark = pytest.mark.slow
 
@@ -166,3 +168,35 @@ def test_every_rule_holds_in_the_account_of_environments_that_deliver(tmp_path: 
         edit(project / f"Pulumi.{name}.yaml", "config", "mlops:environment", "monitoring", value={"github": GITHUB})
     graph = record_bootstrap(project)
     assert [str(violation) for violation in violations(graph.resources)] == []
+
+
+def test_the_monitor_of_a_model_sends_alarms_in_its_own_name(delivering: Recording) -> None:
+    job = delivering.one("kubernetes:batch/v1:CronJob", f"observe-{MODEL}")
+    (container,) = job.at("spec", "jobTemplate", "spec", "template", "spec", "containers")
+    assert container["command"][-3:] == ["--namespace", "mlops-dev", "--send-alarms"]
+    (send,) = [one for one in delivering.policy(f"observe-{MODEL}") if one["Action"] == ["events:PutEvents"]]
+    assert send["Resource"] == [f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/default"]
+    assert send["Condition"]["ForAllValues:StringEquals"]["events:source"] == [f"mlops-dev.monitor.{MODEL}"]
+
+
+def test_a_monitor_without_delivery_sends_nothing(graphs: dict[str, Recording]) -> None:
+    graph = graphs["dev"]
+    job = graph.one("kubernetes:batch/v1:CronJob", f"observe-{MODEL}")
+    (container,) = job.at("spec", "jobTemplate", "spec", "template", "spec", "containers")
+    assert "--send-alarms" not in container["command"]
+    assert "events:PutEvents" not in {action for one in graph.policy(f"observe-{MODEL}") for action in one["Action"]}
+
+
+def test_every_alarm_links_what_to_do(delivering: Recording) -> None:
+    page = (ROOT / "docs" / "on-call.md").read_text()
+    headings = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in re.findall(r"^#+ (.+)$", page, re.M)}
+    alarms = delivering.of_type(ALARM)
+    assert len(alarms) >= 5
+    for name, alarm in alarms.items():
+        linked = re.search(r"docs/on-call\.md#([\w-]+)$", alarm.at("alarmDescription"))
+        assert linked is not None and linked[1] in headings, name
+
+
+@pytest.mark.parametrize("check", MODEL_CHECKS)
+def test_every_check_of_a_model_has_a_section(check: str) -> None:
+    assert f"\n### {check}\n" in (ROOT / "docs" / "on-call.md").read_text()
