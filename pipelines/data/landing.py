@@ -88,7 +88,8 @@ def landing_bucket(project: Project, environment: str) -> LandingBucket:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    project.check_trains(environment)
+    if not project.ingested(environment):
+        project.check_trains(environment)
     config = project.stack(environment).config
     try:
         account = str(clients.client("sts", config.region).get_caller_identity()["Account"])

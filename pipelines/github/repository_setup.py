@@ -12,6 +12,7 @@ from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import PROGRAM, Project
 from pipelines.github.gh import Gh, GitHubError
+from pipelines.github.issues import ALARM_LABEL
 from pipelines.github.repository_facts import (
     APP_SLUG,
     RepositoryFacts,
@@ -75,7 +76,8 @@ def read_wanted(root: Path, environments: Sequence[str]) -> WantedSettings:
         MlopsError: a file of the clone is not valid.
     """
     backend = Project(root).backend if (root / PROGRAM).is_file() else None
-    return WantedSettings(tuple(environments), form_labels(root), declared_subject(root), backend)
+    labels = form_labels(root) | {ALARM_LABEL}
+    return WantedSettings(tuple(environments), labels, declared_subject(root), backend)
 
 
 def judge_repository(gh: Gh, environments: Sequence[str]) -> list[Setting]:

@@ -95,6 +95,18 @@ class AwsTarget(Target):
     def reach_cluster(self, environment: str) -> None:
         self._run(self._kubeconfig_command(environment))
 
+    @contextmanager
+    def using_cluster(self, environment: str) -> Iterator[None]:
+        before = os.environ.get("KUBECONFIG")
+        with self._cluster_variables(environment) as environ:
+            os.environ["KUBECONFIG"] = environ["KUBECONFIG"]
+            try:
+                yield
+            finally:
+                os.environ.pop("KUBECONFIG")
+                if before is not None:
+                    os.environ["KUBECONFIG"] = before
+
     def install_engine(self, log: Callable[[str], None]) -> None:
         if not os.environ.get("PULUMI_BACKEND_URL") and self.project.backend is None:
             # A job has no login. A variable of the repository will not do: everyone with write access may set it.

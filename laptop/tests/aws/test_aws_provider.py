@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 
 UNREADABLE = {
     "aws:s3/bucketNotification:BucketNotification": ("eventbridge",),  # moto does not return it
+    "aws:cloudwatch/eventConnection:EventConnection": ("authParameters.apiKey.value",),  # never shown
     "aws:kms/key:Key": ("deletionWindowInDays",),  # matters to a delete only
     "aws:iam/role:Role": ("inlinePolicies",),  # other resources may own inline policies
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider": ("thumbprintLists",),  # AWS computes them if not given
