@@ -45,9 +45,9 @@ from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.response_outcomes import read_outcomes
 from tests.infra.recording import edit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-WAIT_SECONDS = 300.0
+WAIT_SECONDS = 600.0
 DOWN_SECONDS = 3.0
 
 
