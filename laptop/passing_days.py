@@ -1,8 +1,8 @@
 """Let days pass on the laptop: what monitors look back on becomes older.
 
 The clocks of this machine stay. The records of the logs bucket move into the past instead: requests of the inference
-log and their counts, reports of monitors, and their decisions. To a monitor, which compares them with the present, it is
-the same. What is signed (bundles, ledgers) and tables keep their times.
+log and their counts, reports of monitors, and their decisions. A monitor compares them with
+the present, so to it the time has passed. What is signed (bundles, ledgers) and tables keep their times.
 """
 
 from __future__ import annotations
