@@ -29,7 +29,7 @@ LEAST_VALUES = 30
 POWER = 0.8
 """Chance that a canary with the declared increase of errors is stopped before it may pass."""
 
-_QUANTILE = 0.84  # of the normal distribution, for POWER
+_QUANTILE = 1.0  # of the normal distribution: 0.84 for POWER, and some for what the approximation leaves out
 _SLOW_SHARE = 0.01  # of the requests, because the declared bound is on the 99th percentile
 _MOST_REQUESTS = 10**8
 

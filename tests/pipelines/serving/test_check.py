@@ -267,6 +267,7 @@ def test_each_exit_status_reports_one_outcome(
         harm = check.main(asked, variables("failed", address), now.clock)
         return harm, check.main(asked, variables("inconclusive", address, golden_only=True), now.clock)
 
+    monkeypatch.setattr(check, "GOLDEN_SECONDS", check.LOOK_SECONDS)
     with emulated_account():
         descriptor = make_environment()
         bundle = linear_bundle()
@@ -336,17 +337,20 @@ class Traffic:
 
     def __init__(self, now: FakeTime, errors: float, per_look: int) -> None:
         self.errors, self.per_look, self.total = errors, per_look, 0
+        self._arms = {arm: (RequestMetrics(NAME, DIGEST, arm), [0, 0]) for arm in ("canary", "live")}
         now.on_sleep = self.more
 
     def more(self) -> None:
         self.total += self.per_look
 
     def metrics(self, arm: str) -> str:
-        metrics = RequestMetrics(NAME, DIGEST, arm)
-        bad = round(self.total * self.errors) if arm == "canary" else 0
-        for number in range(self.total):
-            metrics.answered(500 if number < bad else 200, 0.001)
-            metrics.predicted(float(number % 7))
+        metrics, answered = self._arms[arm]
+        wanted = round(self.total * self.errors) if arm == "canary" else 0
+        for index, (status, number) in enumerate(((200, self.total - wanted), (500, wanted))):
+            while answered[index] < number:
+                answered[index] += 1
+                metrics.answered(status, 0.001)
+                metrics.predicted(float(answered[index] % 7))
         return metrics.exposition()[1].decode()
 
 
@@ -364,26 +368,26 @@ def watched(
 
 def test_a_canary_that_errs_is_stopped_long_before_its_time_is_over(now: FakeTime) -> None:
     says: list[str] = []
-    verdict = watched(now, Traffic(now, 0.3, 20), seconds=3600, says=says)
+    verdict = watched(now, Traffic(now, 0.3, 20), seconds=900, says=says)
     assert verdict.outcome == "failed"
     assert now.at <= 10
     assert any(line.startswith("errors: canary 30 %, live 0 %; bound 1 %; e-value ") for line in says)
 
 
 def test_a_good_canary_keeps_its_weight_for_the_declared_time(now: FakeTime) -> None:
-    verdict = watched(now, Traffic(now, 0.0, 100), seconds=60, wait=600)
-    assert (verdict.outcome, now.at) == ("passed", 60)
+    verdict = watched(now, Traffic(now, 0.0, 200), seconds=10, wait=600)
+    assert (verdict.outcome, now.at) == ("passed", 10)
 
 
 def test_a_verdict_is_awaited_only_as_long_as_declared(now: FakeTime) -> None:
     says: list[str] = []
-    verdict = watched(now, Traffic(now, 0.0, 1), seconds=60, wait=30, says=says)
-    assert (verdict.outcome, now.at) == ("inconclusive", 90)
+    verdict = watched(now, Traffic(now, 0.0, 1), seconds=6, wait=4, says=says)
+    assert (verdict.outcome, now.at) == ("inconclusive", 10)
     assert "more are needed" in verdict.summary
     now.at = 0
-    slow = watched(now, Traffic(now, 0.0, 4), seconds=60, wait=600)
+    slow = watched(now, Traffic(now, 0.0, 20), seconds=4, wait=600)
     assert slow.outcome == "passed"
-    assert 60 < now.at < 300, "it ends as soon as there are enough requests"
+    assert 4 < now.at < 60, "it ends as soon as there are enough requests"
 
 
 def test_requests_before_the_check_do_not_count(now: FakeTime) -> None:
