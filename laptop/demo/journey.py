@@ -19,7 +19,7 @@ from laptop.demo.background_requests import Callers
 from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
 from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
-from laptop.short_waits import scale_soak
+from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -142,7 +142,7 @@ class Demo:
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
             self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays)
             take_releases_back(self.project)
-            scale_soak(self.project, self.time_scale)
+            scale_waits(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = lifecycle.start(

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, take_releases_back
-from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_soak, shorten_waits
+from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_waits, shorten_waits
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
@@ -78,7 +78,7 @@ def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None
     file.write_text(
         file.read_text().replace("soak: {requests: 20, seconds: 1}", "soak: {requests: 100, seconds: 1800}")
     )
-    assert scale_soak(project, 20) == [MODEL]
+    assert scale_waits(project, 20) == [MODEL]
     scaled = project.model(MODEL).gates.soak
     assert (scaled.requests, scaled.seconds) == (100, 90)
-    assert scale_soak(project, 1) == []
+    assert scale_waits(project, 1) == []
