@@ -112,20 +112,29 @@ class CanaryVerdict:
     Attributes:
         outcome: `failed` if harm was found; `passed` if there were enough requests to find it; else `inconclusive`.
         canary_requests, live_requests: requests that were compared.
-        needed: requests on both sides after which the canary may pass; None if one side has none.
+        error_rate: of the live pods, as far as it is known.
+        error_increase: increase of the error rate that must be found before the canary may pass.
         findings: one for each metric.
     """
 
     outcome: Outcome
     canary_requests: int
     live_requests: int
-    needed: int | None
+    error_rate: float
+    error_increase: float
     findings: tuple[CanaryFinding, ...]
 
     @property
     def requests(self) -> int:
         """Requests on both sides."""
         return self.canary_requests + self.live_requests
+
+    @property
+    def needed(self) -> int | None:
+        """Requests on both sides after which the canary may pass; None if one side has none."""
+        if not self.canary_requests or not self.live_requests:
+            return None
+        return requests_needed(self.canary_requests / self.requests, self.error_rate, self.error_increase)
 
     @property
     def summary(self) -> str:
@@ -137,9 +146,10 @@ class CanaryVerdict:
             )
         if self.outcome == "passed":
             return f"not worse than the live pods after {counted}"
-        if self.needed is None:
+        needed = self.needed
+        if needed is None:
             return f"no verdict yet: {counted}; both need some"
-        return f"no verdict yet: {counted}; about {max(1, self.needed - self.requests):,} more are needed"
+        return f"no verdict yet: {counted}; about {max(1, needed - self.requests):,} more are needed"
 
 
 def judge_canary(canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds) -> CanaryVerdict:
@@ -152,21 +162,21 @@ def judge_canary(canary: RequestTotals, live: RequestTotals, bounds: CanaryBound
         bounds: what the model declares.
     """
     findings: tuple[CanaryFinding, ...] = ()
-    needed, outcome = None, "inconclusive"
+    outcome: Outcome = "inconclusive"
+    base = (live.errors + 0.5) / (live.requests + 1)
     if canary.requests > 0 and live.requests > 0:
         findings = _findings(canary, live, bounds)
-        share = canary.requests / (canary.requests + live.requests)
-        base = (live.errors + 0.5) / (live.requests + 1)
-        needed = requests_needed(share, base, bounds.error_increase)
+        total = canary.requests + live.requests
         if any(finding.is_harm for finding in findings):
             outcome = "failed"
-        elif canary.requests + live.requests >= needed and min(canary.requests, live.requests) >= LEAST_VALUES:
+        elif _is_enough(total, canary.requests / total, base, bounds.error_increase):
             outcome = "passed"
     return CanaryVerdict(
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         canary_requests=canary.requests,
         live_requests=live.requests,
-        needed=needed,
+        error_rate=base,
+        error_increase=bounds.error_increase,
         findings=findings,
     )
 
@@ -232,25 +242,27 @@ def requests_needed(share: float, base: float, increase: float) -> int:
         base: error rate of the live pods.
         increase: increase of the error rate to find.
     """
-    bad = min(1.0, base + increase)
-    least = math.log(sum(WEIGHTS.values()) / (ALPHA * WEIGHTS["errors"]))
-
-    def is_enough(requests: int) -> bool:
-        first, second = requests * share * bad, requests * (1 - share) * base
-        part = first / (first + second)
-        gains = math.log(part / share), math.log(max(1e-12, 1 - part) / (1 - share))
-        spread = math.sqrt(first * gains[0] ** 2 + second * gains[1] ** 2)
-        return count_evidence(round(first), round(second), share) - _QUANTILE * spread >= least
-
     high = 2
-    while not is_enough(high) and high < _MOST_REQUESTS:
+    while not _is_enough(high, share, base, increase) and high < _MOST_REQUESTS:
         high *= 2
     low = high // 2
     while high - low > max(1, high // 100):
         middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    # Fewer than this on the canary's side would not be tested at all.
-    return max(high, math.ceil(LEAST_VALUES / min(share, 1 - share)))
+        low, high = (low, middle) if _is_enough(middle, share, base, increase) else (middle, high)
+    return high
+
+
+def _is_enough(requests: int, share: float, base: float, increase: float) -> bool:
+    """Return whether a number of requests, on both sides, is enough to find an increase of errors with `POWER`."""
+    if requests * min(share, 1 - share) < LEAST_VALUES:
+        return False
+    bad = min(1.0, base + increase)
+    first, second = requests * share * bad, requests * (1 - share) * base
+    part = first / (first + second)
+    gains = math.log(part / share), math.log(max(1e-12, 1 - part) / (1 - share))
+    spread = math.sqrt(first * gains[0] ** 2 + second * gains[1] ** 2)
+    least = math.log(sum(WEIGHTS.values()) / (ALPHA * WEIGHTS["errors"]))
+    return count_evidence(round(first), round(second), share) - _QUANTILE * spread >= least
 
 
 def _percent(share: float) -> str:

@@ -73,12 +73,14 @@ def test_a_quick_clone_waits_seconds_where_a_real_project_waits_minutes(project:
     assert (short.gates.soak.requests, short.gates.soak.seconds) == (SHORT_REQUESTS, SHORT_SECONDS)
 
 
-def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None:
+def test_soak_and_traffic_steps_pass_as_fast_as_the_time_of_the_laptop(project: Project) -> None:
     file = project.model_file(MODEL)
     file.write_text(
         file.read_text().replace("soak: {requests: 20, seconds: 1}", "soak: {requests: 100, seconds: 1800}")
     )
+    file.write_text(file.read_text().replace("pause_seconds: 1", "pause_seconds: 300"))
     assert scale_waits(project, 20) == [MODEL]
-    scaled = project.model(MODEL).gates.soak
-    assert (scaled.requests, scaled.seconds) == (100, 90)
+    scaled = project.model(MODEL)
+    assert (scaled.gates.soak.requests, scaled.gates.soak.seconds) == (100, 90)
+    assert [step.pause_seconds for step in scaled.serving.rollout] == [15, 15]
     assert scale_waits(project, 1) == []
