@@ -73,26 +73,26 @@ class RequestTotals:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CanaryFinding:
     """One metric of a canary, compared with the live pods.
 
     Attributes:
         metric: `errors`, `latency` or `predictions`.
-        canary, live: the figures, as text.
+        canary, live: what was compared.
+        bounds: what the model declares.
         evidence: natural logarithm of the e-value; None if there are too few requests to test.
         is_significant: True if the canary is worse by the sequential test, over all metrics.
         breaks_bound: True if the canary breaks the declared bound.
-        bound: the bound, as text.
     """
 
     metric: str
-    canary: str
-    live: str
+    canary: RequestTotals
+    live: RequestTotals
+    bounds: CanaryBounds
     evidence: float | None
     is_significant: bool
     breaks_bound: bool
-    bound: str
 
     @property
     def is_harm(self) -> bool:
@@ -102,7 +102,13 @@ class CanaryFinding:
     def __str__(self) -> str:
         """Return one line."""
         e_value = "not tested" if self.evidence is None else f"e-value {_e_value(self.evidence)}"
-        return f"{self.metric}: canary {self.canary}, live {self.live}; bound {self.bound}; {e_value}"
+        ours, theirs = (_figure(self.metric, each) for each in (self.canary, self.live))
+        bound = {
+            "errors": _percent(self.bounds.error_rate),
+            "latency": f"99 % within {self.bounds.p99_ms:g} ms",
+            "predictions": f"{self.bounds.prediction_shift:g} standard deviations",
+        }[self.metric]
+        return f"{self.metric}: canary {ours}, live {theirs}; bound {bound}; {e_value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +194,7 @@ def _findings(canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds) 
         "latency": _mean_evidence(canary.latency, live.latency, 0.0),
         "predictions": None,
     }
-    deviation = math.sqrt(live.predictions.variance)
-    allowed = bounds.prediction_shift * deviation
+    allowed = bounds.prediction_shift * math.sqrt(live.predictions.variance)
     sides = [
         _mean_evidence(*pair, allowed)
         for pair in ((canary.predictions, live.predictions), (live.predictions, canary.predictions))
@@ -198,30 +203,15 @@ def _findings(canary: RequestTotals, live: RequestTotals, bounds: CanaryBounds) 
         evidence["predictions"] = either_evidence(sides[0], sides[1])
     # All metrics count, also those without data, so that the threshold does not move while data arrives.
     significant = discoveries({name: found or 0.0 for name, found in evidence.items()}, ALPHA, WEIGHTS)
-    rate = canary.errors / canary.requests
-    slow = canary.slow / canary.requests
     moved = abs(canary.predictions.mean - live.predictions.mean)
-    keys = {
-        "errors": (_percent(rate), _percent(live.errors / live.requests), _percent(bounds.error_rate)),
-        "latency": (_latency(canary), _latency(live), f"99 % within {bounds.p99_ms:g} ms"),
-        "predictions": (
-            f"{canary.predictions.mean:.4g}",
-            f"{live.predictions.mean:.4g}",
-            f"{bounds.prediction_shift:g} standard deviations of {deviation:.3g}",
-        ),
+    breaks = {
+        "errors": canary.errors / canary.requests > bounds.error_rate,
+        "latency": canary.slow / canary.requests > _SLOW_SHARE,
+        "predictions": moved > allowed,
     }
-    breaks = {"errors": rate > bounds.error_rate, "latency": slow > _SLOW_SHARE, "predictions": moved > allowed}
     return tuple(
-        CanaryFinding(
-            metric=name,
-            canary=ours,
-            live=theirs,
-            bound=bound,
-            evidence=evidence[name],
-            is_significant=name in significant,
-            breaks_bound=breaks[name],
-        )
-        for name, (ours, theirs, bound) in keys.items()
+        CanaryFinding(name, canary, live, bounds, found, name in significant, breaks[name])
+        for name, found in evidence.items()
     )
 
 
@@ -269,10 +259,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _latency(totals: RequestTotals) -> str:
-    if not totals.latency.count:
-        return "unknown"
-    return f"{1000 * math.exp(totals.latency.mean):.3g} ms ({_percent(totals.slow / totals.requests)} slow)"
+def _figure(metric: str, totals: RequestTotals) -> str:
+    """Return a metric of one side, as text."""
+    if metric == "errors":
+        return _percent(totals.errors / totals.requests)
+    if metric == "latency":
+        if not totals.latency.count:
+            return "unknown"
+        return f"{1000 * math.exp(totals.latency.mean):.3g} ms ({_percent(totals.slow / totals.requests)} slow)"
+    return f"{totals.predictions.mean:.4g} ± {math.sqrt(totals.predictions.variance):.3g}"
 
 
 def _e_value(evidence: float) -> str:

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.declarations.canary_settings import CanaryBounds
 from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals, judge_canary
 from pipelines.serving.sequential_tests import Moments
 
 LOOK = 50
-GOOD_REQUESTS = 5_000
+GOOD_REQUESTS = 4_000
 """Requests on both sides after which a check without a result ends: more than any of them needs to pass."""
 
-MOST_REQUESTS = 20_000
+MOST_REQUESTS = 5_000
 BOUNDS = CanaryBounds(error_rate=0.001, p99_ms=20, error_increase=0.1, prediction_shift=1)
 
 Rule = Callable[[RequestTotals, RequestTotals], bool]
@@ -29,28 +30,41 @@ Run = Callable[[np.random.Generator], bool]
 
 
 def arm(
-    rng: np.random.Generator, requests: int, errors: float, *, milliseconds: float = 1.0, prediction: float = 50.0
-) -> RequestTotals:
-    """Draw what one side answers.
+    rng: np.random.Generator, requests: NDArray[np.int64], errors: float, milliseconds: float, prediction: float
+) -> list[RequestTotals]:
+    """Draw what one side has answered at each look.
 
     Args:
         rng: source of randomness.
-        requests: number of requests.
+        requests: new requests before each look.
         errors: chance that a request ends in an error.
         milliseconds: median latency.
         prediction: mean prediction; the standard deviation is 10.
     """
-    bad = int(rng.binomial(requests, errors))
-    answered = requests - bad
-    seconds = milliseconds / 1000 * np.exp(rng.normal(0, 0.5, answered) + 2 * (rng.random(answered) < 0.02))
-    logs, predictions = np.log(seconds), rng.normal(prediction, 10, answered)
-    return RequestTotals(
-        requests=requests,
-        errors=bad,
-        slow=int((seconds > BOUNDS.p99_ms / 1000).sum()),
-        latency=Moments(answered, float(logs.sum()), float((logs**2).sum())),
-        predictions=Moments(answered, float(predictions.sum()), float((predictions**2).sum())),
-    )
+    bad = np.cumsum(rng.binomial(requests, errors))
+    every = np.cumsum(requests)
+    answered = every - bad
+    count = int(answered[-1])
+    logs = math.log(milliseconds / 1000) + rng.normal(0, 0.5, count) + 2 * (rng.random(count) < 0.02)
+    predictions = rng.normal(prediction, 10, count)
+    slow = logs > math.log(BOUNDS.p99_ms / 1000)
+    columns = [every, bad, answered]
+    columns += [
+        np.concatenate([[0.0], np.cumsum(values)])[answered]
+        for values in (slow, logs, logs**2, predictions, predictions**2)
+    ]
+    return [
+        RequestTotals(
+            requests=int(total),
+            errors=int(wrong),
+            slow=int(late),
+            latency=Moments(right, log, log_square),
+            predictions=Moments(right, value, square),
+        )
+        for total, wrong, right, late, log, log_square, value, square in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
 
 
 def looks(
@@ -62,7 +76,7 @@ def looks(
     milliseconds: float = 1.0,
     prediction: float = 50.0,
 ) -> Iterator[tuple[RequestTotals, RequestTotals]]:
-    """Yield the totals of the live pods and of the canary at each look.
+    """Return the totals of the live pods and of the canary at each look.
 
     Args:
         rng: source of randomness.
@@ -72,12 +86,9 @@ def looks(
         milliseconds: median latency of the canary; that of the live pods is 1.
         prediction: mean prediction of the canary; that of the live pods is 50.
     """
-    live = canary = RequestTotals()
-    for _ in range(most // LOOK):
-        share = int(rng.binomial(LOOK, weight))
-        canary += arm(rng, share, rates[1], milliseconds=milliseconds, prediction=prediction)
-        live += arm(rng, LOOK - share, rates[0])
-        yield live, canary
+    shares = rng.binomial(LOOK, weight, most // LOOK)
+    live = arm(rng, LOOK - shares, rates[0], 1.0, 50.0)
+    return zip(live, arm(rng, shares, rates[1], milliseconds, prediction), strict=True)
 
 
 def judge(live: RequestTotals, canary: RequestTotals) -> CanaryVerdict:
