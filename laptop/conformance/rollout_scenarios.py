@@ -45,7 +45,7 @@ _LIVE: Object = {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status
 
 
 def _analysis(live: Object) -> Object:
-    arguments = [{"name": "bundle", "value": "b"}, live]
+    arguments = [{"name": "bundle", "value": "b"}, {"name": "seconds", "value": "1"}, live]
     return {"analysis": {"templates": [{"templateName": CHECK}], "args": arguments}}
 
 
