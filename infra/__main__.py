@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pulumi
 
 from infra.command_line import require_policy_pack
@@ -20,6 +22,7 @@ from infra.declared_cluster import cluster_providers, find_cluster, last_outputs
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
+from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.names import monitor_name
 from pipelines.declarations.project import Project
 
@@ -33,11 +36,15 @@ def provision() -> None:
     models = {name: project.model(name) for name in project.model_names}
     releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
     notes: list[str] = []
+    foundation_only = bool(os.environ.get(FOUNDATION_ONLY))
+    if foundation_only:
+        environment, releases = environment.without_images(), dict.fromkeys(releases)
+        notes.append("images and releases are left out until `mlops deploy` has judged them")
 
     # The declared cluster. Kubernetes resources wait until it is certain that nothing moves or gets lost
     cluster = find_cluster(environment)
     before = last_outputs()
-    kubernetes = cluster_providers(environment, cluster, before, project.model_names)
+    kubernetes = cluster_providers(environment, cluster, before, project.model_names, foundation_only=foundation_only)
     on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes.ordinary})
 
     # Data, the registry, and the namespace that pods run in
@@ -63,7 +70,7 @@ def provision() -> None:
         for name, model in models.items():
             training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
             TrainingJob(name, training, on_cluster)
-        if context.image is None:
+        if context.image is None and not foundation_only:
             jobs = [*(f"ingest-{name}" for name in contracts), *map(monitor_name, monitored)]
             jobs += [f"train-{name}" for name in models]
             notes.append(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.targets.child_process import run_child
 from pipelines.targets.held_stack import hold_stack, unlock_stack
 from pipelines.targets.interrupted_update import resolve_interrupted_update
@@ -37,7 +38,7 @@ class AwsTarget(Target):
     def connect_account(self) -> None:
         """Do nothing: the AWS clients use the standard configuration."""
 
-    def apply(self, operation: Operation, environment: str) -> None:
+    def apply(self, operation: Operation, environment: str, *, foundation_only: bool = False) -> None:
         self.project.stack(environment)
         # The CLI offers policy packs for the operations that run the program.
         rules = pack_options(self.project.root) if operation in ("preview", "up") else []
@@ -46,6 +47,8 @@ class AwsTarget(Target):
         confirmed += ["--refresh"] if operation == "up" else []
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
+            if foundation_only:
+                environ[FOUNDATION_ONLY] = "1"
             if operation == "preview":  # Pulumi takes no lock for it
                 self._run(command, environ)
                 return

@@ -29,6 +29,7 @@ else:
     kubeconfig = pathlib.Path(os.environ["KUBECONFIG"])
     with open({notes!r}, "a") as notes:
         print(json.dumps([arguments, kubeconfig.read_text(), str(kubeconfig)]), file=notes)
+    print("foundation only" if os.environ.get("MLOPS_FOUNDATION_ONLY") else "all")
     print("Resources:\\n    1 unchanged")
     sys.exit({status})
 """
@@ -238,3 +239,16 @@ def test_an_engine_that_is_not_pinned_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(MlopsError, match="expected a pin of pulumi, pulumi-aws, pulumi-kubernetes, found none"):
         engine_versions(tmp_path)
+
+
+def test_only_the_foundation_is_applied_on_request(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, monkeypatch)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file://~")
+    monkeypatch.setattr("pipelines.targets.aws.resolve_interrupted_update", lambda *_: None)
+    target = AwsTarget(project)
+    target.apply("up", "dev", foundation_only=True)
+    assert capfd.readouterr().out.startswith("foundation only\n")
+    target.apply("up", "dev")
+    assert capfd.readouterr().out.startswith("all\n"), "the variable does not outlive one operation"
