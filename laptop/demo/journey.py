@@ -118,6 +118,8 @@ class Demo:
                 self.promote_the_first()
                 self.refuse_a_bad_one()
                 self.roll_back()
+                if self.delays:
+                    self.compare_with_git()
             self.summarise()
         finally:
             self.callers.stop()
@@ -226,6 +228,16 @@ class Demo:
             for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
             self._await(Awaited("deploy", before))
+
+    def compare_with_git(self) -> None:
+        """Run the workflow `audit`, which fails if git, a ledger or a cluster says something else than the others."""
+        from laptop.github.hosting import AUTHOR
+
+        with self.journey.step("Audit: git, ledgers and clusters agree in every environment"):
+            before = self.hub.newest()
+            self.hub.dispatch(AUTHOR, "audit.yml")
+            for line in lines_of(self._await(Awaited("audit", before)), "as in git"):
+                click.echo(f"   {line.strip()}")
 
     def summarise(self) -> None:
         """Print what runs in each environment, and its ledger."""

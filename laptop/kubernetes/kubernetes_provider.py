@@ -32,6 +32,7 @@ PATCH_FIELD_MANAGER = "pulumi.com/patchFieldManager"
 """Annotation of an object that is applied on the server, with the name of its field manager."""
 
 _POLL = 0.03  # seconds
+_AGAIN = "run the operation again: it continues where it stopped. If that does not help, look at the cluster."
 _NAME_LIMIT = 50  # characters before the random suffix of an auto-name
 
 
@@ -275,6 +276,11 @@ def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[Non
         yield
     except ApiError as error:
         fixes = {
+            "Unauthorized": _AGAIN,
+            "Forbidden": "give the role this permission, or run the operation again if it has it.",
+            "TooManyRequests": _AGAIN,
+            "InternalError": _AGAIN,
+            "ServiceUnavailable": _AGAIN,
             "AlreadyExists": "rename the resource, or take the object over with the option `import_`.",
             "NotFound": "run `mlops refresh` to update the state.",
             "Conflict": "try again; if another field manager owns these fields, find out who changed the object.",

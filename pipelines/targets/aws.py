@@ -175,7 +175,10 @@ class AwsTarget(Target):
         output = subprocess.DEVNULL if quiet else None
         status = run_child(command, folder=self.project.root, environ=environ, output=output)
         if status:
-            raise MlopsError(f"`{' '.join(command)}` failed with status {status}")
+            raise MlopsError(
+                f"`{' '.join(command)}` failed with status {status}",
+                fix="do what its error above says, then run the same again: it continues where it stopped",
+            )
 
 
 def engine_versions(root: Path) -> dict[str, str]:

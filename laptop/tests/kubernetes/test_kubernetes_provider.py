@@ -13,6 +13,7 @@ from laptop.engine.provider import Created, Provider, ResourceCall
 from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties
+from laptop.faults import Faults
 from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout
 from pipelines.declarations.errors import MlopsError
@@ -293,6 +294,31 @@ def test_a_refusal_names_the_object_and_a_fix(provider: KubernetesProvider, name
     with pytest.raises(MlopsError, match=rf"refused to update ConfigMap {namespace}/gone: .*not found") as error:
         provider.update(ResourceCall(CONFIG_MAP_TYPE, {**old, "data": {"x": "1"}}, "urn", f"{namespace}/gone", old))
     assert "refresh" in error.value.fix
+
+
+def test_a_busy_cluster_is_asked_again(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("laptop.kubernetes.api_objects.WAIT_SECONDS", 0.1)
+    Faults(cluster.home).inject("api-429", 0.5)
+    assert apply(provider, CONFIG_MAP_TYPE, config_map(namespace, "late"))[1].id == f"{namespace}/late"
+
+
+@pytest.mark.parametrize(
+    ("fault", "found", "fix"),
+    [("api-401", "Unauthorized", "run the operation again"), ("api-403", "forbidden", "give the role this permission")],
+)
+def test_a_refusal_for_now_asks_for_another_attempt(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str, fault: str, found: str, fix: str
+) -> None:
+    faults = Faults(cluster.home)
+    faults.inject(fault, 600)
+    try:
+        with pytest.raises(MlopsError, match=found) as error:
+            apply(provider, CONFIG_MAP_TYPE, config_map(namespace, "refused"))
+        assert fix in error.value.fix
+    finally:
+        faults.inject(fault, -1)
 
 
 def test_a_missing_kubeconfig_is_reported_with_a_fix(tmp_path: Path) -> None:
