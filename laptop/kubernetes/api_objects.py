@@ -27,10 +27,14 @@ MOST_WAITS, WAIT_SECONDS = 10, 1.0
 """How often, and after which time, a change is sent again that the API has no time for."""
 
 
+class NoAnswerError(MlopsError):
+    """The API did not answer. It may have made the change nevertheless."""
+
+
 class ApiObjects:
     """Objects in the cluster of a kubeconfig. Thread-safe.
 
-    Methods raise `lightkube.core.exceptions.ApiError` if the API refuses a request, and `MlopsError` if it does not
+    Methods raise `lightkube.core.exceptions.ApiError` if the API refuses a request, and `NoAnswerError` if it does not
     answer.
 
     Args:
@@ -111,7 +115,7 @@ class ApiObjects:
         try:
             return read_with_retry(call) if method in ("get", "list") else _until_not_busy(call)
         except httpx2.TransportError as error:
-            raise MlopsError(
+            raise NoAnswerError(
                 f"the cluster does not answer: {error}", fix="check that the laptop is running: mlops laptop status."
             ) from error
 

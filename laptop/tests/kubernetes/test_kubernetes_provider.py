@@ -9,7 +9,7 @@ import pytest
 
 from infra.policies.resource_graph import UNKNOWN
 from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, POD, ROLLOUT, SERVICE
-from laptop.engine.provider import Created, Provider, ResourceCall
+from laptop.engine.provider import Created, IncompleteError, Provider, ResourceCall
 from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties
@@ -219,7 +219,7 @@ def test_a_create_waits_for_its_job_and_fails_with_it(
         manifest["metadata"]["namespace"] = namespace
     _, made = apply(provider, JOB_TYPE, good)
     assert made.outputs["status"]["succeeded"] == 1
-    with pytest.raises(MlopsError, match="specified backoff limit"):
+    with pytest.raises(IncompleteError, match="specified backoff limit"):
         apply(provider, JOB_TYPE, bad)
 
 
@@ -239,8 +239,9 @@ def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: RunningCluster
         "metadata": {"name": "s", "namespace": namespace},
         "spec": {"selector": {"app": "m"}, "ports": [{"port": 80}]},
     }
-    with pytest.raises(MlopsError, match="a ready pod that its selector matches"):
+    with pytest.raises(IncompleteError, match="a ready pod that its selector matches") as incomplete:
         apply(hasty, SERVICE_TYPE, inputs)
+    assert incomplete.value.id == f"{namespace}/s", "the engine keeps it, so that the next run does not make it again"
     inputs["metadata"] |= {"name": "t", "annotations": {"pulumi.com/skipAwait": "true"}}
     _, made = apply(hasty, SERVICE_TYPE, inputs)
     assert made.id == f"{namespace}/t"
@@ -319,6 +320,23 @@ def test_a_refusal_for_now_asks_for_another_attempt(
         assert fix in error.value.fix
     finally:
         faults.inject(fault, -1)
+
+
+def test_an_object_that_may_have_been_made_is_taken_up_by_the_next_attempt(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cluster.connection.PATIENCE_SECONDS", 0.0)
+    faults = Faults(cluster.home)
+    checked = provider.check(CONFIG_MAP_TYPE, "res", config_map(namespace, "unknown"), None)
+    faults.inject("api-restart", 600)
+    try:
+        with pytest.raises(IncompleteError, match="the cluster does not answer"):
+            provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, "urn"))
+    finally:
+        faults.inject("api-restart", -1)
+    cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "unknown"}})
+    made = provider.create(ResourceCall(CONFIG_MAP_TYPE, {**checked, "data": {"a": "b"}}, "urn", resuming=True))
+    assert made.outputs["data"] == {"a": "b"}
 
 
 def test_a_missing_kubeconfig_is_reported_with_a_fix(tmp_path: Path) -> None:
