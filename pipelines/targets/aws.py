@@ -16,12 +16,19 @@ from typing import Any
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.live_models import FOUNDATION_ONLY
+from pipelines.declarations.outside_errors import fix_of_output
 from pipelines.targets.child_process import run_child
 from pipelines.targets.held_stack import hold_stack, unlock_stack
 from pipelines.targets.interrupted_update import resolve_interrupted_update
 from pipelines.targets.policy_pack import pack_options
 from pipelines.targets.state_bucket import StackLocks
 from pipelines.targets.target import Finding, Operation, Preview, Target
+
+_AGAIN = "do what its error above says, then run the same again: it continues where it stopped"
+_TEAR_DOWN = (
+    "if a resource is protected, deploy the environment with `disposable: true` first "
+    "(docs/platform-engineer.md#remove-an-environment). Then run the same again: it continues where it stopped"
+)
 
 
 class AwsTarget(Target):
@@ -81,7 +88,7 @@ class AwsTarget(Target):
         if done.returncode:
             if "no stack named" in done.stderr:
                 return {}
-            raise MlopsError(f"`{' '.join(command)}`: {done.stderr.strip()}")
+            raise MlopsError(f"`{' '.join(command)}`: {done.stderr.strip()}", fix=fix_of_output(done.stderr))
         outputs: dict[str, Any] = json.loads(done.stdout or "{}")
         return outputs
 
@@ -164,7 +171,8 @@ class AwsTarget(Target):
         """
         done = subprocess.run(command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise MlopsError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+            said = (done.stderr or done.stdout).strip()
+            raise MlopsError(f"`{' '.join(command)}` failed: {said}", fix=fix_of_output(said))
         return done.stdout
 
     def _kubeconfig_command(self, environment: str) -> list[str]:
@@ -177,7 +185,7 @@ class AwsTarget(Target):
         if status:
             raise MlopsError(
                 f"`{' '.join(command)}` failed with status {status}",
-                fix="do what its error above says, then run the same again: it continues where it stopped",
+                fix=_TEAR_DOWN if "destroy" in command else _AGAIN,
             )
 
 

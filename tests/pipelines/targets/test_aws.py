@@ -253,3 +253,13 @@ def test_only_the_foundation_is_applied_on_request(
     assert capfd.readouterr().out.startswith("foundation only\n")
     target.apply("up", "dev")
     assert capfd.readouterr().out.startswith("all\n"), "the variable does not outlive one operation"
+
+
+def test_a_stack_whose_secrets_cannot_be_read_says_what_to_restore(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "#!{python}\nimport sys\nprint('passphrase must be set', file=sys.stderr)\nsys.exit({status})\n"
+    install(tmp_path, monkeypatch, status=255, program=broken)
+    with pytest.raises(MlopsError, match="pulumi stack output --json --stack dev") as failed:
+        AwsTarget(project).outputs("dev")
+    assert "restore `secretsprovider" in failed.value.fix
