@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _FAULT_SECONDS = 8.0
 """How long the fault of `--fault` lasts."""
 
+_FAULTS_OF_GITHUB = ("app-token-revoked", "github-down")
+"""Faults that are injected when a deployment is about to propose the next release. Others hit the last deployment."""
+
 _JUDGEMENTS = 10
 """How often a release is judged again before its merge."""
 
@@ -84,13 +87,15 @@ class Demo:
         keep: leave the laptop running at the end.
         delays: delays of a realistic laptop, after the time scale.
         time_scale: how many times as fast rollout pauses pass.
-        fault: injected once, during the first deployment to the last environment; "" for none.
+        fault: injected once, during a deployment; "" for none.
     """
 
     def __init__(
         self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0, fault: str = ""
     ) -> None:
         self.fault = fault
+        self._awaits_proposal = False
+        self._fault_ends = 0.0
         self.source = source
         self.keep = keep
         self.delays = delays
@@ -310,6 +315,9 @@ class Demo:
         verb = command.removeprefix(".venv/bin/")
         if verb != command and progress.conclusion != "skipped" and not verb.startswith(QUIET):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
+        if self._awaits_proposal and verb.startswith("mlops deploy") and progress.conclusion == "success":
+            self._awaits_proposal = False
+            self._inject()
 
     def _open_release(self, environment: str) -> PullRequestRecord:
         """Return the open pull request of a release."""
@@ -341,11 +349,12 @@ class Demo:
             self._show_refusal(request)
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
-        if self.fault and environment == self.project.environments[-1]:
-            self._inject(environment)
+        is_faulty = bool(self.fault) and environment == self._environment_of_fault()
+        if is_faulty:
+            self._prepare_fault(environment)
         if arriving:
             self._ingest(arriving)
-        if self.fault and environment == self.project.environments[-1]:
+        if is_faulty:
             self._run_again_after_failure(deployment)
         self._await(deployment)
         recorded = Ledger(self.target.descriptor(environment), MODEL).head()
@@ -361,20 +370,32 @@ class Demo:
         if run.conclusion != "success":
             for line in lines_of(run, "error: "):
                 click.secho(f"   the deployment failed: {line}", fg="yellow")
+            time.sleep(max(0.0, self._fault_ends - time.monotonic()))
             click.echo(f"   {APPROVER} runs it again")
             self.hub.rerun(run.number)
 
-    def _inject(self, environment: str) -> None:
-        """Inject the fault once the Rollout exists, so that the deployment waits for it."""
+    def _environment_of_fault(self) -> str:
+        """Return the environment whose deployment meets the fault: one of GitHub needs a release to propose."""
+        return self.project.environments[-2 if self.fault in _FAULTS_OF_GITHUB else -1]
+
+    def _prepare_fault(self, environment: str) -> None:
+        """Inject the fault once the Rollout exists, so that the deployment waits for it; or one of GitHub later."""
+        if self.fault in _FAULTS_OF_GITHUB:
+            self._awaits_proposal = True
+            return
         from pipelines.cluster.connection import connect
         from pipelines.cluster.rollouts import Rollout
 
         with connect(self.project.stack(environment).config.environment.namespace) as client:
             while not list(client.list(Rollout)):
                 time.sleep(0.2)
-        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
-        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
+        self._inject()
         time.sleep(_FAULT_SECONDS)  # what the demo itself does next must not meet the fault
+
+    def _inject(self) -> None:
+        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
+        self._fault_ends = time.monotonic() + _FAULT_SECONDS
+        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
 
     def _show_refusal(self, request: PullRequestRecord) -> None:
         for comment in self.hub.server.comments(request.number):
