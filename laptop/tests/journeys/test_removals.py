@@ -71,8 +71,7 @@ def removal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Removal]:
         here = LaptopTarget(project)
         roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
         publish_locally(here)
-        for environment in ("dev", "qa"):
-            here.apply("up", environment)
+        here.apply("up", "dev")
         hub = attach(here, on_step=lambda step: None)
         host(hub, project.root, region=running.region, roles=roles)
         story = Story(hub, project.root, hub.clone(folder / "clone", AUTHOR))
@@ -86,6 +85,7 @@ def removal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Removal]:
 def play(removal: Removal, home: Path) -> None:
     story, hub = removal.story, removal.story.hub
     hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
+    hub.dispatch(AUTHOR, "deploy.yml", inputs={"environment": "qa", "create": "true"})
     story.play("trained")
     merge(story, f"release/dev/{MODEL}", "released")
     removal.bundle = served_bundle(removal.dev.namespace, MODEL)
@@ -133,6 +133,12 @@ def merge(story: Story, head: str, act: str) -> None:
 def role_names() -> set[str]:
     pages = client("iam").get_paginator("list_roles").paginate()
     return {role["RoleName"] for page in pages for role in page["Roles"]}
+
+
+def test_an_environment_is_created_without_what_was_not_judged_yet(removal: Removal) -> None:
+    job = removal.story.run("trained", "deploy").job("deploy qa")
+    assert job.conclusion == "success", log(job)
+    assert "qa is created, without images and releases: the gates judge them now" in log(job)
 
 
 def test_a_live_model_cannot_be_removed_with_its_folder(removal: Removal) -> None:
