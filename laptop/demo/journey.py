@@ -368,8 +368,8 @@ class Demo:
 
         run = self.hub.wait(deployment.workflow, after=deployment.after)
         if run.conclusion != "success":
-            for line in lines_of(run, "error: "):
-                click.secho(f"   the deployment failed: {line}", fg="yellow")
+            for line in errors_of(run):
+                click.secho(f"   | {line}", fg="yellow")
             time.sleep(max(0.0, self._fault_ends - time.monotonic()))
             click.echo(f"   {APPROVER} runs it again")
             self.hub.rerun(run.number)
@@ -402,6 +402,17 @@ class Demo:
             for line in comment["body"].splitlines():
                 if line.startswith("| ") and ("❌" in line or "⚠️" in line):
                     click.secho(f"   {line}", fg="yellow")
+
+
+def errors_of(run: WorkflowRun) -> list[str]:
+    """Return the errors in the logs of a run's failed jobs, each with what follows until its step ended."""
+    found: list[str] = []
+    for job in run.jobs:
+        inside = False
+        for line in job.log.read_text().splitlines() if job.log is not None and job.conclusion == "failure" else ():
+            inside = not line.startswith("##[") and (inside or line.startswith("error: "))
+            found += [line] if inside else []
+    return found
 
 
 def lines_of(run: WorkflowRun, words: str) -> list[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from laptop import lifecycle
+from laptop.demo.journey import errors_of
 from laptop.demo.material import DATASET, MODEL, take_releases_back
+from laptop.github.runner.results import JobResult
 from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_soak, shorten_waits
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
@@ -82,3 +86,11 @@ def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None
     scaled = project.model(MODEL).gates.soak
     assert (scaled.requests, scaled.seconds) == (100, 90)
     assert scale_soak(project, 1) == []
+
+
+def test_a_failed_deployment_is_shown_with_its_whole_error(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("applied\nerror: the cluster is overloaded\n  fix: try again later\n##[error]exit code 1\nlater\n")
+    failed, passed = (JobResult("deploy", "deploy dev", status, log=log) for status in ("failure", "success"))
+    run: Any = SimpleNamespace(jobs=[passed, failed])
+    assert errors_of(run) == ["error: the cluster is overloaded", "  fix: try again later"]
