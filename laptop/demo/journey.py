@@ -410,8 +410,10 @@ def errors_of(run: WorkflowRun) -> list[str]:
     for job in run.jobs:
         inside = False
         for line in job.log.read_text().splitlines() if job.log is not None and job.conclusion == "failure" else ():
-            inside = not line.startswith("##[") and (inside or line.startswith("error: "))
-            found += [line] if inside else []
+            said = line.removeprefix("##[error]")
+            of_action = said != line and not said.startswith("Process completed")
+            inside = of_action or (not line.startswith("##[") and (inside or line.startswith("error: ")))
+            found += [said] if inside else []
     return found
 
 

@@ -88,9 +88,22 @@ def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None
     assert scale_soak(project, 1) == []
 
 
-def test_a_failed_deployment_is_shown_with_its_whole_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        (
+            "error: the cluster is overloaded\n  fix: try later\n##[error]Process completed with exit code 1.\n##[group]x",
+            ["error: the cluster is overloaded", "  fix: try later"],
+        ),
+        (
+            "##[endgroup]\n##[error]Bad credentials (HTTP 401)\n  fix: check",
+            ["Bad credentials (HTTP 401)", "  fix: check"],
+        ),
+    ],
+)
+def test_a_failed_deployment_is_shown_with_its_whole_error(tmp_path: Path, end: str, shown: list[str]) -> None:
     log = tmp_path / "log"
-    log.write_text("applied\nerror: the cluster is overloaded\n  fix: try again later\n##[error]exit code 1\nlater\n")
+    log.write_text(f"applied\n{end}\n")
     failed, passed = (JobResult("deploy", "deploy dev", status, log=log) for status in ("failure", "success"))
     run: Any = SimpleNamespace(jobs=[passed, failed])
-    assert errors_of(run) == ["error: the cluster is overloaded", "  fix: try again later"]
+    assert errors_of(run) == shown
