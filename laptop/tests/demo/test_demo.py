@@ -92,8 +92,8 @@ def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None
     ("end", "shown"),
     [
         (
-            "error: the cluster is overloaded\n  fix: try later\n##[error]Process completed with exit code 1.\n##[group]x",
-            ["error: the cluster is overloaded", "  fix: try later"],
+            "error: overloaded\n  fix: wait\n##[error]Process completed with exit code 1.\n##[group]x",
+            ["error: overloaded", "  fix: wait"],
         ),
         (
             "##[endgroup]\n##[error]Bad credentials (HTTP 401)\n  fix: check",
