@@ -295,6 +295,7 @@ def _apply_bundle(client: Client, name: str, wanted: str, *, dry_run: bool = Fal
             # The controller updated the status first: read again. A conflict about fields stays one.
             if error.status.code != 409 or _is_about_fields(error):
                 raise
+            time.sleep(POLL_SECONDS)
             continue
         if is_foreign and not dry_run:
             # It was applied before the program named its field manager. As Pulumi does, let that manager own nothing.

@@ -69,8 +69,9 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
                 f"{environment}, or the workflow deploy with `create`"
             )
             return
-        # A release can only be judged once the environment has a registry.
-        target.apply("up", environment)
+        # Images and releases can only be judged once the environment has a registry, so they come later.
+        target.apply("up", environment, foundation_only=True)
+        log(f"{environment} is created, without images and releases: the gates judge them now")
     target.get_ready()
     descriptors = target.descriptors()
     admit_pins(project, git, descriptors, environment, log)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi import RunError
 
 from infra.components.glue_columns import glue_type
 from infra.policies import violations
@@ -17,6 +18,7 @@ from pipelines.declarations.canary_settings import CanarySettings
 from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
@@ -103,6 +105,20 @@ def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fr
     ]
     descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
     assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
+
+
+def test_the_foundation_of_an_environment_has_no_images_and_no_endpoints(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOUNDATION_ONLY, "1")
+    foundation = record(project, "dev")
+    assert foundation.of_type(CRON_JOB) == foundation.of_type(ROLLOUT) == {}
+    assert foundation.of_type("aws:s3/bucket:Bucket")
+    assert foundation.outputs["notes"] == ["images and releases are left out until `mlops deploy` has judged them"]
+    assert foundation.outputs["released"] == {}
+    served = {"released": {MODEL: BUNDLE}}
+    with pytest.raises(RunError, match=f"expected no endpoint, found {MODEL}"):
+        record(project, "dev", last_outputs=served)
 
 
 def test_there_are_no_notes_if_everything_is_pinned(graph: Recording) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from laptop import lifecycle
+from laptop.demo.journey import errors_of
 from laptop.demo.material import CENSUS, DATASET, MODEL, PATIENTS, own_clone, take_releases_back
+from laptop.github.runner.results import JobResult
 from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_waits, shorten_waits
 from pipelines.cli.main import mlops
 from pipelines.data.local_rows import read_good_rows
@@ -115,3 +119,24 @@ def test_soak_and_traffic_steps_pass_as_fast_as_the_time_of_the_laptop(project: 
     assert (scaled.gates.soak.requests, scaled.gates.soak.seconds) == (100, 90)
     assert [step.pause_seconds for step in scaled.serving.rollout] == [15, 15]
     assert scale_waits(project, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        (
+            "error: overloaded\n  fix: wait\n##[error]Process completed with exit code 1.\n##[group]x",
+            ["error: overloaded", "  fix: wait"],
+        ),
+        (
+            "##[endgroup]\n##[error]Bad credentials (HTTP 401)\n  fix: check",
+            ["Bad credentials (HTTP 401)", "  fix: check"],
+        ),
+    ],
+)
+def test_a_failed_deployment_is_shown_with_its_whole_error(tmp_path: Path, end: str, shown: list[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"applied\n{end}\n")
+    failed, passed = (JobResult("deploy", "deploy dev", status, log=log) for status in ("failure", "success"))
+    run: Any = SimpleNamespace(jobs=[passed, failed])
+    assert errors_of(run) == shown

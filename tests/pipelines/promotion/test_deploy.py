@@ -522,17 +522,46 @@ def test_a_deployment_killed_at_any_moment_can_be_run_again(
 
 
 def test_an_environment_that_was_never_brought_up_is_created_only_on_request(world: World) -> None:
-    class NotUp(WorldTarget):
-        def outputs(self, environment: str) -> dict[str, Any]:
-            return {}
-
-    applied: list[str] = []
-    deploy(NotUp(world, lambda: applied.append("up")), "staging", world.said.append)
-    assert applied == []
+    target = NewEnvironment(world)
+    deploy(target, "staging", world.said.append)
+    assert target.applied == []
     assert world.said == [
         "staging was never brought up, so nothing is deployed. To create it, run mlops up --env staging, or the "
         "workflow deploy with `create`"
     ]
     with mock.patch("pipelines.promotion.deploy.record_pins"):
-        deploy(NotUp(world, lambda: applied.append("up")), "staging", world.said.append, create=True)
-    assert applied == ["up", "up"]
+        deploy(target, "staging", world.said.append, create=True)
+    assert target.applied == ["foundation", "all"]
+
+
+def test_a_new_environment_gets_no_release_that_a_gate_refuses(world: World) -> None:
+    world.release(world.register(1), None)
+    target = NewEnvironment(world)
+    with world.cluster(), pytest.raises(GateRefusedError, match="order: it was never verified in dev"):
+        deploy(target, "staging", world.said.append, create=True)
+    assert target.applied == ["foundation"]
+
+
+def test_a_new_environment_takes_a_release_live_after_it_was_judged(world: World) -> None:
+    digest = world.ready(1)
+    world.release(digest, None)
+    target = NewEnvironment(world)
+    with world.cluster(), mock.patch("pipelines.promotion.deploy.record_pins"):
+        deploy(target, "staging", world.said.append, create=True)
+    assert (target.applied, world.live()) == (["foundation", "all"], digest)
+
+
+class NewEnvironment(WorldTarget):
+    """Target whose environment was never brought up. `applied` lists what of the program was applied."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, world.apply)
+        self.applied: list[str] = []
+
+    def outputs(self, environment: str) -> dict[str, Any]:
+        return super().outputs(environment) if self.applied else {}
+
+    def apply(self, operation: str, environment: str, *, foundation_only: bool = False) -> None:
+        self.applied.append("foundation" if foundation_only else "all")
+        if not foundation_only:
+            super().apply(operation, environment)
