@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.declarations.atomic_files import write_atomically
-from tools.simulate.data_monitors import SIMULATIONS
+from tools.simulate import data_monitors, model_monitors
 from tools.simulate.rates import MeasuredRate
+
+SIMULATIONS = {**data_monitors.SIMULATIONS, **model_monitors.SIMULATIONS}
 
 RESULTS = Path(__file__).parents[2] / "build" / "simulations.json"
 BLOCK = 25
