@@ -1,6 +1,6 @@
 """Simulations of the checks of a model's monitor. They call the product's own code.
 
-Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows. Late labels: a classifier
+Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows. Late labels: a model
 that is wrong in 20 % of the requests. Estimates: a calibrated classifier with a holdout of 5,000 rows, right in 83 %.
 """
 
@@ -161,7 +161,7 @@ SIMULATIONS: Mapping[str, tuple[Run, int, float | None, float | None]] = {
     "model drift: mean + 0.2 sd found in 1,000 rows": (drift(1_000, 0.2), 1_000, None, 0.95),
     "model drift: mean + 0.15 sd found in 2,000 rows": (drift(2_000, 0.15), 1_000, None, 0.95),
     "model drift: sd x 1.25 found in 1,000 rows": (drift(1_000, 0.0, 1.25), 1_000, None, 0.95),
-    "model drift: mean + 0.02 sd is an alarm in 1,000,000 rows": (drift(MANY_ROWS, 0.02, features=1), 1_000, 0.01, None),
+    "model drift: mean + 0.02 sd is an alarm in 1,000,000 rows": (drift(MANY_ROWS, 0.02, features=1), 400, 0.01, None),
     "late labels: alarm in 10,000 labels without a change": (false_change, 2_000, 0.2, None),
     "late labels: error + 10 pp found within 500 labels": (change_within(500, 0.1), 2_000, None, 0.5),
     "late labels: accuracy alarm without a change, 1,000 labels": (accuracy_alarm(1_000, 0.8), 1_000, 0.01, None),
