@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from infra.command_line import require_policy_pack
+from infra.components.alarm_delivery import AlarmDelivery, AlarmDeliveryArgs
 from infra.components.association_wait import OUTPUT, association_ids, effective
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
@@ -117,6 +118,12 @@ def provision() -> None:
             descriptor=pod_descriptor(descriptor, "serving"),
         )
         endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle), on_cluster).url
+
+    # Alarms of the models that are released here, to GitHub
+    github = environment.config.monitoring.github
+    if github is not None:
+        alarmed = tuple(models[name] for name in endpoints)
+        AlarmDelivery("alarms", AlarmDeliveryArgs(environment=environment, github=github, models=alarmed))
 
     pulumi.export("descriptor", exported(descriptor, endpoints))
     pulumi.export("placement", placement(environment, cluster).model_dump())

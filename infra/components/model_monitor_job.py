@@ -16,6 +16,7 @@ from infra.components.grants import (
     publish_metrics,
     read_prefix,
     read_table,
+    send_alarms,
     write_prefix,
 )
 from infra.components.job_component import JobArgs, JobComponent, JobContext
@@ -63,7 +64,10 @@ class ModelMonitor(JobComponent):
             context=args.context,
             name=name,
             container="monitor",
-            command=["python", "-m", "pipelines.monitoring", "model", model, "--namespace", environment.prefix],
+            command=[
+                *("python", "-m", "pipelines.monitoring", "model", model, "--namespace", environment.prefix),
+                *(["--send-alarms"] if environment.config.monitoring.github is not None else []),
+            ],
             statements=_statements(args),
             resources=_RESOURCES,
             scratch="1Gi",
@@ -94,6 +98,8 @@ def _statements(args: ModelMonitorArgs) -> Statements:
         *list_versions(registry, f"ledger/{model.name}/"),
         *publish_metrics(environment.prefix),
     ]
+    if environment.config.monitoring.github is not None:
+        statements += send_alarms(environment, model.name)
     if model.monitoring.labels is not None:
         table = table_name(model.monitoring.labels.dataset)
         statements += read_table(environment, table)

@@ -38,9 +38,10 @@ class MonitorAlarmsArgs:
 def monitor_alarms(args: MonitorAlarmsArgs, opts: pulumi.ResourceOptions) -> None:
     """Create the alarms of a monitor."""
     environment, hours = args.environment, args.silent_hours
+    runbook = f"What to do: docs/on-call.md#alarms-of-{'data' if args.model is None else 'model'}-monitors"
     found = aws.cloudwatch.MetricAlarmArgs(
         alarm_description=f"A check of the monitor of {args.about} found something: "
-        f"mlops monitor show {args.about} --env {environment.name}",
+        f"mlops monitor show {args.about} --env {environment.name}. {runbook}",
         metric_name=ALARMS_METRIC,
         statistic="Maximum",
         comparison_operator="GreaterThanThreshold",
@@ -50,7 +51,7 @@ def monitor_alarms(args: MonitorAlarmsArgs, opts: pulumi.ResourceOptions) -> Non
     )
     silent = aws.cloudwatch.MetricAlarmArgs(
         alarm_description=f"The monitor of {args.about} has not finished a run for {hours} hours: "
-        f"kubectl -n {environment.config.namespace} get jobs",
+        f"mlops logs {args.workload} --env {environment.name}. {runbook}",
         metric_name=RUNS_METRIC,
         statistic="Sum",
         comparison_operator="LessThanThreshold",

@@ -18,6 +18,7 @@ _EXACT = re.compile(r"repo:[\w.-]+(@\d+)?/[\w.-]+(@\d+)?:environment:([\w-]+)")
 _READS = re.compile(
     r"(s3:(Get|List)|kms:(Describe|Get|List|Decrypt$)|glue:Get|iam:(Get|List)"
     r"|ecr:(BatchGetImage$|Describe|Get|List)|eks:(Describe|List)|cloudwatch:(Describe|Get|List)"
+    r"|events:(Describe|List)|sqs:(Get|List)"
     r"|logs:(Describe|Get|Filter)|sts:GetCallerIdentity$)"
 )
 PREVIEW = "preview"

@@ -160,6 +160,18 @@ class Fairness(Declaration):
         return self
 
 
+class Leakage(Declaration):
+    """Bound on holdout rows whose features and target equal those of a training row.
+
+    Where rows are measurements, none may. Where they are answers from short lists, people have equal ones by chance.
+
+    Attributes:
+        maximum_share: greatest share of such rows in the holdout.
+    """
+
+    maximum_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Latency(Declaration):
     """Latency budget of a request with one row, measured in the serving runtime.
 
@@ -191,6 +203,7 @@ class Gates(Declaration):
     thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
     champion: Champion
     fairness: tuple[Fairness, ...] = ()
+    leakage: Leakage = Leakage()
     latency: Latency
     soak: Soak
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from pipelines.declarations.data_monitoring import MONITOR_HOUR
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.model_responses import ModelResponses
 from pipelines.declarations.names import ColumnName, Name
 
 ModelCheck = Literal[
@@ -72,6 +73,7 @@ class ModelMonitoring(Declaration):
         checks: the checks to make; all by default.
         ignored_features: features whose drift is not checked, such as a number that counts up.
         labels: where true values arrive; None if they never do.
+        responses: what an alarm of a check leads to.
     """
 
     enabled: bool = True
@@ -82,6 +84,7 @@ class ModelMonitoring(Declaration):
     checks: Annotated[tuple[ModelCheck, ...], Field(min_length=1)] = MODEL_CHECKS
     ignored_features: tuple[ColumnName, ...] = ()
     labels: LabelSource | None = None
+    responses: ModelResponses = ModelResponses()
 
     @model_validator(mode="after")
     def _names_each_check_once(self) -> ModelMonitoring:

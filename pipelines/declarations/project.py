@@ -58,11 +58,34 @@ class Project:
         Raises:
             MlopsError: the file has no name.
         """
+        program = self._program()
+        if not isinstance(program.get("name"), str):
+            raise MlopsError(
+                f"{self.root / PROGRAM}: expected a text at name, found none", fix=f"write `name: …` in {PROGRAM}"
+            )
+        return str(program["name"])
+
+    @property
+    def backend(self) -> str | None:
+        """URL of the Pulumi state that `Pulumi.yaml` names; None if it names none.
+
+        Raises:
+            MlopsError: the file is not valid YAML, or the URL is not a text.
+        """
+        backend = self._program().get("backend")
+        url = backend.get("url") if isinstance(backend, dict) else backend
+        if url is not None and (not isinstance(url, str) or backend is url):
+            raise MlopsError(
+                f"{self.root / PROGRAM}: expected a text at backend.url, found {backend!r}",
+                fix=f"write `backend: {{url: …}}` in {PROGRAM}",
+            )
+        return url
+
+    def _program(self) -> dict[str, object]:
+        """Return the content of `Pulumi.yaml`; empty if it is not an object."""
         file = self.root / PROGRAM
         program = parse_yaml(read_bytes(file), file)[0]
-        if not isinstance(program, dict) or not isinstance(program.get("name"), str):
-            raise MlopsError(f"{file}: expected a text at name, found none", fix=f"write `name: …` in {PROGRAM}")
-        return str(program["name"])
+        return program if isinstance(program, dict) else {}
 
     @property
     def models_folder(self) -> Path:

@@ -34,11 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     for command, monitor in ((about_data, _monitor_dataset), (about_model, _monitor_model)):
         command.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
         command.set_defaults(monitor=monitor)
+    about_model.add_argument(
+        "--send-alarms", action="store_true", help="send alarms to EventBridge, in the name of the namespace"
+    )
     given = parser.parse_args(arguments)
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        given.monitor(given.name, given.namespace)
+        given.monitor(given)
     except (BotoCoreError, ClientError, OSError) as error:
         print(f"error: the monitor of {given.name} stopped: {error}", file=sys.stderr)
         print("fix: check the permissions of the job's role, and run it again", file=sys.stderr)
@@ -49,18 +52,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _monitor_dataset(dataset: str, namespace: str) -> None:
+def _monitor_dataset(given: argparse.Namespace) -> None:
     from pipelines.monitoring.data_monitor import run_data_monitor
 
-    contract, descriptor = Project.find().contract(dataset), EnvironmentDescriptor.from_environ()
-    _print(*run_data_monitor(descriptor, contract, namespace))
+    contract, descriptor = Project.find().contract(given.name), EnvironmentDescriptor.from_environ()
+    _print(*run_data_monitor(descriptor, contract, given.namespace))
 
 
-def _monitor_model(model: str, namespace: str) -> None:
+def _monitor_model(given: argparse.Namespace) -> None:
+    """Judge a model, then respond to what was found: the report is there before anything follows from it."""
+    from datetime import UTC, datetime
+
     from pipelines.monitoring.model_monitor import run_model_monitor
+    from pipelines.monitoring.send_alarm import respond_to_newest
 
-    declared, descriptor = Project.find().model(model), EnvironmentDescriptor.from_environ()
-    _print(*run_model_monitor(descriptor, declared, namespace))
+    declared, descriptor = Project.find().model(given.name), EnvironmentDescriptor.from_environ()
+    _print(*run_model_monitor(descriptor, declared, given.namespace))
+    prefix = given.namespace if given.send_alarms else ""
+    respond_to_newest(descriptor, declared, prefix, datetime.now(UTC), lambda line: print(line, flush=True))
 
 
 def _print(report: DataMonitorReport | ModelMonitorReport, name: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.printable import printable
 from pipelines.monitoring.column_profiles import ColumnProfile, merged_bins
 from pipelines.monitoring.drift_tests import (
     adjusted,
@@ -196,7 +197,7 @@ def _effects(old: Any, new: Any) -> dict[str, float]:
 
 def _bar(label: str, reference: int, all_reference: Any, current: int, all_current: Any) -> ShareBar:
     return ShareBar(
-        label=label,
+        label=printable(label),
         reference=float(reference / all_reference.sum()),
         current=float(current / all_current.sum()),
     )

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.declarations.baseline import category
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column
 
 ProfileKind = Literal["numeric", "length", "levels"]
@@ -128,8 +129,8 @@ def plan_profile(column: Column, *samples: Sequence[pa.RecordBatch]) -> ProfileP
         return ProfilePlan("levels")
     arrays = [array for sample in samples for batch in sample if (array := _array(batch, column.name)) is not None]
     if column.logical_type == "string":
-        # Texts of a classified column may be personal: they are never kept, only their lengths.
-        if column.classification is None and _count_distinct(arrays) <= MOST_LEVELS:
+        # Texts that may be personal are never kept, only their lengths.
+        if not is_personal(column) and _count_distinct(arrays) <= MOST_LEVELS:
             return ProfilePlan("levels")
         return ProfilePlan("length", _edges([_numbers(pc.utf8_length(array)) for array in arrays]))
     return ProfilePlan("numeric", _edges([_numbers(array) for array in arrays]))

@@ -100,7 +100,7 @@ def test_there_is_a_role_per_environment_one_for_previews_and_one_for_images(boo
     assert set(outputs["deploy_roles"]) == set(ENVIRONMENTS)
     assert outputs["backend_url"] == f"s3://{outputs['state_bucket']}?region={REGION}"
     assert outputs["variables"] == {
-        "repository": {"AWS_REGION": REGION, "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": outputs["backend_url"]},
+        "repository": {"AWS_REGION": REGION, "MLOPS_TARGET": "aws"},
         "preview": {"AWS_PREVIEW_ROLE": outputs["preview_role"]},
         "images": {"AWS_IMAGES_ROLE": outputs["images_role"]},
         **{name: {"AWS_DEPLOY_ROLE": outputs["deploy_roles"][name]} for name in ENVIRONMENTS},
