@@ -1,7 +1,8 @@
 """Simulations of the checks of a model's monitor. They call the product's own code.
 
 Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows. Late labels: a model
-that is wrong in 20 % of the requests. Estimates: a calibrated classifier with a holdout of 5,000 rows, right in 83 %.
+that is wrong in 20 % of the requests. Estimates: a calibrated classifier that is right in 84 %, with a holdout of 25,000
+rows and a sample of 5,000.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Numbers = NDArray[np.float64]
 
 FEATURES_COUNT = 20
 BASELINE_ROWS = 20_000
-HOLDOUT_ROWS = 5_000
+HOLDOUT_ROWS, SAMPLED_ROWS = 25_000, 5_000
 MANY_ROWS = 1_000_000
 ERROR_RATE = 0.2
 SETTINGS = ModelMonitoring()
@@ -106,7 +107,7 @@ def accuracy_alarm(labels: int, accuracy: float) -> Run:
 
 def classified(rng: np.random.Generator, rows: int, shift: float = 0.0) -> tuple[Numbers, Numbers]:
     """Draw probabilities of a calibrated classifier, and the truth."""
-    score = 1 / (1 + np.exp(-2.6 * rng.normal(shift, 1, rows)))
+    score = 1 / (1 + np.exp(-3.2 * rng.normal(shift, 1, rows)))
     return np.stack([1 - score, score], axis=1), (rng.random(rows) < score).astype(np.float64)
 
 
@@ -114,7 +115,8 @@ def classified(rng: np.random.Generator, rows: int, shift: float = 0.0) -> tuple
 def estimator(number: int) -> AccuracyEstimator:
     """Return an estimator with a holdout of its own."""
     probabilities, truth = classified(np.random.default_rng([17, number]), HOLDOUT_ROWS)
-    return AccuracyEstimator(truth, probabilities)
+    accuracy = float((probabilities.argmax(axis=1) == truth).mean())
+    return AccuracyEstimator(truth[:SAMPLED_ROWS], probabilities[:SAMPLED_ROWS], accuracy, HOLDOUT_ROWS)
 
 
 def estimated(rng: np.random.Generator, rows: int, shift: float = 0.0) -> tuple[AccuracyEstimate, float]:
