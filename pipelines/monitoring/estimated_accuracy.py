@@ -1,8 +1,9 @@
 """Estimate the accuracy of a classifier without labels, from how sure it is (confidence-based estimation).
 
 The holdout tells how often the predicted class is right for each predicted probability. The estimate is the accuracy on
-the whole holdout, and the difference that the calibration sees between the window and the sample of the holdout. It sees a change of the inputs. It is blind to a change of the relation between inputs
-and target: then the same probability is right less often, and only labels show it.
+the whole holdout, and the difference that the calibration sees between the window and the sample of the holdout. It
+sees a change of the inputs. It is blind to a change of the relation between inputs and target: then the same
+probability is right less often, and only labels show it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Simulations of the checks of a model's monitor. They call the product's own code.
 
 Drift: windows of 20 features, compared with the baseline that training writes from 20,000 rows. Late labels: a model
-that is wrong in 20 % of the requests. Estimates: a calibrated classifier that is right in 84 %, with a holdout of 25,000
-rows and a sample of 5,000.
+that is wrong in 20 % of the requests. Estimates: a calibrated classifier that is right in 84 %, with a holdout of
+25,000 rows and a sample of 5,000.
 """
 
 from __future__ import annotations
