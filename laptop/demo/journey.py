@@ -253,16 +253,24 @@ class Demo:
 
     def roll_back(self) -> None:
         """Raise an alarm, which rolls the second release back."""
+        from laptop.demo.traffic_watch import TrafficWatch
         from laptop.github.hosting import AUTHOR
+        from pipelines.registry.ledger import Ledger
 
         with self.journey.step(f"Raise an alarm: {self.first} rolls back to the earlier release, traffic first"):
             reason = "the mean error of the last hour exceeds its bound"
             payload = {"model": self.sample.model, "environment": self.first, "reason": reason}
             before = self.hub.newest()
+            descriptor = self.target.descriptor(self.first)
+            bad = Ledger(descriptor, self.sample.model).head()
+            assert bad is not None and bad.event.live is not None
+            watch = TrafficWatch(descriptor.namespace, self.sample.model, bad.event.live)
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
             run = self._await(Awaited("respond", before))
             for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
+            if (seconds := watch.seconds()) is not None:
+                click.secho(f"   traffic restored {seconds:.1f} s after the alarm", fg="green")
             self._await(Awaited("deploy", before))
 
     def compare_with_git(self) -> None:
