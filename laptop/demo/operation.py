@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import click
-import yaml
 
 from laptop.demo.journey import Awaited, Demo, lines_of
 from laptop.demo.material import CENSUS, keep_first_environment
@@ -45,9 +44,9 @@ class OperationDemo(Demo):
         self.project = keep_first_environment(self.project)
         (environment,) = self.project.environments
         file = self.project.stack_file(environment)
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        document["config"]["mlops:environment"]["monitoring"] = {"github": {"repository": REPOSITORY}}
-        file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        delivered = f"\\g<0>    monitoring: {{github: {{repository: {REPOSITORY}}}}}\n"
+        file.write_text(re.sub(r"(?m)^  mlops:environment:\n", delivered, text), encoding="utf-8")
         # This machine also runs the whole account, so its latency says nothing.
         declared = self.project.model_file(MODEL)
         text = re.sub(r"(p99_ms: )[\d.]+", r"\g<1>1000.0", declared.read_text(encoding="utf-8"))
