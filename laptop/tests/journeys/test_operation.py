@@ -57,9 +57,9 @@ def test_the_drift_of_real_years_is_no_alarm(shown: str) -> None:
 
 
 def test_bias_of_a_client_is_found_and_labels_confirm_it(shown: str) -> None:
-    assert "alarm   fairness of selection_rate by sex" in part(shown, "A client's new form")
+    assert "alarm   fairness of ratio of selection_rate by sex" in part(shown, "A client's new form")
     confirmed = part(shown, "Labels arrive and confirm the bias")
-    assert "alarm   fairness of accuracy by sex" in confirmed
+    assert "alarm   fairness of difference of accuracy by sex" in confirmed
     assert "census-employment in dev: fairness" in confirmed
 
 
