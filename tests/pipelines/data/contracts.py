@@ -9,7 +9,11 @@ from pipelines.declarations.contract import Contract
 
 
 def contract(
-    *columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (), most_bad: float = 100, **keys: Any
+    *columns: dict[str, Any],
+    quality: tuple[dict[str, Any], ...] = (),
+    table_relationships: tuple[dict[str, Any], ...] = (),
+    most_bad: float = 100,
+    **keys: Any,
 ) -> Contract:
     """Make a contract of the dataset `visits`; a primary key `id` is added unless a column is one.
 
@@ -25,7 +29,14 @@ def contract(
         "name": "visits",
         "version": "1.0.0",
         "status": "active",
-        "schema": [{"name": "visits", "properties": properties, "quality": list(quality)}],
+        "schema": [
+            {
+                "name": "visits",
+                "properties": properties,
+                "quality": list(quality),
+                "relationships": list(table_relationships),
+            }
+        ],
         "customProperties": [{"property": "maximumQuarantinedPercent", "value": most_bad}],
         **keys,
     }
