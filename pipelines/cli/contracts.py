@@ -118,7 +118,7 @@ def _check_files(
 
     read_table = _table_reader(descriptor)
     region = descriptor.region if descriptor is not None else None
-    reports = []
+    reports: list[FileReport] = []
     for path in paths:
         if path.startswith("s3://"):
             reports += check_stored_files(declared, path, region, read_table)
