@@ -1,4 +1,4 @@
-"""Our verdicts on contract changes agree with those of datacontract-cli, or differ for a reason that is written here."""
+"""Our verdicts on contract changes agree with those of datacontract-cli, or differ for a reason given here."""
 
 from __future__ import annotations
 
