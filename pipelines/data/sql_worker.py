@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
 MEMORY = "300MB"
@@ -76,9 +77,11 @@ def main() -> None:
 
 
 def _limit_memory() -> None:
+    """Limit the memory of this process. Systems other than Linux accept the limit, but may not enforce it."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_DATA, (PROCESS_MEMORY, PROCESS_MEMORY))
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (PROCESS_MEMORY, PROCESS_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
