@@ -32,6 +32,7 @@ PARTITION = "aws"
 
 _LONGEST_BUCKET_NAME = 63
 _LONGEST_ROLE_NAME = 64
+_LONGEST_RULE_NAME = 64
 
 
 class Ownership(Protocol):
@@ -100,10 +101,17 @@ class Scope:
 
     def role_name(self, workload: str) -> str:
         """Return the name of an IAM role. A name that is too long is cut and ends in a digest of itself."""
-        name = f"{self.prefix}-{workload}"
-        if len(name) <= _LONGEST_ROLE_NAME:
+        return self._fitting(workload, _LONGEST_ROLE_NAME)
+
+    def event_rule_name(self, purpose: str) -> str:
+        """Return the name of an EventBridge rule, cut like that of a role."""
+        return self._fitting(purpose, _LONGEST_RULE_NAME)
+
+    def _fitting(self, rest: str, longest: int) -> str:
+        name = f"{self.prefix}-{rest}"
+        if len(name) <= longest:
             return name
-        return f"{name[: _LONGEST_ROLE_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return f"{name[: longest - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource in this account and region."""

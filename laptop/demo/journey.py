@@ -16,7 +16,7 @@ from laptop import delays
 from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
+from laptop.demo.material import PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
 from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
 from laptop.short_waits import scale_soak
@@ -85,12 +85,22 @@ class Demo:
         delays: delays of a realistic laptop, after the time scale.
         time_scale: how many times as fast rollout pauses pass.
         fault: injected once, during the first deployment to the last environment; "" for none.
+        samples: the models to show, one after the other.
     """
 
     def __init__(
-        self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0, fault: str = ""
+        self,
+        source: Project,
+        *,
+        keep: bool,
+        delays: Delays = NONE,
+        time_scale: float = 1.0,
+        fault: str = "",
+        samples: tuple[SampleModel, ...] = (PATIENTS,),
     ) -> None:
         self.fault = fault
+        self.samples = samples
+        self.sample, *_ = samples
         self.source = source
         self.keep = keep
         self.delays = delays
@@ -103,24 +113,24 @@ class Demo:
         """Run every step.
 
         Raises:
-            MlopsError: the project lacks the sample model, or a step failed.
+            MlopsError: the project lacks a sample model, or a step failed.
         """
         from laptop import lifecycle
 
-        need_the_sample(self.source)
+        for sample in self.samples:
+            sample.check(self.source)
         lifecycle.stop(self.home)
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
-        self.callers = Callers(MODEL)
+        self.all_callers = {sample.model: Callers(sample.model) for sample in self.samples}
         try:
             self.prepare()
             with self.hub.serving():
-                self.promote_the_first()
-                self.refuse_a_bad_one()
-                self.roll_back()
+                for sample in self.samples:
+                    self.show(sample)
             self.summarise()
         finally:
-            self.callers.stop()
+            self._stop_callers()
             if not self.keep:
                 lifecycle.stop(self.home)
         click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
@@ -133,6 +143,23 @@ class Demo:
         else:
             click.echo("Everything is stopped. To keep it running and look around: .venv/bin/mlops demo --keep")
 
+    @property
+    def callers(self) -> Callers:
+        """The callers of the model that is shown."""
+        return self.all_callers[self.sample.model]
+
+    def _stop_callers(self) -> None:
+        for callers in self.all_callers.values():
+            callers.stop()
+
+    def show(self, sample: SampleModel) -> None:
+        """Show a model from its first batch of data to a rollback."""
+        self.sample = sample
+        self.batches = self.sample.write_batches(self.project, self.scratch / "batches" / self.sample.model)
+        self.promote_the_first()
+        self.refuse_a_bad_one()
+        self.roll_back()
+
     def prepare(self) -> None:
         """Start an account, a cluster and a GitHub, and provision the first environment."""
         from laptop import lifecycle
@@ -140,7 +167,8 @@ class Demo:
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
-            self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays)
+            hidden = [sample for sample in SAMPLE_MODELS if sample not in self.samples]
+            self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays, without=hidden)
             take_releases_back(self.project)
             scale_soak(self.project, self.time_scale)
             os.chdir(self.project.root)
@@ -168,17 +196,20 @@ class Demo:
             publish_locally(self.target)
         self.first, *self.others = self.project.environments
         self._provision(self.first, f"Provision {self.first} with the same Pulumi program as on AWS")
-        self.batches = batches(self.project, self.scratch / "batches")
+        self.provisioned = {self.first}
 
     def promote_the_first(self) -> None:
         """Ingest data, train a model, and promote it by pull request to every environment."""
         from pipelines.promotion.predict import predict
 
-        with self.journey.step(f"Ingest a batch of {DATASET}; rows that break the contract go to quarantine"):
+        dataset, model = self.sample.dataset, self.sample.model
+        with self.journey.step(f"Ingest a batch of {dataset}; rows that break the contract go to quarantine"):
             self._ingest("first")
         training = second_training = self._dispatch_training()
         for environment in self.others:
-            self._provision(environment, f"Provision {environment} while {MODEL} trains")
+            if environment not in self.provisioned:
+                self._provision(environment, f"Provision {environment} while {model} trains")
+                self.provisioned.add(environment)
         with self.journey.step("Training ends: its workflow proposes the release, and the gates judge it"):
             self._await(training)
             self._await_checks(self._open_release(self.first))
@@ -193,14 +224,14 @@ class Demo:
             if environment == self.first:
                 second_training = self._dispatch_training()
         with self.journey.step(f"Send a prediction request to {last}"):
-            request, response = predict(self.target, MODEL, last)
+            request, response = predict(self.target, model, last)
             click.echo(f"   request   {request['inputs'][0]['data'][:10]} …")
             click.echo(f"   response  {response['outputs'][0]['data']} from {response['model_version']}")
         click.secho(f"   {last} answered {self.journey.seconds:.1f} s after the start", fg="green")
 
     def refuse_a_bad_one(self) -> None:
         """Release a model trained on more data, then let the gates refuse one trained on shuffled data."""
-        with self.journey.step(f"Release the model trained on more patients to {self.first}"):
+        with self.journey.step(f"Release the model trained on more {self.sample.people} to {self.first}"):
             self._merge(self.first)
         with self.journey.step("Train on a batch with shuffled outcomes: the gates refuse the release"):
             self._await(self._dispatch_training())
@@ -219,7 +250,7 @@ class Demo:
 
         with self.journey.step(f"Raise an alarm: {self.first} rolls back to the earlier release, traffic first"):
             reason = "the mean error of the last hour exceeds its bound"
-            payload = {"model": MODEL, "environment": self.first, "reason": reason}
+            payload = {"model": self.sample.model, "environment": self.first, "reason": reason}
             before = self.hub.newest()
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
             run = self._await(Awaited("respond", before))
@@ -233,22 +264,23 @@ class Demo:
         from pipelines.promotion.history import describe, read_history
 
         with self.journey.step("Summary"):
-            self.callers.stop()
+            self._stop_callers()
             for environment in self.project.environments:
                 descriptor = self.target.descriptor(environment)
                 counts = ", ".join(f"{n} {name}" for name, n in resource_counts(self.home, environment).items())
-                click.secho(f"   {environment}: {counts}; {descriptor.endpoints[MODEL]}", bold=True)
+                endpoints = ", ".join(descriptor.endpoints[sample.model] for sample in self.samples)
+                click.secho(f"   {environment}: {counts}; {endpoints}", bold=True)
                 folder = self.project.root / ".mlops" / "ledgers" / environment
-                for entry in read_history(folder, MODEL, descriptor, verify=True):
-                    click.echo("   " + describe(entry).replace("\n", "\n   "))
-            answered = sum(self.callers.answered.values())
-            click.echo(
-                f"   background requests during the journey: {answered} answered, {len(self.callers.failed)} failed"
-            )
-            for failure in self.callers.failed[:5]:
+                for sample in self.samples:
+                    for entry in read_history(folder, sample.model, descriptor, verify=True):
+                        click.echo("   " + describe(entry).replace("\n", "\n   "))
+            answered = sum(sum(callers.answered.values()) for callers in self.all_callers.values())
+            failed = [failure for callers in self.all_callers.values() for failure in callers.failed]
+            click.echo(f"   background requests during the journey: {answered} answered, {len(failed)} failed")
+            for failure in failed[:5]:
                 click.secho(f"   {failure}", fg="red")
-            if self.delays and self.callers.failed:
-                raise MlopsError(f"{len(self.callers.failed)} requests of callers failed: expected none")
+            if self.delays and failed:
+                raise MlopsError(f"{len(failed)} requests of callers failed: expected none")
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
@@ -256,9 +288,9 @@ class Demo:
         from pipelines.data.landing import upload
         from pipelines.targets.workloads import run_ingest
 
-        landed = upload(self.target.descriptor(self.first), DATASET, self.batches[batch])
+        landed = upload(self.target.descriptor(self.first), self.sample.dataset, self.batches[batch])
         click.echo(f"   landed {landed}")
-        run_ingest(self.target, self.first, DATASET, lambda line: click.echo(f"   {line}"))
+        run_ingest(self.target, self.first, self.sample.dataset, lambda line: click.echo(f"   {line}"))
 
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview
@@ -273,8 +305,8 @@ class Demo:
         from laptop.github.hosting import AUTHOR
 
         awaited = Awaited("train", self.hub.newest())
-        self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
-        click.echo(f"   {AUTHOR} starts the workflow train for {MODEL}")
+        self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": self.sample.model})
+        click.echo(f"   {AUTHOR} starts the workflow train for {self.sample.model}")
         return awaited
 
     def _await(self, awaited: Awaited) -> WorkflowRun:
@@ -301,7 +333,7 @@ class Demo:
 
     def _open_release(self, environment: str) -> PullRequestRecord:
         """Return the open pull request of a release."""
-        branch = f"release/{environment}/{MODEL}"
+        branch = f"release/{environment}/{self.sample.model}"
         found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
         if not found:
             raise MlopsError(f"no pull request proposes a release to {environment}")
@@ -336,7 +368,7 @@ class Demo:
         if self.fault and environment == self.project.environments[-1]:
             self._run_again_after_failure(deployment)
         self._await(deployment)
-        recorded = Ledger(self.target.descriptor(environment), MODEL).head()
+        recorded = Ledger(self.target.descriptor(environment), self.sample.model).head()
         assert recorded is not None
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
@@ -384,6 +416,7 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 )
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
+@click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
     "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
@@ -391,6 +424,7 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 def demo(
     keep: bool,
     realistic: bool,
+    both: bool,
     time_scale: float | None,
     settings: tuple[str, ...],
     fault: str | None,
@@ -406,4 +440,5 @@ def demo(
     chosen = delays.NONE
     if realistic:
         chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
-    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "").run()
+    samples = SAMPLE_MODELS if both else (PATIENTS,)
+    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "", samples=samples).run()

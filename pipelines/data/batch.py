@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import printable
 
 ROW = "_row"
 """Column with the number of the row in the landing file, from 1; the header of a CSV file does not count.
@@ -137,5 +138,5 @@ def reason(column: str, rule: str, expected: str, found: str) -> dict[str, str]:
 
 
 def shorten(text: str, limit: int = 120) -> str:
-    """Cut a text to `limit` characters, for messages that quote untrusted values."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Cut a text to `limit` printable characters, for messages that quote untrusted values."""
+    return printable(text if len(text) <= limit else text[: limit - 1] + "…")

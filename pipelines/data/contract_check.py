@@ -14,6 +14,7 @@ from pipelines.data.batch import LandingFileError
 from pipelines.data.reading import SUFFIXES, check_size, read_batch
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import printable
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -224,4 +225,4 @@ def report_junit(contract: Contract, reports: Sequence[FileReport]) -> str:
 
 def _xml(text: str) -> str:
     """Replace the characters that XML 1.0 cannot hold."""
-    return "".join(letter if letter in "\t\n" or letter.isprintable() else "\ufffd" for letter in text)
+    return printable(text, keep="\t\n")

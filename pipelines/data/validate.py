@@ -59,6 +59,15 @@ SAMPLED_ROWS = 1_000
 """Bad rows that are kept of a file with too many of them."""
 
 STREAMED_ROWS = 65_536
+STREAMED_BYTES = 32 << 20
+"""Rows and bytes of text that are streamed at once; DuckDB may exceed both up to 2,048 rows."""
+
+LONGEST_ROW = 128 << 10
+"""Size limit of the texts of a row of a Parquet file, in bytes: 2,048 rows are in memory at once."""
+
+LARGEST_TEXT = 16 << 30
+"""Size limit of all texts of a Parquet file, in bytes. A few kilobytes can hold one long text a million times."""
+
 REASONS = "_reasons"
 EXISTING = "existing_keys"
 OTHER = "other_table"
@@ -90,8 +99,9 @@ class Summary:
 class Validation:
     """A checked batch. Created by `validate`; usable only inside its `with` block."""
 
-    def __init__(self, connection: Any, batch: Batch, contract: Contract, summary: Summary) -> None:
+    def __init__(self, connection: Any, batch: Batch, contract: Contract, summary: Summary, longest_row: int) -> None:
         self._connection = connection
+        self._streamed_rows = max(1, min(STREAMED_ROWS, STREAMED_BYTES // max(1, longest_row)))
         self._batch = batch
         self._contract = contract
         self.summary = summary
@@ -104,7 +114,7 @@ class Validation:
         columns = ", ".join(f"{value_of(name)} AS {quote(name)}" for name in self._contract.columns)
         without = "" if self.summary.quarantined == 0 else f" ANTI JOIN bad USING ({quote(ROW)})"
         query = f"SELECT {columns} FROM typed{without}"
-        return self._connection.sql(query).to_arrow_reader(STREAMED_ROWS)
+        return self._connection.sql(query).to_arrow_reader(self._streamed_rows)
 
     def write_quarantine(self, path: Path) -> None:
         """Write the other rows to a Parquet file, in their original order.
@@ -161,8 +171,10 @@ def validate(
     with _connect(scratch) as connection:
         check_patterns(contract, connection)
         with _blaming(batch), _time_limit(connection):
+            _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+            longest_row = _measure_texts(connection, batch)
             summary = _check(connection, batch, contract, scratch, existing_keys, read_table)
-        yield Validation(connection, batch, contract, summary)
+        yield Validation(connection, batch, contract, summary, longest_row)
 
 
 @contextmanager
@@ -187,6 +199,29 @@ def _blaming(batch: Batch) -> Iterator[None]:
         raise LandingFileError(batch.file, "readable rows", _first_line(error)) from None
 
 
+def _measure_texts(connection: Any, batch: Batch) -> int:
+    """Return the size of the texts of the longest row, in bytes.
+
+    Raises:
+        LandingFileError: the texts of a Parquet file are too large; lines of text files have a limit already.
+    """
+    texts = [name for name, kind in batch.columns.items() if kind in ("VARCHAR", "JSON")]
+    if not texts or batch.rows == 0:
+        return 0
+    size = " + ".join(f"coalesce(strlen({quote(name)}), 0)" for name in texts)
+    longest, total = connection.execute(
+        f"SELECT max(size), sum(size) FROM (SELECT {size} AS size FROM typed)"
+    ).fetchone()
+    if not batch.text and longest > LONGEST_ROW:
+        fix = "keep long texts in objects of their own, and refer to them"
+        raise LandingFileError(batch.file, f"at most {LONGEST_ROW} bytes of text in a row", f"{longest} bytes", fix)
+    if not batch.text and total > LARGEST_TEXT:
+        raise LandingFileError(
+            batch.file, f"at most {LARGEST_TEXT} bytes of text", f"{total} bytes", "split it into several files"
+        )
+    return int(longest or 0)
+
+
 def _check(
     connection: Any,
     batch: Batch,
@@ -195,8 +230,7 @@ def _check(
     existing_keys: pa.RecordBatchReader | None,
     read_table: ReadTable | None,
 ) -> Summary:
-    """Find the bad rows; see `validate`."""
-    _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+    """Find the bad rows of the view `typed`; see `validate`."""
     warnings = _apply_batch_rules(connection, batch, contract) if batch.replayed is None else []
     most = batch.rows if batch.replayed is not None else int(batch.rows * contract.maximum_quarantined / 100)
     bad = _find_bad_rows(connection, batch, contract, most)
@@ -705,6 +739,7 @@ def examine(batch: Batch, contract: Contract, scratch: Path, read_table: ReadTab
         check_patterns(contract, connection)
         with _blaming(batch), _time_limit(connection):
             _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+            _measure_texts(connection, batch)
             return [
                 *_row_results(connection, batch, contract),
                 *_unique_results(connection, contract),

@@ -53,7 +53,7 @@ def write_pages(folder: Path, project: str, entries: Sequence[DatasetEntry], fac
         MlopsError: a page cannot be written.
     """
     pages = {"index.html": index_page(project, entries)}
-    pages |= {f"{entry.name}.html": dataset_page(project, entry, facts) for entry in entries}
+    pages |= {page_name(entry.name): dataset_page(project, entry, facts) for entry in entries}
     written = []
     for name, text in pages.items():
         try:
@@ -65,11 +65,16 @@ def write_pages(folder: Path, project: str, entries: Sequence[DatasetEntry], fac
     return written
 
 
+def page_name(dataset: str) -> str:
+    """Return the file name of a dataset's page. A dataset may be called `index`; no name has an underscore."""
+    return f"{dataset}.html" if dataset != "index" else "index_.html"
+
+
 def index_page(project: str, entries: Sequence[DatasetEntry]) -> str:
     """Return the page that lists the datasets."""
     rows = [
         [
-            f'<a href="{escape(entry.name)}.html">{escape(entry.name)}</a>',
+            f'<a href="{escape(page_name(entry.name))}">{escape(entry.name)}</a>',
             escape(entry.purpose),
             escape(entry.owner or "not named"),
             f"{escape(entry.contract.version)} ({escape(entry.contract.status)})",

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,12 @@ class Gh:
     Attributes:
         root: a clone of the repository, in which `gh` runs.
         repository: `owner/name`.
+        token: token to use instead of the one in the environment; "" for that.
     """
 
     root: Path
     repository: str
+    token: str = field(default="", repr=False)
 
     @classmethod
     def find(cls, root: Path) -> Gh:
@@ -74,7 +76,13 @@ class Gh:
         """
         try:
             done = subprocess.run(
-                ["gh", *arguments], cwd=self.root, input=stdin, capture_output=True, text=True, check=False
+                ["gh", *arguments],
+                cwd=self.root,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "GH_TOKEN": self.token} if self.token else None,
             )
         except FileNotFoundError:
             raise MlopsError("the GitHub CLI `gh` is not on the PATH", fix="install gh") from None

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
@@ -69,7 +70,8 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
     releases = [project.release(model, environment) for model in project.model_names]
     withdrawn = [release for release in releases if release.bundle is None]
     for release in withdrawn:
-        check_withdrawal(descriptors[environment], release)
+        freezes = project.stack(environment).config.environment.freezes
+        check_withdrawal(descriptors[environment], release, freezes, datetime.now(UTC))
     releases = [release for release in releases if release.bundle is not None]
     with ExitStack() as stack:
         # Judged while the leases are held: a rollback that starts later takes the lease, which is noticed.

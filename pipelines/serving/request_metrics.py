@@ -74,6 +74,10 @@ class RequestMetrics(Collector):
         self._by_bucket[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
 
+    def latencies(self) -> list[int]:
+        """Return the number of requests so far in each bucket of the latency histogram, one more than `BUCKETS`."""
+        return self._by_bucket.copy()
+
     def log_dropped(self, records: int, reason: str) -> None:
         """Count lost records of the inference log."""
         self._dropped.labels(reason).inc(records)

@@ -95,7 +95,26 @@ class AwsTarget(Target):
     def reach_cluster(self, environment: str) -> None:
         self._run(self._kubeconfig_command(environment))
 
+    @contextmanager
+    def using_cluster(self, environment: str) -> Iterator[None]:
+        before = os.environ.get("KUBECONFIG")
+        with self._cluster_variables(environment) as environ:
+            os.environ["KUBECONFIG"] = environ["KUBECONFIG"]
+            try:
+                yield
+            finally:
+                os.environ.pop("KUBECONFIG")
+                if before is not None:
+                    os.environ["KUBECONFIG"] = before
+
     def install_engine(self, log: Callable[[str], None]) -> None:
+        if not os.environ.get("PULUMI_BACKEND_URL") and self.project.backend is None:
+            # A job has no login. A variable of the repository will not do: everyone with write access may set it.
+            raise MlopsError(
+                "Pulumi.yaml names no state: expected `backend: {url: s3://…}`, found none",
+                fix="give the outputs of the bootstrap to `mlops github setup --outputs FILE --apply`, and commit "
+                "Pulumi.yaml",
+            )
         installed = self._read("pulumi", "version").strip().removeprefix("v")
         pins = engine_versions(self.project.root)
         if installed != pins["pulumi"]:
@@ -147,8 +166,9 @@ class AwsTarget(Target):
         return StackLocks.of_backend(self._backend_url(), self.project.name, environment)
 
     def _backend_url(self) -> str:
-        """Return the URL of the backend that Pulumi uses: from the environment, else from its login."""
-        return os.environ.get("PULUMI_BACKEND_URL") or str(json.loads(self._read("pulumi", "whoami", "--json"))["url"])
+        """Return the URL of the backend that Pulumi uses: from the environment, else `Pulumi.yaml`, else its login."""
+        url = os.environ.get("PULUMI_BACKEND_URL") or self.project.backend
+        return url or str(json.loads(self._read("pulumi", "whoami", "--json"))["url"])
 
     def _pulumi(self, environment: str, environ: dict[str, str], *arguments: str) -> str:
         return self._read("pulumi", *arguments, "--stack", environment, environ=environ)

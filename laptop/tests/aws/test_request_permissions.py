@@ -12,6 +12,7 @@ from laptop.aws.access.request_permissions import needs
 
 GLUE = "arn:aws:glue:eu-west-1:123456789012:"
 ECR = "arn:aws:ecr:eu-west-1:123456789012:repository/"
+ALARM = "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:"
 
 
 def resources(service: str, operation: str, **parameters: Any) -> list[str]:
@@ -78,3 +79,18 @@ def test_a_request_that_names_no_operation_is_refused() -> None:
         needs(Request("kms", "eu-west-1", "POST", "/", {}, b"{}"))
     with pytest.raises(RequestRefusedError, match="exactly one operation"):
         needs(Request("kms", "eu-west-1", "POST", "/?Action=Sign", {"x-amz-target": "TrentService.Sign"}, b"{}"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "expected"),
+    [
+        ("TagResource", {"ResourceARN": "arn:prod", "AlarmName": "a"}, ["arn:prod"]),
+        ("DeleteDashboards", {"DashboardNames": ["prod"], "AlarmName": "a"}, ["*"]),
+        ("SetAlarmState", {"AlarmName": "a", "ResourceARN": "arn:prod"}, [f"{ALARM}a", "arn:prod"]),
+        ("DeleteAlarms", {"AlarmName": "a", "AlarmNames": ["b"]}, [f"{ALARM}a", f"{ALARM}b"]),
+    ],
+)
+def test_a_parameter_that_an_operation_does_not_have_does_not_stand_for_its_resource(
+    operation: str, parameters: dict[str, Any], expected: list[str]
+) -> None:
+    assert resources("monitoring", operation, **parameters) == expected

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
 
 from laptop import lifecycle
-from laptop.demo.material import DATASET, MODEL, take_releases_back
+from laptop.demo.material import CENSUS, DATASET, MODEL, PATIENTS, own_clone, take_releases_back
 from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_soak, shorten_waits
 from pipelines.cli.main import mlops
+from pipelines.data.local_rows import read_good_rows
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
-from tests.sample_project import copy_as_forked
+from tests.sample_project import ROOT, copy_as_forked
 
 BUNDLE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
@@ -46,6 +49,34 @@ def test_the_demo_names_a_missing_sample_and_starts_nothing(
     assert f"missing {missing.relative_to(project.root)}\n" in f"{done.exception}\n"
     assert "a clone of the template" in done.exception.fix
     assert (done.output, list(project.root.glob(".mlops"))) == ("", [])
+
+
+def test_a_clone_without_a_sample_model_has_nothing_of_it(tmp_path: Path) -> None:
+    made = own_clone(Project(ROOT), tmp_path / "clone", without=[CENSUS])
+    assert CENSUS.model not in made.model_names
+    assert not {CENSUS.dataset, *CENSUS.others} & set(made.dataset_names)
+    assert not list(made.root.glob("data-contracts/samples/census*"))
+    assert not list(made.root.glob("tests/models/*census*"))
+    PATIENTS.check(made)
+    with pytest.raises(MlopsError, match=r"needs the sample model census-employment: missing models/census"):
+        CENSUS.check(made)
+
+
+@pytest.mark.slow
+def test_the_years_of_the_census_are_batches_that_keep_the_contract(tmp_path: Path) -> None:
+    project = Project(ROOT)
+    files = CENSUS.write_batches(project, tmp_path / "batches")
+    assert list(files) == ["first", "later", "mixed-up"]
+    contract = project.contract(CENSUS.dataset)
+    read = {name: read_good_rows(contract, file) for name, file in files.items()}
+    assert {bad for _, bad in read.values()} == {0}
+    years = [set(rows.column("answered_on").cast(pa.timestamp("s")).to_pandas().dt.year) for rows, _ in read.values()]
+    assert years == [{2015}, {2016}, {2017}]
+    original, _ = read_good_rows(contract, project.contracts_folder / "samples" / CENSUS.files[2])
+    mixed, outcome = read["mixed-up"][0], "employed"
+    assert mixed.drop_columns(outcome).equals(original.drop_columns(outcome))
+    assert mixed.column(outcome) != original.column(outcome)
+    assert pc.sum(mixed.column(outcome)) == pc.sum(original.column(outcome))
 
 
 def test_the_demo_starts_without_the_releases_of_the_repository(project: Project) -> None:

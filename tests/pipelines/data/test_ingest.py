@@ -701,9 +701,7 @@ def test_two_jobs_that_update_the_same_schema_end_with_one(dev: EnvironmentDescr
     assert found.find_field("age").doc == "Years."
 
 
-WARDS = Contract.model_validate_json(
-    contract(column("name", "string")).model_dump_json(by_alias=True).replace('"visits"', '"wards"')
-)
+WARDS = contract(column("name", "string"), name="wards")
 
 
 def test_a_row_waits_in_quarantine_until_the_table_that_it_refers_to_has_its_value(

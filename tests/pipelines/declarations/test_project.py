@@ -335,6 +335,21 @@ def test_a_release_in_the_wrong_folder_is_rejected(project: Project) -> None:
         project.release("diabetes-progression", "staging")
 
 
+def test_the_program_names_the_state_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.yaml"
+    for text, expected in (
+        ("name: x\n", None),
+        ("name: x\nbackend: {}\n", None),
+        ("backend: {url: s3://x}\n", "s3://x"),
+    ):
+        file.write_text(text)
+        assert Project(tmp_path).backend == expected
+    for text in ("backend: s3://x\n", "backend: {url: 1}\n", "backend: [s3://x]\n"):
+        file.write_text(text)
+        with pytest.raises(MlopsError, match=r"Pulumi\.yaml: expected a text at backend\.url, found "):
+            _ = Project(tmp_path).backend
+
+
 def test_a_project_without_a_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.yaml").write_text("runtime: python\n")
     with pytest.raises(MlopsError, match=r"Pulumi\.yaml: expected a text at name"):

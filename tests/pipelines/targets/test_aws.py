@@ -187,6 +187,14 @@ def test_an_operation_holds_the_stack_and_first_resolves_an_interrupted_update(
     AwsTarget(project).apply("preview", "dev")
 
 
+def test_the_state_is_the_one_that_the_program_names(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    with (project.root / "Pulumi.yaml").open("a") as program:
+        program.write("backend: {url: file:///tmp/state}\n")
+    with pytest.raises(MlopsError, match="expected a backend s3://…, found file:///tmp/state"):
+        AwsTarget(project).unlock("dev", print, force=False)
+
+
 def test_unlocking_a_stack_whose_state_is_not_in_s3_names_pulumis_own_command(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +230,14 @@ def test_a_job_gets_the_pinned_engine(
     file.write_text(ENGINE.format(python=sys.executable, notes=str(notes), version=version))
     file.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     said: list[str] = []
+    with pytest.raises(
+        MlopsError, match=r"Pulumi.yaml names no state: expected `backend: \{url: s3://…\}`, found none"
+    ):
+        AwsTarget(project).install_engine(said.append)
+    with (project.root / "Pulumi.yaml").open("a") as program:
+        program.write("backend: {url: s3://state}\n")
     if version != "3.200.0":
         with pytest.raises(MlopsError, match=r"expected 3\.200\.0, as the SDK, found 3\.199\.0"):
             AwsTarget(project).install_engine(said.append)
