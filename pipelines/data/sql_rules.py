@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.batch import ROW
 from pipelines.data.columns import SQL_TYPES
-from pipelines.data.sql_worker import Answer, Work
+from pipelines.data.sql_worker import SqlAnswer, Work
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.quality import BATCH_PLACEHOLDERS, COLUMN_PLACEHOLDERS, PLACEHOLDER, Quality
@@ -54,7 +54,7 @@ class SqlRule:
 
     column: str
     quality: Quality
-    answer: Answer
+    answer: SqlAnswer
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _not_valid(contract: Contract, rule: SqlRule) -> MlopsError:
     )
 
 
-def _run(contract: Contract, work: Work, seconds: float) -> list[Answer]:
+def _run(contract: Contract, work: Work, seconds: float) -> list[SqlAnswer]:
     """Run the process.
 
     Raises:
@@ -236,7 +236,7 @@ def _run(contract: Contract, work: Work, seconds: float) -> list[Answer]:
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    answers = [Answer(*json.loads(line)) for line in output[:LARGEST_ANSWER].splitlines()]
+    answers = [SqlAnswer(*json.loads(line)) for line in output[:LARGEST_ANSWER].splitlines()]
     if len(answers) != len(work["conditions"]) + len(work["queries"]):
         raise MlopsError(
             f"the SQL rules of the contract {contract.name} need too much memory: the process ended with "

@@ -54,7 +54,7 @@ class Work(TypedDict):
     object: str
 
 
-class Answer(NamedTuple):
+class SqlAnswer(NamedTuple):
     """Answer to one statement.
 
     Attributes:
@@ -85,7 +85,7 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def run(work: Work) -> list[Answer]:
+def run(work: Work) -> list[SqlAnswer]:
     """Run the statements, the conditions first; queries see only the rows that keep those that bind."""
     import duckdb
 
@@ -121,12 +121,12 @@ def run(work: Work) -> list[Answer]:
         return answers + [_query(connection, query) for query in work["queries"]]
 
 
-def _try_condition(connection: Any, work: Work, condition: str) -> Answer:
+def _try_condition(connection: Any, work: Work, condition: str) -> SqlAnswer:
     """Try a condition on no rows."""
     return _query(connection, f"SELECT count(*) FROM {_quote(work['object'])} WHERE NOT (\n{condition}\n)")
 
 
-def _apply_conditions(connection: Any, work: Work) -> list[Answer]:
+def _apply_conditions(connection: Any, work: Work) -> list[SqlAnswer]:
     """Write which rows break which condition, and create the view of the others. Return the number of the former."""
     import duckdb
 
@@ -138,9 +138,9 @@ def _apply_conditions(connection: Any, work: Work) -> list[Answer]:
         problem = _not_one_query(connection, rows)
         try:
             count = 0 if problem else connection.execute(f"INSERT INTO _broken {rows}").fetchall()[0][0]
-            answers.append(Answer(None if problem else float(count), problem))
+            answers.append(SqlAnswer(None if problem else float(count), problem))
         except (duckdb.Error, MemoryError) as error:
-            answers.append(Answer(None, _described(error)))
+            answers.append(SqlAnswer(None, _described(error)))
     connection.execute(f"COPY _broken TO {_literal(work['broken'])} (FORMAT parquet, USE_TMP_FILE false)")
     binding = ", ".join(map(str, work["binding"])) or "-1"
     connection.execute(
@@ -150,32 +150,32 @@ def _apply_conditions(connection: Any, work: Work) -> list[Answer]:
     return answers
 
 
-def _query(connection: Any, query: str) -> Answer:
+def _query(connection: Any, query: str) -> SqlAnswer:
     import duckdb
 
     if problem := _not_one_query(connection, query):
-        return Answer(None, problem)
+        return SqlAnswer(None, problem)
     try:
         rows = connection.execute(query).fetchmany(2)
     except (duckdb.Error, MemoryError) as error:
-        return Answer(None, _described(error))
+        return SqlAnswer(None, _described(error))
     if len(rows) != 1 or len(rows[0]) != 1:
         shape = "no row" if not rows else "several rows" if len(rows) > 1 else f"{len(rows[0])} columns"
-        return Answer(None, f"expected one row with one column, found {shape}")
+        return SqlAnswer(None, f"expected one row with one column, found {shape}")
     return _figure(rows[0][0])
 
 
-def _figure(value: Any) -> Answer:
+def _figure(value: Any) -> SqlAnswer:
     from decimal import Decimal
 
     if value is None:
-        return Answer(None, "expected a number or a truth value, found null", is_null=True)
+        return SqlAnswer(None, "expected a number or a truth value, found null", is_null=True)
     if isinstance(value, bool | int | float | Decimal):
         number = float(value)
         if number != number:
-            return Answer(None, "expected a number or a truth value, found not a number (NaN)", is_null=True)
-        return Answer(number)
-    return Answer(None, f"expected a number or a truth value, found a value of type {type(value).__name__}")
+            return SqlAnswer(None, "expected a number or a truth value, found not a number (NaN)", is_null=True)
+        return SqlAnswer(number)
+    return SqlAnswer(None, f"expected a number or a truth value, found a value of type {type(value).__name__}")
 
 
 def _not_one_query(connection: Any, text: str) -> str:
