@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,33 @@ def test_a_new_training_image_does_not_change_the_endpoints(tmp_path: Path, grap
     changed = record(project, "dev")
     assert changed.one(ROLLOUT, MODEL).plain == graphs["dev"].one(ROLLOUT, MODEL).plain
     assert changed.one(CRON_JOB, f"train-{MODEL}").plain != graphs["dev"].one(CRON_JOB, f"train-{MODEL}").plain
+
+
+def test_a_job_may_read_the_tables_that_its_contract_refers_to_and_no_others(tmp_path: Path) -> None:
+    project = copy_as_forked(tmp_path / "project")
+    contracts = project / "data-contracts"
+    other = (
+        (contracts / f"{DATASET}.odcs.yaml")
+        .read_text()
+        .replace(DATASET, "clinics")
+        .replace("diabetes_patients", "clinics")
+    )
+    (contracts / "clinics.odcs.yaml").write_text(other)
+    (contracts / "visits.odcs.yaml").write_text(
+        other.replace("clinics", "visits").replace(
+            "      - name: age\n", "      - name: age\n        relationships: [{to: clinics.age}]\n"
+        )
+    )
+    release_everywhere(project)
+    recording = record(project, "dev")
+    policies = {
+        name: json.dumps(recording.one("aws:iam/rolePolicy:RolePolicy", f"ingest-{name}").props["policy"])
+        for name in ("visits", "clinics")
+    }
+    assert ":table/mlops_dev/clinics" in policies["visits"] and f"{DATASET}" not in policies["visits"]
+    assert "visits" not in policies["clinics"].replace("ingest-visits", "")
+    writes = [s for s in json.loads(json.loads(policies["visits"]))["Statement"] if "s3:PutObject" in s["Action"]]
+    assert "clinics" not in json.dumps(writes)
 
 
 def test_ingestion_follows_the_schedule_of_the_contract_and_training_waits_for_a_request(
