@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from pipelines.declarations.project import Project
 
 Person = dict[str, Any]
 
+_SEED = 2018
 _LOGGED_WITHIN = 120.0
 _LOOK_SECONDS = 0.5
 
@@ -60,7 +62,7 @@ def from_abroad(person: Person) -> Person:
 
 
 class People:
-    """People of a year of the survey, each of whom asks once.
+    """People of a year of the survey, each of whom asks once, in a random order that is always the same.
 
     Args:
         file: landing file with their answers.
@@ -79,6 +81,7 @@ class People:
         self._text = text_features(declared, project.contract(declared.contract))
         self._numeric = [name for name in declared.features if name not in self._text]
         self._waiting = pq.read_table(file).to_pylist()
+        random.Random(_SEED).shuffle(self._waiting)  # noqa: S311 - the file is ordered by household
         self._asked: dict[str, list[Person]] = {}
 
     def ask(
