@@ -20,6 +20,7 @@ Person = dict[str, Any]
 _SEED = 2018
 _LOGGED_WITHIN = 120.0
 _LOOK_SECONDS = 0.5
+_QUIET_SECONDS = 6.0
 
 
 def write_years(samples: Path, folder: Path) -> dict[str, Path]:
@@ -59,6 +60,19 @@ def write_years(samples: Path, folder: Path) -> dict[str, Path]:
 def from_abroad(person: Person) -> Person:
     """Return a person as a wrong form describes women: as somebody who lived abroad a year before."""
     return {**person, "moved": "from-abroad"} if person["sex"] == "female" else person
+
+
+def await_quiet_log(descriptor: EnvironmentDescriptor, model: str) -> None:
+    """Wait until servers have written what they hold of a model's inference log: they write every two seconds."""
+    from pipelines.data.glue_client import s3
+    from pipelines.registry import store
+
+    client, before, since = s3(descriptor), -1, time.monotonic()
+    while time.monotonic() - since < _QUIET_SECONDS:
+        time.sleep(_LOOK_SECONDS)
+        listed = store.listing(descriptor.logs_bucket, f"inference/{model}/", client=client)
+        if (found := sum(1 for _ in listed)) != before:
+            before, since = found, time.monotonic()
 
 
 class People:
