@@ -12,7 +12,7 @@ import click
 
 from laptop.demo.journey import Awaited, Demo, lines_of
 from laptop.demo.material import CENSUS, keep_first_environment
-from laptop.demo.survey_people import People, Person, from_abroad, write_years
+from laptop.demo.survey_people import People, Person, await_quiet_log, from_abroad, write_years
 from laptop.passing_days import pass_days
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import render_release
@@ -86,6 +86,9 @@ class OperationDemo(Demo):
             self._await_checks(self._open_release(self.first))
             self._merge(self.first)
             self._follow_release()
+            # The deployment checked the endpoint by requests. They are in the log, and not of the day to come.
+            await_quiet_log(self.target.descriptor(self.first), MODEL)
+            self._pass_day()
 
     def _follow_release(self) -> None:
         """Write the bundle that is live into the release file of the working tree, as `git pull` would."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,8 +17,10 @@ from pipelines.declarations.project import Project
 
 Person = dict[str, Any]
 
+_SEED = 2018
 _LOGGED_WITHIN = 120.0
 _LOOK_SECONDS = 0.5
+_QUIET_SECONDS = 6.0
 
 
 def write_years(samples: Path, folder: Path) -> dict[str, Path]:
@@ -59,8 +62,21 @@ def from_abroad(person: Person) -> Person:
     return {**person, "moved": "from-abroad"} if person["sex"] == "female" else person
 
 
+def await_quiet_log(descriptor: EnvironmentDescriptor, model: str) -> None:
+    """Wait until servers have written what they hold of a model's inference log: they write every two seconds."""
+    from pipelines.data.glue_client import s3
+    from pipelines.registry import store
+
+    client, before, since = s3(descriptor), -1, time.monotonic()
+    while time.monotonic() - since < _QUIET_SECONDS:
+        time.sleep(_LOOK_SECONDS)
+        listed = store.listing(descriptor.logs_bucket, f"inference/{model}/", client=client)
+        if (found := sum(1 for _ in listed)) != before:
+            before, since = found, time.monotonic()
+
+
 class People:
-    """People of a year of the survey, each of whom asks once.
+    """People of a year of the survey, each of whom asks once, in a random order that is always the same.
 
     Args:
         file: landing file with their answers.
@@ -79,6 +95,7 @@ class People:
         self._text = text_features(declared, project.contract(declared.contract))
         self._numeric = [name for name in declared.features if name not in self._text]
         self._waiting = pq.read_table(file).to_pylist()
+        random.Random(_SEED).shuffle(self._waiting)  # noqa: S311 - the file is ordered by household
         self._asked: dict[str, list[Person]] = {}
 
     def ask(
