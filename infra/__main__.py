@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pulumi
 
 from infra.command_line import require_policy_pack
@@ -22,6 +24,7 @@ from infra.declared_cluster import cluster_providers, find_cluster, last_outputs
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
+from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.names import model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
 
@@ -35,11 +38,15 @@ def provision() -> None:
     models = {name: project.model(name) for name in project.model_names}
     releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
     notes: list[str] = []
+    foundation_only = bool(os.environ.get(FOUNDATION_ONLY))
+    if foundation_only:
+        environment, releases = environment.without_images(), dict.fromkeys(releases)
+        notes.append("images and releases are left out until `mlops deploy` has judged them")
 
     # The declared cluster. Kubernetes resources wait until it is certain that nothing moves or gets lost
     cluster = find_cluster(environment)
     before = last_outputs()
-    kubernetes = cluster_providers(environment, cluster, before, project.model_names)
+    kubernetes = cluster_providers(environment, cluster, before, project.model_names, foundation_only=foundation_only)
     on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes.ordinary})
 
     # Data, the registry, and the namespace that pods run in
@@ -79,7 +86,7 @@ def provision() -> None:
         jobs.append(model_monitor_name(name))
     if observed and context.image is not None:
         ModelDashboard("models", ModelDashboardArgs(environment=environment, models=observed))
-    if context.image is None and jobs:
+    if context.image is None and jobs and not foundation_only:
         notes.append(
             f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
             f"{', '.join(jobs)} are left out"

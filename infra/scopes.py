@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import pulumi
 import pulumi_aws as aws
 
 from pipelines.declarations.documents import parse
-from pipelines.declarations.environment import EnvironmentConfig
+from pipelines.declarations.environment import EnvironmentConfig, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import ImageName, bucket_name, database_name, repository_name
@@ -168,6 +168,10 @@ class Environment(Scope):
         """Return the reference of the pinned image (`<repository>@sha256:…`), or None if no image is pinned."""
         digest = self.config.images.training if image == "training" else self.config.images.serving
         return f"{self.image_repository(image)}@{digest}" if digest else None
+
+    def without_images(self) -> Environment:
+        """Return the environment as if it pinned no image."""
+        return replace(self, config=self.config.model_copy(update={"images": Images()}))
 
 
 def load_environment(project: Project) -> Environment:

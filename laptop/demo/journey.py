@@ -16,10 +16,10 @@ from laptop import delays
 from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
+from laptop.demo.material import CENSUS, PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
 from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
-from laptop.short_waits import scale_soak
+from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _FAULT_SECONDS = 8.0
 """How long the fault of `--fault` lasts."""
+
+_FAULTS_OF_GITHUB = ("app-token-revoked", "github-down")
+"""Faults that are injected when a deployment is about to propose the next release. Others hit the last deployment."""
 
 _JUDGEMENTS = 10
 """How often a release is judged again before its merge."""
@@ -84,7 +87,7 @@ class Demo:
         keep: leave the laptop running at the end.
         delays: delays of a realistic laptop, after the time scale.
         time_scale: how many times as fast rollout pauses pass.
-        fault: injected once, during the first deployment to the last environment; "" for none.
+        fault: injected once, during a deployment; "" for none.
         samples: the models to show, one after the other.
     """
 
@@ -99,6 +102,8 @@ class Demo:
         samples: tuple[SampleModel, ...] = (PATIENTS,),
     ) -> None:
         self.fault = fault
+        self._awaits_proposal = False
+        self._fault_ends = 0.0
         self.samples = samples
         self.sample, *_ = samples
         self.source = source
@@ -126,9 +131,7 @@ class Demo:
         try:
             self.prepare()
             with self.hub.serving():
-                for sample in self.samples:
-                    self.show(sample)
-            self.summarise()
+                self.play()
         finally:
             self._stop_callers()
             if not self.keep:
@@ -152,6 +155,17 @@ class Demo:
         for callers in self.all_callers.values():
             callers.stop()
 
+    def adjust(self) -> None:
+        """Change the clone before the laptop starts; nothing here."""
+
+    def play(self) -> None:
+        """Show every model, then a summary."""
+        for sample in self.samples:
+            self.show(sample)
+        if self.delays:
+            self.compare_with_git()
+        self.summarise()
+
     def show(self, sample: SampleModel) -> None:
         """Show a model from its first batch of data to a rollback."""
         self.sample = sample
@@ -169,8 +183,9 @@ class Demo:
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
             hidden = [sample for sample in SAMPLE_MODELS if sample not in self.samples]
             self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays, without=hidden)
+            self.adjust()
             take_releases_back(self.project)
-            scale_soak(self.project, self.time_scale)
+            scale_waits(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = lifecycle.start(
@@ -246,17 +261,35 @@ class Demo:
 
     def roll_back(self) -> None:
         """Raise an alarm, which rolls the second release back."""
+        from laptop.demo.traffic_watch import TrafficWatch
         from laptop.github.hosting import AUTHOR
+        from pipelines.registry.ledger import Ledger
 
         with self.journey.step(f"Raise an alarm: {self.first} rolls back to the earlier release, traffic first"):
             reason = "the mean error of the last hour exceeds its bound"
             payload = {"model": self.sample.model, "environment": self.first, "reason": reason}
             before = self.hub.newest()
+            descriptor = self.target.descriptor(self.first)
+            bad = Ledger(descriptor, self.sample.model).head()
+            assert bad is not None and bad.event.live is not None
+            watch = TrafficWatch(descriptor.namespace, self.sample.model, bad.event.live)
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
             run = self._await(Awaited("respond", before))
             for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
+            if (seconds := watch.seconds()) is not None:
+                click.secho(f"   traffic restored {seconds:.1f} s after the alarm", fg="green")
             self._await(Awaited("deploy", before))
+
+    def compare_with_git(self) -> None:
+        """Run the workflow `audit`, which fails if git, a ledger or a cluster says something else than the others."""
+        from laptop.github.hosting import AUTHOR
+
+        with self.journey.step("Audit: git, ledgers and clusters agree in every environment"):
+            before = self.hub.newest()
+            self.hub.dispatch(AUTHOR, "audit.yml")
+            for line in lines_of(self._await(Awaited("audit", before)), "as in git"):
+                click.echo(f"   {line.strip()}")
 
     def summarise(self) -> None:
         """Print what runs in each environment, and its ledger."""
@@ -330,6 +363,9 @@ class Demo:
         verb = command.removeprefix(".venv/bin/")
         if verb != command and progress.conclusion != "skipped" and not verb.startswith(QUIET):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
+        if self._awaits_proposal and verb.startswith("mlops deploy") and progress.conclusion == "success":
+            self._awaits_proposal = False
+            self._inject()
 
     def _open_release(self, environment: str) -> PullRequestRecord:
         """Return the open pull request of a release."""
@@ -361,11 +397,12 @@ class Demo:
             self._show_refusal(request)
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
-        if self.fault and environment == self.project.environments[-1]:
-            self._inject(environment)
+        is_faulty = bool(self.fault) and environment == self._environment_of_fault()
+        if is_faulty:
+            self._prepare_fault(environment)
         if arriving:
             self._ingest(arriving)
-        if self.fault and environment == self.project.environments[-1]:
+        if is_faulty:
             self._run_again_after_failure(deployment)
         self._await(deployment)
         recorded = Ledger(self.target.descriptor(environment), self.sample.model).head()
@@ -379,28 +416,53 @@ class Demo:
 
         run = self.hub.wait(deployment.workflow, after=deployment.after)
         if run.conclusion != "success":
-            for line in lines_of(run, "error: "):
-                click.secho(f"   the deployment failed: {line}", fg="yellow")
+            for line in errors_of(run):
+                click.secho(f"   | {line}", fg="yellow")
+            time.sleep(max(0.0, self._fault_ends - time.monotonic()))
             click.echo(f"   {APPROVER} runs it again")
             self.hub.rerun(run.number)
 
-    def _inject(self, environment: str) -> None:
-        """Inject the fault once the Rollout exists, so that the deployment waits for it."""
+    def _environment_of_fault(self) -> str:
+        """Return the environment whose deployment meets the fault: one of GitHub needs a release to propose."""
+        return self.project.environments[-2 if self.fault in _FAULTS_OF_GITHUB else -1]
+
+    def _prepare_fault(self, environment: str) -> None:
+        """Inject the fault once the Rollout exists, so that the deployment waits for it; or one of GitHub later."""
+        if self.fault in _FAULTS_OF_GITHUB:
+            self._awaits_proposal = True
+            return
         from pipelines.cluster.connection import connect
         from pipelines.cluster.rollouts import Rollout
 
         with connect(self.project.stack(environment).config.environment.namespace) as client:
             while not list(client.list(Rollout)):
                 time.sleep(0.2)
-        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
-        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
+        self._inject()
         time.sleep(_FAULT_SECONDS)  # what the demo itself does next must not meet the fault
+
+    def _inject(self) -> None:
+        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
+        self._fault_ends = time.monotonic() + _FAULT_SECONDS
+        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
 
     def _show_refusal(self, request: PullRequestRecord) -> None:
         for comment in self.hub.server.comments(request.number):
             for line in comment["body"].splitlines():
                 if line.startswith("| ") and ("❌" in line or "⚠️" in line):
                     click.secho(f"   {line}", fg="yellow")
+
+
+def errors_of(run: WorkflowRun) -> list[str]:
+    """Return the errors in the logs of a run's failed jobs, each with what follows until its step ended."""
+    found: list[str] = []
+    for job in run.jobs:
+        inside = False
+        for line in job.log.read_text().splitlines() if job.log is not None and job.conclusion == "failure" else ():
+            said = line.removeprefix("##[error]")
+            of_action = said != line and not said.startswith("Process completed")
+            inside = of_action or (not line.startswith("##[") and (inside or line.startswith("error: ")))
+            found += [said] if inside else []
+    return found
 
 
 def lines_of(run: WorkflowRun, words: str) -> list[str]:
@@ -417,6 +479,7 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
 @click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
+@click.option("--operate", is_flag=True, help="Show a model in operation instead; days pass in seconds.")
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
     "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
@@ -425,6 +488,7 @@ def demo(
     keep: bool,
     realistic: bool,
     both: bool,
+    operate: bool,
     time_scale: float | None,
     settings: tuple[str, ...],
     fault: str | None,
@@ -432,7 +496,8 @@ def demo(
 ) -> None:
     """Show the whole journey from data to prod on this machine.
 
-    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
+    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back. With
+    --operate: drift that is watched, a regression that labels reveal and that is rolled back, bias, and a retraining.
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
@@ -440,5 +505,14 @@ def demo(
     chosen = delays.NONE
     if realistic:
         chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
+    if operate:
+        if realistic or both or fault:
+            raise MlopsError(
+                "--operate: expected it alone, found --realistic, --both or --fault", fix="leave them out."
+            )
+        from laptop.demo.operation import OperationDemo
+
+        OperationDemo(Project.find(), keep=keep, samples=(CENSUS,)).run()
+        return
     samples = SAMPLE_MODELS if both else (PATIENTS,)
     Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "", samples=samples).run()

@@ -262,7 +262,7 @@ def _belongs_to(job: Job, cron_job: str) -> bool:
 
 def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
     try:
-        source = client.get(CronJob, cron_job)
+        source = read_with_retry(lambda: client.get(CronJob, cron_job))
     except ApiError as error:
         if error.status.code != 404:
             raise

@@ -193,6 +193,19 @@ class Project:
                 fix=f"--env {first}",
             )
 
+    def check_disposable(self, environment: str) -> None:
+        """Check that an environment may be removed together with its data.
+
+        Raises:
+            MlopsError: it may not, or it does not exist.
+        """
+        if not self.stack(environment).config.environment.disposable:
+            raise MlopsError(
+                f"{environment} is protected: expected `disposable: true` in {self.stack_file(environment).name}, "
+                "found `disposable: false`",
+                fix="set it in a pull request, and follow docs/platform-engineer.md#remove-an-environment",
+            )
+
     def ingested(self, environment: str) -> tuple[str, ...]:
         """Return the datasets that are ingested in an environment.
 

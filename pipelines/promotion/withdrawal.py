@@ -8,7 +8,7 @@ from datetime import datetime
 
 from lightkube.core.exceptions import ApiError
 
-from pipelines.cluster.connection import connect
+from pipelines.cluster.connection import connect, read_with_retry
 from pipelines.cluster.rollouts import Rollout
 from pipelines.declarations.environment import EnvironmentDescriptor, FreezeWindow
 from pipelines.declarations.errors import MlopsError
@@ -192,7 +192,7 @@ def check_gone(namespace: str, model: str) -> None:
     """
     with connect(namespace) as client:
         try:
-            found = client.get(Rollout, model)
+            found = read_with_retry(lambda: client.get(Rollout, model))
         except ApiError as error:
             if error.status.code != 404:
                 raise

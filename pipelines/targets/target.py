@@ -89,8 +89,14 @@ class Target(ABC):
         """Start slow preparations for `apply` in the background."""
 
     @abstractmethod
-    def apply(self, operation: Operation, environment: str) -> None:
+    def apply(self, operation: Operation, environment: str, *, foundation_only: bool = False) -> None:
         """Run the Pulumi program of an environment, and print what it does.
+
+        Args:
+            operation: what to do.
+            environment: its name.
+            foundation_only: leave out images and releases, which only an environment that is up can judge. Refused for
+                an environment that serves a model.
 
         Raises:
             MlopsError: the environment does not exist, or the program failed.
