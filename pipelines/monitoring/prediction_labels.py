@@ -103,7 +103,8 @@ def read_labels(
     if source.time is not None and str(table.schema().find_type(source.time)).startswith("timestamp"):
         text = since.isoformat(timespec="microseconds")
         newer = GreaterThanOrEqual(
-            source.time, text if str(table.schema().find_type(source.time)) == "timestamptz" else text[:-6]
+            source.time,
+            value=text if str(table.schema().find_type(source.time)) == "timestamptz" else text[:-6],
         )
     found = table.scan(row_filter=newer, selected_fields=tuple(chosen)).to_arrow()
     empty = pa.nulls(found.num_rows)
