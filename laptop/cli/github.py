@@ -14,7 +14,7 @@ import click
 
 from laptop.laptop_target import LaptopTarget
 from laptop.project_copy import copy_project
-from laptop.short_waits import scale_soak
+from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Group
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -81,10 +81,12 @@ def create() -> None:
     target, hub = _reach()
     time_scale = 1 / lifecycle.find(target.home).time_scale
     with tempfile.TemporaryDirectory(dir=target.home) as folder:
-        # The clock of the inference log cannot run faster, so what a release must wait for is shortened instead.
+        # The clocks of the inference log and of the canary check cannot run faster, so what they wait for is shorter.
         copy = copy_project(target.project, Path(folder) / "project")
-        for model in scale_soak(copy, time_scale):
-            click.echo(f"{model}: soak is shorter in the hosted repository, as time runs faster here")
+        for model in scale_waits(copy, time_scale):
+            click.echo(
+                f"{model}: rollout steps and soak are shorter in the hosted repository, as time runs faster here"
+            )
         host(target, hub, copy.root)
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
 

@@ -16,10 +16,10 @@ from laptop import delays
 from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
+from laptop.demo.material import CENSUS, PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
 from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
-from laptop.short_waits import scale_soak
+from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -131,11 +131,7 @@ class Demo:
         try:
             self.prepare()
             with self.hub.serving():
-                for sample in self.samples:
-                    self.show(sample)
-                if self.delays:
-                    self.compare_with_git()
-            self.summarise()
+                self.play()
         finally:
             self._stop_callers()
             if not self.keep:
@@ -159,6 +155,17 @@ class Demo:
         for callers in self.all_callers.values():
             callers.stop()
 
+    def adjust(self) -> None:
+        """Change the clone before the laptop starts; nothing here."""
+
+    def play(self) -> None:
+        """Show every model, then a summary."""
+        for sample in self.samples:
+            self.show(sample)
+        if self.delays:
+            self.compare_with_git()
+        self.summarise()
+
     def show(self, sample: SampleModel) -> None:
         """Show a model from its first batch of data to a rollback."""
         self.sample = sample
@@ -176,8 +183,9 @@ class Demo:
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
             hidden = [sample for sample in SAMPLE_MODELS if sample not in self.samples]
             self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays, without=hidden)
+            self.adjust()
             take_releases_back(self.project)
-            scale_soak(self.project, self.time_scale)
+            scale_waits(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = lifecycle.start(
@@ -253,16 +261,24 @@ class Demo:
 
     def roll_back(self) -> None:
         """Raise an alarm, which rolls the second release back."""
+        from laptop.demo.traffic_watch import TrafficWatch
         from laptop.github.hosting import AUTHOR
+        from pipelines.registry.ledger import Ledger
 
         with self.journey.step(f"Raise an alarm: {self.first} rolls back to the earlier release, traffic first"):
             reason = "the mean error of the last hour exceeds its bound"
             payload = {"model": self.sample.model, "environment": self.first, "reason": reason}
             before = self.hub.newest()
+            descriptor = self.target.descriptor(self.first)
+            bad = Ledger(descriptor, self.sample.model).head()
+            assert bad is not None and bad.event.live is not None
+            watch = TrafficWatch(descriptor.namespace, self.sample.model, bad.event.live)
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
             run = self._await(Awaited("respond", before))
             for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
+            if (seconds := watch.seconds()) is not None:
+                click.secho(f"   traffic restored {seconds:.1f} s after the alarm", fg="green")
             self._await(Awaited("deploy", before))
 
     def compare_with_git(self) -> None:
@@ -463,6 +479,7 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
 @click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
+@click.option("--operate", is_flag=True, help="Show a model in operation instead; days pass in seconds.")
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
     "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
@@ -471,6 +488,7 @@ def demo(
     keep: bool,
     realistic: bool,
     both: bool,
+    operate: bool,
     time_scale: float | None,
     settings: tuple[str, ...],
     fault: str | None,
@@ -478,7 +496,8 @@ def demo(
 ) -> None:
     """Show the whole journey from data to prod on this machine.
 
-    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
+    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back. With
+    --operate: drift that is watched, a regression that labels reveal and that is rolled back, bias, and a retraining.
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
@@ -486,5 +505,14 @@ def demo(
     chosen = delays.NONE
     if realistic:
         chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
+    if operate:
+        if realistic or both or fault:
+            raise MlopsError(
+                "--operate: expected it alone, found --realistic, --both or --fault", fix="leave them out."
+            )
+        from laptop.demo.operation import OperationDemo
+
+        OperationDemo(Project.find(), keep=keep, samples=(CENSUS,)).run()
+        return
     samples = SAMPLE_MODELS if both else (PATIENTS,)
     Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "", samples=samples).run()

@@ -158,6 +158,25 @@ def _remove(project: Project, sample: SampleModel) -> None:
     test.unlink(missing_ok=True)
 
 
+def keep_first_environment(project: Project) -> Project:
+    """Remove all environments but the first from a project, and return it.
+
+    Raises:
+        MlopsError: a file cannot be changed.
+    """
+    from pipelines.github.release_owners import with_release_owners
+
+    first, *others = project.environments
+    for environment in others:
+        project.stack_file(environment).unlink()
+        for model in project.model_names:
+            project.release_file(model, environment).unlink(missing_ok=True)
+    owners = project.root / ".github" / "CODEOWNERS"
+    if owners.is_file():
+        owners.write_text(with_release_owners(owners.read_text(encoding="utf-8"), [first]), encoding="utf-8")
+    return Project(project.root)
+
+
 def take_releases_back(project: Project) -> None:
     """Remove the bundle from every release file: the demo's account starts without bundles."""
     for model in project.model_names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.printable import printable
 
@@ -48,6 +49,25 @@ class ReasonCount:
     column: str
     rule: str
     rows: int
+
+
+class QualityWarning(Declaration):
+    """A rule that does not bind and that a batch breaks.
+
+    Attributes:
+        column: name of the column; "" for the table; names separated by commas for several columns.
+        rule: name of the rule.
+        expected: what the rule allows.
+        found: what the batch has.
+    """
+
+    column: str
+    rule: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.column or 'the batch'}: {self.rule}: expected {self.expected}, found {self.found}"
 
 
 class TooManyBadRowsError(LandingFileError):

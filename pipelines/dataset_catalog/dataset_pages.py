@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from pipelines.data.checks import contract_rules, unique_groups
-from pipelines.data.contract_page import batch_rule
+from pipelines.data.checks import contract_rules, row_conditions, unique_groups
+from pipelines.data.contract_page import batch_rules_of
 from pipelines.dataset_catalog.dataset_entries import DatasetEntry
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.classification import is_personal
@@ -98,8 +98,13 @@ def dataset_page(project: str, entry: DatasetEntry, facts: LineageFacts | None) 
         "<h2>Columns</h2>",
         _columns(entry),
     ]
-    tables = [f"Each file: {batch_rule(rule)}" for rule in contract.table.rules if not rule.is_for_rows]
+    tables = [f"Each file: {text}" for text in batch_rules_of(contract, "")]
     tables += [f"Unique together: {', '.join(g.columns)}" for g in unique_groups(contract) if len(g.columns) > 1]
+    tables += [
+        f"Each row: {rule.name}: {rule.expected}"
+        for rule in row_conditions(contract)
+        if rule.column not in contract.columns
+    ]
     if tables:
         parts.append("<h2>Rules on the dataset</h2>" + _bullets(tables))
     if entry.versions:
@@ -156,7 +161,7 @@ def _columns(entry: DatasetEntry) -> str:
     rows = []
     for name, column in contract.columns.items():
         mark = column.classification or ("personal" if is_personal(column) else "")
-        found = [*rules.get(name, ()), *(batch_rule(rule) for rule in column.rules if not rule.is_for_rows)]
+        found = [*rules.get(name, ()), *batch_rules_of(contract, name)]
         rows.append(
             [
                 f"<code>{escape(name)}</code>" + (f'<br><span class="mark">{escape(mark)}</span>' if mark else ""),

@@ -183,6 +183,17 @@ class Monitoring(Declaration):
     ] = ()
 
 
+class CanaryHandling(Declaration):
+    """What happens to a canary without a verdict.
+
+    Attributes:
+        on_inconclusive: `continue` if correct golden requests are enough, as where there is little traffic; `pause` to
+            wait for more requests, and then for a person. Harm that is found stops a canary in both cases.
+    """
+
+    on_inconclusive: Literal["continue", "pause"] = "continue"
+
+
 class FreezeWindow(Declaration):
     """Period without promotions. Rollbacks are always allowed.
 
@@ -233,6 +244,7 @@ class EnvironmentConfig(Declaration):
         architectures: processors of the nodes that run the pods. Images are built for those of all environments.
         endpoints: addresses of the endpoints, and who may connect to them.
         monitoring: the monitors of the environment.
+        canary: what happens to a release on trial without a verdict.
     """
 
     promotes_from: Name | None
@@ -257,6 +269,7 @@ class EnvironmentConfig(Declaration):
     architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
     endpoints: EndpointAccess = EndpointAccess()
     monitoring: Monitoring = Monitoring()
+    canary: CanaryHandling = CanaryHandling()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

@@ -213,11 +213,11 @@ class RolloutStep(Declaration):
 
     Attributes:
         weight: percentage of traffic to the new bundle.
-        pause_seconds: how long to keep that weight.
+        pause_seconds: how long to keep that weight, unless the canary check stops the release before.
     """
 
     weight: Annotated[int, Field(ge=1, le=99)]
-    pause_seconds: Annotated[int, Field(ge=0)]
+    pause_seconds: Annotated[int, Field(ge=0, le=86_400)]
 
 
 class Replicas(Declaration):
@@ -238,12 +238,29 @@ class Replicas(Declaration):
         return self
 
 
+class CanaryPolicy(Declaration):
+    """How a release on trial is compared with the live one.
+
+    Attributes:
+        error_increase: increase of the error rate that must be found before a canary may pass: 0.1 is one request in
+            ten. A smaller one needs more requests.
+        prediction_shift: allowed change of the mean prediction, in standard deviations of the live predictions.
+        wait_seconds: how long to wait for enough requests after the pause of a step, in environments with
+            `on_inconclusive: pause`.
+    """
+
+    error_increase: Share = 0.1
+    prediction_shift: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    wait_seconds: Annotated[int, Field(ge=0, le=86_400)] = 1800
+
+
 class Serving(Declaration):
     """Serving of a model."""
 
     replicas: Replicas = Replicas()
     resources: Resources
     rollout: tuple[RolloutStep, ...] = ()
+    canary: CanaryPolicy = CanaryPolicy()
 
 
 class Model(Declaration):

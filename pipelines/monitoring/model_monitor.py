@@ -294,7 +294,7 @@ def _judge_labelled(
 def _judge_estimate(model: Model, evaluation: Evaluation, predicted: NDArray[np.float64]) -> list[MonitorFinding]:
     if model.task != "classification":
         return []
-    estimator = AccuracyEstimator.of(evaluation.sample)
+    estimator = AccuracyEstimator.of(evaluation)
     if estimator is None:
         why = f"the holdout sample has less than {LEAST_HOLDOUT} rows, or one class only"
     else:

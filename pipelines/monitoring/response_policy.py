@@ -129,7 +129,9 @@ def _windows(reports: Iterable[ModelMonitorReport]) -> list[ModelMonitorReport]:
 
     Of two reports about one window the later one counts, which knows more labels.
     """
-    ordered = sorted(reports, key=lambda one: (one.window_end, one.time, len(_alarming(one)), one.bundle or ""))
+    ordered = sorted(
+        reports, key=lambda one: (one.window_end, one.time, len(_alarming(one)), one.bundle or "", _alarming(one))
+    )
     newest: dict[tuple[datetime, datetime], ModelMonitorReport] = {}
     for one in ordered:
         if one.bundle == ordered[-1].bundle:

@@ -234,13 +234,23 @@ def _created(base: str, action: str, request: Request, cluster: str) -> str:
 
 
 def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
-    """Alarms are resources. Metrics are not: the namespace of those that are sent is a condition key."""
+    """Alarms and dashboards are resources; dashboards belong to no region.
+
+    Metrics are not: the namespace of those that are sent is a condition key.
+    """
     if action == "PutMetricData":
         yield Need(f"cloudwatch:{action}", "*", {"cloudwatch:namespace": _some(request.parameter("Namespace"))})
         return
     listed = request.json.get("AlarmNames") or ()
     names = [request.parameter("AlarmName"), *(listed if isinstance(listed, list) else ())]
     names += [value for key, value in request.form.items() if key.startswith("AlarmNames.member.")]
+    boards = request.json.get("DashboardNames") or ()
+    shown = [request.parameter("DashboardName"), *(boards if isinstance(boards, list) else ())]
+    shown += [value for key, value in request.form.items() if key.startswith("DashboardNames.member.")]
+    if any(shown):
+        for name in filter(None, shown):
+            yield Need(f"cloudwatch:{action}", f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/{name}")
+        return
     base = f"arn:aws:cloudwatch:{request.region}:{ACCOUNT}:alarm:"
     # Other parameters are ignored, as CloudWatch does: they must not stand for what the operation is about.
     resources = [f"{base}{name}" for name in names if name and "Alarm" in action]

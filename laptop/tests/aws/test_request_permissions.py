@@ -56,6 +56,21 @@ def test_a_request_to_glue_needs_every_database_and_table(
     assert resources("glue", operation, **parameters) == [GLUE + name for name in expected]
 
 
+@pytest.mark.parametrize(
+    ("operation", "parameters", "names"),
+    [
+        ("PutDashboard", {"DashboardName": "a", "DashboardBody": "{}"}, ["a"]),
+        ("GetDashboard", {"DashboardName": "a"}, ["a"]),
+        ("DeleteDashboards", {"DashboardNames": ["a", "b"]}, ["a", "b"]),
+    ],
+)
+def test_a_request_for_dashboards_needs_each_of_them_in_no_region(
+    operation: str, parameters: dict[str, Any], names: list[str]
+) -> None:
+    expected = [f"arn:aws:cloudwatch::123456789012:dashboard/{name}" for name in names]
+    assert resources("cloudwatch", operation, **parameters) == expected
+
+
 @pytest.mark.parametrize("parameters", [{"DatabaseInput": "a"}, {"DatabaseInput": ["a"]}, {"DatabaseName": {}}])
 def test_odd_parameters_raise_nothing(parameters: dict[str, Any]) -> None:
     assert resources("glue", "CreateDatabase", **parameters)[0] == f"{GLUE}catalog"

@@ -16,7 +16,7 @@ from laptop import lifecycle
 from laptop.demo.journey import errors_of
 from laptop.demo.material import CENSUS, DATASET, MODEL, PATIENTS, own_clone, take_releases_back
 from laptop.github.runner.results import JobResult
-from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_soak, shorten_waits
+from laptop.short_waits import SHORT_REQUESTS, SHORT_SECONDS, scale_waits, shorten_waits
 from pipelines.cli.main import mlops
 from pipelines.data.local_rows import read_good_rows
 from pipelines.declarations.errors import MlopsError
@@ -108,15 +108,17 @@ def test_a_quick_clone_waits_seconds_where_a_real_project_waits_minutes(project:
     assert (short.gates.soak.requests, short.gates.soak.seconds) == (SHORT_REQUESTS, SHORT_SECONDS)
 
 
-def test_soak_passes_as_fast_as_the_time_of_the_laptop(project: Project) -> None:
+def test_soak_and_traffic_steps_pass_as_fast_as_the_time_of_the_laptop(project: Project) -> None:
     file = project.model_file(MODEL)
     file.write_text(
         file.read_text().replace("soak: {requests: 20, seconds: 1}", "soak: {requests: 100, seconds: 1800}")
     )
-    assert scale_soak(project, 20) == [MODEL]
-    scaled = project.model(MODEL).gates.soak
-    assert (scaled.requests, scaled.seconds) == (100, 90)
-    assert scale_soak(project, 1) == []
+    file.write_text(file.read_text().replace("pause_seconds: 1", "pause_seconds: 300"))
+    assert scale_waits(project, 20) == [MODEL]
+    scaled = project.model(MODEL)
+    assert (scaled.gates.soak.requests, scaled.gates.soak.seconds) == (100, 90)
+    assert [step.pause_seconds for step in scaled.serving.rollout] == [15, 15]
+    assert scale_waits(project, 1) == []
 
 
 @pytest.mark.parametrize(

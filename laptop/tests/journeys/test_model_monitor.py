@@ -26,7 +26,7 @@ from laptop.github.hosting import REPOSITORY, host
 from laptop.laptop_target import LaptopTarget
 from laptop.publishing import local_digests, publish_locally
 from laptop.tests.journeys.laptop_of_journeys import own_home
-from laptop.tests.journeys.test_journeys import one_environment
+from laptop.tests.journeys.test_journeys import log, one_environment
 from laptop.tests.journeys.test_rollbacks import WAIT_SECONDS, Trial
 from pipelines.cli.main import mlops
 from pipelines.declarations.environment import EnvironmentDescriptor
@@ -145,7 +145,8 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredMod
         with hub.serving():
             trial.train(first)
             before = trial.merge()
-            assert hub.wait("deploy", after=before, seconds=WAIT_SECONDS).conclusion == "success"
+            deployed = hub.wait("deploy", after=before, seconds=WAIT_SECONDS)
+            assert deployed.conclusion == "success", log(deployed.jobs[-1])
         edit(project.release_file(MODEL, "dev"), "bundle", value=hub_release(here))
         made = MonitoredModel(here.descriptor("dev"))
         with first.open() as file:

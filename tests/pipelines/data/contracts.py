@@ -11,6 +11,7 @@ from pipelines.declarations.contract import Contract
 def contract(
     *columns: dict[str, Any],
     quality: tuple[dict[str, Any], ...] = (),
+    table_relationships: tuple[dict[str, Any], ...] = (),
     most_bad: float = 100,
     name: str = "visits",
     **keys: Any,
@@ -29,7 +30,14 @@ def contract(
         "name": name,
         "version": "1.0.0",
         "status": "active",
-        "schema": [{"name": name, "properties": properties, "quality": list(quality)}],
+        "schema": [
+            {
+                "name": name,
+                "properties": properties,
+                "quality": list(quality),
+                "relationships": list(table_relationships),
+            }
+        ],
         "customProperties": [{"property": "maximumQuarantinedPercent", "value": most_bad}],
         **keys,
     }

@@ -8,7 +8,7 @@ from unittest import mock
 import boto3
 import pytest
 
-from pipelines.cluster.rollouts import OvertakenError
+from pipelines.cluster.rollouts import InconclusiveCanaryError, OvertakenError
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.admission import GateRefusedError
@@ -173,6 +173,20 @@ def test_an_attempt_of_a_workflow_is_that_of_its_run(world: World, monkeypatch: 
     monkeypatch.setenv("GITHUB_RUN_ID", "77")
     monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "2")
     assert world.attribution().attempt == "77.2"
+
+
+def test_a_canary_without_a_verdict_stays_on_trial_and_the_next_deployment_takes_it_live(world: World) -> None:
+    good, mine = live_and_next(world, 1)
+    change, before = world.release(mine, good), len(world.records())
+
+    def undecided(_: str) -> None:
+        raise InconclusiveCanaryError("its canary check neither passed nor failed")
+
+    with pytest.raises(InconclusiveCanaryError):
+        deploy_accepted(world, change, follow=undecided, take_back=lambda *_: pytest.fail("moved"))
+    assert (world.applied(), world.live(), len(world.records())) == (mine, good, before)
+    assert deploy_accepted(world, change).event.result == "verified"
+    assert world.live() == mine
 
 
 @pytest.mark.parametrize("step", ["follow", "prove"])
