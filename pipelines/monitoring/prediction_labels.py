@@ -102,7 +102,7 @@ def read_labels(
     newer: BooleanExpression = AlwaysTrue()
     if source.time is not None and str(table.schema().find_type(source.time)).startswith("timestamp"):
         text = since.isoformat(timespec="microseconds")
-        newer = GreaterThanOrEqual(
+        newer = GreaterThanOrEqual(  # type: ignore[call-arg]
             source.time,
             value=text if str(table.schema().find_type(source.time)) == "timestamptz" else text[:-6],
         )
