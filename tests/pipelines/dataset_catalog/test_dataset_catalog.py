@@ -138,7 +138,7 @@ def test_the_commands_work_without_an_account(tmp_path: Path, monkeypatch: pytes
     assert (nothing.exit_code, nothing.output) == (1, "no dataset mentions unicorn\n")
     rendered = runner.invoke(catalog, ["render", "--output", str(tmp_path / "pages")])
     assert rendered.exit_code == 0, rendered.output
-    pages = {f"{dataset}.html" for dataset in Project(PROJECT).dataset_names()}
+    pages = {f"{dataset}.html" for dataset in Project(PROJECT).dataset_names}
     assert {path.name for path in (tmp_path / "pages").iterdir()} == {"index.html", *pages}
     (tmp_path / "file").write_text("")
     with pytest.raises(MlopsError, match="cannot be written"):
