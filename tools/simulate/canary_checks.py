@@ -211,7 +211,7 @@ SIMULATIONS: dict[str, tuple[Run, int, float | None, float | None]] = {
     name: (run, runs, at_most, at_least)
     for made, runs, at_most, at_least in (
         (_good_ones, 1_000, 0.05, None),
-        (_bad_ones, 2_000, None, 0.5),
+        (_bad_ones, 1_000, None, 0.5),
         (_bad_ones_before_they_pass, 1_000, None, 0.8),
         (_clear_cases, 1_000, None, 0.9),
         (_naive_rules, 1_000, None, None),
