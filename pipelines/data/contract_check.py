@@ -14,6 +14,7 @@ from pipelines.data.batch import LandingFileError
 from pipelines.data.reading import SUFFIXES, read_batch
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -107,13 +108,15 @@ def report_lines(contract: Contract, reports: Sequence[FileReport]) -> list[str]
     """Return the lines that show reports to people."""
     lines = []
     for report in reports:
+        total = len(report.results)
         if report.rejected:
             lines.append(f"{report.name}: rejected: {report.rejected}")
         elif report.keeps:
-            lines.append(f"{report.name}: {report.rows} rows keep all {len(report.results)} rules")
+            lines.append(f"{report.name}: every rule holds ({counted(report.rows, 'row')}, {counted(total, 'rule')})")
         else:
-            total = len(report.results)
-            lines.append(f"{report.name}: {report.rows} rows, {len(report.broken)} of {total} rules broken")
+            lines.append(
+                f"{report.name}: {counted(report.rows, 'row')}, {len(report.broken)} of {counted(total, 'rule')} broken"
+            )
         for result in report.broken:
             lines.append(f"  {result.column or 'the row'}: {result.rule}: {_described(result)}")
             if result.keys:
