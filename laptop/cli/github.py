@@ -83,8 +83,11 @@ def create() -> None:
     with tempfile.TemporaryDirectory(dir=target.home) as folder:
         # The clock of the inference log cannot run faster, so what a release must wait for is shortened instead.
         copy = copy_project(target.project, Path(folder) / "project")
-        for model in scale_soak(copy, time_scale):
+        shortened = scale_soak(copy, time_scale)
+        for model in shortened:
             click.echo(f"{model}: soak is shorter in the hosted repository, as time runs faster here")
+        if shortened:
+            click.echo("Images of this working tree do not match it. Run its workflow `images` before you train.")
         host(target, hub, copy.root)
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
 
