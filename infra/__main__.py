@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pulumi
 
 from infra.command_line import require_policy_pack
+from infra.components.alarm_delivery import AlarmDelivery, AlarmDeliveryArgs
 from infra.components.association_wait import OUTPUT, association_ids, effective
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
+from infra.components.model_monitor_job import ModelDashboard, ModelDashboardArgs, ModelMonitor, ModelMonitorArgs
 from infra.components.monitor_job import DataMonitor, DataMonitorArgs
 from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
@@ -20,7 +24,8 @@ from infra.declared_cluster import cluster_providers, find_cluster, last_outputs
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
-from pipelines.declarations.names import monitor_name
+from pipelines.declarations.live_models import FOUNDATION_ONLY
+from pipelines.declarations.names import model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
 
 
@@ -33,11 +38,15 @@ def provision() -> None:
     models = {name: project.model(name) for name in project.model_names}
     releases = {name: project.release(name, environment.name).bundle for name in project.model_names}
     notes: list[str] = []
+    foundation_only = bool(os.environ.get(FOUNDATION_ONLY))
+    if foundation_only:
+        environment, releases = environment.without_images(), dict.fromkeys(releases)
+        notes.append("images and releases are left out until `mlops deploy` has judged them")
 
     # The declared cluster. Kubernetes resources wait until it is certain that nothing moves or gets lost
     cluster = find_cluster(environment)
     before = last_outputs()
-    kubernetes = cluster_providers(environment, cluster, before, project.model_names)
+    kubernetes = cluster_providers(environment, cluster, before, project.model_names, foundation_only=foundation_only)
     on_cluster = pulumi.ResourceOptions(providers={"kubernetes": kubernetes.ordinary})
 
     # Data, the registry, and the namespace that pods run in
@@ -46,30 +55,42 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion, monitors of datasets, and training, in the one environment that trains
+    # Ingestion, where models are trained, and of labels elsewhere; monitors of datasets; training
+    context = JobContext(
+        environment=environment,
+        namespace=namespace.name,
+        image=environment.image_reference("training"),
+        descriptor=pod_descriptor(descriptor, "training"),
+    )
+    jobs: list[str] = []
+    for name in project.ingested(environment.name):
+        Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
+        jobs.append(f"ingest-{name}")
     if environment.config.trains:
-        context = JobContext(
-            environment=environment,
-            namespace=namespace.name,
-            image=environment.image_reference("training"),
-            descriptor=pod_descriptor(descriptor, "training"),
-        )
-        for name, contract in contracts.items():
-            Ingestion(name, IngestionArgs(context=context, contract=contract, storage=storage), on_cluster)
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
         for name in monitored:
             DataMonitor(name, DataMonitorArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
+        jobs += map(monitor_name, monitored)
         for name, model in models.items():
             training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
             TrainingJob(name, training, on_cluster)
-        if context.image is None:
-            jobs = [*(f"ingest-{name}" for name in contracts), *map(monitor_name, monitored)]
-            jobs += [f"train-{name}" for name in models]
-            notes.append(
-                f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
-                f"{', '.join(jobs)} are left out"
-            )
+            jobs.append(f"train-{name}")
+
+    # A monitor for each model with a release in this environment
+    observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
+    observed = observed if environment.config.monitoring.models else []
+    for name in observed:
+        observer = ModelMonitorArgs(context=context, model=models[name], storage=storage, registry=registry)
+        ModelMonitor(name, observer, on_cluster)
+        jobs.append(model_monitor_name(name))
+    if observed and context.image is not None:
+        ModelDashboard("models", ModelDashboardArgs(environment=environment, models=observed))
+    if context.image is None and jobs and not foundation_only:
+        notes.append(
+            f"no training image is pinned (images.training in Pulumi.{environment.name}.yaml): "
+            f"{', '.join(jobs)} are left out"
+        )
 
     # The identities of every endpoint, long before its first pods
     identities = {
@@ -104,6 +125,12 @@ def provision() -> None:
             descriptor=pod_descriptor(descriptor, "serving"),
         )
         endpoints[name] = Endpoint(name, EndpointArgs(context=serving, bundle=bundle), on_cluster).url
+
+    # Alarms of the models that are released here, to GitHub
+    github = environment.config.monitoring.github
+    if github is not None:
+        alarmed = tuple(models[name] for name in endpoints)
+        AlarmDelivery("alarms", AlarmDeliveryArgs(environment=environment, github=github, models=alarmed))
 
     pulumi.export("descriptor", exported(descriptor, endpoints))
     pulumi.export("placement", placement(environment, cluster).model_dump())

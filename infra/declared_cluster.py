@@ -16,7 +16,7 @@ from infra.kubeconfig import find_context, read_kubeconfigs
 from infra.mistakes import reported
 from infra.scopes import Environment
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.live_models import check_models, released
+from pipelines.declarations.live_models import check_foundation_only, check_models, released
 from pipelines.declarations.placement import Placement, authority_digest, check_placement, placement_of
 
 
@@ -70,7 +70,12 @@ class ClusterProviders:
 
 
 def cluster_providers(
-    environment: Environment, cluster: DeclaredCluster, before: pulumi.Output[Any], models: Sequence[str]
+    environment: Environment,
+    cluster: DeclaredCluster,
+    before: pulumi.Output[Any],
+    models: Sequence[str],
+    *,
+    foundation_only: bool,
 ) -> ClusterProviders:
     """Return the Kubernetes providers of an environment: the declared cluster, whatever the current context is.
 
@@ -79,10 +84,11 @@ def cluster_providers(
         cluster: its cluster.
         before: the outputs of the stack's last update.
         models: the declared models.
+        foundation_only: whether every release is left out.
 
     Raises:
-        MlopsError: KUBECONFIG does not lead to the cluster, the environment would move, or a model that is live is no
-            longer declared.
+        MlopsError: KUBECONFIG does not lead to the cluster, the environment would move, or an endpoint would be lost:
+            its model is no longer declared, or releases are left out.
     """
     context = find_context(read_kubeconfigs(os.environ.get("KUBECONFIG")), cluster.authority)
     if context is None:
@@ -97,6 +103,8 @@ def cluster_providers(
     def identify(outputs: Mapping[str, Any]) -> str:
         check_placement(environment.name, placement_of(outputs), now, environment.config.cluster_authority)
         check_models(environment.name, released(outputs), models)
+        if foundation_only:
+            check_foundation_only(environment.name, released(outputs))
         return cluster.identity
 
     # Without a value, the SDK records the path in KUBECONFIG, which the next run may not have.

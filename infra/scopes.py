@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import pulumi
 import pulumi_aws as aws
 
 from pipelines.declarations.documents import parse
-from pipelines.declarations.environment import EnvironmentConfig
+from pipelines.declarations.environment import EnvironmentConfig, Images
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model import Model
 from pipelines.declarations.names import ImageName, bucket_name, database_name, repository_name
@@ -32,6 +32,7 @@ PARTITION = "aws"
 
 _LONGEST_BUCKET_NAME = 63
 _LONGEST_ROLE_NAME = 64
+_LONGEST_RULE_NAME = 64
 
 
 class Ownership(Protocol):
@@ -100,10 +101,17 @@ class Scope:
 
     def role_name(self, workload: str) -> str:
         """Return the name of an IAM role. A name that is too long is cut and ends in a digest of itself."""
-        name = f"{self.prefix}-{workload}"
-        if len(name) <= _LONGEST_ROLE_NAME:
+        return self._fitting(workload, _LONGEST_ROLE_NAME)
+
+    def event_rule_name(self, purpose: str) -> str:
+        """Return the name of an EventBridge rule, cut like that of a role."""
+        return self._fitting(purpose, _LONGEST_RULE_NAME)
+
+    def _fitting(self, rest: str, longest: int) -> str:
+        name = f"{self.prefix}-{rest}"
+        if len(name) <= longest:
             return name
-        return f"{name[: _LONGEST_ROLE_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return f"{name[: longest - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource in this account and region."""
@@ -160,6 +168,10 @@ class Environment(Scope):
         """Return the reference of the pinned image (`<repository>@sha256:…`), or None if no image is pinned."""
         digest = self.config.images.training if image == "training" else self.config.images.serving
         return f"{self.image_repository(image)}@{digest}" if digest else None
+
+    def without_images(self) -> Environment:
+        """Return the environment as if it pinned no image."""
+        return replace(self, config=self.config.model_copy(update={"images": Images()}))
 
 
 def load_environment(project: Project) -> Environment:

@@ -25,8 +25,9 @@ FAULTS = {
     "api-restart": "The Kubernetes API ends every connection without an answer",
     "watch-closed": "The Kubernetes API ends every watch and followed log at once",
     "ecr-throttled": "ECR answers ThrottlingException",
+    "eventbridge-down": "EventBridge answers 500 to events",
     "app-token-revoked": "GitHub answers 401 to the app",
-    "github-down": "GitHub answers 503 to apps and jobs",
+    "github-down": "GitHub answers 503 to apps, jobs and EventBridge",
 }
 """Name → what happens."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
 from pipelines.targets import Finding, Operation, Preview, Target
 
@@ -40,11 +41,17 @@ class LaptopTarget(Target):
     def get_ready(self) -> None:
         threading.Thread(target=_import_the_engine, daemon=True).start()
 
-    def apply(self, operation: Operation, environment: str) -> None:
+    def apply(self, operation: Operation, environment: str, *, foundation_only: bool = False) -> None:
         from laptop.stack_operations import deploy
 
         self.project.stack(environment)
-        deploy(self.project.root, self.home, environment, operation)
+        if foundation_only:
+            os.environ[FOUNDATION_ONLY] = "1"  # the engine runs the program in this process
+        try:
+            deploy(self.project.root, self.home, environment, operation)
+        finally:
+            if foundation_only:
+                del os.environ[FOUNDATION_ONLY]
 
     def preview(self, environment: str) -> Preview:
         self.project.stack(environment)

@@ -16,7 +16,7 @@ _WAITS = (
 )
 
 
-_SOAK_SECONDS = re.compile(r"(soak: \{[^}]*\bseconds: )(\d+)")
+_SCALED = re.compile(r"(soak: \{[^}]*\bseconds: |\bpause_seconds: |\bwait_seconds: )(\d+)")
 
 
 def shorten_waits(project: Project) -> None:
@@ -29,10 +29,11 @@ def shorten_waits(project: Project) -> None:
         file.write_text(text, encoding="utf-8")
 
 
-def scale_soak(project: Project, time_scale: float) -> list[str]:
-    """Divide the soak of every model by a time scale, in the files of a project.
+def scale_waits(project: Project, time_scale: float) -> list[str]:
+    """Divide the soak and the traffic steps of every model by a time scale, in the files of a project.
 
-    Pauses are scaled by the cluster. Soak cannot be: the clock of the inference log does not run faster.
+    The cluster scales what it waits for itself. The clocks of the inference log and of the canary check do not run
+    faster.
 
     Args:
         project: the project.
@@ -45,7 +46,7 @@ def scale_soak(project: Project, time_scale: float) -> list[str]:
     for model in project.model_names:
         file = project.model_file(model)
         text = file.read_text(encoding="utf-8")
-        scaled = _SOAK_SECONDS.sub(lambda found: f"{found[1]}{max(1, round(int(found[2]) / time_scale))}", text)
+        scaled = _SCALED.sub(lambda found: f"{found[1]}{max(1, round(int(found[2]) / time_scale))}", text)
         if scaled != text:
             file.write_text(scaled, encoding="utf-8")
             changed.append(model)

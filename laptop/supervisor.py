@@ -34,7 +34,7 @@ from pipelines.declarations.project import Project
 LOCK = "running.lock"
 DESCRIPTION = "target.json"
 _PORT_IN_USE = 98
-_UP_WITHIN = 30.0  # seconds
+_UP_WITHIN = 120.0  # seconds; a machine with much other work needs a while
 _DOWN_WITHIN = 6.0  # seconds
 _LOCKED_WITHIN = 1.0  # seconds; other processes take the lock briefly to check that it is free
 _LOOK = 0.2  # seconds between checks of the two processes

@@ -48,7 +48,7 @@ def provision() -> None:
 
     backend = f"s3://{state.bucket.name}?region={region}"
     pulumi.export("state_bucket", state.bucket.name)
-    pulumi.export("backend_url", backend)
+    pulumi.export("backend_url", backend)  # `mlops github setup` writes it into Pulumi.yaml
     pulumi.export("deploy_roles", github.deploy)
     pulumi.export("preview_role", github.preview)
     pulumi.export("images_role", github.images)
@@ -57,7 +57,7 @@ def provision() -> None:
     pulumi.export(
         "variables",
         {
-            "repository": {"AWS_REGION": region, "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": backend},
+            "repository": {"AWS_REGION": region, "MLOPS_TARGET": "aws"},
             PREVIEW: {"AWS_PREVIEW_ROLE": github.preview},
             IMAGES: {"AWS_IMAGES_ROLE": github.images},
             **{name: {"AWS_DEPLOY_ROLE": arn} for name, arn in github.deploy.items()},

@@ -93,17 +93,17 @@ class AccountLayout:
             principals: environment's name → ARNs.
 
         Raises:
-            MlopsError: an environment does not exist, or ingests no data.
+            MlopsError: an environment does not exist.
         """
-        ingesting = {one.name: one for one in self.environments if one.config.trains}
+        known = {one.name: one for one in self.environments}
         for name in principals:
-            if name not in ingesting:
+            if name not in known:
                 raise MlopsError(
-                    f"landing_principals names an environment that ingests no data: expected one of "
-                    f"{', '.join(ingesting)}, found {name}",
+                    f"landing_principals names an environment that does not exist: expected one of "
+                    f"{', '.join(known)}, found {name}",
                     fix=f"correct landing_principals in Pulumi.{self.scope.name}.yaml",
                 )
-        return {ingesting[name]: tuple(arns) for name, arns in principals.items() if arns}
+        return {known[name]: tuple(arns) for name, arns in principals.items() if arns}
 
     def boundary_name(self, environment: Environment) -> str:
         """Return the name of the permissions boundary of an environment's roles."""

@@ -14,6 +14,7 @@ import pulumi
 
 from infra.bootstrap.layout import AccountLayout
 from infra.scopes import Environment
+from pipelines.declarations.alarm_events import undelivered_queue
 from pipelines.declarations.names import ImageName, repository_name
 
 Statement = dict[str, Any]
@@ -102,12 +103,45 @@ _MAKE_ASSOCIATION = (
 )
 
 _READ_ALARM = ("cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource")
+_READ_DASHBOARD = ("cloudwatch:GetDashboard",)
+_MAKE_DASHBOARD = ("cloudwatch:DeleteDashboards", "cloudwatch:PutDashboard")
 _MAKE_ALARM = (
     "cloudwatch:DeleteAlarms",
     "cloudwatch:PutMetricAlarm",
     "cloudwatch:TagResource",
     "cloudwatch:UntagResource",
 )
+
+_READ_DELIVERY = (
+    "events:DescribeApiDestination",
+    "events:DescribeConnection",
+    "events:DescribeRule",
+    "events:ListTagsForResource",
+    "events:ListTargetsByRule",
+)
+_MAKE_DELIVERY = (
+    "events:CreateApiDestination",
+    "events:CreateConnection",
+    "events:DeleteApiDestination",
+    "events:DeleteConnection",
+    "events:DeleteRule",
+    "events:PutRule",
+    "events:PutTargets",
+    "events:RemoveTargets",
+    "events:TagResource",
+    "events:UntagResource",
+    "events:UpdateApiDestination",
+)
+"""Without UpdateConnection: only people set the token for GitHub."""
+
+_MAKE_SECRET = ("secretsmanager:CreateSecret", "secretsmanager:DeleteSecret", "secretsmanager:DescribeSecret")
+"""What EventBridge does in the name of the caller, in addition to its service-linked role (Amazon EventBridge user
+guide, "Connections"). Reading a secret is left out."""
+
+_READ_QUEUE = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags")
+_MAKE_QUEUE = ("sqs:CreateQueue", "sqs:DeleteQueue", "sqs:SetQueueAttributes", "sqs:TagQueue", "sqs:UntagQueue")
+_EVENTS = "events.amazonaws.com"
+_API_DESTINATIONS = "apidestinations.events.amazonaws.com"
 
 _READ_LOAD_BALANCERS = ("elasticloadbalancing:Describe*",)
 """What a verification reads. AWS knows no narrower resource than `*` for these actions."""
@@ -154,7 +188,8 @@ def deploy_statements(layout: AccountLayout, environment: Environment) -> dict[s
     """
     return {
         "storage": [*_storage(environment), *_catalog(environment)],
-        **_monitoring(environment),
+        "monitoring": _monitoring(environment),
+        **_delivery(environment),
         "keys": _keys(environment),
         "identity": [*_roles(layout, environment), *_cluster(environment)],
         "releases": _releases(layout, environment),
@@ -201,7 +236,9 @@ def preview_statements(layout: AccountLayout) -> dict[str, list[Statement]]:
             allow(_READ_KEY, _every_key(*everywhere), StringEquals=_tagged(*everywhere)),
             allow(_READ_CLUSTER, sorted({_cluster_of(environment) for environment in everywhere})),
             allow(_READ_ASSOCIATION, sorted({_associations(environment) for environment in everywhere})),
-            allow(_READ_ALARM, [_alarms(environment) for environment in everywhere if environment.config.trains]),
+            allow(_READ_ALARM, [_alarms(environment) for environment in everywhere]),
+            allow(_READ_DASHBOARD, [_dashboards(environment) for environment in everywhere]),
+            *_read_delivery([environment for environment in everywhere if environment.config.monitoring.github]),
             allow(["kms:ListAliases"], "*"),
         ],
         "releases": [
@@ -277,7 +314,7 @@ def boundary_statements(environment: Environment) -> list[Statement]:
     """Return the permissions boundary of an environment's roles: the union of what its workloads need."""
     return [
         allow(
-            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:PutObject"],
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject"],
             [_buckets(environment), f"{_buckets(environment)}/*"],
         ),
         allow(
@@ -287,6 +324,12 @@ def boundary_statements(environment: Environment) -> list[Statement]:
         ),
         allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
         allow(["cloudwatch:PutMetricData"], "*", StringEquals={"cloudwatch:namespace": environment.prefix}),
+        allow(
+            ["events:PutEvents"],
+            environment.arn("events", "event-bus/default"),
+            StringLike={"events:source": f"{environment.prefix}.monitor.*"},
+        ),
+        allow(["events:InvokeApiDestination"], environment.arn("events", f"api-destination/{environment.prefix}-*")),
     ]
 
 
@@ -328,11 +371,43 @@ def _keys(environment: Environment) -> list[Statement]:
     ]
 
 
-def _monitoring(environment: Environment) -> dict[str, list[Statement]]:
-    """Return the permissions for alarms: datasets are monitored where they are ingested."""
-    if not environment.config.trains:
+def _monitoring(environment: Environment) -> list[Statement]:
+    return [
+        allow((*_READ_ALARM, *_MAKE_ALARM), _alarms(environment)),
+        allow((*_READ_DASHBOARD, *_MAKE_DASHBOARD), _dashboards(environment)),
+    ]
+
+
+def _delivery(environment: Environment) -> dict[str, list[Statement]]:
+    """Return the permissions for the delivery of alarms to GitHub, if the environment has one."""
+    if environment.config.monitoring.github is None:
         return {}
-    return {"monitoring": [allow((*_READ_ALARM, *_MAKE_ALARM), _alarms(environment))]}
+    linked = f"arn:{environment.partition}:iam::{environment.account}:role/aws-service-role/{_API_DESTINATIONS}/*"
+    queue = environment.arn("sqs", undelivered_queue(environment.prefix))
+    return {
+        "alarms": [
+            allow((*_READ_DELIVERY, *_MAKE_DELIVERY), _events(environment)),
+            allow(_MAKE_SECRET, environment.arn("secretsmanager", f"secret:events!connection/{environment.prefix}-*")),
+            allow(["iam:CreateServiceLinkedRole"], linked, StringEquals={"iam:AWSServiceName": _API_DESTINATIONS}),
+            allow(["iam:PassRole"], _role_names(environment), StringEquals={"iam:PassedToService": _EVENTS}),
+            allow((*_READ_QUEUE, *_MAKE_QUEUE), queue),
+        ]
+    }
+
+
+def _read_delivery(environments: Sequence[Environment]) -> list[Statement]:
+    if not environments:
+        return []
+    return [
+        allow(_READ_DELIVERY, [arn for environment in environments for arn in _events(environment)]),
+        allow(_READ_QUEUE, [one.arn("sqs", undelivered_queue(one.prefix)) for one in environments]),
+    ]
+
+
+def _events(environment: Environment) -> list[str]:
+    """Return the ARN patterns of an environment's rules, connections and API destinations."""
+    kinds = ("api-destination", "connection", "rule")
+    return [environment.arn("events", f"{kind}/{environment.prefix}-*") for kind in kinds]
 
 
 def _if_disposable(environment: Environment, actions: Sequence[str]) -> Sequence[str]:
@@ -405,6 +480,11 @@ def _releases(layout: AccountLayout, environment: Environment) -> list[Statement
 def _alarms(environment: Environment) -> str:
     """Return the ARN pattern of an environment's CloudWatch alarms."""
     return environment.arn("cloudwatch", f"alarm:{environment.prefix}-*")
+
+
+def _dashboards(environment: Environment) -> str:
+    """Return the ARN pattern of an environment's CloudWatch dashboards, which belong to no region."""
+    return f"arn:{environment.partition}:cloudwatch::{environment.account}:dashboard/{environment.prefix}-*"
 
 
 def _through_s3(actions: Iterable[str], *environments: Environment) -> Statement:

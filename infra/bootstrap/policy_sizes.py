@@ -1,19 +1,18 @@
-"""Sizes of the inline policies of the roles of GitHub jobs, against the limit of IAM.
+"""Managed policies of the roles of GitHub jobs, within the limits of IAM.
 
-`python -m infra.bootstrap.policy_sizes` prints role → size as JSON; it needs no AWS account.
+`python -m infra.bootstrap.policy_sizes` prints role → number of managed policies as JSON; it needs no AWS account.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.bootstrap.layout import AccountLayout
 from infra.bootstrap.permissions import (
     Statement,
-    access_statements,
     deploy_statements,
     preview_statements,
     read_state_statements,
@@ -25,45 +24,77 @@ from pipelines.declarations.environment_rules import ACCOUNT_FILE
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
-LARGEST = 10_240
-"""Limit of all inline policies of a role, in characters without white space (IAM user guide, "IAM and STS quotas")."""
+LARGEST = 6_144
+"""Limit of a managed policy, in characters without white space (IAM user guide, "IAM and STS quotas")."""
+
+MOST_POLICIES = 10
+"""Limit of managed policies attached to a role, unless AWS raises the account's quota (same source)."""
+
+_LONGEST_KEY_ARN = "x" * 92  # arn:aws-us-gov:kms:us-gov-east-1:<account>:key/<uuid>
 
 
-def role_sizes(layout: AccountLayout) -> dict[str, int]:
-    """Return role → size of its inline policies, in characters as IAM counts them."""
-    # ARNs as long as those that AWS will give to the state bucket and its key.
-    bucket, key = f"arn:aws:s3:::{layout.scope.bucket_name('state')}", layout.scope.arn("kms", f"key/{'0' * 36}")
+def role_policies(layout: AccountLayout) -> dict[str, int]:
+    """Return role → number of its managed policies.
+
+    Raises:
+        MlopsError: a role needs more than IAM accepts.
+    """
+    bucket = f"arn:aws:s3:::{layout.scope.bucket_name('state')}"
     roles: dict[str, Mapping[str, Sequence[Statement]]] = {
         f"deploy-{environment.name}": {
             **deploy_statements(layout, environment),
-            "access": access_statements(environment),
-            "state": write_state_statements(layout, environment, bucket, key),
+            "state": write_state_statements(layout, environment, bucket, _LONGEST_KEY_ARN),
         }
         for environment in layout.environments
     }
-    roles["preview"] = {**preview_statements(layout), "state": read_state_statements(bucket, key)}
-    return {name: inline_size(policies.values()) for name, policies in roles.items()}
+    roles["preview"] = {**preview_statements(layout), "state": read_state_statements(bucket, _LONGEST_KEY_ARN)}
+    return {name: len(managed_policies(name, policies)) for name, policies in roles.items()}
 
 
-def inline_size(policies: Iterable[Sequence[Statement]]) -> int:
-    """Return the size of inline policies, in characters without white space."""
-    documents = ({"Version": "2012-10-17", "Statement": list(statements)} for statements in policies)
-    return sum(len(json.dumps(document, separators=(",", ":"))) for document in documents)
+def managed_policies(role: str, policies: Mapping[str, Sequence[Statement]]) -> dict[str, list[Statement]]:
+    """Split policies that are larger than IAM accepts: `storage` becomes `storage` and `storage-2`.
 
-
-def check_sizes(sizes: Mapping[str, int]) -> None:
-    """Refuse roles whose inline policies are larger than IAM accepts.
+    Args:
+        role: name of the role.
+        policies: name → statements.
 
     Raises:
-        MlopsError: a role has too many characters.
+        MlopsError: the role has more policies than IAM accepts.
     """
-    name, size = max(sizes.items(), key=lambda item: item[1])
-    if size > LARGEST:
+    found: dict[str, list[Statement]] = {}
+    for name, statements in policies.items():
+        parts: list[list[Statement]] = [[]]
+        for statement in statements:
+            for piece in _pieces(statement):
+                if parts[-1] and policy_size([*parts[-1], piece]) > LARGEST:
+                    parts.append([])
+                parts[-1].append(piece)
+        for number, part in enumerate(parts, start=1):
+            found[name if number == 1 else f"{name}-{number}"] = part
+    if len(found) > MOST_POLICIES:
         raise MlopsError(
-            f"the inline policies of the role {name} are too large: expected at most {LARGEST:,} characters, which is "
-            f"IAM's limit, found {size:,}",
+            f"the role {role} has too many managed policies: expected at most {MOST_POLICIES}, which is IAM's limit, "
+            f"found {len(found)}",
             fix="use fewer environments in the account, or shorter names of the project and of environments",
         )
+    return found
+
+
+def _pieces(statement: Statement) -> list[Statement]:
+    """Divide the resources of a statement until each piece fits into a policy. Together they mean the same."""
+    resources = statement.get("Resource")
+    if policy_size([statement]) <= LARGEST or not isinstance(resources, list) or len(resources) < 2:
+        return [statement]
+    middle = len(resources) // 2
+    return [
+        piece for half in (resources[:middle], resources[middle:]) for piece in _pieces({**statement, "Resource": half})
+    ]
+
+
+def policy_size(statements: Sequence[Statement]) -> int:
+    """Return the size of a policy, in characters without white space. An ARN that is not known yet counts as long."""
+    document = {"Version": "2012-10-17", "Statement": list(statements)}
+    return len(json.dumps(document, separators=(",", ":"), default=lambda _: _LONGEST_KEY_ARN))
 
 
 def declared_layout(project: Project) -> AccountLayout:
@@ -85,4 +116,7 @@ def declared_layout(project: Project) -> AccountLayout:
 
 
 if __name__ == "__main__":
-    json.dump(role_sizes(declared_layout(Project.find(Path.cwd()))), sys.stdout)
+    try:
+        json.dump(role_policies(declared_layout(Project.find(Path.cwd()))), sys.stdout)
+    except MlopsError as error:
+        sys.exit(str(error))

@@ -21,7 +21,7 @@ from infra.bootstrap.permissions import (
     read_state_statements,
     write_state_statements,
 )
-from infra.bootstrap.policy_sizes import check_sizes, role_sizes
+from infra.bootstrap.policy_sizes import managed_policies
 from infra.bootstrap.repositories import ImageRepositories
 from infra.bootstrap.state import StateStorage
 from infra.policies.exemptions import exemptions
@@ -46,7 +46,7 @@ class GitHubRoleArgs:
         issuer: issuer of its tokens, without `https://`.
         subject: the one token subject that may assume the role.
         description: what the role is for.
-        policies: name → statements of an inline policy.
+        policies: name → statements of managed policies. One that is too large for IAM is split.
         access_statements: statements that change access policies; kept in an inline policy exempt from
             `iam-no-escalation`.
         may_change_protection: whether the role may change the protection of existing buckets.
@@ -73,9 +73,10 @@ class GitHubRole(pulumi.ComponentResource):
         super().__init__("mlops:bootstrap:GitHubRole", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         opened = dict([MAY_CHANGE_PROTECTION]) if args.may_change_protection else {}
+        role_name = f"{args.layout.project}-{name}"
         role = aws.iam.Role(
             name,
-            name=f"{args.layout.project}-{name}",
+            name=role_name,
             path=BOOTSTRAP_PATH,
             description=args.description,
             assume_role_policy=pulumi.Output.json_dumps(_trust_policy(args.provider, args.issuer, args.subject)),
@@ -83,8 +84,17 @@ class GitHubRole(pulumi.ComponentResource):
             tags={**args.layout.scope.tags(), **opened},
             opts=child,
         )
-        for policy, statements in args.policies.items():
-            _inline_policy(name, policy, role, statements, child)
+        for policy, statements in managed_policies(role_name, args.policies).items():
+            managed = aws.iam.Policy(
+                f"{name}-{policy}",
+                name=f"{role_name}-{policy}",
+                path=BOOTSTRAP_PATH,
+                description=f"Permissions of the role {role_name}: {policy}",
+                policy=_document(statements),
+                tags=args.layout.scope.tags(),
+                opts=child,
+            )
+            aws.iam.RolePolicyAttachment(f"{name}-{policy}", role=role.name, policy_arn=managed.arn, opts=child)
         if args.access_statements:
             AccessPolicy(name, AccessPolicyArgs(role=role, statements=args.access_statements), child)
         self.arn: pulumi.Output[str] = role.arn
@@ -109,20 +119,18 @@ class AccessPolicy(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: AccessPolicyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:bootstrap:AccessPolicy", name, None, opts)
-        _inline_policy(name, "access", args.role, args.statements, pulumi.ResourceOptions(parent=self))
+        aws.iam.RolePolicy(
+            f"{name}-access",
+            name="access",
+            role=args.role.name,
+            policy=_document(args.statements),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
         self.register_outputs(exemptions(_ACCESS_EXEMPTION))
 
 
-def _inline_policy(
-    role_name: str, policy: str, role: aws.iam.Role, statements: Sequence[Statement], opts: pulumi.ResourceOptions
-) -> None:
-    aws.iam.RolePolicy(
-        f"{role_name}-{policy}",
-        name=policy,
-        role=role.name,
-        policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)}),
-        opts=opts,
-    )
+def _document(statements: Sequence[Statement]) -> pulumi.Output[str]:
+    return pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +163,6 @@ class GitHubAccess(pulumi.ComponentResource):
         super().__init__("mlops:bootstrap:GitHubAccess", name, None, opts)
         self._args, self._child = args, pulumi.ResourceOptions(parent=self)
         layout, bucket_arn, key_arn = args.layout, args.state.bucket.arn, args.state.key.arn
-        check_sizes(role_sizes(layout))
         self._issuer = args.config.identity_provider or self._identity_provider(name)
         for environment in layout.environments:
             self._boundary(environment)
@@ -221,7 +228,7 @@ class GitHubAccess(pulumi.ComponentResource):
             name=layout.boundary_name(environment),
             path=BOOTSTRAP_PATH,
             description=f"Permissions boundary of the roles of {environment.prefix}",
-            policy=pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": boundary_statements(environment)}),
+            policy=_document(boundary_statements(environment)),
             tags=layout.scope.tags(),
             opts=self._child,
         )

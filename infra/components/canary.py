@@ -1,9 +1,9 @@
-"""Canary analysis: the AnalysisTemplate that checks a canary between the traffic steps of its rollout."""
+"""Canary analysis: the AnalysisTemplate that checks a canary during the traffic steps of its rollout."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -11,16 +11,19 @@ import pulumi_kubernetes as k8s
 from infra.components.labels import metadata
 from infra.components.pod import PodArgs, pod_spec
 from infra.components.serving import ServingContext
+from pipelines.declarations.canary_settings import SECONDS_VARIABLE, SETTINGS_VARIABLE, CanaryBounds, CanarySettings
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.model import Resources
 from pipelines.declarations.names import check_name, service_name
 
 _RESOURCES = Resources(cpu="250m", memory="256Mi")
-_DEADLINE_SECONDS = 180
+_ALLOWANCE_SECONDS = 900
+"""Time for a check in addition to that of its step: until its pod runs, and for the golden requests."""
+
 _TRIES = 3
 _KEEP_SECONDS = 3600
-_FAILED = 1
-"""Exit status of the check when the canary is wrong. Any other failure means that the check could not be completed."""
+_INCONCLUSIVE, _FAILED = 2, 3
+"""Exit statuses of the check. Any other failure means that it could not be completed, and it is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +37,14 @@ class CanaryCheckArgs:
     context: ServingContext
 
 
-def analysis_step(model: str, bundle: Digest) -> dict[str, Any]:
-    """Return the rollout step that checks the canary."""
+def analysis_step(model: str, bundle: Digest, seconds: int) -> dict[str, Any]:
+    """Return the rollout step that checks the canary for a number of seconds."""
     return {
         "analysis": {
             "templates": [{"templateName": check_name(model)}],
             "args": [
                 {"name": "bundle", "value": bundle},
+                {"name": "seconds", "value": str(seconds)},
                 # The Service of the live pods, ping or pong; the other one selects those on trial. Argo Rollouts fills
                 # it in when the step begins.
                 {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}},
@@ -50,17 +54,50 @@ def analysis_step(model: str, bundle: Digest) -> dict[str, Any]:
 
 
 class CanaryCheck(pulumi.ComponentResource):
-    """The AnalysisTemplate that a rollout runs between its traffic steps."""
+    """The AnalysisTemplate that a rollout runs during each of its traffic steps.
+
+    Argo Rollouts knows two results of a Job, and a check has three outcomes. So two Jobs run the same check. One fails
+    if the canary is bad, which aborts the rollout. The other fails if there is no verdict, which pauses it: a metric
+    that has reached its count, but neither its number of successes nor that of failures, is inconclusive.
+    """
 
     def __init__(self, model: str, args: CanaryCheckArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlops:serving:CanaryCheck", model, None, opts)
-        context, environment = args.context, args.context.environment
+        self._model, self._context = model, args.context
+        context = args.context
         child = pulumi.ResourceOptions(parent=self)
         name = check_name(model)
+        self._shared = metadata(context.environment, name, context.model)
+        verdict = {"count": 1, "consecutiveSuccessLimit": 1, "failureLimit": 1}
+        k8s.apiextensions.CustomResource(
+            name,
+            api_version="argoproj.io/v1alpha1",
+            kind="AnalysisTemplate",
+            metadata={"name": name, "namespace": context.namespace, **self._shared},
+            spec={
+                "args": [{"name": "bundle"}, {"name": "live"}, {"name": "seconds"}],
+                "metrics": [
+                    {"name": "harm", "provider": self._job_provider("failed", _FAILED)},
+                    {"name": "verdict", **verdict, "provider": self._job_provider("inconclusive", _INCONCLUSIVE)},
+                ],
+            },
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[context.identity])),
+        )
+        self.register_outputs({})
+
+    def _job_provider(self, fail_if: Literal["failed", "inconclusive"], status: int) -> dict[str, Any]:
+        """Return the provider of a metric: a job that runs the check.
+
+        Args:
+            fail_if: outcome for which the job fails.
+            status: exit status of the check with that outcome; the job is not tried again after it.
+        """
+        model, context = self._model, self._context
+        settings = canary_settings(context, fail_if)
         pod = PodArgs(
-            environment=environment,
+            environment=context.environment,
             name="check",
-            service_account=name,
+            service_account=check_name(model),
             image=context.image,
             command=[
                 *("python", "-m", "pipelines.serving.check", "--model", model),
@@ -69,37 +106,42 @@ class CanaryCheck(pulumi.ComponentResource):
             descriptor=context.descriptor,
             resources=_RESOURCES,
             scratch="64Mi",
+            # Not arguments: an image that was pinned before a setting existed ignores the variable.
             variables=[
+                {"name": SETTINGS_VARIABLE, "value": settings.model_dump_json()},
+                {"name": SECONDS_VARIABLE, "value": "{{args.seconds}}"},
                 {"name": "CHECK_PING_URL", "value": context.service_url(service_name(model, "ping"))},
                 {"name": "CHECK_PONG_URL", "value": context.service_url(service_name(model, "pong"))},
             ],
             pod={"restartPolicy": "Never"},
         )
-        shared = metadata(environment, name, context.model)
-        k8s.apiextensions.CustomResource(
-            name,
-            api_version="argoproj.io/v1alpha1",
-            kind="AnalysisTemplate",
-            metadata={"name": name, "namespace": context.namespace, **shared},
-            spec={
-                "args": [{"name": "bundle"}, {"name": "live"}],
-                "metrics": [{"name": "answers", "provider": {"job": {"metadata": shared, "spec": _job(pod, shared)}}}],
-            },
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[context.identity])),
-        )
-        self.register_outputs({})
+        final = {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": pod.name, "operator": "In", "values": [status]},
+        }
+        longest = max((step.pause_seconds for step in context.model.serving.rollout), default=0)
+        spec = {
+            "backoffLimit": _TRIES - 1,
+            "podFailurePolicy": {"rules": [final]},
+            "activeDeadlineSeconds": longest + settings.wait_seconds + _ALLOWANCE_SECONDS,
+            "ttlSecondsAfterFinished": _KEEP_SECONDS,
+            "template": {"metadata": self._shared, "spec": pod_spec(pod)},
+        }
+        return {"job": {"metadata": self._shared, "spec": spec}}
 
 
-def _job(pod: PodArgs, shared: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """Return the spec of the check's job, which fails at once if the canary is wrong and is retried otherwise."""
-    fail_at_once = {
-        "action": "FailJob",
-        "onExitCodes": {"containerName": pod.name, "operator": "In", "values": [_FAILED]},
-    }
-    return {
-        "backoffLimit": _TRIES - 1,
-        "podFailurePolicy": {"rules": [fail_at_once]},
-        "activeDeadlineSeconds": _DEADLINE_SECONDS,
-        "ttlSecondsAfterFinished": _KEEP_SECONDS,
-        "template": {"metadata": shared, "spec": pod_spec(pod)},
-    }
+def canary_settings(context: ServingContext, fail_if: Literal["failed", "inconclusive"]) -> CanarySettings:
+    """Return the settings of a check: what the model declares, and what the environment does without a verdict."""
+    model, pauses = context.model, context.environment.config.canary.on_inconclusive == "pause"
+    policy = model.serving.canary
+    return CanarySettings(
+        fail_if=fail_if,
+        golden_only=fail_if == "inconclusive" and not pauses,
+        wait_seconds=policy.wait_seconds if pauses else 0,
+        bounds=CanaryBounds(
+            error_rate=model.gates.soak.maximum_error_rate,
+            p99_ms=model.gates.latency.p99_ms,
+            error_increase=policy.error_increase,
+            prediction_shift=policy.prediction_shift,
+        ),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,7 +211,7 @@ class Endpoint(pulumi.ComponentResource):
                         "maxUnavailable": 0,
                         # The previous release stays up for a while, so a rollback needs no new pods.
                         "scaleDownDelaySeconds": _STANDBY_SECONDS,
-                        "steps": steps_of(serving.rollout, analysis_step(self._model, bundle)),
+                        "steps": steps_of(serving.rollout, lambda seconds: analysis_step(self._model, bundle, seconds)),
                     }
                 },
             },
@@ -319,22 +320,17 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
     }
 
 
-def steps_of(rollout: tuple[RolloutStep, ...], analysis: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the steps of an Argo Rollout: each weight is followed by its pause and by the canary analysis.
+def steps_of(rollout: tuple[RolloutStep, ...], analysis: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps of an Argo Rollout: each weight is followed by the canary analysis, which keeps it.
 
-    A pause without a duration would wait for a person, so a pause of zero seconds is left out.
+    The analysis lasts as long as the declared pause, so that it can compare what happens during the step, and stop a
+    bad canary at once.
 
     Args:
         rollout: weights and pauses.
-        analysis: the step that checks the canary.
+        analysis: returns the step that checks the canary for a number of seconds.
     """
-    steps: list[dict[str, Any]] = []
-    for step in rollout:
-        steps.append({"setWeight": step.weight})
-        if step.pause_seconds:
-            steps.append({"pause": {"duration": f"{step.pause_seconds}s"}})
-        steps.append(analysis)
-    return steps
+    return [part for step in rollout for part in ({"setWeight": step.weight}, analysis(step.pause_seconds))]
 
 
 def url_of(status: Any) -> str | None:

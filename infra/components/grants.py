@@ -12,6 +12,7 @@ import pulumi
 
 from infra.components.bucket import Bucket
 from infra.scopes import Environment
+from pipelines.declarations.alarm_events import ALARM_EVENT, alarm_source
 
 Statements = list[dict[str, Any]]
 
@@ -30,6 +31,18 @@ def read_prefix(bucket: Bucket, *prefixes: str) -> Statements:
             "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
         },
         *_use_key(bucket, _READ),
+    ]
+
+
+def list_versions(bucket: Bucket, *prefixes: str) -> Statements:
+    """Allow listing the versions of objects under key prefixes, which the reader of a ledger looks at."""
+    return [
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucketVersions"],
+            "Resource": [bucket.arn],
+            "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
+        }
     ]
 
 
@@ -99,6 +112,24 @@ def publish_metrics(namespace: str) -> Statements:
             "Action": ["cloudwatch:PutMetricData"],
             "Resource": ["*"],  # the action accepts no resource
             "Condition": {"StringEquals": {"cloudwatch:namespace": namespace}},
+        }
+    ]
+
+
+def send_alarms(environment: Environment, model: str) -> Statements:
+    """Allow sending alarms to EventBridge in the name of one model's monitor."""
+    return [
+        {
+            "Effect": "Allow",
+            "Action": ["events:PutEvents"],
+            "Resource": [environment.arn("events", "event-bus/default")],
+            "Condition": {
+                "ForAllValues:StringEquals": {
+                    "events:source": [alarm_source(environment.prefix, model)],
+                    "events:detail-type": [ALARM_EVENT],
+                },
+                "Null": {"events:source": "false"},
+            },
         }
     ]
 

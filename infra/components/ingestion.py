@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.components.grants import Statements, commit_table, read_prefix, write_prefix
+from infra.components.grants import Statements, commit_table, read_prefix, read_table, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.storage import Storage
 from pipelines.declarations.contract import Contract
@@ -56,10 +56,13 @@ def _statements(dataset: str, args: IngestionArgs) -> Statements:
     environment, storage = args.context.environment, args.storage
     table = table_name(args.contract.name)
     prefixes = (f"{environment.catalog_database}/{table}/", f"quarantine/{dataset}/")
+    # Foreign keys and SQL checks read the tables of other datasets.
+    others = [table_name(name) for name in args.contract.datasets_read if name != dataset]
     return [
         *read_prefix(storage.landing, f"{dataset}/"),
-        *read_prefix(storage.lake, *prefixes),
+        *read_prefix(storage.lake, *prefixes, *(f"{environment.catalog_database}/{other}/" for other in others)),
         *write_prefix(storage.lake, *prefixes),
         *commit_table(environment, table),
+        *(statement for other in others for statement in read_table(environment, other)),
         *write_prefix(storage.logs, f"lineage/ingest-{dataset}/"),
     ]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_aws as aws
 
 from infra.components.grants import Statements, publish_metrics, read_prefix, read_table, write_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
+from infra.components.monitor_alarms import MonitorAlarmsArgs, monitor_alarms
 from infra.components.storage import Storage
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.data_monitoring import (
-    ALARMS_METRIC,
     DATASET_DIMENSION,
-    RUNS_METRIC,
     longest_silence_hours,
     monitor_schedule,
 )
@@ -23,7 +21,6 @@ from pipelines.declarations.names import monitor_name, table_name
 
 _RESOURCES = Resources(cpu="1", memory="2Gi")
 _DEADLINE_SECONDS = 1800
-_HOUR = 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,47 +61,14 @@ class DataMonitor(JobComponent):
         )
         super().__init__("mlops:monitoring:DataMonitor", dataset, job, opts)
         if args.context.image is not None:
-            self._alarm(
-                f"{name}-alarm",
-                args,
-                aws.cloudwatch.MetricAlarmArgs(
-                    alarm_description=f"A check of the monitor of {dataset} found something: "
-                    f"mlops monitor show {dataset} --env {args.context.environment.name}",
-                    metric_name=ALARMS_METRIC,
-                    statistic="Maximum",
-                    comparison_operator="GreaterThanThreshold",
-                    threshold=0,
-                    evaluation_periods=1,
-                    treat_missing_data="ignore",  # between two runs, the alarm keeps its state
-                ),
+            alarms = MonitorAlarmsArgs(
+                environment=args.context.environment,
+                workload=name,
+                about=dataset,
+                dimension=DATASET_DIMENSION,
+                silent_hours=longest_silence_hours(args.contract.service_levels),
             )
-            hours = longest_silence_hours(args.contract.service_levels)
-            self._alarm(
-                f"{name}-silent",
-                args,
-                aws.cloudwatch.MetricAlarmArgs(
-                    alarm_description=f"The monitor of {dataset} has not finished a run for {hours} hours: "
-                    f"kubectl -n {args.context.environment.config.namespace} get jobs",
-                    metric_name=RUNS_METRIC,
-                    statistic="Sum",
-                    comparison_operator="LessThanThreshold",
-                    threshold=1,
-                    evaluation_periods=hours,
-                    treat_missing_data="breaching",
-                ),
-            )
-
-    def _alarm(self, name: str, args: DataMonitorArgs, alarm: aws.cloudwatch.MetricAlarmArgs) -> None:
-        environment = args.context.environment
-        topics = list(environment.config.monitoring.alarm_topics)
-        alarm.name = f"{environment.prefix}-{name}"
-        alarm.namespace = environment.prefix
-        alarm.dimensions = {DATASET_DIMENSION: args.contract.name}
-        alarm.period = _HOUR
-        alarm.alarm_actions = topics
-        alarm.ok_actions = topics
-        alarm.tags = environment.tags()
-        aws.cloudwatch.MetricAlarm(name, alarm, opts=pulumi.ResourceOptions(parent=self))
+            monitor_alarms(alarms, pulumi.ResourceOptions(parent=self))
 
 
 def _statements(dataset: str, args: DataMonitorArgs) -> Statements:

@@ -13,7 +13,7 @@ from infra.policies.s3 import BUCKET, ENCRYPTION
 
 ROLE = "aws:iam/role:Role"
 _ROLE_POLICY = "aws:iam/rolePolicy:RolePolicy"
-_INLINE = (_ROLE_POLICY, "aws:iam/policy:Policy")
+_POLICY = "aws:iam/policy:Policy"
 _ATTACHMENTS = ("aws:iam/rolePolicyAttachment:RolePolicyAttachment", "aws:iam/policyAttachment:PolicyAttachment")
 _USERS = (
     "aws:iam/user:User",
@@ -91,11 +91,24 @@ _KEY_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateData
 
 
 def policies_of(graph: Graph, role: PlannedResource) -> Iterator[tuple[PlannedResource, Any]]:
-    """Yield the identity policies of a role, matched by role name, or by parent while the name is unknown."""
+    """Yield the identity policies of a role, inline and attached.
+
+    They are matched by the role's name and the policy's ARN, or by parent while these are unknown.
+    """
     name = role.at("name")
+
+    def belongs(holder: PlannedResource) -> bool:
+        return holder.at("role") == name and (name is not UNKNOWN or holder.parent == role.parent)
+
+    attachments = [each for each in graph.of_type(_ATTACHMENTS[0]) if belongs(each)]
+    attached = {each.at("policyArn") for each in attachments}
+    with_unknown = {each.parent for each in attachments if each.at("policyArn") is UNKNOWN}
     for holder, document in _documents(graph):
-        same_component = holder.parent == role.parent
-        if holder is role or (holder.at("role") == name and (name is not UNKNOWN or same_component)):
+        if holder.type == _POLICY:
+            arn = holder.at("arn")
+            if arn in attached if arn not in (None, UNKNOWN) else holder.parent in with_unknown:
+                yield holder, document
+        elif holder is role or belongs(holder):
             yield holder, document
 
 
@@ -106,7 +119,7 @@ def _documents(graph: Graph) -> Iterator[tuple[PlannedResource, Any]]:
     resource, because its component may be exempt.
     """
     separate = {(policy.at("role"), policy.at("name")): policy for policy in graph.of_type(_ROLE_POLICY)}
-    for policy in graph.of_type(*_INLINE):
+    for policy in graph.of_type(_ROLE_POLICY, _POLICY):
         yield policy, policy.at("policy")
     for role in graph.of_type(ROLE):
         for inline in elements(role.at("inlinePolicies")):

@@ -16,6 +16,7 @@ _RESOURCE_POLICIES = {
     KEY: "policy",
     "aws:s3/bucketPolicy:BucketPolicy": "policy",
     "aws:ecr/repositoryPolicy:RepositoryPolicy": "policy",
+    "aws:sqs/queue:Queue": "policy",
     "aws:iam/role:Role": "assumeRolePolicy",
 }
 

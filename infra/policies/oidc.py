@@ -17,7 +17,8 @@ _BY_TOKEN = "sts:AssumeRoleWithWebIdentity"  # noqa: S105  the name of an action
 _EXACT = re.compile(r"repo:[\w.-]+(@\d+)?/[\w.-]+(@\d+)?:environment:([\w-]+)")
 _READS = re.compile(
     r"(s3:(Get|List)|kms:(Describe|Get|List|Decrypt$)|glue:Get|iam:(Get|List)"
-    r"|ecr:(BatchGetImage$|Describe|Get|List)|eks:(Describe|List)|cloudwatch:(Describe|List)"
+    r"|ecr:(BatchGetImage$|Describe|Get|List)|eks:(Describe|List)|cloudwatch:(Describe|Get|List)"
+    r"|events:(Describe|List)|sqs:(Get|List)"
     r"|logs:(Describe|Get|Filter)|sts:GetCallerIdentity$)"
 )
 PREVIEW = "preview"

@@ -16,6 +16,8 @@ TAGGABLE = (
     "aws:glue/catalogDatabase:CatalogDatabase",
     "aws:ecr/repository:Repository",
     "aws:cloudwatch/metricAlarm:MetricAlarm",
+    "aws:cloudwatch/eventRule:EventRule",
+    "aws:sqs/queue:Queue",
     "aws:iam/role:Role",
     "aws:iam/policy:Policy",
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider",

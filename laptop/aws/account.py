@@ -90,7 +90,7 @@ class Account:
             self._process.stdin.close()
 
 
-def start(home: Path, *, port: int = 0, region: str = "eu-west-1", timeout: float = 30.0) -> Account:
+def start(home: Path, *, port: int = 0, region: str = "eu-west-1", timeout: float = 120.0) -> Account:
     """Start an empty account and wait until it answers. It ends with this process.
 
     Args:

@@ -15,6 +15,7 @@ from laptop.aws.access.effective_values import EffectiveValues
 from laptop.aws.access.gate import Environ, Gate, StartResponse
 from laptop.aws.access.principals import ACCOUNT, PARTITION, Principals
 from laptop.aws.eks_clusters import serve_clusters
+from laptop.aws.event_delivery import FIRST_PAUSE_SECONDS, GITHUB, EventDelivery, HostedGitHub, patch_rules
 from laptop.aws.load_balancing_api import patch_elbv2
 from laptop.aws.moto_patches import patch_moto
 from laptop.delays import NONE, Delays
@@ -101,6 +102,9 @@ def emulate(issuers: Path, port: int = 0, delays: Delays = NONE) -> Emulator:
     )
     principals.add_service(POD_IDENTITY, pods.id, pods.secret)
     authority = f"127.0.0.1:{server.server_port}"
+    pause = delays["event-retry"] or FIRST_PAUSE_SECONDS
+    hosted = HostedGitHub(issuers.parent.parent / GITHUB, faults)
+    patch_rules(EventDelivery(principals, front.turn, hosted, first_pause=pause))
     front.open(
         Gate(
             _moto(delays, issuers.parent),
@@ -135,7 +139,7 @@ class _Front:
 
     def __init__(self, incarnation: str) -> None:
         self._health = json.dumps({"incarnation": incarnation}).encode()
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
         self._gate: Gate | None = None
 
     def open(self, gate: Gate) -> None:
@@ -151,7 +155,7 @@ class _Front:
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
         environ["CONTENT_LENGTH"] = str(len(body)) if body or environ.get("CONTENT_LENGTH") else ""
-        with self._turn:
+        with self.turn:
             return list(self._gate(environ, body, start_response))
 
 

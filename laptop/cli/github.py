@@ -14,7 +14,7 @@ import click
 
 from laptop.laptop_target import LaptopTarget
 from laptop.project_copy import copy_project
-from laptop.short_waits import scale_soak
+from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Group
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -81,11 +81,13 @@ def create() -> None:
     target, hub = _reach()
     time_scale = 1 / lifecycle.find(target.home).time_scale
     with tempfile.TemporaryDirectory(dir=target.home) as folder:
-        # The clock of the inference log cannot run faster, so what a release must wait for is shortened instead.
+        # The clocks of the inference log and of the canary check cannot run faster, so what they wait for is shorter.
         copy = copy_project(target.project, Path(folder) / "project")
-        shortened = scale_soak(copy, time_scale)
+        shortened = scale_waits(copy, time_scale)
         for model in shortened:
-            click.echo(f"{model}: soak is shorter in the hosted repository, as time runs faster here")
+            click.echo(
+                f"{model}: rollout steps and soak are shorter in the hosted repository, as time runs faster here"
+            )
         if shortened:
             click.echo("Images of this working tree do not match it. Run its workflow `images` before you train.")
         host(target, hub, copy.root)

@@ -69,6 +69,19 @@ def fault(name: str, seconds: float) -> None:
     click.echo(f"{FAULTS[name]}, for {seconds:g} s.")
 
 
+@laptop.command("pass-days")
+@click.argument("days", type=click.IntRange(1, 3650))
+@environment_option
+def pass_days_command(days: int, environment: str) -> None:
+    """Let days pass: requests, reports and decisions become older."""
+    from laptop.passing_days import pass_days
+
+    target = LaptopTarget(Project.find())
+    target.connect()
+    moved = pass_days(target.descriptor(environment), days)
+    click.echo(f"{days} days have passed in {environment}: {moved} records became older.")
+
+
 @laptop.command()
 def stop() -> None:
     """Stop the laptop and discard its account, stacks and pull requests."""

@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 import ssl
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
@@ -50,6 +51,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _NAMES = "/laptop/names/"
 _SMALL = 256 * 1024  # bytes; bodies up to this are passed on in one piece
 _IDLE = 2.0  # seconds; below any server's own, so that no request is sent into a connection that the server closes
+_SLOW = 5.0  # seconds after which a request is logged
 _CLOSING = 5.0  # seconds that a closed listener waits for its requests
 
 
@@ -273,6 +275,7 @@ class Router:
             for gone in turns.keys() - {item.uid for item in endpoints} - tried:
                 del turns[gone]
             self._under_way[endpoint.uid] += 1
+            began = time.monotonic()
             try:
                 return await self._exchange(request, endpoint, body)
             except aiohttp.ClientConnectorError:
@@ -281,6 +284,9 @@ class Router:
                 return _problem(502, f"the connection to the pod broke: {error or type(error).__name__}")
             finally:
                 self._finished(endpoint.uid)
+                if (seconds := time.monotonic() - began) > _SLOW:
+                    where = f"{namespace}/{service}, pod {endpoint.uid} at port {endpoint.port}"
+                    _log.warning("%s %s to %s took %.1f s", request.method, request.path, where, seconds)
 
     def _addresses(self, namespace: str, service: str, port: int | str, way: str) -> list[PodAddress]:
         """Return the pods that get requests: ready ones, or the targets of a load balancer, whose uid is `way`."""

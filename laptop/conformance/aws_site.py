@@ -24,7 +24,7 @@ from laptop.aws.eks_clusters import declare_clusters, declared_clusters
 from laptop.aws.image_content import publish
 from laptop.conformance.control_plane import ControlPlane
 from laptop.conformance.engines import link_binaries
-from laptop.demo.material import own_clone, take_releases_back
+from laptop.demo.material import CENSUS, own_clone, take_releases_back
 from laptop.github.forge.repository_settings import RepositorySettings
 from laptop.github.hub import Hub
 from laptop.github.oidc_issuer import Issuer
@@ -263,7 +263,7 @@ def aws_site(folder: Path, source: Path, plane: ControlPlane) -> Iterator[AwsSit
     """
     home = folder / "home"
     home.mkdir(mode=0o700)
-    project = own_clone(Project(source), folder / "source")
+    project = own_clone(Project(source), folder / "source", without=(CENSUS,))
     _add_second_model(project)
     take_releases_back(project)
     hub = Hub(home)

@@ -101,7 +101,7 @@ class EndpointManifests:
         """Return an AnalysisTemplate.
 
         Args:
-            metrics: changes of the program's metric, one metric each, with `fate` for that of its pods.
+            metrics: changes of the program's first metric, one metric each, with `fate` for that of its pods.
             fate: what becomes of the pods: `exit-0`, `exit-1`, `run`, or `exit-second` (the second fails).
             name: name of the template.
             dry: name of a metric that cannot fail the run.
@@ -109,7 +109,7 @@ class EndpointManifests:
         """
         made = _clean(self._manifests["AnalysisTemplate"])
         made["metadata"]["name"] = name
-        (base,) = made["spec"]["metrics"]
+        base = made["spec"]["metrics"][0]
         made["spec"]["metrics"] = [self._metric(base, {"fate": fate, **change}) for change in metrics or ({},)]
         for metric in made["spec"]["metrics"] if label else ():
             metric["provider"]["job"]["metadata"]["labels"]["label"] = label
@@ -121,6 +121,8 @@ class EndpointManifests:
         metric = copy.deepcopy(base) | {key: value for key, value in change.items() if key != "fate"}
         template = metric["provider"]["job"]["spec"]["template"]
         template["metadata"]["labels"] |= {FATE: change["fate"]}
+        (rule,) = metric["provider"]["job"]["spec"]["podFailurePolicy"]["rules"]
+        rule["onExitCodes"]["values"] = [1]  # what scripted pods end with
         (container,) = template["spec"]["containers"]
         container |= {"image": IMAGE, "command": command_of(change["fate"])}
         return metric

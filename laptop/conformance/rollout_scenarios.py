@@ -45,7 +45,7 @@ _LIVE: Object = {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status
 
 
 def _analysis(live: Object) -> Object:
-    arguments = [{"name": "bundle", "value": "b"}, live]
+    arguments = [{"name": "bundle", "value": "b"}, {"name": "seconds", "value": "1"}, live]
     return {"analysis": {"templates": [{"templateName": CHECK}], "args": arguments}}
 
 
@@ -270,6 +270,7 @@ class RolloutScenarios:
             "consecutiveSuccessLimit": 2,
             "fate": "exit-second",
         }
+        undecided: Object = {"count": 1, "consecutiveSuccessLimit": 1, "failureLimit": 1}
         runs_once = until(runs=lambda runs: [run["phase"] for run in runs] == ["Running"])
         return [
             checked("analysis-passes", made.check(), self._done("v2")),
@@ -291,6 +292,17 @@ class RolloutScenarios:
                 self._steer(pauseConditions=None),
                 until(phase="Paused", pauses=["InconclusiveAnalysisRun"], runs=lambda runs: len(runs) == 2),
             ),
+            checked(
+                "one-of-two-metrics-is-inconclusive",
+                made.check({"name": "harm", "fate": "run"}, {**undecided, "name": "verdict", "fate": "exit-1"}),
+                until(phase="Paused", pauses=["InconclusiveAnalysisRun"]),
+            ),
+            checked(
+                "a-failed-metric-outweighs-one-that-would-be-inconclusive",
+                made.check({"name": "harm", "fate": "exit-1"}, {**undecided, "name": "verdict", "fate": "run"}),
+                failed,
+            ),
+            checked("a-single-success-is-enough", made.check({**undecided, "fate": "exit-0"}), self._done("v2")),
             checked("dry-run-metric-fails", made.check({"name": "good"}, {"name": "bad", "fate": "exit-1"}, dry="bad"),
                     self._done("v2")),
             checked(

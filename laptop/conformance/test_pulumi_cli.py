@@ -240,6 +240,21 @@ def test_drift_is_found_and_corrected(project: SmallProject, shared: Laptop) -> 
     assert project.shell.resources("dev") == []
 
 
+def test_suspended_versioning_is_found_and_enabled_again(project: SmallProject, shared: Laptop) -> None:
+    project.up("""
+        bucket = aws.s3.Bucket("NAME", bucket="NAME")
+        enabled = {"status": "Enabled"}
+        aws.s3.BucketVersioning("NAME", bucket=bucket.bucket, versioning_configuration=enabled)
+    """)
+    name, s3 = project.unique, client(shared, "s3")
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    done = project.shell.run("pulumi preview --stack dev --refresh --expect-no-changes")
+    assert done.status != 0
+    project.shell.type("pulumi up --stack dev --refresh --yes")
+    assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+    project.unchanged()
+
+
 def test_an_existing_resource_is_imported(project: SmallProject, shared: Laptop) -> None:
     name = project.unique
     s3 = client(shared, "s3")

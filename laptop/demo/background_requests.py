@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 
 from pipelines.declarations.errors import MlopsError
@@ -30,6 +31,7 @@ class Callers:
         self.model = model
         self.answered: dict[str, int] = {}
         self.failed: list[str] = []
+        self._began = time.monotonic()
         self._ended = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
 
@@ -66,6 +68,7 @@ class Callers:
                     endpoint.infer(request)
                 except MlopsError as error:
                     if not self._ended.is_set():
-                        self.failed.append(f"{environment}: {error.what}")
+                        seconds = time.monotonic() - self._began
+                        self.failed.append(f"{environment}, {seconds:.1f} s after the start: {error.what}")
                     continue
                 self.answered[environment] = self.answered.get(environment, 0) + 1

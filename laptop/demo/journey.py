@@ -16,10 +16,10 @@ from laptop import delays
 from laptop.cli.github import attach, host
 from laptop.delays import NONE, Delays
 from laptop.demo.background_requests import Callers
-from laptop.demo.material import DATASET, MODEL, batches, need_the_sample, own_clone, take_releases_back
+from laptop.demo.material import CENSUS, PATIENTS, SAMPLE_MODELS, SampleModel, own_clone, take_releases_back
 from laptop.faults import FAULTS, Faults
 from laptop.laptop_target import LaptopTarget
-from laptop.short_waits import scale_soak
+from laptop.short_waits import scale_waits
 from pipelines.cli.commands import Command
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _FAULT_SECONDS = 8.0
 """How long the fault of `--fault` lasts."""
+
+_FAULTS_OF_GITHUB = ("app-token-revoked", "github-down")
+"""Faults that are injected when a deployment is about to propose the next release. Others hit the last deployment."""
 
 _JUDGEMENTS = 10
 """How often a release is judged again before its merge."""
@@ -84,13 +87,25 @@ class Demo:
         keep: leave the laptop running at the end.
         delays: delays of a realistic laptop, after the time scale.
         time_scale: how many times as fast rollout pauses pass.
-        fault: injected once, during the first deployment to the last environment; "" for none.
+        fault: injected once, during a deployment; "" for none.
+        samples: the models to show, one after the other.
     """
 
     def __init__(
-        self, source: Project, *, keep: bool, delays: Delays = NONE, time_scale: float = 1.0, fault: str = ""
+        self,
+        source: Project,
+        *,
+        keep: bool,
+        delays: Delays = NONE,
+        time_scale: float = 1.0,
+        fault: str = "",
+        samples: tuple[SampleModel, ...] = (PATIENTS,),
     ) -> None:
         self.fault = fault
+        self._awaits_proposal = False
+        self._fault_ends = 0.0
+        self.samples = samples
+        self.sample, *_ = samples
         self.source = source
         self.keep = keep
         self.delays = delays
@@ -103,24 +118,22 @@ class Demo:
         """Run every step.
 
         Raises:
-            MlopsError: the project lacks the sample model, or a step failed.
+            MlopsError: the project lacks a sample model, or a step failed.
         """
         from laptop import lifecycle
 
-        need_the_sample(self.source)
+        for sample in self.samples:
+            sample.check(self.source)
         lifecycle.stop(self.home)
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
-        self.callers = Callers(MODEL)
+        self.all_callers = {sample.model: Callers(sample.model) for sample in self.samples}
         try:
             self.prepare()
             with self.hub.serving():
-                self.promote_the_first()
-                self.refuse_a_bad_one()
-                self.roll_back()
-            self.summarise()
+                self.play()
         finally:
-            self.callers.stop()
+            self._stop_callers()
             if not self.keep:
                 lifecycle.stop(self.home)
         click.echo(f"\nThe whole journey took {self.journey.seconds:.1f} s.")
@@ -133,6 +146,34 @@ class Demo:
         else:
             click.echo("Everything is stopped. To keep it running and look around: .venv/bin/mlops demo --keep")
 
+    @property
+    def callers(self) -> Callers:
+        """The callers of the model that is shown."""
+        return self.all_callers[self.sample.model]
+
+    def _stop_callers(self) -> None:
+        for callers in self.all_callers.values():
+            callers.stop()
+
+    def adjust(self) -> None:
+        """Change the clone before the laptop starts; nothing here."""
+
+    def play(self) -> None:
+        """Show every model, then a summary."""
+        for sample in self.samples:
+            self.show(sample)
+        if self.delays:
+            self.compare_with_git()
+        self.summarise()
+
+    def show(self, sample: SampleModel) -> None:
+        """Show a model from its first batch of data to a rollback."""
+        self.sample = sample
+        self.batches = self.sample.write_batches(self.project, self.scratch / "batches" / self.sample.model)
+        self.promote_the_first()
+        self.refuse_a_bad_one()
+        self.roll_back()
+
     def prepare(self) -> None:
         """Start an account, a cluster and a GitHub, and provision the first environment."""
         from laptop import lifecycle
@@ -140,9 +181,11 @@ class Demo:
         from pipelines.promotion.images import pin_images
 
         with self.journey.step("Start an AWS account, a cluster and a GitHub on this machine"):
-            self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays)
+            hidden = [sample for sample in SAMPLE_MODELS if sample not in self.samples]
+            self.project = own_clone(self.source, self.scratch / "clone", quick=not self.delays, without=hidden)
+            self.adjust()
             take_releases_back(self.project)
-            scale_soak(self.project, self.time_scale)
+            scale_waits(self.project, self.time_scale)
             os.chdir(self.project.root)
             os.environ["MLOPS_HOME"] = str(self.home)
             running = lifecycle.start(
@@ -168,17 +211,20 @@ class Demo:
             publish_locally(self.target)
         self.first, *self.others = self.project.environments
         self._provision(self.first, f"Provision {self.first} with the same Pulumi program as on AWS")
-        self.batches = batches(self.project, self.scratch / "batches")
+        self.provisioned = {self.first}
 
     def promote_the_first(self) -> None:
         """Ingest data, train a model, and promote it by pull request to every environment."""
         from pipelines.promotion.predict import predict
 
-        with self.journey.step(f"Ingest a batch of {DATASET}; rows that break the contract go to quarantine"):
+        dataset, model = self.sample.dataset, self.sample.model
+        with self.journey.step(f"Ingest a batch of {dataset}; rows that break the contract go to quarantine"):
             self._ingest("first")
         training = second_training = self._dispatch_training()
         for environment in self.others:
-            self._provision(environment, f"Provision {environment} while {MODEL} trains")
+            if environment not in self.provisioned:
+                self._provision(environment, f"Provision {environment} while {model} trains")
+                self.provisioned.add(environment)
         with self.journey.step("Training ends: its workflow proposes the release, and the gates judge it"):
             self._await(training)
             self._await_checks(self._open_release(self.first))
@@ -193,14 +239,14 @@ class Demo:
             if environment == self.first:
                 second_training = self._dispatch_training()
         with self.journey.step(f"Send a prediction request to {last}"):
-            request, response = predict(self.target, MODEL, last)
+            request, response = predict(self.target, model, last)
             click.echo(f"   request   {request['inputs'][0]['data'][:10]} …")
             click.echo(f"   response  {response['outputs'][0]['data']} from {response['model_version']}")
         click.secho(f"   {last} answered {self.journey.seconds:.1f} s after the start", fg="green")
 
     def refuse_a_bad_one(self) -> None:
         """Release a model trained on more data, then let the gates refuse one trained on shuffled data."""
-        with self.journey.step(f"Release the model trained on more patients to {self.first}"):
+        with self.journey.step(f"Release the model trained on more {self.sample.people} to {self.first}"):
             self._merge(self.first)
         with self.journey.step("Train on a batch with shuffled outcomes: the gates refuse the release"):
             self._await(self._dispatch_training())
@@ -215,17 +261,35 @@ class Demo:
 
     def roll_back(self) -> None:
         """Raise an alarm, which rolls the second release back."""
+        from laptop.demo.traffic_watch import TrafficWatch
         from laptop.github.hosting import AUTHOR
+        from pipelines.registry.ledger import Ledger
 
         with self.journey.step(f"Raise an alarm: {self.first} rolls back to the earlier release, traffic first"):
             reason = "the mean error of the last hour exceeds its bound"
-            payload = {"model": MODEL, "environment": self.first, "reason": reason}
+            payload = {"model": self.sample.model, "environment": self.first, "reason": reason}
             before = self.hub.newest()
+            descriptor = self.target.descriptor(self.first)
+            bad = Ledger(descriptor, self.sample.model).head()
+            assert bad is not None and bad.event.live is not None
+            watch = TrafficWatch(descriptor.namespace, self.sample.model, bad.event.live)
             self.hub.repository_dispatch(AUTHOR, "breach", payload)
             run = self._await(Awaited("respond", before))
             for line in lines_of(run, " s  "):
                 click.echo(f"   {line.strip()}")
+            if (seconds := watch.seconds()) is not None:
+                click.secho(f"   traffic restored {seconds:.1f} s after the alarm", fg="green")
             self._await(Awaited("deploy", before))
+
+    def compare_with_git(self) -> None:
+        """Run the workflow `audit`, which fails if git, a ledger or a cluster says something else than the others."""
+        from laptop.github.hosting import AUTHOR
+
+        with self.journey.step("Audit: git, ledgers and clusters agree in every environment"):
+            before = self.hub.newest()
+            self.hub.dispatch(AUTHOR, "audit.yml")
+            for line in lines_of(self._await(Awaited("audit", before)), "as in git"):
+                click.echo(f"   {line.strip()}")
 
     def summarise(self) -> None:
         """Print what runs in each environment, and its ledger."""
@@ -233,22 +297,23 @@ class Demo:
         from pipelines.promotion.history import describe, read_history
 
         with self.journey.step("Summary"):
-            self.callers.stop()
+            self._stop_callers()
             for environment in self.project.environments:
                 descriptor = self.target.descriptor(environment)
                 counts = ", ".join(f"{n} {name}" for name, n in resource_counts(self.home, environment).items())
-                click.secho(f"   {environment}: {counts}; {descriptor.endpoints[MODEL]}", bold=True)
+                endpoints = ", ".join(descriptor.endpoints[sample.model] for sample in self.samples)
+                click.secho(f"   {environment}: {counts}; {endpoints}", bold=True)
                 folder = self.project.root / ".mlops" / "ledgers" / environment
-                for entry in read_history(folder, MODEL, descriptor, verify=True):
-                    click.echo("   " + describe(entry).replace("\n", "\n   "))
-            answered = sum(self.callers.answered.values())
-            click.echo(
-                f"   background requests during the journey: {answered} answered, {len(self.callers.failed)} failed"
-            )
-            for failure in self.callers.failed[:5]:
+                for sample in self.samples:
+                    for entry in read_history(folder, sample.model, descriptor, verify=True):
+                        click.echo("   " + describe(entry).replace("\n", "\n   "))
+            answered = sum(sum(callers.answered.values()) for callers in self.all_callers.values())
+            failed = [failure for callers in self.all_callers.values() for failure in callers.failed]
+            click.echo(f"   background requests during the journey: {answered} answered, {len(failed)} failed")
+            for failure in failed[:5]:
                 click.secho(f"   {failure}", fg="red")
-            if self.delays and self.callers.failed:
-                raise MlopsError(f"{len(self.callers.failed)} requests of callers failed: expected none")
+            if self.delays and failed:
+                raise MlopsError(f"{len(failed)} requests of callers failed: expected none")
         for title, seconds in self.journey.done:
             click.echo(f"   {seconds:5.1f} s  {title}")
 
@@ -256,9 +321,9 @@ class Demo:
         from pipelines.data.landing import upload
         from pipelines.targets.workloads import run_ingest
 
-        landed = upload(self.target.descriptor(self.first), DATASET, self.batches[batch])
+        landed = upload(self.target.descriptor(self.first), self.sample.dataset, self.batches[batch])
         click.echo(f"   landed {landed}")
-        run_ingest(self.target, self.first, DATASET, lambda line: click.echo(f"   {line}"))
+        run_ingest(self.target, self.first, self.sample.dataset, lambda line: click.echo(f"   {line}"))
 
     def _provision(self, environment: str, title: str) -> None:
         from laptop.engine.display import Display, Overview
@@ -273,8 +338,8 @@ class Demo:
         from laptop.github.hosting import AUTHOR
 
         awaited = Awaited("train", self.hub.newest())
-        self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": MODEL})
-        click.echo(f"   {AUTHOR} starts the workflow train for {MODEL}")
+        self.hub.dispatch(AUTHOR, "train.yml", inputs={"model": self.sample.model})
+        click.echo(f"   {AUTHOR} starts the workflow train for {self.sample.model}")
         return awaited
 
     def _await(self, awaited: Awaited) -> WorkflowRun:
@@ -298,10 +363,13 @@ class Demo:
         verb = command.removeprefix(".venv/bin/")
         if verb != command and progress.conclusion != "skipped" and not verb.startswith(QUIET):
             click.echo(f"   {progress.workflow}: {verb} … {progress.conclusion}, {progress.seconds:.1f} s")
+        if self._awaits_proposal and verb.startswith("mlops deploy") and progress.conclusion == "success":
+            self._awaits_proposal = False
+            self._inject()
 
     def _open_release(self, environment: str) -> PullRequestRecord:
         """Return the open pull request of a release."""
-        branch = f"release/{environment}/{MODEL}"
+        branch = f"release/{environment}/{self.sample.model}"
         found = [p for p in self.hub.pull_requests() if p.state == "OPEN" and p.head == branch]
         if not found:
             raise MlopsError(f"no pull request proposes a release to {environment}")
@@ -329,14 +397,15 @@ class Demo:
             self._show_refusal(request)
         commit = self.hub.merge(APPROVER, request.number)
         click.echo(f"   {APPROVER} approves and merges pull request {request.number}: {request.title} ({commit[:12]})")
-        if self.fault and environment == self.project.environments[-1]:
-            self._inject(environment)
+        is_faulty = bool(self.fault) and environment == self._environment_of_fault()
+        if is_faulty:
+            self._prepare_fault(environment)
         if arriving:
             self._ingest(arriving)
-        if self.fault and environment == self.project.environments[-1]:
+        if is_faulty:
             self._run_again_after_failure(deployment)
         self._await(deployment)
-        recorded = Ledger(self.target.descriptor(environment), MODEL).head()
+        recorded = Ledger(self.target.descriptor(environment), self.sample.model).head()
         assert recorded is not None
         seconds = recorded.event.at.timestamp() - merged
         click.secho(f"   verified and recorded {seconds:.1f} s after the merge", fg="green")
@@ -347,28 +416,53 @@ class Demo:
 
         run = self.hub.wait(deployment.workflow, after=deployment.after)
         if run.conclusion != "success":
-            for line in lines_of(run, "error: "):
-                click.secho(f"   the deployment failed: {line}", fg="yellow")
+            for line in errors_of(run):
+                click.secho(f"   | {line}", fg="yellow")
+            time.sleep(max(0.0, self._fault_ends - time.monotonic()))
             click.echo(f"   {APPROVER} runs it again")
             self.hub.rerun(run.number)
 
-    def _inject(self, environment: str) -> None:
-        """Inject the fault once the Rollout exists, so that the deployment waits for it."""
+    def _environment_of_fault(self) -> str:
+        """Return the environment whose deployment meets the fault: one of GitHub needs a release to propose."""
+        return self.project.environments[-2 if self.fault in _FAULTS_OF_GITHUB else -1]
+
+    def _prepare_fault(self, environment: str) -> None:
+        """Inject the fault once the Rollout exists, so that the deployment waits for it; or one of GitHub later."""
+        if self.fault in _FAULTS_OF_GITHUB:
+            self._awaits_proposal = True
+            return
         from pipelines.cluster.connection import connect
         from pipelines.cluster.rollouts import Rollout
 
         with connect(self.project.stack(environment).config.environment.namespace) as client:
             while not list(client.list(Rollout)):
                 time.sleep(0.2)
-        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
-        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
+        self._inject()
         time.sleep(_FAULT_SECONDS)  # what the demo itself does next must not meet the fault
+
+    def _inject(self) -> None:
+        Faults(self.home).inject(self.fault, _FAULT_SECONDS)
+        self._fault_ends = time.monotonic() + _FAULT_SECONDS
+        click.secho(f"   {FAULTS[self.fault]}, for {_FAULT_SECONDS:g} s", fg="yellow")
 
     def _show_refusal(self, request: PullRequestRecord) -> None:
         for comment in self.hub.server.comments(request.number):
             for line in comment["body"].splitlines():
                 if line.startswith("| ") and ("❌" in line or "⚠️" in line):
                     click.secho(f"   {line}", fg="yellow")
+
+
+def errors_of(run: WorkflowRun) -> list[str]:
+    """Return the errors in the logs of a run's failed jobs, each with what follows until its step ended."""
+    found: list[str] = []
+    for job in run.jobs:
+        inside = False
+        for line in job.log.read_text().splitlines() if job.log is not None and job.conclusion == "failure" else ():
+            said = line.removeprefix("##[error]")
+            of_action = said != line and not said.startswith("Process completed")
+            inside = of_action or (not line.startswith("##[") and (inside or line.startswith("error: ")))
+            found += [said] if inside else []
+    return found
 
 
 def lines_of(run: WorkflowRun, words: str) -> list[str]:
@@ -384,6 +478,8 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 )
 @click.option("--time-scale", type=click.FloatRange(1.0, 1000.0), help="How many times as fast time runs.")
 @click.option("--delay", "settings", multiple=True, metavar="NAME=SECONDS", help="Change a delay; can be repeated.")
+@click.option("--both", is_flag=True, help="Show both sample models, one after the other.")
+@click.option("--operate", is_flag=True, help="Show a model in operation instead; days pass in seconds.")
 @click.option("--fault", type=click.Choice(tuple(FAULTS)), help="Inject a fault once, during a deployment.")
 @click.option(
     "--delay-factor", type=click.FloatRange(0.01, 100.0), default=1.0, help="Multiply every delay; 2 doubles."
@@ -391,6 +487,8 @@ def lines_of(run: WorkflowRun, words: str) -> list[str]:
 def demo(
     keep: bool,
     realistic: bool,
+    both: bool,
+    operate: bool,
     time_scale: float | None,
     settings: tuple[str, ...],
     fault: str | None,
@@ -398,7 +496,8 @@ def demo(
 ) -> None:
     """Show the whole journey from data to prod on this machine.
 
-    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back.
+    Promotes a model by pull request from dev to prod, lets the gates refuse a bad one, and rolls one back. With
+    --operate: drift that is watched, a regression that labels reveal and that is rolled back, bias, and a retraining.
     """
     if (settings or delay_factor != 1.0) and not realistic:
         raise MlopsError("delays: expected --realistic with them, found nothing", fix="add --realistic.")
@@ -406,4 +505,14 @@ def demo(
     chosen = delays.NONE
     if realistic:
         chosen = delays.realistic([*delays.from_environment(), *settings], time_scale=scale, factor=delay_factor)
-    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "").run()
+    if operate:
+        if realistic or both or fault:
+            raise MlopsError(
+                "--operate: expected it alone, found --realistic, --both or --fault", fix="leave them out."
+            )
+        from laptop.demo.operation import OperationDemo
+
+        OperationDemo(Project.find(), keep=keep, samples=(CENSUS,)).run()
+        return
+    samples = SAMPLE_MODELS if both else (PATIENTS,)
+    Demo(Project.find(), keep=keep, delays=chosen, time_scale=scale, fault=fault or "", samples=samples).run()

@@ -111,25 +111,20 @@ def _execute(main: Path) -> None:
 
 
 def _run_to_the_end(program: Callable[[], None], parallel: int, stop: Callable[[], None]) -> None:
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(ThreadPoolExecutor(parallel, thread_name_prefix="registration"))
-    # Exceptions of unawaited outputs are not lost: the SDK raises the first one itself.
-    loop.set_exception_handler(lambda *_: None)
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_until_complete(run_in_stack(program))
-    except KeyboardInterrupt:
-        stop()
-        raise
-    finally:
-        loop.run_until_complete(loop.shutdown_default_executor())
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        asyncio.set_event_loop(None)
-        loop.close()
+    # On the first SIGINT, the runner cancels the program. An exception in the middle of the SDK's code could leave an
+    # output that never has a value, for which the SDK would wait without end.
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        loop.set_default_executor(ThreadPoolExecutor(parallel, thread_name_prefix="registration"))
+        # Exceptions of unawaited outputs are not lost: the SDK raises the first one itself.
+        loop.set_exception_handler(lambda *_: None)
+        try:
+            runner.run(run_in_stack(program))
+        except KeyboardInterrupt:
+            stop()
+            raise
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +23,18 @@ FIELD_MANAGER = "pulumi-kubernetes"
 TIMEOUT_SECONDS = 30.0
 """Maximum time for one request."""
 
+MOST_WAITS, WAIT_SECONDS = 10, 1.0
+"""How often, and after which time, a change is sent again that the API has no time for."""
+
+
+class NoAnswerError(MlopsError):
+    """The API did not answer. It may have made the change nevertheless."""
+
 
 class ApiObjects:
     """Objects in the cluster of a kubeconfig. Thread-safe.
 
-    Methods raise `lightkube.core.exceptions.ApiError` if the API refuses a request, and `MlopsError` if it does not
+    Methods raise `lightkube.core.exceptions.ApiError` if the API refuses a request, and `NoAnswerError` if it does not
     answer.
 
     Args:
@@ -89,15 +98,26 @@ class ApiObjects:
                 raise
 
     def _send(self, method: str, *args: Any, **options: Any) -> Any:
+        """Send a request, and repeat it where the client of Pulumi's own provider does.
+
+        Reads are repeated while the API is unavailable, and changes while it asks to wait (429).
+        """
         import httpx2
 
+        from pipelines.cluster.connection import read_with_retry
+
         client = self._connected()
-        try:
+
+        def call() -> Any:
             answer = getattr(client, method)(*args, **options)
             return list(answer) if method == "list" else answer
+
+        try:
+            return read_with_retry(call) if method in ("get", "list") else _until_not_busy(call)
         except httpx2.TransportError as error:
-            raise MlopsError(
-                f"the cluster does not answer: {error}", fix="check that the laptop is running: mlops laptop status."
+            raise NoAnswerError(
+                f"the cluster does not answer: {error}",
+                fix="check that the laptop is running: mlops laptop status. Then run it again.",
             ) from error
 
     def _connected(self) -> Client:
@@ -132,3 +152,17 @@ def _resource(kind: Kind) -> Any:
 
     base = GenericNamespacedResource if kind.namespaced else GenericGlobalResource
     return type(kind.name, (base,), {"_api_info": create_api_info(kind.group, kind.version, kind.name, kind.plural)})
+
+
+def _until_not_busy(call: Callable[[], Any]) -> Any:
+    """Call `call` again while the API answers that it has too many requests, which it did not look at."""
+    from lightkube.core.exceptions import ApiError
+
+    for waits in range(MOST_WAITS + 1):
+        try:
+            return call()
+        except ApiError as error:
+            if error.status.code != 429 or waits == MOST_WAITS:
+                raise
+        time.sleep(WAIT_SECONDS)
+    raise AssertionError("the last attempt returns or raises")

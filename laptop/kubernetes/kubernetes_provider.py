@@ -18,11 +18,11 @@ from laptop.cluster.pod_security import ENFORCE, violations
 from laptop.cluster.supported import NOT_ACTED_UPON, unsupported
 from laptop.cluster.templates import pod_spec_of
 from laptop.engine.paths import changed_paths, write_path
-from laptop.engine.provider import Created, Diff, ResourceCall, is_provider
+from laptop.engine.provider import Created, Diff, IncompleteError, ResourceCall, is_provider
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties, has_unknown
 from laptop.kubernetes import manifests
-from laptop.kubernetes.api_objects import FIELD_MANAGER, ApiObjects
+from laptop.kubernetes.api_objects import FIELD_MANAGER, ApiObjects, NoAnswerError
 from laptop.kubernetes.readiness import SKIP, needs_pods, waiting_for
 from laptop.kubernetes.type_tokens import kind_of_token
 from pipelines.declarations.errors import MlopsError
@@ -32,6 +32,7 @@ PATCH_FIELD_MANAGER = "pulumi.com/patchFieldManager"
 """Annotation of an object that is applied on the server, with the name of its field manager."""
 
 _POLL = 0.03  # seconds
+_AGAIN = "run the operation again: it continues where it stopped. If that does not help, look at the cluster."
 _NAME_LIMIT = 50  # characters before the random suffix of an auto-name
 
 
@@ -85,6 +86,10 @@ class KubernetesProvider:
         """Create the object and wait until it is ready, as Pulumi does.
 
         A provider with `upsertExistingObjects` takes an object over that exists.
+
+        Raises:
+            IncompleteError: the object exists and is not ready, or may exist because no answer came.
+            MlopsError: the cluster refused to create it.
         """
         if is_provider(call.type):
             return Created(call.urn.rpartition("::")[2], call.inputs)
@@ -94,11 +99,19 @@ class KubernetesProvider:
         # The SDK writes options of a provider as JSON.
         adopt = call.resuming or call.configuration.get("upsertExistingObjects") in (True, "true")
         with _explained("create", kind, namespace, name):
-            if manager and (adopt or self._objects.get(kind, namespace, name) is None):
-                self._objects.apply(kind, namespace, name, call.inputs, manager)
-            else:
-                self._objects.create(kind, namespace, name, call.inputs, adopt=adopt)
-        return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
+            is_applied = bool(manager) and (adopt or self._objects.get(kind, namespace, name) is None)
+        try:
+            with _explained("create", kind, namespace, name):
+                if is_applied:
+                    self._objects.apply(kind, namespace, name, call.inputs, manager)
+                else:
+                    self._objects.create(kind, namespace, name, call.inputs, adopt=adopt)
+        except NoAnswerError as error:
+            raise IncompleteError(str(error), _id(namespace, name), call.inputs) from error
+        try:
+            return Created(_id(namespace, name), self._wait_until_ready(kind, namespace, name))
+        except MlopsError as error:
+            raise IncompleteError(str(error), _id(namespace, name), call.inputs) from error
 
     def read(self, call: ResourceCall) -> dict[str, Any] | None:
         """Return the live object without the fields of other controllers, or None if it does not exist."""
@@ -275,6 +288,11 @@ def _explained(verb: str, kind: Kind, namespace: str, name: str) -> Iterator[Non
         yield
     except ApiError as error:
         fixes = {
+            "Unauthorized": _AGAIN,
+            "Forbidden": "give the role this permission, or run the operation again if it has it.",
+            "TooManyRequests": _AGAIN,
+            "InternalError": _AGAIN,
+            "ServiceUnavailable": _AGAIN,
             "AlreadyExists": "rename the resource, or take the object over with the option `import_`.",
             "NotFound": "run `mlops refresh` to update the state.",
             "Conflict": "try again; if another field manager owns these fields, find out who changed the object.",

@@ -45,7 +45,7 @@ DATA_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/data"
 SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
 SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
-MONITOR = f"monitor-{DATASET}"
+MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,10 @@ MONITOR = f"monitor-{DATASET}"
         (MONITOR, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
         (MONITOR, "s3:GetObject", s3("lake", f"quarantine/{DATASET}/ab.json")),
         (MONITOR, "s3:PutObject", s3("logs", f"monitoring/data/{DATASET}/20260101T000000Z-1.json")),
+        (OBSERVE, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (OBSERVE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/baseline.json")),
+        (OBSERVE, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (OBSERVE, "s3:PutObject", s3("logs", f"monitoring/models/{MODEL}/20260101T000000Z-1.json")),
         (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
         (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
         (TRAIN, "s3:PutObject", s3("logs", f"lineage/{TRAIN}/run-START.json")),
@@ -88,6 +92,14 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (CHECK, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (CHECK, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (CHECK, "kms:Sign", SIGNING_KEY),
+        (OBSERVE, "s3:GetObject", s3("logs", "inference/another-model/2026/01/01/00/pod-1.jsonl")),
+        (OBSERVE, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (OBSERVE, "s3:PutObject", s3("logs", f"monitoring/data/{DATASET}/1.json")),
+        (OBSERVE, "s3:PutObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (OBSERVE, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/baseline.json")),
+        (OBSERVE, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (OBSERVE, "kms:Sign", SIGNING_KEY),
+        (OBSERVE, "cloudwatch:PutMetricData", "*"),
         (MONITOR, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
         (MONITOR, "s3:PutObject", s3("logs", "monitoring/data/another-dataset/1.json")),
         (MONITOR, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),

@@ -76,7 +76,7 @@ event_option = click.option(
 @event_option
 def alarm(event: Path) -> None:
     """Print the environment and the model of an alarm, if both are declared."""
-    from pipelines.promotion.alarm import read_declared_alarm
+    from pipelines.monitoring.alarm import read_declared_alarm
 
     found = read_declared_alarm(Project.find(), event.read_bytes())
     write_output("environment", found.environment)

@@ -16,7 +16,9 @@ from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
     from pipelines.data.contract_check import FileReport
+    from pipelines.data.sql_rules import ReadTable
     from pipelines.declarations.contract import Contract
+    from pipelines.declarations.environment import EnvironmentDescriptor
 
 FORMATS = ("text", "json", "junit")
 
@@ -35,7 +37,8 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
     Without DATASETS, all of them. A mistake fails; advice does not, unless --strict.
     """
     from pipelines.data.contract_advice import advise
-    from pipelines.data.validate import check_patterns
+    from pipelines.data.contract_statements import check_statements
+    from pipelines.declarations.contract_references import reference_problems
 
     project = Project.find()
     problems: list[str] = []
@@ -44,7 +47,9 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
     for dataset in names:
         try:
             declared = project.contract(dataset)
-            check_patterns(declared)
+            if found := list(reference_problems(project, dataset)):
+                raise DeclarationError(found)
+            check_statements(project, declared)
         except MlopsError as error:
             problems.append(str(error))
             continue
@@ -61,15 +66,15 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
 
 @contract.command()
 @click.argument("dataset")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--env", "environment", metavar="NAME", help="Check a version of the table in this environment instead.")
+@click.argument("paths", nargs=-1)
+@click.option("--env", "environment", metavar="NAME", help="Environment of the table, and of those that rules read.")
 @click.option("--version", default="latest", show_default=True, help="The version: snapshot, tag, landing file.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to report.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file.")
 @target_option
 def test(
     dataset: str,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     environment: str | None,
     version: str,
     form: str,
@@ -78,12 +83,11 @@ def test(
 ) -> None:
     """Check data files, or a version of the table, against every rule.
 
-    PATHS are files and folders. Every broken rule is reported, with the number of rows and some of their keys; keys
-    that the contract classifies are not shown. Exits with 1 if a rule is broken.
+    PATHS are files, folders and S3 prefixes (s3://bucket/prefix). Without PATHS, the table in --env is checked. Every
+    broken rule is reported, with the number of rows and some of their keys; keys that the contract classifies are not
+    shown. Rules that read other tables need --env. Exits with 1 if a rule that binds is broken.
     """
     from pipelines.data.contract_check import (
-        check_data_file,
-        data_files,
         report_json,
         report_junit,
         report_lines,
@@ -92,12 +96,12 @@ def test(
 
     project = Project.find()
     declared = project.contract(dataset)
-    if bool(paths) == bool(environment):
+    if not paths and not environment:
         raise click.UsageError("expected PATHS or --env: files to check, or the environment whose table to check")
-    if environment:
-        reports = [_check_version(declared, environment, version, target)]
-    else:
-        reports = [check_data_file(declared, path) for path in data_files(paths)]
+    descriptor = open_target(target).descriptor(environment) if environment else None
+    reports = _check_files(declared, paths, descriptor) if paths else []
+    if descriptor is not None and not paths:
+        reports = [_check_version(declared, descriptor, version)]
     renderers = {"json": report_json, "junit": report_junit}
     text = renderers[form](declared, reports) if form in renderers else "\n".join(report_lines(declared, reports))
     if output is not None:
@@ -109,7 +113,31 @@ def test(
         raise click.exceptions.Exit(1)
 
 
-def _check_version(declared: Contract, environment: str, version: str, target: str) -> FileReport:
+def _check_files(
+    declared: Contract, paths: tuple[str, ...], descriptor: EnvironmentDescriptor | None
+) -> list[FileReport]:
+    from pipelines.data.contract_check import check_data_file, check_stored_files, data_files
+
+    read_table = _table_reader(descriptor)
+    region = descriptor.region if descriptor is not None else None
+    reports: list[FileReport] = []
+    for path in paths:
+        if path.startswith("s3://"):
+            reports += check_stored_files(declared, path, region, read_table)
+        else:
+            reports += [check_data_file(declared, file, read_table=read_table) for file in data_files([Path(path)])]
+    return reports
+
+
+def _table_reader(descriptor: EnvironmentDescriptor | None) -> ReadTable | None:
+    from functools import partial
+
+    from pipelines.data.catalog import read_columns
+
+    return partial(read_columns, descriptor) if descriptor is not None else None
+
+
+def _check_version(declared: Contract, descriptor: EnvironmentDescriptor, version: str) -> FileReport:
     import tempfile
     from dataclasses import replace
 
@@ -117,12 +145,12 @@ def _check_version(declared: Contract, environment: str, version: str, target: s
     from pipelines.data.contract_check import check_data_file, stored_type_problems
     from pipelines.data.version_files import read_named, write_version
 
-    descriptor = open_target(target).descriptor(environment)
     rows, identity = read_named(descriptor, declared.name, version)
     with tempfile.TemporaryDirectory(prefix="contract-") as folder:
         path = Path(folder) / "version.parquet"
         write_version(rows, identity, path)
-        report = check_data_file(declared, path, f"{declared.name}@{identity.snapshot}")
+        name = f"{declared.name}@{identity.snapshot}"
+        report = check_data_file(declared, path, name, _table_reader(descriptor))
     problems = stored_type_problems(declared, open_table(descriptor, declared.name).schema())
     return replace(report, results=(*report.results, *problems))
 

@@ -74,6 +74,7 @@ def destroy(environment: str, confirm: str, target: str) -> None:
     """Remove an environment that is not protected."""
     if confirm != environment:
         raise MlopsError(f"removing {environment} is not confirmed", fix=f"add --confirm {environment}")
+    Project.find().check_disposable(environment)
     open_target(target).apply("destroy", environment)
 
 
@@ -103,7 +104,10 @@ def unlock(environment: str, force: bool, target: str) -> None:
 @target_option
 def outputs(environment: str, target: str) -> None:
     """Print the stack outputs of an environment as JSON."""
-    click.echo(json.dumps(open_target(target).outputs(environment), indent=2))
+    found = open_target(target).outputs(environment)
+    if not found:
+        raise MlopsError(f"{environment} has no outputs: it was never brought up", fix=f"mlops up --env {environment}")
+    click.echo(json.dumps(found, indent=2))
 
 
 @click.command(cls=Command)

@@ -1,4 +1,4 @@
-"""The command `mlops github setup`."""
+"""The commands `mlops github setup|owners|alarm-token`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from pipelines.cli.commands import Group, Verb, plugin_verbs
+from pipelines.cli.options import environment_option, target_option
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -91,9 +92,11 @@ def setup(
     key = app_key.read() if app_key is not None else ""
     if app_key is not None and "PRIVATE KEY" not in key:
         raise MlopsError("--app-key: expected a private key in PEM format, found something else")
+    found = read_outputs(outputs.read()) if outputs is not None else None
     options = SetupOptions(
         app,
-        read_outputs(outputs.read()) if outputs is not None else None,
+        found.variables if found is not None else None,
+        found.backend if found is not None else None,
         _owners(owners),
         _pairs("--reviewer", reviewers),
         key,
@@ -152,3 +155,24 @@ def owners() -> None:
 
     changed = write_release_owners(Project.find())
     click.echo("changed .github/CODEOWNERS" if changed else ".github/CODEOWNERS is unchanged")
+
+
+@github.command("alarm-token")
+@environment_option
+@click.option(
+    "--file", type=click.File("r"), default="-", metavar="FILE", help="File with the token; - for standard input."
+)
+@target_option
+def alarm_token(environment: str, file: IO[str], target: str) -> None:
+    """Set the token with which alarms reach GitHub.
+
+    It is a fine-grained token for this repository with the permission *Contents: read and write*. EventBridge keeps it
+    in AWS Secrets Manager; neither Pulumi nor GitHub's jobs can read it. Set it again before it expires.
+    """
+    from pipelines.targets import find_target
+    from pipelines.targets.alarm_token import set_alarm_token
+
+    project = Project.find()
+    find_target(target, project).connect_account()
+    set_alarm_token(project, environment, file.read())
+    click.echo(f"The alarms of {environment} are sent to GitHub with this token.")

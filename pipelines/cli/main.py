@@ -37,6 +37,12 @@ VERBS = {
     "audit": Verb(
         "pipelines.cli.environments:audit", "Compare an environment and what it serves with git.", ENVIRONMENTS
     ),
+    "status": Verb(
+        "pipelines.cli.operations:status", "Show releases, rollouts, alarms, monitors and responses.", ENVIRONMENTS
+    ),
+    "logs": Verb(
+        "pipelines.cli.operations:logs", "Show the logs of a model's pods, or of a job's newest run.", ENVIRONMENTS
+    ),
     "images": Verb("pipelines.cli.environments:images", "Set the images that an environment runs.", ENVIRONMENTS),
     "cluster": Verb("pipelines.cli.environments:cluster", "Prepare the cluster of an environment.", ENVIRONMENTS),
     "land": Verb("pipelines.cli.models:land", "Check a data file against its contract and upload it.", DATA),

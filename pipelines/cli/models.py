@@ -45,6 +45,10 @@ def land(dataset: str, file: Path, only_check: bool, environment: str, target: s
         click.echo(f"{summary.quarantined} will go to quarantine:")
         for line in reason_lines(summary.reasons):
             click.echo(f"  {line}")
+    for warning in summary.warnings:
+        click.echo(f"warning: {warning}")
+    if summary.unchecked:
+        click.echo(f"Not checked here, because they read tables: {', '.join(summary.unchecked)}")
     if summary.good == 0:
         raise MlopsError(
             f"{file} is not uploaded: expected rows that keep the contract, found none", fix="correct the file"

@@ -27,7 +27,7 @@ def validate(base: str) -> None:
 
     project = Project.find()
     count = validate_project(project)
-    _validate_patterns(project)
+    _validate_statements(project)
     check_release_owners(project)
     click.echo(f"{count} declarations are valid.")
     click.echo(f"Promotion: {describe_order(project)}")
@@ -53,15 +53,12 @@ def validate(base: str) -> None:
                 click.echo(f"  train again: mlops train {model}")
 
 
-def _validate_patterns(project: Project) -> None:
-    """Check the regular expressions of the contracts with the engine that ingestion uses."""
-    contracts = [project.contract(dataset) for dataset in project.dataset_names]
-    with_patterns = [c for c in contracts if any(column.options.pattern for column in c.columns.values())]
-    if with_patterns:
-        from pipelines.data.validate import check_patterns
+def _validate_statements(project: Project) -> None:
+    """Check the regular expressions and the SQL of the contracts with the engine that ingestion uses."""
+    from pipelines.data.contract_statements import check_statements
 
-        for contract in with_patterns:
-            check_patterns(contract)
+    for dataset in project.dataset_names:
+        check_statements(project, project.contract(dataset))
 
 
 @click.command(cls=Command)

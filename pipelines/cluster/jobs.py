@@ -18,6 +18,7 @@ from lightkube.resources.core_v1 import Pod
 from pipelines.cluster.connection import connect, is_temporary, read_with_retry, write_with_retry
 from pipelines.cluster.pod_credentials import NO_CREDENTIALS, has_credentials
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import log_line
 
 POLL_SECONDS = 0.1
 
@@ -198,8 +199,9 @@ class _Followed:
             return self._client.log(pod, follow=True, newlines=False)
 
         try:
-            for number, line in enumerate(read_with_retry(read) if ended else read()):
+            for number, printed in enumerate(read_with_retry(read) if ended else read()):
                 if number >= known:
+                    line = log_line(printed)
                     self._log.append(line)
                     self._on_line(line)
         except httpx2.HTTPStatusError as error:  # an ApiError, too
@@ -260,7 +262,7 @@ def _belongs_to(job: Job, cron_job: str) -> bool:
 
 def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
     try:
-        source = client.get(CronJob, cron_job)
+        source = read_with_retry(lambda: client.get(CronJob, cron_job))
     except ApiError as error:
         if error.status.code != 404:
             raise

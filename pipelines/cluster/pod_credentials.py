@@ -15,7 +15,7 @@ from lightkube import Client
 from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.connection import connect, read_with_retry, write_with_retry
 from pipelines.cluster.rollouts import Rollout
 from pipelines.declarations.errors import MlopsError
 
@@ -85,7 +85,7 @@ def replace_pod(client: Client, name: str, log: Callable[[str], None]) -> None:
         ApiError: the cluster rejects the request.
     """
     try:
-        client.delete(Pod, name)
+        write_with_retry(lambda: client.delete(Pod, name))
     except ApiError as error:
         if error.status.code == httpx2.codes.NOT_FOUND:
             return

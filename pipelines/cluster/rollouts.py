@@ -42,6 +42,10 @@ class OvertakenError(MlopsError):
     """The Rollout serves another bundle than the one that was waited for: another command changed it."""
 
 
+class InconclusiveCanaryError(MlopsError):
+    """A canary check ended without a verdict, so the rollout is paused. The canary keeps its share of the traffic."""
+
+
 @dataclass(frozen=True)
 class RolloutState:
     """Status of a Rollout.
@@ -111,8 +115,8 @@ def wait_for_rollout(
 
     Raises:
         OvertakenError: its specification names another bundle.
-        MlopsError: the Rollout does not exist, was aborted, its canary check was inconclusive, or it did not become
-            healthy in time.
+        InconclusiveCanaryError: a canary check had no verdict.
+        MlopsError: the Rollout does not exist, was aborted, or did not become healthy in time.
     """
     started, last = time.monotonic(), None
     with connect(namespace) as client:
@@ -129,9 +133,9 @@ def wait_for_rollout(
             if state.failed:
                 raise MlopsError(f"the rollout of {name} in {namespace} failed: {state.message}")
             if state.inconclusive:
-                raise MlopsError(
-                    f"the rollout of {name} in {namespace} stopped: its canary check neither passed nor failed",
-                    fix=f"read why: kubectl -n {namespace} describe analysisruns. Then deploy again",
+                raise InconclusiveCanaryError(
+                    f"the rollout of {name} in {namespace} is paused: its canary check neither passed nor failed",
+                    fix="deploy again to check it for longer, or stop it: see docs/on-call.md",
                 )
             _check_time(client, name, state, started, deadline_seconds)
             time.sleep(POLL_SECONDS)
@@ -192,6 +196,25 @@ def switch_bundle(
                 continue
             _check_time(client, name, state, started, deadline_seconds)
             time.sleep(POLL_SECONDS)
+
+
+def check_canary_again(namespace: str, name: str, bundle: str) -> bool:
+    """Let the controller check a canary again that it paused without a verdict. Idempotent.
+
+    Returns:
+        False if the rollout is not paused for this reason, or serves another bundle.
+
+    Raises:
+        MlopsError: the Rollout does not exist, or the cluster rejects the change.
+    """
+    with connect(namespace) as client:
+        for _ in range(MOST_CONFLICTS):
+            resource = _read(client, name)
+            if bundle_of(resource) != bundle or not rollout_state(resource).inconclusive:
+                return False
+            if _change_status(client, resource, {"pauseConditions": None}):
+                return True
+    raise _busy(namespace, name)
 
 
 def abort_rollout(namespace: str, name: str, bundle: str) -> bool:
@@ -272,6 +295,7 @@ def _apply_bundle(client: Client, name: str, wanted: str, *, dry_run: bool = Fal
             # The controller updated the status first: read again. A conflict about fields stays one.
             if error.status.code != 409 or _is_about_fields(error):
                 raise
+            time.sleep(POLL_SECONDS)
             continue
         if is_foreign and not dry_run:
             # It was applied before the program named its field manager. As Pulumi does, let that manager own nothing.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.declarations.documents import Declaration
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import printable
 
 ROW = "_row"
 """Column with the number of the row in the landing file, from 1; the header of a CSV file does not count.
@@ -47,6 +49,25 @@ class ReasonCount:
     column: str
     rule: str
     rows: int
+
+
+class QualityWarning(Declaration):
+    """A rule that does not bind and that a batch breaks.
+
+    Attributes:
+        column: name of the column; "" for the table; names separated by commas for several columns.
+        rule: name of the rule.
+        expected: what the rule allows.
+        found: what the batch has.
+    """
+
+    column: str
+    rule: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.column or 'the batch'}: {self.rule}: expected {self.expected}, found {self.found}"
 
 
 class TooManyBadRowsError(LandingFileError):
@@ -117,5 +138,5 @@ def reason(column: str, rule: str, expected: str, found: str) -> dict[str, str]:
 
 
 def shorten(text: str, limit: int = 120) -> str:
-    """Cut a text to `limit` characters, for messages that quote untrusted values."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Cut a text to `limit` printable characters, for messages that quote untrusted values."""
+    return printable(text if len(text) <= limit else text[: limit - 1] + "…")

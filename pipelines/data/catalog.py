@@ -6,7 +6,7 @@ Credentials, region and endpoints come from the standard AWS configuration, as b
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -295,6 +295,31 @@ def existing_keys(table: Table, key: tuple[str, ...]) -> pa.RecordBatchReader | 
     if table.current_snapshot() is None:
         return None
     return table.scan(selected_fields=key).to_arrow_batch_reader()
+
+
+def read_columns(descriptor: TablePlace, dataset: str, columns: Sequence[str]) -> pa.RecordBatchReader:
+    """Stream columns of the current version of a dataset, which may have no rows; all columns for ().
+
+    Raises:
+        MlopsError: the environment has no such table, or the table no such column.
+    """
+    import pyarrow as pa
+    from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+    table = open_table(descriptor, dataset)
+    known = [field.name for field in table.schema().fields]
+    if lacks := [name for name in columns if name not in known]:
+        raise MlopsError(
+            f"the table of {dataset} in {descriptor.name} has no column {lacks[0]!r}: expected one of "
+            f"{', '.join(known)}",
+            fix=f"ingest a file of {dataset} under its present contract first",
+        )
+    if table.current_snapshot() is None:
+        schema = schema_to_pyarrow(
+            table.schema().select(*columns) if columns else table.schema(), include_field_ids=False
+        )
+        return pa.RecordBatchReader.from_batches(schema, [])
+    return table.scan(selected_fields=tuple(columns) or ("*",)).to_arrow_batch_reader()
 
 
 def evolve(table: Table, contract: Contract) -> Table:

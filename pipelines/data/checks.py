@@ -1,8 +1,8 @@
 """Translate a contract into SQL checks. `validate` runs them.
 
 Three kinds of rules: on one row (`row_rules`), on rows that must differ from each other (`unique_groups`), and on the
-whole batch (`batch_rules`). A quality rule with the bound 0 is a row rule: each row that breaks it is quarantined. With
-any other bound it is a batch rule: a batch that breaks it is rejected.
+whole batch (`batch_rules`). A metric with the bound 0 is a row rule: each row that breaks it is quarantined. With any
+other bound it is a batch rule: a batch that breaks it is rejected. The SQL of a contract runs elsewhere: `sql_rules`.
 """
 
 # ruff: noqa: S608 - the SQL comes from a reviewed contract; names and texts are escaped by `quote` and `literal`
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError
 from pipelines.data.columns import SQL_TYPES
-from pipelines.declarations.contract import Column, Contract, LogicalType, Quality
+from pipelines.declarations.contract import Column, Contract, LogicalType
+from pipelines.declarations.quality import Quality
 from pipelines.declarations.value_range import (
     OFFSET,
     Scalar,
@@ -262,7 +263,8 @@ def row_rules(contract: Contract, batch: Batch) -> list[RowRule]:
 
 def contract_rules(contract: Contract) -> list[RowRule]:
     """List the rules on single rows for any batch, for their names and descriptions; see `row_rules`."""
-    return [rule for column in contract.columns.values() for rule in _column_rules(column, None)]
+    rules = [rule for column in contract.columns.values() for rule in _column_rules(column, None)]
+    return rules + row_conditions(contract)
 
 
 def _column_rules(column: Column, converted: str | None, *, as_float: bool = False) -> Iterator[RowRule]:
@@ -320,8 +322,12 @@ def _column_rules(column: Column, converted: str | None, *, as_float: bool = Fal
     for rule, values in column.listed_values:
         yield RowRule(column.name, rule, *_unlisted(column, values, stored))
     for quality in column.rules:
-        if quality.is_for_rows and quality.metric not in ("duplicateValues", "invalidValues"):
+        if not quality.is_for_rows or quality.type != "library":
+            continue
+        if quality.metric in ("nullValues", "missingValues"):
             yield RowRule(column.name, str(quality.metric), *_counted(column, quality))
+        elif quality.pattern is not None:
+            yield RowRule(column.name, str(quality.metric), *_unmatched(column, quality.pattern))
 
 
 def _as_stored(value: str, column: Column, stored: StoredType) -> str:
@@ -344,15 +350,42 @@ def _in_sql(stored: StoredType, item: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else in_sql(stored, position(value))
 
 
+def _unmatched(column: Column, pattern: str) -> tuple[str, str]:
+    return f"text that matches {pattern}", f"NOT {_written(value_of(column.name), pattern)}"
+
+
 def _counted(column: Column, quality: Quality) -> tuple[str, str]:
     """Return what a quality rule allows, and the SQL condition of the rows that its metric counts."""
-    name, value = quote(column.name), value_of(column.name)
     if quality.metric == "nullValues":
-        return "a value", f"{name} IS NULL"
+        return "a value", f"{quote(column.name)} IS NULL"
     if quality.metric == "missingValues":
-        empty = f" OR {value} = ''" if column.logical_type == "string" else ""
-        return "a value", f"({name} IS NULL{empty})"
-    return _unlisted(column, quality.valid_values, column.stored_as)
+        return _missing(column, quality)
+    each = [_unlisted(column, quality.valid_values, column.stored_as)] if quality.valid_values else []
+    each += [_unmatched(column, quality.pattern)] if quality.pattern is not None else []
+    return " and ".join(expected for expected, _ in each), f"({' OR '.join(broken for _, broken in each)})"
+
+
+def _missing(column: Column, quality: Quality) -> tuple[str, str]:
+    name, value, missing = quote(column.name), value_of(column.name), quality.missing_values
+    parts = [f"{name} IS NULL"] if None in missing else []
+    # The text of a landing file is null if it is empty, so an empty text counts only for text columns.
+    values = [each for each in missing if each is not None and (each != "" or column.logical_type == "string")]
+    parts += [f"{value} IN ({', '.join(_in_sql(column.stored_as, each) for each in values)})"] if values else []
+    listed = ", ".join(str(each) for each in missing if each not in (None, ""))
+    return f"a value other than {listed}" if listed else "a value", f"({' OR '.join(parts) or 'false'})"
+
+
+def row_conditions(contract: Contract) -> list[RowRule]:
+    """List the rules on rows that other processes or other tables decide, for their names and descriptions."""
+    found = [
+        RowRule(", ".join(key.columns), key.label, f"a value in {', '.join(key.others)} of {key.dataset}", "false")
+        for key in contract.foreign_keys
+    ]
+    return found + [
+        RowRule(column, rule.label, rule.condition, "false")
+        for column, rule in contract.sql_rules
+        if rule.type == "custom" and rule.binds
+    ]
 
 
 def unique_groups(contract: Contract) -> list[UniqueGroup]:
@@ -378,16 +411,16 @@ def _properties(contract: Contract, quality: Quality) -> tuple[str, ...]:
 
 
 def batch_rules(contract: Contract) -> list[BatchRule]:
-    """List the quality rules on the whole batch."""
+    """List the metrics of the whole batch; those that do not bind are only reported."""
     found = []
-    for quality in contract.table.rules:
+    for quality in (*contract.table.rules, *contract.table.warnings):
         if quality.metric == "rowCount":
             found.append(BatchRule(quality, ""))
-        elif not quality.is_for_rows:
+        elif quality.metric is not None and not quality.is_for_rows:
             found.append(BatchRule(quality, "", unique=_properties(contract, quality)))
     for column in contract.columns.values():
-        for quality in column.rules:
-            if quality.is_for_rows:
+        for quality in (*column.rules, *column.warnings):
+            if quality.is_for_rows or quality.metric is None:
                 continue
             if quality.metric == "duplicateValues":
                 found.append(BatchRule(quality, column.name, unique=(column.name,)))
@@ -396,26 +429,39 @@ def batch_rules(contract: Contract) -> list[BatchRule]:
     return found
 
 
-def bounds_broken(quality: Quality, count: int, rows: int) -> str | None:
-    """Describe the bounds of a rule that a count breaks, or return None if it keeps them all.
+def described_bounds(rule: Quality) -> str:
+    """Describe the bounds of a rule by the keys of the contract; "" if it has none."""
+    bounds = [
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value[0]:g} {value[1]:g}"
+        for key, value in rule.bounds.items()
+    ]
+    return " ".join(bounds) + (" percent" if rule.unit == "percent" else "")
+
+
+def bounds_broken(quality: Quality, count: float, rows: int) -> str | None:
+    """Describe the bounds of a rule that a figure breaks, or return None if it keeps them all.
 
     Args:
         quality: the rule.
-        count: number of rows or values that the rule's metric counts.
-        rows: number of rows in the batch, for rules in percent.
+        count: number of rows or values that the rule's metric counts, or what its query returns.
+        rows: number of rows in the batch, for metrics in percent.
     """
-    figure = float(count)
-    if quality.unit == "percent":
+    figure, unit = float(count), "" if quality.type == "sql" else f" {quality.unit}"
+    if quality.type == "library" and quality.unit == "percent":
         figure = 100.0 * count / rows if rows else 0.0
     bounds = (
         (quality.must_be, "exactly", operator.eq),
+        (quality.must_not_be, "not", operator.ne),
         (quality.must_be_greater_than, "more than", operator.gt),
         (quality.must_be_greater_or_equal_to, "at least", operator.ge),
         (quality.must_be_less_than, "less than", operator.lt),
         (quality.must_be_less_or_equal_to, "at most", operator.le),
     )
-    unit = "percent" if quality.unit == "percent" else "rows"
     broken = [
-        f"{words} {bound:g} {unit}" for bound, words, kept in bounds if bound is not None and not kept(figure, bound)
+        f"{words} {bound:g}{unit}" for bound, words, kept in bounds if bound is not None and not kept(figure, bound)
     ]
+    if (pair := quality.must_be_between) is not None and not pair[0] < figure < pair[1]:
+        broken.append(f"more than {pair[0]:g} and less than {pair[1]:g}{unit}")
+    if (pair := quality.must_not_be_between) is not None and pair[0] < figure < pair[1]:
+        broken.append(f"at most {pair[0]:g} or at least {pair[1]:g}{unit}")
     return " and ".join(broken) or None

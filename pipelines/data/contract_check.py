@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import tempfile
 import xml.etree.ElementTree as ET  # writes only
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.batch import LandingFileError
-from pipelines.data.reading import SUFFIXES, read_batch
+from pipelines.data.reading import SUFFIXES, check_size, read_batch
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.plurals import counted
+from pipelines.declarations.printable import printable
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
 
+    from pipelines.data.sql_rules import ReadTable
     from pipelines.data.validate import RuleResult
 
 
@@ -40,12 +42,22 @@ class FileReport:
 
     @property
     def broken(self) -> tuple[RuleResult, ...]:
-        """The rules that the data breaks."""
-        return tuple(result for result in self.results if result.failing)
+        """The rules that bind and that the data breaks."""
+        return tuple(result for result in self.results if result.failing and result.binds)
+
+    @property
+    def warnings(self) -> tuple[RuleResult, ...]:
+        """The rules that the data breaks and that do not bind."""
+        return tuple(result for result in self.results if result.failing and not result.binds)
+
+    @property
+    def unchecked(self) -> tuple[RuleResult, ...]:
+        """The rules that read tables that are not at hand."""
+        return tuple(result for result in self.results if not result.is_checked)
 
     @property
     def keeps(self) -> bool:
-        """True if the data keeps every rule."""
+        """True if the data keeps every rule that binds and could be checked."""
         return not self.rejected and not self.broken
 
 
@@ -69,13 +81,14 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def check_data_file(contract: Contract, path: Path, name: str = "") -> FileReport:
+def check_data_file(contract: Contract, path: Path, name: str = "", read_table: ReadTable | None = None) -> FileReport:
     """Check one file against every rule of a contract.
 
     Args:
         contract: the contract.
         path: the file.
         name: its name in the report; the path by default.
+        read_table: reads the tables of datasets, for rules that need them; None if they are not at hand.
 
     Raises:
         MlopsError: the contract has a pattern that is not valid, or the disk is full.
@@ -86,9 +99,35 @@ def check_data_file(contract: Contract, path: Path, name: str = "") -> FileRepor
     with tempfile.TemporaryDirectory(prefix="contract-") as folder:
         try:
             batch = read_batch(path, contract, Path(folder), name=shown)
-            return FileReport(shown, batch.rows, tuple(examine(batch, contract, Path(folder))))
+            return FileReport(shown, batch.rows, tuple(examine(batch, contract, Path(folder), read_table)))
         except LandingFileError as error:
             return FileReport(shown, None, (), f"expected {error.expected}, found {error.found}")
+
+
+def check_stored_files(
+    contract: Contract, url: str, region: str | None = None, read_table: ReadTable | None = None
+) -> Iterator[FileReport]:
+    """Check each data file under an S3 prefix; see `check_data_file`. One file at a time is on this machine.
+
+    Args:
+        contract: the contract.
+        url: `s3://bucket/prefix`.
+        region: AWS region; the configured one by default.
+        read_table: reads the tables of datasets; None if they are not at hand.
+
+    Raises:
+        MlopsError: there are no data files, or AWS denied a request.
+    """
+    from pipelines.data.stored_files import local_copy, stored_files
+
+    for name, size in stored_files(url, region):
+        try:
+            check_size(name, size)
+        except LandingFileError as error:
+            yield FileReport(name, None, (), f"expected {error.expected}, found {error.found}")
+            continue
+        with local_copy(name, region) as path:
+            yield check_data_file(contract, path, name, read_table)
 
 
 def stored_type_problems(contract: Contract, schema: Schema) -> list[RuleResult]:
@@ -112,13 +151,18 @@ def report_lines(contract: Contract, reports: Sequence[FileReport]) -> list[str]
         if report.rejected:
             lines.append(f"{report.name}: rejected: {report.rejected}")
         elif report.keeps:
-            lines.append(f"{report.name}: every rule holds ({counted(report.rows, 'row')}, {counted(total, 'rule')})")
+            checked = counted(len(report.results) - len(report.unchecked), "rule")
+            lines.append(
+                f"{report.name}: every rule holds ({counted(report.rows or 0, 'row')}, {checked}){_also(report)}"
+            )
         else:
             lines.append(
-                f"{report.name}: {counted(report.rows, 'row')}, {len(report.broken)} of {counted(total, 'rule')} broken"
+                f"{report.name}: {counted(report.rows or 0, 'row')}, {len(report.broken)} of {counted(total, 'rule')} "
+                f"broken{_also(report)}"
             )
-        for result in report.broken:
-            lines.append(f"  {result.column or 'the row'}: {result.rule}: {_described(result)}")
+        for result in (*report.broken, *report.warnings):
+            mark = "" if result.binds else "warning: "
+            lines.append(f"  {mark}{result.column or 'the rows'}: {result.rule}: {_described(result)}")
             if result.keys:
                 lines.append(f"      {', '.join(contract.primary_key)}: {'; '.join(result.keys)}")
             elif result.rows:
@@ -128,6 +172,14 @@ def report_lines(contract: Contract, reports: Sequence[FileReport]) -> list[str]
         f"{len(reports) - broken} of {len(reports)} keep version {contract.version} of the contract {contract.name}"
     )
     return lines
+
+
+def _also(report: FileReport) -> str:
+    """Name the rules that were not checked."""
+    names = ", ".join(
+        f"{result.column}: {result.rule}" if result.column else result.rule for result in report.unchecked
+    )
+    return f"; not checked, because they read tables (add --env): {names}" if names else ""
 
 
 def _described(result: RuleResult) -> str:
@@ -156,6 +208,7 @@ def report_junit(contract: Contract, reports: Sequence[FileReport]) -> str:
             name=_xml(report.name),
             tests=str(len(report.results) or 1),
             failures=str(len(report.broken) + bool(report.rejected)),
+            skipped=str(len(report.unchecked)),
         )
         if report.rejected:
             case = ET.SubElement(suite, "testcase", classname=_xml(report.name), name="file")
@@ -163,7 +216,11 @@ def report_junit(contract: Contract, reports: Sequence[FileReport]) -> str:
         for result in report.results:
             name = f"{result.column or 'the row'}: {result.rule}"
             case = ET.SubElement(suite, "testcase", classname=_xml(report.name), name=_xml(name))
-            if result.failing:
+            if not result.is_checked:
+                ET.SubElement(case, "skipped", message="it reads a table that is not at hand")
+            elif result.failing and not result.binds:
+                ET.SubElement(case, "system-out").text = _xml(f"warning: {_described(result)}")
+            elif result.failing:
                 failure = ET.SubElement(case, "failure", message=_xml(_described(result)))
                 failure.text = _xml("; ".join(result.keys) or f"rows {', '.join(map(str, result.rows))}")
     ET.indent(suites)
@@ -172,4 +229,4 @@ def report_junit(contract: Contract, reports: Sequence[FileReport]) -> str:
 
 def _xml(text: str) -> str:
     """Replace the characters that XML 1.0 cannot hold."""
-    return "".join(letter if letter in "\t\n" or letter.isprintable() else "\ufffd" for letter in text)
+    return printable(text, keep="\t\n")

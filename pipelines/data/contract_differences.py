@@ -21,6 +21,7 @@ _CHECKED = (
     "primaryKey",
     "primaryKeyPosition",
     "quality",
+    "relationships",
     "required",
     "unique",
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.data.checks import contract_rules, unique_groups
+from pipelines.data.checks import contract_rules, described_bounds, unique_groups
 from pipelines.declarations.classification import is_personal
-from pipelines.declarations.contract import Contract, Quality
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.quality import Quality
 
 
 def contract_lines(contract: Contract) -> list[str]:
@@ -32,17 +33,25 @@ def contract_lines(contract: Contract) -> list[str]:
         if column.description:
             lines.append(f"      {' '.join(column.description.split())}")
         lines += [f"      {text}" for text in rules.pop(name, [])]
-        lines += [f"      {batch_rule(rule)}" for rule in column.rules if not rule.is_for_rows]
-    lines += [f"  {name}: {text}" for name, texts in rules.items() for text in texts]
-    lines += [f"  each file: {batch_rule(rule)}" for rule in contract.table.rules if not rule.is_for_rows]
+        lines += [f"      {text}" for text in batch_rules_of(contract, name)]
+    lines += [f"  {name or 'each row'}: {text}" for name, texts in rules.items() for text in texts]
+    lines += [f"  each file: {text}" for text in batch_rules_of(contract, "")]
     return lines
 
 
 def batch_rule(rule: Quality) -> str:
-    """Describe a rule on the whole batch: its metric and its bounds."""
-    bounds = rule.model_dump(mode="json", by_alias=True, exclude_none=True)
-    named = ", ".join(f"{key} {value:g}" for key, value in bounds.items() if key.startswith("mustBe"))
-    return f"{rule.metric}: {named} {rule.unit}"
+    """Describe a rule on the whole batch: its metric or query, its bounds, and whether it binds."""
+    unit = "" if rule.unit == "percent" or rule.type != "library" else f" {rule.unit}"
+    what = rule.label if rule.metric or not (rule.name or rule.id) else f"{rule.label} ({rule.query or rule.condition})"
+    severity = "" if rule.binds else f" ({(rule.severity or '').strip().lower()} only)"
+    bounds = described_bounds(rule)
+    return f"{' '.join(what.split())}{f': {bounds}' if bounds else ''}{unit if bounds else ''}{severity}"
+
+
+def batch_rules_of(contract: Contract, column: str) -> list[str]:
+    """Describe the rules of a column on the whole batch, and those that do not bind; "" for the table's."""
+    element = contract.columns[column] if column else contract.table
+    return [batch_rule(rule) for rule in (*element.rules, *element.warnings) if not rule.is_for_rows]
 
 
 def owner_of(contract: Contract) -> str:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from pipelines.data.catalog import (
     has_expired_history,
     known_sources,
     open_table,
+    read_columns,
     replay_tag,
     tag_of,
 )
@@ -386,7 +388,8 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
     table = evolve(ingestion.table.refresh(), contract)
     added = find_batch(table, digest)
     keys = existing_keys(table, contract.primary_key)
-    with validate(batch, contract, ingestion.scratch, existing_keys=keys) as checked:
+    read_table = partial(read_columns, descriptor)
+    with validate(batch, contract, ingestion.scratch, existing_keys=keys, read_table=read_table) as checked:
         summary = checked.summary
         record = ingestion.record(
             verdict="checked" if summary.good else "quarantined",
@@ -394,6 +397,7 @@ def _try_commit(ingestion: IngestedFile, batch: Batch) -> BatchRecord:
             good=summary.good,
             quarantined=summary.quarantined,
             reasons=_broken_rules(summary.reasons),
+            warnings=summary.warnings,
         )
         if ingestion.replayed is not None:
             return _replay(ingestion, ingestion.replayed, record, table, checked)
@@ -475,6 +479,8 @@ def _log_record(descriptor: EnvironmentDescriptor, record: BatchRecord, log: Log
         for line in reason_lines(record.reasons):
             log(f"  {line}")
         return
+    for warning in record.warnings:
+        log(f"{record.file}: warning: {warning}")
     snapshot = f", snapshot {record.snapshot}" if record.snapshot else ""
     log(f"{record.file}: {record.good} of {record.rows} rows are in the table{snapshot}")
     if record.quarantined:

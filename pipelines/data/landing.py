@@ -15,6 +15,7 @@ from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import bucket_name
+from pipelines.declarations.printable import printable
 from pipelines.declarations.project import Project
 from pipelines.registry import clients, store
 
@@ -41,7 +42,7 @@ class LandingFile:
 
     Attributes:
         key: key of the object.
-        name: the key without the prefix of the dataset.
+        name: the key without the prefix of the dataset; printable, because everyone who may land files chooses it.
         size: size in bytes.
         etag: ETag of the object; changes when the file is replaced.
     """
@@ -87,7 +88,8 @@ def landing_bucket(project: Project, environment: str) -> LandingBucket:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    project.check_trains(environment)
+    if not project.ingested(environment):
+        project.check_trains(environment)
     config = project.stack(environment).config
     try:
         account = str(clients.client("sts", config.region).get_caller_identity()["Account"])
@@ -169,7 +171,7 @@ def landing_files(descriptor: EnvironmentDescriptor, dataset: str) -> list[Landi
     """List the landing files of a dataset, sorted by name."""
     prefix = f"{dataset}/"
     found = [
-        LandingFile(listed.key, listed.key.removeprefix(prefix), listed.size, listed.etag.strip('"'))
+        LandingFile(listed.key, printable(listed.key.removeprefix(prefix)), listed.size, listed.etag.strip('"'))
         for listed in store.listing(descriptor.landing_bucket, prefix, client=s3(descriptor))
         if not listed.key.endswith("/")
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError
 
+from pipelines.data.batch import QualityWarning
 from pipelines.data.glue_client import s3
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration
@@ -53,6 +54,7 @@ class BatchRecord(Declaration):
             its quarantined rows, up.
         rows, good, quarantined: number of rows; `good + quarantined == rows`.
         reasons: quarantined rows by broken rule.
+        warnings: rules that the batch breaks and that do not bind.
         snapshot: Iceberg snapshot that added the good rows.
         refused: why the file was rejected.
         etag: ETag of the landing file.
@@ -69,6 +71,7 @@ class BatchRecord(Declaration):
     good: int = 0
     quarantined: int = 0
     reasons: tuple[BrokenRule, ...] = Field(default=())
+    warnings: tuple[QualityWarning, ...] = Field(default=())
     snapshot: str | None = None
     refused: str | None = None
     etag: str | None = None

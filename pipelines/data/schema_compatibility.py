@@ -14,7 +14,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.declarations.contract import Column, Contract, Quality
+from pipelines.data.checks import described_bounds
+from pipelines.declarations.contract import Column, Contract
+from pipelines.declarations.quality import Quality
 from pipelines.declarations.value_range import Scalar, parse_value
 
 UNBINDING = ("draft", "proposed")
@@ -106,8 +108,12 @@ def _of_dataset(old: Contract, new: Contract) -> Iterator[BreakingChange]:
         if rule.metric == "rowCount":
             same = [other for other in new.table.rules if other.metric == "rowCount" and other.unit == rule.unit]
             yield from _weaker_rule("", rule, same)
-        elif not rule.is_for_rows:
+        elif rule.type != "library" or not rule.is_for_rows:
             yield from _weaker_rule("", rule, _same_rules(rule, new.table.rules))
+    for key in old.foreign_keys:
+        if key not in new.foreign_keys:
+            before = f"{', '.join(key.columns)} in {', '.join(key.others)} of {key.dataset}"
+            yield BreakingChange(key.columns[0] if len(key.columns) == 1 else "", "relationships", before, "none")
 
 
 def _unique_groups(contract: Contract) -> list[frozenset[str]]:
@@ -142,8 +148,18 @@ def _of_column(old: Column, contract: Contract, name: str) -> Iterator[BreakingC
     if promised and not _is_never_missing(new) and _is_never_null(new):
         yield BreakingChange(name, "missingValues", "0", "not bounded", widens=True)
     for rule in old.rules:
-        if not rule.is_for_rows and not _is_implied(rule, new, contract):
+        if _is_about_values(rule):
+            same = [other for other in new.rules if _is_about_values(other) and _covers(other, rule)]
+            if not same and not _is_implied(rule, new, contract):
+                yield BreakingChange(name, rule.label, _bounds(rule), "none", widens=True)
+        elif (rule.type != "library" or not rule.is_for_rows) and not _is_implied(rule, new, contract):
             yield from _weaker_rule(name, rule, _same_rules(rule, new.rules))
+
+
+def _is_about_values(rule: Quality) -> bool:
+    """Return True if a rule on rows says more than that values are there or listed: a pattern, or what is missing."""
+    named = rule.arguments.missing_values if rule.arguments is not None else None
+    return rule.is_for_rows and rule.type == "library" and (rule.pattern is not None or named is not None)
 
 
 def _unique_groups_of(column: Column) -> list[frozenset[str]]:
@@ -173,6 +189,8 @@ def _is_implied(rule: Quality, new: Column, contract: Contract) -> bool:
         return _is_never_missing(new)
     if rule.metric == "duplicateValues":
         return frozenset((new.name,)) in _unique_groups(contract)
+    if rule.metric != "invalidValues" or rule.pattern is not None:
+        return False
     return new.valid_values is not None and set(new.valid_values) <= set(rule.valid_values)
 
 
@@ -275,13 +293,24 @@ def _listed(values: Iterable[Any]) -> str:
 def _same_rules(rule: Quality, rules: Iterable[Quality]) -> list[Quality]:
     """Return the rules that count the same, or more, than a rule does, in the same unit."""
     return [
-        other for other in rules if other.metric == rule.metric and other.unit == rule.unit and _covers(other, rule)
+        other
+        for other in rules
+        if (other.type, other.metric, other.unit) == (rule.type, rule.metric, rule.unit) and _covers(other, rule)
     ]
 
 
 def _covers(new: Quality, old: Quality) -> bool:
+    if new.type != "library":
+        texts = [" ".join((rule.query or rule.condition).split()) for rule in (new, old)]
+        return texts[0] == texts[1]
     named = [frozenset((rule.arguments.properties if rule.arguments else None) or ()) for rule in (new, old)]
-    return named[0] == named[1] and set(new.valid_values) <= set(old.valid_values)
+    return (
+        new.metric == old.metric
+        and named[0] == named[1]
+        and set(new.valid_values) <= set(old.valid_values)
+        and _unanchored(new.pattern) == _unanchored(old.pattern)
+        and set(new.missing_values) >= set(old.missing_values)
+    )
 
 
 Interval = tuple[tuple[float, bool], tuple[float, bool]]
@@ -292,43 +321,28 @@ def _weaker_rule(column: str, rule: Quality, same: list[Quality]) -> Iterator[Br
     low, high = _interval(rule)
     intervals = [_interval(other) for other in same]
     kept = bool(same) and max(each[0] for each in intervals) >= low and max(each[1] for each in intervals) >= high
+    excluded = (rule.must_not_be, rule.must_not_be_between)
+    if any(bound is not None for bound in excluded):
+        kept = kept and any((other.must_not_be, other.must_not_be_between) == excluded for other in same)
     if not kept:
         now = " and ".join(_bounds(other) for other in same) or "none"
-        yield BreakingChange(column, str(rule.metric), _bounds(rule), now, widens=True)
+        yield BreakingChange(column, rule.label, _bounds(rule), now, widens=True)
 
 
 def _interval(rule: Quality) -> Interval:
-    lows = [(0.0, False)]
-    highs = [(-100.0 if rule.unit == "percent" else float("-inf"), False)]
-    if rule.must_be is not None:
-        lows.append((rule.must_be, False))
-        highs.append((-rule.must_be, False))
-    for bound, strict in ((rule.must_be_greater_or_equal_to, False), (rule.must_be_greater_than, True)):
-        if bound is not None:
-            lows.append((bound, strict))
-    for bound, strict in ((rule.must_be_less_or_equal_to, False), (rule.must_be_less_than, True)):
-        if bound is not None:
-            highs.append((-bound, strict))
+    lows = [*rule.lows, (0.0 if rule.type == "library" else float("-inf"), False)]
+    highs = [(-bound, strict) for bound, strict in rule.highs]
+    highs.append((-100.0 if rule.type == "library" and rule.unit == "percent" else float("-inf"), False))
     return max(lows), max(highs)
 
 
 def _contains_zero(rule: Quality) -> bool:
     low, high = _interval(rule)
-    return low == (0.0, False) and high <= (0.0, False)
+    excluded = (
+        rule.must_not_be == 0 or (rule.must_not_be_between or (0, 0))[0] < 0 < (rule.must_not_be_between or (0, 0))[1]
+    )
+    return rule.type == "library" and low == (0.0, False) and high <= (0.0, False) and not excluded
 
 
 def _bounds(rule: Quality) -> str:
-    bounds = rule.model_dump(
-        by_alias=True,
-        exclude_none=True,
-        include={
-            "must_be",
-            "must_be_greater_than",
-            "must_be_greater_or_equal_to",
-            "must_be_less_than",
-            "must_be_less_or_equal_to",
-        },
-    )
-    return " ".join(f"{key} {value:g}" for key, value in bounds.items()) + (
-        " percent" if rule.unit == "percent" else ""
-    )
+    return described_bounds(rule) or " ".join(rule.condition.split())

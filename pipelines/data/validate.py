@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError, ReasonCount, TooManyBadRowsError, shorten
+from pipelines.data.batch import (
+    PROBLEMS,
+    ROW,
+    Batch,
+    LandingFileError,
+    QualityWarning,
+    ReasonCount,
+    TooManyBadRowsError,
+    shorten,
+)
 from pipelines.data.checks import (
     BatchRule,
     RowRule,
@@ -28,9 +37,11 @@ from pipelines.data.checks import (
     value_of,
 )
 from pipelines.data.query_engine import NO_DOWNLOADS
+from pipelines.data.sql_rules import ReadTable, SqlResults, SqlRule, run_sql_rules
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.relationships import ForeignKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,8 +59,18 @@ SAMPLED_ROWS = 1_000
 """Bad rows that are kept of a file with too many of them."""
 
 STREAMED_ROWS = 65_536
+STREAMED_BYTES = 32 << 20
+"""Rows and bytes of text that are streamed at once; DuckDB may exceed both up to 2,048 rows."""
+
+LONGEST_ROW = 128 << 10
+"""Size limit of the texts of a row of a Parquet file, in bytes: 2,048 rows are in memory at once."""
+
+LARGEST_TEXT = 16 << 30
+"""Size limit of all texts of a Parquet file, in bytes. A few kilobytes can hold one long text a million times."""
+
 REASONS = "_reasons"
 EXISTING = "existing_keys"
+OTHER = "other_table"
 
 REASON_TYPE = 'STRUCT("column" VARCHAR, "rule" VARCHAR, "expected" VARCHAR, "found" VARCHAR)'
 
@@ -63,19 +84,24 @@ class Summary:
         good: rows that keep the contract.
         quarantined: the other rows; `good + quarantined == rows`.
         reasons: rows by broken rule; a row that breaks two rules counts twice.
+        warnings: rules that the batch breaks and that do not bind.
+        unchecked: names of the rules that read tables that are not at hand.
     """
 
     rows: int
     good: int
     quarantined: int
     reasons: tuple[ReasonCount, ...]
+    warnings: tuple[QualityWarning, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 class Validation:
     """A checked batch. Created by `validate`; usable only inside its `with` block."""
 
-    def __init__(self, connection: Any, batch: Batch, contract: Contract, summary: Summary) -> None:
+    def __init__(self, connection: Any, batch: Batch, contract: Contract, summary: Summary, longest_row: int) -> None:
         self._connection = connection
+        self._streamed_rows = max(1, min(STREAMED_ROWS, STREAMED_BYTES // max(1, longest_row)))
         self._batch = batch
         self._contract = contract
         self.summary = summary
@@ -88,7 +114,7 @@ class Validation:
         columns = ", ".join(f"{value_of(name)} AS {quote(name)}" for name in self._contract.columns)
         without = "" if self.summary.quarantined == 0 else f" ANTI JOIN bad USING ({quote(ROW)})"
         query = f"SELECT {columns} FROM typed{without}"
-        return self._connection.sql(query).to_arrow_reader(STREAMED_ROWS)
+        return self._connection.sql(query).to_arrow_reader(self._streamed_rows)
 
     def write_quarantine(self, path: Path) -> None:
         """Write the other rows to a Parquet file, in their original order.
@@ -111,19 +137,27 @@ def _write_bad_rows(connection: Any, contract: Contract, path: Path, limit: int 
 
 @contextmanager
 def validate(
-    batch: Batch, contract: Contract, scratch: Path, *, existing_keys: pa.RecordBatchReader | None = None
+    batch: Batch,
+    contract: Contract,
+    scratch: Path,
+    *,
+    existing_keys: pa.RecordBatchReader | None = None,
+    read_table: ReadTable | None = None,
 ) -> Iterator[Validation]:
     """Check a batch against its contract.
 
     If a value that must be unique is repeated in the batch, the first row keeps it and each later row is quarantined,
     even if the first row breaks another rule. A row whose primary key is already in the table is quarantined: tables
-    are append-only, and corrections are left to people.
+    are append-only, and corrections are left to people. So is a row that breaks a condition, or a foreign key. SQL
+    checks see the rows that are left.
 
     Args:
         batch: the batch, from `read_batch`.
         contract: the contract that it was read for.
         scratch: existing folder for data that does not fit into memory; the caller deletes it.
         existing_keys: stream of the primary keys in the table, in their stored types.
+        read_table: reads the tables of datasets, for foreign keys and SQL checks; without it, rules that read tables
+            are not checked.
 
     Yields:
         The checked batch.
@@ -137,8 +171,10 @@ def validate(
     with _connect(scratch) as connection:
         check_patterns(contract, connection)
         with _blaming(batch), _time_limit(connection):
-            summary = _check(connection, batch, contract, scratch, existing_keys)
-        yield Validation(connection, batch, contract, summary)
+            _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+            longest_row = _measure_texts(connection, batch)
+            summary = _check(connection, batch, contract, scratch, existing_keys, read_table)
+        yield Validation(connection, batch, contract, summary, longest_row)
 
 
 @contextmanager
@@ -163,13 +199,39 @@ def _blaming(batch: Batch) -> Iterator[None]:
         raise LandingFileError(batch.file, "readable rows", _first_line(error)) from None
 
 
+def _measure_texts(connection: Any, batch: Batch) -> int:
+    """Return the size of the texts of the longest row, in bytes.
+
+    Raises:
+        LandingFileError: the texts of a Parquet file are too large; lines of text files have a limit already.
+    """
+    texts = [name for name, kind in batch.columns.items() if kind in ("VARCHAR", "JSON")]
+    if not texts or batch.rows == 0:
+        return 0
+    size = " + ".join(f"coalesce(strlen({quote(name)}), 0)" for name in texts)
+    longest, total = connection.execute(
+        f"SELECT max(size), sum(size) FROM (SELECT {size} AS size FROM typed)"
+    ).fetchone()
+    if not batch.text and longest > LONGEST_ROW:
+        fix = "keep long texts in objects of their own, and refer to them"
+        raise LandingFileError(batch.file, f"at most {LONGEST_ROW} bytes of text in a row", f"{longest} bytes", fix)
+    if not batch.text and total > LARGEST_TEXT:
+        raise LandingFileError(
+            batch.file, f"at most {LARGEST_TEXT} bytes of text", f"{total} bytes", "split it into several files"
+        )
+    return int(longest or 0)
+
+
 def _check(
-    connection: Any, batch: Batch, contract: Contract, scratch: Path, existing_keys: pa.RecordBatchReader | None
+    connection: Any,
+    batch: Batch,
+    contract: Contract,
+    scratch: Path,
+    existing_keys: pa.RecordBatchReader | None,
+    read_table: ReadTable | None,
 ) -> Summary:
-    """Find the bad rows; see `validate`."""
-    _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
-    if batch.replayed is None:
-        _apply_batch_rules(connection, batch, contract)
+    """Find the bad rows of the view `typed`; see `validate`."""
+    warnings = _apply_batch_rules(connection, batch, contract) if batch.replayed is None else []
     most = batch.rows if batch.replayed is not None else int(batch.rows * contract.maximum_quarantined / 100)
     bad = _find_bad_rows(connection, batch, contract, most)
     if bad > most:
@@ -178,14 +240,26 @@ def _check(
     for number, group in enumerate(unique_groups(contract)):
         repeated = _find_repeated_values(connection, number, group)
         if repeated > most:
-            raise _too_many(connection, batch, contract, scratch, repeated, group)
+            more = ReasonCount(", ".join(group.columns), group.name, repeated)
+            raise _too_many(connection, batch, contract, scratch, repeated, more)
         late += _find_repeated(connection, number, group) if repeated else 0
+    others = [] if read_table is None else _find_unknown(connection, contract, read_table)
+    late += sum(reason.rows for reason in others)
     if late and (together := _count_bad(connection)) > most:
-        raise _too_many(connection, batch, contract, scratch, together)
+        raise _too_many(connection, batch, contract, scratch, together, *others)
     if existing_keys is not None:
         late += _find_existing(connection, existing_keys, contract)
+    unchecked = [key.label for key in contract.foreign_keys if read_table is None]
+    if contract.sql_rules:
+        results = _run_sql(connection, batch, contract, scratch, read_table)
+        broken = _find_broken_conditions(connection, results)
+        if broken and (together := _count_bad(connection)) > most:
+            raise _too_many(connection, batch, contract, scratch, together, *others, *broken)
+        late += sum(reason.rows for reason in broken)
+        warnings += _apply_queries(batch, results)
+        unchecked += results.unchecked
     _add_reasons(connection, contract, late)
-    return _summary(connection, batch)
+    return _summary(connection, batch, tuple(warnings), tuple(unchecked))
 
 
 @contextmanager
@@ -257,14 +331,14 @@ def check_patterns(contract: Contract, connection: Any = None) -> None:
     Raises:
         MlopsError: a pattern is not valid.
     """
-    patterns = {name: column.options.pattern for name, column in contract.columns.items() if column.options.pattern}
+    patterns = [(name, pattern) for name, column in contract.columns.items() for pattern in column.patterns]
     if not patterns:
         return
     if connection is None:
         with duckdb.connect(config=NO_DOWNLOADS) as own:
             check_patterns(contract, own)
         return
-    for name, pattern in patterns.items():
+    for name, pattern in patterns:
         try:
             _run(connection, f"SELECT regexp_full_match('', {literal(pattern)})")
         except duckdb.Error as error:
@@ -275,17 +349,133 @@ def check_patterns(contract: Contract, connection: Any = None) -> None:
             ) from None
 
 
-def _apply_batch_rules(connection: Any, batch: Batch, contract: Contract) -> None:
-    broken = []
+def _apply_batch_rules(connection: Any, batch: Batch, contract: Contract) -> list[QualityWarning]:
+    """Compute the metrics of the batch; return the broken ones that do not bind.
+
+    Raises:
+        LandingFileError: others are broken.
+    """
+    broken, warnings = [], []
     for rule in batch_rules(contract):
         count = _count_for(connection, rule, batch)
         expected = bounds_broken(rule.quality, count, batch.rows)
-        if expected is not None:
-            subject = rule.column or ", ".join(rule.unique) or "the batch"
-            share = f" of {batch.rows}" if rule.quality.metric != "rowCount" else ""
-            broken.append((f"{rule.quality.metric} of {subject}: {expected}", f"{count}{share}"))
+        if expected is None:
+            continue
+        subject = rule.column or ", ".join(rule.unique)
+        share = f" of {batch.rows}" if rule.quality.metric != "rowCount" else ""
+        if rule.quality.binds:
+            broken.append((f"{rule.quality.metric} of {subject or 'the batch'}: {expected}", f"{count}{share}"))
+        else:
+            found = f"{count}{share}"
+            warnings.append(QualityWarning(column=subject, rule=rule.quality.label, expected=expected, found=found))
     if broken:
         raise LandingFileError(batch.file, *("; ".join(texts) for texts in zip(*broken, strict=True)))
+    return warnings
+
+
+def _run_sql(
+    connection: Any, batch: Batch, contract: Contract, scratch: Path, read_table: ReadTable | None
+) -> SqlResults:
+    """Run the SQL rules on the rows that are good so far."""
+    rows, columns = scratch / "good.parquet", ", ".join(f"{value_of(n)} AS {quote(n)}" for n in contract.columns)
+    late = " ".join(f"UNION ALL SELECT row FROM {name}" for name in _late_tables(connection))
+    _run(
+        connection,
+        f"COPY (SELECT {quote(ROW)}, {columns} FROM typed WHERE {quote(ROW)} NOT IN "
+        f"(SELECT {quote(ROW)} FROM bad {late})) TO {literal(str(rows))} (FORMAT parquet)",
+    )
+    try:
+        return run_sql_rules(contract, rows, scratch, read_table, only_conditions=batch.replayed is not None)
+    finally:
+        rows.unlink(missing_ok=True)
+
+
+def _find_broken_conditions(connection: Any, results: SqlResults) -> list[ReasonCount]:
+    """Create the tables `late_condition_<number>`: rows that break a condition that binds. Return their numbers."""
+    found = []
+    for number, rule in enumerate(results.conditions):
+        if not rule.quality.binds or not rule.answer.figure:
+            continue
+        shown = f"CAST({quote(rule.column)} AS VARCHAR)" if rule.column else literal("other values")
+        why = _reason(rule.column, rule.quality.label, rule.quality.condition, shown)
+        _run(
+            connection,
+            f"CREATE TEMP TABLE late_condition_{number} AS SELECT {quote(ROW)} AS row, {why} AS reason FROM typed "
+            f"SEMI JOIN (SELECT row FROM read_parquet({literal(str(results.broken))}) WHERE condition = {number}) "
+            f"AS broken ON typed.{quote(ROW)} = broken.row",
+        )
+        found.append(ReasonCount(rule.column, rule.quality.label, int(rule.answer.figure)))
+    return found
+
+
+def _apply_queries(batch: Batch, results: SqlResults) -> list[QualityWarning]:
+    """Compare the figures of the SQL checks with their bounds; return the broken rules that do not bind.
+
+    Raises:
+        LandingFileError: others are broken.
+    """
+    broken, warnings = [], []
+    for rule in (*results.queries, *results.conditions):
+        problem = sql_problem(rule, batch.rows)
+        if problem is None:
+            continue
+        expected, found = problem
+        if rule.quality.type == "sql" and rule.quality.binds:
+            broken.append((f"{rule.quality.label}: {expected}", found))
+        elif not rule.quality.binds:
+            label = rule.quality.label
+            warnings.append(QualityWarning(column=rule.column, rule=label, expected=expected, found=found))
+    if broken:
+        raise LandingFileError(batch.file, *("; ".join(texts) for texts in zip(*broken, strict=True)))
+    return warnings
+
+
+def sql_problem(rule: SqlRule, rows: int) -> tuple[str, str] | None:
+    """Return what a SQL rule expected and what it found; None if it is kept."""
+    figure = rule.answer.figure
+    if figure is None:
+        return "a figure that its bounds can be compared with", rule.answer.error.rpartition("found ")[2]
+    if rule.quality.type == "custom":
+        return (rule.quality.condition, _rows(figure)) if figure else None
+    expected = bounds_broken(rule.quality, figure, rows)
+    return None if expected is None else (expected, f"{figure:g}")
+
+
+def _rows(count: float) -> str:
+    return "another value in 1 row" if count == 1 else f"others in {count:.0f} rows"
+
+
+def _find_unknown(connection: Any, contract: Contract, read_table: ReadTable) -> list[ReasonCount]:
+    """Create the tables `late_key_<number>`: rows whose foreign key is not in the other table. Return their numbers."""
+    found = []
+    for number, key in enumerate(contract.foreign_keys):
+        rows = _find_unknown_values(connection, number, key, contract, read_table)
+        found += [ReasonCount(", ".join(key.columns), key.label, rows)] if rows else []
+    return found
+
+
+def _find_unknown_values(
+    connection: Any, number: int, key: ForeignKey, contract: Contract, read_table: ReadTable
+) -> int:
+    values = [value_of(name) for name in key.columns]
+    names = [f"_{place}" for place in range(len(values))]
+    known = ", ".join(f"{quote(other)} AS {name}" for other, name in zip(key.others, names, strict=True))
+    same = " AND ".join(f"{value} = {name}" for value, name in zip(values, names, strict=True))
+    there = " AND ".join(f"{value} IS NOT NULL" for value in values)
+    found = " || ', ' || ".join(f"CAST({value} AS VARCHAR)" for value in values)
+    why = _reason(", ".join(key.columns), key.label, f"a value in {', '.join(key.others)} of {key.dataset}", found)
+    rows = f"SELECT {known} FROM {OTHER}"
+    if key.dataset == contract.name:  # the batch counts as well
+        own = ", ".join(f"{value_of(other)} AS {name}" for other, name in zip(key.others, names, strict=True))
+        rows += f" UNION ALL SELECT {own} FROM typed"
+    connection.register(OTHER, read_table(key.dataset, key.others))
+    _run(
+        connection,
+        f"CREATE TEMP TABLE late_key_{number} AS SELECT {quote(ROW)} AS row, {why} AS reason "
+        f"FROM (SELECT * FROM typed WHERE {there}) AS typed ANTI JOIN ({rows}) AS known ON {same}",
+    )
+    connection.unregister(OTHER)
+    return _one(connection, f"SELECT count(*) FROM late_key_{number}")
 
 
 def _count_for(connection: Any, rule: BatchRule, batch: Batch) -> int:
@@ -336,7 +526,7 @@ def _find_bad_rows(connection: Any, batch: Batch, contract: Contract, most: int)
 
 
 def _too_many(
-    connection: Any, batch: Batch, contract: Contract, scratch: Path, bad: int, repeated: UniqueGroup | None = None
+    connection: Any, batch: Batch, contract: Contract, scratch: Path, bad: int, *more: ReasonCount
 ) -> TooManyBadRowsError:
     """Return the error for a batch with too many bad rows; rows that are not needed to know that are not looked at.
 
@@ -346,20 +536,20 @@ def _too_many(
         contract: its contract.
         scratch: folder for the sample.
         bad: least number of bad rows.
-        repeated: the columns whose repeated values alone are too many, if so.
+        more: rows that break rules which are not rules on single rows.
     """
     every = row_rules(contract, batch)
     column = f"{quote(PROBLEMS)}[1].column"
     conditions = {("", "format"): f"{column} = ''", ("", "type"): f"{column} <> ''"} if batch.text else {}
     whole = f"({column} IS NULL OR {column} <> '') AND " if batch.text else ""
-    conditions |= {(rule.column, rule.name): f"{whole}({rule.broken})" for rule in every}
+    for rule in every:
+        key, before = (rule.column, rule.name), conditions.get((rule.column, rule.name))
+        conditions[key] = f"{whole}({rule.broken})" if before is None else f"({before} OR {whole}({rule.broken}))"
     any_of_them = " OR ".join(f"({condition})" for condition in conditions.values()) or "false"
     counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in (any_of_them, *conditions.values()))
     total, *numbers = _run(connection, f"SELECT {counts} FROM typed")[0]
     reasons = [ReasonCount(*rule, int(n)) for rule, n in zip(conditions, numbers, strict=True)]
-    if repeated is not None:
-        reasons.append(ReasonCount(", ".join(repeated.columns), repeated.name, bad))
-    reasons = sorted((reason for reason in reasons if reason.rows), key=lambda reason: -reason.rows)
+    reasons = sorted((reason for reason in (*reasons, *more) if reason.rows), key=lambda reason: -reason.rows)
     bad = max(bad, int(total))
     sample = scratch / "sample.parquet"
     _write_bad_rows(connection, contract, sample, SAMPLED_ROWS)
@@ -479,7 +669,9 @@ def _add_reasons(connection: Any, contract: Contract, late: int) -> None:
     )
 
 
-def _summary(connection: Any, batch: Batch) -> Summary:
+def _summary(
+    connection: Any, batch: Batch, warnings: tuple[QualityWarning, ...], unchecked: tuple[str, ...]
+) -> Summary:
     quarantined = _one(connection, "SELECT count(*) FROM bad")
     counts = _run(
         connection,
@@ -491,6 +683,8 @@ def _summary(connection: Any, batch: Batch) -> Summary:
         good=batch.rows - quarantined,
         quarantined=quarantined,
         reasons=tuple(ReasonCount(column, rule, rows) for column, rule, rows in counts),
+        warnings=warnings,
+        unchecked=unchecked,
     )
 
 
@@ -506,6 +700,8 @@ class RuleResult:
         found: what was found, for a rule on the batch.
         rows: numbers of some of the rows, from 1.
         keys: the primary keys of these rows, as text.
+        binds: False if the rule is only reported.
+        is_checked: False if the rule reads a table that is not at hand.
     """
 
     column: str
@@ -515,19 +711,22 @@ class RuleResult:
     found: str = ""
     rows: tuple[int, ...] = ()
     keys: tuple[str, ...] = ()
+    binds: bool = True
+    is_checked: bool = True
 
 
 EXAMPLES = 5
 """Rows that are named for each broken rule."""
 
 
-def examine(batch: Batch, contract: Contract, scratch: Path) -> list[RuleResult]:
+def examine(batch: Batch, contract: Contract, scratch: Path, read_table: ReadTable | None = None) -> list[RuleResult]:
     """Check every rule of a contract on a batch, also if one of them is broken. Nothing is written.
 
     Args:
         batch: the batch, from `read_batch`.
         contract: the contract that it was read for.
         scratch: existing folder for data that does not fit into memory; the caller deletes it.
+        read_table: reads the tables of datasets; None if they are not at hand.
 
     Returns:
         A result for each rule, in the order of the contract.
@@ -540,10 +739,13 @@ def examine(batch: Batch, contract: Contract, scratch: Path) -> list[RuleResult]
         check_patterns(contract, connection)
         with _blaming(batch), _time_limit(connection):
             _run(connection, f"CREATE TEMP VIEW typed AS {typed_rows(batch, contract)}")
+            _measure_texts(connection, batch)
             return [
                 *_row_results(connection, batch, contract),
                 *_unique_results(connection, contract),
+                *_key_results(connection, contract, read_table),
                 *_batch_results(connection, batch, contract),
+                *_sql_results(connection, batch, contract, scratch, read_table),
             ]
 
 
@@ -583,7 +785,43 @@ def _batch_results(connection: Any, batch: Batch, contract: Contract) -> Iterato
         subject = rule.column or ", ".join(rule.unique)
         found = f"{count} of {batch.rows} rows" if rule.quality.metric != "rowCount" else f"{count} rows"
         expected = broken or "a figure within the bounds of the rule"
-        yield RuleResult(subject, str(rule.quality.metric), expected, int(broken is not None), found if broken else "")
+        failing = int(broken is not None)
+        found = found if broken else ""
+        yield RuleResult(subject, rule.quality.label, expected, failing, found, binds=rule.quality.binds)
+
+
+def _key_results(connection: Any, contract: Contract, read_table: ReadTable | None) -> Iterator[RuleResult]:
+    for number, key in enumerate(contract.foreign_keys):
+        column, expected = ", ".join(key.columns), f"a value in {', '.join(key.others)} of {key.dataset}"
+        if read_table is None:
+            yield RuleResult(column, key.label, expected, 0, is_checked=False)
+            continue
+        unknown = _find_unknown_values(connection, number, key, contract, read_table)
+        query = f"SELECT typed.* FROM typed SEMI JOIN late_key_{number} AS late ON typed.{quote(ROW)} = late.row"
+        rows, keys = _examples(connection, contract, query) if unknown else ((), ())
+        yield RuleResult(column, key.label, expected, unknown, rows=rows, keys=keys)
+
+
+def _sql_results(
+    connection: Any, batch: Batch, contract: Contract, scratch: Path, read_table: ReadTable | None
+) -> Iterator[RuleResult]:
+    if not contract.sql_rules:
+        return
+    _find_bad_rows(connection, batch, contract, batch.rows)
+    results = _run_sql(connection, batch, contract, scratch, read_table)
+    for number, rule in enumerate(results.conditions):
+        failing, broken = int(rule.answer.figure or 0), literal(str(results.broken))
+        query = f"SELECT typed.* FROM typed SEMI JOIN (SELECT row FROM read_parquet({broken}) WHERE condition = "
+        query += f"{number}) AS broken ON typed.{quote(ROW)} = broken.row"
+        rows, keys = _examples(connection, contract, query) if failing else ((), ())
+        expected, label, binds = rule.quality.condition, rule.quality.label, rule.quality.binds
+        yield RuleResult(rule.column, label, expected, failing, rows=rows, keys=keys, binds=binds)
+    for rule in results.queries:
+        problem = sql_problem(rule, batch.rows)
+        expected, found = problem or ("a figure within the bounds of the rule", "")
+        yield RuleResult(rule.column, rule.quality.label, expected, int(bool(problem)), found, binds=rule.quality.binds)
+    for label in results.unchecked:
+        yield RuleResult("", label, "a figure within the bounds of the rule", 0, is_checked=False)
 
 
 def _examples(connection: Any, contract: Contract, query: str) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.catalog import BATCH, CONTRACT, SOURCE, history
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.printable import printable
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -83,7 +84,7 @@ def _described(snapshot: Snapshot, tags: tuple[str, ...], current: Snapshot | No
         rows=_number(properties.get("total-records")),
         added=_number(properties.get("added-records")),
         operation=summary.operation.value if summary is not None else "unknown",
-        file=source.rpartition("/")[2] if source else None,
+        file=printable(source.partition("/")[2]) if source else None,  # named as in the landing bucket
         batch=properties.get(BATCH),
         contract=properties.get(CONTRACT),
         tags=tags,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from pipelines.data.checks import contract_rules, unique_groups
-from pipelines.data.contract_page import batch_rule
+from pipelines.data.checks import contract_rules, row_conditions, unique_groups
+from pipelines.data.contract_page import batch_rules_of
 from pipelines.dataset_catalog.dataset_entries import DatasetEntry
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.classification import is_personal
@@ -57,7 +57,7 @@ def write_pages(folder: Path, project: str, entries: Sequence[DatasetEntry], fac
         MlopsError: a page cannot be written.
     """
     pages = {"index.html": index_page(project, entries)}
-    pages |= {f"{entry.name}.html": dataset_page(project, entry, facts) for entry in entries}
+    pages |= {page_name(entry.name): dataset_page(project, entry, facts) for entry in entries}
     written = []
     for name, text in pages.items():
         try:
@@ -69,11 +69,16 @@ def write_pages(folder: Path, project: str, entries: Sequence[DatasetEntry], fac
     return written
 
 
+def page_name(dataset: str) -> str:
+    """Return the file name of a dataset's page. A dataset may be called `index`; no name has an underscore."""
+    return f"{dataset}.html" if dataset != "index" else "index_.html"
+
+
 def index_page(project: str, entries: Sequence[DatasetEntry]) -> str:
     """Return the page that lists the datasets."""
     rows = [
         [
-            f'<a href="{escape(entry.name)}.html">{escape(entry.name)}</a>',
+            f'<a href="{escape(page_name(entry.name))}">{escape(entry.name)}</a>',
             escape(entry.purpose),
             escape(entry.owner or "not named"),
             f"{escape(entry.contract.version)} ({escape(entry.contract.status)})",
@@ -97,8 +102,13 @@ def dataset_page(project: str, entry: DatasetEntry, facts: LineageFacts | None) 
         "<h2>Columns</h2>",
         _columns(entry),
     ]
-    tables = [f"Each file: {batch_rule(rule)}" for rule in contract.table.rules if not rule.is_for_rows]
+    tables = [f"Each file: {text}" for text in batch_rules_of(contract, "")]
     tables += [f"Unique together: {', '.join(g.columns)}" for g in unique_groups(contract) if len(g.columns) > 1]
+    tables += [
+        f"Each row: {rule.name}: {rule.expected}"
+        for rule in row_conditions(contract)
+        if rule.column not in contract.columns
+    ]
     if tables:
         parts.append("<h2>Rules on the dataset</h2>" + _bullets(tables))
     if entry.versions:
@@ -155,7 +165,7 @@ def _columns(entry: DatasetEntry) -> str:
     rows = []
     for name, column in contract.columns.items():
         mark = column.classification or ("personal" if is_personal(column) else "")
-        found = [*rules.get(name, ()), *(batch_rule(rule) for rule in column.rules if not rule.is_for_rows)]
+        found = [*rules.get(name, ()), *batch_rules_of(contract, name)]
         rows.append(
             [
                 f"<code>{escape(name)}</code>" + (f'<br><span class="mark">{escape(mark)}</span>' if mark else ""),

@@ -1,8 +1,8 @@
 """Data contract: the part of the Open Data Contract Standard v3.1 and v3.2 that this project enforces.
 
-Source: https://bitol-io.github.io/open-data-contract-standard/. Keys that only describe (team, support, relationships,
-synonyms, …) are accepted unread. Of the service levels, `frequency` schedules ingestion. Keys that the standard does
-not define are rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
+Source: https://bitol-io.github.io/open-data-contract-standard/. Keys that only describe (team, support, synonyms, …)
+are accepted unread. Of the service levels, `frequency` schedules ingestion. Keys that the standard does not define are
+rejected, and so are rules that we cannot check: a rule that is silently skipped is worse than none.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
+from pipelines.declarations.custom_properties import CustomProperty, Descriptions
 from pipelines.declarations.data_monitoring import MONITORING, DataMonitorSettings
 from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.names import ColumnName, Name
+from pipelines.declarations.quality import COLUMN_PLACEHOLDERS, PLACEHOLDER, Quality
+from pipelines.declarations.relationships import ForeignKey, Relationship
 from pipelines.declarations.service_level import FREQUENCY, ServiceLevel, ingest_schedule
 from pipelines.declarations.value_range import (
     KINDS,
@@ -37,9 +40,6 @@ DEFAULT_MAXIMUM_QUARANTINED = 20.0
 
 RESERVED_COLUMNS = ("file_row_number",)
 """Column names that the query engine needs when it reads Parquet files."""
-
-Descriptions = tuple[dict[str, Any], ...]
-"""List of objects that only describe: accepted unread."""
 
 STORED_TYPES: dict[LogicalType, dict[str, StoredType]] = {
     "string": {"string": "string", "varchar": "string", "text": "string"},
@@ -83,121 +83,6 @@ _ANY_OF_UTC = ("Etc/UTC", "UTC")
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
-class CustomProperty(Declaration):
-    """Key and value that the standard does not define."""
-
-    id: str | None = None
-    property: str
-    value: Any
-    description: str | None = None
-    vendor: str | None = None
-
-
-class QualityArguments(Declaration):
-    """Arguments of a library metric.
-
-    Attributes:
-        valid_values: the allowed values, for `invalidValues`; null is always allowed.
-        properties: the columns that are unique together, for `duplicateValues` on the table.
-    """
-
-    valid_values: tuple[Scalar | None, ...] | None = Field(None, alias="validValues")
-    properties: tuple[ColumnName, ...] | None = None
-
-
-class Quality(Declaration):
-    """Quality rule that uses a metric of the standard's library, or a text that describes one.
-
-    Attributes:
-        type: `library`, or `text` for a description that nothing checks.
-        metric: the metric to compute; None for `text`.
-        must_be: the value it must have. A rule with the bound 0 is enforced row by row; any other applies to the batch.
-        must_be_greater_than, must_be_greater_or_equal_to, must_be_less_than, must_be_less_or_equal_to: bounds.
-        unit: unit of the bounds, `rows` or `percent`.
-    """
-
-    id: str | None = None
-    name: str | None = None
-    description: str | None = None
-    type: Literal["library", "text"] = "library"
-    metric: Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount"] | None = None
-    arguments: QualityArguments | None = None
-    dimension: str | None = None
-    severity: str | None = None
-    business_impact: str | None = Field(None, alias="businessImpact")
-    method: str | None = None
-    scheduler: str | None = None
-    schedule: str | None = None
-    tags: tuple[str, ...] = ()
-    unit: Literal["rows", "percent"] = "rows"
-    must_be: float | None = Field(None, alias="mustBe")
-    must_be_greater_than: float | None = Field(None, alias="mustBeGreaterThan")
-    must_be_greater_or_equal_to: float | None = Field(None, alias="mustBeGreaterOrEqualTo")
-    must_be_less_than: float | None = Field(None, alias="mustBeLessThan")
-    must_be_less_or_equal_to: float | None = Field(None, alias="mustBeLessOrEqualTo")
-    custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
-    authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
-
-    @property
-    def is_checked(self) -> bool:
-        """True if the rule is checked, False if it only describes."""
-        return self.type == "library"
-
-    @property
-    def is_for_rows(self) -> bool:
-        """True if the rule's bound is zero, so each row that breaks it can be quarantined."""
-        return self.is_checked and (self.must_be == 0 or self.must_be_less_or_equal_to == 0)
-
-    @property
-    def valid_values(self) -> tuple[Scalar, ...]:
-        """The listed values, without null; empty if there are none."""
-        listed = self.arguments.valid_values if self.arguments is not None else None
-        return tuple(value for value in listed or () if value is not None)
-
-    @model_validator(mode="after")
-    def _can_be_checked(self) -> Quality:
-        bounds = (
-            self.must_be,
-            self.must_be_greater_than,
-            self.must_be_greater_or_equal_to,
-            self.must_be_less_than,
-            self.must_be_less_or_equal_to,
-        )
-        if self.type == "text":
-            if self.metric is not None or any(bound is not None for bound in bounds):
-                raise ValueError("type: library for a rule with a metric or a bound; found type: text")
-            return self
-        if self.metric is None:
-            raise ValueError("a metric, or type: text for a rule that only describes; found neither")
-        if all(bound is None for bound in bounds):
-            raise ValueError("mustBe or another bound; found none")
-        if self.metric == "invalidValues" and not self.valid_values:
-            raise ValueError("arguments.validValues for the metric invalidValues; found none")
-        if self.arguments is not None:
-            for key, name, found in (
-                ("validValues", "invalidValues", self.arguments.valid_values),
-                ("properties", "duplicateValues", self.arguments.properties),
-            ):
-                if found is not None and self.metric != name:
-                    raise KeyedError((("arguments", key), f"{key} for the metric {name} only", self.metric))
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_kept(self) -> Quality:
-        lows = [(bound, False) for bound in (self.must_be, self.must_be_greater_or_equal_to) if bound is not None]
-        highs = [(bound, False) for bound in (self.must_be, self.must_be_less_or_equal_to) if bound is not None]
-        lows += [(self.must_be_greater_than, True)] if self.must_be_greater_than is not None else []
-        highs += [(self.must_be_less_than, True)] if self.must_be_less_than is not None else []
-        low, after = max([*lows, (0.0, False)])
-        high, before = min(
-            [*highs, (100.0 if self.unit == "percent" else float("inf"), False)], key=lambda at: (at[0], not at[1])
-        )
-        if low > high or (low == high and (after or before)):
-            most = "100 percent" if self.unit == "percent" else "any number of rows"
-            raise ValueError(f"bounds that a figure from 0 to {most} can keep; found bounds that none can")
-        return self
-
-
 class EnumValue(Declaration):
     """Entry of `enum`: an allowed value, and what it means."""
 
@@ -215,7 +100,7 @@ class Column(Declaration):
 
     Attributes:
         allowed: `enum` in the file: the only values that rows may have, besides null.
-        quality: quality rules and descriptions; `rules` are those that are checked.
+        quality: quality rules and descriptions; `rules` are those that bind, `warnings` those that are only reported.
     """
 
     id: str | None = None
@@ -244,7 +129,7 @@ class Column(Declaration):
     transform_description: str | None = Field(None, alias="transformDescription")
     examples: tuple[Any, ...] = ()
     tags: tuple[str, ...] = ()
-    relationships: Descriptions = ()
+    relationships: tuple[Relationship, ...] = ()
     quality: tuple[Quality, ...] = ()
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
     authoritative_definitions: Descriptions = Field((), alias="authoritativeDefinitions")
@@ -280,8 +165,19 @@ class Column(Declaration):
 
     @property
     def rules(self) -> tuple[Quality, ...]:
-        """The quality rules that are checked."""
-        return tuple(rule for rule in self.quality if rule.is_checked)
+        """The quality rules that bind."""
+        return tuple(rule for rule in self.quality if rule.binds)
+
+    @property
+    def warnings(self) -> tuple[Quality, ...]:
+        """The quality rules that are checked and only reported."""
+        return tuple(rule for rule in self.quality if rule.is_checked and not rule.binds)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The regular expressions of its rules."""
+        found = (self.options.pattern, *(rule.pattern for rule in self.quality))
+        return tuple(pattern for pattern in found if pattern is not None)
 
     @property
     def listed_values(self) -> list[tuple[str, tuple[Scalar, ...]]]:
@@ -330,6 +226,10 @@ class Column(Declaration):
             if rule.arguments is not None and rule.arguments.properties is not None:
                 key = ("quality", index, "arguments", "properties")
                 problems.append((key, "properties in the quality rules of the table", f"them on {self.name!r}"))
+            if rule.pattern is not None and self.logical_type != "string":
+                key = ("quality", index, "arguments", "pattern")
+                problems.append((key, "a pattern on columns of type string only", f"it on {self.logical_type}"))
+        problems += _wrong_relationships(self.relationships, self.name)
         if problems:
             raise KeyedError(*problems)
         return self
@@ -393,6 +293,11 @@ class Column(Declaration):
             for place, value in enumerate(values):
                 if value is not None and (expected := self._expected(value)):
                     problems.append(((*key, place), expected, repr(value)))
+        for index, rule in enumerate(self.quality):
+            for place, value in enumerate(rule.missing_values):
+                if value not in (None, "") and (expected := self._expected(value)):
+                    key = ("quality", index, "arguments", "missingValues", place)
+                    problems.append((key, f"{expected}, null or the empty text", repr(value)))
         if problems or not lists or self._wrong_bounds():
             return problems
         between, listed = self.value_range, self.valid_values
@@ -428,7 +333,7 @@ class Table(Declaration):
     synonyms: Descriptions = ()
     context: Any = None
     tags: tuple[str, ...] = ()
-    relationships: Descriptions = ()
+    relationships: tuple[Relationship, ...] = ()
     properties: Annotated[tuple[Column, ...], Field(min_length=1)]
     quality: tuple[Quality, ...] = ()
     custom_properties: tuple[CustomProperty, ...] = Field((), alias="customProperties")
@@ -436,8 +341,13 @@ class Table(Declaration):
 
     @property
     def rules(self) -> tuple[Quality, ...]:
-        """The quality rules that are checked."""
-        return tuple(rule for rule in self.quality if rule.is_checked)
+        """The quality rules that bind."""
+        return tuple(rule for rule in self.quality if rule.binds)
+
+    @property
+    def warnings(self) -> tuple[Quality, ...]:
+        """The quality rules that are checked and only reported."""
+        return tuple(rule for rule in self.quality if rule.is_checked and not rule.binds)
 
     @model_validator(mode="after")
     def _columns_hold_together(self) -> Table:
@@ -450,7 +360,7 @@ class Table(Declaration):
         if not any(column.primary_key for column in self.properties):
             problems.append((("properties",), "at least one property with primaryKey: true", "none"))
         for index, rule in enumerate(self.quality):
-            if rule.is_checked and rule.metric not in ("rowCount", "duplicateValues"):
+            if rule.type == "library" and rule.metric not in ("rowCount", "duplicateValues"):
                 expected = "rowCount or duplicateValues, or the rule on the column that it applies to"
                 problems.append((("quality", index, "metric"), expected, str(rule.metric)))
             named = rule.arguments.properties if rule.arguments is not None else None
@@ -458,9 +368,30 @@ class Table(Declaration):
                 if name not in names:
                     key = ("quality", index, "arguments", "properties", place)
                     problems.append((key, f"one of {', '.join(names)}", repr(name)))
+            if found := [each for each in PLACEHOLDER.findall(rule.query or "") if each in COLUMN_PLACEHOLDERS]:
+                expected = "the name of a column, because the rule is on the table"
+                problems.append((("quality", index, "query"), expected, f"{{{found[0]}}}"))
+        problems += _wrong_relationships(self.relationships, None)
+        for index, relationship in enumerate(self.relationships):
+            for name in relationship.foreign_key(None).columns if not problems and relationship.is_enforced else ():
+                if name not in names:
+                    problems.append((("relationships", index, "from"), f"one of {', '.join(names)}", repr(name)))
         if problems:
             raise KeyedError(*problems)
         return self
+
+
+def _wrong_relationships(relationships: tuple[Relationship, ...], column: str | None) -> list[tuple[Key, str, str]]:
+    """Return what is wrong with relationships that rows must keep."""
+    problems: list[tuple[Key, str, str]] = []
+    for index, relationship in enumerate(relationships):
+        try:
+            if relationship.is_enforced:
+                relationship.foreign_key(column)
+        except ValueError as error:
+            expected, _, found = str(error).partition("; found ")
+            problems.append((("relationships", index), expected, found))
+    return problems
 
 
 class Contract(Declaration):
@@ -515,6 +446,31 @@ class Contract(Declaration):
         """Names of the primary key columns, by `primaryKeyPosition`."""
         keys = [column for column in self.table.properties if column.primary_key]
         return tuple(c.name for c in sorted(keys, key=lambda c: c.primary_key_position or 0))
+
+    @property
+    def foreign_keys(self) -> tuple[ForeignKey, ...]:
+        """The foreign keys that rows must keep."""
+        found = [
+            relationship.foreign_key(column.name)
+            for column in self.table.properties
+            for relationship in column.relationships
+            if relationship.is_enforced
+        ]
+        found += [each.foreign_key(None) for each in self.table.relationships if each.is_enforced]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def sql_rules(self) -> tuple[tuple[str, Quality], ...]:
+        """The SQL checks and the conditions on rows, each with the name of its column, or "" for the table."""
+        everywhere = [*((name, column.quality) for name, column in self.columns.items()), ("", self.table.quality)]
+        return tuple((name, rule) for name, rules in everywhere for rule in rules if rule.type in ("sql", "custom"))
+
+    @property
+    def datasets_read(self) -> tuple[str, ...]:
+        """Names of the datasets whose tables its rules read; its own may be one of them."""
+        names = [key.dataset for key in self.foreign_keys]
+        names += [name for _, rule in self.sql_rules for name in rule.reads]
+        return tuple(dict.fromkeys(names))
 
     @property
     def maximum_quarantined(self) -> float:

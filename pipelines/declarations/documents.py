@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
@@ -145,6 +146,9 @@ def parse_yaml(content: bytes | str, path: Path) -> tuple[Any, Lines]:
         line = mark.line + 1 if mark is not None else None
         raise DeclarationError([Problem(path, line, "", "a YAML document", found.removeprefix("found "))]) from None
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        if "integer string conversion" in str(error):
+            most = f"integers of at most {sys.get_int_max_str_digits()} digits"
+            raise DeclarationError([Problem(path, None, "", most, "a longer one")]) from None
         raise DeclarationError([Problem(path, None, "", "a YAML document in UTF-8", str(error))]) from None
     finally:
         if loader is not None:

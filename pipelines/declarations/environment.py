@@ -13,6 +13,7 @@ from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.names import Name, TagValue
+from pipelines.declarations.token_subject import Repository
 
 VARIABLE = "MLOPS_ENVIRONMENT"
 """Environment variable that holds the descriptor of a job."""
@@ -149,19 +150,48 @@ class EndpointAccess(Declaration):
         return self
 
 
+class GitHubAlarms(Declaration):
+    """Delivery of the alarms of models to GitHub, where they start the workflow `respond`.
+
+    Attributes:
+        repository: `owner/name`.
+        api: address of GitHub's API: `https://api.<name>.ghe.com` for GitHub Enterprise Cloud with data residency.
+    """
+
+    repository: Repository
+    api: Annotated[str, StringConstraints(pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._/-]*)?$")] = (
+        "https://api.github.com"
+    )
+
+
 class Monitoring(Declaration):
     """Monitors of an environment.
 
     Attributes:
+        github: where the alarms of models go; None to keep them in the reports. See docs/on-call.md.
         datasets: False to monitor no dataset. A contract can also leave its dataset out.
+        models: False to monitor no model. A model can also leave itself out.
         alarm_topics: ARNs of SNS topics that are notified when a CloudWatch alarm of a monitor goes off and when it
             ends; none for the console only.
     """
 
+    github: GitHubAlarms | None = None
     datasets: bool = True
+    models: bool = True
     alarm_topics: tuple[
         Annotated[str, StringConstraints(pattern=r"^arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[\w-]+$")], ...
     ] = ()
+
+
+class CanaryHandling(Declaration):
+    """What happens to a canary without a verdict.
+
+    Attributes:
+        on_inconclusive: `continue` if correct golden requests are enough, as where there is little traffic; `pause` to
+            wait for more requests, and then for a person. Harm that is found stops a canary in both cases.
+    """
+
+    on_inconclusive: Literal["continue", "pause"] = "continue"
 
 
 class FreezeWindow(Declaration):
@@ -214,6 +244,7 @@ class EnvironmentConfig(Declaration):
         architectures: processors of the nodes that run the pods. Images are built for those of all environments.
         endpoints: addresses of the endpoints, and who may connect to them.
         monitoring: the monitors of the environment.
+        canary: what happens to a release on trial without a verdict.
     """
 
     promotes_from: Name | None
@@ -238,6 +269,7 @@ class EnvironmentConfig(Declaration):
     architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)] = ("amd64",)
     endpoints: EndpointAccess = EndpointAccess()
     monitoring: Monitoring = Monitoring()
+    canary: CanaryHandling = CanaryHandling()
 
     @model_validator(mode="after")
     def _first_environment_trains(self) -> EnvironmentConfig:

@@ -96,6 +96,8 @@ def _account_region(file: Path) -> str | None:
     region = config.get("aws:region") if isinstance(config, dict) else None
     if not isinstance(region, str):
         raise DeclarationError([Problem(file, None, "config.aws:region", "the region of the bootstrap", "none")])
+    if (expected := problem_of_region(region)) is not None:
+        raise DeclarationError([Problem(file, None, "config.aws:region", expected, region)])
     return region
 
 
@@ -136,6 +138,9 @@ def _regions(declared: DeclaredEnvironments) -> Iterator[Problem]:
         expected = problem_of_region(stack.config.region)
         if expected is not None:
             yield declared.problem(name, ("config", "aws:region"), expected, stack.config.region)
+        of_registry = stack.config.environment.image_registry.region
+        if of_registry is not None and (expected := problem_of_region(of_registry)) is not None:
+            yield declared.problem(name, (*_SETTINGS, "image_registry", "region"), expected, of_registry)
 
 
 def problem_of_region(region: str) -> str | None:

@@ -31,6 +31,7 @@ CONFIGURATION = """\
     permissions_boundary: {boundary} # docs/bootstrap.md
     retention_days: {retention}
     images: {{training: null, serving: null}}
+    canary: {{on_inconclusive: {on_inconclusive}}} # continue: golden requests are enough; pause: docs/endpoints.md
 """
 
 
@@ -131,6 +132,7 @@ def _configuration(project: Project, previous: StackFile, chosen: NewEnvironment
         namespace=chosen.namespace,
         boundary=f"bootstrap/{project.name}-{chosen.name}-boundary" if before.permissions_boundary else "null",
         retention=before.retention_days,
+        on_inconclusive="continue" if chosen.disposable else "pause",
     )
     registry = before.image_registry
     if registry.account is not None or registry.region is not None or chosen.region != previous.config.region:

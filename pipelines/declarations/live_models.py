@@ -9,6 +9,9 @@ from pipelines.declarations.errors import MlopsError
 
 WITHDRAW = "docs/data-scientist.md#withdraw-and-remove-a-model"
 
+FOUNDATION_ONLY = "MLOPS_FOUNDATION_ONLY"
+"""Variable that makes the program leave out every image and release: their gates need the environment first."""
+
 
 def released(outputs: Mapping[str, Any]) -> dict[str, str]:
     """Return model → digest of the bundle that has an endpoint, from the outputs of a stack.
@@ -42,3 +45,21 @@ def check_models(environment: str, live: Mapping[str, str], declared: Iterable[s
                 "withdrawn first",
                 fix=f"restore models/{model} and withdraw the model in {environment}: {WITHDRAW}",
             )
+
+
+def check_foundation_only(environment: str, live: Mapping[str, str]) -> None:
+    """Refuse to leave out the releases of an environment that serves some.
+
+    Args:
+        environment: its name.
+        live: model → bundle that is live there.
+
+    Raises:
+        MlopsError: a model is live.
+    """
+    if live:
+        raise MlopsError(
+            f"{environment} was brought up while this deployment began to create it: expected no endpoint, found "
+            f"{', '.join(sorted(live))}",
+            fix=f"run it again; if {FOUNDATION_ONLY} is set in this shell, unset it",
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from pipelines.declarations.printable import printable
+
 LONGEST_CELL = 240
 """Maximum length of an escaped text, in characters."""
 
@@ -24,8 +26,7 @@ def escape(text: str) -> str:
     """Return a text on one line without Markdown, HTML, mentions or references, at most `LONGEST_CELL` long."""
     flat = " ".join(text.split())
     cut = flat if len(flat) <= LONGEST_CELL else flat[: LONGEST_CELL - 1] + "…"
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in cut)
-    return "".join(_ESCAPES.get(letter, letter) for letter in shown)
+    return "".join(_ESCAPES.get(letter, letter) for letter in printable(cut))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -58,6 +59,6 @@ def details(title: str, text: str, longest: int) -> str:
         longest: characters after which the text is cut.
     """
     body = text if len(text) <= longest else text[:longest] + "\n… cut"
-    body = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in body)
+    body = printable(body, keep="\n\t")
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", body))])
     return f"<details><summary>{escape(title)}</summary>\n\n{fence}diff\n{body}\n{fence}\n\n</details>\n"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration, Key, KeyedError
+from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import ColumnName, Name, TagValue
 
 Task = Literal["regression", "classification"]
@@ -159,6 +160,18 @@ class Fairness(Declaration):
         return self
 
 
+class Leakage(Declaration):
+    """Bound on holdout rows whose features and target equal those of a training row.
+
+    Where rows are measurements, none may. Where they are answers from short lists, people have equal ones by chance.
+
+    Attributes:
+        maximum_share: greatest share of such rows in the holdout.
+    """
+
+    maximum_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Latency(Declaration):
     """Latency budget of a request with one row, measured in the serving runtime.
 
@@ -190,6 +203,7 @@ class Gates(Declaration):
     thresholds: Annotated[tuple[Threshold, ...], Field(min_length=1)]
     champion: Champion
     fairness: tuple[Fairness, ...] = ()
+    leakage: Leakage = Leakage()
     latency: Latency
     soak: Soak
 
@@ -199,11 +213,11 @@ class RolloutStep(Declaration):
 
     Attributes:
         weight: percentage of traffic to the new bundle.
-        pause_seconds: how long to keep that weight.
+        pause_seconds: how long to keep that weight, unless the canary check stops the release before.
     """
 
     weight: Annotated[int, Field(ge=1, le=99)]
-    pause_seconds: Annotated[int, Field(ge=0)]
+    pause_seconds: Annotated[int, Field(ge=0, le=86_400)]
 
 
 class Replicas(Declaration):
@@ -224,12 +238,29 @@ class Replicas(Declaration):
         return self
 
 
+class CanaryPolicy(Declaration):
+    """How a release on trial is compared with the live one.
+
+    Attributes:
+        error_increase: increase of the error rate that must be found before a canary may pass: 0.1 is one request in
+            ten. A smaller one needs more requests.
+        prediction_shift: allowed change of the mean prediction, in standard deviations of the live predictions.
+        wait_seconds: how long to wait for enough requests after the pause of a step, in environments with
+            `on_inconclusive: pause`.
+    """
+
+    error_increase: Share = 0.1
+    prediction_shift: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    wait_seconds: Annotated[int, Field(ge=0, le=86_400)] = 1800
+
+
 class Serving(Declaration):
     """Serving of a model."""
 
     replicas: Replicas = Replicas()
     resources: Resources
     rollout: tuple[RolloutStep, ...] = ()
+    canary: CanaryPolicy = CanaryPolicy()
 
 
 class Model(Declaration):
@@ -246,6 +277,7 @@ class Model(Declaration):
         features: columns to predict from, in the order of a request.
         protected: attributes to report fairness for; they need not be features.
         slices: parts of the holdout to evaluate separately.
+        monitoring: how the model is monitored where it is released.
     """
 
     name: Name
@@ -261,6 +293,7 @@ class Model(Declaration):
     training: Training
     gates: Gates
     serving: Serving
+    monitoring: ModelMonitoring = ModelMonitoring()
 
     @model_validator(mode="after")
     def _holds_together(self) -> Model:
@@ -282,6 +315,9 @@ class Model(Declaration):
             if bound.attribute not in self.protected:
                 expected = f"an attribute of protected ({', '.join(self.protected) or 'none'})"
                 problems.append((("gates", "fairness", index, "attribute"), expected, repr(bound.attribute)))
+        for index, feature in enumerate(self.monitoring.ignored_features):
+            if feature not in self.features:
+                problems.append((("monitoring", "ignored_features", index), "a feature of the model", repr(feature)))
         problems += [(key, "a number that JSON holds exactly", found) for key, found in _inexact(self.model_dump(), ())]
         if problems:
             raise KeyedError(*problems)

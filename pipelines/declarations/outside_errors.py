@@ -44,6 +44,23 @@ def explain(error: BaseException) -> MlopsError | None:
     return _of_machine(error) if isinstance(error, OSError) else None
 
 
+_SAID = (
+    (
+        ("passphrase must be set",),
+        "restore `secretsprovider: awskms://…` in the stack's file, from git or the bootstrap",
+    ),
+    ((*_EXPIRED, *_UNKNOWN), _SIGN_IN),
+    (("EC2 IMDS", "Unable to locate credentials", "NoCredentialProviders", "get credentials", "SSO session"), _SIGN_IN),
+    (("AccessDenied", "is not authorized to perform"), "sign in as a role that may do this, or ask for the permission"),
+)
+"""Words that a command line tool says about AWS, with the fix."""
+
+
+def fix_of_output(text: str) -> str:
+    """Return what to do about an error that the AWS or the Pulumi CLI printed; "" if it is not known."""
+    return next((fix for words, fix in _SAID if any(word in text for word in words)), "")
+
+
 def _of_machine(error: OSError) -> MlopsError:
     what = error.strerror or str(error) or type(error).__name__
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""

@@ -58,11 +58,34 @@ class Project:
         Raises:
             MlopsError: the file has no name.
         """
+        program = self._program()
+        if not isinstance(program.get("name"), str):
+            raise MlopsError(
+                f"{self.root / PROGRAM}: expected a text at name, found none", fix=f"write `name: …` in {PROGRAM}"
+            )
+        return str(program["name"])
+
+    @property
+    def backend(self) -> str | None:
+        """URL of the Pulumi state that `Pulumi.yaml` names; None if it names none.
+
+        Raises:
+            MlopsError: the file is not valid YAML, or the URL is not a text.
+        """
+        backend = self._program().get("backend")
+        url = backend.get("url") if isinstance(backend, dict) else backend
+        if url is not None and (not isinstance(url, str) or backend is url):
+            raise MlopsError(
+                f"{self.root / PROGRAM}: expected a text at backend.url, found {backend!r}",
+                fix=f"write `backend: {{url: …}}` in {PROGRAM}",
+            )
+        return url
+
+    def _program(self) -> dict[str, object]:
+        """Return the content of `Pulumi.yaml`; empty if it is not an object."""
         file = self.root / PROGRAM
         program = parse_yaml(read_bytes(file), file)[0]
-        if not isinstance(program, dict) or not isinstance(program.get("name"), str):
-            raise MlopsError(f"{file}: expected a text at name, found none", fix=f"write `name: …` in {PROGRAM}")
-        return str(program["name"])
+        return program if isinstance(program, dict) else {}
 
     @property
     def models_folder(self) -> Path:
@@ -170,6 +193,47 @@ class Project:
                 fix=f"--env {first}",
             )
 
+    def check_disposable(self, environment: str) -> None:
+        """Check that an environment may be removed together with its data.
+
+        Raises:
+            MlopsError: it may not, or it does not exist.
+        """
+        if not self.stack(environment).config.environment.disposable:
+            raise MlopsError(
+                f"{environment} is protected: expected `disposable: true` in {self.stack_file(environment).name}, "
+                "found `disposable: false`",
+                fix="set it in a pull request, and follow docs/platform-engineer.md#remove-an-environment",
+            )
+
+    def ingested(self, environment: str) -> tuple[str, ...]:
+        """Return the datasets that are ingested in an environment.
+
+        That is every dataset where models are trained, and elsewhere the labels of models.
+
+        Raises:
+            MlopsError: the environment does not exist, or a declaration is not valid.
+        """
+        if self.stack(environment).config.environment.trains:
+            return tuple(self.dataset_names)
+        sources = [self.model(name).monitoring for name in self.model_names]
+        labels = {each.labels.dataset for each in sources if each.enabled and each.labels is not None}
+        return tuple(name for name in self.dataset_names if name in labels)
+
+    def check_ingests(self, environment: str, dataset: str) -> None:
+        """Check that a dataset is ingested in an environment.
+
+        Raises:
+            MlopsError: it is not, or the environment does not exist.
+        """
+        if dataset not in self.ingested(environment):
+            first = self.environments[0]
+            raise MlopsError(
+                f"{environment} does not ingest {dataset}: expected {first}, which ingests all data, or a dataset of "
+                "labels that a model names",
+                fix=f"--env {first}",
+            )
+
     def model(self, name: str) -> Model:
         """Read a model's declaration and check it against its contract.
 
@@ -205,6 +269,7 @@ class Project:
             if column not in columns:
                 expected = f"a column of {model.contract} ({', '.join(columns)})"
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, repr(column)))
+        problems += self._label_problems(path, model, lines)
         problems += [
             Problem(path, lines.get(key), dotted(key), expected, found, fix)
             for key, expected, found, fix in _misfits(model, {n: c.logical_type for n, c in columns.items()})
@@ -212,6 +277,30 @@ class Project:
         if problems:
             raise DeclarationError(problems)
         return model
+
+    def _label_problems(self, path: Path, model: Model, lines: Mapping[Key, int]) -> list[Problem]:
+        """Check the source of labels against its contract."""
+        source = model.monitoring.labels
+        if source is None:
+            return []
+        at: Key = ("monitoring", "labels")
+        if not self.contract_file(source.dataset).is_file():
+            known = ", ".join(self.dataset_names) or "none yet"
+            key = (*at, "dataset")
+            return [Problem(path, lines.get(key), dotted(key), f"one of {known}", repr(source.dataset))]
+        columns = self.contract(source.dataset).columns
+        named = {"id": source.id, "label": source.label or model.target, "row": source.row, "time": source.time}
+        return [
+            Problem(
+                path,
+                lines.get((*at, name), lines.get(at)),
+                dotted((*at, name)),
+                f"a column of {source.dataset} ({', '.join(columns)})",
+                repr(column),
+            )
+            for name, column in named.items()
+            if column is not None and column not in columns
+        ]
 
     def contract(self, dataset: str) -> Contract:
         """Read the contract of a dataset.

@@ -45,7 +45,7 @@ gates:
   soak: {{requests: 100, seconds: 1800}} # in each environment, before the next
 serving:
   resources: {{cpu: 500m, memory: 256Mi}}
-  rollout: # the canary check runs after each pause; a load balancer needs up to a minute to apply a weight
+  rollout: # the canary is checked as long as each step lasts; a load balancer needs up to a minute to apply a weight
     - {{weight: 10, pause_seconds: 300}}
     - {{weight: 50, pause_seconds: 300}}
 """

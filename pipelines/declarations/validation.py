@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from pipelines.declarations.contract_references import reference_problems
 from pipelines.declarations.documents import parse_yaml, read_bytes
 from pipelines.declarations.environment_rules import environment_problems
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
@@ -32,6 +33,8 @@ def validate_project(project: Project) -> int:
         _collect(read, problems)
     if not problems:
         problems += map(str, environment_problems(project))
+        for dataset in project.dataset_names:
+            problems += map(str, reference_problems(project, dataset))
         for model in project.model_names:
             problems += map(str, entrypoint_problems(project, model))
     if problems:

@@ -7,14 +7,31 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github.git import Git
+
+T = TypeVar("T")
+
+OUTAGE_SECONDS = 60.0
+"""Time to repeat a read while GitHub is unavailable."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+"""Seconds between two attempts."""
+
+_UNAVAILABLE = (429, 500, 502, 503, 504)
+_AFTER_AN_OUTAGE = "run the job again when https://www.githubstatus.com says that GitHub works"
+_FIXES = {
+    401: "check that the app is installed and its key valid (docs/repository-settings.md), then run the job again",
+    **dict.fromkeys(_UNAVAILABLE, _AFTER_AN_OUTAGE),
+}
+"""Status → what to do."""
 
 
 class GitHubError(MlopsError):
@@ -36,10 +53,12 @@ class Gh:
     Attributes:
         root: a clone of the repository, in which `gh` runs.
         repository: `owner/name`.
+        token: token to use instead of the one in the environment; "" for that.
     """
 
     root: Path
     repository: str
+    token: str = field(default="", repr=False)
 
     @classmethod
     def find(cls, root: Path) -> Gh:
@@ -74,14 +93,21 @@ class Gh:
         """
         try:
             done = subprocess.run(
-                ["gh", *arguments], cwd=self.root, input=stdin, capture_output=True, text=True, check=False
+                ["gh", *arguments],
+                cwd=self.root,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "GH_TOKEN": self.token} if self.token else None,
             )
         except FileNotFoundError:
             raise MlopsError("the GitHub CLI `gh` is not on the PATH", fix="install gh") from None
         if done.returncode:
             reason = done.stderr.strip() or done.stdout.strip()
-            status = re.search(r"\(HTTP (\d{3})\)", reason)
-            raise GitHubError(f"gh {' '.join(arguments[:3])}: {reason}", int(status[1]) if status else None)
+            found = re.search(r"\bHTTP (\d{3})\b", reason)
+            status = int(found[1]) if found else None
+            raise GitHubError(f"gh {' '.join(arguments[:3])}: {reason}", status, fix=_FIXES.get(status or 0, ""))
         return done.stdout
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -96,7 +122,12 @@ class Gh:
             GitHubError: GitHub refused.
         """
         arguments = ["api", path, "--method", method]
-        text = self.run(*arguments) if body is None else self.run(*arguments, "--input", "-", stdin=json.dumps(body))
+        if method == "GET" and body is None:
+            text = _read_with_patience(lambda: self.run(*arguments))
+        else:
+            text = (
+                self.run(*arguments) if body is None else self.run(*arguments, "--input", "-", stdin=json.dumps(body))
+            )
         return json.loads(text) if text.strip() else None
 
     def get(self, path: str) -> Any:
@@ -105,7 +136,7 @@ class Gh:
         Raises:
             MlopsError: `gh` failed.
         """
-        return json.loads(self.run("api", f"repos/{self.repository}/{path}"))
+        return json.loads(_read_with_patience(lambda: self.run("api", f"repos/{self.repository}/{path}")))
 
     def list_all(self, path: str) -> list[dict[str, Any]]:
         """Return all items that the API lists for a path of this repository, across all pages.
@@ -113,7 +144,8 @@ class Gh:
         Raises:
             MlopsError: `gh` failed.
         """
-        text = self.run("api", f"repos/{self.repository}/{path}?per_page=100", "--paginate").strip()
+        listing = f"repos/{self.repository}/{path}?per_page=100"
+        text = _read_with_patience(lambda: self.run("api", listing, "--paginate")).strip()
         items: list[dict[str, Any]] = []
         position = 0
         while position < len(text):
@@ -143,6 +175,23 @@ def text_file(text: str) -> Iterator[str]:
         yield name
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _read_with_patience(read: Callable[[], T]) -> T:
+    """Call `read` and return its result; repeat it while GitHub is unavailable.
+
+    Raises:
+        GitHubError: GitHub refused, or the outage lasted.
+    """
+    until, pause = time.monotonic() + OUTAGE_SECONDS, FIRST_PAUSE
+    while True:
+        try:
+            return read()
+        except GitHubError as error:
+            if error.status not in _UNAVAILABLE or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _name_in(url: str) -> str:

@@ -1,15 +1,17 @@
-"""Files of the repository that depend on where it is hosted: CODEOWNERS and the configuration of the bootstrap."""
+"""Files of the repository that depend on where it is hosted: CODEOWNERS, the bootstrap's configuration, Pulumi.yaml."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.documents import parse_yaml, read_bytes
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import PROGRAM
 from pipelines.declarations.token_subject import RepositoryIds, default_template, subject_of
 from pipelines.github.repository_facts import CODE_OWNERS, RepositoryFacts, Unreadable
 from pipelines.github.settings import PLACEHOLDER_OWNER, subject_template
@@ -115,8 +117,31 @@ def _with_value(text: str, key: str, value: str) -> str:
     return f"{text[: beside.end()]}{beside['indent']}{key}: {value}\n{text[beside.end() :]}"
 
 
-def read_outputs(text: str) -> dict[str, dict[str, str]]:
-    """Return the variables among the outputs of the bootstrap: `repository` or a GitHub environment → name → value.
+def own_program(text: str, backend: str) -> str:
+    """Return Pulumi.yaml with the URL of the state. Its other lines do not change."""
+    line = f"backend: {{url: {json.dumps(backend)}}}\n"
+    text += "" if text.endswith("\n") else "\n"
+    present = re.search(r"(?m)^backend:.*\n(?:[ \t]+.*\n)*", text)
+    if present is None:
+        return text + line
+    return text[: present.start()] + line + text[present.end() :]
+
+
+@dataclass(frozen=True)
+class BootstrapOutputs:
+    """Outputs of the bootstrap that the repository needs.
+
+    Attributes:
+        variables: `repository` or a GitHub environment → name → value.
+        backend: URL of the Pulumi state.
+    """
+
+    variables: Mapping[str, Mapping[str, str]]
+    backend: str
+
+
+def read_outputs(text: str) -> BootstrapOutputs:
+    """Return what the repository needs of the outputs of the bootstrap.
 
     Args:
         text: what `pulumi stack output --json` prints.
@@ -132,7 +157,10 @@ def read_outputs(text: str) -> dict[str, dict[str, str]]:
     found = outputs.get("variables") if isinstance(outputs, dict) else None
     if not isinstance(found, dict) or not all(_are_texts(values) for values in found.values()):
         raise MlopsError("outputs of the bootstrap: expected an object at `variables`, found none", fix=fix)
-    return {str(group): dict(values) for group, values in found.items()}
+    backend = outputs.get("backend_url")
+    if not isinstance(backend, str) or not backend:
+        raise MlopsError("outputs of the bootstrap: expected a URL at `backend_url`, found none", fix=fix)
+    return BootstrapOutputs({str(group): dict(values) for group, values in found.items()}, backend)
 
 
 def _are_texts(values: Any) -> bool:
@@ -140,7 +168,11 @@ def _are_texts(values: Any) -> bool:
 
 
 def planned_files(
-    root: Path, facts: RepositoryFacts, teams: Sequence[str] | None, chosen: Mapping[str, str]
+    root: Path,
+    facts: RepositoryFacts,
+    teams: Sequence[str] | None,
+    chosen: Mapping[str, str],
+    backend: str | None = None,
 ) -> tuple[dict[Path, str], tuple[str, ...]]:
     """Return the files of the clone that must change, each with its new content, and the teams that are absent.
 
@@ -149,6 +181,7 @@ def planned_files(
         facts: the repository.
         teams: slugs of the organisation's teams; None if the owner is a user.
         chosen: team of the template → owner to put in its place.
+        backend: URL of the Pulumi state; None to leave Pulumi.yaml as it is.
     """
     owners, absent = own_code_owners(facts.code_owners, facts.owner, teams, chosen)
     account = root / ACCOUNT_FILE
@@ -157,4 +190,8 @@ def planned_files(
     if account.is_file():
         before[account] = account.read_text(encoding="utf-8")
         after[account] = own_account(before[account], facts)
+    if backend is not None:
+        program = root / PROGRAM
+        before[program] = program.read_text(encoding="utf-8")
+        after[program] = own_program(before[program], backend)
     return {path: text for path, text in after.items() if text and text != before[path]}, absent

@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.project import PROGRAM, Project
 from pipelines.github.gh import Gh, GitHubError
+from pipelines.github.issues import ALARM_LABEL
 from pipelines.github.repository_facts import (
     APP_SLUG,
     RepositoryFacts,
@@ -31,6 +33,7 @@ class SetupOptions:
     Attributes:
         app: slug of the GitHub App; "" for the one that the variable `APP_SLUG` names.
         variables: `repository` or a GitHub environment → name → value: the bootstrap's output.
+        backend: URL of the Pulumi state: the bootstrap's output; None to leave Pulumi.yaml as it is.
         owners: team of the template's CODEOWNERS → `@login` or `@organisation/team`.
         reviewers: environment → logins and `organisation/team` that must approve its deployments.
         key: the app's private key; "" to leave the secrets alone.
@@ -38,6 +41,7 @@ class SetupOptions:
 
     app: str = ""
     variables: Mapping[str, Mapping[str, str]] | None = None
+    backend: str | None = None
     owners: Mapping[str, str] | None = None
     reviewers: Mapping[str, Sequence[str]] | None = None
     key: str = ""
@@ -71,7 +75,9 @@ def read_wanted(root: Path, environments: Sequence[str]) -> WantedSettings:
     Raises:
         MlopsError: a file of the clone is not valid.
     """
-    return WantedSettings(tuple(environments), form_labels(root), declared_subject(root))
+    backend = Project(root).backend if (root / PROGRAM).is_file() else None
+    labels = form_labels(root) | {ALARM_LABEL}
+    return WantedSettings(tuple(environments), labels, declared_subject(root), backend)
 
 
 def judge_repository(gh: Gh, environments: Sequence[str]) -> list[Setting]:
@@ -109,7 +115,8 @@ def prepare_setup(gh: Gh, environments: Sequence[str], options: SetupOptions) ->
         },
     )
     plan = plan_setup(facts, wanted, has_key=bool(options.key))
-    files, absent = planned_files(gh.root, facts, None if teams is None else tuple(teams), options.owners or {})
+    slugs = None if teams is None else tuple(teams)
+    files, absent = planned_files(gh.root, facts, slugs, options.owners or {}, options.backend)
     return PreparedSetup(plan, files, absent, wanted)
 
 

@@ -78,6 +78,7 @@ class WantedSettings:
         environments: the environments of the project.
         labels: labels that the issue forms use.
         subject: template of the subject that the roles in AWS trust; None if the bootstrap has no configuration.
+        backend: URL of the Pulumi state that the committed `Pulumi.yaml` names; None if it names none.
         variables: `repository` or a GitHub environment → name → value; as far as known.
         reviewers: environment → (`User` or `Team`, id, name) of those who must approve its deployments.
     """
@@ -85,6 +86,7 @@ class WantedSettings:
     environments: tuple[str, ...]
     labels: frozenset[str] = frozenset()
     subject: str | None = None
+    backend: str | None = None
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     reviewers: Mapping[str, tuple[tuple[str, int, str], ...]] = field(default_factory=dict)
 
@@ -97,7 +99,7 @@ class WantedSettings:
     def variable_names(self) -> dict[str, tuple[str, ...]]:
         """`repository` or a GitHub environment → names of the variables that it must have."""
         return {
-            REPOSITORY: ("APP_CLIENT_ID", APP_SLUG, "AWS_REGION", "MLOPS_TARGET", "PULUMI_BACKEND_URL"),
+            REPOSITORY: ("APP_CLIENT_ID", APP_SLUG, "AWS_REGION", "MLOPS_TARGET"),
             PREVIEW: ("AWS_PREVIEW_ROLE",),
             IMAGES: ("AWS_IMAGES_ROLE",),
             **dict.fromkeys(self.environments, ("AWS_DEPLOY_ROLE",)),
@@ -118,6 +120,7 @@ def judge_settings(facts: RepositoryFacts, wanted: WantedSettings) -> list[Setti
         *_judge_actions(facts),
         *_judge_app(facts, wanted),
         *_judge_variables(facts, wanted),
+        _judge_state(wanted),
         *_judge_subject(facts, wanted),
         _judge(
             "labels",
@@ -528,6 +531,13 @@ def variables_of(facts: RepositoryFacts, group: str) -> Mapping[str, str] | Unre
     if isinstance(facts.environments, Unreadable):
         return facts.environments
     return facts.environments[group].variables if group in facts.environments else {}
+
+
+def _judge_state(wanted: WantedSettings) -> Setting:
+    """Judge where jobs find the Pulumi state: in a reviewed file, because everyone with write access sets variables."""
+    fix = f"{COMMAND} --outputs FILE, and commit Pulumi.yaml"
+    status: Status = "missing" if wanted.backend is None else "ok"
+    return Setting("Pulumi.yaml: backend", status, wanted.backend or "not set", "url of the state", fix)
 
 
 # --- the subject of OIDC tokens ---

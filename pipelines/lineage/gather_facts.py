@@ -15,7 +15,7 @@ from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.project import Project
 from pipelines.lineage.facts import BundleFact, LineageFacts, ReleaseFact, VersionFact
 from pipelines.registry import bundles, evidence, store
-from pipelines.registry.ledger import Ledger
+from pipelines.registry.ledger import Entry, Ledger
 
 MOST_MODELS = 10_000
 READ_AT_ONCE = 8
@@ -52,6 +52,43 @@ def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescript
         versions=tuple(sorted(versions, key=lambda fact: fact.at)),
         bundles=tuple(bundle_facts.values()),
         releases=tuple(sorted(releases, key=lambda fact: fact.at)),
+        targets=dict(_targets(project)),
+    )
+
+
+def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDescriptor]) -> LineageFacts:
+    """Read only which bundles of the repository's models are live, and what they read: a few objects for each.
+
+    Args:
+        project: the repository.
+        descriptors: environment → descriptor.
+
+    Raises:
+        MlopsError: a registry or a ledger cannot be read, or was tampered with.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    found: dict[tuple[str, str], BundleFact] = {}
+    releases: list[ReleaseFact] = []
+    try:
+        for descriptor in descriptors.values():
+            for model in project.model_names:
+                entry = Ledger(descriptor, model).went_live()
+                if entry is None or entry.event.live is None:
+                    continue
+                releases.append(_release(descriptor, model, entry, is_live=True))
+                bundle = _read_bundle(descriptor, model, entry.event.live)
+                if bundle is not None:
+                    found[model, bundle.digest] = bundle
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise MlopsError(
+            f"the live releases cannot be read: {error}", fix="check that the caller may read registries and ledgers"
+        ) from error
+    return LineageFacts(
+        gathered=datetime.now(UTC),
+        versions=(),
+        bundles=tuple(found.values()),
+        releases=tuple(releases),
         targets=dict(_targets(project)),
     )
 
@@ -159,14 +196,19 @@ def _releases(descriptor: EnvironmentDescriptor, model: str) -> Iterable[Release
         event = entry.event
         if event.result not in ("verified", "withdrawn"):
             continue
-        yield ReleaseFact(
-            environment=descriptor.name,
-            model=model,
-            number=entry.record.number,
-            bundle=event.live,
-            ended=event.before,
-            at=event.at,
-            action=event.action,
-            is_live=newest and event.live is not None,
-        )
+        yield _release(descriptor, model, entry, is_live=newest and event.live is not None)
         newest = False
+
+
+def _release(descriptor: EnvironmentDescriptor, model: str, entry: Entry, *, is_live: bool) -> ReleaseFact:
+    event = entry.event
+    return ReleaseFact(
+        environment=descriptor.name,
+        model=model,
+        number=entry.record.number,
+        bundle=event.live,
+        ended=event.before,
+        at=event.at,
+        action=event.action,
+        is_live=is_live,
+    )

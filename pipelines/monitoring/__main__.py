@@ -1,14 +1,22 @@
-"""Monitor job: `python -m pipelines.monitoring data <dataset>`, run by the CronJob `monitor-<dataset>`."""
+"""Monitor jobs, which CronJobs run.
+
+`python -m pipelines.monitoring data <dataset>` in `monitor-<dataset>`, and `model <model>` in `observe-<model>`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.startup import relax_gc
+
+if TYPE_CHECKING:
+    from pipelines.monitoring.model_report import ModelMonitorReport
+    from pipelines.monitoring.monitor_reports import DataMonitorReport
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,34 +27,56 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m pipelines.monitoring", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = commands.add_parser("data", help="monitor a dataset")
-    command.add_argument("dataset", help="name of a contract in data-contracts/")
-    command.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none to publish none")
+    about_data = commands.add_parser("data", help="monitor a dataset")
+    about_data.add_argument("name", help="name of a contract in data-contracts/")
+    about_model = commands.add_parser("model", help="monitor a model")
+    about_model.add_argument("name", help="name of a folder in models/")
+    for command, monitor in ((about_data, _monitor_dataset), (about_model, _monitor_model)):
+        command.add_argument("--namespace", default="", help="CloudWatch namespace of the metrics; none for no metrics")
+        command.set_defaults(monitor=monitor)
+    about_model.add_argument(
+        "--send-alarms", action="store_true", help="send alarms to EventBridge, in the name of the namespace"
+    )
     given = parser.parse_args(arguments)
+    from botocore.exceptions import BotoCoreError, ClientError
+
     try:
-        return _monitor(given.dataset, given.namespace)
+        given.monitor(given)
+    except (BotoCoreError, ClientError, OSError) as error:
+        print(f"error: the monitor of {given.name} stopped: {error}", file=sys.stderr)
+        print("fix: check the permissions of the job's role, and run it again", file=sys.stderr)
+        return 1
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
 
 
-def _monitor(dataset: str, namespace: str) -> int:
-    from botocore.exceptions import BotoCoreError, ClientError
-
+def _monitor_dataset(given: argparse.Namespace) -> None:
     from pipelines.monitoring.data_monitor import run_data_monitor
+
+    contract, descriptor = Project.find().contract(given.name), EnvironmentDescriptor.from_environ()
+    _print(*run_data_monitor(descriptor, contract, given.namespace))
+
+
+def _monitor_model(given: argparse.Namespace) -> None:
+    """Judge a model, then respond to what was found: the report is there before anything follows from it."""
+    from datetime import UTC, datetime
+
+    from pipelines.monitoring.model_monitor import run_model_monitor
+    from pipelines.monitoring.send_alarm import respond_to_newest
+
+    declared, descriptor = Project.find().model(given.name), EnvironmentDescriptor.from_environ()
+    _print(*run_model_monitor(descriptor, declared, given.namespace))
+    prefix = given.namespace if given.send_alarms else ""
+    respond_to_newest(descriptor, declared, prefix, datetime.now(UTC), lambda line: print(line, flush=True))
+
+
+def _print(report: DataMonitorReport | ModelMonitorReport, name: str) -> None:
     from pipelines.monitoring.report_lines import report_lines
 
-    contract, descriptor = Project.find().contract(dataset), EnvironmentDescriptor.from_environ()
-    try:
-        report, name = run_data_monitor(descriptor, contract, namespace)
-    except (BotoCoreError, ClientError, OSError) as error:
-        raise MlopsError(
-            f"the monitor of {dataset} in {descriptor.name} stopped: {error}",
-            fix="check the permissions of the job's role, and run it again",
-        ) from error
     for line in (*report_lines(report), f"report {name}"):
         print(line, flush=True)
-    return 0
 
 
 if __name__ == "__main__":

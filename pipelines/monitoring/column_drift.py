@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from pipelines.declarations.data_monitoring import DataMonitorSettings
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.printable import printable
 from pipelines.monitoring.column_profiles import ColumnProfile, merged_bins
 from pipelines.monitoring.drift_tests import (
     adjusted,
@@ -25,7 +26,7 @@ from pipelines.monitoring.drift_tests import (
     proportion_p_value,
     total_variation,
 )
-from pipelines.monitoring.monitor_findings import Figure, MonitorFinding, MonitorVerdict
+from pipelines.monitoring.monitor_findings import CheckKind, Figure, MonitorFinding, MonitorVerdict
 
 FALSE_DISCOVERY_RATE = 0.04
 """Less than the 5 % of windows without a change that may raise an alarm: p-values are asymptotic."""
@@ -39,6 +40,42 @@ NULLS_DIFFERENCE = 0.01
 """Least difference of the share of nulls that is an alarm."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DriftBounds(Protocol):
+    """What decides about drift; see `DataMonitorSettings`."""
+
+    @property
+    def minimum_rows(self) -> int:
+        """Rows with a value without which drift is unknown."""
+
+    @property
+    def minimum_effect(self) -> float:
+        """Least share of moved rows that is an alarm."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is compared, in words.
+
+    Attributes:
+        drift, nulls: kinds of the findings.
+        missing: reason if the reference lacks a column.
+        current, reference: where the rows of each side are.
+        unseen: what no value of the reference is in.
+        before: introduces the figure of the reference.
+    """
+
+    drift: CheckKind = "drift"
+    nulls: CheckKind = "nulls"
+    missing: str = "the column is new: no earlier delivery has it"
+    current: str = "in the newest delivery"
+    reference: str = "before"
+    unseen: str = "no earlier delivery has"
+    before: str = "before"
+
+
+DELIVERIES = Sides()
 
 
 class ShareBar(Declaration):
@@ -98,7 +135,7 @@ class ColumnComparison(Declaration):
 
     @property
     def current_values(self) -> int:
-        """Rows of the newest delivery with a value."""
+        """Rows of the newest delivery, or of the window, with a value."""
         return self.current_rows - self.current_nulls
 
 
@@ -160,7 +197,7 @@ def _effects(old: Any, new: Any) -> dict[str, float]:
 
 def _bar(label: str, reference: int, all_reference: Any, current: int, all_current: Any) -> ShareBar:
     return ShareBar(
-        label=label,
+        label=printable(label),
         reference=float(reference / all_reference.sum()),
         current=float(current / all_current.sum()),
     )
@@ -174,31 +211,33 @@ def _labels(edges: Any) -> list[str]:
     return [f"below {texts[0]}", *between, f"{texts[-1]} or more"]
 
 
-def judge_drift(comparisons: Sequence[ColumnComparison], settings: DataMonitorSettings) -> list[MonitorFinding]:
+def judge_drift(
+    comparisons: Sequence[ColumnComparison], settings: DriftBounds, sides: Sides = DELIVERIES
+) -> list[MonitorFinding]:
     """Judge the drift of columns, all together."""
-    tested = [one for one in comparisons if one.p_value is not None and not _too_few(one, settings)]
+    tested = [one for one in comparisons if one.p_value is not None and not _too_few(one, settings, sides)]
     p_values = adjusted([one.p_value for one in tested if one.p_value is not None])
     by_column = dict(zip((one.column for one in tested), p_values, strict=True))
-    return [_drift_finding(one, by_column.get(one.column), settings) for one in comparisons]
+    return [_drift_finding(one, by_column.get(one.column), settings, sides) for one in comparisons]
 
 
-def _too_few(comparison: ColumnComparison, settings: DataMonitorSettings) -> str:
+def _too_few(comparison: ColumnComparison, settings: DriftBounds, sides: Sides) -> str:
     least = settings.minimum_rows
     if comparison.reference_rows == 0:
-        return "the column is new: no earlier delivery has it"
+        return sides.missing
     if comparison.current_values < least:
-        return f"{comparison.current_values:,} of at least {least:,} rows with a value in the newest delivery"
+        return f"{comparison.current_values:,} of at least {least:,} rows with a value {sides.current}"
     if comparison.reference_values < least:
-        return f"{comparison.reference_values:,} of at least {least:,} rows with a value before"
+        return f"{comparison.reference_values:,} of at least {least:,} rows with a value {sides.reference}"
     return ""
 
 
 def _drift_finding(
-    comparison: ColumnComparison, p_value: float | None, settings: DataMonitorSettings
+    comparison: ColumnComparison, p_value: float | None, settings: DriftBounds, sides: Sides
 ) -> MonitorFinding:
-    facts: dict[str, Any] = {"check": "drift", "subject": comparison.column, "rows": comparison.current_values}
+    facts: dict[str, Any] = {"check": sides.drift, "subject": comparison.column, "rows": comparison.current_values}
     if p_value is None:
-        return MonitorFinding(**facts, verdict="unknown", reason=_too_few(comparison, settings))
+        return MonitorFinding(**facts, verdict="unknown", reason=_too_few(comparison, settings, sides))
     effect, floor = comparison.effect, settings.minimum_effect
     significant = p_value <= FALSE_DISCOVERY_RATE
     what = {"numeric": "values", "length": "text lengths", "levels": "values"}[comparison.kind]
@@ -215,11 +254,13 @@ def _drift_finding(
     else:
         reason += "; chance explains that"
     if comparison.unseen:
-        reason += f"; {comparison.unseen:.1%} have values that no earlier delivery has"
+        reason += f"; {comparison.unseen:.1%} have values that {sides.unseen}"
     return MonitorFinding(**facts, verdict=verdict, figure=effect, threshold=floor, p_value=p_value, reason=reason)
 
 
-def judge_nulls(comparisons: Sequence[ColumnComparison], settings: DataMonitorSettings) -> list[MonitorFinding]:
+def judge_nulls(
+    comparisons: Sequence[ColumnComparison], settings: DriftBounds, sides: Sides = DELIVERIES
+) -> list[MonitorFinding]:
     """Judge if the shares of nulls changed, all columns together. Columns that never have nulls are left out."""
     seen = [one for one in comparisons if one.reference_rows and (one.reference_nulls or one.current_nulls)]
     enough = [one for one in seen if min(one.reference_rows, one.current_rows) >= settings.minimum_rows]
@@ -232,13 +273,13 @@ def judge_nulls(comparisons: Sequence[ColumnComparison], settings: DataMonitorSe
         ]
     )
     by_column = dict(zip((one.column for one in enough), p_values, strict=True))
-    return [_nulls_finding(one, by_column.get(one.column), settings) for one in seen]
+    return [_nulls_finding(one, by_column.get(one.column), settings, sides) for one in seen]
 
 
 def _nulls_finding(
-    comparison: ColumnComparison, p_value: float | None, settings: DataMonitorSettings
+    comparison: ColumnComparison, p_value: float | None, settings: DriftBounds, sides: Sides
 ) -> MonitorFinding:
-    facts: dict[str, Any] = {"check": "nulls", "subject": comparison.column, "rows": comparison.current_rows}
+    facts: dict[str, Any] = {"check": sides.nulls, "subject": comparison.column, "rows": comparison.current_rows}
     if p_value is None:
         least = min(comparison.reference_rows, comparison.current_rows)
         reason = f"{least:,} of at least {settings.minimum_rows:,} rows"
@@ -253,5 +294,5 @@ def _nulls_finding(
         threshold=100 * NULLS_DIFFERENCE,
         unit="pp",
         p_value=p_value,
-        reason=f"{now:.1%} of the rows have no value; before, {before:.1%}",
+        reason=f"{now:.1%} of the rows have no value; {sides.before}, {before:.1%}",
     )

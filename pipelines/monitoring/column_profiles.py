@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.declarations.baseline import category
+from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column
 
 ProfileKind = Literal["numeric", "length", "levels"]
@@ -128,8 +129,8 @@ def plan_profile(column: Column, *samples: Sequence[pa.RecordBatch]) -> ProfileP
         return ProfilePlan("levels")
     arrays = [array for sample in samples for batch in sample if (array := _array(batch, column.name)) is not None]
     if column.logical_type == "string":
-        # Texts of a classified column may be personal: they are never kept, only their lengths.
-        if column.classification is None and _count_distinct(arrays) <= MOST_LEVELS:
+        # Texts that may be personal are never kept, only their lengths.
+        if not is_personal(column) and _count_distinct(arrays) <= MOST_LEVELS:
             return ProfilePlan("levels")
         return ProfilePlan("length", _edges([_numbers(pc.utf8_length(array)) for array in arrays]))
     return ProfilePlan("numeric", _edges([_numbers(array) for array in arrays]))
@@ -164,15 +165,19 @@ def _count_nan(ascending: Edges) -> int:
 
 def profile(plans: Mapping[str, ProfilePlan], stream: Iterable[pa.RecordBatch]) -> dict[str, ColumnProfile]:
     """Count the columns of a stream by their plans."""
-    counters = {name: _Counter(plan) for name, plan in plans.items()}
+    counters = {name: ProfileCounter(plan) for name, plan in plans.items()}
     for batch in stream:
         for name, counter in counters.items():
             counter.add(_array(batch, name), batch.num_rows)
     return {name: counter.profile() for name, counter in counters.items()}
 
 
-class _Counter:
-    """Running counts of one column."""
+class ProfileCounter:
+    """Running counts of one column.
+
+    Args:
+        plan: how to count it.
+    """
 
     def __init__(self, plan: ProfilePlan) -> None:
         self._plan = plan
@@ -182,6 +187,7 @@ class _Counter:
         self._mean = self._squares = 0.0  # of the values so far, and of their deviations from it
 
     def add(self, array: pa.Array | None, rows: int) -> None:
+        """Count the values of more rows; None if these rows have no such column."""
         self._rows += rows
         if array is None:
             self._nulls += rows
@@ -216,12 +222,14 @@ class _Counter:
         """Merge the moments of more values into those so far, without loss of precision (Chan et al. 1983)."""
         more, so_far = len(values), int(self._bins.sum()) - len(values)
         mean = float(values.mean())
-        away = values - mean
+        squares = values - mean
+        squares *= squares  # not a dot product: BLAS would wait for threads, for less than a millisecond of work
         difference = mean - self._mean
-        self._squares += float(away @ away) + difference * difference * so_far * more / (so_far + more)
+        self._squares += float(squares.sum()) + difference * difference * so_far * more / (so_far + more)
         self._mean += difference * more / (so_far + more)
 
     def profile(self) -> ColumnProfile:
+        """Return the distribution of the rows so far."""
         plan, there = self._plan, self._rows - self._nulls
         if plan.kind == "levels":
             return ColumnProfile(plan.kind, self._rows, self._nulls, levels=dict(self._levels))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.catalog import open_table
 from pipelines.data.columns import iceberg_type
 from pipelines.data.row_quarantine import BatchRecord, read_records
-from pipelines.declarations.contract import Contract
+from pipelines.declarations.classification import is_personal
+from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.data_monitoring import DataMonitorSettings, is_daily
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
@@ -119,7 +120,7 @@ def examine(descriptor: EnvironmentDescriptor, contract: Contract, now: datetime
             reference_rows=sum(delivery.rows for delivery in before),
         ),
         findings=findings,
-        columns=tuple(_without_rare(one, settings) for one in comparisons),
+        columns=tuple(shown_comparison(one, contract.columns[one.column], settings) for one in comparisons),
         volumes=tuple(
             VolumePoint(label=label, rows=count)
             for label, count in list(zip(series.labels, series.rows, strict=True))[-SHOWN_PERIODS:]
@@ -162,8 +163,17 @@ def _compare_columns(
     return [compare_column(name, reference[name], current[name]) for name in names]
 
 
-def _without_rare(comparison: ColumnComparison, settings: DataMonitorSettings) -> ColumnComparison:
-    """Leave out the distribution of a column with few rows: it would show single values."""
+def shown_comparison(comparison: ColumnComparison, column: Column, settings: DataMonitorSettings) -> ColumnComparison:
+    """Return what a report shows of a comparison.
+
+    The distribution of few rows is left out: it would show single values. So are distribution and moments of a column
+    that may be about a person, because the limits of the groups are values of rows. Lengths of texts are not, and the
+    levels of a boolean, or of a column that lists its values, are in the contract.
+    """
+    is_declared = column.logical_type == "boolean" or column.valid_values is not None
+    if is_personal(column) and comparison.kind != "length" and not is_declared:
+        hidden = dict.fromkeys(("reference_mean", "current_mean", "reference_deviation", "current_deviation"))
+        return comparison.model_copy(update={**hidden, "bars": ()})
     if min(comparison.reference_values, comparison.current_values) >= settings.minimum_rows:
         return comparison
     return comparison.model_copy(update={"bars": ()})

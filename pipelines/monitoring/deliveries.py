@@ -129,7 +129,8 @@ def stream_rows(table: Table, tasks: Iterable[FileScanTask], columns: Sequence[s
             continue
         with table.io.new_input(task.file.file_path).open() as file, pq.ParquetFile(file) as parquet:
             present = [name for name in columns if name in parquet.schema_arrow.names]
-            yield from parquet.iter_batches(batch_size=STREAMED_ROWS, columns=present, use_threads=False)
+            for group in range(parquet.num_row_groups):  # a batch across groups could hold any number of long texts
+                yield from parquet.iter_batches(STREAMED_ROWS, [group], columns=present, use_threads=False)
 
 
 def _without_deleted(table: Table, task: FileScanTask, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -8,11 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.declarations.documents import Declaration
+from pipelines.declarations.model_monitoring import ModelCheck
 
 MonitorVerdict = Literal["ok", "watch", "alarm", "unknown"]
 """`ok`; `watch`: look at it; `alarm`: something must happen; `unknown`: too little data to decide."""
 
-CheckKind = Literal["schema", "freshness", "volume", "quality", "nulls", "drift"]
+DataCheck = Literal["schema", "freshness", "volume", "quality", "nulls", "drift"]
+"""What the monitor of a dataset checks."""
+
+CheckKind = DataCheck | ModelCheck
 
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -24,14 +28,14 @@ class MonitorFinding(Declaration):
 
     Attributes:
         check: what was checked.
-        subject: the column or the rule; "" for the dataset.
+        subject: the column, the rule, the metric or the groups; "" for the whole dataset or model.
         verdict: the verdict.
         figure: what was measured; None if nothing could be.
         threshold: the figure from which the verdict is `alarm`; None if there is none.
         unit: unit of the figure and the threshold, such as `%`, `hours` or `rows`; "" for a share.
         p_value: probability of a figure at least as extreme without a change, adjusted for the number of tests;
             None without a test.
-        rows: sample size: rows of the newest delivery that the check looked at.
+        rows: sample size: rows of the newest delivery, or of the window, that the check looked at.
         reason: the finding in one sentence.
     """
 

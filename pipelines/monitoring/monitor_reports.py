@@ -1,5 +1,7 @@
 """Reports of monitors in the logs bucket: `monitoring/data/<dataset>/<time>-<snapshot>.json`, with a page beside each.
 
+Reports of models are `monitoring/models/<model>/<time>-<first digits of the bundle>.json`.
+
 The JSON is written last, once, and never replaced: a report without it does not count. A killed run leaves a page that
 nothing refers to.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, ValidationError
 
@@ -18,6 +20,7 @@ from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.monitoring.column_drift import ColumnComparison
+from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
 from pipelines.registry import store
 
@@ -25,6 +28,11 @@ LARGEST_REPORT = 8 << 20
 """Size limit of a report, in bytes."""
 
 Count = Annotated[int, Field(ge=0)]
+
+ReportKind = Literal["data", "models"]
+"""What a report is about, and the folder that it is in."""
+
+_DIGITS = 12
 
 
 class VolumePoint(Declaration):
@@ -93,23 +101,35 @@ class DataMonitorReport(Declaration):
         return sum(1 for finding in self.findings if finding.verdict == verdict)
 
 
-def report_prefix(dataset: str) -> str:
-    """Return the key prefix of a dataset's reports."""
-    return f"monitoring/data/{dataset}/"
+_Report = TypeVar("_Report", DataMonitorReport, ModelMonitorReport)
 
 
-def report_name(created: datetime, snapshot: str | None) -> str:
-    """Return the name of a report. Names sort by time."""
-    return f"{created:%Y%m%dT%H%M%SZ}-{snapshot or 'empty'}"
+def report_prefix(name: str, kind: ReportKind = "data") -> str:
+    """Return the key prefix of the reports about a dataset or a model."""
+    return f"monitoring/{kind}/{name}/"
 
 
-def write_report(descriptor: EnvironmentDescriptor, report: DataMonitorReport, page: bytes) -> str:
+def report_name(created: datetime, version: str | None) -> str:
+    """Return the name of a report. Names sort by time.
+
+    Args:
+        created: when the run started.
+        version: the snapshot, or the first digits of the bundle; None if there is none.
+    """
+    return f"{created:%Y%m%dT%H%M%SZ}-{version or 'empty'}"
+
+
+def write_report(descriptor: EnvironmentDescriptor, report: DataMonitorReport | ModelMonitorReport, page: bytes) -> str:
     """Write a report and its page; return the report's name.
 
-    Two runs that read the same snapshot in the same second write the same report once.
+    Two runs that look at the same version in the same second write the same report once.
     """
-    name = report_name(report.created, report.snapshot)
-    key, client = report_prefix(report.dataset) + name, s3(descriptor)
+    if isinstance(report, DataMonitorReport):
+        name, prefix = report_name(report.created, report.snapshot), report_prefix(report.dataset)
+    else:
+        digits = report.bundle.removeprefix("sha256:")[:_DIGITS] if report.bundle else None
+        name, prefix = report_name(report.time, digits), report_prefix(report.model, "models")
+    key, client = prefix + name, s3(descriptor)
     content = (json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n").encode()
     store.put(descriptor.logs_bucket, f"{key}.html", page, content_type="text/html; charset=utf-8", client=client)
     with suppress(store.PreconditionFailedError):
@@ -117,61 +137,74 @@ def write_report(descriptor: EnvironmentDescriptor, report: DataMonitorReport, p
     return name
 
 
-def report_names(descriptor: EnvironmentDescriptor, dataset: str) -> list[str]:
-    """Return the names of a dataset's reports, the newest first.
+def report_names(descriptor: EnvironmentDescriptor, about: str, kind: ReportKind = "data") -> list[str]:
+    """Return the names of the reports about a dataset or a model, the newest first.
 
     Raises:
         AccessDeniedError: the caller may not list them.
     """
-    prefix = report_prefix(dataset)
+    prefix = report_prefix(about, kind)
     keys = [listed.key for listed in store.listing(descriptor.logs_bucket, prefix, client=s3(descriptor))]
-    return sorted(
-        (key.removeprefix(prefix).removesuffix(".json") for key in keys if key.endswith(".json")), reverse=True
-    )
+    names = [key.removeprefix(prefix).removesuffix(".json") for key in keys if key.endswith(".json")]
+    return sorted((name for name in names if "/" not in name), reverse=True)
 
 
-def find_report(descriptor: EnvironmentDescriptor, dataset: str, name: str = "") -> str:
+def find_report(descriptor: EnvironmentDescriptor, about: str, name: str = "", kind: ReportKind = "data") -> str:
     """Return the name of a report: the newest, or the one that starts with `name`.
 
     Raises:
         MlopsError: there is no such report, or `name` fits several.
     """
-    names = report_names(descriptor, dataset)
+    names = report_names(descriptor, about, kind)
     fitting = [each for each in names if each.startswith(name)]
     if not names:
         raise MlopsError(
-            f"{dataset} has no monitor report in {descriptor.name}",
-            fix=f"mlops monitor run {dataset} --env {descriptor.name}",
+            f"{about} has no monitor report in {descriptor.name}",
+            fix=f"mlops monitor run {about} --env {descriptor.name}",
         )
     if not fitting or (name and len(fitting) > 1 and name not in fitting):
         found = ", ".join(fitting[:5] or names[:5])
-        raise MlopsError(f"expected the name of one report of {dataset}, found {name!r}", fix=f"use one of: {found}")
+        raise MlopsError(f"expected the name of one report of {about}, found {name!r}", fix=f"use one of: {found}")
     return name if name in fitting else fitting[0]
 
 
 def read_report(descriptor: EnvironmentDescriptor, dataset: str, name: str) -> DataMonitorReport:
-    """Read a report.
+    """Read a report about a dataset.
 
     Raises:
         NotFoundError, AccessDeniedError: it cannot be read.
         MlopsError: it is not valid.
     """
-    key = f"{report_prefix(dataset)}{name}.json"
+    return _read(descriptor, dataset, name, "data", DataMonitorReport)
+
+
+def read_model_report(descriptor: EnvironmentDescriptor, model: str, name: str) -> ModelMonitorReport:
+    """Read a report about a model.
+
+    Raises:
+        NotFoundError, AccessDeniedError: it cannot be read.
+        MlopsError: it is not valid.
+    """
+    return _read(descriptor, model, name, "models", ModelMonitorReport)
+
+
+def _read(descriptor: EnvironmentDescriptor, about: str, name: str, kind: ReportKind, form: type[_Report]) -> _Report:
+    key = f"{report_prefix(about, kind)}{name}.json"
     found = store.get(descriptor.logs_bucket, key, limit=LARGEST_REPORT, client=s3(descriptor))
     try:
-        return DataMonitorReport.model_validate_json(found.content)
+        return form.model_validate_json(found.content)
     except ValidationError as error:
         raise MlopsError(
             f"s3://{descriptor.logs_bucket}/{key} is not a monitor report: {error.errors()[0]['msg']}",
-            fix=f"run the monitor again: mlops monitor run {dataset} --env {descriptor.name}",
+            fix=f"run the monitor again: mlops monitor run {about} --env {descriptor.name}",
         ) from None
 
 
-def read_page(descriptor: EnvironmentDescriptor, dataset: str, name: str) -> bytes:
+def read_page(descriptor: EnvironmentDescriptor, about: str, name: str, kind: ReportKind = "data") -> bytes:
     """Read the page of a report.
 
     Raises:
         NotFoundError, AccessDeniedError: it cannot be read.
     """
-    key = f"{report_prefix(dataset)}{name}.html"
+    key = f"{report_prefix(about, kind)}{name}.html"
     return store.get(descriptor.logs_bucket, key, limit=LARGEST_REPORT, client=s3(descriptor)).content

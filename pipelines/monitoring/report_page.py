@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from pipelines.monitoring.column_drift import ColumnComparison
-from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict, in_order
+from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, in_order
 from pipelines.monitoring.monitor_reports import DataMonitorReport
 from pipelines.monitoring.svg_plots import share_plot, volume_plot
 
@@ -43,6 +43,7 @@ details{margin-top:10px}summary{cursor:pointer;color:var(--soft)}
 svg{display:block;width:100%;height:auto;margin-top:8px}
 svg text{fill:var(--soft);font-size:11px}.grid{stroke:var(--line);stroke-width:1}
 .old{fill:var(--old)}.new{fill:var(--new)}.hit{fill:transparent}
+.span{stroke-width:2}.span.new{stroke:var(--new)}.span.old{stroke:var(--old)}
 .band{fill:none;stroke:var(--band);stroke-width:1.5;stroke-dasharray:4 3}
 .key{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.88rem;color:var(--soft)}
 .key i{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
@@ -54,16 +55,27 @@ td.n::before{content:attr(data-label) " ";color:var(--soft)}td:last-child{flex-b
 summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--new);outline-offset:2px}
 """
 
-_CHECKS = {
+_CHECKS: dict[CheckKind, str] = {
     "schema": "Schema",
     "freshness": "Freshness",
     "volume": "Volume",
     "quality": "Quality",
     "nulls": "Missing values",
     "drift": "Drift",
+    "traffic": "Traffic",
+    "errors": "Errors",
+    "latency": "Latency",
+    "input-quality": "Input quality",
+    "input-drift": "Input drift",
+    "prediction-drift": "Prediction drift",
+    "accuracy": "Accuracy",
+    "estimated-accuracy": "Estimated accuracy",
+    "calibration": "Calibration",
+    "fairness": "Fairness",
+    "served-bundle": "Served bundle",
 }
 
-_SUMMARIES: dict[MonitorVerdict, str] = {
+SUMMARIES: dict[MonitorVerdict, str] = {
     "ok": "Every check passed.",
     "watch": "Nothing must happen, but have a look.",
     "alarm": "Something changed that needs a decision.",
@@ -75,30 +87,42 @@ def render_page(report: DataMonitorReport) -> bytes:
     """Render a report. The same report always makes the same bytes."""
     title = f"{report.dataset} in {report.environment}: {report.verdict}"
     body = [
-        f"<h1>{_text(report.dataset)} {_badge(report.verdict)}</h1>",
-        f'<p class="soft">{_SUMMARIES[report.verdict]}</p>',
+        f"<h1>{escaped(report.dataset)} {badge(report.verdict)}</h1>",
+        f'<p class="soft">{SUMMARIES[report.verdict]}</p>',
         _facts(report),
         "<h2>Checks</h2>",
-        _checks(report.findings),
+        checks(report.findings),
         *_volume(report),
         *_columns(report),
         _notes(report),
     ]
+    return page_of(title, body)
+
+
+def page_of(title: str, body: Sequence[str]) -> bytes:
+    """Return a page with the style of all reports.
+
+    Args:
+        title: the title, as text.
+        body: the content, as HTML.
+    """
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';style-src 'unsafe-inline'\">"
-        f"<title>{_text(title)}</title><style>{_STYLE.replace(chr(10), '')}</style></head>"
+        f"<title>{escaped(title)}</title><style>{_STYLE.replace(chr(10), '')}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     return page.encode()
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return text as HTML."""
     return html.escape(text, quote=True)
 
 
-def _badge(verdict: MonitorVerdict) -> str:
+def badge(verdict: MonitorVerdict) -> str:
+    """Return a verdict as HTML."""
     return f'<span class="badge {verdict}">{verdict}</span>'
 
 
@@ -112,37 +136,50 @@ def _facts(report: DataMonitorReport) -> str:
             ("Rows", f"{delivery.rows:,} in {delivery.batches} {files}"),
             ("Compared with", f"{delivery.reference_rows:,} rows of {delivery.reference_deliveries} deliveries"),
         ]
-    items = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)
+    return fact_list(facts)
+
+
+def fact_list(facts: Iterable[tuple[str, str]]) -> str:
+    """Return names and values as HTML."""
+    items = "".join(f"<div><dt>{name}</dt><dd>{escaped(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{items}</dl>'
 
 
-def _checks(findings: Iterable[MonitorFinding]) -> str:
+def checks(findings: Iterable[MonitorFinding], whole: str = "dataset") -> str:
+    """Return findings as tables, those that passed folded.
+
+    Args:
+        findings: the findings.
+        whole: what a finding without a subject is about.
+    """
     ordered = in_order(findings)
     shown = [finding for finding in ordered if finding.verdict != "ok"]
     passed = ordered[len(shown) :]
-    parts = [_table(shown)] if shown else []
+    parts = [_table(shown, whole)] if shown else []
     if passed:
         opened = "" if shown else " open"
         noun = "check" if len(passed) == 1 else "checks"
-        parts.append(f"<details{opened}><summary>{len(passed)} {noun} passed</summary>{_table(passed)}</details>")
+        parts.append(
+            f"<details{opened}><summary>{len(passed)} {noun} passed</summary>{_table(passed, whole)}</details>"
+        )
     return "".join(parts)
 
 
-def _table(findings: Sequence[MonitorFinding]) -> str:
+def _table(findings: Sequence[MonitorFinding], whole: str) -> str:
     head = '<th>Verdict</th><th>Check</th><th>Of</th><th class="n">Figure</th><th class="n">Alarm at</th>'
     head += '<th class="n">Adjusted p</th><th class="n">Rows</th><th>Reason</th>'
     rows = "".join(
-        f"<tr><td>{_badge(each.verdict)}</td><td>{_CHECKS[each.check]}</td>"
-        f"<td>{f'<code>{_text(each.subject)}</code>' if each.subject else 'dataset'}</td>"
-        f"{_cell('Figure', _figure(each.figure, each.unit))}{_cell('Alarm at', _figure(each.threshold, each.unit))}"
-        f"{_cell('Adjusted p', _p_value(each.p_value))}{_cell('Rows', f'{each.rows:,}' if each.rows else '')}"
-        f"<td>{_text(each.reason)}</td></tr>"
+        f"<tr><td>{badge(each.verdict)}</td><td>{_CHECKS[each.check]}</td>"
+        f"<td>{f'<code>{escaped(each.subject)}</code>' if each.subject else whole}</td>"
+        f"{cell('Figure', _figure(each.figure, each.unit))}{cell('Alarm at', _figure(each.threshold, each.unit))}"
+        f"{cell('Adjusted p', _p_value(each.p_value))}{cell('Rows', f'{each.rows:,}' if each.rows else '')}"
+        f"<td>{escaped(each.reason)}</td></tr>"
         for each in findings
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _cell(label: str, text: str) -> str:
+def cell(label: str, text: str) -> str:
     """Return the cell of a number; narrow screens show the label in front of it."""
     return f'<td class="n" data-label="{label}">{text}</td>'
 
@@ -153,7 +190,7 @@ def _figure(value: float | None, unit: str) -> str:
     if not unit:
         return f"{value:.1%}"
     number = f"{value:,.0f}" if unit in ("rows", "files") else f"{value:,.2f}".rstrip("0").rstrip(".")
-    return f"{number} {_text(unit)}" if unit != "%" else f"{number} %"
+    return f"{number} {escaped(unit)}" if unit != "%" else f"{number} %"
 
 
 def _p_value(value: float | None) -> str:
@@ -175,28 +212,47 @@ def _volume(report: DataMonitorReport) -> list[str]:
 
 
 def _columns(report: DataMonitorReport) -> list[str]:
-    if not report.columns:
+    findings = [finding for finding in report.findings if finding.check == "drift"]
+    return comparison_cards("Columns", report.columns, findings, "before", "newest delivery")
+
+
+def comparison_cards(
+    heading: str,
+    columns: Sequence[ColumnComparison],
+    drift: Iterable[MonitorFinding],
+    reference: str,
+    current: str,
+) -> list[str]:
+    """Return a section with a card for each column, those with the worst verdict first.
+
+    Args:
+        heading: the section's heading.
+        columns: the comparisons.
+        drift: the findings about their drift.
+        reference, current: the two sides, in words.
+    """
+    findings = {finding.subject: finding for finding in drift}
+    if not columns or not findings:
         return []
-    findings = {finding.subject: finding for finding in report.findings if finding.check == "drift"}
-    order = [finding.subject for finding in in_order(findings.values())]
-    effects = {column.column: column.effect for column in report.columns}
+    effects = {column.column: column.effect for column in columns}
     place = {"alarm": 0, "watch": 1, "unknown": 2, "ok": 3}
-    order.sort(key=lambda name: (place[findings[name].verdict], -effects.get(name, 0.0), name))
-    by_name = {column.column: column for column in report.columns}
-    key = '<span><i style="background:var(--old)"></i>before</span>'
-    key += '<span><i style="background:var(--new)"></i>newest delivery</span>'
-    cards = "".join(_card(by_name[name], findings[name]) for name in order if name in by_name)
-    return ["<h2>Columns</h2>", f'<p class="key">{key}</p>', f'<div class="cards">{cards}</div>']
+    order = sorted(findings, key=lambda name: (place[findings[name].verdict], -effects.get(name, 0.0), name))
+    by_name = {column.column: column for column in columns}
+    key = f'<span><i style="background:var(--old)"></i>{reference}</span>'
+    key += f'<span><i style="background:var(--new)"></i>{current}</span>'
+    cards = "".join(card(by_name[name], findings[name], current) for name in order if name in by_name)
+    return [f"<h2>{heading}</h2>", f'<p class="key">{key}</p>', f'<div class="cards">{cards}</div>']
 
 
-def _card(column: ColumnComparison, finding: MonitorFinding) -> str:
+def card(column: ColumnComparison, finding: MonitorFinding, current: str) -> str:
+    """Return the comparison of a column as HTML."""
     what = {"numeric": "", "length": " (length of the text)", "levels": ""}[column.kind]
     parts = [
-        f"<header><h3><code>{_text(column.column)}</code>{what}</h3>{_badge(finding.verdict)}</header>",
-        f"<p>{_text(finding.reason)}.</p>",
+        f"<header><h3><code>{escaped(column.column)}</code>{what}</h3>{badge(finding.verdict)}</header>",
+        f"<p>{escaped(finding.reason)}.</p>",
     ]
     if column.bars:
-        parts.append(share_plot(column.bars, f"Distribution of {column.column} before and in the newest delivery"))
+        parts.append(share_plot(column.bars, f"Distribution of {column.column} before and in the {current}"))
     if column.reference_mean is not None and column.current_mean is not None:
         parts.append(
             f'<p class="soft">mean {column.reference_mean:.4g} → {column.current_mean:.4g}, '
@@ -212,10 +268,10 @@ def _card(column: ColumnComparison, finding: MonitorFinding) -> str:
 
 def _notes(report: DataMonitorReport) -> str:
     skipped = "".join(
-        f"<li><code>{_text(name)}</code>: {_text(reason)}</li>" for name, reason in report.skipped.items()
+        f"<li><code>{escaped(name)}</code>: {escaped(reason)}</li>" for name, reason in report.skipped.items()
     )
     compared = f"<p>Not compared:</p><ul>{skipped}</ul>" if skipped else ""
-    snapshot = f" Snapshot {_text(report.snapshot)}," if report.snapshot else ""
+    snapshot = f" Snapshot {escaped(report.snapshot)}," if report.snapshot else ""
     return (
         "<details><summary>How to read this</summary>"
         "<p>Drift is an alarm if a difference is significant after control of the false discovery rate over all "
@@ -223,5 +279,5 @@ def _notes(report: DataMonitorReport) -> str:
         "parts of a numeric column are ten groups with equal shares of the earlier rows. The stability index and the "
         "Jensen-Shannon distance are for information: they have no error rate.</p>"
         f"{compared}</details>"
-        f'<p class="soft">{snapshot} contract {_text(report.contract)}.</p>'
+        f'<p class="soft">{snapshot} contract {escaped(report.contract)}.</p>'
     )

@@ -100,6 +100,46 @@ def volume_plot(points: Sequence[VolumePoint], low: float | None, high: float | 
     return _svg(WIDE, height, title, parts)
 
 
+def interval_plot(
+    points: Sequence[tuple[str, float, float, float]], limits: Sequence[float], title: str, faint: Sequence[bool] = ()
+) -> str:
+    """Draw values with their intervals, and the figures from which they are an alarm.
+
+    Args:
+        points: label, value, and both ends of the interval.
+        limits: the figures, as dashed lines.
+        title: what the plot shows, for people who cannot see it.
+        faint: True for each point that is not certain yet; all certain by default.
+    """
+    values = [each for _, *three in points for each in three] + list(limits)
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    low, high = low - margin, high + margin
+    height, left = 220, 64
+    inner, bottom = height - _TOP - _BOTTOM, height - _BOTTOM
+    slot = (WIDE - left - 6) / max(len(points), 1)
+
+    def y(value: float) -> str:
+        return _number(bottom - inner * (value - low) / (high - low))
+
+    ticks = [(share, f"{low + share * (high - low):.4g}") for share in (0.0, 0.5, 1.0)]
+    parts = [_axis(WIDE, bottom, ticks, left, inner)]
+    for limit in limits:
+        parts.append(f'<line class="band" x1="{left}" x2="{WIDE - 6}" y1="{y(limit)}" y2="{y(limit)}"/>')
+    for index, (label, value, least, most) in enumerate(points):
+        x = _number(left + (index + 0.5) * slot)
+        name = "old" if index < len(faint) and faint[index] else "new"
+        text = html.escape(f"{label}: {value:.4g} ({least:.4g} to {most:.4g})")
+        parts.append(f'<line class="span {name}" x1="{x}" x2="{x}" y1="{y(least)}" y2="{y(most)}"/>')
+        parts.append(f'<circle class="{name}" cx="{x}" cy="{y(value)}" r="4"><title>{text}</title></circle>')
+    if points:
+        parts.append(f'<text x="{left}" y="{height - 6}">{html.escape(points[0][0])}</text>')
+        if len(points) > 1:
+            last = html.escape(points[-1][0])
+            parts.append(f'<text x="{WIDE - 6}" y="{height - 6}" text-anchor="end">{last}</text>')
+    return _svg(WIDE, height, title, parts)
+
+
 def _axis(
     width: int,
     bottom: float,

@@ -203,12 +203,21 @@ def impact_lines(impact: ContractImpact) -> list[str]:
             lines.append(f"      live in {reader.environment}: {reader.model} {reader.bundle}")
     if not impact.differences:
         lines.append("  nothing that a reader or a check would notice")
+    elif text := requirement(impact):
+        lines.append(f"  {text}")
+    return lines
+
+
+def requirement(impact: ContractImpact) -> str:
+    """Return which version the differences require, and whether the contract has it; "" without differences."""
     if impact.required is not None:
         verdict = "announced" if impact.announced else "not announced, refused" if impact.refused else "not announced"
-        lines.append(f"  requires version {impact.required} or later ({impact.level}): {verdict}")
-    elif impact.differences:
-        lines.append("  requires no version: the contract was a draft, which binds nobody")
-    return lines
+        return f"requires version {impact.required} or later ({impact.level}): {verdict}"
+    if not impact.differences:
+        return ""
+    if impact.after is None:
+        return "requires the status deprecated first: " + ("it is not, refused" if impact.refused else "it was")
+    return "requires no version: the contract was a draft, which binds nobody"
 
 
 def impacts_json(impacts: Sequence[ContractImpact]) -> str:

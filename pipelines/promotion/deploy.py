@@ -9,10 +9,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
+from pipelines.cluster.canary_logs import why_inconclusive
 from pipelines.cluster.pod_credentials import replacing_pods_without_credentials
-from pipelines.cluster.rollouts import OvertakenError, RolloutState, wait_for_rollout
+from pipelines.cluster.rollouts import (
+    InconclusiveCanaryError,
+    OvertakenError,
+    RolloutState,
+    check_canary_again,
+    wait_for_rollout,
+)
 from pipelines.data.lineage import bundle_data, endpoint_data, lineage
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -35,7 +43,7 @@ from pipelines.registry.ledger import Entry
 from pipelines.targets import Target
 
 ROLLOUT_ALLOWANCE_SECONDS = 300
-"""Time allowed for a rollout in addition to its declared pauses."""
+"""Time allowed for a rollout in addition to its declared pauses and waits."""
 
 
 def deploy(target: Target, environment: str, log: Log, *, create: bool = False) -> None:
@@ -61,15 +69,17 @@ def deploy(target: Target, environment: str, log: Log, *, create: bool = False) 
                 f"{environment}, or the workflow deploy with `create`"
             )
             return
-        # A release can only be judged once the environment has a registry.
-        target.apply("up", environment)
+        # Images and releases can only be judged once the environment has a registry, so they come later.
+        target.apply("up", environment, foundation_only=True)
+        log(f"{environment} is created, without images and releases: the gates judge them now")
     target.get_ready()
     descriptors = target.descriptors()
     admit_pins(project, git, descriptors, environment, log)
     releases = [project.release(model, environment) for model in project.model_names]
     withdrawn = [release for release in releases if release.bundle is None]
     for release in withdrawn:
-        check_withdrawal(descriptors[environment], release)
+        freezes = project.stack(environment).config.environment.freezes
+        check_withdrawal(descriptors[environment], release, freezes, datetime.now(UTC))
     releases = [release for release in releases if release.bundle is not None]
     with ExitStack() as stack:
         # Judged while the leases are held: a rollback that starts later takes the lease, which is noticed.
@@ -178,6 +188,7 @@ class ReleaseDeployment:
         Raises:
             StaleReleaseError: another bundle went live during the rollout.
             OvertakenError: a rollback or a stop took the traffic over. Nothing is recorded or moved.
+            InconclusiveCanaryError: a canary check had no verdict. Nothing is recorded or moved.
             MlopsError: a step failed. The failure is recorded, and traffic returned to the bundle that was live.
         """
         release = admitted.release
@@ -240,11 +251,12 @@ class ReleaseDeployment:
 def _recording_failure(attempt: Attempt, hold: TrafficHold, undo: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Record the attempt as failed if the block fails; `undo` runs first, and its result is added to the reason.
 
-    If a rollback or a stop has taken the traffic over, neither happens: it records and moves what is needed.
+    If a rollback or a stop has taken the traffic over, neither happens: it records and moves what is needed. A canary
+    without a verdict stays on trial, for a person to decide.
     """
     try:
         yield
-    except OvertakenError:
+    except (OvertakenError, InconclusiveCanaryError):
         raise
     except MlopsError as error:
         _confirm_if_possible(hold)
@@ -281,13 +293,28 @@ def follow_rollout(
 
     Raises:
         OvertakenError: another command changed the bundle.
+        InconclusiveCanaryError: a canary check had no verdict.
         MlopsError: the rollout failed, or did not end in time.
     """
-    namespace = target.project.stack(environment).config.environment.namespace
-    steps = target.project.model(model).serving.rollout
-    deadline = ROLLOUT_ALLOWANCE_SECONDS + sum(step.pause_seconds for step in steps)
+    config, serving = target.project.stack(environment).config.environment, target.project.model(model).serving
+    namespace = config.namespace
+    pauses = config.canary.on_inconclusive == "pause"
+    longest = sum(step.pause_seconds + (serving.canary.wait_seconds if pauses else 0) for step in serving.rollout)
     on_change = partial(_log_state, model, log)
-    wait_for_rollout(namespace, model, bundle, on_change=on_change, deadline_seconds=deadline, check=check)
+    if check_canary_again(namespace, model, bundle):
+        log(f"rollout {model}: the canary is checked again")
+    try:
+        wait_for_rollout(
+            namespace,
+            model,
+            bundle,
+            on_change=on_change,
+            deadline_seconds=ROLLOUT_ALLOWANCE_SECONDS + longest,
+            check=check,
+        )
+    except InconclusiveCanaryError as error:
+        why = why_inconclusive(namespace, model)
+        raise InconclusiveCanaryError(error.what + (f": {why}" if why else ""), fix=error.fix) from None
 
 
 def _log_state(model: str, log: Log, state: RolloutState) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -10,11 +12,13 @@ from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.github.workflow_run import run_url
 from pipelines.promotion.attempt import Log
+from pipelines.promotion.comments.canary_note import LiveTraffic, canary_note
 from pipelines.promotion.comments.correction_comment import render_correction
 from pipelines.promotion.comments.gate_comment import Surroundings, render
 from pipelines.promotion.correction import CorrectionFacts, judge_correction
 from pipelines.promotion.facts import Facts
 from pipelines.promotion.facts.gather import ReleaseChange, gather
+from pipelines.promotion.facts.served import count_requests
 from pipelines.promotion.gates import admits, judge
 from pipelines.promotion.live_bundles import live_bundle
 from pipelines.promotion.preview import start_preview
@@ -24,6 +28,9 @@ from pipelines.registry import bundles
 from pipelines.registry.bundle_quarantine import quarantined
 from pipelines.registry.ledger import Ledger
 from pipelines.targets import Preview, Target
+
+_TRAFFIC_TIME = timedelta(days=1)
+"""Time over which the rate of an endpoint's requests is measured."""
 
 
 def judge_releases(
@@ -109,8 +116,21 @@ def _surroundings(
         rollback=head.event.live if head is not None else None,
         sizes=(live[0], candidate[0]),
         datasets=(live[1], candidate[1]),
+        canary=_canary_note(project, here, release.model, facts.live),
         run=run_url(),
     )
+
+
+def _canary_note(project: Project, here: EnvironmentDescriptor, model: str, live: str | None) -> list[str]:
+    """Return what the canary checks need at the present rate of requests; empty if nothing is live."""
+    if live is None:
+        return []
+    traffic = None
+    with suppress(MlopsError):  # the log cannot be read
+        served = count_requests(here, model, live, datetime.now(UTC) - _TRAFFIC_TIME)
+        traffic = LiveTraffic(served.requests, served.errors, _TRAFFIC_TIME.total_seconds())
+    pauses = project.stack(here.name).config.environment.canary.on_inconclusive == "pause"
+    return canary_note(project.model(model).serving, here.name, pauses, traffic)
 
 
 def _describe_bundle(descriptor: EnvironmentDescriptor, model: str, digest: str | None) -> tuple[int | None, str]:

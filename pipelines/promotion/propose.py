@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.environment import EnvironmentDescriptor, Images
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import ImageName
 from pipelines.declarations.project import Project, render_release
 from pipelines.declarations.release import Release
 from pipelines.github import pull_requests
@@ -191,14 +193,20 @@ def next_releases(project: Project, environment: str) -> list[tuple[Release, str
 def next_pins(project: Project, environment: str) -> list[tuple[Images, str]]:
     """Return the images of an environment that are not yet promoted, each with the environment they go to next.
 
-    An environment that trains no models needs no training image.
+    The training image goes to environments that monitor models: their monitors run in it.
     """
     found = []
     own = project.stack(environment).config.environment.images
     for to in project.environments:
         config = project.stack(to).config.environment
-        if config.promotes_from == environment and own.serving not in (None, config.images.serving):
-            found.append((Images(serving=own.serving), to))
+        if config.promotes_from != environment:
+            continue
+        names: tuple[ImageName, ...] = ("serving", "training") if config.monitoring.models else ("serving",)
+        newer = {
+            name: getattr(own, name) for name in names if getattr(own, name) not in (None, getattr(config.images, name))
+        }
+        if newer:
+            found.append((Images(**newer), to))
     return found
 
 
@@ -219,10 +227,18 @@ def propose_next(target: Target, environment: str, log: Log) -> None:
             propose_release(target, release.model, to, str(release.bundle), log)
     descriptor = target.descriptor(environment)
     for images, to in next_pins(target.project, environment):
-        if read_image_record(descriptor, "serving", str(images.serving)) is None:
-            log(f"{environment} has not verified the serving image yet; it is not proposed to {to}")
-        else:
-            propose_images(target.project, images, to, f"{environment} runs and has verified them.", log)
+        verified = {}
+        for name in get_args(ImageName):
+            digest = getattr(images, name)
+            if digest is None:
+                continue
+            if read_image_record(descriptor, name, digest) is None:
+                log(f"{environment} has not verified the {name} image yet; it is not proposed to {to}")
+            else:
+                verified[name] = digest
+        if verified:
+            why = f"{environment} runs and has verified them."
+            propose_images(target.project, Images(**verified), to, why, log)
 
 
 def propose_images(project: Project, images: Images, environment: str, why: str, log: Log) -> None:

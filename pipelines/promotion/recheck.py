@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh
-from pipelines.github.git import Git
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.comments.gate_comment import read_outcomes
 from pipelines.promotion.verdict import Outcome
@@ -29,9 +29,6 @@ MOST_WITHOUT_VERDICT = 5
 
 OLDEST = timedelta(days=28)
 """Age of a run that is not run again. GitHub allows 30 days ("Re-running workflows and jobs")."""
-
-OUR_BRANCHES = ("release/", "pin/")
-"""Prefixes of the branches that workflows push."""
 
 Action = Literal["rerun", "renew", "leave"]
 
@@ -55,13 +52,12 @@ class GateRun:
     created: datetime
 
 
-def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], branch: str, now: datetime) -> tuple[Action, str]:
+def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], now: datetime) -> tuple[Action, str]:
     """Return what to do about a pull request, and why.
 
     Args:
         run: the newest run of the gates; None if there is none.
         outcomes: gate → outcome, from the comment of that run; empty if it wrote none.
-        branch: the branch of the pull request.
         now: the current time.
     """
     if run is None:
@@ -78,30 +74,28 @@ def decide(run: GateRun | None, outcomes: Mapping[str, Outcome], branch: str, no
         return "leave", f"the gates gave no verdict in {run.attempt} attempts; see the log of run {run.number}"
     if run.attempt < MOST_ATTEMPTS and now - run.created < OLDEST:
         return "rerun", waits
-    if branch.startswith(OUR_BRANCHES):
-        return "renew", waits
-    return "leave", f"GitHub does not run {run.number} again; push a commit to {branch}"
+    return "renew", waits  # GitHub does not run it again
 
 
 def recheck(project: Project, log: Log) -> None:
     """Ask the gates again about every open pull request that only has to wait.
 
     Raises:
-        MlopsError: git or GitHub refuses. Pull requests before it were asked.
+        MlopsError: GitHub refuses. Pull requests before it were asked.
     """
     gh, now = Gh.find(project.root), datetime.now(UTC)
-    fields = "number,headRefName,headRefOid,isCrossRepository"
+    fields = "number,headRefOid,isCrossRepository"
     listed = json.loads(gh.run("pr", "list", "--state", "open", "--base", "main", "--limit", "200", "--json", fields))
     for pull in listed:
         if pull["isCrossRepository"]:  # a fork gets no role
             continue
         run = _newest_run(gh, pull["headRefOid"])
         outcomes = _outcomes(gh, pull["number"]) if run is not None and run.conclusion != "success" else {}
-        action, why = decide(run, outcomes, pull["headRefName"], now)
+        action, why = decide(run, outcomes, now)
         if action == "rerun" and run is not None:
             gh.run("run", "rerun", str(run.number), "--failed")
         elif action == "renew":
-            renew(gh, pull["headRefName"])
+            renew(gh, pull["number"])
         log(f"pull request {pull['number']}: {'asked again' if action != 'leave' else 'left'}: {why}")
 
 
@@ -127,18 +121,20 @@ def _outcomes(gh: Gh, number: int) -> dict[str, Outcome]:
     return found
 
 
-def renew(gh: Gh, branch: str) -> None:
-    """Push the change of a branch again, as a new commit on main, which starts every check.
+def renew(gh: Gh, number: int) -> None:
+    """Close a pull request and open it again, which starts every check.
 
-    Nothing happens if the branch was merged or deleted since it was listed.
+    Nothing is pushed: the app would be the last pusher of a commit that anyone with write access may have pushed, who
+    may then approve it alone.
 
     Raises:
-        MlopsError: git refuses.
+        MlopsError: GitHub refuses; the pull request may be closed.
     """
-    git = Git(gh.root)
-    main, tip = git.fetch("main"), git.fetch(branch)
-    if main is None or tip is None:
-        return
-    contents = {name: git.read_file(tip, name) for name in git.changed_files(main, tip) if git.has_file(tip, name)}
-    message = git.read("log", "-1", "--format=%B", tip)
-    git.push(git.commit_files(main, contents, message), branch, force=True)
+    gh.run("pr", "close", str(number))
+    try:
+        gh.run("pr", "reopen", str(number))
+    except MlopsError as error:
+        raise MlopsError(
+            f"pull request {number} was closed to start its checks again, and cannot be opened: {error.what}",
+            fix=f"gh pr reopen {number}",
+        ) from None

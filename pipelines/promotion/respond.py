@@ -1,21 +1,35 @@
-"""Respond to an alarm: retrain on drift, roll back on a breach."""
+"""Respond to an alarm: ask people, retrain, or roll back."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.github.gh import Gh
 from pipelines.github.git import Git
-from pipelines.promotion.alarm import read_declared_alarm
+from pipelines.github.workflow_run import run_url
+from pipelines.monitoring.alarm import Alarm, read_declared_alarm
 from pipelines.promotion.attempt import Attribution, Log
+from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
+from pipelines.promotion.response_plan import AlarmFacts, reason_to_ignore
 from pipelines.promotion.rollback import roll_back
+from pipelines.promotion.rollback_plan import read_facts_of_traffic
+from pipelines.registry.ledger import new_attempt
+from pipelines.registry.response_outcomes import ResponseOutcome, find_outcome, read_outcomes, write_outcome
 from pipelines.targets import Target
+
+ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
+"""Environment variable with a token that may write issues, if that of `gh` may not."""
 
 
 def respond(target: Target, event: bytes, log: Log) -> None:
-    """Respond to the alarm in a `repository_dispatch` event.
+    """Respond to the alarm in a `repository_dispatch` event, and record what became of it.
 
-    Drift starts the workflow `train`. A breach rolls the model back. If a rollback restored the live bundle, the alarm
-    must name it: then the model goes further back, to a bundle that was verified earlier. If the alarm names a bundle
-    that is no longer live, nothing is done. Otherwise a person must decide, so this fails.
+    An alarm that was handled before is not handled again. One that names a bundle that is neither live nor on trial is
+    ignored. A rollback that a person must decide about fails, and is not recorded: the alarm stays open.
 
     Args:
         target: where the environments live.
@@ -26,9 +40,63 @@ def respond(target: Target, event: bytes, log: Log) -> None:
         MlopsError: the event is not an alarm, GitHub refuses, or the rollback failed.
     """
     alarm = read_declared_alarm(target.project, event)
-    if alarm.kind == "drift":
-        request_training(target.project, [alarm.model], log)
+    descriptor = target.descriptor(alarm.environment)
+    facts = read_alarm_facts(target, descriptor, alarm)
+    if facts.handled is not None:
+        log(f"the alarm {alarm.id} was handled at {facts.handled.at:%Y-%m-%d %H:%M} UTC: {facts.handled.detail}")
         return
+    alarm_id = alarm.id or _id_of_run()
+    ignored = reason_to_ignore(alarm, facts, _cool_down_hours(target, alarm))
+    detail = ignored or _act(target, alarm, alarm_id, log)
+    if ignored:
+        log(ignored)
+    write_outcome(
+        descriptor,
+        ResponseOutcome(
+            id=alarm_id,
+            model=alarm.model,
+            environment=alarm.environment,
+            response=alarm.wanted,
+            outcome="ignored" if ignored else "done",
+            detail=detail,
+            reason=alarm.reason,
+            bundle=alarm.bundle,
+            at=datetime.now(UTC),
+            run=run_url(),
+        ),
+    )
+
+
+def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: Alarm) -> AlarmFacts:
+    """Read what an alarm is judged by. Read-only.
+
+    Raises:
+        MlopsError: the registry, the cluster or the origin cannot be read.
+    """
+    now = datetime.now(UTC)
+    handled = find_outcome(descriptor, alarm.model, alarm.id) if alarm.id is not None else None
+    if handled is not None:
+        return AlarmFacts(frozenset(), handled, (), now)
+    traffic = read_facts_of_traffic(target.project, descriptor, alarm.model) if alarm.bundle is not None else None
+    concerned = (traffic.live, traffic.on_trial, traffic.stopped) if traffic is not None else ()
+    recent: tuple[ResponseOutcome, ...] = ()
+    if alarm.wanted == "retrain":
+        since = now - timedelta(hours=_cool_down_hours(target, alarm))
+        recent = tuple(read_outcomes(descriptor, alarm.model, since=since))
+    return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now)
+
+
+def _act(target: Target, alarm: Alarm, alarm_id: str, log: Log) -> str:
+    """Do what an alarm requests, and return what was done."""
+    if alarm.wanted == "retrain":
+        request_training(target.project, [alarm.model], log)
+        return "started the workflow train"
+    if alarm.wanted == "ask":
+        gh = replace(Gh.find(target.project.root), token=os.environ.get(ISSUES_TOKEN, ""))
+        issues = ask_people(target.project, gh, alarm, alarm_id, run_url())
+        said = ", ".join(f"{'opened' if one.is_new else 'commented on'} issue {one.number}" for one in issues)
+        log(said)
+        return said
     entry = roll_back(
         target,
         alarm.environment,
@@ -39,4 +107,16 @@ def respond(target: Target, event: bytes, log: Log) -> None:
         automatic=True,
         suspect=alarm.bundle,
     )
-    log(f"{alarm.model} in {alarm.environment} runs {entry.event.live} (ledger record {entry.record.number})")
+    said = f"{alarm.model} in {alarm.environment} runs {entry.event.live} (ledger record {entry.record.number})"
+    log(said)
+    return said
+
+
+def _cool_down_hours(target: Target, alarm: Alarm) -> float:
+    return target.project.model(alarm.model).monitoring.responses.cool_down_hours
+
+
+def _id_of_run() -> str:
+    """Return the identity of an alarm whose sender gave none: the workflow run, so that its retry is the same alarm."""
+    run = os.environ.get("GITHUB_RUN_ID")
+    return f"run-{run}" if run else f"call-{new_attempt()[:20]}"

@@ -37,7 +37,7 @@ def restore_release(project: Project, model: str, environment: str, target: str,
     """
     name = project.release_file(model, environment).relative_to(project.root).as_posix()
     release = Release(model=model, environment=environment, bundle=target, replaces=bad)
-    message = f"Roll {model} in {environment} back\n\n{words(reason)}\n"
+    message = f"Roll {model} in {environment} back\n\nReason: {inert(reason)}\n"
     git = Git(project.root)
     for attempt in range(ATTEMPTS):
         main = git.fetch("main")
@@ -53,6 +53,18 @@ def restore_release(project: Project, model: str, environment: str, target: str,
             continue
         return commit
     raise AssertionError("unreachable")
+
+
+def inert(reason: str) -> str:
+    """Return a reason for a commit message, in which GitHub takes nothing for a command.
+
+    A monitor writes reasons. `[skip ci]` would start no deployment of the commit, `fixes #5` would close an issue, and
+    `@name` would notify someone. Behind `Reason: `, `skip-checks: true` is no trailer.
+    """
+    shown = words(reason)
+    for mark in "[#@":
+        shown = shown.replace(mark, f"{mark}\u200b")
+    return shown
 
 
 def released_on_main(project: Project, model: str, environment: str) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipelines.declarations.errors import MlopsError
 from pipelines.github import pull_requests
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
+from pipelines.lineage.gather_facts import gather_live_facts
 from pipelines.promotion.attempt import Log
 from pipelines.promotion.comments.review_comment import REVIEW_MARKER, render_review
 from pipelines.promotion.contract_changes import find_contract_changes, refuse_contract_breaks
+from pipelines.promotion.contract_impact import ContractImpact, find_impacts
 from pipelines.promotion.facts.gather import NEW_ENVIRONMENT
 from pipelines.promotion.preview import start_preview, summarize
 from pipelines.promotion.select import environments_to_deploy
@@ -45,12 +47,24 @@ def review_change(target: Target, base: str, number: int, log: Log) -> None:
     previews |= {
         name: Preview(f"{name} is new, so there is nothing to compare with: {NEW_ENVIRONMENT}") for name in new
     }
-    pull_requests.comment(Gh.find(target.project.root), number, REVIEW_MARKER, render_review(contracts, previews))
+    impacts, unknown = _find_impacts(target, git, base, changed) if contracts else ([], "")
+    text = render_review(contracts, previews, impacts, unknown)
+    pull_requests.comment(Gh.find(target.project.root), number, REVIEW_MARKER, text)
     for name, preview in previews.items():
         log(f"{name}: {summarize(preview)}")
     refuse_contract_breaks(contracts)
     if failed := [name for name, preview in previews.items() if preview.failed]:
         raise MlopsError(f"the preview of {', '.join(failed)} failed", fix="see the comment on the pull request")
+
+
+def _find_impacts(target: Target, git: Git, base: str, changed: Sequence[str]) -> tuple[list[ContractImpact], str]:
+    """Return what the changed contracts mean for their readers, and why live releases are unknown, if they are."""
+    facts, unknown = None, ""
+    try:
+        facts = gather_live_facts(target.project, target.descriptors())
+    except MlopsError as error:
+        unknown = error.what
+    return find_impacts(git, base, changed, facts), unknown
 
 
 def refuse_orphans(target: Target, changed: Iterable[str]) -> None:

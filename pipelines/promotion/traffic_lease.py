@@ -177,18 +177,18 @@ def _take(
         theirs = holder.operation if holder else ""
         decision = decide(state, _liveness(holder, here, root), theirs, verb, _now())
         who = describe_holder(holder).rstrip(",") if holder else f"someone else (lease {hold.name})"
-        if decision is LeaseDecision.TAKE:
-            if write_lease(client, hold.name, state, hold.identity, here.model_dump_json(), LEASE_SECONDS):
-                if not state.is_free(_now()):
-                    log(f"took the traffic of {what} over from {who}")
-                return
-            continue
+        if decision is LeaseDecision.TAKE and write_lease(
+            client, hold.name, state, hold.identity, here.model_dump_json(), LEASE_SECONDS
+        ):
+            if not state.is_free(_now()):
+                log(f"took the traffic of {what} over from {who}")
+            return
         if decision is LeaseDecision.REFUSE or time.monotonic() > until:
             raise TrafficHeldError(
                 f"the traffic of {what} is held: {who} moves it",
                 fix="wait until it has ended, then run this again; it is the same if that command did all the work",
             )
-        if who != said:
+        if decision is LeaseDecision.WAIT and who != said:
             log(f"waiting for {who}, which moves the traffic of {what}")
             said = who
         time.sleep(POLL_SECONDS)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from lightkube.core.exceptions import ApiError
 
-from pipelines.cluster.connection import connect
+from pipelines.cluster.connection import connect, read_with_retry
 from pipelines.cluster.rollouts import Rollout
 from pipelines.declarations.environment import EnvironmentDescriptor, FreezeWindow
 from pipelines.declarations.errors import MlopsError
@@ -66,11 +66,19 @@ def _freshness(facts: WithdrawalFacts) -> Verdict:
 
 
 def _freeze(facts: WithdrawalFacts) -> Verdict:
-    for window in facts.freezes:
-        if window.start <= facts.now < window.end:
-            why = f"{facts.release.environment} is frozen until {window.end.isoformat()}: {window.reason}"
-            return failed("freeze", "frozen", "no freeze", why, "wait, or remove the window in a pull request")
+    window = _open_window(facts.freezes, facts.now)
+    if window is not None:
+        why = f"{facts.release.environment} is frozen until {window.end.isoformat()}: {window.reason}"
+        return failed("freeze", "frozen", "no freeze", why, _WAIT)
     return passed("freeze", "open", "no freeze", f"{facts.release.environment} is not frozen")
+
+
+_WAIT = "wait, or remove the window in a pull request"
+
+
+def _open_window(freezes: Sequence[FreezeWindow], now: datetime) -> FreezeWindow | None:
+    """Return the window that is open at a time; None if there is none."""
+    return next((window for window in freezes if window.start <= now < window.end), None)
 
 
 def refuse_untold(model: str, environment: str, live: str | None, *, removed: bool) -> None:
@@ -94,17 +102,35 @@ def refuse_untold(model: str, environment: str, live: str | None, *, removed: bo
     )
 
 
-def check_withdrawal(descriptor: EnvironmentDescriptor, release: Release) -> None:
-    """Check that a release without a bundle takes nothing away that it does not name.
+def check_withdrawal(
+    descriptor: EnvironmentDescriptor, release: Release, freezes: Sequence[FreezeWindow], now: datetime
+) -> None:
+    """Check that a release without a bundle takes nothing away that it does not name, nor in a freeze.
+
+    The gates judged it on the pull request, which may have been merged later.
+
+    Args:
+        descriptor: the environment.
+        release: names no bundle.
+        freezes: windows during which the environment does not change.
+        now: the present time.
 
     Raises:
-        MlopsError: a bundle is live that the release does not withdraw, or the ledger cannot be read.
+        MlopsError: a bundle is live that the release does not withdraw, the environment is frozen, or the ledger
+            cannot be read.
     """
     live = live_bundle({descriptor.name: descriptor}, descriptor.name, release.model)
     if release.replaces is None:
         refuse_untold(release.model, descriptor.name, live, removed=False)
     elif live not in (None, release.replaces):
         raise _stale(release, descriptor.name, live)
+    window = _open_window(freezes, now) if live is not None else None
+    if window is not None:
+        raise MlopsError(
+            f"{release.model} may not be withdrawn from {descriptor.name} now: it is frozen until "
+            f"{window.end.isoformat()}: {window.reason}",
+            fix=f"{_WAIT}, then run the workflow deploy",
+        )
 
 
 def _stale(release: Release, environment: str, live: str | None) -> MlopsError:
@@ -166,7 +192,7 @@ def check_gone(namespace: str, model: str) -> None:
     """
     with connect(namespace) as client:
         try:
-            found = client.get(Rollout, model)
+            found = read_with_retry(lambda: client.get(Rollout, model))
         except ApiError as error:
             if error.status.code != 404:
                 raise

@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from pipelines.declarations.errors import MlopsError
@@ -28,6 +29,10 @@ _VARIABLES = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 """Environment variables that select the endpoint and credentials of a client. Part of the cache key."""
+
+
+_OFTEN_THROTTLED = ("ecr",)
+"""Services whose quotas an account shares with every node that pulls: requests are repeated for up to a minute."""
 
 
 def client(service: str, region: str | None = None) -> Any:
@@ -56,7 +61,8 @@ def _session(region: str | None, settings: tuple[str | None, ...]) -> Any:
 
 @cache
 def _client(service: str, region: str | None, settings: tuple[str | None, ...]) -> Any:
-    made = _session(region, settings).client(service)
+    config = Config(retries={"mode": "standard", "total_max_attempts": 8}) if service in _OFTEN_THROTTLED else None
+    made = _session(region, settings).client(service, config=config)
     if service in ("kms", "s3"):
         made.meta.events.register(f"needs-retry.{service}", NewKeyRetries(creation_time(partial(client, "kms"))))
     return made

@@ -25,6 +25,7 @@ from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import Name
+from pipelines.declarations.printable import printable
 from pipelines.registry import signing, store
 from pipelines.registry.bundles import checked_name
 
@@ -158,7 +159,7 @@ class Event(Declaration):
 
 def words(text: str, longest: int = LONGEST_REASON) -> str:
     """Make a text fit into a record: printable, on one line, at most `longest` bytes of UTF-8."""
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
+    shown = printable(" ".join(text.split()))
     content = shown.encode()
     return shown if len(content) <= longest else content[: longest - 3].decode(errors="ignore") + "…"
 

@@ -143,6 +143,8 @@ class Application:
             await send({"type": "http.response.body", "body": content})
             if answer is not None:
                 metrics.rows += answer.rows
+                if answer.prediction is not None:
+                    metrics.predicted(answer.prediction)
                 self._log.record(answer, parent[TRACE])  # type: ignore[union-attr]
             elif status >= 500 and self._log is not None:
                 self._log.record_failure(status, parent[TRACE])

@@ -1,9 +1,11 @@
 """Canary check: `python -m pipelines.serving.check --model NAME --bundle sha256:… --live ping|pong`.
 
-Argo Rollouts runs it as a Job between the traffic steps of a rollout. The exit status is the verdict: 0 passed,
-1 failed, 2 inconclusive. An inconclusive check may be retried. Two Services take turns: `--live` names the one in front
-of the live pods, so the other one is in front of the pods on trial. `CHECK_PING_URL` and `CHECK_PONG_URL` are their
-URLs.
+Argo Rollouts runs it as Jobs during each traffic step of a rollout. First the canary must answer its golden requests;
+then its requests are compared with those of the live pods (`canary_analysis`). A Job has two results, and a check has
+three outcomes, so two Jobs run it, and `CHECK_SETTINGS` says which outcome fails a Job: the exit status of the first is
+3 if the canary is bad, and that of the second is 2 if there is no verdict in time. Otherwise it is 0. Two Services take
+turns: `--live` names the one in front of the live pods. `CHECK_PING_URL` and `CHECK_PONG_URL` are their URLs.
+`CHECK_SECONDS` is the declared duration of the traffic step.
 """
 
 from __future__ import annotations
@@ -12,51 +14,136 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.declarations.bundle import GoldenPredictions
+from pipelines.declarations.canary_settings import SECONDS_VARIABLE, SETTINGS_VARIABLE, CanarySettings
+from pipelines.declarations.documents import parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.registry import bundles
+from pipelines.serving.canary_analysis import CanaryVerdict, Outcome, judge_canary
 from pipelines.serving.golden import GoldenMismatchError, check_golden, row_count
+from pipelines.serving.pod_counters import ServiceCounters, counters_of
 from pipelines.serving.probe import EndpointClient, UnavailableError, golden_of
 from pipelines.startup import relax_gc
 
-VARIABLES = {"ping": "CHECK_PONG_URL", "pong": "CHECK_PING_URL"}
-"""Service of the live pods → environment variable with the URL of the Service in front of the pods on trial."""
+VARIABLES = {"ping": "CHECK_PING_URL", "pong": "CHECK_PONG_URL"}
+"""Service → environment variable with its URL."""
 
-PASSED, FAILED, INCONCLUSIVE = 0, 1, 2
-"""Exit statuses."""
+INCONCLUSIVE, FAILED = 2, 3
+"""Exit statuses. Python's own is 1, so a check that cannot start does not look like a bad canary."""
 
 SINGLE_ROW_REQUESTS = 20
 """Number of one-row requests that a check sends."""
 
+GOLDEN_SECONDS = 30.0
+"""Least time for which a canary that does not answer is asked again."""
+
+LOOK_SECONDS = 2.0
+"""Time between two looks at the counters."""
+
+_SAY_SECONDS = 30.0
 _TIMEOUT_SECONDS = 5.0
 _LARGEST_ANSWER = 4 << 20  # bytes; the pod is small
 
 
-def canary_url(environ: Mapping[str, str], live: str) -> str:
-    """Read the URL of the Service in front of the pods on trial.
+@dataclass(frozen=True, kw_only=True)
+class CanaryTrial:
+    """One check of one canary.
+
+    Attributes:
+        model: name of the model.
+        bundle: digest of the bundle that the canary must serve.
+        canary, live: URLs of the Services in front of the pods on trial and of the live pods.
+        settings: what to check, and how long.
+        seconds: least duration of the check, unless it fails.
+    """
+
+    model: str
+    bundle: str
+    canary: str
+    live: str
+    settings: CanarySettings
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Outcome of a check, and why."""
+
+    outcome: Outcome
+    reason: str
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return f"{self.outcome}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time of a check; tests replace it."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def service_urls(environ: Mapping[str, str], live: str) -> tuple[str, str]:
+    """Read the URLs of the Services in front of the pods on trial, and of the live pods.
 
     Args:
         environ: environment variables.
         live: the Service of the live pods, `ping` or `pong`.
 
     Raises:
-        UnavailableError: the live Service is not known, or the environment variable is missing or not a URL.
+        UnavailableError: the live Service is not known, or an environment variable is missing or not a URL.
     """
     if live not in VARIABLES:
         raise UnavailableError(
             f"Service of the live pods: expected ping or pong, found {live!r}",
             fix="see the status of the Rollout: canary.stablePingPong",
         )
-    url = environ.get(VARIABLES[live], "")
-    if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+    found = []
+    for service in sorted(VARIABLES, key=lambda name: name == live):
+        url = environ.get(VARIABLES[service], "")
+        if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+            raise UnavailableError(
+                f"environment variable {VARIABLES[service]}: expected an http URL, found {url!r}",
+                fix="run the check from the AnalysisTemplate of the model",
+            )
+        found.append(url)
+    return found[0], found[1]
+
+
+def read_settings(environ: Mapping[str, str]) -> CanarySettings:
+    """Read the settings of the check from the environment variables.
+
+    Raises:
+        UnavailableError: they are missing or not valid.
+    """
+    try:
+        return parse(environ.get(SETTINGS_VARIABLE, "").encode(), CanarySettings, Path(SETTINGS_VARIABLE))
+    except MlopsError as error:
+        raise UnavailableError(error.what, fix="run the check from the AnalysisTemplate of the model") from None
+
+
+def read_seconds(environ: Mapping[str, str]) -> float:
+    """Read the declared duration of the traffic step, in seconds.
+
+    Raises:
+        UnavailableError: the environment variable is missing or not a number.
+    """
+    text = environ.get(SECONDS_VARIABLE, "")
+    if not re.fullmatch("[0-9]{1,6}", text):
         raise UnavailableError(
-            f"environment variable {VARIABLES[live]}: expected an http URL, found {url!r}",
+            f"environment variable {SECONDS_VARIABLE}: expected seconds, found {text!r}",
             fix="run the check from the AnalysisTemplate of the model",
         )
-    return url
+    return float(text)
 
 
 def check(url: str, model: str, digest: str, golden: GoldenPredictions) -> None:
@@ -102,28 +189,125 @@ def read_golden(model: str, digest: str) -> GoldenPredictions:
         raise UnavailableError(error.what, fix=error.fix) from None
 
 
-def main(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """Check one release; return the exit status."""
-    parser = argparse.ArgumentParser("python -m pipelines.serving.check", description="Check a release on trial.")
+def examine(trial: CanaryTrial, clock: Clock, say: Callable[[str], None]) -> CheckResult:
+    """Check a canary until there is a result.
+
+    Args:
+        trial: the canary.
+        clock: the time.
+        say: receives progress.
+    """
+    began = clock.now()
+    end = began + trial.seconds + trial.settings.wait_seconds
+    try:
+        rows = _answer_golden(trial, clock, max(end, began + GOLDEN_SECONDS))
+    except UnavailableError as error:
+        return CheckResult("inconclusive", str(error))
+    except MlopsError as error:
+        return CheckResult("failed", str(error))
+    answered = f"{trial.canary} serves {trial.bundle}; {rows} golden rows match, and {SINGLE_ROW_REQUESTS} requests"
+    if trial.settings.golden_only:
+        return CheckResult("passed", answered)
+    say(answered)
+    canary, live = (
+        counters_of(url, trial.model, trial.settings.bounds.p99_ms / 1000, _TIMEOUT_SECONDS)
+        for url in (trial.canary, trial.live)
+    )
+    verdict = watch(canary, live, trial, began, clock, say)
+    return CheckResult(verdict.outcome, f"{trial.canary} is {verdict.summary}" if verdict.findings else verdict.summary)
+
+
+def _answer_golden(trial: CanaryTrial, clock: Clock, end: float) -> int:
+    """Ask for the golden predictions until the canary answers; return their number of rows.
+
+    Raises:
+        UnavailableError: it did not answer until the end.
+        MlopsError: it is wrong.
+    """
+    while True:
+        try:
+            golden = read_golden(trial.model, trial.bundle)
+            check(trial.canary, trial.model, trial.bundle, golden)
+            return row_count(golden)
+        except UnavailableError:
+            if clock.now() + LOOK_SECONDS > end:
+                raise
+        clock.sleep(LOOK_SECONDS)
+
+
+def watch(
+    canary: ServiceCounters,
+    live: ServiceCounters,
+    trial: CanaryTrial,
+    began: float,
+    clock: Clock,
+    say: Callable[[str], None],
+) -> CanaryVerdict:
+    """Compare the canary with the live pods until it fails, or has passed and its time is over, or all time is over.
+
+    Args:
+        canary, live: counters of their pods.
+        trial: the canary.
+        began: time when the check began.
+        clock: the time.
+        say: receives progress.
+    """
+    declared = began + trial.seconds
+    end, said = declared + trial.settings.wait_seconds, -_SAY_SECONDS
+    while True:
+        canary.look()
+        live.look()
+        verdict = judge_canary(canary.totals, live.totals, trial.settings.bounds)
+        now = clock.now()
+        if verdict.outcome == "failed" or now >= end or (verdict.outcome == "passed" and now >= declared):
+            for finding in verdict.findings:
+                say(str(finding))
+            return verdict
+        if now >= said + _SAY_SECONDS:
+            say(verdict.summary)
+            said = now
+        clock.sleep(min(LOOK_SECONDS, max(0.0, (declared if now < declared else end) - now)))
+
+
+def main(arguments: list[str], environ: Mapping[str, str], clock: Clock | None = None) -> int:
+    """Check one canary; return the exit status."""
+    parser = argparse.ArgumentParser("python -m pipelines.serving.check", description="Check a canary.")
     parser.add_argument("--model", required=True, help="name of the model")
     parser.add_argument("--bundle", required=True, help="digest of the bundle that it must serve, sha256:…")
     parser.add_argument("--live", required=True, help="Service in front of the live pods, ping or pong")
     given = parser.parse_args(arguments)
+    clock = clock or Clock()
+    began, fail_if, seconds = clock.now(), "inconclusive", 0.0
     try:
-        url = canary_url(environ, given.live)
-        golden = read_golden(given.model, given.bundle)
-        check(url, given.model, given.bundle, golden)
+        settings = read_settings(environ)
+        fail_if = settings.fail_if
+        canary, live = service_urls(environ, given.live)
+        trial = CanaryTrial(
+            model=given.model,
+            bundle=given.bundle,
+            canary=canary,
+            live=live,
+            settings=settings,
+            seconds=read_seconds(environ),
+        )
+        seconds = trial.seconds + settings.wait_seconds
+        result = examine(trial, clock, lambda line: print(line, flush=True))
     except UnavailableError as error:
-        print(f"inconclusive: {error}", file=sys.stderr)
-        return INCONCLUSIVE
-    except MlopsError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return FAILED
-    print(
-        f"passed: {url} serves {given.bundle}; {row_count(golden)} golden rows match, "
-        f"and {SINGLE_ROW_REQUESTS} requests of one row"
-    )
-    return PASSED
+        result = CheckResult("inconclusive", str(error))
+    except Exception:  # whatever it is, it says nothing about the canary
+        result = CheckResult("inconclusive", f"the check itself failed\n{traceback.format_exc()}")
+    print(result, flush=True)
+    return _status(result.outcome, fail_if, began + seconds, clock)
+
+
+def _status(outcome: Outcome, fail_if: str, end: float, clock: Clock) -> int:
+    """Return the exit status of an outcome."""
+    if fail_if == "failed":
+        return FAILED if outcome == "failed" else 0
+    if outcome == "failed":
+        # The other Job aborts the rollout. If this one ended first, the rollout would only pause.
+        clock.sleep(max(GOLDEN_SECONDS, end - clock.now()))
+    return 0 if outcome == "passed" else INCONCLUSIVE
 
 
 if __name__ == "__main__":

@@ -126,6 +126,7 @@ class InferenceLog:
         self._bytes_out = 0
         self._objects = 0
         self._count = PendingCount(predictor.digest)
+        self._written_latencies = metrics.latencies()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._deadline = float("inf")
@@ -195,11 +196,15 @@ class InferenceLog:
             return
         self._objects += 1
         key = key_of(count, self._predictor.name, self._pod, self._objects)
+        latencies = self._metrics.latencies()
+        more = [now - before for now, before in zip(latencies, self._written_latencies, strict=True)]
         try:
-            self._write(key, msgspec.json.encode(count._asdict()))
+            self._write(key, msgspec.json.encode({**count._asdict(), "latencies": more}))
         except Exception as error:  # S3, the network or the credentials
             logger.warning("the count of requests could not be written", extra={"key": key, "reason": str(error)})
             self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
+        else:
+            self._written_latencies = latencies
 
     def _next_batch(self, there: int) -> _Batch:
         """Take records of one hour, oldest first, up to those pending when `_bytes_in` was `there`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class InferenceResult(msgspec.Struct, gc=False):
         size: size of the request, in bytes.
         inputs, outputs: JSON for the inference log, one entry for each tensor of the model: the row as a list, or a
             list of such lists if there are several rows.
+        prediction: the last value of the last numeric output, the mean of it if there are several rows: what a
+            regression predicts, or the probability of the last class. None if no output is numeric.
     """
 
     body: bytes
@@ -47,6 +49,7 @@ class InferenceResult(msgspec.Struct, gc=False):
     size: int
     inputs: list[bytes | msgspec.Raw]
     outputs: list[bytes]
+    prediction: float | None = None
 
 
 class Predictor:
@@ -74,6 +77,7 @@ class Predictor:
         reader = next(iter(self._readers.values()))
         has_one = len(self._readers) == len(self._writers) == 1
         self._shortcut = (reader, self._writers[0]) if has_one and reader.is_numeric else None
+        self._predicting = _last_numeric(self.schema.outputs)
         self._output_names = [tensor.name for tensor in self.schema.outputs]
         self._head = _encode({"model_name": self.name, "model_version": self.digest})[:-1] + b',"id":'
 
@@ -102,26 +106,40 @@ class Predictor:
             # The most common request: one row of numbers, one output.
             reader, writer = self._shortcut
             if reader.read_row(given[0]):
-                data = writer.write_row(self._model.run_row()[0])
+                flat = self._model.run_row()[0]
+                data = writer.write_row(flat)
                 content = b'%b%b,"outputs":[%b%b}]}' % (self._head, request_id, writer.row_head, data)
-                return InferenceResult(content, request_id, 1, len(body), [given[0].data], [data])
+                return InferenceResult(
+                    content,
+                    request_id,
+                    1,
+                    len(body),
+                    [given[0].data],
+                    [data],
+                    None if self._predicting is None else flat[-1],
+                )
         check_parameters(request)
         tensors = read_tensors(given, self._readers)
         rows = tensors[0].rows
         chosen = self._chosen(request.outputs) if request.outputs else None
+        at, prediction = self._predicting, None
         if rows == 1:
             found = self._model.run_row()
             logged = [writer.write_row(flat) for writer, flat in zip(self._writers, found, strict=True)]
             sent = [writer.row_head + data for writer, data in zip(self._writers, logged, strict=True)]
+            prediction = None if at is None else found[at][-1]
         else:
             feed = {name: tensor.array for name, tensor in zip(self._readers, tensors, strict=True)}
             arrays = self._model.run(feed)
             written = [writer.write(array, rows) for writer, array in zip(self._writers, arrays, strict=True)]
             sent, logged = [response for response, _ in written], [log for _, log in written]
+            prediction = None if at is None else float(arrays[at].reshape(rows, -1)[:, -1].mean(dtype=float))
         if chosen is not None:
             sent = [sent[index] for index in chosen]
         content = b'%b%b,"outputs":[%b}]}' % (self._head, request_id, b"},".join(sent))
-        return InferenceResult(content, request_id, rows, len(body), [tensor.json for tensor in tensors], logged)
+        return InferenceResult(
+            content, request_id, rows, len(body), [tensor.json for tensor in tensors], logged, prediction
+        )
 
     def _chosen(self, outputs: list[RequestOutput]) -> list[int]:
         chosen: list[int] = []
@@ -151,6 +169,12 @@ class Predictor:
             return answer
 
         check_golden(predict, golden, self.digest, single_row_requests=row_count(golden))
+
+
+def _last_numeric(outputs: Sequence[TensorSpec]) -> int | None:
+    """Return the index of the last output that holds numbers, or None."""
+    found = [n for n, each in enumerate(outputs) if each.datatype not in ("BYTES", "BOOL") and 0 not in each.shape]
+    return found[-1] if found else None
 
 
 class OutputWriter:

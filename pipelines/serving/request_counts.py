@@ -4,7 +4,8 @@ Each count is an object of its own, and its key says all, so that counting takes
 
     inference/<model>/counts/<year>/<month>/<day>/<from>-<to>-<requests>-<errors>-<bundle>-<pod>-<number>.json
 
-`from` and `to` are milliseconds since the epoch, and the bundle is the 64 digits of its digest.
+`from` and `to` are milliseconds since the epoch, and the bundle is the 64 digits of its digest. The content adds
+`latencies`: the requests since the count before, in each bucket of `request_metrics.BUCKETS`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate
+from math import log
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from prometheus_client.metrics_core import (
@@ -33,6 +34,7 @@ class RequestMetrics(Collector):
     Args:
         model: name of the model.
         bundle: digest of the bundle.
+        process: names the server process, so that a reader notices a restart.
 
     Attributes:
         in_flight: inference requests being read or answered.
@@ -40,14 +42,17 @@ class RequestMetrics(Collector):
         is_ready: True while the server takes requests.
     """
 
-    def __init__(self, model: str, bundle: str) -> None:
+    def __init__(self, model: str, bundle: str, process: str = "") -> None:
         self.in_flight = 0
         self.rows = 0
         self.is_ready = False
-        self._about = {"model": model, "bundle": bundle}
+        self._about = {"model": model, "bundle": bundle, "process": process}
         self._by_status = {200: 0}
         self._by_bucket = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
+        self._log_seconds = self._log_seconds_squared = 0.0
+        self._predictions = 0
+        self._prediction_sum = self._prediction_squares = 0.0
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._dropped = Counter(
@@ -73,6 +78,20 @@ class RequestMetrics(Collector):
             self._by_status[status] = 1
         self._by_bucket[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
+        if status == 200:
+            log_seconds = log(seconds) if seconds > 0 else 0.0
+            self._log_seconds += log_seconds
+            self._log_seconds_squared += log_seconds * log_seconds
+
+    def predicted(self, value: float) -> None:
+        """Add the prediction of an answered request to the mean and the deviation of the predictions."""
+        self._predictions += 1
+        self._prediction_sum += value
+        self._prediction_squares += value * value
+
+    def latencies(self) -> list[int]:
+        """Return the number of requests so far in each bucket of the latency histogram, one more than `BUCKETS`."""
+        return self._by_bucket.copy()
 
     def log_dropped(self, records: int, reason: str) -> None:
         """Count lost records of the inference log."""
@@ -101,6 +120,16 @@ class RequestMetrics(Collector):
             sum_value=self._seconds,
         )
         yield CounterMetricFamily("inference_rows", "Rows predicted.", value=self.rows)
+        # Sums of values that may be negative are gauges in the text format.
+        logs = "natural logarithms of the seconds of requests with status 200"
+        for name, text, value in (
+            ("log_seconds_sum", f"Sum of the {logs}.", self._log_seconds),
+            ("log_seconds_squares", f"Sum of the squares of the {logs}.", self._log_seconds_squared),
+            ("prediction_count", "Requests whose prediction is a number.", self._predictions),
+            ("prediction_sum", "Sum of their predictions.", self._prediction_sum),
+            ("prediction_squares", "Sum of the squares of their predictions.", self._prediction_squares),
+        ):
+            yield GaugeMetricFamily(f"inference_{name}", text, value=value)
         yield GaugeMetricFamily(
             "inference_requests_in_flight", "Inference requests being read or answered.", value=self.in_flight
         )

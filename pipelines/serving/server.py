@@ -76,7 +76,7 @@ def run(settings: ServerSettings, load: Load, write: Write, *, limits: Limits | 
     except MlopsError as error:
         logger.error(error.what, extra={"fix": error.fix})
         return 1
-    metrics = RequestMetrics(settings.model, settings.bundle)
+    metrics = RequestMetrics(settings.model, settings.bundle, settings.pod)
     application = Application(settings.model, settings.bundle, metrics, largest_body=settings.largest_body)
     config = server_config(
         application, finish_seconds=settings.finish_seconds, most_connections=settings.most_connections

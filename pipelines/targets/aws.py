@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.live_models import FOUNDATION_ONLY
+from pipelines.declarations.outside_errors import fix_of_output
 from pipelines.targets.child_process import run_child
 from pipelines.targets.held_stack import hold_stack, unlock_stack
 from pipelines.targets.interrupted_update import resolve_interrupted_update
 from pipelines.targets.policy_pack import pack_options
 from pipelines.targets.state_bucket import StackLocks
 from pipelines.targets.target import Finding, Operation, Preview, Target
+
+_AGAIN = "do what its error above says, then run the same again: it continues where it stopped"
+_TEAR_DOWN = (
+    "if a resource is protected, deploy the environment with `disposable: true` first "
+    "(docs/platform-engineer.md#remove-an-environment). Then run the same again: it continues where it stopped"
+)
 
 
 class AwsTarget(Target):
@@ -37,7 +45,7 @@ class AwsTarget(Target):
     def connect_account(self) -> None:
         """Do nothing: the AWS clients use the standard configuration."""
 
-    def apply(self, operation: Operation, environment: str) -> None:
+    def apply(self, operation: Operation, environment: str, *, foundation_only: bool = False) -> None:
         self.project.stack(environment)
         # The CLI offers policy packs for the operations that run the program.
         rules = pack_options(self.project.root) if operation in ("preview", "up") else []
@@ -46,6 +54,8 @@ class AwsTarget(Target):
         confirmed += ["--refresh"] if operation == "up" else []
         command = ["pulumi", operation, "--stack", environment, "--non-interactive", "--diff", *rules, *confirmed]
         with self._cluster_variables(environment) as environ:
+            if foundation_only:
+                environ[FOUNDATION_ONLY] = "1"
             if operation == "preview":  # Pulumi takes no lock for it
                 self._run(command, environ)
                 return
@@ -78,7 +88,7 @@ class AwsTarget(Target):
         if done.returncode:
             if "no stack named" in done.stderr:
                 return {}
-            raise MlopsError(f"`{' '.join(command)}`: {done.stderr.strip()}")
+            raise MlopsError(f"`{' '.join(command)}`: {done.stderr.strip()}", fix=fix_of_output(done.stderr))
         outputs: dict[str, Any] = json.loads(done.stdout or "{}")
         return outputs
 
@@ -95,7 +105,26 @@ class AwsTarget(Target):
     def reach_cluster(self, environment: str) -> None:
         self._run(self._kubeconfig_command(environment))
 
+    @contextmanager
+    def using_cluster(self, environment: str) -> Iterator[None]:
+        before = os.environ.get("KUBECONFIG")
+        with self._cluster_variables(environment) as environ:
+            os.environ["KUBECONFIG"] = environ["KUBECONFIG"]
+            try:
+                yield
+            finally:
+                os.environ.pop("KUBECONFIG")
+                if before is not None:
+                    os.environ["KUBECONFIG"] = before
+
     def install_engine(self, log: Callable[[str], None]) -> None:
+        if not os.environ.get("PULUMI_BACKEND_URL") and self.project.backend is None:
+            # A job has no login. A variable of the repository will not do: everyone with write access may set it.
+            raise MlopsError(
+                "Pulumi.yaml names no state: expected `backend: {url: s3://…}`, found none",
+                fix="give the outputs of the bootstrap to `mlops github setup --outputs FILE --apply`, and commit "
+                "Pulumi.yaml",
+            )
         installed = self._read("pulumi", "version").strip().removeprefix("v")
         pins = engine_versions(self.project.root)
         if installed != pins["pulumi"]:
@@ -147,8 +176,9 @@ class AwsTarget(Target):
         return StackLocks.of_backend(self._backend_url(), self.project.name, environment)
 
     def _backend_url(self) -> str:
-        """Return the URL of the backend that Pulumi uses: from the environment, else from its login."""
-        return os.environ.get("PULUMI_BACKEND_URL") or str(json.loads(self._read("pulumi", "whoami", "--json"))["url"])
+        """Return the URL of the backend that Pulumi uses: from the environment, else `Pulumi.yaml`, else its login."""
+        url = os.environ.get("PULUMI_BACKEND_URL") or self.project.backend
+        return url or str(json.loads(self._read("pulumi", "whoami", "--json"))["url"])
 
     def _pulumi(self, environment: str, environ: dict[str, str], *arguments: str) -> str:
         return self._read("pulumi", *arguments, "--stack", environment, environ=environ)
@@ -161,7 +191,8 @@ class AwsTarget(Target):
         """
         done = subprocess.run(command, cwd=self.project.root, env=environ, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise MlopsError(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()}")
+            said = (done.stderr or done.stdout).strip()
+            raise MlopsError(f"`{' '.join(command)}` failed: {said}", fix=fix_of_output(said))
         return done.stdout
 
     def _kubeconfig_command(self, environment: str) -> list[str]:
@@ -172,7 +203,10 @@ class AwsTarget(Target):
         output = subprocess.DEVNULL if quiet else None
         status = run_child(command, folder=self.project.root, environ=environ, output=output)
         if status:
-            raise MlopsError(f"`{' '.join(command)}` failed with status {status}")
+            raise MlopsError(
+                f"`{' '.join(command)}` failed with status {status}",
+                fix=_TEAR_DOWN if "destroy" in command else _AGAIN,
+            )
 
 
 def engine_versions(root: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ GENERATED = frozenset(
     (
         "aws:kms/key:Key",  # AWS chooses the id
         "aws:eks/podIdentityAssociation:PodIdentityAssociation",  # AWS chooses the id
+        "aws:sqs/queue:Queue",  # the URL, which names the region
     )
 )
 """Types whose import id does not follow from their inputs."""
@@ -44,7 +45,14 @@ _BUCKET_SETTINGS = (
 
 _AWS: dict[str, Callable[[Values, AccountId], str]] = {
     **{f"aws:s3/{name[0].lower()}{name[1:]}:{name}": _named("bucket") for name in _BUCKET_SETTINGS},
+    "aws:cloudwatch/eventApiDestination:EventApiDestination": _named("name"),
+    "aws:cloudwatch/eventConnection:EventConnection": _named("name"),
+    "aws:cloudwatch/eventRule:EventRule": lambda inputs, _: f"{inputs.get('eventBusName', 'default')}/{inputs['name']}",
+    "aws:cloudwatch/eventTarget:EventTarget": lambda inputs, _: (
+        f"{inputs.get('eventBusName', 'default')}/{inputs['rule']}/{inputs['targetId']}"
+    ),
     "aws:cloudwatch/metricAlarm:MetricAlarm": _named("name"),
+    "aws:cloudwatch/dashboard:Dashboard": _named("dashboardName"),
     "aws:glue/catalogDatabase:CatalogDatabase": _in_catalog,
     "aws:glue/catalogTable:CatalogTable": _in_catalog,
     "aws:iam/role:Role": _named("name"),

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pipelines.declarations.alarm_events import connection_name
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
+from pipelines.targets.alarm_token import describe_delivery
 from pipelines.targets.checking import check, guarded
 from pipelines.targets.cluster_prerequisites import check_cluster
 from pipelines.targets.network_prerequisites import check_network
@@ -178,6 +180,9 @@ def check_account(project: Project, environments: Sequence[str]) -> Iterator[Fin
         file = project.stack_file(environment).name
         region_of = partial(_region, session, quick, project, environment)
         yield check(f"region of {environment}", f"correct aws:region in {file}", region_of)
+        if _delivers_alarms(project, environment):
+            alarms_of = partial(_alarms, session, quick, project, environment)
+            yield check(f"alarms of {environment}", f"mlops github alarm-token --env {environment}", alarms_of)
         cluster_of = partial(_eks_cluster, session, quick, project, environment)
         found = check(f"cluster of {environment}", f"create it, or correct `cluster` in {file}", cluster_of)
         yield found
@@ -206,6 +211,22 @@ def _eks_cluster(session: boto3.Session, config: Any, project: Project, environm
     name = stack.environment.cluster
     cluster = session.client("eks", region_name=stack.region, config=config).describe_cluster(name=name)["cluster"]
     return cluster["status"] == "ACTIVE", f"{name}: {cluster['status']}"
+
+
+def _delivers_alarms(project: Project, environment: str) -> bool:
+    try:
+        return project.stack(environment).config.environment.monitoring.github is not None
+    except MlopsError:  # the check of the region says so
+        return False
+
+
+def _alarms(session: boto3.Session, config: Any, project: Project, environment: str) -> tuple[bool, str]:
+    client = session.client("events", region_name=project.stack(environment).config.region, config=config)
+    try:
+        found = client.describe_connection(Name=connection_name(f"{project.name}-{environment}"))
+    except client.exceptions.ResourceNotFoundException:
+        return True, "not created yet"  # `mlops up` does it
+    return describe_delivery(found)
 
 
 def _permissions(session: boto3.Session, config: Any, principal: str) -> tuple[bool, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -88,8 +89,14 @@ class Target(ABC):
         """Start slow preparations for `apply` in the background."""
 
     @abstractmethod
-    def apply(self, operation: Operation, environment: str) -> None:
+    def apply(self, operation: Operation, environment: str, *, foundation_only: bool = False) -> None:
         """Run the Pulumi program of an environment, and print what it does.
+
+        Args:
+            operation: what to do.
+            environment: its name.
+            foundation_only: leave out images and releases, which only an environment that is up can judge. Refused for
+                an environment that serves a model.
 
         Raises:
             MlopsError: the environment does not exist, or the program failed.
@@ -127,6 +134,15 @@ class Target(ABC):
         Raises:
             MlopsError: the cluster cannot be reached.
         """
+
+    def using_cluster(self, environment: str) -> AbstractContextManager[None]:
+        """Make this process use the cluster of an environment during a block, without changing any file of the caller.
+
+        Raises:
+            MlopsError: the cluster cannot be reached.
+        """
+        self.project.stack(environment)
+        return nullcontext()
 
     def install_engine(self, log: Callable[[str], None]) -> None:
         """Install what the target needs to run the Pulumi program in a job, at the pinned versions.

@@ -10,7 +10,7 @@ from pipelines.cluster.jobs import run_job
 from pipelines.data.landing import DROP_REASON, LANDING_ACTION, LANDING_FILE, LandingAction
 from pipelines.data.table_changes import TABLE_CHANGE, TableChange
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.names import monitor_name
+from pipelines.declarations.names import model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
 from pipelines.github.git import Git
 from pipelines.registry.runs import read_run
@@ -45,7 +45,7 @@ def run_ingest(
         MlopsError: the dataset, the job or the landing file does not exist, or the job failed.
     """
     target.project.contract(dataset)
-    target.project.check_trains(environment)
+    target.project.check_ingests(environment, dataset)
     descriptor = target.descriptor(environment)
     variables = {LANDING_FILE: file} if file else {}
     if action != "ingest":
@@ -83,6 +83,38 @@ def run_monitor(target: Target, environment: str, dataset: str, log: Callable[[s
     run_job(descriptor.namespace, monitor_name(dataset), variables={}, on_line=lambda line: log(f"| {line}"))
 
 
+def run_model_monitor_job(target: Target, environment: str, model: str, log: Callable[[str], None]) -> None:
+    """Run the monitor of a model now.
+
+    Args:
+        target: where the environment lives.
+        environment: its name.
+        model: the model's name.
+        log: receives each line of the job's log.
+
+    Raises:
+        MlopsError: the model does not exist, is not released or not monitored here, or the job failed.
+    """
+    project = target.project
+    declared, settings = project.model(model), project.stack(environment).config.environment.monitoring
+    if not declared.monitoring.enabled or not settings.models:
+        raise MlopsError(
+            f"{model} is not monitored in {environment}",
+            fix=f"check `monitoring` in models/{model}/model.yaml and in Pulumi.{environment}.yaml",
+        )
+    if project.release(model, environment).bundle is None:
+        raise MlopsError(
+            f"{model} is not monitored in {environment}: no bundle is released there", fix="release a bundle first"
+        )
+    descriptor = target.descriptor(environment)
+    if descriptor.images.training is None:
+        raise MlopsError(
+            f"{environment} pins no training image, in which monitors run",
+            fix=f"pin images.training in Pulumi.{environment}.yaml, and deploy",
+        )
+    run_job(descriptor.namespace, model_monitor_name(model), variables={}, on_line=lambda line: log(f"| {line}"))
+
+
 def change_table(
     target: Target, environment: str, dataset: str, change: TableChange, log: Callable[[str], None]
 ) -> None:
@@ -99,7 +131,7 @@ def change_table(
         MlopsError: the dataset or the job does not exist, or the job failed.
     """
     target.project.contract(dataset)
-    target.project.check_trains(environment)
+    target.project.check_ingests(environment, dataset)
     run_job(
         target.descriptor(environment).namespace,
         f"ingest-{dataset}",

@@ -33,23 +33,26 @@ def describe_baseline(model: Model, contract: Contract, features: pd.DataFrame, 
         column = contract.columns[name]
         values = features[name].to_numpy()
         if column.logical_type == "string":
-            described[name] = _categorical(values, values == "" if not column.required else np.zeros(len(values), bool))
+            described[name] = describe_categories(
+                values, values == "" if not column.required else np.zeros(len(values), bool)
+            )
         elif column.logical_type == "boolean" or column.valid_values is not None:
-            described[name] = _categorical(values, np.isnan(values))
+            described[name] = describe_categories(values, np.isnan(values))
         else:
-            described[name] = _numeric(values)
+            described[name] = describe_numbers(values)
     outputs: dict[str, Numeric | Categorical] = {}
     if predictions.classes is None:
-        outputs["prediction"] = _numeric(predictions.predicted)
+        outputs["prediction"] = describe_numbers(predictions.predicted)
     else:
         labels = np.asarray(predictions.classes, dtype=object)[predictions.predicted.argmax(axis=1)]
-        outputs["label"] = _categorical(labels, np.zeros(len(labels), bool))
+        outputs["label"] = describe_categories(labels, np.zeros(len(labels), bool))
         for index, each in enumerate(predictions.classes):
-            outputs[f"probabilities[{category(each)}]"] = _numeric(predictions.predicted[:, index])
+            outputs[f"probabilities[{category(each)}]"] = describe_numbers(predictions.predicted[:, index])
     return Baseline(model=model.name, features=described, outputs=outputs)
 
 
-def _numeric(values: np.ndarray[Any, Any]) -> Numeric:
+def describe_numbers(values: np.ndarray[Any, Any]) -> Numeric:
+    """Describe the distribution of numbers; NaN is a missing value."""
     there = values[~np.isnan(values)].astype(np.float64)
     nulls = len(values) - len(there)
     if not len(there):
@@ -68,7 +71,8 @@ def _numeric(values: np.ndarray[Any, Any]) -> Numeric:
     )
 
 
-def _categorical(values: np.ndarray[Any, Any], null: np.ndarray[Any, Any]) -> Categorical:
+def describe_categories(values: np.ndarray[Any, Any], null: np.ndarray[Any, Any]) -> Categorical:
+    """Describe the distribution of categories; `null` says which values are missing."""
     distinct, counts = np.unique(values[~null], return_counts=True)
     named = sorted(
         zip((category(v) for v in distinct.tolist()), counts.tolist(), strict=True), key=lambda c: (-c[1], c[0])

@@ -8,6 +8,7 @@ of the process are bytes and numbers, never pickles.
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import signal
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 """Folder of the package `pipelines`."""
+
+MOST_DIMENSIONS = 2
+"""Dimensions of predictions: one, or rows and classes."""
 
 LONGEST_HEADER = 1 << 20
 """Size limit of an answer's header, in bytes."""
@@ -210,10 +214,11 @@ class _Process:
 
         self.send(features)
         answer, content = self.receive(LARGEST_MODEL)
-        values = np.frombuffer(content, "<f8")
-        if np.prod(answer.shape, dtype=np.int64) != len(values):
-            raise MlopsError(f"{self._name}: predict() returned {len(values)} numbers of the shape {answer.shape}")
-        return values.reshape(answer.shape).astype(np.float64)
+        size, rest = divmod(len(content), 8)
+        # Exact: a product of 64-bit integers may overflow to the right number.
+        if rest or math.prod(answer.shape) != size or len(answer.shape) > MOST_DIMENSIONS:
+            raise MlopsError(f"{self._name}: predict() returned {size} numbers of the shape {answer.shape}")
+        return np.frombuffer(content, "<f8").reshape(answer.shape).astype(np.float64)
 
 
 def _environment(scratch: Path, path: list[str]) -> Mapping[str, str]:

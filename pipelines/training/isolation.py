@@ -78,6 +78,8 @@ _MACHINES = {
         {
             "socket": 41,
             "ptrace": 101,
+            "setpgid": 109,  # the job ends the process and those that it started as one group
+            "setsid": 112,
             "mount": 165,
             "add_key": 248,
             "request_key": 249,
@@ -100,6 +102,8 @@ _MACHINES = {
             "mount": 40,
             "unshare": 97,
             "ptrace": 117,
+            "setpgid": 154,
+            "setsid": 157,
             "socket": 198,
             "add_key": 217,
             "request_key": 218,

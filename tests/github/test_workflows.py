@@ -77,7 +77,8 @@ def test_a_workflow_grants_nothing_and_each_job_only_what_it_needs(path: Path) -
     assert loaded(path)["permissions"] == {}
     for name, job in jobs(path):
         assert isinstance(job["permissions"], dict), name
-        assert set(job["permissions"]) <= {"actions", "contents", "id-token", "pull-requests", "attestations"}
+        asks = {"issues"} if path.stem == "respond" else set()
+        assert set(job["permissions"]) <= {"actions", "contents", "id-token", "pull-requests", "attestations", *asks}
         assert job["permissions"].get("actions", "read") == "read", name
         assert job["permissions"].get("contents") == "read", f"{name}: only the app's token may push"
 
@@ -187,8 +188,17 @@ def test_images_are_rebuilt_only_when_a_file_that_they_copy_changes() -> None:
         if "__pycache__" not in path.parts
     }
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert {path for path in copied if not selected(path)} <= {"Pulumi.yaml"}, "it only marks the root of the project"
+    assert {path for path in copied if not selected(path)} == set()
     assert {path for path in tracked if selected(path)} - copied <= {".dockerignore", "requirements/serving.txt"}
+
+
+def test_a_job_that_changes_an_environment_runs_what_main_holds_when_it_starts() -> None:
+    """Everyone with write access may run an old workflow run again, with its commit: it must not deploy that commit."""
+    for path in WORKFLOWS:
+        for name, job in jobs(path):
+            environment = environment_of(job)
+            if environment is not None and environment not in ("preview", "images"):
+                assert job["steps"][0]["with"].get("ref") == "refs/heads/main", f"{path.name}: {name}"
 
 
 def test_the_checkout_keeps_no_token() -> None:
@@ -314,6 +324,28 @@ def test_one_variable_selects_the_runner_of_every_job() -> None:
     for path in WORKFLOWS:
         for name, job in jobs(path):
             assert job["runs-on"] == "${{ vars.RUNNER || 'ubuntu-24.04' }}", f"{path.name}: {name}"
+
+
+VARIABLES = {
+    "RUNNER": "a label of a runner that an administrator has registered",
+    "MLOPS_TARGET": "the name of an installed target",
+    "AWS_REGION": "a region that the action checks",
+    "APP_CLIENT_ID": "of no use without the app's key, which is a secret of environments",
+    "AWS_DEPLOY_ROLE": "a role in another account cannot read the state that Pulumi.yaml names",
+    "AWS_IMAGES_ROLE": "as above",
+    "AWS_PREVIEW_ROLE": "as above",
+}
+"""Variables that workflows use, and why it is safe that everyone with write access to the repository may set them.
+
+GitHub, REST API endpoints for Actions variables: collaborator access is enough, for those of environments as well.
+"""
+
+
+def test_no_workflow_takes_from_a_variable_what_must_be_reviewed() -> None:
+    """The Pulumi state decides what a deployment deletes, and which programs it starts."""
+    used = {name for path in WORKFLOWS for name in re.findall(r"\bvars\.(\w+)", path.read_text())}
+    assert used == set(VARIABLES)
+    assert not [path.name for path in WORKFLOWS if "PULUMI_BACKEND_URL" in path.read_text()]
 
 
 def groups_of(job: dict[str, Any]) -> list[str]:

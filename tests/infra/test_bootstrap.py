@@ -27,7 +27,10 @@ ROLE = "aws:iam/role:Role"
 BUCKET = "aws:s3/bucket:Bucket"
 REPOSITORY = "aws:ecr/repository:Repository"
 REPOSITORY_POLICY = "aws:ecr/repositoryPolicy:RepositoryPolicy"
+MANAGED_POLICY = "aws:iam/policy:Policy"
 LONGEST_POLICIES = 10_240  # characters of all inline policies of a role; IAM's quota
+LONGEST_MANAGED_POLICY = 6_144
+MOST_MANAGED_POLICIES = 10
 
 
 def layout(**changes: Any) -> AccountLayout:
@@ -97,7 +100,7 @@ def test_there_is_a_role_per_environment_one_for_previews_and_one_for_images(boo
     assert set(outputs["deploy_roles"]) == set(ENVIRONMENTS)
     assert outputs["backend_url"] == f"s3://{outputs['state_bucket']}?region={REGION}"
     assert outputs["variables"] == {
-        "repository": {"AWS_REGION": REGION, "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": outputs["backend_url"]},
+        "repository": {"AWS_REGION": REGION, "MLOPS_TARGET": "aws"},
         "preview": {"AWS_PREVIEW_ROLE": outputs["preview_role"]},
         "images": {"AWS_IMAGES_ROLE": outputs["images_role"]},
         **{name: {"AWS_DEPLOY_ROLE": outputs["deploy_roles"][name]} for name in ENVIRONMENTS},
@@ -106,9 +109,24 @@ def test_there_is_a_role_per_environment_one_for_previews_and_one_for_images(boo
 
 def test_the_policies_of_every_role_fit_the_quota(bootstrap: Recording) -> None:
     for role in bootstrap.of_type(ROLE).values():
+        inline, managed = [], []
+        for holder, document in policies_of(Graph(bootstrap.resources), role):
+            size = len(json.dumps(json.loads(document), separators=(",", ":")))
+            (managed if holder.type == MANAGED_POLICY else inline).append(size)
+        assert sum(inline) <= LONGEST_POLICIES
+        assert 0 < len(managed) <= MOST_MANAGED_POLICIES
+        assert max(managed) <= LONGEST_MANAGED_POLICY
+
+
+def test_a_deploy_role_can_neither_change_nor_detach_its_policies(bootstrap: Recording) -> None:
+    own = {str(policy.at("arn")) for policy in bootstrap.of_type(MANAGED_POLICY).values()}
+    assert len(own) > len(ENVIRONMENTS)
+    for role in bootstrap.of_type(ROLE).values():
         documents = [json.loads(document) for _, document in policies_of(Graph(bootstrap.resources), role)]
-        assert documents
-        assert sum(len(json.dumps(one, separators=(",", ":"))) for one in documents) < LONGEST_POLICIES
+        actions = {action for one in documents for statement in one["Statement"] for action in statement["Action"]}
+        assert not [action for action in actions if action.startswith("iam:") and "Polic" in action
+                    and action not in ("iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:GetRolePolicy",
+                                       "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")]  # fmt: skip
 
 
 def test_only_the_images_role_can_change_the_registry(bootstrap: Recording) -> None:
@@ -240,10 +258,13 @@ def test_a_named_person_gets_a_role_that_only_adds_landing_files(tmp_path: Path)
     assert encrypt["Condition"]["StringLike"] == {"kms:EncryptionContext:aws:s3:arn": [landing, f"{landing}/*"]}
 
 
-@pytest.mark.parametrize("environment", ["staging", "qa"])
-def test_files_land_only_in_an_environment_that_ingests(environment: str) -> None:
-    with pytest.raises(MlopsError, match=rf"expected one of dev, found {environment}"):
-        layout().landing({environment: [PERSON]})
+def test_files_land_only_in_an_environment_that_exists() -> None:
+    with pytest.raises(MlopsError, match=r"expected one of dev, staging, prod, found qa"):
+        layout().landing({"qa": [PERSON]})
+
+
+def test_labels_land_in_a_later_environment() -> None:
+    assert [one.name for one in layout().landing({"prod": [PERSON]})] == ["prod"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi import RunError
 
 from infra.components.glue_columns import glue_type
 from infra.policies import violations
@@ -13,9 +15,11 @@ from infra.policies.resource_graph import UNKNOWN, plain
 from infra.policies.stack import TAGGABLE
 from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
+from pipelines.declarations.canary_settings import CanarySettings
 from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
@@ -28,7 +32,7 @@ from tests.infra.recording import (
     record,
     release_everywhere,
 )
-from tests.sample_project import copy_as_forked
+from tests.sample_project import PROJECT, copy_as_forked
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +42,8 @@ ANALYSIS_TEMPLATE = "kubernetes:argoproj.io/v1alpha1:AnalysisTemplate"
 MODEL = "diabetes-progression"
 CHECK = f"check-{MODEL}"
 LIVE = {"name": "live", "valueFrom": {"fieldRef": {"fieldPath": "status.canary.stablePingPong"}}}
-ANALYSIS = {"analysis": {"templates": [{"templateName": CHECK}], "args": [{"name": "bundle", "value": BUNDLE}, LIVE]}}
+ARGUMENTS = [{"name": "bundle", "value": BUNDLE}, {"name": "seconds", "value": "1"}, LIVE]
+ANALYSIS = {"analysis": {"templates": [{"templateName": CHECK}], "args": ARGUMENTS}}
 INGRESS = "kubernetes:networking.k8s.io/v1:Ingress"
 SERVICE = "kubernetes:core/v1:Service"
 DATASET = "diabetes-patients"
@@ -101,6 +106,20 @@ def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fr
     ]
     descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
     assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
+
+
+def test_the_foundation_of_an_environment_has_no_images_and_no_endpoints(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOUNDATION_ONLY, "1")
+    foundation = record(project, "dev")
+    assert foundation.of_type(CRON_JOB) == foundation.of_type(ROLLOUT) == {}
+    assert foundation.of_type("aws:s3/bucket:Bucket")
+    assert foundation.outputs["notes"] == ["images and releases are left out until `mlops deploy` has judged them"]
+    assert foundation.outputs["released"] == {}
+    served = {"released": {MODEL: BUNDLE}}
+    with pytest.raises(RunError, match=f"expected no endpoint, found {MODEL}"):
+        record(project, "dev", last_outputs=served)
 
 
 def test_there_are_no_notes_if_everything_is_pinned(graph: Recording) -> None:
@@ -261,7 +280,11 @@ def test_a_graph_without_a_safeguard_is_refused(graphs: dict[str, Recording], re
 def _pods(graph: Recording) -> list[dict[str, Any]]:
     templates = [job.at("spec", "jobTemplate", "spec", "template") for job in graph.of_type(CRON_JOB).values()]
     templates += [rollout.at("spec", "template") for rollout in graph.of_type(ROLLOUT).values()]
-    providers = [found.at("spec", "metrics", 0, "provider") for found in graph.of_type(ANALYSIS_TEMPLATE).values()]
+    providers = [
+        metric["provider"]
+        for found in graph.of_type(ANALYSIS_TEMPLATE).values()
+        for metric in found.at("spec", "metrics")
+    ]
     templates += [provider["job"]["spec"]["template"] for provider in providers]
     return [template["spec"] for template in templates]
 
@@ -287,6 +310,33 @@ def test_a_new_training_image_does_not_change_the_endpoints(tmp_path: Path, grap
     changed = record(project, "dev")
     assert changed.one(ROLLOUT, MODEL).plain == graphs["dev"].one(ROLLOUT, MODEL).plain
     assert changed.one(CRON_JOB, f"train-{MODEL}").plain != graphs["dev"].one(CRON_JOB, f"train-{MODEL}").plain
+
+
+def test_a_job_may_read_the_tables_that_its_contract_refers_to_and_no_others(tmp_path: Path) -> None:
+    project = copy_as_forked(tmp_path / "project")
+    contracts = project / "data-contracts"
+    other = (
+        (contracts / f"{DATASET}.odcs.yaml")
+        .read_text()
+        .replace(DATASET, "clinics")
+        .replace("diabetes_patients", "clinics")
+    )
+    (contracts / "clinics.odcs.yaml").write_text(other)
+    (contracts / "visits.odcs.yaml").write_text(
+        other.replace("clinics", "visits").replace(
+            "      - name: age\n", "      - name: age\n        relationships: [{to: clinics.age}]\n"
+        )
+    )
+    release_everywhere(project)
+    recording = record(project, "dev")
+    policies = {
+        name: json.dumps(recording.one("aws:iam/rolePolicy:RolePolicy", f"ingest-{name}").props["policy"])
+        for name in ("visits", "clinics")
+    }
+    assert ":table/mlops_dev/clinics" in policies["visits"] and f"{DATASET}" not in policies["visits"]
+    assert "visits" not in policies["clinics"].replace("ingest-visits", "")
+    writes = [s for s in json.loads(json.loads(policies["visits"]))["Statement"] if "s3:PutObject" in s["Action"]]
+    assert "clinics" not in json.dumps(writes)
 
 
 def test_ingestion_follows_the_schedule_of_the_contract_and_training_waits_for_a_request(
@@ -328,10 +378,8 @@ def test_traffic_shifts_between_two_services_in_the_configured_steps(graph: Reco
     canary = graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary")
     assert canary["steps"] == [
         {"setWeight": 10},
-        {"pause": {"duration": "1s"}},
         ANALYSIS,
         {"setWeight": 50},
-        {"pause": {"duration": "1s"}},
         ANALYSIS,
     ]
     assert canary["scaleDownDelaySeconds"] == 600
@@ -343,23 +391,65 @@ def test_traffic_shifts_between_two_services_in_the_configured_steps(graph: Reco
     assert ingress.at("spec", "ingressClassName") == "alb"
 
 
-def test_a_job_with_its_own_identity_checks_the_canary_between_steps(graph: Recording) -> None:
-    (metric,) = graph.one(ANALYSIS_TEMPLATE, CHECK).at("spec", "metrics")
-    spec = metric["provider"]["job"]["spec"]
-    pod = spec["template"]["spec"]
-    command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
-    (container,) = pod["containers"]
-    assert container["command"] == [*command, "--live", "{{args.live}}"]
-    for role, service in graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary", "pingPong").items():
-        found = graph.one(SERVICE, service)
-        url = f"http://{service}.{found.at('metadata', 'namespace')}.svc"
-        assert {"name": f"CHECK_{role[:4].upper()}_URL", "value": url} in container["env"]
-        assert found.at("spec", "ports", 0, "port") == 80, "the URL names no port"
-    assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, False)
-    (rule,) = spec["podFailurePolicy"]["rules"]
-    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [FAILED])
-    assert FAILED != INCONCLUSIVE
+def checks_of(graph: Recording) -> dict[str, tuple[dict[str, Any], CanarySettings]]:
+    """Return metric → the spec of its job, and the settings of the check that the job runs."""
+    found = {}
+    for metric in graph.one(ANALYSIS_TEMPLATE, CHECK).at("spec", "metrics"):
+        spec = metric["provider"]["job"]["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+        settings = CanarySettings.model_validate_json(environment["CHECK_SETTINGS"])
+        assert environment["CHECK_SECONDS"] == "{{args.seconds}}"
+        found[metric["name"]] = (spec, settings)
+    return found
+
+
+def test_jobs_with_their_own_identity_check_the_canary_in_each_step(graph: Recording) -> None:
+    for spec, _ in checks_of(graph).values():
+        pod = spec["template"]["spec"]
+        command = ["python", "-m", "pipelines.serving.check", "--model", MODEL, "--bundle", "{{args.bundle}}"]
+        (container,) = pod["containers"]
+        assert container["command"] == [*command, "--live", "{{args.live}}"]
+        for role, service in graph.one(ROLLOUT, MODEL).at("spec", "strategy", "canary", "pingPong").items():
+            found = graph.one(SERVICE, service)
+            url = f"http://{service}.{found.at('metadata', 'namespace')}.svc"
+            assert {"name": f"CHECK_{role[:4].upper()}_URL", "value": url} in container["env"]
+            assert found.at("spec", "ports", 0, "port") == 80, "the URL names no port"
+        assert (pod["serviceAccountName"], pod["enableServiceLinks"]) == (CHECK, False)
     assert graph.one(ANALYSIS_TEMPLATE, CHECK).urn in graph.dependencies[graph.one(ROLLOUT, MODEL).urn]
+
+
+def test_a_bad_canary_aborts_and_one_without_a_verdict_pauses(graph: Recording) -> None:
+    """A metric that has reached its count, but no limit, is inconclusive, and Argo Rollouts pauses."""
+    metrics = {metric["name"]: metric for metric in graph.one(ANALYSIS_TEMPLATE, CHECK).at("spec", "metrics")}
+    assert set(metrics["harm"]) == {"name", "provider"}, "its first failure is one too many"
+    limits = {name: metrics["verdict"][name] for name in ("count", "consecutiveSuccessLimit", "failureLimit")}
+    assert limits == {"count": 1, "consecutiveSuccessLimit": 1, "failureLimit": 1}
+    checks = checks_of(graph)
+    for name, outcome, status in (("harm", "failed", FAILED), ("verdict", "inconclusive", INCONCLUSIVE)):
+        spec, settings = checks[name]
+        (rule,) = spec["podFailurePolicy"]["rules"]
+        assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [status])
+        assert settings.fail_if == outcome
+
+
+def test_the_bounds_of_a_canary_are_those_of_its_model(graph: Recording) -> None:
+    gates = Project(PROJECT).model(MODEL).gates
+    for spec, settings in checks_of(graph).values():
+        assert settings.bounds.p99_ms == gates.latency.p99_ms
+        assert settings.bounds.error_rate == gates.soak.maximum_error_rate
+        assert spec["activeDeadlineSeconds"] > 1 + settings.wait_seconds
+
+
+def test_only_an_environment_that_pauses_waits_for_a_verdict(graphs: dict[str, Recording]) -> None:
+    settings = {
+        environment: {name: one for name, (_, one) in checks_of(graphs[environment]).items()}
+        for environment in ("dev", "prod")
+    }
+    assert {one.wait_seconds for one in settings["dev"].values()} == {0}
+    assert (settings["dev"]["harm"].golden_only, settings["dev"]["verdict"].golden_only) == (False, True)
+    assert {one.wait_seconds for one in settings["prod"].values()} == {1800}
+    assert not any(one.golden_only for one in settings["prod"].values())
 
 
 def test_pulumi_ignores_what_controllers_change(graph: Recording) -> None:

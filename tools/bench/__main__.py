@@ -21,6 +21,7 @@ PARTS = {
     "history": "The ledger",
     "contract": "Contract checks",
     "monitors": "Monitors",
+    "model_monitor": "Monitors of models",
     "simulations": "Error rates of monitors",
     "data_versions": "Versions of data",
     "serving": "Serving",

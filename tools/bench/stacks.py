@@ -23,7 +23,7 @@ ROUNDS = 3
 def measure() -> list[Figure]:
     """Measure a fresh and an unchanged `mlops up`."""
     from laptop import lifecycle
-    from laptop.demo.material import own_clone
+    from laptop.demo.material import CENSUS, own_clone
     from laptop.publishing import local_digests
     from pipelines.declarations.project import Project
     from pipelines.promotion.images import pin_images
@@ -31,7 +31,7 @@ def measure() -> list[Figure]:
     fresh, unchanged, resources = [], [], ""
     for number in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
-            home, project = Path(folder) / "home", own_clone(Project(ROOT), Path(folder) / "clone")
+            home, project = Path(folder) / "home", own_clone(Project(ROOT), Path(folder) / "clone", without=(CENSUS,))
             pin_images(project, "dev", local_digests(project))
             lifecycle.start(home, project.root, attached=True)
             try:

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -417,6 +417,42 @@ class InferenceRequest(Subject):
         raise MlopsError(answer.error)
 
 
+class AlarmEvent(Subject):
+    """A `repository_dispatch` event that requests a response: what it makes of an issue, and its way back."""
+
+    document: ClassVar[dict[str, Any]] = {
+        "action": "alarm",
+        "client_payload": {
+            "model": "m1",
+            "environment": "prod",
+            "reason": "accuracy: it fell",
+            "bundle": "sha256:" + "a" * 64,
+            "response": "roll-back",
+            "id": "0123456789abcdef",
+            "checks": ["accuracy", "errors"],
+            "monitor": "observe-m1",
+            "report": "20260301T000000Z-0123456789ab",
+        },
+    }
+
+    def make(self, rng: random.Random) -> bytes:
+        mutator = Mutator(rng)
+        content = json.dumps(mutator.tree(self.document) if rng.randrange(6) else self.document).encode()
+        return mutator.content(content) if rng.randrange(4) == 0 else content
+
+    def use(self, given: bytes) -> None:
+        from pipelines.monitoring.alarm import read_alarm
+        from pipelines.promotion.comments.alarm_issue import render_question
+
+        alarm = read_alarm(given)
+        again = json.dumps({"action": alarm.kind, "client_payload": alarm.payload()}).encode()
+        if read_alarm(again) != alarm or len(alarm.payload()) > 10:
+            raise FaultError(f"the alarm changes on its way: {alarm}")
+        text = render_question(alarm, "accuracy", "team", "id", "")
+        if "@" in text.replace("@\u200b", "") or "<script" in text:
+            raise FaultError(f"the issue has markup of the alarm: {text[:300]}")
+
+
 class WorkflowFile(Subject):
     """A workflow file, read and planned by the laptop's runner; its steps do not run."""
 
@@ -557,6 +593,7 @@ SUBJECTS: dict[str, type[Subject]] = {
     "environment": EnvironmentFile,
     "landing-file": LandingFile,
     "request": InferenceRequest,
+    "alarm": AlarmEvent,
     "workflow": WorkflowFile,
     "policy": PolicyDocument,
 }

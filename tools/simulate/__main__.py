@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.declarations.atomic_files import write_atomically
-from tools.simulate.data_monitors import SIMULATIONS
+from tools.simulate import canary_checks, data_monitors, model_monitors
 from tools.simulate.rates import MeasuredRate
+
+SIMULATIONS = {**data_monitors.SIMULATIONS, **canary_checks.SIMULATIONS, **model_monitors.SIMULATIONS}
+"""Every simulation: what happens → the run, the number of runs, and the bounds of the rate: at most, at least."""
 
 RESULTS = Path(__file__).parents[2] / "build" / "simulations.json"
 BLOCK = 25

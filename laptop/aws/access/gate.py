@@ -73,6 +73,8 @@ class Gate:
 
         if signed.service == "ecr" and "ecr-throttled" in self._faults():
             return _refuse(start_response, "ecr", 400, "ThrottlingException", "Rate exceeded")
+        if signed.service == "events" and request.action == "PutEvents" and "eventbridge-down" in self._faults():
+            return _refuse(start_response, "events", 500, "InternalException", "The service has an internal error.")
         if headers.get("host") != self._authority or "x-moto-account-id" in headers:
             return refuse("AccessDenied", f"The account is served at {self._authority} only.")
         if request.path.startswith(_CLOSED):

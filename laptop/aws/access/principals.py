@@ -104,6 +104,18 @@ class Principals:
         trust = self._roles.observe(role.arn, _settings(role)).trust if role is not None else ""
         return parse(trust, f"the role {role_arn}") if trust else None
 
+    def role(self, role_arn: str) -> tuple[Caller, Grants] | None:
+        """Return a role as a caller, with the policies that are in effect; None if there is no such role."""
+        role = next((role for role in _iam().get_roles() if role.arn == role_arn), None)
+        if role is None:
+            return None
+        settings = self._roles.observe(role.arn, _settings(role))
+        grants = Grants(
+            tuple(parse(text, name) for name, text in settings.policies),
+            parse(settings.boundary, f"the boundary of {role.name}") if settings.boundary else None,
+        )
+        return Caller(role.arn, frozenset({role.arn}), ACCOUNT), grants
+
     def find(self, access_key: str) -> Principal | None:
         """Return the principal of an access key; None if the key or its role does not exist."""
         if access_key in self._services:

@@ -234,16 +234,90 @@ def _created(base: str, action: str, request: Request, cluster: str) -> str:
 
 
 def _cloudwatch(request: Request, action: str) -> Iterator[Need]:
-    """Alarms are resources. Metrics are not: the namespace of those that are sent is a condition key."""
+    """Alarms and dashboards are resources; dashboards belong to no region.
+
+    Metrics are not: the namespace of those that are sent is a condition key.
+    """
     if action == "PutMetricData":
         yield Need(f"cloudwatch:{action}", "*", {"cloudwatch:namespace": _some(request.parameter("Namespace"))})
         return
     listed = request.json.get("AlarmNames") or ()
     names = [request.parameter("AlarmName"), *(listed if isinstance(listed, list) else ())]
     names += [value for key, value in request.form.items() if key.startswith("AlarmNames.member.")]
+    boards = request.json.get("DashboardNames") or ()
+    shown = [request.parameter("DashboardName"), *(boards if isinstance(boards, list) else ())]
+    shown += [value for key, value in request.form.items() if key.startswith("DashboardNames.member.")]
+    if any(shown):
+        for name in filter(None, shown):
+            yield Need(f"cloudwatch:{action}", f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/{name}")
+        return
     base = f"arn:aws:cloudwatch:{request.region}:{ACCOUNT}:alarm:"
-    for resource in [f"{base}{name}" for name in names if name] or [request.parameter("ResourceARN") or "*"]:
+    # Other parameters are ignored, as CloudWatch does: they must not stand for what the operation is about.
+    resources = [f"{base}{name}" for name in names if name and "Alarm" in action]
+    for resource in [*resources, *_some(request.parameter("ResourceARN"))] or ["*"]:
         yield Need(f"cloudwatch:{action}", resource)
+
+
+_EVENT_RESOURCES = (
+    (
+        "api-destination",
+        ("CreateApiDestination", "DeleteApiDestination", "DescribeApiDestination", "UpdateApiDestination"),
+    ),
+    ("connection", ("CreateConnection", "DeleteConnection", "DescribeConnection", "UpdateConnection")),
+    ("rule", ("DeleteRule", "DescribeRule", "DisableRule", "EnableRule", "PutRule")),
+)
+"""Kind of a resource of EventBridge → actions that take its name as `Name`."""
+
+
+def _events(request: Request, action: str) -> Iterator[Need]:
+    """Yield the needs on rules, connections, API destinations and buses, by name as EventBridge does."""
+    base, parameters = f"arn:aws:events:{request.region}:{ACCOUNT}", request.json
+    bus = request.parameter("EventBusName").rpartition("/")[2] or "default"
+    within = "" if bus == "default" else f"{bus}/"
+    if action == "PutEvents":
+        yield from _put_events(base, parameters)
+        return
+    kind = next((kind for kind, actions in _EVENT_RESOURCES if action in actions), "")
+    name = request.parameter("Name") if kind else request.parameter("Rule")
+    if name:
+        place = within if kind in ("", "rule") else ""
+        yield Need(f"events:{action}", f"{base}:{kind or 'rule'}/{place}{name}")
+    else:
+        yield Need(f"events:{action}", request.parameter("ResourceARN") or "*")
+    if action == "CreateApiDestination":
+        yield Need(f"events:{action}", _without_id(request.parameter("ConnectionArn")))
+    if action == "PutRule" and parameters.get("Tags"):
+        yield Need("events:TagResource", f"{base}:rule/{within}{name}")
+    if action in ("CreateConnection", "DeleteConnection", "UpdateConnection"):
+        verb = {"Create": "CreateSecret", "Delete": "DeleteSecret", "Update": "UpdateSecret"}[action[:6]]
+        secret = f"arn:aws:secretsmanager:{request.region}:{ACCOUNT}:secret:events!connection/{name}/*"
+        yield Need(f"secretsmanager:{verb}", secret)
+    if action == "PutTargets":
+        listed = parameters.get("Targets")
+        targets = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        roles = [target.get("RoleArn") for target in targets]
+        for role in dict.fromkeys(filter(None, roles)):
+            yield Need("iam:PassRole", str(role), {"iam:passedtoservice": ("events.amazonaws.com",)})
+
+
+def _put_events(base: str, parameters: Mapping[str, Any]) -> Iterator[Need]:
+    """Yield one need for each event: each must be allowed by its source and its type."""
+    listed = parameters.get("Entries")
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    for entry in entries:
+        bus = str(entry.get("EventBusName") or "default").rpartition("/")[2]
+        context = {
+            "events:source": _some(str(entry.get("Source") or "")),
+            "events:detail-type": _some(str(entry.get("DetailType") or "")),
+        }
+        yield Need("events:PutEvents", f"{base}:event-bus/{bus}", context)
+    if not entries:
+        yield Need("events:PutEvents", "*")
+
+
+def _without_id(arn: str) -> str:
+    """Return the ARN of a connection as policies name it: without the id that EventBridge adds."""
+    return arn.rpartition("/")[0] if arn.count("/") > 1 else arn
 
 
 def _sqs(request: Request, action: str) -> Iterator[Need]:
@@ -259,6 +333,7 @@ _SERVICES: dict[str, Callable[[Request, str], Iterator[Need]]] = {
     "cloudwatch": _cloudwatch,
     "ecr": _ecr,
     "eks": _eks,
+    "events": _events,
     "glue": _glue,
     "iam": _iam,
     "kms": kms_needs,

@@ -213,6 +213,27 @@ def _delete_policy(call: AwsCall) -> None:
         iam.delete_policy(PolicyArn=arn)
 
 
+def _attach_policy(call: AwsCall) -> str:
+    role, arn = call.inputs["role"], call.inputs["policyArn"]
+    call.client("iam").attach_role_policy(RoleName=role, PolicyArn=arn)
+    return f"{role}/{arn}"
+
+
+def _read_attachment(call: AwsCall) -> Values | None:
+    role, _, arn = call.id.partition("/")
+    with tolerating(_GONE):
+        for page in call.client("iam").get_paginator("list_attached_role_policies").paginate(RoleName=role):
+            if any(each["PolicyArn"] == arn for each in page["AttachedPolicies"]):
+                return {"role": role, "policyArn": arn}
+    return None
+
+
+def _detach_policy(call: AwsCall) -> None:
+    role, _, arn = call.id.partition("/")
+    with tolerating(_GONE):
+        call.client("iam").detach_role_policy(RoleName=role, PolicyArn=arn)
+
+
 def _create_oidc(call: AwsCall) -> str:
     iam, inputs = call.client("iam"), call.inputs
     arn = f"arn:aws:iam::{call.cloud.account}:oidc-provider/{_host(inputs['url'])}"
@@ -321,6 +342,14 @@ ROWS = (
         documents=("policy",),
         policies=("policy",),
         computed=("arn", "attachmentCount", "policyId", "tagsAll"),
+    ),
+    Row(
+        "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+        create=_attach_policy,
+        read=_read_attachment,
+        delete=_detach_policy,
+        required=("role", "policyArn"),
+        replaces=("role", "policyArn"),
     ),
     Row(
         "aws:iam/openIdConnectProvider:OpenIdConnectProvider",

@@ -1,4 +1,4 @@
-"""CloudWatch alarms, SNS topics, SQS queues and EventBridge rules."""
+"""CloudWatch alarms and dashboards, SNS topics, SQS queues and EventBridge rules."""
 
 from __future__ import annotations
 
@@ -222,6 +222,39 @@ def _delete_queue(call: AwsCall) -> None:
         call.client("sqs").delete_queue(QueueUrl=call.id)
 
 
+# --- dashboards
+
+
+def _put_dashboard(call: AwsCall) -> str:
+    inputs = call.inputs
+    name = str(inputs["dashboardName"])
+    call.client("cloudwatch").put_dashboard(DashboardName=name, DashboardBody=_dashboard_body(inputs["dashboardBody"]))
+    return name
+
+
+def _dashboard_body(body: Any) -> str:
+    return body if isinstance(body, str) else json.dumps(body)
+
+
+def _update_dashboard(call: AwsCall) -> None:
+    _put_dashboard(call)
+
+
+def _read_dashboard(call: AwsCall) -> Values | None:
+    found: Values | None = None
+    with tolerating("ResourceNotFound", "DashboardNotFoundError"):
+        found = call.client("cloudwatch").get_dashboard(DashboardName=call.id)
+    if found is None:
+        return None
+    arn = f"arn:aws:cloudwatch::{call.cloud.account}:dashboard/{call.id}"
+    return {"dashboardName": call.id, "dashboardBody": found["DashboardBody"], "dashboardArn": arn}
+
+
+def _delete_dashboard(call: AwsCall) -> None:
+    with tolerating("ResourceNotFound", "DashboardNotFoundError"):
+        call.client("cloudwatch").delete_dashboards(DashboardNames=[call.id])
+
+
 # --- event rules
 
 _RULE = {
@@ -289,6 +322,18 @@ ROWS = (
         sets=("alarmActions", "okActions", "insufficientDataActions"),
         computed=("arn", "region", "tagsAll"),
         form={**dict.fromkeys(_ALARM_SAME), "okActions": None, "tags": None},
+    ),
+    Row(
+        "aws:cloudwatch/dashboard:Dashboard",
+        create=_put_dashboard,
+        read=_read_dashboard,
+        update=_update_dashboard,
+        delete=_delete_dashboard,
+        required=("dashboardName", "dashboardBody"),
+        named_by=("dashboardName",),
+        replaces=("dashboardName",),
+        documents=("dashboardBody",),
+        computed=("dashboardArn",),
     ),
     Row(
         "aws:sns/topic:Topic",

@@ -12,6 +12,11 @@ from laptop.aws.shapes import tag_list, tag_map, to_aws, to_pulumi
 from pipelines.declarations.errors import MlopsError
 
 _GONE = ("NoSuchBucket", "404", "NotFound")
+_PAGE = 1000
+"""Versions deleted with one request, the most that S3 takes."""
+
+_DELETIONS = 10
+"""Attempts to delete a bucket that receives objects while it is emptied."""
 
 
 def _create_bucket(call: AwsCall) -> str:
@@ -80,22 +85,27 @@ def _update_bucket(call: AwsCall) -> None:
 
 
 def _delete_bucket(call: AwsCall) -> None:
-    s3 = call.client("s3")
+    from botocore.exceptions import ClientError
+
+    s3, force = call.client("s3"), bool(call.inputs.get("forceDestroy"))
     with tolerating(*_GONE):
-        if call.inputs.get("forceDestroy"):
-            _empty(s3, call.id, locked=bool(call.inputs.get("objectLockEnabled")))
+        for _ in range(_DELETIONS):
+            if force:
+                _empty(s3, call.id, locked=bool(call.inputs.get("objectLockEnabled")))
+            try:
+                s3.delete_bucket(Bucket=call.id)
+                return
+            except ClientError as error:
+                # Access logs of other buckets arrived since. The official provider empties the bucket again as well.
+                if not force or code_of(error) != "BucketNotEmpty":
+                    raise
         s3.delete_bucket(Bucket=call.id)
 
 
 def _empty(s3: Any, bucket: str, *, locked: bool) -> None:
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        found = [
-            {"Key": item["Key"], "VersionId": item["VersionId"]}
-            for item in page.get("Versions", []) + page.get("DeleteMarkers", [])
-        ]
-        if not found:
-            continue
-        extra = {"BypassGovernanceRetention": True} if locked else {}
+    """Delete all versions of all objects, from the beginning each time: what a page began with is gone by then."""
+    extra = {"BypassGovernanceRetention": True} if locked else {}
+    while found := _some_versions(s3, bucket):
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": found, "Quiet": True}, **extra)
         if answer.get("Errors"):
             first = answer["Errors"][0]
@@ -103,6 +113,14 @@ def _empty(s3: Any, bucket: str, *, locked: bool) -> None:
                 f"the bucket `{bucket}` cannot be emptied: {first.get('Key')}: {first.get('Message')}",
                 fix="wait until the retention of its objects has ended.",
             )
+
+
+def _some_versions(s3: Any, bucket: str) -> list[dict[str, str]]:
+    page = s3.list_object_versions(Bucket=bucket, MaxKeys=_PAGE)
+    return [
+        {"Key": item["Key"], "VersionId": item["VersionId"]}
+        for item in page.get("Versions", []) + page.get("DeleteMarkers", [])
+    ]
 
 
 _BUCKET = Row(

@@ -25,6 +25,7 @@ from laptop.github.forge.bare_repository import NO_COMMIT, BareRepository, GitEr
 from laptop.github.forge.branch_moves import RefUpdate, announce_move, settle_moves
 from laptop.github.forge.event_queue import common_payload, pull_request_event, queue_event
 from laptop.github.forge.github_state import GitHubState, State, take_number, timestamp
+from laptop.github.forge.issue_records import edit_issue, load_issue, load_issues, open_issue
 from laptop.github.forge.merge_rules import MergeFacts, PullRequestRecord, Review, find_blockers
 from laptop.github.forge.merging import check_collaborator, prepare_merge, queue_trial
 from laptop.github.forge.pull_request_state import (
@@ -149,6 +150,7 @@ class GitHubServer:
             if not actor.may(scope, level):
                 message = "The permissions requested are not granted to this installation."
                 raise RequestDeniedError(422, message, fix=f"grant `{scope}: {level}` to the app {found['slug']}")
+        self._fail_if_asked(actor)
         return actor if wanted is None else replace(actor, permissions=dict(wanted))
 
     def issue_token(self, actor: Actor) -> str:
@@ -168,12 +170,16 @@ class GitHubServer:
             RequestDeniedError: the token is unknown (401), or the laptop has a fault.
         """
         actor = authenticate(self.state.read(), token)
+        self._fail_if_asked(actor)
+        return actor
+
+    def _fail_if_asked(self, actor: Actor) -> None:
+        """Refuse an actor because of a fault that was injected."""
         faults = self._faults.active() if actor.kind != "user" else ()
         if "github-down" in faults:
             raise RequestDeniedError(503, "Service Unavailable")
         if "app-token-revoked" in faults and actor.kind == "app":
             raise RequestDeniedError(401, "Bad credentials", fix="check the installation of the app and its key")
-        return actor
 
     # --- branches ---
 
@@ -440,15 +446,34 @@ class GitHubServer:
         self.settled()
         return update.after
 
+    # --- issues ---
+
+    def open_issue(self, actor: Actor, title: str, body: str, labels: Sequence[str] = ()) -> dict[str, Any]:
+        """Open an issue and return its record; see `open_issue`."""
+        actor.need("write", "issues")
+        with self.change() as state:
+            return open_issue(state, actor, title, body, labels)
+
+    def edit_issue(self, actor: Actor, number: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change an issue and return its record; see `edit_issue`."""
+        actor.need("write", "issues")
+        with self.change() as state:
+            return edit_issue(state, number, changes)
+
+    def issues(self) -> list[dict[str, Any]]:
+        """Return the records of all issues, newest first."""
+        return load_issues(self.state.read())
+
     # --- comments ---
 
     def comment(self, actor: Actor, number: int, body: str) -> dict[str, Any]:
-        """Comment on a pull request and return the comment."""
+        """Comment on an issue or a pull request and return the comment."""
         actor.need("write", "pull-requests", "issues")
         if not body.strip():
             raise RequestDeniedError(422, "Validation Failed: body can't be blank")
         with self.change() as state:
-            load_pull(state, number)
+            if str(number) not in state["pulls"]:
+                load_issue(state, number)
             now = timestamp()
             item = {"id": take_number(state, "comment"), "issue": number, "author": actor.login}
             item |= {"body": body[:_LONGEST_COMMENT], "created_at": now, "updated_at": now}
@@ -466,7 +491,7 @@ class GitHubServer:
         raise RequestDeniedError(404, "Not Found")
 
     def comments(self, number: int) -> list[dict[str, Any]]:
-        """Return the comments on a pull request, oldest first."""
+        """Return the comments on an issue or a pull request, oldest first."""
         return [item for item in self.state.read()["comments"] if item["issue"] == number]
 
     # --- other events ---

@@ -10,6 +10,7 @@ from laptop.github.forge import payloads
 from laptop.github.forge.actors import Actor, RequestDeniedError
 from laptop.github.forge.git_data_routes import GIT_ROUTES
 from laptop.github.forge.github_server import GitHubServer
+from laptop.github.forge.issue_records import issue_payload, load_issue
 from laptop.github.forge.repository_creation import MAIN
 from laptop.github.forge.settings_routes import ROUTES, administers, request_elsewhere
 
@@ -47,8 +48,39 @@ def request(server: GitHubServer, actor: Actor, method: str, path: str, fields: 
 
 def _list_comments(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
     actor.need("read", "issues", "pull-requests")
-    number = server.pull_request(int(match["number"])).number
+    number, state = int(match["number"]), server.settled()
+    if str(number) not in state["pulls"]:
+        load_issue(state, number)
     return [payloads.comment(item, server.full_name) for item in server.comments(number)]
+
+
+def _list_issues(server: GitHubServer, actor: Actor, _match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    """Return the open issues and pull requests, newest first; GitHub counts pull requests as issues, too."""
+    actor.need("read", "issues")
+    pulls = [
+        {**payloads.pull_request(pull, _repository(server), mergeable=None), "pull_request": {}}
+        for pull in server.pull_requests()
+        if pull.state == "OPEN"
+    ]
+    issues = [issue_payload(one, server.full_name) for one in server.issues() if one["state"] == "open"]
+    return sorted([*pulls, *issues], key=lambda one: -int(one["number"]))
+
+
+def _open_issue(server: GitHubServer, actor: Actor, _match: re.Match[str], fields: Mapping[str, Any]) -> Any:
+    labels = fields.get("labels") or []
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise RequestDeniedError(422, "Invalid request: labels is not a list of names")
+    made = server.open_issue(actor, _text(fields, "title"), str(fields.get("body") or ""), labels)
+    return issue_payload(made, server.full_name)
+
+
+def _issue(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
+    actor.need("read", "issues")
+    return issue_payload(load_issue(server.settled(), int(match["number"])), server.full_name)
+
+
+def _edit_issue(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
+    return issue_payload(server.edit_issue(actor, int(match["number"]), fields), server.full_name)
 
 
 def _add_comment(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
@@ -165,6 +197,10 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("GET", ""): _about,
+    ("GET", r"issues"): _list_issues,
+    ("POST", r"issues"): _open_issue,
+    ("GET", r"issues/(?P<number>\d+)"): _issue,
+    ("PATCH", r"issues/(?P<number>\d+)"): _edit_issue,
     ("GET", r"issues/(?P<number>\d+)/comments"): _list_comments,
     ("POST", r"issues/(?P<number>\d+)/comments"): _add_comment,
     ("PATCH", r"issues/comments/(?P<id>\d+)"): _edit_comment,

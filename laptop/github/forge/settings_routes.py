@@ -271,28 +271,39 @@ def _environment_of(server: GitHubServer, match: re.Match[str]) -> str:
 
 
 def _list_variables(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
-    _need_collaborator(server, actor)
-    found = Vault(server.folder).own("variables", _environment_of(server, match))
+    where = _environment_of(server, match)
+    _need_collaborator(server, actor, "read", "variables", where)
+    found = Vault(server.folder).own("variables", where)
     return {"total_count": len(found), "variables": [{"name": key, "value": value} for key, value in found.items()]}
 
 
 def _list_secrets(server: GitHubServer, actor: Actor, match: re.Match[str], _: Mapping[str, Any]) -> Any:
-    _need_collaborator(server, actor)
-    found = Vault(server.folder).own("secrets", _environment_of(server, match))
+    where = _environment_of(server, match)
+    _need_collaborator(server, actor, "read", "secrets", where)
+    found = Vault(server.folder).own("secrets", where)
     return {"total_count": len(found), "secrets": [{"name": key} for key in found]}
 
 
-def _need_collaborator(server: GitHubServer, actor: Actor) -> None:
+def _need_collaborator(server: GitHubServer, actor: Actor, level: str, what: str, environment: str) -> None:
+    """Check that a caller may read or write variables or secrets. For a user, write access is enough, as on GitHub.
+
+    Args:
+        server: the server.
+        actor: the caller.
+        level: "read" or "write".
+        what: "variables" or "secrets", the permission that an app needs.
+        environment: the environment that they belong to, for which an app needs `environments`; "" for the repository.
+    """
     if actor.kind == "user":
         if actor.login not in server.settings.users:
             raise _NOT_FOUND
     else:
-        actor.need("read", "administration")
+        actor.need(level, "environments" if environment else what)
 
 
 def _add_variable(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
-    _need_collaborator(server, actor)
     vault, where = Vault(server.folder), _environment_of(server, match)
+    _need_collaborator(server, actor, "write", "variables", where)
     name = str(fields["name"]).upper()
     if name in vault.own("variables", where):
         raise RequestDeniedError(409, "Already exists - Variable already exists")
@@ -300,8 +311,8 @@ def _add_variable(server: GitHubServer, actor: Actor, match: re.Match[str], fiel
 
 
 def _change_variable(server: GitHubServer, actor: Actor, match: re.Match[str], fields: Mapping[str, Any]) -> Any:
-    _need_collaborator(server, actor)
     vault, where = Vault(server.folder), _environment_of(server, match)
+    _need_collaborator(server, actor, "write", "variables", where)
     if match["variable"].upper() not in vault.own("variables", where):
         raise _NOT_FOUND
     vault.set_variable(match["variable"], str(fields["value"]), where)
@@ -313,7 +324,7 @@ def set_environment_secret(server: GitHubServer, actor: Actor, name: str, value:
     Raises:
         RequestDeniedError: the environment does not exist, or the caller may not.
     """
-    _need_collaborator(server, actor)
+    _need_collaborator(server, actor, "write", "secrets", environment)
     if environment and environment not in server.settings.environments:
         raise _NOT_FOUND
     Vault(server.folder).set_secret(name, value, environment)

@@ -16,6 +16,7 @@ from laptop.github.forge.github_server import GitHubServer
 from laptop.github.gh_cli.api_command import API_COMMANDS
 from laptop.github.gh_cli.arguments import Arguments, GhCommand, UsageError
 from laptop.github.gh_cli.auth_commands import AUTH_COMMANDS
+from laptop.github.gh_cli.issue_commands import ISSUE_COMMANDS
 from laptop.github.gh_cli.pull_commands import PULL_COMMANDS
 from laptop.github.gh_cli.run_commands import RUN_COMMANDS
 from laptop.github.gh_cli.secret_commands import SECRET_COMMANDS
@@ -28,7 +29,7 @@ class NotAuthenticatedError(Exception):
 
 COMMANDS: Mapping[str, GhCommand] = {
     command.words: command
-    for command in (*PULL_COMMANDS, *RUN_COMMANDS, *API_COMMANDS, *SECRET_COMMANDS, *AUTH_COMMANDS)
+    for command in (*PULL_COMMANDS, *ISSUE_COMMANDS, *RUN_COMMANDS, *API_COMMANDS, *SECRET_COMMANDS, *AUTH_COMMANDS)
 }
 
 _HELP = ("--help", "-h")

@@ -41,6 +41,20 @@ def bucket_policy(inputs: dict[str, Any], action: str) -> str:
     )
 
 
+PATTERN = json.dumps({"source": ["mlops.monitor"]})
+
+
+def connection(name: str, make: Callable[..., Any]) -> str:
+    made = make(
+        "aws:cloudwatch/eventConnection:EventConnection",
+        name,
+        name=name,
+        authorizationType="API_KEY",
+        authParameters={"apiKey": {"key": "Authorization", "value": "x"}},
+    )
+    return str(made.outputs["arn"])
+
+
 @dataclass(frozen=True)
 class ResourceLifecycle:
     """Inputs of one resource type.
@@ -293,6 +307,13 @@ LIFECYCLES: dict[str, ResourceLifecycle] = {
         {"description": "e"},
         ("arn", "policyId", "name"),
     ),
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": ResourceLifecycle(
+        lambda name, make: {
+            "role": make("aws:iam/role:Role", name, assumeRolePolicy=json.dumps(TRUST)).outputs["name"],
+            "policyArn": make("aws:iam/policy:Policy", name, policy=json.dumps(POLICY)).outputs["arn"],
+        },
+        replace={"role": "another"},
+    ),
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider": ResourceLifecycle(
         lambda name, make: {
             "url": f"https://{name}.example.com",
@@ -314,6 +335,12 @@ LIFECYCLES: dict[str, ResourceLifecycle] = {
         becomes(roleArn="arn:aws:iam::123456789012:role/b"),
         {"serviceAccount": "another"},
         ("associationId", "associationArn"),
+    ),
+    "aws:cloudwatch/dashboard:Dashboard": ResourceLifecycle(
+        lambda name, _: {"dashboardName": name, "dashboardBody": json.dumps({"widgets": []})},
+        becomes(dashboardBody=json.dumps({"widgets": [{"type": "text", "properties": {"markdown": "a"}}]})),
+        {"dashboardName": "another"},
+        ("dashboardArn",),
     ),
     "aws:cloudwatch/metricAlarm:MetricAlarm": ResourceLifecycle(
         plain(
@@ -349,5 +376,41 @@ LIFECYCLES: dict[str, ResourceLifecycle] = {
         becomes(description="e", tags={"owner": "m"}),
         {"name": "another"},
         ("arn", "name"),
+    ),
+    "aws:cloudwatch/eventConnection:EventConnection": ResourceLifecycle(
+        plain(
+            authorizationType="API_KEY",
+            authParameters={"apiKey": {"key": "Authorization", "value": "not set"}},
+            description="d",
+        ),
+        becomes(description="e"),
+        {"name": "another"},
+        ("arn", "name", "secretArn"),
+    ),
+    "aws:cloudwatch/eventApiDestination:EventApiDestination": ResourceLifecycle(
+        lambda name, make: {
+            "name": name,
+            "connectionArn": connection(name, make),
+            "httpMethod": "POST",
+            "invocationEndpoint": "https://api.github.com/repos/acme/mlops/dispatches",
+            "invocationRateLimitPerSecond": 1,
+        },
+        becomes(invocationEndpoint="https://api.github.com/repos/acme/other/dispatches"),
+        {"name": "another"},
+        ("arn", "name"),
+    ),
+    "aws:cloudwatch/eventTarget:EventTarget": ResourceLifecycle(
+        lambda name, make: {
+            "rule": make("aws:cloudwatch/eventRule:EventRule", name, name=name, eventPattern=PATTERN).outputs["name"],
+            "targetId": "github",
+            "arn": "arn:aws:events:eu-west-1:123456789012:api-destination/x/1",
+            "roleArn": "arn:aws:iam::123456789012:role/r",
+            "inputTransformer": {"inputPaths": {"detail": "$.detail"}, "inputTemplate": '{"a":<detail>}'},
+            "httpTarget": {"headerParameters": {"X-GitHub-Api-Version": "2022-11-28", "accept": "x"}},
+            "retryPolicy": {"maximumEventAgeInSeconds": 60, "maximumRetryAttempts": 2},
+            "deadLetterConfig": {"arn": "arn:aws:sqs:eu-west-1:123456789012:q"},
+        },
+        becomes(retryPolicy={"maximumEventAgeInSeconds": 90, "maximumRetryAttempts": 3}),
+        {"targetId": "another"},
     ),
 }

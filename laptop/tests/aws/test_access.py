@@ -585,3 +585,51 @@ def test_alarms_are_allowed_by_name(pod: Any, client: Callable[[str], Any]) -> N
     with refused("cloudwatch:DescribeAlarms"):
         cloudwatch.describe_alarms()
     cloudwatch.delete_alarms(AlarmNames=["mlops-dev-a"])
+
+
+def test_a_monitor_sends_events_in_its_own_name_only(pod: Any) -> None:
+    bus = f"arn:aws:events:eu-west-1:{ACCOUNT}:event-bus/default"
+    sender = pod(
+        allow(
+            "events:PutEvents",
+            bus,
+            **{
+                "ForAllValues:StringEquals": {"events:source": ["p.monitor.m1"], "events:detail-type": ["alarm"]},
+                "Null": {"events:source": "false"},
+            },
+        )
+    )["events"]
+
+    def put(*entries: dict[str, Any]) -> Any:
+        return sender.put_events(Entries=[{"DetailType": "alarm", "Detail": "{}", **entry} for entry in entries])
+
+    assert put({"Source": "p.monitor.m1"})["FailedEntryCount"] == 0
+    for entries in (
+        [{"Source": "p.monitor.m2"}],
+        [{"Source": "p.monitor.m1"}, {"Source": "p.monitor.m2"}],
+        [{"Source": "p.monitor.m1", "DetailType": "other"}],
+        [{"Source": "p.monitor.m1", "EventBusName": "other"}],
+    ):
+        with refused("events:PutEvents"):
+            put(*entries)
+
+
+def test_rules_connections_and_destinations_are_judged_by_their_names(pod: Any) -> None:
+    base = f"arn:aws:events:eu-west-1:{ACCOUNT}"
+    kinds = ("rule", "connection", "api-destination")
+    events = pod(allow("events:*", [f"{base}:{kind}/p-dev-*" for kind in kinds]))["events"]
+    with refused("events:PutRule", "rule/p-prod-a"):
+        events.put_rule(Name="p-prod-a", EventPattern='{"source": ["x"]}')
+    with refused("events:DescribeConnection", "connection/p-prod"):
+        events.describe_connection(Name="p-prod-github")
+    with refused("events:DeleteApiDestination", "api-destination/p-prod"):
+        events.delete_api_destination(Name="p-prod-github")
+    with refused("events:ListTargetsByRule", "rule/p-prod-a"):
+        events.list_targets_by_rule(Rule="p-prod-a")
+    events.put_rule(Name="p-dev-a", EventPattern='{"source": ["x"]}')
+    target = {"Id": "t", "Arn": f"{base}:api-destination/p-dev-github/1", "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/r"}
+    with refused("iam:PassRole"):
+        events.put_targets(Rule="p-dev-a", Targets=[target])
+    parameters = {"ApiKeyAuthParameters": {"ApiKeyName": "k", "ApiKeyValue": "v"}}
+    with refused("secretsmanager:CreateSecret", "events!connection/p-dev-github"):
+        events.create_connection(Name="p-dev-github", AuthorizationType="API_KEY", AuthParameters=parameters)

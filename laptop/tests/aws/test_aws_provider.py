@@ -12,6 +12,7 @@ import pytest
 from infra.policies.resource_graph import UNKNOWN
 from laptop.aws.aws_provider import AwsProvider
 from laptop.aws.pod_identity import role_of
+from laptop.aws.resources import s3_rows
 from laptop.aws.resources.row import Row
 from laptop.aws.table import TABLE, row_of
 from laptop.engine.provider import Diff, Provider, ResourceCall
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.slow
 
 UNREADABLE = {
     "aws:s3/bucketNotification:BucketNotification": ("eventbridge",),  # moto does not return it
+    "aws:cloudwatch/eventConnection:EventConnection": ("authParameters.apiKey.value",),  # never shown
     "aws:kms/key:Key": ("deletionWindowInDays",),  # matters to a delete only
     "aws:iam/role:Role": ("inlinePolicies",),  # other resources may own inline policies
     "aws:iam/openIdConnectProvider:OpenIdConnectProvider": ("thumbprintLists",),  # AWS computes them if not given
@@ -223,6 +225,41 @@ class TestBuckets:
             provider.delete(ResourceCall(type_, made.outputs, "urn", made.id, outputs=made.outputs))
         provider.delete(ResourceCall(type_, {"forceDestroy": True}, "urn", made.id))
         assert provider.read(ResourceCall(type_, {}, id=made.id)) is None
+
+    def test_a_disposable_bucket_with_more_objects_than_a_page_is_deleted(
+        self,
+        provider: AwsProvider,
+        make: Callable[..., Any],
+        client: Callable[[str], Any],
+        name: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(s3_rows, "_PAGE", 2)
+        made = make("aws:s3/bucket:Bucket", name, forceDestroy=True)
+        for key in "abcde":
+            client("s3").put_object(Bucket=made.id, Key=key, Body=b"")
+        provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
+        assert provider.read(ResourceCall("aws:s3/bucket:Bucket", {}, id=made.id)) is None
+
+    def test_a_disposable_bucket_that_receives_an_access_log_meanwhile_is_deleted(
+        self,
+        provider: AwsProvider,
+        make: Callable[..., Any],
+        client: Callable[[str], Any],
+        name: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        made = make("aws:s3/bucket:Bucket", name, forceDestroy=True)
+        empty, late = s3_rows._empty, ["log"]
+
+        def then_receive(s3: Any, bucket: str, *, locked: bool) -> None:
+            empty(s3, bucket, locked=locked)
+            if late:
+                client("s3").put_object(Bucket=bucket, Key=late.pop(), Body=b"")
+
+        monkeypatch.setattr(s3_rows, "_empty", then_receive)
+        provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
+        assert provider.read(ResourceCall("aws:s3/bucket:Bucket", {}, id=made.id)) is None
 
     def test_a_disposable_bucket_under_governance_is_emptied_too(
         self, provider: AwsProvider, make: Callable[..., Any], client: Callable[[str], Any], name: str

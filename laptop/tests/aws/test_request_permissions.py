@@ -12,6 +12,7 @@ from laptop.aws.access.request_permissions import needs
 
 GLUE = "arn:aws:glue:eu-west-1:123456789012:"
 ECR = "arn:aws:ecr:eu-west-1:123456789012:repository/"
+ALARM = "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:"
 
 
 def resources(service: str, operation: str, **parameters: Any) -> list[str]:
@@ -55,6 +56,21 @@ def test_a_request_to_glue_needs_every_database_and_table(
     assert resources("glue", operation, **parameters) == [GLUE + name for name in expected]
 
 
+@pytest.mark.parametrize(
+    ("operation", "parameters", "names"),
+    [
+        ("PutDashboard", {"DashboardName": "a", "DashboardBody": "{}"}, ["a"]),
+        ("GetDashboard", {"DashboardName": "a"}, ["a"]),
+        ("DeleteDashboards", {"DashboardNames": ["a", "b"]}, ["a", "b"]),
+    ],
+)
+def test_a_request_for_dashboards_needs_each_of_them_in_no_region(
+    operation: str, parameters: dict[str, Any], names: list[str]
+) -> None:
+    expected = [f"arn:aws:cloudwatch::123456789012:dashboard/{name}" for name in names]
+    assert resources("cloudwatch", operation, **parameters) == expected
+
+
 @pytest.mark.parametrize("parameters", [{"DatabaseInput": "a"}, {"DatabaseInput": ["a"]}, {"DatabaseName": {}}])
 def test_odd_parameters_raise_nothing(parameters: dict[str, Any]) -> None:
     assert resources("glue", "CreateDatabase", **parameters)[0] == f"{GLUE}catalog"
@@ -78,3 +94,18 @@ def test_a_request_that_names_no_operation_is_refused() -> None:
         needs(Request("kms", "eu-west-1", "POST", "/", {}, b"{}"))
     with pytest.raises(RequestRefusedError, match="exactly one operation"):
         needs(Request("kms", "eu-west-1", "POST", "/?Action=Sign", {"x-amz-target": "TrentService.Sign"}, b"{}"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "expected"),
+    [
+        ("TagResource", {"ResourceARN": "arn:prod", "AlarmName": "a"}, ["arn:prod"]),
+        ("DeleteDashboards", {"DashboardNames": ["prod"], "AlarmName": "a"}, ["*"]),
+        ("SetAlarmState", {"AlarmName": "a", "ResourceARN": "arn:prod"}, [f"{ALARM}a", "arn:prod"]),
+        ("DeleteAlarms", {"AlarmName": "a", "AlarmNames": ["b"]}, [f"{ALARM}a", f"{ALARM}b"]),
+    ],
+)
+def test_a_parameter_that_an_operation_does_not_have_does_not_stand_for_its_resource(
+    operation: str, parameters: dict[str, Any], expected: list[str]
+) -> None:
+    assert resources("monitoring", operation, **parameters) == expected

@@ -153,6 +153,23 @@ def test_an_unknown_stack_is_refused_with_the_known_ones(site: Site) -> None:
         site.deployment("pord").up()
 
 
+def test_an_interrupted_up_does_not_wait_for_an_output_that_never_has_a_value(site: Site) -> None:
+    program = """
+    import asyncio, signal
+    Thing("a")
+    Thing("b", name=Output.from_input(asyncio.get_event_loop().create_future()))
+    signal.raise_signal(signal.SIGINT)
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            site.up(program)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    site.up("Thing('a')")
+    assert site.names() == ["a"]
+
+
 def test_an_interrupted_up_finishes_running_steps_and_can_be_continued(site: Site) -> None:
     def interrupt(moment: str, what: str) -> None:
         if (moment, what) == ("before", "create a"):

@@ -435,3 +435,26 @@ def test_a_run_is_not_run_again_without_end(hub: Hub, run: Run) -> None:
 def test_a_pull_request_says_whether_it_comes_from_a_fork(run: Run) -> None:
     create(run)
     assert json.loads(run("pr", "list", "--json", "isCrossRepository")[1]) == [{"isCrossRepository": False}]
+
+
+def test_an_issue_is_opened_by_a_job_and_read_commented_and_closed_by_people(run: Run, hub: Hub) -> None:
+    job = Actor(BOT, "job", {"issues": "write"})
+    create(run)
+    made = run("api", "repos/acme/mlops/issues", "-f", "title=m1 in prod: drift", "-f", "body=why", as_=job)
+    opened = json.loads(made[1])
+    assert (opened["number"], opened["user"]["type"], opened["state"]) == (2, "Bot", "open")
+    listed = json.loads(run("api", "repos/acme/mlops/issues?per_page=100", "--paginate")[1])
+    assert [(one["number"], "pull_request" in one) for one in listed] == [(2, False), (1, True)]
+    assert run("issue", "comment", "2", "--body", "I look")[0] == 0
+    assert json.loads(run("api", "repos/acme/mlops/issues/2/comments")[1])[0]["body"] == "I look"
+    assert run("issue", "list")[1] == "2\tOPEN\tm1 in prod: drift"
+    assert "why" in run("issue", "view", "2", "--comments")[1]
+    assert run("issue", "close", "2", "--comment", "Done")[0] == 0
+    assert run("issue", "list")[1] == ""
+    assert run("issue", "view", "9")[0] == 1
+
+
+@pytest.mark.parametrize("actor", [Actor("mlops[bot]", "app", {"contents": "write"}), Actor(BOT, "job", {})])
+def test_an_issue_needs_the_permission_for_issues(run: Run, actor: Actor) -> None:
+    code, _, said = run("api", "repos/acme/mlops/issues", "-f", "title=x", "-f", "body=y", as_=actor)
+    assert code == 1 and "`issues: write`" in said

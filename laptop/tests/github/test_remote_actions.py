@@ -27,6 +27,22 @@ def log_of(run: WorkflowRun, job: str) -> str:
     return log.read_text(encoding="utf-8")
 
 
+def test_a_run_that_is_started_again_has_its_old_commit_unless_it_checks_out_a_branch(tmp_path: Path) -> None:
+    job = "runs-on: ubuntu-latest, steps: [{{uses: {}{}}}, {{run: git log -1 --format=at-%s}}]"
+    jobs = {"event": job.format(CHECKOUT, ""), "main": job.format(CHECKOUT, ", with: {ref: refs/heads/main}")}
+    lines = "\n".join(f"  {name}: {{{text}}}" for name, text in jobs.items())
+    hub = hub_with(tmp_path, {"w.yml": f"on: {{push: {{branches: [main]}}}}\njobs:\n{lines}\n"})
+    clone = hub.clone(tmp_path / "clone", "maria")
+    push(clone, "main", {"x": "1"}, "First")
+    (first,) = hub.pump()
+    push(clone, "main", {"x": "2"}, "Second")
+    hub.pump()
+    hub.rerun(first.number)
+    (again,) = hub.pump()
+    assert "at-First" in log_of(again, "event")
+    assert "at-Second" in log_of(again, "main")
+
+
 def test_checkout_has_the_requested_depth_and_pushes_only_with_its_token(tmp_path: Path) -> None:
     hub = hub_with(
         tmp_path,

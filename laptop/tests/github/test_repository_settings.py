@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from laptop.github.forge.actors import Actor, RequestDeniedError, person
 from laptop.github.forge.repository_settings import RepositorySettings
+from laptop.github.forge.rest_api import request
 from laptop.github.hosting import Roles, host
 from laptop.github.hub import Hub
 from laptop.tests.github.sample_repository import git, push, write
@@ -38,7 +40,7 @@ FRESH = RepositorySettings(
     subject_with_ids=True,
 )
 VARIABLES = {
-    "repository": {"AWS_REGION": "eu-west-1", "MLOPS_TARGET": "laptop", "PULUMI_BACKEND_URL": "s3://b"},
+    "repository": {"AWS_REGION": "eu-west-1", "MLOPS_TARGET": "laptop"},
     "preview": {"AWS_PREVIEW_ROLE": "arn:p"},
     "images": {"AWS_IMAGES_ROLE": "arn:i"},
     "dev": {"AWS_DEPLOY_ROLE": "arn:d"},
@@ -69,7 +71,7 @@ def test_setup_makes_the_settings_and_a_second_time_there_is_nothing_to_do(hub: 
     again = prepare_setup(gh, ("dev",), SetupOptions(variables=VARIABLES))
     assert again.is_done
     left = {setting.name: setting.found for setting in judge_repository(gh, ("dev",)) if not setting.ok}
-    assert set(left) == {"OIDC subject", "code owners: valid"}, left
+    assert set(left) == {"OIDC subject", "Pulumi.yaml: backend", "code owners: valid"}, left
     assert left["code owners: valid"] == "line 2: Unknown owner"
     # What GitHub does about them:
     settings = hub.server.settings
@@ -122,6 +124,19 @@ def test_rules_of_setup_are_those_that_the_laptop_enforces(hub: Hub, tmp_path: P
     assert [name for name in ("test", "gates") if any(repr(name) in reason for reason in reasons)] == ["test", "gates"]
 
 
+def test_everyone_with_write_access_may_change_variables_but_an_app_needs_the_permission(hub: Hub) -> None:
+    path, fields = "repos/acme/mlops/actions/variables", {"name": "RUNNER", "value": "mine"}
+    for permissions in ({}, {"administration": "write"}, {"variables": "read"}):
+        with pytest.raises(RequestDeniedError, match="Resource not accessible by integration"):
+            request(hub.server, Actor("x[bot]", "app", permissions), "POST", path, fields)
+    with pytest.raises(RequestDeniedError, match="Not Found"):
+        request(hub.server, person("stranger"), "POST", path, fields)
+    request(hub.server, person("grace"), "POST", path, fields)
+    assert hub.runner.vault.variables("")["RUNNER"] == "mine"
+    request(hub.server, Actor("x[bot]", "app", {"variables": "write"}), "PATCH", f"{path}/RUNNER", {"value": "other"})
+    assert hub.runner.vault.variables("")["RUNNER"] == "other"
+
+
 def test_actions_that_are_off_start_no_run(hub: Hub, tmp_path: Path) -> None:
     clone = hub.clone(tmp_path / "clone", "ada")
     push(clone, "main", {"README.md": "x\n"})
@@ -147,7 +162,7 @@ def test_the_command_works_with_the_laptops_gh(
     monkeypatch.setattr("pipelines.declarations.project.Project.environments", ("dev",))
     hub.register_app("mlops", {"actions": "write", "contents": "write", "pull-requests": "write"})
     (source / "key.pem").write_text(KEY)
-    (source / "outputs.json").write_text(json.dumps({"variables": VARIABLES}))
+    (source / "outputs.json").write_text(json.dumps({"variables": VARIABLES, "backend_url": "s3://b"}))
     arguments = ["github", "setup", "--app", "mlops", "--outputs", "outputs.json"]
     assert main(arguments) in (0, None)
     assert "Nothing was changed" in capsys.readouterr().out
@@ -166,4 +181,4 @@ def test_a_hosted_repository_has_the_documented_settings(tmp_path: Path, monkeyp
     act_as(hub, monkeypatch, "ada")
     found = judge_repository(Gh(source, "acme/mlops"), ("dev",))
     left = {setting.name: setting.found for setting in found if not setting.ok}
-    assert set(left) == {"variable PULUMI_BACKEND_URL: repository", "labels", "OIDC subject"}, left
+    assert set(left) == {"Pulumi.yaml: backend", "labels", "OIDC subject"}, left

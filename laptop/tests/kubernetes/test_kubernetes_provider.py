@@ -9,10 +9,11 @@ import pytest
 
 from infra.policies.resource_graph import UNKNOWN
 from laptop.cluster.kinds import CONFIG_MAP, INGRESS, JOB, POD, ROLLOUT, SERVICE
-from laptop.engine.provider import Created, Provider, ResourceCall
+from laptop.engine.provider import Created, IncompleteError, Provider, ResourceCall
 from laptop.engine.refreshing import reconcile
 from laptop.engine.resources import ResourceState
 from laptop.engine.values import Properties
+from laptop.faults import Faults
 from laptop.kubernetes.kubernetes_provider import KubernetesProvider
 from laptop.tests.cluster.running_cluster import RunningCluster, expose, job, phase, rollout
 from pipelines.declarations.errors import MlopsError
@@ -218,7 +219,7 @@ def test_a_create_waits_for_its_job_and_fails_with_it(
         manifest["metadata"]["namespace"] = namespace
     _, made = apply(provider, JOB_TYPE, good)
     assert made.outputs["status"]["succeeded"] == 1
-    with pytest.raises(MlopsError, match="specified backoff limit"):
+    with pytest.raises(IncompleteError, match="specified backoff limit"):
         apply(provider, JOB_TYPE, bad)
 
 
@@ -238,8 +239,9 @@ def test_a_create_waits_for_a_service_unless_it_opts_out(cluster: RunningCluster
         "metadata": {"name": "s", "namespace": namespace},
         "spec": {"selector": {"app": "m"}, "ports": [{"port": 80}]},
     }
-    with pytest.raises(MlopsError, match="a ready pod that its selector matches"):
+    with pytest.raises(IncompleteError, match="a ready pod that its selector matches") as incomplete:
         apply(hasty, SERVICE_TYPE, inputs)
+    assert incomplete.value.id == f"{namespace}/s", "the engine keeps it, so that the next run does not make it again"
     inputs["metadata"] |= {"name": "t", "annotations": {"pulumi.com/skipAwait": "true"}}
     _, made = apply(hasty, SERVICE_TYPE, inputs)
     assert made.id == f"{namespace}/t"
@@ -293,6 +295,48 @@ def test_a_refusal_names_the_object_and_a_fix(provider: KubernetesProvider, name
     with pytest.raises(MlopsError, match=rf"refused to update ConfigMap {namespace}/gone: .*not found") as error:
         provider.update(ResourceCall(CONFIG_MAP_TYPE, {**old, "data": {"x": "1"}}, "urn", f"{namespace}/gone", old))
     assert "refresh" in error.value.fix
+
+
+def test_a_busy_cluster_is_asked_again(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("laptop.kubernetes.api_objects.WAIT_SECONDS", 0.1)
+    Faults(cluster.home).inject("api-429", 0.5)
+    assert apply(provider, CONFIG_MAP_TYPE, config_map(namespace, "late"))[1].id == f"{namespace}/late"
+
+
+@pytest.mark.parametrize(
+    ("fault", "found", "fix"),
+    [("api-401", "Unauthorized", "run the operation again"), ("api-403", "forbidden", "give the role this permission")],
+)
+def test_a_refusal_for_now_asks_for_another_attempt(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str, fault: str, found: str, fix: str
+) -> None:
+    faults = Faults(cluster.home)
+    faults.inject(fault, 600)
+    try:
+        with pytest.raises(MlopsError, match=found) as error:
+            apply(provider, CONFIG_MAP_TYPE, config_map(namespace, "refused"))
+        assert fix in error.value.fix
+    finally:
+        faults.inject(fault, -1)
+
+
+def test_an_object_that_may_have_been_made_is_taken_up_by_the_next_attempt(
+    provider: KubernetesProvider, cluster: RunningCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cluster.connection.PATIENCE_SECONDS", 0.0)
+    faults = Faults(cluster.home)
+    checked = provider.check(CONFIG_MAP_TYPE, "res", config_map(namespace, "unknown"), None)
+    faults.inject("api-restart", 600)
+    try:
+        with pytest.raises(IncompleteError, match="the cluster does not answer"):
+            provider.create(ResourceCall(CONFIG_MAP_TYPE, checked, "urn"))
+    finally:
+        faults.inject("api-restart", -1)
+    cluster.create(CONFIG_MAP, namespace, {"metadata": {"name": "unknown"}})
+    made = provider.create(ResourceCall(CONFIG_MAP_TYPE, {**checked, "data": {"a": "b"}}, "urn", resuming=True))
+    assert made.outputs["data"] == {"a": "b"}
 
 
 def test_a_missing_kubeconfig_is_reported_with_a_fix(tmp_path: Path) -> None:

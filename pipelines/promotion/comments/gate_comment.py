@@ -39,6 +39,7 @@ class Surroundings:
         rollback: the bundle that a rollback would return to; None if there is none.
         sizes: sizes of the live and the candidate bundle, in bytes; None if unknown.
         datasets: dataset versions of the live and the candidate bundle, as text.
+        canary: lines about the canary checks; none if nothing is live.
         run: URL or name of the workflow run.
     """
 
@@ -46,6 +47,7 @@ class Surroundings:
     rollback: str | None = None
     sizes: tuple[int | None, int | None] = (None, None)
     datasets: tuple[str, str] = ("", "")
+    canary: Sequence[str] = ()
     run: str = ""
 
 
@@ -87,6 +89,7 @@ def render(facts: Facts, verdicts: Sequence[Verdict], around: Surroundings) -> s
         lines += ["**Breaking contract changes**", ""]
         lines += [*(f"- {escape(text)}" for text in facts.contract_breaks[:20]), ""]
     lines += compare(facts, around)
+    lines += around.canary
     if around.preview:
         lines.append(details("Pulumi preview", around.preview, LONGEST_PREVIEW))
     if around.run:

@@ -10,7 +10,8 @@ def contract(facts: Facts) -> Verdict:
     """Refuse a bundle whose data contract has breaking changes."""
     threshold = "no breaking change"
     if facts.contract_breaks is None:
-        return inconclusive("contract", threshold, facts.missing("contract_breaks"), "make both contracts readable")
+        fix = "mend what the reason names, then run the gates again"
+        return inconclusive("contract", threshold, facts.missing("contract_breaks"), fix)
     if facts.contract_breaks:
         count = len(facts.contract_breaks)
         why = "; ".join(facts.contract_breaks[:5])

@@ -710,6 +710,8 @@ EXAMPLES: dict[str, Example] = {
             previewing("iam:PassRole"),
             previewing("glue:UpdateTable"),
             previewing("cloudwatch:PutMetricAlarm"),
+            previewing("events:PutEvents"),
+            previewing("sqs:ReceiveMessage"),
         ),
     ),
     "iam-no-standing-credentials": Example(

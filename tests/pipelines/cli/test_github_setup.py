@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipelines.cli.main import main, mlops
+from pipelines.declarations.project import Project
 from pipelines.github.gh import Gh, GitHubError
 from tests.pipelines.github.github_settings_server import FakeGitHub
 
@@ -51,16 +52,17 @@ def test_without_apply_it_shows_what_would_change_and_changes_nothing(server: Fa
 
 def test_apply_changes_it_and_a_second_time_there_is_nothing_to_do(server: FakeGitHub) -> None:
     variables = {
-        "repository": {"AWS_REGION": "r", "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": "s3://b"},
+        "repository": {"AWS_REGION": "r", "MLOPS_TARGET": "aws"},
         "preview": {"AWS_PREVIEW_ROLE": "p"},
         "images": {"AWS_IMAGES_ROLE": "i"},
         "dev": {"AWS_DEPLOY_ROLE": "d"},
     }
-    outputs = json.dumps({"variables": variables})
+    outputs = json.dumps({"variables": variables, "backend_url": "s3://b"})
     result = run("--app", "example-mlops", "--outputs", "-", "--apply", stdin=outputs)
     assert result.exit_code == 0, result.output
     assert server.state["variables"]["dev"] == {"AWS_DEPLOY_ROLE": "d"}
     assert (server.root / ".github/CODEOWNERS").read_text().startswith("* @example/ml-platform\n")
+    assert Project(server.root).backend == "s3://b"
     server.writes.clear()
     again = run("--apply")
     assert again.exit_code == 0 and "Nothing to do." in again.output, again.output

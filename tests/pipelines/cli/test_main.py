@@ -9,14 +9,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from pipelines.cli import environments
 from pipelines.cli.commands import Verb, first_line
 from pipelines.cli.environments import IMAGES_RENAMED
 from pipelines.cli.main import RENAMED, VERBS, main, mlops
+from pipelines.declarations.errors import MlopsError
 from tests.clones import commit_all, make_repository
 from tests.pipelines.cli.command_tree import command_tree
 from tests.pipelines.promotion.promotion_project import DATASET, MODEL
@@ -193,6 +196,20 @@ def test_removing_an_environment_needs_its_name_twice() -> None:
     done = run("destroy", "--env", "prod", "--confirm", "production")
     assert done.returncode == 1
     assert "--confirm prod" in done.stderr
+
+
+def test_a_protected_environment_is_not_removed_and_the_error_says_how_it_can_be() -> None:
+    done = run("destroy", "--env", "prod", "--confirm", "prod")
+    assert done.returncode == 1
+    assert "prod is protected: expected `disposable: true` in Pulumi.prod.yaml" in done.stderr
+    assert "docs/platform-engineer.md#remove-an-environment" in done.stderr
+
+
+def test_an_environment_that_was_never_brought_up_has_no_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "open_target", lambda _: SimpleNamespace(outputs=lambda _: {}))
+    done = CliRunner().invoke(environments.outputs, ["--env", "staging", "--target", "aws"])
+    assert isinstance(done.exception, MlopsError)
+    assert (str(done.exception.fix), done.output) == ("mlops up --env staging", "")
 
 
 def test_images_are_pinned_by_digest_only(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.cluster import connection
 from pipelines.cluster.jobs import MOST_RERUNS, JobRun, LateIdentityError, run_job
 from pipelines.cluster.pod_credentials import VARIABLE
 from pipelines.declarations.errors import MlopsError
@@ -312,6 +313,7 @@ def test_a_missing_kubeconfig_or_cluster_is_a_readable_error(tmp_path: Path, mon
         run_job("models", "train-m", variables={}, on_line=print)
     write_kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(MlopsError, match="the Kubernetes cluster does not respond"):
         run_job("models", "train-m", variables={}, on_line=print)
 

@@ -8,10 +8,12 @@ from unittest import mock
 import pytest
 
 from pipelines.cluster.rollouts import (
+    InconclusiveCanaryError,
     OvertakenError,
     RolloutState,
     abort_rollout,
     bundle_of,
+    check_canary_again,
     renamed_bundle,
     rollout_state,
     served_bundle,
@@ -128,9 +130,29 @@ def test_an_inconclusive_canary_check_ends_the_wait_and_says_what_to_read(api: A
     reasons = [{"reason": "InconclusiveAnalysisRun", "startTime": "2026-01-05T12:00:00Z"}]
     before = rollout(observedGeneration="2", pauseConditions=reasons, **paused)
     api.on("GET", PATH, before, rollout(observedGeneration="3", pauseConditions=reasons, **paused))
-    with pytest.raises(MlopsError, match="its canary check neither passed nor failed") as caught:
+    with pytest.raises(InconclusiveCanaryError, match="its canary check neither passed nor failed") as caught:
         follow()
-    assert caught.value.fix == "read why: kubectl -n models describe analysisruns. Then deploy again"
+    assert caught.value.fix.startswith("deploy again to check it for longer, or stop it")
+
+
+def test_a_canary_without_a_verdict_is_checked_again_on_request(api: Api) -> None:
+    reasons = [{"reason": "InconclusiveAnalysisRun", "startTime": "2026-01-05T12:00:00Z"}]
+    paused = rollout(observedGeneration="3", phase="Paused", pauseConditions=reasons)
+    api.on("GET", PATH, paused)
+    api.on("PATCH", f"{PATH}/status", paused)
+    assert check_canary_again("models", "m", LIVE)
+    assert api.bodies("PATCH") == [{"metadata": {"resourceVersion": "10"}, "status": {"pauseConditions": None}}]
+
+
+@pytest.mark.parametrize(
+    ("reason", "generation", "bundle"),
+    [("CanaryPauseStep", "3", LIVE), ("InconclusiveAnalysisRun", "2", LIVE), ("InconclusiveAnalysisRun", "3", WANTED)],
+    ids=["another pause", "of an earlier specification", "another bundle"],
+)
+def test_nothing_else_is_resumed(api: Api, reason: str, generation: str, bundle: str) -> None:
+    reasons = [{"reason": reason, "startTime": "2026-01-05T12:00:00Z"}]
+    api.on("GET", PATH, rollout(observedGeneration=generation, phase="Paused", pauseConditions=reasons))
+    assert not check_canary_again("models", "m", bundle)
 
 
 def test_a_pause_between_steps_is_waited_for(api: Api) -> None:

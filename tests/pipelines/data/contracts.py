@@ -9,9 +9,14 @@ from pipelines.declarations.contract import Contract
 
 
 def contract(
-    *columns: dict[str, Any], quality: tuple[dict[str, Any], ...] = (), most_bad: float = 100, **keys: Any
+    *columns: dict[str, Any],
+    quality: tuple[dict[str, Any], ...] = (),
+    table_relationships: tuple[dict[str, Any], ...] = (),
+    most_bad: float = 100,
+    name: str = "visits",
+    **keys: Any,
 ) -> Contract:
-    """Make a contract of the dataset `visits`; a primary key `id` is added unless a column is one.
+    """Make a contract, of the dataset `visits` by default; a primary key `id` is added unless a column is one.
 
     Any share of the rows may be quarantined, unless `most_bad` is less than 100 percent.
     """
@@ -21,11 +26,18 @@ def contract(
     document = {
         "apiVersion": "v3.1.0",
         "kind": "DataContract",
-        "id": "urn:test:visits",
-        "name": "visits",
+        "id": f"urn:test:{name}",
+        "name": name,
         "version": "1.0.0",
         "status": "active",
-        "schema": [{"name": "visits", "properties": properties, "quality": list(quality)}],
+        "schema": [
+            {
+                "name": name,
+                "properties": properties,
+                "quality": list(quality),
+                "relationships": list(table_relationships),
+            }
+        ],
         "customProperties": [{"property": "maximumQuarantinedPercent", "value": most_bad}],
         **keys,
     }

@@ -710,3 +710,39 @@ def test_two_jobs_that_update_the_same_schema_end_with_one(dev: EnvironmentDescr
     found = open_table(dev, "visits").schema()
     assert [field.name for field in found.fields] == ["id", "age", "name", "more"]
     assert found.find_field("age").doc == "Years."
+
+
+WARDS = contract(column("name", "string"), name="wards")
+
+
+def test_a_row_waits_in_quarantine_until_the_table_that_it_refers_to_has_its_value(
+    account: EmulatedAccount, tmp_path: Path
+) -> None:
+    query = "SELECT count(*) FROM {object} JOIN {wards} AS w ON ward = w.id WHERE w.name IS NULL"
+    declared = contract(
+        column("age", "integer", required=True, minimum=0),
+        column("name", "string"),
+        column("ward", "integer", relationships=[{"to": "wards.id"}]),
+        quality=(
+            {"type": "sql", "name": "named", "query": query, "mustBe": 0},
+            {"type": "sql", "name": "old", "query": "SELECT max(age) FROM {object}", "mustBe": 0, "severity": "info"},
+        ),
+    )
+    dev = make_environment("dev", declared, WARDS)
+    (tmp_path / "a.csv").write_text("id,age,name,ward\n1,20,a,\n2,30,b,7\n")
+    upload(dev, "visits", tmp_path / "a.csv")
+    (record,) = run(dev, declared)
+    assert (record.verdict, record.good, record.quarantined) == ("ingested", 1, 1)
+    assert [(each.column, each.rule) for each in record.reasons] == [("ward", "foreignKey wards")]
+    assert [str(each) for each in record.warnings] == ["the batch: old: expected exactly 0, found 20"]
+    (tmp_path / "w.csv").write_text("id,name\n7,east\n8,\n")
+    upload(dev, "wards", tmp_path / "w.csv")
+    ingest(dev, WARDS, lambda _: None)
+    (again,) = ingest(dev, declared, lambda _: None, only="a.csv", replay=True)
+    assert (again.good, again.quarantined, ids(dev)) == (2, 0, [1, 2])
+    lines: list[str] = []
+    (tmp_path / "b.csv").write_text("id,age,name,ward\n3,20,a,8\n")
+    upload(dev, "visits", tmp_path / "b.csv")
+    (held,) = ingest(dev, declared, lines.append)
+    assert (held.verdict, ids(dev)) == ("refused", [1, 2])
+    assert "expected named: exactly 0, found 1" in lines[-1]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pipelines.data import validate as module
 from pipelines.data.batch import LandingFileError, TooManyBadRowsError
 from pipelines.data.reading import read_batch
-from pipelines.data.validate import Summary, validate
+from pipelines.data.validate import Summary, examine, validate
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
@@ -423,6 +423,44 @@ def test_a_small_file_of_very_many_equal_rows_is_rejected_without_unpacking_its_
     assert path.stat().st_size < 50_000
     with pytest.raises(TooManyBadRowsError, match=f"found at least {rows - 1}"):
         check(path, contract(column("name", "string"), most_bad=20))
+
+
+def same_text(path: Path, text: str, rows: int) -> int:
+    """Write one text in every row, and return the size of the file."""
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
+    pq.write_table(pa.table({"id": pa.array(range(rows)), "name": repeated}), path)
+    return path.stat().st_size
+
+
+def test_a_small_file_with_a_long_text_in_every_row_is_rejected(tmp_path: Path) -> None:
+    """Its rows would be good, and take gigabytes of memory on their way into the table, in every run of the job."""
+    declared, path = contract(column("name", "string")), tmp_path / "batch.parquet"
+    assert same_text(path, "x" * 1_000_000, 3_000) < 200_000
+    expected = "expected at most 131072 bytes of text in a row, found 1000000 bytes"
+    with pytest.raises(LandingFileError, match=expected):
+        check(path, declared)
+    with pytest.raises(LandingFileError, match=expected), tempfile.TemporaryDirectory() as folder:
+        examine(read_batch(path, declared, Path(folder)), declared, Path(folder))
+
+
+def test_a_file_with_too_much_text_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST_TEXT", 1_000_000)
+    path = tmp_path / "batch.parquet"
+    same_text(path, "x" * 1_000, 1_001)
+    with pytest.raises(LandingFileError, match="expected at most 1000000 bytes of text, found 1001000 bytes"):
+        check(path, contract(column("name", "string")))
+
+
+def test_rows_with_long_texts_are_streamed_in_parts_of_bounded_size(tmp_path: Path) -> None:
+    declared, path = contract(column("name", "string")), tmp_path / "batch.parquet"
+    same_text(path, "x" * 30_000, 6_000)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        validate(read_batch(path, declared, Path(folder)), declared, Path(folder)) as checked,
+    ):
+        sizes = [(rows.num_rows, rows.nbytes) for rows in checked.good_rows()]
+    assert sum(rows for rows, _ in sizes) == 6_000
+    assert max(size for _, size in sizes) < 2_100 * 31_000, "2,048 rows are DuckDB's least"
 
 
 def test_a_check_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,15 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def test_a_dataset_that_is_called_index_does_not_hide_the_list(tmp_path: Path) -> None:
+    contract = ENTRY.contract.model_copy(update={"id": "urn:x", "name": "index"})
+    other = replace(ENTRY, contract=contract)
+    pages = write_pages(tmp_path, "mlops", [ENTRY, other], None)
+    assert len({page.name for page in pages}) == 3
+    assert (tmp_path / "index.html").read_text() == index_page("mlops", [ENTRY, other])
+    assert 'href="index_.html"' in (tmp_path / "index.html").read_text()
+
+
 def test_text_has_the_contrast_of_wcag_aa_on_light_and_dark_pages() -> None:
     themes = [dict(re.findall(r"--(\w+): #(\w+)", part)) for part in STYLE.split("@media (prefers-color-scheme")[:2]]
     assert [len(theme) for theme in themes] == [7, 7]

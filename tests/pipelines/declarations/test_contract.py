@@ -18,21 +18,22 @@ from pydantic import BaseModel
 from pipelines.declarations.contract import (
     Column,
     Contract,
-    CustomProperty,
     EnumValue,
-    Quality,
     Table,
     TypeOptions,
 )
+from pipelines.declarations.custom_properties import CustomProperty
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.quality import Quality
+from pipelines.declarations.relationships import Relationship
 from tests.pipelines.data.contracts import column, contract
 
 STANDARD: dict[str, Any] = json.loads(files("open_data_contract_standard").joinpath("schema.json").read_text())
 
 REFUSED = {
     "Column": {"properties", "items", "map"},  # columns hold single values
-    "Quality": {"mustNotBe", "mustBeBetween", "mustNotBeBetween", "rule", "query", "engine", "implementation"},
+    "Quality": {"rule"},  # deprecated: metric
     "TypeOptions": {"multipleOf", "maxProperties", "minProperties", "required", "maxItems", "minItems", "uniqueItems"}
     | {"dimensions", "elementType", "distanceMetric", "embeddingModel", "embeddingModelVersion", "normalized"},
 }
@@ -57,7 +58,9 @@ def option_keys() -> set[str]:
         (Contract, set(STANDARD["properties"])),
         (Table, keys_of("SchemaElement", "SchemaObject")),
         (Column, keys_of("SchemaElement", "SchemaBaseProperty")),
-        (Quality, keys_of("DataQuality", "DataQualityLibrary")),
+        (Quality, keys_of("DataQuality", "DataQualityLibrary", "DataQualitySql", "DataQualityCustom")),
+        (Quality, {key for each in STANDARD["$defs"]["DataQualityOperators"]["oneOf"] for key in each["properties"]}),
+        (Relationship, keys_of("RelationshipBase")),
         (EnumValue, keys_of("EnumValue")),
         (CustomProperty, keys_of("CustomProperty")),
         (TypeOptions, option_keys()),
@@ -133,7 +136,41 @@ def listing(*values: Any) -> list[dict[str, Any]]:
 
 VALUES = f"{X}.quality[0].arguments.validValues"
 
+RULE, RELATION = f"{X}.quality[0]", f"{X}.relationships[0]"
+
+
+def quality(**rule: Any) -> dict[str, Any]:
+    return column("x", "string", quality=[rule])
+
+
+def relation(**keys: Any) -> dict[str, Any]:
+    return column("x", "string", relationships=[keys])
+
+
 MISTAKES = [
+    (quality(type="sql", mustBe=0), f"{RULE}: a query for a rule of the type sql: none"),
+    (quality(type="sql", query="SELECT 1"), f"{RULE}: mustBe or another bound: none"),
+    (quality(type="sql", query="SELECT 1", metric="rowCount", mustBe=0), f"{RULE}: a query without metric and arguments: one with them"),
+    (quality(type="sql", query="SELECT 1", mustBe=5, mustNotBe=5), f"{RULE}: bounds that any number can keep: bounds that none can"),
+    (quality(query="SELECT 1", metric="nullValues", mustBe=0), f"{RULE}: type: sql for a rule with a query: type: library"),
+    (quality(type="custom", engine="soda", implementation="x"), f"{RULE}.engine: duckdb, the only engine that runs here (implementation is a condition that each row keeps): 'soda'"),
+    (quality(type="custom", engine="duckdb", implementation={"a": 1}), f"{RULE}.implementation: a SQL condition that each row must keep: none"),
+    (quality(type="custom", engine="duckdb", implementation="{object} > 1"), f"{RULE}.implementation: a condition on the columns of one row, without braces: object"),
+    (quality(type="custom", engine="duckdb", implementation="x > 1", mustBe=0), f"{RULE}: a condition without metric, arguments and bounds: one with them"),
+    (quality(metric="nullValues", mustBeBetween=[5, 1]), f"{RULE}: two bounds, the smaller one first: 5 and 1"),
+    (quality(metric="nullValues", mustBeBetween=[-5, 0]), f"{RULE}: bounds that a figure from 0 to any number of rows can keep: bounds that none can"),
+    (quality(metric="nullValues", mustBe=0, unit="kg"), f"{RULE}.unit: rows or percent: 'kg'"),
+    (quality(metric="nullValues", mustBe=True), None),
+    (quality(metric="nullValues", mustBe=0, arguments={"missingValues": ["x"]}), f"{RULE}.arguments.missingValues: missingValues for the metric missingValues only: nullValues"),
+    (quality(metric="invalidValues", mustBe=0), f"{RULE}: arguments.validValues or arguments.pattern for the metric invalidValues: none"),
+    (column("x", "integer", quality=[{"metric": "invalidValues", "mustBe": 0, "arguments": {"pattern": "[0-9]+"}}]), f"{RULE}.arguments.pattern: a pattern on columns of type string only: it on integer"),
+    (column("x", "integer", quality=[{"metric": "missingValues", "mustBe": 0, "arguments": {"missingValues": [None, "", "N/A"]}}]), f"{RULE}.arguments.missingValues[2]: an integer of 64 bits, null or the empty text: 'N/A'"),
+    (relation(to="wards"), f"{RELATION}: <dataset>.<column> of a contract in data-contracts/, or the custom property enforced with the value false: 'wards'"),
+    (relation(to="other.odcs.yaml#wards.name"), None),
+    (relation(to="wards.name", **{"from": "visits.x"}), f"{RELATION}: no `from` in the relationship of a column: one"),
+    (relation(to=["wards.name", "wards.floor"]), f"{RELATION}: as many columns as it refers to (2): 1"),
+    (relation(to=["wards.name", "floors.number"]), f"{RELATION}: columns of one dataset: floors, wards"),
+    (relation(to="wards.name", customProperties=[{"property": "enforced", "value": "no"}]), f"{RELATION}: true or false as value of enforced: 'no'"),
     (column("x", "integer", physicalType="int", quality=listing("1")), f"{VALUES}[0]: an integer of 32 bits: '1'"),
     (column("x", "integer", quality=listing(True)), f"{VALUES}[0]: an integer of 64 bits: True"),
     (column("x", "integer", quality=listing(1.5)), f"{VALUES}[0]: an integer of 64 bits: 1.5"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.declarations.environment_rules import known_regions, problem_of_region
+from pipelines.declarations.environment_rules import ACCOUNT_FILE, known_regions, problem_of_region
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.declarations.validation import describe_order, validate_project
@@ -76,6 +76,18 @@ def test_the_sample_is_valid_and_its_order_is_shown(project: Project) -> None:
         (
             region("prod", "eu-wst-1"),
             "Pulumi.prod.yaml:3: config.aws:region: expected a region in which AWS offers EKS",
+        ),
+        (
+            region("prod", "us-east-9"),
+            "Pulumi.prod.yaml:3: config.aws:region: expected a region in which AWS offers EKS, found us-east-9",
+        ),
+        (
+            setting("prod", "image_registry", {"account": "210987654321", "region": "us-east-9"}),
+            "image_registry.region: expected a region in which AWS offers EKS, found us-east-9",
+        ),
+        (
+            lambda root: edit(root / ACCOUNT_FILE, "config", "aws:region", value="us-east-9"),
+            "Pulumi.account.yaml: config.aws:region: expected a region in which AWS offers EKS, found us-east-9",
         ),
         (region("prod", "cn-north-1"), "expected a region of the partition `aws`: China is not supported, found cn-"),
         (region("prod", "us-gov-west-1"), "GovCloud is not supported, found us-gov-west-1"),

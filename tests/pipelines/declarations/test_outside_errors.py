@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 from lightkube.core.exceptions import ApiError, ConfigError
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.declarations.outside_errors import explain
+from pipelines.declarations.outside_errors import explain, fix_of_output
 
 
 def refused_by_aws(code: str) -> Exception:
@@ -87,3 +87,21 @@ def test_an_error_of_another_package_is_not_taken_for_one_of_the_cluster() -> No
     error: Any = type("ApiError", (Exception,), {"__module__": "lightkubes.core"})()
     error.status = SimpleNamespace(code=401)
     assert explain(error) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        (
+            "error: constructing secrets manager: passphrase must be set with PULUMI_CONFIG_PASSPHRASE",
+            "secretsprovider",
+        ),
+        ("operation error S3: ListObjectsV2, api error InvalidAccessKeyId: The AWS Access Key Id", "sign in again"),
+        ("no EC2 IMDS role found, operation error ec2imds: GetMetadata, canceled", "sign in again"),
+        ("User: arn:aws:iam::1:user/a is not authorized to perform: eks:DescribeCluster", "ask for the permission"),
+        ("something else", ""),
+    ],
+)
+def test_what_a_command_line_tool_says_about_aws_has_a_fix(said: str, fix: str) -> None:
+    found = fix_of_output(said)
+    assert fix in found and bool(found) == bool(fix)

@@ -226,6 +226,39 @@ def test_a_contract_without_the_target_column_is_rejected(project: Project) -> N
         project.model("diabetes-progression")
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "relationships: [{to: visits.id}]",
+            r"relationships\[0\]: expected a dataset of this repository: one of .*'visits'",
+        ),
+        (
+            "relationships: [{to: diabetes-patients.no}]",
+            r"expected a column of diabetes-patients: one of .*, found 'no'",
+        ),
+        (
+            "relationships: [{to: diabetes-patients.bmi}]",
+            r"expected a column of the type integer, as age, found bmi of number",
+        ),
+        ("relationships: [{to: diabetes-patients.sex}]", None),
+        ("relationships: [{to: visits.id, customProperties: [{property: enforced, value: false}]}]", None),
+        (
+            'quality: [{type: sql, query: "SELECT max({x}) FROM {object}", mustBe: 1}]',
+            r"quality\[0\].query: expected .*found {x}",
+        ),
+        ('quality: [{type: sql, query: "SELECT max({property}) FROM {diabetes-patients}", mustBe: 1}]', None),
+    ],
+)
+def test_what_a_contract_refers_to_must_be_there(project: Project, line: str, words: str | None) -> None:
+    change(project.contract_file("diabetes-patients"), "      - name: age\n", f"      - name: age\n        {line}\n")
+    if words is None:
+        validate_project(project)
+        return
+    with pytest.raises(MlopsError, match=r"diabetes-patients.odcs.yaml:\d+: .*" + words):
+        validate_project(project)
+
+
 def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
     project.contract_file("diabetes-patients").unlink()
     with pytest.raises(DeclarationError, match="expected one of none yet"):
@@ -300,6 +333,21 @@ def test_a_release_in_the_wrong_folder_is_rejected(project: Project) -> None:
     )
     with pytest.raises(DeclarationError, match="expected 'staging', as in the path, found 'prod'"):
         project.release("diabetes-progression", "staging")
+
+
+def test_the_program_names_the_state_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "Pulumi.yaml"
+    for text, expected in (
+        ("name: x\n", None),
+        ("name: x\nbackend: {}\n", None),
+        ("backend: {url: s3://x}\n", "s3://x"),
+    ):
+        file.write_text(text)
+        assert Project(tmp_path).backend == expected
+    for text in ("backend: s3://x\n", "backend: {url: 1}\n", "backend: [s3://x]\n"):
+        file.write_text(text)
+        with pytest.raises(MlopsError, match=r"Pulumi\.yaml: expected a text at backend\.url, found "):
+            _ = Project(tmp_path).backend
 
 
 def test_a_project_without_a_name_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that setup writes for the repository: CODEOWNERS and the configuration of the bootstrap."""
+"""Files that setup writes for the repository: CODEOWNERS, the configuration of the bootstrap, and Pulumi.yaml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.github.repository_files import declared_subject, own_account, own_code_owners, read_outputs
+from pipelines.declarations.project import Project
+from pipelines.github.repository_files import (
+    BootstrapOutputs,
+    declared_subject,
+    own_account,
+    own_code_owners,
+    own_program,
+    read_outputs,
+)
 from pipelines.github.settings import placeholder_owners
 from tests.pipelines.github.test_settings import facts
 
@@ -97,7 +105,13 @@ def test_the_template_declares_a_subject() -> None:
     assert declared is not None and declared.startswith("repo:") and declared.endswith(":environment:{environment}")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"variables": 1}', '{"variables": {"dev": {"A": 1}}}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"variables": 1}', '{"variables": {"dev": {"A": 1}}}', "{"),
+        *('{"variables": {}}', '{"variables": {}, "backend_url": ""}', '{"variables": {}, "backend_url": 1}'),
+    ],
+)
 def test_outputs_that_are_not_those_of_the_bootstrap_are_refused(text: str) -> None:
     with pytest.raises(MlopsError, match="outputs of the bootstrap: expected") as error:
         read_outputs(text)
@@ -105,7 +119,26 @@ def test_outputs_that_are_not_those_of_the_bootstrap_are_refused(text: str) -> N
 
 
 def test_outputs_of_the_bootstrap_are_read() -> None:
-    assert read_outputs('{"state_bucket": "x", "variables": {"dev": {"A": "1"}}}') == {"dev": {"A": "1"}}
+    found = read_outputs('{"state_bucket": "x", "variables": {"dev": {"A": "1"}}, "backend_url": "s3://x"}')
+    assert found == BootstrapOutputs({"dev": {"A": "1"}}, "s3://x")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "name: mlops\nmain: infra\n",
+        "name: mlops\nbackend: {url: s3://old}\nmain: infra\n",
+        "name: mlops\nmain: infra\nbackend:\n  # the old one\n  url: s3://old\n",
+        "name: mlops\nmain: infra\nbackend:\n    url: s3://old",
+    ],
+)
+def test_the_program_names_the_state_and_nothing_else_changes(tmp_path: Path, before: str) -> None:
+    url = "s3://mlops-account-state-123456789012?region=eu-west-1"
+    after = own_program(before, url)
+    (tmp_path / "Pulumi.yaml").write_text(after)
+    assert Project(tmp_path).backend == url and "old" not in after
+    assert [line for line in after.splitlines() if line.startswith(("name", "main"))] == ["name: mlops", "main: infra"]
+    assert own_program(after, url) == after
 
 
 def test_facts_of_another_owner_change_the_name_only_once() -> None:

@@ -18,14 +18,17 @@ from tests.pipelines.github.github_settings_server import APP, REPOSITORY, FakeG
 
 ENVIRONMENTS = ("dev", "prod")
 VARIABLES = {
-    "repository": {"AWS_REGION": "eu-west-1", "MLOPS_TARGET": "aws", "PULUMI_BACKEND_URL": "s3://state"},
+    "repository": {"AWS_REGION": "eu-west-1", "MLOPS_TARGET": "aws"},
     "preview": {"AWS_PREVIEW_ROLE": "arn:preview"},
     "images": {"AWS_IMAGES_ROLE": "arn:images"},
     "dev": {"AWS_DEPLOY_ROLE": "arn:dev"},
     "prod": {"AWS_DEPLOY_ROLE": "arn:prod"},
 }
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nabc\n"
-OPTIONS = SetupOptions(app="example-mlops", variables=VARIABLES, key=KEY, owners={"data-science": "@grace"})
+STATE = "s3://mlops-account-state-123456789012?region=eu-west-1"
+OPTIONS = SetupOptions(
+    app="example-mlops", variables=VARIABLES, backend=STATE, key=KEY, owners={"data-science": "@grace"}
+)
 LATER = SetupOptions()
 
 CODE_OWNERS = """\
@@ -50,6 +53,7 @@ def root(tmp_path: Path) -> Path:
         ".github/CODEOWNERS": CODE_OWNERS,
         ".github/ISSUE_TEMPLATE/aws.yml": "name: x\nlabels: [aws, bug]\n",
         "infra/bootstrap/Pulumi.account.yaml": ACCOUNT,
+        "Pulumi.yaml": "name: mlops\nmain: infra\n",
     }
     for name, text in files.items():
         path = tmp_path / name

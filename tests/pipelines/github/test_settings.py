@@ -32,7 +32,7 @@ from pipelines.github.settings import (
 )
 from tests.pipelines.github.github_settings_server import APP, FakeGitHub
 
-WANTED = WantedSettings(("dev",), frozenset({"aws"}), "repo:example@5/models@9:environment:{environment}")
+WANTED = WantedSettings(("dev",), frozenset({"aws"}), "repo:example@5/models@9:environment:{environment}", "s3://state")
 REVIEW = {
     "required_approving_review_count": 1,
     "require_code_owner_review": True,
@@ -63,7 +63,7 @@ def facts(**changes: Any) -> RepositoryFacts:
     owner = {"login": "example", "id": 5, "type": "Organization"}
     about = {"full_name": "example/models", "id": 9, "owner": owner, "private": True, "permissions": {"admin": True}}
     app = {**APP, "permissions": APP_PERMISSIONS}
-    group = dict.fromkeys(("APP_CLIENT_ID", "APP_SLUG", "AWS_REGION", "MLOPS_TARGET", "PULUMI_BACKEND_URL"), "x")
+    group = dict.fromkeys(("APP_CLIENT_ID", "APP_SLUG", "AWS_REGION", "MLOPS_TARGET"), "x")
     documented = RepositoryFacts(
         about=about,
         plan="team",
@@ -360,7 +360,7 @@ def test_administrators_may_bypass_only_where_the_plan_cannot_stop_them(private:
         ),
         (
             {"variables": {"AWS_REGION": "x", "APP_SLUG": "x", "MLOPS_TARGET": "", "APP_CLIENT_ID": "x"}},
-            {"variable MLOPS_TARGET: repository": "not set", "variable PULUMI_BACKEND_URL: repository": "not set"},
+            {"variable MLOPS_TARGET: repository": "not set"},
         ),
     ],
 )
@@ -467,7 +467,7 @@ def test_what_a_token_may_not_read_is_not_visible_and_never_ok(tmp_path: Path) -
         server.refuse[f"GET repos/example/models/{path}"] = denied
     server.refuse["GET orgs/example"] = denied
     found = judge_settings(read_repository(server, WANTED.github_environments), WANTED)
-    known = {"repository: not a fork", "code owners: your own", "app", "app: installed"}
+    known = {"repository: not a fork", "code owners: your own", "app", "app: installed", "Pulumi.yaml: backend"}
     assert {each.name for each in found if each.status != "not visible"} == known
     unseen = [each for each in found if each.status == "not visible"]
     assert all(each.found == "Resource not accessible by personal access token (HTTP 403)" for each in unseen)

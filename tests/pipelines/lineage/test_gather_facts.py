@@ -12,9 +12,11 @@ from pipelines.data.table_changes import TableChange, make_change
 from pipelines.data.versions import list_versions
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.model import Model
 from pipelines.declarations.project import Project
 from pipelines.lineage.facts import LineageFacts
-from pipelines.lineage.gather_facts import gather_facts, read_versions
+from pipelines.lineage.gather_facts import gather_facts, gather_live_facts, read_versions
 from pipelines.lineage.graph import build_graph, bundle_node, trace
 from pipelines.promotion.replicate import replicate
 from pipelines.registry.ledger import Event, Ledger, new_attempt
@@ -38,7 +40,10 @@ class Declared(Project):
     """A project of one dataset and no models."""
 
     dataset_names = ("visits",)
-    model_names = ()
+    model_names: tuple[str, ...] = ()
+
+    def model(self, name: str) -> Model:
+        raise DeclarationError([])
 
 
 @pytest.fixture
@@ -77,6 +82,9 @@ def test_a_live_bundle_leads_back_to_its_landing_files_also_after_versions_expir
     assert (bundle.features, bundle.commit, bundle.run) == (("age",), COMMIT, "run-1")
     (release,) = facts.releases
     assert (release.environment, release.bundle, release.is_live) == ("staging", digest, True)
+    project.model_names = (MODEL,)
+    live = gather_live_facts(project, descriptors)
+    assert (live.releases, live.bundles, live.versions) == (facts.releases, facts.bundles, ())
     assert [fact.file for fact in facts.versions] == ["1.csv", "2.csv", "3.csv"]
     assert [fact.parent for fact in facts.versions] == [None, first, second]
     assert files(facts, digest) == ["dev/visits/1.csv", "dev/visits/2.csv"]

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.declarations.contract import Column
+from pipelines.declarations.data_monitoring import DataMonitorSettings
+from pipelines.monitoring.column_drift import compare_column
 from pipelines.monitoring.column_profiles import (
     MOST_COUNTED_LEVELS,
     MOST_LEVELS,
@@ -19,6 +21,7 @@ from pipelines.monitoring.column_profiles import (
     plan_profile,
     profile_streams,
 )
+from pipelines.monitoring.data_monitor import shown_comparison
 
 
 def declared(kind: str, **keys: Any) -> Column:
@@ -73,10 +76,40 @@ def test_texts_with_many_values_are_profiled_by_their_length() -> None:
     assert old.mean == pytest.approx((MOST_LEVELS + 4) / 2)
 
 
-def test_texts_of_a_classified_column_are_never_kept() -> None:
+@pytest.mark.parametrize("keys", [{"classification": "personal"}, {"tags": ["PII"]}])
+def test_texts_of_a_personal_column_are_never_kept(keys: dict[str, Any]) -> None:
     texts = pa.array(["ada@example.org", "grace@example.org"] * 100)
-    old, new = profiles(declared("string", classification="personal"), texts, texts)
+    old, new = profiles(declared("string", **keys), texts, texts)
     assert (old.kind, dict(old.levels), dict(new.levels)) == ("length", {}, {})
+    old, _ = profiles(declared("string", classification="internal"), texts, texts)
+    assert old.kind == "levels"
+
+
+@pytest.mark.parametrize(
+    ("column", "is_shown"),
+    [
+        (declared("integer"), True),
+        (declared("integer", classification="public"), True),
+        (declared("integer", classification="restricted"), False),
+        (declared("number", tags=["sensitive"]), False),
+        (declared("string", classification="restricted"), True),
+        (declared("boolean", classification="restricted"), True),
+        (declared("integer", classification="protected", enum=[{"value": 41}, {"value": 4177}]), True),
+    ],
+)
+def test_a_report_shows_no_values_of_rows_that_may_be_personal(column: Column, is_shown: bool) -> None:
+    given = {"string": ["a", "bb"], "boolean": [True, False]}.get(column.logical_type, [41, 4177])
+    comparison = compare_column("c", *profiles(column, pa.array(given * 100), pa.array(given * 100)))
+    shown = shown_comparison(comparison, column, DataMonitorSettings())
+    assert shown.effect == comparison.effect and shown.p_value is not None
+    assert bool(shown.bars) == is_shown
+    assert is_shown or not ("41" in shown.model_dump_json() or 'mean":2' in shown.model_dump_json())
+
+
+def test_the_label_of_a_level_can_be_printed() -> None:
+    texts = pa.array(["a\x1b[31m", "b\u202e"] * 100)
+    comparison = compare_column("c", *profiles(declared("string"), texts, texts))
+    assert all(bar.label.isprintable() for bar in comparison.bars)
 
 
 def test_a_flood_of_new_levels_is_counted_together() -> None:

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from tools.simulate import __main__ as command
-from tools.simulate.data_monitors import SIMULATIONS, daily_series, levels, normal, outlying, window_verdicts
+from tools.simulate.__main__ import SIMULATIONS
+from tools.simulate.data_monitors import daily_series, levels, normal, outlying, window_verdicts
 from tools.simulate.rates import MeasuredRate
 
 

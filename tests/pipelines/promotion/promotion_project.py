@@ -356,8 +356,8 @@ class WorldTarget(Target):
     def connect(self) -> None:
         pass
 
-    def apply(self, operation: str, environment: str) -> None:
-        assert (operation, environment) == ("up", "staging")
+    def apply(self, operation: str, environment: str, *, foundation_only: bool = False) -> None:
+        assert (operation, environment, foundation_only) == ("up", "staging", False)
         self._apply()
 
     def preview(self, environment: str) -> Preview:

@@ -23,6 +23,8 @@ from pipelines.promotion.facts import Facts
 from pipelines.promotion.gates import judge
 from pipelines.promotion.verdict import Verdict
 from pipelines.targets import Preview
+from tests.pipelines.data.contracts import column, contract
+from tests.pipelines.promotion.test_contract_impact import AGE, LIVE, READERS, RELEASED, judge_impact
 from tests.pipelines.promotion.test_gates import changed
 
 GITHUB_TAKES = 65_536
@@ -58,11 +60,25 @@ FIRST = changed(
     }
 )
 OTHER = changed({"champion.metrics": {}, "champion.slices": {}, "champion.groups": {}})
+WIDER = contract(
+    column("age", "integer", required=True, minimum=0),
+    column("size", "number", quality=[{"metric": "nullValues", "mustBe": 0}]),
+)
 GOLDEN: dict[str, Callable[[], str]] = {
     "accepted.md": lambda: render(ACCEPTED, judge(ACCEPTED), AROUND),
     "refused.md": lambda: render(REFUSED, judge(REFUSED), Surroundings()),
     "first.md": lambda: render(FIRST, judge(FIRST), Surroundings(sizes=(None, 0))),
     "other.md": lambda: render(OTHER, judge(OTHER), Surroundings()),
+    "contracts.md": lambda: render_review(
+        {"data-contracts/visits.odcs.yaml": ["age: maximum was 120, is none"]},
+        {"dev": Preview("Resources:\n    3 unchanged\n", {"same": 3})},
+        [
+            judge_impact("data-contracts/visits.odcs.yaml", contract(AGE), WIDER, READERS, RELEASED, LIVE),
+            judge_impact("data-contracts/visits.odcs.yaml", contract(AGE), None, {}, {}, None),
+            judge_impact("data-contracts/visits.odcs.yaml", None, contract(AGE), {}, {}, None),
+        ],
+        "the caller may not read the ledger",
+    ),
     "review.md": lambda: render_review(
         {"data-contracts/a.odcs.yaml": ["age: maximum was 120, is 130"], "data-contracts/b`|@x.odcs.yaml": []},
         {

@@ -8,7 +8,7 @@ from unittest import mock
 import boto3
 import pytest
 
-from pipelines.cluster.rollouts import OvertakenError
+from pipelines.cluster.rollouts import InconclusiveCanaryError, OvertakenError
 from pipelines.declarations.digests import digest_of_value
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.admission import GateRefusedError
@@ -173,6 +173,20 @@ def test_an_attempt_of_a_workflow_is_that_of_its_run(world: World, monkeypatch: 
     monkeypatch.setenv("GITHUB_RUN_ID", "77")
     monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "2")
     assert world.attribution().attempt == "77.2"
+
+
+def test_a_canary_without_a_verdict_stays_on_trial_and_the_next_deployment_takes_it_live(world: World) -> None:
+    good, mine = live_and_next(world, 1)
+    change, before = world.release(mine, good), len(world.records())
+
+    def undecided(_: str) -> None:
+        raise InconclusiveCanaryError("its canary check neither passed nor failed")
+
+    with pytest.raises(InconclusiveCanaryError):
+        deploy_accepted(world, change, follow=undecided, take_back=lambda *_: pytest.fail("moved"))
+    assert (world.applied(), world.live(), len(world.records())) == (mine, good, before)
+    assert deploy_accepted(world, change).event.result == "verified"
+    assert world.live() == mine
 
 
 @pytest.mark.parametrize("step", ["follow", "prove"])
@@ -508,17 +522,46 @@ def test_a_deployment_killed_at_any_moment_can_be_run_again(
 
 
 def test_an_environment_that_was_never_brought_up_is_created_only_on_request(world: World) -> None:
-    class NotUp(WorldTarget):
-        def outputs(self, environment: str) -> dict[str, Any]:
-            return {}
-
-    applied: list[str] = []
-    deploy(NotUp(world, lambda: applied.append("up")), "staging", world.said.append)
-    assert applied == []
+    target = NewEnvironment(world)
+    deploy(target, "staging", world.said.append)
+    assert target.applied == []
     assert world.said == [
         "staging was never brought up, so nothing is deployed. To create it, run mlops up --env staging, or the "
         "workflow deploy with `create`"
     ]
     with mock.patch("pipelines.promotion.deploy.record_pins"):
-        deploy(NotUp(world, lambda: applied.append("up")), "staging", world.said.append, create=True)
-    assert applied == ["up", "up"]
+        deploy(target, "staging", world.said.append, create=True)
+    assert target.applied == ["foundation", "all"]
+
+
+def test_a_new_environment_gets_no_release_that_a_gate_refuses(world: World) -> None:
+    world.release(world.register(1), None)
+    target = NewEnvironment(world)
+    with world.cluster(), pytest.raises(GateRefusedError, match="order: it was never verified in dev"):
+        deploy(target, "staging", world.said.append, create=True)
+    assert target.applied == ["foundation"]
+
+
+def test_a_new_environment_takes_a_release_live_after_it_was_judged(world: World) -> None:
+    digest = world.ready(1)
+    world.release(digest, None)
+    target = NewEnvironment(world)
+    with world.cluster(), mock.patch("pipelines.promotion.deploy.record_pins"):
+        deploy(target, "staging", world.said.append, create=True)
+    assert (target.applied, world.live()) == (["foundation", "all"], digest)
+
+
+class NewEnvironment(WorldTarget):
+    """Target whose environment was never brought up. `applied` lists what of the program was applied."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, world.apply)
+        self.applied: list[str] = []
+
+    def outputs(self, environment: str) -> dict[str, Any]:
+        return super().outputs(environment) if self.applied else {}
+
+    def apply(self, operation: str, environment: str, *, foundation_only: bool = False) -> None:
+        self.applied.append("foundation" if foundation_only else "all")
+        if not foundation_only:
+            super().apply(operation, environment)

@@ -15,6 +15,7 @@ from pipelines.promotion.replicate import replicate
 from pipelines.registry import bundles, evidence, signing, store
 from pipelines.registry.ledger import Event, Ledger, new_attempt
 from tests.aws import EmulatedAccount
+from tests.infra.recording import edit
 from tests.sample_project import copy_as_forked
 from tests.signing_environments import (
     GATES,
@@ -222,14 +223,21 @@ def test_a_bundle_tampered_with_after_its_replication_is_refused(
         replicate(dev, staging, MODEL, digest)
 
 
-def test_the_serving_image_goes_to_the_next_environment_only(project: Project) -> None:
+def test_images_go_to_the_next_environment_only(project: Project) -> None:
     one, other = "sha256:" + "1" * 64, "sha256:" + "2" * 64
     assert next_pins(project, "dev") == []
     pin_images(project, "dev", Images(training=one, serving=one))
-    assert next_pins(project, "dev") == [(Images(serving=one), "staging")], "only dev trains"
-    pin_images(project, "staging", Images(serving=one))
+    assert next_pins(project, "dev") == [(Images(training=one, serving=one), "staging")], "monitors need the other"
+    pin_images(project, "staging", Images(training=one, serving=one))
     assert next_pins(project, "dev") == []
-    assert next_pins(project, "staging") == [(Images(serving=one), "prod")]
+    assert next_pins(project, "staging") == [(Images(training=one, serving=one), "prod")]
     pin_images(project, "dev", Images(serving=other))
     assert next_pins(project, "dev") == [(Images(serving=other), "staging")]
     assert next_pins(project, "prod") == []
+
+
+def test_an_environment_that_monitors_no_models_needs_no_training_image(project: Project) -> None:
+    one = "sha256:" + "1" * 64
+    edit(project.stack_file("staging"), "config", "mlops:environment", "monitoring", value={"models": False})
+    pin_images(project, "dev", Images(training=one, serving=one))
+    assert next_pins(project, "dev") == [(Images(serving=one), "staging")]

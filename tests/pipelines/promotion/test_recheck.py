@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.declarations.errors import MlopsError
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
 from pipelines.promotion.comments.gate_comment import read_outcomes
 from pipelines.promotion.recheck import MOST_ATTEMPTS, OLDEST, GateRun, decide, renew
 from pipelines.promotion.verdict import Outcome
-from tests.clones import commit_all, git
+from tests.clones import git
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
 RUN = GateRun(71, 1, "completed", "failure", NOW - timedelta(hours=1))
@@ -21,27 +22,26 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.mark.parametrize(
-    ("run", "outcomes", "branch", "action", "why"),
+    ("run", "outcomes", "action", "why"),
     [
-        (None, {}, "release/prod/m", "leave", "the gates were never asked"),
-        (replace(RUN, status="in_progress"), {"soak": "fail"}, "release/prod/m", "leave", "are being asked"),
-        (replace(RUN, conclusion="success"), {}, "release/prod/m", "leave", "the gates pass"),
-        (RUN, {"scope": "pass", "soak": "fail"}, "release/prod/m", "rerun", "soak"),
-        (RUN, {"soak": "fail", "freeze": "fail"}, "fix", "rerun", "soak, freeze"),
-        (RUN, {"image": "fail"}, "release/prod/m", "rerun", "image"),
-        (RUN, {"vulnerabilities": "inconclusive"}, "pin/dev", "rerun", "vulnerabilities"),
-        (RUN, {"soak": "fail", "thresholds": "fail"}, "release/prod/m", "leave", "does not change thresholds"),
-        (RUN, {}, "release/prod/m", "rerun", "no verdict was given"),
-        (replace(RUN, attempt=5), {}, "release/prod/m", "leave", "no verdict in 5 attempts"),
-        (replace(RUN, attempt=MOST_ATTEMPTS), {"soak": "fail"}, "release/prod/m", "renew", "soak"),
-        (replace(RUN, created=NOW - OLDEST), {"soak": "fail"}, "pin/prod", "renew", "soak"),
-        (replace(RUN, created=NOW - OLDEST), {"soak": "fail"}, "fix", "leave", "push a commit to fix"),
+        (None, {}, "leave", "the gates were never asked"),
+        (replace(RUN, status="in_progress"), {"soak": "fail"}, "leave", "are being asked"),
+        (replace(RUN, conclusion="success"), {}, "leave", "the gates pass"),
+        (RUN, {"scope": "pass", "soak": "fail"}, "rerun", "soak"),
+        (RUN, {"soak": "fail", "freeze": "fail"}, "rerun", "soak, freeze"),
+        (RUN, {"image": "fail"}, "rerun", "image"),
+        (RUN, {"vulnerabilities": "inconclusive"}, "rerun", "vulnerabilities"),
+        (RUN, {"soak": "fail", "thresholds": "fail"}, "leave", "does not change thresholds"),
+        (RUN, {}, "rerun", "no verdict was given"),
+        (replace(RUN, attempt=5), {}, "leave", "no verdict in 5 attempts"),
+        (replace(RUN, attempt=MOST_ATTEMPTS), {"soak": "fail"}, "renew", "soak"),
+        (replace(RUN, created=NOW - OLDEST), {"soak": "fail"}, "renew", "soak"),
     ],
 )
 def test_a_pull_request_is_asked_again_if_it_only_has_to_wait(
-    run: GateRun | None, outcomes: dict[str, Outcome], branch: str, action: str, why: str
+    run: GateRun | None, outcomes: dict[str, Outcome], action: str, why: str
 ) -> None:
-    found = decide(run, outcomes, branch, NOW)
+    found = decide(run, outcomes, NOW)
     assert found[0] == action
     assert why in found[1]
 
@@ -65,24 +65,39 @@ def test_a_gate_that_refused_one_of_two_images_is_refused() -> None:
     assert read_outcomes("\n".join(reversed(rows))) == {"order": "fail", "size": "inconclusive"}
 
 
-def test_a_change_is_pushed_again_as_a_new_commit_on_main(clone: Path) -> None:
+class Recorder(Gh):
+    """Records the commands; refuses those that start with `refused`."""
+
+    def __init__(self, root: Path, refused: str = "-") -> None:
+        super().__init__(root, "acme/mlops")
+        object.__setattr__(self, "commands", [])
+        object.__setattr__(self, "refused", refused)
+
+    commands: list[str]
+    refused: str
+
+    def run(self, *arguments: str, **_: object) -> str:
+        self.commands.append(" ".join(arguments))
+        if self.commands[-1].startswith(self.refused):
+            raise MlopsError("gh: Server Error (HTTP 500)")
+        return ""
+
+
+def test_a_renewed_pull_request_keeps_its_commits_and_its_last_pusher(clone: Path) -> None:
+    """A push by the app would let the person whose commit it is approve it alone."""
     git(clone, "switch", "--quiet", "--create", "pin/dev")
-    (clone / "pins").write_text("new\n")
+    (clone / "pins").write_text("of someone else\n")
     git(clone, "add", "--all")
     git(clone, "commit", "--quiet", "--message", "Pin images in dev")
     git(clone, "push", "--quiet", "origin", "pin/dev")
     before = git(clone, "rev-parse", "HEAD")
-    git(clone, "switch", "--quiet", "main")
-    (clone / "README.md").write_text("changed\n")
-    main = commit_all(clone, "Change main")
+    gh = Recorder(clone)
+    renew(gh, 5)
+    assert gh.commands == ["pr close 5", "pr reopen 5"]
+    assert Git(clone).fetch("pin/dev") == before
 
-    renew(Gh(clone, "acme/mlops"), "pin/dev")
-    tip = Git(clone).fetch("pin/dev")
-    assert tip is not None and tip != before
-    assert Git(clone).parents(tip) == [main]
-    assert Git(clone).changed_files(main, tip) == ("pins",)
-    assert (Git(clone).read_file(tip, "pins"), git(clone, "log", "-1", "--format=%s", tip)) == (
-        b"new\n",
-        "Pin images in dev",
-    )
-    renew(Gh(clone, "acme/mlops"), "pin/gone")
+
+def test_a_pull_request_that_stays_closed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match=r"pull request 5 was closed .* cannot be opened: gh: Server Error") as caught:
+        renew(Recorder(tmp_path, "pr reopen"), 5)
+    assert caught.value.fix == "gh pr reopen 5"

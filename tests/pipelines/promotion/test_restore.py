@@ -27,7 +27,7 @@ def write_release(project: Project, bundle: str, replaces: str | None = None) ->
 
 
 def restore(project: Project) -> str:
-    return restore_release(project, MODEL, "staging", GOOD, BAD, "too slow:\n\x1b[31mvery")
+    return restore_release(project, MODEL, "staging", GOOD, BAD, "too slow:\n\x1b[31mvery [skip ci] fixes #5 @ada")
 
 
 def test_a_rollback_is_one_commit_on_main_that_names_both_bundles(project: Project) -> None:
@@ -40,8 +40,8 @@ def test_a_rollback_is_one_commit_on_main_that_names_both_bundles(project: Proje
     release = git(project.root, "show", f"{commit}:{RELEASE}")
     assert f"bundle: {GOOD}\nreplaces: {BAD}" in release
     assert git(project.root, "log", "-1", "--format=%s%n%b", commit) == (
-        f"Roll {MODEL} in staging back\ntoo slow: �[31mvery"
-    )
+        f"Roll {MODEL} in staging back\nReason: too slow: �[\u200b31mvery [\u200bskip ci] fixes #\u200b5 @\u200bada"
+    ), "nothing in it is a command for GitHub"
     assert (project.root / RELEASE).read_text() == "work in progress", "the working tree is unchanged"
 
 

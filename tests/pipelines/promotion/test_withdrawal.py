@@ -142,6 +142,30 @@ def test_a_stale_withdrawal_is_refused_before_anything_is_applied(world: World) 
 
 
 @pytest.mark.slow
+def test_a_withdrawal_that_is_merged_during_a_freeze_waits_for_its_end(world: World) -> None:
+    """Its gates may have passed before the freeze began."""
+    live = world.register(1)
+    deploy_accepted(world, world.release(live, None))
+    world.release(None, live)
+    path = world.project.stack_file("staging")
+    free = path.read_text()
+    path.write_text(
+        f"{free}    freezes:\n      - {{start: 2020-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z, reason: x}}\n"
+    )
+    with GONE, pytest.raises(MlopsError, match="may not be withdrawn from staging now: it is frozen until 2100"):
+        deploy(WorldTarget(world, lambda: pytest.fail("applied")), "staging", world.said.append)
+    path.write_text(free)
+    with GONE:
+        deploy(WorldTarget(world, world.apply), "staging", world.said.append)
+    assert world.story()[1:] == [("withdrawal", "withdrawn", live, None)]
+    path.write_text(
+        f"{free}    freezes:\n      - {{start: 2020-01-01T00:00:00Z, end: 2100-01-01T00:00:00Z, reason: x}}\n"
+    )
+    with GONE:
+        deploy(WorldTarget(world, world.apply), "staging", world.said.append)  # what is withdrawn already stays so
+
+
+@pytest.mark.slow
 def test_nothing_is_recorded_while_the_rollout_exists(world: World) -> None:
     live = world.register(1)
     deploy_accepted(world, world.release(live, None))

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from pipelines.declarations.bundle import GoldenPredictions, Tensor
+from pipelines.declarations.canary_settings import CanaryBounds, CanarySettings
 from pipelines.declarations.errors import MlopsError
 from pipelines.serving import check
-from pipelines.serving.check import FAILED, INCONCLUSIVE, PASSED, SINGLE_ROW_REQUESTS, canary_url
+from pipelines.serving.canary_analysis import CanaryVerdict
+from pipelines.serving.check import FAILED, INCONCLUSIVE, SINGLE_ROW_REQUESTS, Clock, service_urls
 from pipelines.serving.golden import single_rows
+from pipelines.serving.pod_counters import ServiceCounters
 from pipelines.serving.probe import UnavailableError
+from pipelines.serving.request_metrics import RequestMetrics
 from tests.aws import emulated_account, make_environment
 from tests.pipelines.serving.bundles import DIGEST, NAME, ROW, linear_bundle
 
@@ -167,19 +171,83 @@ def test_each_request_opens_a_connection_that_may_reach_another_pod(url: str, ca
     assert len(canary.clients) == SINGLE_ROW_REQUESTS + 2
 
 
+BOUNDS = CanaryBounds(error_rate=0.01, p99_ms=20, error_increase=0.1, prediction_shift=1)
+
+
+class FakeTime:
+    """A clock that moves only when something sleeps.
+
+    Attributes:
+        at: seconds since the start.
+        on_sleep: called with each duration.
+    """
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.on_sleep: Callable[[], None] = lambda: None
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.at += seconds
+        self.on_sleep()
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.at, self.sleep)
+
+
+@pytest.fixture
+def now() -> FakeTime:
+    return FakeTime()
+
+
+def variables(
+    fail_if: str, canary: str, *, seconds: int = 0, live: str = "http://127.0.0.1:1", **more: Any
+) -> dict[str, str]:
+    """Return the variables of a check whose canary is behind `ping`."""
+    settings = CanarySettings(fail_if=fail_if, bounds=BOUNDS, **more)  # type: ignore[arg-type]
+    return {
+        "CHECK_PING_URL": canary,
+        "CHECK_PONG_URL": live,
+        "CHECK_SETTINGS": settings.model_dump_json(),
+        "CHECK_SECONDS": str(seconds),
+    }
+
+
 @pytest.mark.parametrize("text", ["", "canary", "ftp://canary", "http://", "http:///v2"])
-def test_a_url_that_is_not_http_is_inconclusive(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--model", NAME, "--bundle", DIGEST, "--live", "ping"]
-    assert check.main(asked, {"CHECK_PONG_URL": text}) == INCONCLUSIVE
-    assert f"CHECK_PONG_URL: expected an http URL, found {text!r}" in capsys.readouterr().err
+def test_a_url_that_is_not_http_is_inconclusive(text: str, now: FakeTime, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--model", NAME, "--bundle", DIGEST, "--live", "pong"]
+    assert check.main(asked, variables("inconclusive", text), now.clock) == INCONCLUSIVE
+    assert check.main(asked, variables("failed", text), now.clock) == 0
+    assert f"CHECK_PING_URL: expected an http URL, found {text!r}" in capsys.readouterr().out
 
 
 def test_the_pods_on_trial_are_behind_the_other_service() -> None:
     urls = {"CHECK_PING_URL": "http://ping", "CHECK_PONG_URL": "http://pong"}
-    assert (canary_url(urls, "ping"), canary_url(urls, "pong")) == ("http://pong", "http://ping")
+    assert service_urls(urls, "ping") == ("http://pong", "http://ping")
+    assert service_urls(urls, "pong") == ("http://ping", "http://pong")
     for unknown in ("", "{{args.live}}"):
         with pytest.raises(UnavailableError, match="expected ping or pong"):
-            canary_url(urls, unknown)
+            service_urls(urls, unknown)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"CHECK_SETTINGS": ""}, "CHECK_SETTINGS"),
+        ({"CHECK_SETTINGS": '{"fail_if": "never"}'}, "fail_if"),
+        ({"CHECK_SECONDS": "{{args.seconds}}"}, "CHECK_SECONDS: expected seconds, found '{{args.seconds}}'"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_inconclusive(
+    changed: dict[str, str], said: str, now: FakeTime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--model", NAME, "--bundle", DIGEST, "--live", "pong"]
+    given = {**variables("inconclusive", "http://127.0.0.1:1"), **changed}
+    assert check.main(asked, given, now.clock) == INCONCLUSIVE
+    printed = capsys.readouterr().out
+    assert printed.startswith("inconclusive: ")
+    assert said in printed
 
 
 def test_single_rows_add_up_to_the_golden_request() -> None:
@@ -189,31 +257,142 @@ def test_single_rows_add_up_to_the_golden_request() -> None:
     assert sum((row.inputs[0].data for row in rows), ()) == GOLDEN.inputs[0].data
 
 
-def test_the_exit_status_distinguishes_failed_from_inconclusive(
-    url: str, canary: Canary, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_each_exit_status_reports_one_outcome(
+    url: str, canary: Canary, now: FakeTime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pipelines.registry import bundles
 
+    def statuses(digest: str, address: str) -> tuple[int, int]:
+        asked = ["--model", NAME, "--live", "pong", "--bundle", digest]
+        harm = check.main(asked, variables("failed", address), now.clock)
+        return harm, check.main(asked, variables("inconclusive", address, golden_only=True), now.clock)
+
+    monkeypatch.setattr(check, "GOLDEN_SECONDS", check.LOOK_SECONDS)
     with emulated_account():
         descriptor = make_environment()
         bundle = linear_bundle()
         digest = bundles.push(descriptor, bundle.manifest, bundle.files)
-        variables = {"CHECK_PING_URL": url}
-        asked = ["--model", NAME, "--live", "pong", "--bundle", digest]
-        assert check.main(asked, variables) == INCONCLUSIVE  # no environment is described
+        assert statuses(digest, url) == (0, INCONCLUSIVE), "no environment is described"
         monkeypatch.setenv("MLOPS_ENVIRONMENT", descriptor.model_dump_json())
         canary.digest = digest
-        assert check.main(asked, variables) == PASSED
-        assert check.main(asked, {"CHECK_PING_URL": "http://127.0.0.1:1"}) == INCONCLUSIVE
-        assert check.main([*asked[:-1], DIGEST], variables) == FAILED  # no such bundle
+        assert statuses(digest, url) == (0, 0), "golden requests suffice if the environment says so"
+        assert statuses(digest, "http://127.0.0.1:1") == (0, INCONCLUSIVE)
+        assert statuses(DIGEST, url) == (FAILED, INCONCLUSIVE), "no such bundle"
         wrong_everywhere(canary)
-        assert check.main(asked, variables) == FAILED
+        assert statuses(digest, url) == (FAILED, INCONCLUSIVE)
         gone = descriptor.model_copy(update={"registry_bucket": "no-such-bucket"})
         monkeypatch.setenv("MLOPS_ENVIRONMENT", gone.model_dump_json())
-        assert check.main(asked, variables) == INCONCLUSIVE
-    said = capsys.readouterr()
-    assert said.out == (
-        f"passed: {url} serves {digest}; 1 golden rows match, and {SINGLE_ROW_REQUESTS} requests of one row\n"
+        assert statuses(digest, url) == (0, INCONCLUSIVE)
+    printed = capsys.readouterr().out
+    said = [line.split(":")[0] for line in printed.splitlines() if line.startswith(("passed", "failed", "incon"))]
+    pairs = ("inconclusive", "inconclusive"), ("inconclusive", "passed"), ("inconclusive",) * 2
+    assert said == [*(word for pair in pairs for word in pair), *["failed"] * 4, *["inconclusive"] * 2]
+    assert "1 golden rows match" in printed
+
+
+def test_a_canary_that_does_not_answer_is_asked_until_it_does(
+    url: str, canary: Canary, now: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "read_golden", lambda *_: GOLDEN)
+    canary.instead[INFER] = (503, b"no pod is ready")
+    asked = ["--model", NAME, "--live", "pong", "--bundle", DIGEST]
+    assert check.main(asked, variables("inconclusive", url, golden_only=True), now.clock) == INCONCLUSIVE
+    assert now.at == pytest.approx(check.GOLDEN_SECONDS, abs=check.LOOK_SECONDS)
+
+    now.on_sleep = canary.instead.clear
+    assert check.main(asked, variables("inconclusive", url, golden_only=True), now.clock) == 0
+
+
+def test_an_unexpected_error_of_the_check_is_not_the_fault_of_the_canary(
+    url: str, now: FakeTime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "read_golden", lambda *_: {}["missing"])
+    asked = ["--model", NAME, "--live", "pong", "--bundle", DIGEST]
+    assert check.main(asked, variables("failed", url), now.clock) == 0
+    assert check.main(asked, variables("inconclusive", url), now.clock) == INCONCLUSIVE
+    assert "KeyError" in capsys.readouterr().out
+
+
+def test_the_job_that_reports_no_verdict_leaves_a_bad_canary_to_the_other_one(
+    url: str, canary: Canary, now: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it ended first, the rollout would pause and not abort."""
+    monkeypatch.setattr(check, "read_golden", lambda *_: GOLDEN)
+    wrong_everywhere(canary)
+    asked = ["--model", NAME, "--live", "pong", "--bundle", DIGEST]
+    assert check.main(asked, variables("failed", url, seconds=300), now.clock) == FAILED
+    assert now.at == 0
+    assert check.main(asked, variables("inconclusive", url, seconds=300, wait_seconds=60), now.clock) == INCONCLUSIVE
+    assert now.at == 360
+
+
+class Traffic:
+    """Metrics of the pods behind two Services, with more requests after each sleep.
+
+    Attributes:
+        errors: share of failed requests of the canary.
+        per_look: requests to the canary between two looks.
+        total: requests to the canary so far.
+    """
+
+    def __init__(self, now: FakeTime, errors: float, per_look: int) -> None:
+        self.errors, self.per_look, self.total = errors, per_look, 0
+        self._arms = {arm: (RequestMetrics(NAME, DIGEST, arm), [0, 0]) for arm in ("canary", "live")}
+        now.on_sleep = self.more
+
+    def more(self) -> None:
+        self.total += self.per_look
+
+    def metrics(self, arm: str) -> str:
+        metrics, answered = self._arms[arm]
+        wanted = round(self.total * self.errors) if arm == "canary" else 0
+        for index, (status, number) in enumerate(((200, self.total - wanted), (500, wanted))):
+            while answered[index] < number:
+                answered[index] += 1
+                metrics.answered(status, 0.001)
+                metrics.predicted(float(answered[index] % 7))
+        return metrics.exposition()[1].decode()
+
+
+def watched(
+    now: FakeTime, traffic: Traffic, *, seconds: int = 60, wait: int = 0, says: list[str] | None = None
+) -> CanaryVerdict:
+    arms = [ServiceCounters(lambda arm=arm: traffic.metrics(arm), 0.02) for arm in ("canary", "live")]  # type: ignore[misc]
+    settings = CanarySettings(fail_if="failed", wait_seconds=wait, bounds=BOUNDS)
+    trial = check.CanaryTrial(
+        model=NAME, bundle=DIGEST, canary="http://c", live="http://l", settings=settings, seconds=seconds
     )
-    verdicts = [line.split(":")[0] for line in said.err.splitlines() if not line.startswith(" ")]
-    assert verdicts == ["inconclusive", "inconclusive", "failed", "failed", "inconclusive"]
+    said = says if says is not None else []
+    return check.watch(arms[0], arms[1], trial, 0.0, now.clock, said.append)
+
+
+def test_a_canary_that_errs_is_stopped_long_before_its_time_is_over(now: FakeTime) -> None:
+    says: list[str] = []
+    verdict = watched(now, Traffic(now, 0.3, 20), seconds=900, says=says)
+    assert verdict.outcome == "failed"
+    assert now.at <= 10
+    assert any(line.startswith("errors: canary 30 %, live 0 %; bound 1 %; e-value ") for line in says)
+
+
+def test_a_good_canary_keeps_its_weight_for_the_declared_time(now: FakeTime) -> None:
+    verdict = watched(now, Traffic(now, 0.0, 200), seconds=10, wait=600)
+    assert (verdict.outcome, now.at) == ("passed", 10)
+
+
+def test_a_verdict_is_awaited_only_as_long_as_declared(now: FakeTime) -> None:
+    says: list[str] = []
+    verdict = watched(now, Traffic(now, 0.0, 1), seconds=6, wait=4, says=says)
+    assert (verdict.outcome, now.at) == ("inconclusive", 10)
+    assert "more are needed" in verdict.summary
+    now.at = 0
+    slow = watched(now, Traffic(now, 0.0, 20), seconds=4, wait=600)
+    assert slow.outcome == "passed"
+    assert 4 < now.at < 60, "it ends as soon as there are enough requests"
+
+
+def test_requests_before_the_check_do_not_count(now: FakeTime) -> None:
+    traffic = Traffic(now, 1.0, 0)
+    traffic.total = 1_000
+    verdict = watched(now, traffic, seconds=10)
+    assert (verdict.outcome, verdict.requests) == ("inconclusive", 0)
+    assert verdict.summary == "no verdict yet: 0 requests to the canary and 0 to the live pods; both need some"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+
+import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.pipelines.serving.bundles import NAME
+from tests.pipelines.serving.bundles import NAME, classifier_bundle
 from tests.pipelines.serving.conftest import Serve, Served, features, row
 
 
@@ -51,8 +56,35 @@ def test_a_latency_equal_to_a_bound_counts_in_its_bucket(linear: Served) -> None
     assert found["inference_request_seconds_bucket,le=+Inf"] == 2
 
 
+def test_latencies_and_predictions_are_added_up_for_means_and_deviations(linear: Served) -> None:
+    predicted = []
+    for bmi in (20.0, 30.0, 40.0):
+        answer = linear.infer(features(row(bmi=bmi)))
+        predicted.append(json.loads(answer.body)["outputs"][0]["data"][0])
+    many = linear.infer(features(row(), row()))
+    predicted.append(np.mean(json.loads(many.body)["outputs"][0]["data"]))
+    linear.infer(b"")
+    found = scraped(linear)
+    assert found["inference_prediction_count"] == 4
+    assert found["inference_prediction_sum"] == pytest.approx(sum(predicted))
+    assert found["inference_prediction_squares"] == pytest.approx(sum(value**2 for value in predicted))
+    mean = found["inference_log_seconds_sum"] / 4
+    assert 1e-6 < math.exp(mean) < 10
+    assert found["inference_log_seconds_squares"] >= 4 * mean**2
+
+
+def test_the_prediction_of_a_classifier_is_the_probability_of_its_last_class(serve: Serve) -> None:
+    made = serve(classifier_bundle())
+    for data in ([0.0], [50.0], [0.0, 50.0]):
+        tensor = {"name": "features", "shape": [len(data), 1], "datatype": "FP32", "data": data}
+        assert made.infer({"inputs": [tensor]}).status == 200
+    found = scraped(made)
+    assert found["inference_prediction_count"] == 3
+    assert found["inference_prediction_sum"] == pytest.approx(0.5 + 1.0 + 0.75)
+
+
 def test_the_served_bundle_is_a_label(linear: Served) -> None:
-    assert scraped(linear)[f"inference_bundle_info,bundle={linear.bundle.digest},model={NAME}"] == 1
+    assert scraped(linear)[f"inference_bundle_info,bundle={linear.bundle.digest},model={NAME},process="] == 1
 
 
 def test_ready_is_1_until_the_server_drains(serve: Serve) -> None:

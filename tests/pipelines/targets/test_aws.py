@@ -29,6 +29,7 @@ else:
     kubeconfig = pathlib.Path(os.environ["KUBECONFIG"])
     with open({notes!r}, "a") as notes:
         print(json.dumps([arguments, kubeconfig.read_text(), str(kubeconfig)]), file=notes)
+    print("foundation only" if os.environ.get("MLOPS_FOUNDATION_ONLY") else "all")
     print("Resources:\\n    1 unchanged")
     sys.exit({status})
 """
@@ -150,8 +151,9 @@ def test_a_program_that_fails_is_an_error_or_drift(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, monkeypatch, status=255)
-    with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255"):
+    with pytest.raises(MlopsError, match=r"pulumi preview --stack dev .* failed with status 255") as failed:
         AwsTarget(project).apply("preview", "dev")
+    assert "run the same again" in failed.value.fix
     assert "    1 unchanged" in AwsTarget(project).drift("dev")
 
 
@@ -185,6 +187,14 @@ def test_an_operation_holds_the_stack_and_first_resolves_an_interrupted_update(
         AwsTarget(project).apply(operation, "dev")
     assert len(notes.read_text().splitlines()) == 2, "Pulumi did not start"
     AwsTarget(project).apply("preview", "dev")
+
+
+def test_the_state_is_the_one_that_the_program_names(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    with (project.root / "Pulumi.yaml").open("a") as program:
+        program.write("backend: {url: file:///tmp/state}\n")
+    with pytest.raises(MlopsError, match="expected a backend s3://…, found file:///tmp/state"):
+        AwsTarget(project).unlock("dev", print, force=False)
 
 
 def test_unlocking_a_stack_whose_state_is_not_in_s3_names_pulumis_own_command(
@@ -222,7 +232,14 @@ def test_a_job_gets_the_pinned_engine(
     file.write_text(ENGINE.format(python=sys.executable, notes=str(notes), version=version))
     file.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     said: list[str] = []
+    with pytest.raises(
+        MlopsError, match=r"Pulumi.yaml names no state: expected `backend: \{url: s3://…\}`, found none"
+    ):
+        AwsTarget(project).install_engine(said.append)
+    with (project.root / "Pulumi.yaml").open("a") as program:
+        program.write("backend: {url: s3://state}\n")
     if version != "3.200.0":
         with pytest.raises(MlopsError, match=r"expected 3\.200\.0, as the SDK, found 3\.199\.0"):
             AwsTarget(project).install_engine(said.append)
@@ -238,3 +255,26 @@ def test_an_engine_that_is_not_pinned_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(MlopsError, match="expected a pin of pulumi, pulumi-aws, pulumi-kubernetes, found none"):
         engine_versions(tmp_path)
+
+
+def test_only_the_foundation_is_applied_on_request(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, monkeypatch)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file://~")
+    monkeypatch.setattr("pipelines.targets.aws.resolve_interrupted_update", lambda *_: None)
+    target = AwsTarget(project)
+    target.apply("up", "dev", foundation_only=True)
+    assert capfd.readouterr().out.startswith("foundation only\n")
+    target.apply("up", "dev")
+    assert capfd.readouterr().out.startswith("all\n"), "the variable does not outlive one operation"
+
+
+def test_a_stack_whose_secrets_cannot_be_read_says_what_to_restore(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "#!{python}\nimport sys\nprint('passphrase must be set', file=sys.stderr)\nsys.exit({status})\n"
+    install(tmp_path, monkeypatch, status=255, program=broken)
+    with pytest.raises(MlopsError, match="pulumi stack output --json --stack dev") as failed:
+        AwsTarget(project).outputs("dev")
+    assert "restore `secretsprovider" in failed.value.fix

@@ -290,6 +290,24 @@ def test_other_content_on_the_channel_is_refused(tmp_path: Path, data: TrainingD
     assert "found something else on the channel to the job" in fails_with(tmp_path, code, data)
 
 
+@pytest.mark.parametrize("answer", ['{"size": 16, "shape": [3]}', '{"size": 15, "shape": [2]}', '{"shape": [%s]}'])
+def test_predictions_of_another_size_are_refused(tmp_path: Path, data: TrainingData, answer: str) -> None:
+    """Two numbers whose product is 0 in 64 bits are not a shape of nothing."""
+    code = f"""
+        import os, sys
+        from pipelines.training import TrainedModel
+
+        def predict(rows):
+            os.write(int(sys.argv[1]), {(answer.replace("%s", f"{2**32}, {2**32}") + chr(10)).encode()!r} + bytes(16))
+            os._exit(0)
+
+        def train(data):
+            return TrainedModel(predict, b"model")
+    """
+    message = fails_with(tmp_path, code, data, lambda trained: trained.predict(data.features))
+    assert "predict() returned" in message
+
+
 def test_a_failure_of_predict_is_told(tmp_path: Path, data: TrainingData) -> None:
     code = """
         from pipelines.training import TrainedModel
@@ -304,9 +322,16 @@ def test_a_failure_of_predict_is_told(tmp_path: Path, data: TrainingData) -> Non
 def test_processes_that_training_starts_end_with_it(tmp_path: Path, data: TrainingData) -> None:
     found = found_by(
         tmp_path,
-        "    import subprocess\n" + attacks(started="subprocess.Popen(['sleep', '600'], stdout=-3, stderr=-3).pid"),
+        "    import subprocess\n"
+        + attacks(
+            started="subprocess.Popen(['sleep', '600'], stdout=-3, stderr=-3).pid",
+            left="subprocess.Popen(['sleep', '600'], stdout=-3, stderr=-3, start_new_session=True).pid",
+            group="subprocess.Popen(['sleep', '600'], stdout=-3, stderr=-3, process_group=0).pid",
+        ),
         data,
     )
+    assert found["left"] == "PermissionError", "a process in a session or group of its own would go on"
+    assert found["group"] == "PermissionError"
     started = int(found["started"])
     status = Path(f"/proc/{started}/stat")
     # It is dead, or waits for its new parent to collect it.

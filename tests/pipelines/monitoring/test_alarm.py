@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.declarations.errors import MlopsError
-from pipelines.promotion.alarm import read_alarm
+from pipelines.monitoring.alarm import read_alarm
 
 BAD = "sha256:" + "b" * 64
 
@@ -62,7 +62,8 @@ def test_the_error_says_what_is_wrong_and_what_to_send(changes: dict[str, Any], 
         read_alarm(json.dumps(event(**changes)).encode())
     assert caught.value.what == f"the event is not an alarm: {detail}"
     assert caught.value.fix == (
-        "send event_type drift or breach, with client_payload {model, environment, reason, bundle}"
+        "send event_type drift or breach with client_payload {model, environment, reason, bundle}, or alarm with "
+        "response as well"
     )
 
 
@@ -73,3 +74,32 @@ def test_an_event_is_read_up_to_its_size_limit() -> None:
     with pytest.raises(MlopsError) as caught:
         read_alarm(largest + b" ")
     assert caught.value.what == "the event has 1048577 bytes; expected at most 1048576"
+
+
+def test_an_alarm_of_a_monitor_names_its_response_and_its_identity() -> None:
+    more = {"response": "ask", "id": "abc123", "checks": ["input-drift"], "monitor": "monitor-m1", "report": "r-1"}
+    alarm = read_alarm(json.dumps(event(action="alarm", payload={**more, "bundle": BAD})).encode())
+    assert (alarm.wanted, alarm.id, alarm.checks) == ("ask", "abc123", ("input-drift",))
+    sent = {"action": "alarm", "client_payload": alarm.payload()}
+    assert read_alarm(json.dumps(sent).encode()) == alarm
+
+
+@pytest.mark.parametrize(("kind", "response"), [("drift", "retrain"), ("breach", "roll-back")])
+def test_the_kind_of_an_alarm_from_elsewhere_says_the_response(kind: str, response: str) -> None:
+    assert read_alarm(json.dumps(event(action=kind)).encode()).wanted == response
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"action": "alarm"},
+        {"action": "drift", "payload": {"response": "roll-back"}},
+        {"action": "alarm", "payload": {"response": "none"}},
+        {"action": "alarm", "payload": {"response": "ask", "id": "../../x"}},
+        {"action": "alarm", "payload": {"response": "ask", "checks": ["<script>"]}},
+        {"action": "alarm", "payload": {"response": "ask", "report": "a b; rm"}},
+    ],
+)
+def test_an_alarm_that_does_not_say_what_to_do_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(MlopsError, match="the event is not an alarm"):
+        read_alarm(json.dumps(event(**changes)).encode())

@@ -1,0 +1,35 @@
+"""Logs of the Jobs that check a canary."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import httpx2
+from lightkube.core.exceptions import ApiError
+from lightkube.resources.core_v1 import Pod
+
+from pipelines.cluster.connection import connect
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.names import check_name
+
+_OUTCOME = "inconclusive: "
+
+
+def why_inconclusive(namespace: str, model: str) -> str:
+    """Return what the newest check without a verdict said last; "" if its log cannot be read.
+
+    Args:
+        namespace: namespace of the endpoint.
+        model: name of the model.
+    """
+    with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
+        labels = {"app.kubernetes.io/name": check_name(model)}
+        pods = sorted(
+            client.list(Pod, labels=labels), key=lambda pod: str(pod.metadata and pod.metadata.creationTimestamp)
+        )
+        for pod in reversed(pods):
+            assert pod.metadata is not None
+            for line in reversed([*client.log(str(pod.metadata.name), tail_lines=5)]):
+                if line.startswith(_OUTCOME):
+                    return line.removeprefix(_OUTCOME).strip()
+    return ""

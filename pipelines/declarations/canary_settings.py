@@ -1,0 +1,47 @@
+"""Settings of a canary check: what the program tells the Jobs that check a canary, in an environment variable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.declarations.documents import Declaration
+
+SETTINGS_VARIABLE = "CHECK_SETTINGS"
+"""Environment variable that holds the settings, as JSON."""
+
+SECONDS_VARIABLE = "CHECK_SECONDS"
+"""Environment variable that holds the least duration of a check, in seconds; each traffic step sets it."""
+
+
+class CanaryBounds(Declaration):
+    """What a canary must keep, as its model declares it.
+
+    Attributes:
+        error_rate: share of requests that may end in an error (`gates.soak.maximum_error_rate`).
+        p99_ms: latency of 99 % of the requests, in milliseconds (`gates.latency.p99_ms`).
+        error_increase: increase of the error rate that must be found before a canary may pass.
+        prediction_shift: allowed change of the mean prediction, in standard deviations of the live predictions.
+    """
+
+    error_rate: Annotated[float, Field(ge=0, lt=1)]
+    p99_ms: Annotated[float, Field(gt=0)]
+    error_increase: Annotated[float, Field(gt=0, lt=1)]
+    prediction_shift: Annotated[float, Field(gt=0)]
+
+
+class CanarySettings(Declaration):
+    """Settings of a canary check.
+
+    Attributes:
+        fail_if: outcome for which the exit status is not 0.
+        golden_only: True to end once the golden requests are answered.
+        wait_seconds: seconds to wait for a verdict after the declared duration of the step.
+        bounds: what the canary must keep.
+    """
+
+    fail_if: Literal["failed", "inconclusive"]
+    golden_only: bool = False
+    wait_seconds: Annotated[int, Field(ge=0)] = 0
+    bounds: CanaryBounds

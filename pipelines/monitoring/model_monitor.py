@@ -1,0 +1,359 @@
+"""Monitor of a model: read the requests of a window and the labels that have arrived, judge them, publish a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.declarations.baseline import Baseline
+from pipelines.declarations.bundle import RequestSchema
+from pipelines.declarations.documents import parse
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.evaluation import Evaluation
+from pipelines.declarations.model import Model
+from pipelines.declarations.model_monitoring import ModelMonitoring
+from pipelines.monitoring.baseline_drift import FEATURES, OUTPUTS, BaselineCounter, judge_outside
+from pipelines.monitoring.cloudwatch_metrics import publish_metrics
+from pipelines.monitoring.column_drift import ColumnComparison, judge_drift, judge_nulls
+from pipelines.monitoring.estimated_accuracy import LEAST_HOLDOUT, AccuracyEstimator
+from pipelines.monitoring.labelled_checks import (
+    accuracy_windows,
+    bounds_of,
+    calibration_bins,
+    group_figures,
+    judge_accuracy,
+    judge_calibration,
+    judge_estimate,
+    judge_fairness,
+    judge_labels,
+    judge_stream,
+    measured_metrics,
+    unlabelled_metric,
+)
+from pipelines.monitoring.model_checks import (
+    judge_errors,
+    judge_latency,
+    judge_log,
+    judge_served_bundle,
+    judge_traffic,
+)
+from pipelines.monitoring.model_report import GroupFigure, LabelCounts, ModelMonitorReport
+from pipelines.monitoring.model_report_page import render_model_page
+from pipelines.monitoring.monitor_findings import MonitorFinding, overall_verdict
+from pipelines.monitoring.monitor_reports import write_report
+from pipelines.monitoring.prediction_labels import LabelJoin, Labelled, Labels, group_name, read_labels, resolve_labels
+from pipelines.monitoring.request_log import LoggedRows, LogTotals, RequestLog, read_latencies
+from pipelines.registry.bundles import fetch
+from pipelines.registry.ledger import Ledger
+from pipelines.serving.request_metrics import BUCKETS
+
+MOST_WINDOWS = 60
+"""Windows whose accuracy is restated. If labels take longer, each is a multiple of `window_hours`."""
+
+CLOCKS = timedelta(minutes=5)
+"""Difference between clocks that is no finding."""
+
+SWITCHED = timedelta(minutes=10)
+"""Time after a bundle went live in which another one may still answer."""
+
+
+@dataclass(frozen=True)
+class LiveBundle:
+    """The bundle that is live, and what the monitor needs of it.
+
+    Attributes:
+        digest: id of the bundle.
+        since: when it went live.
+        schema, baseline, evaluation: its files.
+    """
+
+    digest: str
+    since: datetime
+    schema: RequestSchema
+    baseline: Baseline
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class WindowFacts:
+    """What the log says about a window.
+
+    Attributes:
+        totals: counts of requests.
+        future: requests that are dated in the future.
+        latencies: requests by latency.
+        counter: rows counted over the baseline.
+        times: times of the rows.
+        predicted: predictions of the rows.
+        groups: protected attribute → value of each row as text, for features.
+    """
+
+    totals: LogTotals
+    future: int
+    latencies: Sequence[int]
+    counter: BaselineCounter
+    times: NDArray[np.int64]
+    predicted: NDArray[np.float64]
+    groups: dict[str, NDArray[Any]]
+
+
+def find_live(descriptor: EnvironmentDescriptor, model: str) -> LiveBundle | None:
+    """Read the bundle that the ledger records as live; None if none is.
+
+    Raises:
+        MlopsError: the ledger or the bundle cannot be read, or does not verify.
+    """
+    entry = Ledger(descriptor, model).went_live()
+    if entry is None or entry.event.live is None:
+        return None
+    files = fetch(descriptor, model, entry.event.live, ("schema.json", "baseline.json", "evaluation.json")).files
+    return LiveBundle(
+        entry.event.live,
+        entry.event.at,
+        parse(files["schema.json"], RequestSchema, Path("schema.json")),
+        parse(files["baseline.json"], Baseline, Path("baseline.json")),
+        parse(files["evaluation.json"], Evaluation, Path("evaluation.json")),
+    )
+
+
+def window_edges(settings: ModelMonitoring, now: datetime) -> list[datetime]:
+    """Return the times between the windows whose accuracy is measured, the last of which ends now.
+
+    Windows are aligned to the clock, so that each run restates the same ones.
+    """
+    hours = settings.window_hours
+    if settings.labels is None:
+        return [now - timedelta(hours=hours), now]
+    windows = math.ceil(settings.labels.delay_days * 24 / hours) + 1
+    step = hours * math.ceil(windows / MOST_WINDOWS)
+    windows = math.ceil(settings.labels.delay_days * 24 / step) + 1
+    seconds = step * 3600
+    last = datetime.fromtimestamp(now.timestamp() // seconds * seconds, UTC)
+    edges = [last - timedelta(seconds=seconds) * number for number in range(windows, -1, -1)]
+    return edges if last == now else [*edges, now]
+
+
+def examine_model(
+    descriptor: EnvironmentDescriptor, model: Model, live: LiveBundle | None, now: datetime
+) -> ModelMonitorReport:
+    """Judge the requests that a model answered in the window before a time. Read-only.
+
+    Args:
+        descriptor: the environment.
+        model: the declaration.
+        live: the bundle that is live; None if none is.
+        now: the present time, in UTC.
+
+    Raises:
+        MlopsError: the log or the labels cannot be read.
+    """
+    settings = model.monitoring
+    start = now - timedelta(hours=settings.window_hours)
+    facts: dict[str, Any] = {
+        "model": model.name,
+        "environment": descriptor.name,
+        "bundle": live.digest if live is not None else None,
+        "time": now,
+        "window_start": start,
+        "window_end": now,
+    }
+    if live is None:
+        none = MonitorFinding(check="served-bundle", verdict="unknown", reason="no bundle is live")
+        return ModelMonitorReport(**facts, requests=0, verdict="unknown", findings=(none,))
+    edges = window_edges(settings, now)
+    labels = _labels(descriptor, model, live, edges[0])
+    join = LabelJoin(labels, model.protected, by_row=settings.labels is not None and settings.labels.row is not None)
+    window, row_counts = _read_log(descriptor, model, live, edges, start, now, join)
+    labelled, counts = join.result()
+    metrics = measured_metrics(bounds_of(model.task, model.gates, settings, live.evaluation))
+    accuracy = accuracy_windows(model.task, labelled, edges, row_counts, metrics) if settings.labels else ()
+    groups, fairness = _fairness(model, window, labelled)
+    features, outputs = window.counter.features(), window.counter.outputs()
+    rows = len(window.times)
+    findings = [
+        judge_traffic(rows, settings.minimum_rows),
+        *judge_log(window.totals.unreadable, window.future),
+        judge_served_bundle(live.digest, live.since + SWITCHED, window.totals.recent, window.totals.newest),
+        judge_errors(
+            window.totals.errors[live.digest],
+            window.totals.requests[live.digest],
+            model.gates.soak.maximum_error_rate,
+            settings.minimum_rows,
+        ),
+        judge_latency(window.latencies, BUCKETS, model.gates.latency.p99_ms, settings.minimum_rows),
+        *judge_nulls(features, settings, FEATURES),
+        *judge_outside(window.counter.outside(), settings.minimum_rows),
+        *judge_drift(features, settings, FEATURES),
+        *judge_drift(outputs, settings, OUTPUTS),
+        *_judge_labelled(model, live.evaluation, labelled, counts, accuracy),
+        *_judge_estimate(model, live.evaluation, window.predicted),
+        *fairness,
+    ]
+    kept = tuple(finding for finding in findings if finding.check in settings.checks)
+    return ModelMonitorReport(
+        **facts,
+        requests=window.totals.requests[live.digest],
+        rows=rows,
+        verdict=overall_verdict(kept),
+        findings=kept,
+        features=tuple(_without_rare(one, settings) for one in features),
+        outputs=tuple(_without_rare(one, settings) for one in outputs),
+        accuracy=accuracy,
+        labels=counts if settings.labels is not None else None,
+        calibration=calibration_bins(labelled) if len(labelled.truth) >= settings.minimum_rows else (),
+        groups=groups,
+        skipped=dict.fromkeys(settings.ignored_features, "ignored in model.yaml"),
+    )
+
+
+def _labels(descriptor: EnvironmentDescriptor, model: Model, live: LiveBundle, since: datetime) -> Labels:
+    source = model.monitoring.labels
+    if source is None:
+        return Labels({}, LabelCounts())
+    extra = [name for name in model.protected if name not in model.features]
+    table = read_labels(descriptor, source, model.target, extra, since)
+    return resolve_labels(table, live.evaluation.classes, extra)
+
+
+def _read_log(
+    descriptor: EnvironmentDescriptor,
+    model: Model,
+    live: LiveBundle,
+    edges: Sequence[datetime],
+    start: datetime,
+    now: datetime,
+    join: LabelJoin,
+) -> tuple[WindowFacts, list[int]]:
+    """Read the log once over the windows of labels and once over the window to judge."""
+    log = RequestLog(descriptor, model.name, live.digest, live.schema)
+    bounds = np.array([edge.timestamp() * 1000 for edge in edges])
+    by_window = np.zeros(len(edges) - 1, dtype=np.int64)
+
+    def join_labels(part: LoggedRows) -> None:
+        nonlocal by_window
+        join.add(part)
+        by_window += np.histogram(part.times, bins=bounds)[0]
+
+    if edges[0] < start:
+        for part in log.read(edges[0], start, LogTotals(), live.since):
+            join_labels(part)
+    totals = LogTotals()
+    counter = BaselineCounter(live.baseline, live.evaluation.classes, model.monitoring.ignored_features)
+    times, predicted = [], []
+    groups: dict[str, list[NDArray[Any]]] = {name: [] for name in model.protected if name in model.features}
+    for part in log.read(start, now, totals, live.since + SWITCHED):
+        join_labels(part)
+        counter.add(part)
+        times.append(part.times)
+        predicted.append(part.predicted)
+        for name, found in groups.items():
+            found.append(_names(part.features.column(name)))
+    ahead = LogTotals()
+    for _ in log.read(now + CLOCKS, now + timedelta(hours=1), ahead, now):
+        pass
+    latencies = read_latencies(descriptor, model.name, live.digest, start, now, BUCKETS)
+    facts = WindowFacts(
+        totals,
+        sum(ahead.requests.values()),
+        latencies,
+        counter,
+        np.concatenate([np.empty(0, dtype=np.int64), *times]),
+        np.concatenate(predicted) if predicted else np.empty(0),
+        {name: np.concatenate([np.empty(0, dtype=object), *found]) for name, found in groups.items()},
+    )
+    return facts, [int(number) for number in by_window]
+
+
+def _names(array: Any) -> NDArray[Any]:
+    encoded = array.dictionary_encode(null_encoding="encode")
+    names = np.array([group_name(value) for value in encoded.dictionary.to_pylist()], dtype=object)
+    found: NDArray[Any] = names[encoded.indices.to_numpy()]
+    return found
+
+
+def _judge_labelled(
+    model: Model, evaluation: Evaluation, labelled: Labelled, counts: LabelCounts, accuracy: Sequence[Any]
+) -> list[MonitorFinding]:
+    settings = model.monitoring
+    if settings.labels is None:
+        return []
+    return [
+        *judge_accuracy(accuracy, bounds_of(model.task, model.gates, settings, evaluation), settings),
+        *judge_stream(model.task, labelled, evaluation, settings.minimum_rows),
+        *judge_labels(counts),
+        judge_calibration(model.task, labelled, evaluation, settings.minimum_rows),
+    ]
+
+
+def _judge_estimate(model: Model, evaluation: Evaluation, predicted: NDArray[np.float64]) -> list[MonitorFinding]:
+    if model.task != "classification":
+        return []
+    estimator = AccuracyEstimator.of(evaluation)
+    if estimator is None:
+        why = f"the holdout sample has less than {LEAST_HOLDOUT} rows, or one class only"
+    else:
+        why = "no rows in the window"
+    estimate = estimator.estimate(predicted) if estimator is not None and len(predicted) else None
+    return [judge_estimate(estimate, model.monitoring, why)]
+
+
+def _fairness(
+    model: Model, window: WindowFacts, labelled: Labelled
+) -> tuple[tuple[GroupFigure, ...], list[MonitorFinding]]:
+    """Measure and judge the bounds on fairness; on all rows of the window if the metric needs no labels."""
+    figures: list[GroupFigure] = []
+    findings = []
+    for bound in model.gates.fairness:
+        rows, why = labelled, "no labelled rows, or they lack this attribute"
+        if unlabelled_metric(bound.metric) and bound.attribute in window.groups:
+            label = window.predicted.argmax(axis=1).astype(np.float64) if window.predicted.ndim > 1 else np.empty(0)
+            rows, why = Labelled(window.times, label, window.predicted, window.groups), "no rows in the window"
+        found: tuple[GroupFigure, ...] = ()
+        if bound.attribute in rows.groups and len(rows.truth):
+            found = group_figures(model.task, rows, bound.attribute, bound.metric)
+        if model.monitoring.labels is None and not unlabelled_metric(bound.metric):
+            why = "the model has no labels: declare monitoring.labels in model.yaml"
+        findings.append(judge_fairness(bound, found, why))
+        figures += [one for one in found if one.rows >= bound.minimum_group_size]
+    return tuple(figures), findings
+
+
+def _without_rare(comparison: ColumnComparison, settings: ModelMonitoring) -> ColumnComparison:
+    """Leave out the distribution of few rows: it would show single values."""
+    if min(comparison.reference_values, comparison.current_values) >= settings.minimum_rows:
+        return comparison
+    return comparison.model_copy(update={"bars": ()})
+
+
+def run_model_monitor(
+    descriptor: EnvironmentDescriptor, model: Model, namespace: str, now: datetime | None = None
+) -> tuple[ModelMonitorReport, str]:
+    """Run the monitor of a model: judge it, write the report, then publish its metrics.
+
+    In this order, so that a run that was killed midway is seen as missing, and another run does all of it again.
+
+    Args:
+        descriptor: the environment.
+        model: the declaration.
+        namespace: CloudWatch namespace of the metrics; "" to publish none.
+        now: the present time; by default the clock's.
+
+    Returns:
+        The report and its name.
+
+    Raises:
+        MlopsError: the ledger, the bundle, the log or the labels cannot be read, or AWS denied a request.
+    """
+    moment = (now or datetime.now(UTC)).replace(microsecond=0)
+    report = examine_model(descriptor, model, find_live(descriptor, model.name), moment)
+    name = write_report(descriptor, report, render_model_page(report))
+    if namespace:
+        publish_metrics(descriptor, report, namespace)
+    return report, name

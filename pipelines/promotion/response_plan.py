@@ -1,0 +1,45 @@
+"""Decide whether an alarm is answered or ignored. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pipelines.monitoring.alarm import Alarm
+from pipelines.registry.response_outcomes import ResponseOutcome
+
+
+@dataclass(frozen=True)
+class AlarmFacts:
+    """What is known when an alarm arrives.
+
+    Attributes:
+        concerned: bundles that are live, on trial, or stopped and not yet taken back; those that an alarm can be about.
+        handled: what became of the same alarm before; None if it is new.
+        recent: what became of other alarms about the same model and environment lately, in any order.
+        now: the present time.
+    """
+
+    concerned: frozenset[str]
+    handled: ResponseOutcome | None
+    recent: Sequence[ResponseOutcome]
+    now: datetime
+
+
+def reason_to_ignore(alarm: Alarm, facts: AlarmFacts, cool_down_hours: float) -> str:
+    """Return why an alarm needs no response; "" if it needs one.
+
+    Args:
+        alarm: the alarm.
+        facts: the facts.
+        cool_down_hours: hours after a training in which no other alarm starts one.
+    """
+    if alarm.bundle is not None and alarm.bundle not in facts.concerned:
+        return f"{alarm.bundle} is no longer live in {alarm.environment}; there is nothing to do"
+    if alarm.wanted == "retrain":
+        since = facts.now - timedelta(hours=cool_down_hours)
+        for one in facts.recent:
+            if (one.response, one.outcome) == ("retrain", "done") and one.at > since:
+                return f"an alarm started a training at {one.at:%Y-%m-%d %H:%M} UTC already"
+    return ""

@@ -1,0 +1,84 @@
+"""The state of environments as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipelines.declarations.markdown import short_digest
+from pipelines.promotion.status import DatasetStatus, EnvironmentStatus, ModelStatus, MonitorRun
+
+
+def status_lines(status: EnvironmentStatus) -> list[str]:
+    """Return the state of an environment as lines: first the environment, then what is in it, indented."""
+    lines = [f"{status.environment}: {'up' if status.is_up else 'not up'}"]
+    lines += _not_visible(status.unseen, "  ")
+    for model in status.models:
+        lines += _model_lines(model)
+    for dataset in status.datasets:
+        lines += _dataset_lines(dataset)
+    return lines
+
+
+def status_json(statuses: Sequence[EnvironmentStatus]) -> list[Any]:
+    """Return the state of environments as a JSON value."""
+    return [_plain(status) for status in statuses]
+
+
+def _model_lines(one: ModelStatus) -> Iterator[str]:
+    yield f"  {one.model}"
+    if "ledger" not in one.unseen:
+        yield f"    live       {short_digest(one.live)}"
+        if one.declared != one.live:
+            yield f"    declared   {short_digest(one.declared)}: see mlops audit"
+    if "rollout" not in one.unseen and (one.rollout or one.live is not None):
+        named = f"{short_digest(one.served)}, " if one.served != one.live else ""
+        yield f"    rollout    {named}{one.rollout or 'none'}"
+    if "monitor" not in one.unseen and (one.live is not None or one.monitor is not None):
+        yield f"    monitor    {_run(one.monitor)}"
+    for alarm in one.open_alarms:
+        yield f"    alarm      {_time(alarm.decided)} {alarm.response}: {alarm.reason} (open, {alarm.id})"
+    for done in one.responses:
+        yield f"    response   {_time(done.at)} {done.response}, {done.outcome}: {done.detail}"
+    yield from _not_visible(one.unseen, "    ")
+
+
+def _dataset_lines(one: DatasetStatus) -> Iterator[str]:
+    yield f"  {one.dataset} (dataset)"
+    if "monitor" not in one.unseen:
+        yield f"    monitor    {_run(one.monitor)}"
+    yield from _not_visible(one.unseen, "    ")
+
+
+def _run(run: MonitorRun | None) -> str:
+    if run is None:
+        return "no run yet"
+    alarms = f": {', '.join(run.alarms)}" if run.alarms else ""
+    return f"{run.verdict}{alarms}, {_time(run.at)}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def _not_visible(unseen: dict[str, str], indent: str) -> Iterator[str]:
+    for part, why in unseen.items():
+        yield f"{indent}{part:<10} not visible: {why}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,113 @@
+"""What became of alarms: `reports/<model>/alarms/<time>-<id>.json` in the registry, written once and never replaced."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field, StringConstraints
+
+from pipelines.declarations.digests import Digest, canonical_json
+from pipelines.declarations.documents import Declaration
+from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.errors import MlopsError
+from pipelines.registry import store
+from pipelines.registry.bundles import checked_name
+from pipelines.registry.ledger import LONGEST_REASON, words
+
+LARGEST_OUTCOME = 8 << 10
+"""Size limit of an outcome, in bytes."""
+
+MOST = 100_000
+"""Number of outcomes of a model that are listed."""
+
+
+class ResponseOutcome(Declaration):
+    """What became of an alarm.
+
+    Attributes:
+        id: identity of the alarm.
+        model, environment: the deployment.
+        response: the response that it requested.
+        outcome: whether that was done, or the alarm was ignored.
+        detail: what was done, or why it was ignored.
+        reason: the alarm's reason.
+        bundle: the bundle that the alarm named.
+        at: when it was handled.
+        run: URL of the workflow run; "" outside a workflow.
+    """
+
+    format: Literal["mlops/response-outcome/v1"] = "mlops/response-outcome/v1"
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{2,64}$")]
+    model: str
+    environment: str
+    response: Literal["ask", "retrain", "roll-back"]
+    outcome: Literal["done", "ignored"]
+    detail: Annotated[str, Field(max_length=LONGEST_REASON)]
+    reason: Annotated[str, Field(max_length=LONGEST_REASON)]
+    bundle: Digest | None = None
+    at: AwareDatetime
+    run: str = ""
+
+
+def write_outcome(descriptor: EnvironmentDescriptor, outcome: ResponseOutcome) -> None:
+    """Write an outcome. Its detail and reason are cut to fit.
+
+    Raises:
+        MlopsError: the registry cannot be written.
+    """
+    fitting = outcome.model_copy(update={"detail": words(outcome.detail), "reason": words(outcome.reason)})
+    key = f"{_prefix(outcome.model)}{outcome.at:%Y%m%dT%H%M%SZ}-{outcome.id}.json"
+    try:
+        store.put_new(descriptor.registry_bucket, key, canonical_json(fitting.model_dump(mode="json")))
+    except store.PreconditionFailedError:
+        return
+
+
+def find_outcome(descriptor: EnvironmentDescriptor, model: str, alarm: str) -> ResponseOutcome | None:
+    """Return what became of an alarm; None if it was not handled yet.
+
+    Raises:
+        MlopsError: the registry cannot be read, or the outcome is malformed.
+    """
+    found = [key for key in _keys(descriptor, model) if _id_in(key) == alarm]
+    return _read(descriptor, found[0]) if found else None
+
+
+def read_outcomes(
+    descriptor: EnvironmentDescriptor, model: str, *, since: datetime | None = None, most: int = 20
+) -> list[ResponseOutcome]:
+    """Return the newest outcomes of a model, the newest first.
+
+    Args:
+        descriptor: the environment.
+        model: the model's name.
+        since: leave out those before.
+        most: number of outcomes to return.
+
+    Raises:
+        MlopsError: the registry cannot be read, or an outcome is malformed.
+    """
+    first = f"{_prefix(model)}{since:%Y%m%dT%H%M%SZ}" if since is not None else ""
+    return [_read(descriptor, key) for key in _keys(descriptor, model)[:most] if key >= first]
+
+
+def _prefix(model: str) -> str:
+    return f"reports/{checked_name(model)}/alarms/"
+
+
+def _keys(descriptor: EnvironmentDescriptor, model: str) -> list[str]:
+    return sorted(store.sizes(descriptor.registry_bucket, _prefix(model), limit=MOST), reverse=True)
+
+
+def _id_in(key: str) -> str:
+    return key.rpartition("/")[2].partition("-")[2].removesuffix(".json")
+
+
+def _read(descriptor: EnvironmentDescriptor, key: str) -> ResponseOutcome:
+    content = store.get(descriptor.registry_bucket, key, limit=LARGEST_OUTCOME).content
+    try:
+        return ResponseOutcome.model_validate_json(content)
+    except ValueError:
+        where = f"s3://{descriptor.registry_bucket}/{key}"
+        raise MlopsError(f"{where} is not the outcome of an alarm", fix="find out who wrote it") from None

@@ -1,0 +1,132 @@
+"""Counters of the pods behind a Service: read from `/metrics`, added up since the first look.
+
+A Service sends each connection to one of its pods. So each look asks until no further pod answers. A pod that was
+missed counts from the next look on: what is compared is a sample of the requests, and errors and requests of it belong
+together. A restarted server has another process name, so its counters do not seem to run backwards.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.serving.canary_analysis import RequestTotals
+from pipelines.serving.probe import EndpointClient
+from pipelines.serving.request_metrics import BUCKETS
+from pipelines.serving.sequential_tests import Moments
+
+MOST_READS = 200
+"""Maximum number of requests in one look."""
+
+_LEAST_READS = 6
+_READS_PER_POD = 3  # in a row without another pod, for each pod that was found
+_MOST_FAILURES = 3
+
+NOT_ERRORS = ("408", "499")
+"""Statuses of 400 and above that say nothing about the model: the client was slow, or left."""
+
+
+class UnreadableMetricsError(MlopsError):
+    """The metrics do not come from an inference server of this version."""
+
+
+def read_metrics(text: str, p99_seconds: float) -> tuple[str, RequestTotals]:
+    """Return the process that exposed some metrics, and what it answered since its start.
+
+    Errors are all answers from status 400 on, except those for slow clients: if a canary refuses requests that the live
+    pods answer, its callers see errors, too.
+
+    Args:
+        text: metrics in the Prometheus text format.
+        p99_seconds: requests above this are slow; rounded up to a bound of the histogram.
+
+    Raises:
+        UnreadableMetricsError: a metric is missing.
+    """
+    found: dict[str, float] = {}
+    process, requests, errors = "", 0.0, 0.0
+    limit = bisect_left(BUCKETS, p99_seconds)
+    bound = str(BUCKETS[limit]) if limit < len(BUCKETS) else "+Inf"
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "inference_bundle_info":
+                    process = sample.labels.get("process", "")
+                elif sample.name == "inference_requests_total":
+                    code = sample.labels["code"]
+                    requests += 0 if code in NOT_ERRORS else sample.value
+                    errors += sample.value if re.fullmatch("[45][0-9][0-9]", code) and code not in NOT_ERRORS else 0
+                    if code == "200":
+                        found["answered"] = sample.value
+                elif sample.name == "inference_request_seconds_bucket":
+                    if sample.labels["le"] == bound:
+                        found["quick"] = sample.value
+                else:
+                    found[sample.name] = sample.value
+        answered = found["answered"]
+        totals = RequestTotals(
+            requests=round(requests),
+            errors=round(errors),
+            slow=max(0, round(found["inference_request_seconds_count"] - found["quick"])),
+            latency=Moments(answered, found["inference_log_seconds_sum"], found["inference_log_seconds_squares"]),
+            predictions=Moments(
+                found["inference_prediction_count"],
+                found["inference_prediction_sum"],
+                found["inference_prediction_squares"],
+            ),
+        )
+    except (KeyError, ValueError) as error:
+        raise UnreadableMetricsError(
+            f"metrics of a pod: expected those of the inference server, {error} is missing"
+        ) from None
+    if not process:
+        raise UnreadableMetricsError("metrics of a pod: expected the label process, found none")
+    return process, totals
+
+
+@dataclass
+class ServiceCounters:
+    """Counters of the pods behind one Service since the first look.
+
+    Attributes:
+        read: returns the metrics of one of the pods; raises `MlopsError`.
+        p99_seconds: requests above this are slow.
+    """
+
+    read: Callable[[], str]
+    p99_seconds: float
+    _first: dict[str, RequestTotals] = field(default_factory=dict)
+    _last: dict[str, RequestTotals] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Read all pods. A pod that cannot be read keeps its last figures."""
+        seen: set[str] = set()
+        repeated = failures = 0
+        for _ in range(MOST_READS):
+            if failures >= _MOST_FAILURES or repeated >= max(_LEAST_READS, _READS_PER_POD * len(seen)):
+                break
+            try:
+                process, totals = read_metrics(self.read(), self.p99_seconds)
+            except MlopsError:
+                failures += 1
+                continue
+            repeated = repeated + 1 if process in seen else 0
+            seen.add(process)
+            self._first.setdefault(process, totals)
+            self._last[process] = totals
+
+    @property
+    def totals(self) -> RequestTotals:
+        """What all pods answered since the first look at each of them."""
+        return sum((last - self._first[process] for process, last in self._last.items()), RequestTotals())
+
+
+def counters_of(url: str, model: str, p99_seconds: float, timeout: float) -> ServiceCounters:
+    """Return the counters of the pods behind the Service at a URL. Each read opens a connection."""
+    client = EndpointClient(url, model, timeout=timeout, keep_alive=False)
+    return ServiceCounters(lambda: client.get_text("/metrics"), p99_seconds)

@@ -1,0 +1,210 @@
+"""An alarm leads to one response, however often it arrives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.github.issues import Issue
+from pipelines.monitoring.alarm import Alarm
+from pipelines.promotion.comments.alarm_issue import render_question
+from pipelines.promotion.respond import respond
+from pipelines.promotion.response_plan import AlarmFacts, reason_to_ignore
+from pipelines.registry import store
+from pipelines.registry.response_outcomes import ResponseOutcome, read_outcomes, write_outcome
+from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
+from tests.pipelines.promotion.test_rollback import serve
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LIVE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def alarm(**changes: Any) -> Alarm:
+    values = {"kind": "alarm", "response": "retrain", "model": MODEL, "environment": "staging", "reason": "drift"}
+    return Alarm(**{**values, **changes})
+
+
+def outcome(**changes: Any) -> ResponseOutcome:
+    values: dict[str, Any] = {
+        "id": "earlier",
+        "model": MODEL,
+        "environment": "staging",
+        "response": "retrain",
+        "outcome": "done",
+        "detail": "started the workflow train",
+        "reason": "drift",
+        "at": NOW - timedelta(hours=3),
+    }
+    return ResponseOutcome(**{**values, **changes})
+
+
+def facts(*recent: ResponseOutcome) -> AlarmFacts:
+    return AlarmFacts(frozenset({LIVE}), None, recent, NOW)
+
+
+def test_an_alarm_about_another_bundle_is_ignored_whatever_it_requests() -> None:
+    for response in ("ask", "retrain", "roll-back"):
+        assert "no longer live" in reason_to_ignore(alarm(response=response, bundle=OTHER), facts(), 24)
+        assert reason_to_ignore(alarm(response=response, bundle=LIVE), facts(), 24) == ""
+
+
+@pytest.mark.parametrize(
+    ("recent", "hours", "ignored"),
+    [
+        (outcome(), 24, True),
+        (outcome(), 2, False),
+        (outcome(outcome="ignored"), 24, False),
+        (outcome(response="ask"), 24, False),
+        (outcome(at=NOW + timedelta(minutes=5)), 24, True),
+    ],
+    ids=["within", "after", "ignored", "another response", "clock ahead"],
+)
+def test_a_storm_of_alarms_starts_one_training(recent: ResponseOutcome, hours: float, ignored: bool) -> None:
+    assert bool(reason_to_ignore(alarm(), facts(recent), hours)) is ignored
+    assert reason_to_ignore(alarm(response="roll-back"), facts(recent), hours) == ""
+
+
+def test_an_issue_shows_no_markup_of_the_alarm_and_links_the_runbook() -> None:
+    asked = alarm(response="ask", reason="[x](http://evil) @everyone <b>", checks=("input-drift",), report="r-1")
+    text = render_question(asked, "input-drift", "team", "abc", "https://github.com/acme/mlops/actions/runs/1")
+    assert "<b>" not in text and "@everyone" not in text
+    assert "\\[x](http://evil)" in text, "an escaped bracket opens no link"
+    assert "docs/on-call.md#input-drift" in text
+    assert f"mlops monitor show {MODEL} --env staging --report r-1" in text
+    assert "<!-- alarm abc -->" in text
+
+
+@dataclass
+class Effects:
+    """What the responses did.
+
+    Attributes:
+        trained: models that a training was started for.
+        asked: identities of alarms that people were asked about.
+    """
+
+    trained: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def world(first_world: World) -> World:
+    first_world.reset(keep_bundles=True)
+    return first_world
+
+
+@pytest.fixture
+def effects(monkeypatch: pytest.MonkeyPatch) -> Iterator[Effects]:
+    found = Effects()
+    monkeypatch.setenv("GITHUB_REPOSITORY", "acme/mlops")
+
+    def train(_project: Any, models: list[str], _log: Any) -> None:
+        found.trained += models
+
+    def ask(_project: Any, _gh: Any, _alarm: Any, alarm_id: str, _run: str) -> list[Issue]:
+        found.asked.append(alarm_id)
+        return [Issue(7, "https://github.com/acme/mlops/issues/7", is_new=True)]
+
+    with (
+        mock.patch("pipelines.promotion.respond.request_training", train),
+        mock.patch("pipelines.promotion.respond.ask_people", ask),
+    ):
+        yield found
+
+
+def handle(world: World, one: Alarm) -> None:
+    content = json.dumps({"action": one.kind, "client_payload": one.payload()}).encode()
+    with world.cluster():
+        respond(WorldTarget(world, world.apply), content, world.said.append)
+
+
+def outcomes(world: World) -> list[tuple[str, str]]:
+    return sorted((one.response, one.outcome) for one in read_outcomes(world.staging, MODEL))
+
+
+@pytest.mark.slow
+def test_a_rollback_is_done_once_and_recorded(world: World, effects: Effects) -> None:
+    good, bad = serve(world, 1, 2)
+    one = alarm(response="roll-back", bundle=bad, id="a1")
+    handle(world, one)
+    assert world.live() == good
+    assert outcomes(world) == [("roll-back", "done")]
+    state = world.end_state()
+    handle(world, one)
+    assert world.said[-1].startswith("the alarm a1 was handled at")
+    handle(world, alarm(response="roll-back", bundle=bad, id="a2"))
+    assert world.said[-1] == f"{bad} is no longer live in staging; there is nothing to do"
+    assert outcomes(world) == [("roll-back", "done"), ("roll-back", "ignored")]
+    assert world.end_state() == state
+
+
+@pytest.mark.slow
+def test_a_rollback_that_a_person_must_decide_about_stays_open(world: World, effects: Effects) -> None:
+    _, good, bad = serve(world, 1, 2, 3)
+    handle(world, alarm(response="roll-back", bundle=bad, id="a1"))
+    with pytest.raises(MlopsError, match="cannot roll it back"):
+        handle(world, alarm(response="roll-back", id="a2", reason="another"))
+    assert world.live() == good, "a rollback is never undone by an alarm that does not name the bundle"
+    assert outcomes(world) == [("roll-back", "done")]
+
+
+@pytest.mark.slow
+def test_a_training_is_started_once_in_a_storm(world: World, effects: Effects) -> None:
+    serve(world, 1)
+    for number in range(3):
+        handle(world, alarm(id=f"a{number}"))
+    assert effects.trained == [MODEL]
+    assert outcomes(world) == [("retrain", "done"), ("retrain", "ignored"), ("retrain", "ignored")]
+
+
+@pytest.mark.slow
+def test_people_are_asked_once_about_an_alarm_that_arrives_twice(world: World, effects: Effects) -> None:
+    (live,) = serve(world, 1)
+    one = alarm(response="ask", bundle=live, id="a1", checks=("input-drift",))
+    handle(world, one)
+    handle(world, one)
+    assert effects.asked == ["a1"]
+    assert world.said[-2] == "opened issue 7"
+
+
+@pytest.mark.slow
+def test_an_alarm_without_an_identity_is_that_of_its_workflow_run(
+    world: World, effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(world, 1)
+    monkeypatch.setenv("GITHUB_RUN_ID", "71")
+    handle(world, Alarm(kind="drift", model=MODEL, environment="staging", reason="x"))
+    (found,) = read_outcomes(world.staging, MODEL)
+    assert found.id == "run-71"
+
+
+@pytest.mark.slow
+def test_an_alarm_whose_response_failed_is_handled_by_the_next_attempt(world: World, effects: Effects) -> None:
+    _, bad = serve(world, 1, 2)
+    one = alarm(response="roll-back", bundle=bad, id="a1")
+    with (
+        mock.patch("pipelines.promotion.rollback.restore_release", side_effect=RuntimeError("GitHub is down")),
+        pytest.raises(RuntimeError),
+    ):
+        handle(world, one)
+    assert outcomes(world) == []
+    handle(world, one)
+    assert outcomes(world) == [("roll-back", "done")]
+
+
+@pytest.mark.slow
+def test_outcomes_are_read_newest_first_and_a_foreign_object_is_refused(world: World) -> None:
+    for number in range(3):
+        write_outcome(world.staging, outcome(id=f"a{number}", at=NOW + timedelta(minutes=number), reason="x" * 400))
+    assert [one.id for one in read_outcomes(world.staging, MODEL)] == ["a2", "a1", "a0"]
+    assert [one.id for one in read_outcomes(world.staging, MODEL, since=NOW + timedelta(minutes=2))] == ["a2"]
+    store.put_new(world.staging.registry_bucket, f"reports/{MODEL}/alarms/20270101T000000Z-x.json", b"{}")
+    with pytest.raises(MlopsError, match="is not the outcome of an alarm"):
+        read_outcomes(world.staging, MODEL)

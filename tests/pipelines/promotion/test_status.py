@@ -1,0 +1,147 @@
+"""`mlops status`: what is visible is shown, and the rest says why it is not."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli.main import mlops
+from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model_responses import ModelResponses
+from pipelines.monitoring.monitor_reports import write_report
+from pipelines.monitoring.response_policy import decide
+from pipelines.monitoring.response_records import write_decision
+from pipelines.promotion import status as module
+from pipelines.promotion.status import EnvironmentStatus, ModelStatus, MonitorRun, read_model, read_status
+from pipelines.promotion.status_lines import status_json, status_lines
+from pipelines.registry.response_outcomes import write_outcome
+from tests.pipelines.monitoring.test_response_policy import AT_ONCE, report
+from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
+from tests.pipelines.promotion.test_respond import outcome
+from tests.pipelines.promotion.test_rollback import serve
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+LIVE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def model(**changes: Any) -> ModelStatus:
+    values: dict[str, Any] = {"declared": LIVE, "live": LIVE, "served": LIVE, "rollout": "Healthy"}
+    return ModelStatus("m1", **{**values, **changes})
+
+
+def lines(*models: ModelStatus, **changes: Any) -> list[str]:
+    return status_lines(EnvironmentStatus("prod", **{"is_up": True, "models": models, **changes}))
+
+
+def test_a_healthy_model_takes_three_lines() -> None:
+    run = MonitorRun(NOW, "ok", "r-1")
+    assert lines(model(monitor=run)) == [
+        "prod: up",
+        "  m1",
+        "    live       sha256:aaaaaaaaaaaa",
+        "    rollout    Healthy",
+        "    monitor    ok, 2026-03-02 00:00 UTC",
+    ]
+
+
+def test_differences_alarms_and_responses_are_shown() -> None:
+    found = decide([report(0, "errors")], ModelResponses(hysteresis=AT_ONCE), NOW, [])
+    assert found is not None
+    run = MonitorRun(NOW, "alarm", "r-1", ("errors",))
+    shown = lines(
+        model(declared=OTHER, served=OTHER, rollout="Paused", monitor=run, open_alarms=[found], responses=[outcome()])
+    )
+    assert "    declared   sha256:bbbbbbbbbbbb: see mlops audit" in shown
+    assert "    rollout    sha256:bbbbbbbbbbbb, Paused" in shown
+    assert "    monitor    alarm: errors, 2026-03-02 00:00 UTC" in shown
+    assert f"    alarm      2026-03-02 00:00 UTC roll-back: errors: errors is off (open, {found.id})" in shown
+    assert "    response   2026-02-28 21:00 UTC retrain, done: started the workflow train" in shown
+
+
+def test_what_is_not_visible_says_why() -> None:
+    assert lines(is_up=False, unseen={"environment": "no credentials"}) == [
+        "prod: not up",
+        "  environment not visible: no credentials",
+    ]
+    assert "    rollout    not visible: the cluster does not respond" in lines(
+        model(unseen={"rollout": "the cluster does not respond"})
+    )
+
+
+def test_json_has_everything() -> None:
+    (value,) = status_json([EnvironmentStatus("prod", True, (model(monitor=MonitorRun(NOW, "ok", "r-1")),))])
+    assert json.loads(json.dumps(value))["models"][0]["monitor"] == {
+        "at": "2026-03-02T00:00:00+00:00",
+        "verdict": "ok",
+        "report": "r-1",
+        "alarms": [],
+    }
+
+
+@pytest.fixture
+def world(first_world: World) -> World:
+    first_world.reset(keep_bundles=True)
+    return first_world
+
+
+@pytest.mark.slow
+def test_an_alarm_is_open_until_it_is_answered(world: World) -> None:
+    (live,) = serve(world, 1)
+    now = datetime.now(UTC)
+    monitored = report(0, "errors", bundle=live).model_copy(
+        update={"model": MODEL, "environment": "staging", "time": now, "window_end": now}
+    )
+    name = write_report(world.staging, monitored, b"<html>")
+    decision = decide([monitored], ModelResponses(hysteresis=AT_ONCE), now, [], report=name)
+    assert decision is not None
+    write_decision(world.staging, decision)
+    with mock.patch.object(module, "_rollout", return_value=(live, "Healthy")):
+        found = read_model(world.staging, MODEL, live, "", now)
+        assert (found.live, found.served, found.unseen) == (live, live, {})
+        assert [one.id for one in found.open_alarms] == [decision.id]
+        assert found.monitor == MonitorRun(monitored.time, "alarm", name, ("errors",))
+        write_outcome(world.staging, outcome(id=decision.id, at=now))
+        found = read_model(world.staging, MODEL, live, "", now)
+        assert found.open_alarms == []
+        assert [one.id for one in found.responses] == [decision.id]
+        later = read_model(world.staging, MODEL, live, "", now + timedelta(days=15))
+        assert later.responses == []
+
+
+@pytest.mark.slow
+def test_without_a_cluster_the_rest_is_visible(world: World) -> None:
+    (live,) = serve(world, 1)
+    found = read_model(world.staging, MODEL, live, "the cluster does not respond", datetime.now(UTC))
+    assert found.live == live
+    assert found.unseen == {"rollout": "the cluster does not respond"}
+
+
+@pytest.mark.slow
+def test_without_rights_to_the_logs_bucket_the_rest_is_visible(world: World) -> None:
+    (live,) = serve(world, 1)
+    hidden = world.staging.model_copy(update={"logs_bucket": "nobody-has-this-bucket"})
+    found = read_model(hidden, MODEL, live, "x", datetime.now(UTC))
+    assert found.live == live
+    assert set(found.unseen) == {"rollout", "alarms", "monitor"}
+
+
+@pytest.mark.slow
+def test_a_target_that_cannot_be_reached_is_not_visible(world: World) -> None:
+    target = WorldTarget(world, world.apply)
+    with mock.patch.object(WorldTarget, "connect", side_effect=MlopsError("no AWS credentials", fix="sign in")):
+        found = read_status(target, "staging")
+    assert (found.is_up, found.unseen) == (False, {"environment": "no AWS credentials"})
+    with pytest.raises(MlopsError, match="stagging"):
+        read_status(target, "stagging")
+
+
+@pytest.mark.parametrize("text", ["10", "m", "0m", "1w", "-5m"])
+def test_a_time_that_cannot_be_read_is_a_usage_error(text: str) -> None:
+    done = CliRunner().invoke(mlops, ["logs", "m1", "--env", "dev", f"--since={text}"])
+    assert done.exit_code == 2
+    assert "such as 10m" in done.output

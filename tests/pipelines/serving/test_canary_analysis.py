@@ -1,0 +1,153 @@
+"""The verdict about a canary, from counts of its requests and of those of the live pods."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from pipelines.declarations.canary_settings import CanaryBounds
+from pipelines.serving.canary_analysis import POWER, RequestTotals, judge_canary, requests_needed
+from pipelines.serving.sequential_tests import Moments
+
+BOUNDS = CanaryBounds(error_rate=0.01, p99_ms=20, error_increase=0.1, prediction_shift=1)
+
+
+def moments(count: int, mean: float, deviation: float) -> Moments:
+    return Moments(count, count * mean, deviation**2 * (count - 1) + count * mean**2 if count else 0.0)
+
+
+def totals(
+    requests: int, *, errors: int = 0, slow: int = 0, seconds: float = 0.001, prediction: float = 50.0
+) -> RequestTotals:
+    """Return what pods answered; predictions have a standard deviation of 10."""
+    answered = requests - errors
+    return RequestTotals(
+        requests=requests,
+        errors=errors,
+        slow=slow,
+        latency=moments(answered, math.log(seconds), 0.5),
+        predictions=moments(answered, prediction, 10.0),
+    )
+
+
+GOOD = totals(5_000)
+
+
+def harm(canary: RequestTotals, live: RequestTotals = GOOD, bounds: CanaryBounds = BOUNDS) -> list[str]:
+    verdict = judge_canary(canary, live, bounds)
+    found = [finding.metric for finding in verdict.findings if finding.is_harm]
+    assert (verdict.outcome == "failed") == bool(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("canary", "live"),
+    [
+        (totals(0), totals(0)),
+        (totals(0), GOOD),
+        (GOOD, totals(0)),
+        (totals(1), totals(1)),
+        (totals(40), totals(80)),
+    ],
+)
+def test_too_few_requests_neither_stop_a_canary_nor_let_it_pass(canary: RequestTotals, live: RequestTotals) -> None:
+    verdict = judge_canary(canary, live, BOUNDS)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.summary.startswith("no verdict yet: ")
+
+
+def test_a_canary_like_the_live_pods_passes_with_enough_requests() -> None:
+    verdict = judge_canary(totals(500), GOOD, BOUNDS)
+    assert verdict.outcome == "passed"
+    assert verdict.needed is not None and verdict.needed <= verdict.requests
+    assert harm(totals(500, errors=1), totals(5_000, errors=10)) == []
+
+
+def test_the_summary_says_how_many_requests_are_missing() -> None:
+    verdict = judge_canary(totals(20), totals(180), BOUNDS)
+    assert verdict.needed is not None
+    assert verdict.summary.endswith(f"about {verdict.needed - 200:,} more are needed")
+
+
+def test_more_errors_than_the_live_pods_are_harm() -> None:
+    assert harm(totals(500, errors=50)) == ["errors"]
+    assert harm(totals(500, errors=50), totals(5_000, errors=500)) == [], "the live pods err as often"
+
+
+def test_errors_within_the_declared_bound_are_not_harm() -> None:
+    few, none = totals(100_000, errors=100), totals(100_000)
+    assert harm(few, none) == []
+    assert judge_canary(few, none, BOUNDS).findings[0].is_significant, "one key of two"
+    assert harm(few, none, BOUNDS.model_copy(update={"error_rate": 0.0005})) == ["errors"]
+
+
+def test_a_canary_that_answers_nothing_correctly_is_stopped_although_it_has_no_latency() -> None:
+    assert harm(totals(40, errors=40)) == ["errors"]
+
+
+def test_slower_than_the_live_pods_and_than_declared_is_harm() -> None:
+    assert harm(totals(500, seconds=0.05, slow=490)) == ["latency"]
+    assert harm(totals(500, seconds=0.005, slow=0)) == [], "slower, but as declared"
+    live = totals(5_000, seconds=0.05, slow=4_900)
+    assert harm(totals(500, seconds=0.05, slow=490), live) == [], "the live pods are as slow"
+
+
+@pytest.mark.parametrize("prediction", [30.0, 70.0])
+def test_predictions_beyond_the_declared_shift_are_harm_in_both_directions(prediction: float) -> None:
+    assert harm(totals(500, prediction=prediction)) == ["predictions"]
+
+
+def test_another_mean_within_the_declared_shift_is_what_new_models_do() -> None:
+    assert harm(totals(5_000, prediction=57.0)) == []
+    assert harm(totals(5_000, prediction=57.0), GOOD, BOUNDS.model_copy(update={"prediction_shift": 0.5})) == [
+        "predictions"
+    ]
+
+
+def test_predictions_without_a_finite_mean_are_not_tested() -> None:
+    endless = replace(totals(500), predictions=Moments(500, math.inf, math.inf))
+    verdict = judge_canary(endless, GOOD, BOUNDS)
+    assert [finding.evidence is None for finding in verdict.findings] == [False, False, True]
+
+
+def test_a_failed_verdict_names_the_figures() -> None:
+    verdict = judge_canary(totals(500, errors=50), GOOD, BOUNDS)
+    assert verdict.summary.startswith(
+        "worse than the live pods after 500 requests to the canary and 5,000 to the live pods: "
+        "errors: canary 10 %, live 0 %; bound 1 %; e-value "
+    )
+
+
+@pytest.mark.parametrize(
+    ("share", "base", "increase", "other"),
+    [(0.1, 0.002, 0.1, (0.1, 0.002, 0.05)), (0.5, 0.02, 0.08, (0.1, 0.02, 0.08)), (0.5, 0.02, 0.1, (0.5, 0.1, 0.1))],
+)
+def test_a_smaller_effect_weight_or_a_greater_base_needs_more_requests(
+    share: float, base: float, increase: float, other: tuple[float, float, float]
+) -> None:
+    assert requests_needed(share, base, increase) < requests_needed(*other)
+
+
+def test_both_sides_need_enough_requests_to_compare_means() -> None:
+    assert requests_needed(0.01, 0.0001, 0.9) >= 3_000
+    assert requests_needed(0.99, 0.0001, 0.9) >= 3_000
+
+
+@pytest.mark.parametrize(("share", "base"), [(0.1, 0.002), (0.5, 0.05)])
+def test_the_declared_increase_is_found_before_a_canary_may_pass(share: float, base: float) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(5)
+    number, found, runs = requests_needed(share, base, 0.1), 0, 100
+    for _ in range(runs):
+        canary = round(number * share)
+        bad = int(rng.binomial(canary, base + 0.1)), int(rng.binomial(number - canary, base))
+        verdict = judge_canary(
+            RequestTotals(requests=canary, errors=bad[0]),
+            RequestTotals(requests=number - canary, errors=bad[1]),
+            BOUNDS,
+        )
+        found += verdict.outcome == "failed"
+    assert found >= POWER * runs

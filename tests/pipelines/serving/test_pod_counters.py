@@ -1,0 +1,112 @@
+"""Counters of the pods behind a Service: restarts, missing pods and foreign answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from pipelines.declarations.errors import MlopsError
+from pipelines.serving import pod_counters
+from pipelines.serving.pod_counters import ServiceCounters, UnreadableMetricsError, read_metrics
+from pipelines.serving.request_metrics import RequestMetrics
+from tests.pipelines.serving.bundles import DIGEST, NAME
+
+
+def served(process: str, *statuses: int, seconds: float = 0.001) -> RequestMetrics:
+    metrics = RequestMetrics(NAME, DIGEST, process)
+    for status in statuses:
+        metrics.answered(status, seconds)
+    return metrics
+
+
+def text(metrics: RequestMetrics) -> str:
+    return metrics.exposition()[1].decode()
+
+
+def turns(*pods: RequestMetrics) -> Callable[[], str]:
+    """Return what reads one pod after the other, as a Service does."""
+    number = count()
+    return lambda: text(pods[next(number) % len(pods)])
+
+
+def test_a_pod_reports_what_it_answered() -> None:
+    metrics = served("p-1", 200, 200, 400, 422, 500, 499, 408)
+    metrics.predicted(-3.0)
+    metrics.predicted(5.0)
+    process, totals = read_metrics(text(metrics), 0.02)
+    assert process == "p-1"
+    assert (totals.requests, totals.errors, totals.slow) == (5, 3, 0)
+    assert (totals.predictions.count, totals.predictions.mean) == (2, 1.0)
+    assert totals.latency.count == 2
+    assert totals.latency.mean == pytest.approx(-6.907755, abs=1e-6)
+
+
+@pytest.mark.parametrize(("bound", "slow"), [(0.02, 1), (0.001, 1), (0.0004, 1), (0.00001, 1), (5.0, 0)])
+def test_requests_above_the_declared_latency_are_slow(bound: float, slow: int) -> None:
+    metrics = served("p", 200, seconds=0.00001)
+    metrics.answered(200, 0.3)
+    assert read_metrics(text(metrics), bound)[1].slow == slow
+
+
+@pytest.mark.parametrize("content", ["", "up 1\n", "{}", text(RequestMetrics(NAME, DIGEST)), "\x00{{{ 1 2 3"])
+def test_other_metrics_are_refused(content: str) -> None:
+    with pytest.raises(UnreadableMetricsError, match="metrics of a pod: expected"):
+        read_metrics(content, 0.02)
+
+
+def test_all_pods_count_from_the_first_look_on() -> None:
+    pods = [served(f"p-{number}", *[200] * 100) for number in range(5)]
+    counters = ServiceCounters(turns(*pods), 0.02)
+    counters.look()
+    assert counters.totals.requests == 0
+    for pod in pods:
+        pod.answered(500, 0.001)
+    counters.look()
+    assert (counters.totals.requests, counters.totals.errors) == (5, 5)
+
+
+def test_a_restarted_server_does_not_run_backwards() -> None:
+    before = served("p-1", *[200] * 100)
+    counters = ServiceCounters(turns(before), 0.02)
+    counters.look()
+    for _ in range(10):
+        before.answered(200, 0.001)
+    counters.look()
+    after = served("p-2", 200)
+    counters.read = turns(after)
+    counters.look()
+    for _ in range(5):
+        after.answered(500, 0.001)
+    counters.look()
+    assert (counters.totals.requests, counters.totals.errors) == (15, 5)
+
+
+def test_pods_that_do_not_answer_keep_their_figures() -> None:
+    pod = served("p", 200)
+    counters = ServiceCounters(turns(pod), 0.02)
+    counters.look()
+    pod.answered(500, 0.001)
+    counters.look()
+    tries = count(1)
+
+    def fail() -> str:
+        next(tries)
+        raise MlopsError("does not answer")
+
+    counters.read = fail
+    counters.look()
+    assert counters.totals.errors == 1
+    assert next(tries) <= 5, "an address without pods is not asked again and again"
+
+
+def test_a_look_ends_even_if_every_answer_comes_from_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_counters, "MOST_READS", 20)
+    numbers = count()
+
+    def fresh() -> str:
+        return text(served(f"p-{next(numbers)}", 200))
+
+    ServiceCounters(fresh, 0.02).look()
+    assert next(numbers) == 20

@@ -1,0 +1,77 @@
+"""Benchmark of a model's monitor: time and peak memory for a million logged requests of 20 features.
+
+Run `python -m tools.bench.model_monitor`. The log is written to an emulated account on 127.0.0.1, in objects as the
+server writes them; the monitor reads, parses and judges it, and renders the page. Its own process is measured, without
+the account's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+from tools.bench.figures import Figure
+
+REQUESTS = 1_000_000
+FEATURES = 20
+OBJECT_REQUESTS = 2_000
+SECONDS, MEGABYTES = 10.0, 500
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+DIGEST = "sha256:" + "a" * 64
+
+
+def examine() -> dict[str, float]:
+    """Examine the log in this process; return seconds, CPU seconds and peak memory in 10^6 bytes."""
+    from pipelines.declarations.environment import EnvironmentDescriptor
+    from pipelines.monitoring.model_monitor import examine_model
+    from pipelines.monitoring.model_report_page import render_model_page
+    from tools.bench.model_monitor_input import live, model
+
+    descriptor = EnvironmentDescriptor.from_environ()
+    declared, bundle = model(FEATURES), live(FEATURES, DIGEST, NOW)
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    report = examine_model(descriptor, declared, bundle, NOW)
+    render_model_page(report)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "requests": report.requests,
+        "seconds": time.perf_counter() - begin,
+        "cpu": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
+        "megabytes": used.ru_maxrss / 1e6 * (1 if sys.platform == "darwin" else 1024),
+    }
+
+
+def measure(requests: int = REQUESTS) -> list[Figure]:
+    """Return the figures."""
+    from tests.aws import emulated_account, make_environment
+    from tools.bench.model_monitor_input import write_log
+
+    with emulated_account() as account:
+        descriptor = make_environment()
+        write_log(descriptor, requests, OBJECT_REQUESTS, FEATURES, DIGEST, NOW - timedelta(hours=6))
+        environ = {**account.environ(), "MLOPS_ENVIRONMENT": descriptor.model_dump_json()}
+        command = [sys.executable, "-m", "tools.bench.model_monitor", "examine"]
+
+        done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, check=True, text=True)
+    found = json.loads(done.stdout)
+    what = f"{found['requests']:,.0f} requests × {FEATURES} features"
+    return [
+        Figure(f"monitor of {what}", f"{found['seconds']:.1f} s", "", f"{found['cpu']:.1f} CPU s", f"≤ {SECONDS:g} s",
+               found["seconds"] <= SECONDS),
+        Figure(f"memory of the monitor of {what}", f"{found['megabytes']:.0f} MB", "", f"{found['megabytes']:.0f} MB",
+               f"≤ {MEGABYTES} MB", found["megabytes"] <= MEGABYTES),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    if "examine" in sys.argv:
+        print(json.dumps(examine()))
+    else:
+        for figure in measure(int(sys.argv[1]) if len(sys.argv) > 1 else REQUESTS):
+            print(figure.name, figure.value, figure.result, figure.target, "met" if figure.met else "NOT MET", sep="; ")

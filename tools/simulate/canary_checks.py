@@ -1,0 +1,221 @@
+"""Simulations of the canary check. They call the product's own code.
+
+A check looks at its counters every 50 requests. Each request goes to the canary with the chance of its weight. Errors
+of good canaries are as frequent as those of the live pods; latencies are log-normal with a long tail; predictions are
+normal. The naive rules see the same requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.declarations.canary_settings import CanaryBounds
+from pipelines.serving.canary_analysis import CanaryVerdict, RequestTotals, judge_canary
+from pipelines.serving.sequential_tests import Moments
+
+LOOK = 50
+GOOD_REQUESTS = 4_000
+"""Requests on both sides after which a check without a result ends: more than any of them needs to pass."""
+
+MOST_REQUESTS = 5_000
+BOUNDS = CanaryBounds(error_rate=0.001, p99_ms=20, error_increase=0.1, prediction_shift=1)
+
+Rule = Callable[[RequestTotals, RequestTotals], bool]
+Run = Callable[[np.random.Generator], bool]
+
+
+def arm(
+    rng: np.random.Generator, requests: NDArray[np.int64], errors: float, milliseconds: float, prediction: float
+) -> list[RequestTotals]:
+    """Draw what one side has answered at each look.
+
+    Args:
+        rng: source of randomness.
+        requests: new requests before each look.
+        errors: chance that a request ends in an error.
+        milliseconds: median latency.
+        prediction: mean prediction; the standard deviation is 10.
+    """
+    bad = np.cumsum(rng.binomial(requests, errors))
+    every = np.cumsum(requests)
+    answered = every - bad
+    count = int(answered[-1])
+    logs = math.log(milliseconds / 1000) + rng.normal(0, 0.5, count) + 2 * (rng.random(count) < 0.02)
+    predictions = rng.normal(prediction, 10, count)
+    slow = logs > math.log(BOUNDS.p99_ms / 1000)
+    columns = [every, bad, answered]
+    columns += [
+        np.concatenate([[0.0], np.cumsum(values)])[answered]
+        for values in (slow, logs, logs**2, predictions, predictions**2)
+    ]
+    return [
+        RequestTotals(
+            requests=int(total),
+            errors=int(wrong),
+            slow=int(late),
+            latency=Moments(right, log, log_square),
+            predictions=Moments(right, value, square),
+        )
+        for total, wrong, right, late, log, log_square, value, square in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
+
+
+def looks(
+    rng: np.random.Generator,
+    weight: float,
+    rates: tuple[float, float],
+    most: int,
+    *,
+    milliseconds: float = 1.0,
+    prediction: float = 50.0,
+) -> Iterator[tuple[RequestTotals, RequestTotals]]:
+    """Return the totals of the live pods and of the canary at each look.
+
+    Args:
+        rng: source of randomness.
+        weight: the canary's share of the traffic.
+        rates: error rates of the live pods and of the canary.
+        most: number of requests on both sides.
+        milliseconds: median latency of the canary; that of the live pods is 1.
+        prediction: mean prediction of the canary; that of the live pods is 50.
+    """
+    shares = rng.binomial(LOOK, weight, most // LOOK)
+    live = arm(rng, LOOK - shares, rates[0], 1.0, 50.0)
+    return zip(live, arm(rng, shares, rates[1], milliseconds, prediction), strict=True)
+
+
+def judge(live: RequestTotals, canary: RequestTotals) -> CanaryVerdict:
+    """Judge a canary as the check does."""
+    return judge_canary(canary, live, BOUNDS)
+
+
+def stops(live: RequestTotals, canary: RequestTotals) -> bool:
+    """Return True if the check stops the canary."""
+    return judge(live, canary).outcome == "failed"
+
+
+def more_than_5_percent(live: RequestTotals, canary: RequestTotals) -> bool:
+    """Return True if the naive rule "more than 5 % errors" stops the canary."""
+    return canary.requests > 0 and canary.errors / canary.requests > 0.05
+
+
+def one_point_more(live: RequestTotals, canary: RequestTotals) -> bool:
+    """Return True if the naive rule "an error rate that is a percentage point higher" stops the canary."""
+    if not live.requests or not canary.requests:
+        return False
+    return canary.errors / canary.requests - live.errors / live.requests > 0.01
+
+
+def significant_z(live: RequestTotals, canary: RequestTotals) -> bool:
+    """Return True if a z-test at 5 %, made at each look, stops the canary."""
+    total, errors = live.requests + canary.requests, live.errors + canary.errors
+    if not live.requests or not canary.requests or not 0 < errors < total:
+        return False
+    share = errors / total
+    deviation = math.sqrt(share * (1 - share) * (1 / live.requests + 1 / canary.requests))
+    return (canary.errors / canary.requests - live.errors / live.requests) / deviation > 1.645
+
+
+def good(base: float, weight: float, rule: Rule = stops) -> Run:
+    """Return a run: True if a rule stops a canary that is as good as the live pods."""
+    return lambda rng: any(rule(*found) for found in looks(rng, weight, (base, base), GOOD_REQUESTS))
+
+
+def good_release(base: float) -> Run:
+    """Return a run: True if one of two steps, at 10 and 50 %, stops a good canary."""
+    return lambda rng: any(good(base, weight)(rng) for weight in (0.1, 0.5))
+
+
+def bad(
+    rates: tuple[float, float],
+    weight: float,
+    within: int,
+    *,
+    milliseconds: float = 1.0,
+    prediction: float = 50.0,
+    rule: Rule = stops,
+) -> Run:
+    """Return a run: True if a rule stops a worse canary within a number of requests on both sides."""
+    return lambda rng: any(
+        rule(*found) for found in looks(rng, weight, rates, within, milliseconds=milliseconds, prediction=prediction)
+    )
+
+
+def ends(rates: tuple[float, float], weight: float, outcome: Literal["passed", "failed"]) -> Run:
+    """Return a run: True if the first verdict of a check is this one."""
+
+    def run(rng: np.random.Generator) -> bool:
+        for found in looks(rng, weight, rates, MOST_REQUESTS):
+            verdict = judge(*found)
+            if verdict.outcome != "inconclusive":
+                return verdict.outcome == outcome
+        return False
+
+    return run
+
+
+def _good_ones() -> dict[str, Run]:
+    return {
+        f"canary: a good one stopped, {100 * base:g} % errors, weight {100 * weight:g} %": good(base, weight)
+        for base in (0.002, 0.02, 0.05)
+        for weight in (0.1, 0.25, 0.5)
+    } | {"canary: a good one stopped in a release of two steps, 2 % errors": good_release(0.02)}
+
+
+def _bad_ones() -> dict[str, Run]:
+    """Return runs that end well in half of the cases: the median number of requests is within the limit."""
+    return {
+        "canary: 2 to 10 % errors found in 200 requests per side, weight 50 %": bad((0.02, 0.1), 0.5, 400),
+        "canary: 2 to 10 % errors found in 1,400 requests in all, weight 10 %": bad((0.02, 0.1), 0.1, 1_400),
+        "canary: 2 to 4 % errors found in 1,100 requests per side, weight 50 %": bad((0.02, 0.04), 0.5, 2_200),
+    }
+
+
+def _bad_ones_before_they_pass() -> dict[str, Run]:
+    return {
+        "canary: 2 to 12 % errors found before it may pass, weight 10 %": ends((0.02, 0.12), 0.1, "failed"),
+        "canary: 2 to 12 % errors found before it may pass, weight 50 %": ends((0.02, 0.12), 0.5, "failed"),
+    }
+
+
+def _clear_cases() -> dict[str, Run]:
+    unchanged = (0.002, 0.002)
+    return {
+        "canary: a good one passes, 0.2 % errors, weight 10 %": ends(unchanged, 0.1, "passed"),
+        "canary: 30 times slower found in 200 requests per side": bad(unchanged, 0.5, 400, milliseconds=30),
+        "canary: predictions 1.5 deviations off found in 200 requests per side": bad(
+            unchanged, 0.5, 400, prediction=65
+        ),
+    }
+
+
+def _naive_rules() -> dict[str, Run]:
+    return {
+        "naive rule: errors above 5 %, stops a good canary with 2 % errors": good(0.02, 0.5, more_than_5_percent),
+        "naive rule: errors above 5 %, stops a good canary with 5 % errors": good(0.05, 0.5, more_than_5_percent),
+        "naive rule: 1 point more errors, stops a good canary with 2 % errors": good(0.02, 0.5, one_point_more),
+        "naive rule: 1 point more errors, stops a good canary with 5 % errors": good(0.05, 0.5, one_point_more),
+        "naive rule: z-test at each look, stops a good canary with 2 % errors": good(0.02, 0.5, significant_z),
+        "naive rule: z-test at each look, stops a good canary with 5 % errors": good(0.05, 0.5, significant_z),
+    }
+
+
+SIMULATIONS: dict[str, tuple[Run, int, float | None, float | None]] = {
+    name: (run, runs, at_most, at_least)
+    for made, runs, at_most, at_least in (
+        (_good_ones, 1_000, 0.05, None),
+        (_bad_ones, 2_000, None, 0.5),
+        (_bad_ones_before_they_pass, 1_000, None, 0.8),
+        (_clear_cases, 1_000, None, 0.9),
+        (_naive_rules, 1_000, None, None),
+    )
+    for name, run in made().items()
+}
+"""What happens → the run, the number of runs, and the bounds of the rate: at most, at least."""
