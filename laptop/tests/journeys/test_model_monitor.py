@@ -114,7 +114,9 @@ def await_true(holds: Callable[[], bool], problem: str) -> None:
 def label(folder: Path, prefix: str, patients: list[dict[str, str]], change: int = 0) -> None:
     """Land and ingest the labels of requests."""
     file = folder / f"{prefix}.csv"
-    lines = [f"{prefix}-{number},{int(patient['progression']) + change}" for number, patient in enumerate(patients)]
+    lines = [
+        f"{prefix}-{number},{int(float(patient['progression'])) + change}" for number, patient in enumerate(patients)
+    ]
     file.write_text("\n".join(["id,progression", *lines]) + "\n")
     run("land", LABELS, str(file))
     run("ingest", LABELS)
