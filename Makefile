@@ -5,11 +5,11 @@ SHELL := bash
 PYTHON ?= python3
 # Compiled modules are kept: without them every process compiles the SDKs again, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
-# Trust what the machine trusts: a company's proxy has a certificate of its own.
+# Trust what the machine trusts: a company's proxy has its own certificate.
 export UV_SYSTEM_CERTS ?= true
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The laptop is a distribution of its own: without its folder, everything for AWS works as before.
+# The laptop is a separate distribution: without its folder, everything for AWS works as before.
 LAPTOP := $(wildcard laptop/pyproject.toml)
 GROUPS := infra pipelines cli test
 # Jobs of workflows install only what they need: make setup PARTS="cli serving".
@@ -36,6 +36,7 @@ setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other targ
 $(INSTALLED):
 	@test "$(VENV)" = .venv || { echo "error: $(VENV) holds other pins than this checkout; run make setup where it belongs" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
+	@echo 'Installing the pinned requirements into $(VENV): a minute, or some more if they are downloaded.' >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(foreach file,$(if $(PARTS),$(PARTS:%=requirements/%.txt),$(REQUIREMENTS)),-r $(file))

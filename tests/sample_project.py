@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 PROJECT = ROOT / "tests" / "project"
@@ -31,6 +33,16 @@ def copy_as_forked(to: Path, *more: str) -> Path:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, to / name)
     return _declare(to)
+
+
+def work_in_sample(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Copy the sample declarations into a folder, and make the copy the working directory.
+
+    Commands that run in `PROJECT` itself find this repository, which is around it, and so the declarations of the fork.
+    """
+    copy = copy_as_forked(folder / "sample-project")
+    monkeypatch.chdir(copy)
+    return copy
 
 
 def declare_as_forked(root: Path) -> Path:

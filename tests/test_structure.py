@@ -83,6 +83,14 @@ def test_the_pulumi_program_does_not_refer_to_an_emulator() -> None:
         assert not re.search(r"moto|127\.0\.0\.1|localhost", path.read_text()), path
 
 
+@pytest.mark.parametrize("folder", ["tests", "laptop/tests"])
+def test_no_test_runs_a_command_inside_the_sample_project(folder: str) -> None:
+    """It would find this repository, so the test would fail in a fork that has other declarations."""
+    inside = re.compile(r"chdir\(PROJECT\b")
+    found = [str(path.relative_to(ROOT)) for path in sources(folder) if inside.search(path.read_text())]
+    assert found == [], "use work_in_sample or copy_as_forked"
+
+
 def test_no_two_modules_or_public_classes_share_a_name() -> None:
     """Gates are left out: a gate's module is called like the gate."""
     places: dict[str, list[str]] = {}

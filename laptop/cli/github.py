@@ -83,10 +83,13 @@ def create() -> None:
     with tempfile.TemporaryDirectory(dir=target.home) as folder:
         # The clocks of the inference log and of the canary check cannot run faster, so what they wait for is shorter.
         copy = copy_project(target.project, Path(folder) / "project")
-        for model in scale_waits(copy, time_scale):
+        shortened = scale_waits(copy, time_scale)
+        for model in shortened:
             click.echo(
                 f"{model}: rollout steps and soak are shorter in the hosted repository, as time runs faster here"
             )
+        if shortened:
+            click.echo("Images of this working tree do not match it. Run its workflow `images` before you train.")
         host(target, hub, copy.root)
     click.echo("Hosted. Next: mlops github serve, and in another terminal: mlops github clone FOLDER --as ada")
 

@@ -116,7 +116,8 @@ class ApiObjects:
             return read_with_retry(call) if method in ("get", "list") else _until_not_busy(call)
         except httpx2.TransportError as error:
             raise NoAnswerError(
-                f"the cluster does not answer: {error}", fix="check that the laptop is running: mlops laptop status."
+                f"the cluster does not answer: {error}",
+                fix="check that the laptop is running: mlops laptop status. Then run it again.",
             ) from error
 
     def _connected(self) -> Client:

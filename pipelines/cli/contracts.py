@@ -11,6 +11,7 @@ from pipelines.cli.commands import Group
 from pipelines.cli.lineage_facts import load_facts_if_any
 from pipelines.cli.options import open_target, target_option
 from pipelines.declarations.errors import DeclarationError, MlopsError
+from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def lint(datasets: tuple[str, ...], strict: bool) -> None:
     if problems:
         raise MlopsError("\n".join(problems))
     if strict and advice:
-        raise MlopsError(f"{advice} pieces of advice: expected none with --strict")
-    click.echo(f"{len(names)} contracts are valid, with {advice} pieces of advice.")
+        raise MlopsError(f"{counted(advice, 'piece')} of advice: expected none with --strict")
+    are = "1 contract is" if len(names) == 1 else f"{len(names)} contracts are"
+    click.echo(f"{are} valid, with {counted(advice, 'piece')} of advice.")
 
 
 @contract.command()

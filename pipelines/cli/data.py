@@ -10,6 +10,7 @@ from pipelines.cli import data_versions
 from pipelines.cli.commands import Group
 from pipelines.cli.options import environment_option, log, open_target, target_option
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 
 SHOWN_ROWS = 20
 
@@ -82,7 +83,7 @@ def show(dataset: str, file: str, output: Path | None, environment: str, target:
         click.echo(f"… and {rows.num_rows - SHOWN_ROWS} more rows; to see all, add --output FILE")
     if output is not None:
         landing_status.save_rows(rows, output)
-        click.echo(f"wrote {rows.num_rows} rows to {output}")
+        click.echo(f"wrote {counted(rows.num_rows, 'row')} to {output}")
 
 
 @data.command()

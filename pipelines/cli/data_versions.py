@@ -11,6 +11,7 @@ import click
 from pipelines.cli.commands import Command
 from pipelines.cli.options import environment_option, log, open_target, target_option
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -124,7 +125,7 @@ def checkout(dataset: str, version: str, output: Path | None, environment: str, 
     rows, identity = read_named(opened.descriptor(environment), dataset, version)
     path = output or Path(f"{dataset}-{identity.snapshot}.parquet")
     write_version(rows, identity, path)
-    click.echo(f"wrote {identity.rows} rows of snapshot {identity.snapshot} to {path} ({identity.content})")
+    click.echo(f"wrote {counted(identity.rows, 'row')} of snapshot {identity.snapshot} to {path} ({identity.content})")
 
 
 @click.command(cls=Command)
@@ -207,9 +208,9 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
         chosen = tuple(version.snapshot for version in plan.expired[:MOST_EXPIRED])
         change_table(opened, environment, dataset, TableChange(action="expire", snapshots=chosen), log)
         if len(plan.expired) > len(chosen):
-            click.echo(f"{len(plan.expired) - len(chosen)} more versions may expire: run the command again")
+            click.echo(f"{counted(len(plan.expired) - len(chosen), 'more version')} may expire: run the command again")
     else:
-        click.echo(f"{len(plan.expired)} versions may expire; to remove them, add --apply")
+        click.echo(f"{counted(len(plan.expired), 'version')} may expire; to remove, add --apply")
 
 
 COMMANDS = (log_versions, diff, tag, checkout, rollback, expire)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.cli.commands import Command, Group
-from pipelines.cli.options import environment_option, log, open_target, target_option, write_output
+from pipelines.cli.options import environment_option, log, open_target, record_output, target_option
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 
@@ -81,7 +81,7 @@ def ingest(dataset: str, file: str, environment: str, target: str) -> None:
     opened = open_target(target)
     run_ingest(opened, environment, dataset, log, file=file)
     due = models_due(opened, environment, dataset)
-    write_output("models", " ".join(due))
+    record_output("models", " ".join(due))
     for model in due:
         click.echo(f"New data for {model}: mlops train {model} --env {environment}")
 
@@ -223,7 +223,7 @@ def _train(model: str, environment: str, pinned: bool, unless: Unless | None, ta
         waits = reason_to_wait(declared, read_facts(training_environment(opened, environment), declared), unless)
         if waits is not None:
             add_summary(f"**{model}** was not trained: {waits}.")
-            write_output("bundle", "")
+            record_output("bundle", "")
             click.echo(waits)
             return
     opened.project.check_trains(environment)
@@ -233,7 +233,7 @@ def _train(model: str, environment: str, pinned: bool, unless: Unless | None, ta
         if not pinned:
             check_is_current(image, model, environment, opened.publishing.format(environment=environment))
     digest = run_training(opened, environment, model, log)
-    write_output("bundle", digest)
+    record_output("bundle", digest)
     click.echo(digest)
 
 

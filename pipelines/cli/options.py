@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +48,15 @@ def timed_log() -> Callable[[str], None]:
     """Return a function that prints a line of progress with the seconds since now."""
     began = time.monotonic()
     return lambda text: click.echo(f"  {time.monotonic() - began:5.2f} s  {text}")
+
+
+def record_output(name: str, value: str) -> None:
+    """Set and print an output of the current workflow step; do nothing outside a workflow.
+
+    For commands that also say it in words.
+    """
+    if os.environ.get("GITHUB_OUTPUT"):
+        write_output(name, value)
 
 
 def write_output(name: str, value: str) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.cli.commands import Command
-from pipelines.cli.options import environment_option, log, open_target, target_option, timed_log, write_output
+from pipelines.cli.options import environment_option, log, open_target, record_output, target_option, timed_log
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def propose(model: str, environment: str, bundle: str | None, live: bool, target
         number = propose_live(opened, model, environment, log)
     else:
         number = propose_release(opened, model, environment, bundle, log)
-    write_output("pull-request", str(number or ""))
+    record_output("pull-request", str(number or ""))
 
 
 @click.command(cls=Command)
@@ -96,7 +97,7 @@ def deploy(environment: str, create: bool, target: str) -> None:
     module.deploy(opened, environment, log, create=create)
     following = [f"{release.model} to {to}" for release, to in next_releases(opened.project, environment)]
     following += [f"images to {to}" for _, to in next_pins(opened.project, environment)]
-    write_output("next", json.dumps(following if opened.is_up(environment) else []))
+    record_output("next", json.dumps(following if opened.is_up(environment) else []))
 
 
 reason_option = click.option(
@@ -189,8 +190,7 @@ def history(
         click.echo(f"no bundle of {model} ran in {environment}" + (f" at {moment}" if moment else ""))
     elif verifying:
         whole = "no record before the last is missing" if offline else "no record is missing or was replaced"
-        counted = f"{len(entries)} record{'' if len(entries) == 1 else 's'}"
-        click.echo(f"{counted}: every signature is valid, and {whole}.")
+        click.echo(f"{counted(len(entries), 'record')}: every signature is valid, and {whole}.")
 
 
 def _parse_time(text: str) -> datetime:

@@ -23,10 +23,8 @@ def why_inconclusive(namespace: str, model: str) -> str:
         model: name of the model.
     """
     with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
-        labels = {"app.kubernetes.io/name": check_name(model)}
-        pods = sorted(
-            client.list(Pod, labels=labels), key=lambda pod: str(pod.metadata and pod.metadata.creationTimestamp)
-        )
+        found = list(client.list(Pod, labels={"app.kubernetes.io/name": check_name(model)}))
+        pods = sorted(found, key=lambda pod: str(pod.metadata and pod.metadata.creationTimestamp))
         for pod in reversed(pods):
             assert pod.metadata is not None
             for line in reversed([*client.log(str(pod.metadata.name), tail_lines=5)]):

@@ -14,6 +14,7 @@ from pipelines.data.batch import LandingFileError
 from pipelines.data.reading import SUFFIXES, check_size, read_batch
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 from pipelines.declarations.printable import printable
 
 if TYPE_CHECKING:
@@ -146,15 +147,18 @@ def report_lines(contract: Contract, reports: Sequence[FileReport]) -> list[str]
     """Return the lines that show reports to people."""
     lines = []
     for report in reports:
+        total = len(report.results)
         if report.rejected:
             lines.append(f"{report.name}: rejected: {report.rejected}")
         elif report.keeps:
-            checked = len(report.results) - len(report.unchecked)
-            lines.append(f"{report.name}: {report.rows} rows keep all {checked} rules{_also(report)}")
-        else:
-            total = len(report.results)
+            checked = counted(len(report.results) - len(report.unchecked), "rule")
             lines.append(
-                f"{report.name}: {report.rows} rows, {len(report.broken)} of {total} rules broken{_also(report)}"
+                f"{report.name}: every rule holds ({counted(report.rows or 0, 'row')}, {checked}){_also(report)}"
+            )
+        else:
+            lines.append(
+                f"{report.name}: {counted(report.rows or 0, 'row')}, {len(report.broken)} of {counted(total, 'rule')} "
+                f"broken{_also(report)}"
             )
         for result in (*report.broken, *report.warnings):
             mark = "" if result.binds else "warning: "

@@ -20,6 +20,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import Declaration, parse
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -196,4 +197,4 @@ def _expire(descriptor: EnvironmentDescriptor, table: Table, dataset: str, snaps
                     manage.remove_tag(name)
         with ExpireSnapshots(transaction) as expiry:
             expiry.by_ids(sorted(ids))
-    return f"{dataset}: {len(ids)} versions expired"
+    return f"{dataset}: {counted(len(ids), 'version')} expired"

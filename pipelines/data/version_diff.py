@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.data.catalog import TablePlace, open_table, primary_key_of, snapshot_of
 from pipelines.data.checks import quote
 from pipelines.data.query_engine import NO_DOWNLOADS
+from pipelines.declarations.plurals import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -333,19 +334,20 @@ def _levels(old: pa.ChunkedArray, new: pa.ChunkedArray) -> tuple[Shares, Figures
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    counted: list[dict[str, int]] = []
+    level_counts: list[dict[str, int]] = []
     for column in (old, new):
         found = pc.value_counts(column.drop_null().cast(pa.large_string()))
-        counted.append(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
-    totals = [sum(counts.values()) or 1 for counts in counted]
+        values, numbers = found.field("values").to_pylist(), found.field("counts").to_pylist()
+        level_counts.append(dict(zip(values, numbers, strict=True)))
+    totals = [sum(counts.values()) or 1 for counts in level_counts]
     weight = {
-        level: counted[0].get(level, 0) / totals[0] + counted[1].get(level, 0) / totals[1]
-        for level in counted[0].keys() | counted[1].keys()
+        level: level_counts[0].get(level, 0) / totals[0] + level_counts[1].get(level, 0) / totals[1]
+        for level in level_counts[0].keys() | level_counts[1].keys()
     }
     levels = sorted(weight, key=lambda level: (-weight[level], level))[:MOST_LEVELS]
     shares: Shares = []
     figures: Figures = []
-    for counts, total in zip(counted, totals, strict=True):
+    for counts, total in zip(level_counts, totals, strict=True):
         each = [counts.get(level, 0) / total for level in levels]
         shares.append([*each, max(0.0, (1.0 if counts else 0.0) - math.fsum(each))])
         few = len(weight) <= MOST_LEVELS  # of many levels, each may be about one row
@@ -372,7 +374,7 @@ def diff_lines(diff: VersionDiff) -> list[str]:
     named = f" (by {', '.join(rows.key)})" if rows.key else " (whole rows, because the table has no key)"
     lines.append(f"  {rows.added} added, {rows.removed} removed, {rows.changed} changed{named}")
     lines += [f"  {name}: {', '.join(keys)}" for name, keys in rows.samples.items()]
-    lines += [f"  {column} changed in {count} rows" for column, count in sorted(rows.columns.items())]
+    lines += [f"  {column} changed in {counted(count, 'row')}" for column, count in sorted(rows.columns.items())]
     if diff.columns:
         lines.append("columns, the most changed first (distance from 0 to 1):")
     for each in diff.columns:

@@ -13,6 +13,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError, MlopsError
 from pipelines.declarations.model import Model
+from pipelines.declarations.plurals import counted
 from pipelines.declarations.project import Project
 
 
@@ -124,7 +125,7 @@ def entry_lines(entries: Iterable[DatasetEntry]) -> list[str]:
     for entry in entries:
         contract = entry.contract
         personal = sum(is_personal(column) for column in contract.columns.values())
-        facts = [f"{contract.version} ({contract.status})", f"{len(contract.columns)} columns"]
+        facts = [f"{contract.version} ({contract.status})", counted(len(contract.columns), "column")]
         facts += [f"{personal} personal"] if personal else []
         facts += [f"owner {entry.owner}"] if entry.owner else []
         if entry.current is not None:

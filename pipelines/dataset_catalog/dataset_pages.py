@@ -12,6 +12,7 @@ from pipelines.dataset_catalog.dataset_entries import DatasetEntry
 from pipelines.declarations.atomic_files import write_atomically
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.plurals import counted
 from pipelines.lineage.drawing import draw_graph
 from pipelines.lineage.facts import LineageFacts
 from pipelines.lineage.graph import LineageNode, build_graph, trace
@@ -36,7 +37,10 @@ caption { text-align: left; padding: .5rem .75rem; color: var(--soft); }
 th, td { text-align: left; vertical-align: top; padding: .5rem .75rem; border-top: 1px solid var(--line); }
 thead th { background: var(--box); border-top: 0; }
 ul { margin: 0; padding-left: 1.1rem; } .mark { color: var(--mark); font-weight: 600; } .soft { color: var(--soft); }
-@media (max-width: 36rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
+@media (max-width: 44rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
+  table, caption, tbody, tr, td { display: block; } thead { display: none; } tr { border-top: 1px solid var(--line);
+  padding: .5rem 0; } td { border: 0; padding: .125rem .75rem; } td:empty { display: none; }
+  td[data-head]::before { content: attr(data-head) " "; color: var(--soft); } }
 """
 
 
@@ -83,7 +87,7 @@ def index_page(project: str, entries: Sequence[DatasetEntry]) -> str:
         for entry in entries
     ]
     body = f"<h1>Datasets of {escape(project)}</h1>"
-    body += _table(f"{len(rows)} datasets", ("Dataset", "Purpose", "Owner", "Contract", "Rows"), rows)
+    body += _table(counted(len(rows), "dataset"), ("Dataset", "Purpose", "Owner", "Contract", "Rows"), rows)
     return _page(f"Datasets of {project}", body)
 
 
@@ -171,7 +175,7 @@ def _columns(entry: DatasetEntry) -> str:
                 escape(", ".join(read[name])),
             ]
         )
-    return _table(f"{len(rows)} columns", ("Column", "Type", "Meaning", "Rules", "Read by"), rows)
+    return _table(counted(len(rows), "column"), ("Column", "Type", "Meaning", "Rules", "Read by"), rows)
 
 
 def _versions(entry: DatasetEntry) -> str:
@@ -186,8 +190,10 @@ def _versions(entry: DatasetEntry) -> str:
         ]
         for version in entry.versions[:MOST_VERSIONS]
     ]
-    shown = f"the latest {MOST_VERSIONS} of {len(entry.versions)}" if len(entry.versions) > MOST_VERSIONS else len(rows)
-    return _table(f"{shown} versions", ("Snapshot", "Time (UTC)", "Rows", "Added by", "Contract", "Names"), rows)
+    shown = counted(len(entry.versions), "version")
+    if len(entry.versions) > MOST_VERSIONS:
+        shown = f"the latest {MOST_VERSIONS} of {shown}"
+    return _table(shown, ("Snapshot", "Time (UTC)", "Rows", "Added by", "Contract", "Names"), rows)
 
 
 def _lineage(entry: DatasetEntry, facts: LineageFacts) -> str:
@@ -210,7 +216,12 @@ def _belongs(node: LineageNode, dataset: str) -> bool:
 
 def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    # In a narrow window each row is a card, where the first cell is its title and the others need their head.
+    names = ["", *(f' data-head="{escape(each)}"' for each in heads[1:])]
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{name}>{cell}</td>" for name, cell in zip(names, row, strict=True)) + "</tr>"
+        for row in rows
+    )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

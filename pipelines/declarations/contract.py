@@ -277,7 +277,8 @@ class Column(Declaration):
             return problems
         between = self.value_range
         if between is not None and between.low > between.high:
-            return [((_OPTIONS,), "bounds that a value can keep", "bounds that no value can keep")]
+            found = [f"{name} {bound}" for name, bound in zip(_BOUNDS, bounds, strict=True) if bound is not None]
+            return [((_OPTIONS,), "bounds that a value can keep", " and ".join(found))]
         return []
 
     def _wrong_values(self) -> list[tuple[Key, str, str]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipelines.declarations.baseline import Baseline, Categorical, Numeric, category
 from pipelines.monitoring.column_drift import ColumnComparison, Sides, compare_column
@@ -63,11 +65,12 @@ class BaselineCounter:
         for name, counter in self._output_counters.items():
             counter.add(pa.array(self._output(name, rows)), number)
 
-    def _output(self, name: str, rows: LoggedRows) -> np.ndarray:  # type: ignore[type-arg]
+    def _output(self, name: str, rows: LoggedRows) -> NDArray[Any]:
         if self._classes is None:
             return rows.predicted
         if name == "label":
-            return self._classes[rows.predicted.argmax(axis=1)]
+            labels: NDArray[Any] = self._classes[rows.predicted.argmax(axis=1)]
+            return labels
         wanted = [f"probabilities[{each}]" for each in self._classes].index(name)
         return np.asarray(rows.predicted[:, wanted])
 

@@ -97,7 +97,8 @@ class AccuracyEstimator:
 
     def _outcomes(self, truth: Numbers, predicted: Numbers) -> Numbers:
         wanted = truth == 1 if self._is_binary else truth == predicted.argmax(axis=1)
-        return wanted.astype(np.float64)
+        outcomes: Numbers = wanted.astype(np.float64)
+        return outcomes
 
     def estimate(self, predicted: Numbers) -> AccuracyEstimate:
         """Estimate the accuracy of predictions.

@@ -274,7 +274,8 @@ def _read_log(
 def _names(array: Any) -> NDArray[Any]:
     encoded = array.dictionary_encode(null_encoding="encode")
     names = np.array([group_name(value) for value in encoded.dictionary.to_pylist()], dtype=object)
-    return names[encoded.indices.to_numpy()]
+    found: NDArray[Any] = names[encoded.indices.to_numpy()]
+    return found
 
 
 def _judge_labelled(

@@ -81,8 +81,6 @@ def read_labels(
     Raises:
         MlopsError: the table or one of its columns does not exist, or AWS denied a request.
     """
-    from pyiceberg.expressions import AlwaysTrue, BooleanExpression, GreaterThanOrEqual
-
     from pipelines.data.catalog import open_table
     from pipelines.declarations.errors import MlopsError
 
@@ -99,12 +97,11 @@ def read_labels(
             )
     extra = [name for name in attributes if name in present]
     chosen = list(dict.fromkeys([*filter(None, named.values()), *extra]))
-    newer: BooleanExpression = AlwaysTrue()
-    if source.time is not None and str(table.schema().find_type(source.time)).startswith("timestamp"):
+    kind = str(table.schema().find_type(source.time)) if source.time is not None else ""
+    newer = "true"
+    if kind.startswith("timestamp"):
         text = since.isoformat(timespec="microseconds")
-        newer = GreaterThanOrEqual(
-            source.time, text if str(table.schema().find_type(source.time)) == "timestamptz" else text[:-6]
-        )
+        newer = f"{source.time} >= '{text if kind == 'timestamptz' else text[:-6]}'"
     found = table.scan(row_filter=newer, selected_fields=tuple(chosen)).to_arrow()
     empty = pa.nulls(found.num_rows)
     columns = {name: found[column] if column is not None else empty for name, column in named.items()}

@@ -79,7 +79,7 @@ def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: A
         return AlarmFacts(frozenset(), handled, (), now)
     traffic = read_facts_of_traffic(target.project, descriptor, alarm.model) if alarm.bundle is not None else None
     concerned = (traffic.live, traffic.on_trial, traffic.stopped) if traffic is not None else ()
-    recent = ()
+    recent: tuple[ResponseOutcome, ...] = ()
     if alarm.wanted == "retrain":
         since = now - timedelta(hours=_cool_down_hours(target, alarm))
         recent = tuple(read_outcomes(descriptor, alarm.model, since=since))

@@ -164,21 +164,25 @@ def read_model(
     """
     unseen: dict[str, str] = {}
     head = _seen("ledger", unseen, lambda: Ledger(descriptor, model).head(), None)
-    served, rollout = None, ""
+    shown: tuple[str | None, str] = (None, "")
     if not no_cluster:
-        served, rollout = _seen("rollout", unseen, lambda: _rollout(descriptor, model), (None, ""))
+        shown = _seen("rollout", unseen, lambda: _rollout(descriptor, model), shown)
     else:
         unseen["rollout"] = no_cluster
-    decisions, _ = _seen("alarms", unseen, lambda: read_decisions(descriptor, model), ([], []))
-    outcomes = _seen("responses", unseen, lambda: read_outcomes(descriptor, model, since=now - RECENT, most=100), [])
+    decisions: list[ResponseDecision] = []
+    decisions = _seen("alarms", unseen, lambda: read_decisions(descriptor, model)[0], decisions)
+    outcomes: list[ResponseOutcome] = []
+    outcomes = _seen(
+        "responses", unseen, lambda: read_outcomes(descriptor, model, since=now - RECENT, most=100), outcomes
+    )
     handled = {one.id for one in outcomes}
     is_known = "responses" not in unseen
     return ModelStatus(
         model,
         declared,
         live=head.event.live if head is not None else None,
-        served=served,
-        rollout=rollout,
+        served=shown[0],
+        rollout=shown[1],
         monitor=_seen("monitor", unseen, lambda: _model_run(descriptor, model), None),
         open_alarms=[one for one in decisions if is_known and one.id not in handled and one.decided > now - RECENT],
         responses=outcomes[:MOST_RESPONSES],

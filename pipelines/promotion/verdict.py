@@ -47,11 +47,6 @@ def inconclusive(gate: str, threshold: str, why: str, fix: str, figure: str = "u
     return Verdict(gate=gate, outcome="inconclusive", figure=figure, threshold=threshold, why=why, fix=fix)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 row`, `2 rows`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def log_verdicts(verdicts: Iterable[Verdict], log: Callable[[str], None]) -> None:
     """Write one line for each verdict to a log."""
     for verdict in verdicts:

@@ -2,8 +2,8 @@
 
 Run `make simulate`, which writes `build/simulations.json`. Intervals are exact 95 % intervals; a bound must hold for
 the whole interval. Windows have 20 columns; a column that changes is compared with 20,000 earlier rows, one that does
-not with 5,000. The daily volume has a weekly season, a slowly wandering level, and 7 % of noise from day to day. The
-naive rules are for comparison, without a bound.
+not with 5,000. The daily volume has a weekly season, a slowly wandering level, and 7 % of noise from day to day. A
+canary check looks every 50 requests, at most 80 times. The naive rules are for comparison, without a bound.
 """
 
 from __future__ import annotations

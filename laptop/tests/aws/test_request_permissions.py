@@ -100,7 +100,11 @@ def test_a_request_that_names_no_operation_is_refused() -> None:
     ("operation", "parameters", "expected"),
     [
         ("TagResource", {"ResourceARN": "arn:prod", "AlarmName": "a"}, ["arn:prod"]),
-        ("DeleteDashboards", {"DashboardNames": ["prod"], "AlarmName": "a"}, ["*"]),
+        (
+            "DeleteDashboards",
+            {"DashboardNames": ["prod"], "AlarmName": "a"},
+            ["arn:aws:cloudwatch::123456789012:dashboard/prod"],
+        ),
         ("SetAlarmState", {"AlarmName": "a", "ResourceARN": "arn:prod"}, [f"{ALARM}a", "arn:prod"]),
         ("DeleteAlarms", {"AlarmName": "a", "AlarmNames": ["b"]}, [f"{ALARM}a", f"{ALARM}b"]),
     ],

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from laptop.tests.bootstrap.conftest import STEWARD, Caller, Ready
 from laptop.tests.bootstrap.test_permissions import bucket, key, refused
 from pipelines.cli.main import mlops
-from tests.sample_project import PROJECT
+from tests.sample_project import PROJECT, work_in_sample
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_a_person_lands_a_file_by_one_command(
     for name, value in steward.environ().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     done = CliRunner().invoke(mlops, COMMAND)
     assert done.exception is None, done.output
     assert f"landed s3://{LANDING}/{DATASET}/{SAMPLE.name}" in done.output
@@ -120,10 +120,12 @@ def test_a_person_lands_a_file_by_one_command(
     assert "already exists: landing files are never replaced" in str(again.exception)
 
 
-def test_another_caller_learns_which_role_to_use(provisioned: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_caller_learns_which_role_to_use(
+    provisioned: Ready, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name, value in provisioned.as_job("dev").environ().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     problem = str(CliRunner().invoke(mlops, COMMAND).exception)
     assert "s3:PutObject on s3://mlops-dev-landing-123456789012" in problem
     assert "fix: sign in with the environment's landing role" in problem

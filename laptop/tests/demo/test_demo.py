@@ -106,6 +106,7 @@ def test_a_quick_clone_waits_seconds_where_a_real_project_waits_minutes(project:
     short = project.model(MODEL)
     assert [step.pause_seconds for step in short.serving.rollout] == [SHORT_SECONDS] * 2
     assert (short.gates.soak.requests, short.gates.soak.seconds) == (SHORT_REQUESTS, SHORT_SECONDS)
+    assert project.stack("prod").config.environment.canary.on_inconclusive == "continue"
 
 
 def test_soak_and_traffic_steps_pass_as_fast_as_the_time_of_the_laptop(project: Project) -> None:

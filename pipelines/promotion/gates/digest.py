@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pipelines.declarations.plurals import counted
 from pipelines.promotion.facts import Facts
-from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def digest(facts: Facts) -> Verdict:

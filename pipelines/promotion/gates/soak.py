@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, timedelta
 
+from pipelines.declarations.plurals import counted
 from pipelines.promotion.facts import Facts, Predecessor
-from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 
 
 def soak(facts: Facts) -> Verdict:

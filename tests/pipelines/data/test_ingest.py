@@ -32,7 +32,7 @@ from pipelines.declarations.project import Project
 from pipelines.registry.store import AccessDeniedError
 from tests.aws import EmulatedAccount, make_environment, make_table
 from tests.pipelines.data.contracts import column, contract
-from tests.sample_project import PROJECT, ROOT
+from tests.sample_project import PROJECT, ROOT, copy_as_forked, work_in_sample
 
 pytestmark = pytest.mark.slow
 
@@ -467,7 +467,9 @@ def test_a_job_that_is_killed_and_run_again_neither_loses_nor_repeats_rows(
     batch = land(dev, tmp_path, "a.csv", "1,20,a", "2,x,b", "3,30,c")
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": dev.model_dump_json()}
     arguments = [sys.executable, "-c", KILLED, name, when, str(occurrence)]
-    done = subprocess.run(arguments, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        arguments, cwd=copy_as_forked(tmp_path / "fork"), env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (find_batch(open_table(dev, "visits"), batch) is not None) == committed
     run(dev)
@@ -549,7 +551,7 @@ def test_the_job_prints_each_outcome_and_fails_only_if_a_file_is_rejected(
     declared = DECLARED.contract("diabetes-patients")
     dev = make_environment("dev", declared)
     monkeypatch.setenv("MLOPS_ENVIRONMENT", dev.model_dump_json())
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     upload(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
     assert command.main(["ingest", declared.name]) == 0
     output = capsys.readouterr().out
@@ -579,9 +581,14 @@ def test_the_job_prints_each_outcome_and_fails_only_if_a_file_is_rejected(
     ],
 )
 def test_a_user_error_is_printed_without_a_traceback(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dataset: str, environment: str, says: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    dataset: str,
+    environment: str,
+    says: str,
 ) -> None:
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     monkeypatch.setenv("MLOPS_ENVIRONMENT", environment)
     assert command.main(["ingest", dataset]) == 1
     error = capsys.readouterr().err
@@ -614,25 +621,29 @@ def test_an_unknown_snapshot_is_an_error_that_lists_the_latest_ones(dev: Environ
     assert str(record.snapshot) in caught.value.fix
 
 
-def run_process(dev: EnvironmentDescriptor, *options: str) -> subprocess.CompletedProcess[str]:
+def run_process(dev: EnvironmentDescriptor, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Ingest the sample with `python -m pipelines.data`, as the CronJob does."""
     declared = DECLARED.contract("diabetes-patients")
     make_table(dev, declared)
     upload(dev, declared.name, DECLARED.contracts_folder / "samples" / "diabetes-patients.csv")
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_ENVIRONMENT": dev.model_dump_json()}
     arguments = [sys.executable, *options, "-m", "pipelines.data", "ingest", declared.name]
-    done = subprocess.run(arguments, cwd=PROJECT, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        arguments, cwd=copy_as_forked(tmp_path / "fork"), env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "442 of 447 rows" in done.stdout
     return done
 
 
-def test_the_job_prints_nothing_to_stderr(dev: EnvironmentDescriptor) -> None:
-    assert run_process(dev).stderr == ""
+def test_the_job_prints_nothing_to_stderr(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    assert run_process(dev, tmp_path).stderr == ""
 
 
-def test_the_job_does_not_import_pandas(dev: EnvironmentDescriptor) -> None:
-    loaded = {line.rpartition("|")[2].strip() for line in run_process(dev, "-X", "importtime").stderr.splitlines()}
+def test_the_job_does_not_import_pandas(dev: EnvironmentDescriptor, tmp_path: Path) -> None:
+    loaded = {
+        line.rpartition("|")[2].strip() for line in run_process(dev, tmp_path, "-X", "importtime").stderr.splitlines()
+    }
     assert "duckdb" in loaded
     assert "pandas.core" not in loaded
 

@@ -18,7 +18,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.aws import ACCOUNT, EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
-from tests.sample_project import PROJECT, ROOT
+from tests.sample_project import PROJECT, ROOT, copy_as_forked, work_in_sample
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def land(*arguments: str) -> tuple[str, BaseException | None]:
 def test_the_command_checks_uploads_and_says_what_comes_next(
     account: EmulatedAccount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))  # no Pulumi CLI: people who deliver data do not need it
     s3, bucket = boto3.client("s3"), f"mlops-dev-landing-{ACCOUNT}"
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
@@ -105,17 +105,19 @@ def test_the_command_checks_uploads_and_says_what_comes_next(
     assert "already exists" in str(problem)
 
 
-def test_the_command_prints_nothing_to_stderr() -> None:
+def test_the_command_prints_nothing_to_stderr(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "land", DATASET, str(SAMPLE), "--env", "dev", "--check"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=copy_as_forked(tmp_path / "fork"), env=environ, capture_output=True, text=True, check=True
+    )
     assert (done.stderr, "442 of 447 rows" in done.stdout) == ("", True)
 
 
 def test_a_file_with_too_many_bad_rows_is_not_uploaded(
     account: EmulatedAccount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     header, first, *_ = SAMPLE.read_text().splitlines()
     file = tmp_path / "bad.csv"
     file.write_text(f"{header}\n{first.replace(first.split(',')[0], '-1', 1)}\n")

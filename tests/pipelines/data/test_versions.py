@@ -26,7 +26,7 @@ from pipelines.declarations.environment import VARIABLE, EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.data.contracts import column, contract
-from tests.sample_project import PROJECT
+from tests.sample_project import PROJECT, work_in_sample
 
 CONTRACT = contract(column("age", "integer", required=True, minimum=0), column("name", "string"))
 
@@ -281,7 +281,7 @@ def test_a_checkout_is_sorted_identified_and_reproducible(dev: EnvironmentDescri
 def test_a_notebook_loads_a_version_by_the_declared_names(
     account: EmulatedAccount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_as_declared: Callable[[], str]
 ) -> None:
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     dataset = made_as_declared()
     frame = pipelines.data.load(dataset)
     assert len(frame) == 442 and frame["patient_id"].is_monotonic_increasing

@@ -18,7 +18,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from tests.pipelines.data.contracts import column, contract
 from tests.pipelines.lineage.example_facts import NOW, bundle, facts, release, version
-from tests.sample_project import PROJECT
+from tests.sample_project import PROJECT, work_in_sample
 
 ODD = "<script>alert('&\"')</script>"
 ENTRY = DatasetEntry(
@@ -129,7 +129,7 @@ def test_the_entries_of_a_project_name_their_readers() -> None:
 
 
 def test_the_commands_work_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
+    work_in_sample(monkeypatch, tmp_path)
     runner = CliRunner()
     listed = runner.invoke(catalog, ["list"])
     assert listed.exit_code == 0 and "diabetes-patients  1.0.0 (active), 12 columns" in listed.output
@@ -138,7 +138,9 @@ def test_the_commands_work_without_an_account(tmp_path: Path, monkeypatch: pytes
     assert (nothing.exit_code, nothing.output) == (1, "no dataset mentions unicorn\n")
     rendered = runner.invoke(catalog, ["render", "--output", str(tmp_path / "pages")])
     assert rendered.exit_code == 0, rendered.output
-    assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == ["diabetes-patients.html", "index.html"]
+    pages = {f"{dataset}.html" for dataset in Project(PROJECT).dataset_names}
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {"index.html", *pages}
+    assert '<td data-head="Owner">' in (tmp_path / "pages" / "index.html").read_text(), "narrow windows hide the heads"
     (tmp_path / "file").write_text("")
     with pytest.raises(MlopsError, match="cannot be written"):
         write_pages(tmp_path / "file", "mlops", [ENTRY], None)

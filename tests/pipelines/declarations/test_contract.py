@@ -181,7 +181,7 @@ MISTAKES = [
     (column("x", "date", minimum="2026-02-30"), f"{OPTIONS}.minimum: a date in quotes ('2026-01-31'): '2026-02-30'"),
     (column("x", "date", minimum=5), f"{OPTIONS}.minimum: a date in quotes ('2026-01-31'): 5"),
     (column("x", "timestamp", maximum="2026-01-01T00:00:00+25:00"), None),
-    (column("x", "integer", minimum=2, maximum=1), f"{OPTIONS}: bounds that a value can keep: bounds that no value can keep"),
+    (column("x", "integer", minimum=2, maximum=1), f"{OPTIONS}: bounds that a value can keep: minimum 2 and maximum 1"),
     (column("x", "integer", exclusiveMinimum=1, exclusiveMaximum=2), None),
     (column("x", "integer", minimum=10**400), None),
     (column("x", "number", minimum=10**400), f"{OPTIONS}.minimum: a number: 1{76 * '0'}…"),

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.declarations.model_monitoring import MODEL_CHECKS, ModelCheck
+from pipelines.declarations.model_monitoring import MODEL_CHECKS
 from pipelines.declarations.model_responses import CheckResponses, Hysteresis, ModelResponses, Response
 from pipelines.monitoring.alarm import LONGEST_REASON
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict, overall_verdict
+from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, overall_verdict
 from pipelines.monitoring.response_policy import ESTIMATED_HARM, MEASURED_HARM, ResponseDecision, decide
 
 LIVE, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -195,7 +195,7 @@ def test_whatever_the_reports_and_the_policy(reports: list[Any], by: ModelRespon
     assert decided(*shuffled, by=by) == found, "the order of reports does not matter"
     if found is None:
         return
-    alarming: dict[ModelCheck, set[datetime]] = {}
+    alarming: dict[CheckKind, set[datetime]] = {}
     for one in reports:
         for finding in one.findings:
             if one.bundle == found.bundle:

@@ -36,7 +36,7 @@ def test_a_run_has_the_same_result_again() -> None:
 
 def test_the_command_fails_if_a_rate_leaves_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "RESULTS", tmp_path / "simulations.json")
-    name = "drift: mean + 0.2 sd found in 1,000 rows"
+    name = "model drift: mean + 0.2 sd found in 1,000 rows"
     assert command.main(["--only", name, "--share", "0.002", "--jobs", "1"]) == 1
     (written,) = json.loads((tmp_path / "simulations.json").read_text())
     assert (written["name"], written["runs"], written["met"]) == (name, 2, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipelines.promotion.admission import GateRefusedError
 from pipelines.promotion.facts.gather_pin import PinChange, gather_pin, read_pin_changes
 from pipelines.promotion.facts.pin_facts import PinFacts
 from pipelines.promotion.gates.pins import judge_pin
-from pipelines.promotion.image_trial import has_packages
+from pipelines.promotion.image_trial import has_packages, source_of
 from pipelines.promotion.images import build_tag, content_key, key_tag, pin_images
 from pipelines.promotion.pinning import NoImageError, admit_pins, record_pins, refuse_unserved
 from pipelines.promotion.select import select_changes
@@ -332,3 +333,26 @@ def test_the_content_key_depends_on_what_an_image_holds(project: Project, tmp_pa
     path = other.stack_file("prod")
     path.write_text(path.read_text() + "    architectures: [amd64, arm64]\n")
     assert content_key(Project(root), "serving") != key, "an image for two architectures is another image"
+
+
+def test_the_source_of_a_commit_is_its_files_and_leaves_the_clone_alone(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    git = Git(clone)
+    git.run("init", "--quiet", "--initial-branch=main")
+    (clone / "run.sh").write_text("#!/bin/sh\n")
+    (clone / "run.sh").chmod(0o755)
+    (clone / "a").mkdir()
+    (clone / "a" / "b.txt").write_text("b")
+    git.run("add", ".")
+    git.run("commit", "--quiet", "-m", "first")
+    first = git.head()
+    (clone / "a" / "b.txt").write_text("staged")
+    git.run("add", ".")
+    with source_of(git, first) as source:
+        files = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+        assert files == {"run.sh", "a/b.txt"}
+        assert (source / "a" / "b.txt").read_text() == "b" and os.access(source / "run.sh", os.X_OK)
+    assert not source.exists()
+    assert git.read("diff", "--cached", "--name-only") == "a/b.txt"
+    assert (clone / "a" / "b.txt").read_text() == "staged"

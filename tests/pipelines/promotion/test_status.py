@@ -12,13 +12,15 @@ from click.testing import CliRunner
 
 from pipelines.cli.main import mlops
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model_responses import ModelResponses
 from pipelines.monitoring.monitor_reports import write_report
+from pipelines.monitoring.response_policy import decide
 from pipelines.monitoring.response_records import write_decision
 from pipelines.promotion import status as module
 from pipelines.promotion.status import EnvironmentStatus, ModelStatus, MonitorRun, read_model, read_status
 from pipelines.promotion.status_lines import status_json, status_lines
 from pipelines.registry.response_outcomes import write_outcome
-from tests.pipelines.monitoring.test_response_policy import AT_ONCE, ModelResponses, decide, report
+from tests.pipelines.monitoring.test_response_policy import AT_ONCE, report
 from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
 from tests.pipelines.promotion.test_respond import outcome
 from tests.pipelines.promotion.test_rollback import serve

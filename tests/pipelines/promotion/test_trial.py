@@ -15,7 +15,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.project import Project
 from pipelines.promotion import trial as module
 from pipelines.promotion.facts import TrialResult
-from pipelines.promotion.trial import TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
+from pipelines.promotion.trial import ROUNDS, TIMED, WARM_UP, percentile, pinned_runtime, try_bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.request_error import RequestError
 from tests.pipelines.promotion.promotion_project import ROOT
@@ -28,13 +28,14 @@ def tried(bundle: MadeBundle, root: Path = ROOT, **files: bytes) -> TrialResult:
     return try_bundle(Project(root), bundle.manifest, bundle.files | {f"{n}.json": c for n, c in files.items()})
 
 
-def test_a_bundle_is_timed_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The n-th timed request takes n milliseconds."""
-    ticks = iter([0.0] * WARM_UP + [tick for n in range(1, TIMED + 1) for tick in (float(n), n + n / 1000)])
+def test_a_bundle_is_timed_after_a_warm_up_and_the_best_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th request of a round takes n milliseconds, and three times as long in all rounds but the second."""
+    slower = [3, 1, 3]
+    ticks = iter([tick for by in slower for n in range(1, TIMED + 1) for tick in (float(n), n + by * n / 1000)])
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     found = tried(linear_bundle())
     assert (found.problem, found.golden_rows, found.requests) == ("", 1, 300)
-    assert found.p99_ms == pytest.approx(297)
+    assert found.p99_ms == pytest.approx(99)
     assert next(ticks, None) is None
     assert found.version == found.serving_version == HERE
 
@@ -50,7 +51,7 @@ def test_golden_rows_are_sent_in_turn_as_single_row_requests(monkeypatch: pytest
 
     monkeypatch.setattr(Predictor, "answer", noted)
     assert tried(classifier_bundle()).golden_rows == 2
-    assert asked == [[0.0], [50.0]] * ((TIMED + WARM_UP) // 2)
+    assert asked == [[0.0], [50.0]] * ((ROUNDS * TIMED + WARM_UP) // 2)
 
 
 def test_the_result_names_the_runtime_of_the_trial_and_of_the_serving_image(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sequential tests, compared with the library `ville` if it is installed."""
+"""Sequential tests, compared with the library `ville`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from ville import _boundaries as boundaries
+from ville import evalues
 
 from pipelines.serving.sequential_tests import TUNED_REQUESTS, Moments, discoveries, mean_evidence
-
-boundaries = pytest.importorskip("ville._boundaries", reason="needs the library ville")
-evalues = pytest.importorskip("ville.evalues", reason="needs the library ville")
 
 
 @pytest.mark.parametrize("requests", [50, 500, 20_000])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pipelines.declarations.plurals import counted
 from pipelines.promotion.facts.pin_facts import PinFacts
-from pipelines.promotion.verdict import Verdict, counted, failed, passed
+from pipelines.promotion.verdict import Verdict, failed, passed
 
 
 def scope(facts: PinFacts) -> Verdict:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from pipelines.declarations.environment import Severity
+from pipelines.declarations.plurals import counted
 from pipelines.promotion.facts.pin_facts import PinFacts
-from pipelines.promotion.verdict import Verdict, counted, failed, inconclusive, passed
+from pipelines.promotion.verdict import Verdict, failed, inconclusive, passed
 from pipelines.registry.container_images import SCANNED
 
 SEVERITIES: tuple[str, ...] = get_args(Severity)
