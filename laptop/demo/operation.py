@@ -38,7 +38,7 @@ class OperationDemo(Demo):
     """
 
     def adjust(self) -> None:
-        """Leave out all environments but the first, and deliver alarms to the laptop's GitHub."""
+        """Leave out all environments but the first, deliver alarms to the laptop's GitHub, and loosen two bounds."""
         from laptop.github.hosting import REPOSITORY
 
         self.project = keep_first_environment(self.project)
@@ -47,9 +47,11 @@ class OperationDemo(Demo):
         text = file.read_text(encoding="utf-8")
         delivered = f"\\g<0>    monitoring: {{github: {{repository: {REPOSITORY}}}}}\n"
         file.write_text(re.sub(r"(?m)^  mlops:environment:\n", delivered, text), encoding="utf-8")
-        # This machine also runs the whole account, so its latency says nothing.
         declared = self.project.model_file(MODEL)
+        # This machine also runs the whole account, so its latency says nothing.
         text = re.sub(r"(p99_ms: )[\d.]+", r"\g<1>1000.0", declared.read_text(encoding="utf-8"))
+        # With its own bound, the champion gate refuses the regression that monitors shall find.
+        text = re.sub(r"(maximum_regression: )[\d.]+", r"\g<1>0.5", text)
         declared.write_text(text, encoding="utf-8")
 
     def play(self) -> None:
@@ -64,7 +66,7 @@ class OperationDemo(Demo):
         self._authorize_alarms()
         self._release("2015", f"The census of 2015 arrives: train {MODEL}, and release it")
         self._first_days()
-        self._release("miscoded", "Years arrive in which people who moved are coded as without a job: another release")
+        self._release("miscoded", "Miscoded years arrive, and a loose bound of the champion gate lets the release pass")
         self._regress()
         self._years()
         self._bias()
