@@ -24,6 +24,7 @@ from pipelines.data.glue_client import s3
 from pipelines.declarations.bundle import RequestSchema
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.registry import store
+from pipelines.serving.golden import CHECK_REQUEST
 from pipelines.serving.request_counts import folder_of
 
 LARGEST_OBJECT = 256 << 20
@@ -108,6 +109,8 @@ class RequestLog:
     def read(self, start: datetime, end: datetime, totals: LogTotals, live_since: datetime) -> Iterator[LoggedRows]:
         """Stream the rows of requests between two times, and count all requests of that time.
 
+        Golden requests of deployments and canary checks are left out.
+
         Args:
             start, end: times of the requests; the end is exclusive.
             totals: receives the counts.
@@ -121,6 +124,7 @@ class RequestLog:
             totals.unreadable += unreadable
             times = _times(table)
             inside = (times >= low) & (times < high)
+            inside &= pc.not_equal(pc.fill_null(table["id"], ""), CHECK_REQUEST).to_numpy()
             if not inside.all():
                 table, times = table.filter(pa.array(inside)), times[inside]
             if not table.num_rows:

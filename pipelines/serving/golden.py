@@ -20,6 +20,10 @@ Predict = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers an inference request. Both are JSON objects of the Open Inference Protocol v2."""
 
 
+CHECK_REQUEST = "mlops-check"
+"""Id of the golden requests that deployments and canary checks send, which monitors leave out."""
+
+
 def check_golden(predict: Predict, golden: GoldenPredictions, digest: str, *, single_row_requests: int) -> list[float]:
     """Send the golden request, then its rows one at a time, and compare every answer.
 
@@ -39,7 +43,7 @@ def check_golden(predict: Predict, golden: GoldenPredictions, digest: str, *, si
     """
     times: list[float] = []
     for number, expected in enumerate((golden, *islice(cycle(single_rows(golden)), single_row_requests))):
-        request = request_of(expected)
+        request = {"id": CHECK_REQUEST, **request_of(expected)}
         start = time.perf_counter()
         answer = predict(request)
         if number:

@@ -22,6 +22,7 @@ from pipelines.monitoring.model_monitor import examine_model, run_model_monitor
 from pipelines.monitoring.model_report import ModelMonitorReport
 from pipelines.monitoring.model_report_page import render_model_page
 from pipelines.monitoring.monitor_reports import find_report, read_model_report, report_names
+from pipelines.serving.golden import CHECK_REQUEST
 from pipelines.serving.request_metrics import BUCKETS
 from tests.aws import EmulatedAccount, make_environment
 from tests.pipelines.monitoring.served_model import (
@@ -80,6 +81,14 @@ def test_requests_like_the_training_data_raise_no_alarm(traffic: Traffic) -> Non
         "difference of accuracy by region": "unknown",
         "difference of selection_rate by plan": "ok",
     }
+
+
+def test_golden_requests_of_deployments_are_left_out(traffic: Traffic) -> None:
+    traffic.send(2000)
+    traffic.send(500, shift=3.0, ids=[CHECK_REQUEST] * 500)
+    report = examine(traffic)
+    assert (report.requests, report.rows) == (2000, 2000)
+    assert set(verdicts(report, "input-drift").values()) == {"ok"}
 
 
 def test_shifted_inputs_are_drift_of_that_feature_and_of_the_predictions(traffic: Traffic) -> None:
