@@ -58,14 +58,16 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
     assert [str(violation) for violation in violations(fresh.resources)] == []
 
 
-def test_the_first_environment_ingests_and_trains(graphs: dict[str, Recording]) -> None:
-    assert set(graphs["dev"].of_type(CRON_JOB)) == {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}"}
+def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
+    jobs = {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}", f"observe-{MODEL}"}
+    assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
-def test_later_environments_have_no_jobs_and_no_roles_for_jobs(graphs: dict[str, Recording], environment: str) -> None:
-    assert graphs[environment].of_type(CRON_JOB) == {}
-    assert set(graphs[environment].of_type("aws:iam/role:Role")) == {f"serve-{MODEL}", f"check-{MODEL}"}
+def test_later_environments_only_monitor_their_models(graphs: dict[str, Recording], environment: str) -> None:
+    assert set(graphs[environment].of_type(CRON_JOB)) == {f"observe-{MODEL}"}
+    roles = {f"serve-{MODEL}", f"check-{MODEL}", f"observe-{MODEL}"}
+    assert set(graphs[environment].of_type("aws:iam/role:Role")) == roles
 
 
 def test_the_descriptor_is_complete_and_names_the_resources(graph: Recording) -> None:
@@ -360,6 +362,7 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
         f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
+        f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],
     }
 
 

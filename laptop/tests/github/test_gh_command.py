@@ -216,7 +216,7 @@ def test_an_unknown_flag_or_command_is_answered_with_those_that_are_known(run: R
         err.replace(", ", " ")
     )
     assert "known here: pr create, pr list, pr view" in run("pr", "chekcs", "1")[2]
-    assert "known here: api, auth, pr, run, secret, workflow" in run("issue", "list")[2]
+    assert "known here: api, auth, issue, pr, run, secret, workflow" in run("gist", "list")[2]
 
 
 @pytest.mark.parametrize("asked", [("--help",), ("help",), ("pr", "-h"), ("run", "view", "--help"), ("help", "api")])
