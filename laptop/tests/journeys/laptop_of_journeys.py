@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from laptop import delays, lifecycle
+from laptop import delays, lifecycle, stack_operations
+from laptop.cli.github import attach
+from laptop.github.hosting import REPOSITORY, host
+from laptop.github.hub import Hub
+from laptop.laptop_target import LaptopTarget
 from laptop.lifecycle import Laptop
+from laptop.publishing import publish_locally
+from pipelines.declarations.project import Project
 
 REALISTIC = "MLOPS_TEST_REALISTIC"
 """Variable with the time scale of a realistic laptop; `make test-realistic` sets it."""
@@ -25,6 +31,19 @@ def start_laptop(home: Path, root: Path, patch: pytest.MonkeyPatch) -> Laptop:
     patch.setenv(lifecycle.ADMINISTRATOR, "1")
     chosen = delays.realistic(time_scale=_SCALE)
     return lifecycle.start(home, root, attached=True, time_scale=1 / _SCALE, delays=chosen)
+
+
+def bring_up_dev(project: Project, home: Path, running: Laptop, patch: pytest.MonkeyPatch) -> tuple[LaptopTarget, Hub]:
+    """Bring up dev with images of the project, and host the project on the laptop's GitHub."""
+    for name, value in running.environ().items():
+        patch.setenv(name, value)
+    here = LaptopTarget(project)
+    roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
+    publish_locally(here)
+    here.apply("up", "dev")
+    hub = attach(here, on_step=lambda step: None)
+    host(hub, project.root, region=running.region, roles=roles)
+    return here, hub
 
 
 @contextmanager

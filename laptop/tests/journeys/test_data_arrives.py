@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from laptop import stack_operations
-from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, batches
-from laptop.github.hosting import AUTHOR, REPOSITORY, host
-from laptop.laptop_target import LaptopTarget
-from laptop.publishing import local_digests, publish_locally
-from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
+from laptop.github.hosting import AUTHOR
+from laptop.publishing import local_digests
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_journeys import TRAINING, Story, ended, log, one_environment
 from pipelines.cli.main import mlops
 from pipelines.data.catalog import latest_snapshot
@@ -42,14 +39,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
         running = start_laptop(home, project.root, patch)
-        for name, value in running.environ().items():
-            patch.setenv(name, value)
-        here = LaptopTarget(project)
-        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-        publish_locally(here)
-        here.apply("up", "dev")
-        hub = attach(here, on_step=lambda step: None)
-        host(hub, project.root, region=running.region, roles=roles)
+        here, hub = bring_up_dev(project, home, running, patch)
         yield play_all(Story(hub, project.root, hub.clone(folder / "clone", AUTHOR)), here.descriptor("dev"), folder)
 
 

@@ -19,13 +19,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from laptop import lifecycle, stack_operations
-from laptop.cli.github import attach
+from laptop import lifecycle
 from laptop.demo.material import MODEL, batches
-from laptop.github.hosting import REPOSITORY, host
 from laptop.laptop_target import LaptopTarget
-from laptop.publishing import local_digests, publish_locally
-from laptop.tests.journeys.laptop_of_journeys import own_home
+from laptop.publishing import local_digests
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
 from laptop.tests.journeys.test_journeys import log, one_environment
 from laptop.tests.journeys.test_rollbacks import WAIT_SECONDS, Trial
 from pipelines.cli.main import mlops
@@ -134,14 +132,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredMod
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
         running = lifecycle.start(home, project.root, attached=True)
-        for name, value in running.environ().items():
-            patch.setenv(name, value)
-        here = LaptopTarget(project)
-        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-        publish_locally(here)
-        here.apply("up", "dev")
-        hub = attach(here, on_step=lambda step: None)
-        host(hub, project.root, region=running.region, roles=roles)
+        here, hub = bring_up_dev(project, home, running, patch)
         trial = Trial(hub, here.descriptor("dev"), runs={})
         first = batches(Project(project.root), folder / "batches")["first"]
         with hub.serving():

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from laptop import stack_operations
-from laptop.cli.github import attach
 from laptop.demo.material import DATASET, MODEL, batches
-from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY, host
-from laptop.laptop_target import LaptopTarget
-from laptop.publishing import local_digests, publish_locally
-from laptop.tests.journeys.laptop_of_journeys import own_home, start_laptop
+from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY
+from laptop.publishing import local_digests
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home, start_laptop
 from laptop.tests.journeys.test_declared_changes import checks, propose
 from laptop.tests.journeys.test_journeys import Story, client, git, log, one_environment
 from pipelines.cluster.rollouts import served_bundle
@@ -66,14 +64,7 @@ def removal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Removal]:
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
         running = start_laptop(home, project.root, patch)
-        for name, value in running.environ().items():
-            patch.setenv(name, value)
-        here = LaptopTarget(project)
-        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-        publish_locally(here)
-        here.apply("up", "dev")
-        hub = attach(here, on_step=lambda step: None)
-        host(hub, project.root, region=running.region, roles=roles)
+        here, hub = bring_up_dev(project, home, running, patch)
         story = Story(hub, project.root, hub.clone(folder / "clone", AUTHOR))
         made = Removal(story, here.descriptor("dev"))
         upload(made.dev, DATASET, batches(project, folder / "batches")["first"])

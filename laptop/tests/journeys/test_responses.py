@@ -15,18 +15,17 @@ import boto3
 import pytest
 from click.testing import CliRunner
 
-from laptop import lifecycle, stack_operations
-from laptop.cli.github import attach
+from laptop import lifecycle
 from laptop.demo.material import MODEL, batches
 from laptop.demo.traffic_watch import TrafficWatch
 from laptop.faults import Faults
 from laptop.github.forge.actors import BOT, person
-from laptop.github.hosting import AUTHOR, REPOSITORY, host
+from laptop.github.hosting import AUTHOR, REPOSITORY
 from laptop.github.hub import Hub
 from laptop.github.runner.results import WorkflowRun
 from laptop.laptop_target import LaptopTarget
-from laptop.publishing import local_digests, publish_locally
-from laptop.tests.journeys.laptop_of_journeys import own_home
+from laptop.publishing import local_digests
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
 from laptop.tests.journeys.test_journeys import log, one_environment
 from laptop.tests.journeys.test_rollbacks import Trial
 from pipelines.cli.main import mlops
@@ -111,14 +110,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
         edit(project.stack_file("dev"), "config", "mlops:environment", "monitoring", value=github)
         patch.chdir(project.root)
         running = lifecycle.start(home, project.root, attached=True)
-        for name, value in running.environ().items():
-            patch.setenv(name, value)
-        here = LaptopTarget(project)
-        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-        publish_locally(here)
-        here.apply("up", "dev")
-        hub = attach(here, on_step=lambda step: None)
-        host(hub, project.root, region=running.region, roles=roles)
+        here, hub = bring_up_dev(project, home, running, patch)
         made = Answers(hub, here, here.descriptor("dev"), f"{project.name}-dev")
         for name, value in hub.environ(AUTHOR).items():
             patch.setenv(name, value)

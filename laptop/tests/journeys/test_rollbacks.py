@@ -13,15 +13,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from laptop import lifecycle, stack_operations
-from laptop.cli.github import attach
+from laptop import lifecycle
 from laptop.demo.material import DATASET, MODEL, batches
-from laptop.github.hosting import APPROVER, AUTHOR, REPOSITORY, host
+from laptop.github.hosting import APPROVER, AUTHOR
 from laptop.github.hub import Hub
 from laptop.github.runner.results import WorkflowRun
-from laptop.laptop_target import LaptopTarget
-from laptop.publishing import local_digests, publish_locally
-from laptop.tests.journeys.laptop_of_journeys import own_home
+from laptop.publishing import local_digests
+from laptop.tests.journeys.laptop_of_journeys import bring_up_dev, own_home
 from laptop.tests.journeys.test_journeys import log, one_environment
 from pipelines.cli.main import mlops
 from pipelines.cluster.rollouts import served_bundle
@@ -86,14 +84,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         pin_images(project, "dev", local_digests(project))
         patch.chdir(project.root)
         running = lifecycle.start(home, project.root, attached=True)
-        for name, value in running.environ().items():
-            patch.setenv(name, value)
-        here = LaptopTarget(project)
-        roles = stack_operations.bootstrap(project.root, home, REPOSITORY)
-        publish_locally(here)
-        here.apply("up", "dev")
-        hub = attach(here, on_step=lambda step: None)
-        host(hub, project.root, region=running.region, roles=roles)
+        here, hub = bring_up_dev(project, home, running, patch)
         made = Trial(hub, here.descriptor("dev"), runs={})
         with hub.serving():
             play(made, batches(Project(project.root), folder / "batches"))
