@@ -68,7 +68,8 @@ class CanaryCheck(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         name = check_name(model)
         self._shared = metadata(context.environment, name, context.model)
-        verdict = {"count": 1, "consecutiveSuccessLimit": 1, "failureLimit": 1}
+        # No count, which means one: Argo refuses a count below the sum of the limits.
+        verdict = {"consecutiveSuccessLimit": 1, "failureLimit": 1}
         k8s.apiextensions.CustomResource(
             name,
             api_version="argoproj.io/v1alpha1",

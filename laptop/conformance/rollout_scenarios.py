@@ -270,7 +270,7 @@ class RolloutScenarios:
             "consecutiveSuccessLimit": 2,
             "fate": "exit-second",
         }
-        undecided: Object = {"count": 1, "consecutiveSuccessLimit": 1, "failureLimit": 1}
+        undecided: Object = {"consecutiveSuccessLimit": 1, "failureLimit": 1}
         runs_once = until(runs=lambda runs: [run["phase"] for run in runs] == ["Running"])
         return [
             checked("analysis-passes", made.check(), self._done("v2")),
