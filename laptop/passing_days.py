@@ -32,7 +32,7 @@ _TIME = re.compile(rb"()(?<![\d-])(\d{4})-(\d{2})-(\d{2})(?=[T ]\d{2}:\d{2})")
 def pass_days(descriptor: EnvironmentDescriptor, days: int) -> int:
     """Make the records of an environment older, and return how many objects moved.
 
-    Nothing may write them meanwhile. If it is interrupted, some have moved and some have not.
+    Stop all writers first. An interrupted run leaves some objects moved and others not.
 
     Args:
         descriptor: the environment.

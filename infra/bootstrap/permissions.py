@@ -135,8 +135,8 @@ _MAKE_DELIVERY = (
 """Without UpdateConnection: only people set the token for GitHub."""
 
 _MAKE_SECRET = ("secretsmanager:CreateSecret", "secretsmanager:DeleteSecret", "secretsmanager:DescribeSecret")
-"""What EventBridge does in the name of the caller, in addition to its service-linked role (Amazon EventBridge user
-guide, "Connections"). Reading a secret is left out."""
+"""Actions that EventBridge performs with the caller's permissions; its service-linked role performs the others (Amazon
+EventBridge user guide, "Connections"). Reading a secret is left out."""
 
 _READ_QUEUE = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags")
 _MAKE_QUEUE = ("sqs:CreateQueue", "sqs:DeleteQueue", "sqs:SetQueueAttributes", "sqs:TagQueue", "sqs:UntagQueue")

@@ -69,7 +69,7 @@ class PendingEvent:
 
 
 class EventDelivery:
-    """Delivers events in a thread of its own.
+    """Delivers events in a background thread.
 
     Args:
         principals: roles of the account.

@@ -230,10 +230,12 @@ def _expect(report: ModelMonitorReport, check: str, verdict: str, *, not_alarm: 
     Raises:
         MlopsError: it did not.
     """
+    from pipelines.monitoring.monitor_findings import count_verdict
+
     found = {finding.verdict for finding in report.findings if finding.check == check}
     if verdict not in found:
         raise MlopsError(
             f"{check} of {report.model}: expected {verdict}, found {', '.join(sorted(found)) or 'nothing'}"
         )
-    if not_alarm and report.count("alarm"):
-        raise MlopsError(f"the monitor of {report.model}: expected no alarm, found {report.count('alarm')}")
+    if not_alarm and (alarms := count_verdict(report.findings, "alarm")):
+        raise MlopsError(f"the monitor of {report.model}: expected no alarm, found {alarms}")

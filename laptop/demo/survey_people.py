@@ -58,7 +58,7 @@ def write_years(samples: Path, folder: Path) -> dict[str, Path]:
 
 
 def from_abroad(person: Person) -> Person:
-    """Return a person as a wrong form describes women: as somebody who lived abroad a year before."""
+    """Return a person as a faulty client sends her: every woman is said to have lived abroad a year before."""
     return {**person, "moved": "from-abroad"} if person["sex"] == "female" else person
 
 

@@ -9,6 +9,8 @@ from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Pod
 
 from pipelines.cluster.connection import connect
+from pipelines.cluster.jobs import created_at
+from pipelines.cluster.pod_logs import WORKLOAD
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import check_name
 
@@ -23,9 +25,8 @@ def why_inconclusive(namespace: str, model: str) -> str:
         model: name of the model.
     """
     with suppress(MlopsError, ApiError, httpx2.HTTPError), connect(namespace) as client:
-        found = list(client.list(Pod, labels={"app.kubernetes.io/name": check_name(model)}))
-        pods = sorted(found, key=lambda pod: str(pod.metadata and pod.metadata.creationTimestamp))
-        for pod in reversed(pods):
+        pods = client.list(Pod, labels={WORKLOAD: check_name(model)})
+        for pod in sorted(pods, key=created_at, reverse=True):
             assert pod.metadata is not None
             for line in reversed([*client.log(str(pod.metadata.name), tail_lines=5)]):
                 if line.startswith(_OUTCOME):

@@ -137,7 +137,7 @@ class _Followed:
             # Read the Job before its pods, so the last lines of its last pod are not missed.
             ended = _outcome(job)
             pods = sorted(
-                read_with_retry(lambda: list(self._client.list(Pod, labels={"job-name": self._name}))), key=_created
+                read_with_retry(lambda: list(self._client.list(Pod, labels={"job-name": self._name}))), key=created_at
             )
             for pod in pods:
                 self._look_at(pod, ended=ended is not None)
@@ -306,7 +306,8 @@ def _create(client: Client, cron_job: str, variables: Mapping[str, str]) -> str:
     return job.metadata.name
 
 
-def _created(pod: Pod) -> str:
+def created_at(pod: Pod) -> str:
+    """Return when a pod was created, as text that sorts by time; "" if it is not known."""
     created = pod.metadata.creationTimestamp if pod.metadata else None
     return str(created or "")
 

@@ -11,6 +11,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.resources.core_v1 import Pod
 
 from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.jobs import created_at
 from pipelines.declarations.errors import MlopsError
 
 WORKLOAD = "app.kubernetes.io/name"
@@ -78,7 +79,7 @@ def _started(client: Client, workload: str) -> list[str]:
         MlopsError: there are none.
     """
     pods = read_with_retry(lambda: list(client.list(Pod)))
-    own = sorted((pod for pod in pods if _label(pod, WORKLOAD) == workload), key=_created)
+    own = sorted((pod for pod in pods if _label(pod, WORKLOAD) == workload), key=created_at)
     if not own:
         known = sorted({_label(pod, WORKLOAD) for pod in pods} - {""})
         raise MlopsError(
@@ -110,7 +111,3 @@ def _pass_on(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
 def _label(pod: Pod, name: str) -> str:
     labels = (pod.metadata.labels if pod.metadata else None) or {}
     return str(labels.get(name, ""))
-
-
-def _created(pod: Pod) -> str:
-    return str(pod.metadata.creationTimestamp if pod.metadata else "")

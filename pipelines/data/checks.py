@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipelines.data.batch import PROBLEMS, ROW, Batch, LandingFileError
 from pipelines.data.columns import SQL_TYPES
+from pipelines.data.sql_quoting import literal, quote
 from pipelines.declarations.contract import Column, Contract, LogicalType
 from pipelines.declarations.quality import Quality
 from pipelines.declarations.value_range import (
@@ -108,16 +109,6 @@ class BatchRule:
     column: str
     broken: str = ""
     unique: tuple[str, ...] = ()
-
-
-def quote(name: str) -> str:
-    """Quote a name for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Quote a text for SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def value_of(column: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from pipelines.data.checks import FLOATING, INTEGERS, TIMESTAMPS, UNSIGNED, literal, quote
+from pipelines.data.checks import FLOATING, INTEGERS, TIMESTAMPS, UNSIGNED
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.data.reading import SUFFIXES
+from pipelines.data.sql_quoting import literal, quote
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import parse
 from pipelines.declarations.errors import MlopsError

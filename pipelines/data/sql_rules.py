@@ -99,18 +99,7 @@ def run_sql_rules(
         _write_table(read(dataset, ()), text, path)
         tables[_view(dataset)] = str(path)
     broken = scratch / "broken.parquet"
-    work = Work(
-        rows=str(rows),
-        tables=tables,
-        empty={},
-        row=ROW,
-        conditions=[rule.condition for _, rule in conditions],
-        binding=[index for index, (_, rule) in enumerate(conditions) if rule.binds],
-        queries=[_with_names(rule, column) for column, rule in queries],
-        broken=str(broken),
-        spill=str(scratch / "sql-spill"),
-        object=_OBJECT,
-    )
+    work = _work(conditions, queries, scratch, rows=str(rows), tables=tables, broken=str(broken))
     answers = _run(contract, work, LONGEST_RUN)
     found = [SqlRule(*each, answer) for each, answer in zip((*conditions, *queries), answers, strict=True)]
     for rule in found:
@@ -135,18 +124,7 @@ def check_sql(contract: Contract, others: Mapping[str, Contract], scratch: Path)
     views = {_OBJECT: contract, **{_view(name): others[name] for name in contract.datasets_read if name in others}}
     conditions = [each for each in contract.sql_rules if each[1].type == "custom"]
     queries = [each for each in contract.sql_rules if each[1].type == "sql"]
-    work = Work(
-        rows="",
-        tables={},
-        empty={name: _sql_columns(each) for name, each in views.items()},
-        row=ROW,
-        conditions=[rule.condition for _, rule in conditions],
-        binding=[index for index, (_, rule) in enumerate(conditions) if rule.binds],
-        queries=[_with_names(rule, column) for column, rule in queries],
-        broken="",
-        spill=str(scratch / "sql-spill"),
-        object=_OBJECT,
-    )
+    work = _work(conditions, queries, scratch, empty={name: _sql_columns(each) for name, each in views.items()})
     answers = _run(contract, work, LONGEST_LINT)
     for each, answer in zip((*conditions, *queries), answers, strict=True):
         if answer.error and not answer.is_null:  # an average of no rows is null
@@ -154,6 +132,31 @@ def check_sql(contract: Contract, others: Mapping[str, Contract], scratch: Path)
 
 
 _OBJECT = "_object"
+
+
+def _work(
+    conditions: Sequence[tuple[str, Quality]],
+    queries: Sequence[tuple[str, Quality]],
+    scratch: Path,
+    *,
+    rows: str = "",
+    tables: Mapping[str, str] | None = None,
+    empty: Mapping[str, dict[str, str]] | None = None,
+    broken: str = "",
+) -> Work:
+    """Describe the statements to the process, and what they read; see `Work`."""
+    return Work(
+        rows=rows,
+        tables=dict(tables or {}),
+        empty=dict(empty or {}),
+        row=ROW,
+        conditions=[rule.condition for _, rule in conditions],
+        binding=[index for index, (_, rule) in enumerate(conditions) if rule.binds],
+        queries=[_with_names(rule, column) for column, rule in queries],
+        broken=broken,
+        spill=str(scratch / "sql-spill"),
+        object=_OBJECT,
+    )
 
 
 def _view(dataset: str) -> str:

@@ -13,6 +13,8 @@ import sys
 from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
+from pipelines.data.sql_quoting import literal, quote
+
 MEMORY = "300MB"
 """DuckDB's memory limit."""
 
@@ -26,7 +28,7 @@ LARGEST_ERROR = 300
 
 
 class Work(TypedDict):
-    """What the process has to do.
+    """Input of the process.
 
     Attributes:
         rows: Parquet file with the rows of the batch and their numbers; "" without any, if only columns matter.
@@ -104,14 +106,14 @@ def run(work: Work) -> list[SqlAnswer]:
         connection.execute("SET enable_progress_bar = false")
         connection.execute("SET TimeZone = 'UTC'")
         files = [file for file in (work["rows"], work["broken"], *work["tables"].values()) if file]
-        connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, files))}]")
+        connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
         for name, file in work["tables"].items():
-            connection.execute(f"CREATE VIEW {_quote(name)} AS SELECT * FROM read_parquet({_literal(file)})")
+            connection.execute(f"CREATE VIEW {quote(name)} AS SELECT * FROM read_parquet({literal(file)})")
         for name, columns in work["empty"].items():
-            declared = ", ".join(f"{_quote(column)} {kind}" for column, kind in columns.items())
-            connection.execute(f"CREATE TABLE {_quote(name)} ({declared})")
+            declared = ", ".join(f"{quote(column)} {kind}" for column, kind in columns.items())
+            connection.execute(f"CREATE TABLE {quote(name)} ({declared})")
         if work["rows"]:
-            connection.execute(f"CREATE VIEW _rows AS SELECT * FROM read_parquet({_literal(work['rows'])})")
+            connection.execute(f"CREATE VIEW _rows AS SELECT * FROM read_parquet({literal(work['rows'])})")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         if not work["rows"]:
@@ -123,14 +125,14 @@ def run(work: Work) -> list[SqlAnswer]:
 
 def _try_condition(connection: Any, work: Work, condition: str) -> SqlAnswer:
     """Try a condition on no rows."""
-    return _query(connection, f"SELECT count(*) FROM {_quote(work['object'])} WHERE NOT (\n{condition}\n)")
+    return _query(connection, f"SELECT count(*) FROM {quote(work['object'])} WHERE NOT (\n{condition}\n)")
 
 
 def _apply_conditions(connection: Any, work: Work) -> list[SqlAnswer]:
     """Write which rows break which condition, and create the view of the others. Return the number of the former."""
     import duckdb
 
-    row = _quote(work["row"])
+    row = quote(work["row"])
     connection.execute("CREATE TEMP TABLE _broken (row BIGINT, condition INTEGER)")
     answers = []
     for index, condition in enumerate(work["conditions"]):
@@ -141,10 +143,10 @@ def _apply_conditions(connection: Any, work: Work) -> list[SqlAnswer]:
             answers.append(SqlAnswer(None if problem else float(count), problem))
         except (duckdb.Error, MemoryError) as error:
             answers.append(SqlAnswer(None, _described(error)))
-    connection.execute(f"COPY _broken TO {_literal(work['broken'])} (FORMAT parquet, USE_TMP_FILE false)")
+    connection.execute(f"COPY _broken TO {literal(work['broken'])} (FORMAT parquet, USE_TMP_FILE false)")
     binding = ", ".join(map(str, work["binding"])) or "-1"
     connection.execute(
-        f"CREATE VIEW {_quote(work['object'])} AS SELECT * EXCLUDE ({row}) FROM _rows WHERE {row} NOT IN "
+        f"CREATE VIEW {quote(work['object'])} AS SELECT * EXCLUDE ({row}) FROM _rows WHERE {row} NOT IN "
         f"(SELECT row FROM _broken WHERE condition IN ({binding}))"
     )
     return answers
@@ -195,14 +197,6 @@ def _not_one_query(connection: Any, text: str) -> str:
 def _described(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[0][:LARGEST_ERROR]
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 if __name__ == "__main__":

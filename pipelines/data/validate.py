@@ -29,14 +29,13 @@ from pipelines.data.checks import (
     UniqueGroup,
     batch_rules,
     bounds_broken,
-    literal,
-    quote,
     row_rules,
     typed_rows,
     unique_groups,
     value_of,
 )
 from pipelines.data.query_engine import NO_DOWNLOADS
+from pipelines.data.sql_quoting import literal, quote
 from pipelines.data.sql_rules import ReadTable, SqlResults, SqlRule, run_sql_rules
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.catalog import TablePlace, open_table, primary_key_of, snapshot_of
-from pipelines.data.checks import quote
 from pipelines.data.query_engine import NO_DOWNLOADS
+from pipelines.data.sql_quoting import quote
 from pipelines.declarations.plurals import counted
 
 if TYPE_CHECKING:

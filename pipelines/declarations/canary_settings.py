@@ -16,7 +16,7 @@ SECONDS_VARIABLE = "CHECK_SECONDS"
 
 
 class CanaryBounds(Declaration):
-    """What a canary must keep, as its model declares it.
+    """Bounds that a model declares for its canaries.
 
     Attributes:
         error_rate: share of requests that may end in an error (`gates.soak.maximum_error_rate`).

@@ -12,6 +12,10 @@ Response = Literal["none", "ask", "retrain", "roll-back"]
 """What a check's alarm leads to: nothing, a question to people, a training, or a rollback."""
 
 
+ActiveResponse = Literal["ask", "retrain", "roll-back"]
+"""A response that does something."""
+
+
 class Hysteresis(Declaration):
     """How often a check must be an alarm before there is a response.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from pipelines.data.catalog import MissingTableError, open_table
@@ -31,9 +32,7 @@ def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescript
     Raises:
         MlopsError: a table, a registry or a ledger cannot be read, or was tampered with.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
+    with _reading("the lineage", "tables, registries and ledgers"):
         bundle_facts: dict[tuple[str, str], BundleFact] = {}
         versions: list[VersionFact] = []
         releases: list[ReleaseFact] = []
@@ -43,10 +42,6 @@ def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescript
             for fact in read_bundles(descriptor):
                 bundle_facts.setdefault((fact.model, fact.digest), fact)  # the first environment trained it
             releases += read_releases(descriptor)
-    except (BotoCoreError, ClientError, OSError) as error:
-        raise MlopsError(
-            f"the lineage cannot be read: {error}", fix="check that the caller may read tables, registries and ledgers"
-        ) from error
     return LineageFacts(
         gathered=datetime.now(UTC),
         versions=tuple(sorted(versions, key=lambda fact: fact.at)),
@@ -66,11 +61,9 @@ def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDes
     Raises:
         MlopsError: a registry or a ledger cannot be read, or was tampered with.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     found: dict[tuple[str, str], BundleFact] = {}
     releases: list[ReleaseFact] = []
-    try:
+    with _reading("the live releases", "registries and ledgers"):
         for descriptor in descriptors.values():
             for model in project.model_names:
                 entry = Ledger(descriptor, model).went_live()
@@ -80,10 +73,6 @@ def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDes
                 bundle = _read_bundle(descriptor, model, entry.event.live)
                 if bundle is not None:
                     found[model, bundle.digest] = bundle
-    except (BotoCoreError, ClientError, OSError) as error:
-        raise MlopsError(
-            f"the live releases cannot be read: {error}", fix="check that the caller may read registries and ledgers"
-        ) from error
     return LineageFacts(
         gathered=datetime.now(UTC),
         versions=(),
@@ -91,6 +80,17 @@ def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDes
         releases=tuple(releases),
         targets=dict(_targets(project)),
     )
+
+
+@contextmanager
+def _reading(what: str, where: str) -> Iterator[None]:
+    """Raise `MlopsError` if something cannot be read."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise MlopsError(f"{what} cannot be read: {error}", fix=f"check that the caller may read {where}") from error
 
 
 def _targets(project: Project) -> Iterator[tuple[str, str]]:

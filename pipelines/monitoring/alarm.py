@@ -11,6 +11,7 @@ from pipelines.declarations.alarm_events import ALARM_EVENT
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.documents import Declaration, first_problem
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model_responses import ActiveResponse
 from pipelines.declarations.names import Name
 from pipelines.declarations.project import Project
 
@@ -22,9 +23,6 @@ LONGEST_REASON = 400
 
 AlarmId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}[a-z0-9]$")]
 """Identity of an alarm: a second alarm with the same id is the same alarm."""
-
-ActiveResponse = Literal["ask", "retrain", "roll-back"]
-"""A response that does something."""
 
 _RESPONSES: dict[str, ActiveResponse] = {"drift": "retrain", "breach": "roll-back"}
 

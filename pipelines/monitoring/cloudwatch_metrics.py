@@ -11,7 +11,7 @@ from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.model_monitoring import MODEL_DIMENSION
 from pipelines.monitoring.model_report import ModelMonitorReport
-from pipelines.monitoring.monitor_findings import MonitorFinding
+from pipelines.monitoring.monitor_findings import MonitorFinding, count_verdict
 from pipelines.monitoring.monitor_reports import DataMonitorReport
 from pipelines.registry import clients
 
@@ -20,9 +20,9 @@ def report_metrics(report: DataMonitorReport | ModelMonitorReport) -> list[dict[
     """Return the metrics of a report, as `MetricData` of PutMetricData."""
     values: list[tuple[str, float, str]] = [
         (RUNS_METRIC, 1, "Count"),
-        (ALARMS_METRIC, report.count("alarm"), "Count"),
-        ("ChecksToWatch", report.count("watch"), "Count"),
-        ("UnknownChecks", report.count("unknown"), "Count"),
+        (ALARMS_METRIC, count_verdict(report.findings, "alarm"), "Count"),
+        ("ChecksToWatch", count_verdict(report.findings, "watch"), "Count"),
+        ("UnknownChecks", count_verdict(report.findings, "unknown"), "Count"),
     ]
     if isinstance(report, DataMonitorReport):
         dimension, about, created = DATASET_DIMENSION, report.dataset, report.created

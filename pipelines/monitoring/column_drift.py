@@ -211,6 +211,13 @@ def _labels(edges: Any) -> list[str]:
     return [f"below {texts[0]}", *between, f"{texts[-1]} or more"]
 
 
+def without_rare(comparison: ColumnComparison, minimum_rows: int) -> ColumnComparison:
+    """Leave out the distribution of few rows: it would show single values."""
+    if min(comparison.reference_values, comparison.current_values) >= minimum_rows:
+        return comparison
+    return comparison.model_copy(update={"bars": ()})
+
+
 def judge_drift(
     comparisons: Sequence[ColumnComparison], settings: DriftBounds, sides: Sides = DELIVERIES
 ) -> list[MonitorFinding]:

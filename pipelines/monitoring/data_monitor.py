@@ -16,7 +16,7 @@ from pipelines.declarations.data_monitoring import DataMonitorSettings, is_daily
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
-from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift, judge_nulls
+from pipelines.monitoring.column_drift import ColumnComparison, compare_column, judge_drift, judge_nulls, without_rare
 from pipelines.monitoring.column_profiles import not_profiled, profile_streams
 from pipelines.monitoring.data_checks import judge_freshness, judge_open_files, judge_quality, judge_schema
 from pipelines.monitoring.deliveries import (
@@ -174,9 +174,7 @@ def shown_comparison(comparison: ColumnComparison, column: Column, settings: Dat
     if is_personal(column) and comparison.kind != "length" and not is_declared:
         hidden = dict.fromkeys(("reference_mean", "current_mean", "reference_deviation", "current_deviation"))
         return comparison.model_copy(update={**hidden, "bars": ()})
-    if min(comparison.reference_values, comparison.current_values) >= settings.minimum_rows:
-        return comparison
-    return comparison.model_copy(update={"bars": ()})
+    return without_rare(comparison, settings.minimum_rows)
 
 
 def volume_series(contract: Contract, found: Sequence[Delivery], now: datetime) -> VolumeSeries:

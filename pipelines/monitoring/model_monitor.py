@@ -21,7 +21,7 @@ from pipelines.declarations.model import Model
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.monitoring.baseline_drift import FEATURES, OUTPUTS, BaselineCounter, judge_outside
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
-from pipelines.monitoring.column_drift import ColumnComparison, judge_drift, judge_nulls
+from pipelines.monitoring.column_drift import judge_drift, judge_nulls, without_rare
 from pipelines.monitoring.estimated_accuracy import LEAST_HOLDOUT, AccuracyEstimator
 from pipelines.monitoring.labelled_checks import (
     accuracy_windows,
@@ -203,8 +203,8 @@ def examine_model(
         rows=rows,
         verdict=overall_verdict(kept),
         findings=kept,
-        features=tuple(_without_rare(one, settings) for one in features),
-        outputs=tuple(_without_rare(one, settings) for one in outputs),
+        features=tuple(without_rare(one, settings.minimum_rows) for one in features),
+        outputs=tuple(without_rare(one, settings.minimum_rows) for one in outputs),
         accuracy=accuracy,
         labels=counts if settings.labels is not None else None,
         calibration=calibration_bins(labelled) if len(labelled.truth) >= settings.minimum_rows else (),
@@ -323,13 +323,6 @@ def _fairness(
         findings.append(judge_fairness(bound, found, why))
         figures += [one for one in found if one.rows >= bound.minimum_group_size]
     return tuple(figures), findings
-
-
-def _without_rare(comparison: ColumnComparison, settings: ModelMonitoring) -> ColumnComparison:
-    """Leave out the distribution of few rows: it would show single values."""
-    if min(comparison.reference_values, comparison.current_values) >= settings.minimum_rows:
-        return comparison
-    return comparison.model_copy(update={"bars": ()})
 
 
 def run_model_monitor(

@@ -132,7 +132,3 @@ class ModelMonitorReport(Declaration):
     calibration: tuple[CalibrationBin, ...] = ()
     groups: tuple[GroupFigure, ...] = ()
     skipped: dict[str, str] = Field(default_factory=dict)
-
-    def count(self, verdict: MonitorVerdict) -> int:
-        """Return the number of findings with a verdict."""
-        return sum(1 for finding in self.findings if finding.verdict == verdict)

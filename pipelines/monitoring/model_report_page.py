@@ -12,6 +12,7 @@ from pipelines.monitoring.report_page import (
     comparison_cards,
     escaped,
     fact_list,
+    not_compared,
     page_of,
 )
 from pipelines.monitoring.svg_plots import interval_plot
@@ -110,10 +111,6 @@ def _value(value: float | None) -> str:
 
 
 def _notes(report: ModelMonitorReport) -> str:
-    skipped = "".join(
-        f"<li><code>{escaped(name)}</code>: {escaped(reason)}</li>" for name, reason in report.skipped.items()
-    )
-    compared = f"<p>Not compared:</p><ul>{skipped}</ul>" if skipped else ""
     bundle = f" Bundle {escaped(report.bundle)}." if report.bundle else ""
     return (
         "<details><summary>How to read this</summary>"
@@ -121,6 +118,6 @@ def _notes(report: ModelMonitorReport) -> str:
         "the false discovery rate over all columns, and at least the share of rows in <em>Alarm at</em> moved to "
         "another part of the distribution. Drift does not say that predictions got worse: labels do. Accuracy is an "
         f"alarm if its whole interval is beyond the bound. Without labels, accuracy is estimated: {BLIND}.</p>"
-        f"{compared}</details>"
+        f"{not_compared(report.skipped)}</details>"
         f'<p class="soft">Examined {report.time:%Y-%m-%d %H:%M} UTC.{bundle}</p>'
     )

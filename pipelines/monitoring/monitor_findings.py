@@ -60,6 +60,16 @@ def overall_verdict(findings: Iterable[MonitorFinding]) -> MonitorVerdict:
     return next((verdict for verdict in _ORDER if verdict in found), "unknown")
 
 
+def alarming_checks(findings: Iterable[MonitorFinding]) -> tuple[CheckKind, ...]:
+    """Return the checks that are an alarm, each once, in the order of their findings."""
+    return tuple(dict.fromkeys(finding.check for finding in findings if finding.verdict == "alarm"))
+
+
+def count_verdict(findings: Iterable[MonitorFinding], verdict: MonitorVerdict) -> int:
+    """Return the number of findings with a verdict."""
+    return sum(1 for finding in findings if finding.verdict == verdict)
+
+
 def in_order(findings: Iterable[MonitorFinding]) -> list[MonitorFinding]:
     """Return findings with the worst first, and otherwise in their order."""
     return sorted(findings, key=lambda finding: _ORDER.index(finding.verdict))

@@ -96,10 +96,6 @@ class DataMonitorReport(Declaration):
     expected_high: float | None = None
     skipped: dict[str, str] = Field(default_factory=dict)
 
-    def count(self, verdict: MonitorVerdict) -> int:
-        """Return the number of findings with a verdict."""
-        return sum(1 for finding in self.findings if finding.verdict == verdict)
-
 
 _Report = TypeVar("_Report", DataMonitorReport, ModelMonitorReport)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.monitoring.column_drift import ColumnComparison
 from pipelines.monitoring.monitor_findings import CheckKind, MonitorFinding, MonitorVerdict, in_order
@@ -266,11 +266,13 @@ def card(column: ColumnComparison, finding: MonitorFinding, current: str) -> str
     return f'<article class="card">{"".join(parts)}</article>'
 
 
+def not_compared(skipped: Mapping[str, str]) -> str:
+    """List the columns that were not compared, with the reasons."""
+    items = "".join(f"<li><code>{escaped(name)}</code>: {escaped(reason)}</li>" for name, reason in skipped.items())
+    return f"<p>Not compared:</p><ul>{items}</ul>" if items else ""
+
+
 def _notes(report: DataMonitorReport) -> str:
-    skipped = "".join(
-        f"<li><code>{escaped(name)}</code>: {escaped(reason)}</li>" for name, reason in report.skipped.items()
-    )
-    compared = f"<p>Not compared:</p><ul>{skipped}</ul>" if skipped else ""
     snapshot = f" Snapshot {escaped(report.snapshot)}," if report.snapshot else ""
     return (
         "<details><summary>How to read this</summary>"
@@ -278,6 +280,6 @@ def _notes(report: DataMonitorReport) -> str:
         "columns, and at least the share of rows in <em>Alarm at</em> moved to another part of the distribution. The "
         "parts of a numeric column are ten groups with equal shares of the earlier rows. The stability index and the "
         "Jensen-Shannon distance are for information: they have no error rate.</p>"
-        f"{compared}</details>"
+        f"{not_compared(report.skipped)}</details>"
         f'<p class="soft">{snapshot} contract {escaped(report.contract)}.</p>'
     )

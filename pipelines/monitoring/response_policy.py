@@ -15,10 +15,10 @@ from pydantic import AwareDatetime, Field
 from pipelines.declarations.alarm_events import ALARM_EVENT
 from pipelines.declarations.digests import Digest, digest_of_value
 from pipelines.declarations.documents import Declaration
-from pipelines.declarations.model_responses import ModelResponses
+from pipelines.declarations.model_responses import ActiveResponse, ModelResponses
 from pipelines.declarations.names import Name, model_monitor_name
-from pipelines.monitoring.alarm import LONGEST_REASON, ActiveResponse, Alarm, AlarmId
-from pipelines.monitoring.monitor_findings import CheckKind
+from pipelines.monitoring.alarm import LONGEST_REASON, Alarm, AlarmId
+from pipelines.monitoring.monitor_findings import CheckKind, alarming_checks
 from pipelines.registry.ledger import words
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ def _windows(reports: Iterable[ModelMonitorReport]) -> list[ModelMonitorReport]:
 
     Of two reports about one window the later one counts, which knows more labels.
     """
-    ordered = sorted(
-        reports, key=lambda one: (one.window_end, one.time, len(_alarming(one)), one.bundle or "", _alarming(one))
-    )
+    ordered = sorted(reports, key=_order)
     newest: dict[tuple[datetime, datetime], ModelMonitorReport] = {}
     for one in ordered:
         if one.bundle == ordered[-1].bundle:
@@ -139,8 +137,9 @@ def _windows(reports: Iterable[ModelMonitorReport]) -> list[ModelMonitorReport]:
     return sorted(newest.values(), key=lambda one: (one.window_end, one.window_start))
 
 
-def _alarming(report: ModelMonitorReport) -> list[CheckKind]:
-    return list(dict.fromkeys(finding.check for finding in report.findings if finding.verdict == "alarm"))
+def _order(report: ModelMonitorReport) -> tuple[datetime, datetime, int, str, tuple[CheckKind, ...]]:
+    alarming = alarming_checks(report.findings)
+    return report.window_end, report.time, len(alarming), report.bundle or "", alarming
 
 
 def _confirmed(windows: Sequence[ModelMonitorReport], policy: ModelResponses) -> list[CheckKind]:
@@ -148,8 +147,8 @@ def _confirmed(windows: Sequence[ModelMonitorReport], policy: ModelResponses) ->
     last = windows[-policy.hysteresis.of :]
     return [
         check
-        for check in _alarming(windows[-1])
-        if sum(check in _alarming(window) for window in last) >= policy.hysteresis.alarms
+        for check in alarming_checks(windows[-1].findings)
+        if sum(check in alarming_checks(window.findings) for window in last) >= policy.hysteresis.alarms
     ]
 
 

@@ -17,7 +17,7 @@ from pipelines.cluster.connection import connect
 from pipelines.cluster.rollouts import Rollout, bundle_of, rollout_state
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
-from pipelines.monitoring.monitor_findings import MonitorFinding, MonitorVerdict
+from pipelines.monitoring.monitor_findings import MonitorVerdict, alarming_checks
 from pipelines.monitoring.monitor_reports import read_model_report, read_report, report_names
 from pipelines.monitoring.response_policy import ResponseDecision
 from pipelines.monitoring.response_records import read_decisions
@@ -218,7 +218,7 @@ def _model_run(descriptor: EnvironmentDescriptor, model: str) -> MonitorRun | No
     if not names:
         return None
     report = read_model_report(descriptor, model, names[0])
-    return MonitorRun(report.time, report.verdict, names[0], _alarming(report.findings))
+    return MonitorRun(report.time, report.verdict, names[0], alarming_checks(report.findings))
 
 
 def _data_run(descriptor: EnvironmentDescriptor, dataset: str) -> MonitorRun | None:
@@ -226,11 +226,7 @@ def _data_run(descriptor: EnvironmentDescriptor, dataset: str) -> MonitorRun | N
     if not names:
         return None
     report = read_report(descriptor, dataset, names[0])
-    return MonitorRun(report.created, report.verdict, names[0], _alarming(report.findings))
-
-
-def _alarming(findings: Sequence[MonitorFinding]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.check for one in findings if one.verdict == "alarm"))
+    return MonitorRun(report.created, report.verdict, names[0], alarming_checks(report.findings))
 
 
 def _seen(part: str, unseen: dict[str, str], look: Callable[[], T], otherwise: T) -> T:

@@ -11,6 +11,7 @@ from pipelines.declarations.digests import Digest, canonical_json
 from pipelines.declarations.documents import Declaration
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
+from pipelines.declarations.model_responses import ActiveResponse
 from pipelines.registry import store
 from pipelines.registry.bundles import checked_name
 from pipelines.registry.ledger import LONGEST_REASON, words
@@ -41,7 +42,7 @@ class ResponseOutcome(Declaration):
     id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{2,64}$")]
     model: str
     environment: str
-    response: Literal["ask", "retrain", "roll-back"]
+    response: ActiveResponse
     outcome: Literal["done", "ignored"]
     detail: Annotated[str, Field(max_length=LONGEST_REASON)]
     reason: Annotated[str, Field(max_length=LONGEST_REASON)]

@@ -89,7 +89,7 @@ def _delete_bucket(call: AwsCall) -> None:
 
     s3, force = call.client("s3"), bool(call.inputs.get("forceDestroy"))
     with tolerating(*_GONE):
-        for _ in range(_DELETIONS):
+        for left in reversed(range(_DELETIONS)):
             if force:
                 _empty(s3, call.id, locked=bool(call.inputs.get("objectLockEnabled")))
             try:
@@ -97,9 +97,8 @@ def _delete_bucket(call: AwsCall) -> None:
                 return
             except ClientError as error:
                 # Access logs of other buckets arrived since. The official provider empties the bucket again as well.
-                if not force or code_of(error) != "BucketNotEmpty":
+                if not (force and left and code_of(error) == "BucketNotEmpty"):
                     raise
-        s3.delete_bucket(Bucket=call.id)
 
 
 def _empty(s3: Any, bucket: str, *, locked: bool) -> None:

@@ -205,6 +205,12 @@ class TestRefusals:
             make(type_, "second", **inputs)
 
 
+def delete_bucket(provider: AwsProvider, made: Any) -> None:
+    """Delete a bucket, and check that it is gone."""
+    provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
+    assert provider.read(ResourceCall("aws:s3/bucket:Bucket", {}, id=made.id)) is None
+
+
 class TestBuckets:
     def test_a_bucket_with_objects_is_not_deleted_unless_it_is_disposable(
         self, provider: AwsProvider, make: Callable[..., Any], client: Callable[[str], Any], name: str
@@ -235,11 +241,11 @@ class TestBuckets:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(s3_rows, "_PAGE", 2)
+        monkeypatch.setattr(s3_rows, "_DELETIONS", 1)
         made = make("aws:s3/bucket:Bucket", name, forceDestroy=True)
         for key in "abcde":
             client("s3").put_object(Bucket=made.id, Key=key, Body=b"")
-        provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
-        assert provider.read(ResourceCall("aws:s3/bucket:Bucket", {}, id=made.id)) is None
+        delete_bucket(provider, made)
 
     def test_a_disposable_bucket_that_receives_an_access_log_meanwhile_is_deleted(
         self,
@@ -258,8 +264,7 @@ class TestBuckets:
                 client("s3").put_object(Bucket=bucket, Key=late.pop(), Body=b"")
 
         monkeypatch.setattr(s3_rows, "_empty", then_receive)
-        provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
-        assert provider.read(ResourceCall("aws:s3/bucket:Bucket", {}, id=made.id)) is None
+        delete_bucket(provider, made)
 
     def test_a_disposable_bucket_under_governance_is_emptied_too(
         self, provider: AwsProvider, make: Callable[..., Any], client: Callable[[str], Any], name: str
@@ -267,8 +272,7 @@ class TestBuckets:
         made = make("aws:s3/bucket:Bucket", name, objectLockEnabled=True, forceDestroy=True)
         make(LOCK, name, bucket=made.id, rule={"defaultRetention": {"mode": "GOVERNANCE", "days": 9}})
         client("s3").put_object(Bucket=made.id, Key="a", Body=b"1")
-        provider.delete(ResourceCall("aws:s3/bucket:Bucket", made.outputs, "urn", made.id, outputs=made.outputs))
-        assert provider.read(ResourceCall("aws:s3/bucket:Bucket", {}, id=made.id)) is None
+        delete_bucket(provider, made)
 
     def test_objects_under_compliance_retention_are_kept(
         self, provider: AwsProvider, make: Callable[..., Any], client: Callable[[str], Any], name: str

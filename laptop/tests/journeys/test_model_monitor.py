@@ -64,7 +64,7 @@ def run(*arguments: str) -> Result:
 
 @dataclass
 class MonitoredModel:
-    """What the monitor printed.
+    """Output of three runs of a model's monitor.
 
     Attributes:
         well: after requests like the training data, and right labels.

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the demo printed."""
+    """Output of the demo."""
     copy = copy_project(Project(ROOT), tmp_path_factory.mktemp("operation") / "project")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GH_", "KUBE", "MLOPS_"))}
     done = subprocess.run(

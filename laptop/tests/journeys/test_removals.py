@@ -35,7 +35,7 @@ QA = NewEnvironment("qa", "dev", cluster="mlops-qa", namespace="models-qa", regi
 
 @dataclass
 class Removal:
-    """What happened.
+    """State before and after a model and an environment were removed.
 
     Attributes:
         story: the journey.

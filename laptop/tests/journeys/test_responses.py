@@ -50,7 +50,7 @@ DOWN_SECONDS = 3.0
 
 @dataclass
 class Answers:
-    """What happened.
+    """Responses to alarms, and what they changed.
 
     Attributes:
         hub: the laptop's GitHub.

@@ -16,7 +16,7 @@ from pipelines.declarations.errors import MlopsError
 from pipelines.serving import check
 from pipelines.serving.canary_analysis import CanaryVerdict
 from pipelines.serving.check import FAILED, INCONCLUSIVE, SINGLE_ROW_REQUESTS, Clock, service_urls
-from pipelines.serving.golden import single_rows
+from pipelines.serving.golden import CHECK_REQUEST, single_rows
 from pipelines.serving.pod_counters import ServiceCounters
 from pipelines.serving.probe import UnavailableError
 from pipelines.serving.request_metrics import RequestMetrics
@@ -248,6 +248,11 @@ def test_settings_that_cannot_be_read_are_inconclusive(
     printed = capsys.readouterr().out
     assert printed.startswith("inconclusive: ")
     assert said in printed
+
+
+def test_golden_requests_have_the_id_that_monitors_leave_out(url: str, canary: Canary) -> None:
+    check.check(url, NAME, DIGEST, GOLDEN)
+    assert {request["id"] for request in canary.asked} == {CHECK_REQUEST}
 
 
 def test_single_rows_add_up_to_the_golden_request() -> None:
