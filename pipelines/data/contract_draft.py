@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pipelines.data.checks import FLOATING, INTEGERS, TIMESTAMPS, UNSIGNED
+from pipelines.data.contract_check import check_data_file
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.data.reading import SUFFIXES
 from pipelines.data.sql_quoting import literal, quote
@@ -77,6 +78,21 @@ def draft_contract(path: Path, dataset: str) -> str:
             f"found {', '.join(map(repr, wrong[:5]))}",
             fix="rename them in the file",
         )
+    text = _draft(path, dataset, rows, guesses)
+    report = check_data_file(parse(text, Contract, path), path)
+    if report.rejected:
+        raise MlopsError(f"{path} cannot be read: {report.rejected}")
+    if unread := {result.column for result in report.broken if result.rule == "type" and result.column}:
+        # DuckDB reads more as a type than a landing file may have, such as "yes" and "no" as booleans
+        rows, guesses = _guess(
+            path, {guess.name: "VARCHAR" if guess.name in unread else guess.kind for guess in guesses}
+        )
+        text = _draft(path, dataset, rows, guesses)
+    return text
+
+
+def _draft(path: Path, dataset: str, rows: int, guesses: Sequence[Guess]) -> str:
+    """Write the contract of columns as they were guessed."""
     key = next((guess for guess in guesses if guess.distinct == rows and _kind_of(guess, path)[0] != "number"), None)
     document: dict[str, Any] = {
         "apiVersion": "v3.1.0",
@@ -103,13 +119,17 @@ def draft_contract(path: Path, dataset: str) -> str:
     return text
 
 
-def _guess(path: Path) -> tuple[int, list[Guess]]:
+def _guess(path: Path, kinds: Mapping[str, str] | None = None) -> tuple[int, list[Guess]]:
+    """Count the rows of a file and look at each column. `kinds` are the columns' DuckDB types, if they are known."""
     import duckdb
 
     if path.suffix.lower() not in SUFFIXES:
         raise MlopsError(f"{path} cannot be read: expected a name that ends in one of {', '.join(SUFFIXES)}")
     readers = {".csv": "read_csv({}, header = true, all_varchar = false)", ".parquet": "read_parquet({})"}
     source = readers.get(path.suffix.lower(), "read_json({}, format = 'newline_delimited')").format(literal(str(path)))
+    if kinds is not None and path.suffix.lower() != ".parquet":
+        columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in kinds.items())
+        source = f"{source[:-1]}, columns = {{{columns}}})"
     try:
         with duckdb.connect(config=NO_DOWNLOADS) as connection:
             connection.execute("SET enable_progress_bar = false")

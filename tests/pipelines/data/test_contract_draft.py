@@ -44,6 +44,33 @@ def test_a_file_keeps_the_draft_that_was_inferred_from_it(tmp_path: Path) -> Non
     assert any(line.startswith("size: description") for line in advise(found))
 
 
+@pytest.mark.parametrize(
+    ("left", "kind", "levels"),
+    [
+        (["yes", "no"], "string", ("no", "yes")),
+        (["Y", "N"], "string", ("N", "Y")),
+        (["t", "f"], "string", ("f", "t")),
+        (["TRUE", "False"], "boolean", ()),
+        (["31.12.2026", "01.02.2026"], "string", ("01.02.2026", "31.12.2026")),
+        (["12/31/2026", "2/1/2026"], "string", ("12/31/2026", "2/1/2026")),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_values_that_ingestion_would_not_read_as_a_type_are_drafted_as_text(
+    tmp_path: Path, suffix: str, left: list[str], kind: str, levels: tuple[str, ...]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    rows = [(f"c{n}", left[n % 2]) for n in range(60)]
+    if suffix == ".csv":
+        path.write_text("id,left\n" + "".join(f"{key},{value}\n" for key, value in rows))
+    else:
+        path.write_text("".join(f'{{"id": "{key}", "left": "{value}"}}\n' for key, value in rows))
+    found = draft(path)
+    assert check_data_file(found, path).keeps
+    if suffix == ".csv" or kind == "string":
+        assert (found.columns["left"].logical_type, found.columns["left"].valid_values or ()) == (kind, levels)
+
+
 def test_the_types_of_parquet_and_json_files_are_kept(tmp_path: Path) -> None:
     table = pa.table(
         {
