@@ -13,7 +13,7 @@ from pipelines.declarations.contract import Contract
 from pipelines.declarations.documents import Key, dotted, parse_yaml, read, read_bytes
 from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
-from pipelines.declarations.model import TARGET_TYPES, Model
+from pipelines.declarations.model import TARGET_TYPES, Model, Task
 from pipelines.declarations.release import Release
 
 PROGRAM = "Pulumi.yaml"
@@ -290,17 +290,25 @@ class Project:
             return [Problem(path, lines.get(key), dotted(key), f"one of {known}", repr(source.dataset))]
         columns = self.contract(source.dataset).columns
         named = {"id": source.id, "label": source.label or model.target, "row": source.row, "time": source.time}
-        return [
-            Problem(
-                path,
-                lines.get((*at, name), lines.get(at)),
-                dotted((*at, name)),
-                f"a column of {source.dataset} ({', '.join(columns)})",
-                repr(column),
-            )
-            for name, column in named.items()
-            if column is not None and column not in columns
-        ]
+        target = self.contract(model.contract).columns.get(model.target)
+        fitting: dict[str, tuple[str, ...]] = {"row": ("integer",)}
+        if target is not None:
+            fitting["label"] = _label_types(model.task, target.logical_type)
+        problems = []
+        for name, column in named.items():
+            key = (*at, name)
+            line = lines.get(key, lines.get(at))
+            if column is None:
+                continue
+            if column not in columns:
+                expected = f"a column of {source.dataset} ({', '.join(columns)})"
+                problems.append(Problem(path, line, dotted(key), expected, repr(column)))
+            elif (kind := columns[column].logical_type) not in fitting.get(name, (kind,)):
+                expected = f"a column of type {' or '.join(fitting[name])}"
+                if name == "label":
+                    expected += f", as the target {model.target!r}"
+                problems.append(Problem(path, line, dotted(key), expected, f"{column!r}, a {kind}"))
+        return problems
 
     def contract(self, dataset: str) -> Contract:
         """Read the contract of a dataset.
@@ -384,6 +392,13 @@ def _misfits(model: Model, types: Mapping[str, str]) -> Iterator[tuple[Key, str,
             yield ("slices", index, "equals"), expected, repr(part.equals), ""
         elif isinstance(part.equals, bool) and kind != "boolean":
             yield ("slices", index, "equals"), f"a value of {part.column}, of type {kind}", repr(part.equals), ""
+
+
+def _label_types(task: Task, target: str) -> tuple[str, ...]:
+    """Return the types of a label that a prediction of the target can be compared with."""
+    if task == "classification" and target != "string":
+        return ("integer", "boolean")  # booleans are 0 and 1
+    return TARGET_TYPES["regression"] if task == "regression" else ("string",)
 
 
 _COMPARED: dict[str, tuple[type, ...]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,85 @@ def test_a_clone_inside_another_project_is_found_as_itself(project: Project) -> 
 def test_outside_a_project_the_error_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(MlopsError, match=r"no Pulumi\.yaml in .* or any folder above"):
         Project.find(tmp_path)
+
+
+LABELS = """# yaml-language-server: $schema=../pipelines/declarations/schemas/contract.schema.json
+apiVersion: v3.1.0
+kind: DataContract
+id: urn:mlops:contract:outcomes
+name: outcomes
+version: 1.0.0
+status: active
+schema:
+  - name: outcomes
+    physicalType: table
+    properties:
+      - {name: id, logicalType: string, required: true, primaryKey: true}
+      - {name: text, logicalType: string}
+      - {name: flag, logicalType: boolean}
+      - {name: count, logicalType: integer}
+      - {name: size, logicalType: number}
+"""
+
+GATES = """gates:
+  thresholds: [{metric: accuracy, minimum: 0.5}]
+  champion: {metric: log_loss, maximum_regression: 0.05}
+  latency: {p99_ms: 20}
+  soak: {requests: 1, seconds: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "label", "found"),
+    [
+        ("regression", "size", ""),
+        ("regression", "count", ""),
+        (
+            "regression",
+            "text",
+            "expected a column of type integer or number, as the target 'progression', found 'text', a string",
+        ),
+        ("regression", "flag", "found 'flag', a boolean"),
+        ("integer", "count", ""),
+        ("integer", "flag", ""),
+        ("integer", "text", "expected a column of type integer or boolean"),
+        ("integer", "size", "found 'size', a number"),
+        ("string", "text", ""),
+        ("string", "flag", "expected a column of type string, as the target 'sex', found 'flag', a boolean"),
+    ],
+)
+def test_a_label_has_a_type_that_predictions_can_be_compared_with(
+    project: Project, target: str, label: str, found: str
+) -> None:
+    (project.root / "data-contracts" / "outcomes.odcs.yaml").write_text(LABELS)
+    model = project.root / "models" / "diabetes-progression" / "model.yaml"
+    model.write_text(f"{model.read_text()}monitoring: {{labels: {{dataset: outcomes, id: id, label: {label}}}}}\n")
+    if target != "regression":
+        contract = project.root / "data-contracts" / "diabetes-patients.odcs.yaml"
+        column = f"- {{name: sex, logicalType: {target}}}\n      - name: bmi"
+        contract.write_text(re.sub(r"(?s)- name: sex\n.*?- name: bmi", column, contract.read_text()))
+        text = re.sub(r"(?ms)^gates:.*?(?=^serving:)", GATES, model.read_text()).replace(
+            "task: regression", "task: classification"
+        )
+        model.write_text(text.replace("target: progression", "target: sex").replace("age, sex, bmi", "age, bmi"))
+    if not found:
+        assert project.model("diabetes-progression").monitoring.labels is not None
+        return
+    with pytest.raises(DeclarationError) as error:
+        project.model("diabetes-progression")
+    assert len(error.value.problems) == 1
+    assert found in str(error.value)
+
+
+def test_the_row_of_a_label_is_a_number(project: Project) -> None:
+    (project.root / "data-contracts" / "outcomes.odcs.yaml").write_text(LABELS)
+    model = project.root / "models" / "diabetes-progression" / "model.yaml"
+    labels = "{dataset: outcomes, id: id, label: size, row: text}"
+    model.write_text(f"{model.read_text()}monitoring: {{labels: {labels}}}\n")
+    with pytest.raises(
+        DeclarationError, match=r"monitoring\.labels\.row: expected a column of type integer, found 'text'"
+    ):
+        project.model("diabetes-progression")
 
 
 def test_an_environment_is_added_by_adding_its_file(project: Project) -> None:
