@@ -141,9 +141,14 @@ def model_failures(name: str, folder: Path) -> Iterator[None]:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_in(frame.filename, folder)]
         places = "".join(f"\n  at {frame.filename}:{frame.lineno}: {frame.line}" for frame in frames)
         message = str(error).strip() or "no message"
-        raise MlopsError(
-            f"{name} failed: {type(error).__name__}: {message}{places}", fix="correct the model's code"
-        ) from None
+        fix = "correct the model's code"
+        if isinstance(error, ModuleNotFoundError) and frames and error.name:
+            library = error.name.partition(".")[0]
+            fix = (
+                f"correct the import, or add the library of {library} to requirements/pipelines.in, "
+                "then run make lock and make setup"
+            )
+        raise MlopsError(f"{name} failed: {type(error).__name__}: {message}{places}", fix=fix) from None
 
 
 def _is_in(file: str, folder: Path) -> bool:

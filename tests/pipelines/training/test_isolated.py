@@ -264,6 +264,14 @@ def test_a_mistake_in_the_text_of_the_code_is_told(tmp_path: Path, data: Trainin
     assert message.startswith("train:train of loan-default failed: SyntaxError: expected ':' (train.py, line 1)")
 
 
+@pytest.mark.parametrize("code", ["import nosuchlib", "from nosuchlib.ensemble import Trees"])
+def test_a_library_that_is_not_installed_is_told_with_the_way_to_add_it(
+    tmp_path: Path, data: TrainingData, code: str
+) -> None:
+    message = fails_with(tmp_path, f"{code}\n\ndef train(data):\n    return 1\n", data)
+    assert "add the library of nosuchlib to requirements/pipelines.in, then run make lock and make setup" in message
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
