@@ -13,6 +13,7 @@ from pipelines.data.glue_client import s3
 from pipelines.data.reading import SUFFIXES
 from pipelines.declarations.contract import MAXIMUM_QUARANTINED, Contract
 from pipelines.declarations.environment import EnvironmentDescriptor
+from pipelines.declarations.environment_rules import ACCOUNT_FILE
 from pipelines.declarations.errors import MlopsError
 from pipelines.declarations.names import bucket_name
 from pipelines.declarations.printable import printable
@@ -94,10 +95,22 @@ def landing_bucket(project: Project, environment: str) -> LandingBucket:
     try:
         account = str(clients.client("sts", config.region).get_caller_identity()["Account"])
     except (BotoCoreError, ClientError) as error:
-        raise MlopsError(
-            f"the caller's AWS account is unknown: {error}", fix="sign in to AWS, for example with `aws sso login`"
-        ) from None
+        raise MlopsError(f"the caller's AWS account is unknown: {error}", fix=_sign_in(error, environment)) from None
     return LandingBucket(bucket_name(project.name, environment, "landing", account), config.region)
+
+
+def _sign_in(error: Exception, environment: str) -> str:
+    """Return what to do about an error of AWS that says that the caller is not signed in."""
+    from botocore.exceptions import ClientError, ProfileNotFound
+
+    if isinstance(error, ProfileNotFound):
+        return 'write the profile into ~/.aws/config: docs/data-scientist.md, "Land data"'
+    if isinstance(error, ClientError) and error.operation_name == "AssumeRole":
+        return (
+            f"ask an administrator to name your IAM role or user in landing_principals, for {environment}, in "
+            f"{ACCOUNT_FILE} and to run the bootstrap again: docs/bootstrap.md"
+        )
+    return "sign in to AWS, for example with `aws sso login`"
 
 
 def check_name(file: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 from click.testing import CliRunner
 
 from pipelines.cli.main import mlops
@@ -67,6 +68,33 @@ def test_a_file_that_the_job_would_reject_is_rejected_by_the_check(tmp_path: Pat
 def test_the_landing_bucket_is_known_from_the_declarations_and_the_account(account: EmulatedAccount) -> None:
     place = landing_bucket(Project(PROJECT), "dev")
     assert (place.landing_bucket, place.region) == (f"mlops-dev-landing-{ACCOUNT}", "eu-west-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (
+            ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRole"),
+            "ask an administrator to name your IAM role or user in landing_principals, for dev, in "
+            "infra/bootstrap/Pulumi.account.yaml and to run the bootstrap again: docs/bootstrap.md",
+        ),
+        (
+            ProfileNotFound(profile="land-dev"),
+            'write the profile into ~/.aws/config: docs/data-scientist.md, "Land data"',
+        ),
+        (NoCredentialsError(), "sign in to AWS, for example with `aws sso login`"),
+    ],
+)
+def test_a_caller_who_may_not_land_files_gets_to_know_why(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, fix: str
+) -> None:
+    def refuse(*arguments: object) -> object:
+        raise error
+
+    monkeypatch.setattr("pipelines.data.landing.clients.client", refuse)
+    with pytest.raises(MlopsError, match="the caller's AWS account is unknown") as caught:
+        landing_bucket(Project(PROJECT), "dev")
+    assert caught.value.fix == fix
 
 
 def test_files_land_only_where_data_is_ingested() -> None:
