@@ -111,7 +111,9 @@ def round_thresholds(model: onnx.ModelProto, estimator: Any) -> None:
         for node in _splits(tree["tree_structure"]):
             if node["decision_type"] == "<=":
                 threshold = float(node["threshold"])
-                exact[tree["tree_index"], node["split_feature"], np.float32(threshold)] = threshold
+                with np.errstate(over="ignore"):  # a split of missing values from all others has the greatest float64
+                    rounded = np.float32(threshold)
+                exact[tree["tree_index"], node["split_feature"], rounded] = threshold
     for node in model.graph.node:
         if node.op_type not in ("TreeEnsembleClassifier", "TreeEnsembleRegressor"):
             continue

@@ -56,6 +56,27 @@ def test_an_export_of_lightgbm_decides_as_the_model_at_its_thresholds() -> None:
     check()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_split_of_missing_values_from_all_others_is_rounded_without_a_warning() -> None:
+    """Its threshold is the greatest float64: every number goes left, and is at most the greatest float32."""
+    split = {"decision_type": "<=", "split_feature": 0, "threshold": 1.7976931348623157e308}
+    leaves = {"left_child": {"leaf_value": 0.1}, "right_child": {"leaf_value": 0.2}}
+    facts = {"tree_info": [{"tree_index": 0, "tree_structure": {**split, **leaves}}]}
+    node = onnx.helper.make_node(
+        "TreeEnsembleRegressor",
+        ["x"],
+        ["y"],
+        nodes_treeids=[0],
+        nodes_featureids=[0],
+        nodes_modes=["BRANCH_LEQ"],
+        nodes_values=[float("inf")],
+    )
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "trees", [], []))
+    round_thresholds(model, fitted_lightgbm(facts))
+    (values,) = (each.floats for each in model.graph.node[0].attribute if each.name == "nodes_values")
+    assert values[0] == np.finfo(np.float32).max
+
+
 def test_rounding_twice_changes_nothing_more() -> None:
     model, facts = export("lightgbm")
     round_thresholds(model, fitted_lightgbm(facts))
