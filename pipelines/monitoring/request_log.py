@@ -109,7 +109,7 @@ class RequestLog:
     def read(self, start: datetime, end: datetime, totals: LogTotals, live_since: datetime) -> Iterator[LoggedRows]:
         """Stream the rows of requests between two times, and count all requests of that time.
 
-        Golden requests of deployments and canary checks are left out.
+        Golden requests of deployments, canary checks and `mlops predict` are left out.
 
         Args:
             start, end: times of the requests; the end is exclusive.

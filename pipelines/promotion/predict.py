@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
 from pipelines.promotion.pod_endpoints import open_pods
-from pipelines.serving.golden import request_of
+from pipelines.serving.golden import CHECK_REQUEST, request_of
 from pipelines.serving.probe import EndpointClient, golden_of, open_endpoint
 from pipelines.targets import Target
 
@@ -26,6 +26,8 @@ def predict(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Send a request to an endpoint: to one of its pods, through the Kubernetes API.
 
+    The golden request is sent with the id that monitors leave out: copies of a few rows are not like real traffic.
+
     Args:
         target: where the environment lives.
         model: the model's name.
@@ -35,7 +37,7 @@ def predict(
         times: how often to send it, one after the other.
 
     Returns:
-        The request and the last response, as parsed JSON.
+        The request, without that id, and the last response, as parsed JSON.
 
     Raises:
         MlopsError: there is no endpoint, the request is not a JSON object, or the endpoint answers with an error.
@@ -43,10 +45,14 @@ def predict(
     target.project.model(model)
     descriptor = target.descriptor(environment)
     with open_endpoint(descriptor, model) if direct else _open_pod(descriptor, model) as endpoint:
-        sent = request_of(golden_of(descriptor, model, endpoint.served())) if request is None else _parse(request)
+        if request is None:
+            asked = request_of(golden_of(descriptor, model, endpoint.served()))
+            sent = {"id": CHECK_REQUEST, **asked}
+        else:
+            asked = sent = _parse(request)
         for _ in range(times - 1):
             endpoint.infer(sent)
-        return sent, endpoint.infer(sent)
+        return asked, endpoint.infer(sent)
 
 
 @contextmanager

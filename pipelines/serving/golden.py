@@ -21,7 +21,7 @@ Predict = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 CHECK_REQUEST = "mlops-check"
-"""Id of the golden requests that deployments and canary checks send, which monitors leave out."""
+"""Id of the golden requests that deployments, canary checks and `mlops predict` send. Monitors leave them out."""
 
 
 def check_golden(predict: Predict, golden: GoldenPredictions, digest: str, *, single_row_requests: int) -> list[float]:
