@@ -53,7 +53,7 @@ demo: setup ## The main job, end to end, on this machine: data, training, dev, s
 lint: setup ## Formatting, lint, undeclared and unused dependencies
 	@$(BIN)/ruff format --check . || { echo 'fix: make format'; exit 1; }
 	@$(BIN)/ruff check . || { echo 'fix: make format corrects what it can'; exit 1; }
-	@$(BIN)/deptry --no-ansi infra pipelines
+	@$(BIN)/deptry --no-ansi infra pipelines $(patsubst %/,%,$(wildcard models/*/))
 	@$(if $(LAPTOP),cd laptop && $(abspath $(BIN))/deptry --no-ansi .)
 
 .PHONY: typecheck
