@@ -34,7 +34,8 @@ setup: $(INSTALLED) ## Make .venv with the pinned requirements (every other targ
 	@test -e .venv || ln -s $(abspath $(VENV)) .venv
 
 $(INSTALLED):
-	@test "$(VENV)" = .venv || { echo "error: $(VENV) holds other pins than this checkout; run make setup where it belongs" >&2; exit 1; }
+	@test "$(VENV)" = .venv || { echo "error: $(VENV) is not up to date: expected the pins of this checkout, found others" >&2; \
+		echo "fix: change requirements/ and pyproject.toml next to $(VENV) in the same way, and run make setup there" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; found " + sys.version.split()[0])'
 	@echo 'Installing the pinned requirements into $(VENV): a minute, or some more if they are downloaded.' >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -108,8 +108,8 @@ def model(name: str, task: str, owner: str) -> None:
     for path in start_model(project, name, task, owner):
         click.echo(f"wrote {path.relative_to(project.root)}")
     click.echo(
-        f"Next: write your columns into the contract, edit models/{name}/train.py, "
-        "then run `mlops validate` and `make test`."
+        f"Next: write your columns into the contract, or draft one from a data file with `mlops contract init`; edit "
+        f"models/{name}/train.py; then run `mlops validate`, `mlops train {name} --here` and `make test`."
     )
 
 

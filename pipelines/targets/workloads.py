@@ -104,7 +104,8 @@ def run_model_monitor_job(target: Target, environment: str, model: str, log: Cal
         )
     if project.release(model, environment).bundle is None:
         raise MlopsError(
-            f"{model} is not monitored in {environment}: no bundle is released there", fix="release a bundle first"
+            f"{model} is not monitored in {environment}: models/{model}/releases/{environment}.yaml names no bundle",
+            fix="pull the newest main if a bundle is released there, otherwise release one first",
         )
     descriptor = target.descriptor(environment)
     if descriptor.images.training is None:
