@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from laptop.github.command_forks import SOCKET, CommandForks
+from tests.sample_project import ROOT
 
 pytestmark = [
     pytest.mark.slow,
@@ -143,3 +144,28 @@ def test_a_command_starts_as_usual_when_the_server_is_gone(tmp_path: Path) -> No
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n", "")
+
+
+@pytest.mark.parametrize("is_found", [True, False], ids=["in a workflow", "in a terminal"])
+def test_the_types_of_what_a_workflow_adds_to_python_are_right_wherever_they_are_checked(
+    tmp_path: Path, is_found: bool
+) -> None:
+    """In a workflow, the folder is on Python's path, and mypy finds the modules in it."""
+    site = ROOT / "laptop" / "github" / "command_forks" / "site"
+    path = [str(site)] if is_found else []
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file=",
+            f"--cache-dir={tmp_path}",
+            site / "sitecustomize.py",
+        ],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

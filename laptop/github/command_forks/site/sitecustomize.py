@@ -60,6 +60,6 @@ def _main() -> None:
 
 _main()
 if os.environ.get("MLOPS_LAPTOP_NAMES"):
-    import laptop_names  # type: ignore[import-not-found]  # beside this file
+    import laptop_names  # type: ignore[import-not-found, import-untyped, unused-ignore]  # next to this file
 
     laptop_names.install(os.environ["MLOPS_LAPTOP_NAMES"])
