@@ -142,6 +142,14 @@ def test_errors_are_an_alarm_once_chance_does_not_explain_them(traffic: Traffic,
     assert report.requests == 1000 + errors
 
 
+def test_what_an_overloaded_server_refuses_is_not_an_error_of_the_bundle(traffic: Traffic) -> None:
+    traffic.send(1000)
+    traffic.fail(600, status=503)
+    report = examine(traffic)
+    assert verdicts(report, "errors") == {"": "ok"}
+    assert report.requests == 1000
+
+
 @pytest.mark.parametrize(("slow", "verdict"), [(0, "ok"), (12, "watch"), (100, "alarm")])
 def test_slow_requests_are_an_alarm_once_chance_does_not_explain_them(
     traffic: Traffic, slow: int, verdict: str
