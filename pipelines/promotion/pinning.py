@@ -29,7 +29,7 @@ def admit_pins(
 ) -> None:
     """Judge the images that an environment pins and does not run yet.
 
-    An image that the environment ran before is judged again, although the pull request was judged, too: a check of a pull
+    An image that the environment ran before is judged again, although the pull request was judged: a check of a pull
     request can be forged, and a vulnerability may have been found since.
 
     Args:
