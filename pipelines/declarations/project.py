@@ -82,10 +82,30 @@ class Project:
         return url
 
     def _program(self) -> dict[str, object]:
-        """Return the content of `Pulumi.yaml`; empty if it is not an object."""
+        """Return the content of `Pulumi.yaml`; empty if it is not an object.
+
+        Raises:
+            MlopsError: it is not valid YAML, or environments are configured elsewhere than in the files that gates
+                judge and that approvers own.
+        """
         file = self.root / PROGRAM
         program = parse_yaml(read_bytes(file), file)[0]
-        return program if isinstance(program, dict) else {}
+        if not isinstance(program, dict):
+            return {}
+        defaults = program.get("config")
+        names = ("environment", f"{program.get('name')}:environment", "mlops:environment")
+        found = [key for key in names if isinstance(defaults, dict) and key in defaults]
+        found += ["config"] if isinstance(defaults, str) else []  # the former name of stackConfigDir
+        found += ["stackConfigDir"] if "stackConfigDir" in program else []
+        found += [
+            name for name in ("Pulumi.json", "Pulumi.yml") if (self.root / name).exists()
+        ]  # Pulumi reads one file
+        if found:
+            raise MlopsError(
+                f"{file}: expected environments to be configured in Pulumi.<environment>.yaml only, found {found[0]}",
+                fix="remove it",
+            )
+        return program
 
     @property
     def models_folder(self) -> Path:
