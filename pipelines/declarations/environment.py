@@ -156,12 +156,13 @@ class GitHubAlarms(Declaration):
     Attributes:
         repository: `owner/name`.
         api: address of GitHub's API: `https://api.<name>.ghe.com` for GitHub Enterprise Cloud with data residency.
+            No other address: EventBridge sends the token there.
     """
 
     repository: Repository
-    api: Annotated[str, StringConstraints(pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._/-]*)?$")] = (
-        "https://api.github.com"
-    )
+    api: Annotated[
+        str, StringConstraints(pattern=r"^https://api\.(github\.com|[a-z0-9]([a-z0-9-]*[a-z0-9])?\.ghe\.com)$")
+    ] = "https://api.github.com"
 
 
 class Monitoring(Declaration):
