@@ -19,13 +19,14 @@ from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
 from infra.components.storage import Storage, StorageArgs
+from infra.components.table_care_job import TableCare, TableCareArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
 from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
 from pipelines.declarations.live_models import FOUNDATION_ONLY
-from pipelines.declarations.names import model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, model_monitor_name, monitor_name
 from pipelines.declarations.project import Project
 
 
@@ -55,7 +56,7 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion, where models are trained, and of labels elsewhere; monitors of datasets; training
+    # Ingestion and care of tables, where models are trained, and of labels elsewhere; monitors of datasets; training
     context = JobContext(
         environment=environment,
         namespace=namespace.name,
@@ -65,7 +66,9 @@ def provision() -> None:
     jobs: list[str] = []
     for name in project.ingested(environment.name):
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
-        jobs.append(f"ingest-{name}")
+        cared = TableCareArgs(context=context, contract=contracts[name], storage=storage, registry=registry)
+        TableCare(name, cared, on_cluster)
+        jobs += [f"ingest-{name}", care_name(name)]
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []

@@ -1,4 +1,4 @@
-"""Commands for versions of datasets: `mlops data log|diff|tag|checkout|rollback|expire`."""
+"""Commands for versions of datasets: `mlops data log|diff|tag|checkout|rollback|expire|care`."""
 
 from __future__ import annotations
 
@@ -213,4 +213,31 @@ def expire(dataset: str, keep_days: int, audit_days: int, applying: bool, enviro
         click.echo(f"{counted(len(plan.expired), 'version')} may expire; to remove, add --apply")
 
 
-COMMANDS = (log_versions, diff, tag, checkout, rollback, expire)
+@click.command(cls=Command)
+@click.argument("dataset")
+@click.option("--apply", "applying", is_flag=True, help="Run the job; without it, only list what it would do.")
+@environment_option
+@target_option
+def care(dataset: str, applying: bool, environment: str, target: str) -> None:
+    """List or do what a table needs: join files, remove unused ones.
+
+    The job `care-DATASET` does it every night. It removes files that no version names, and rows past the contract's
+    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag or a bundle in
+    this environment's registry names them. `mlops data expire` also removes those of bundles past their audit period.
+    """
+    from pipelines.data.table_care import plan_care, plan_lines
+    from pipelines.targets.workloads import run_care
+
+    opened = open_target(target)
+    contract = opened.project.contract(dataset)
+    opened.project.check_ingests(environment, dataset)
+    if applying:
+        run_care(opened, environment, dataset, log)
+        return
+    plan = plan_care(opened.descriptor(environment), contract, datetime.now(UTC))
+    for line in plan_lines(plan):
+        click.echo(line)
+    click.echo("nothing to do" if plan.is_empty else "to do this now, add --apply")
+
+
+COMMANDS = (log_versions, diff, tag, checkout, rollback, expire, care)

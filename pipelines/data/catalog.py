@@ -414,23 +414,12 @@ def append(
     Raises:
         pyiceberg.exceptions.CommitFailedException: another commit came first.
     """
-    from pyiceberg.table import Table as IcebergTable
-    from pyiceberg.table import TableProperties
     from pyiceberg.table.update.snapshot import ManageSnapshots
 
     from pipelines.data.data_files import write_data_files
 
-    # Set in memory only, so other writers of the table keep their own setting.
-    settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
-    once = IcebergTable(
-        identifier=table.name(),
-        metadata=table.metadata.model_copy(update={"properties": settings}),
-        metadata_location=table.metadata_location,
-        io=table.io,
-        catalog=table.catalog,
-    )
     paths = write_data_files(descriptor, table, rows)
-    with once.transaction() as transaction:
+    with without_retries(table).transaction() as transaction:
         if described:
             transaction.set_properties(dict(described))
         transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
@@ -438,3 +427,18 @@ def append(
         with ManageSnapshots(transaction) as manage:
             manage.create_tag(added, tag or tag_of(batch))
     return str(added)
+
+
+def without_retries(table: Table) -> Table:
+    """Return a table whose commits are not tried again. The setting is in memory only, so other writers keep theirs."""
+    from pyiceberg.table import Table as IcebergTable
+    from pyiceberg.table import TableProperties
+
+    settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
+    return IcebergTable(
+        identifier=table.name(),
+        metadata=table.metadata.model_copy(update={"properties": settings}),
+        metadata_location=table.metadata_location,
+        io=table.io,
+        catalog=table.catalog,
+    )

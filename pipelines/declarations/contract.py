@@ -19,7 +19,7 @@ from pipelines.declarations.documents import Declaration, Key, KeyedError
 from pipelines.declarations.names import ColumnName, Name
 from pipelines.declarations.quality import COLUMN_PLACEHOLDERS, PLACEHOLDER, Quality
 from pipelines.declarations.relationships import ForeignKey, Relationship
-from pipelines.declarations.service_level import FREQUENCY, ServiceLevel, ingest_schedule
+from pipelines.declarations.service_level import FREQUENCY, RETENTION, ServiceLevel, ingest_schedule, retention_level
 from pipelines.declarations.value_range import (
     KINDS,
     Scalar,
@@ -533,11 +533,43 @@ class Contract(Declaration):
             raise ValueError(f"at most one frequency in slaProperties; found {found}")
         return self
 
+    @property
+    def retention_column(self) -> Column | None:
+        """The column that gives the age of rows, if rows are removed after the retention; None if they stay."""
+        level = retention_level(self.service_levels)
+        element = (level.element or self.sla_default_element) if level is not None else None
+        return self.columns.get(_last_part(element)) if element else None
+
+    @model_validator(mode="after")
+    def _retention_can_be_kept(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        found = [index for index, level in enumerate(self.service_levels) if level.property == RETENTION]
+        if len(found) > 1:
+            problems.append((("slaProperties", found[1], "property"), f"at most one {RETENTION}", "another one"))
+        for index in found[:1]:
+            own = self.service_levels[index].element
+            key: Key = ("slaProperties", index, "element") if own else ("slaDefaultElement",)
+            element = own or self.sla_default_element
+            column = self.columns.get(_last_part(element)) if element else None
+            dated = [name for name, each in self.columns.items() if each.stored_as in ("date", "timestamp")]
+            if element and (column is None or column.name not in dated):
+                what = f"{element!r}, which is {column.logical_type}" if column is not None else repr(element)
+                expected = f"one of {', '.join(dated)}" if dated else "no element, because no column is a date"
+                problems.append((key, f"{expected} (the age of a row)", what))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
     @model_validator(mode="after")
     def _one_name(self) -> Contract:
         if self.table.name != self.name:
             raise KeyedError((("schema", 0, "name"), f"{self.name!r}, as in name", repr(self.table.name)))
         return self
+
+
+def _last_part(element: str) -> str:
+    """Return the column of an element of a service level: `column`, or `table.column`."""
+    return element.rpartition(".")[2]
 
 
 def _wrong_settings(key: Key, value: Any, columns: tuple[str, ...]) -> list[tuple[Key, str, str]]:

@@ -1,0 +1,33 @@
+"""Snapshots of a table by the run of the ingest job that added them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.data.catalog import BATCH, RUN, history
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+
+def snapshots_by_run(table: Table) -> list[list[Snapshot]]:
+    """Return the snapshots that added rows of batches to the current version, grouped by run, the oldest first.
+
+    A snapshot without the id of a run is a group of its own. Quarantined rows that were released later belong to the
+    run of their batch. Snapshots of other changes, such as compaction, are left out.
+    """
+    groups: dict[str, list[Snapshot]] = {}
+    run_of_batch: dict[str, str] = {}
+    for snapshot in history(table):
+        batch = summary_property(snapshot, BATCH)
+        if batch:
+            run = run_of_batch.setdefault(batch, summary_property(snapshot, RUN) or str(snapshot.snapshot_id))
+            groups.setdefault(run, []).append(snapshot)
+    return list(groups.values())
+
+
+def summary_property(snapshot: Snapshot, name: str) -> str:
+    """Return a property of a snapshot's summary; an empty text if it has none."""
+    summary = snapshot.summary
+    return str(summary.additional_properties.get(name, "")) if summary is not None else ""
