@@ -74,7 +74,7 @@ class TableCare(JobComponent):
                 silent_hours=DAILY_SILENCE_HOURS,
             )
             what = f"The table of {dataset} has not been cared for"
-            silence_alarm(alarm, what, "the-care-of-a-table-is-silent", pulumi.ResourceOptions(parent=self))
+            silence_alarm(alarm, what, "a-table-is-not-cared-for", pulumi.ResourceOptions(parent=self))
 
 
 def _statements(dataset: str, args: TableCareArgs) -> Statements:

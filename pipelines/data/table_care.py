@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.data.catalog import open_table
 from pipelines.data.compaction import CompactionPlan, compact, oldest_compared, plan_compaction
+from pipelines.data.delivery_history import compared_snapshots
 from pipelines.data.file_replacement import MOST_ATTEMPTS, current_files, pause_before
 from pipelines.data.lineage import lineage, table_data
 from pipelines.data.orphan_files import find_orphans, remove_orphans
@@ -110,7 +111,7 @@ def overdue_versions(
 
 def _plan_expiry(descriptor: EnvironmentDescriptor, contract: Contract, table: Table, now: datetime) -> ExpiryPlan:
     """Decide which versions may expire. The bundles of this registry include all that were trained on the table."""
-    named = named_versions(descriptor, contract.name)
+    named = {**compared_snapshots(table, contract, now), **named_versions(descriptor, contract.name)}
     return plan_expiry(list_versions(table), named, now, keep=kept_time(contract))
 
 

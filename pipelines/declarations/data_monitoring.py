@@ -33,6 +33,9 @@ TABLE_DIMENSION = "Table"
 CARE_HOUR = 2
 """Hour (UTC) at which tables are cared for, before new data is looked for."""
 
+VOLUME_PERIODS = 26 * 7
+"""Periods (days or deliveries) before the newest one from which its volume is forecast."""
+
 _SUB_DAILY_SILENCE_HOURS = 3
 
 DAILY_SILENCE_HOURS = 26
