@@ -465,9 +465,10 @@ def _add_to_lineage(run: LineageRun, ingestion: IngestedFile, record: BatchRecor
     rules += sorted(broken - set(rules))
     assertions = [Assertion(rule, column or None, (column, rule) not in broken) for column, rule in rules]
     facts = {"columns": columns, "version": record.batch, "rows": record.rows, "assertions": assertions}
+    facts["contract"] = contract
     source = landing_data(descriptor, ingestion.file.key, **facts)
     run.inputs = [source]
-    facts = {"columns": columns, "version": record.snapshot, "rows": record.good}
+    facts = {"columns": columns, "version": record.snapshot, "rows": record.good, "contract": contract}
     derived = {name: from_columns(source, [name]) for name in columns}
     run.outputs = [table_data(descriptor, contract.name, derived=derived, **facts)]
     if record.quarantined:

@@ -174,7 +174,8 @@ def take_care(
         joined = compact(descriptor, table.refresh(), reference_deliveries(contract), log)
         expired = _expire(descriptor, contract, table.refresh(), now, log)
         current = table.refresh().current_snapshot()
-        run.outputs = [table_data(descriptor, dataset, version=str(current.snapshot_id) if current else None)]
+        version = str(current.snapshot_id) if current is not None else None
+        run.outputs = [table_data(descriptor, dataset, version=version, contract=contract)]
     return {
         "RemovedFiles": len(orphans),
         "RemovedRows": removed,

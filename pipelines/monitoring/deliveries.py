@@ -100,12 +100,12 @@ def files_by_snapshot(table: Table, since: int = 0) -> dict[int, list[FileScanTa
 
     Args:
         table: the table.
-        since: sequence number of a snapshot. Files that were added earlier are left out, and so are the settled
-            files, whose rows are earlier.
+        since: sequence number of a snapshot. Files that were added earlier are left out, and so are settled files,
+            whose rows are earlier. 0 for all files.
     """
     found: dict[int, list[FileScanTask]] = {}
     for file in current_files(table):
-        if not is_settled(file.path) and file.sequence >= since:
+        if since == 0 or (file.sequence >= since and not is_settled(file.path)):
             found.setdefault(file.snapshot, []).append(file.task)
     return found
 
