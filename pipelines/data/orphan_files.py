@@ -79,9 +79,10 @@ def named_keys(descriptor: EnvironmentDescriptor, table: Table, since: datetime)
     log = sorted(table.metadata.metadata_log, key=lambda entry: entry.timestamp_ms)
     reader.named |= {table.metadata_location, *(entry.metadata_file for entry in log)}
     limit = since.timestamp() * 1000
-    last_before = max((entry.timestamp_ms for entry in log if entry.timestamp_ms < limit), default=None)
+    times = [*(entry.timestamp_ms for entry in log), table.metadata.last_updated_ms]
+    current_then = max((each for each in times if each < limit), default=0)  # when what was current then began
     for entry in reversed(log):
-        if entry.timestamp_ms >= limit or entry.timestamp_ms == last_before:
+        if entry.timestamp_ms >= current_then:
             try:
                 reader.add(FromInputFile.table_metadata(table.io.new_input(entry.metadata_file)))
             except FileNotFoundError:  # another engine has removed what the current version does not need
