@@ -90,6 +90,9 @@ class DeclaredTables:
 MOST_EVOLUTIONS = 5
 """Maximum number of attempts to update a schema while other writers update it."""
 
+REQUEST_SECONDS = 20
+"""Seconds without data after which a request to S3 fails. Arrow's 3 s are too few on a busy machine."""
+
 KEPT_HISTORY = "mlops.kept-history"
 """Table property: comma-separated ids of the snapshots that an expiry has kept and whose rows the table had then.
 
@@ -113,6 +116,7 @@ def open_catalog(descriptor: TablePlace) -> GlueCatalog:
         "s3.access-key-id": frozen.access_key,
         "s3.secret-access-key": frozen.secret_key,
         "s3.session-token": frozen.token,
+        "s3.request-timeout": str(REQUEST_SECONDS),
         "s3.endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
     properties["py-io-impl"] = "pipelines.data.data_files.TableFiles"
