@@ -25,6 +25,9 @@ GROUP_BYTES = 32 << 20
 GROUP_ROWS = 2_000_000
 """Maximum number of rows of the files that are joined into one."""
 
+GROUPS_OF_COMMIT = 20
+"""Number of new files that one commit adds."""
+
 FEWEST_FILES = 8
 """Number of small files from which joining them is worth a new version of the table."""
 
@@ -86,7 +89,7 @@ def oldest_compared(table: Table, reference_deliveries: int) -> int:
 def compact(
     descriptor: EnvironmentDescriptor, table: Table, reference_deliveries: int, log: Callable[[str], None]
 ) -> CompactionPlan:
-    """Join the small files of a table. Each group is a commit, so a job that is killed loses only the last one.
+    """Join the small files of a table. A job that is killed loses only the groups since its last commit.
 
     Args:
         descriptor: the environment.
@@ -102,17 +105,20 @@ def compact(
             the time.
     """
     plan = plan_compaction(current_files(table), oldest_compared(table, reference_deliveries))
-    for group in plan.groups:
-        paths, rows = _rewrite(descriptor, table, group)
-        snapshot = replace_files(descriptor, table, group, paths, "compaction")
+    for start in range(0, len(plan.groups), GROUPS_OF_COMMIT):
+        groups = plan.groups[start : start + GROUPS_OF_COMMIT]
+        paths = [path for group in groups for path in _rewrite(descriptor, table, group)]
+        files = [file for group in groups for file in group]
+        snapshot = replace_files(descriptor, table, files, paths, "compaction")
         if snapshot is None:
-            log(f"compaction: {counted(len(group), 'file')} were replaced by another writer")
+            log(f"compaction: another writer replaced some of {counted(len(files), 'file')}; the next run looks again")
         else:
-            log(f"compaction: {len(group)} files of {counted(rows, 'row')} are one, snapshot {snapshot}")
+            rows = sum(file.rows for file in files)
+            log(f"compaction: {len(files)} files of {counted(rows, 'row')} became {len(paths)}, snapshot {snapshot}")
     return plan
 
 
-def _rewrite(descriptor: EnvironmentDescriptor, table: Table, group: Sequence[CurrentFile]) -> tuple[list[str], int]:
+def _rewrite(descriptor: EnvironmentDescriptor, table: Table, group: Sequence[CurrentFile]) -> list[str]:
     """Write the rows of files into one file, and prove that it has the same rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -123,7 +129,7 @@ def _rewrite(descriptor: EnvironmentDescriptor, table: Table, group: Sequence[Cu
     snapshot = table.current_snapshot()
     key = primary_key_of(table, snapshot) if snapshot is not None else ()
     rows = stream_files(table, group).read_all()
-    expected, count = digest_of_rows(rows, key), rows.num_rows
+    expected = digest_of_rows(rows, key)
     reader = pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches())
     paths = write_data_files(descriptor, table, reader, prefix=SETTLED)
     written = []
@@ -137,4 +143,4 @@ def _rewrite(descriptor: EnvironmentDescriptor, table: Table, group: Sequence[Cu
             f"{expected}, found {found} in {', '.join(paths)}",
             fix="run the job again; the new files are removed later, because nothing names them",
         )
-    return paths, count
+    return paths

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BINDING = ("active", "deprecated", "retired")
 """Statuses of contracts whose retention removes rows. A draft binds nobody."""
 
+FILES_OF_COMMIT = 20
+"""Number of files from which one commit removes rows."""
+
 
 def oldest_kept(contract: Contract, now: datetime) -> tuple[Column, datetime] | None:
     """Return the column that gives the age of rows, and the oldest value that stays; None if all rows stay."""
@@ -81,11 +84,19 @@ def remove_old_rows(
         return 0
     column, oldest = limit
     removed = 0
-    for file in files_with_old_rows(table, column, oldest):
-        kept = _KeptRows(table, file, column, oldest)
-        paths = kept.write(descriptor, SETTLED if is_settled(file.path) or file.sequence < compared else "")
-        if kept.removed and replace_files(descriptor, table, [file], paths, "retention") is not None:
-            removed += kept.removed
+    found = files_with_old_rows(table, column, oldest)
+    for start in range(0, len(found), FILES_OF_COMMIT):
+        replaced: list[CurrentFile] = []
+        written: list[str] = []
+        rows = 0
+        for file in found[start : start + FILES_OF_COMMIT]:
+            kept = _KeptRows(table, file, column, oldest)
+            written += kept.write(descriptor, SETTLED if is_settled(file.path) or file.sequence < compared else "")
+            if kept.removed:
+                replaced.append(file)
+                rows += kept.removed
+        if replaced and replace_files(descriptor, table, replaced, written, "retention") is not None:
+            removed += rows
     if removed:
         log(f"retention: removed {counted(removed, 'row')} with {column.name} before {oldest:%Y-%m-%d %H:%M} UTC")
     return removed

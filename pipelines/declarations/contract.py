@@ -72,7 +72,7 @@ class TypeOptions(Declaration):
         Args:
             bounds: name of an attribute → number.
         """
-        tighter = {}
+        tighter: dict[str, int | float] = {}
         for name, bound in bounds.items():
             own = getattr(self, name)
             if own is None:

@@ -342,7 +342,7 @@ def test_the_job_prints_what_it_did_and_publishes_that_it_ran(
     monkeypatch.setattr(job.Project, "find", lambda: _Declared())
     namespace = f"mlops-{dev.catalog_database}"
     assert job.main(["care", "visits", "--namespace", namespace]) == 0
-    assert "compaction: 3 files of 3 rows are one, snapshot" in capsys.readouterr().out
+    assert "compaction: 3 files of 3 rows became 1, snapshot" in capsys.readouterr().out
     assert job.main(["care", "visits"]) == 0
     assert capsys.readouterr().out == "visits: nothing to do\n"
     listed = boto3.client("cloudwatch").list_metrics(Namespace=namespace)["Metrics"]
