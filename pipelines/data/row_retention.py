@@ -40,7 +40,8 @@ def oldest_kept(contract: Contract, now: datetime) -> tuple[Column, datetime] | 
 
 def files_with_old_rows(table: Table, column: Column, oldest: datetime) -> list[CurrentFile]:
     """Return the files of the current version that may have older rows, by their statistics."""
-    from pyiceberg.expressions import LessThan
+    from pyiceberg.expressions import LessThan, Reference
+    from pyiceberg.expressions.literals import literal
     from pyiceberg.types import TimestamptzType
 
     if column.name not in {field.name for field in table.schema().fields}:
@@ -49,7 +50,8 @@ def files_with_old_rows(table: Table, column: Column, oldest: datetime) -> list[
     if column.stored_as == "timestamp":
         zoned = isinstance(table.schema().find_field(column.name).field_type, TimestamptzType)
         limit = oldest.astimezone(UTC).replace(tzinfo=None).isoformat() + ("+00:00" if zoned else "")
-    possible = {task.file.file_path for task in table.scan(row_filter=LessThan(column.name, limit)).plan_files()}
+    older = LessThan(term=Reference(column.name), value=literal(limit))
+    possible = {task.file.file_path for task in table.scan(row_filter=older).plan_files()}
     return [file for file in current_files(table) if file.path in possible and not file.has_deletes]
 
 
