@@ -374,3 +374,19 @@ def test_a_job_that_may_not_delete_says_so(
 class _Declared:
     def contract(self, _: str) -> Contract:
         return CONTRACT
+
+
+@pytest.mark.slow
+def test_a_timestamp_gives_the_age_of_a_row_to_the_second(account: EmulatedAccount, tmp_path: Path) -> None:
+    level = {"property": "retention", "value": 1, "unit": "d", "element": "seen"}
+    declared = contract(column("seen", "timestamp"), slaProperties=[level])
+    dev = make_environment("dev", declared)
+    path = tmp_path / "a.csv"
+    path.write_text("id,seen\n1,2026-11-29T11:59:59Z\n2,2026-11-29T12:00:00Z\n3,2026-11-29T13:30:00+02:00\n")
+    upload(dev, "visits", path)
+    ingest(dev, declared, lambda _: None)
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    assert take_care(dev, declared, now, lambda _: None)["RemovedRows"] == 2
+    assert ids(dev) == [2]
+    assert take_care(dev, declared, now + timedelta(days=9), lambda _: None)["RemovedRows"] == 1
+    assert open_table(dev, "visits").scan().to_arrow().num_rows == 0
