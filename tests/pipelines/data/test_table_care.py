@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -309,6 +312,44 @@ def test_a_job_that_is_killed_is_finished_by_the_next(
     assert done["ExpiredVersions"] >= 3
     assert ids(dev) == [1, 2, 3, 4] and len(current_files(open_table(dev, "visits"))) == 2
     care(dev, later=LATER + timedelta(days=8))
+    assert ids(dev) == [1, 2, 3, 4]
+
+
+KILLED = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pipelines.data import compaction, file_replacement
+from pipelines.data.table_care import take_care
+from pipelines.declarations.contract import Contract
+from pipelines.declarations.environment import EnvironmentDescriptor
+
+commit = file_replacement._commit
+
+def killed(*arguments):
+    if sys.argv[1] == "after":
+        commit(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+compaction.FEWEST_FILES, file_replacement._commit = 2, killed
+take_care(EnvironmentDescriptor.from_environ(), Contract.model_validate_json(sys.argv[2]), datetime.now(UTC), print)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_kill_9_at_the_commit_leaves_the_rows_and_no_work_undone(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    add(dev, tmp_path, 1, 4)
+    monkeypatch.setenv(VARIABLE, dev.model_dump_json())
+    declared = CONTRACT.model_dump_json(by_alias=True, exclude_unset=True)
+    done = subprocess.run([sys.executable, "-c", KILLED, when, declared], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert ids(dev) == [1, 2, 3, 4]
+    assert care(dev)["JoinedFiles"] == (3 if when == "before" else 0)
+    assert ids(dev) == [1, 2, 3, 4] and len(current_files(open_table(dev, "visits"))) == 2
+    left_over = 1 if when == "before" else 0
+    assert care(dev, later=timedelta(days=8))["RemovedFiles"] >= left_over
     assert ids(dev) == [1, 2, 3, 4]
 
 
