@@ -8,7 +8,7 @@ import pulumi
 
 from infra.command_line import require_policy_pack
 from infra.components.alarm_delivery import AlarmDelivery, AlarmDeliveryArgs
-from infra.components.association_wait import OUTPUT, association_ids, effective
+from infra.components.association_wait import OUTPUT, AssociationWait, association_ids
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
@@ -109,6 +109,7 @@ def provision() -> None:
 
     # An endpoint for each model with a release in this environment
     endpoints: dict[str, pulumi.Output[str | None]] = {}
+    associations = AssociationWait(before)
     serving_image = environment.image_reference("serving")
     for name, bundle in releases.items():
         if bundle is None:
@@ -122,7 +123,7 @@ def provision() -> None:
         serving = ServingContext(
             environment=environment,
             model=models[name],
-            identity=effective(identities[name], before),
+            identity=associations.effective(identities[name]),
             namespace=namespace.name,
             image=serving_image,
             descriptor=pod_descriptor(descriptor, "serving"),
