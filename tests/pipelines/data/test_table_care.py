@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.data import __main__ as job
 from pipelines.data import compaction, file_replacement, table_care
+from pipelines.data import ingest as ingestion
 from pipelines.data.catalog import open_table, read_version
 from pipelines.data.compaction import FEWEST_FILES, GROUP_BYTES, SMALL_FILE, plan_compaction
 from pipelines.data.file_replacement import CurrentFile, current_files, is_settled
@@ -312,6 +313,28 @@ def test_a_job_that_is_killed_is_finished_by_the_next(
     assert done["ExpiredVersions"] >= 3
     assert ids(dev) == [1, 2, 3, 4] and len(current_files(open_table(dev, "visits"))) == 2
     care(dev, later=LATER + timedelta(days=8))
+    assert ids(dev) == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_an_ingestion_that_was_killed_before_its_record_is_recorded_after_the_care_of_the_table(
+    dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(dev, tmp_path, 1, 3)
+    write = ingestion.write_record
+
+    def die(descriptor: Any, record: Any) -> None:
+        if record.verdict == "ingested":
+            raise KeyboardInterrupt
+        write(descriptor, record)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingestion, "write_record", die)
+        with pytest.raises(KeyboardInterrupt):
+            add(dev, tmp_path, 4, 1)
+    assert care(dev)["JoinedFiles"] == 3
+    ingest(dev, CONTRACT, lambda _: None)
+    assert [each.state for each in read_status(dev, "visits")] == ["ingested"] * 4
     assert ids(dev) == [1, 2, 3, 4]
 
 
