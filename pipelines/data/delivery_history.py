@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def snapshots_by_run(table: Table) -> list[list[Snapshot]]:
     """Return the snapshots that added rows of batches to the current version, grouped by run, the oldest first.
 
-    A snapshot without the id of a run is a group of its own. Quarantined rows that were released later belong to the
+    A snapshot without the id of a run is one group. Quarantined rows that were released later belong to the
     run of their batch. Snapshots of other changes, such as compaction, are left out.
     """
     groups: dict[str, list[Snapshot]] = {}

@@ -119,7 +119,7 @@ def replace_files(
         reason: value of the snapshot property `mlops.care`.
 
     Returns:
-        The id of the new snapshot; None if another writer has replaced the files meanwhile.
+        The id of the new snapshot; None if another writer has replaced the files.
 
     Raises:
         MlopsError: other writers commit all the time.

@@ -58,7 +58,7 @@ class Data:
         rows: number of rows, or None if unknown.
         assertions: results of the rules on the data.
         derived: column → the columns of inputs that its values come from, as (namespace, name, column).
-        contract: the contract that the data follows; its version, purpose and owner are told.
+        contract: the contract that the data follows. Events name its version, purpose and owner.
     """
 
     namespace: str

@@ -72,7 +72,7 @@ def kept_time(contract: Contract) -> timedelta:
 
 
 def reference_deliveries(contract: Contract) -> int:
-    """Return the number of deliveries whose files compaction leaves alone, besides the newest one."""
+    """Return the number of deliveries whose files compaction leaves alone, in addition to the newest one."""
     return contract.monitoring.reference_deliveries if contract.is_monitored else 0
 
 
