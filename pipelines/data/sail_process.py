@@ -1,4 +1,4 @@
-"""Process that becomes a Sail server and ends when its parent does: `python -m pipelines.data.sail_process SAIL PORT`."""
+"""Process that becomes a Sail server, and ends when its parent does: `sail_process PROGRAM PORT`."""
 
 from __future__ import annotations
 

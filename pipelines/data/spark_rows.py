@@ -16,9 +16,11 @@ from pipelines.declarations.errors import MlopsError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyiceberg.table import FileScanTask, Table
     from pyspark.sql.connect.dataframe import DataFrame
     from pyspark.sql.connect.session import SparkSession
 
+    from pipelines.declarations.contract import Column
     from pipelines.declarations.value_range import StoredType
 
 SPARK_TYPES: Mapping[StoredType, str] = {
@@ -66,6 +68,31 @@ class FileRows:
     columns: Mapping[str, str]
     stream: Callable[[], Iterator[pa.RecordBatch]]
     stream_of_edited_files: Callable[[], Iterator[pa.RecordBatch]] = field(default=lambda: iter(()))
+
+
+def rows_of_files(table: Table, tasks: Sequence[FileScanTask], columns: Sequence[Column]) -> FileRows:
+    """Return some columns of the rows of a table's data files.
+
+    Raises:
+        MlopsError: a file stores a column in a type that no contract has.
+    """
+    import pyarrow.parquet as pq
+
+    from pipelines.data.data_files import stream_rows
+
+    def read_schema(path: str) -> pa.Schema:
+        with table.io.new_input(path).open() as file:
+            return pq.read_schema(file)
+
+    names = [column.name for column in columns]
+    edited = [task for task in tasks if task.delete_files]
+    paths = [task.file.file_path for task in tasks if not task.delete_files]
+    return FileRows(
+        groups=group_files(paths, read_schema, names),
+        columns={column.name: SPARK_TYPES[column.stored_as] for column in columns},
+        stream=lambda: stream_rows(table, tasks, names),
+        stream_of_edited_files=lambda: stream_rows(table, edited, names),
+    )
 
 
 def group_files(paths: Sequence[str], read_schema: Callable[[str], pa.Schema], names: Iterable[str]) -> list[FileGroup]:

@@ -44,7 +44,7 @@ def open_spark() -> Iterator[SparkSession]:
     except ImportError as error:
         raise MlopsError(
             f"the distributed engine is not installed: {error}",
-            fix='install its requirements: make setup PARTS="pipelines cli spark", or requirements/spark.txt in an image',
+            fix='install requirements/spark.txt: make setup PARTS="pipelines cli spark"',
         ) from None
     remote = os.environ.get(REMOTE, "")
     if remote:
