@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.declarations.errors import MlopsError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyiceberg.schema import Schema
     from pyiceberg.table import FileScanTask, Table
     from pyspark.sql.connect.dataframe import DataFrame
     from pyspark.sql.connect.session import SparkSession
 
-    from pipelines.declarations.contract import Column
     from pipelines.declarations.value_range import StoredType
 
 SPARK_TYPES: Mapping[StoredType, str] = {
@@ -70,8 +70,13 @@ class FileRows:
     stream_of_edited_files: Callable[[], Iterator[pa.RecordBatch]] = field(default=lambda: iter(()))
 
 
-def rows_of_files(table: Table, tasks: Sequence[FileScanTask], columns: Sequence[Column]) -> FileRows:
+def rows_of_files(table: Table, tasks: Sequence[FileScanTask], columns: Mapping[str, StoredType]) -> FileRows:
     """Return some columns of the rows of a table's data files.
+
+    Args:
+        table: the table.
+        tasks: its files.
+        columns: name → type to read it as.
 
     Raises:
         MlopsError: a file stores a column in a type that no contract has.
@@ -84,15 +89,33 @@ def rows_of_files(table: Table, tasks: Sequence[FileScanTask], columns: Sequence
         with table.io.new_input(path).open() as file:
             return pq.read_schema(file)
 
-    names = [column.name for column in columns]
+    names = tuple(columns)
     edited = [task for task in tasks if task.delete_files]
     paths = [task.file.file_path for task in tasks if not task.delete_files]
     return FileRows(
-        groups=group_files(paths, read_schema, names),
-        columns={column.name: SPARK_TYPES[column.stored_as] for column in columns},
+        groups=tuple(group_files(paths, read_schema, names)),
+        columns={name: SPARK_TYPES[kind] for name, kind in columns.items()},
         stream=lambda: stream_rows(table, tasks, names),
         stream_of_edited_files=lambda: stream_rows(table, edited, names),
     )
+
+
+def stored_types(schema: Schema) -> dict[str, StoredType]:
+    """Return the types of a table's columns, by name.
+
+    Raises:
+        MlopsError: a column is of a type that no contract has.
+    """
+    found: dict[str, StoredType] = {}
+    for one in schema.fields:
+        kind: Any = str(one.field_type)
+        if kind not in SPARK_TYPES:
+            raise MlopsError(
+                f"the column {one.name!r} of the table is of type {kind}: expected one of {', '.join(SPARK_TYPES)}",
+                fix="let only ingestion change the table",
+            )
+        found[one.name] = kind
+    return found
 
 
 def group_files(paths: Sequence[str], read_schema: Callable[[str], pa.Schema], names: Iterable[str]) -> list[FileGroup]:

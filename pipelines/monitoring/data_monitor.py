@@ -163,10 +163,10 @@ def _compare_columns(
     new = [task for snapshot in newest.snapshots for task in files.get(snapshot, ())]
     names = [column.name for column in columns]
     if contract.engine == "spark":
+        types = {column.name: column.stored_as for column in columns}
+        both = (rows_of_files(table, old, types), rows_of_files(table, new, types))
         with open_spark() as spark:
-            reference, current = profile_on_spark(
-                spark, columns, *(rows_of_files(table, tasks, columns) for tasks in (old, new))
-            )
+            reference, current = profile_on_spark(spark, columns, *both)
     else:
         reference, current = profile_streams(columns, stream_rows(table, old, names), stream_rows(table, new, names))
     return [compare_column(name, reference[name], current[name]) for name in names]

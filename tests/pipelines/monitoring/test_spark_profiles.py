@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.catalog import open_table
+from pipelines.data.spark_check import check_on_spark
+from pipelines.data.spark_server import open_spark
+from pipelines.data.version_files import read_version_on_spark
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.monitoring.data_monitor import examine
 from tests.aws import EmulatedAccount, make_environment
@@ -53,5 +56,9 @@ def test_the_report_is_the_same_on_one_process_and_on_several_workers(
     there = examine(dev, ON_SPARK, NOW)
     assert {each.column for each in here.columns} == {"age", "city", "email", "score"}
     assert there.model_dump_json() == here.model_dump_json()
+    version = read_version_on_spark(dev, "visits")
+    with open_spark() as spark:
+        checked = check_on_spark(spark, ON_SPARK, version.rows, "visits", version.rows_of)
+    assert (checked.rows, checked.keeps, checked.rejected) == (2_100, True, "")
     assert open_table(dev, "visits").current_snapshot() is not None
     assert os.environ["SAIL_MODE"] == sail
