@@ -18,6 +18,7 @@ from infra.components.namespace import Namespace, NamespaceArgs
 from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
+from infra.components.spark_server import SparkServer, SparkServerArgs
 from infra.components.storage import Storage, StorageArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
@@ -69,8 +70,18 @@ def provision() -> None:
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
+        large = tuple(contracts[name] for name in monitored if contracts[name].engine == "spark")
+        spark = None
+        if large:
+            spark = SparkServer(SparkServerArgs(context=context, contracts=large, storage=storage), on_cluster).access
         for name in monitored:
-            DataMonitor(name, DataMonitorArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
+            monitor = DataMonitorArgs(
+                context=context,
+                contract=contracts[name],
+                storage=storage,
+                spark=spark if contracts[name] in large else None,
+            )
+            DataMonitor(name, monitor, on_cluster)
         jobs += map(monitor_name, monitored)
         for name, model in models.items():
             training = TrainingArgs(context=context, model=model, storage=storage, registry=registry)
