@@ -229,7 +229,9 @@ class Router:
 
         CONNECT opens a tunnel to a pod of the Service. A realistic router also forwards requests for load balancers.
         """
-        host, _, port = request.headers.get("Host", "").partition(":")
+        # CONNECT names its destination as the target, and HTTP/1.0 has no Host.
+        authority = request.raw_path if request.method == "CONNECT" else request.headers.get("Host", "")
+        host, _, port = authority.partition(":")
         if host == "127.0.0.1" and request.path.startswith("/laptop/"):
             return self._report(request.path)
         if self._balancers is not None and host.lower().endswith(DOMAIN) and request.method != "CONNECT":

@@ -44,7 +44,7 @@ def open_spark() -> Iterator[SparkSession]:
     except ImportError as error:
         raise MlopsError(
             f"the distributed engine is not installed: {error}",
-            fix='install requirements/spark.txt: make setup PARTS="pipelines cli spark"',
+            fix="install requirements/spark.txt: make spark",
         ) from None
     remote = os.environ.get(REMOTE, "")
     if remote:
@@ -101,7 +101,7 @@ def run_sail(**settings: str) -> Iterator[str]:
     if not program.exists():
         raise MlopsError(
             f"{REMOTE} is not set, and no server is installed: expected {program}",
-            fix=f'install one: make setup PARTS="pipelines cli spark"; or set {REMOTE} to sc://host:port',
+            fix=f"install one (make spark), or set {REMOTE} to sc://host:port",
         )
     problem = ""
     for _ in range(_STARTS):
