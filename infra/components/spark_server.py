@@ -27,9 +27,7 @@ NAME = "spark"
 PORT = 50051
 """Port of the server, and of its Service."""
 
-_EXEMPTION = {
-    "k8s-survives-a-drain": "a session lives in one server; a job that lost its server is tried again"
-}
+_EXEMPTION = {"k8s-survives-a-drain": "a session lives in one server; a job that lost its server is tried again"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class SparkServer(pulumi.ComponentResource):
             name="sail",
             service_account=NAME,
             image=image,
-            command=["sail", "spark", "server", "--ip", "$(HOST)", "--port", str(PORT)],
+            command=["python", "-m", "pipelines.data.sail_process", "$(HOST)", str(PORT)],
             descriptor=args.context.descriptor,
             resources=Resources(cpu=settings.cpu, memory=settings.memory),
             scratch=settings.scratch,

@@ -11,9 +11,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipelines.data.sail_process import find_sail
 from pipelines.declarations.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _session(kind: type[SparkSession], remote: str, failure: type[Exception]) ->
 
     try:
         session = kind.builder.remote(remote).create()
+        session.client.set_retry_policies([_patience()])
         session.conf.set("spark.sql.session.timeZone", "UTC")
     except (failure, RpcError, OSError) as error:
         raise MlopsError(
@@ -80,8 +81,17 @@ def _session(kind: type[SparkSession], remote: str, failure: type[Exception]) ->
             session.client.close()
 
 
+def _patience() -> Any:
+    """Return how often the client asks a server that does not answer: for about a minute, not for ten."""
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    return DefaultPolicy(max_retries=9, max_backoff=10_000, max_server_retry_delay=10_000)
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+    details = getattr(error, "details", None)  # of an error of gRPC; its text is many lines
+    text = str(details() if callable(details) else error).strip() or type(error).__name__
+    return text.splitlines()[0][:500]
 
 
 @contextmanager
@@ -97,18 +107,17 @@ def run_sail(**settings: str) -> Iterator[str]:
     Raises:
         MlopsError: it is not installed, or does not start.
     """
-    program = Path(sys.executable).with_name("sail")
-    if not program.exists():
+    if find_sail() is None:
         raise MlopsError(
-            f"{REMOTE} is not set, and no server is installed: expected {program}",
+            f"{REMOTE} is not set, and no server is installed: expected the program sail, found none",
             fix=f"install one (make spark), or set {REMOTE} to sc://host:port",
         )
     problem = ""
     for _ in range(_STARTS):
         port = _free_port()
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.data.sail_process", str(program), str(port)],
-            env={**os.environ, "RUST_LOG": "error", **_endpoint(), **settings},
+            [sys.executable, "-m", "pipelines.data.sail_process", "127.0.0.1", str(port)],
+            env={**os.environ, "RUST_LOG": "error", **settings},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=None,
@@ -123,14 +132,6 @@ def run_sail(**settings: str) -> Iterator[str]:
             process.kill()
             process.wait()
     raise MlopsError(f"the Sail server of this machine does not start: {problem}", fix="look at its messages above")
-
-
-def _endpoint() -> dict[str, str]:
-    """Return what Sail needs to know of an endpoint of S3 other than AWS's."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    if not endpoint:
-        return {}
-    return {"AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http:")).lower()}
 
 
 def _free_port() -> int:
