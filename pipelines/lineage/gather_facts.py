@@ -42,6 +42,7 @@ def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescript
             releases += read_releases(descriptor)
     return LineageFacts(
         gathered=datetime.now(UTC),
+        environments=tuple(descriptors),
         versions=tuple(sorted(versions, key=lambda fact: fact.at)),
         bundles=tuple(bundle_facts.values()),
         releases=tuple(sorted(releases, key=lambda fact: fact.at)),
@@ -73,6 +74,7 @@ def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDes
                     found[model, bundle.digest] = bundle
     return LineageFacts(
         gathered=datetime.now(UTC),
+        environments=tuple(descriptors),
         versions=(),
         bundles=tuple(found.values()),
         releases=tuple(releases),

@@ -208,18 +208,19 @@ def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: 
                 fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
             )
         return bundle_node(model, found[0])
-    live = [
-        each
+    live = {
+        each.environment: each.bundle
         for each in facts.releases
-        if each.model == model and each.is_live and environment in ("", each.environment)
-    ]
-    if not live or live[-1].bundle is None:
+        if each.model == model and each.is_live and each.bundle and environment in ("", each.environment)
+    }
+    if not live:
         where = environment or "any environment"
         raise MlopsError(
             f"no bundle of {model} is live in {where}: expected a live bundle, or a digest to trace another one",
             fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
         )
-    return bundle_node(model, live[-1].bundle)
+    last = next(name for name in (*reversed(facts.environments), *live) if name in live)
+    return bundle_node(model, live[last])
 
 
 def _known(model: str, names: Iterable[str]) -> str:

@@ -36,6 +36,7 @@ KNOWN = facts(
     release(1, 2, environment="staging", is_live=True),
     release(2, 2, ended=1, is_live=True),
     targets={"price": "paid"},
+    environments=("dev", "staging", "prod"),
 )
 
 
@@ -90,6 +91,9 @@ def test_a_file_shows_the_version_that_it_made_even_if_no_bundle_reads_it() -> N
 
 def test_the_live_bundle_is_found_by_environment_and_others_by_their_digest() -> None:
     assert find_bundle(KNOWN, "price") == bundle_node("price", digest(2))
+    late = facts(*KNOWN.releases, release(3, 3, environment="staging", is_live=True), environments=KNOWN.environments)
+    assert find_bundle(late, "price", environment="staging") == bundle_node("price", digest(3))
+    assert find_bundle(late, "price") == bundle_node("price", digest(2)), "of the last environment, not the newest"
     assert find_bundle(KNOWN, "price", digest(1)) == bundle_node("price", digest(1))
     assert find_bundle(facts(bundle(1 << 240, snapshot=1)), "price", "00010000").kind == "bundle"
     for arguments, message in (
