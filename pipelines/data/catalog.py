@@ -90,6 +90,9 @@ class DeclaredTables:
 MOST_EVOLUTIONS = 5
 """Maximum number of attempts to update a schema while other writers update it."""
 
+REQUEST_SECONDS = 20
+"""Seconds without data after which a request to S3 fails. Arrow's 3 s are too few on a busy machine."""
+
 KEPT_HISTORY = "mlops.kept-history"
 """Table property: comma-separated ids of the snapshots that an expiry has kept and whose rows the table had then.
 
@@ -113,6 +116,7 @@ def open_catalog(descriptor: TablePlace) -> GlueCatalog:
         "s3.access-key-id": frozen.access_key,
         "s3.secret-access-key": frozen.secret_key,
         "s3.session-token": frozen.token,
+        "s3.request-timeout": str(REQUEST_SECONDS),
         "s3.endpoint": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
     }
     properties["py-io-impl"] = "pipelines.data.data_files.TableFiles"
@@ -414,23 +418,12 @@ def append(
     Raises:
         pyiceberg.exceptions.CommitFailedException: another commit came first.
     """
-    from pyiceberg.table import Table as IcebergTable
-    from pyiceberg.table import TableProperties
     from pyiceberg.table.update.snapshot import ManageSnapshots
 
     from pipelines.data.data_files import write_data_files
 
-    # Set in memory only, so other writers of the table keep their own setting.
-    settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
-    once = IcebergTable(
-        identifier=table.name(),
-        metadata=table.metadata.model_copy(update={"properties": settings}),
-        metadata_location=table.metadata_location,
-        io=table.io,
-        catalog=table.catalog,
-    )
     paths = write_data_files(descriptor, table, rows)
-    with once.transaction() as transaction:
+    with without_retries(table).transaction() as transaction:
         if described:
             transaction.set_properties(dict(described))
         transaction.add_files(paths, {BATCH: batch, **properties}, check_duplicate_files=False)
@@ -438,3 +431,18 @@ def append(
         with ManageSnapshots(transaction) as manage:
             manage.create_tag(added, tag or tag_of(batch))
     return str(added)
+
+
+def without_retries(table: Table) -> Table:
+    """Return a table whose commits are not tried again. The setting is in memory only, so other writers keep theirs."""
+    from pyiceberg.table import Table as IcebergTable
+    from pyiceberg.table import TableProperties
+
+    settings = {**table.metadata.properties, TableProperties.COMMIT_NUM_RETRIES: "0"}
+    return IcebergTable(
+        identifier=table.name(),
+        metadata=table.metadata.model_copy(update={"properties": settings}),
+        metadata_location=table.metadata_location,
+        io=table.io,
+        catalog=table.catalog,
+    )

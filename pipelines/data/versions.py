@@ -150,5 +150,5 @@ def version_lines(versions: Iterable[TableVersion]) -> list[str]:
         added = f", {version.added} added" if version.added is not None else ""
         source = f" from {version.file}" if version.file else f" by {version.operation}"
         checked = f", contract {version.contract}" if version.contract else ""
-        lines.append(f"{version.snapshot}  {version.at:%Y-%m-%d %H:%M:%S}  {rows}{added}{source}{checked}{shown}")
+        lines.append(f"{version.snapshot}  {version.at:%Y-%m-%d %H:%M:%S} UTC  {rows}{added}{source}{checked}{shown}")
     return lines

@@ -129,7 +129,7 @@ def entry_lines(entries: Iterable[DatasetEntry]) -> list[str]:
         facts += [f"{personal} personal"] if personal else []
         facts += [f"owner {entry.owner}"] if entry.owner else []
         if entry.current is not None:
-            facts.append(f"{entry.current.rows} rows of {entry.current.at:%Y-%m-%d %H:%M}")
+            facts.append(f"{entry.current.rows} rows of {entry.current.at:%Y-%m-%d %H:%M} UTC")
         lines.append(f"{entry.name}  {', '.join(facts)}")
         lines += [f"    {entry.purpose}"] if entry.purpose else []
     return lines

@@ -58,6 +58,11 @@ def monitor_name(dataset: str) -> str:
     return f"monitor-{dataset}"
 
 
+def care_name(dataset: str) -> str:
+    """Return the name of the workload that cares for a dataset's table."""
+    return f"care-{dataset}"
+
+
 def model_monitor_name(model: str) -> str:
     """Return the name of the workload that monitors a model. A dataset may have the same name as a model."""
     return f"observe-{model}"

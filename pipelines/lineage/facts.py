@@ -95,12 +95,14 @@ class LineageFacts(Declaration):
 
     Attributes:
         gathered: when they were read.
+        environments: the environments, in the order of promotion.
         versions, bundles, releases: the facts, the oldest first.
         targets: model → column that it predicts, as declared when the facts were read.
     """
 
     format: Literal["mlops/lineage/v1"] = "mlops/lineage/v1"
     gathered: AwareDatetime
+    environments: tuple[str, ...] = ()
     versions: tuple[VersionFact, ...] = ()
     bundles: tuple[BundleFact, ...] = ()
     releases: tuple[ReleaseFact, ...] = ()

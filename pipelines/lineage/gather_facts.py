@@ -17,9 +17,7 @@ from pipelines.declarations.project import Project
 from pipelines.lineage.facts import BundleFact, LineageFacts, ReleaseFact, VersionFact
 from pipelines.registry import bundles, evidence, store
 from pipelines.registry.ledger import Entry, Ledger
-
-MOST_MODELS = 10_000
-READ_AT_ONCE = 8
+from pipelines.registry.named_versions import MOST_MODELS, READ_AT_ONCE, every_bundle
 
 
 def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescriptor]) -> LineageFacts:
@@ -44,6 +42,7 @@ def gather_facts(project: Project, descriptors: Mapping[str, EnvironmentDescript
             releases += read_releases(descriptor)
     return LineageFacts(
         gathered=datetime.now(UTC),
+        environments=tuple(descriptors),
         versions=tuple(sorted(versions, key=lambda fact: fact.at)),
         bundles=tuple(bundle_facts.values()),
         releases=tuple(sorted(releases, key=lambda fact: fact.at)),
@@ -75,6 +74,7 @@ def gather_live_facts(project: Project, descriptors: Mapping[str, EnvironmentDes
                     found[model, bundle.digest] = bundle
     return LineageFacts(
         gathered=datetime.now(UTC),
+        environments=tuple(descriptors),
         versions=(),
         bundles=tuple(found.values()),
         releases=tuple(releases),
@@ -131,18 +131,9 @@ def read_versions(descriptor: EnvironmentDescriptor, dataset: str) -> list[Versi
     return list(facts.values())
 
 
-def models_in_registry(descriptor: EnvironmentDescriptor) -> list[str]:
-    """Return the models that the registry has bundles of, also those that are no longer declared."""
-    return store.folders(descriptor.registry_bucket, "bundles/", limit=MOST_MODELS)
-
-
 def read_bundles(descriptor: EnvironmentDescriptor) -> list[BundleFact]:
     """Read every complete bundle in an environment's registry."""
-    every = [
-        (model, digest)
-        for model in models_in_registry(descriptor)
-        for digest in bundles.list_digests(descriptor, model)
-    ]
+    every = every_bundle(descriptor)
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         found = pool.map(lambda each: _read_bundle(descriptor, *each), every)
         return [fact for fact in found if fact is not None]

@@ -150,7 +150,7 @@ def build_graph(facts: LineageFacts) -> LineageGraph:
     for version in facts.versions:
         node = version_node(version.environment, version.dataset, version.snapshot)
         rows = f"{version.rows} rows, " if version.rows is not None else ""
-        graph.add(node, f"{rows}{version.at:%Y-%m-%d %H:%M}")
+        graph.add(node, f"{rows}{version.at:%Y-%m-%d %H:%M} UTC")
         if version.file is not None:
             file = file_node(version.environment, version.dataset, version.file)
             graph.connect(file, node)
@@ -180,7 +180,7 @@ def build_graph(facts: LineageFacts) -> LineageGraph:
 
 def _add_bundle(graph: LineageGraph, bundle: BundleFact, target: str | None) -> None:
     node = bundle_node(bundle.model, bundle.digest)
-    trained = f"trained {bundle.trained:%Y-%m-%d %H:%M}" if bundle.trained is not None else "no verified evidence"
+    trained = f"trained {bundle.trained:%Y-%m-%d %H:%M} UTC" if bundle.trained is not None else "no verified evidence"
     graph.add(node, f"{trained}, commit {bundle.commit[:12]}" if bundle.commit else trained)
     graph.connect(version_node(bundle.environment, bundle.dataset, bundle.snapshot), node)
     for column in (*bundle.features, *((target,) if target else ())):
@@ -208,23 +208,27 @@ def find_bundle(facts: LineageFacts, model: str, digest: str = "", environment: 
                 fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
             )
         return bundle_node(model, found[0])
-    live = [
-        each
+    live = {
+        each.environment: each.bundle
         for each in facts.releases
-        if each.model == model and each.is_live and environment in ("", each.environment)
-    ]
-    if not live or live[-1].bundle is None:
-        where = f" in {environment}" if environment else ""
+        if each.model == model and each.is_live and each.bundle and environment in ("", each.environment)
+    }
+    if not live:
+        where = environment or "any environment"
         raise MlopsError(
-            f"no bundle of {model} is live{where}: expected one, or its digest",
+            f"no bundle of {model} is live in {where}: expected a live bundle, or a digest to trace another one",
             fix=_known(model, (each.digest for each in facts.bundles if each.model == model)),
         )
-    return bundle_node(model, live[-1].bundle)
+    last = next(name for name in (*reversed(facts.environments), *live) if name in live)
+    return bundle_node(model, live[last])
 
 
 def _known(model: str, names: Iterable[str]) -> str:
     found = list(names)[-5:]
-    return f"use one of {', '.join(found)}" if found else f"train one: mlops train {model}"
+    if not found:
+        return f"train one: mlops train {model}"
+    others = f" (or {', '.join(found[:-1])})" if len(found) > 1 else ""
+    return f"mlops lineage bundle {model} {found[-1]}{others}"
 
 
 def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = "") -> list[LineageNode]:
@@ -244,7 +248,8 @@ def find_nodes(graph: LineageGraph, kind: Kind, starts: str = "", ends: str = ""
 def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, forward: bool) -> LineageGraph:
     """Return what leads to some nodes and what they lead to.
 
-    Versions appear only if a bundle names them, or if they are a start: the chain of all snapshots says nothing.
+    Versions appear only if a bundle names them, if they are a start, or if a start is the file that they added: the
+    chain of all snapshots says nothing.
     """
     found = set(starts)
     for start in starts:
@@ -255,6 +260,7 @@ def trace(graph: LineageGraph, starts: Collection[LineageNode], *, back: bool, f
         for node in found
         if node.kind != "version"
         or node in starts
+        or any(start.kind == "file" and node in graph.edges[start] for start in starts)
         or any(target.kind == "bundle" and target in found for target in graph.edges[node])
     }
     return graph.part(shown)

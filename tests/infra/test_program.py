@@ -16,11 +16,12 @@ from infra.policies.stack import TAGGABLE
 from infra.scopes import Environment
 from pipelines.data.columns import iceberg_type
 from pipelines.declarations.canary_settings import CanarySettings
-from pipelines.declarations.contract import STORED_TYPES, Column
+from pipelines.declarations.contract import Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
 from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
+from pipelines.declarations.sql_types import PLAIN_TYPES
 from pipelines.serving.check import FAILED, INCONCLUSIVE
 from tests.infra.recording import (
     ACCOUNT,
@@ -59,7 +60,7 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 
 def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
-    jobs = {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}", f"observe-{MODEL}"}
+    jobs = {f"ingest-{DATASET}", f"care-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}", f"observe-{MODEL}"}
     assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
@@ -103,8 +104,8 @@ def test_without_a_pinned_image_jobs_are_left_out_and_a_note_says_what_to_pin(fr
     assert fresh.of_type(CRON_JOB) == {}
     assert fresh.of_type(ROLLOUT) == {}
     assert fresh.outputs["notes"] == [
-        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, monitor-{DATASET}, "
-        f"train-{MODEL} are left out"
+        f"no training image is pinned (images.training in Pulumi.dev.yaml): ingest-{DATASET}, care-{DATASET}, "
+        f"monitor-{DATASET}, train-{MODEL} are left out"
     ]
     descriptor = EnvironmentDescriptor.from_output(fresh.outputs["descriptor"], "dev")
     assert (descriptor.images.training, descriptor.images.serving, descriptor.endpoints) == (None, None, {})
@@ -230,8 +231,8 @@ def test_each_contract_has_an_iceberg_table_whose_schema_pulumi_never_updates(pr
 @pytest.mark.parametrize(
     ("logical", "physical", "iceberg"),
     [
-        *((logical, physical, stored) for logical, types in STORED_TYPES.items() for physical, stored in types.items()),
-        *((logical, None, next(iter(types.values()))) for logical, types in STORED_TYPES.items()),
+        *((logical, physical, stored) for logical, types in PLAIN_TYPES.items() for physical, stored in types.items()),
+        *((logical, None, next(iter(types.values()))) for logical, types in PLAIN_TYPES.items()),
     ],
 )
 def test_glue_and_ingestion_give_a_column_the_same_type(logical: str, physical: str | None, iceberg: str) -> None:
@@ -360,6 +361,7 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
     }
     assert commands == {
         f"ingest-{DATASET}": ["python", "-m", "pipelines.data", "ingest", DATASET],
+        f"care-{DATASET}": ["python", "-m", "pipelines.data", "care", DATASET, "--namespace", "mlops-dev"],
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],

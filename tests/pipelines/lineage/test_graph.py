@@ -36,6 +36,7 @@ KNOWN = facts(
     release(1, 2, environment="staging", is_live=True),
     release(2, 2, ended=1, is_live=True),
     targets={"price": "paid"},
+    environments=("dev", "staging", "prod"),
 )
 
 
@@ -82,13 +83,22 @@ def test_a_file_a_column_and_a_contract_lead_to_the_releases_that_they_reached()
     }
 
 
+def test_a_file_shows_the_version_that_it_made_even_if_no_bundle_reads_it() -> None:
+    unread = build_graph(facts(version(1), version(2), bundle(1, snapshot=1)))
+    found = trace(unread, find_nodes(unread, "file", ends="/visits/2.csv"), back=False, forward=True)
+    assert names(found, "version") == ["dev/visits@2"] and names(found, "bundle") == []
+
+
 def test_the_live_bundle_is_found_by_environment_and_others_by_their_digest() -> None:
     assert find_bundle(KNOWN, "price") == bundle_node("price", digest(2))
+    late = facts(*KNOWN.releases, release(3, 3, environment="staging", is_live=True), environments=KNOWN.environments)
+    assert find_bundle(late, "price", environment="staging") == bundle_node("price", digest(3))
+    assert find_bundle(late, "price") == bundle_node("price", digest(2)), "of the last environment, not the newest"
     assert find_bundle(KNOWN, "price", digest(1)) == bundle_node("price", digest(1))
     assert find_bundle(facts(bundle(1 << 240, snapshot=1)), "price", "00010000").kind == "bundle"
     for arguments, message in (
         (("price", "", "dev"), "no bundle of price is live in dev"),
-        (("other",), "no bundle of other is live"),
+        (("other",), "no bundle of other is live in any environment: expected a live bundle, or a digest"),
         (("price", "00000000"), "has 2 bundles like"),
         (("price", digest(9)), "has no bundles like"),
         (("price", "0"), "expected one, by 8 digits or more"),
@@ -106,7 +116,7 @@ def test_a_trace_is_shown_as_text_and_json() -> None:
         "  visits.size",
         f"      → bundle price@{digest(1)}",
         "bundles:",
-        f"  price@{digest(1)}  (trained 2026-11-30 00:00, commit 000000000000)",
+        f"  price@{digest(1)}  (trained 2026-11-30 00:00 UTC, commit 000000000000)",
         "      → release prod/price",
         "releases:",
         "  prod/price  (live: sha256:000000000000…)",
