@@ -101,11 +101,12 @@ class SparkServer(pulumi.ComponentResource):
             ),
             child,
         )
-        described = {"name": NAME, "namespace": context.namespace, **metadata(environment, NAME, None)}
+        shared = metadata(environment, NAME, None)
+        described = {"name": NAME, "namespace": context.namespace, **shared}
         k8s.core.v1.Service(
             NAME,
             # The server starts after the service, or not at all without an image: do not wait for pods here.
-            metadata={**described, "annotations": {**described["annotations"], "pulumi.com/skipAwait": "true"}},
+            metadata={**described, "annotations": {**shared["annotations"], "pulumi.com/skipAwait": "true"}},
             spec={
                 "type": "ClusterIP",
                 "selector": selector(NAME),

@@ -99,7 +99,7 @@ def _check(spark: SparkSession, contract: Contract, rows: FileRows, name: str, r
     batch = Batch(name, Path(), types, text=False, rows=0)
     on_rows, on_batch = row_rules(contract, batch), batch_rules(contract)
     counted = [rule for rule in on_batch if rule.broken]
-    conditions = [rule.broken for rule in (*on_rows, *counted)]
+    conditions = [*(rule.broken for rule in on_rows), *(rule.broken for rule in counted)]
     found = _Counts(contract, _run(frame, contract, types, conditions))
     total = found.count(_ALL)
     results = [

@@ -173,7 +173,7 @@ class ProfileCounter:
             # In fractions: the result is rounded once, at the end.
             total, squares = (Fraction(high) + Fraction(low) for high, low in (self._sum, self._squares))
             mean = float(Fraction(self._pivot) + total / there)
-            deviation = math.sqrt(max(0, (squares - total * total / there) / there))
+            deviation = math.sqrt(max(Fraction(0), (squares - total * total / there) / there))
         return ColumnProfile(
             plan.kind, self._rows, self._nulls, edges=plan.edges, bins=self._bins, mean=mean, deviation=deviation
         )
