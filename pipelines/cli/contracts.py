@@ -165,7 +165,7 @@ def _check_version_on_spark(declared: Contract, descriptor: EnvironmentDescripto
 
     from pipelines.data.contract_check import stored_type_problems
     from pipelines.data.spark_check import check_on_spark
-    from pipelines.data.spark_server import open_spark
+    from pipelines.data.spark_session import open_spark
     from pipelines.data.version_files import read_version_on_spark
 
     found = read_version_on_spark(descriptor, declared.name, version)

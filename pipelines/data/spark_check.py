@@ -30,7 +30,7 @@ from pipelines.data.contract_check import FileReport
 from pipelines.data.query_engine import NO_DOWNLOADS
 from pipelines.data.reading import compare_columns
 from pipelines.data.spark_rows import FileRows, read_files
-from pipelines.data.spark_server import send_by_value
+from pipelines.data.spark_session import send_by_value
 from pipelines.data.sql_quoting import quote
 from pipelines.data.validate import EXAMPLES, RuleResult, check_patterns
 from pipelines.declarations.classification import is_personal

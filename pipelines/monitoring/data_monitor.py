@@ -12,7 +12,7 @@ from pipelines.data.columns import iceberg_type
 from pipelines.data.data_files import stream_rows
 from pipelines.data.row_quarantine import BatchRecord, read_records
 from pipelines.data.spark_rows import rows_of_files
-from pipelines.data.spark_server import open_spark
+from pipelines.data.spark_session import open_spark
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
 from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSettings, is_daily

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.data.spark_rows import FileRows, read_files
-from pipelines.data.spark_server import send_by_value
+from pipelines.data.spark_session import send_by_value
 from pipelines.monitoring.column_profiles import plan_profile, take_sample
 from pipelines.monitoring.profile_counter import ColumnProfile, PartialProfile, ProfileCounter, ProfilePlan
 

@@ -15,7 +15,7 @@ import pytest
 from pipelines.data.contract_check import FileReport, check_data_file, report_lines
 from pipelines.data.row_digest import in_key_order
 from pipelines.data.spark_rows import FileRows, group_files
-from pipelines.data.spark_server import open_spark, run_sail
+from pipelines.data.spark_session import open_spark, run_sail
 from pipelines.declarations.contract import Contract
 from tests.pipelines.data.contracts import column, contract
 

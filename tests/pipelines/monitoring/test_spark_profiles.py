@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.data.catalog import open_table
 from pipelines.data.spark_check import check_on_spark
-from pipelines.data.spark_server import open_spark
+from pipelines.data.spark_session import open_spark
 from pipelines.data.version_files import read_version_on_spark
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.monitoring.data_monitor import examine

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.data import sail_process, spark_server
+from pipelines.data import sail_process, spark_session
 from pipelines.data.sail_process import endpoint_of_s3
 from pipelines.data.spark_rows import FileGroup, group_files
-from pipelines.data.spark_server import open_spark, run_sail
+from pipelines.data.spark_session import open_spark, run_sail
 from pipelines.declarations.errors import MlopsError
 
 
@@ -54,7 +54,7 @@ def test_without_the_client_the_error_says_how_to_install_it(monkeypatch: pytest
 
 
 def test_without_a_server_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spark_server, "find_sail", lambda: None)
+    monkeypatch.setattr(spark_session, "find_sail", lambda: None)
     with pytest.raises(MlopsError, match="SPARK_REMOTE is not set, and no server is installed"), run_sail():
         pass
 
