@@ -561,11 +561,14 @@ class Contract(Declaration):
 
     @model_validator(mode="after")
     def _names_an_engine(self) -> Contract:
-        problems: list[tuple[Key, str, str]] = [
-            (("customProperties", index, "value"), f"one of {', '.join(ENGINES)}", repr(entry.value))
-            for index, entry in enumerate(self.custom_properties)
-            if entry.property == ENGINE and entry.value not in ENGINES
-        ]
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            key: Key = ("customProperties", index)
+            if entry.property == ENGINE:
+                if entry.value not in ENGINES:
+                    problems.append(((*key, "value"), f"one of {', '.join(ENGINES)}", repr(entry.value)))
+            elif difflib.get_close_matches(entry.property.lower(), [ENGINE], cutoff=0.85):
+                problems.append(((*key, "property"), ENGINE, repr(entry.property)))
         if sum(entry.property == ENGINE for entry in self.custom_properties) > 1:
             problems.append((("customProperties",), f"{ENGINE} at most once", "it twice"))
         if problems:

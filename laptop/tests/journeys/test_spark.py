@@ -48,6 +48,10 @@ def test_the_job_on_spark_reports_what_one_process_finds(tmp_path: Path) -> None
         assert "bmi" in run("monitor", "run", DATASET).output
         descriptor: EnvironmentDescriptor = here.descriptor("dev")
         there = read_report(descriptor, DATASET, find_report(descriptor, DATASET))
+        # A command on this machine, with a server of its own.
+        checked = run("contract", "test", DATASET).output
+        assert "every rule holds" in checked
+        assert checked == run("contract", "test", DATASET, "--engine", "process").output
         # The same contract, read in this process: the server of the cluster is not asked.
         declared["customProperties"][-1]["value"] = "process"
         project.contract_file(DATASET).write_text(yaml.safe_dump(declared, sort_keys=False))

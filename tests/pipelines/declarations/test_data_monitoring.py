@@ -127,6 +127,12 @@ def test_an_engine_that_does_not_exist_is_refused_at_its_key(value: Any) -> None
     assert "customProperties[0].value: expected one of process, spark, found" in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["Engine", "engines", "enginee"])
+def test_a_misspelt_engine_is_refused(name: str) -> None:
+    with pytest.raises(DeclarationError, match=r"customProperties\[0\].property: expected engine"):
+        monitored("spark", name)
+
+
 def test_an_engine_is_named_once() -> None:
     with pytest.raises(DeclarationError, match="engine at most once"):
         monitored("spark", "engine", times=2)
