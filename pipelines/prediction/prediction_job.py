@@ -34,6 +34,7 @@ from pipelines.data.catalogue_properties import changed_properties
 from pipelines.data.data_files import write_data_files
 from pipelines.data.glue_client import s3
 from pipelines.data.lineage import Data, bundle_data, from_columns, landing_data, lineage, table_data
+from pipelines.data.row_streams import stream_rows
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Contract
 from pipelines.declarations.digests import digest_of_file, digest_of_value
@@ -292,7 +293,7 @@ def _open_version(
     schema = schema_to_pyarrow(scan.projection(), include_field_ids=False)
 
     def parts(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        return iter(scan.select(*columns).to_arrow_batch_reader())
+        return stream_rows(table, scan.select(*columns))[1]
 
     data = table_data(descriptor, dataset, version=str(snapshot.snapshot_id), columns=_types_of(schema))
     return _Input(name, schema, parts, project.contract(dataset), data, {INPUT: request.read})
