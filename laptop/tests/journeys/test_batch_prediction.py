@@ -147,7 +147,7 @@ def test_the_result_is_a_dataset_version_without_personal_data_and_with_lineage(
     assert names == ["batch", "row", "patient_id", "prediction", "refused", "bundle"]
     traced = printed("lineage", "prediction", MODEL)
     assert f"{MODEL}@{live.bundle}" in traced
-    assert f"input dev/{MODEL}/patients-" in traced
+    assert f"dev/{MODEL}/patients-" in traced
     assert f"dev/{DATASET}/first.csv" in traced, "back to the landing file that the bundle was trained on"
 
 
@@ -165,7 +165,7 @@ def test_a_dataset_version_is_predicted(live: Live) -> None:
     assert DATASET in printed("predict", MODEL, "--dataset", f"{DATASET}@first.csv", "--output", str(output))
     assert pq.read_table(output).num_rows > 300
     traced = printed("lineage", "prediction", MODEL)
-    assert f"input dev/{DATASET}@" in traced
+    assert f"inputs:\n  dev/{DATASET}@" in traced
 
 
 def test_a_job_that_is_killed_midway_runs_again_and_repeats_no_row(live: Live) -> None:
