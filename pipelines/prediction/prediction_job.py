@@ -203,23 +203,20 @@ class _Prediction:
         schema = pa.schema([field for field in whole if field.name in wanted])
         short = self._batch.removeprefix("sha256:")[:12]
         writer = PredictionWriter(
-            self._scorer, schema, self.copied, self._probabilities, self._personal, short, self._bundle
+            self._given.name,
+            self._scorer,
+            schema,
+            self.copied,
+            self._probabilities,
+            self._personal,
+            short,
+            self._bundle,
         )
         features = [column.name for tensor in self._scorer.schema.inputs for column in tensor.columns]
         columns = list(dict.fromkeys([*features, *self.copied]))
-        predicted = (self._predict(writer, part) for part in in_parts(self._given.name, self._given.parts(columns)))
-        rows = pa.RecordBatchReader.from_batches(schema, predicted)
+        parts = in_parts(self._given.name, self._given.parts(columns))
+        rows = pa.RecordBatchReader.from_batches(schema, map(writer.predict, parts))
         return write_data_files(self._descriptor, table, rows), writer.counts
-
-    def _predict(self, writer: PredictionWriter, part: pa.RecordBatch) -> pa.RecordBatch:
-        try:
-            return writer.predict(part)
-        except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise RefusedInputError(
-                f"{self._given.name} cannot be predicted: rows {writer.counts.rows + 1} and following: expected values "
-                f"that the table can hold, found {str(error).splitlines()[0][:200]}",
-                fix="correct the values",
-            ) from None
 
     def _commit(self, table: Table, paths: list[str], say: Log) -> str:
         """Add the data files in one commit; try again while others commit first."""

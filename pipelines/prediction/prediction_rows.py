@@ -18,7 +18,7 @@ from pipelines.declarations.predictions_contract import (
     REFUSED_COLUMN,
     ROW_COLUMN,
 )
-from pipelines.prediction.prediction_inputs import values_of
+from pipelines.prediction.prediction_inputs import RefusedInputError, values_of
 from pipelines.serving.row_scoring import RowScorer, ScoredRows
 
 LONGEST_REASON = 500
@@ -83,6 +83,7 @@ class PredictionWriter:
     """Makes rows of the table of predictions.
 
     Args:
+        name: name of the input, for messages.
         scorer: predicts.
         schema: columns of the table.
         copied: column of the input → column of the table.
@@ -97,6 +98,7 @@ class PredictionWriter:
 
     def __init__(
         self,
+        name: str,
         scorer: RowScorer,
         schema: pa.Schema,
         copied: Mapping[str, str],
@@ -105,6 +107,7 @@ class PredictionWriter:
         batch: str,
         bundle: str,
     ) -> None:
+        self._name = name
         self._scorer = scorer
         self._schema = schema
         self._copied = copied
@@ -115,7 +118,22 @@ class PredictionWriter:
         self.counts = Counts()
 
     def predict(self, part: pa.RecordBatch) -> pa.RecordBatch:
-        """Predict the next rows of the input, and return their rows of the table, in the same order."""
+        """Predict the next rows of the input, and return their rows of the table, in the same order.
+
+        Raises:
+            RefusedInputError: a value cannot be read, or the table cannot hold it.
+        """
+        try:
+            return self._predict(part)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            found = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise RefusedInputError(
+                f"{self._name} cannot be predicted: rows from {self.counts.rows + 1} on: expected values that can be "
+                f"read and stored, found: {found}",
+                fix="correct the values",
+            ) from None
+
+    def _predict(self, part: pa.RecordBatch) -> pa.RecordBatch:
         first, rows = self.counts.rows, part.num_rows
         scored = self._scorer.score(
             {tensor.name: values_of(part, tensor) for tensor in self._scorer.schema.inputs}, rows
@@ -129,14 +147,14 @@ class PredictionWriter:
             **{name: part.column(source) for source, name in self._copied.items()},
             **self._predictions(scored, rows),
         }
-        self.counts.rows += rows
-        self.counts.refused += len(reasons)
         arrays = []
         for wanted in self._schema:
             array = columns.get(wanted.name)
             if array is not None and pa.types.is_dictionary(array.type):
                 array = array.dictionary_decode()
             arrays.append(pa.nulls(rows, wanted.type) if array is None else array.cast(wanted.type))
+        self.counts.rows += rows
+        self.counts.refused += len(reasons)
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _predictions(self, scored: ScoredRows, rows: int) -> dict[str, pa.Array]:

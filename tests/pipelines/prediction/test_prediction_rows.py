@@ -39,7 +39,9 @@ def predicted(scorer: RowScorer, table: pa.Table, personal: frozenset[str] = fro
     """Predict rows, all at once, and return the rows of the table of predictions."""
     kinds = {"batch": pa.string(), "row": pa.int64(), "patient_id": pa.int64(), "prediction": pa.float64()}
     schema = pa.schema([*kinds.items(), ("refused", pa.string()), ("bundle", pa.string())])
-    writer = PredictionWriter(scorer, schema, {"patient_id": "patient_id"}, (), personal, "abc", "sha256:1")
+    writer = PredictionWriter(
+        "a.parquet", scorer, schema, {"patient_id": "patient_id"}, (), personal, "abc", "sha256:1"
+    )
     rows: list[dict[str, Any]] = writer.predict(table.combine_chunks().to_batches()[0]).to_pylist()
     return rows
 
@@ -129,7 +131,7 @@ def test_a_classification_has_a_label_and_a_probability_for_each_class() -> None
         **dict.fromkeys(columns, pa.float64()),
         "refused": pa.string(),
     }
-    writer = PredictionWriter(scorer, pa.schema(list(kinds.items())), {}, columns, (), "abc", "sha256:1")
+    writer = PredictionWriter("a.parquet", scorer, pa.schema(list(kinds.items())), {}, columns, (), "abc", "sha256:1")
     rows = writer.predict(pa.record_batch({"x": [50.0, None, -50.0]})).to_pylist()
     assert [row["prediction"] for row in rows] == [1, None, 0]
     assert [round(row["probability_1"], 3) if row["refused"] is None else None for row in rows] == [1.0, None, 0.0]
@@ -285,3 +287,10 @@ def test_texts_that_need_too_much_memory_are_refused(monkeypatch: pytest.MonkeyP
     long = pa.record_batch({"town": pa.array(["x" * 1000] * 3000)})
     with pytest.raises(RefusedInputError, match="MiB"):
         list(in_parts("a.parquet", [long]))
+
+
+def test_a_value_that_the_table_cannot_hold_refuses_the_input(scorer: RowScorer) -> None:
+    kinds = [("patient_id", pa.int32()), ("prediction", pa.float64())]
+    writer = PredictionWriter("a.parquet", scorer, pa.schema(kinds), {"patient_id": "patient_id"}, (), (), "b", "c")
+    with pytest.raises(RefusedInputError, match="rows from 1 on"):
+        writer.predict(patients(3, first=2**40).to_batches()[0])
