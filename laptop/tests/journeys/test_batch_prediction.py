@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -71,6 +72,13 @@ def printed(*arguments: str) -> str:
     return done.output
 
 
+def refusal(*arguments: str) -> str:
+    """Return what a command that must fail says."""
+    done = run(*arguments)
+    assert isinstance(done.exception, MlopsError), done.output
+    return str(done.exception)
+
+
 def repeated(source: Path, rows: int, path: Path) -> Path:
     """Write the rows of a file again and again, each with its own key."""
     table = pq.read_table(source)
@@ -121,8 +129,6 @@ def test_a_file_is_predicted_by_the_live_bundle_and_saved(live: Live) -> None:
 
 
 def test_the_predictions_are_those_of_the_endpoint(live: Live, tmp_path: Path) -> None:
-    import json
-
     names = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
     rows = [
         (given, found["prediction"])
@@ -224,11 +230,11 @@ def test_what_cannot_be_predicted_is_refused_before_a_job_starts(live: Live) -> 
         (table.set_column(1, "age", pa.array(["x"] * table.num_rows)), "'age': expected numbers, found string"),
     ):
         pq.write_table(change, bad)
-        assert message in run("predict", MODEL, "--file", str(bad)).output
+        assert message in refusal("predict", MODEL, "--file", str(bad))
     bad.write_bytes(live.patients.read_bytes()[:-50])
-    assert "expected a Parquet file" in run("predict", MODEL, "--file", str(bad)).output
+    assert "expected a Parquet file" in refusal("predict", MODEL, "--file", str(bad))
     unknown = f"sha256:{1:064}"
-    assert "has no bundle" in run("predict", MODEL, "--file", str(live.patients), "--bundle", unknown).output
-    assert "may not predict nothing" in run("predict", MODEL, "--dataset", "nothing").output
+    assert "has no bundle" in refusal("predict", MODEL, "--file", str(live.patients), "--bundle", unknown)
+    assert "may not predict nothing" in refusal("predict", MODEL, "--dataset", "nothing")
     with pytest.raises(MlopsError, match="ends in"):
         live.predict(live.patients, output=live.folder / "out.txt")
