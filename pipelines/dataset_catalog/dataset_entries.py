@@ -72,12 +72,12 @@ def read_entries(project: Project, descriptor: EnvironmentDescriptor | None = No
         readers.setdefault(model.contract, []).append(model)
     entries = []
     for dataset in project.dataset_names:
-        versions = _versions(descriptor, dataset) or ()
-        entries.append(DatasetEntry(project.contract(dataset), tuple(readers.get(dataset, ())), tuple(versions)))
+        versions = tuple(_versions(descriptor, dataset) or ())
+        entries.append(DatasetEntry(project.contract(dataset), tuple(readers.get(dataset, ())), versions))
     for name in project.model_names:
-        versions = _versions(descriptor, predictions_name(name))
-        if versions is not None:
-            entries.append(DatasetEntry(project.dataset_contract(predictions_name(name)), (), tuple(versions)))
+        predicted = _versions(descriptor, predictions_name(name))
+        if predicted is not None:
+            entries.append(DatasetEntry(project.dataset_contract(predictions_name(name)), (), tuple(predicted)))
     return sorted(entries, key=lambda entry: entry.name)
 
 

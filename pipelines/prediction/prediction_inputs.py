@@ -34,13 +34,14 @@ Fits = Callable[[pa.DataType], bool]
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)
+    fits = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+    return any(fit(kind) for fit in fits)
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return any(fit(kind) for fit in (types.is_string, types.is_large_string, types.is_string_view))
 
 
 _FEATURES: Mapping[Datatype, tuple[str, Fits]] = {

@@ -73,7 +73,6 @@ def save_predictions(place: TablePlace, dataset: str, snapshot: str, path: Path)
 def _rows_of(table: Table, snapshot: int, batch: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Return the columns and the rows of one batch prediction."""
     from pyiceberg.conversions import from_bytes
-    from pyiceberg.expressions import EqualTo
     from pyiceberg.types import LongType
 
     row = table.schema().find_field(ROW_COLUMN).field_id
@@ -82,7 +81,7 @@ def _rows_of(table: Table, snapshot: int, batch: str) -> tuple[pa.Schema, Iterat
         bounds = task.file.lower_bounds or {}
         return int(from_bytes(LongType(), bounds[row])) if row in bounds else 0
 
-    only = EqualTo(BATCH_COLUMN, batch.removeprefix("sha256:")[:12])
+    only = f"{BATCH_COLUMN} == '{batch.removeprefix('sha256:')[:12]}'"
     return stream_rows(table, table.scan(row_filter=only, snapshot_id=snapshot), first_row)
 
 

@@ -14,6 +14,7 @@ import random
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -427,8 +428,16 @@ class PredictionFile(Subject):
         from tests.pipelines.serving.bundles import mixed_bundle
 
         super().__init__(scratch)
+
+        class FirstOutput(RowScorer):
+            """Leaves out every output but the first: the table holds one prediction."""
+
+            def score(self, values: Any, rows: int) -> Any:
+                found = super().score(values, rows)
+                return replace(found, outputs=dict(list(found.outputs.items())[:1]))
+
         made = mixed_bundle()
-        self.scorer = RowScorer(made.manifest, made.files)
+        self.scorer = FirstOutput(made.manifest, made.files)
         self.inputs = self.scorer.schema.inputs
         self.path = scratch / "rows.parquet"
         self.steps = (open_file, check_columns_of, read_file, in_parts, PredictionWriter)
@@ -474,7 +483,7 @@ class PredictionFile(Subject):
         table = pa.schema(
             [("row", pa.int64()), ("id", pa.int64()), ("prediction", pa.float64()), ("refused", pa.string())]
         )
-        writer = writer_of("rows.parquet", _FirstOutput(self.scorer), table, {"id": "id"}, (), (), "batch", "bundle")
+        writer = writer_of("rows.parquet", self.scorer, table, {"id": "id"}, (), (), "batch", "bundle")
         columns = ["id", *(column.name for tensor in self.inputs for column in tensor.columns)]
         made = [
             writer.predict(part) for part in in_parts("rows.parquet", read_file("rows.parquet", self.path, columns))
@@ -482,20 +491,6 @@ class PredictionFile(Subject):
         answered = [row["prediction"] is not None for part in made for row in part.to_pylist()]
         if len(answered) != rows or writer.counts.rows - writer.counts.refused != sum(answered):
             raise FaultError(f"{rows} rows, of which {sum(answered)} are answered: {writer.counts}")
-
-
-class _FirstOutput:
-    """Scores rows, and leaves out every output but the first: the table holds one prediction."""
-
-    def __init__(self, scorer: Any) -> None:
-        self.schema = scorer.schema
-        self._scorer = scorer
-
-    def score(self, values: Any, rows: int) -> Any:
-        from dataclasses import replace
-
-        found = self._scorer.score(values, rows)
-        return replace(found, outputs=dict(list(found.outputs.items())[:1]))
 
 
 class AlarmEvent(Subject):

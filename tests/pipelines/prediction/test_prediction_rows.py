@@ -94,7 +94,7 @@ def test_numbers_of_any_width_are_read(scorer: RowScorer, kind: pa.DataType) -> 
 @pytest.mark.parametrize("age", [17.999, 17.9999999, 18, 100, 100.000001, 100.00001, -1e300, 1e39, None])
 def test_a_row_is_refused_exactly_if_the_endpoint_refuses_the_request(scorer: RowScorer, age: float | None) -> None:
     made = progression_bundle()
-    row = [age, *ROW[1:]]
+    row: list[Any] = [age, *ROW[1:]]
     body = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 10], "data": row}]}
     try:
         answer = json.loads(Predictor(made.manifest, made.files).answer(json.dumps(body).encode(), b"1").body)
