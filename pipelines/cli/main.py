@@ -57,7 +57,7 @@ VERBS = {
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
     "predict": Verb(
-        "pipelines.cli.models:predict", "Send a request to a model's endpoint, or predict many rows by a job.", MODELS
+        "pipelines.cli.models:predict", "Predict by a request to an endpoint, or many rows by a job.", MODELS
     ),
     "release": Verb(
         "pipelines.cli.releases:release", "Write a bundle into a release file after verifying it.", RELEASES

@@ -292,7 +292,7 @@ def predict(
     times: int,
     target: str,
 ) -> None:
-    """Send a request to a model's endpoint, or predict many rows by a job.
+    """Predict by a request to an endpoint, or many rows by a job.
 
     A request goes to one of the endpoint's pods through the Kubernetes API.
 
