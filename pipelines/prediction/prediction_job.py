@@ -71,6 +71,9 @@ MOST_ATTEMPTS = 20
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts."""
 
+ROWS_A_LINE = 1_000_000
+"""Rows between two lines of progress."""
+
 MOST_REASONS = 10
 """Reasons of refused rows that the log lists."""
 
@@ -215,7 +218,7 @@ class _Prediction:
         features = [column.name for tensor in self._scorer.schema.inputs for column in tensor.columns]
         columns = list(dict.fromkeys([*features, *self.copied]))
         parts = in_parts(self._given.name, self._given.parts(columns))
-        rows = pa.RecordBatchReader.from_batches(schema, map(writer.predict, parts))
+        rows = pa.RecordBatchReader.from_batches(schema, _predicted(writer, parts, say))
         return write_data_files(self._descriptor, table, rows), writer.counts
 
     def _commit(self, table: Table, paths: list[str], say: Log) -> str:
@@ -243,6 +246,15 @@ class _Prediction:
             f"{MOST_ATTEMPTS} commits to the table of {self._dataset} conflicted with other writers",
             fix="run the command again when fewer batch predictions run",
         )
+
+
+def _predicted(writer: PredictionWriter, parts: Iterator[pa.RecordBatch], say: Log) -> Iterator[pa.RecordBatch]:
+    """Predict each part, and log the progress."""
+    for part in parts:
+        before = writer.counts.rows // ROWS_A_LINE
+        yield writer.predict(part)
+        if writer.counts.rows // ROWS_A_LINE > before:
+            say(f"{writer.counts.rows} rows so far, {writer.counts.refused} of them refused")
 
 
 def _open(

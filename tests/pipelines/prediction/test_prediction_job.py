@@ -263,10 +263,13 @@ def test_predictions_are_saved_in_the_order_of_the_input(
     dev: EnvironmentDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr("pipelines.data.data_files.ROW_GROUP_BYTES", 1 << 16)
+    monkeypatch.setattr(prediction_job, "ROWS_A_LINE", 10_000)
     monkeypatch.setattr("pipelines.data.data_files.DATA_FILE_BYTES", 1 << 14)
     bundle = registered(dev)
     predict(dev, landed(dev, save(tmp_path, patients(10), "other.parquet"), bundle))
-    snapshot = predict(dev, landed(dev, save(tmp_path, patients(30_000, 5)), bundle))
+    log: list[str] = []
+    snapshot = predict(dev, landed(dev, save(tmp_path, patients(30_000, 5)), bundle), log)
+    assert next(line for line in log if "so far" in line) == "12288 rows so far, 0 of them refused"
     assert len(list(open_table(dev, PREDICTIONS).scan().plan_files())) > 3
     path = tmp_path / f"out{suffix}"
     assert save_predictions(dev, PREDICTIONS, snapshot, path) == 30_000
