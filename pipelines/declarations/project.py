@@ -351,7 +351,9 @@ class Project:
         model = dataset.removesuffix(PREDICTIONS_SUFFIX)
         if model != dataset and model in self.model_names:
             fix = f"rename the dataset: {dataset} has the batch predictions of the model {model}"
-            raise DeclarationError([Problem(path, None, "name", "a name of no dataset of predictions", dataset, fix)])
+            raise DeclarationError(
+                [Problem(path, None, "name", "a name that does not belong to the predictions of a model", dataset, fix)]
+            )
         if contract.name != dataset:
             _, lines = parse_yaml(read_bytes(path), path)
             expected = f"{dataset!r}, the file's name"

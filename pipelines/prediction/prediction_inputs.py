@@ -129,7 +129,7 @@ def read_file(name: str, path: Path, columns: Iterable[str]) -> Iterator[pa.Reco
     """
     try:
         with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
-            # One thread: with several, each would hold pages of its own.
+            # One thread: each further one would hold more pages in memory.
             yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(name, error) from None

@@ -177,16 +177,16 @@ class PredictionWriter:
         return found
 
     def _reasons(self, scored: ScoredRows) -> dict[int, str]:
-        told: dict[int, list[str]] = {}
+        reasons: dict[int, list[str]] = {}
         for each in scored.wrong:
             what = f"{each.column}: expected {each.expected}"
             self.counts.reasons[what] += 1
             found = "" if each.column in self._personal else f", found {each.found}"
-            told.setdefault(each.row, []).append(what + found)
+            reasons.setdefault(each.row, []).append(what + found)
         for row in scored.undefined:
             self.counts.reasons[UNDEFINED] += 1
-            told[row] = [UNDEFINED]
-        return {row: _shortened("; ".join(reasons)) for row, reasons in told.items()}
+            reasons[row] = [UNDEFINED]
+        return {row: _shortened("; ".join(listed)) for row, listed in reasons.items()}
 
 
 def _shortened(text: str) -> str:
