@@ -9,6 +9,7 @@ import pulumi
 from infra.command_line import require_policy_pack
 from infra.components.alarm_delivery import AlarmDelivery, AlarmDeliveryArgs
 from infra.components.association_wait import OUTPUT, AssociationWait, association_ids
+from infra.components.batch_prediction import BatchPredictionArgs, BatchPredictionJob
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
@@ -27,7 +28,7 @@ from infra.descriptor import describe, exported, pod_descriptor
 from infra.mistakes import reported
 from infra.scopes import load_environment
 from pipelines.declarations.live_models import FOUNDATION_ONLY
-from pipelines.declarations.names import care_name, model_monitor_name, monitor_name
+from pipelines.declarations.names import care_name, model_monitor_name, monitor_name, prediction_job_name
 from pipelines.declarations.project import Project
 
 
@@ -91,7 +92,11 @@ def provision() -> None:
             TrainingJob(name, training, on_cluster)
             jobs.append(f"train-{name}")
 
-    # A monitor for each model with a release in this environment
+    # Prediction by batch, and a monitor, for each model with a release in this environment
+    for name in (name for name, bundle in releases.items() if bundle is not None):
+        predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
+        BatchPredictionJob(name, predicting, on_cluster)
+        jobs.append(prediction_job_name(name))
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
     observed = observed if environment.config.monitoring.models else []
     for name in observed:

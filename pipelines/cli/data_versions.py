@@ -33,7 +33,7 @@ def log_versions(dataset: str, as_json: bool, environment: str, target: str) -> 
     from pipelines.data.versions import list_versions, version_lines
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    opened.project.dataset_contract(dataset)
     versions = list_versions(open_table(opened.descriptor(environment), dataset))
     if as_json:
         click.echo(json.dumps([{**asdict(each), "at": each.at.isoformat()} for each in versions], indent=2))
@@ -63,7 +63,7 @@ def diff(dataset: str, before: str, after: str, as_json: bool, environment: str,
     from pipelines.declarations.classification import is_personal
 
     opened = open_target(target)
-    contract = opened.project.contract(dataset)
+    contract = opened.project.dataset_contract(dataset)
     descriptor = opened.descriptor(environment)
     versions = list_versions(open_table(descriptor, dataset))
     old, new = (find_version(versions, name, dataset).snapshot for name in (before, after))
@@ -121,7 +121,7 @@ def checkout(dataset: str, version: str, output: Path | None, environment: str, 
     from pipelines.data.version_files import read_named, write_version
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    opened.project.dataset_contract(dataset)
     rows, identity = read_named(opened.descriptor(environment), dataset, version)
     path = output or Path(f"{dataset}-{identity.snapshot}.parquet")
     write_version(rows, identity, path)

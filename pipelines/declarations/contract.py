@@ -48,6 +48,10 @@ Engine = Literal["process", "spark"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 """`process`: in the process that reads them. `spark`: on a Spark Connect server, for tables larger than a machine."""
 
+PREDICTION_COLUMNS = "predictionColumns"
+"""Custom property of a contract: columns that batch predictions copy from their input, besides keys without personal
+data."""
+
 RESERVED_COLUMNS = ("file_row_number",)
 """Column names that the query engine needs when it reads Parquet files."""
 
@@ -435,7 +439,8 @@ class Contract(Declaration):
         tables: `schema` in the file; a list of one.
         service_levels: `slaProperties` in the file.
         custom_properties: `maximumQuarantinedPercent` bounds the rows of a landing file that may be quarantined;
-            `monitoring` has the settings of the dataset's monitor; `engine` says where its whole table is read.
+            `monitoring` has the settings of the dataset's monitor; `engine` says where its whole table is read;
+            `predictionColumns` lists columns that batch predictions copy.
     """
 
     api_version: Literal["v3.1.0", "v3.2.0"] = Field(alias="apiVersion")
@@ -522,6 +527,35 @@ class Contract(Declaration):
                 problems.append((("customProperties", index, "property"), MAXIMUM_QUARANTINED, found))
         if sum(entry.property == MAXIMUM_QUARANTINED for entry in self.custom_properties) > 1:
             problems.append((("customProperties",), f"{MAXIMUM_QUARANTINED} at most once", "it twice"))
+        if problems:
+            raise KeyedError(*problems)
+        return self
+
+    @property
+    def prediction_columns(self) -> tuple[str, ...]:
+        """Columns that batch predictions copy from their input because the contract says so."""
+        found = (entry.value for entry in self.custom_properties if entry.property == PREDICTION_COLUMNS)
+        return tuple(next(found, ()))
+
+    @model_validator(mode="after")
+    def _names_prediction_columns(self) -> Contract:
+        problems: list[tuple[Key, str, str]] = []
+        for index, entry in enumerate(self.custom_properties):
+            key: Key = ("customProperties", index)
+            if entry.property == PREDICTION_COLUMNS:
+                if not isinstance(entry.value, list):
+                    problems.append(((*key, "value"), "a list of columns", repr(entry.value)))
+                    continue
+                known = ", ".join(self.columns)
+                problems += [
+                    ((*key, "value", place), f"one of {known}, once", repr(name))
+                    for place, name in enumerate(entry.value)
+                    if name not in self.columns or name in entry.value[:place]
+                ]
+            elif difflib.get_close_matches(entry.property, [PREDICTION_COLUMNS], cutoff=0.85):
+                problems.append(((*key, "property"), PREDICTION_COLUMNS, repr(entry.property)))
+        if sum(entry.property == PREDICTION_COLUMNS for entry in self.custom_properties) > 1:
+            problems.append((("customProperties",), f"{PREDICTION_COLUMNS} at most once", "it twice"))
         if problems:
             raise KeyedError(*problems)
         return self
