@@ -68,7 +68,13 @@ def provision() -> None:
     jobs: list[str] = []
     for name in project.ingested(environment.name):
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
-        cared = TableCareArgs(context=context, contract=contracts[name], storage=storage, registry=registry)
+        cared = TableCareArgs(
+            context=context,
+            contract=contracts[name],
+            storage=storage,
+            registry=registry,
+            predicting=project.predicting(name),
+        )
         TableCare(name, cared, on_cluster)
         jobs += [f"ingest-{name}", care_name(name)]
     if environment.config.trains:
