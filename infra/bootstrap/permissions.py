@@ -324,7 +324,7 @@ def boundary_statements(environment: Environment) -> list[Statement]:
             _every_key(environment),
             StringEquals=_tagged(environment),
         ),
-        allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
+        allow(["glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
         allow(["cloudwatch:PutMetricData"], "*", StringEquals={"cloudwatch:namespace": environment.prefix}),
         allow(
             ["events:PutEvents"],

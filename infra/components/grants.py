@@ -164,6 +164,11 @@ def commit_table(environment: Environment, table: str) -> Statements:
     return _glue(environment, table, "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
 
 
+def make_and_commit_table(environment: Environment, table: str) -> Statements:
+    """Allow what `commit_table` allows, and making that table in the Glue catalog."""
+    return _glue(environment, table, "glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable")
+
+
 def _glue(environment: Environment, table: str, *actions: str) -> Statements:
     # Glue requires the permission on the catalog and the database as well as on the table.
     database = environment.catalog_database

@@ -47,6 +47,7 @@ SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
 CARE = f"care-{DATASET}"
 MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
+PREDICT, PREDICTIONS = f"predict-{MODEL}", "mlops_dev/diabetes_progression_predictions"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,15 @@ MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
         (CARE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/bundle.json")),
         (CARE, "glue:UpdateTable", glue(f"table/{TABLE}")),
         (CHECK, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/golden.json")),
+        (PREDICT, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (PREDICT, "s3:GetObject", s3("registry", f"evidence/{MODEL}/sha256/ab/provenance.dsse.json")),
+        (PREDICT, "s3:GetObject", s3("landing", f"{MODEL}-predictions/patients.parquet")),
+        (PREDICT, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (PREDICT, "s3:PutObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (PREDICT, "s3:PutObject", s3("logs", f"lineage/{PREDICT}/run-START.json")),
+        (PREDICT, "glue:GetTable", glue(f"table/{TABLE}")),
+        (PREDICT, "glue:CreateTable", glue(f"table/{PREDICTIONS}")),
+        (PREDICT, "glue:UpdateTable", glue(f"table/{PREDICTIONS}")),
     ],
 )
 def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action: str, resource: str) -> None:
@@ -145,6 +155,20 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (INGEST, "glue:UpdateTable", glue("table/mlops_dev/another_table")),
         (INGEST, "glue:DeleteTable", glue(f"table/{TABLE}")),
         (INGEST, "kms:Sign", SIGNING_KEY),
+        (INGEST, "glue:CreateTable", glue(f"table/{TABLE}")),
+        (PREDICT, "s3:GetObject", s3("landing", f"{DATASET}/batch.csv")),
+        (PREDICT, "s3:PutObject", s3("landing", f"{MODEL}-predictions/patients.parquet")),
+        (PREDICT, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/model.onnx")),
+        (PREDICT, "s3:PutObject", s3("registry", f"bundles/{MODEL}/sha256/ab/model.onnx")),
+        (PREDICT, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (PREDICT, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (PREDICT, "s3:DeleteObject", s3("lake", f"{PREDICTIONS}/data/a.parquet")),
+        (PREDICT, "s3:GetObject", s3("lake", "mlops_dev/another_predictions/data/a.parquet")),
+        (PREDICT, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (PREDICT, "glue:UpdateTable", glue(f"table/{TABLE}")),
+        (PREDICT, "glue:CreateTable", glue("table/mlops_dev/another_predictions")),
+        (PREDICT, "glue:DeleteTable", glue(f"table/{PREDICTIONS}")),
+        (PREDICT, "kms:Sign", SIGNING_KEY),
     ],
 )
 def test_a_role_has_no_other_permissions(allowed: Allowed, role: str, action: str, resource: str) -> None:

@@ -33,7 +33,7 @@ def log_versions(dataset: str, as_json: bool, environment: str, target: str) -> 
     from pipelines.data.versions import list_versions, version_lines
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    opened.project.dataset_contract(dataset)
     versions = list_versions(open_table(opened.descriptor(environment), dataset))
     if as_json:
         click.echo(json.dumps([{**asdict(each), "at": each.at.isoformat()} for each in versions], indent=2))
@@ -63,7 +63,7 @@ def diff(dataset: str, before: str, after: str, as_json: bool, environment: str,
     from pipelines.declarations.classification import is_personal
 
     opened = open_target(target)
-    contract = opened.project.contract(dataset)
+    contract = opened.project.dataset_contract(dataset)
     descriptor = opened.descriptor(environment)
     versions = list_versions(open_table(descriptor, dataset))
     old, new = (find_version(versions, name, dataset).snapshot for name in (before, after))
@@ -121,7 +121,7 @@ def checkout(dataset: str, version: str, output: Path | None, environment: str, 
     from pipelines.data.version_files import read_named, write_version
 
     opened = open_target(target)
-    opened.project.contract(dataset)
+    opened.project.dataset_contract(dataset)
     rows, identity = read_named(opened.descriptor(environment), dataset, version)
     path = output or Path(f"{dataset}-{identity.snapshot}.parquet")
     write_version(rows, identity, path)
@@ -226,8 +226,9 @@ def care(dataset: str, applying: bool, environment: str, target: str) -> None:
     """List or do what a table needs: join files, remove unused ones.
 
     The job `care-DATASET` does it every night. It removes files that no version names, and rows past the contract's
-    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag or a bundle in
-    this environment's registry names them. `mlops data expire` also removes those of bundles past their audit period.
+    retention; it joins small files; and it expires versions that are older than 90 days, unless a tag, a bundle in
+    this environment's registry or a batch prediction of the last 90 days names them. `mlops data expire` also removes
+    those of bundles past their audit period.
     """
     from pipelines.data.table_care import plan_care, plan_lines
     from pipelines.targets.workloads import run_care
@@ -238,7 +239,7 @@ def care(dataset: str, applying: bool, environment: str, target: str) -> None:
     if applying:
         run_care(opened, environment, dataset, log)
         return
-    plan = plan_care(opened.descriptor(environment), contract, datetime.now(UTC))
+    plan = plan_care(opened.descriptor(environment), contract, opened.project.predicting(dataset), datetime.now(UTC))
     for line in plan_lines(plan):
         click.echo(line)
     click.echo("nothing to do" if plan.is_empty else "to do this now, add --apply")
