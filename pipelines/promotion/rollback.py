@@ -52,8 +52,8 @@ def roll_back(
         reason: recorded in the ledger, and shown when the bad bundle is proposed again.
         attribution: recorded in the ledger.
         log: receives progress.
-        automatic: an alarm requested the rollback. It undoes an earlier rollback only if it names the live bundle, so
-            that a faulty monitor cannot walk back through the history.
+        automatic: an alarm requested the rollback. It does not undo an earlier rollback, so that a faulty monitor
+            cannot walk back through the history.
         suspect: the bundle found bad, if known. If it is neither live nor on trial, nothing is done.
 
     Returns:
@@ -83,7 +83,7 @@ def roll_back(
         assert restored is not None
         raise MlopsError(
             f"{descriptor.name} runs a bundle that a rollback of {model} restored, because: {restored.event.reason}; "
-            "an alarm that does not name this bundle cannot roll it back",
+            "an alarm cannot roll it back",
             fix="find out which of the two bundles is wrong, then run the workflow `rollback`",
         )
     plan = plan_rollback(facts, model, environment, finish_stop=finish_stop, suspect=suspect)

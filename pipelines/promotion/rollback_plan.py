@@ -123,11 +123,12 @@ def plan_rollback(
 def may_roll_back_automatically(facts: TrafficFacts, suspect: str | None) -> bool:
     """Return whether an alarm may roll back without a person.
 
-    It may not undo a rollback, unless the alarm names the bundle that the rollback restored: a monitor that does not
-    know what it watches could otherwise walk back through the history.
+    It may not undo a rollback: a faulty monitor, false labels or a changed world could otherwise walk back through the
+    history. It may stop a bundle on trial.
 
     Args:
         facts: the facts.
         suspect: the bundle that the alarm names; None if it names none.
     """
-    return facts.restored is None or facts.on_trial is not None or suspect == facts.live
+    is_stopped = suspect is not None and suspect == facts.stopped
+    return facts.restored is None or facts.on_trial is not None or is_stopped

@@ -31,6 +31,20 @@ NOT_ERRORS = ("408", "499")
 """Statuses of 400 and above that say nothing about the model: the client was slow, or left."""
 
 
+_PARTS = {
+    f"inference_{prefix}{name}": (sign, what)
+    for prefix, sign in (("", 1), ("versioned_", -1))
+    for name, what in (
+        ("requests_total", "code"),
+        ("request_seconds_count", "count"),
+        ("request_seconds_bucket", "bucket"),
+    )
+}
+"""Name of a sample → whether its value is added or subtracted, and what it is."""
+
+_NEEDED = ("inference_requests_total", "inference_request_seconds_count", "inference_request_seconds_bucket")
+
+
 class UnreadableMetricsError(MlopsError):
     """The metrics do not come from an inference server of this version."""
 
@@ -39,7 +53,8 @@ def read_metrics(text: str, p99_seconds: float) -> tuple[str, RequestTotals]:
     """Return the process that exposed some metrics, and what it answered since its start.
 
     Errors are all answers from status 400 on, except those for slow clients: if a canary refuses requests that the live
-    pods answer, its callers see errors, too.
+    pods answer, its callers see errors, too. Requests that name a version are left out: only pods of that release
+    answer them, so a caller could decide by them about a canary. Earlier servers do not count them separately.
 
     Args:
         text: metrics in the Prometheus text format.
@@ -49,7 +64,7 @@ def read_metrics(text: str, p99_seconds: float) -> tuple[str, RequestTotals]:
         UnreadableMetricsError: a metric is missing.
     """
     found: dict[str, float] = {}
-    process, requests, errors = "", 0.0, 0.0
+    process, requests, errors, answered, slow = "", 0.0, 0.0, 0.0, 0.0
     limit = bisect_left(BUCKETS, p99_seconds)
     bound = str(BUCKETS[limit]) if limit < len(BUCKETS) else "+Inf"
     try:
@@ -57,22 +72,28 @@ def read_metrics(text: str, p99_seconds: float) -> tuple[str, RequestTotals]:
             for sample in family.samples:
                 if sample.name == "inference_bundle_info":
                     process = sample.labels.get("process", "")
-                elif sample.name == "inference_requests_total":
-                    code = sample.labels["code"]
-                    requests += 0 if code in NOT_ERRORS else sample.value
-                    errors += sample.value if re.fullmatch("[45][0-9][0-9]", code) and code not in NOT_ERRORS else 0
-                    if code == "200":
-                        found["answered"] = sample.value
-                elif sample.name == "inference_request_seconds_bucket":
-                    if sample.labels["le"] == bound:
-                        found["quick"] = sample.value
+                elif (part := _PARTS.get(sample.name)) is not None:
+                    sign, what = part
+                    value = sign * sample.value
+                    code = sample.labels.get("code", "")
+                    if what == "count":
+                        slow += value
+                    elif what == "bucket":
+                        slow -= value if sample.labels["le"] == bound else 0
+                    elif code not in NOT_ERRORS:
+                        requests += value
+                        errors += value if re.fullmatch("[45][0-9][0-9]", code) else 0
+                        answered += value if code == "200" else 0
+                    found[sample.name] = value
                 else:
                     found[sample.name] = sample.value
-        answered = found["answered"]
+        missing = next((name for name in _NEEDED if name not in found), None)
+        if missing is not None:
+            raise KeyError(missing)
         totals = RequestTotals(
             requests=round(requests),
             errors=round(errors),
-            slow=max(0, round(found["inference_request_seconds_count"] - found["quick"])),
+            slow=max(0, round(slow)),
             latency=Moments(answered, found["inference_log_seconds_sum"], found["inference_log_seconds_squares"]),
             predictions=Moments(
                 found["inference_prediction_count"],
