@@ -41,6 +41,7 @@ gates:
   champion: {{metric: {metric}, maximum_regression: 0.05}}
   fairness:
     - {{attribute: region, metric: {metric}, maximum_ratio: 2.0, minimum_group_size: 10}}
+  # leakage: {{maximum_share: 0.01}} # if rows are equal by chance; otherwise, no row of the holdout may be in training
   latency: {{p99_ms: 20.0}}
   soak: {{requests: 100, seconds: 1800}} # in each environment, before the next
 serving:

@@ -116,7 +116,7 @@ def plan_rollback(
             return RollbackPlan(bad, good, is_trial)
     raise MlopsError(
         f"no other bundle of {model} was ever verified in {environment}, so there is nothing to roll back to",
-        fix="release a good bundle, or take the endpoint down with a release that names no bundle",
+        fix=f"release a good bundle, or take the endpoint down: mlops withdraw {model} --env {environment}",
     )
 
 

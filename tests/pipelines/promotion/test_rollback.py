@@ -191,7 +191,7 @@ def test_a_rollback_skips_quarantined_failed_and_refused_bundles(world: World) -
         (
             (1,),
             f"no other bundle of {MODEL} was ever verified in staging, so there is nothing to roll back to\n"
-            "  fix: release a good bundle, or take the endpoint down with a release that names no bundle",
+            f"  fix: release a good bundle, or take the endpoint down: mlops withdraw {MODEL} --env staging",
         ),
     ],
 )
