@@ -162,10 +162,14 @@ def request_training(models: str) -> None:
 @ci.command()
 @environment_option
 @target_option
-def use_cluster(environment: str, target: str) -> None:
+@click.option("--install-engine", is_flag=True, help="First install Pulumi's providers, if they are missing.")
+def use_cluster(environment: str, target: str, install_engine: bool) -> None:
     """Make later steps use an environment's cluster and region."""
-    from pipelines.github.workflow_run import set_variable
+    from pipelines.github.workflow_run import add_path, set_variable
 
+    if install_engine:  # in one process: starting Python takes about as long as all of this
+        add_path(Path.home() / ".pulumi" / "bin")
+        find_target(target, Project.find()).install_engine(log)
     opened = open_target(target)
     opened.reach_cluster(environment)
     region = opened.project.stack(environment).config.region
@@ -180,26 +184,6 @@ def recheck() -> None:
     from pipelines.promotion import recheck as module
 
     module.recheck(Project.find(), log)
-
-
-@ci.command()
-def engine_version() -> None:
-    """Print the pinned version of Pulumi, and a key for a cache of it."""
-    from pipelines.targets.aws import engine_versions
-
-    versions = engine_versions(Project.find().root)
-    write_output("pulumi", versions["pulumi"])
-    write_output("key", "-".join(f"{name}-{version}" for name, version in versions.items()))
-
-
-@ci.command()
-@target_option
-def install_engine(target: str) -> None:
-    """Install Pulumi's providers at the pinned versions, if missing."""
-    from pipelines.github.workflow_run import add_path
-
-    add_path(Path.home() / ".pulumi" / "bin")
-    find_target(target, Project.find()).install_engine(log)
 
 
 @ci.group(cls=Group)

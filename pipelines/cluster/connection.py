@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -33,6 +34,8 @@ RENEWAL_SECONDS = 15.0
 """Time to retry a read whose credentials were accepted before: they may have expired, and are renewed by a plugin."""
 
 _PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+_keeping = threading.Lock()
+_kept: dict[tuple[str, str], Client] | None = None  # namespace and KUBECONFIG → client
 _accepted = threading.Event()
 """Set once the cluster has accepted the credentials of this process."""
 
@@ -40,14 +43,38 @@ _SIGN_IN = "sign in again so that `kubectl auth whoami` answers"
 
 
 @contextmanager
+def keep_connected() -> Iterator[None]:
+    """Let all uses of `connect` in the block share a client, in every thread, instead of opening one each.
+
+    On EKS, a new client runs the credential plugin, which takes as long as several requests. A block within a block
+    changes nothing.
+    """
+    global _kept
+    with _keeping:
+        inner = _kept is not None
+        if not inner:
+            _kept = {}
+    try:
+        yield
+    finally:
+        if not inner:
+            with _keeping:
+                clients, _kept = _kept or {}, None
+            for client in clients.values():
+                client.close()
+
+
+@contextmanager
 def connect(namespace: str) -> Iterator[Client]:
     """Open a client for a namespace, and turn its errors in the block into `MlopsError`.
+
+    In a block of `keep_connected`, the client is shared and stays open.
 
     Raises:
         MlopsError: the KUBECONFIG or its credential plugin is missing or unusable, the cluster does not respond, or it
             rejects a request.
     """
-    client = _open(namespace)
+    client, is_shared = _client(namespace)
     try:
         yield client
     except ApiError as error:
@@ -65,7 +92,19 @@ def connect(namespace: str) -> Iterator[Client]:
             f"the credential plugin of KUBECONFIG failed: {str(error).strip() or type(error).__name__}", fix=_SIGN_IN
         ) from None
     finally:
-        client.close()
+        if not is_shared:
+            client.close()
+
+
+def _client(namespace: str) -> tuple[Client, bool]:
+    """Return a client, and whether it stays open after its use."""
+    key = (namespace, os.environ.get("KUBECONFIG", ""))
+    with _keeping:
+        if _kept is None:
+            return _open(namespace), False
+        if key not in _kept:
+            _kept[key] = _open(namespace)
+        return _kept[key], True
 
 
 def _open(namespace: str) -> Client:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from pipelines.cluster.connection import keep_connected
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
@@ -15,7 +16,7 @@ from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
 from pipelines.promotion.response_plan import AlarmFacts, reason_to_ignore
-from pipelines.promotion.rollback import roll_back
+from pipelines.promotion.rollback import KnownTraffic, roll_back
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry.ledger import new_attempt
 from pipelines.registry.response_outcomes import ResponseOutcome, find_outcome, read_outcomes, write_outcome
@@ -25,6 +26,7 @@ ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with a token that may write issues, if that of `gh` may not."""
 
 
+@keep_connected()
 def respond(target: Target, event: bytes, log: Log) -> None:
     """Respond to the alarm in a `repository_dispatch` event, and record what became of it.
 
@@ -47,7 +49,8 @@ def respond(target: Target, event: bytes, log: Log) -> None:
         return
     alarm_id = alarm.id or _id_of_run()
     ignored = reason_to_ignore(alarm, facts, _cool_down_hours(target, alarm))
-    detail = ignored or _act(target, alarm, alarm_id, log)
+    known = KnownTraffic(descriptor, facts.traffic) if facts.traffic is not None else None
+    detail = ignored or _act(target, alarm, alarm_id, known, log)
     if ignored:
         log(ignored)
     write_outcome(
@@ -77,16 +80,17 @@ def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: A
     handled = find_outcome(descriptor, alarm.model, alarm.id) if alarm.id is not None else None
     if handled is not None:
         return AlarmFacts(frozenset(), handled, (), now)
-    traffic = read_facts_of_traffic(target.project, descriptor, alarm.model) if alarm.bundle is not None else None
+    is_needed = alarm.bundle is not None or alarm.wanted == "roll-back"
+    traffic = read_facts_of_traffic(target.project, descriptor, alarm.model) if is_needed else None
     concerned = (traffic.live, traffic.on_trial, traffic.stopped) if traffic is not None else ()
     recent: tuple[ResponseOutcome, ...] = ()
     if alarm.wanted == "retrain":
         since = now - timedelta(hours=_cool_down_hours(target, alarm))
         recent = tuple(read_outcomes(descriptor, alarm.model, since=since))
-    return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now)
+    return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now, traffic)
 
 
-def _act(target: Target, alarm: Alarm, alarm_id: str, log: Log) -> str:
+def _act(target: Target, alarm: Alarm, alarm_id: str, known: KnownTraffic | None, log: Log) -> str:
     """Do what an alarm requests, and return what was done."""
     if alarm.wanted == "retrain":
         request_training(target.project, [alarm.model], log)
@@ -106,6 +110,7 @@ def _act(target: Target, alarm: Alarm, alarm_id: str, log: Log) -> str:
         log,
         automatic=True,
         suspect=alarm.bundle,
+        known=known,
     )
     said = f"{alarm.model} in {alarm.environment} runs {entry.event.live} (ledger record {entry.record.number})"
     log(said)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipelines.monitoring.alarm import Alarm
+from pipelines.promotion.rollback_plan import TrafficFacts
 from pipelines.registry.response_outcomes import ResponseOutcome
 
 
@@ -19,12 +20,14 @@ class AlarmFacts:
         handled: what became of the same alarm before; None if it is new.
         recent: what became of other alarms about the same model and environment lately, in any order.
         now: the present time.
+        traffic: bundles of the model in the environment, if they were read.
     """
 
     concerned: frozenset[str]
     handled: ResponseOutcome | None
     recent: Sequence[ResponseOutcome]
     now: datetime
+    traffic: TrafficFacts | None = None
 
 
 def reason_to_ignore(alarm: Alarm, facts: AlarmFacts, cool_down_hours: float) -> str:

@@ -424,7 +424,7 @@ if "infra" in {groups.split()!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_pulumi_cli_has_the_version_of_the_sdk() -> None:
+def test_the_pulumi_cli_has_the_version_of_the_sdk(tmp_path: Path) -> None:
     from pipelines.targets.aws import engine_versions
 
     versions = engine_versions(ROOT)
@@ -433,7 +433,15 @@ def test_the_pulumi_cli_has_the_version_of_the_sdk() -> None:
     at = {step.get("id", step.get("uses", step.get("run", ""))): step for step in action}
     install = next(step for key, step in at.items() if key.startswith("pulumi/actions@"))
     assert install["with"] == {"pulumi-version": "${{ steps.engine.outputs.pulumi }}"}
-    assert "steps.engine.outputs.key" in at["cache"]["with"]["key"]
+    output = tmp_path / "output"
+    subprocess.run(
+        ["bash", "-e", "-c", at["engine"]["run"]],
+        cwd=ROOT,
+        env={**os.environ, "GITHUB_OUTPUT": str(output)},
+        check=True,
+    )
+    assert output.read_text() == f"pulumi={versions['pulumi']}\n"
+    assert "hashFiles('requirements/infra.txt')" in at["cache"]["with"]["key"]
 
 
 def test_zizmor_finds_nothing_in_pedantic_mode() -> None:

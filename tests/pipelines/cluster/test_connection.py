@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from lightkube.core.exceptions import ConfigError
 from lightkube.resources.core_v1 import Pod
 
-from pipelines.cluster.connection import connect, read_with_retry
+from pipelines.cluster.connection import connect, keep_connected, read_with_retry
 from pipelines.declarations.errors import MlopsError
 from tests.pipelines.cluster.conftest import Api
 
@@ -105,6 +107,30 @@ def test_a_credential_plugin_gives_the_token(api: Api, plugin: Any, version: str
     api.on("GET", PODS, NONE)
     read_pods()
     assert [path for _, path, _ in api.asked] == [PODS]
+
+
+def test_a_block_that_keeps_connected_signs_in_once(
+    api: Api, plugin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    plugin(f"echo run >> {runs}; {TOKEN}")
+    api.on("GET", PODS, NONE)
+    with keep_connected():
+        read_pods()
+        with keep_connected(), ThreadPoolExecutor(1) as pool:
+            pool.submit(read_pods).result()
+        with pytest.raises(MlopsError), connect("models"):
+            raise ConfigError("a request failed")
+        read_pods()
+        assert runs.read_text().split() == ["run"]
+        other = tmp_path / "other"
+        other.write_text((tmp_path / "kubeconfig").read_text())
+        monkeypatch.setenv("KUBECONFIG", str(other))
+        read_pods()
+        assert runs.read_text().split() == ["run", "run"]
+    read_pods()
+    read_pods()
+    assert runs.read_text().split() == ["run"] * 4
 
 
 @pytest.mark.parametrize(
