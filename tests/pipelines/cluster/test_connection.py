@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
-from lightkube.core.exceptions import ConfigError
 from lightkube.resources.core_v1 import Pod
 
 from pipelines.cluster.connection import connect, keep_connected, read_with_retry
@@ -71,8 +71,6 @@ def test_credentials_that_were_never_accepted_are_refused_at_once(api: Api, monk
 
 @pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("", 0.0), ("soon", 0.0), ("-1", 0.0)])
 def test_retry_after_is_read_in_seconds(header: str, seconds: float) -> None:
-    import httpx2
-
     from pipelines.cluster.connection import _retry_after
 
     request = httpx2.Request("GET", "http://a")
@@ -120,7 +118,7 @@ def test_a_block_that_keeps_connected_signs_in_once(
         with keep_connected(), ThreadPoolExecutor(1) as pool:
             pool.submit(read_pods).result()
         with pytest.raises(MlopsError), connect("models"):
-            raise ConfigError("a request failed")
+            raise httpx2.ConnectError("a request failed")
         read_pods()
         assert runs.read_text().split() == ["run"]
         other = tmp_path / "other"
