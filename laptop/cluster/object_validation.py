@@ -259,8 +259,9 @@ def selected_template_problems(spec: Mapping[str, Any], policy: str) -> Iterator
         if not (selector.get("matchLabels") or selector.get("matchExpressions")):
             yield FieldProblem(INVALID, "spec.selector", selector, "empty selector is invalid for deployment")
     if not labels or selector is None or not matches(selector, labels):
+        shown = dict(sorted(labels.items()))  # as Go writes maps
         yield FieldProblem(
-            INVALID, "spec.template.metadata.labels", labels, "`selector` does not match template `labels`"
+            INVALID, "spec.template.metadata.labels", shown, "`selector` does not match template `labels`"
         )
     yield from _template(template, "spec.template")
     found = (template.get("spec") or {}).get("restartPolicy")

@@ -109,6 +109,12 @@ def test_a_specification_that_makes_no_pods_is_refused(spec: dict[str, Any], pro
     assert why(spec=spec) == problem
 
 
+def test_labels_are_shown_in_the_order_of_go() -> None:
+    template = copy.deepcopy(rollout("v1", [], replicas=1)["spec"]["template"])
+    template["metadata"]["labels"] = {"version": "v1", "app": "other"}
+    assert 'Invalid value: {"app":"other","version":"v1"}' in why(spec={"template": template})
+
+
 def test_an_update_must_be_able_to_replace_pods() -> None:
     assert why(canary={"maxSurge": "0%", "maxUnavailable": 0}) == (
         'spec.strategy.maxSurge: Invalid value: "0%": MaxSurge and MaxUnavailable both can not be zero'
