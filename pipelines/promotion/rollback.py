@@ -89,16 +89,17 @@ def roll_back(
     why = _reason(reason, "rollback")
     descriptor = known.descriptor if known is not None else target.descriptor(environment)
     facts = known.facts if known is not None else read_facts_of_traffic(target.project, descriptor, model)
-    current = Ledger(descriptor, model).went_live()
     restored = facts.restored
     finish_stop = facts.stopped is not None and facts.quarantined[facts.stopped] == why
     is_finished = facts.on_trial is None and facts.served in (None, facts.live) and not finish_stop
     if restored is not None and is_finished and restored.event.reason == why and restored.event.live == facts.live:
         log(f"{model} was already rolled back for this reason; give another reason to go further back")
         return restored
-    if current is not None and suspect is not None and suspect not in (facts.live, facts.on_trial, facts.stopped):
-        log(f"{suspect} is no longer live in {descriptor.name}; there is nothing to do")
-        return current
+    if suspect is not None and suspect not in (facts.live, facts.on_trial, facts.stopped):
+        current = Ledger(descriptor, model).went_live()
+        if current is not None:
+            log(f"{suspect} is no longer live in {descriptor.name}; there is nothing to do")
+            return current
     if automatic and not may_roll_back_automatically(facts, suspect):
         assert restored is not None
         raise MlopsError(
