@@ -162,13 +162,18 @@ def request_training(models: str) -> None:
 @ci.command()
 @environment_option
 @target_option
-@click.option("--install-engine", is_flag=True, help="First install Pulumi's providers, if they are missing.")
+@click.option(
+    "--install-engine",
+    is_flag=True,
+    envvar="MLOPS_INSTALL_ENGINE",
+    help="First install Pulumi's providers, if they are missing. [env: MLOPS_INSTALL_ENGINE]",
+)
 def use_cluster(environment: str, target: str, install_engine: bool) -> None:
     """Make later steps use an environment's cluster and region."""
     from pipelines.github.workflow_run import add_path, set_variable
 
+    add_path(Path.home() / ".pulumi" / "bin")
     if install_engine:  # in one process: starting Python takes about as long as all of this
-        add_path(Path.home() / ".pulumi" / "bin")
         find_target(target, Project.find()).install_engine(log)
     opened = open_target(target)
     opened.reach_cluster(environment)
@@ -184,6 +189,14 @@ def recheck() -> None:
     from pipelines.promotion import recheck as module
 
     module.recheck(Project.find(), log)
+
+
+@ci.command()
+def engine_version() -> None:
+    """Print the pinned version of Pulumi."""
+    from pipelines.targets.aws import engine_versions
+
+    write_output("pulumi", engine_versions(Project.find().root)["pulumi"])
 
 
 @ci.group(cls=Group)
