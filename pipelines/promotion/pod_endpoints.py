@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.pod_connections import pod_connections
 from pipelines.cluster.rollout_pods import ServingPod, live_pods
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -28,6 +27,8 @@ def open_pods(descriptor: EnvironmentDescriptor, model: str) -> Iterator[list[En
         UnavailableError: no pod is ready.
         MlopsError: the model has no endpoint there, or the cluster refuses.
     """
+    from pipelines.cluster.pod_connections import pod_connections  # late: a rollback moves traffic before it needs this
+
     if model not in descriptor.endpoints:
         raise MlopsError(f"{model} has no endpoint in {descriptor.name}", fix="release a bundle there and deploy it")
     with connect(descriptor.namespace) as client, pod_connections(client) as connections, ExitStack() as stack:
