@@ -24,14 +24,10 @@ from pipelines.serving.probe import EndpointClient, UnavailableError
 _ABOUT = "inference_bundle_info"
 _NAMES = (
     _ABOUT,
-    "inference_requests_total",
-    "inference_request_seconds_bucket",
-    "inference_request_seconds_count",
-    "inference_log_seconds_sum",
-    "inference_log_seconds_squares",
-    "inference_prediction_count",
-    "inference_prediction_sum",
-    "inference_prediction_squares",
+    "inference_([a-z]+_)?requests_total",  # also counts of a part of the requests
+    "inference_([a-z]+_)?request_seconds_(bucket|count)",
+    "inference_log_seconds_(sum|squares)",
+    "inference_prediction_(count|sum|squares)",
 )
 _OWN_LABELS = frozenset({"__name__", "code", "le", "model", "bundle", "process"})
 """Labels of the server. All others are those of the scrape, and the same for all metrics of a process."""
