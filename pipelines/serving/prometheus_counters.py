@@ -159,6 +159,6 @@ def open_prometheus(prometheus: Prometheus, environ: Mapping[str, str], timeout:
         try:
             return client.get(path)
         except MlopsError as error:
-            raise UnavailableError(error.what.replace(path, _QUERY)) from None
+            raise UnavailableError(f"Prometheus: {error.what.replace(path, _QUERY)}") from None
 
     return ask

@@ -245,10 +245,10 @@ def test_a_refusal_says_what_prometheus_says() -> None:
     with serving(lambda _: (422, b'{"status": "error", "error": "many-to-many matching not allowed"}')) as address:
         made = counters(open_prometheus(Prometheus(url=f"http://{address}"), {}, 5.0))
         made.look()
-    assert made.problem.startswith(f"http://{address}/api/v1/query answered 422: ")
+    assert made.problem.startswith(f"Prometheus: http://{address}/api/v1/query answered 422: ")
     assert "many-to-many matching not allowed" in made.problem
     made.look()
-    assert made.problem == f"http://{address}/api/v1/query ends the connection without an answer"
+    assert made.problem == f"Prometheus: http://{address}/api/v1/query ends the connection without an answer"
 
 
 def test_a_certificate_authority_that_is_none_is_an_error() -> None:
