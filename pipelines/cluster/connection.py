@@ -35,7 +35,8 @@ RENEWAL_SECONDS = 15.0
 
 _PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 _keeping = threading.Lock()
-_kept: dict[tuple[str, str], Client] | None = None  # namespace and KUBECONFIG → client
+_keepers = 0  # blocks of `keep_connected` that have not ended
+_kept: dict[tuple[str, str], Client] = {}  # namespace and KUBECONFIG → client
 _accepted = threading.Event()
 """Set once the cluster has accepted the credentials of this process."""
 
@@ -46,22 +47,22 @@ _SIGN_IN = "sign in again so that `kubectl auth whoami` answers"
 def keep_connected() -> Iterator[None]:
     """Let all uses of `connect` in the block share a client, in every thread, instead of opening one each.
 
-    On EKS, a new client runs the credential plugin, which takes as long as several requests. A block within a block
-    changes nothing.
+    On EKS, a new client runs the credential plugin, which takes as long as several requests. The clients are closed at
+    the end of the last block.
     """
-    global _kept
+    global _keepers
     with _keeping:
-        inner = _kept is not None
-        if not inner:
-            _kept = {}
+        _keepers += 1
     try:
         yield
     finally:
-        if not inner:
-            with _keeping:
-                clients, _kept = _kept or {}, None
-            for client in clients.values():
-                client.close()
+        with _keeping:
+            _keepers -= 1
+            unused = [] if _keepers else list(_kept.values())
+            if not _keepers:
+                _kept.clear()
+        for client in unused:
+            client.close()
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def _client(namespace: str) -> tuple[Client, bool]:
     """Return a client, and whether it stays open after its use."""
     key = (namespace, os.environ.get("KUBECONFIG", ""))
     with _keeping:
-        if _kept is None:
+        if not _keepers:
             return _open(namespace), False
         if key not in _kept:
             _kept[key] = _open(namespace)

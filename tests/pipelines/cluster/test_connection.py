@@ -131,6 +131,29 @@ def test_a_block_that_keeps_connected_signs_in_once(
     assert runs.read_text().split() == ["run"] * 4
 
 
+def test_blocks_of_two_threads_share_clients_until_the_last_one_ends(api: Api, plugin: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    plugin(f"echo run >> {runs}; {TOKEN}")
+    api.on("GET", PODS, NONE)
+    first_ended = threading.Event()
+
+    def second() -> None:
+        with keep_connected():
+            read_pods()
+            assert first_ended.wait(60)
+            read_pods()
+
+    with ThreadPoolExecutor(1) as pool:
+        with keep_connected():
+            read_pods()
+            other = pool.submit(second)
+            while len(api.asked) < 2:
+                assert not other.done()
+        first_ended.set()
+        other.result()
+    assert runs.read_text().split() == ["run"]
+
+
 @pytest.mark.parametrize(
     ("script", "version", "what"),
     [
