@@ -132,10 +132,12 @@ class Analyses(Controller):
         try:
             metrics = [resolved(metric, arguments) for metric in obj["spec"]["metrics"]]
         except AnalysisError as error:
-            return self._refuse(obj, f"Unable to resolve metric arguments: {error}")
+            self._refuse(obj, f"Unable to resolve metric arguments: {error}")
+            return None
         spec = obj["spec"] | {"metrics": metrics}
         if problem := why_run_invalid(spec):
-            return self._refuse(obj, f"Analysis spec invalid: {problem}")
+            self._refuse(obj, f"Analysis spec invalid: {problem}")
+            return None
         results = {item["name"]: dict(item) for item in (obj.get("status") or {}).get("metricResults") or ()}
         dry = dry_run_metrics(spec)
         terminating = is_terminating(spec, list(results.values()))

@@ -99,7 +99,7 @@ def _canary(rollout: Object, canary: Mapping[str, Any]) -> Iterator[str]:
             f'spec.strategy.stableService: Invalid value: "{canary["stableService"]}": This rollout uses the same '
             "service for the stable and canary services, but two different services are required."
         )
-    pair = canary.get("pingPong")
+    pair: Mapping[str, Any] = canary.get("pingPong") or {}
     for name in ("pingService", "pongService") if pair else ():
         if not pair[name]:
             yield (
