@@ -35,8 +35,8 @@ def scenarios() -> list[Scenario]:
 @pytest.fixture(scope="module")
 def observed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Observed]]:
     """Name → observations of every selected scenario; of the last play if it had to be played again."""
-    wanted = {item.callspec.params["name"] for item in request.session.items if item.path == request.path}
-    played = [one for one in scenarios() if one.name in wanted]
+    selected = {item.name for item in request.session.items if item.path == request.path}
+    played = [one for one in scenarios() if f"{test_a_rollout_fares_as_with_argo.__name__}[{one.name}]" in selected]
     with both_clusters(tmp_path_factory.mktemp("rollouts"), CONTROL_PLANE) as theatres:
         seen = play_on_both(theatres, played, view.WATCHED, view.summarise)
         for _ in range(_REPLAYS):
