@@ -174,6 +174,7 @@ class Endpoint(pulumi.ComponentResource):
 
     def _rollout(self, after: list[pulumi.Input[pulumi.Resource]]) -> k8s.apiextensions.CustomResource:
         context, bundle = self._context, self._bundle
+        by_release = context.environment.config.monitoring.prometheus is not None
         serving = context.model.serving
         pod_labels = labels(context.environment, self._workload, context.model)
         # A label holds 63 characters; a SHA-256 digest has 64.
@@ -217,7 +218,10 @@ class Endpoint(pulumi.ComponentResource):
                         "maxUnavailable": 0,
                         # The previous release stays up for a while, so a rollback needs no new pods.
                         "scaleDownDelaySeconds": _STANDBY_SECONDS,
-                        "steps": steps_of(serving.rollout, lambda seconds: analysis_step(self._model, bundle, seconds)),
+                        "steps": steps_of(
+                            serving.rollout,
+                            lambda seconds: analysis_step(self._model, bundle, seconds, by_release=by_release),
+                        ),
                     }
                 },
             },

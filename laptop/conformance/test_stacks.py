@@ -95,9 +95,21 @@ def test_the_preview_role_may_preview_every_environment(provisioned: AwsSite, en
     assert "unchanged" in provisioned.mlops("preview", "--env", environment, who="preview")
 
 
-def test_prod_is_protected(provisioned: AwsSite) -> None:
+def test_prod_is_not_disposable(provisioned: AwsSite) -> None:
     text = provisioned.refused("destroy", "--env", "prod", "--confirm", "prod", who="operator")
-    assert "protect" in text
+    assert "prod is protected: expected `disposable: true` in Pulumi.prod.yaml" in text
+
+
+def test_prod_is_protected(provisioned: AwsSite) -> None:
+    """Pulumi refuses: what was deployed counts, not what the file says now."""
+    file = provisioned.root / "Pulumi.prod.yaml"
+    before = file.read_text()
+    edit(file, "config", "mlops:environment", "disposable", value=True)
+    try:
+        text = provisioned.refused("destroy", "--env", "prod", "--confirm", "prod", who="operator")
+    finally:
+        file.write_text(before)
+    assert "cannot be deleted" in text and "because it is protected" in " ".join(text.split()), text
     unchanged(provisioned, "prod", "preview")
 
 

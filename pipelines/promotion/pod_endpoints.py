@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from lightkube import Client
 
 from pipelines.cluster.connection import connect
-from pipelines.cluster.pod_connections import pod_connections
 from pipelines.cluster.rollout_pods import ServingPod, live_pods
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.errors import MlopsError
@@ -30,6 +29,8 @@ def open_pods(descriptor: EnvironmentDescriptor, model: str) -> Iterator[list[En
         UnavailableError: no pod is ready.
         MlopsError: the model has no endpoint there, or the cluster refuses.
     """
+    from pipelines.cluster.pod_connections import pod_connections  # late: a rollback moves traffic before it needs this
+
     with connect(descriptor.namespace) as client, pod_connections(client) as connections, ExitStack() as stack:
         pods = _ready_pods(client, descriptor, model)
         clients = []

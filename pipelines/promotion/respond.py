@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from pipelines.cluster.connection import keep_connected
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.github.gh import Gh
 from pipelines.github.git import Git
@@ -15,7 +16,7 @@ from pipelines.promotion.attempt import Attribution, Log
 from pipelines.promotion.comments.alarm_issue import ask_people
 from pipelines.promotion.request_training import request_training
 from pipelines.promotion.response_plan import AlarmFacts, reason_to_ask, reason_to_ignore
-from pipelines.promotion.rollback import roll_back
+from pipelines.promotion.rollback import KnownTraffic, roll_back
 from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry.ledger import new_attempt, words
 from pipelines.registry.response_outcomes import ResponseOutcome, find_outcome, read_outcomes, write_outcome
@@ -25,6 +26,7 @@ ISSUES_TOKEN = "ISSUES_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with a token that may write issues, if that of `gh` may not."""
 
 
+@keep_connected()
 def respond(target: Target, event: bytes, log: Log) -> None:
     """Respond to the alarm in a `repository_dispatch` event, and record what became of it.
 
@@ -47,7 +49,8 @@ def respond(target: Target, event: bytes, log: Log) -> None:
         return
     alarm_id = alarm.id or _id_of_run()
     ignored = reason_to_ignore(alarm, facts, _cool_down_hours(target, alarm))
-    detail = ignored or _act(target, alarm, alarm_id, reason_to_ask(alarm, facts), log)
+    known = KnownTraffic(descriptor, facts.traffic) if facts.traffic is not None else None
+    detail = ignored or _act(target, alarm, alarm_id, reason_to_ask(alarm, facts), known, log)
     if ignored:
         log(ignored)
     write_outcome(
@@ -87,7 +90,7 @@ def read_alarm_facts(target: Target, descriptor: EnvironmentDescriptor, alarm: A
     return AlarmFacts(frozenset(one for one in concerned if one is not None), None, recent, now, traffic)
 
 
-def _act(target: Target, alarm: Alarm, alarm_id: str, doubt: str, log: Log) -> str:
+def _act(target: Target, alarm: Alarm, alarm_id: str, doubt: str, known: KnownTraffic | None, log: Log) -> str:
     """Do what an alarm requests, or ask people if there is a doubt about it, and return what was done."""
     if alarm.wanted == "retrain":
         request_training(target.project, [alarm.model], log)
@@ -110,6 +113,7 @@ def _act(target: Target, alarm: Alarm, alarm_id: str, doubt: str, log: Log) -> s
         log,
         automatic=True,
         suspect=alarm.bundle,
+        known=known,
     )
     said = f"{alarm.model} in {alarm.environment} runs {entry.event.live} (ledger record {entry.record.number})"
     log(said)

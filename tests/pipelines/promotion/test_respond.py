@@ -17,6 +17,7 @@ from pipelines.monitoring.alarm import Alarm
 from pipelines.promotion.comments.alarm_issue import render_question
 from pipelines.promotion.respond import respond
 from pipelines.promotion.response_plan import AlarmFacts, reason_to_ignore
+from pipelines.promotion.rollback_plan import read_facts_of_traffic
 from pipelines.registry import store
 from pipelines.registry.response_outcomes import ResponseOutcome, read_outcomes, write_outcome
 from tests.pipelines.promotion.promotion_project import MODEL, World, WorldTarget
@@ -143,6 +144,21 @@ def test_a_rollback_is_done_once_and_recorded(world: World, effects: Effects) ->
     assert world.said[-1] == f"{bad} is no longer live in staging; there is nothing to do"
     assert outcomes(world) == [("roll-back", "done"), ("roll-back", "ignored")]
     assert world.end_state() == state
+
+
+@pytest.mark.slow
+def test_a_rollback_reads_no_more_than_it_needs_before_it_moves_traffic(world: World, effects: Effects) -> None:
+    _, bad = serve(world, 1, 2)
+    read, described = mock.Mock(wraps=read_facts_of_traffic), mock.Mock(wraps=WorldTarget.descriptor)
+    with (
+        mock.patch("pipelines.promotion.respond.read_facts_of_traffic", read),
+        mock.patch("pipelines.promotion.rollback.read_facts_of_traffic", read),
+        mock.patch.object(WorldTarget, "descriptor", lambda target, environment: described(target, environment)),
+    ):
+        handle(world, alarm(response="roll-back", bundle=bad, id="a1"))
+    assert outcomes(world) == [("roll-back", "done")]
+    assert read.call_count == 2, "once to judge the alarm, once under the lease"
+    assert described.call_count == 1, "Pulumi takes seconds to print outputs"
 
 
 @pytest.mark.slow
