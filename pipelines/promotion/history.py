@@ -148,7 +148,7 @@ def describe(entry: Entry) -> str:
     event = entry.event
     lines = [
         f"{entry.record.number:>5}  {event.at:%Y-%m-%d %H:%M:%S} UTC  {event.action} {event.result}",
-        f"       {event.before or 'none'} → {event.to}",
+        f"       {event.before or 'none'} → {'none' if event.result == 'withdrawn' else event.to}",
     ]
     if event.pull_request is not None or event.approvers or event.actor:
         request = f"pull request {event.pull_request}, " if event.pull_request is not None else ""

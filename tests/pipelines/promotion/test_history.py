@@ -193,6 +193,12 @@ def test_describe_formats_an_entry_with_few_fields() -> None:
     assert describe(entry) == f"    1  2026-03-02 12:00:00 UTC  promotion verified\n       none → {bundle(1)}"
 
 
+def test_nothing_is_live_after_a_withdrawal() -> None:
+    gone = {"action": "withdrawal", "result": "withdrawn", "before": bundle(1), "live": None}
+    (entry,) = verify_chain(chain_of([verified(1, **gone)]), DEV, MODEL)
+    assert f"       {bundle(1)} → none" in describe(entry).splitlines()
+
+
 # --- fetched from the registry ----------------------------------------------------------------------------------------
 
 
