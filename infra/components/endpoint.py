@@ -15,6 +15,7 @@ from infra.components.pod import PodArgs, pod_spec
 from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
+from pipelines.declarations.inference_logging import LOG_POLICY
 from pipelines.declarations.model import RolloutStep
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
 
@@ -233,6 +234,7 @@ class Endpoint(pulumi.ComponentResource):
                 {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
                 {"name": "PORT", "value": str(PORT)},
                 {"name": "OMP_NUM_THREADS", "value": "1"},
+                {"name": LOG_POLICY, "value": context.log_policy.model_dump_json()},
             ],
             container={
                 "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],

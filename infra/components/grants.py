@@ -1,7 +1,7 @@
 """IAM policy statements for workloads.
 
 Access to an encrypted bucket always includes access to its key, limited to that bucket and to requests through S3.
-No statement allows a delete.
+No statement allows a delete, except of objects whose names end in a certain way.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def write_prefix(bucket: Bucket, *prefixes: str) -> Statements:
     ]
 
 
-def add_to_prefix(bucket: Bucket, *prefixes: str) -> Statements:
+def add_to_prefix(bucket: Bucket, *prefixes: str, ending: str = "") -> Statements:
     """Allow writing new objects under key prefixes, but neither reading nor replacing any.
 
+    Their keys must end in `ending`.
     A write must be conditional on the absence of the object (Amazon S3 user guide, "Enforce conditional writes"), which
     leaves out multipart uploads.
     """
@@ -68,11 +69,16 @@ def add_to_prefix(bucket: Bucket, *prefixes: str) -> Statements:
         {
             "Effect": "Allow",
             "Action": ["s3:PutObject"],
-            "Resource": [f"{bucket.arn}/{prefix}*" for prefix in prefixes],
+            "Resource": [f"{bucket.arn}/{prefix}*{ending}" for prefix in prefixes],
             "Condition": {"Null": {"s3:if-none-match": "false"}},
         },
         *_use_key(bucket, _WRITE),
     ]
+
+
+def delete_named(bucket: Bucket, prefix: str, ending: str) -> Statements:
+    """Allow deleting objects under a key prefix whose keys end in a certain way, but not their earlier versions."""
+    return [{"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": [f"{bucket.arn}/{prefix}*{ending}"]}]
 
 
 def _use_key(bucket: Bucket, actions: tuple[str, ...]) -> Statements:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from pipelines.declarations.documents import Declaration, Key, KeyedError
+from pipelines.declarations.inference_logging import InferenceLogging
 from pipelines.declarations.model_monitoring import ModelMonitoring
 from pipelines.declarations.names import ColumnName, Name, TagValue
 
@@ -261,6 +262,7 @@ class Serving(Declaration):
     resources: Resources
     rollout: tuple[RolloutStep, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
+    inference_log: InferenceLogging = InferenceLogging()
 
 
 class Model(Declaration):

@@ -63,6 +63,11 @@ def model_monitor_name(model: str) -> str:
     return f"observe-{model}"
 
 
+def compaction_name(model: str) -> str:
+    """Return the name of the workload that compacts a model's inference log."""
+    return f"compact-{model}"
+
+
 def serving_name(model: str) -> str:
     """Return the name of the workload that serves a model."""
     return f"serve-{model}"

@@ -9,6 +9,10 @@ One line per request:
 A request that ended in a server error has its HTTP status and no rows: `"rows":0,"status":500`. Invalid requests are
 not logged.
 
+Values of personal columns are never written. They are null in a tensor with other columns, and a tensor without others
+is left out. Such a record names the columns, and may have the group of each row: `"withheld":["age","sex"]` and
+`"groups":{"sex":["1"]}`. A record of a sample states its share: `"sample":0.1`.
+
 Beside the records there are their counts; see `pipelines.serving.request_counts`.
 """
 
@@ -19,12 +23,14 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
 
+from pipelines.declarations.inference_logging import LogPolicy, is_sampled
+from pipelines.serving.logged_inputs import LoggedInputs
 from pipelines.serving.predictor import InferenceResult, Predictor
 from pipelines.serving.request_counts import PendingCount, key_of
 from pipelines.serving.request_metrics import RequestMetrics
@@ -61,8 +67,14 @@ class Limits:
 OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
+COUNTED = 100
+"""Approximate bytes of a pending record that is only counted."""
+
 PIECE = 100
 """Number of lines formatted at a time."""
+
+_UNSAMPLED = 0
+"""Status of a pending record that is counted, but not written."""
 
 
 class _Pending(msgspec.Struct, gc=False):
@@ -78,7 +90,8 @@ class _Pending(msgspec.Struct, gc=False):
 
 class _Batch(NamedTuple):
     hour: int
-    records: int
+    requests: int
+    unsampled: int
     size: int
     content: bytes
     begin: float
@@ -95,6 +108,7 @@ class InferenceLog:
         pod: names the process in the keys of objects; must be unique.
         metrics: counts written and lost records.
         limits: memory and time limits.
+        policy: what to write, and what to leave out.
         clock: returns seconds since the epoch.
     """
 
@@ -106,12 +120,16 @@ class InferenceLog:
         pod: str,
         metrics: RequestMetrics,
         limits: Limits | None = None,
+        policy: LogPolicy | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
         self._predictor = predictor
-        self._one = _line(predictor, b"1", b"[%b]")
-        self._many = _line(predictor, b"%d", b"%b")
+        policy = policy or LogPolicy()
+        self._sample = policy.sample
+        self._inputs = LoggedInputs(predictor.schema, policy)
+        self._one = _line(predictor, self._inputs, policy.sample, b"1", b"[%b]")
+        self._many = _line(predictor, self._inputs, policy.sample, b"%d", b"%b")
         self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _about(predictor)
         self._pod = pod
         self._metrics = metrics
@@ -124,6 +142,9 @@ class InferenceLog:
         self._bytes_in = 0
         self._bytes_taken = 0
         self._bytes_out = 0
+        self._dropped_when_full = 0
+        self._failed_to_write = 0
+        self._lost_written = 0
         self._objects = 0
         self._count = PendingCount(predictor.digest)
         self._written_latencies = metrics.latencies()
@@ -132,18 +153,26 @@ class InferenceLog:
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="inference-log", daemon=True)
 
+    @property
+    def withholds(self) -> bool:
+        """True if requests have values that must not be written."""
+        return bool(self._inputs.withheld)
+
     def start(self) -> None:
         """Start the background thread."""
         self._thread.start()
 
     def record(self, answer: InferenceResult, trace: bytes) -> None:
-        """Add a record; drop and count it if the buffer is full.
+        """Add a record; drop and count it if the buffer is full. Of a sample, the others are only counted.
 
         Args:
             answer: the request and its answer.
             trace: id of the trace, 32 hexadecimal digits.
         """
         # The thread formats the line: in bulk that is cheaper than one at a time between requests.
+        if self._sample < 1 and not is_sampled(answer.id, self._sample):
+            self._add(_Pending(self._clock(), b"", b"", 0, COUNTED, [], [], _UNSAMPLED))
+            return
         size = OVERHEAD + answer.size
         self._add(_Pending(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
 
@@ -159,6 +188,7 @@ class InferenceLog:
     def _add(self, record: _Pending) -> None:
         if self._bytes_in - self._bytes_out > self._buffer_bytes:
             self._metrics.log_dropped(1, "buffer full")
+            self._dropped_when_full += 1
             return
         self._records.append(record)
         self._bytes_in += record.size
@@ -186,11 +216,20 @@ class InferenceLog:
         there = self._bytes_in
         while self._records and self._bytes_taken < there:
             batch = self._next_batch(there)
-            if self._put(self._key(batch.hour), batch.records, batch.content):
-                self._count.add(batch.begin, batch.end, batch.records, batch.errors)
+            records = batch.requests - batch.unsampled
+            if not records or self._put(self._key(batch.hour), records, batch.content):
+                self._count.add(batch.begin, batch.end, batch.requests, batch.errors)
+            else:
+                self._failed_to_write += records
+                if batch.unsampled:
+                    self._count.add(batch.begin, batch.end, batch.unsampled, 0)
             self._bytes_out += batch.size
 
     def _write_count(self, *, is_last: bool = False) -> None:
+        lost = self._dropped_when_full + self._failed_to_write
+        if lost > self._lost_written:
+            now = self._clock()
+            self._count.add(now, now, 0, 0)
         count = self._count.take(is_last=is_last)
         if count is None or time.monotonic() > self._deadline:
             return
@@ -199,19 +238,20 @@ class InferenceLog:
         latencies = self._metrics.latencies()
         more = [now - before for now, before in zip(latencies, self._written_latencies, strict=True)]
         try:
-            self._write(key, msgspec.json.encode({**count._asdict(), "latencies": more}))
+            figures = {**count._asdict(), "latencies": more, "lost": lost - self._lost_written}
+            self._write(key, msgspec.json.encode(figures))
         except Exception as error:  # S3, the network or the credentials
             logger.warning("the count of requests could not be written", extra={"key": key, "reason": str(error)})
             self._count.add(count.begin / 1000, count.end / 1000, count.requests, count.errors)
         else:
-            self._written_latencies = latencies
+            self._written_latencies, self._lost_written = latencies, lost
 
     def _next_batch(self, there: int) -> _Batch:
         """Take records of one hour, oldest first, up to those pending when `_bytes_in` was `there`."""
         begin = end = self._records[0].time
         hour = int(begin) // 3600
         pieces: list[bytes] = []
-        records = size = errors = 0
+        requests = unsampled = size = errors = 0
         while True:
             taken: list[_Pending] = []
             while (
@@ -226,11 +266,13 @@ class InferenceLog:
                 self._bytes_taken += record.size
                 taken.append(record)
             if not taken:
-                return _Batch(hour, records, size, b"".join(pieces), begin, end, errors)
-            pieces.append(self._lines(taken))
-            records += len(taken)
+                return _Batch(hour, requests, unsampled, size, b"".join(pieces), begin, end, errors)
+            written = [record for record in taken if record.status != _UNSAMPLED]
+            pieces.append(self._lines(written))
+            requests += len(taken)
+            unsampled += len(taken) - len(written)
             end = taken[-1].time
-            errors += sum(record.status != 200 for record in taken)
+            errors += sum(record.status != 200 for record in written)
 
     def _lines(self, records: list[_Pending]) -> bytes:
         lines: list[bytes] = []
@@ -245,7 +287,12 @@ class InferenceLog:
                 lines.append(text + self._failed % (milliseconds, record.trace, record.status))
                 continue
             form, rows = (one, ()) if record.rows == 1 else (many, (record.rows,))
-            lines.append(form % (milliseconds, record.id, record.trace, *rows, *record.inputs, *record.outputs))
+            inputs: Sequence[bytes | msgspec.Raw] = record.inputs
+            groups: tuple[bytes, ...] = ()
+            if self._inputs.withheld:
+                inputs, found = self._inputs.kept(inputs, record.rows)
+                groups = (found,) if self._inputs.groups else ()
+            lines.append(form % (milliseconds, record.id, record.trace, *rows, *inputs, *groups, *record.outputs))
         content = b"".join(lines)
         # The data of clients is copied as is, and may contain line breaks.
         if content.count(b"\n") != len(lines) or b"\r" in content:
@@ -289,14 +336,20 @@ class InferenceLog:
         return left > 0
 
 
-def _line(predictor: Predictor, rows: bytes, value: bytes) -> bytes:
+def _line(predictor: Predictor, logged: LoggedInputs, sample: float, rows: bytes, value: bytes) -> bytes:
     """Build the format of a line after its seconds: milliseconds, id, trace, rows if not fixed, and every tensor."""
     inputs, outputs = (
-        b",".join(_literal(msgspec.json.encode(tensor.name)) + b":" + value for tensor in tensors)
-        for tensors in (predictor.schema.inputs, predictor.schema.outputs)
+        b",".join(_literal(msgspec.json.encode(name)) + b":" + value for name in names)
+        for names in (logged.tensors, [tensor.name for tensor in predictor.schema.outputs])
     )
-    line = b'.%%03dZ",%b,"id":%%b,"trace":"%%b","rows":%b,"inputs":{%b},"outputs":{%b}}\n'
-    return line % (_about(predictor), rows, inputs, outputs)
+    about = _about(predictor)
+    if sample < 1:
+        about += b',"sample":' + msgspec.json.encode(sample)
+    if logged.withheld:
+        about += b',"withheld":' + msgspec.json.encode(logged.withheld)
+    groups = b',"groups":%b' if logged.groups else b""
+    line = b'.%%03dZ",%b,"id":%%b,"trace":"%%b","rows":%b,"inputs":{%b}%b,"outputs":{%b}}\n'
+    return line % (about, rows, inputs, groups, outputs)
 
 
 def _about(predictor: Predictor) -> bytes:
