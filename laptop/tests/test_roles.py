@@ -46,6 +46,7 @@ SIGNING_KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/signing"
 SERVE, CHECK = f"serve-{MODEL}", f"check-{MODEL}"
 TRAIN, INGEST = f"train-{MODEL}", f"ingest-{DATASET}"
 MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
+COMPACT = f"compact-{MODEL}"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,9 @@ MONITOR, OBSERVE = f"monitor-{DATASET}", f"observe-{MODEL}"
         (OBSERVE, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
         (OBSERVE, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/baseline.json")),
         (OBSERVE, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (COMPACT, "s3:GetObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:GetObject", s3("registry", f"bundles/{MODEL}/sha256/ab/schema.json")),
         (OBSERVE, "s3:PutObject", s3("logs", f"monitoring/models/{MODEL}/20260101T000000Z-1.json")),
         (TRAIN, "glue:GetTable", glue(f"table/{TABLE}")),
         (TRAIN, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
@@ -98,6 +102,18 @@ def test_a_role_has_the_permissions_it_needs(allowed: Allowed, role: str, action
         (OBSERVE, "s3:PutObject", s3("registry", f"ledger/{MODEL}/1.json")),
         (OBSERVE, "s3:GetObject", s3("registry", "bundles/another-model/sha256/ab/baseline.json")),
         (OBSERVE, "s3:GetObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (OBSERVE, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (SERVE, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("logs", "inference/another-model/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/a.parquet")),
+        (COMPACT, "s3:DeleteObject", s3("logs", f"inference/{MODEL}/counts/2026/01/01/1.json")),
+        (COMPACT, "s3:DeleteObjectVersion", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:DeleteObject", s3("lake", f"{TABLE}/data/a.parquet")),
+        (COMPACT, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:PutObject", s3("logs", f"inference/{MODEL}/2026/01/01/00/a.parquet")),
+        (COMPACT, "s3:GetObject", s3("logs", "inference/another-model/2026/01/01/00/pod-1.jsonl")),
+        (COMPACT, "s3:GetObject", s3("registry", f"ledger/{MODEL}/1.json")),
+        (COMPACT, "cloudwatch:PutMetricData", "*"),
         (OBSERVE, "kms:Sign", SIGNING_KEY),
         (OBSERVE, "cloudwatch:PutMetricData", "*"),
         (MONITOR, "s3:PutObject", s3("lake", f"{TABLE}/data/a.parquet")),
@@ -143,6 +159,12 @@ def test_training_adds_to_the_registry_but_replaces_nothing(allowed: Allowed, ki
     assert not allowed(TRAIN, "s3:PutObject", resource, s3__if_match='"etag"')
 
 
+def test_compaction_adds_parquet_files_and_replaces_nothing(allowed: Allowed) -> None:
+    folder = f"inference/{MODEL}/2026/01/01/00"
+    assert allowed(COMPACT, "s3:PutObject", s3("logs", f"{folder}/a.parquet"), s3__if_none_match="*")
+    assert not allowed(COMPACT, "s3:PutObject", s3("logs", f"{folder}/pod-1.jsonl"), s3__if_none_match="*")
+
+
 def test_training_can_sign_only_with_the_verified_algorithm(allowed: Allowed) -> None:
     right = {"kms__signingalgorithm": "ECDSA_SHA_256", "kms__messagetype": "RAW"}
     assert allowed(TRAIN, "kms:Sign", SIGNING_KEY, **right)
@@ -167,6 +189,8 @@ def test_a_role_can_list_only_its_prefixes(allowed: Allowed) -> None:
 def test_no_role_can_delete_or_change_policies(graph: Recording) -> None:
     for role in graph.of_type("aws:iam/rolePolicy:RolePolicy"):
         actions = {action for statement in graph.policy(role) for action in statement["Action"]}
+        if role == COMPACT:  # lines of the inference log, as above
+            actions.remove("s3:DeleteObject")
         assert not [action for action in actions if "*" in action or "Delete" in action or "Policy" in action]
         others = {action for action in actions if action.split(":")[0] not in ("s3", "kms", "glue")}
         assert others <= {"cloudwatch:PutMetricData"}

@@ -19,6 +19,7 @@ from pipelines.declarations.canary_settings import CanarySettings
 from pipelines.declarations.contract import STORED_TYPES, Column
 from pipelines.declarations.environment import EnvironmentConfig, EnvironmentDescriptor
 from pipelines.declarations.errors import DeclarationError
+from pipelines.declarations.inference_logging import LogPolicy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
 from pipelines.declarations.project import Project
 from pipelines.serving.check import FAILED, INCONCLUSIVE
@@ -59,14 +60,14 @@ def test_every_rule_holds_before_anything_is_released(fresh: Recording) -> None:
 
 
 def test_the_first_environment_ingests_trains_and_monitors(graphs: dict[str, Recording]) -> None:
-    jobs = {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}", f"observe-{MODEL}"}
+    jobs = {f"ingest-{DATASET}", f"monitor-{DATASET}", f"train-{MODEL}", f"observe-{MODEL}", f"compact-{MODEL}"}
     assert set(graphs["dev"].of_type(CRON_JOB)) == jobs
 
 
 @pytest.mark.parametrize("environment", ["staging", "prod"])
 def test_later_environments_only_monitor_their_models(graphs: dict[str, Recording], environment: str) -> None:
-    assert set(graphs[environment].of_type(CRON_JOB)) == {f"observe-{MODEL}"}
-    roles = {f"serve-{MODEL}", f"check-{MODEL}", f"observe-{MODEL}"}
+    assert set(graphs[environment].of_type(CRON_JOB)) == {f"observe-{MODEL}", f"compact-{MODEL}"}
+    roles = {f"serve-{MODEL}", f"check-{MODEL}", f"observe-{MODEL}", f"compact-{MODEL}"}
     assert set(graphs[environment].of_type("aws:iam/role:Role")) == roles
 
 
@@ -363,6 +364,7 @@ def test_each_job_runs_its_command(graphs: dict[str, Recording]) -> None:
         f"monitor-{DATASET}": ["python", "-m", "pipelines.monitoring", "data", DATASET, "--namespace", "mlops-dev"],
         f"train-{MODEL}": ["python", "-m", "pipelines.training", MODEL],
         f"observe-{MODEL}": ["python", "-m", "pipelines.monitoring", "model", MODEL, "--namespace", "mlops-dev"],
+        f"compact-{MODEL}": ["python", "-m", "pipelines.monitoring", "compact", MODEL],
     }
 
 
@@ -374,6 +376,8 @@ def test_an_endpoint_runs_and_names_the_released_bundle(graph: Recording) -> Non
     env = {variable["name"]: variable for variable in container["env"]}
     assert env["HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
     assert (env["PORT"]["value"], env["OMP_NUM_THREADS"]["value"]) == ("8080", "1")
+    policy = LogPolicy.model_validate_json(env["LOG_POLICY"]["value"])
+    assert policy == LogPolicy(sample=1.0, withheld=("sex",), groups=("sex",))
     assert container["ports"] == [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]
 
 
