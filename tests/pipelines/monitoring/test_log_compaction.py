@@ -27,6 +27,8 @@ from tests.pipelines.monitoring.served_model import DIGEST, NOW, OTHER, Traffic,
 from tests.pipelines.serving.bundles import mixed_bundle
 from tests.pipelines.serving.conftest import mixture, served
 
+pytestmark = pytest.mark.slow
+
 MODEL = "departures"
 HOUR = NOW.replace(minute=0) - timedelta(hours=5)
 LATER = NOW + timedelta(hours=2)
@@ -48,6 +50,7 @@ def registered(*schemas: RequestSchema) -> Any:
 @pytest.fixture
 def traffic(account: EmulatedAccount, monkeypatch: pytest.MonkeyPatch) -> Traffic:
     monkeypatch.setattr(log_compaction, "fetch", registered())
+    monkeypatch.setattr(log_compaction, "LOOK_BACK", timedelta(hours=9))
     return Traffic(make_environment("dev"))
 
 
@@ -55,7 +58,7 @@ def read(traffic: Traffic, bundle: str = DIGEST) -> tuple[list[Any], dict[str, A
     """Return the rows of a bundle as the monitor reads them, by id, and the counts of all bundles."""
     totals, rows = LogTotals(), []
     log = RequestLog(traffic.environment, MODEL, bundle, SCHEMA)
-    for part in log.read(NOW - timedelta(days=1), NOW + timedelta(days=1), totals, NOW - timedelta(days=9)):
+    for part in log.read(HOUR, NOW, totals, NOW - timedelta(days=9)):
         columns = part.features.to_pydict()
         for at, id_ in enumerate(part.ids.to_pylist()):
             row = [columns[name][at] for name in sorted(columns)]
@@ -104,7 +107,7 @@ def test_an_hour_that_servers_may_still_write_to_stays_as_it_is(traffic: Traffic
 def test_a_large_hour_becomes_several_files_and_late_objects_another(traffic: Traffic) -> None:
     for _ in range(4):
         traffic.send(20, at=HOUR)
-    (result,) = compact(traffic, part_bytes=8000)
+    (result,) = compact(traffic, part_bytes=12_000)
     assert (result.compacted, result.files) == (4, 2)
     traffic.send(7, at=HOUR)
     before = read(traffic)
@@ -221,7 +224,6 @@ def _without_nulls(value: Any) -> Any:
     return {name: _without_nulls(each) for name, each in value.items() if each is not None}
 
 
-@pytest.mark.slow
 def test_killed_after_each_write_nothing_is_lost_or_counted_twice(traffic: Traffic) -> None:
     busy_hour(traffic)
     before = [read(traffic, bundle) for bundle in (DIGEST, OTHER)]
