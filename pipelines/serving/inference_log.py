@@ -56,7 +56,7 @@ class Limits:
     """
 
     seconds: float = 2.0
-    batch_bytes: int = 1 << 20
+    batch_bytes: int = 4 << 20
     buffer_bytes: int = 16 << 20
     attempts: int = 8
     first_pause: float = 0.25
@@ -67,14 +67,8 @@ class Limits:
 OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
-COUNTED = 100
-"""Approximate bytes of a pending record that is only counted."""
-
 PIECE = 100
 """Number of lines formatted at a time."""
-
-_UNSAMPLED = 0
-"""Status of a pending record that is counted, but not written."""
 
 
 class _Pending(msgspec.Struct, gc=False):
@@ -90,8 +84,7 @@ class _Pending(msgspec.Struct, gc=False):
 
 class _Batch(NamedTuple):
     hour: int
-    requests: int
-    unsampled: int
+    records: int
     size: int
     content: bytes
     begin: float
@@ -145,6 +138,9 @@ class InferenceLog:
         self._dropped_when_full = 0
         self._failed_to_write = 0
         self._lost_written = 0
+        self._unsampled = 0
+        self._unsampled_counted = 0
+        self._counted_until = clock() if self._sample < 1 else 0.0
         self._objects = 0
         self._count = PendingCount(predictor.digest)
         self._written_latencies = metrics.latencies()
@@ -171,7 +167,7 @@ class InferenceLog:
         """
         # The thread formats the line: in bulk that is cheaper than one at a time between requests.
         if self._sample < 1 and not is_sampled(answer.id, self._sample):
-            self._add(_Pending(self._clock(), b"", b"", 0, COUNTED, [], [], _UNSAMPLED))
+            self._unsampled += 1
             return
         size = OVERHEAD + answer.size
         self._add(_Pending(self._clock(), trace, answer.id, answer.rows, size, answer.inputs, answer.outputs))
@@ -216,16 +212,15 @@ class InferenceLog:
         there = self._bytes_in
         while self._records and self._bytes_taken < there:
             batch = self._next_batch(there)
-            records = batch.requests - batch.unsampled
-            if not records or self._put(self._key(batch.hour), records, batch.content):
-                self._count.add(batch.begin, batch.end, batch.requests, batch.errors)
+            if self._put(self._key(batch.hour), batch.records, batch.content):
+                self._count.add(batch.begin, batch.end, batch.records, batch.errors)
             else:
-                self._failed_to_write += records
-                if batch.unsampled:
-                    self._count.add(batch.begin, batch.end, batch.unsampled, 0)
+                self._failed_to_write += batch.records
             self._bytes_out += batch.size
 
     def _write_count(self, *, is_last: bool = False) -> None:
+        if self._sample < 1:
+            self._count_unsampled()
         lost = self._dropped_when_full + self._failed_to_write
         if lost > self._lost_written:
             now = self._clock()
@@ -246,53 +241,61 @@ class InferenceLog:
         else:
             self._written_latencies, self._lost_written = latencies, lost
 
+    def _count_unsampled(self) -> None:
+        since, now, unsampled = self._counted_until, self._clock(), self._unsampled
+        self._counted_until = now
+        if unsampled > self._unsampled_counted:
+            self._count.add(since, now, unsampled - self._unsampled_counted, 0)
+            self._unsampled_counted = unsampled
+
     def _next_batch(self, there: int) -> _Batch:
         """Take records of one hour, oldest first, up to those pending when `_bytes_in` was `there`."""
         begin = end = self._records[0].time
         hour = int(begin) // 3600
         pieces: list[bytes] = []
-        requests = unsampled = size = errors = 0
+        records = size = errors = 0
+        pending, until, limit, bytes_taken = self._records, (hour + 1) * 3600, 2 * self._batch_bytes, self._bytes_taken
         while True:
             taken: list[_Pending] = []
-            while (
-                self._records
-                and len(taken) < PIECE
-                and self._bytes_taken < there
-                and size < 2 * self._batch_bytes
-                and int(self._records[0].time) // 3600 == hour
-            ):
-                record = self._records.popleft()
+            while pending and len(taken) < PIECE and bytes_taken < there and size < limit:
+                if not hour * 3600 <= pending[0].time < until:
+                    break
+                record = pending.popleft()
                 size += record.size
-                self._bytes_taken += record.size
+                bytes_taken += record.size
                 taken.append(record)
+            self._bytes_taken = bytes_taken
             if not taken:
-                return _Batch(hour, requests, unsampled, size, b"".join(pieces), begin, end, errors)
-            written = [record for record in taken if record.status != _UNSAMPLED]
-            pieces.append(self._lines(written))
-            requests += len(taken)
-            unsampled += len(taken) - len(written)
+                return _Batch(hour, records, size, b"".join(pieces), begin, end, errors)
+            pieces.append(self._lines(taken))
+            records += len(taken)
             end = taken[-1].time
-            errors += sum(record.status != 200 for record in written)
+            errors += sum(record.status != 200 for record in taken)
 
     def _lines(self, records: list[_Pending]) -> bytes:
         lines: list[bytes] = []
         second, text, one, many = -1, b"", b"", b""
+        withholds, has_groups, kept = bool(self._inputs.withheld), bool(self._inputs.groups), self._inputs.kept
         for record in records:
-            if int(record.time) != second:
-                second = int(record.time)
+            moment = record.time
+            if int(moment) != second:
+                second = int(moment)
                 text = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
                 one, many = text + self._one, text + self._many
-            milliseconds = int((record.time - second) * 1000)
+            milliseconds = int((moment - second) * 1000)
             if record.status != 200:
                 lines.append(text + self._failed % (milliseconds, record.trace, record.status))
                 continue
-            form, rows = (one, ()) if record.rows == 1 else (many, (record.rows,))
             inputs: Sequence[bytes | msgspec.Raw] = record.inputs
             groups: tuple[bytes, ...] = ()
-            if self._inputs.withheld:
-                inputs, found = self._inputs.kept(inputs, record.rows)
-                groups = (found,) if self._inputs.groups else ()
-            lines.append(form % (milliseconds, record.id, record.trace, *rows, *inputs, *groups, *record.outputs))
+            if withholds:
+                inputs, found = kept(inputs, record.rows)
+                groups = (found,) if has_groups else ()
+            values = (*inputs, *groups, *record.outputs)
+            if record.rows == 1:
+                lines.append(one % (milliseconds, record.id, record.trace, *values))
+            else:
+                lines.append(many % (milliseconds, record.id, record.trace, record.rows, *values))
         content = b"".join(lines)
         # The data of clients is copied as is, and may contain line breaks.
         if content.count(b"\n") != len(lines) or b"\r" in content:

@@ -11,7 +11,7 @@ import msgspec
 from pipelines.declarations.baseline import category
 from pipelines.declarations.bundle import InputTensor, RequestColumn, RequestSchema
 from pipelines.declarations.datatypes import to_float32
-from pipelines.declarations.inference_logging import NULL_GROUP, LogPolicy
+from pipelines.declarations.inference_logging import MOST_GROUPS, NULL_GROUP, LogPolicy
 
 Inputs = Sequence[bytes | msgspec.Raw]
 """JSON of each input tensor: the row as a list, or a list of such lists if there are several rows."""
@@ -24,16 +24,16 @@ class _Tensor:
     Attributes:
         index: its position among the inputs.
         withheld: positions of the columns to replace by null.
-        groups: position of a column → its name, and value → name of its group.
+        groups: position of a column → its groups.
         is_kept: False if no column is left to log.
-        narrow: turns a value into the one that the model sees.
+        is_numeric: True if JSON of a row has no commas but those between its values.
     """
 
     index: int
     withheld: tuple[int, ...]
-    groups: dict[int, tuple[str, dict[Any, str]]]
+    groups: dict[int, _Group]
     is_kept: bool
-    narrow: Callable[[Any], Any]
+    is_numeric: bool
 
 
 class LoggedInputs:
@@ -53,7 +53,9 @@ class LoggedInputs:
         hidden = {c.name for tensor in schema.inputs for c in tensor.columns if c.personal or c.name in policy.withheld}
         self._tensors = [_tensor(index, each, hidden, policy.groups) for index, each in enumerate(schema.inputs)]
         self.withheld = tuple(c.name for tensor in schema.inputs for c in tensor.columns if c.name in hidden)
-        self.groups = tuple(name for tensor in self._tensors for name, _ in tensor.groups.values())
+        self.groups = tuple(
+            each.columns[at].name for each, plan in zip(schema.inputs, self._tensors, strict=True) for at in plan.groups
+        )
         self.tensors = tuple(
             each.name for each, plan in zip(schema.inputs, self._tensors, strict=True) if plan.is_kept
         )  # fmt: skip
@@ -68,21 +70,68 @@ class LoggedInputs:
         if not self.withheld:
             return inputs, b"{}"
         kept: list[bytes | msgspec.Raw] = []
-        groups: dict[str, list[str]] = {}
+        groups: list[bytes] = []
         for tensor in self._tensors:
             given = inputs[tensor.index]
-            if tensor.withheld and (tensor.is_kept or tensor.groups):
-                decoded = msgspec.json.decode(given)
-                table: list[list[Any]] = [decoded] if rows == 1 else decoded
-                for at, (name, names) in tensor.groups.items():
-                    groups[name] = [_group(row[at], names, tensor.narrow) for row in table]
-                for row in table:
-                    for at in tensor.withheld:
-                        row[at] = None
-                given = msgspec.json.encode(decoded)
+            if tensor.withheld:
+                if rows == 1 and tensor.is_numeric:
+                    given = _without(given, tensor, groups)
+                elif tensor.is_kept or tensor.groups:
+                    given = _parsed_without(given, tensor, groups, rows)
             if tensor.is_kept:
                 kept.append(given)
-        return kept, msgspec.json.encode(groups)
+        return kept, b"{%b}" % b",".join(groups)
+
+
+def _without(given: bytes | msgspec.Raw, tensor: _Tensor, groups: list[bytes]) -> bytes:
+    """Replace the withheld values of one row of numbers, and add their groups. Parsing the row takes twice as long."""
+    values = bytes(given).strip()[1:-1].split(b",")
+    for at, group in tensor.groups.items():
+        groups.append(group.of_json(values[at]))
+    for at in tensor.withheld:
+        values[at] = b"null"
+    return b"[%b]" % b",".join(values)
+
+
+def _parsed_without(given: bytes | msgspec.Raw, tensor: _Tensor, groups: list[bytes], rows: int) -> bytes:
+    decoded = msgspec.json.decode(given)
+    table: list[list[Any]] = [decoded] if rows == 1 else decoded
+    groups += [group.of_values([row[at] for row in table]) for at, group in tensor.groups.items()]
+    for row in table:
+        for at in tensor.withheld:
+            row[at] = None
+    return msgspec.json.encode(decoded)
+
+
+class _Group:
+    """Names the groups of a column, as JSON of an object without its braces.
+
+    Args:
+        column: the column, which lists its values.
+        narrow: turns a value into the one that the model sees.
+    """
+
+    def __init__(self, column: RequestColumn, narrow: Callable[[Any], Any]) -> None:
+        self._narrow = narrow
+        self._head = msgspec.json.encode(column.name) + b":"
+        self._names = {narrow(value): category(value) for value in column.values or ()}
+        self._known: dict[bytes, bytes] = {}
+
+    def of_json(self, value: bytes) -> bytes:
+        """Return the group of one row from its value as JSON."""
+        found = self._known.get(value)
+        if found is None:
+            found = self.of_values([msgspec.json.decode(value)])
+            if len(self._known) < MOST_GROUPS:  # clients may write one number in many ways
+                self._known[value] = found
+        return found
+
+    def of_values(self, values: Sequence[Any]) -> bytes:
+        """Return the groups of rows from their values."""
+        return self._head + msgspec.json.encode([self._name(value) for value in values])
+
+    def _name(self, value: Any) -> str:
+        return NULL_GROUP if value is None else self._names.get(self._narrow(value), "other")
 
 
 def _tensor(index: int, tensor: InputTensor, hidden: set[str], groups: Sequence[str]) -> _Tensor:
@@ -92,21 +141,13 @@ def _tensor(index: int, tensor: InputTensor, hidden: set[str], groups: Sequence[
         index,
         withheld,
         {
-            at: (column.name, _names(column, narrow))
+            at: _Group(column, narrow)
             for at, column in enumerate(tensor.columns)
             if at in withheld and column.name in groups and column.values is not None
         },
         len(withheld) < len(tensor.columns),
-        narrow,
+        tensor.datatype not in ("BOOL", "BYTES"),
     )
-
-
-def _names(column: RequestColumn, narrow: Callable[[Any], Any]) -> dict[Any, str]:
-    return {narrow(value): category(value) for value in column.values or ()}
-
-
-def _group(value: Any, names: dict[Any, str], narrow: Callable[[Any], Any]) -> str:
-    return NULL_GROUP if value is None else names.get(narrow(value), "other")
 
 
 def _unchanged(value: Any) -> Any:

@@ -39,10 +39,11 @@ from tests.infra.recording import edit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-BMI = 71.03125
+# Spelled so that a copy of this file does not have the marks.
+BMI = 71 + 2**-5
 """Planted value of the feature; 32 bits hold it exactly, so it is written in one way only."""
 
-NAME = "Quintessa Marlowe-Voss"
+NAME = " ".join(("Quintessa", "Marlowe-Voss"))
 MARKS = (str(BMI).encode(), NAME.encode(), NAME.lower().encode())
 TABLE_BUCKETS = ("landing", "lake")
 """Buckets with the data itself: landing files, tables and quarantined rows."""
@@ -166,13 +167,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
         for key, content in ((f"{bucket}/{key}", content) for bucket, key, content in objects()):
             kind = made.tables if any(f"-{name}-" in key.partition("/")[0] for name in TABLE_BUCKETS) else made.places
             kind[key] = content
-        made.places |= {str(path): readable(path.read_bytes()) for path in sorted(home.rglob("*")) if is_written(path)}
+        files = (path for path in sorted(home.rglob("*")) if path.is_file() and not path.is_symlink())
+        made.places |= {str(path): readable(path.read_bytes()) for path in files}
         yield made
-
-
-def is_written(path: Path) -> bool:
-    """Return True for a file of the laptop, other than scratch volumes of pods, which hold the rows that they read."""
-    return path.is_file() and not path.is_symlink()
 
 
 def look_around(made: Written, run: Any, file: Path, folder: Path) -> None:
@@ -216,7 +213,8 @@ def test_no_mark_is_anywhere_else(written: Written) -> None:
     assert len(written.places) > 50
     for part in ("inference/", "bundles/", "lineage/", "monitoring/", "report.html", "mlops contract test"):
         assert any(part in name for name in written.places), part
-    assert found_in(written.places) == {}
+    found = found_in(written.places)
+    assert not found, sorted(found)
 
 
 def test_what_is_not_personal_is_logged_and_the_record_names_what_is_withheld(written: Written) -> None:
