@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -68,7 +69,10 @@ OVERHEAD = 500
 """Approximate bytes of a pending record besides the request body."""
 
 PIECE = 100
-"""Number of lines formatted at a time."""
+"""Number of lines made at a time."""
+
+_TIME, _HEAD, _ID, _TRACE, _VALUES = 0, 1, 2, 4, slice(6, None, 2)
+"""Parts of a line to fill in; see `_line`."""
 
 
 class _Pending(msgspec.Struct, gc=False):
@@ -121,9 +125,11 @@ class InferenceLog:
         policy = policy or LogPolicy()
         self._sample = policy.sample
         self._inputs = LoggedInputs(predictor.schema, policy)
-        self._one = _line(predictor, self._inputs, policy.sample, b"1", b"[%b]")
-        self._many = _line(predictor, self._inputs, policy.sample, b"%d", b"%b")
-        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _about(predictor)
+        self._withholds = bool(self._inputs.withheld)
+        self._one, self._many = (_line(predictor, self._inputs, is_one=is_one) for is_one in (True, False))
+        about = _about(predictor) + _about_records(self._inputs, policy.sample)
+        self._heads = [b'.%03dZ",%b,"id":' % (milliseconds, about) for milliseconds in range(1000)]
+        self._failed = b'.%%03dZ",%b,"trace":"%%b","rows":0,"status":%%d}\n' % _literal(_about(predictor))
         self._pod = pod
         self._metrics = metrics
         self._limits = limits or Limits()
@@ -152,7 +158,7 @@ class InferenceLog:
     @property
     def withholds(self) -> bool:
         """True if requests have values that must not be written."""
-        return bool(self._inputs.withheld)
+        return self._withholds
 
     def start(self) -> None:
         """Start the background thread."""
@@ -254,17 +260,18 @@ class InferenceLog:
         hour = int(begin) // 3600
         pieces: list[bytes] = []
         records = size = errors = 0
-        pending, until, limit, bytes_taken = self._records, (hour + 1) * 3600, 2 * self._batch_bytes, self._bytes_taken
+        pending, since, until = self._records, hour * 3600, (hour + 1) * 3600
+        before = self._bytes_taken
+        limit = min(2 * self._batch_bytes, there - before)
         while True:
             taken: list[_Pending] = []
-            while pending and len(taken) < PIECE and bytes_taken < there and size < limit:
-                if not hour * 3600 <= pending[0].time < until:
+            for _ in range(min(PIECE, len(pending))):
+                if size >= limit or not since <= pending[0].time < until:
                     break
                 record = pending.popleft()
                 size += record.size
-                bytes_taken += record.size
                 taken.append(record)
-            self._bytes_taken = bytes_taken
+            self._bytes_taken = before + size
             if not taken:
                 return _Batch(hour, records, size, b"".join(pieces), begin, end, errors)
             pieces.append(self._lines(taken))
@@ -273,33 +280,35 @@ class InferenceLog:
             errors += sum(record.status != 200 for record in taken)
 
     def _lines(self, records: list[_Pending]) -> bytes:
-        lines: list[bytes] = []
-        second, text, one, many = -1, b"", b"", b""
-        withholds, has_groups, kept = bool(self._inputs.withheld), bool(self._inputs.groups), self._inputs.kept
+        lines: list[Sequence[bytes | msgspec.Raw]] = []
+        second, text = -1, b""
+        withholds, has_groups, kept, heads = self._withholds, bool(self._inputs.groups), self._inputs.kept, self._heads
         for record in records:
             moment = record.time
             if int(moment) != second:
                 second = int(moment)
                 text = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S', time.gmtime(second)).encode()
-                one, many = text + self._one, text + self._many
             milliseconds = int((moment - second) * 1000)
             if record.status != 200:
-                lines.append(text + self._failed % (milliseconds, record.trace, record.status))
+                lines.append((text, self._failed % (milliseconds, record.trace, record.status)))
                 continue
             inputs: Sequence[bytes | msgspec.Raw] = record.inputs
             groups: tuple[bytes, ...] = ()
             if withholds:
                 inputs, found = kept(inputs, record.rows)
                 groups = (found,) if has_groups else ()
-            values = (*inputs, *groups, *record.outputs)
             if record.rows == 1:
-                lines.append(one % (milliseconds, record.id, record.trace, *values))
+                line = self._one.copy()
+                line[_VALUES] = (*inputs, *groups, *record.outputs)
             else:
-                lines.append(many % (milliseconds, record.id, record.trace, record.rows, *values))
-        content = b"".join(lines)
+                line = self._many.copy()
+                line[_VALUES] = (b"%d" % record.rows, *inputs, *groups, *record.outputs)
+            line[_TIME], line[_HEAD], line[_ID], line[_TRACE] = text, heads[milliseconds], record.id, record.trace
+            lines.append(line)
+        content = b"".join(chain.from_iterable(lines))
         # The data of clients is copied as is, and may contain line breaks.
         if content.count(b"\n") != len(lines) or b"\r" in content:
-            content = b"".join(_on_one_line(line) for line in lines)
+            content = b"".join(_on_one_line(b"".join(line)) for line in lines)
         return content
 
     def _key(self, hour: int) -> str:
@@ -339,25 +348,39 @@ class InferenceLog:
         return left > 0
 
 
-def _line(predictor: Predictor, logged: LoggedInputs, sample: float, rows: bytes, value: bytes) -> bytes:
-    """Build the format of a line after its seconds: milliseconds, id, trace, rows if not fixed, and every tensor."""
+def _line(predictor: Predictor, logged: LoggedInputs, *, is_one: bool) -> list[bytes | msgspec.Raw]:
+    """Return the parts of a line, some of which are filled in: joining parts takes half the time of formatting.
+
+    They are the time, the milliseconds with what all lines say, the id, text, the trace, and then text and values
+    in turn.
+    """
+    value = b"[\0]" if is_one else b"\0"
     inputs, outputs = (
-        b",".join(_literal(msgspec.json.encode(name)) + b":" + value for name in names)
+        b",".join(msgspec.json.encode(name) + b":" + value for name in names)
         for names in (logged.tensors, [tensor.name for tensor in predictor.schema.outputs])
     )
-    about = _about(predictor)
-    if sample < 1:
-        about += b',"sample":' + msgspec.json.encode(sample)
-    if logged.withheld:
-        about += b',"withheld":' + msgspec.json.encode(logged.withheld)
-    groups = b',"groups":%b' if logged.groups else b""
-    line = b'.%%03dZ",%b,"id":%%b,"trace":"%%b","rows":%b,"inputs":{%b}%b,"outputs":{%b}}\n'
-    return line % (about, rows, inputs, groups, outputs)
+    rows, groups = b"1" if is_one else b"\0", b',"groups":\0' if logged.groups else b""
+    text = b'","rows":%b,"inputs":{%b}%b,"outputs":{%b}}\n' % (rows, inputs, groups, outputs)
+    first, *others = text.split(b"\0")
+    parts: list[bytes | msgspec.Raw] = [b"", b"", b"", b',"trace":"', b"", first]
+    for other in others:
+        parts += (b"", other)
+    return parts
 
 
 def _about(predictor: Predictor) -> bytes:
-    """Format the keys that name the model and the bundle."""
-    return _literal(msgspec.json.encode({"model": predictor.name, "bundle": predictor.digest})[1:-1])
+    """Return the keys that name the model and the bundle, as JSON without braces."""
+    return msgspec.json.encode({"model": predictor.name, "bundle": predictor.digest})[1:-1]
+
+
+def _about_records(logged: LoggedInputs, sample: float) -> bytes:
+    """Return the keys that say what of a request is not logged, as JSON after others."""
+    said: dict[str, float | tuple[str, ...]] = {}
+    if sample < 1:
+        said["sample"] = sample
+    if logged.withheld:
+        said["withheld"] = logged.withheld
+    return b"," + msgspec.json.encode(said)[1:-1] if said else b""
 
 
 def _literal(text: bytes) -> bytes:

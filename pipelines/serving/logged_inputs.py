@@ -27,6 +27,8 @@ class _Tensor:
         groups: position of a column → its groups.
         is_kept: False if no column is left to log.
         is_numeric: True if JSON of a row has no commas but those between its values.
+        splits: number of commas up to the last withheld value.
+        nulls: position of a withheld value → what takes the place of its JSON, with the brackets of the row.
     """
 
     index: int
@@ -34,6 +36,8 @@ class _Tensor:
     groups: dict[int, _Group]
     is_kept: bool
     is_numeric: bool
+    splits: int
+    nulls: tuple[tuple[int, bytes], ...]
 
 
 class LoggedInputs:
@@ -85,12 +89,12 @@ class LoggedInputs:
 
 def _without(given: bytes | msgspec.Raw, tensor: _Tensor, groups: list[bytes]) -> bytes:
     """Replace the withheld values of one row of numbers, and add their groups. Parsing the row takes twice as long."""
-    values = bytes(given).strip()[1:-1].split(b",")
+    values = bytes(given).split(b",", tensor.splits)
     for at, group in tensor.groups.items():
         groups.append(group.of_json(values[at]))
-    for at in tensor.withheld:
-        values[at] = b"null"
-    return b"[%b]" % b",".join(values)
+    for at, null in tensor.nulls:
+        values[at] = null
+    return b",".join(values)
 
 
 def _parsed_without(given: bytes | msgspec.Raw, tensor: _Tensor, groups: list[bytes], rows: int) -> bytes:
@@ -118,10 +122,10 @@ class _Group:
         self._known: dict[bytes, bytes] = {}
 
     def of_json(self, value: bytes) -> bytes:
-        """Return the group of one row from its value as JSON."""
+        """Return the group of one row from its value as JSON, which may have brackets of the row."""
         found = self._known.get(value)
         if found is None:
-            found = self.of_values([msgspec.json.decode(value)])
+            found = self.of_values([msgspec.json.decode(value.strip(b"[] \t\r\n"))])
             if len(self._known) < MOST_GROUPS:  # clients may write one number in many ways
                 self._known[value] = found
         return found
@@ -147,7 +151,13 @@ def _tensor(index: int, tensor: InputTensor, hidden: set[str], groups: Sequence[
         },
         len(withheld) < len(tensor.columns),
         tensor.datatype not in ("BOOL", "BYTES"),
+        max(withheld, default=0) + 1,
+        tuple((at, _null(at, len(tensor.columns))) for at in withheld),
     )
+
+
+def _null(at: int, width: int) -> bytes:
+    return (b"[" if at == 0 else b"") + b"null" + (b"]" if at == width - 1 else b"")
 
 
 def _unchanged(value: Any) -> Any:
