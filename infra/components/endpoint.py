@@ -16,7 +16,7 @@ from infra.components.serving import PORT, SERVICE_PORT, ServingContext
 from pipelines.declarations.digests import Digest
 from pipelines.declarations.environment import PORT_OF_HTTPS, EndpointAccess
 from pipelines.declarations.inference_logging import LOG_POLICY
-from pipelines.declarations.model import RolloutStep
+from pipelines.declarations.model import IN_FLIGHT_METRIC, RolloutStep
 from pipelines.declarations.names import ROLLOUT_FIELD_MANAGER, service_name, serving_name
 
 _LIVE, _READY = "/v2/health/live", "/v2/health/ready"  # Open Inference Protocol v2
@@ -263,7 +263,16 @@ class Endpoint(pulumi.ComponentResource):
         }
 
     def _autoscaler(self, rollout: k8s.apiextensions.CustomResource) -> None:
+        """Create the autoscaler, which takes the larger number of pods that its metrics ask for.
+
+        CPU time stays one of them, so the endpoint grows even while nothing serves the other metric.
+        """
         replicas = self._context.model.serving.replicas
+        utilization = {"type": "Utilization", "averageUtilization": _BUSY_PERCENT}
+        metrics: list[dict[str, Any]] = [{"type": "Resource", "resource": {"name": "cpu", "target": utilization}}]
+        if replicas.concurrency is not None:
+            in_flight = {"type": "AverageValue", "averageValue": str(replicas.concurrency)}
+            metrics.append({"type": "Pods", "pods": {"metric": {"name": IN_FLIGHT_METRIC}, "target": in_flight}})
         k8s.autoscaling.v2.HorizontalPodAutoscaler(
             self._model,
             metadata=self._metadata(self._model),
@@ -271,15 +280,7 @@ class Endpoint(pulumi.ComponentResource):
                 "scaleTargetRef": {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": self._model},
                 "minReplicas": replicas.minimum,
                 "maxReplicas": replicas.maximum,
-                "metrics": [
-                    {
-                        "type": "Resource",
-                        "resource": {
-                            "name": "cpu",
-                            "target": {"type": "Utilization", "averageUtilization": _BUSY_PERCENT},
-                        },
-                    }
-                ],
+                "metrics": metrics,
             },
             opts=self._options(depends_on=[rollout]),
         )

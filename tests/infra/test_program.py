@@ -398,6 +398,20 @@ def test_traffic_shifts_between_two_services_in_the_configured_steps(graph: Reco
     assert ingress.at("spec", "ingressClassName") == "alb"
 
 
+def test_concurrency_adds_a_metric_of_pods_to_cpu_time(tmp_path: Path) -> None:
+    replicas = {"minimum": 2, "maximum": 9, "concurrency": 8}
+    project = release_everywhere(copy_as_forked(tmp_path / "project"))
+    edit(project / "models" / MODEL / "model.yaml", "serving", "replicas", value=replicas)
+    cpu, in_flight = (
+        record(project, "dev").one("kubernetes:autoscaling/v2:HorizontalPodAutoscaler", MODEL).at("spec", "metrics")
+    )
+    assert cpu["resource"]["name"] == "cpu"
+    assert in_flight["pods"] == {
+        "metric": {"name": "inference_requests_in_flight"},
+        "target": {"type": "AverageValue", "averageValue": "8"},
+    }
+
+
 def checks_of(graph: Recording) -> dict[str, tuple[dict[str, Any], CanarySettings]]:
     """Return metric → the spec of its job, and the settings of the check that the job runs."""
     found = {}
