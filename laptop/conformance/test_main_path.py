@@ -1,4 +1,4 @@
-"""Ingest, train, deploy, roll back, audit on the target aws; the laptop's node runs the pods of a real API server."""
+"""Main path: ingest, train, deploy, roll back, audit on the target aws, on a real API server with the laptop's node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts on Argo's controller and on ours."""
+"""Rollouts: on Argo's controller and on ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap, dev, staging and prod with two models, by the real CLI: up, unchanged, change, destroy, by each role."""
+"""Stacks: bootstrap, dev, staging and prod by the real CLI: up, unchanged, change, destroy, by each role."""
 
 from __future__ import annotations
 
