@@ -69,7 +69,7 @@ def test_a_feature_that_is_not_logged_is_unknown_and_its_group_is_judged(traffic
     assert {name: verdict for name, (verdict, _) in drift.items()} == {"income": "ok", "plan": "ok", "constant": "ok"}
     assert findings(report, "input-quality")["age"] == ("unknown", AGE)
     assert findings(report, "fairness")["difference of selection_rate by plan"][0] == "ok"
-    assert [each.name for each in report.features] == ["income", "plan", "constant"]
+    assert [each.column for each in report.features] == ["income", "plan", "constant"]
     assert report.skipped == {"age": "personal, and not logged"}
     ignoring = examine(traffic, declared(ignored_features=["age"]))
     assert "age" not in findings(ignoring, "input-drift")
