@@ -46,7 +46,7 @@ KEPT = timedelta(hours=1)
 LOOK_BACK = timedelta(days=7)
 """How far back hours are compacted. Older objects stay as they are until they expire."""
 
-PART_BYTES = 64 << 20
+PART_BYTES = 16 << 20
 """Lines that a Parquet file replaces, in bytes. A reader holds a few files in memory."""
 
 _WRITTEN = b"mlops.written"

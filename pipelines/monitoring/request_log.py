@@ -37,6 +37,9 @@ _THREADS = 2
 _AHEAD = 4
 """Objects that are read before they are needed."""
 
+_PARTS_AHEAD = 2
+"""The same of Parquet files, which are larger."""
+
 _KEPT = ("time", "bundle", "id", "rows", "status", "sample", "withheld")
 
 Numbers = NDArray[np.float64]
@@ -179,10 +182,11 @@ class RequestLog:
         with ThreadPoolExecutor(_THREADS) as pool:
             for parts, others in self._hours(start, end):
                 covered: set[str] = set()
-                for table, sources in _ahead(pool, self._part, parts):
+                for table, sources in _ahead(pool, self._part, parts, _PARTS_AHEAD):
                     covered |= sources
                     yield table, 0
-                yield from _ahead(pool, self._lines, [key for key in others if key.rpartition("/")[2] not in covered])
+                left = [key for key in others if key.rpartition("/")[2] not in covered]
+                yield from _ahead(pool, self._lines, left, _AHEAD)
 
     def _hours(self, start: datetime, end: datetime) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the keys of Parquet files and of objects with lines. Hours without Parquet files come together."""
@@ -245,12 +249,12 @@ def hour_folder(model: str, hour: datetime) -> str:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[str], tuple[pa.Table, T]], keys: Sequence[str]
+    pool: ThreadPoolExecutor, read: Callable[[str], tuple[pa.Table, T]], keys: Sequence[str], most: int
 ) -> Iterator[tuple[pa.Table, T]]:
-    """Read objects in order, some of them before they are needed."""
+    """Read objects in order, at most `most` of them before they are needed."""
     left, waiting = deque(keys), deque[Future[tuple[pa.Table, T]]]()
     while left or waiting:
-        while left and len(waiting) < _AHEAD:
+        while left and len(waiting) < most:
             waiting.append(pool.submit(read, left.popleft()))
         yield waiting.popleft().result()
 
