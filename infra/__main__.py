@@ -8,7 +8,8 @@ import pulumi
 
 from infra.command_line import require_policy_pack
 from infra.components.alarm_delivery import AlarmDelivery, AlarmDeliveryArgs
-from infra.components.association_wait import OUTPUT, association_ids, effective
+from infra.components.association_wait import OUTPUT, AssociationWait, association_ids
+from infra.components.batch_prediction import BatchPredictionArgs, BatchPredictionJob
 from infra.components.endpoint import Endpoint, EndpointArgs
 from infra.components.ingestion import Ingestion, IngestionArgs
 from infra.components.job_component import JobContext
@@ -20,6 +21,7 @@ from infra.components.registry import Registry, RegistryArgs
 from infra.components.serving import ServingContext
 from infra.components.serving_identity import ServingIdentity, ServingIdentityArgs
 from infra.components.storage import Storage, StorageArgs
+from infra.components.table_care_job import TableCare, TableCareArgs
 from infra.components.training import TrainingArgs, TrainingJob
 from infra.declared_cluster import cluster_providers, find_cluster, last_outputs, placement
 from infra.descriptor import describe, exported, pod_descriptor
@@ -27,7 +29,13 @@ from infra.mistakes import reported
 from infra.scopes import load_environment
 from pipelines.declarations.inference_logging import log_policy
 from pipelines.declarations.live_models import FOUNDATION_ONLY
-from pipelines.declarations.names import compaction_name, model_monitor_name, monitor_name
+from pipelines.declarations.names import (
+    care_name,
+    compaction_name,
+    model_monitor_name,
+    monitor_name,
+    prediction_job_name,
+)
 from pipelines.declarations.project import Project
 
 
@@ -57,7 +65,7 @@ def provision() -> None:
     namespace = Namespace("namespace", NamespaceArgs(environment=environment, adopting=kubernetes.adopting), on_cluster)
     descriptor = describe(environment, storage, registry, namespace)
 
-    # Ingestion, where models are trained, and of labels elsewhere; monitors of datasets; training
+    # Ingestion and care of tables, where models are trained, and of labels elsewhere; monitors of datasets; training
     context = JobContext(
         environment=environment,
         namespace=namespace.name,
@@ -67,7 +75,9 @@ def provision() -> None:
     jobs: list[str] = []
     for name in project.ingested(environment.name):
         Ingestion(name, IngestionArgs(context=context, contract=contracts[name], storage=storage), on_cluster)
-        jobs.append(f"ingest-{name}")
+        cared = TableCareArgs(context=context, contract=contracts[name], storage=storage, registry=registry)
+        TableCare(name, cared, on_cluster)
+        jobs += [f"ingest-{name}", care_name(name)]
     if environment.config.trains:
         monitored = [name for name, each in contracts.items() if each.is_monitored]
         monitored = monitored if environment.config.monitoring.datasets else []
@@ -79,7 +89,11 @@ def provision() -> None:
             TrainingJob(name, training, on_cluster)
             jobs.append(f"train-{name}")
 
-    # A monitor for each model with a release in this environment
+    # Prediction by batch, and a monitor, for each model with a release in this environment
+    for name in (name for name, bundle in releases.items() if bundle is not None):
+        predicting = BatchPredictionArgs(context=context, model=models[name], storage=storage, registry=registry)
+        BatchPredictionJob(name, predicting, on_cluster)
+        jobs.append(prediction_job_name(name))
     observed = [name for name, bundle in releases.items() if bundle is not None and models[name].monitoring.enabled]
     observed = observed if environment.config.monitoring.models else []
     for name in observed:
@@ -114,6 +128,7 @@ def provision() -> None:
 
     # An endpoint for each model with a release in this environment
     endpoints: dict[str, pulumi.Output[str | None]] = {}
+    associations = AssociationWait(before)
     serving_image = environment.image_reference("serving")
     for name, bundle in releases.items():
         if bundle is None:
@@ -128,7 +143,7 @@ def provision() -> None:
             environment=environment,
             model=models[name],
             log_policy=log_policy(models[name], contracts[models[name].contract]),
-            identity=effective(identities[name], before),
+            identity=associations.effective(identities[name]),
             namespace=namespace.name,
             image=serving_image,
             descriptor=pod_descriptor(descriptor, "serving"),

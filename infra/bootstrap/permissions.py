@@ -317,6 +317,8 @@ def boundary_statements(environment: Environment) -> list[Statement]:
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject"],
             [_buckets(environment), f"{_buckets(environment)}/*"],
         ),
+        # Files of tables that no version names. The bucket keeps former versions, which no workload may delete.
+        allow(["s3:DeleteObject"], f"{_bucket(environment, 'lake')}/{environment.catalog_database}/*"),
         allow(
             ["kms:Decrypt", "kms:GenerateDataKey", "kms:Sign"],
             _every_key(environment),
@@ -324,7 +326,7 @@ def boundary_statements(environment: Environment) -> list[Statement]:
         ),
         # Lines of the inference log, once they are in a Parquet file.
         allow(["s3:DeleteObject"], [f"{_bucket(environment, 'logs')}/{prefix}*.jsonl" for prefix in _INFERENCE_LOGS]),
-        allow(["glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
+        allow(["glue:CreateTable", "glue:GetDatabase", "glue:GetTable", "glue:UpdateTable"], _tables(environment)),
         allow(["cloudwatch:PutMetricData"], "*", StringEquals={"cloudwatch:namespace": environment.prefix}),
         allow(
             ["events:PutEvents"],

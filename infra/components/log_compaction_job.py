@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra.components.grants import Statements, add_to_prefix, delete_named, read_prefix
+from infra.components.grants import Statements, add_to_prefix, delete_from_prefix, read_prefix
 from infra.components.job_component import JobArgs, JobComponent, JobContext
 from infra.components.registry import Registry
 from infra.components.storage import Storage
@@ -62,6 +62,6 @@ def _statements(args: LogCompactionJobArgs) -> Statements:
     return [
         *read_prefix(log, records),
         *add_to_prefix(log, records, ending=".parquet"),
-        *delete_named(log, records, ".jsonl"),
+        *delete_from_prefix(log, records, ending=".jsonl"),
         *read_prefix(args.registry.bucket, f"bundles/{args.model.name}/"),
     ]

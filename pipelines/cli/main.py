@@ -56,7 +56,9 @@ VERBS = {
     "monitor": Verb("pipelines.cli.monitors:monitor", "Run monitors and read their reports.", DATA),
     "new": Verb("pipelines.cli.models:new", "Create a new model or environment.", MODELS),
     "train": Verb("pipelines.cli.models:train", "Train a model in an environment and register its bundle.", MODELS),
-    "predict": Verb("pipelines.cli.models:predict", "Send a prediction request to a model's endpoint.", MODELS),
+    "predict": Verb(
+        "pipelines.cli.models:predict", "Predict by a request to an endpoint, or many rows by a job.", MODELS
+    ),
     "release": Verb(
         "pipelines.cli.releases:release", "Write a bundle into a release file after verifying it.", RELEASES
     ),

@@ -43,7 +43,9 @@ class TableFiles(PyArrowFileIO):
         return _NewFile(location=file.location, fs=file._filesystem, path=file._path, buffer_size=file._buffer_size)
 
 
-def write_data_files(descriptor: EnvironmentDescriptor, table: Table, rows: pa.RecordBatchReader) -> list[str]:
+def write_data_files(
+    descriptor: EnvironmentDescriptor, table: Table, rows: pa.RecordBatchReader, *, prefix: str = ""
+) -> list[str]:
     """Write a stream of rows as data files of a table, without adding them to a snapshot.
 
     Files are written to a local temporary file first. pyiceberg's append reads the whole stream before it writes the
@@ -53,6 +55,7 @@ def write_data_files(descriptor: EnvironmentDescriptor, table: Table, rows: pa.R
         descriptor: the environment.
         table: the table.
         rows: stream of rows with columns of the table, in any order.
+        prefix: first part of the names of the files.
 
     Returns:
         The URLs of the files (`s3://…`).
@@ -69,7 +72,7 @@ def write_data_files(descriptor: EnvironmentDescriptor, table: Table, rows: pa.R
                     writer.write_table(group, row_group_size=group.num_rows)
                     group = next(groups, None)
             file.flush()
-            url = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
+            url = table.location_provider().new_data_location(f"{prefix}{uuid.uuid4()}.parquet")
             store.upload(*split_url(url), Path(file.name), client=s3(descriptor))
             urls.append(url)
     return urls

@@ -272,6 +272,20 @@ class Serving(Declaration):
     inference_log: InferenceLogging = InferenceLogging()
 
 
+class BatchPrediction(Declaration):
+    """Prediction by batch, in the environments where the model is released.
+
+    Attributes:
+        datasets: datasets whose versions may be predicted, besides the one that the model is trained on.
+        resources: resources of the job.
+        deadline_seconds: maximum duration of a run.
+    """
+
+    datasets: tuple[Name, ...] = ()
+    resources: Resources = Resources(cpu="1", memory="2Gi")
+    deadline_seconds: Annotated[int, Field(gt=0)] = 3600
+
+
 class Model(Declaration):
     """`models/<name>/model.yaml`.
 
@@ -286,6 +300,7 @@ class Model(Declaration):
         features: columns to predict from, in the order of a request.
         protected: attributes to report fairness for; they need not be features.
         slices: parts of the holdout to evaluate separately.
+        batch: how the model predicts files and dataset versions.
         monitoring: how the model is monitored where it is released.
     """
 
@@ -302,6 +317,7 @@ class Model(Declaration):
     training: Training
     gates: Gates
     serving: Serving
+    batch: BatchPrediction = BatchPrediction()
     monitoring: ModelMonitoring = ModelMonitoring()
 
     @model_validator(mode="after")

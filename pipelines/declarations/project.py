@@ -16,6 +16,8 @@ from pipelines.declarations.environment import StackFile
 from pipelines.declarations.errors import DeclarationError, MlopsError, Problem
 from pipelines.declarations.inference_logging import MOST_GROUPS, lists_groups
 from pipelines.declarations.model import TARGET_TYPES, Model
+from pipelines.declarations.names import PREDICTIONS_SUFFIX
+from pipelines.declarations.predictions_contract import predictions_contract
 from pipelines.declarations.release import Release
 
 PROGRAM = "Pulumi.yaml"
@@ -278,6 +280,7 @@ class Project:
                 key: Key = ("protected", index)
                 expected = f"a column whose contract lists at most {MOST_GROUPS} values, as {name!r} is personal"
                 problems.append(Problem(path, lines.get(key), dotted(key), expected, "no such list", _LIST_GROUPS))
+        problems += self._batch_problems(path, model, lines)
         problems += [
             Problem(path, lines.get(key), dotted(key), expected, found, fix)
             for key, expected, found, fix in _misfits(model, {n: c.logical_type for n, c in columns.items()})
@@ -310,6 +313,35 @@ class Project:
             if column is not None and column not in columns
         ]
 
+    def _batch_problems(self, path: Path, model: Model, lines: Mapping[Key, int]) -> list[Problem]:
+        """Check the datasets that may be predicted by batch against their contracts."""
+        problems = []
+        for index, dataset in enumerate(model.batch.datasets):
+            key: Key = ("batch", "datasets", index)
+            if not self.contract_file(dataset).is_file():
+                known = ", ".join(self.dataset_names) or "none yet"
+                problems.append(Problem(path, lines.get(key), dotted(key), f"one of {known}", repr(dataset)))
+                continue
+            columns = self.contract(dataset).columns
+            if lacks := [name for name in model.features if name not in columns]:
+                expected = f"a dataset with the features {', '.join(model.features)}"
+                found = f"{dataset!r} without {', '.join(lacks)}"
+                problems.append(Problem(path, lines.get(key), dotted(key), expected, found))
+        return problems
+
+    def dataset_contract(self, dataset: str) -> Contract:
+        """Return the contract of a dataset, or of the batch predictions of a model.
+
+        Raises:
+            MlopsError: there is neither.
+            DeclarationError: a declaration is not valid.
+        """
+        model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+        if model != dataset and model in self.model_names:
+            declared = self.model(model)
+            return predictions_contract(declared, self.contract(declared.contract))
+        return self.contract(dataset)
+
     def contract(self, dataset: str) -> Contract:
         """Read the contract of a dataset.
 
@@ -324,6 +356,12 @@ class Project:
                 fix=f"use one of the datasets: {', '.join(self.dataset_names) or 'none yet'}",
             )
         contract = read(path, Contract)
+        model = dataset.removesuffix(PREDICTIONS_SUFFIX)
+        if model != dataset and model in self.model_names:
+            fix = f"rename the dataset: {dataset} has the batch predictions of the model {model}"
+            raise DeclarationError(
+                [Problem(path, None, "name", "a name that does not belong to the predictions of a model", dataset, fix)]
+            )
         if contract.name != dataset:
             _, lines = parse_yaml(read_bytes(path), path)
             expected = f"{dataset!r}, the file's name"

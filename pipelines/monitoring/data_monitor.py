@@ -12,7 +12,7 @@ from pipelines.data.columns import iceberg_type
 from pipelines.data.row_quarantine import BatchRecord, read_records
 from pipelines.declarations.classification import is_personal
 from pipelines.declarations.contract import Column, Contract
-from pipelines.declarations.data_monitoring import DataMonitorSettings, is_daily
+from pipelines.declarations.data_monitoring import VOLUME_PERIODS, DataMonitorSettings, is_daily
 from pipelines.declarations.environment import EnvironmentDescriptor
 from pipelines.declarations.service_level import frequency_minutes, freshness_minutes
 from pipelines.monitoring.cloudwatch_metrics import publish_metrics
@@ -39,9 +39,6 @@ from pipelines.monitoring.volume import forecast_volume, judge_volume, volume_bo
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
-
-VOLUME_PERIODS = 26 * 7
-"""Periods before the newest one from which its volume is forecast."""
 
 SHOWN_PERIODS = 60
 
@@ -152,7 +149,9 @@ def _compare_columns(
     """
     skipped = _skipped(contract, settings)
     columns = [column for name, column in contract.columns.items() if name not in skipped and name in newest.columns]
-    files = files_by_snapshot(table)
+    # With enough known deliveries, rows before them are too old. Else deliveries whose versions expired count, too.
+    is_complete = len(before) == settings.reference_deliveries
+    files = files_by_snapshot(table, before[0].sequence if is_complete else 0)
     earlier = {snapshot for delivery in before for snapshot in delivery.snapshots}
     known = {snapshot for delivery in deliveries(table) for snapshot in delivery.snapshots}
     # Files of another engine hold the rows of compacted deliveries, so they count as earlier ones.

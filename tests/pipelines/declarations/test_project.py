@@ -296,7 +296,7 @@ def test_a_model_with_a_missing_contract_is_rejected(project: Project) -> None:
             "logicalType: integer\n        physicalType: int\n",
             "logicalType: string\n        physicalType: int\n",
             r"patients\.odcs\.yaml:\d+: schema\[0\]\.properties\[\d+\]\.physicalType: "
-            r"expected one of string, varchar, text \(logicalType is string\), found 'int'",
+            r"expected one of string, varchar, text, varchar\(n\), char\(n\) \(logicalType is string\), found 'int'",
         ),
         ("metric: rowCount", "metric: freshness", "'nullValues', 'missingValues'"),
         ("apiVersion: v3.1.0", "apiVersion: v2.2.2", "'v3.1.0'"),
